@@ -1,0 +1,99 @@
+// Package cli is what keyhatch's four commands share on the terminal: the
+// version, how an error is said, and which exit code it gets.
+//
+// Wording: lower case, no final period, "keyhatch: what failed: why", and a
+// line "hint: ..." where there is something to do about it.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Version is set when a release is linked.
+var Version = "0.1.0-dev"
+
+// The exit codes that all commands share.
+const (
+	ExitOther = 1
+	ExitUsage = 2
+)
+
+// A Failure is an error with a way out and an exit code of its own.
+type Failure struct {
+	Err  error
+	Hint string // "" where there is none
+	Code int    // 0 means ExitOther
+}
+
+func (f *Failure) Error() string { return f.Err.Error() }
+func (f *Failure) Unwrap() error { return f.Err }
+
+// Usage marks an error as a wrong use of the command line.
+func Usage(format string, args ...any) error {
+	return &Failure{Err: fmt.Errorf(format, args...), Code: ExitUsage}
+}
+
+// Run runs a command tree to its end and returns the exit code. The context
+// ends with SIGINT or SIGTERM.
+func Run(root *cobra.Command) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root.Version = Version
+	root.SilenceErrors, root.SilenceUsage = true, true
+	prepare(root)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	return Report(root.Name(), err)
+}
+
+// Report says an error on standard error and returns its exit code.
+func Report(command string, err error) int {
+	failure, ok := errors.AsType[*Failure](err)
+	if !ok {
+		failure = &Failure{Err: err}
+	}
+	fmt.Fprintf(os.Stderr, "%s: %s\n", command, strings.TrimSpace(err.Error()))
+	hint := failure.Hint
+	if hint == "" && failure.Code == ExitUsage {
+		hint = "see " + command + " --help"
+	}
+	if hint != "" {
+		fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
+	}
+	if failure.Code == 0 {
+		return ExitOther
+	}
+	return failure.Code
+}
+
+// prepare makes every complaint of cobra's about the command line a Usage.
+func prepare(c *cobra.Command) {
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
+	check := c.Args
+	if check == nil {
+		check = cobra.NoArgs
+	}
+	c.Args = func(c *cobra.Command, args []string) error {
+		if err := check(c, args); err != nil {
+			return Usage("%w", err)
+		}
+		return nil
+	}
+	if c.Run == nil && c.RunE == nil {
+		// A command that only groups others: by itself it shows its help.
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	for _, sub := range c.Commands() {
+		prepare(sub)
+	}
+}

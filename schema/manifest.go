@@ -1,0 +1,42 @@
+package schema
+
+// Manifest is a project's manifest: .devcontainer/keyhatch.yaml, or else
+// .keyhatch/manifest.yaml, at most MaxManifest bytes of YAML. Unknown and
+// duplicate keys are refused.
+type Manifest struct {
+	// SchemaVersion is ManifestVersion.
+	SchemaVersion int `json:"schema_version"`
+	// Project is the base name of the project's directory.
+	Project ProjectName `json:"project"`
+	// Description is for people, at most MaxDescription characters.
+	Description string `json:"description,omitempty"`
+	// Secrets is the allowlist: only its keys can be fetched. Each value says
+	// how the secret is injected; null means as an environment variable of the
+	// same name. An empty map is legal and denies everything.
+	Secrets map[SecretName]*Injection `json:"secrets"`
+}
+
+// Injection says how a secret reaches the programs of a project.
+type Injection struct {
+	// As is env (the default) or file.
+	As InjectAs `json:"as,omitempty"`
+	// Env is the environment variable, where it is not the secret's name.
+	Env string `json:"env,omitempty"`
+	// Path is where the file appears, with as: file. It is absolute or begins
+	// with ~/.
+	Path string `json:"path,omitempty"`
+	// Mode is the file's mode in octal, "0600" where it is not given.
+	Mode string `json:"mode,omitempty"`
+	// Template is the file's text, with a bundle's fields as {{field}}, where
+	// it is not the bare value.
+	Template string `json:"template,omitempty"`
+}
+
+// InjectAs is a way for a secret to reach a program.
+type InjectAs string
+
+// The ways of injection.
+const (
+	AsEnv  InjectAs = "env"
+	AsFile InjectAs = "file"
+)

@@ -1,0 +1,50 @@
+package schema
+
+// SecretName names a secret, or a field of a bundle. It matches
+// SecretNamePattern.
+type SecretName string
+
+// ProjectName names a project. It matches ProjectNamePattern and equals the
+// base name of the project's directory.
+type ProjectName string
+
+// The rules for names, as regular expressions of JSON Schema (ECMA 262).
+const (
+	SecretNamePattern  = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`
+	ProjectNamePattern = `^[a-z0-9][a-z0-9_-]{0,63}$`
+)
+
+// ValidSecretName reports whether name matches SecretNamePattern. It takes
+// either form so that a name still lying in a buffer needs no copy.
+func ValidSecretName[T ~string | ~[]byte](name T) bool {
+	if len(name) == 0 || len(name) > 128 {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '_':
+		case (c == '.' || c == '-') && i > 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// ValidProjectName reports whether name matches ProjectNamePattern.
+func ValidProjectName[T ~string](name T) bool {
+	if len(name) == 0 || len(name) > 64 {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		c := name[i]
+		switch {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+		case (c == '_' || c == '-') && i > 0:
+		default:
+			return false
+		}
+	}
+	return true
+}

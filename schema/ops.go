@@ -1,0 +1,80 @@
+package schema
+
+// Op names an operation. The admin socket and the project sockets have ops of
+// their own; ping is the one they share.
+type Op string
+
+// The ops.
+const (
+	OpPing Op = "ping"
+
+	OpPush       Op = "push-creds"
+	OpClear      Op = "clear-creds"
+	OpRegister   Op = "register"
+	OpUnregister Op = "unregister"
+	OpReload     Op = "reload"
+	OpList       Op = "list-creds"
+	OpStatus     Op = "status"
+
+	OpGet     Op = "get"
+	OpGetMany Op = "get-many"
+	OpInfo    Op = "info"
+)
+
+// Operation ties an op to the types of its request and its response, each
+// given as a zero value. Every op can answer an ErrorResponse instead.
+type Operation struct {
+	Op       Op
+	Request  any
+	Response any
+}
+
+// AdminOperations are the ops of the admin socket.
+var AdminOperations = []Operation{
+	{OpPush, PushRequest{}, PushResponse{}},
+	{OpClear, ClearRequest{}, OKResponse{}},
+	{OpRegister, RegisterRequest{}, RegisterResponse{}},
+	{OpUnregister, UnregisterRequest{}, OKResponse{}},
+	{OpReload, ReloadRequest{}, ReloadResponse{}},
+	{OpList, ListRequest{}, ListResponse{}},
+	{OpStatus, StatusRequest{}, StatusResponse{}},
+	{OpPing, PingRequest{}, AdminPingResponse{}},
+}
+
+// ProjectOperations are the ops of a project socket.
+var ProjectOperations = []Operation{
+	{OpGet, GetRequest{}, GetResponse{}},
+	{OpGetMany, GetManyRequest{}, GetManyResponse{}},
+	{OpInfo, InfoRequest{}, InfoResponse{}},
+	{OpPing, PingRequest{}, ProjectPingResponse{}},
+}
+
+// Request is what every request has: its op. The other fields depend on it.
+type Request struct {
+	Op Op `json:"op"`
+}
+
+// OKResponse answers an op that has nothing more to say.
+type OKResponse struct {
+	// OK is true.
+	OK bool `json:"ok"`
+}
+
+// ErrorResponse answers a request that was refused. The message names the op
+// and the rule; it never holds a secret's value, and nothing of the request
+// that was not validated first.
+type ErrorResponse struct {
+	// OK is false.
+	OK bool `json:"ok"`
+	// Code says why, for programs.
+	Code Code `json:"code"`
+	// Message says why, for people.
+	Message string `json:"message"`
+	// RetryAfterSeconds is when to try again, with rate_limited.
+	RetryAfterSeconds int `json:"retry_after_seconds,omitempty"`
+}
+
+// PingRequest asks who is there.
+type PingRequest struct {
+	Op Op `json:"op"`
+}
