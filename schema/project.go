@@ -31,7 +31,7 @@ type SecretValue struct {
 type GetManyRequest struct {
 	Op Op `json:"op"`
 	// Names are the secrets, each once. Without it: the whole allowlist.
-	Names []SecretName `json:"names,omitempty"`
+	Names []SecretName `json:"names,omitzero"`
 	// WaitMS is how long to wait, in milliseconds, until every allowed one of
 	// them is there; at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitempty"`

@@ -1,0 +1,59 @@
+// Package secmem holds secrets outside the Go heap, in memory that is locked,
+// kept out of core dumps and wiped when it is given back.
+//
+// It guards against copies the garbage collector leaves behind, against swap
+// and core dumps, and with memfd_secret(2) against reads through /proc/PID/mem.
+// It does not guard against root, who can load code into the kernel, nor
+// against code that runs in this process.
+package secmem
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// An Arena is one piece of memory for secrets. Its bytes must not be used after
+// Free. An Arena is not safe for concurrent use.
+type Arena struct {
+	mem  []byte
+	kind schema.Memory
+}
+
+// Bytes returns all of the arena's memory: at least as many bytes as were asked
+// for, zero at first.
+func (a *Arena) Bytes() []byte { return a.mem }
+
+// Kind says how the memory is protected.
+func (a *Arena) Kind() schema.Memory { return a.kind }
+
+// pages rounds size up to whole pages, one at the least.
+func pages(size int) int {
+	page := os.Getpagesize()
+	return max(1, (size+page-1)/page) * page
+}
+
+// Probe says which kind of memory New gives out, by asking for a page of it.
+func Probe() (schema.Memory, error) {
+	a, err := New(1)
+	if err != nil {
+		return "", err
+	}
+	defer a.Free()
+	return a.Kind(), nil
+}
+
+// Harden makes the process undumpable: no core, whatever the core pattern, and
+// no ptrace or /proc/PID/mem for others of the same uid. RLIMIT_CORE alone does
+// not stop a core pattern that is a pipe (core(5)).
+func Harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("making the process undumpable: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbidding core files: %w", err)
+	}
+	return nil
+}

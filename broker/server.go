@@ -1,0 +1,156 @@
+// Package broker is the daemon: it holds one set of secrets in locked memory,
+// takes it over the admin socket, and gives each project what its manifest
+// allows over a socket of the project's own.
+//
+// Who can connect to the admin socket is trusted with everything; whoever
+// connects to a project's socket is not trusted at all. Nothing is kept on disk
+// but the sockets, their directories and the audit log. Limits are those of
+// package schema.
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/secmem"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A Config says how a Server is to run. All fields are required.
+type Config struct {
+	// RuntimeDir holds the sockets. It is made where it is not there.
+	RuntimeDir string
+	// AdminGID owns the admin socket; -1 leaves it with the process's group.
+	AdminGID int
+	// Audit gets the audit events. It is closed by its opener, after the server.
+	Audit *Audit
+	// Log gets what an operator must know. It never holds a secret's name.
+	Log *slog.Logger
+	// Version is answered as broker_version.
+	Version string
+}
+
+// A Server is a broker from New to Shutdown or Close.
+type Server struct {
+	dir        *runtimeDir
+	audit      *Audit
+	log        *slog.Logger
+	version    string
+	instanceID string
+	startedAt  time.Time
+	memory     schema.Memory // what an arena of one page gets
+	keyring    *keyring
+	admin      *endpoint
+
+	mu       sync.Mutex // taken before an endpoint's or the keyring's
+	projects map[schema.ProjectName]*project
+	stopping bool
+}
+
+// New takes the runtime directory and serves. ErrRuntimeDirBusy says that
+// another daemon has it.
+func New(config Config) (*Server, error) {
+	memory, err := secmem.Probe()
+	if err != nil {
+		return nil, err
+	}
+	id := make([]byte, 16)
+	rand.Read(id) // crypto/rand.Read never fails
+	s := &Server{
+		audit: config.Audit, log: config.Log, version: config.Version,
+		instanceID: hex.EncodeToString(id), startedAt: time.Now(),
+		memory: memory, keyring: newKeyring(),
+		projects: map[schema.ProjectName]*project{},
+	}
+	if s.dir, err = openRuntimeDir(config.RuntimeDir, config.AdminGID); err != nil {
+		return nil, err
+	}
+	listener, err := s.dir.bindAdmin()
+	if err != nil {
+		s.dir.close()
+		return nil, err
+	}
+	s.warnMemory(memory)
+	record(s.audit, schema.BrokerStarted{EventHeader: header(schema.EventStarted), ProtocolVersion: schema.ProtocolVersion})
+	s.admin = newEndpoint(listener, schema.MaxAdminConnections, s.log, s.serveAdmin)
+	s.admin.start()
+	return s, nil
+}
+
+// AdminSocket is the path of the admin socket.
+func (s *Server) AdminSocket() string { return s.dir.adminSocket() }
+
+// Shutdown stops in order: it removes the sockets, answers what has been asked,
+// wipes the secrets and gives the runtime directory up. Connections that are
+// busy when ctx ends are cut off.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.mu.Lock()
+	s.stopping = true
+	endpoints := []*endpoint{s.admin}
+	os.Remove(s.dir.adminSocket())
+	for _, p := range s.projects {
+		endpoints = append(endpoints, p.endpoint)
+		os.Remove(p.socketPath)
+	}
+	s.mu.Unlock()
+
+	var wg sync.WaitGroup
+	for _, e := range endpoints {
+		wg.Go(func() { e.drain(ctx) })
+	}
+	wg.Wait()
+	s.keyring.clear()
+	record(s.audit, schema.BrokerStopped{EventHeader: header(schema.EventStopped)})
+	s.dir.close()
+}
+
+// Close is Shutdown without waiting for anyone.
+func (s *Server) Close() {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("the broker is closed"))
+	s.Shutdown(ctx)
+}
+
+// warnMemory says that secrets could reach the swap. Their kind may change with
+// each push: what one page gets, a large push may not.
+func (s *Server) warnMemory(kind schema.Memory) {
+	if kind == schema.MemoryUnlocked {
+		s.log.Warn("secrets are in memory that could be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
+	}
+}
+
+func (s *Server) status() schema.StatusResponse {
+	status := schema.StatusResponse{
+		OK: true, BrokerVersion: s.version, ProtocolVersion: schema.ProtocolVersion,
+		InstanceID: s.instanceID, UptimeSeconds: int64(time.Since(s.startedAt).Seconds()),
+		Memory: s.memory, Projects: []schema.ProjectStatus{},
+	}
+	snap, _ := s.keyring.acquire()
+	if snap != nil {
+		status.Generation, status.SecretCount = snap.generation, len(snap.secrets)
+		status.SecretsLoadedAt, status.Memory = &snap.loadedAt, snap.arena.Kind()
+		s.keyring.release(snap)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.projects {
+		m := p.manifest.Load()
+		status.Projects = append(status.Projects, schema.ProjectStatus{
+			Name: p.name, ProjectPath: p.path, SocketPath: p.socketPath,
+			AllowlistSize:  len(m.Allowlist()),
+			Counts:         schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()},
+			Connections:    p.endpoint.connections(),
+			ManifestSHA256: m.SHA256,
+		})
+	}
+	slices.SortFunc(status.Projects, func(a, b schema.ProjectStatus) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return status
+}
