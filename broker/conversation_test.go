@@ -1,0 +1,164 @@
+package broker_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+var update = flag.Bool("update", false, "write what the broker answers into testdata/conversation.txt")
+
+// TestConversation holds every op's requests, good and bad, against the golden
+// answers in testdata/conversation.txt, and every message against the schema.
+//
+// A line "admin>" or "api>" is sent to that socket on a connection that goes on,
+// "admin>>" on a fresh one; "(reconnect)" says that the connection ended behind
+// the answer. What differs from run to run is written as *.
+func TestConversation(t *testing.T) {
+	golden := filepath.Join("testdata", "conversation.txt")
+	text, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t)
+	validator := newValidator(t)
+	conns := map[string]*wireConn{}
+	seen := map[string]bool{}
+	var got bytes.Buffer
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "< ") {
+			continue
+		}
+		got.WriteString(line + "\n")
+		socket, request, ok := strings.Cut(line, "> ")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		path := s.admin
+		if socket != "admin" {
+			path = s.project(socket)
+		}
+		if conns[socket] == nil {
+			conns[socket] = connect(t, path)
+		}
+		answer := conns[socket].ask(t, expand(request))
+		validator.check(t, socket, request, answer, seen)
+		answer = anonymous(answer, s.dir)
+		if strings.Contains(answer, "payload_too_large") {
+			if conns[socket].answer(t) != "" {
+				t.Errorf("%s: the connection goes on after an oversized line", line)
+			}
+			delete(conns, socket)
+		}
+		got.WriteString("< " + answer + "\n")
+	}
+	if *update {
+		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want := strings.Split(string(text), "\n")
+	for i, line := range strings.Split(got.String(), "\n") {
+		if i >= len(want) || line != want[i] {
+			t.Fatalf("line %d:\n got %s\nwant %s", i+1, line, strings.Join(want[i:min(i+1, len(want))], ""))
+		}
+	}
+	for _, ops := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
+		for _, op := range ops {
+			if !seen[string(op.Op)+" ok"] || (!seen[string(op.Op)+" error"] && op.Op != schema.OpPing) {
+				t.Errorf("the conversation has no good or no bad %s", op.Op)
+			}
+		}
+	}
+}
+
+// expand writes out what a golden file had better not hold.
+func expand(request string) string {
+	request = strings.ReplaceAll(request, "(64 KiB)", strings.Repeat("x", schema.MaxRequest))
+	request = strings.ReplaceAll(request, "(1 MiB)", strings.Repeat("x", schema.MaxPush))
+	return strings.ReplaceAll(request, "(bad UTF-8)", "\xff")
+}
+
+var varying = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|memory|manifest_sha256)":)"[^"]*"|("uptime_seconds":)\d+`)
+
+func anonymous(answer, dir string) string {
+	answer = strings.ReplaceAll(answer, dir+"/run", "DIR")
+	return varying.ReplaceAllString(answer, "$1$2*")
+}
+
+// A validator holds messages against the generated schema.
+type validator struct {
+	compiler *jsonschema.Compiler
+	types    map[string]map[schema.Op]schema.Operation
+}
+
+func newValidator(t *testing.T) *validator {
+	t.Helper()
+	v := &validator{jsonschema.NewCompiler(), map[string]map[schema.Op]schema.Operation{"admin": {}, "api": {}}}
+	document, err := os.Open("../schema/keyhatch.v2.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer document.Close()
+	parsed, err := jsonschema.UnmarshalJSON(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.compiler.AddResource("keyhatch.v2.json", parsed); err != nil {
+		t.Fatal(err)
+	}
+	for _, op := range schema.AdminOperations {
+		v.types["admin"][op.Op] = op
+	}
+	for _, op := range schema.ProjectOperations {
+		v.types["api"][op.Op] = op
+	}
+	return v
+}
+
+func (v *validator) check(t *testing.T, socket, request, answer string, seen map[string]bool) {
+	t.Helper()
+	var op schema.Request
+	json.Unmarshal([]byte(request), &op)
+	var outcome schema.OKResponse
+	if err := json.Unmarshal([]byte(answer), &outcome); err != nil {
+		t.Fatalf("%s: the answer is not JSON: %s", request, answer)
+	}
+	if !outcome.OK {
+		seen[string(op.Op)+" error"] = true
+		v.validate(t, schema.ErrorResponse{}, answer)
+		return
+	}
+	seen[string(op.Op)+" ok"] = true
+	operation := v.types[socket][op.Op]
+	v.validate(t, operation.Request, request)
+	v.validate(t, operation.Response, answer)
+}
+
+func (v *validator) validate(t *testing.T, goType any, message string) {
+	t.Helper()
+	compiled, err := v.compiler.Compile("keyhatch.v2.json#/$defs/" + typeName(goType))
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := jsonschema.UnmarshalJSON(strings.NewReader(message))
+	if err == nil {
+		err = compiled.Validate(parsed)
+	}
+	if err != nil {
+		t.Errorf("%s is not a %s: %v", message, typeName(goType), err)
+	}
+}
+
+func typeName(v any) string { return strings.TrimPrefix(reflect.TypeOf(v).String(), "schema.") }

@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestResidue pushes 100 random values, fetches 300 times, clears, and counts
+// copies in the daemon's memory: at most one each while they are loaded, none
+// within a second of the clear.
+func TestResidue(t *testing.T) {
+	needMemory(t)
+	for _, c := range []struct{ guise, memory string }{
+		{"keyhatchd", ""},
+		{"keyhatchd-without-memfd-secret", "mlock"},
+	} {
+		t.Run(c.guise, func(t *testing.T) {
+			dir := dirFor(t)
+			d := start(t, c.guise, dir)
+			if strings.Contains(ask(t, d.admin(), `{"op":"status"}`), `"memory":"heap"`) {
+				t.Skip("a build for the race detector keeps secrets on the heap")
+			}
+			if c.memory != "" && !strings.Contains(ask(t, d.admin(), `{"op":"status"}`), `"memory":"`+c.memory+`"`) {
+				t.Fatalf("the memory is not %s", c.memory)
+			}
+			values := randomValues(100)
+			registerAll(t, d, values)
+			fill(t, d.admin(), d.project("api"), values)
+
+			count := copies(t, d.cmd.Process.Pid, values)
+			for i, n := range count {
+				if n > 1 || (n == 0 && c.memory == "mlock") {
+					t.Errorf("value %d: %d copies while loaded, want one", i, n)
+				}
+			}
+			// A rejected push and a large one leave nothing either.
+			ask(t, d.admin(), `{"op":"push-creds","secrets":{"A":"`+string(values[0])+`","B":5}}`)
+			if answer := ask(t, d.admin(), `{"op":"clear-creds"}`); answer != `{"ok":true}` {
+				t.Fatal(answer)
+			}
+			if !eventually(time.Second, func() bool { return sum(copies(t, d.cmd.Process.Pid, values)) == 0 }) {
+				t.Errorf("%d copies are left after the clear", sum(copies(t, d.cmd.Process.Pid, values)))
+			}
+			if err := d.stop(unix.SIGTERM); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestResidueControl scans a server written in the obvious way, so that a scan
+// that cannot find anything is noticed.
+func TestResidueControl(t *testing.T) {
+	needMemory(t)
+	socket := filepath.Join(filepath.Dir(dirFor(t)), "naive.sock")
+	cmd := exec.Command(os.Args[0], socket)
+	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=naive")
+	ready, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	if _, err := bufio.NewReader(ready).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	values := randomValues(100)
+	fill(t, socket, socket, values)
+	loaded := sum(copies(t, cmd.Process.Pid, values))
+	ask(t, socket, `{"op":"clear-creds"}`)
+	cleared := sum(copies(t, cmd.Process.Pid, values))
+	if loaded <= 100 || cleared == 0 {
+		t.Errorf("the scan found %d copies while loaded and %d after the clear: it does not see what is there", loaded, cleared)
+	}
+	t.Logf("the naive server has %d copies while loaded, %d after the clear", loaded, cleared)
+}
+
+// naive serves push-creds, get and clear-creds with bufio and encoding/json.
+func naive(socket string) {
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("ready")
+	secrets := map[string]string{}
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			panic(err)
+		}
+		lines := bufio.NewScanner(conn)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var request struct {
+				Op, Name string
+				Secrets  map[string]string
+			}
+			if err := json.Unmarshal(lines.Bytes(), &request); err != nil {
+				panic(err)
+			}
+			switch request.Op {
+			case "push-creds":
+				secrets = request.Secrets
+			case "clear-creds":
+				secrets = map[string]string{}
+			}
+			json.NewEncoder(conn).Encode(map[string]any{"ok": true, "value": secrets[request.Name]})
+		}
+		conn.Close()
+	}
+}
+
+func needMemory(t *testing.T) {
+	t.Helper()
+	need(t, os.Geteuid() == 0, "reading the memory of an undumpable process takes root")
+}
+
+func randomValues(n int) [][]byte {
+	values := make([][]byte, n)
+	for i := range values {
+		values[i] = []byte(tripwire + rand.Text())
+	}
+	return values
+}
+
+func registerAll(t *testing.T, d *daemon, values [][]byte) {
+	t.Helper()
+	text := "schema_version: 1\nproject: api\nsecrets:\n"
+	for i := range values {
+		text += fmt.Sprintf("  S%d:\n", i)
+	}
+	request, _ := json.Marshal(map[string]any{"op": "register", "name": "api", "project_path": "/nowhere/api", "manifest": text})
+	if answer := ask(t, d.admin(), string(request)); !strings.Contains(answer, `"ok":true`) {
+		t.Fatal(answer)
+	}
+}
+
+// fill pushes the values as S0, S1, ... and fetches each of them three times.
+func fill(t *testing.T, admin, project string, values [][]byte) {
+	t.Helper()
+	secrets := map[string]string{}
+	for i, v := range values {
+		secrets[fmt.Sprintf("S%d", i)] = string(v)
+	}
+	request, _ := json.Marshal(map[string]any{"op": "push-creds", "secrets": secrets})
+	if answer := ask(t, admin, string(request)); !strings.Contains(answer, `"ok":true`) {
+		t.Fatal(answer)
+	}
+	for i := range 3 * len(values) {
+		n := i % len(values)
+		if answer := ask(t, project, fmt.Sprintf(`{"op":"get","name":"S%d"}`, n)); !strings.Contains(answer, string(values[n])) {
+			t.Fatalf("S%d was not answered", n)
+		}
+	}
+}
+
+// copies counts each value in all memory of a process that can be read. What
+// memfd_secret holds cannot.
+func copies(t *testing.T, pid int, values [][]byte) []int {
+	t.Helper()
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mem.Close()
+	count := make([]int, len(values))
+	read := 0
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		var mode string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || mode[0] != 'r' || to-from > 1<<28 {
+			continue
+		}
+		region := make([]byte, to-from)
+		n, _ := mem.ReadAt(region, int64(from))
+		read += n
+		region = region[:n]
+		// All values begin alike, so one search finds the candidates.
+		for at := 0; ; at++ {
+			i := bytes.Index(region[at:], []byte(tripwire))
+			if i < 0 {
+				break
+			}
+			at += i
+			for v, value := range values {
+				if bytes.HasPrefix(region[at:], value) {
+					count[v]++
+				}
+			}
+		}
+	}
+	if read == 0 {
+		t.Fatal("nothing of the process's memory could be read")
+	}
+	return count
+}
+
+func sum(counts []int) (total int) {
+	for _, n := range counts {
+		total += n
+	}
+	return total
+}
