@@ -14,10 +14,10 @@ import (
 type PushRequest struct {
 	Op Op `json:"op"`
 	// Secrets holds text values and bundles.
-	Secrets map[SecretName]Value `json:"secrets,omitempty"`
+	Secrets map[SecretName]Value `json:"secrets,omitzero"`
 	// SecretsB64 holds binary values, in standard base64 with padding
 	// (RFC 4648, section 4). They come back from get as value_b64.
-	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitempty"`
+	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitzero"`
 }
 
 // Value is a secret as it is pushed: a text, or a bundle of named fields. The
@@ -79,10 +79,10 @@ type RegisterRequest struct {
 	ProjectPath string `json:"project_path"`
 	// Manifest is the manifest's text. Without it the daemon reads the file
 	// beneath ProjectPath itself.
-	Manifest *string `json:"manifest,omitempty"`
+	Manifest *string `json:"manifest,omitzero"`
 	// AllowUIDs may use the project's socket beside root, the broker's own
 	// uid and the owner of ProjectPath.
-	AllowUIDs []uint32 `json:"allow_uids,omitempty"`
+	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 }
 
 // RegisterResponse says where the project is served.
@@ -108,9 +108,9 @@ type ReloadRequest struct {
 	Name ProjectName `json:"name"`
 	// Manifest is the manifest's text. Without it the daemon reads the file
 	// beneath the project's path itself.
-	Manifest *string `json:"manifest,omitempty"`
+	Manifest *string `json:"manifest,omitzero"`
 	// DryRun answers what would change, and changes nothing.
-	DryRun bool `json:"dry_run,omitempty"`
+	DryRun bool `json:"dry_run,omitzero"`
 }
 
 // ReloadResponse says what is allowed now and what changed. Each list is
@@ -156,7 +156,7 @@ type StatusResponse struct {
 	Generation  uint64 `json:"generation"`
 	SecretCount int    `json:"secret_count"`
 	// SecretsLoadedAt is when the set was taken; absent where none is loaded.
-	SecretsLoadedAt *time.Time `json:"secrets_loaded_at,omitempty"`
+	SecretsLoadedAt *time.Time `json:"secrets_loaded_at,omitzero"`
 	// Memory says what holds the secrets.
 	Memory Memory `json:"memory"`
 	// Projects are sorted by name.

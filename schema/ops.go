@@ -71,7 +71,7 @@ type ErrorResponse struct {
 	// Message says why, for people.
 	Message string `json:"message"`
 	// RetryAfterSeconds is when to try again, with rate_limited.
-	RetryAfterSeconds int `json:"retry_after_seconds,omitempty"`
+	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
 }
 
 // PingRequest asks who is there.

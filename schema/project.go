@@ -6,7 +6,7 @@ type GetRequest struct {
 	Name SecretName `json:"name"`
 	// WaitMS is how long to wait, in milliseconds, for an allowed secret that
 	// is not there yet; at most MaxWait.
-	WaitMS int64 `json:"wait_ms,omitempty"`
+	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
 // GetResponse holds the secret: value, or value_b64 where it was pushed in
@@ -20,11 +20,11 @@ type GetResponse struct {
 // SecretValue is a secret as it is answered.
 type SecretValue struct {
 	// Value is the text. A bundle's is the compact JSON text of its object.
-	Value *string `json:"value,omitempty"`
+	Value *string `json:"value,omitzero"`
 	// ValueB64 is a binary secret in standard base64.
 	ValueB64 []byte `json:"value_b64,omitzero"`
 	// Bundle says that Value is a bundle's JSON text.
-	Bundle bool `json:"bundle,omitempty"`
+	Bundle bool `json:"bundle,omitzero"`
 }
 
 // GetManyRequest asks for several secrets of one snapshot.
@@ -34,7 +34,7 @@ type GetManyRequest struct {
 	Names []SecretName `json:"names,omitzero"`
 	// WaitMS is how long to wait, in milliseconds, until every allowed one of
 	// them is there; at most MaxWait.
-	WaitMS int64 `json:"wait_ms,omitempty"`
+	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
 // GetManyResponse holds what there is and says what there is not. Every name
