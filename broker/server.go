@@ -90,9 +90,13 @@ func (s *Server) AdminSocket() string { return s.dir.adminSocket() }
 
 // Shutdown stops in order: it removes the sockets, answers what has been asked,
 // wipes the secrets and gives the runtime directory up. Connections that are
-// busy when ctx ends are cut off.
+// busy when ctx ends are cut off. Only the first call does anything.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return
+	}
 	s.stopping = true
 	endpoints := []*endpoint{s.admin}
 	os.Remove(s.dir.adminSocket())

@@ -65,6 +65,7 @@ func (s *session) run(handle func(line []byte) reply) {
 		case err == nil:
 			r = handle(line)
 		case errors.Is(err, wire.ErrTooLong):
+			s.lines.Discard() // within the line's time; the connection ends anyway
 			r = handle(nil)
 			r.end = true
 		case errors.Is(err, io.ErrUnexpectedEOF):

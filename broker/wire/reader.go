@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// ErrTooLong says that a line is over the reader's limit. The stream cannot be
-// read further, because nothing says where the next line begins.
+// ErrTooLong says that a line is over the reader's limit. All that can be done
+// with the stream is to Discard the line.
 var ErrTooLong = errors.New("the line is too long")
 
 // startSize is the size of a reader's first buffer, in bytes: a page, which
@@ -59,10 +59,10 @@ func (r *Reader) ReadLine() ([]byte, error) {
 	for {
 		if i := bytes.IndexByte(r.buf[scanned:r.end], '\n'); i >= 0 {
 			line := r.buf[r.pos : scanned+i]
-			r.pos = scanned + i + 1
 			if len(line) > r.max {
 				return nil, ErrTooLong
 			}
+			r.pos = scanned + i + 1
 			return line, nil
 		}
 		if r.end-r.pos > r.max {
@@ -77,6 +77,25 @@ func (r *Reader) ReadLine() ([]byte, error) {
 		}
 		scanned = r.pos + pending // fill may have moved the pending bytes
 	}
+}
+
+// Discard drops the rest of a line that is too long, newline included, so that
+// a client that is still writing it comes to read the answer. It gives up after
+// 16 times the limit.
+func (r *Reader) Discard() error {
+	for left := 16 * r.max; left > 0; {
+		pending := r.buf[r.pos:r.end]
+		if i := bytes.IndexByte(pending, '\n'); i >= 0 {
+			r.pos += i + 1
+			return nil
+		}
+		left -= len(pending)
+		r.pos = r.end
+		if err := r.fill(); err != nil {
+			return err
+		}
+	}
+	return ErrTooLong
 }
 
 // Detach gives the current buffer up: the bytes read beyond the last line move
