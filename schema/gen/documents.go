@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/invopop/jsonschema"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+const (
+	protocolFile = "keyhatch.v2.json"
+	manifestFile = "manifest.v1.json"
+	baseURL      = "https://github.com/keyhatch/keyhatch/schema/"
+)
+
+// Documents returns the text of each published file by its name. The working
+// directory must be that of package schema: the descriptions are its comments.
+func Documents() (map[string][]byte, error) {
+	documents := map[string][]byte{}
+	for name, document := range map[string]func() (*jsonschema.Schema, error){
+		protocolFile: protocolDocument,
+		manifestFile: manifestDocument,
+	} {
+		root, err := document()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		root.Version = jsonschema.Version
+		root.ID = jsonschema.ID(baseURL + name)
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		enc.SetIndent("", "  ")
+		if err := enc.Encode(root); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		documents[name] = b.Bytes()
+	}
+	return documents, nil
+}
+
+// ref is a reference to a definition of the same document.
+type ref struct {
+	Ref string `json:"$ref"`
+}
+
+// exchange is what one op's line and its answer look like.
+type exchange struct {
+	Request  ref `json:"request"`
+	Response ref `json:"response"`
+}
+
+// protocolDocument has one definition for each message. Its root accepts
+// anything: which definition a line must match depends on the socket, the op and
+// the direction, and x-operations says that.
+func protocolDocument() (*jsonschema.Schema, error) {
+	r, err := newReflector(true)
+	if err != nil {
+		return nil, err
+	}
+	root := &jsonschema.Schema{
+		Title: fmt.Sprintf("keyhatch protocol %d", schema.ProtocolVersion),
+		Description: "Every request, response and audit event. x-operations says which definitions are the request and " +
+			"the response of an op on a socket; any op can answer x-error instead. Fields that a definition does not " +
+			"name are to be ignored. PROTOCOL.md says how the messages are used.",
+		Definitions: jsonschema.Definitions{},
+	}
+	operations := map[string]map[schema.Op]exchange{}
+	for socket, ops := range map[string][]schema.Operation{
+		"admin": schema.AdminOperations, "project": schema.ProjectOperations,
+	} {
+		operations[socket] = map[schema.Op]exchange{}
+		for _, op := range ops {
+			request, err := r.add(root, op.Request, "op", op.Op)
+			if err != nil {
+				return nil, err
+			}
+			response, err := r.add(root, op.Response, "ok", true)
+			if err != nil {
+				return nil, err
+			}
+			operations[socket][op.Op] = exchange{request, response}
+		}
+	}
+	failure, err := r.add(root, schema.ErrorResponse{}, "ok", false)
+	if err != nil {
+		return nil, err
+	}
+	events := map[schema.EventName]ref{}
+	for _, event := range schema.AuditEvents {
+		if events[event.Name], err = r.add(root, event.Event, "event", event.Name); err != nil {
+			return nil, err
+		}
+	}
+	root.Extras = map[string]any{
+		"x-operations": operations, "x-error": failure, "x-events": events, "x-limits": limits,
+	}
+	return root, finish(root, protocolRules)
+}
+
+// manifestDocument is the manifest itself, so that an editor can use it as it
+// is.
+func manifestDocument() (*jsonschema.Schema, error) {
+	r, err := newReflector(false)
+	if err != nil {
+		return nil, err
+	}
+	root := &jsonschema.Schema{Definitions: jsonschema.Definitions{}}
+	if _, err := r.add(root, schema.Manifest{}, "schema_version", schema.ManifestVersion); err != nil {
+		return nil, err
+	}
+	if err := finish(root, manifestRules); err != nil {
+		return nil, err
+	}
+	manifest := root.Definitions["Manifest"]
+	delete(root.Definitions, "Manifest")
+	manifest.Definitions = root.Definitions
+	manifest.Title = fmt.Sprintf("keyhatch manifest, schema_version %d", schema.ManifestVersion)
+	return manifest, nil
+}
+
+// add defines the type of v and those it uses in root, and fixes one of its
+// properties to a constant. A type may serve several ops only if that constant
+// is the same.
+func (r *reflector) add(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
+	name := reflect.TypeOf(v).Name()
+	if there := root.Definitions[name]; there == nil {
+		for name, definition := range r.Reflect(v).Definitions {
+			if root.Definitions[name] == nil {
+				root.Definitions[name] = definition
+			}
+		}
+		if r.err != nil {
+			return ref{}, r.err
+		}
+	}
+	fixed, ok := root.Definitions[name].Properties.Get(property)
+	if !ok {
+		return ref{}, fmt.Errorf("%s has no %s", name, property)
+	}
+	if fixed.Const != nil && fixed.Const != constant {
+		return ref{}, fmt.Errorf("%s stands for two messages, with %s %v and %v", name, property, fixed.Const, constant)
+	}
+	fixed.Const = constant
+	return ref{"#/$defs/" + name}, nil
+}

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"testing"
+)
+
+func TestCommittedFilesAreGenerated(t *testing.T) {
+	t.Chdir("..") // where go generate runs
+	documents, err := Documents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range documents {
+		got, err := os.ReadFile(name)
+		if err != nil {
+			t.Errorf("%v: run make generate", err)
+			continue
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("schema/%s differs from the types: run make generate", name)
+		}
+	}
+}
+
+func TestOutputIsDeterministic(t *testing.T) {
+	t.Chdir("..")
+	first, err := Documents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		again, err := Documents()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range first {
+			if !bytes.Equal(first[name], again[name]) {
+				t.Errorf("%s differs between two runs", name)
+			}
+		}
+	}
+}
+
+func TestElsewhereIsAnError(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if _, err := Documents(); err == nil {
+		t.Error("generated descriptions from a directory without the source")
+	}
+}

@@ -1,0 +1,157 @@
+package schema_test
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A constant that is in no table would be missing from the schema, from
+// PROTOCOL.md's test and from every test over the tables.
+func TestTablesAreComplete(t *testing.T) {
+	tables := map[string][]string{"Op": nil, "EventName": nil, "Code": nil, "Memory": nil, "InjectAs": {"env", "file"}}
+	for _, op := range slices.Concat(schema.AdminOperations, schema.ProjectOperations) {
+		tables["Op"] = append(tables["Op"], string(op.Op))
+	}
+	for _, event := range schema.AuditEvents {
+		tables["EventName"] = append(tables["EventName"], string(event.Name))
+	}
+	for _, code := range schema.Codes {
+		tables["Code"] = append(tables["Code"], string(code))
+	}
+	for _, memory := range schema.Memories {
+		tables["Memory"] = append(tables["Memory"], string(memory))
+	}
+	declared := constants(t)
+	for kind, table := range tables {
+		if len(declared[kind]) == 0 {
+			t.Errorf("no constants of type %s found: the test looks in the wrong place", kind)
+		}
+		for _, value := range declared[kind] {
+			if !slices.Contains(table, value) {
+				t.Errorf("%s %q is in no table", kind, value)
+			}
+		}
+		slices.Sort(table)
+		if kind != "Op" && len(slices.Compact(table)) != len(declared[kind]) {
+			t.Errorf("the table of %s has doubles, or values that are no constants", kind)
+		}
+	}
+}
+
+// constants returns the values of the package's typed string constants, by
+// type.
+func constants(t *testing.T) map[string][]string {
+	t.Helper()
+	values := map[string][]string{}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			spec, ok := n.(*ast.ValueSpec)
+			if !ok {
+				return true
+			}
+			kind, ok := spec.Type.(*ast.Ident)
+			if !ok {
+				return true
+			}
+			for _, v := range spec.Values {
+				if lit, ok := v.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+					text, err := strconv.Unquote(lit.Value)
+					if err != nil {
+						t.Fatal(err)
+					}
+					values[kind.Name] = append(values[kind.Name], text)
+				}
+			}
+			return true
+		})
+	}
+	return values
+}
+
+func TestOperationsAreDistinct(t *testing.T) {
+	for _, operations := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
+		seen := map[schema.Op]bool{}
+		for _, op := range operations {
+			if seen[op.Op] {
+				t.Errorf("%s stands twice on one socket", op.Op)
+			}
+			seen[op.Op] = true
+		}
+	}
+	for _, admin := range schema.AdminOperations {
+		for _, project := range schema.ProjectOperations {
+			if admin.Op == project.Op && admin.Op != schema.OpPing {
+				t.Errorf("%s is an op of both sockets", admin.Op)
+			}
+		}
+	}
+}
+
+// An audit event has no field that could hold a secret's name or value.
+func TestAuditEventsHoldCountsOnly(t *testing.T) {
+	for _, event := range schema.AuditEvents {
+		for _, fault := range leaks(reflect.TypeOf(event.Event), string(event.Name)) {
+			t.Error(fault)
+		}
+	}
+}
+
+// leaks lists the fields of a type that could hold a secret or its name.
+func leaks(t reflect.Type, path string) []string {
+	switch t {
+	case reflect.TypeFor[time.Time](), reflect.TypeFor[schema.EventName](),
+		reflect.TypeFor[schema.Code](), reflect.TypeFor[schema.ProjectName]():
+		return nil // times and closed sets
+	}
+	switch t.Kind() {
+	case reflect.Bool, reflect.Float32, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return nil
+	case reflect.Struct:
+		var faults []string
+		for field := range t.Fields() {
+			faults = append(faults, leaks(field.Type, path+"."+field.Name)...)
+		}
+		return faults
+	}
+	// Strings, and whatever is made of several: a slice of numbers is bytes.
+	return []string{path + " is a " + t.String()}
+}
+
+func TestLeaksAreFound(t *testing.T) {
+	type inner struct{ Deep string }
+	for name, v := range map[string]any{
+		"string": struct{ X string }{}, "bytes": struct{ X []byte }{}, "array": struct{ X [4]byte }{},
+		"any": struct{ X any }{}, "map": struct{ X map[schema.ProjectName]int }{},
+		"secret name": struct{ X schema.SecretName }{}, "error": struct{ X error }{},
+		"pointer": struct{ X *string }{}, "op": struct{ X schema.Op }{},
+		"unexported": struct{ x string }{}, "slice": struct{ X []schema.Code }{},
+		"nested": struct{ X inner }{}, "embedded": struct{ inner }{},
+	} {
+		if len(leaks(reflect.TypeOf(v), name)) != 1 {
+			t.Errorf("a field of kind %s was let pass", name)
+		}
+	}
+}

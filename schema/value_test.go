@@ -1,0 +1,70 @@
+package schema_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+func TestValueMarshalJSON(t *testing.T) {
+	type fields = map[schema.SecretName]string
+	for name, tc := range map[string]struct {
+		value schema.Value
+		want  string // "" for an error
+	}{
+		"text":              {schema.Value{Text: "x"}, `"x"`},
+		"empty text":        {schema.Value{}, `""`},
+		"markup":            {schema.Value{Text: "<a&b>"}, `"<a&b>"`},
+		"quotes":            {schema.Value{Text: "\"\\\n"}, `"\"\\\n"`},
+		"unicode":           {schema.Value{Text: "é\u2603"}, "\"é\u2603\""},
+		"bundle":            {schema.Value{Fields: fields{"b": "2", "a": "<"}}, `{"a":"<","b":"2"}`},
+		"empty bundle":      {schema.Value{Fields: fields{}}, `{}`},
+		"bundle wins":       {schema.Value{Text: "x", Fields: fields{"a": "1"}}, `{"a":"1"}`},
+		"bytes":             {schema.Value{Text: "TRIPWIRE\xff"}, ""},
+		"bytes in a bundle": {schema.Value{Fields: fields{"a": "1", "b": "TRIPWIRE\xff"}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := tc.value.MarshalJSON()
+			if tc.want == "" {
+				if err == nil {
+					t.Fatalf("bytes that are not UTF-8 were encoded")
+				}
+				if strings.Contains(err.Error(), "TRIPWIRE") {
+					t.Errorf("the error quotes the value")
+				}
+				return
+			}
+			if err != nil || strings.TrimSuffix(string(got), "\n") != tc.want {
+				t.Errorf("got %s, %v; want %s", got, err, tc.want)
+			}
+		})
+	}
+}
+
+// An empty text, set or list is not an absent one: a push of nothing empties
+// the broker, and an empty manifest must not make it read a file instead.
+func TestEmptyIsNotAbsent(t *testing.T) {
+	empty := ""
+	for _, tc := range []struct {
+		value any
+		want  string
+	}{
+		{schema.PushRequest{Op: "o", Secrets: map[schema.SecretName]schema.Value{}}, `{"op":"o","secrets":{}}`},
+		{schema.PushRequest{Op: "o", SecretsB64: map[schema.SecretName][]byte{"B": {}}}, `{"op":"o","secrets_b64":{"B":""}}`},
+		{schema.ReloadRequest{Op: "o", Name: "n", Manifest: &empty}, `{"op":"o","name":"n","manifest":""}`},
+		{schema.ReloadRequest{Op: "o", Name: "n"}, `{"op":"o","name":"n"}`},
+		{schema.GetManyRequest{Op: "o", Names: []schema.SecretName{}}, `{"op":"o","names":[]}`},
+		{schema.GetManyRequest{Op: "o"}, `{"op":"o"}`},
+		{schema.GetResponse{OK: true, SecretValue: schema.SecretValue{Value: &empty}}, `{"ok":true,"value":""}`},
+		{schema.GetResponse{OK: true, SecretValue: schema.SecretValue{ValueB64: []byte{}}}, `{"ok":true,"value_b64":""}`},
+		{schema.ListResponse{OK: true}, `{"ok":true,"names":[]}`},
+		{schema.ErrorResponse{Code: "c", Message: "m"}, `{"ok":false,"code":"c","message":"m"}`},
+	} {
+		got, err := wire.Encode(tc.value)
+		if err != nil || string(got) != tc.want+"\n" {
+			t.Errorf("%T: got %s, %v; want %s", tc.value, got, err, tc.want)
+		}
+	}
+}
