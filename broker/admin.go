@@ -70,6 +70,10 @@ func (a *adminSession) dispatch(line []byte) reply {
 // push takes a whole new set. The arena that the line was read into becomes the
 // snapshot's; on any error it is wiped and nothing has changed.
 func (a *adminSession) push(line []byte) reply {
+	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
+		clear(line)
+		return a.rejectPush(malformed(string(schema.OpPush), err), schema.CodeProtocolError)
+	}
 	// The line is a slice of the arena that runs on to its end.
 	offset := cap(a.buffer.arena.Bytes()) - cap(line)
 	parsed, err := parsePush(line, offset)

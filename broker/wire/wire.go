@@ -40,7 +40,7 @@ func Encode(v any) ([]byte, error) {
 // stores its fields in v, a pointer to a struct. Fields that v does not have
 // are ignored, once checked. Every error is an *Error.
 func Decode(line []byte, v any, depth int) error {
-	if err := check(line, fieldNames(reflect.TypeOf(v).Elem()), depth); err != nil {
+	if err := Check(line, v, depth); err != nil {
 		return err
 	}
 	err := json.Unmarshal(line, v)
@@ -58,8 +58,10 @@ func Decode(line []byte, v any, depth int) error {
 	return &Error{"a field has the wrong type or is out of range"}
 }
 
-// check reads all of line without copying any of it but its names.
-func check(line []byte, fields []string, depth int) error {
+// Check checks line as Decode does, for v's type, but stores nothing, and
+// copies nothing of line but its names.
+func Check(line []byte, v any, depth int) error {
+	fields := fieldNames(reflect.TypeOf(v).Elem())
 	d := jsontext.NewDecoder(bytes.NewBuffer(line))
 	if d.PeekKind() != jsontext.KindBeginObject {
 		return &Error{"the line is not a JSON object"}

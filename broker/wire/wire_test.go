@@ -1,0 +1,229 @@
+package wire
+
+import (
+	stdjson "encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// target has a field of each kind that requests have.
+type target struct {
+	Op     schema.Op           `json:"op"`
+	Name   schema.SecretName   `json:"name"`
+	Names  []schema.SecretName `json:"names,omitzero"`
+	WaitMS int64               `json:"wait_ms,omitzero"`
+	DryRun bool                `json:"dry_run,omitzero"`
+	UIDs   []uint32            `json:"allow_uids,omitzero"`
+	Text   *string             `json:"manifest,omitzero"`
+	Bytes  []byte              `json:"bytes,omitzero"`
+	inlined
+}
+
+type inlined struct {
+	Inner string `json:"inner,omitzero"`
+}
+
+// tripwire stands in every refused line and must stand in no error.
+const tripwire = "TRIPWIRE"
+
+func TestDecodeRefuses(t *testing.T) {
+	const (
+		syntax = "the line is not valid JSON in UTF-8"
+		twice  = "a name stands twice in one object"
+		notObj = "the line is not a JSON object"
+		more   = "there is data after the JSON object"
+		deep   = "the line nests deeper than 3"
+	)
+	wrong := func(field string) string { return `field "` + field + `" has the wrong type or is out of range` }
+	for name, tc := range map[string]struct{ line, rule string }{
+		"nothing":              {"", notObj},
+		"white space":          {" \t", notObj},
+		"a word":               {tripwire, notObj},
+		"an array":             {`["` + tripwire + `"]`, notObj},
+		"a string":             {`"` + tripwire + `"`, notObj},
+		"null":                 {`null`, notObj},
+		"a byte order mark":    {"\xef\xbb\xbf" + `{"op":"` + tripwire + `"}`, notObj},
+		"cut short":            {`{"op":"` + tripwire, syntax},
+		"no closing brace":     {`{"op":"` + tripwire + `"`, syntax},
+		"a trailing comma":     {`{"op":"` + tripwire + `",}`, syntax},
+		"single quotes":        {`{'op':'` + tripwire + `'}`, syntax},
+		"a bare name":          {`{op:"` + tripwire + `"}`, syntax},
+		"a comment":            {`{/*` + tripwire + `*/"op":"x"}`, syntax},
+		"a raw control":        {`{"op":"` + tripwire + "\t" + `"}`, syntax},
+		"a NUL":                {`{"op":"` + tripwire + "\x00" + `"}`, syntax},
+		"a bad escape":         {`{"op":"\x` + tripwire + `"}`, syntax},
+		"a bad literal":        {`{"dry_run":True,"op":"` + tripwire + `"}`, syntax},
+		"a leading zero":       {`{"op":"` + tripwire + `","wait_ms":01}`, syntax},
+		"NaN":                  {`{"op":"` + tripwire + `","wait_ms":NaN}`, syntax},
+		"invalid UTF-8":        {`{"op":"` + tripwire + "\xff" + `"}`, syntax},
+		"an overlong form":     {`{"op":"` + tripwire + "\xc0\xaf" + `"}`, syntax},
+		"an encoded surrogate": {`{"op":"` + tripwire + "\xed\xa0\x80" + `"}`, syntax},
+		"a lone high half":     {`{"op":"` + tripwire + `\ud800"}`, syntax},
+		"a lone low half":      {`{"op":"` + tripwire + `\udc00"}`, syntax},
+		"halves swapped":       {`{"op":"` + tripwire + `\udc00\ud800"}`, syntax},
+		"a bad name":           {`{"` + tripwire + "\xff" + `":1}`, syntax},
+		"bad, but ignored":     {`{"x":{"y":"` + tripwire + "\xff" + `"}}`, syntax},
+
+		"twice":                  {`{"op":"` + tripwire + `","op":"y"}`, twice},
+		"twice, once escaped":    {`{"op":"` + tripwire + `","\u006fp":"y"}`, twice},
+		"twice, unknown":         {`{"` + tripwire + `":1,"` + tripwire + `":2}`, twice},
+		"twice, within":          {`{"x":{"` + tripwire + `":1,"` + tripwire + `":2}}`, twice},
+		"twice, within, escaped": {`{"x":{"` + tripwire + `":1,"\u0054RIPWIRE":2}}`, twice},
+
+		"another case":          {`{"Op":"` + tripwire + `"}`, `field "op" differs in case`},
+		"another case, escaped": {`{"\u004fp":"` + tripwire + `"}`, `field "op" differs in case`},
+		"beside the right one":  {`{"op":"` + tripwire + `","OP":"x"}`, `field "op" differs in case`},
+		"a case of Unicode":     {`{"name\u017f":"` + tripwire + `"}`, `field "names" differs in case`},
+		"inlined":               {`{"INNER":"` + tripwire + `"}`, `field "inner" differs in case`},
+
+		"another object":   {`{"op":"` + tripwire + `"}{}`, more},
+		"a closing brace":  {`{"op":"` + tripwire + `"}}`, more},
+		"text behind":      {`{"op":"x"} ` + tripwire, more},
+		"a newline behind": {"{\"op\":\"x\"}\n{\"op\":\"" + tripwire + "\"}", more},
+
+		"depth 4":                {`{"a":{"b":{"c":{"` + tripwire + `":1}}}}`, deep},
+		"depth 4, empty":         {`{"` + tripwire + `":{"b":{"c":{}}}}`, deep},
+		"depth 4, arrays":        {`{"` + tripwire + `":[[[]]]}`, deep},
+		"depth 4, second member": {`{"a":1,"` + tripwire + `":[1,{"c":[]}]}`, deep},
+		"very deep":              {`{"` + tripwire + `":` + strings.Repeat("[", 20_000), deep},
+
+		"a number for a string":    {`{"op":` + "1" + `,"name":"` + tripwire + `"}`, wrong("op")},
+		"an object for a string":   {`{"op":{"x":"` + tripwire + `"}}`, wrong("op")},
+		"a string for a list":      {`{"names":"` + tripwire + `"}`, wrong("names")},
+		"a number in a list":       {`{"names":["` + tripwire + `",1]}`, wrong("names")},
+		"a string for a number":    {`{"wait_ms":"` + tripwire + `"}`, wrong("wait_ms")},
+		"a fraction":               {`{"wait_ms":1.5,"name":"` + tripwire + `"}`, wrong("wait_ms")},
+		"out of range":             {`{"wait_ms":9223372036854775808,"name":"` + tripwire + `"}`, wrong("wait_ms")},
+		"negative, unsigned":       {`{"allow_uids":[-1],"name":"` + tripwire + `"}`, wrong("allow_uids")},
+		"a string for a boolean":   {`{"dry_run":"` + tripwire + `"}`, wrong("dry_run")},
+		"a number for a pointer":   {`{"manifest":1,"name":"` + tripwire + `"}`, wrong("manifest")},
+		"not base64":               {`{"bytes":"` + tripwire + `!"}`, wrong("bytes")},
+		"base64 without padding":   {`{"bytes":"TRIPWIREQQ"}`, wrong("bytes")},
+		"wrong in what is inlined": {`{"inner":["` + tripwire + `"]}`, wrong("inner")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := Decode([]byte(tc.line), &target{}, 3)
+			if _, ok := err.(*Error); !ok {
+				t.Fatalf("got %v, of type %T; want an *Error", err, err)
+			}
+			if err.Error() != tc.rule {
+				t.Errorf("got %q, want %q", err, tc.rule)
+			}
+			if strings.Contains(err.Error(), tripwire) {
+				t.Errorf("the error quotes the line: %v", err)
+			}
+		})
+	}
+}
+
+func TestDecodeAccepts(t *testing.T) {
+	text := ""
+	for name, tc := range map[string]struct {
+		line string
+		want target
+	}{
+		"an empty object":  {`{}`, target{}},
+		"white space":      {" {\t\"op\" :\r \"x\" } ", target{Op: "x"}},
+		"unknown fields":   {`{"op":"x","new":1,"other":{"op":[1]}}`, target{Op: "x"}},
+		"a case within":    {`{"x":{"OP":1,"Op":2,"op":3}}`, target{}},
+		"an unknown case":  {`{"x":1,"X":2}`, target{}},
+		"an escaped name":  {`{"\u006fp":"x"}`, target{Op: "x"}},
+		"a surrogate pair": {`{"op":"\ud83d\ude00"}`, target{Op: "😀"}},
+		"unicode":          {`{"op":"é"}`, target{Op: "é"}},
+		"null is absent":   {`{"op":"x","names":null,"wait_ms":null,"manifest":null}`, target{Op: "x"}},
+		"depth 3":          {`{"names":["a"],"x":{"y":{"z":1}}}`, target{Names: []schema.SecretName{"a"}}},
+		"an empty text":    {`{"manifest":""}`, target{Text: &text}},
+		"empty bytes":      {`{"bytes":""}`, target{Bytes: []byte{}}},
+		"bytes":            {`{"bytes":"AP8="}`, target{Bytes: []byte{0, 0xff}}},
+		"inlined":          {`{"inner":"x"}`, target{inlined: inlined{"x"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got target
+			if err := Decode([]byte(tc.line), &got, 3); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(got, tc.want) {
+				t.Errorf("got %+v, want %+v", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestDepthIsTheCallers(t *testing.T) {
+	line := []byte(`{"a":{"b":{"c":{}}}}`)
+	for depth := 1; depth <= 5; depth++ {
+		if err := Decode(line, &target{}, depth); (err == nil) != (depth >= 4) {
+			t.Errorf("depth 4 with %d allowed: %v", depth, err)
+		}
+	}
+}
+
+func TestDecodeLeavesTheLineAlone(t *testing.T) {
+	const text = `{"op":"\u0078","x":["a\/b"],"bytes":"AP8="}`
+	line := []byte(text)
+	if err := Decode(line, &target{}, 3); err != nil || string(line) != text {
+		t.Errorf("the line became %s, %v", line, err)
+	}
+}
+
+// A line that was built on another is found out: Encode and Decode agree.
+func TestEncode(t *testing.T) {
+	request := schema.GetRequest{Op: schema.OpGet, Name: "A", WaitMS: 5}
+	line, err := Encode(request)
+	if err != nil || string(line) != `{"op":"get","name":"A","wait_ms":5}`+"\n" {
+		t.Fatalf("got %s, %v", line, err)
+	}
+	var got schema.GetRequest
+	if err := Decode(line[:len(line)-1], &got, 3); err != nil || got != request {
+		t.Errorf("decoded %+v, %v", got, err)
+	}
+	if _, err := Encode(schema.GetRequest{Op: "\xff"}); err == nil {
+		t.Error("invalid UTF-8 was encoded")
+	}
+	line, err = Encode(schema.ErrorResponse{Message: "two\nlines"})
+	if err != nil || strings.Count(string(line), "\n") != 1 {
+		t.Errorf("%q is not one line, %v", line, err)
+	}
+}
+
+// What Decode accepts is JSON to everybody, and means the same.
+func FuzzDecode(f *testing.F) {
+	for _, line := range []string{
+		`{}`, `{"op":"get","name":"A","wait_ms":5}`, `{"op":"x","op":"y"}`, `{"Op":"x"}`, "{\"op\":\"\xff\"}",
+		`{"op":"\ud800"}`, `{"x":{"y":{"z":{}}}}`, `{} {}`, `{"names":["a","b"],"allow_uids":[0,4294967295]}`,
+		`{"bytes":"AP8=","manifest":"a\nb","inner":"\u00e9"}`, `{"wait_ms":-0}`, `{"wait_ms":null}`, `{"bytes":"A\nP8="}`,
+	} {
+		f.Add([]byte(line))
+	}
+	f.Fuzz(func(t *testing.T, line []byte) {
+		var got, want target
+		before := string(line)
+		err := Decode(line, &got, 3)
+		if string(line) != before {
+			t.Fatalf("the line was changed")
+		}
+		if err != nil {
+			if _, ok := err.(*Error); !ok {
+				t.Fatalf("an error of type %T", err)
+			}
+			return
+		}
+		if err := stdjson.Unmarshal(line, &want); err != nil {
+			t.Fatalf("%q was accepted, and encoding/json says %v", line, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q decodes as %+v, and with encoding/json as %+v", line, got, want)
+		}
+		encoded, err := Encode(got)
+		if err != nil {
+			t.Fatalf("what was accepted cannot be encoded: %v", err)
+		}
+		var again target
+		if err := Decode(encoded[:len(encoded)-1], &again, 3); err != nil || !reflect.DeepEqual(got, again) {
+			t.Fatalf("%q became %q, %v", line, encoded, err)
+		}
+	})
+}
