@@ -1,0 +1,41 @@
+# keyhatch. `make help` lists what there is.
+
+VERSION := 0.1.0
+MODULE  := github.com/keyhatch/keyhatch
+GO      ?= go
+LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
+
+.DEFAULT_GOAL := help
+.PHONY: help build test race fuzz lint generate demo clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+build: ## build the four commands, static, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/keyhatchd ./cmd/keyhatchctl ./cmd/keyhatch-sidecar ./cmd/keyhatch
+
+test: ## run the tests; what this machine lacks is skipped with a reason
+	$(GO) test -count=1 ./...
+
+race: ## run the tests under the race detector
+	$(GO) test -count=1 -race ./...
+
+fuzz: ## fuzz the parsers, 15 s each
+	$(GO) test ./broker -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
+	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
+	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+	$(GO) mod tidy -diff
+
+generate: ## make the JSON Schemas anew from the Go types
+	$(GO) generate ./schema/...
+
+demo: build ## see it work: a broker, a sidecar and two projects, then nothing left behind
+	@bash packaging/demo.sh bin
+
+clean: ## remove what was built
+	rm -rf bin
