@@ -225,11 +225,11 @@ func TestMovedBytesLeaveNothingBehind(t *testing.T) {
 
 // How a stream is cut into reads makes no difference to its lines.
 func FuzzReader(f *testing.F) {
-	f.Add([]byte("a\nbc\n\nd"), []byte{1, 2}, uint8(10))
-	f.Add([]byte("0123456789\n0123456789x\n"), []byte{3}, uint8(10))
-	f.Add(bytes.Repeat([]byte("line\n"), 2000), []byte{255, 1}, uint8(4))
-	f.Add([]byte(strings.Repeat("x", 300)+"\n"), []byte{}, uint8(255))
-	f.Fuzz(func(t *testing.T, stream, cuts []byte, limit uint8) {
+	f.Add([]byte("a\nbc\n\nd"), []byte{1, 2}, uint16(10))
+	f.Add([]byte("0123456789\n0123456789x\n"), []byte{3}, uint16(10))
+	f.Add(bytes.Repeat([]byte("line\n"), 900), []byte{255, 1}, uint16(4))
+	f.Add([]byte(strings.Repeat("x", 9000)+"\n"), []byte{}, uint16(9000))
+	f.Fuzz(func(t *testing.T, stream, cuts []byte, limit uint16) {
 		want, wantErr := split(stream, int(limit))
 		for _, r := range []io.Reader{bytes.NewReader(stream), &chunks{stream, cuts, 0}} {
 			got, err := readAll(NewReader(r, int(limit), (&poison{}).grow))
