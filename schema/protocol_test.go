@@ -1,0 +1,267 @@
+package schema_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// PROTOCOL.md is written by hand, so what it says is held against the tables,
+// and its examples against the schema and the codec.
+func TestProtocolNamesEverything(t *testing.T) {
+	text := protocol(t)
+	for _, operations := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
+		for _, op := range operations {
+			mentions(t, text, fmt.Sprintf("\n### %s\n", op.Op))
+			for _, fields := range []any{op.Request, op.Response} {
+				for field := range reflect.TypeOf(fields).Fields() {
+					if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && !strings.Contains(text, `"`+name+`"`) {
+						t.Errorf("PROTOCOL.md has no example with the field %s of %s", name, op.Op)
+					}
+				}
+			}
+		}
+	}
+	for _, code := range schema.Codes {
+		mentions(t, text, fmt.Sprintf("\n| `%s` |", code))
+	}
+	for _, event := range schema.AuditEvents {
+		mentions(t, text, fmt.Sprintf("\n| `%s` |", event.Name))
+	}
+	for _, memory := range schema.Memories {
+		mentions(t, text, fmt.Sprintf("`%s`", memory))
+	}
+	mentions(t, text, "`"+schema.SecretNamePattern+"`")
+	mentions(t, text, "`"+schema.ProjectNamePattern+"`")
+	for limit, value := range map[string]string{
+		"MaxRequest":            fmt.Sprintf("%d bytes", schema.MaxRequest),
+		"MaxPush":               fmt.Sprintf("%d bytes", schema.MaxPush),
+		"MaxResponse":           fmt.Sprintf("%d bytes", schema.MaxResponse),
+		"MaxDepth":              fmt.Sprint(schema.MaxDepth),
+		"MaxResponseDepth":      fmt.Sprint(schema.MaxResponseDepth),
+		"MaxManifest":           fmt.Sprintf("%d bytes", schema.MaxManifest),
+		"MaxDescription":        fmt.Sprintf("%d characters", schema.MaxDescription),
+		"MaxWait":               fmt.Sprintf("%d ms", schema.MaxWait.Milliseconds()),
+		"MaxProjectConnections": fmt.Sprint(schema.MaxProjectConnections),
+		"MaxAdminConnections":   fmt.Sprint(schema.MaxAdminConnections),
+		"LineTimeout":           fmt.Sprintf("%d s", int(schema.LineTimeout.Seconds())),
+		"WriteTimeout":          fmt.Sprintf("%d s", int(schema.WriteTimeout.Seconds())),
+		"IdleTimeout":           fmt.Sprintf("%d s", int(schema.IdleTimeout.Seconds())),
+	} {
+		mentions(t, text, fmt.Sprintf("`%s` | %s", limit, value))
+	}
+	mentions(t, text, fmt.Sprintf("nests deeper than %d objects", schema.MaxDepth))
+	mentions(t, text, fmt.Sprintf("`wait_ms` (0 to %d)", schema.MaxWait.Milliseconds()))
+	mentions(t, text, fmt.Sprintf("`protocol_version` is not %d", schema.ProtocolVersion))
+}
+
+func protocol(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("PROTOCOL.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// mentions looks for what, which must not run on into a longer number.
+func mentions(t *testing.T, text, what string) {
+	t.Helper()
+	for rest := text; ; {
+		_, after, found := strings.Cut(rest, what)
+		if !found {
+			t.Errorf("PROTOCOL.md does not say %q", strings.TrimSpace(what))
+			return
+		}
+		if after == "" || after[0] < '0' || after[0] > '9' {
+			return
+		}
+		rest = after
+	}
+}
+
+// Each block of JSON is either a request and its answer, an answer, or an event.
+func TestProtocolExamples(t *testing.T) {
+	check := newValidator(t)
+	socket, seen := "", map[string]bool{}
+	var block []string
+	inside := false
+	for number, line := range strings.Split(protocol(t), "\n") {
+		switch {
+		case strings.HasPrefix(line, "## "):
+			socket = map[string]string{"## Project ops": "project", "## Admin ops": "admin"}[line]
+		case line == "```json":
+			inside, block = true, nil
+		case line == "```" && inside:
+			inside = false
+			example(t, check, number, socket, block, seen)
+		case inside:
+			block = append(block, line)
+		}
+	}
+	for socket, operations := range map[string][]schema.Operation{"admin": schema.AdminOperations, "project": schema.ProjectOperations} {
+		for _, op := range operations {
+			if !seen[socket+" "+string(op.Op)] {
+				t.Errorf("%s on the %s socket has no example of its answer", op.Op, socket)
+			}
+		}
+	}
+}
+
+func example(t *testing.T, check *validator, number int, socket string, block []string, seen map[string]bool) {
+	t.Helper()
+	for _, line := range block {
+		if strings.HasPrefix(line, `{"op":`) && len(block) != 2 {
+			t.Errorf("PROTOCOL.md:%d: a request without its answer", number)
+		}
+	}
+	switch {
+	case len(block) == 2:
+		var request schema.Request
+		if err := wire.Decode([]byte(block[0]), &request, schema.MaxDepth); err != nil {
+			t.Errorf("PROTOCOL.md:%d: %v", number, err)
+		}
+		operation := find(socket, request.Op)
+		if operation == nil {
+			t.Fatalf("PROTOCOL.md:%d: the %q socket has no op %q", number, socket, request.Op)
+		}
+		// The broker parses a push in place: its type cannot be decoded into.
+		if request.Op != schema.OpPush {
+			decodes(t, number, block[0], operation.Request, schema.MaxDepth)
+		}
+		check.line(t, number, block[0], operation.Request)
+		if strings.HasPrefix(block[1], `{"ok":false`) {
+			decodes(t, number, block[1], schema.ErrorResponse{}, schema.MaxResponseDepth)
+			check.line(t, number, block[1], schema.ErrorResponse{})
+			return
+		}
+		decodes(t, number, block[1], operation.Response, schema.MaxResponseDepth)
+		check.line(t, number, block[1], operation.Response)
+		seen[socket+" "+string(request.Op)] = true
+	case len(block) == 1 && strings.HasPrefix(block[0], `{"ok":false`):
+		check.line(t, number, block[0], schema.ErrorResponse{})
+	case len(block) == 1:
+		for _, event := range schema.AuditEvents {
+			if strings.Contains(block[0], fmt.Sprintf(`"event":"%s"`, event.Name)) {
+				decodes(t, number, block[0], event.Event, schema.MaxDepth)
+				check.line(t, number, block[0], event.Event)
+				return
+			}
+		}
+		t.Errorf("PROTOCOL.md:%d: what is this?", number)
+	default:
+		t.Errorf("PROTOCOL.md:%d: a block of %d lines", number, len(block))
+	}
+}
+
+func find(socket string, op schema.Op) *schema.Operation {
+	tables := map[string][]schema.Operation{"admin": schema.AdminOperations, "project": schema.ProjectOperations}
+	for _, operation := range tables[socket] {
+		if operation.Op == op {
+			return &operation
+		}
+	}
+	return nil
+}
+
+// decodes also encodes again, so that a field the example misspells is seen.
+func decodes(t *testing.T, number int, line string, zero any, depth int) {
+	t.Helper()
+	v := reflect.New(reflect.TypeOf(zero))
+	if err := wire.Decode([]byte(line), v.Interface(), depth); err != nil {
+		t.Errorf("PROTOCOL.md:%d: %v", number, err)
+		return
+	}
+	encoded, err := wire.Encode(v.Interface())
+	if err != nil || len(encoded) != len(line)+1 { // maps come in any order
+		t.Errorf("PROTOCOL.md:%d: written again it is %s, %v", number, encoded, err)
+	}
+}
+
+// A validator knows the definitions of keyhatch.v2.json by their Go types.
+type validator struct{ compiler *jsonschema.Compiler }
+
+func newValidator(t *testing.T) *validator {
+	t.Helper()
+	text, err := os.ReadFile("keyhatch.v2.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	compiler.AssertContent()
+	if err := compiler.AddResource("keyhatch.v2.json", document); err != nil {
+		t.Fatal(err)
+	}
+	return &validator{compiler}
+}
+
+func (c *validator) validate(line string, zero any) error {
+	definition, err := c.compiler.Compile("keyhatch.v2.json#/$defs/" + reflect.TypeOf(zero).Name())
+	if err != nil {
+		return err
+	}
+	instance, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+	if err != nil {
+		return err
+	}
+	return definition.Validate(instance)
+}
+
+func (c *validator) line(t *testing.T, number int, line string, zero any) {
+	t.Helper()
+	if err := c.validate(line, zero); err != nil {
+		t.Errorf("PROTOCOL.md:%d: %v", number, err)
+	}
+}
+
+// The schema refuses what the broker refuses, as far as a schema can.
+func TestSchemaRefuses(t *testing.T) {
+	check := newValidator(t)
+	for _, tc := range []struct {
+		line string
+		zero any
+		want bool
+	}{
+		{`{"op":"get","name":"A","new":1}`, schema.GetRequest{}, true},
+		{`{"op":"get","name":"A","wait_ms":300000}`, schema.GetRequest{}, true},
+		{`{"op":"get"}`, schema.GetRequest{}, false},
+		{`{"op":"get-many","name":"A"}`, schema.GetRequest{}, false},
+		{`{"op":"get","name":"-A"}`, schema.GetRequest{}, false},
+		{`{"op":"get","name":"A","wait_ms":300001}`, schema.GetRequest{}, false},
+		{`{"op":"get","name":"A","wait_ms":-1}`, schema.GetRequest{}, false},
+		{`{"op":"get-many","names":["A","A"]}`, schema.GetManyRequest{}, false},
+		{`{"op":"push-creds","secrets":{}}`, schema.PushRequest{}, true},
+		{`{"op":"push-creds","secrets_b64":{"A":"AP8="}}`, schema.PushRequest{}, true},
+		{`{"op":"push-creds"}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"a b":"x"}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"A":1}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"A":{"b":{}}}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"A":{"b c":"x"}}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets_b64":{"A":"!"}}`, schema.PushRequest{}, false},
+		{`{"op":"register","name":"API","project_path":"/API"}`, schema.RegisterRequest{}, false},
+		{`{"op":"register","name":"api","project_path":"api"}`, schema.RegisterRequest{}, false},
+		{`{"op":"register","name":"api","project_path":"/api","allow_uids":[-1]}`, schema.RegisterRequest{}, false},
+		{`{"ok":true}`, schema.GetResponse{}, false},
+		{`{"ok":true,"value":"x","value_b64":"AP8="}`, schema.GetResponse{}, false},
+		{`{"ok":false,"value":"x"}`, schema.GetResponse{}, false},
+		{`{"ok":true,"code":"denied","message":""}`, schema.ErrorResponse{}, false},
+		{`{"ok":false,"code":"other","message":""}`, schema.ErrorResponse{}, false},
+	} {
+		if err := check.validate(tc.line, tc.zero); (err == nil) != tc.want {
+			t.Errorf("%s: want %v, got %v", tc.line, tc.want, err)
+		}
+	}
+}
