@@ -1,0 +1,209 @@
+package manifest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+const head = "schema_version: 1\nproject: api\n"
+
+func TestGood(t *testing.T) {
+	m, err := Parse([]byte(`# a comment
+schema_version: 1
+project: api
+description: Payments API
+secrets:
+  NPM_TOKEN:
+  gh: {env: GH_TOKEN}
+  aws:
+    as: file
+    path: ~/.aws/credentials
+    template: |
+      [default]
+      aws_access_key_id={{aws_access_key_id}}
+  key: {as: file, path: /etc/key, mode: "400"}
+`), "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := m.Allowlist(), []schema.SecretName{"NPM_TOKEN", "aws", "gh", "key"}; !slices.Equal(got, want) {
+		t.Errorf("the allowlist is %v, want %v", got, want)
+	}
+	if !m.Allows("gh") || m.Allows("GH_TOKEN") || m.Allows("") {
+		t.Error("Allows is wrong")
+	}
+	if in := m.Secrets["NPM_TOKEN"]; in.As != schema.AsEnv || in.Env != "NPM_TOKEN" {
+		t.Errorf("NPM_TOKEN has %+v", in)
+	}
+	if in := m.Secrets["aws"]; in.As != schema.AsFile || in.Mode != "0600" || !strings.HasPrefix(in.Template, "[default]\n") {
+		t.Errorf("aws has %+v", in)
+	}
+	if len(m.SHA256) != 64 || m.Description != "Payments API" {
+		t.Errorf("%+v", m)
+	}
+	empty, err := Parse([]byte(head+"secrets: {}\n"), "api")
+	if err != nil || len(empty.Allowlist()) != 0 || empty.Allowlist() == nil {
+		t.Errorf("an empty allowlist: %v, %v", empty, err)
+	}
+}
+
+func TestBad(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		line int
+		rule string
+	}{
+		{"", 0, "empty"},
+		{"# only a comment\n", 0, "empty"},
+		{"\xff", 0, "UTF-8"},
+		{head + "secrets: {}\n#" + strings.Repeat("x", schema.MaxManifest), 0, "32768 is the most"},
+		{"a: [", 1, "not valid YAML"},
+		{head + "secrets: {}\n---\n{}\n", 0, "more than one document"},
+		{"- a\n", 1, "must be a mapping"},
+		{"just text\n", 1, "must be a mapping"},
+		{"project: api\nsecrets: {}\n", 1, "schema_version is missing"},
+		{"schema_version: 2\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
+		{"schema_version: \"1\"\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
+		{"schema_version: 1\nsecrets: {}\n", 1, "project is missing"},
+		{"schema_version: 1\nproject: web\nsecrets: {}\n", 2, `project must be "api"`},
+		{head, 1, "secrets is missing"},
+		{head + "secrets:\n", 3, "must be a mapping"},
+		{head + "secrets: []\n", 3, "must be a mapping"},
+		{head + "secrets: {}\nsecrets: {}\n", 4, "stands twice"},
+		{head + "secrets: {}\nsecrts: {}\n", 4, `no key "secrts"`},
+		{head + "secrets: {}\n\"\\e[31m\": {}\n", 4, `no key "\x1b[31m"`},
+		{head + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `no key "` + strings.Repeat("k", 40) + `"`},
+		{head + "secrets: {}\ndescription: 5\n", 4, "description must be a string"},
+		{head + "secrets: {}\ndescription: " + strings.Repeat("é", 257) + "\n", 4, "more than 256"},
+		{head + "secrets:\n  A:\n  A:\n", 5, "A stands twice"},
+		{head + "secrets:\n  bad name:\n", 4, "does not match"},
+		{head + "secrets:\n  [x]:\n", 4, "does not match"},
+		{head + "secrets:\n  A: text\n", 4, "must be a mapping"},
+		{head + "secrets:\n  A: {as: pipe}\n", 4, "as must be env or file"},
+		{head + "secrets:\n  A: {fil: x}\n", 4, `no key "fil"`},
+		{head + "secrets:\n  A: {env: X, env: Y}\n", 4, "env stands twice"},
+		{head + "secrets:\n  A: {env: \"\"}\n", 4, "env is empty"},
+		{head + "secrets:\n  A: {env: A-B}\n", 4, "cannot name a variable"},
+		{head + "secrets:\n  a.b:\n", 4, "give one with env:"},
+		{head + "secrets:\n  1A:\n", 4, "cannot name a variable"},
+		{head + "secrets:\n  A: {path: /x}\n", 4, "go with as: file"},
+		{head + "secrets:\n  A: {as: file}\n", 4, "needs a path"},
+		{head + "secrets:\n  A: {as: file, path: x}\n", 4, "absolute or begin with ~/"},
+		{head + "secrets:\n  A: {as: file, path: ~/../x}\n", 4, "without .."},
+		{head + "secrets:\n  A: {as: file, path: /a/../x}\n", 4, "without .."},
+		{head + "secrets:\n  A: {as: file, path: /}\n", 4, "must name a file"},
+		{head + "secrets:\n  A: {as: file, path: ~/}\n", 4, "must name a file"},
+		{head + "secrets:\n  A: {as: file, path: \"/a\\0b\"}\n", 4, "NUL"},
+		{head + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, "mode must be a string"},
+		{head + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be octal"},
+		{head + "secrets:\n  A: {as: file, path: /x, mode: \"4755\"}\n", 4, "must be octal"},
+		{head + "secrets:\n  A: {as: file, path: /x, env: X}\n", 4, "env goes with as: env"},
+		{head + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets have the variable X"},
+		{head + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets have the variable X"},
+		{head + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets have the path"},
+		{head + "secrets: &a {}\n", 3, "anchors"},
+		{head + "secrets:\n  A: &x {env: B}\n  C: *x\n", 4, "anchors"},
+		{head + "secrets:\n  A: {<<: {env: B}}\n", 4, "merge keys"},
+	} {
+		_, err := Parse([]byte(c.text), "api")
+		got, ok := errors.AsType[*Error](err)
+		if !ok || got.Line != c.line || !strings.Contains(got.Rule, c.rule) {
+			t.Errorf("%.80q:\n got %v\nwant line %d: ...%s...", c.text, err, c.line, c.rule)
+		}
+	}
+}
+
+// TestRead plays the untrusted tree.
+func TestRead(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "outside.yaml")
+	write(t, outside, "secret of the host")
+	for _, c := range []struct {
+		name  string
+		make  func(dir string)
+		text  string
+		wrong string
+	}{
+		{"devcontainer", func(dir string) { write(t, dir+"/.devcontainer/keyhatch.yaml", "one") }, "one", ""},
+		{"keyhatch", func(dir string) { write(t, dir+"/.keyhatch/manifest.yaml", "two") }, "two", ""},
+		{"both", func(dir string) {
+			write(t, dir+"/.devcontainer/keyhatch.yaml", "one")
+			write(t, dir+"/.keyhatch/manifest.yaml", "two")
+		}, "one", ""},
+		{"neither", func(string) {}, "", "there is no manifest"},
+		{"link within", func(dir string) {
+			write(t, dir+"/conf/m.yaml", "within")
+			link(t, "../conf/m.yaml", dir+"/.devcontainer/keyhatch.yaml")
+		}, "within", ""},
+		{"link out", func(dir string) { link(t, outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
+		{"link out by dots", func(dir string) { link(t, "../../../../../../../../"+outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
+		{"directory out", func(dir string) { link(t, filepath.Dir(outside), dir+"/.devcontainer") }, "", "escapes"},
+		{"FIFO", func(dir string) {
+			write(t, dir+"/.devcontainer/x", "")
+			if err := syscall.Mkfifo(dir+"/.devcontainer/keyhatch.yaml", 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}, "", "not a regular file"},
+		{"directory", func(dir string) { write(t, dir+"/.devcontainer/keyhatch.yaml/x", "") }, "", "not a regular file"},
+		{"large", func(dir string) { write(t, dir+"/.keyhatch/manifest.yaml", strings.Repeat("x", 99<<10)) }, strings.Repeat("x", schema.MaxManifest+1), ""},
+	} {
+		dir := t.TempDir()
+		c.make(dir)
+		text, _, err := Read(dir)
+		if string(text) != c.text || (err == nil) != (c.wrong == "") || (err != nil && !strings.Contains(err.Error(), c.wrong)) {
+			t.Errorf("%s: %.40q, %v", c.name, text, err)
+		}
+		if errors.Is(err, ErrNotFound) != (c.name == "neither") {
+			t.Errorf("%s: ErrNotFound is wrong: %v", c.name, err)
+		}
+	}
+	if _, _, err := Read(t.TempDir() + "/none"); err == nil || errors.Is(err, ErrNotFound) {
+		t.Errorf("no directory: %v", err)
+	}
+}
+
+// FuzzParse never panics, and what it takes keeps the rules on names.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(head + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
+	f.Add([]byte(head + "secrets: {}\ndescription: >\n  x\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		m, err := Parse(text, "api")
+		if err != nil {
+			if !strings.HasPrefix(err.Error(), "manifest") || len(err.Error()) > 400 {
+				t.Errorf("error %q", err)
+			}
+			return
+		}
+		for _, name := range m.Allowlist() {
+			if !m.Allows(name) || !schema.ValidSecretName(name) {
+				t.Errorf("took the name %q", name)
+			}
+		}
+	})
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func link(t *testing.T, to, path string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(to, path); err != nil {
+		t.Fatal(err)
+	}
+}
