@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -130,7 +131,7 @@ func (a *adminSession) approve(name schema.ProjectName, path string, text *strin
 		return parsed, nil
 	}
 	code := schema.CodeManifestInvalid
-	if errors.Is(err, manifest.ErrNotFound) {
+	if errors.Is(err, manifest.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		code = schema.CodeManifestNotFound
 	}
 	record(a.server.audit, schema.ManifestRejected{

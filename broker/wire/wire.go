@@ -27,9 +27,10 @@ type Error struct{ Rule string }
 
 func (e *Error) Error() string { return e.Rule }
 
-// Encode writes v as one line, newline included.
+// Encode writes v as one line, newline included, and maps in order of their
+// names.
 func Encode(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
+	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
 		return nil, err
 	}
