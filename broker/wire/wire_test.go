@@ -19,6 +19,7 @@ type target struct {
 	UIDs   []uint32            `json:"allow_uids,omitzero"`
 	Text   *string             `json:"manifest,omitzero"`
 	Bytes  []byte              `json:"bytes,omitzero"`
+	Map    map[string]string   `json:"map,omitzero"`
 	inlined
 }
 
@@ -90,19 +91,20 @@ func TestDecodeRefuses(t *testing.T) {
 		"depth 4, second member": {`{"a":1,"` + tripwire + `":[1,{"c":[]}]}`, deep},
 		"very deep":              {`{"` + tripwire + `":` + strings.Repeat("[", 20_000), deep},
 
-		"a number for a string":    {`{"op":` + "1" + `,"name":"` + tripwire + `"}`, wrong("op")},
-		"an object for a string":   {`{"op":{"x":"` + tripwire + `"}}`, wrong("op")},
-		"a string for a list":      {`{"names":"` + tripwire + `"}`, wrong("names")},
-		"a number in a list":       {`{"names":["` + tripwire + `",1]}`, wrong("names")},
-		"a string for a number":    {`{"wait_ms":"` + tripwire + `"}`, wrong("wait_ms")},
-		"a fraction":               {`{"wait_ms":1.5,"name":"` + tripwire + `"}`, wrong("wait_ms")},
-		"out of range":             {`{"wait_ms":9223372036854775808,"name":"` + tripwire + `"}`, wrong("wait_ms")},
-		"negative, unsigned":       {`{"allow_uids":[-1],"name":"` + tripwire + `"}`, wrong("allow_uids")},
-		"a string for a boolean":   {`{"dry_run":"` + tripwire + `"}`, wrong("dry_run")},
-		"a number for a pointer":   {`{"manifest":1,"name":"` + tripwire + `"}`, wrong("manifest")},
-		"not base64":               {`{"bytes":"` + tripwire + `!"}`, wrong("bytes")},
-		"base64 without padding":   {`{"bytes":"TRIPWIREQQ"}`, wrong("bytes")},
-		"wrong in what is inlined": {`{"inner":["` + tripwire + `"]}`, wrong("inner")},
+		"a number for a string":           {`{"op":` + "1" + `,"name":"` + tripwire + `"}`, wrong("op")},
+		"an object for a string":          {`{"op":{"x":"` + tripwire + `"}}`, wrong("op")},
+		"a string for a list":             {`{"names":"` + tripwire + `"}`, wrong("names")},
+		"a number in a list":              {`{"names":["` + tripwire + `",1]}`, wrong("names")},
+		"a string for a number":           {`{"wait_ms":"` + tripwire + `"}`, wrong("wait_ms")},
+		"a fraction":                      {`{"wait_ms":1.5,"name":"` + tripwire + `"}`, wrong("wait_ms")},
+		"out of range":                    {`{"wait_ms":9223372036854775808,"name":"` + tripwire + `"}`, wrong("wait_ms")},
+		"negative, unsigned":              {`{"allow_uids":[-1],"name":"` + tripwire + `"}`, wrong("allow_uids")},
+		"a string for a boolean":          {`{"dry_run":"` + tripwire + `"}`, wrong("dry_run")},
+		"a number for a pointer":          {`{"manifest":1,"name":"` + tripwire + `"}`, wrong("manifest")},
+		"wrong under a name that is data": {`{"map":{"` + tripwire + `":1}}`, wrong("map")},
+		"not base64":                      {`{"bytes":"` + tripwire + `!"}`, wrong("bytes")},
+		"base64 without padding":          {`{"bytes":"TRIPWIREQQ"}`, wrong("bytes")},
+		"wrong in what is inlined":        {`{"inner":["` + tripwire + `"]}`, wrong("inner")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := Decode([]byte(tc.line), &target{}, 3)

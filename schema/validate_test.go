@@ -1,0 +1,118 @@
+package schema_test
+
+import (
+	"bytes"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// A validator validates against the definitions of one published document.
+type validator struct {
+	compiler *jsonschema.Compiler
+	file     string
+}
+
+func newValidator(t *testing.T, file string) *validator {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	compiler.AssertContent()
+	if err := compiler.AddResource(file, document); err != nil {
+		t.Fatal(err)
+	}
+	return &validator{compiler, file}
+}
+
+// validate takes the definition named for a message's type.
+func (c *validator) validate(line string, zero any) error {
+	return c.against("#/$defs/"+reflect.TypeOf(zero).Name(), line)
+}
+
+// against takes a definition, or with "" the document itself.
+func (c *validator) against(pointer, text string) error {
+	definition, err := c.compiler.Compile(c.file + pointer)
+	if err != nil {
+		return err
+	}
+	instance, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil {
+		return err
+	}
+	return definition.Validate(instance)
+}
+
+// The schema refuses what the broker refuses, as far as a schema can.
+func TestSchemaRefuses(t *testing.T) {
+	check := newValidator(t, "keyhatch.v2.json")
+	for _, tc := range []struct {
+		line string
+		zero any
+		want bool
+	}{
+		{`{"op":"get","name":"A","new":1}`, schema.GetRequest{}, true},
+		{`{"op":"get","name":"A","wait_ms":300000}`, schema.GetRequest{}, true},
+		{`{"op":"get"}`, schema.GetRequest{}, false},
+		{`{"op":"get-many","name":"A"}`, schema.GetRequest{}, false},
+		{`{"op":"get","name":"-A"}`, schema.GetRequest{}, false},
+		{`{"op":"get","name":"A","wait_ms":300001}`, schema.GetRequest{}, false},
+		{`{"op":"get","name":"A","wait_ms":-1}`, schema.GetRequest{}, false},
+		{`{"op":"get-many","names":["A","A"]}`, schema.GetManyRequest{}, false},
+		{`{"op":"push-creds","secrets":{}}`, schema.PushRequest{}, true},
+		{`{"op":"push-creds","secrets_b64":{"A":"AP8="}}`, schema.PushRequest{}, true},
+		{`{"op":"push-creds"}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"a b":"x"}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"A":1}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"A":{"b":{}}}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets":{"A":{"b c":"x"}}}`, schema.PushRequest{}, false},
+		{`{"op":"push-creds","secrets_b64":{"A":"!"}}`, schema.PushRequest{}, false},
+		{`{"op":"register","name":"API","project_path":"/API"}`, schema.RegisterRequest{}, false},
+		{`{"op":"register","name":"api","project_path":"api"}`, schema.RegisterRequest{}, false},
+		{`{"op":"register","name":"api","project_path":"/api","allow_uids":[-1]}`, schema.RegisterRequest{}, false},
+		{`{"ok":true}`, schema.GetResponse{}, false},
+		{`{"ok":true,"value":"x","value_b64":"AP8="}`, schema.GetResponse{}, false},
+		{`{"ok":false,"value":"x"}`, schema.GetResponse{}, false},
+		{`{"ok":true,"code":"denied","message":""}`, schema.ErrorResponse{}, false},
+		{`{"ok":false,"code":"other","message":""}`, schema.ErrorResponse{}, false},
+	} {
+		if err := check.validate(tc.line, tc.zero); (err == nil) != tc.want {
+			t.Errorf("%s: want %v, got %v", tc.line, tc.want, err)
+		}
+	}
+}
+
+// The manifest's schema is closed: a misspelt key must be found.
+func TestManifestSchema(t *testing.T) {
+	check := newValidator(t, "manifest.v1.json")
+	for text, want := range map[string]bool{
+		`{"schema_version":1,"project":"api","secrets":{}}`:                                                                                true,
+		`{"schema_version":1,"project":"api","description":"x","secrets":{"A":null,"B":{}}}`:                                               true,
+		`{"schema_version":1,"project":"api","secrets":{"A":{"env":"B"}}}`:                                                                 true,
+		`{"schema_version":1,"project":"api","secrets":{"A":{"as":"file","path":"~/.aws/credentials","mode":"0600","template":"{{id}}"}}}`: true,
+		`{"schema_version":2,"project":"api","secrets":{}}`:                                                                                false,
+		`{"schema_version":1,"project":"API","secrets":{}}`:                                                                                false,
+		`{"schema_version":1,"project":"api"}`:                                                                                             false,
+		`{"schema_version":1,"project":"api","secrets":{},"other":1}`:                                                                      false,
+		`{"schema_version":1,"project":"api","secrets":{"a b":null}}`:                                                                      false,
+		`{"schema_version":1,"project":"api","secrets":{"A":{"envv":"B"}}}`:                                                                false,
+		`{"schema_version":1,"project":"api","secrets":{"A":{"as":"stdin"}}}`:                                                              false,
+		`{"schema_version":1,"project":"api","secrets":["A"]}`:                                                                             false,
+		`{"schema_version":1,"project":"api","secrets":{},"description":"` + strings.Repeat("x", schema.MaxDescription+1) + `"}`:           false,
+	} {
+		if err := check.against("", text); (err == nil) != want {
+			t.Errorf("%s: want %v, got %v", text, want, err)
+		}
+	}
+}
