@@ -80,9 +80,28 @@ var protocolRules = map[string]func(*jsonschema.Schema){
 // manifest, which are what counts.
 var manifestRules = map[string]func(*jsonschema.Schema){
 	"Manifest.description": maxLength(schema.MaxDescription),
+	"Injection":            injection,
+	"Injection.env":        pattern(`^[A-Za-z_][A-Za-z0-9_]*$`),
+	"Injection.path":       pattern(`^(/|~/).`),
+	"Injection.mode":       pattern(`^0?[0-7]{3}$`),
+	"Injection.template":   minLength(1),
 	"Manifest.secrets": func(s *jsonschema.Schema) {
 		s.AdditionalProperties = &jsonschema.Schema{OneOf: []*jsonschema.Schema{s.AdditionalProperties, {Type: "null"}}}
 	},
+}
+
+// injection: a file has a path, and what belongs to the one way does not go with
+// the other.
+func injection(s *jsonschema.Schema) {
+	isFile := required("as")
+	isFile.Properties = jsonschema.NewProperties()
+	isFile.Properties.Set("as", &jsonschema.Schema{Const: schema.AsFile})
+	s.If = isFile
+	s.Then = required("path")
+	s.Then.Not = required("env")
+	s.Else = &jsonschema.Schema{Not: &jsonschema.Schema{
+		AnyOf: []*jsonschema.Schema{required("path"), required("mode"), required("template")},
+	}}
 }
 
 func required(name string) *jsonschema.Schema {
@@ -101,6 +120,10 @@ func pattern(p string) func(*jsonschema.Schema) {
 // maxLength counts characters, of which there are never more than bytes.
 func maxLength(n uint64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.MaxLength = &n }
+}
+
+func minLength(n uint64) func(*jsonschema.Schema) {
+	return func(s *jsonschema.Schema) { s.MinLength = &n }
 }
 
 func wait(s *jsonschema.Schema) {
