@@ -47,9 +47,12 @@ func (p *Project) Info(ctx context.Context) (response schema.InfoResponse, err e
 	return response, err
 }
 
-// Ping says who is there.
-func (p *Project) Ping(ctx context.Context) (response schema.ProjectPingResponse, err error) {
-	err = p.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)
+// Ping says who is there. With wait it goes on until somebody is, or that time
+// is over; 0 asks once.
+func (p *Project) Ping(ctx context.Context, wait time.Duration) (response schema.ProjectPingResponse, err error) {
+	err = p.waitFor(ctx, wait, func(time.Duration) error {
+		return p.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)
+	})
 	return response, err
 }
 

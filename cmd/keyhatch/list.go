@@ -1,0 +1,32 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/spf13/cobra"
+)
+
+func listCommand(project func() *client.Project) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List what this project may fetch, whether it is there or not",
+		RunE: func(c *cobra.Command, _ []string) error {
+			info, err := project().Info(c.Context())
+			if err != nil {
+				return failure(err)
+			}
+			if asJSON {
+				return cli.PrintJSON(c.OutOrStdout(), info)
+			}
+			for _, name := range info.Allowlist {
+				fmt.Fprintln(c.OutOrStdout(), name)
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print the broker's answer as JSON")
+	return c
+}

@@ -1,0 +1,96 @@
+// Command keyhatchctl is for the operator of a broker: it says how the broker
+// is, brings projects online, and approves their manifests.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(cli.Run(command())) }
+
+// An operator is what the commands share.
+type operator struct {
+	socket string
+	asJSON bool
+}
+
+func command() *cobra.Command {
+	o := &operator{}
+	c := &cobra.Command{
+		Use:   "keyhatchctl",
+		Short: "Operate a keyhatch broker",
+		Long: `keyhatchctl speaks to the broker's admin socket. Whoever can open that socket can
+do everything here: it belongs to root and to group keyhatch.`,
+		Example: `  keyhatchctl status
+  keyhatchctl register ~/src/api
+  keyhatchctl reload ~/src/api`,
+	}
+	c.PersistentFlags().StringVar(&o.socket, "socket", "", "the admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
+	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the broker's answer as JSON")
+	c.AddCommand(
+		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),
+		reloadCommand(o), listCommand(o), pushCommand(o), clearCommand(o),
+	)
+	return c
+}
+
+// with connects, sees that both ends speak the same protocol, and calls use.
+func (o *operator) with(ctx context.Context, use func(*client.Admin) error) error {
+	socket := o.socket
+	if socket == "" {
+		socket = cli.DefaultAdminSocket()
+	}
+	if socket == "" {
+		return cli.Usage("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
+	}
+	admin, err := client.DialAdmin(ctx, socket)
+	if err != nil {
+		return unreachable(err, socket)
+	}
+	defer admin.Close()
+	pong, err := admin.Ping(ctx)
+	if err != nil {
+		return unreachable(err, socket)
+	}
+	if pong.ProtocolVersion != schema.ProtocolVersion {
+		return &cli.Failure{
+			Err:  fmt.Errorf("the broker speaks protocol %d, and this keyhatchctl %d", pong.ProtocolVersion, schema.ProtocolVersion),
+			Hint: "install the keyhatchctl that came with the broker, version " + pong.BrokerVersion,
+		}
+	}
+	return hinted(use(admin))
+}
+
+func unreachable(err error, socket string) error {
+	hint := "is keyhatchd running? It should listen at " + socket
+	if errors.Is(err, fs.ErrPermission) {
+		hint = "the socket is for root and group keyhatch: join the group, or use sudo"
+	}
+	return &cli.Failure{Err: err, Hint: hint}
+}
+
+// hinted adds what can be done about a refusal.
+func hinted(err error) error {
+	hint := ""
+	switch client.CodeOf(err) {
+	case schema.CodeProjectExists:
+		hint = "keyhatchctl reload takes a changed manifest; unregister first to change anything else"
+	case schema.CodeProjectUnknown:
+		hint = "keyhatchctl projects lists those that are registered"
+	case schema.CodeManifestInvalid:
+		hint = "mend the manifest and try again; nothing was changed"
+	}
+	if hint == "" {
+		return err
+	}
+	return &cli.Failure{Err: err, Hint: hint}
+}

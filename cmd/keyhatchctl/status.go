@@ -1,0 +1,100 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+func statusCommand(o *operator) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Say how the broker is, in counts",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.with(c.Context(), func(admin *client.Admin) error {
+				status, err := admin.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				if o.asJSON {
+					return cli.PrintJSON(c.OutOrStdout(), status)
+				}
+				return printStatus(c.OutOrStdout(), status)
+			})
+		},
+	}
+}
+
+func projectsCommand(o *operator) *cobra.Command {
+	return &cobra.Command{
+		Use:   "projects",
+		Short: "List the registered projects",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return o.with(c.Context(), func(admin *client.Admin) error {
+				status, err := admin.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				if o.asJSON {
+					return cli.PrintJSON(c.OutOrStdout(), status.Projects)
+				}
+				return printProjects(c.OutOrStdout(), status.Projects)
+			})
+		},
+	}
+}
+
+func printStatus(out io.Writer, s schema.StatusResponse) error {
+	loaded := "nothing: the sidecar has not pushed since the start or the last clear"
+	if s.SecretsLoadedAt != nil {
+		loaded = fmt.Sprintf("%d secrets, generation %d, pushed %s", s.SecretCount, s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
+	}
+	memory := string(s.Memory)
+	if s.Memory == schema.MemoryUnlocked {
+		memory += " (could be swapped out: raise RLIMIT_MEMLOCK)"
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "broker\t%s, protocol %d\n", s.BrokerVersion, s.ProtocolVersion)
+	fmt.Fprintf(w, "up\t%v\n", time.Duration(s.UptimeSeconds)*time.Second)
+	fmt.Fprintf(w, "loaded\t%s\n", loaded)
+	fmt.Fprintf(w, "memory\t%s\n", memory)
+	fmt.Fprintf(w, "projects\t%d\n", len(s.Projects))
+	if err := w.Flush(); err != nil || len(s.Projects) == 0 {
+		return err
+	}
+	fmt.Fprintln(out)
+	return printProjects(out, s.Projects)
+}
+
+func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "PROJECT\tALLOWED\tCONNECTIONS\tFETCHED\tDENIED\tNOT FOUND\tMANIFEST\tPATH")
+	for _, p := range projects {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, p.AllowlistSize, p.Connections,
+			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, drift(p), p.ProjectPath)
+	}
+	return w.Flush()
+}
+
+// drift compares the manifest in the tree with what was approved. It changes
+// nothing by itself: the tree is the container's, the approval the operator's.
+func drift(p schema.ProjectStatus) string {
+	text, _, err := manifest.Read(p.ProjectPath)
+	if err != nil {
+		return "unreadable"
+	}
+	sum := sha256.Sum256(text)
+	if hex.EncodeToString(sum[:]) != p.ManifestSHA256 {
+		return "changed since approval"
+	}
+	return "approved"
+}
