@@ -33,7 +33,7 @@ func New(size int) (*Arena, error) {
 }
 
 func secretMapping(size int) ([]byte, error) {
-	fd, err := unix.MemfdSecret(unix.FD_CLOEXEC)
+	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
