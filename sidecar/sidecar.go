@@ -39,6 +39,8 @@ type Config struct {
 	// ClearOnExit drops the broker's secrets when the sidecar ends.
 	ClearOnExit bool
 	Log         *slog.Logger
+
+	noEvents bool // a test's: polling must do alone
 }
 
 // A state is what Run knows. One goroutine, Run's, owns it all: the events, the
@@ -68,7 +70,7 @@ func (c Config) Run(ctx context.Context) error {
 	if c.Store.Path, err = filepath.Abs(c.Store.Path); err != nil {
 		return err // the working directory is gone
 	}
-	w, err := newWatcher(c.Log, c.Store.concerns)
+	w, err := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.concerns(path) })
 	if err != nil {
 		return err
 	}

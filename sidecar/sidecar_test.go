@@ -1,0 +1,376 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A host is a broker that can be stopped and started, and a store.
+type host struct {
+	t      *testing.T
+	dir    string
+	store  string
+	server *broker.Server
+	audits []*broker.Audit // of every server that was started
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	// Short, because a socket's path has room for 107 bytes.
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, dir: dir, store: filepath.Join(dir, "store")}
+	if err := os.Mkdir(h.store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	t.Cleanup(func() {
+		h.server.Close()
+		for _, audit := range h.audits {
+			audit.Close()
+		}
+		os.RemoveAll(dir)
+	})
+	return h
+}
+
+func (h *host) start() {
+	h.t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	audit, err := broker.OpenAudit("", io.Discard, log)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.server, err = broker.New(broker.Config{RuntimeDir: h.dir + "/run", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.audits = append(h.audits, audit)
+}
+
+func (h *host) admin() *client.Admin {
+	h.t.Helper()
+	admin, err := client.DialAdmin(context.Background(), h.server.AdminSocket())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return admin
+}
+
+// has waits until the broker holds exactly these names.
+func (h *host) has(names ...schema.SecretName) {
+	h.t.Helper()
+	var got []schema.SecretName
+	h.until(fmt.Sprint("the broker holds ", names), func() bool {
+		admin := h.admin()
+		defer admin.Close()
+		got, _ = admin.List(context.Background())
+		return slices.Equal(got, names)
+	})
+}
+
+// generation waits until the broker's generation is at least n.
+func (h *host) generation(n uint64) {
+	h.t.Helper()
+	h.until(fmt.Sprint("generation ", n), func() bool { return h.status().Generation >= n })
+}
+
+func (h *host) status() schema.StatusResponse {
+	h.t.Helper()
+	admin := h.admin()
+	defer admin.Close()
+	status, err := admin.Status(context.Background())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return status
+}
+
+func (h *host) until(what string, ok func() bool) {
+	h.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			h.t.Fatalf("never came true: %s", what)
+		}
+	}
+}
+
+func (h *host) write(name, text string) { h.t.Helper(); write(h.t, filepath.Join(h.store, name), text) }
+
+// A running sidecar.
+type running struct {
+	log  *logged
+	stop func()
+}
+
+// run starts a sidecar on the host's store; config may change what it does.
+func (h *host) run(config func(*Config)) running {
+	h.t.Helper()
+	log := &logged{}
+	c := Config{
+		Store: Dir{Path: h.store}, Socket: h.server.AdminSocket(), Poll: time.Hour,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
+	}
+	if config != nil {
+		config(&c)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- c.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			h.t.Error(err)
+		}
+		if strings.Contains(log.String(), tripwire) {
+			h.t.Error("the sidecar logged a secret's content")
+		}
+	})
+	h.t.Cleanup(stop)
+	return running{log, stop}
+}
+
+func (r running) says(h *host, text string) {
+	h.t.Helper()
+	h.until("the sidecar says "+text, func() bool { return strings.Contains(r.log.String(), text) })
+}
+
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestEveryKindOfChange arrives, found by events alone and by polling alone.
+func TestEveryKindOfChange(t *testing.T) {
+	for name, config := range map[string]func(*Config){
+		"events":  nil,
+		"polling": func(c *Config) { c.Poll = 20 * time.Millisecond; c.noEvents = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.write("A", tripwire+"1")
+			h.run(config)
+			h.has("A")
+
+			h.write("B", tripwire)
+			h.has("A", "B")
+			if err := os.Remove(h.store + "/A"); err != nil {
+				t.Fatal(err)
+			}
+			h.has("B")
+			before := h.status().Generation
+			h.write("B", tripwire+"in place")
+			h.generation(before + 1)
+			if err := (Dir{Path: h.store}).Set("B", []byte(tripwire+"by rename")); err != nil {
+				t.Fatal(err)
+			}
+			h.generation(before + 2)
+			h.write("aws/key", tripwire)
+			h.has("B", "aws")
+			h.write("aws/secret", tripwire+"in a directory that is new")
+			h.generation(before + 4)
+			// The whole directory is replaced by another.
+			other := h.dir + "/other"
+			write(t, other+"/C", tripwire)
+			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(other, h.store); err != nil {
+				t.Fatal(err)
+			}
+			h.has("C")
+			h.write("D", tripwire)
+			h.has("C", "D")
+			// Healthy and empty is a set too.
+			os.Remove(h.store + "/C")
+			os.Remove(h.store + "/D")
+			h.has()
+		})
+	}
+}
+
+// TestLinkSwap swaps Kubernetes' ..data link.
+func TestLinkSwap(t *testing.T) {
+	h := newHost(t)
+	h.write("..1/A", tripwire)
+	h.write("..2/A", tripwire+"rotated")
+	link := func(to, name string) {
+		if err := os.Symlink(to, h.store+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link("..1", "..data")
+	link("..data/A", "A")
+	h.run(nil)
+	h.has("A")
+	link("..2", "..tmp")
+	if err := os.Rename(h.store+"/..tmp", h.store+"/..data"); err != nil {
+		t.Fatal(err)
+	}
+	h.generation(2)
+}
+
+// TestLastGoodSet breaks the store in several ways: the broker keeps what it
+// has, and each is said once, and that it is well again.
+func TestLastGoodSet(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	r := h.run(func(c *Config) { c.Poll = 10 * time.Millisecond })
+	h.has("A")
+	h.write("bad name", tripwire)
+	r.says(h, "bad name")
+	os.Rename(h.store, h.dir+"/away")
+	r.says(h, "no such file")
+	h.has("A")
+	os.Rename(h.dir+"/away", h.store)
+	os.Remove(h.store + "/bad name")
+	r.says(h, "well again")
+	h.write("B", tripwire)
+	h.has("A", "B")
+	if h.status().Generation != 2 {
+		t.Errorf("generation %d: something was pushed in between", h.status().Generation)
+	}
+	if n := strings.Count(r.log.String(), "bad name"); n > 2 { // once before it was away, once after
+		t.Errorf("it was said %d times", n)
+	}
+}
+
+// TestBrokerComesBack restarts the broker: the set is pushed again at once, and
+// a connection that ended for no reason costs no push.
+func TestBrokerComesBack(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	r := h.run(nil)
+	h.has("A")
+	for range 20 {
+		h.server.Close()
+		h.start()
+		h.has("A")
+	}
+	r.says(h, "ended the connection")
+	h.server.Close()
+	h.write("B", tripwire) // changes while there is no broker
+	r.says(h, "no broker to push to yet")
+	h.start()
+	h.has("A", "B")
+}
+
+// TestClearHolds until the store changes.
+func TestClearHolds(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	r := h.run(func(c *Config) { c.Poll = 5 * time.Millisecond })
+	h.has("A")
+	admin := h.admin()
+	defer admin.Close()
+	if err := admin.Clear(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	// Many polls later there is still nothing: bad news is a state to wait for.
+	h.write("bad name", tripwire)
+	r.says(h, "bad name")
+	os.Remove(h.store + "/bad name")
+	r.says(h, "well again")
+	h.has()
+	h.write("B", tripwire)
+	h.has("A", "B")
+}
+
+// TestTwoSidecars see each other and do not take turns.
+func TestTwoSidecars(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	one := h.run(func(c *Config) { c.Poll = 5 * time.Millisecond })
+	h.has("A")
+	write(t, h.dir+"/other/B", tripwire)
+	h.run(func(c *Config) { c.Poll = 5 * time.Millisecond; c.Store.Path = h.dir + "/other" })
+	h.has("B")
+	one.says(h, "something else pushes to this broker")
+	if g := h.status().Generation; g != 2 {
+		t.Errorf("generation %d: they take turns", g)
+	}
+}
+
+func TestOnExit(t *testing.T) {
+	for _, clear := range []bool{false, true} {
+		h := newHost(t)
+		h.write("A", tripwire)
+		r := h.run(func(c *Config) { c.ClearOnExit = clear })
+		h.has("A")
+		r.stop()
+		if got := h.status().SecretCount; (got == 0) != clear {
+			t.Errorf("clear %v: %d secrets after the end", clear, got)
+		}
+	}
+}
+
+// TestOnlyWhatDiffers touches files without changing them: nothing is pushed.
+func TestOnlyWhatDiffers(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	h.run(nil)
+	h.has("A")
+	for range 5 {
+		h.write("A", tripwire)
+	}
+	h.write("B", tripwire)
+	h.has("A", "B")
+	if g := h.status().Generation; g != 2 {
+		t.Errorf("generation %d, want 2", g)
+	}
+}
+
+// TestSkewIsRefused has a broker of another protocol answer.
+func TestSkewIsRefused(t *testing.T) {
+	h := newHost(t)
+	h.server.Close()
+	l, err := net.Listen("unix", h.server.AdminSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() { // ended by the listener's end
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, `{"ok":true,"broker_version":"9.9","protocol_version":3}`+"\n")
+			defer c.Close()
+		}
+	}()
+	h.write("A", tripwire)
+	r := h.run(nil)
+	r.says(h, "the broker speaks protocol 3, and this sidecar 2: install the one that came with broker 9.9")
+}
