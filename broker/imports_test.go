@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 	"broker":               {"broker/secmem", "broker/wire", "manifest", "schema"},
 	"sidecar":              {"broker/client", "schema"},
 	"devcontainer":         {"broker/client", "manifest", "schema"},
+	"cmd":                  {},
 	"cmd/internal/cli":     {},
 	"cmd/keyhatchd":        {"broker", "broker/secmem", "cmd/internal/cli", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},

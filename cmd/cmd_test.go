@@ -1,0 +1,138 @@
+// Package cmd_test runs the four commands as a person would: built, on a PATH,
+// with real sockets between them.
+package cmd_test
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// bin holds the commands, built once for all scripts.
+var bin string
+
+func TestMain(m *testing.M) {
+	os.Exit(func() int {
+		var err error
+		if bin, err = os.MkdirTemp("", "khbin"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(bin)
+		build := exec.Command("go", "build", "-o", bin, "./keyhatchd", "./keyhatchctl", "./keyhatch-sidecar", "./keyhatch")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+// TestScripts runs testdata/*.txt. In them $RUN is a runtime directory, short
+// enough for a socket, and $WORK/out is where the commands' logs go; when a
+// script is over nothing there holds TRIPWIRE.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			run, err := os.MkdirTemp("", "kh")
+			if err != nil {
+				return err
+			}
+			env.Setenv("RUN", run+"/run")
+			env.Setenv("ADMIN", run+"/run/admin/admin.sock")
+			env.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+			env.Setenv("HOME", env.WorkDir)
+			env.Defer(func() { os.RemoveAll(run) })
+			out := filepath.Join(env.WorkDir, "out")
+			return os.Mkdir(out, 0o700)
+		},
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("unknown condition %s", condition)
+			}
+			return os.Geteuid() == 0, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"until":     until,
+			"tripwires": tripwires,
+			"exits":     exits,
+		},
+	})
+}
+
+// until runs a command again and again until it succeeds: until CMD ARG...
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: until CMD ARG...")
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
+		if time.Now().After(end) {
+			ts.Fatalf("never succeeded")
+		}
+	}
+}
+
+// exits runs a command and checks its exit code: exits CODE CMD ARG...
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		status, ok := err.(*exec.ExitError)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = status.ExitCode()
+	}
+	if neg || got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// tripwires looks for TRIPWIRE in all that the commands logged, and in the
+// command line and the environment of each that runs; in out there must be
+// something to look at.
+func tripwires(ts *testscript.TestScript, neg bool, args []string) {
+	looked, found := 0, ""
+	search := func(path string) {
+		text, err := os.ReadFile(path)
+		if err != nil || len(text) == 0 {
+			return
+		}
+		looked++
+		if bytes.Contains(text, []byte("TRIPWIRE")) {
+			found = path
+		}
+	}
+	ts.Check(filepath.WalkDir(ts.MkAbs("out"), func(path string, _ fs.DirEntry, err error) error {
+		search(path)
+		return err
+	}))
+	if looked == 0 {
+		ts.Fatalf("nothing was logged into out: the search would find nothing")
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/exe")
+	ts.Check(err)
+	for _, exe := range processes {
+		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, bin) {
+			search(filepath.Join(filepath.Dir(exe), "cmdline"))
+			search(filepath.Join(filepath.Dir(exe), "environ"))
+		}
+	}
+	if (found != "") != neg {
+		ts.Fatalf("tripwire in %q", found)
+	}
+}
