@@ -1,0 +1,107 @@
+package broker
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A disk takes room bytes and then is full. Where wrote is not nil each write
+// hangs until it is read.
+type disk struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	room  int
+	wrote chan struct{}
+}
+
+func (d *disk) Write(p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.wrote != nil {
+		d.wrote <- struct{}{}
+	}
+	n := min(len(p), d.room)
+	d.room -= n
+	d.text.Write(p[:n])
+	if n < len(p) {
+		return n, errors.New("no space left on device")
+	}
+	return n, nil
+}
+
+// TestAuditDropped fills the disk within a line, and makes room: what was lost
+// is counted, the torn line is ended, and every other line is whole.
+func TestAuditDropped(t *testing.T) {
+	d := &disk{room: 100}
+	var log bytes.Buffer
+	a, err := OpenAudit("", d, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // of some 80 bytes each
+		record(a, schema.BrokerStarted{EventHeader: header(schema.EventStarted), ProtocolVersion: 2})
+	}
+	for a.dropped.Load() < 3 {
+		runtime.Gosched()
+	}
+	d.mu.Lock()
+	d.room = 1 << 20
+	d.mu.Unlock()
+	record(a, schema.BrokerStopped{EventHeader: header(schema.EventStopped)})
+	a.Close()
+
+	var events []string
+	var dropped uint64
+	torn := 0
+	for line := range strings.Lines(d.text.String()) {
+		var event struct {
+			Event string
+			Count uint64
+		}
+		if json.Unmarshal([]byte(line), &event) != nil {
+			torn++
+			continue
+		}
+		events = append(events, event.Event)
+		dropped += event.Count
+	}
+	if got := strings.Join(events, " "); got != "broker.started audit.dropped broker.stopped" || torn != 1 || dropped != 3 {
+		t.Errorf("events %s, %d torn lines, %d dropped:\n%s", got, torn, dropped, d.text.String())
+	}
+	if n := strings.Count(log.String(), "could not be written"); n != 1 {
+		t.Errorf("it was said %d times:\n%s", n, log.String())
+	}
+}
+
+// TestAuditNeverBlocks records more than the queue holds while the disk hangs.
+func TestAuditNeverBlocks(t *testing.T) {
+	d := &disk{room: 1 << 30, wrote: make(chan struct{})}
+	var log bytes.Buffer
+	a, err := OpenAudit("", d, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range auditQueue + 100 {
+		record(a, schema.BrokerStopped{EventHeader: header(schema.EventStopped)})
+	}
+	go func() {
+		for range d.wrote {
+		}
+	}()
+	a.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	lines := strings.Count(d.text.String(), "\n")
+	// One event may be in the writer's hand; the count is a line of its own.
+	if lines < auditQueue || lines > auditQueue+2 || !strings.Contains(d.text.String(), `"event":"audit.dropped"`) {
+		t.Errorf("%d lines of %d events", lines, auditQueue+100)
+	}
+}
