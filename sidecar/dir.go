@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"time"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -31,49 +30,23 @@ type Dir struct {
 	KeepNewline bool
 }
 
-// The pauses before a store that changed while it was read is read again.
-const (
-	rereadPause = 10 * time.Millisecond
-	rereadTries = 20
-)
-
-// errMoved says that a file went away or changed while it was read.
-var errMoved = errors.New("it changes while it is read")
-
-// Read returns the whole set, as it was at one moment: a read during which
-// anything moved is done again. Errors name the file and the rule, and hold
-// nothing of any file's content.
+// Read returns the whole set, as it was at one moment: it waits for the store
+// to stand still. Errors name the file and the rule, and hold nothing of any
+// file's content.
 func (d Dir) Read(ctx context.Context) (schema.PushRequest, error) {
-	for try := 0; ; try++ {
-		set, err := d.readOnce()
-		if !errors.Is(err, errMoved) || try == rereadTries {
-			return set, err
-		}
-		select {
-		case <-ctx.Done():
-			return schema.PushRequest{}, ctx.Err()
-		case <-time.After(rereadPause):
-		}
+	set, err := steady(ctx, d.scan, d.read)
+	if errors.Is(err, errMoved) {
+		err = fmt.Errorf("%s: %w", d.Path, err)
 	}
+	return set, err
 }
 
-func (d Dir) readOnce() (schema.PushRequest, error) {
-	before, err := d.scan()
-	if err != nil {
-		return schema.PushRequest{}, err
-	}
-	set := schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}, SecretsB64: map[schema.SecretName][]byte{}}
-	for _, f := range before.files {
+func (d Dir) read(l listing) (schema.PushRequest, error) {
+	set := newSet()
+	for _, f := range l.files {
 		if err := d.add(&set, f); err != nil {
 			return schema.PushRequest{}, err
 		}
-	}
-	after, err := d.scan()
-	if err != nil {
-		return schema.PushRequest{}, err
-	}
-	if !before.same(after) {
-		return schema.PushRequest{}, fmt.Errorf("%s: %w", d.Path, errMoved)
 	}
 	return set, nil
 }
@@ -164,9 +137,8 @@ func (d Dir) Watch() []string {
 	return dirs
 }
 
-// concerns reports whether an event at path can mean a change: the parent of
-// the store has events of its own that cannot.
-func (d Dir) concerns(path string) bool {
+// Concerns leaves out what happens beside the store in its parent.
+func (d Dir) Concerns(path string) bool {
 	parent := filepath.Dir(d.Path)
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }

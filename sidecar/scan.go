@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -22,7 +23,8 @@ type file struct {
 
 // A listing is all the files of a Dir, sorted by name.
 type listing struct {
-	files []file
+	files  []file
+	newest time.Time // the latest change of any file, or of its metadata
 }
 
 func (l listing) same(other listing) bool { return slices.Equal(l.files, other.files) }
@@ -100,6 +102,9 @@ func (l *listing) add(dir, name string, info fs.FileInfo) error {
 	}
 	stamp := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
 	l.files = append(l.files, file{name, info.Size(), stamp})
+	if changed := time.Unix(st.Ctim.Unix()); changed.After(l.newest) {
+		l.newest = changed
+	}
 	return nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"reflect"
 	"time"
 
@@ -29,9 +28,12 @@ const (
 	latest = 2 * time.Second
 )
 
+// patience is how long a store may be at work without a word about it.
+const patience = 10 * time.Second
+
 // A Config says what a sidecar does. All fields but ClearOnExit are required.
 type Config struct {
-	Store  Dir
+	Store  Store
 	Socket string // the broker's admin socket
 	// Poll is how often the store is read and the broker asked, whatever the
 	// events say: on a network file system there are none.
@@ -52,6 +54,7 @@ type state struct {
 
 	set      *schema.PushRequest // the last good one; nil: none yet
 	storeErr string              // said already
+	moving   time.Time           // since when it does not stand still; zero: it does
 	linkErr  string              // said already
 
 	pushed     *schema.PushRequest // what the broker took of us last
@@ -66,11 +69,7 @@ func (c Config) Run(ctx context.Context) error {
 	if c.Poll <= 0 {
 		return errors.New("the poll interval must be more than 0")
 	}
-	var err error
-	if c.Store.Path, err = filepath.Abs(c.Store.Path); err != nil {
-		return err // the working directory is gone
-	}
-	w, err := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.concerns(path) })
+	w, err := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.Concerns(path) })
 	if err != nil {
 		return err
 	}
@@ -109,7 +108,7 @@ func (c Config) Run(ctx context.Context) error {
 			s.Log.Info("the broker ended the connection")
 		case <-retry.C:
 		}
-		if again { // what came with a new watch may have come before it
+		if again {
 			settle.Reset(quiet)
 		}
 		if !s.push(ctx) {
@@ -119,9 +118,10 @@ func (c Config) Run(ctx context.Context) error {
 }
 
 // read reads the store and says, once each, that it is bad and that it is well.
-// It reports whether a directory is watched that was not before.
-func (s *state) read(ctx context.Context) (newWatch bool) {
-	newWatch = s.watcher.watch(s.Store.Watch())
+// It reports whether to look again soon: at a directory that was not watched
+// before, or at a store that does not stand still.
+func (s *state) read(ctx context.Context) (again bool) {
+	again = s.watcher.watch(s.Store.Watch())
 	set, err := s.Store.Read(ctx)
 	if err == nil {
 		err = fits(set)
@@ -129,19 +129,29 @@ func (s *state) read(ctx context.Context) (newWatch bool) {
 	if ctx.Err() != nil {
 		return false
 	}
+	if errors.Is(err, errMoved) {
+		if s.moving.IsZero() {
+			s.moving = time.Now()
+		}
+		if time.Since(s.moving) < patience {
+			return true // somebody is at work: look again soon
+		}
+	} else {
+		s.moving = time.Time{}
+	}
 	if err != nil {
 		if err.Error() != s.storeErr {
 			s.storeErr = err.Error()
 			s.Log.Error("the store cannot be used; the broker keeps the last good set until it can", "error", err)
 		}
-		return newWatch
+		return again
 	}
 	if s.storeErr != "" {
 		s.storeErr = ""
 		s.Log.Info("the store is well again")
 	}
 	s.set = &set
-	return newWatch
+	return again
 }
 
 // fits refuses a set that the broker would.

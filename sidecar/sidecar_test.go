@@ -314,7 +314,7 @@ func TestTwoSidecars(t *testing.T) {
 	one := h.run(func(c *Config) { c.Poll = 5 * time.Millisecond })
 	h.has("A")
 	write(t, h.dir+"/other/B", tripwire)
-	h.run(func(c *Config) { c.Poll = 5 * time.Millisecond; c.Store.Path = h.dir + "/other" })
+	h.run(func(c *Config) { c.Poll = 5 * time.Millisecond; c.Store = Dir{Path: h.dir + "/other"} })
 	h.has("B")
 	one.says(h, "something else pushes to this broker")
 	if g := h.status().Generation; g != 2 {

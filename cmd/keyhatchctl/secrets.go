@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -86,80 +85,21 @@ replaces it in turn when its store changes.`,
 	}
 }
 
-// readSecrets reads a file of secrets strictly. Its errors hold nothing of what
-// is in the file but names that are valid.
+// readSecrets reads a file of secrets. The caller's errors name the file.
 func readSecrets(file string) (map[schema.SecretName]schema.Value, error) {
 	in := io.Reader(os.Stdin)
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, errors.Unwrap(err) // the caller names the file
+			return nil, errors.Unwrap(err)
 		}
 		defer f.Close()
 		in = f
 	}
-	secrets := map[schema.SecretName]schema.Value{}
-	d := jsontext.NewDecoder(io.LimitReader(in, schema.MaxPush+1))
-	err := object(d, func(name schema.SecretName) error {
-		switch d.PeekKind() {
-		case jsontext.KindString:
-			token, err := d.ReadToken()
-			if err != nil {
-				return errNotJSON
-			}
-			secrets[name] = schema.Value{Text: token.String()}
-			return nil
-		case jsontext.KindBeginObject:
-			bundle := map[schema.SecretName]string{}
-			secrets[name] = schema.Value{Fields: bundle}
-			return object(d, func(field schema.SecretName) error {
-				if d.PeekKind() != jsontext.KindString {
-					return fmt.Errorf("field %s of %s is not a string", field, name)
-				}
-				token, err := d.ReadToken()
-				if err != nil {
-					return errNotJSON
-				}
-				bundle[field] = token.String()
-				return nil
-			})
-		}
-		return fmt.Errorf("%s is neither a string nor an object of strings", name)
-	})
+	text, err := io.ReadAll(io.LimitReader(in, schema.MaxPush+1))
 	if err != nil {
 		return nil, err
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
-		return nil, errors.New("there is data after the JSON object")
-	}
-	return secrets, nil
-}
-
-// A parser's own errors quote what they could not read.
-var errNotJSON = fmt.Errorf("it is not a JSON object in UTF-8, with each name once, of at most %d bytes", schema.MaxPush)
-
-func object(d *jsontext.Decoder, member func(schema.SecretName) error) error {
-	if d.PeekKind() != jsontext.KindBeginObject {
-		return errNotJSON
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return errNotJSON
-	}
-	for d.PeekKind() == jsontext.KindString {
-		token, err := d.ReadToken()
-		if err != nil {
-			return errNotJSON
-		}
-		name := token.String()
-		if !schema.ValidSecretName(name) {
-			return fmt.Errorf("a name does not match %s", schema.SecretNamePattern)
-		}
-		if err := member(schema.SecretName(name)); err != nil {
-			return err
-		}
-	}
-	if _, err := d.ReadToken(); err != nil {
-		return errNotJSON
-	}
-	return nil
+	defer clear(text)
+	return client.ParseSecrets(text)
 }

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/spf13/cobra"
+)
+
+// dirFlag adds --store for the commands that edit one, and returns what reads
+// it.
+func dirFlag(c *cobra.Command) func() (sidecar.Dir, error) {
+	store := c.Flags().String("store", "", "the store: dir:PATH")
+	return func() (sidecar.Dir, error) {
+		path, ok := strings.CutPrefix(*store, "dir:")
+		if !ok || path == "" {
+			return sidecar.Dir{}, cli.Usage("--store must be dir:PATH")
+		}
+		path, err := filepath.Abs(path)
+		return sidecar.Dir{Path: path}, err
+	}
+}
+
+// storeFlags adds the flags that say which stores there are, and returns what
+// reads them.
+func storeFlags(c *cobra.Command) func() (sidecar.Store, error) {
+	f := c.Flags()
+	stores := f.StringArray("store", nil, "dir:PATH, file:PATH or exec:COMMAND; several are merged")
+	format := f.String("format", "", "dotenv, yaml or json, where a file's name does not say it, and for commands")
+	watch := f.StringArray("watch", nil, "a file or directory whose change means that commands are to be run again")
+	timeout := f.Duration("timeout", 30*time.Second, "how long a command may take")
+	keepNewline := f.Bool("keep-newline", false, "take the files of directories as they are, to the last newline")
+	return func() (sidecar.Store, error) {
+		var paths []string
+		for _, path := range *watch {
+			path, err := filepath.Abs(path)
+			if err != nil {
+				return nil, err
+			}
+			paths = append(paths, path)
+		}
+		switch *format {
+		case "", string(sidecar.Dotenv), string(sidecar.YAML), string(sidecar.JSON):
+		default:
+			return nil, cli.Usage("--format must be dotenv, yaml or json")
+		}
+		if *timeout <= 0 {
+			return nil, cli.Usage("--timeout must be more than 0")
+		}
+		var all sidecar.Merged
+		for _, one := range *stores {
+			kind, rest, _ := strings.Cut(one, ":")
+			if rest == "" || (kind != "dir" && kind != "file" && kind != "exec") {
+				return nil, cli.Usage("--store must be dir:PATH, file:PATH or exec:COMMAND")
+			}
+			if kind == "exec" {
+				if *format == "" {
+					return nil, cli.Usage("exec: needs --format dotenv, yaml or json")
+				}
+				all = append(all, sidecar.Exec{Command: rest, Format: sidecar.Format(*format), Paths: paths, Timeout: *timeout})
+				continue
+			}
+			path, err := filepath.Abs(rest)
+			if err != nil {
+				return nil, err
+			}
+			if kind == "dir" {
+				all = append(all, sidecar.Dir{Path: path, KeepNewline: *keepNewline})
+				continue
+			}
+			as := sidecar.Format(*format)
+			if byName := sidecar.FormatOf(path); byName != "" {
+				as = byName
+			}
+			if as == "" {
+				return nil, cli.Usage("%s: its name does not say its format: say --format dotenv, yaml or json", rest)
+			}
+			all = append(all, sidecar.File{Path: path, Format: as})
+		}
+		if len(all) == 0 {
+			return nil, cli.Usage("--store is missing: dir:PATH, file:PATH or exec:COMMAND")
+		}
+		return all, nil
+	}
+}

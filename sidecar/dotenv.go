@@ -1,0 +1,109 @@
+package sidecar
+
+import (
+	"strings"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// parseDotenv reads NAME=value lines:
+//
+//	# a comment, and empty lines
+//	NAME=bare value          # up to white space and a #, trimmed
+//	export NAME='as it is'   # may go over several lines
+//	NAME="with \n \r \t \" \\ \$ and \` as escapes"
+//
+// Nothing is expanded: a $ is a $.
+func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error {
+	line := 0
+	for len(text) > 0 {
+		line++
+		start := line
+		var row string
+		row, text, _ = strings.Cut(text, "\n")
+		row = strings.TrimSpace(row)
+		if row == "" || row[0] == '#' {
+			continue
+		}
+		if rest, ok := strings.CutPrefix(row, "export "); ok {
+			row = strings.TrimSpace(rest)
+		}
+		name, value, ok := strings.Cut(row, "=")
+		if !ok {
+			return atLine(start, "it is not NAME=value")
+		}
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		if !schema.ValidSecretName(name) {
+			return atLine(start, "the name does not match %s", schema.SecretNamePattern)
+		}
+		if _, twice := secrets[schema.SecretName(name)]; twice {
+			return atLine(start, "%s stands twice", name)
+		}
+		if value != "" && (value[0] == '"' || value[0] == '\'') {
+			// The value may go on over the lines that follow.
+			whole := value[1:] + "\n" + text
+			inner, used, ok := quotedEnd(whole, value[0])
+			if !ok {
+				return atLine(start, "the quote of %s does not end", name)
+			}
+			behind, rest, _ := strings.Cut(whole[used:], "\n")
+			if behind = strings.TrimSpace(behind); behind != "" && behind[0] != '#' {
+				return atLine(start, "there is something behind the quote of %s", name)
+			}
+			line += strings.Count(whole[:used], "\n")
+			text, value = rest, inner
+		} else {
+			value = bare(value)
+		}
+		if strings.IndexByte(value, 0) >= 0 {
+			return atLine(start, "%s holds a NUL byte", name)
+		}
+		secrets[schema.SecretName(name)] = schema.Value{Text: value}
+	}
+	return nil
+}
+
+// bare cuts a comment off an unquoted value. Only white space begins one: a
+// password may hold a #.
+func bare(value string) string {
+	for i := 1; i < len(value); i++ {
+		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {
+			return strings.TrimSpace(value[:i])
+		}
+	}
+	if strings.HasPrefix(value, "#") {
+		return ""
+	}
+	return value
+}
+
+// quotedEnd returns what is between the quotes and how much of text that took,
+// the closing quote included.
+func quotedEnd(text string, quote byte) (inner string, used int, ok bool) {
+	var b strings.Builder
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case c == quote:
+			return b.String(), i + 1, true
+		case c == '\\' && quote == '"' && i+1 < len(text):
+			i++
+			switch text[i] {
+			case 'n':
+				b.WriteByte('\n')
+			case 'r':
+				b.WriteByte('\r')
+			case 't':
+				b.WriteByte('\t')
+			case '"', '\\', '$', '`':
+				b.WriteByte(text[i])
+			default: // not an escape of ours: both bytes are meant
+				b.WriteByte('\\')
+				b.WriteByte(text[i])
+			}
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", 0, false
+}

@@ -1,0 +1,72 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A File is a store that is one file.
+type File struct {
+	Path   string
+	Format Format
+}
+
+// Read returns the whole set, once the file stands still.
+func (f File) Read(ctx context.Context) (schema.PushRequest, error) {
+	set, err := steady(ctx, f.scan, func(l listing) (schema.PushRequest, error) {
+		text, err := readFile(f.Path, l.files[0].size)
+		if err != nil {
+			return schema.PushRequest{}, err
+		}
+		defer clear(text)
+		set, err := f.Format.parse(text)
+		if err != nil {
+			return set, fmt.Errorf("%s: %w", f.Path, err)
+		}
+		return set, nil
+	})
+	if errors.Is(err, errMoved) {
+		err = fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return set, err
+}
+
+func (f File) scan() (listing, error) {
+	var l listing
+	info, err := os.Stat(f.Path)
+	switch {
+	case err != nil:
+		return l, err
+	case !info.Mode().IsRegular():
+		return l, fmt.Errorf("%s: it is not a file", f.Path)
+	case info.Size() > schema.MaxPush:
+		return l, fmt.Errorf("%s: it has %d bytes, and a push takes %d", f.Path, info.Size(), schema.MaxPush)
+	}
+	return l, l.add("", f.Path, info)
+}
+
+// Watch returns the file's directory, and that of the file a link leads to.
+func (f File) Watch() []string {
+	dirs := []string{filepath.Dir(f.Path)}
+	if info, err := os.Lstat(f.Path); err == nil && info.Mode().Type() == fs.ModeSymlink {
+		if target, err := filepath.EvalSymlinks(f.Path); err == nil {
+			dirs = append(dirs, filepath.Dir(target))
+		}
+	}
+	return dirs
+}
+
+// Concerns leaves out the file's neighbours, but not what a link goes through.
+func (f File) Concerns(path string) bool {
+	if filepath.Dir(path) != filepath.Dir(f.Path) || filepath.Base(path) == filepath.Base(f.Path) {
+		return true
+	}
+	info, err := os.Lstat(f.Path)
+	return err == nil && info.Mode().Type() == fs.ModeSymlink
+}

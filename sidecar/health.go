@@ -1,0 +1,61 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// Health sees that the store is good and that the broker holds the names it
+// has, and returns how many. Values are not compared: they are not to be had.
+func Health(ctx context.Context, store Store, socket string) (int, error) {
+	set, err := store.Read(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("the store cannot be used: %w", err)
+	}
+	l := link{socket: socket}
+	status, err := l.dial(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer l.close()
+	if status.Generation == 0 {
+		return 0, errors.New("the broker holds nothing: it restarted or was cleared, and nothing was pushed since")
+	}
+	var names []schema.SecretName
+	if err := l.call(func(admin *client.Admin) (err error) {
+		names, err = admin.List(ctx)
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	there := map[schema.SecretName]bool{}
+	for _, name := range names {
+		there[name] = true
+	}
+	count := len(set.Secrets) + len(set.SecretsB64)
+	missing := 0
+	for _, name := range namesOf(set) {
+		if !there[name] {
+			missing++
+		}
+	}
+	if missing > 0 || count != len(names) {
+		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", count, len(names), missing)
+	}
+	return count, nil
+}
+
+func namesOf(set schema.PushRequest) []schema.SecretName {
+	var names []schema.SecretName
+	for name := range set.Secrets {
+		names = append(names, name)
+	}
+	for name := range set.SecretsB64 {
+		names = append(names, name)
+	}
+	return names
+}
