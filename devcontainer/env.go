@@ -9,6 +9,7 @@ package devcontainer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,6 +23,14 @@ import (
 // maxVariable is the longest NAME=value the kernel passes on (execve(2):
 // MAX_ARG_STRLEN is 32 pages, the terminating NUL included).
 const maxVariable = 131071
+
+// ErrNotForEnvironment says that a value cannot be put into the environment,
+// only into a file.
+var ErrNotForEnvironment = errors.New("no environment variable can hold it")
+
+// ErrNotVariable says that a secret's name cannot name a variable, or not one
+// of its own.
+var ErrNotVariable = errors.New("it cannot name an environment variable of its own")
 
 // Missing says which secrets a command needs and cannot have.
 type Missing struct {
@@ -67,10 +76,10 @@ func Choose(allowlist, only []schema.SecretName, m *manifest.Manifest) (Variable
 			}
 		}
 		if !validVariable(variable) {
-			return nil, fmt.Errorf("%s cannot name an environment variable: give the secret one with env: in the manifest", name)
+			return nil, fmt.Errorf("%s: %w", name, ErrNotVariable)
 		}
 		if other, twice := taken[variable]; twice && other != name {
-			return nil, fmt.Errorf("%s and %s both go into the variable %s", other, name, variable)
+			return nil, fmt.Errorf("%s and %s both go into the variable %s: %w", other, name, variable, ErrNotVariable)
 		}
 		chosen[name], taken[variable] = variable, name
 	}
@@ -119,9 +128,9 @@ func Environment(ctx context.Context, project *client.Project, chosen Variables,
 		variable := chosen[name] + "=" + string(text)
 		switch {
 		case strings.IndexByte(variable, 0) >= 0:
-			return nil, fmt.Errorf("%s holds a NUL byte, which no environment variable can: fetch it with keyhatch get and write it to a file", name)
+			return nil, fmt.Errorf("%s holds a NUL byte: %w", name, ErrNotForEnvironment)
 		case len(variable) > maxVariable:
-			return nil, fmt.Errorf("%s is too long for an environment variable, which takes %d bytes: fetch it with keyhatch get and write it to a file", name, maxVariable)
+			return nil, fmt.Errorf("%s is too long for an environment variable, which takes %d bytes: %w", name, maxVariable, ErrNotForEnvironment)
 		}
 		environment = append(environment, variable)
 	}

@@ -134,8 +134,11 @@ func document(text []byte) (*yaml.Node, error) {
 		return nil, syntax(err)
 	}
 	var second yaml.Node
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
+	switch err := decoder.Decode(&second); {
+	case err == nil:
 		return nil, wrong(nil, "it has more than one document")
+	case !errors.Is(err, io.EOF):
+		return nil, syntax(err)
 	}
 	if node := aliasIn(&doc); node != nil {
 		return nil, wrong(node, "anchors, aliases and merge keys are not allowed")

@@ -114,7 +114,7 @@ func (h *host) until(what string, ok func() bool) {
 	}
 }
 
-func (h *host) write(name, text string) { h.t.Helper(); write(h.t, filepath.Join(h.store, name), text) }
+func (h *host) write(name, text string) { h.t.Helper(); write(filepath.Join(h.store, name), text) }
 
 // A running sidecar.
 type running struct {
@@ -165,11 +165,43 @@ func (l *logged) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *logged) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
 func (l *logged) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// turns is a store that takes the place of another, and gives it back.
+type turns struct {
+	good Store
+	mu   sync.Mutex
+	now  Store
+}
+
+func (u *turns) set(store Store) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.now = store
+}
+
+func (u *turns) Read(ctx context.Context) (schema.PushRequest, error) {
+	u.mu.Lock()
+	store := u.now
+	u.mu.Unlock()
+	if store == nil {
+		store = u.good
+	}
+	return store.Read(ctx)
+}
+
+func (u *turns) Watch() []string      { return nil }
+func (u *turns) Concerns(string) bool { return true }
 
 // TestEveryKindOfChange arrives, found by events alone and by polling alone.
 func TestEveryKindOfChange(t *testing.T) {
@@ -202,7 +234,7 @@ func TestEveryKindOfChange(t *testing.T) {
 			h.generation(before + 4)
 			// The whole directory is replaced by another.
 			other := h.dir + "/other"
-			write(t, other+"/C", tripwire)
+			write(other+"/C", tripwire)
 			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
 				t.Fatal(err)
 			}
@@ -313,7 +345,7 @@ func TestTwoSidecars(t *testing.T) {
 	h.write("A", tripwire)
 	one := h.run(func(c *Config) { c.Poll = 5 * time.Millisecond })
 	h.has("A")
-	write(t, h.dir+"/other/B", tripwire)
+	write(h.dir+"/other/B", tripwire)
 	h.run(func(c *Config) { c.Poll = 5 * time.Millisecond; c.Store = Dir{Path: h.dir + "/other"} })
 	h.has("B")
 	one.says(h, "something else pushes to this broker")

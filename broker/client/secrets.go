@@ -2,6 +2,7 @@ package client
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 
@@ -55,29 +56,35 @@ type secretsParser struct {
 
 // wrong is an error with the line that was reached.
 func (p secretsParser) wrong(format string, args ...any) error {
-	line := 1 + bytes.Count(p.text[:p.d.InputOffset()], []byte("\n"))
+	return p.wrongAt(p.d.InputOffset(), format, args...)
+}
+
+func (p secretsParser) wrongAt(offset int64, format string, args ...any) error {
+	line := 1 + bytes.Count(p.text[:offset], []byte("\n"))
 	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
 }
 
 // notJSON stands for a parser's own errors, which quote what they cannot read.
-func (p secretsParser) notJSON() error {
-	return p.wrong("it is not a JSON object in UTF-8, with each name once")
+// Of them only the place is kept.
+func (p secretsParser) notJSON(err error) error {
+	offset := p.d.InputOffset()
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		offset = min(e.ByteOffset, int64(len(p.text)))
+	}
+	return p.wrongAt(offset, "it is not a JSON object in UTF-8, with each name once")
 }
 
 func (p secretsParser) string() (string, error) {
 	token, err := p.d.ReadToken()
 	if err != nil {
-		return "", p.notJSON()
+		return "", p.notJSON(err)
 	}
 	return token.String(), nil
 }
 
 func (p secretsParser) object(member func(schema.SecretName) error) error {
-	if p.d.PeekKind() != jsontext.KindBeginObject {
-		return p.notJSON()
-	}
-	if _, err := p.d.ReadToken(); err != nil {
-		return p.notJSON()
+	if token, err := p.d.ReadToken(); err != nil || token.Kind() != jsontext.KindBeginObject {
+		return p.notJSON(err)
 	}
 	for p.d.PeekKind() == jsontext.KindString {
 		name, err := p.string()
@@ -92,7 +99,7 @@ func (p secretsParser) object(member func(schema.SecretName) error) error {
 		}
 	}
 	if _, err := p.d.ReadToken(); err != nil {
-		return p.notJSON()
+		return p.notJSON(err)
 	}
 	return nil
 }

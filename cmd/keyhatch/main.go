@@ -12,6 +12,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -80,7 +81,12 @@ func failure(err error) error {
 	if missing, ok := errors.AsType[*devcontainer.Missing](err); ok {
 		code = missing.Why[0].Code
 	}
+	if hint := local(err); hint != "" {
+		return &cli.Failure{Err: err, Hint: hint}
+	}
 	switch code {
+	case schema.CodeRateLimited:
+		return &cli.Failure{Err: err, Hint: "try again in a second"}
 	case schema.CodeDenied:
 		return &cli.Failure{Err: err, Code: exitDenied,
 			Hint: "add the name to secrets in the manifest, then on the host: keyhatchctl reload DIR"}
@@ -92,6 +98,19 @@ func failure(err error) error {
 		return &cli.Failure{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(os.Getuid())}
 	}
 	return err
+}
+
+// local is the way out of what goes wrong on this side of the socket.
+func local(err error) string {
+	switch _, broken := errors.AsType[*manifest.Error](err); {
+	case errors.Is(err, devcontainer.ErrNotForEnvironment):
+		return "a file can hold it: keyhatch get NAME writes its exact bytes; --only leaves it out here"
+	case errors.Is(err, devcontainer.ErrNotVariable):
+		return "give the secret a variable with env: in the manifest, or leave it out with --only"
+	case broken:
+		return "mend the manifest, or name another with --manifest FILE"
+	}
+	return ""
 }
 
 // sameProtocol asks who is there, and refuses another version before anything

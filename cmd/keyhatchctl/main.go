@@ -54,12 +54,12 @@ func (o *operator) with(ctx context.Context, use func(*client.Admin) error) erro
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
-		return unreachable(err, socket)
+		return o.hinted(err, socket)
 	}
 	defer admin.Close()
 	pong, err := admin.Ping(ctx)
 	if err != nil {
-		return unreachable(err, socket)
+		return o.hinted(err, socket)
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
 		return &cli.Failure{
@@ -67,19 +67,11 @@ func (o *operator) with(ctx context.Context, use func(*client.Admin) error) erro
 			Hint: "install the keyhatchctl that came with the broker, version " + pong.BrokerVersion,
 		}
 	}
-	return hinted(use(admin))
+	return o.hinted(use(admin), socket)
 }
 
-func unreachable(err error, socket string) error {
-	hint := "is keyhatchd running? It should listen at " + socket
-	if errors.Is(err, fs.ErrPermission) {
-		hint = "the socket is for root and group keyhatch: join the group, or use sudo"
-	}
-	return &cli.Failure{Err: err, Hint: hint}
-}
-
-// hinted adds what can be done about a refusal.
-func hinted(err error) error {
+// hinted adds what can be done about a refusal, or about nobody being there.
+func (o *operator) hinted(err error, socket string) error {
 	hint := ""
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists:
@@ -88,6 +80,21 @@ func hinted(err error) error {
 		hint = "keyhatchctl projects lists those that are registered"
 	case schema.CodeManifestInvalid:
 		hint = "mend the manifest and try again; nothing was changed"
+	case schema.CodeInvalidPayload, schema.CodePayloadTooLarge:
+		hint = "nothing was changed; what was there before is still served"
+	case schema.CodeRateLimited:
+		hint = "too many are connected: try again in a second"
+	case schema.CodeProtocolError:
+		hint = "is " + socket + " the admin socket? A project's socket takes none of these commands"
+	}
+	switch {
+	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
+		hint = "the socket is for root and group keyhatch: join the group, or use sudo"
+	case errors.Is(err, client.ErrUnreachable):
+		hint = "is keyhatchd running? It should listen at " + socket
+		if o.socket == "" && os.Geteuid() != 0 {
+			hint += "; the system's own is reached with --socket /run/keyhatch/admin/admin.sock"
+		}
 	}
 	if hint == "" {
 		return err

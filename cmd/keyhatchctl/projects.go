@@ -3,10 +3,13 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -37,6 +40,10 @@ func directory(arg string) (path string, name schema.ProjectName, err error) {
 // too, because here there is a file to name.
 func approved(dir string, name schema.ProjectName) (string, error) {
 	text, file, err := manifest.Read(dir)
+	if errors.Is(err, manifest.ErrNotFound) {
+		return "", &cli.Failure{Err: fmt.Errorf("%s: %w", dir, err),
+			Hint: "write it: schema_version: 1, project: " + string(name) + ", and secrets: with the names that it may fetch"}
+	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", dir, err)
 	}
@@ -102,19 +109,24 @@ func named(ctx context.Context, admin *client.Admin, arg string) (schema.Project
 	if err != nil {
 		return schema.ProjectStatus{}, err
 	}
-	path := ""
-	if strings.ContainsRune(arg, filepath.Separator) || arg == "." || arg == ".." {
-		if path, _, err = directory(arg); err != nil {
-			return schema.ProjectStatus{}, err
-		}
+	path, err := filepath.Abs(arg)
+	if err != nil {
+		return schema.ProjectStatus{}, err
 	}
-	for _, p := range status.Projects {
-		if string(p.Name) == arg || (path != "" && p.ProjectPath == path) {
-			return p, nil
+	// A directory that is gone can still be unregistered by its path.
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	for _, is := range []func(schema.ProjectStatus) bool{
+		func(p schema.ProjectStatus) bool { return string(p.Name) == arg },
+		func(p schema.ProjectStatus) bool { return p.ProjectPath == path },
+	} {
+		if i := slices.IndexFunc(status.Projects, is); i >= 0 {
+			return status.Projects[i], nil
 		}
 	}
 	return schema.ProjectStatus{}, &cli.Failure{
-		Err: fmt.Errorf("no registered project is %s", arg), Hint: "keyhatchctl projects lists those that are registered",
+		Err: fmt.Errorf("no registered project is %q", arg), Hint: "keyhatchctl projects lists those that are registered",
 	}
 }
 
@@ -155,48 +167,66 @@ shown is what is approved, whatever happens to the file meanwhile.`,
 			if !yes && !asks {
 				return cli.Usage("there is no terminal to ask on: say --yes to approve what changes")
 			}
-			return o.with(c.Context(), func(admin *client.Admin) error {
-				return o.reload(c, admin, args[0], !yes)
-			})
+			return o.reload(c, args[0], !yes)
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }
 
-func (o *operator) reload(c *cobra.Command, admin *client.Admin, arg string, ask bool) error {
-	p, err := named(c.Context(), admin, arg)
-	if err != nil {
+// reload connects twice: the broker ends a connection that says nothing while
+// its operator thinks. The text is read once, so that what was shown is sent.
+func (o *operator) reload(c *cobra.Command, arg string, ask bool) error {
+	var request schema.ReloadRequest
+	var change schema.ReloadResponse
+	err := o.with(c.Context(), func(admin *client.Admin) error {
+		p, err := named(c.Context(), admin, arg)
+		if err != nil {
+			return err
+		}
+		text, err := approved(p.ProjectPath, p.Name)
+		if err != nil {
+			return err
+		}
+		request = schema.ReloadRequest{Name: p.Name, Manifest: &text, DryRun: true}
+		change, err = admin.Reload(c.Context(), request)
 		return err
-	}
-	text, err := approved(p.ProjectPath, p.Name)
-	if err != nil {
-		return err
-	}
-	request := schema.ReloadRequest{Name: p.Name, Manifest: &text, DryRun: true}
-	change, err := admin.Reload(c.Context(), request)
+	})
 	if err != nil {
 		return err
 	}
 	if ask {
-		printChange(c.ErrOrStderr(), p.Name, change)
-		fmt.Fprint(c.ErrOrStderr(), "approve? [y/N] ")
-		line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
-		if reply := strings.ToLower(strings.TrimSpace(line)); reply != "y" && reply != "yes" {
-			return fmt.Errorf("not approved; nothing was changed")
+		printChange(c.ErrOrStderr(), request.Name, change)
+		if err := confirm(c.ErrOrStderr()); err != nil {
+			return err
 		}
 	}
 	request.DryRun = false
-	if change, err = admin.Reload(c.Context(), request); err != nil {
-		return err
+	return o.with(c.Context(), func(admin *client.Admin) error {
+		change, err := admin.Reload(c.Context(), request)
+		if err != nil {
+			return err
+		}
+		if o.asJSON {
+			return cli.PrintJSON(c.OutOrStdout(), change)
+		}
+		if !ask {
+			printChange(c.OutOrStdout(), request.Name, change)
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %d secrets\n", request.Name, len(change.Allowlist))
+		return nil
+	})
+}
+
+// confirm asks on the terminal. Nothing is under way meanwhile, so a signal
+// ends the process at once: a read of a terminal would not notice a context.
+func confirm(w io.Writer) error {
+	signal.Reset(os.Interrupt, syscall.SIGTERM)
+	fmt.Fprint(w, "approve? [y/N] ")
+	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	if reply := strings.ToLower(strings.TrimSpace(line)); reply != "y" && reply != "yes" {
+		return errors.New("not approved; nothing was changed")
 	}
-	if o.asJSON {
-		return cli.PrintJSON(c.OutOrStdout(), change)
-	}
-	if !ask {
-		printChange(c.OutOrStdout(), p.Name, change)
-	}
-	fmt.Fprintf(c.OutOrStdout(), "%s may fetch %d secrets\n", p.Name, len(change.Allowlist))
 	return nil
 }
 
