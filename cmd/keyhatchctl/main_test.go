@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"keyhatchctl": main})
+}
+
+// TestScripts runs testdata/*.txt, each with a broker of its own at $ADMIN.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(dir) })
+			log := slog.New(slog.DiscardHandler)
+			audit, err := broker.OpenAudit("", io.Discard, log)
+			if err != nil {
+				return err
+			}
+			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { server.Close(); audit.Close() })
+			env.Setenv("ADMIN", server.AdminSocket())
+			env.Setenv("XDG_RUNTIME_DIR", dir)
+			return nil
+		},
+		Condition: func(condition string) (bool, error) {
+			if condition != "root" {
+				return false, fmt.Errorf("unknown condition %s", condition)
+			}
+			return os.Geteuid() == 0, nil
+		},
+	})
+}
+
+// fake answers each line on a socket with what answer says, and returns the
+// socket's path.
+func fake(t *testing.T, answer func(op, line string) string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-ended })
+	go func() { // ends with the listener; the commands connect one at a time
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			lines := bufio.NewScanner(c)
+			lines.Buffer(nil, schema.MaxPush)
+			for lines.Scan() {
+				var request struct {
+					Op string `json:"op"`
+				}
+				if err := wire.Decode(lines.Bytes(), &request, schema.MaxDepth); err != nil {
+					t.Errorf("a bad request: %v", err)
+				}
+				fmt.Fprintln(c, answer(request.Op, lines.Text()))
+			}
+			c.Close()
+		}
+	}()
+	return path
+}
+
+const pong = `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x"}`
+
+// ctl runs keyhatchctl in this process.
+func ctl(t *testing.T, args ...string) (stdout string, err error) {
+	t.Helper()
+	var out strings.Builder
+	c := command()
+	c.SetOut(&out)
+	c.SetErr(io.Discard)
+	c.SilenceErrors, c.SilenceUsage = true, true
+	c.SetArgs(args)
+	err = c.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func hintOf(err error) string {
+	if failure, ok := errors.AsType[*cli.Failure](err); ok {
+		return failure.Hint
+	}
+	return ""
+}
+
+// TestHints: what can be done is said, whoever refuses, and at whichever step.
+func TestHints(t *testing.T) {
+	for _, c := range []struct {
+		ping, list string
+		err, hint  string
+	}{
+		{`{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`, "", "the broker speaks protocol 3, and this keyhatchctl 2", "version 9.1"},
+		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "try again"},
+		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
+		{`no JSON`, "", "the answer is not of this protocol", ""},
+		{pong, `{"ok":false,"code":"protocol_error","message":"no such op"}`, "no such op", "the admin socket?"},
+		{pong, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl reload"},
+		{pong, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", "keyhatchctl projects"},
+		{pong, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "mend the manifest"},
+		{pong, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "nothing was changed"},
+		{pong, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "nothing was changed"},
+		{pong, `{"ok":false,"code":"internal_error","message":"odd"}`, "odd", ""},
+	} {
+		socket := fake(t, func(op, _ string) string {
+			if op == "ping" {
+				return c.ping
+			}
+			return c.list
+		})
+		_, err := ctl(t, "--socket", socket, "list")
+		hint := hintOf(err)
+		if err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(hint, c.hint) || (c.hint == "") != (hint == "") {
+			t.Errorf("%s%s:\n got %v, hint %q\nwant %s, hint %q", c.ping, c.list, err, hint, c.err, c.hint)
+		}
+	}
+}
+
+// Another user's socket is said to be that, and not a broker that is down.
+func TestNoPermission(t *testing.T) {
+	o := &operator{}
+	err := o.hinted(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), "/s")
+	if !strings.Contains(hintOf(err), "group keyhatch") {
+		t.Errorf("hint %q", hintOf(err))
+	}
+}
