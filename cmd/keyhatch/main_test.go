@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"keyhatch": main})
+}
+
+// TestScripts runs testdata/*.txt, each with a broker of its own: $SOCKET is
+// that of the project api, whose manifest the script holds. The command push
+// gives it the secrets in a file, as push-creds takes them; fake makes a broker
+// that answers what a file says.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(dir) })
+			log := slog.New(slog.DiscardHandler)
+			audit, err := broker.OpenAudit("", io.Discard, log)
+			if err != nil {
+				return err
+			}
+			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { server.Close(); audit.Close() })
+			env.Setenv("DIR", dir)
+			env.Setenv("ADMIN", server.AdminSocket())
+			socket, err := register(server.AdminSocket(), filepath.Join(env.WorkDir, "api"))
+			env.Setenv("SOCKET", socket)
+			return err
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits,
+			"fake":  fake,
+			"push":  push,
+		},
+	})
+}
+
+func register(admin, dir string) (socket string, err error) {
+	a, err := client.DialAdmin(context.Background(), admin)
+	if err != nil {
+		return "", err
+	}
+	defer a.Close()
+	answer, err := a.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: dir})
+	return answer.SocketPath, err
+}
+
+// exits runs a command and checks its exit code: exits CODE CMD ARG...
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		status, ok := err.(interface{ ExitCode() int })
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		got = status.ExitCode()
+	}
+	if neg || fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// push sends a request as it is: push FILE
+func push(ts *testscript.TestScript, _ bool, args []string) {
+	var request any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &request))
+	line, err := json.Marshal(request)
+	ts.Check(err)
+	c, err := net.Dial("unix", ts.Getenv("ADMIN"))
+	ts.Check(err)
+	defer c.Close()
+	_, err = c.Write(append(line, '\n'))
+	ts.Check(err)
+	answer, err := bufio.NewReader(c).ReadString('\n')
+	ts.Check(err)
+	if !strings.HasPrefix(answer, `{"ok":true`) {
+		ts.Fatalf("%s", answer)
+	}
+}
+
+// fake listens on $DIR/FILE until the script ends. FILE has a line "OP ANSWER"
+// for each op.
+func fake(ts *testscript.TestScript, _ bool, args []string) {
+	answers := map[string]string{}
+	for line := range strings.Lines(ts.ReadFile(args[0])) {
+		op, answer, _ := strings.Cut(line, " ")
+		answers[op] = answer
+	}
+	l, err := net.Listen("unix", filepath.Join(ts.Getenv("DIR"), args[0]))
+	ts.Check(err)
+	ended := make(chan struct{})
+	ts.Defer(func() { l.Close(); <-ended })
+	go func() { // ends with the listener
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			var request struct {
+				Op string `json:"op"`
+			}
+			line, _ := bufio.NewReader(c).ReadString('\n')
+			json.Unmarshal([]byte(line), &request)
+			io.WriteString(c, answers[request.Op])
+			c.Close()
+		}
+	}()
+}

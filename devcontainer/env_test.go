@@ -1,0 +1,150 @@
+package devcontainer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+func parse(t *testing.T, secrets string) *manifest.Manifest {
+	t.Helper()
+	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: "+secrets+"\n"), "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestChoose(t *testing.T) {
+	mapped := parse(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, gone: {env: GONE}}")
+	for name, c := range map[string]struct {
+		allowed, only []schema.SecretName
+		manifest      *manifest.Manifest
+		want          Variables
+		wrong         string // the secret that is refused
+	}{
+		"all, by their own names":   {[]schema.SecretName{"A", "b"}, nil, nil, Variables{"A": "A", "b": "b"}, ""},
+		"none":                      {nil, nil, nil, Variables{}, ""},
+		"all, as the manifest says": {[]schema.SecretName{"A", "b"}, nil, mapped, Variables{"A": "A", "b": "B_VAR"}, ""},
+		"a file is left out":        {[]schema.SecretName{"A", "f"}, nil, mapped, Variables{"A": "A"}, ""},
+		"unless it is asked for":    {[]schema.SecretName{"A", "f"}, []schema.SecretName{"f"}, mapped, Variables{"f": "f"}, ""},
+		"only":                      {[]schema.SecretName{"A", "b"}, []schema.SecretName{"b"}, mapped, Variables{"b": "B_VAR"}, ""},
+		"twice in only":             {[]schema.SecretName{"A"}, []schema.SecretName{"A", "A"}, nil, Variables{"A": "A"}, ""},
+		// The manifest in the tree is not the one that was approved: it adds
+		// nothing to what is fetched, and what it does not know is still had.
+		"the manifest adds nothing": {[]schema.SecretName{"A"}, nil, mapped, Variables{"A": "A"}, ""},
+		"nor takes away":            {[]schema.SecretName{"NEW"}, nil, mapped, Variables{"NEW": "NEW"}, ""},
+		// The broker, not this choice, says no.
+		"not allowed":         {[]schema.SecretName{"A"}, []schema.SecretName{"X"}, nil, Variables{"X": "X"}, ""},
+		"a dot":               {[]schema.SecretName{"a.b"}, nil, nil, nil, "a.b"},
+		"a dash":              {[]schema.SecretName{"a-b"}, nil, nil, nil, "a-b"},
+		"a digit first":       {[]schema.SecretName{"1a"}, nil, nil, nil, "1a"},
+		"two in one variable": {[]schema.SecretName{"b", "B_VAR"}, nil, mapped, nil, "B_VAR"},
+	} {
+		got, err := Choose(c.allowed, c.only, c.manifest)
+		if !maps.Equal(got, c.want) || (err != nil) != (c.wrong != "") {
+			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+		}
+		if err != nil && (!errors.Is(err, ErrNotVariable) || !strings.Contains(err.Error(), c.wrong)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// project serves one answer to whatever is asked, on a socket.
+func project(t *testing.T, answer string) *client.Project {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	t.Cleanup(func() { l.Close(); <-ended })
+	go func() { // ends with the listener
+		defer close(ended)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			bufio.NewReader(c).ReadString('\n')
+			fmt.Fprintln(c, answer)
+			c.Close()
+		}
+	}()
+	return client.NewProject(path)
+}
+
+func many(secrets, errors string) string {
+	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
+}
+
+func TestEnvironment(t *testing.T) {
+	// NAME=value of A, as long as the kernel takes.
+	longest := strings.Repeat("x", maxVariable-len("VA="))
+	for name, c := range map[string]struct {
+		answer string
+		want   []string
+		is     error
+		says   string
+	}{
+		"values":          {many(`"A":{"value":"a"},"B":{"value_b64":"/w=="}`, ""), []string{"HOME=/h", "VA=a", "VB=\xff"}, nil, ""},
+		"an empty value":  {many(`"A":{"value":""},"B":{"value":"="}`, ""), []string{"HOME=/h", "VA=", "VB=="}, nil, ""},
+		"the longest":     {many(`"A":{"value":"`+longest+`"},"B":{"value":""}`, ""), []string{"HOME=/h", "VA=" + longest, "VB="}, nil, ""},
+		"too long":        {many(`"A":{"value":"`+longest+`x"},"B":{"value":""}`, ""), nil, ErrNotForEnvironment, "A is too long"},
+		"a NUL":           {many(`"A":{"value":"TRIPWIRE\u0000"},"B":{"value":""}`, ""), nil, ErrNotForEnvironment, "A holds a NUL byte"},
+		"a NUL in base64": {many(`"A":{"value":""},"B":{"value_b64":"AA=="}`, ""), nil, ErrNotForEnvironment, "B holds a NUL byte"},
+		"no value":        {many(`"A":{},"B":{"value":""}`, ""), nil, client.ErrProtocol, "without a value"},
+		"no answer":       {many(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "B is neither answered nor refused"},
+		"refused":         {`{"ok":false,"code":"rate_limited","message":"slow down"}`, nil, nil, "slow down"},
+	} {
+		got, err := Environment(t.Context(), project(t, c.answer), Variables{"A": "VA", "B": "VB"},
+			[]string{"VA=old", "HOME=/h", "VA=older"}, 0)
+		if !slices.Equal(got, c.want) || (err == nil) != (c.says == "") {
+			t.Errorf("%s: %.60q, %v", name, got, err)
+		}
+		if err != nil && (!strings.Contains(err.Error(), c.says) || (c.is != nil && !errors.Is(err, c.is)) || strings.Contains(err.Error(), "TRIPWIRE")) {
+			t.Errorf("%s: %v, want %q", name, err, c.says)
+		}
+	}
+}
+
+// All that is missing is named at once, in order, and nothing is handed out.
+func TestMissing(t *testing.T) {
+	answer := many(`"B":{"value":"b"}`, `"C":{"code":"denied","message":"no C"},"A":{"code":"not_found","message":"no A"}`)
+	got, err := Environment(t.Context(), project(t, answer), Variables{"A": "A", "B": "B", "C": "C"}, nil, 0)
+	missing, ok := errors.AsType[*Missing](err)
+	if got != nil || !ok || err.Error() != "no A; no C" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if missing.Why[0].Name != "A" || missing.Why[0].Code != schema.CodeNotFound || missing.Why[1].Code != schema.CodeDenied {
+		t.Errorf("%+v", missing.Why)
+	}
+}
+
+// An interrupt ends a wait.
+func TestEnvironmentEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Environment(ctx, project(t, ""), Variables{"A": "A"}, nil, schema.MaxWait); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
