@@ -66,6 +66,7 @@ func TestBad(t *testing.T) {
 		{head + "secrets: {}\n#" + strings.Repeat("x", schema.MaxManifest), 0, "32768 is the most"},
 		{"a: [", 1, "not valid YAML"},
 		{head + "secrets: {}\n---\n{}\n", 0, "more than one document"},
+		{head + "secrets: {}\n---\n[\n", 5, "not valid YAML"},
 		{"- a\n", 1, "must be a mapping"},
 		{"just text\n", 1, "must be a mapping"},
 		{"project: api\nsecrets: {}\n", 1, "schema_version is missing"},

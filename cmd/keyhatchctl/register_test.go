@@ -1,0 +1,64 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A confined broker can look into no home directory: all that it needs is sent,
+// the manifest's text, the real path, and who owns it.
+func TestRegisterSendsAll(t *testing.T) {
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(root, "api")
+	const text = "schema_version: 1\nproject: api\nsecrets: {A: }\n"
+	if err := os.MkdirAll(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".keyhatch", "manifest.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("api", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if os.Geteuid() == 0 { // an owner that is not the caller
+		owner = 4321
+		if err := os.Chown(dir, 4321, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sent schema.RegisterRequest
+	socket := fake(t, func(op, line string) string {
+		if op == "ping" {
+			return pong
+		}
+		if err := wire.Decode([]byte(line), &sent, schema.MaxDepth); err != nil {
+			t.Error(err)
+		}
+		return `{"ok":true,"socket_path":"/run/keyhatch/projects/api/broker.sock"}`
+	})
+	out, err := ctl(t, "--socket", socket, "register", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent.Name != "api" || sent.ProjectPath != dir || sent.Manifest == nil || *sent.Manifest != text ||
+		!slices.Equal(sent.AllowUIDs, []uint32{owner, 7, 8}) {
+		t.Errorf("sent %+v, the owner is %d", sent, owner)
+	}
+	if want := "api is served at /run/keyhatch/projects/api/broker.sock\nmount /run/keyhatch/projects/api into its container at /run/keyhatch\n"; out != want {
+		t.Errorf("said %q", out)
+	}
+}
