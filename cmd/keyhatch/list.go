@@ -13,6 +13,8 @@ func listCommand(project func() *client.Project) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List what this project may fetch, whether it is there or not",
+		Example: `  keyhatch list
+  keyhatch list --json | jq -r .project`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			info, err := project().Info(c.Context())
 			if err != nil {

@@ -47,6 +47,8 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { server.Close(); audit.Close() })
 			env.Setenv("DIR", dir)
+			// Under the race detector each command would sleep 1 s before it exits.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
 			socket, err := register(server.AdminSocket(), filepath.Join(env.WorkDir, "api"))
 			env.Setenv("SOCKET", socket)

@@ -134,7 +134,9 @@ func unregisterCommand(o *operator) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Take a project offline and end its connections",
-		Args:  cobra.ExactArgs(1),
+		Example: `  keyhatchctl unregister api
+  keyhatchctl unregister ~/src/api`,
+		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.with(c.Context(), func(admin *client.Admin) error {
 				p, err := named(c.Context(), admin, args[0])
@@ -161,6 +163,8 @@ func reloadCommand(o *operator) *cobra.Command {
 		Short: "Approve a project's changed manifest",
 		Long: `reload reads the project's manifest, shows what it would change, and asks. What is
 shown is what is approved, whatever happens to the file meanwhile.`,
+		Example: `  keyhatchctl reload api
+  keyhatchctl reload --yes ~/src/api    # in a script`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			asks := term.IsTerminal(int(os.Stdin.Fd()))

@@ -19,6 +19,11 @@ func statusCommand(o *operator) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Say how the broker is, in counts",
+		Long: `status says what the broker holds, in counts, and which projects it serves. Where
+a manifest was changed since its approval, what was approved is still served,
+and keyhatchctl reload approves the change.`,
+		Example: `  keyhatchctl status
+  keyhatchctl --json status | jq .secret_count`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.with(c.Context(), func(admin *client.Admin) error {
 				status, err := admin.Status(c.Context())
@@ -38,6 +43,8 @@ func projectsCommand(o *operator) *cobra.Command {
 	return &cobra.Command{
 		Use:   "projects",
 		Short: "List the registered projects",
+		Example: `  keyhatchctl projects
+  keyhatchctl --json projects | jq -r '.[].socket_path'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.with(c.Context(), func(admin *client.Admin) error {
 				status, err := admin.Status(c.Context())
