@@ -1,0 +1,349 @@
+package sidecar
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// hashed is a value that holds its own hash, so that half of one shows.
+func hashed(r *rand.Rand) string {
+	text := fmt.Sprint(tripwire, r.Uint64(), strings.Repeat("x", r.IntN(3000)))
+	sum := sha256.Sum256([]byte(text))
+	return text + " " + hex.EncodeToString(sum[:])
+}
+
+func whole(value string) bool {
+	text, sum, ok := strings.Cut(value, " ")
+	want := sha256.Sum256([]byte(text))
+	return ok && sum == hex.EncodeToString(want[:])
+}
+
+// TestTorture drives a store with random operations, by events and by polling
+// alone. At each quiet point the broker's set equals the store's, and every set
+// a project ever sees is whole.
+func TestTorture(t *testing.T) {
+	operations := 2000
+	if testing.Short() {
+		operations = 200
+	}
+	for name, config := range map[string]func(*Config){
+		"events":  func(c *Config) { c.Poll = time.Hour },
+		"polling": func(c *Config) { c.Poll, c.noEvents = 50*time.Millisecond, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			torture(t, operations, newHost(t), true, config)
+		})
+	}
+	t.Run("bind mount", func(t *testing.T) {
+		t.Parallel()
+		need(t, os.Geteuid() == 0, "a bind mount takes root")
+		h := newHost(t)
+		bound := filepath.Join(h.dir, "bound")
+		if err := os.Mkdir(bound, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(h.store, bound, "", unix.MS_BIND, ""); err != nil {
+			need(t, false, fmt.Sprint("no bind mount here: ", err))
+		}
+		t.Cleanup(func() {
+			if err := unix.Unmount(bound, 0); err != nil {
+				t.Error(err)
+			}
+		})
+		// A mount goes on showing a directory that was replaced outside.
+		torture(t, operations, h, false, func(c *Config) { c.Store = Dir{Path: bound} })
+	})
+}
+
+// need skips a test that this machine cannot run, with the reason; in CI that
+// is a failure.
+func need(t *testing.T, have bool, reason string) {
+	t.Helper()
+	if have {
+		return
+	}
+	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+func torture(t *testing.T, operations int, h *host, replace bool, config func(*Config)) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	names := []schema.SecretName{}
+	manifest := "schema_version: 1\nproject: api\nsecrets:\n"
+	for i := range 12 {
+		names = append(names, schema.SecretName(fmt.Sprintf("S%d", i)))
+		manifest += fmt.Sprintf("  S%d:\n", i)
+	}
+	manifest += "  LINKED:\n"
+	admin := h.admin()
+	defer admin.Close()
+	if _, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest}); err != nil {
+		t.Fatal(err)
+	}
+	h.run(config)
+	project := client.NewProject(h.dir + "/run/projects/api/broker.sock")
+
+	// A project looks on all the time: it must see nothing that is not whole.
+	done := make(chan struct{})
+	var looks atomic.Int64
+	watcher := make(chan error, 1)
+	go func() { // ended by done
+		for {
+			select {
+			case <-done:
+				watcher <- nil
+				return
+			default:
+			}
+			got, err := project.GetMany(context.Background(), nil, 0)
+			if err != nil {
+				watcher <- err
+				return
+			}
+			for name, value := range got.Secrets {
+				if !whole(*value.Value) {
+					watcher <- fmt.Errorf("%s of generation %d is %d bytes that are not whole", name, got.Generation, len(*value.Value))
+					return
+				}
+			}
+			looks.Add(1)
+		}
+	}()
+
+	store := h.store
+	dir := Dir{Path: store}
+	path := func() string { return filepath.Join(store, string(names[r.IntN(len(names))])) }
+	for n := range operations {
+		switch r.IntN(20) {
+		case 0, 1, 2, 3, 4: // by rename
+			if err := dir.Set(filepath.Base(path()), []byte(hashed(r))); err != nil {
+				t.Fatal(err)
+			}
+		case 5, 6, 7, 8: // truncate, and write in two halves
+			f, err := os.OpenFile(path(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value := hashed(r)
+			half := r.IntN(len(value))
+			f.WriteString(value[:half])
+			// A slow writer: a project looks before the rest comes. One that stands
+			// still for longer than still cannot be told from one that is done.
+			for seen, began := looks.Load(), time.Now(); looks.Load() < seen+5 && time.Since(began) < still/5; {
+				runtime.Gosched()
+			}
+			f.WriteString(value[half:])
+			f.Close()
+		case 9, 10, 11:
+			os.Remove(path())
+		case 12: // Kubernetes' layout, its link swapped
+			versioned := fmt.Sprintf("..v%d", n)
+			write(filepath.Join(store, versioned, "LINKED"), hashed(r))
+			tmp := filepath.Join(store, "..tmp")
+			os.Remove(tmp)
+			if err := os.Symlink(versioned, tmp); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(tmp, filepath.Join(store, "..data")); err != nil {
+				t.Fatal(err)
+			}
+			os.Symlink("..data/LINKED", filepath.Join(store, "LINKED"))
+		case 13: // the directory is replaced by another, with other secrets
+			if !replace {
+				continue
+			}
+			next := filepath.Join(h.dir, fmt.Sprint("next", n))
+			write(filepath.Join(next, "S0"), hashed(r))
+			old := filepath.Join(h.dir, fmt.Sprint("old", n))
+			if err := os.Rename(store, old); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Rename(next, store); err != nil {
+				t.Fatal(err)
+			}
+			os.RemoveAll(old)
+		case 14: // bad for a while: a name, or permission lost where that counts
+			bad := filepath.Join(store, "bad name")
+			write(bad, tripwire)
+			os.Chmod(store, 0)
+			os.Chmod(store, 0o700)
+			os.Remove(bad)
+		case 15: // more events than a queue holds would be merged: a burst
+			for range 100 {
+				name := filepath.Join(store, ".burst")
+				write(name, "x")
+				os.Remove(name)
+			}
+		default:
+			write(path(), hashed(r))
+		}
+		if n%(operations/20) == operations/20-1 {
+			sameAsStore(t, h, project, n)
+		}
+	}
+	close(done)
+	if err := <-watcher; err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d looks, generation %d", looks.Load(), h.status().Generation)
+}
+
+// TestQueueOverflow has the kernel keep a single event: the rest are lost, and
+// nothing else is.
+func TestQueueOverflow(t *testing.T) {
+	const queue = "/proc/sys/fs/inotify/max_queued_events"
+	old, err := os.ReadFile(queue)
+	if err == nil {
+		err = os.WriteFile(queue, []byte("1"), 0o600)
+	}
+	need(t, err == nil, fmt.Sprint("the event queue cannot be made short: ", err))
+	t.Cleanup(func() { os.WriteFile(queue, old, 0o600) })
+	h := newHost(t)
+	h.write("A", tripwire)
+	h.run(nil)
+	h.has("A")
+	var want []schema.SecretName
+	for n := range 300 {
+		name := fmt.Sprintf("S%03d", n)
+		h.write("new/"+name, tripwire)
+		if err := os.Rename(h.store+"/new/"+name, h.store+"/"+name); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, schema.SecretName(name))
+	}
+	os.Remove(h.store + "/A")
+	h.has(want...)
+}
+
+// sameAsStore waits until the project sees exactly what is in the store.
+func sameAsStore(t *testing.T, h *host, project *client.Project, n int) {
+	t.Helper()
+	want := map[schema.SecretName]string{}
+	set, err := Dir{Path: h.store}.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range set.Secrets {
+		want[name] = value.Text
+	}
+	h.until(fmt.Sprintf("after operation %d the broker holds what the store has", n), func() bool {
+		got, err := project.GetMany(context.Background(), nil, 0)
+		if err != nil || got.Generation == 0 || len(got.Secrets) != len(want) {
+			return false
+		}
+		for name, value := range got.Secrets {
+			if want[name] != *value.Value {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// TestBrokerRestarts200Times while the store changes: it converges each time.
+func TestBrokerRestarts200Times(t *testing.T) {
+	restarts := 200
+	if testing.Short() {
+		restarts = 20
+	}
+	h := newHost(t)
+	h.write("A", tripwire)
+	h.run(nil)
+	h.has("A")
+	want := []schema.SecretName{"A"}
+	for n := range restarts {
+		h.server.Close()
+		if n%4 == 0 {
+			name := schema.SecretName(fmt.Sprintf("B%03d", n))
+			h.write(string(name), tripwire)
+			want = append(want, name)
+			slices.Sort(want)
+		}
+		h.start()
+		h.has(want...)
+	}
+}
+
+// TestLargest pushes as much as there may be, and reloads it: 5,000 secrets,
+// close to 1 MiB.
+func TestLargest(t *testing.T) {
+	h := newHost(t)
+	for n := range 5000 {
+		h.write(fmt.Sprintf("S%04d", n), tripwire+strings.Repeat("v", 180))
+	}
+	r := h.run(nil)
+	h.until("5000 secrets", func() bool { return h.status().SecretCount == 5000 })
+	h.write("S0000", tripwire+"other")
+	h.generation(2)
+	// One step over the limit: the last good set stays.
+	h.write("BIG", strings.Repeat("v", schema.MaxPush/2))
+	r.says(h, "a push takes 1048576")
+	if s := h.status(); s.SecretCount != 5000 || s.Generation != 2 {
+		t.Errorf("%d secrets, generation %d", s.SecretCount, s.Generation)
+	}
+}
+
+// TestReloadsAreFlat reads and compares 10,000 times: the heap does not grow.
+func TestReloadsAreFlat(t *testing.T) {
+	reloads := 10000
+	if testing.Short() {
+		reloads = 1000
+	}
+	h := newHost(t)
+	for n := range 20 {
+		h.write(fmt.Sprintf("S%d", n), tripwire+strings.Repeat("v", 1000))
+	}
+	h.until("the store stands still", func() bool {
+		l, err := Dir{Path: h.store}.scan()
+		return err == nil && time.Since(l.newest) > 2*still
+	})
+	s := &state{Config: Config{Store: Dir{Path: h.store}, Log: discard()}}
+	var err error
+	if s.watcher, err = newWatcher(discard(), func(string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	defer s.watcher.close()
+	for range 100 {
+		s.read(context.Background())
+	}
+	before := heap()
+	for range reloads {
+		s.read(context.Background())
+	}
+	if after := heap(); after > before+before/2+1<<20 {
+		t.Errorf("the heap grew from %d to %d bytes", before, after)
+	}
+	if s.set == nil || len(s.set.Secrets) != 20 {
+		t.Error("nothing was read")
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
