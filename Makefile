@@ -6,7 +6,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz lint generate demo clean
+.PHONY: help build test race fuzz bench lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -23,7 +23,11 @@ race: ## run the tests under the race detector
 fuzz: ## fuzz the parsers, 15 s each
 	$(GO) test ./broker -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
+	$(GO) test ./sidecar -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
+
+bench: ## measure: store to broker, restart to healed, as multiples of a baseline
+	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|RestartToHealed' -benchtime 100x -timeout 5m
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }

@@ -22,14 +22,14 @@ import (
 
 // A host is a broker that can be stopped and started, and a store.
 type host struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	store  string
 	server *broker.Server
 	audits []*broker.Audit // of every server that was started
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	// Short, because a socket's path has room for 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")

@@ -1,0 +1,105 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// BenchmarkStoreWriteToBroker takes the time from a secret's rename in the
+// store to the answer that has it. Its baseline is the same set pushed by hand.
+// The goal is 300 ms, of which 200 are the wait for quiet.
+func BenchmarkStoreWriteToBroker(b *testing.B) {
+	h := newHost(b)
+	h.write("A", tripwire)
+	manifest := "schema_version: 1\nproject: api\nsecrets:\n  A:\n"
+	admin := h.admin()
+	defer admin.Close()
+	ctx := context.Background()
+	if _, err := admin.Register(ctx, schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest}); err != nil {
+		b.Fatal(err)
+	}
+	project := client.NewProject(h.dir + "/run/projects/api/broker.sock")
+	seen := func(value string) {
+		for {
+			got, err := project.Get(ctx, "A", 0)
+			if err == nil && *got.Value == value {
+				return
+			}
+		}
+	}
+	var pushes []time.Duration
+	for n := range 100 {
+		value := fmt.Sprint("by hand ", n)
+		began := time.Now()
+		if _, err := admin.Push(ctx, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}}}); err != nil {
+			b.Fatal(err)
+		}
+		seen(value)
+		pushes = append(pushes, time.Since(began))
+	}
+	h.run(nil)
+	seen(tripwire)
+	var writes []time.Duration
+	for n := 0; b.Loop(); n++ {
+		value := fmt.Sprint("written ", n)
+		began := time.Now()
+		if err := (Dir{Path: h.store}).Set("A", []byte(value)); err != nil {
+			b.Fatal(err)
+		}
+		seen(value)
+		writes = append(writes, time.Since(began))
+	}
+	report(b, writes, pushes)
+}
+
+// BenchmarkRestartToHealed takes the time from a broker that serves again to
+// one that holds the secrets again. Its baseline is a push by hand. The goal is
+// 150 ms.
+func BenchmarkRestartToHealed(b *testing.B) {
+	h := newHost(b)
+	h.write("A", tripwire)
+	h.run(nil)
+	h.has("A")
+	var heals, pushes []time.Duration
+	for b.Loop() {
+		h.server.Close()
+		h.start()
+		began := time.Now()
+		admin := h.admin()
+		for {
+			status, err := admin.Status(context.Background())
+			if err != nil {
+				b.Fatal(err)
+			}
+			if status.SecretCount == 1 {
+				break
+			}
+		}
+		heals = append(heals, time.Since(began))
+		began = time.Now()
+		if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: tripwire}}}); err != nil {
+			b.Fatal(err)
+		}
+		pushes = append(pushes, time.Since(began))
+		admin.Close()
+	}
+	report(b, heals, pushes)
+}
+
+// report prints the median and the 99th percentile, and the median as a
+// multiple of the baseline's, measured in the same run.
+func report(b *testing.B, took, baseline []time.Duration) {
+	slices.Sort(took)
+	slices.Sort(baseline)
+	median := took[len(took)/2]
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(median.Microseconds())/1000, "median-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(median)/float64(baseline[len(baseline)/2]), "x-baseline")
+}
