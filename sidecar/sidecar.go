@@ -16,6 +16,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/go-json-experiment/json"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
@@ -61,6 +62,7 @@ type state struct {
 	instance   string              // of the broker that took it
 	generation uint64              // that it gave
 	said       uint64              // the generation of another's that was said
+	told       string              // to the service manager
 }
 
 // Run keeps the broker equal to the store until ctx ends. It returns an error
@@ -84,12 +86,21 @@ func (c Config) Run(ctx context.Context) error {
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
 	defer retry.Stop()
+	var alive <-chan time.Time // nil, and so never, where nobody looks
+	if w := watchdog(); w != nil {
+		defer w.Stop()
+		alive = w.C
+	}
 	var deadline time.Time // of the changes that are settling; zero: none are
 	for {
 		again := false
 		select {
 		case <-ctx.Done():
+			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			return nil
+		case <-alive:
+			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
+			continue
 		case <-w.events():
 			now := time.Now()
 			if deadline.IsZero() {
@@ -114,6 +125,7 @@ func (c Config) Run(ctx context.Context) error {
 		if !s.push(ctx) {
 			retry.Reset(s.link.pause())
 		}
+		s.tell()
 	}
 }
 

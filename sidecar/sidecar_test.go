@@ -406,3 +406,74 @@ func TestSkewIsRefused(t *testing.T) {
 	r := h.run(nil)
 	r.says(h, "the broker speaks protocol 3, and this sidecar 2: install the one that came with broker 9.9")
 }
+
+// TestNotify plays the service manager: ready and a status in counts, the
+// watchdog fed, and stopping.
+func TestNotify(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", h.dir+"/notify")
+	t.Setenv("WATCHDOG_USEC", "20000")
+	r := h.run(nil)
+	hears := func(want string) {
+		t.Helper()
+		manager.SetReadDeadline(time.Now().Add(10 * time.Second))
+		for b := make([]byte, 4096); ; {
+			n, err := manager.Read(b)
+			if err != nil {
+				t.Fatalf("the service manager never hears %q: %v", want, err)
+			}
+			if strings.Contains(string(b[:n]), tripwire) {
+				t.Fatal("the service manager hears a secret")
+			}
+			if string(b[:n]) == want {
+				return
+			}
+		}
+	}
+	hears("READY=1\nSTATUS=1 secrets pushed, generation 1")
+	hears("WATCHDOG=1")
+	h.write("bad name", tripwire)
+	hears("READY=1\nSTATUS=the store cannot be used; the last good set is in force")
+	hears("WATCHDOG=1")
+	r.stop()
+	hears("STOPPING=1")
+}
+
+// TestHealth is good when the broker holds what the store has, and says why it
+// is not.
+func TestHealth(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	health := func() string {
+		_, err := Health(context.Background(), Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
+		return fmt.Sprint(err)
+	}
+	if got := health(); !strings.Contains(got, "the broker holds nothing") {
+		t.Errorf("before a push: %s", got)
+	}
+	r := h.run(nil)
+	h.has("A")
+	if got := health(); got != "<nil>" {
+		t.Errorf("all is well: %s", got)
+	}
+	r.stop()
+	h.write("B", tripwire)
+	if got := health(); !strings.Contains(got, "1 of the store's are missing") {
+		t.Errorf("a secret that was not pushed: %s", got)
+	}
+	h.write("bad name", tripwire)
+	if got := health(); !strings.Contains(got, "does not match") {
+		t.Errorf("a bad store: %s", got)
+	}
+	os.Remove(h.store + "/bad name")
+	h.server.Close()
+	if got := health(); !strings.Contains(got, "cannot be reached") {
+		t.Errorf("no broker: %s", got)
+	}
+}
