@@ -6,7 +6,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench lint generate demo clean
+.PHONY: help build test race fuzz bench kubernetes lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -28,6 +28,11 @@ fuzz: ## fuzz the parsers, 15 s each
 
 bench: ## measure: store to broker, restart to healed, as multiples of a baseline
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|RestartToHealed' -benchtime 100x -timeout 5m
+
+kubernetes: ## hold packaging/kubernetes against Kubernetes' own types, and see a wrong one refused
+	cd packaging/kubernetes/validate && $(GO) run . ../keyhatch.yaml
+	cd packaging/kubernetes/validate && sed 's/readOnly: true/readonly: true/' ../keyhatch.yaml >wrong.tmp && \
+		! $(GO) run . wrong.tmp; status=$$?; rm -f wrong.tmp; exit $$status
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
