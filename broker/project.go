@@ -147,7 +147,7 @@ func (p *project) await(s *session, names []schema.SecretName, ms int64) (lookup
 		p.server.keyring.release(snap)
 		if gone == nil {
 			var stop func()
-			gone, stop = s.watchGone()
+			gone, stop = wire.WatchClosed(s.conn)
 			defer stop()
 		}
 		select {

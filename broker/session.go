@@ -10,7 +10,6 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
 // A session is one connection. Its requests are answered one after the other.
@@ -91,35 +90,4 @@ func (s *session) write(r reply) bool {
 		r.done()
 	}
 	return err == nil
-}
-
-// watchGone returns a channel that is closed when the client closes the
-// connection, for a request that waits. It only peeks: a next request that is
-// already there stays to be read. stop ends it, and must be called.
-func (s *session) watchGone() (gone <-chan struct{}, stop func()) {
-	closed, done := make(chan struct{}), make(chan struct{})
-	s.conn.SetReadDeadline(time.Time{})
-	raw, err := s.conn.SyscallConn()
-	if err != nil {
-		close(closed)
-		return closed, func() {}
-	}
-	go func() { // ended by stop
-		defer close(done)
-		raw.Read(func(fd uintptr) bool {
-			var b [1]byte
-			n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			if err == unix.EAGAIN || err == unix.EINTR {
-				return false
-			}
-			if n <= 0 {
-				close(closed)
-			}
-			return true
-		})
-	}()
-	return closed, func() {
-		s.conn.SetReadDeadline(time.Unix(1, 0))
-		<-done
-	}
 }

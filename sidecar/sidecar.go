@@ -61,7 +61,6 @@ type state struct {
 	pushed     *schema.PushRequest // what the broker took of us last
 	instance   string              // of the broker that took it
 	generation uint64              // that it gave
-	said       uint64              // the generation of another's that was said
 	told       string              // to the service manager
 }
 
@@ -198,17 +197,17 @@ func (s *state) ask(ctx context.Context) {
 	}
 }
 
-// compare decides what a broker's status means. A set that a sidecar of the
-// same store would push is pushed again only to a broker that lost it: an
-// operator's clear holds until the store changes, and two sidecars must not
-// take turns for ever.
+// compare decides what a broker's status means: a broker that restarted, and
+// one that was given another set, get the store's again. A broker that holds
+// nothing was cleared by its operator, and that holds until the store changes.
 func (s *state) compare(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != s.instance:
 		s.instance, s.pushed = status.InstanceID, nil
-	case status.Generation != s.generation && status.Generation != 0 && status.Generation != s.said:
-		s.said = status.Generation
-		s.Log.Warn("something else pushes to this broker: its set is in force until this store changes", "generation", status.Generation)
+	case status.Generation != s.generation && status.Generation != 0:
+		s.pushed = nil
+		s.Log.Warn("something else pushes to this broker, perhaps a second sidecar; the store is pushed again",
+			"generation", status.Generation, "ours", s.generation)
 	}
 }
 

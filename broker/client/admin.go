@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -79,5 +80,5 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 // connection is used again or closed. It is how the sidecar learns at once
 // that the broker restarted empty.
 func (a *Admin) Closed() (ended <-chan struct{}, stop func()) {
-	return a.conn.watchClosed()
+	return wire.WatchClosed(a.conn.UnixConn)
 }

@@ -54,7 +54,7 @@ func CodeOf(err error) schema.Code {
 // conn is a connection to either kind of socket. One request is on its way at
 // a time.
 type conn struct {
-	net.Conn
+	*net.UnixConn
 	lines *wire.Reader
 }
 
@@ -74,7 +74,7 @@ func dial(ctx context.Context, path string) (*conn, error) {
 		}
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
-	return &conn{c, wire.NewReader(c, schema.MaxResponse, nil)}, nil
+	return &conn{c.(*net.UnixConn), wire.NewReader(c, schema.MaxResponse, nil)}, nil
 }
 
 // call sends one request and decodes its answer into response, a pointer to

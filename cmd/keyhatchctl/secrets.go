@@ -61,7 +61,7 @@ func pushCommand(o *operator) *cobra.Command {
 		Short: "Replace all secrets with those of a JSON file",
 		Long: `push replaces the whole set with that of a JSON object: each member is a secret,
 a string or for a bundle an object of strings. A sidecar that is running
-replaces it in turn when its store changes.`,
+puts its store back at its next poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),
