@@ -135,9 +135,15 @@ func TestStopDrains(t *testing.T) {
 		if _, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
-		// The request is in the socket's queue before the signal is sent.
+		// Stopped, so that the request is in the socket's queue, unread, when
+		// the signal comes.
+		d.cmd.Process.Signal(unix.SIGSTOP)
+		if !eventually(5*time.Second, func() bool { return stopped(d.cmd.Process.Pid) }) {
+			t.Fatal("the daemon does not stop for SIGSTOP")
+		}
 		fmt.Fprintln(conn, `{"op":"get","name":"A"}`)
-		if err := d.stop(sig); err != nil {
+		d.cmd.Process.Signal(sig)
+		if err := d.stop(unix.SIGCONT); err != nil {
 			t.Errorf("%v: %v", sig, err)
 		}
 		if answer, err := lines.ReadString('\n'); err != nil || answer != `{"ok":true,"value":"`+tripwire+"\"}\n" {
@@ -247,6 +253,73 @@ func TestUndumpable(t *testing.T) {
 			t.Errorf("the same uid can read /proc/PID/%s", file)
 		}
 	}
+}
+
+// stopped reports whether a process is stopped (proc_pid_stat(5), state T).
+func stopped(pid int) bool {
+	_, state, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/stat", pid)), ") ")
+	return strings.HasPrefix(state, "T")
+}
+
+// TestUIDGate connects as a uid that is not allowed, as a container's mount
+// lets it, and again once it is.
+func TestUIDGate(t *testing.T) {
+	need(t, os.Geteuid() == 0, "connecting as another uid takes root")
+	const uid = 12345
+	d := start(t, "keyhatchd", dirFor(t))
+	admin := dialAdmin(t, d)
+	text := manifestText
+	for _, allow := range [][]uint32{nil, {uid}} {
+		if _, err := admin.Register(context.Background(), schema.RegisterRequest{
+			Name: "api", ProjectPath: "/nowhere/api", Manifest: &text, AllowUIDs: allow,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		mount, err := os.Open(filepath.Dir(d.project("api")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer mount.Close()
+		binary := filepath.Join(filepath.Dir(d.dir), "ping")
+		if out, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		// The directory's descriptor stands for the mount: it leads past the
+		// directories that this uid cannot walk through.
+		cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
+		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
+		cmd.ExtraFiles = []*os.File{mount}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		out, err := cmd.CombinedOutput()
+		want := `"code":"peer_unexpected"`
+		if allow != nil {
+			want = `"project":"api"`
+		}
+		if !strings.Contains(string(out), want) {
+			t.Errorf("allowed %v: %s, %v; want %s", allow, out, err, want)
+		}
+		if err := admin.Unregister(context.Background(), "api"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), `"event":"peer.refused","peer_uid":12345`) }) {
+		t.Error("the refusal is not in the audit log")
+	}
+}
+
+// ping asks a project's socket who is there, and prints the answer.
+func ping(path string) {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Fprintln(conn, `{"op":"ping"}`)
+	answer, _ := bufio.NewReader(conn).ReadString('\n')
+	fmt.Print(answer)
 }
 
 func TestUsage(t *testing.T) {

@@ -45,8 +45,25 @@ func TestResidue(t *testing.T) {
 					t.Errorf("value %d: %d copies can be seen while loaded, want %d", i, n, want)
 				}
 			}
-			// A rejected push and a large one leave nothing either.
-			ask(t, d.admin(), `{"op":"push-creds","secrets":{"A":"`+string(values[0])+`","B":5}}`)
+			// Pushes that are refused, for their syntax and for their content, leave
+			// nothing in the buffer of a connection that goes on either.
+			open, err := net.Dial("unix", d.admin())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer open.Close()
+			refused := bufio.NewReader(open)
+			for _, push := range []string{
+				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
+				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,
+				`{"op":"push-creds","Secrets":{"A":"` + string(values[2]) + `"}}`,
+				`{"op":"ping","secrets":{"A":"` + string(values[3]) + `"}}`,
+			} {
+				fmt.Fprintln(open, push)
+				if _, err := refused.ReadString('\n'); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if answer := ask(t, d.admin(), `{"op":"clear-creds"}`); answer != `{"ok":true}` {
 				t.Fatal(answer)
 			}
