@@ -47,20 +47,19 @@ func TestResidue(t *testing.T) {
 			}
 			// Pushes that are refused, for their syntax and for their content, leave
 			// nothing in the buffer of a connection that goes on either.
-			open, err := net.Dial("unix", d.admin())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer open.Close()
-			refused := bufio.NewReader(open)
 			for _, push := range []string{
 				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
 				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,
 				`{"op":"push-creds","Secrets":{"A":"` + string(values[2]) + `"}}`,
 				`{"op":"ping","secrets":{"A":"` + string(values[3]) + `"}}`,
 			} {
+				open, err := net.Dial("unix", d.admin())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer open.Close()
 				fmt.Fprintln(open, push)
-				if _, err := refused.ReadString('\n'); err != nil {
+				if _, err := bufio.NewReader(open).ReadString('\n'); err != nil {
 					t.Fatal(err)
 				}
 			}
