@@ -70,10 +70,7 @@ func (c Config) Run(ctx context.Context) error {
 	if c.Poll <= 0 {
 		return errors.New("the poll interval must be more than 0")
 	}
-	w, err := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.Concerns(path) })
-	if err != nil {
-		return err
-	}
+	w := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.Concerns(path) })
 	defer w.close()
 	s := &state{Config: c, watcher: w, link: link{socket: c.Socket}}
 	defer s.exit()

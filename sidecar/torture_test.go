@@ -212,17 +212,12 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 // TestQueueOverflow has the kernel keep a single event: the rest are lost, and
 // nothing else is.
 func TestQueueOverflow(t *testing.T) {
-	const queue = "/proc/sys/fs/inotify/max_queued_events"
-	old, err := os.ReadFile(queue)
-	if err == nil {
-		err = os.WriteFile(queue, []byte("1"), 0o600)
-	}
-	need(t, err == nil, fmt.Sprint("the event queue cannot be made short: ", err))
-	t.Cleanup(func() { os.WriteFile(queue, old, 0o600) })
 	h := newHost(t)
 	h.write("A", tripwire)
+	restore := inotifyLimit(t, "max_queued_events", "1")
 	h.run(nil)
 	h.has("A")
+	restore() // the watcher that is there keeps its short queue
 	var want []schema.SecretName
 	for n := range 300 {
 		name := fmt.Sprintf("S%03d", n)
@@ -234,6 +229,35 @@ func TestQueueOverflow(t *testing.T) {
 	}
 	os.Remove(h.store + "/A")
 	h.has(want...)
+}
+
+// TestNoWatcher has the kernel give out no watcher at all: polling does it.
+func TestNoWatcher(t *testing.T) {
+	h := newHost(t)
+	h.write("A", tripwire)
+	// For as short as can be: the limit is everybody's.
+	restore := inotifyLimit(t, "max_user_instances", "0")
+	r := h.run(func(c *Config) { c.Poll = 20 * time.Millisecond })
+	r.says(h, "the store cannot be watched; polling finds its changes")
+	restore()
+	h.has("A")
+	h.write("B", tripwire)
+	h.has("A", "B")
+}
+
+// inotifyLimit sets one of inotify(7)'s limits until restore is called, or the
+// test ends.
+func inotifyLimit(t *testing.T, name, value string) (restore func()) {
+	t.Helper()
+	path := "/proc/sys/fs/inotify/" + name
+	old, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, []byte(value), 0o600)
+	}
+	need(t, err == nil, fmt.Sprint("inotify's limits cannot be set: ", err))
+	restore = func() { os.WriteFile(path, old, 0o600) }
+	t.Cleanup(restore)
+	return restore
 }
 
 // sameAsStore waits until the project sees exactly what is in the store.
@@ -319,10 +343,7 @@ func TestReloadsAreFlat(t *testing.T) {
 		return err == nil && time.Since(l.newest) > 2*still
 	})
 	s := &state{Config: Config{Store: Dir{Path: h.store}, Log: discard()}}
-	var err error
-	if s.watcher, err = newWatcher(discard(), func(string) bool { return false }); err != nil {
-		t.Fatal(err)
-	}
+	s.watcher = newWatcher(discard(), func(string) bool { return false })
 	defer s.watcher.close()
 	for range 100 {
 		s.read(context.Background())

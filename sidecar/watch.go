@@ -10,7 +10,7 @@ import (
 // was is found out by reading everything, so events that are merged, lost in an
 // overflow or about something else do no harm.
 type watcher struct {
-	fs   *fsnotify.Watcher
+	fs   *fsnotify.Watcher // nil: there is none to be had
 	hint chan struct{}
 	done chan struct{}
 	log  *slog.Logger
@@ -19,14 +19,18 @@ type watcher struct {
 	concerns func(path string) bool
 }
 
-func newWatcher(log *slog.Logger, concerns func(path string) bool) (*watcher, error) {
-	fs, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, err
+// newWatcher watches nothing yet. Where the system gives out no more watchers
+// (inotify(7), max_user_instances) it never hints, and polling does it all.
+func newWatcher(log *slog.Logger, concerns func(path string) bool) *watcher {
+	w := &watcher{hint: make(chan struct{}, 1), done: make(chan struct{}), log: log, concerns: concerns}
+	var err error
+	if w.fs, err = fsnotify.NewWatcher(); err != nil {
+		log.Warn("the store cannot be watched; polling finds its changes", "error", err)
+		close(w.done)
+		return w
 	}
-	w := &watcher{fs: fs, hint: make(chan struct{}, 1), done: make(chan struct{}), log: log, concerns: concerns}
 	go w.run() // ended, and waited for, by close
-	return w, nil
+	return w
 }
 
 func (w *watcher) run() {
@@ -57,6 +61,9 @@ func (w *watcher) events() <-chan struct{} { return w.hint }
 // watch watches these directories and no others. It reports whether one of them
 // was not watched before: what came into it before then had no event.
 func (w *watcher) watch(dirs []string) (added bool) {
+	if w.fs == nil {
+		return false
+	}
 	watched := map[string]bool{}
 	for _, dir := range w.fs.WatchList() {
 		watched[dir] = true
@@ -83,6 +90,8 @@ func (w *watcher) watch(dirs []string) (added bool) {
 }
 
 func (w *watcher) close() {
-	w.fs.Close()
+	if w.fs != nil {
+		w.fs.Close()
+	}
 	<-w.done
 }
