@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -42,6 +43,11 @@ func (e Exec) Read(ctx context.Context) (schema.PushRequest, error) {
 	err := cmd.Run()
 	var set schema.PushRequest
 	switch {
+	case errors.Is(err, exec.ErrWaitDelay):
+		// What holds the pipe is of the group still, so the group's number cannot
+		// have been given to another.
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+		err = errors.New("it left something in the background that holds its output open: send that elsewhere, or wait for it")
 	case stdout.full:
 		err = fmt.Errorf("it printed over %d bytes, more than a push takes", schema.MaxPush)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -54,28 +60,42 @@ func (e Exec) Read(ctx context.Context) (schema.PushRequest, error) {
 		set, err = e.Format.parse(stdout.b.Bytes())
 	}
 	if err != nil {
-		return schema.PushRequest{}, fmt.Errorf("the command %q: %w%s", e.Command, err, safeStderr(stdout.b.Bytes(), stderr.b.Bytes()))
+		return schema.PushRequest{}, fmt.Errorf("the command %q: %w%s", e.Command, err, e.safeStderr(stdout.b.Bytes(), stderr))
 	}
 	return set, nil
 }
 
-// safeStderr returns what may be shown of standard error: lines in which
-// nothing of standard output stands, word by word.
-func safeStderr(stdout, stderr []byte) string {
-	words := map[string]bool{}
-	for _, word := range splitWords(stdout) {
-		if len(word) >= 4 {
-			words[word] = true
+// telling is how many bytes in a row must be equal for a line of standard error
+// to be taken for a quotation of standard output.
+const telling = 5
+
+// safeStderr returns what may be shown of standard error: lines that quote
+// nothing of standard output, neither as it was printed nor as it is meant.
+func (e Exec) safeStderr(stdout []byte, stderr *capped) string {
+	text := stderr.b.String()
+	if stderr.full {
+		// The cap may have cut a value in two, and a half is not known again.
+		text = text[:strings.LastIndexByte(text, '\n')+1]
+	}
+	printed := string(stdout)
+	if set, err := e.Format.parse(stdout); err == nil {
+		for _, value := range set.Secrets {
+			printed += "\n" + value.Text
+			for _, field := range value.Fields {
+				printed += "\n" + field
+			}
+		}
+	}
+	short := map[string]bool{}
+	for _, word := range splitWords(printed) {
+		if len(word) < telling {
+			short[word] = true
 		}
 	}
 	var shown []string
-	for line := range strings.Lines(string(stderr)) {
-		line = strings.TrimSpace(line)
-		for word := range words {
-			if strings.Contains(line, word) {
-				line = "(a line that holds a part of standard output is not shown)"
-				break
-			}
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); quotes(line, printed, short) {
+			line = "(a line that holds a part of standard output is not shown)"
 		}
 		if line != "" {
 			shown = append(shown, line)
@@ -87,9 +107,20 @@ func safeStderr(stdout, stderr []byte) string {
 	return "; it says: " + strings.Join(shown, "; ")
 }
 
+// quotes reports whether a line holds telling bytes of what was printed, or one
+// of its short words.
+func quotes(line, printed string, short map[string]bool) bool {
+	for i := 0; i+telling <= len(line); i++ {
+		if strings.Contains(printed, line[i:i+telling]) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(splitWords(line), func(word string) bool { return short[word] })
+}
+
 // splitWords splits at everything that a format puts around values.
-func splitWords(text []byte) []string {
-	return strings.FieldsFunc(string(text), func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'={}[],:\\", r) })
+func splitWords(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'`={}[],;.:\\", r) })
 }
 
 // A capped buffer keeps the first max bytes, swallows the rest, and tells.
