@@ -21,8 +21,8 @@ import (
 // followed, so a Kubernetes or Compose secret volume is such a store too.
 //
 // Names that begin with a dot, which hides Kubernetes' ..data too, and what
-// editors leave behind (name~, #name#, vim's 4913) are passed over, and so is
-// a subdirectory that holds nothing. A file that is not UTF-8 is a binary
+// editors leave behind (name~, name.swp, #name#, vim's 4913) are passed over, and
+// so is a subdirectory that holds nothing. A file that is not UTF-8 is a binary
 // secret. One newline at the end of a file is not part of the secret.
 type Dir struct {
 	Path string
@@ -115,10 +115,11 @@ func moved(err error) error {
 }
 
 // Watch returns the directories whose events can mean a change: the store's,
-// its subdirectories, those that links in it lead to, and the parent, where the
-// store itself may be replaced.
+// its subdirectories, those that links lead to, and the parent, where the store
+// itself may be replaced. A directory further up that is renamed with all that is
+// in it gives none of them an event: that is left to polling.
 func (d Dir) Watch() []string {
-	dirs := []string{filepath.Dir(filepath.Clean(d.Path)), d.Path}
+	dirs := append(above(d.Path), d.Path)
 	entries, err := os.ReadDir(d.Path)
 	if err != nil {
 		return dirs
@@ -141,4 +142,27 @@ func (d Dir) Watch() []string {
 func (d Dir) Concerns(path string) bool {
 	parent := filepath.Dir(d.Path)
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
+}
+
+// above returns the directory that path is in and, where path is a link, the one
+// that its target is in. Of a directory that does not exist it is the nearest
+// above that does: there its coming will be an event.
+func above(path string) []string {
+	dirs := []string{nearest(path)}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSymlink {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			dirs = append(dirs, nearest(target))
+		}
+	}
+	return dirs
+}
+
+func nearest(path string) string {
+	for {
+		dir := filepath.Dir(path)
+		if info, err := os.Stat(dir); (err == nil && info.IsDir()) || dir == path {
+			return dir
+		}
+		path = dir
+	}
 }

@@ -33,7 +33,7 @@ func TestDirRead(t *testing.T) {
 	for name, text := range map[string]string{
 		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
 		"BIN": "\xff\x00\n", "aws/key": "k\n", "aws/secret": "s",
-		".hidden": tripwire, "..data/A": tripwire, "A~": tripwire, "#A#": tripwire, "4913": tripwire, "aws/.x": tripwire,
+		".hidden": tripwire, "..data/A": tripwire, "A~": tripwire, "A.swp": tripwire, "#A#": tripwire, "4913": tripwire, "aws/.x": tripwire,
 		".swp/x": tripwire,
 	} {
 		write(filepath.Join(dir, name), text)

@@ -52,15 +52,7 @@ func (f File) scan() (listing, error) {
 }
 
 // Watch returns the file's directory, and that of the file a link leads to.
-func (f File) Watch() []string {
-	dirs := []string{filepath.Dir(f.Path)}
-	if info, err := os.Lstat(f.Path); err == nil && info.Mode().Type() == fs.ModeSymlink {
-		if target, err := filepath.EvalSymlinks(f.Path); err == nil {
-			dirs = append(dirs, filepath.Dir(target))
-		}
-	}
-	return dirs
-}
+func (f File) Watch() []string { return above(f.Path) }
 
 // Concerns leaves out the file's neighbours, but not what a link goes through.
 func (f File) Concerns(path string) bool {

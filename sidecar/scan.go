@@ -111,6 +111,6 @@ func (l *listing) add(dir, name string, info fs.FileInfo) error {
 // passedOver are names that are no secrets: hidden ones, and what editors leave
 // behind while they write.
 func passedOver(name string) bool {
-	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") ||
+	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
 		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"
 }
