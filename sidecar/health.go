@@ -36,17 +36,16 @@ func Health(ctx context.Context, store Store, socket string) (int, error) {
 	for _, name := range names {
 		there[name] = true
 	}
-	count := len(set.Secrets) + len(set.SecretsB64)
 	missing := 0
 	for _, name := range namesOf(set) {
 		if !there[name] {
 			missing++
 		}
 	}
-	if missing > 0 || count != len(names) {
-		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", count, len(names), missing)
+	if missing > 0 || count(set) != len(names) {
+		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", count(set), len(names), missing)
 	}
-	return count, nil
+	return count(set), nil
 }
 
 func namesOf(set schema.PushRequest) []schema.SecretName {

@@ -26,6 +26,9 @@ type link struct {
 	ended  <-chan struct{}
 	stop   func() // ends the watch for the end
 	retry  time.Duration
+	// worked says that this connection did what it is for. That one could be made
+	// says little: a broker that ends each would be asked without a pause.
+	worked bool
 }
 
 // call uses the connection, which is not watched meanwhile. Any error but a
@@ -38,6 +41,7 @@ func (l *link) call(use func(*client.Admin) error) error {
 		l.admin, l.ended = nil, nil
 		return err
 	}
+	l.worked, l.retry = true, 0
 	l.ended, l.stop = l.admin.Closed()
 	return err
 }
@@ -58,7 +62,7 @@ func (l *link) dial(ctx context.Context) (schema.StatusResponse, error) {
 		admin.Close()
 		return schema.StatusResponse{}, err
 	}
-	l.admin, l.retry = admin, 0
+	l.admin, l.worked = admin, false
 	l.ended, l.stop = admin.Closed()
 	return status, nil
 }

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"reflect"
 	"time"
@@ -22,17 +23,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A change is read once nothing has moved for quiet, and latest that long after
-// the first event.
-const (
-	quiet  = 200 * time.Millisecond
-	latest = 2 * time.Second
-)
-
 // patience is how long a store may be at work without a word about it.
 const patience = 10 * time.Second
 
-// A Config says what a sidecar does. All fields but ClearOnExit are required.
+// A Config says what a sidecar does. Store, Socket, Poll and Log are required.
 type Config struct {
 	Store  Store
 	Socket string // the broker's admin socket
@@ -47,16 +41,21 @@ type Config struct {
 }
 
 // A state is what Run knows. One goroutine, Run's, owns it all: the events, the
-// timers, what was read, what was pushed, and the connection.
+// timers, what was read, what was pushed, and the connection. Only the reading
+// itself is done by another, one at a time, because a command may take its time
+// while the broker restarts; it has the watcher and the store meanwhile.
 type state struct {
 	Config
-	watcher *watcher
-	link    link
+	watcher  *watcher
+	link     link
+	readings chan reading // of the reader's, where reading is true
+	reading  bool
+	stale    bool // something moved while it read
 
 	set      *schema.PushRequest // the last good one; nil: none yet
 	storeErr string              // said already
 	moving   time.Time           // since when it does not stand still; zero: it does
-	linkErr  string              // said already
+	linkSaid map[string]bool     // since the connection last worked
 
 	pushed     *schema.PushRequest // what the broker took of us last
 	instance   string              // of the broker that took it
@@ -72,13 +71,14 @@ func (c Config) Run(ctx context.Context) error {
 	}
 	w := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.Concerns(path) })
 	defer w.close()
-	s := &state{Config: c, watcher: w, link: link{socket: c.Socket}}
+	s := &state{Config: c, watcher: w, link: link{socket: c.Socket}, readings: make(chan reading), linkSaid: map[string]bool{}}
 	defer s.exit()
+	defer s.finish()
 
 	poll := time.NewTicker(c.Poll)
 	defer poll.Stop()
-	settle := time.NewTimer(0) // the first read is now
-	defer settle.Stop()
+	settle := newSettling()
+	defer settle.timer.Stop()
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
 	defer retry.Stop()
@@ -87,9 +87,7 @@ func (c Config) Run(ctx context.Context) error {
 		defer w.Stop()
 		alive = w.C
 	}
-	var deadline time.Time // of the changes that are settling; zero: none are
 	for {
-		again := false
 		select {
 		case <-ctx.Done():
 			daemon.SdNotify(false, daemon.SdNotifyStopping)
@@ -98,25 +96,35 @@ func (c Config) Run(ctx context.Context) error {
 			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
 			continue
 		case <-w.events():
-			now := time.Now()
-			if deadline.IsZero() {
-				deadline = now.Add(latest)
-			}
-			settle.Reset(min(quiet, time.Until(deadline)))
+			settle.moved()
 			continue
-		case <-settle.C:
-			deadline = time.Time{}
-			again = s.read(ctx)
+		case <-settle.timer.C:
+			settle.over()
+			s.begin(ctx)
+			continue
 		case <-poll.C:
-			again = s.read(ctx)
+			if !s.reading {
+				s.begin(ctx)
+			}
 			s.ask(ctx)
+		case r := <-s.readings:
+			s.reading = false
+			if s.take(ctx, r) {
+				settle.moved()
+			}
+			if s.stale {
+				s.begin(ctx)
+			}
 		case <-s.link.ended:
+			worked := s.link.worked
 			s.link.close()
-			s.Log.Info("the broker ended the connection")
+			s.sayLink(slog.LevelInfo, "the broker ended the connection", nil)
+			if !worked {
+				retry.Reset(s.link.pause())
+				s.tell()
+				continue
+			}
 		case <-retry.C:
-		}
-		if again {
-			settle.Reset(quiet)
 		}
 		if !s.push(ctx) {
 			retry.Reset(s.link.pause())
@@ -125,19 +133,50 @@ func (c Config) Run(ctx context.Context) error {
 	}
 }
 
-// read reads the store and says, once each, that it is bad and that it is well.
-// It reports whether to look again soon: at a directory that was not watched
-// before, or at a store that does not stand still.
-func (s *state) read(ctx context.Context) (again bool) {
-	again = s.watcher.watch(s.Store.Watch())
-	set, err := s.Store.Read(ctx)
-	if err == nil {
-		err = fits(set)
+// A reading is what came of reading the store once.
+type reading struct {
+	set schema.PushRequest
+	err error
+	// again says that a directory was not watched before: what came into it before
+	// then had no event.
+	again bool
+}
+
+// begin has the store read, now or as soon as the reading under way is done.
+func (s *state) begin(ctx context.Context) {
+	s.stale = s.reading
+	if s.reading {
+		s.Log.Debug("the store moved while it was read: it will be read again")
+		return
 	}
+	s.reading = true
+	go func() { s.readings <- s.read(ctx) }() // waited for by finish; ends with ctx
+}
+
+// finish waits for the reading under way. ctx has ended.
+func (s *state) finish() {
+	if s.reading {
+		<-s.readings
+	}
+}
+
+// read reads the store. It is the reader's part.
+func (s *state) read(ctx context.Context) (r reading) {
+	r.again = s.watcher.watch(s.Store.Watch())
+	if r.set, r.err = s.Store.Read(ctx); r.err == nil {
+		r.err = fits(r.set)
+	}
+	return r
+}
+
+// take makes what was read the set to push, and says, once each, that the store
+// is bad and that it is well. It reports whether to look again soon: at a
+// directory that was not watched before, or at a store that does not stand still.
+func (s *state) take(ctx context.Context, r reading) (again bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	if errors.Is(err, errMoved) {
+	if errors.Is(r.err, errMoved) {
 		if s.moving.IsZero() {
 			s.moving = time.Now()
 		}
@@ -147,19 +186,35 @@ func (s *state) read(ctx context.Context) (again bool) {
 	} else {
 		s.moving = time.Time{}
 	}
-	if err != nil {
-		if err.Error() != s.storeErr {
-			s.storeErr = err.Error()
-			s.Log.Error("the store cannot be used; the broker keeps the last good set until it can", "error", err)
+	if r.err != nil {
+		if r.err.Error() != s.storeErr {
+			s.storeErr = r.err.Error()
+			attributes := []any{"error", r.err}
+			if hint := hintFor(r.err); hint != "" {
+				attributes = append(attributes, "hint", hint)
+			}
+			s.Log.Error("the store cannot be used; the broker keeps the last good set until it can", attributes...)
 		}
-		return again
+		return r.again
 	}
 	if s.storeErr != "" {
 		s.storeErr = ""
 		s.Log.Info("the store is well again")
 	}
-	s.set = &set
-	return again
+	s.set = &r.set
+	return r.again
+}
+
+// hintFor says what to do about errors that are the system's: the sidecar's own
+// name their rule, which says it.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "create it, mount it, or correct --store; it is found when it comes"
+	case errors.Is(err, fs.ErrPermission):
+		return "let the sidecar's user read it: chown or chmod it"
+	}
+	return ""
 }
 
 // fits refuses a set that the broker would.
@@ -189,8 +244,30 @@ func (s *state) ask(ctx context.Context) {
 		}
 		return err
 	})
-	if err != nil && ctx.Err() == nil {
-		s.Log.Warn("the broker does not say how it is", "error", err)
+	if err == nil {
+		s.linkWorked()
+	} else if ctx.Err() == nil {
+		s.sayLink(slog.LevelWarn, "the broker does not say how it is", err)
+	}
+}
+
+// sayLink says what is wrong with the connection, each thing once until it works.
+func (s *state) sayLink(level slog.Level, what string, err error) {
+	said, attributes := what, []any{}
+	if err != nil {
+		said += err.Error()
+		attributes = append(attributes, "error", err)
+	}
+	if !s.linkSaid[said] {
+		s.linkSaid[said] = true
+		s.Log.Log(context.Background(), level, what, attributes...)
+	}
+}
+
+func (s *state) linkWorked() {
+	if len(s.linkSaid) > 0 {
+		clear(s.linkSaid)
+		s.Log.Info("the broker answers again")
 	}
 }
 
@@ -214,13 +291,11 @@ func (s *state) push(ctx context.Context) bool {
 	if s.link.admin == nil {
 		status, err := s.link.dial(ctx)
 		if err != nil {
-			if ctx.Err() == nil && err.Error() != s.linkErr {
-				s.linkErr = err.Error()
-				s.Log.Warn("no broker to push to yet", "error", err)
+			if ctx.Err() == nil {
+				s.sayLink(slog.LevelWarn, "no broker to push to yet", err)
 			}
 			return ctx.Err() != nil
 		}
-		s.linkErr = ""
 		s.compare(status)
 	}
 	if s.set == nil || (s.pushed != nil && reflect.DeepEqual(*s.set, *s.pushed)) {
@@ -235,6 +310,9 @@ func (s *state) push(ctx context.Context) bool {
 		}
 		return err
 	})
+	if err == nil {
+		s.linkWorked()
+	}
 	if err == nil || ctx.Err() != nil {
 		return true
 	}
@@ -244,7 +322,7 @@ func (s *state) push(ctx context.Context) bool {
 		s.Log.Error("the broker refused the set", "code", client.CodeOf(err), "error", err)
 		return true
 	}
-	s.Log.Warn("the push did not get through", "error", err)
+	s.sayLink(slog.LevelWarn, "the push did not get through", err)
 	return false
 }
 

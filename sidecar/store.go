@@ -26,6 +26,8 @@ func newSet() schema.PushRequest {
 	return schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}, SecretsB64: map[schema.SecretName][]byte{}}
 }
 
+func count(set schema.PushRequest) int { return len(set.Secrets) + len(set.SecretsB64) }
+
 // Merged is the union of stores. A name that two of them have is an error,
 // because which one counts would be a guess.
 type Merged []Store

@@ -346,11 +346,11 @@ func TestReloadsAreFlat(t *testing.T) {
 	s.watcher = newWatcher(discard(), func(string) bool { return false })
 	defer s.watcher.close()
 	for range 100 {
-		s.read(context.Background())
+		s.take(context.Background(), s.read(context.Background()))
 	}
 	before := heap()
 	for range reloads {
-		s.read(context.Background())
+		s.take(context.Background(), s.read(context.Background()))
 	}
 	if after := heap(); after > before+before/2+1<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)

@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"errors"
+	"io/fs"
 	"log/slog"
 
 	"github.com/fsnotify/fsnotify"
@@ -72,9 +74,11 @@ func (w *watcher) watch(dirs []string) (added bool) {
 		// Adding a path again is how a directory that was replaced under its
 		// name is watched anew; it costs nothing where it was not.
 		if err := w.fs.Add(dir); err != nil {
-			if !w.said {
+			// One that does not exist is awaited in the directory above it.
+			if !errors.Is(err, fs.ErrNotExist) && !w.said {
 				w.said = true
-				w.log.Warn("not everything can be watched; polling finds what events do not", "error", err)
+				w.log.Warn("not everything can be watched; polling finds what events do not", "error", err,
+					"hint", "raise fs.inotify.max_user_watches with sysctl, or lower --poll")
 			}
 			continue
 		}
