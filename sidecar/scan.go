@@ -25,6 +25,25 @@ type file struct {
 type listing struct {
 	files  []file
 	newest time.Time // the latest change of any file, or of its metadata
+	// emptied is the latest change of a file that is empty.
+	emptied time.Time
+}
+
+// note adds a file that changed at that time.
+func (l *listing) note(f file, changed time.Time) {
+	l.files = append(l.files, f)
+	if changed.After(l.newest) {
+		l.newest = changed
+	}
+	if f.size == 0 && changed.After(l.emptied) {
+		l.emptied = changed
+	}
+}
+
+// wait is how long the files must go on standing still. A clock that is ahead of
+// this machine's does not make it longer.
+func (l listing) wait() time.Duration {
+	return max(min(still-time.Since(l.newest), still), min(emptyStill-time.Since(l.emptied), emptyStill))
 }
 
 func (l listing) same(other listing) bool { return slices.Equal(l.files, other.files) }
@@ -101,10 +120,7 @@ func (l *listing) add(dir, name string, info fs.FileInfo) error {
 		return fmt.Errorf("%s: the system says nothing of it", filepath.Join(dir, name))
 	}
 	stamp := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
-	l.files = append(l.files, file{name, info.Size(), stamp})
-	if changed := time.Unix(st.Ctim.Unix()); changed.After(l.newest) {
-		l.newest = changed
-	}
+	l.note(file{name, info.Size(), stamp}, time.Unix(st.Ctim.Unix()))
 	return nil
 }
 

@@ -84,11 +84,14 @@ func (m Merged) Concerns(path string) bool {
 	return false
 }
 
-// A store on a file system is read when it has stood still for still; a store
-// that never does for longest is bad.
+// A store on a file system is read when it has stood still for still, and for
+// emptyStill where a file in it is empty: that is how most writers begin, and on
+// a busy disk the kernel alone may part a truncate from its write for longer
+// than still. A store that never does for longest is bad.
 const (
-	still   = 100 * time.Millisecond
-	longest = 2 * time.Second
+	still      = 100 * time.Millisecond
+	emptyStill = time.Second
+	longest    = 2 * time.Second
 )
 
 // errMoved says that a file went away or changed while it was read.
@@ -96,9 +99,9 @@ var errMoved = errors.New("it changes while it is read")
 
 // steady reads files that stand still. scan lists them, read reads what is
 // listed: a writer that has truncated a file and not yet written it, or is at
-// the second of two files, must not be overheard. A listing that is older than
-// still by its own times is good at once; else, and where those times are of a
-// clock that disagrees, it is looked at twice.
+// the second of two files, must not be overheard. A listing that by its own times
+// has stood still for long enough is good at once; else, and where those times
+// are of a clock that disagrees, it is looked at again.
 func steady(ctx context.Context, scan func() (listing, error), read func(listing) (schema.PushRequest, error)) (schema.PushRequest, error) {
 	until := time.Now().Add(longest)
 	for {
@@ -117,9 +120,16 @@ func once(ctx context.Context, scan func() (listing, error), read func(listing) 
 	if err != nil {
 		return schema.PushRequest{}, err
 	}
-	if time.Since(before.newest) < still {
-		if err := pause(ctx, still); err != nil {
+	until := time.Now().Add(before.wait())
+	for left := time.Until(until); left > 0; left = time.Until(until) {
+		if err := pause(ctx, min(left, still)); err != nil {
 			return schema.PushRequest{}, err
+		}
+		// Looked at now and then, so that what is written meanwhile is not waited for.
+		if now, err := scan(); err != nil {
+			return schema.PushRequest{}, err
+		} else if !now.same(before) {
+			return schema.PushRequest{}, errMoved
 		}
 	}
 	set, readErr := read(before)
