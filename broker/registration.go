@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/wire"
@@ -14,10 +15,28 @@ import (
 
 // A registration is all that makes a project, in the form in which it outlives
 // the daemon: the request that was approved, with the manifest's text in it.
-type registration struct {
-	schema.RegisterRequest
-	// Declared says that a file in the projects directory made it.
-	Declared bool `json:"declared,omitzero"`
+type registration schema.RegisterRequest
+
+// check holds a registration against the rules, but for the manifest's.
+func (r registration) check() error {
+	if err := checkProject(r.Name); err != nil {
+		return err
+	}
+	path := r.ProjectPath
+	switch {
+	case !filepath.IsAbs(path) || filepath.Clean(path) != path:
+		return refusal(schema.CodeProtocolError, "project_path must be absolute and clean: no ., no .., no double or trailing slash")
+	case filepath.Base(path) != string(r.Name):
+		return refusal(schema.CodeProtocolError, "name must be the base name of project_path")
+	case slices.Contains(r.AllowUIDs, unknownUID):
+		return refusal(schema.CodeProtocolError, "allow_uids must not hold %d: every unknown caller has that uid", unknownUID)
+	}
+	for _, id := range r.DevcontainerIDs {
+		if !schema.ValidDevcontainerID(id) {
+			return refusal(schema.CodeProtocolError, "each of devcontainer_ids must match %s", schema.DevcontainerIDPattern)
+		}
+	}
+	return nil
 }
 
 // maxRegistration bounds what is read back: a manifest with every byte escaped,

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -17,7 +16,8 @@ import (
 // nothing.
 func (a *adminSession) register(request schema.RegisterRequest) (schema.RegisterResponse, error) {
 	s := a.server
-	if err := checkRegistration(request); err != nil {
+	r := registration(request)
+	if err := r.check(); err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	s.mu.Lock()
@@ -25,42 +25,24 @@ func (a *adminSession) register(request schema.RegisterRequest) (schema.Register
 	if s.stopping {
 		return schema.RegisterResponse{}, refusal(schema.CodeInternalError, "the broker is stopping")
 	}
-	if _, there := s.projects[request.Name]; there {
-		return schema.RegisterResponse{}, refusal(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", request.Name)
+	if p, there := s.projects[r.Name]; there {
+		if r.Declared && r.Manifest != nil && *r.Manifest == *p.registration.Manifest && r.samePlace(p.registration) {
+			p.registration.Declared = true
+			s.keep(p)
+			return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
+		}
+		return schema.RegisterResponse{}, refusal(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", r.Name)
 	}
-	parsed, text, err := a.approve(request.Name, request.ProjectPath, request.Manifest)
+	parsed, text, err := a.approve(r.Name, r.ProjectPath, r.Manifest)
 	if err != nil {
 		return schema.RegisterResponse{}, err
 	}
-	request.Manifest = &text
-	p, err := s.bring(registration{RegisterRequest: request}, parsed, a.caller)
+	r.Manifest = &text
+	p, err := s.bring(r, parsed, a.caller)
 	if err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
-}
-
-// checkRegistration holds a registration against the rules, but for the
-// manifest's.
-func checkRegistration(request schema.RegisterRequest) error {
-	if err := checkProject(request.Name); err != nil {
-		return err
-	}
-	path := request.ProjectPath
-	switch {
-	case !filepath.IsAbs(path) || filepath.Clean(path) != path:
-		return refusal(schema.CodeProtocolError, "project_path must be absolute and clean: no ., no .., no double or trailing slash")
-	case filepath.Base(path) != string(request.Name):
-		return refusal(schema.CodeProtocolError, "name must be the base name of project_path")
-	case slices.Contains(request.AllowUIDs, unknownUID):
-		return refusal(schema.CodeProtocolError, "allow_uids must not hold %d: every unknown caller has that uid", unknownUID)
-	}
-	for _, id := range request.DevcontainerIDs {
-		if !schema.ValidDevcontainerID(id) {
-			return refusal(schema.CodeProtocolError, "each of devcontainer_ids must match %s", schema.DevcontainerIDPattern)
-		}
-	}
-	return nil
 }
 
 // bring binds, publishes and serves a project that was not there. The caller

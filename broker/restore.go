@@ -116,7 +116,7 @@ func (s *Server) restore(in *inheritance) {
 
 // revive serves one project, on the listener that it had.
 func (s *Server) revive(in *inheritance, r inheritedRegistration) error {
-	if err := checkRegistration(r.RegisterRequest); err != nil {
+	if err := r.check(); err != nil {
 		return err
 	}
 	parsed, err := manifest.Parse([]byte(*r.Manifest), r.Name)
@@ -193,11 +193,11 @@ func (s *Server) Declare() error {
 
 // declare serves one declared project as its file says. The caller holds mu.
 func (s *Server) declare(d manifest.Declaration) error {
-	r := registration{schema.RegisterRequest{
+	r := registration{
 		Op: schema.OpRegister, Name: d.Name, ProjectPath: d.Path, Manifest: &d.Manifest,
-		AllowUIDs: d.AllowUIDs, DevcontainerIDs: d.DevcontainerIDs,
-	}, true}
-	if err := checkRegistration(r.RegisterRequest); err != nil {
+		AllowUIDs: d.AllowUIDs, DevcontainerIDs: d.DevcontainerIDs, Declared: true,
+	}
+	if err := r.check(); err != nil {
 		return err
 	}
 	parsed, err := manifest.Parse([]byte(d.Manifest), d.Name)

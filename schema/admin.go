@@ -87,6 +87,10 @@ type RegisterRequest struct {
 	// dev containers. The broker links the project's directory under each, so
 	// that a mount can name it without knowing the project.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
+	// Declared says that the caller wrote this registration into the projects
+	// directory too. A project that is registered in the same way already is
+	// marked so.
+	Declared bool `json:"declared,omitzero"`
 }
 
 // RegisterResponse says where the project is served.
