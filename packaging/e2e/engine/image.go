@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// suite is the Debian release of base images.
+const suite = "bookworm"
+
+// BaseImage returns the name of an image that has a minimal Debian and these
+// packages (with what they depend on, not what they recommend), no network and
+// no package lists. The first call for a set of packages takes minutes; its
+// result is kept as an archive in the user's cache directory.
+func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, error) {
+	packages = slices.Sorted(slices.Values(packages))
+	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))
+	tag := suite + "-" + hex.EncodeToString(sum[:6])
+	image := "keyhatch-e2e:" + tag
+	if _, err := e.Docker(ctx, "image", "inspect", "--format", "{{.Id}}", image); err == nil {
+		return image, nil
+	}
+	dir, err := cacheDir()
+	if err != nil {
+		return "", err
+	}
+	archive := filepath.Join(dir, tag+".tar")
+	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
+		if err := makeArchive(ctx, archive, packages); err != nil {
+			return "", fmt.Errorf("making the base image: %w", err)
+		}
+	} else if err != nil {
+		return "", err
+	}
+	if _, err := e.Docker(ctx, "import", archive, image); err != nil {
+		return "", err
+	}
+	return image, nil
+}
+
+// makeArchive makes the tree beside the archive, and the archive appear whole.
+func makeArchive(ctx context.Context, archive string, packages []string) error {
+	if _, err := exec.LookPath("debootstrap"); err != nil {
+		return fmt.Errorf("%w: debootstrap", ErrMissing)
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: debootstrap takes root", ErrMissing)
+	}
+	work, err := os.MkdirTemp(filepath.Dir(archive), "making-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	tree := filepath.Join(work, "tree")
+	args := []string{"--variant=minbase"}
+	if len(packages) > 0 {
+		args = append(args, "--include="+strings.Join(packages, ","))
+	}
+	if out, err := exec.CommandContext(ctx, "debootstrap", append(args, suite, tree)...).CombinedOutput(); err != nil {
+		return fmt.Errorf("debootstrap: %w: %s", err, out[max(0, len(out)-2000):])
+	}
+	for _, spare := range []string{"var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"} {
+		if err := os.RemoveAll(filepath.Join(tree, spare)); err != nil {
+			return err
+		}
+	}
+	// One for all containers would make them one machine to systemd and dbus.
+	if err := os.WriteFile(filepath.Join(tree, "etc/machine-id"), nil, 0o444); err != nil {
+		return err
+	}
+	made := filepath.Join(work, "tar")
+	if _, err := output(exec.CommandContext(ctx, "tar", "-C", tree, "--numeric-owner", "--xattrs", "-cf", made, ".")); err != nil {
+		return err
+	}
+	return os.Rename(made, archive)
+}
