@@ -15,18 +15,17 @@ const auditWait = time.Second + 250*time.Millisecond
 
 // A way for audit to be in trouble.
 type trouble struct {
-	name     string
-	flag     string // of keyhatchd
-	prepare  string // scripts
-	begin    string
-	end      string
-	trail    string // prints what is in the audit trail
-	required string // must be said to a get that is refused
+	name    string
+	audit   string // setting
+	prepare string // scripts
+	begin   string
+	end     string
+	trail   string // prints what is in the audit trail
 }
 
 var troubles = []trouble{
 	{
-		name: "journal stopped", flag: "--audit journal",
+		name: "journal stopped", audit: "journal",
 		begin: `systemctl mask --runtime --quiet systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket
 			systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket systemd-journald.service`,
 		end: `systemctl unmask --runtime --quiet systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket
@@ -35,13 +34,13 @@ var troubles = []trouble{
 	},
 	{
 		// Nobody reads, and what is written comes to a standstill.
-		name: "journal hung", flag: "--audit journal",
+		name: "journal hung", audit: "journal",
 		begin: `pkill -STOP -x systemd-journal`,
 		end:   `pkill -CONT -x systemd-journal`,
 		trail: `journalctl --no-pager --output=json --unit=keyhatch.service`,
 	},
 	{
-		name: "disk full", flag: "--audit file:/var/log/keyhatch/audit.log",
+		name: "disk full", audit: "file:/var/log/keyhatch/audit.log",
 		prepare: `mkdir -p /var/log/keyhatch; mount -t tmpfs -o size=64k,mode=0750,uid=keyhatch,gid=keyhatch audit /var/log/keyhatch`,
 		begin:   `dd if=/dev/zero of=/var/log/keyhatch/filler bs=4k 2>/dev/null || true; test $(df --output=avail /var/log/keyhatch | tail -1) = 0`,
 		end:     `rm /var/log/keyhatch/filler`,
@@ -49,12 +48,12 @@ var troubles = []trouble{
 	},
 }
 
-func (m *machine) audited(w trouble, flags string) {
+func (m *machine) audited(w trouble, settings string) {
 	m.t.Helper()
 	if w.prepare != "" {
 		m.run(w.prepare)
 	}
-	m.override("keyhatch.service", "[Service]\nExecStart=\nExecStart=/usr/bin/keyhatchd --runtime-dir /run/keyhatch "+w.flag+flags)
+	m.run("cat >>/etc/keyhatch/keyhatchd.yaml <<'END'\naudit: " + w.audit + "\n" + settings + "END")
 	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
 	m.sidecar()
 }
@@ -109,7 +108,7 @@ func TestAuditRequired(t *testing.T) {
 	for _, w := range troubles {
 		t.Run(w.name, func(t *testing.T) {
 			m := boot(t)
-			m.audited(w, " --audit-required")
+			m.audited(w, "audit_required: true\n")
 			m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
 			m.run(w.begin)
 			m.await("gets are refused", "e2e once "+apiSocket+" | grep -q "+string(schema.CodeAuditUnavailable))

@@ -63,6 +63,7 @@ var shipped = map[string]string{
 	"systemd/keyhatch.socket":          "usr/lib/systemd/system/keyhatch.socket",
 	"systemd/keyhatch.service":         "usr/lib/systemd/system/keyhatch.service",
 	"systemd/keyhatch-sidecar.service": "usr/lib/systemd/system/keyhatch-sidecar.service",
+	"systemd/keyhatchd.yaml":           "etc/keyhatch/keyhatchd.yaml",
 	"systemd/keyhatch.sysusers":        "usr/lib/sysusers.d/keyhatch.conf",
 	"systemd/keyhatch.tmpfiles":        "usr/lib/tmpfiles.d/keyhatch.conf",
 	"apparmor/usr.bin.keyhatchd":       "etc/apparmor.d/usr.bin.keyhatchd",
