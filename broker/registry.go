@@ -106,6 +106,7 @@ func (a *adminSession) reload(request schema.ReloadRequest) (schema.ReloadRespon
 		return response, nil
 	}
 	p.manifest.Store(parsed)
+	s.keyring.wake() // for those who wait or watch
 	record(s.audit, schema.ProjectReloaded{
 		EventHeader: header(schema.EventProjectReloaded), EventCaller: a.caller.event(),
 		Project: p.name, Added: len(response.Added), Removed: len(response.Removed),
