@@ -26,8 +26,8 @@ fuzz: ## fuzz the parsers, 15 s each
 	$(GO) test ./sidecar -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
 
-bench: ## measure: store to broker, restart to healed, as multiples of a baseline
-	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|RestartToHealed' -benchtime 100x -timeout 5m
+bench: ## measure: store to broker, store to a client that watches, restart to healed, as multiples of a baseline
+	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
 
 kubernetes: ## hold packaging/kubernetes against Kubernetes' own types, and see a wrong one refused
 	cd packaging/kubernetes/validate && $(GO) run . ../keyhatch.yaml
