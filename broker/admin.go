@@ -58,7 +58,7 @@ func (a *adminSession) dispatch(line []byte) reply {
 	case schema.OpList:
 		return answer(schema.ListResponse{OK: true, Names: a.server.keyring.names()})
 	case schema.OpStatus:
-		return answer(a.server.status())
+		return answer(a.server.Status())
 	case schema.OpPing:
 		return answer(schema.AdminPingResponse{
 			OK: true, BrokerVersion: a.server.version, ProtocolVersion: schema.ProtocolVersion, InstanceID: a.server.instanceID,

@@ -25,26 +25,41 @@ type auditEvent interface {
 		schema.AuditDropped
 }
 
-// An Audit writes events as NDJSON to a file or to standard output. It never
-// makes its caller wait: what does not fit into its queue, or cannot be
-// written, is counted and the count is written as soon as that works again.
-type Audit struct {
-	path string // "" means out is not a file of ours
-	out  io.Writer
-	file *os.File
-	torn bool // the last line was cut short by an error
-	log  *slog.Logger
+// requiredWithin is how long an answer waits to be recorded where it must be.
+const requiredWithin = time.Second
 
-	queue   chan []byte
-	dropped atomic.Uint64
+// An Audit writes events as NDJSON to a file, to standard output or to the
+// journal. It makes nobody wait: what does not fit into its queue, or cannot be
+// written, is counted and the count is written as soon as that works again. Only
+// where it is required does an answer to a project wait for its event.
+type Audit struct {
+	path     string // "" means out is not a file of ours
+	out      io.Writer
+	file     *os.File
+	torn     bool // the last line was cut short by an error
+	required bool
+	log      *slog.Logger
+
+	queue   chan *auditItem
+	dropped atomic.Uint64 // and not yet reported
+	lost    atomic.Uint64 // since the start
 	done    chan struct{} // closed when the writer has ended
+}
+
+// An auditItem is an event in the queue. Its state settles who comes first: the
+// writer, or the one who waits and gives up.
+type auditItem struct {
+	line    []byte
+	written chan error // has room for one; nil: nobody waits
+	givenUp atomic.Bool
 }
 
 // OpenAudit starts an audit log that appends to the file at path, made with
 // mode 0600, or writes to out where path is empty. A file that is renamed or
-// removed, by log rotation say, is opened anew with the next event.
-func OpenAudit(path string, out io.Writer, log *slog.Logger) (*Audit, error) {
-	a := &Audit{path: path, out: out, log: log, queue: make(chan []byte, auditQueue), done: make(chan struct{})}
+// removed, by log rotation say, is opened anew with the next event. out gets one
+// event a Write. required refuses projects what cannot be recorded.
+func OpenAudit(path string, out io.Writer, required bool, log *slog.Logger) (*Audit, error) {
+	a := &Audit{path: path, out: out, required: required, log: log, queue: make(chan *auditItem, auditQueue), done: make(chan struct{})}
 	if path != "" {
 		if err := a.reopen(); err != nil {
 			return nil, err
@@ -65,17 +80,59 @@ func (a *Audit) Close() {
 	}
 }
 
+// Dropped is how many events could not be recorded since the start.
+func (a *Audit) Dropped() uint64 { return a.lost.Load() }
+
+func (a *Audit) drop() {
+	a.dropped.Add(1)
+	a.lost.Add(1)
+}
+
 // record queues an event.
 func record[E auditEvent](a *Audit, event E) {
 	line, err := wire.Encode(event)
 	if err != nil { // an event is numbers and names: this is a bug
-		a.dropped.Add(1)
+		a.drop()
 		return
 	}
 	select {
-	case a.queue <- line:
+	case a.queue <- &auditItem{line: line}:
 	default:
-		a.dropped.Add(1)
+		a.drop()
+	}
+}
+
+// recordAnswer queues the event of an answer to a project, and where that is
+// required waits until it is written. It reports false where it was not, and the
+// answer must not be given.
+func recordAnswer(a *Audit, event schema.SecretsFetched) bool {
+	if !a.required {
+		record(a, event)
+		return true
+	}
+	line, err := wire.Encode(event)
+	if err != nil {
+		a.drop()
+		return false
+	}
+	item := &auditItem{line: line, written: make(chan error, 1)}
+	timeout := time.NewTimer(requiredWithin)
+	defer timeout.Stop()
+	select {
+	case a.queue <- item:
+	case <-timeout.C:
+		a.drop()
+		return false
+	}
+	select {
+	case err := <-item.written:
+		return err == nil
+	case <-timeout.C:
+		// What was not given needs no event; one that is just being written says
+		// more than happened, which is the right way round.
+		item.givenUp.Store(true)
+		a.drop()
+		return false
 	}
 }
 
@@ -87,11 +144,17 @@ func header(name schema.EventName) schema.EventHeader {
 func (a *Audit) write() {
 	defer close(a.done)
 	failing := false
-	for line := range a.queue {
+	for item := range a.queue {
+		if item.givenUp.Load() {
+			continue
+		}
 		a.sayDropped() // before the first event that can be recorded again
-		err := a.append(line)
+		err := a.append(item.line)
+		if item.written != nil {
+			item.written <- err
+		}
 		if err != nil {
-			a.dropped.Add(1)
+			a.drop()
 			if !failing {
 				a.log.Error("an audit event could not be written; such events are counted until they can be", "error", err)
 			}

@@ -42,7 +42,7 @@ func (d *disk) Write(p []byte) (int, error) {
 func TestAuditDropped(t *testing.T) {
 	d := &disk{room: 100}
 	var log bytes.Buffer
-	a, err := OpenAudit("", d, slog.New(slog.NewTextHandler(&log, nil)))
+	a, err := OpenAudit("", d, false, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestAuditDropped(t *testing.T) {
 func TestAuditNeverBlocks(t *testing.T) {
 	d := &disk{room: 1 << 30, wrote: make(chan struct{})}
 	var log bytes.Buffer
-	a, err := OpenAudit("", d, slog.New(slog.NewTextHandler(&log, nil)))
+	a, err := OpenAudit("", d, false, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}

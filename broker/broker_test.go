@@ -41,7 +41,7 @@ func newServer(t *testing.T) *testServer {
 	}
 	s := &testServer{dir: dir, log: &lockedBuffer{}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
-	audit, err := broker.OpenAudit("", s.log, log)
+	audit, err := broker.OpenAudit("", s.log, false, log)
 	if err != nil {
 		t.Fatal(err)
 	}

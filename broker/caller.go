@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"net"
+	"os"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -35,6 +36,11 @@ func callerOf(conn *net.UnixConn) (caller, error) {
 		return caller{}, fmt.Errorf("reading the peer's credentials: %w", err)
 	}
 	return caller{cred.Uid, cred.Gid, cred.Pid}, nil
+}
+
+// ourselves is the daemon, where it acts on what is declared.
+func ourselves() caller {
+	return caller{uint32(os.Geteuid()), uint32(os.Getegid()), int32(os.Getpid())}
 }
 
 // known reports whether the kernel could name the caller. A uid list must not

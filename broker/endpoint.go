@@ -25,6 +25,9 @@ type endpoint struct {
 	max      int // connections at once
 	serve    func(*session)
 	log      *slog.Logger
+	// kept says that the service manager has the listener too: it outlives the
+	// endpoint, and so must its path.
+	kept bool
 
 	draining chan struct{} // closed when draining begins
 	wg       sync.WaitGroup
@@ -122,14 +125,18 @@ func (e *endpoint) idleDeadline(conn net.Conn) {
 	conn.SetReadDeadline(time.Now().Add(idle))
 }
 
-// drain serves what has been asked, by connections in the backlog too, and
-// ends every connection that has nothing more to say. What is left when ctx
-// ends is cut off.
+// drain serves what has been asked, by connections in the backlog too unless
+// the listener is kept, and ends every connection that has nothing more to say.
+// What is left when ctx ends is cut off.
 func (e *endpoint) drain(ctx context.Context) {
 	e.mu.Lock()
 	e.drained = true
 	close(e.draining)
-	e.listener.SetDeadline(time.Now().Add(drainQuiet))
+	if e.kept {
+		e.listener.Close() // who comes now waits for the next daemon
+	} else {
+		e.listener.SetDeadline(time.Now().Add(drainQuiet))
+	}
 	for s := range e.sessions {
 		s.conn.SetReadDeadline(time.Now().Add(drainQuiet))
 	}

@@ -24,7 +24,7 @@ var allowed = map[string][]string{
 	"devcontainer":               {"broker/client", "manifest", "schema"},
 	"cmd":                        {},
 	"cmd/internal/cli":           {},
-	"cmd/keyhatchd":              {"broker", "broker/secmem", "cmd/internal/cli", "schema"},
+	"cmd/keyhatchd":              {"broker", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":            {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatch-sidecar":       {"broker/client", "cmd/internal/cli", "schema", "sidecar"},
 	"cmd/keyhatch":               {"broker/client", "cmd/internal/cli", "devcontainer", "manifest", "schema"},

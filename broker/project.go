@@ -20,6 +20,10 @@ type project struct {
 	socketPath string
 	uids       []uint32 // may connect
 	endpoint   *endpoint
+	unrecorded bool // the broker's own: neither counted nor recorded
+
+	registration registration // guarded by the server's mu
+	sequence     uint64       // of the registration in the descriptor store; guarded by the server's mu
 
 	manifest atomic.Pointer[manifest.Manifest] // what was approved
 
@@ -80,6 +84,9 @@ func (p *project) get(s *session, line []byte) reply {
 	if !ok {
 		return hangUp
 	}
+	if !p.count(s, found) {
+		return p.unrecordable("get", found)
+	}
 	one := found.each[0]
 	if one.code != "" {
 		p.server.keyring.release(found.snapshot)
@@ -112,6 +119,9 @@ func (p *project) getMany(s *session, line []byte) reply {
 	if !ok {
 		return hangUp
 	}
+	if !p.count(s, found) {
+		return p.unrecordable("get-many", found)
+	}
 	return p.secretReply(manyParts(found), found)
 }
 
@@ -141,7 +151,6 @@ func (p *project) await(s *session, names []schema.SecretName, ms int64) (lookup
 		snap, replaced := p.server.keyring.acquire()
 		found := p.lookup(snap, names)
 		if found.complete() || !waiting {
-			p.count(s, found)
 			return found, true
 		}
 		p.server.keyring.release(snap)
@@ -162,8 +171,18 @@ func (p *project) await(s *session, names []schema.SecretName, ms int64) (lookup
 	}
 }
 
-// count adds an answer to the project's counts and to the audit log.
-func (p *project) count(s *session, found lookup) {
+// unrecordable refuses what was found, because nobody would ever know of it.
+func (p *project) unrecordable(op string, found lookup) reply {
+	p.server.keyring.release(found.snapshot)
+	return refuse(schema.CodeAuditUnavailable, "%s: it cannot be recorded, and this broker answers only what is (--audit-required)", op)
+}
+
+// count adds an answer to the project's counts and to the audit log. It reports
+// false where the answer must not be given, because it could not be recorded.
+func (p *project) count(s *session, found lookup) bool {
+	if p.unrecorded {
+		return true
+	}
 	event := schema.SecretsFetched{EventHeader: header(schema.EventFetched), EventCaller: s.caller.event(), Project: p.name}
 	for _, one := range found.each {
 		switch one.code {
@@ -175,8 +194,11 @@ func (p *project) count(s *session, found lookup) {
 			event.NotFound++
 		}
 	}
+	if !recordAnswer(p.server.audit, event) {
+		return false
+	}
 	p.allowed.Add(uint64(event.Allowed))
 	p.denied.Add(uint64(event.Denied))
 	p.notFound.Add(uint64(event.NotFound))
-	record(p.server.audit, event)
+	return true
 }

@@ -3,8 +3,8 @@ package broker
 import (
 	"errors"
 	"io/fs"
+	"net"
 	"os"
-	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -16,49 +16,73 @@ import (
 // nothing.
 func (a *adminSession) register(request schema.RegisterRequest) (schema.RegisterResponse, error) {
 	s := a.server
-	if err := checkProject(request.Name); err != nil {
+	r := registration(request)
+	if err := r.check(); err != nil {
 		return schema.RegisterResponse{}, err
-	}
-	path := request.ProjectPath
-	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
-		return schema.RegisterResponse{}, refusal(schema.CodeProtocolError, "project_path must be absolute and clean: no ., no .., no double or trailing slash")
-	}
-	if filepath.Base(path) != string(request.Name) {
-		return schema.RegisterResponse{}, refusal(schema.CodeProtocolError, "name must be the base name of project_path")
-	}
-	if slices.Contains(request.AllowUIDs, unknownUID) {
-		return schema.RegisterResponse{}, refusal(schema.CodeProtocolError, "allow_uids must not hold %d: every unknown caller has that uid", unknownUID)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stopping {
 		return schema.RegisterResponse{}, refusal(schema.CodeInternalError, "the broker is stopping")
 	}
-	if _, there := s.projects[request.Name]; there {
-		return schema.RegisterResponse{}, refusal(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", request.Name)
+	if p, there := s.projects[r.Name]; there {
+		if r.Declared && r.Manifest != nil && *r.Manifest == *p.registration.Manifest && r.samePlace(p.registration) {
+			p.registration.Declared = true
+			s.keep(p)
+			return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
+		}
+		return schema.RegisterResponse{}, refusal(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", r.Name)
 	}
-	parsed, err := a.approve(request.Name, path, request.Manifest)
+	parsed, text, err := a.approve(r.Name, r.ProjectPath, r.Manifest)
 	if err != nil {
 		return schema.RegisterResponse{}, err
 	}
-	listener, err := s.dir.bindProject(request.Name)
+	r.Manifest = &text
+	p, err := s.bring(r, parsed, a.caller)
 	if err != nil {
 		return schema.RegisterResponse{}, err
+	}
+	return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
+}
+
+// bring binds, publishes and serves a project that was not there. The caller
+// holds mu.
+func (s *Server) bring(r registration, parsed *manifest.Manifest, by caller) (*project, error) {
+	listener, err := s.dir.bindProject(r.Name)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.publish(r, parsed, listener)
+	if err != nil {
+		os.Remove(listener.Addr().String())
+		listener.Close()
+		return nil, err
+	}
+	s.keep(p)
+	p.endpoint.start()
+	record(s.audit, schema.ProjectRegistered{
+		EventHeader: header(schema.EventProjectRegistered), EventCaller: by.event(),
+		Project: p.name, AllowlistSize: len(parsed.Allowlist()),
+	})
+	return p, nil
+}
+
+// publish makes a project that listens; its endpoint must be started. The
+// caller holds mu.
+func (s *Server) publish(r registration, parsed *manifest.Manifest, listener *net.UnixListener) (*project, error) {
+	if err := s.dir.link(r.Name, r.DevcontainerIDs); err != nil {
+		return nil, err
 	}
 	p := &project{
-		server: s, name: request.Name, path: path,
-		socketPath: s.dir.projectSocket(request.Name),
-		uids:       allowedUIDs(path, request.AllowUIDs),
+		server: s, name: r.Name, path: r.ProjectPath,
+		socketPath:   s.dir.projectSocket(r.Name),
+		uids:         allowedUIDs(r.ProjectPath, r.AllowUIDs),
+		registration: r,
 	}
 	p.manifest.Store(parsed)
 	p.endpoint = newEndpoint(listener, schema.MaxProjectConnections, s.log, p.serve)
 	s.projects[p.name] = p
-	p.endpoint.start()
-	record(s.audit, schema.ProjectRegistered{
-		EventHeader: header(schema.EventProjectRegistered), EventCaller: a.caller.event(),
-		Project: p.name, AllowlistSize: len(parsed.Allowlist()),
-	})
-	return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
+	return p, nil
 }
 
 // unregister ends the project's connections and removes its socket, but keeps
@@ -75,13 +99,20 @@ func (a *adminSession) unregister(request schema.UnregisterRequest) (schema.OKRe
 	if err != nil {
 		return schema.OKResponse{}, err
 	}
+	s.drop(p, a.caller)
+	return schema.OKResponse{OK: true}, nil
+}
+
+// drop is unregister. The caller holds mu.
+func (s *Server) drop(p *project, by caller) {
 	delete(s.projects, p.name)
+	s.forget(p)
+	s.dir.unlink(p.name, p.registration.DevcontainerIDs)
 	os.Remove(p.socketPath)
 	p.endpoint.close()
 	record(s.audit, schema.ProjectUnregistered{
-		EventHeader: header(schema.EventProjectUnregistered), EventCaller: a.caller.event(), Project: p.name,
+		EventHeader: header(schema.EventProjectUnregistered), EventCaller: by.event(), Project: p.name,
 	})
-	return schema.OKResponse{OK: true}, nil
 }
 
 // reload swaps the allowlist under the project's open connections.
@@ -96,7 +127,7 @@ func (a *adminSession) reload(request schema.ReloadRequest) (schema.ReloadRespon
 	if err != nil {
 		return schema.ReloadResponse{}, err
 	}
-	parsed, err := a.approve(p.name, p.path, request.Manifest)
+	parsed, text, err := a.approve(p.name, p.path, request.Manifest)
 	if err != nil {
 		return schema.ReloadResponse{}, err
 	}
@@ -105,17 +136,25 @@ func (a *adminSession) reload(request schema.ReloadRequest) (schema.ReloadRespon
 	if request.DryRun {
 		return response, nil
 	}
-	p.manifest.Store(parsed)
-	record(s.audit, schema.ProjectReloaded{
-		EventHeader: header(schema.EventProjectReloaded), EventCaller: a.caller.event(),
-		Project: p.name, Added: len(response.Added), Removed: len(response.Removed),
-	})
+	s.swap(p, parsed, text, a.caller)
 	return response, nil
+}
+
+// swap puts another manifest in force. The caller holds mu.
+func (s *Server) swap(p *project, parsed *manifest.Manifest, text string, by caller) {
+	before, after := p.manifest.Load().Allowlist(), parsed.Allowlist()
+	p.registration.Manifest = &text
+	p.manifest.Store(parsed)
+	s.keep(p)
+	record(s.audit, schema.ProjectReloaded{
+		EventHeader: header(schema.EventProjectReloaded), EventCaller: by.event(),
+		Project: p.name, Added: len(without(after, before)), Removed: len(without(before, after)),
+	})
 }
 
 // approve parses the text of a manifest, or of the project's file where there
 // is none.
-func (a *adminSession) approve(name schema.ProjectName, path string, text *string) (*manifest.Manifest, error) {
+func (a *adminSession) approve(name schema.ProjectName, path string, text *string) (*manifest.Manifest, string, error) {
 	var parsed *manifest.Manifest
 	var raw []byte
 	var err error
@@ -128,7 +167,7 @@ func (a *adminSession) approve(name schema.ProjectName, path string, text *strin
 		parsed, err = manifest.Parse(raw, name)
 	}
 	if err == nil {
-		return parsed, nil
+		return parsed, string(raw), nil
 	}
 	code := schema.CodeManifestInvalid
 	if errors.Is(err, manifest.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
@@ -137,7 +176,7 @@ func (a *adminSession) approve(name schema.ProjectName, path string, text *strin
 	record(a.server.audit, schema.ManifestRejected{
 		EventHeader: header(schema.EventManifestRejected), EventCaller: a.caller.event(), Project: name, Code: code,
 	})
-	return nil, refusal(code, "%v", err)
+	return nil, "", refusal(code, "%v", err)
 }
 
 // project finds a registered project. The caller holds mu.

@@ -54,6 +54,9 @@ func openRuntimeDir(path string, adminGID int) (*runtimeDir, error) {
 	if err == nil {
 		err = d.mkdir("projects", 0o700, -1)
 	}
+	if err == nil {
+		err = d.mkdir("devcontainers", 0o700, -1)
+	}
 	if err != nil {
 		d.close()
 		return nil, err
@@ -107,6 +110,33 @@ func (d *runtimeDir) bindProject(name schema.ProjectName) (*net.UnixListener, er
 	// Any uid may connect, because only the right container, and root, can
 	// reach the directory.
 	return bind(d.projectSocket(name), 0o666, -1)
+}
+
+// link gives the project's directory other names, which a mount can be told
+// before anybody knows the project's. One that is another project's is taken
+// over: a dev container's number is that of one folder.
+func (d *runtimeDir) link(name schema.ProjectName, ids []schema.DevcontainerID) error {
+	target := filepath.Join("..", "projects", string(name))
+	for _, id := range ids {
+		path := filepath.Join(d.path, "devcontainers", string(id))
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(target, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlink removes the links that lead to the project.
+func (d *runtimeDir) unlink(name schema.ProjectName, ids []schema.DevcontainerID) {
+	for _, id := range ids {
+		path := filepath.Join(d.path, "devcontainers", string(id))
+		if target, err := os.Readlink(path); err == nil && filepath.Base(target) == string(name) {
+			os.Remove(path)
+		}
+	}
 }
 
 // bind makes a listening socket that has its final mode from the moment it can

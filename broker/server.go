@@ -24,7 +24,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Config says how a Server is to run. All fields are required.
+// A Config says how a Server is to run. All fields are required but those that
+// say otherwise.
 type Config struct {
 	// RuntimeDir holds the sockets. It is made where it is not there.
 	RuntimeDir string
@@ -36,6 +37,14 @@ type Config struct {
 	Log *slog.Logger
 	// Version is answered as broker_version.
 	Version string
+	// ProjectsDir holds the declared projects. "" says that there are none.
+	ProjectsDir string
+	// Inherited are the descriptors that the service manager passed, each with
+	// its name (sd_listen_fds_with_names(3)). None: the server makes its own.
+	Inherited []*os.File
+	// NotifySocket is where the service manager takes descriptors to keep
+	// (sd_notify(3)). "" says that there is no service manager.
+	NotifySocket string
 }
 
 // A Server is a broker from New to Shutdown or Close.
@@ -49,46 +58,80 @@ type Server struct {
 	memory     schema.Memory // what an arena of one page gets
 	keyring    *keyring
 	admin      *endpoint
+	probe      *project // the broker's own, for Probe
 
-	mu       sync.Mutex // taken before an endpoint's or the keyring's
-	projects map[schema.ProjectName]*project
-	stopping bool
+	projectsDir string
+	store       descriptorStore
+
+	mu         sync.Mutex // taken before an endpoint's or the keyring's
+	projects   map[schema.ProjectName]*project
+	storeState schema.DescriptorStore
+	stopping   bool
 }
 
-// New takes the runtime directory and serves. ErrRuntimeDirBusy says that
-// another daemon has it.
+// New takes the runtime directory and serves: the projects that an earlier
+// daemon left with the service manager first, then those that are declared. One
+// that cannot be served is logged and does not keep the others from it.
+// ErrRuntimeDirBusy says that another daemon has the directory.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
 		return nil, err
 	}
+	in, err := inherit(config.Inherited)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newServer(config, memory, in)
+	if err != nil {
+		in.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func newServer(config Config, memory schema.Memory, in *inheritance) (*Server, error) {
 	id := make([]byte, 16)
 	rand.Read(id) // crypto/rand.Read never fails
 	s := &Server{
 		audit: config.Audit, log: config.Log, version: config.Version,
 		instanceID: hex.EncodeToString(id), startedAt: time.Now(),
 		memory: memory, keyring: newKeyring(),
-		projects: map[schema.ProjectName]*project{},
+		projects:    map[schema.ProjectName]*project{},
+		projectsDir: config.ProjectsDir, store: descriptorStore{config.NotifySocket},
+		storeState: schema.DescriptorsAbsent,
 	}
+	var err error
 	if s.dir, err = openRuntimeDir(config.RuntimeDir, config.AdminGID); err != nil {
 		return nil, err
 	}
-	listener, err := s.dir.bindAdmin()
+	listener := in.admin
+	if listener == nil {
+		listener, err = s.dir.bindAdmin()
+	}
+	if err == nil {
+		err = s.openProbe()
+	}
 	if err != nil {
 		s.dir.close()
 		return nil, err
 	}
 	s.warnMemory(memory)
 	record(s.audit, schema.BrokerStarted{EventHeader: header(schema.EventStarted), ProtocolVersion: schema.ProtocolVersion})
+	s.openStore()
+	s.restore(in)
+	s.Declare()
 	s.admin = newEndpoint(listener, schema.MaxAdminConnections, s.log, s.serveAdmin)
+	s.admin.kept = in.admin != nil
 	s.admin.start()
 	return s, nil
 }
 
 // AdminSocket is the path of the admin socket.
-func (s *Server) AdminSocket() string { return s.dir.adminSocket() }
+func (s *Server) AdminSocket() string { return s.admin.listener.Addr().String() }
 
-// Shutdown stops in order: it removes the sockets, answers what has been asked,
+// Shutdown stops in order: it removes the sockets but those that the service
+// manager keeps, answers what has been asked,
 // wipes the secrets and gives the runtime directory up. Connections that are
 // busy when ctx ends are cut off. Only the first call does anything.
 func (s *Server) Shutdown(ctx context.Context) {
@@ -98,11 +141,14 @@ func (s *Server) Shutdown(ctx context.Context) {
 		return
 	}
 	s.stopping = true
-	endpoints := []*endpoint{s.admin}
-	os.Remove(s.dir.adminSocket())
+	endpoints := []*endpoint{s.admin, s.probe.endpoint}
 	for _, p := range s.projects {
 		endpoints = append(endpoints, p.endpoint)
-		os.Remove(p.socketPath)
+	}
+	for _, e := range endpoints {
+		if !e.kept {
+			os.Remove(e.listener.Addr().String())
+		}
 	}
 	s.mu.Unlock()
 
@@ -131,11 +177,13 @@ func (s *Server) warnMemory(kind schema.Memory) {
 	}
 }
 
-func (s *Server) status() schema.StatusResponse {
+// Status says how the broker is.
+func (s *Server) Status() schema.StatusResponse {
 	status := schema.StatusResponse{
 		OK: true, BrokerVersion: s.version, ProtocolVersion: schema.ProtocolVersion,
 		InstanceID: s.instanceID, UptimeSeconds: int64(time.Since(s.startedAt).Seconds()),
-		Memory: s.memory, Projects: []schema.ProjectStatus{},
+		Memory: s.memory, ProjectsDir: s.projectsDir, AuditDropped: s.audit.Dropped(),
+		Projects: []schema.ProjectStatus{},
 	}
 	snap, _ := s.keyring.acquire()
 	if snap != nil {
@@ -145,11 +193,12 @@ func (s *Server) status() schema.StatusResponse {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	status.DescriptorStore = s.storeState
 	for _, p := range s.projects {
 		m := p.manifest.Load()
 		status.Projects = append(status.Projects, schema.ProjectStatus{
 			Name: p.name, ProjectPath: p.path, SocketPath: p.socketPath,
-			AllowlistSize:  len(m.Allowlist()),
+			Declared: p.registration.Declared, AllowlistSize: len(m.Allowlist()),
 			Counts:         schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()},
 			Connections:    p.endpoint.connections(),
 			ManifestSHA256: m.SHA256,

@@ -83,6 +83,14 @@ type RegisterRequest struct {
 	// AllowUIDs may use the project's socket beside root, the broker's own
 	// uid and the owner of ProjectPath.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
+	// DevcontainerIDs are what ${devcontainerId} stands for in the project's
+	// dev containers. The broker links the project's directory under each, so
+	// that a mount can name it without knowing the project.
+	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
+	// Declared says that the caller wrote this registration into the projects
+	// directory too. A project that is registered in the same way already is
+	// marked so.
+	Declared bool `json:"declared,omitzero"`
 }
 
 // RegisterResponse says where the project is served.
@@ -159,6 +167,13 @@ type StatusResponse struct {
 	SecretsLoadedAt *time.Time `json:"secrets_loaded_at,omitzero"`
 	// Memory says what holds the secrets.
 	Memory Memory `json:"memory"`
+	// DescriptorStore says whether the projects' sockets outlive the daemon.
+	DescriptorStore DescriptorStore `json:"descriptor_store"`
+	// ProjectsDir is where projects are declared; absent where nowhere.
+	ProjectsDir string `json:"projects_dir,omitzero"`
+	// AuditDropped counts the audit events that could not be recorded since the
+	// start.
+	AuditDropped uint64 `json:"audit_dropped"`
 	// Projects are sorted by name.
 	Projects []ProjectStatus `json:"projects"`
 }
@@ -182,12 +197,32 @@ const (
 // Memories lists every kind of memory, for the generated schema.
 var Memories = []Memory{MemorySecret, MemoryLocked, MemoryUnlocked, MemoryHeap}
 
+// DescriptorStore says whether the service manager keeps the projects' sockets
+// and registrations through a restart of the daemon (sd_notify(3), FDSTORE).
+type DescriptorStore string
+
+// The states of the descriptor store.
+const (
+	// DescriptorsAbsent: no service manager started the daemon.
+	DescriptorsAbsent DescriptorStore = "absent"
+	// DescriptorsKept: a restart loses no registration.
+	DescriptorsKept DescriptorStore = "kept"
+	// DescriptorsRefused: it did not take all; the daemon's log says more.
+	DescriptorsRefused DescriptorStore = "refused"
+)
+
+// DescriptorStores lists every state, for the generated schema.
+var DescriptorStores = []DescriptorStore{DescriptorsAbsent, DescriptorsKept, DescriptorsRefused}
+
 // ProjectStatus is one registered project in a StatusResponse.
 type ProjectStatus struct {
-	Name          ProjectName `json:"name"`
-	ProjectPath   string      `json:"project_path"`
-	SocketPath    string      `json:"socket_path"`
-	AllowlistSize int         `json:"allowlist_size"`
+	Name        ProjectName `json:"name"`
+	ProjectPath string      `json:"project_path"`
+	SocketPath  string      `json:"socket_path"`
+	// Declared says that the project has a file in ProjectsDir, and so comes
+	// back after a stop and after a reboot too.
+	Declared      bool `json:"declared"`
+	AllowlistSize int  `json:"allowlist_size"`
 	// Counts are of secrets asked for since the project was registered.
 	Counts      Counts `json:"counts"`
 	Connections int    `json:"connections"`

@@ -8,10 +8,16 @@ type SecretName string
 // base name of the project's directory.
 type ProjectName string
 
+// DevcontainerID is what ${devcontainerId} stands for: the dev container
+// specification's number of a configuration file, in 52 digits of base 32. It
+// matches DevcontainerIDPattern.
+type DevcontainerID string
+
 // The rules for names, as regular expressions of JSON Schema (ECMA 262).
 const (
-	SecretNamePattern  = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`
-	ProjectNamePattern = `^[a-z0-9][a-z0-9_-]{0,63}$`
+	SecretNamePattern     = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`
+	ProjectNamePattern    = `^[a-z0-9][a-z0-9_-]{0,63}$`
+	DevcontainerIDPattern = `^[0-9a-v]{52}$`
 )
 
 // ValidSecretName reports whether name matches SecretNamePattern. It takes
@@ -43,6 +49,19 @@ func ValidProjectName[T ~string](name T) bool {
 		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
 		case (c == '_' || c == '-') && i > 0:
 		default:
+			return false
+		}
+	}
+	return true
+}
+
+// ValidDevcontainerID reports whether id matches DevcontainerIDPattern.
+func ValidDevcontainerID(id DevcontainerID) bool {
+	if len(id) != 52 {
+		return false
+	}
+	for i := 0; i < len(id); i++ {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'v') {
 			return false
 		}
 	}

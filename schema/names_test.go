@@ -14,10 +14,14 @@ import (
 func TestNamesMatchTheirPatterns(t *testing.T) {
 	secret := regexp.MustCompile(schema.SecretNamePattern)
 	project := regexp.MustCompile(schema.ProjectNamePattern)
+	devcontainer := regexp.MustCompile(schema.DevcontainerIDPattern)
 	check := func(name string) {
 		t.Helper()
 		if got, want := schema.ValidSecretName(name), secret.MatchString(name); got != want {
 			t.Errorf("ValidSecretName(%q) is %v, and the pattern says %v", name, got, want)
+		}
+		if got, want := schema.ValidDevcontainerID(schema.DevcontainerID(name)), devcontainer.MatchString(name); got != want {
+			t.Errorf("ValidDevcontainerID(%q) is %v, and the pattern says %v", name, got, want)
 		}
 		if schema.ValidSecretName(name) != schema.ValidSecretName([]byte(name)) {
 			t.Errorf("ValidSecretName(%q) differs between string and bytes", name)
@@ -30,7 +34,7 @@ func TestNamesMatchTheirPatterns(t *testing.T) {
 		"", "a", "A", "0", "_", ".", "-", "a.", "a-", "a_", "_a", ".a", "-a", "a b", "a/b", "..", "a..b",
 		"NPM_TOKEN", "api", "api-2", "a\n", "\na", "a\x00", "é", "aé", "\xff", "a\xff", "a:b", "A-", "a@", "a[", "a`", "a{",
 		strings.Repeat("a", 64), strings.Repeat("a", 65), strings.Repeat("a", 128), strings.Repeat("a", 129),
-		strings.Repeat("é", 64),
+		strings.Repeat("é", 64), strings.Repeat("0v", 26), strings.Repeat("0v", 26) + "0", strings.Repeat("0v", 25) + "w0",
 	} {
 		check(name)
 	}

@@ -36,6 +36,9 @@ func TestProtocolNamesEverything(t *testing.T) {
 	for _, memory := range schema.Memories {
 		mentions(t, text, fmt.Sprintf("`%s`", memory))
 	}
+	for _, state := range schema.DescriptorStores {
+		mentions(t, text, fmt.Sprintf("`%s`", state))
+	}
 	mentions(t, text, "`"+schema.SecretNamePattern+"`")
 	mentions(t, text, "`"+schema.ProjectNamePattern+"`")
 	for limit, value := range map[string]string{

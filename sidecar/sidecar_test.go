@@ -54,7 +54,7 @@ func newHost(t testing.TB) *host {
 func (h *host) start() {
 	h.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	audit, err := broker.OpenAudit("", io.Discard, log)
+	audit, err := broker.OpenAudit("", io.Discard, false, log)
 	if err != nil {
 		h.t.Fatal(err)
 	}

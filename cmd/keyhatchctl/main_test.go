@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			log := slog.New(slog.DiscardHandler)
-			audit, err := broker.OpenAudit("", io.Discard, log)
+			audit, err := broker.OpenAudit("", io.Discard, false, log)
 			if err != nil {
 				return err
 			}

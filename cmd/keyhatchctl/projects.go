@@ -55,13 +55,18 @@ func approved(dir string, name schema.ProjectName) (string, error) {
 
 func registerCommand(o *operator) *cobra.Command {
 	var uids []uint
+	var persists bool
 	c := &cobra.Command{
 		Use:   "register DIR",
 		Short: "Bring a project online, with its manifest as it is now",
 		Long: `register approves the manifest in DIR as it is now and makes the project's socket.
 The project is named by its directory. Its owner, root and the broker may use
-the socket; --allow-uid adds others, such as a container's user.`,
+the socket; --allow-uid adds others, such as a container's user.
+
+--persist also writes what was approved into the broker's projects directory, so
+that the project is served after a stop of the broker and after a reboot too.`,
 		Example: `  keyhatchctl register ~/src/api
+  sudo keyhatchctl register --persist ~/src/api
   keyhatchctl register ~/src/api --allow-uid 1000`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -70,7 +75,13 @@ the socket; --allow-uid adds others, such as a container's user.`,
 				return err
 			}
 			return o.with(c.Context(), func(admin *client.Admin) error {
-				answer, err := admin.Register(c.Context(), request)
+				register := admin.Register
+				if persists {
+					register = func(ctx context.Context, request schema.RegisterRequest) (schema.RegisterResponse, error) {
+						return persist(ctx, admin, request)
+					}
+				}
+				answer, err := register(c.Context(), request)
 				if err != nil {
 					return err
 				}
@@ -84,6 +95,7 @@ the socket; --allow-uid adds others, such as a container's user.`,
 		},
 	}
 	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "a uid that may use the socket too")
+	c.Flags().BoolVar(&persists, "persist", false, "declare the project, for every start of the broker")
 	return c
 }
 
@@ -144,11 +156,12 @@ func named(ctx context.Context, admin *client.Admin, arg string) (schema.Project
 }
 
 func unregisterCommand(o *operator) *cobra.Command {
-	return &cobra.Command{
+	var persists bool
+	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Take a project offline and end its connections",
 		Example: `  keyhatchctl unregister api
-  keyhatchctl unregister ~/src/api`,
+  sudo keyhatchctl unregister --persist ~/src/api    # it is not declared any more either`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.with(c.Context(), func(admin *client.Admin) error {
@@ -156,8 +169,16 @@ func unregisterCommand(o *operator) *cobra.Command {
 				if err != nil {
 					return err
 				}
+				if persists { // first: it is what may fail for want of permission
+					if err := undeclare(c.Context(), admin, p.Name); err != nil {
+						return err
+					}
+				}
 				if err := admin.Unregister(c.Context(), p.Name); err != nil {
 					return err
+				}
+				if p.Declared && !persists {
+					fmt.Fprintf(c.ErrOrStderr(), "%s is declared, and comes back at the broker's next start: --persist removes that too\n", p.Name)
 				}
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
@@ -167,6 +188,8 @@ func unregisterCommand(o *operator) *cobra.Command {
 			})
 		},
 	}
+	c.Flags().BoolVar(&persists, "persist", false, "remove its declaration too")
+	return c
 }
 
 func reloadCommand(o *operator) *cobra.Command {
@@ -175,7 +198,8 @@ func reloadCommand(o *operator) *cobra.Command {
 		Use:   "reload NAME|DIR",
 		Short: "Approve a project's changed manifest",
 		Long: `reload reads the project's manifest, shows what it would change, and asks. What is
-shown is what is approved, whatever happens to the file meanwhile.`,
+shown is what is approved, whatever happens to the file meanwhile. A declared
+project's declaration is changed with it.`,
 		Example: `  keyhatchctl reload api
   keyhatchctl reload --yes ~/src/api    # in a script`,
 		Args: cobra.ExactArgs(1),
@@ -196,6 +220,7 @@ shown is what is approved, whatever happens to the file meanwhile.`,
 func (o *operator) reload(c *cobra.Command, arg string, ask bool) error {
 	var request schema.ReloadRequest
 	var change schema.ReloadResponse
+	declared := false
 	err := o.with(c.Context(), func(admin *client.Admin) error {
 		p, err := named(c.Context(), admin, arg)
 		if err != nil {
@@ -205,6 +230,7 @@ func (o *operator) reload(c *cobra.Command, arg string, ask bool) error {
 		if err != nil {
 			return err
 		}
+		declared = p.Declared
 		request = schema.ReloadRequest{Name: p.Name, Manifest: &text, DryRun: true}
 		change, err = admin.Reload(c.Context(), request)
 		return err
@@ -220,6 +246,11 @@ func (o *operator) reload(c *cobra.Command, arg string, ask bool) error {
 	}
 	request.DryRun = false
 	return o.with(c.Context(), func(admin *client.Admin) error {
+		if declared {
+			if err := redeclare(c.Context(), admin, request.Name, *request.Manifest); err != nil {
+				return err
+			}
+		}
 		change, err := admin.Reload(c.Context(), request)
 		if err != nil {
 			return err

@@ -74,6 +74,10 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	fmt.Fprintf(w, "up\t%v\n", time.Duration(s.UptimeSeconds)*time.Second)
 	fmt.Fprintf(w, "loaded\t%s\n", loaded)
 	fmt.Fprintf(w, "memory\t%s\n", memory)
+	fmt.Fprintf(w, "restart\t%s\n", restarts[s.DescriptorStore])
+	if s.AuditDropped > 0 {
+		fmt.Fprintf(w, "audit\t%d events could not be recorded\n", s.AuditDropped)
+	}
 	fmt.Fprintf(w, "projects\t%d\n", len(s.Projects))
 	if err := w.Flush(); err != nil || len(s.Projects) == 0 {
 		return err
@@ -82,11 +86,22 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	return printProjects(out, s.Projects)
 }
 
+// restarts says what the state of the descriptor store means.
+var restarts = map[schema.DescriptorStore]string{
+	schema.DescriptorsKept:    "loses nothing: the service manager keeps the sockets and registrations",
+	schema.DescriptorsRefused: "loses what is not declared: the service manager does not keep all (see the daemon's log)",
+	schema.DescriptorsAbsent:  "loses what is not declared: no service manager keeps it",
+}
+
 func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PROJECT\tALLOWED\tCONNECTIONS\tFETCHED\tDENIED\tNOT FOUND\tMANIFEST\tPATH")
+	fmt.Fprintln(w, "PROJECT\tDECLARED\tALLOWED\tCONNECTIONS\tFETCHED\tDENIED\tNOT FOUND\tMANIFEST\tPATH")
 	for _, p := range projects {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, p.AllowlistSize, p.Connections,
+		declared := "no"
+		if p.Declared {
+			declared = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, declared, p.AllowlistSize, p.Connections,
 			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, drift(p), p.ProjectPath)
 	}
 	return w.Flush()

@@ -6,14 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"os/user"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -26,15 +31,10 @@ const drainTimeout = schema.WriteTimeout + time.Second
 
 func main() { os.Exit(cli.Run(command())) }
 
-type options struct {
-	runtimeDir  string
-	audit       string
-	requestRate float64
-	refusalRate float64
-}
-
 func command() *cobra.Command {
-	var o options
+	s := newSettings()
+	var config string
+	var checkConfig bool
 	c := &cobra.Command{
 		Use:   "keyhatchd",
 		Short: "Hold secrets in memory and serve each project what its manifest allows",
@@ -47,52 +47,57 @@ registered project over a socket of the project's own.
 
 As root, DIR is /run/keyhatch and the admin socket belongs to group keyhatch,
 where there is one; otherwise DIR is $XDG_RUNTIME_DIR/keyhatch. SIGTERM and
-SIGINT answer what has been asked, remove the sockets and wipe the memory.`,
+SIGINT answer what has been asked, remove the sockets and wipe the memory.
+
+The settings below can stand in a YAML file too, with _ for -; the command line
+wins. SIGHUP reads the declared projects again, not the settings.
+
+Under systemd the listeners come by name from keyhatch.socket and from the
+service's descriptor store, which keeps them through a restart.`,
 		Example: `  keyhatchd
-  keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log`,
-		RunE: func(c *cobra.Command, _ []string) error { return run(c.Context(), o) },
+  keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log
+  keyhatchd --check-config`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			sources, err := s.resolve(config)
+			if err != nil {
+				return err
+			}
+			if checkConfig {
+				return s.print(c.OutOrStdout(), sources)
+			}
+			return run(c.Context(), s)
+		},
 	}
-	f := c.Flags()
-	f.StringVar(&o.runtimeDir, "runtime-dir", "", "directory of the sockets, at most 70 bytes or so")
-	f.StringVar(&o.audit, "audit", "stdout", "where audit events go: stdout, or file:PATH (opened anew when rotated)")
-	f.Float64Var(&o.requestRate, "request-rate", schema.DefaultRequestRate, "requests a second of one project, 0 for no limit; not enforced yet")
-	f.Float64Var(&o.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "refusals a second of one project, 0 for no limit; not enforced yet")
+	c.Flags().AddFlagSet(s.flags)
+	c.Flags().StringVar(&config, "config", "", "the file of settings (default for root: "+systemConfig+", where it is)")
+	c.Flags().BoolVar(&checkConfig, "check-config", false, "say which settings and declared projects are in force, and end")
 	return c
 }
 
-func run(ctx context.Context, o options) error {
-	if o.requestRate < 0 || o.refusalRate < 0 {
-		return cli.Usage("a rate must be 0, for no limit, or more")
-	}
-	auditPath := ""
-	if path, isFile := strings.CutPrefix(o.audit, "file:"); isFile && path != "" {
-		auditPath = path
-	} else if o.audit != "stdout" {
-		return cli.Usage("--audit must be stdout or file:PATH")
-	}
-	dir := o.runtimeDir
-	if dir == "" {
-		dir = cli.DefaultRuntimeDir()
-	}
-	if dir == "" {
-		return cli.Usage("neither --runtime-dir nor XDG_RUNTIME_DIR says where the sockets shall be")
-	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
-	}
+func run(ctx context.Context, s *settings) error {
 	// Before any secret can come in.
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	audit, err := broker.OpenAudit(auditPath, os.Stdout, log)
+	lines := newPatientLog(os.Stderr)
+	defer lines.flush()
+	log := slog.New(slog.NewTextHandler(lines, nil))
+	auditPath, auditOut := "", io.Writer(os.Stdout)
+	if path, isFile := strings.CutPrefix(s.audit, "file:"); isFile {
+		auditPath = path
+	} else if s.audit == "journal" {
+		auditOut = journalWriter{}
+	}
+	audit, err := broker.OpenAudit(auditPath, auditOut, s.auditRequired, log)
 	if err != nil {
 		return fmt.Errorf("opening the audit log: %w", err)
 	}
 	defer audit.Close()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
 	server, err := broker.New(broker.Config{
-		RuntimeDir: dir, AdminGID: adminGID(), Audit: audit, Log: log, Version: cli.Version,
+		RuntimeDir: s.runtimeDir, AdminGID: adminGID(), Audit: audit, Log: log, Version: cli.Version,
+		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
 	if errors.Is(err, broker.ErrRuntimeDirBusy) {
 		return &cli.Failure{Err: err, Hint: "stop the other one, or choose another --runtime-dir"}
@@ -101,12 +106,33 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	log.Info("serving", "admin_socket", server.AdminSocket())
-	<-ctx.Done()
+	sd.SdNotify(false, sd.SdNotifyReady+"\n"+status(server))
+	attending, stop := context.WithCancel(ctx)
+	var attendant sync.WaitGroup
+	attendant.Go(func() { attend(attending, server, log) })
+	serve(ctx, server, hangup)
+	sd.SdNotify(false, sd.SdNotifyStopping)
 	log.Info("stopping")
+	stop()
+	attendant.Wait()
 	stopping, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
 	server.Shutdown(stopping)
 	return nil
+}
+
+// serve lasts until ctx ends, and reads the declared projects again on SIGHUP.
+func serve(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			sd.SdNotify(false, sd.SdNotifyReloading+"\n"+sd.SdNotifyMonotonicUsec())
+			server.Declare() // what is wrong is in the log
+			sd.SdNotify(false, sd.SdNotifyReady+"\n"+status(server))
+		}
+	}
 }
 
 // adminGID is the group that owns the admin socket: keyhatch, for root and

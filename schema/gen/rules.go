@@ -29,9 +29,13 @@ var scalars = map[string]func() *jsonschema.Schema{
 	"ProjectName": func() *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: schema.ProjectNamePattern}
 	},
-	"Code":     func() *jsonschema.Schema { return enum(schema.Codes) },
-	"Memory":   func() *jsonschema.Schema { return enum(schema.Memories) },
-	"InjectAs": func() *jsonschema.Schema { return enum([]schema.InjectAs{schema.AsEnv, schema.AsFile}) },
+	"DevcontainerID": func() *jsonschema.Schema {
+		return &jsonschema.Schema{Type: "string", Pattern: schema.DevcontainerIDPattern}
+	},
+	"Code":            func() *jsonschema.Schema { return enum(schema.Codes) },
+	"Memory":          func() *jsonschema.Schema { return enum(schema.Memories) },
+	"DescriptorStore": func() *jsonschema.Schema { return enum(schema.DescriptorStores) },
+	"InjectAs":        func() *jsonschema.Schema { return enum([]schema.InjectAs{schema.AsEnv, schema.AsFile}) },
 	"Value": func() *jsonschema.Schema { // what Value.MarshalJSON writes
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
 			{Type: "string"},

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/coreos/go-systemd/v22/journal"
+)
+
+// A journalWriter sends audit events to the journal, one a Write, each field
+// under a name of its own: KEYHATCH_EVENT, KEYHATCH_PROJECT, KEYHATCH_PEER_UID.
+// The journal has a time of its own, so time is left to it.
+type journalWriter struct{}
+
+func (journalWriter) Write(line []byte) (int, error) {
+	var event map[string]any
+	decoder := json.NewDecoder(strings.NewReader(string(line)))
+	decoder.UseNumber()
+	if err := decoder.Decode(&event); err != nil {
+		return 0, err
+	}
+	message := fmt.Sprint(event["event"])
+	fields := map[string]string{"SYSLOG_IDENTIFIER": "keyhatchd"}
+	for _, name := range slices.Sorted(maps.Keys(event)) {
+		if name == "time" {
+			continue
+		}
+		value := fmt.Sprint(event[name])
+		fields["KEYHATCH_"+strings.ToUpper(name)] = value
+		if name != "event" {
+			message += " " + name + "=" + value
+		}
+	}
+	if err := journal.Send(message, journal.PriInfo, fields); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}

@@ -1,0 +1,187 @@
+package manifest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+	"gopkg.in/yaml.v3"
+)
+
+// A Declaration is a project that an operator wants served at every start. Its
+// file, NAME.yaml in the projects directory, holds the approved manifest itself,
+// so that an edit in the project's tree grants nothing at the next boot.
+type Declaration struct {
+	// Name is the file's, without .yaml, and the base name of Path.
+	Name schema.ProjectName `yaml:"-"`
+	// Path is the project's directory, absolute and clean.
+	Path string `yaml:"path"`
+	// AllowUIDs and DevcontainerIDs are those of a schema.RegisterRequest.
+	AllowUIDs       []uint32                `yaml:"allow_uids,omitempty,flow"`
+	DevcontainerIDs []schema.DevcontainerID `yaml:"devcontainer_ids,omitempty"`
+	// Manifest is the approved text.
+	Manifest string `yaml:"manifest"`
+}
+
+// maxDeclaration bounds a file: a manifest that is indented, and room for the
+// rest.
+const maxDeclaration = 4 * schema.MaxManifest
+
+// Encode returns the text of the declaration's file.
+func (d Declaration) Encode() ([]byte, error) {
+	text, err := yaml.Marshal(d)
+	if err != nil {
+		return nil, err
+	}
+	return append([]byte("# Written by keyhatchctl register --persist. keyhatchd reads it at its start and on SIGHUP.\n"), text...), nil
+}
+
+// ReadDeclarations reads all NAME.yaml in dir. Both maps are by NAME: what was
+// read, and what is wrong with the other files. A directory that does not exist
+// declares nothing; one that cannot be trusted or read is an error.
+func ReadDeclarations(dir string) (declared map[string]Declaration, wrong map[string]error, err error) {
+	declared, wrong = map[string]Declaration{}, map[string]error{}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return declared, wrong, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer d.Close()
+	if err := trusted(d); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	for _, entry := range entries {
+		name, isYAML := strings.CutSuffix(entry.Name(), ".yaml")
+		if !isYAML || strings.HasPrefix(name, ".") {
+			continue
+		}
+		one, err := readDeclaration(filepath.Join(dir, entry.Name()), name)
+		if err != nil {
+			wrong[name] = err
+			continue
+		}
+		declared[name] = one
+	}
+	return declared, wrong, nil
+}
+
+func readDeclaration(path, name string) (Declaration, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return Declaration{}, err
+	}
+	defer file.Close()
+	if err := trusted(file); err != nil {
+		return Declaration{}, err
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxDeclaration+1))
+	if err != nil {
+		return Declaration{}, err
+	}
+	return ParseDeclaration(text, name)
+}
+
+// trusted refuses what others than root and the broker's user could have
+// written: it says what may be fetched.
+func trusted(file *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
+		return err
+	}
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return errors.New("it is no regular file")
+	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return fmt.Errorf("it belongs to uid %d: it must be root's or the broker's, because it says what may be fetched", st.Uid)
+	case st.Mode&0o022 != 0:
+		return errors.New("others can write it: chmod go-w, because it says what may be fetched")
+	}
+	return nil
+}
+
+// ParseDeclaration reads the text of NAME.yaml. The manifest in it is not
+// parsed.
+func ParseDeclaration(text []byte, name string) (Declaration, error) {
+	d, err := parseDeclaration(text, name)
+	if e, ok := errors.AsType[*Error](err); ok && e.Line > 0 {
+		// The lines are not the manifest's.
+		return d, fmt.Errorf("line %d: %s", e.Line, e.Rule)
+	} else if ok {
+		return d, errors.New(e.Rule)
+	}
+	return d, err
+}
+
+func parseDeclaration(text []byte, name string) (Declaration, error) {
+	d := Declaration{Name: schema.ProjectName(name)}
+	if !schema.ValidProjectName(name) {
+		return d, wrong(nil, "the file's name is the project's, and does not match %s", schema.ProjectNamePattern)
+	}
+	if len(text) > maxDeclaration {
+		return d, wrong(nil, "it has over %d bytes", maxDeclaration)
+	}
+	root, err := document(text)
+	if err != nil {
+		return d, err
+	}
+	err = fields(root, "a declaration", map[string]func(*yaml.Node) error{
+		"path": func(n *yaml.Node) (err error) {
+			d.Path, err = stringOf(n, "path")
+			return err
+		},
+		"manifest": func(n *yaml.Node) (err error) {
+			d.Manifest, err = stringOf(n, "manifest")
+			return err
+		},
+		"allow_uids": func(n *yaml.Node) error {
+			return each(n, "allow_uids", func(one *yaml.Node) error {
+				uid, err := strconv.ParseUint(one.Value, 10, 32)
+				if err != nil || one.Tag != "!!int" {
+					return wrong(one, "allow_uids holds something that is no uid")
+				}
+				d.AllowUIDs = append(d.AllowUIDs, uint32(uid))
+				return nil
+			})
+		},
+		"devcontainer_ids": func(n *yaml.Node) error {
+			return each(n, "devcontainer_ids", func(one *yaml.Node) error {
+				d.DevcontainerIDs = append(d.DevcontainerIDs, schema.DevcontainerID(one.Value))
+				return nil
+			})
+		},
+	})
+	switch {
+	case err != nil:
+		return d, err
+	case d.Path == "":
+		return d, wrong(root, "path is missing: write path: and the project's directory")
+	case d.Manifest == "":
+		return d, wrong(root, "manifest is missing: write manifest: | and the approved text, indented")
+	}
+	return d, nil
+}
+
+func each(n *yaml.Node, what string, take func(*yaml.Node) error) error {
+	if n.Kind != yaml.SequenceNode {
+		return wrong(n, "%s must be a list", what)
+	}
+	for _, one := range n.Content {
+		if err := take(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
