@@ -122,7 +122,7 @@ func (h *host) start() {
 		h.t.Fatal(err)
 	}
 	defer log.Close()
-	h.broker = exec.Command(filepath.Join(shared.bin, "keyhatchd"), "--runtime-dir", h.run, "--audit", "file:"+h.dir+"/audit")
+	h.broker = exec.Command(filepath.Join(shared.bin, "keyhatchd"), "--runtime-dir", h.run, "--projects-dir", h.dir+"/projects.d", "--audit", "file:"+h.dir+"/audit")
 	h.broker.Stderr = log
 	if err := h.broker.Start(); err != nil {
 		h.t.Fatal(err)

@@ -92,9 +92,10 @@ func TestProjects(t *testing.T) {
 	})
 	sidecar.mustExec("keyhatch-sidecar", "health", "--store", "dir:/secrets")
 
-	// api runs as root, and needs one command.
+	// api runs as root, and is declared.
 	api := h.project("api", "  NPM_TOKEN:\n  aws: {as: file, path: ~/.aws/key, template: 'key={{key}}'}\n")
 	h.withFeature(api, `{"files": true}`, `"image": "`+shared.image+`"`)
+	h.mustCtl("register", "--persist", api)
 	inAPI := h.up("", h.command("keyhatchctl", "--socket", h.run+"/admin/admin.sock", "up", api, "--", "--buildkit", "never"))
 
 	// web runs as uid 1000, and on the host it is another's. A link leads to it.
@@ -108,10 +109,11 @@ func TestProjects(t *testing.T) {
 	if err := os.Symlink(filepath.Join(h.dir, "src"), link); err != nil {
 		t.Fatal(err)
 	}
-	h.mustCtl("register", link+"/web", "--allow-uid", "1000")
+	h.mustCtl("register", "--persist", link+"/web", "--allow-uid", "1000")
 	inWeb := h.up("1000", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", link+"/web"))
 
-	// plain has no Feature: the socket and the command are mounted.
+	// plain has no Feature and needs one command, which registers it and mounts
+	// the socket and the client.
 	plain := h.project("plain", "  NPM_TOKEN:\n")
 	const untouched = "{\n  // As its authors wrote it.\n  \"image\": \"IMAGE\", \"runArgs\": [\"--network=none\"],\n}\n"
 	write(t, plain+"/.devcontainer.json", strings.Replace(untouched, "IMAGE", shared.image, 1))
@@ -128,7 +130,7 @@ func TestProjects(t *testing.T) {
 	}
 	t.Run("each its own", each)
 	t.Run("files", func(t *testing.T) { inAPI.rendered(t, "/root/.aws/key", "key="+field) })
-	t.Run("no shared process or user", func(t *testing.T) {
+	t.Run("another uid", func(t *testing.T) {
 		if uid := inWeb.mustExec("id", "-u"); uid != "1000\n" {
 			t.Errorf("web runs as uid %s", uid)
 		}
@@ -144,13 +146,11 @@ func TestProjects(t *testing.T) {
 		}
 	})
 
-	// Killed, it has no time to tidy up. Its successor knows no project until
-	// they are registered again, and the sidecar comes back by itself.
+	// Killed, it has no time to tidy up. Its successor knows what is declared,
+	// and the sidecar comes back by itself.
 	h.kill(os.Kill)
 	h.start()
-	for _, dir := range []string{api, link + "/web", plain} {
-		h.ctl("register", dir, "--allow-uid", "1000") // or declared, and there already
-	}
+	h.mustCtl("register", plain)
 	t.Run("each its own after a restart", each)
 	t.Run("nothing left", func(t *testing.T) {
 		h.searched(t, []*container{sidecar, inAPI, inWeb, inPlain}, npmToken, ghToken, field)
