@@ -6,7 +6,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build feature test race fuzz bench e2e-devcontainer kubernetes lint generate demo clean
+.PHONY: help build feature test race fuzz bench kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -45,6 +45,9 @@ kubernetes: ## hold packaging/kubernetes against Kubernetes' own types, and see 
 	cd packaging/kubernetes/validate && $(GO) run . ../keyhatch.yaml
 	cd packaging/kubernetes/validate && sed 's/readOnly: true/readonly: true/' ../keyhatch.yaml >wrong.tmp && \
 		! $(GO) run . wrong.tmp; status=$$?; rm -f wrong.tmp; exit $$status
+
+e2e-systemd: ## boot a real systemd in a container, install keyhatch there, and see it keep its promises
+	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/systemd
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }

@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -53,22 +52,31 @@ func (d descriptorStore) remove(name string) error {
 	return d.send("FDSTOREREMOVE=1\nFDNAME="+name, -1)
 }
 
-// send is one message, with a descriptor where fd is one.
+// send is one message, with a descriptor where fd is one. Package net sends none
+// to an address without having a socket of its own bound somewhere.
 func (d descriptorStore) send(message string, fd int) error {
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: d.address, Net: "unixgram"})
+	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("the service manager cannot be told: %w", err)
+		return fmt.Errorf("making a socket: %w", err)
 	}
-	defer conn.Close()
-	conn.SetWriteDeadline(time.Now().Add(managerTimeout))
+	defer unix.Close(socket)
+	patience := unix.NsecToTimeval(managerTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &patience); err != nil {
+		return fmt.Errorf("preparing a socket: %w", err)
+	}
 	var rights []byte
 	if fd >= 0 {
 		rights = unix.UnixRights(fd)
 	}
-	if _, _, err := conn.WriteMsgUnix([]byte(message), rights, nil); err != nil {
-		return fmt.Errorf("telling the service manager: %w", err)
+	for {
+		err := unix.Sendmsg(socket, []byte(message), rights, &unix.SockaddrUnix{Name: d.address}, unix.MSG_NOSIGNAL)
+		if err == nil {
+			return nil
+		}
+		if err != unix.EINTR {
+			return fmt.Errorf("telling the service manager: %w", err)
+		}
 	}
-	return nil
 }
 
 // took reports, as a nil error, that all that was put before is in the store.

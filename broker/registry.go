@@ -179,8 +179,12 @@ func (a *adminSession) approve(name schema.ProjectName, path string, text *strin
 	return nil, "", refusal(code, "%v", err)
 }
 
-// project finds a registered project. The caller holds mu.
+// project finds a registered project, unless the broker stops: what changes now
+// would no longer reach the next one. The caller holds mu.
 func (s *Server) project(name schema.ProjectName) (*project, error) {
+	if s.stopping {
+		return nil, refusal(schema.CodeInternalError, "the broker is stopping")
+	}
 	if p := s.projects[name]; p != nil {
 		return p, nil
 	}

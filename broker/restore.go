@@ -55,16 +55,18 @@ func (s *Server) put(p *project) error {
 		return err
 	}
 	defer sealed.Close()
-	raw, err := p.endpoint.listener.SyscallConn()
-	if err != nil {
-		return err
-	}
-	// The listener's own descriptor: a copy by File would have other flags.
-	if controlErr := raw.Control(func(fd uintptr) { err = s.store.put(listenerName(p.name), int(fd)) }); controlErr != nil {
-		return controlErr
-	}
-	if err != nil {
-		return err
+	if !p.endpoint.kept {
+		raw, err := p.endpoint.listener.SyscallConn()
+		if err != nil {
+			return err
+		}
+		// The listener's own descriptor: a copy by File would have other flags.
+		if controlErr := raw.Control(func(fd uintptr) { err = s.store.put(listenerName(p.name), int(fd)) }); controlErr != nil {
+			return controlErr
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if err := s.store.put(registrationName(p.name, p.sequence), int(sealed.Fd())); err != nil {
 		return err
@@ -146,7 +148,7 @@ func (s *Server) revive(in *inheritance, r inheritedRegistration) error {
 		}
 		return err
 	}
-	p.sequence, p.endpoint.kept = r.sequence, true
+	p.sequence, p.endpoint.kept = r.sequence, !made
 	if made {
 		s.keep(p)
 	}

@@ -1,0 +1,124 @@
+package systemd
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// maxExposure is systemd-analyze's, from 0 (confined) to 10.
+const maxExposure = 0.4
+
+// TestExposure scores the units as they are shipped.
+func TestExposure(t *testing.T) {
+	m := boot(t)
+	for _, unit := range []string{"keyhatch.service", "keyhatch-sidecar.service"} {
+		out := m.run("systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/" + unit)
+		match := regexp.MustCompile(`exposure level for ` + regexp.QuoteMeta(unit) + `: ([0-9.]+)`).FindStringSubmatch(out)
+		if match == nil {
+			t.Fatalf("no score:\n%s", out)
+		}
+		score, err := strconv.ParseFloat(match[1], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %v", unit, score)
+		if score > maxExposure {
+			t.Errorf("%s: exposure %v, want at most %v:\n%s", unit, score, maxExposure, out)
+		}
+	}
+	// The manual pages come with packages, and are not here.
+	if out := m.run("systemd-analyze verify --man=no keyhatch.socket keyhatch.service keyhatch-sidecar.service 2>&1"); out != "" {
+		t.Errorf("systemd-analyze verify says:\n%s", out)
+	}
+}
+
+// TestAppArmorSyntax compiles the profile. Whether it holds is for a kernel that
+// enforces it.
+func TestAppArmorSyntax(t *testing.T) {
+	m := boot(t)
+	m.run("apparmor_parser --skip-kernel-load --skip-cache --stdout /etc/apparmor.d/usr.bin.keyhatchd >/dev/null")
+	m.fails("sed 's/^}$/sillyword,\\n}/' /etc/apparmor.d/usr.bin.keyhatchd >/tmp/wrong; apparmor_parser --skip-kernel-load --skip-cache /tmp/wrong", "rror")
+}
+
+// TestConfined goes through what the daemon does, under the unit as it is
+// shipped and where the system has less to give.
+func TestConfined(t *testing.T) {
+	for _, c := range []struct {
+		name, override string
+		memories       []schema.Memory // that may hold the set
+	}{
+		{"as shipped", "", []schema.Memory{schema.MemorySecret, schema.MemoryLocked}},
+		{"without memfd_secret", "SystemCallFilter=~memfd_secret", []schema.Memory{schema.MemoryLocked}},
+		{"with little memory to lock", "LimitMEMLOCK=64K", []schema.Memory{schema.MemorySecret, schema.MemoryLocked, schema.MemoryUnlocked}},
+		{"with neither", "LimitMEMLOCK=64K\nSystemCallFilter=~memfd_secret", []schema.Memory{schema.MemoryLocked, schema.MemoryUnlocked}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := boot(t)
+			if c.override != "" {
+				m.override("keyhatch.service", "[Service]\n"+c.override)
+			}
+			m.worksWith(c.memories)
+		})
+	}
+}
+
+func (m *machine) worksWith(memories []schema.Memory) {
+	t := m.t
+	t.Helper()
+	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
+	m.sidecar()
+	const socket = projects + "api/broker.sock"
+	keyhatch := "keyhatch --socket " + socket + " "
+	holds := func(size string) {
+		t.Helper()
+		status := m.status()
+		for _, memory := range memories {
+			if status.Memory == memory {
+				t.Logf("%s set: %s", size, memory)
+				return
+			}
+		}
+		t.Errorf("%s set: it is held in %s, want one of %v", size, status.Memory, memories)
+	}
+	holds("a small")
+	if got := m.run(keyhatch + "get A"); got != tripwire+"-A" {
+		t.Errorf("get: %d bytes that were not pushed", len(got))
+	}
+	m.fails(keyhatch+"get OTHER", "denied")
+	m.fails(keyhatch+"get MISSING", "MISSING")
+
+	// Near the largest push that there may be.
+	m.run(`i=0; while [ $i -lt 12 ]; do { printf ` + tripwire + `-; head -c 60000 /dev/zero | tr '\0' x; } >/etc/keyhatch/secrets/.new
+		mv /etc/keyhatch/secrets/.new /etc/keyhatch/secrets/BIG$i; i=$((i + 1)); done`)
+	m.await("the large set is there", `keyhatchctl list | grep -qx BIG11`)
+	holds("a large")
+	m.run(keyhatch + "get A >/dev/null")
+
+	m.write("/srv/api/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: api\nsecrets:\n  A:\n  BIG0:\n")
+	m.run("keyhatchctl reload --yes api")
+	if size := m.run(keyhatch + "get BIG0 | wc -c"); size != "60009" {
+		t.Errorf("BIG0 has %s bytes", size)
+	}
+	m.run("keyhatchctl clear")
+	m.fails(keyhatch+"get A", "hint:")
+	m.run("rm /etc/keyhatch/secrets/BIG*")
+	m.run(keyhatch + "get --wait 15s A >/dev/null")
+
+	m.run("systemctl restart keyhatch.service")
+	m.run(keyhatch + "get --wait 15s A >/dev/null")
+	m.run(keyhatch + "list | grep -x BIG0") // the manifest that was approved last
+	m.run("systemctl reload keyhatch.service")
+	m.run("keyhatchctl unregister api")
+	m.fails(keyhatch+"get A", "reach")
+
+	log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service")
+	for _, event := range []schema.EventName{schema.EventPushed, schema.EventFetched, schema.EventCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {
+		if !strings.Contains(log, string(event)) {
+			t.Errorf("the journal has no %s", event)
+		}
+	}
+}
