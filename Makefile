@@ -35,8 +35,8 @@ fuzz: ## fuzz the parsers, 15 s each
 	$(GO) test ./sidecar -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
 
-bench: ## measure: store to broker, restart to healed, as multiples of a baseline
-	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|RestartToHealed' -benchtime 100x -timeout 5m
+bench: ## measure: store to broker, store to a client that watches, restart to healed, as multiples of a baseline
+	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
 
 e2e-devcontainer: build feature ## real dev containers, on a real engine, by the real Dev Container CLI; takes root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer

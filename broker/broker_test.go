@@ -25,9 +25,10 @@ const tripwire = "TRIPWIRE"
 // A testServer is a Server on a directory of its own.
 type testServer struct {
 	*broker.Server
-	dir   string
-	admin string
-	log   *lockedBuffer // of the server's log and of its audit events
+	dir    string
+	admin  string
+	config broker.Config
+	log    *lockedBuffer // of the server's log and of its audit events
 }
 
 // newServer serves until the test ends, and then looks for tripwires in all
@@ -45,7 +46,8 @@ func newServer(t *testing.T) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Server, err = broker.New(broker.Config{RuntimeDir: dir + "/run", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+	s.config = broker.Config{RuntimeDir: dir + "/run", AdminGID: -1, Audit: audit, Log: log, Version: "test"}
+	s.Server, err = broker.New(s.config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,6 +65,16 @@ func newServer(t *testing.T) *testServer {
 		}
 	})
 	return s
+}
+
+// restart ends the server and begins another one, which knows nothing.
+func (s *testServer) restart(t *testing.T) {
+	t.Helper()
+	s.Close()
+	var err error
+	if s.Server, err = broker.New(s.config); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *testServer) project(name string) string {

@@ -22,7 +22,8 @@ var update = flag.Bool("update", false, "write what the broker answers into test
 //
 // A line "admin>" or "api>" is sent to that socket on a connection that goes on,
 // "admin>>" on a fresh one; "(reconnect)" says that the connection ended behind
-// the answer. What differs from run to run is written as *.
+// the answer. "api+>" is a connection to api that watches, and "api+" reads the
+// next line from it. What differs from run to run is written as *.
 func TestConversation(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
 	text, err := os.ReadFile(golden)
@@ -40,23 +41,29 @@ func TestConversation(t *testing.T) {
 			continue
 		}
 		got.WriteString(line + "\n")
+		if watching := conns[line]; watching != nil {
+			answer := watching.answer(t)
+			validator.validate(t, schema.ChangedEvent{}, answer)
+			got.WriteString("< " + answer + "\n")
+			continue
+		}
 		socket, request, ok := strings.Cut(line, "> ")
 		if !ok || strings.HasPrefix(line, "#") {
 			continue
 		}
 		path := s.admin
 		if socket != "admin" {
-			path = s.project(socket)
+			path = s.project(strings.TrimSuffix(socket, "+"))
 		}
 		if conns[socket] == nil {
 			conns[socket] = connect(t, path)
 		}
 		answer := conns[socket].ask(t, expand(request))
-		validator.check(t, socket, request, answer, seen)
+		validator.check(t, strings.TrimSuffix(socket, "+"), request, answer, seen)
 		answer = anonymous(answer, s.dir)
-		if strings.Contains(answer, "payload_too_large") {
+		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "no request behind it") {
 			if conns[socket].answer(t) != "" {
-				t.Errorf("%s: the connection goes on after an oversized line", line)
+				t.Errorf("%s: the connection goes on after that", line)
 			}
 			delete(conns, socket)
 		}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -14,6 +15,7 @@ import (
 type secret struct {
 	kind       secretKind
 	start, end int
+	since      uint64 // the generation that brought this value
 }
 
 type secretKind uint8
@@ -42,23 +44,38 @@ func (snap *snapshot) bytes(s secret) []byte { return snap.arena.Bytes()[s.start
 // A keyring holds the current snapshot. Nothing is done under its lock but
 // swapping a pointer and counting.
 type keyring struct {
+	replacing sync.Mutex // held by replace, and taken before mu
+
 	mu         sync.Mutex
 	current    *snapshot     // nil: nothing is loaded
-	generation uint64        // of the last push
-	replaced   chan struct{} // closed, and made anew, by each replace
+	generation uint64        // of the last push; written with replacing held too
+	moved      chan struct{} // closed, and made anew, by each replace, clear and wake
 }
 
-func newKeyring() *keyring { return &keyring{replaced: make(chan struct{})} }
+func newKeyring() *keyring { return &keyring{moved: make(chan struct{})} }
 
 // acquire returns the current snapshot, or nil, and a channel that is closed
-// when it is replaced by a newer one. A snapshot must be released.
+// when there is another one, or none, or a reason to look again. A snapshot
+// must be released.
 func (k *keyring) acquire() (*snapshot, <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current != nil {
 		k.current.refs++
 	}
-	return k.current, k.replaced
+	return k.current, k.moved
+}
+
+// wake has all who wait look again.
+func (k *keyring) wake() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.wakeLocked()
+}
+
+func (k *keyring) wakeLocked() {
+	close(k.moved)
+	k.moved = make(chan struct{})
 }
 
 // release gives up a reference. A nil snapshot needs none.
@@ -79,16 +96,37 @@ func (k *keyring) release(snap *snapshot) {
 // From then on nobody can acquire an older one.
 func (k *keyring) replace(snap *snapshot) uint64 {
 	snap.refs = 1
+	// One push at a time, so that the one before is what is compared with.
+	k.replacing.Lock()
+	defer k.replacing.Unlock()
+	before, _ := k.acquire()
+	snap.generation = k.generation + 1
+	snap.date(before)
+	k.release(before)
+
 	k.mu.Lock()
-	old := k.current
-	k.generation++
-	snap.generation = k.generation
+	old := k.current // not before, where a clear has come between
+	k.generation = snap.generation
 	k.current = snap
-	close(k.replaced)
-	k.replaced = make(chan struct{})
+	k.wakeLocked()
 	k.mu.Unlock()
 	k.release(old)
 	return snap.generation
+}
+
+// date says of each secret since which generation it has its value: so a
+// snapshot can be told from any before it by numbers, when those are wiped. The
+// caller holds before, which may be nil.
+func (snap *snapshot) date(before *snapshot) {
+	for name, s := range snap.secrets {
+		s.since = snap.generation
+		if before != nil {
+			if old, ok := before.secrets[name]; ok && old.kind == s.kind && bytes.Equal(before.bytes(old), snap.bytes(s)) {
+				s.since = old.since
+			}
+		}
+		snap.secrets[name] = s
+	}
 }
 
 // clear drops the current snapshot and returns how many secrets it held.
@@ -96,6 +134,7 @@ func (k *keyring) clear() int {
 	k.mu.Lock()
 	old := k.current
 	k.current = nil
+	k.wakeLocked()
 	k.mu.Unlock()
 	if old == nil {
 		return 0

@@ -56,6 +56,8 @@ func (p *project) dispatch(s *session, line []byte) reply {
 		return p.get(s, line)
 	case schema.OpGetMany:
 		return p.getMany(s, line)
+	case schema.OpWatch:
+		return p.watch(s)
 	case schema.OpInfo:
 		return answer(schema.InfoResponse{
 			OK: true, Project: p.name, Allowlist: p.manifest.Load().Allowlist(), SchemaVersion: schema.ManifestVersion,
@@ -148,7 +150,7 @@ func (p *project) await(s *session, names []schema.SecretName, ms int64) (lookup
 	var gone <-chan struct{}
 	waiting := ms > 0
 	for {
-		snap, replaced := p.server.keyring.acquire()
+		snap, moved := p.server.keyring.acquire()
 		found := p.lookup(snap, names)
 		if found.complete() || !waiting {
 			return found, true
@@ -160,7 +162,7 @@ func (p *project) await(s *session, names []schema.SecretName, ms int64) (lookup
 			defer stop()
 		}
 		select {
-		case <-replaced:
+		case <-moved:
 		case <-timeout.C:
 			waiting = false
 		case <-gone:

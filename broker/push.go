@@ -134,7 +134,7 @@ func (p *pushParser) value(name schema.SecretName) (secret, error) {
 	switch p.decoder.PeekKind() {
 	case jsontext.KindString:
 		start, end, err := p.span()
-		return secret{textSecret, start, end}, err
+		return secret{kind: textSecret, start: start, end: end}, err
 	case jsontext.KindBeginObject:
 		// The offset is that of the colon, or of white space around it.
 		start := int(p.decoder.InputOffset())
@@ -148,7 +148,7 @@ func (p *pushParser) value(name schema.SecretName) (secret, error) {
 			}
 			return p.decoder.SkipValue()
 		})
-		return secret{bundleSecret, p.offset + start, p.offset + int(p.decoder.InputOffset())}, err
+		return secret{kind: bundleSecret, start: p.offset + start, end: p.offset + int(p.decoder.InputOffset())}, err
 	}
 	return secret{}, badPayload("%s is neither a string nor an object of strings", name)
 }
@@ -180,7 +180,7 @@ func (p *pushParser) binary(name schema.SecretName) (secret, error) {
 	if !validBase64(quoted[1 : len(quoted)-1]) {
 		return secret{}, badPayload("%s is not standard base64 with padding (RFC 4648, section 4)", name)
 	}
-	return secret{binarySecret, start, end}, nil
+	return secret{kind: binarySecret, start: start, end: end}, nil
 }
 
 // span reads a string and returns where it stands in the arena, quotes
@@ -239,7 +239,7 @@ func quoteBundles(snap *snapshot, end int) (int, error) {
 		start := end
 		end += quoteCompact(snap.arena.Bytes()[start:], source)
 		clear(source)
-		snap.secrets[name] = secret{bundleSecret, start, end}
+		snap.secrets[name] = secret{kind: bundleSecret, start: start, end: end}
 	}
 	return end, nil
 }

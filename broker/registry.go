@@ -145,6 +145,7 @@ func (s *Server) swap(p *project, parsed *manifest.Manifest, text string, by cal
 	before, after := p.manifest.Load().Allowlist(), parsed.Allowlist()
 	p.registration.Manifest = &text
 	p.manifest.Store(parsed)
+	s.keyring.wake() // those who wait or watch
 	s.keep(p)
 	record(s.audit, schema.ProjectReloaded{
 		EventHeader: header(schema.EventProjectReloaded), EventCaller: by.event(),

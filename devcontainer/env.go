@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -96,48 +97,80 @@ func validVariable(name string) bool {
 	return name != ""
 }
 
-// Environment fetches the chosen secrets, all of one snapshot, and returns base
-// with them in it. Where one cannot be had it returns a *Missing that names
-// them all, and no environment.
-func Environment(ctx context.Context, project *client.Project, chosen Variables, base []string, wait time.Duration) ([]string, error) {
-	names := []schema.SecretName{} // not nil, which would ask for everything
-	for name := range chosen {
-		names = append(names, name)
+// Fetch fetches secrets, all of one snapshot. Where one cannot be had it returns
+// a *Missing that names them all, and nothing else.
+func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
+	if len(names) == 0 {
+		return nil, nil // and not everything, which is what no names would ask for
 	}
-	slices.Sort(names)
-	answer, err := project.GetMany(ctx, names, wait)
+	names = slices.Sorted(slices.Values(names))
+	answer, err := project.GetMany(ctx, slices.Compact(names), wait)
 	if err != nil {
 		return nil, err
 	}
 	missing := &Missing{}
-	environment := without(base, chosen)
 	for _, name := range names {
-		value, ok := answer.Secrets[name]
-		if !ok {
-			why := answer.Errors[name]
-			if why.Code == "" {
-				return nil, fmt.Errorf("%w: %s is neither answered nor refused", client.ErrProtocol, name)
-			}
-			missing.Why = append(missing.Why, MissingSecret{name, why})
+		if _, ok := answer.Secrets[name]; ok {
 			continue
 		}
-		text, err := Bytes(value)
-		if err != nil {
-			return nil, err
+		why := answer.Errors[name]
+		if why.Code == "" {
+			return nil, fmt.Errorf("%w: %s is neither answered nor refused", client.ErrProtocol, name)
 		}
-		variable := chosen[name] + "=" + string(text)
-		switch {
-		case strings.IndexByte(variable, 0) >= 0:
-			return nil, fmt.Errorf("%s holds a NUL byte: %w", name, ErrNotForEnvironment)
-		case len(variable) > maxVariable:
-			return nil, fmt.Errorf("%s is too long for an environment variable, which takes %d bytes: %w", name, maxVariable, ErrNotForEnvironment)
-		}
-		environment = append(environment, variable)
+		missing.Why = append(missing.Why, MissingSecret{name, why})
 	}
 	if len(missing.Why) > 0 {
 		return nil, missing
 	}
-	return environment, nil
+	return answer.Secrets, nil
+}
+
+// Names are the secrets to fetch, sorted.
+func (chosen Variables) Names() []schema.SecretName { return slices.Sorted(maps.Keys(chosen)) }
+
+// Entries returns NAME=value for each of the chosen, in order of the secrets'
+// names. Every one of them must be in values.
+func (chosen Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]string, error) {
+	var entries []string
+	for _, name := range chosen.Names() {
+		text, err := Bytes(values[name])
+		if err != nil {
+			return nil, err
+		}
+		entry := chosen[name] + "=" + string(text)
+		switch {
+		case strings.IndexByte(entry, 0) >= 0:
+			return nil, fmt.Errorf("%s holds a NUL byte: %w", name, ErrNotForEnvironment)
+		case len(entry) > maxVariable:
+			return nil, fmt.Errorf("%s is too long for an environment variable, which takes %d bytes: %w", name, maxVariable, ErrNotForEnvironment)
+		}
+		entries = append(entries, entry)
+	}
+	return entries, nil
+}
+
+// Environment returns base with the chosen in it, and without what they replace.
+func (chosen Variables) Environment(values map[schema.SecretName]schema.SecretValue, base []string) ([]string, error) {
+	entries, err := chosen.Entries(values)
+	if err != nil {
+		return nil, err
+	}
+	return append(without(base, chosen), entries...), nil
+}
+
+// plain are the variables that Pristine keeps: who and where one is, and how the
+// terminal and texts are.
+var plain = []string{"HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TZ", "USER"}
+
+// Pristine returns what base has of a small set of variables that tell nothing.
+func Pristine(base []string) []string {
+	var kept []string
+	for _, entry := range base {
+		if name, _, _ := strings.Cut(entry, "="); slices.Contains(plain, name) {
+			kept = append(kept, entry)
+		}
+	}
+	return kept
 }
 
 // without drops variables that are about to be set: which of two a program

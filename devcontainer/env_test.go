@@ -97,6 +97,16 @@ func many(secrets, errors string) string {
 	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
 }
 
+// environment fetches and injects.
+func environment(t *testing.T, answer string, chosen Variables, base []string) ([]string, error) {
+	t.Helper()
+	values, err := Fetch(t.Context(), project(t, answer), chosen.Names(), 0)
+	if err != nil {
+		return nil, err
+	}
+	return chosen.Environment(values, base)
+}
+
 func TestEnvironment(t *testing.T) {
 	// NAME=value of A, as long as the kernel takes.
 	longest := strings.Repeat("x", maxVariable-len("VA="))
@@ -116,8 +126,7 @@ func TestEnvironment(t *testing.T) {
 		"no answer":       {many(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "B is neither answered nor refused"},
 		"refused":         {`{"ok":false,"code":"rate_limited","message":"slow down"}`, nil, nil, "slow down"},
 	} {
-		got, err := Environment(t.Context(), project(t, c.answer), Variables{"A": "VA", "B": "VB"},
-			[]string{"VA=old", "HOME=/h", "VA=older"}, 0)
+		got, err := environment(t, c.answer, Variables{"A": "VA", "B": "VB"}, []string{"VA=old", "HOME=/h", "VA=older"})
 		if !slices.Equal(got, c.want) || (err == nil) != (c.says == "") {
 			t.Errorf("%s: %.60q, %v", name, got, err)
 		}
@@ -130,7 +139,7 @@ func TestEnvironment(t *testing.T) {
 // All that is missing is named at once, in order, and nothing is handed out.
 func TestMissing(t *testing.T) {
 	answer := many(`"B":{"value":"b"}`, `"C":{"code":"denied","message":"no C"},"A":{"code":"not_found","message":"no A"}`)
-	got, err := Environment(t.Context(), project(t, answer), Variables{"A": "A", "B": "B", "C": "C"}, nil, 0)
+	got, err := environment(t, answer, Variables{"A": "A", "B": "B", "C": "C"}, nil)
 	missing, ok := errors.AsType[*Missing](err)
 	if got != nil || !ok || err.Error() != "no A; no C" {
 		t.Fatalf("%q, %v", got, err)
@@ -141,10 +150,17 @@ func TestMissing(t *testing.T) {
 }
 
 // An interrupt ends a wait.
-func TestEnvironmentEnds(t *testing.T) {
+func TestFetchEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Environment(ctx, project(t, ""), Variables{"A": "A"}, nil, schema.MaxWait); !errors.Is(err, context.Canceled) {
+	if _, err := Fetch(ctx, project(t, ""), []schema.SecretName{"A"}, schema.MaxWait); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// Without names nothing is fetched, and not everything.
+func TestFetchNothing(t *testing.T) {
+	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
+		t.Errorf("%d secrets, %v", len(got), err)
 	}
 }

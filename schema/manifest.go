@@ -23,12 +23,15 @@ type Injection struct {
 	// Env is the environment variable, where it is not the secret's name.
 	Env string `json:"env,omitempty"`
 	// Path is where the file appears, with as: file. It is absolute or begins
-	// with ~/.
+	// with ~/. The file itself is in memory; a link to it is put there, and
+	// nothing else that is there is replaced.
 	Path string `json:"path,omitempty"`
 	// Mode is the file's mode in octal, "0600" where it is not given.
 	Mode string `json:"mode,omitempty"`
-	// Template is the file's text, with a bundle's fields as {{field}}, where
-	// it is not the bare value.
+	// Template is the file's text, where it is not the bare value (a bundle's
+	// is its JSON text). {{field}} is a field of a bundle, and {{value}} any
+	// other secret; a field that the secret does not have is an error. What is
+	// filled in is not looked at again, and there is no way to write {{ itself.
 	Template string `json:"template,omitempty"`
 }
 

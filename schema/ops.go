@@ -19,6 +19,7 @@ const (
 	OpGet     Op = "get"
 	OpGetMany Op = "get-many"
 	OpInfo    Op = "info"
+	OpWatch   Op = "watch"
 )
 
 // Operation ties an op to the types of its request and its response, each
@@ -46,7 +47,14 @@ var ProjectOperations = []Operation{
 	{OpGet, GetRequest{}, GetResponse{}},
 	{OpGetMany, GetManyRequest{}, GetManyResponse{}},
 	{OpInfo, InfoRequest{}, InfoResponse{}},
+	{OpWatch, WatchRequest{}, WatchResponse{}},
 	{OpPing, PingRequest{}, ProjectPingResponse{}},
+}
+
+// Streams are the ops whose response is followed by further lines, of the type
+// given as a zero value, until the connection ends.
+var Streams = map[Op]any{
+	OpWatch: ChangedEvent{},
 }
 
 // Request is what every request has: its op. The other fields depend on it.

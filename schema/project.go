@@ -71,6 +71,35 @@ type InfoResponse struct {
 	SchemaVersion int `json:"schema_version"`
 }
 
+// WatchRequest asks to be told when secrets change. The connection has no more
+// requests behind it.
+type WatchRequest struct {
+	Op Op `json:"op"`
+}
+
+// WatchResponse says that from now on ChangedEvents follow.
+type WatchResponse struct {
+	// OK is true.
+	OK bool `json:"ok"`
+	// Generation is that of the set from which changes count; 0 says that none
+	// is loaded.
+	Generation uint64 `json:"generation"`
+}
+
+// EventChanged is the event of every ChangedEvent.
+const EventChanged = "changed"
+
+// ChangedEvent says that a get of Names may be answered otherwise than before.
+type ChangedEvent struct {
+	// Event is changed.
+	Event string `json:"event"`
+	// Generation is that of the set that is loaded now; 0 says that none is.
+	Generation uint64 `json:"generation"`
+	// Names are the secrets that came, went or have another value since the
+	// line before, sorted. They are, or just were, on the allowlist.
+	Names []SecretName `json:"names"`
+}
+
 // ProjectPingResponse says who is there, and which project this socket is.
 type ProjectPingResponse struct {
 	// OK is true.

@@ -18,7 +18,10 @@ func TestProtocolNamesEverything(t *testing.T) {
 	for _, operations := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
 		for _, op := range operations {
 			mentions(t, text, fmt.Sprintf("\n### %s\n", op.Op))
-			for _, fields := range []any{op.Request, op.Response} {
+			for _, fields := range []any{op.Request, op.Response, schema.Streams[op.Op]} {
+				if fields == nil {
+					continue
+				}
 				for field := range reflect.TypeOf(fields).Fields() {
 					if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" && !strings.Contains(text, `"`+name+`"`) {
 						t.Errorf("PROTOCOL.md has no example with the field %s of %s", name, op.Op)
@@ -153,6 +156,13 @@ func example(t *testing.T, check *validator, number int, socket string, block []
 			if strings.Contains(block[0], fmt.Sprintf(`"event":"%s"`, event.Name)) {
 				decodes(t, number, block[0], event.Event, schema.MaxDepth)
 				check.line(t, number, block[0], event.Event)
+				return
+			}
+		}
+		for _, line := range schema.Streams {
+			if strings.HasPrefix(block[0], `{"event":"`+schema.EventChanged+`"`) {
+				decodes(t, number, block[0], line, schema.MaxResponseDepth)
+				check.line(t, number, block[0], line)
 				return
 			}
 		}

@@ -164,11 +164,13 @@ func TestGoodFormats(t *testing.T) {
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
 		"LINES": "one\ntwo=2\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
+		"ENDS": "one \t\ntwo \n", // white space before a line's end
 	} {
 		texts[name] = schema.Value{Text: text}
 	}
 	dotenv := "# all there is\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
-		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo=2\n\"\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n"
+		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo=2\n\"\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
+		" export  ENDS = 'one \t\ntwo \n' \n"
 	bundle := map[schema.SecretName]schema.Value{
 		"A": {Text: "x\n"}, "aws": {Fields: map[schema.SecretName]string{"key": "k", "n": "5"}}, "N": {Text: "007"}, "B": {Text: "no"},
 	}

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -21,18 +22,19 @@ func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error 
 		start := line
 		var row string
 		row, text, _ = strings.Cut(text, "\n")
-		row = strings.TrimSpace(row)
+		// What ends the row may belong to a quoted value that goes on behind it.
+		row = strings.TrimLeftFunc(row, unicode.IsSpace)
 		if row == "" || row[0] == '#' {
 			continue
 		}
 		if rest, ok := strings.CutPrefix(row, "export "); ok {
-			row = strings.TrimSpace(rest)
+			row = strings.TrimLeftFunc(rest, unicode.IsSpace)
 		}
 		name, value, ok := strings.Cut(row, "=")
 		if !ok {
 			return atLine(start, "it is not NAME=value")
 		}
-		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		name, value = strings.TrimSpace(name), strings.TrimLeftFunc(value, unicode.IsSpace)
 		if !schema.ValidSecretName(name) {
 			return atLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
@@ -53,7 +55,7 @@ func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error 
 			line += strings.Count(whole[:used], "\n")
 			text, value = rest, inner
 		} else {
-			value = bare(value)
+			value = bare(strings.TrimSpace(value))
 		}
 		if strings.IndexByte(value, 0) >= 0 {
 			return atLine(start, "%s holds a NUL byte", name)

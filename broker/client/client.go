@@ -95,20 +95,9 @@ func (c *conn) call(ctx context.Context, request, response any, wait time.Durati
 	_, writeErr := c.Write(line)
 	// Whatever became of the write, there may be an answer: a broker that
 	// refuses a caller says so and ends the connection.
-	answer, err := c.lines.ReadLine()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err == io.EOF && writeErr != nil {
-		err = writeErr
-	}
-	switch {
-	case errors.Is(err, wire.ErrTooLong):
-		return fmt.Errorf("%w: it is over %d bytes", ErrProtocol, schema.MaxResponse)
-	case errors.Is(err, io.EOF):
-		return fmt.Errorf("%w: the connection ended before the answer", ErrUnreachable)
-	case err != nil:
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+	answer, err := c.read(ctx, writeErr)
+	if err != nil {
+		return err
 	}
 	var failure schema.ErrorResponse
 	if err := wire.Decode(answer, &failure, schema.MaxResponseDepth); err != nil {
@@ -124,4 +113,24 @@ func (c *conn) call(ctx context.Context, request, response any, wait time.Durati
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
 	return nil
+}
+
+// read reads one line. writeErr, where it is not nil, is why there may be none.
+func (c *conn) read(ctx context.Context, writeErr error) ([]byte, error) {
+	line, err := c.lines.ReadLine()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err == io.EOF && writeErr != nil {
+		err = writeErr
+	}
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		return nil, fmt.Errorf("%w: it is over %d bytes", ErrProtocol, schema.MaxResponse)
+	case errors.Is(err, io.EOF):
+		return nil, fmt.Errorf("%w: the connection ended before the answer", ErrUnreachable)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	return line, nil
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Project fetches from one project's socket. It dials for each request, so it
-// holds nothing that a restart of the broker could make stale. It is safe for
-// concurrent use.
+// holds nothing that a restart of the broker could make stale; only Watch keeps
+// its connection. It is safe for concurrent use.
 type Project struct{ path string }
 
 // NewProject returns a client for the project socket at path.

@@ -28,7 +28,11 @@ terminal. A bundle is printed as JSON.`,
 			if err != nil {
 				return err
 			}
-			answer, err := project().Get(c.Context(), name, wait)
+			started := time.Now()
+			if err := sameProtocol(c.Context(), project(), wait); err != nil {
+				return failure(err)
+			}
+			answer, err := project().Get(c.Context(), name, max(wait-time.Since(started), 0))
 			if err != nil {
 				return failure(err)
 			}

@@ -16,6 +16,9 @@ func listCommand(project func() *client.Project) *cobra.Command {
 		Example: `  keyhatch list
   keyhatch list --json | jq -r .project`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := sameProtocol(c.Context(), project(), 0); err != nil {
+				return failure(err)
+			}
 			info, err := project().Info(c.Context())
 			if err != nil {
 				return failure(err)

@@ -43,7 +43,9 @@ or not loaded. run exits 125 for its own failures, 126 and 127 where the command
 cannot be run or found, and otherwise as the command does.`,
 		Example: `  keyhatch list
   keyhatch get NPM_TOKEN
-  keyhatch run -- npm ci`,
+  keyhatch run -- npm ci
+  eval "$(keyhatch export)"
+  keyhatch files --watch`,
 	}
 	fallback := os.Getenv("KEYHATCH_SOCKET")
 	if fallback == "" {
@@ -51,7 +53,7 @@ cannot be run or found, and otherwise as the command does.`,
 	}
 	c.PersistentFlags().StringVar(&socket, "socket", fallback, "the project's socket (KEYHATCH_SOCKET)")
 	project := func() *client.Project { return client.NewProject(socket) }
-	c.AddCommand(getCommand(project), listCommand(project), runCommand(project), doctorCommand(&socket))
+	c.AddCommand(getCommand(project), listCommand(project), runCommand(project), exportCommand(project), filesCommand(project), doctorCommand(&socket))
 	return c
 }
 
@@ -104,7 +106,17 @@ func failure(err error) error {
 func local(err error) string {
 	switch _, broken := errors.AsType[*manifest.Error](err); {
 	case errors.Is(err, devcontainer.ErrNotForEnvironment):
-		return "a file can hold it: keyhatch get NAME writes its exact bytes; --only leaves it out here"
+		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --only leaves it out here"
+	case errors.Is(err, errNotText):
+		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --format shell takes all but NUL"
+	case errors.Is(err, devcontainer.ErrTemplate):
+		return "the fields of a bundle are {{field}}, and of any other secret there is {{value}}"
+	case errors.Is(err, devcontainer.ErrOccupied):
+		return "move it away, or give the secret another path in the manifest: keyhatch replaces only its own links"
+	case errors.Is(err, devcontainer.ErrNoMemoryDir):
+		return "secret files are kept in memory only: the container needs a tmpfs at /dev/shm (docker run --shm-size, not a volume), and nobody else's directory in it"
+	case errors.Is(err, devcontainer.ErrNoManifest):
+		return "run it within the project, or name its manifest with --manifest FILE"
 	case errors.Is(err, devcontainer.ErrNotVariable):
 		return "give the secret a variable with env: in the manifest, or leave it out with --only"
 	case broken:

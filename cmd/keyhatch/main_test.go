@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -20,7 +21,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"keyhatch": main})
+	testscript.Main(m, map[string]func(){"keyhatch": func() {
+		memoryDir = os.Getenv("MEMORY")
+		if grace, err := time.ParseDuration(os.Getenv("GRACE")); err == nil {
+			restartGrace = grace
+		}
+		main()
+	}})
 }
 
 // TestScripts runs testdata/*.txt, each with a broker of its own: $SOCKET is
@@ -47,6 +54,13 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { server.Close(); audit.Close() })
 			env.Setenv("DIR", dir)
+			memory, err := os.MkdirTemp("/dev/shm", "kh")
+			if err != nil {
+				return err
+			}
+			env.Defer(func() { os.RemoveAll(memory) })
+			env.Setenv("MEMORY", memory+"/files") // where it renders files
+			env.Setenv("HOME", env.WorkDir)
 			// Under the race detector each command would sleep 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
@@ -58,6 +72,7 @@ func TestScripts(t *testing.T) {
 			"exits": exits,
 			"fake":  fake,
 			"push":  push,
+			"until": until,
 		},
 	})
 }
@@ -102,6 +117,17 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	if !strings.HasPrefix(answer, `{"ok":true`) {
 		ts.Fatalf("%s", answer)
+	}
+}
+
+// until runs a command again and again until it succeeds: until CMD ARG...
+func until(ts *testscript.TestScript, neg bool, args []string) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
+		if neg || time.Now().After(end) {
+			ts.Fatalf("never succeeded")
+		}
 	}
 }
 

@@ -3,17 +3,17 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer"
-	"github.com/keyhatch/keyhatch/manifest"
-	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
 
@@ -25,10 +25,13 @@ const (
 	exitNoCommand     = 127
 )
 
+// restartGrace is how long a command that is to be restarted has to end.
+var restartGrace = 10 * time.Second
+
 func runCommand(project func() *client.Project) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--only A,B] [--wait 15s] [--manifest FILE] -- COMMAND [ARG...]",
+		Use:   "run [--only A,B] [--pristine] [--wait 15s] [--watch] [--manifest FILE] -- COMMAND [ARG...]",
 		Short: "Run a command with this project's secrets in its environment",
 		Long: `run fetches the project's secrets, all of one moment, puts them into environment
 variables and becomes the command. Where a secret cannot be had the command is
@@ -38,16 +41,28 @@ A variable has the secret's name, or the one that env: gives it in the manifest,
 which is looked for from the working directory up, or is --manifest. It only
 names variables: what may be fetched is decided by the manifest that the broker
 was given. Secrets that are declared as files are left out, unless --only names
-them.`,
+them.
+
+--pristine passes on nothing of this environment but HOME, LANG, LC_ALL,
+LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ and USER.
+
+--watch stays, passes signals on, and renders the files that the manifest
+declares, as keyhatch files does. When a secret changes the files are rendered
+again, and --on-change says what becomes of the command: it is restarted
+(SIGTERM to it and all it started, SIGKILL after 10s, and it begins anew with
+the new secrets), it gets a signal (signal:HUP), or none. While the new secrets
+cannot all be had it goes on with those it has. run exits as the command does,
+with 128 and the number for a signal.`,
 		Example: `  keyhatch run -- npm ci
-  keyhatch run --only GH_TOKEN --wait 15s -- gh pr list`,
+  keyhatch run --only GH_TOKEN --wait 15s -- gh pr list
+  keyhatch run --watch -- npm run dev
+  keyhatch run --watch --on-change signal:HUP -- nginx -g 'daemon off;'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if c.Flags().Changed("only") && len(o.only) == 0 {
-				// An empty variable in a script must not come to mean everything.
-				return cli.Usage("--only names no secret: leave it out to have all")
+			err := run(c, project(), o, args)
+			if _, exited := errors.AsType[cli.Exit](err); exited {
+				return err
 			}
-			err := run(c.Context(), project(), o, args)
 			if failed, ok := errors.AsType[*cli.Failure](err); ok && (failed.Code == cli.ExitUsage || failed.Code == exitNotExecutable || failed.Code == exitNoCommand) {
 				return err
 			}
@@ -61,30 +76,32 @@ them.`,
 	}
 	// What follows the command's name belongs to the command.
 	c.Flags().SetInterspersed(false)
-	c.Flags().StringSliceVar(&o.only, "only", nil, "only these secrets")
-	c.Flags().DurationVar(&o.wait, "wait", 0, "how long to wait for secrets that are not there yet")
-	c.Flags().StringVar(&o.manifest, "manifest", "", "the manifest that names the variables (default: from the working directory up)")
+	o.flags(c)
+	c.Flags().BoolVar(&o.pristine, "pristine", false, "pass on only a few plain variables of this environment")
+	c.Flags().BoolVar(&o.watch, "watch", false, "stay, and act when a secret changes")
+	c.Flags().StringVar(&o.onChange, "on-change", "restart", "with --watch: restart, signal:NAME or none")
 	return c
 }
 
 type runOptions struct {
-	only     []string
-	wait     time.Duration
-	manifest string // file; "" looks for it
+	choice
+	pristine, watch bool
+	onChange        string
 }
 
-// run does not return where it succeeds.
-func run(ctx context.Context, project *client.Project, o runOptions, args []string) error {
-	if err := checkWait(o.wait); err != nil {
+// run does not return where it becomes the command.
+func run(c *cobra.Command, project *client.Project, o runOptions, args []string) error {
+	ctx := c.Context()
+	only, err := o.check(c)
+	if err != nil {
 		return err
 	}
-	var names []schema.SecretName
-	for _, one := range o.only {
-		name, err := secretName(one)
-		if err != nil {
-			return err
-		}
-		names = append(names, name)
+	onChange, err := devcontainer.ParseOnChange(o.onChange)
+	switch {
+	case err != nil:
+		return cli.Usage("--on-change: %w", err)
+	case c.Flags().Changed("on-change") && !o.watch:
+		return cli.Usage("--on-change goes with --watch")
 	}
 	// Before anything is fetched, for the sake of a clear error.
 	path, err := exec.LookPath(args[0])
@@ -95,44 +112,66 @@ func run(ctx context.Context, project *client.Project, o runOptions, args []stri
 		}
 		return &cli.Failure{Err: err, Code: code}
 	}
-	started := time.Now()
-	if err := sameProtocol(ctx, project, o.wait); err != nil {
-		return err
-	}
-	info, err := project.Info(ctx)
+	p, err := newPlan(ctx, project, o.choice, only)
 	if err != nil {
 		return err
 	}
-	m, err := naming(o.manifest, info.Project)
+	base := os.Environ()
+	if o.pristine {
+		base = devcontainer.Pristine(base)
+	}
+	if o.watch {
+		if err := p.injectFiles(); err != nil {
+			return err
+		}
+	}
+	if err := p.injectVariables(base); err != nil {
+		return err
+	}
+	environment, _, err := p.fetch(ctx, p.left)
 	if err != nil {
 		return err
 	}
-	chosen, err := devcontainer.Choose(info.Allowlist, names, m)
-	if err != nil {
-		return err
+	if o.watch {
+		return keep(ctx, p, devcontainer.Child{Path: path, Args: args, OnChange: onChange, Grace: restartGrace}, environment)
 	}
-	left := max(o.wait-time.Since(started), 0)
-	environment, err := devcontainer.Environment(ctx, project, chosen, os.Environ(), left)
-	if err != nil {
-		return err
-	}
-	err = syscall.Exec(path, args, environment)
-	return &cli.Failure{Err: &fs.PathError{Op: "running", Path: path, Err: err}, Code: exitNotExecutable}
+	return cannotRun(path, syscall.Exec(path, args, environment))
 }
 
-// naming returns the manifest that names the variables, or nil where there is
-// none and the secrets' own names do.
-func naming(file string, project schema.ProjectName) (*manifest.Manifest, error) {
-	if file != "" {
-		return devcontainer.ReadManifest(file, project)
+// keep runs the command to its end and follows changes meanwhile.
+func keep(ctx context.Context, p *plan, child devcontainer.Child, environment []string) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	dir, err := os.Getwd()
+	// From here on a signal is the command's, and its end is ours.
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	changes, done := make(chan []string), make(chan struct{})
+	child.Changes = changes
+	last := environment
+	go func() { // ended below
+		defer close(done)
+		p.follow(ctx, func(err error) {
+			fmt.Fprintf(os.Stderr, "keyhatch: the command goes on with the secrets it has: %v\n", err)
+		}, func(now []string, rendered bool) {
+			if slices.Equal(now, last) && !rendered {
+				return
+			}
+			last = now
+			select {
+			case changes <- now:
+			case <-ctx.Done():
+			}
+		})
+	}()
+	exit, err := child.Run(environment)
+	cancel()
+	<-done
 	if err != nil {
-		return nil, err
+		return cannotRun(child.Path, err)
 	}
-	m, err := devcontainer.FindManifest(dir, project)
-	if errors.Is(err, devcontainer.ErrNoManifest) {
-		return nil, nil
-	}
-	return m, err
+	return cli.Exit(exit)
+}
+
+func cannotRun(path string, err error) error {
+	return &cli.Failure{Err: &fs.PathError{Op: "running", Path: path, Err: err}, Code: exitNotExecutable}
 }

@@ -49,8 +49,9 @@ type ref struct {
 
 // exchange is what one op's line and its answer look like.
 type exchange struct {
-	Request  ref `json:"request"`
-	Response ref `json:"response"`
+	Request  ref  `json:"request"`
+	Response ref  `json:"response"`
+	Stream   *ref `json:"stream,omitempty"` // of the lines behind the response
 }
 
 // protocolDocument has one definition for each message. Its root accepts
@@ -64,7 +65,7 @@ func protocolDocument() (*jsonschema.Schema, error) {
 	root := &jsonschema.Schema{
 		Title: fmt.Sprintf("keyhatch protocol %d", schema.ProtocolVersion),
 		Description: "Every request, response and audit event. x-operations says which definitions are the request and " +
-			"the response of an op on a socket; any op can answer x-error instead. Fields that a definition does not " +
+			"the response of an op on a socket, and stream the lines behind it; any op can answer x-error instead. Fields that a definition does not " +
 			"name are to be ignored. PROTOCOL.md says how the messages are used.",
 		Definitions: jsonschema.Definitions{},
 	}
@@ -82,7 +83,15 @@ func protocolDocument() (*jsonschema.Schema, error) {
 			if err != nil {
 				return nil, err
 			}
-			operations[socket][op.Op] = exchange{request, response}
+			var stream *ref
+			if line := schema.Streams[op.Op]; line != nil {
+				event, err := r.add(root, line, "event", schema.EventChanged)
+				if err != nil {
+					return nil, err
+				}
+				stream = &event
+			}
+			operations[socket][op.Op] = exchange{request, response, stream}
 		}
 	}
 	failure, err := r.add(root, schema.ErrorResponse{}, "ok", false)

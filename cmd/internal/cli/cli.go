@@ -36,6 +36,12 @@ type Failure struct {
 func (f *Failure) Error() string { return f.Err.Error() }
 func (f *Failure) Unwrap() error { return f.Err }
 
+// An Exit is the exit code of a command that was run: it is passed on and nothing
+// is said.
+type Exit int
+
+func (e Exit) Error() string { return fmt.Sprintf("the command exited with %d", int(e)) }
+
 // Usage marks an error as a wrong use of the command line.
 func Usage(format string, args ...any) error {
 	return &Failure{Err: fmt.Errorf(format, args...), Code: ExitUsage}
@@ -52,6 +58,9 @@ func Run(root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	if exit, ok := errors.AsType[Exit](err); ok {
+		return int(exit)
 	}
 	return Report(root.Name(), err)
 }

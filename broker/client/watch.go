@@ -1,0 +1,79 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// lastRedial is the longest pause of a Watch that has no broker.
+const lastRedial = 2 * time.Second
+
+// Watch calls changed whenever what the project may fetch may have changed,
+// until ctx ends or the broker refuses, and returns why. It redials through
+// restarts of the broker.
+//
+// Each connection that finds secrets loaded, the first one too, begins with an
+// event without names: anything may have changed before it. So whoever fetches
+// in changed misses nothing. Nothing is read meanwhile, and what happens then is
+// in the next event.
+func (p *Project) Watch(ctx context.Context, changed func(schema.ChangedEvent)) error {
+	pause := firstPause
+	for {
+		err := p.watchOnce(ctx, func(event schema.ChangedEvent) {
+			pause = firstPause
+			changed(event)
+		})
+		refused, _ := errors.AsType[*Error](err)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case refused != nil && refused.Code == schema.CodeRateLimited:
+			pause = max(pause, refused.RetryAfter)
+		case !errors.Is(err, ErrUnreachable):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		pause = min(2*pause, lastRedial)
+	}
+}
+
+// watchOnce watches on one connection. It always returns an error.
+func (p *Project) watchOnce(ctx context.Context, changed func(schema.ChangedEvent)) error {
+	c, err := dial(ctx, p.path)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var response schema.WatchResponse
+	if err := c.call(ctx, schema.WatchRequest{Op: schema.OpWatch}, &response, 0); err != nil {
+		return err
+	}
+	if response.Generation != 0 {
+		changed(schema.ChangedEvent{Event: schema.EventChanged, Generation: response.Generation})
+	}
+	c.SetDeadline(time.Time{})
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		line, err := c.read(ctx, nil)
+		if err != nil {
+			return err
+		}
+		var event schema.ChangedEvent
+		if err := wire.Decode(line, &event, schema.MaxResponseDepth); err != nil {
+			return fmt.Errorf("%w: %w", ErrProtocol, err)
+		}
+		if event.Event == schema.EventChanged { // others may come in time
+			changed(event)
+		}
+	}
+}

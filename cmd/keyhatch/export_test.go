@@ -1,0 +1,146 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar"
+)
+
+// TestExportRoundTrip takes 1000 random values through each shell's eval, those
+// that are text through the sidecar's dotenv reader too, and all come out as
+// they went in.
+func TestExportRoundTrip(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	values, texts := map[string]string{}, []string{}
+	push := schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}, SecretsB64: map[schema.SecretName][]byte{}}
+	manifest := "schema_version: 1\nproject: api\nsecrets:\n"
+	for i := range 1000 {
+		name, value := fmt.Sprintf("V%03d", i), randomValue(r, i)
+		values[name] = value
+		manifest += "  " + name + ":\n"
+		if utf8.ValidString(value) {
+			push.Secrets[schema.SecretName(name)] = schema.Value{Text: value}
+			texts = append(texts, name)
+		} else {
+			push.SecretsB64[schema.SecretName(name)] = []byte(value)
+		}
+	}
+	if len(push.SecretsB64) < 100 || len(texts) < 500 {
+		t.Fatalf("%d values are bytes and %d text: of both there should be more", len(push.SecretsB64), len(texts))
+	}
+	socket := serve(t, manifest, push)
+	for _, shell := range [][]string{{"bash"}, {"dash"}, {"zsh"}, {"busybox", "sh"}} {
+		t.Run(shell[0], func(t *testing.T) {
+			if _, err := exec.LookPath(shell[0]); err != nil {
+				if os.Getenv("KEYHATCH_TEST_ALL") != "" {
+					t.Fatal(err)
+				}
+				t.Skip(err)
+			}
+			c := exec.Command(shell[0], append(shell[1:], "-c", `eval "$(keyhatch export)"; exec env -0`)...)
+			c.Env = append(os.Environ(), "KEYHATCH_SOCKET="+socket)
+			c.Dir = t.TempDir()
+			var complaints bytes.Buffer
+			c.Stderr = &complaints
+			out, err := c.Output()
+			if err != nil || complaints.Len() > 0 {
+				t.Fatalf("%v: %s", err, complaints.String())
+			}
+			got := map[string]string{}
+			for entry := range strings.SplitSeq(string(out), "\x00") {
+				name, value, _ := strings.Cut(entry, "=")
+				got[name] = value
+			}
+			for name, want := range values {
+				if value, ok := got[name]; !ok || value != want {
+					t.Errorf("%s is %q, want %q", name, value, want)
+				}
+			}
+		})
+	}
+	t.Run("dotenv", func(t *testing.T) {
+		c := exec.Command("keyhatch", "export", "--format", "dotenv", "--only", strings.Join(texts, ","))
+		c.Env = append(os.Environ(), "KEYHATCH_SOCKET="+socket)
+		c.Dir = t.TempDir()
+		out, err := c.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(c.Dir, ".env")
+		if err := os.WriteFile(file, out, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		read, err := sidecar.File{Path: file, Format: "dotenv"}.Read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range texts {
+			if got := read.Secrets[schema.SecretName(name)].Text; got != values[name] {
+				t.Errorf("%s is %q, want %q", name, got, values[name])
+			}
+		}
+	})
+}
+
+// randomValue is made of what shells and readers stumble over, and of anything
+// but NUL. Every fourth value is any bytes.
+func randomValue(r *rand.Rand, i int) string {
+	pieces := []string{"'", `"`, "$", "`", "\\", "\n", "\r", "\t", " ", "#", "=", "!", "*", "~", "{", "}", ";", "&", "|", "<", ">",
+		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f"}
+	var b strings.Builder
+	for range r.IntN(24) {
+		if i%4 == 0 {
+			b.WriteByte(byte(1 + r.IntN(255)))
+		} else {
+			b.WriteString(pieces[r.IntN(len(pieces))])
+		}
+	}
+	return b.String()
+}
+
+// serve has a broker serve the project api until the test ends, and returns its
+// socket.
+func serve(t *testing.T, manifest string, push schema.PushRequest) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	audit, err := broker.OpenAudit("", io.Discard, false, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close(); audit.Close(); os.RemoveAll(dir) })
+	admin, err := client.DialAdmin(context.Background(), server.AdminSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	answer, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest})
+	if err == nil {
+		_, err = admin.Push(context.Background(), push)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.SocketPath
+}

@@ -1,0 +1,176 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+// A choice is what the flags of run and export say: which secrets, how long to
+// wait for them, and under which names.
+type choice struct {
+	only     []string
+	wait     time.Duration
+	manifest string // file; "" looks for it
+}
+
+func (o *choice) flags(c *cobra.Command) {
+	c.Flags().StringSliceVar(&o.only, "only", nil, "only these secrets")
+	o.commonFlags(c)
+}
+
+func (o *choice) commonFlags(c *cobra.Command) {
+	c.Flags().DurationVar(&o.wait, "wait", 0, "how long to wait for secrets that are not there yet")
+	c.Flags().StringVar(&o.manifest, "manifest", "", "the manifest that says how secrets are injected (default: from the working directory up)")
+}
+
+// check holds the flags to their rules and returns the names in --only.
+func (o *choice) check(c *cobra.Command) ([]schema.SecretName, error) {
+	if c.Flags().Changed("only") && len(o.only) == 0 {
+		// An empty variable in a script must not come to mean everything.
+		return nil, cli.Usage("--only names no secret: leave it out to have all")
+	}
+	if err := checkWait(o.wait); err != nil {
+		return nil, err
+	}
+	var names []schema.SecretName
+	for _, one := range o.only {
+		name, err := secretName(one)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// A plan is what is to be fetched, and where it goes.
+type plan struct {
+	project  *client.Project
+	info     schema.InfoResponse
+	manifest *manifest.Manifest // nil: there is none
+	only     []schema.SecretName
+	left     time.Duration // of the wait
+
+	variables devcontainer.Variables
+	base      []string // the environment around them
+	files     []devcontainer.File
+	rendering devcontainer.Rendering
+}
+
+// newPlan asks the broker who it is and what there may be. Nothing is injected
+// yet.
+func newPlan(ctx context.Context, project *client.Project, o choice, only []schema.SecretName) (*plan, error) {
+	started := time.Now()
+	if err := sameProtocol(ctx, project, o.wait); err != nil {
+		return nil, err
+	}
+	info, err := project.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m, err := naming(o.manifest, info.Project)
+	if err != nil {
+		return nil, err
+	}
+	return &plan{
+		project: project, info: info, manifest: m, only: only,
+		left:      max(o.wait-time.Since(started), 0),
+		rendering: devcontainer.NewRendering(memoryDir, info.Project),
+	}, nil
+}
+
+// memoryDir is where files are rendered; a test's is its own.
+var memoryDir = devcontainer.MemoryDir()
+
+// injectVariables has the plan set variables, in base. What is a file already is
+// not a variable too.
+func (p *plan) injectVariables(base []string) (err error) {
+	p.base = base
+	only := slices.DeleteFunc(slices.Clone(p.only), func(name schema.SecretName) bool {
+		return slices.ContainsFunc(p.files, func(f devcontainer.File) bool { return f.Name == name })
+	})
+	p.variables, err = devcontainer.Choose(p.info.Allowlist, only, p.manifest)
+	return err
+}
+
+// injectFiles has the plan render the manifest's files.
+func (p *plan) injectFiles() (err error) {
+	if p.manifest != nil {
+		p.files, err = devcontainer.Files(p.manifest, p.only, os.Getenv("HOME"))
+	}
+	return err
+}
+
+// fetch fetches it all, of one snapshot, renders the files and returns the
+// environment, and whether a file is new.
+func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []string, rendered bool, err error) {
+	names := p.variables.Names()
+	for _, f := range p.files {
+		names = append(names, f.Name)
+	}
+	values, err := devcontainer.Fetch(ctx, p.project, names, wait)
+	if err != nil {
+		return nil, false, err
+	}
+	if environment, err = p.variables.Environment(values, p.base); err != nil {
+		return nil, false, err
+	}
+	rendered, err = p.rendering.Render(p.files, values)
+	return environment, rendered, err
+}
+
+// follow calls take with each new environment, and whether a file is new, until
+// ctx ends. What cannot be had is said and left as it was: a later change may
+// mend it.
+func (p *plan) follow(ctx context.Context, say func(error), take func(environment []string, rendered bool)) {
+	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
+		for {
+			environment, rendered, err := p.fetch(ctx, 0)
+			refused, _ := errors.AsType[*client.Error](err)
+			switch {
+			case ctx.Err() != nil:
+			case refused != nil && refused.Code == schema.CodeRateLimited:
+				select {
+				case <-ctx.Done():
+				case <-time.After(max(refused.RetryAfter, time.Second)):
+				}
+				continue
+			case err != nil:
+				say(err)
+			default:
+				take(environment, rendered)
+			}
+			return
+		}
+	})
+	if ctx.Err() == nil {
+		say(err)
+	}
+}
+
+// naming returns the manifest that says how secrets are injected, or nil where
+// there is none and the secrets' own names do.
+func naming(file string, project schema.ProjectName) (*manifest.Manifest, error) {
+	if file != "" {
+		return devcontainer.ReadManifest(file, project)
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	m, err := devcontainer.FindManifest(dir, project)
+	if errors.Is(err, devcontainer.ErrNoManifest) {
+		return nil, nil
+	}
+	return m, err
+}
