@@ -42,9 +42,9 @@ func TestInstall(t *testing.T) {
 						shell + " ./install.sh || exit; done && cd / && rm -rf /tmp/f && " + checks
 					if options != "" {
 						script += "grep -q 'credential install git' /usr/local/share/keyhatch/post-start\n" +
-							"grep -q 'files --watch' /usr/local/share/keyhatch/post-start\n"
+							"grep -q 'keyhatch files .*--watch' /usr/local/share/keyhatch/post-start\n"
 					} else {
-						script += "! grep -E 'credential install|files --watch' /usr/local/share/keyhatch/post-start\n"
+						script += "! grep -E 'credential install|keyhatch files' /usr/local/share/keyhatch/post-start\n"
 					}
 					mustOutput(t, h.command("docker", "run", "--rm", "--network", "none", "-v", feature+":/feature:ro", shared.image, "sh", "-c", script))
 				})

@@ -15,6 +15,8 @@ const (
 	npmToken = `TRIPWIRE-npm-"quoted"\and-back`
 	ghToken  = `TRIPWIRE-gh-"quoted"\and-back`
 	field    = `TRIPWIRE-field-$1-"quoted"\1-back`
+	cert     = `TRIPWIRE-cert-"quoted"\and-back`
+	rotated  = `TRIPWIRE-rotated-"quoted"\and-back`
 )
 
 // project makes the directory of a project whose manifest has this under
@@ -83,9 +85,10 @@ func TestProjects(t *testing.T) {
 	sidecar.set("NPM_TOKEN", npmToken)
 	sidecar.set("GH_TOKEN", ghToken)
 	sidecar.set("aws/key", field)
+	sidecar.set("cert", cert)
 	until(t, func() error {
 		names, err := h.ctl("list")
-		if err == nil && names != "GH_TOKEN\nNPM_TOKEN\naws\n" {
+		if err == nil && names != "GH_TOKEN\nNPM_TOKEN\naws\ncert\n" {
 			err = fmt.Errorf("the broker has %q", names)
 		}
 		return err
@@ -99,8 +102,8 @@ func TestProjects(t *testing.T) {
 	inAPI := h.up("", h.command("keyhatchctl", "--socket", h.run+"/admin/admin.sock", "up", api, "--", "--buildkit", "never"))
 
 	// web runs as uid 1000, and on the host it is another's. A link leads to it.
-	web := h.project("web", "  GH_TOKEN:\n")
-	h.withFeature(web, `{}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
+	web := h.project("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n")
+	h.withFeature(web, `{"files": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
 	write(t, web+"/.devcontainer/Dockerfile", "FROM "+shared.image+"\nRUN useradd -m -u 1000 -s /bin/bash dev\n")
 	if err := os.Chown(web, 4321, 4321); err != nil {
 		t.Fatal(err)
@@ -122,6 +125,7 @@ func TestProjects(t *testing.T) {
 	each := func(t *testing.T) {
 		inAPI.serves(t, "NPM_TOKEN", "NPM_TOKEN", npmToken)
 		inAPI.denies(t, "GH_TOKEN")
+		inAPI.denies(t, "cert")
 		inWeb.serves(t, "GH_TOKEN", "GH_TOKEN", ghToken)
 		inWeb.denies(t, "NPM_TOKEN")
 		inWeb.denies(t, "aws")
@@ -129,7 +133,17 @@ func TestProjects(t *testing.T) {
 		inPlain.denies(t, "GH_TOKEN")
 	}
 	t.Run("each its own", each)
-	t.Run("files", func(t *testing.T) { inAPI.rendered(t, "/root/.aws/key", "key="+field) })
+	t.Run("files", func(t *testing.T) {
+		inAPI.rendered(t, "/root/.aws/key", "key="+field)
+		inWeb.rendered(t, "/home/dev/.cert", cert)
+	})
+	t.Run("a user who is not allowed", func(t *testing.T) {
+		stranger := &container{h, inAPI.id, "4321"}
+		out, err := stranger.exec("keyhatch", "doctor")
+		if err == nil || !strings.Contains(out, "uid_refused") || !strings.Contains(out, "--allow-uid 4321") {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
 	t.Run("another uid", func(t *testing.T) {
 		if uid := inWeb.mustExec("id", "-u"); uid != "1000\n" {
 			t.Errorf("web runs as uid %s", uid)
@@ -152,8 +166,21 @@ func TestProjects(t *testing.T) {
 	h.start()
 	h.mustCtl("register", plain)
 	t.Run("each its own after a restart", each)
+	t.Run("files after a rotation", func(t *testing.T) {
+		sidecar.set("aws/key", rotated)
+		sidecar.set("cert", rotated)
+		inAPI.rendered(t, "/root/.aws/key", "key="+rotated)
+		inWeb.rendered(t, "/home/dev/.cert", rotated)
+	})
+	// The engine finds the mount again by the link that it is named by.
+	t.Run("each its own after a restart of the containers", func(t *testing.T) {
+		for _, c := range []*container{inAPI, inWeb, inPlain} {
+			mustOutput(t, h.command("docker", "restart", "-t", "1", c.id))
+		}
+		each(t)
+	})
 	t.Run("nothing left", func(t *testing.T) {
-		h.searched(t, []*container{sidecar, inAPI, inWeb, inPlain}, npmToken, ghToken, field)
+		h.searched(t, []*container{sidecar, inAPI, inWeb, inPlain}, npmToken, ghToken, field, cert, rotated)
 	})
 }
 
