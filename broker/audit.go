@@ -21,7 +21,7 @@ type auditEvent interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
 		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded |
-		schema.ManifestRejected | schema.SecretsFetched | schema.PeerRefused |
+		schema.ManifestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
 		schema.AuditDropped
 }
 

@@ -35,6 +35,12 @@ type testServer struct {
 // that was logged.
 func newServer(t *testing.T) *testServer {
 	t.Helper()
+	return newServerWith(t, func(*broker.Config) {})
+}
+
+// newServerWith is newServer with a change to its configuration.
+func newServerWith(t *testing.T, change func(*broker.Config)) *testServer {
+	t.Helper()
 	// Short, because a socket's path has room for 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
@@ -47,6 +53,7 @@ func newServer(t *testing.T) *testServer {
 		t.Fatal(err)
 	}
 	s.config = broker.Config{RuntimeDir: dir + "/run", AdminGID: -1, Audit: audit, Log: log, Version: "test"}
+	change(&s.config)
 	s.Server, err = broker.New(s.config)
 	if err != nil {
 		t.Fatal(err)

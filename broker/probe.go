@@ -28,7 +28,7 @@ func (s *Server) openProbe() error {
 	if err != nil {
 		return err
 	}
-	p := &project{server: s, name: "probe", uids: allowedUIDs("", nil), unrecorded: true}
+	p := &project{server: s, name: "probe", uids: allowedUIDs("", nil), rates: newRates(0, 0), unrecorded: true}
 	p.socketPath = listener.Addr().String()
 	p.manifest.Store(parsed)
 	p.endpoint = newEndpoint(listener, schema.MaxProjectConnections, s.log, p.serve)

@@ -20,6 +20,7 @@ type project struct {
 	socketPath string
 	uids       []uint32 // may connect
 	endpoint   *endpoint
+	rates      *rates
 	unrecorded bool // the broker's own: neither counted nor recorded
 
 	registration registration // guarded by the server's mu
@@ -46,6 +47,9 @@ func (p *project) serve(s *session) {
 func (p *project) dispatch(s *session, line []byte) reply {
 	if line == nil {
 		return tooLong(schema.MaxRequest)
+	}
+	if seconds, is := over(p.rates.requests, 1); is {
+		return p.limited(s, seconds, "requests")
 	}
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
@@ -86,6 +90,9 @@ func (p *project) get(s *session, line []byte) reply {
 	if !ok {
 		return hangUp
 	}
+	if r, is := p.tooMany(s, found); is {
+		return r
+	}
 	if !p.count(s, found) {
 		return p.unrecordable("get", found)
 	}
@@ -120,6 +127,9 @@ func (p *project) getMany(s *session, line []byte) reply {
 	found, ok := p.await(s, request.Names, request.WaitMS)
 	if !ok {
 		return hangUp
+	}
+	if r, is := p.tooMany(s, found); is {
+		return r
 	}
 	if !p.count(s, found) {
 		return p.unrecordable("get-many", found)

@@ -77,6 +77,7 @@ func (s *Server) publish(r registration, parsed *manifest.Manifest, listener *ne
 		server: s, name: r.Name, path: r.ProjectPath,
 		socketPath:   s.dir.projectSocket(r.Name),
 		uids:         allowedUIDs(r.ProjectPath, r.AllowUIDs),
+		rates:        newRates(s.requestRate, s.refusalRate),
 		registration: r,
 	}
 	p.manifest.Store(parsed)

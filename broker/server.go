@@ -37,6 +37,10 @@ type Config struct {
 	Log *slog.Logger
 	// Version is answered as broker_version.
 	Version string
+	// RequestRate and RefusalRate are what a project may ask and be refused, in
+	// requests and names a second, with a burst of schema.RequestBurst and
+	// schema.RefusalBurst times that. 0 is no limit.
+	RequestRate, RefusalRate float64
 	// ProjectsDir holds the declared projects. "" says that there are none.
 	ProjectsDir string
 	// Inherited are the descriptors that the service manager passed, each with
@@ -60,8 +64,9 @@ type Server struct {
 	admin      *endpoint
 	probe      *project // the broker's own, for Probe
 
-	projectsDir string
-	store       descriptorStore
+	projectsDir              string
+	requestRate, refusalRate float64
+	store                    descriptorStore
 
 	mu         sync.Mutex // taken before an endpoint's or the keyring's
 	projects   map[schema.ProjectName]*project
@@ -98,7 +103,7 @@ func newServer(config Config, memory schema.Memory, in *inheritance) (*Server, e
 		instanceID: hex.EncodeToString(id), startedAt: time.Now(),
 		memory: memory, keyring: newKeyring(),
 		projects:    map[schema.ProjectName]*project{},
-		projectsDir: config.ProjectsDir, store: descriptorStore{config.NotifySocket},
+		projectsDir: config.ProjectsDir, requestRate: config.RequestRate, refusalRate: config.RefusalRate, store: descriptorStore{config.NotifySocket},
 		storeState: schema.DescriptorsAbsent,
 	}
 	var err error

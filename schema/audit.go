@@ -18,6 +18,7 @@ const (
 	EventManifestRejected    EventName = "manifest.rejected"
 	EventFetched             EventName = "secrets.fetched"
 	EventPeerRefused         EventName = "peer.refused"
+	EventRateLimited         EventName = "rate.limited"
 	EventAuditDropped        EventName = "audit.dropped"
 )
 
@@ -42,6 +43,7 @@ var AuditEvents = []AuditEvent{
 	{EventManifestRejected, ManifestRejected{}},
 	{EventFetched, SecretsFetched{}},
 	{EventPeerRefused, PeerRefused{}},
+	{EventRateLimited, RateLimited{}},
 	{EventAuditDropped, AuditDropped{}},
 }
 
@@ -141,6 +143,14 @@ type SecretsFetched struct {
 
 // PeerRefused says that a caller's uid may not use a project's socket.
 type PeerRefused struct {
+	EventHeader
+	EventCaller
+	Project ProjectName `json:"project"`
+}
+
+// RateLimited says that a project asks too often. There is one a second at most,
+// however often it was refused.
+type RateLimited struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`

@@ -63,9 +63,11 @@ const (
 	IdleTimeout = 5 * time.Minute
 )
 
-// Default limits on what a project may ask, in requests a second with a burst
-// of twice (refusals: three times) that.
+// Limits on what a project may ask. The rates are a second's, and a daemon's
+// flags change them; what comes at once may be that many times a rate.
 const (
 	DefaultRequestRate = 200
-	DefaultRefusalRate = 10
+	DefaultRefusalRate = 10 // names that are denied or not found
+	RequestBurst       = 2
+	RefusalBurst       = 3
 )

@@ -73,18 +73,25 @@ const (
 
 // waitFor calls try with the time that is left until it gets through to a
 // broker. The broker does the waiting for the secret; only a broker that is not
-// there, or goes away meanwhile, is asked again.
+// there, goes away meanwhile, or says to come back, is asked again.
 func (p *Project) waitFor(ctx context.Context, wait time.Duration, try func(left time.Duration) error) error {
 	until := time.Now().Add(wait)
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := try(min(max(time.Until(until), 0), schema.MaxWait))
-		if !errors.Is(err, ErrUnreachable) || time.Now().Add(pause).After(until) {
+		left := pause
+		refused, _ := errors.AsType[*Error](err)
+		if refused != nil && refused.Code == schema.CodeRateLimited {
+			left = refused.RetryAfter
+		} else if !errors.Is(err, ErrUnreachable) {
+			return err
+		}
+		if time.Now().Add(left).After(until) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(left):
 		}
 	}
 }

@@ -97,6 +97,7 @@ func run(ctx context.Context, s *settings) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	server, err := broker.New(broker.Config{
 		RuntimeDir: s.runtimeDir, AdminGID: adminGID(), Audit: audit, Log: log, Version: cli.Version,
+		RequestRate: s.requestRate, RefusalRate: s.refusalRate,
 		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
 	if errors.Is(err, broker.ErrRuntimeDirBusy) {

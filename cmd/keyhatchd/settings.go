@@ -46,8 +46,8 @@ func newSettings() *settings {
 	f.StringVar(&s.projectsDir, "projects-dir", "", "directory of the declared projects (default for root: "+systemProjectsDir+")")
 	f.StringVar(&s.audit, "audit", "", "where audit events go: stdout, journal, or file:PATH, opened anew when rotated (default: journal under systemd, else stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a project what cannot be recorded within a second")
-	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "requests a second of one project, 0 for no limit; not enforced yet")
-	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "refusals a second of one project, 0 for no limit; not enforced yet")
+	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "requests a second of one project, twice that at once; 0 for no limit")
+	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "names a second that one project may be refused, three times that at once; 0 for no limit")
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -64,6 +65,8 @@ func Start() (*Engine, error) {
 	e.cmd = exec.Command("dockerd", "--host", e.Host, "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec",
 		"--pidfile", e.dir+"/pid", "--bridge=none", "--iptables=false", "--ip6tables=false")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
+	// A test that is killed leaves no engine behind.
+	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := e.cmd.Start(); err != nil {
 		os.RemoveAll(e.dir)
 		return nil, err

@@ -98,6 +98,9 @@ func TestAuditInTrouble(t *testing.T) {
 			if m.status().InstanceID != before.InstanceID {
 				t.Error("the daemon did not live through the end of it")
 			}
+			if n := m.show("keyhatch-sidecar.service", "NRestarts"); n != "0" {
+				t.Errorf("the sidecar restarted %s times", n)
+			}
 		})
 	}
 }

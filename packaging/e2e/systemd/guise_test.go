@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // guise is what the test binary does in the machine.
@@ -32,6 +33,8 @@ func guise(name string, args []string) {
 		result, err = many(args[0], args[1])
 	case "once":
 		result = once(args[0])
+	case "memory":
+		result = kernelMemory()
 	default:
 		err = errors.New("there is no guise " + name)
 	}
@@ -131,6 +134,16 @@ func once(socket string) onceResult {
 	begin := time.Now()
 	err := get(socket, 0)
 	return onceResult{outcome(err), time.Since(begin)}
+}
+
+// kernelMemory is the best kind of memory that this kernel has.
+func kernelMemory() schema.Memory {
+	fd, err := unix.MemfdSecret(0)
+	if err != nil {
+		return schema.MemoryLocked
+	}
+	unix.Close(fd)
+	return schema.MemorySecret
 }
 
 // A stormResult says how long after each restart the secrets were back.

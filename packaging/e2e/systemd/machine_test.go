@@ -33,8 +33,7 @@ func boot(t *testing.T) *machine {
 	t.Helper()
 	w := openWorld(t)
 	m := &machine{t: t, engine: w.engine}
-	// CAP_SYS_ADMIN: systemd mounts, for the namespaces of its units. The files of
-	// the tmpfs must be executable for nobody.
+	// CAP_SYS_ADMIN: systemd mounts, for the namespaces of its units.
 	m.id = m.docker("run", "--detach", "--network=none", "--cap-add=SYS_ADMIN",
 		"--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
 		"--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",

@@ -1,0 +1,72 @@
+package broker_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// TestRates: a project that asks too often, or guesses, is told to come back,
+// and nobody else is.
+func TestRates(t *testing.T) {
+	// A second of the test lasts long enough for each burst to be used up.
+	s := newServerWith(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0.01, 0 })
+	s.register(t, "api", "A")
+	s.register(t, "web", "A")
+	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
+	c := connect(t, s.project("api"))
+	for range schema.RequestBurst {
+		if answer := c.ask(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+			t.Fatal(answer)
+		}
+	}
+	for range 3 {
+		var refused schema.ErrorResponse
+		if err := json.Unmarshal([]byte(c.ask(t, `{"op":"ping"}`)), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 50 {
+			t.Errorf("%+v, %v", refused, err)
+		}
+	}
+	if answer := connect(t, s.project("api")).ask(t, `{"op":"ping"}`); !strings.Contains(answer, "rate_limited") {
+		t.Errorf("another connection of the same project: %s", answer)
+	}
+	if answer := connect(t, s.project("web")).ask(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+		t.Errorf("another project: %s", answer)
+	}
+	s.Close()
+	until(t, func() bool { return strings.Contains(s.log.String(), "broker.stopped") })
+	if n := strings.Count(s.log.String(), `"rate.limited"`); n != 1 {
+		t.Errorf("it was recorded %d times", n)
+	}
+}
+
+// TestRefusalRate: names that are denied and names that are not there are counted
+// alike, and what is allowed and there goes on.
+func TestRefusalRate(t *testing.T) {
+	for _, name := range []string{"DENIED", "MISSING"} {
+		s := newServerWith(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0, 0.01 })
+		s.register(t, "api", "A", "MISSING")
+		s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}, "DENIED": {Text: tripwire}})
+		c := connect(t, s.project("api"))
+		get := func(name string) string { return c.ask(t, fmt.Sprintf(`{"op":"get","name":%q}`, name)) }
+		for i := range schema.RefusalBurst {
+			if answer := get(name); strings.Contains(answer, "rate_limited") {
+				t.Fatalf("%s, asked for the %d. time: %s", name, i+1, answer)
+			}
+		}
+		for _, other := range []string{name, "NEVER_HEARD_OF"} {
+			if answer := get(other); !strings.Contains(answer, "rate_limited") {
+				t.Errorf("%s then %s: %s", name, other, answer)
+			}
+		}
+		if answer := c.ask(t, `{"op":"get-many","names":["A","DENIED"]}`); !strings.Contains(answer, "rate_limited") || strings.Contains(answer, tripwire) {
+			t.Errorf("get-many: %s", answer)
+		}
+		if answer := get("A"); !strings.Contains(answer, tripwire) {
+			t.Errorf("what is allowed: %s", answer)
+		}
+	}
+}
