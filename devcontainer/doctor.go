@@ -119,7 +119,7 @@ func examineSocket(ctx context.Context, socket string) (Finding, *schema.Project
 	case errors.Is(err, client.ErrProtocol):
 		return wrong(ProblemProtocolSkew, "install the keyhatch that came with the broker", "%s: %v", socket, err)
 	case client.CodeOf(err) == schema.CodePeerUnexpected:
-		return wrong(ProblemUIDRefused, fmt.Sprintf("on the host: keyhatchctl unregister DIR, then keyhatchctl register DIR --allow-uid %d", BrokerUID()), "%v", err)
+		return wrong(ProblemUIDRefused, fmt.Sprintf("on the host: keyhatchctl unregister DIR, then keyhatchctl register DIR --allow-uid %d", RefusedUID(err)), "%v", err)
 	case client.CodeOf(err) != "":
 		return wrong(ProblemRefused, "try again in a second; keyhatchctl doctor looks at the broker", "%v", err)
 	case errors.Is(err, fs.ErrPermission):
@@ -210,19 +210,14 @@ func mountAt(path string) string {
 	return from
 }
 
-// BrokerUID is this user's uid as the broker sees it: in a rootless container
-// another one than here.
-func BrokerUID() int {
-	uid := os.Getuid()
-	text, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		return uid
-	}
-	for line := range strings.Lines(string(text)) {
-		var inside, outside, count int
-		if n, _ := fmt.Sscan(line, &inside, &outside, &count); n == 3 && inside <= uid && uid-inside < count {
-			return outside + uid - inside
+// RefusedUID is this user's uid as the broker that refused it sees it: in a
+// rootless container it is another than here, and no file here says which.
+func RefusedUID(refusal error) int {
+	var uid int
+	if e, ok := errors.AsType[*client.Error](refusal); ok {
+		if n, _ := fmt.Sscanf(e.Message, "uid %d may not", &uid); n == 1 {
+			return uid
 		}
 	}
-	return uid
+	return os.Getuid()
 }

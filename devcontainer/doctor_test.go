@@ -1,9 +1,13 @@
 package devcontainer
 
 import (
+	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // The situations themselves are in cmd/testdata/doctor.txt; no test can bring
@@ -42,13 +46,14 @@ func TestExamineMemory(t *testing.T) {
 	}
 }
 
-// In the first user namespace a uid is what it is.
-func TestBrokerUID(t *testing.T) {
-	text, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil || strings.Join(strings.Fields(string(text)), " ") != "0 0 4294967295" {
-		t.Skip("this process is in a user namespace of its own")
+// In a rootless container the broker knows this user by another uid.
+func TestRefusedUID(t *testing.T) {
+	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 may not use the socket of project api: register it with allow_uids"}
+	if got := RefusedUID(fmt.Errorf("get: %w", refusal)); got != 100999 {
+		t.Errorf("%d", got)
 	}
-	if got := BrokerUID(); got != os.Getuid() {
+	refusal.Message = "not you"
+	if got := RefusedUID(refusal); got != os.Getuid() {
 		t.Errorf("%d, and the uid is %d", got, os.Getuid())
 	}
 }

@@ -97,7 +97,7 @@ func failure(err error) error {
 	case schema.CodeNotLoaded:
 		return &cli.Failure{Err: err, Code: exitNotFound, Hint: "is the sidecar running? --wait 15s waits for its push"}
 	case schema.CodePeerUnexpected:
-		return &cli.Failure{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(devcontainer.BrokerUID())}
+		return &cli.Failure{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(devcontainer.RefusedUID(err))}
 	}
 	return err
 }
