@@ -63,8 +63,9 @@ func (p *project) dispatch(s *session, line []byte) reply {
 	case schema.OpWatch:
 		return p.watch(s)
 	case schema.OpInfo:
+		m := p.manifest.Load()
 		return answer(schema.InfoResponse{
-			OK: true, Project: p.name, Allowlist: p.manifest.Load().Allowlist(), SchemaVersion: schema.ManifestVersion,
+			OK: true, Project: p.name, Allowlist: m.Allowlist(), SchemaVersion: schema.ManifestVersion, Helpers: m.Helpers,
 		})
 	case schema.OpPing:
 		return answer(schema.ProjectPingResponse{

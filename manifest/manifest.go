@@ -75,6 +75,7 @@ func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 		return nil, err
 	}
 	m := &Manifest{}
+	var helpers *yaml.Node // read last, because they name secrets
 	if err := fields(root, "the manifest", map[string]func(*yaml.Node) error{
 		"schema_version": func(n *yaml.Node) error {
 			if n.Tag != "!!int" || n.Value != fmt.Sprint(schema.ManifestVersion) {
@@ -99,6 +100,7 @@ func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 			return err
 		},
 		"secrets": func(n *yaml.Node) error { return m.readSecrets(n) },
+		"helpers": func(n *yaml.Node) error { helpers = n; return nil },
 	}); err != nil {
 		return nil, err
 	}
@@ -109,6 +111,11 @@ func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 		return nil, wrong(root, "project is missing: write project: %s", project)
 	case m.Secrets == nil:
 		return nil, wrong(root, "secrets is missing: write secrets: {} to allow none")
+	}
+	if helpers != nil {
+		if err := m.readHelpers(helpers); err != nil {
+			return nil, err
+		}
 	}
 	for name := range m.Secrets {
 		m.allowlist = append(m.allowlist, name)

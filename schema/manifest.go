@@ -14,6 +14,37 @@ type Manifest struct {
 	// how the secret is injected; null means as an environment variable of the
 	// same name. An empty map is legal and denies everything.
 	Secrets map[SecretName]*Injection `json:"secrets"`
+	// Helpers says which secrets answer the credential helpers of git, docker,
+	// aws and kubectl. Each must be in Secrets.
+	Helpers *Helpers `json:"helpers,omitempty"`
+}
+
+// Helpers says which secret answers for what.
+type Helpers struct {
+	// Git has one entry for each host.
+	Git []Login `json:"git,omitempty"`
+	// Docker has one entry for each registry.
+	Docker []Login `json:"docker,omitempty"`
+	// AWS is a bundle with aws_access_key_id, aws_secret_access_key and, where
+	// there are such, aws_session_token and expiration.
+	AWS SecretName `json:"aws,omitempty"`
+	// Kubectl is a token, or a bundle with token, or with
+	// clientCertificateData and clientKeyData, and where it ends
+	// expirationTimestamp.
+	Kubectl SecretName `json:"kubectl,omitempty"`
+}
+
+// Login says which secret logs in at a host.
+type Login struct {
+	// Host is a name or an address, in lower case, with a port where it is not
+	// the usual one. It is spoken to by https; a plain one must be written as
+	// http://HOST.
+	Host string `json:"host"`
+	// Secret is the password or token, or a bundle with username and password.
+	Secret SecretName `json:"secret"`
+	// Username goes with a secret that is no bundle. Without it, git is told
+	// x-access-token; for docker it must be given.
+	Username string `json:"username,omitempty"`
 }
 
 // Injection says how a secret reaches the programs of a project.

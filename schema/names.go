@@ -18,6 +18,8 @@ const (
 	SecretNamePattern     = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`
 	ProjectNamePattern    = `^[a-z0-9][a-z0-9_-]{0,63}$`
 	DevcontainerIDPattern = `^[0-9a-v]{52}$`
+	LoginHostPattern      = `^(https?://)?([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`
+	LoginUsernamePattern  = `^[!-~]{1,128}$`
 )
 
 // ValidSecretName reports whether name matches SecretNamePattern. It takes

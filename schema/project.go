@@ -69,6 +69,8 @@ type InfoResponse struct {
 	Allowlist []SecretName `json:"allowlist"`
 	// SchemaVersion is the manifest's.
 	SchemaVersion int `json:"schema_version"`
+	// Helpers are the manifest's, where it has any.
+	Helpers *Helpers `json:"helpers,omitempty"`
 }
 
 // WatchRequest asks to be told when secrets change. The connection has no more

@@ -27,7 +27,11 @@ const (
 	exitNotFound    = 5 // or not loaded
 )
 
-func main() { os.Exit(cli.Run(command())) }
+func main() {
+	c := command()
+	c.SetArgs(arguments(os.Args))
+	os.Exit(cli.Run(c))
+}
 
 func command() *cobra.Command {
 	var socket string
@@ -53,7 +57,8 @@ cannot be run or found, and otherwise as the command does.`,
 	}
 	c.PersistentFlags().StringVar(&socket, "socket", fallback, "the project's socket (KEYHATCH_SOCKET)")
 	project := func() *client.Project { return client.NewProject(socket) }
-	c.AddCommand(getCommand(project), listCommand(project), runCommand(project), exportCommand(project), filesCommand(project), doctorCommand(&socket))
+	c.AddCommand(getCommand(project), listCommand(project), runCommand(project), exportCommand(project), filesCommand(project),
+		credentialCommand(project, &socket), doctorCommand(&socket))
 	return c
 }
 

@@ -73,6 +73,9 @@ var protocolRules = map[string]func(*jsonschema.Schema){
 	"GetResponse": oneValue,
 	"SecretValue": oneValue,
 
+	"Login.host":     pattern(schema.LoginHostPattern),
+	"Login.username": pattern(schema.LoginUsernamePattern),
+
 	"AdminPingResponse.protocol_version":   version,
 	"ProjectPingResponse.protocol_version": version,
 	"StatusResponse.protocol_version":      version,
@@ -89,6 +92,8 @@ var manifestRules = map[string]func(*jsonschema.Schema){
 	"Injection.path":       pattern(`^(/|~/).`),
 	"Injection.mode":       pattern(`^0?[0-7]{3}$`),
 	"Injection.template":   minLength(1),
+	"Login.host":           pattern(schema.LoginHostPattern),
+	"Login.username":       pattern(schema.LoginUsernamePattern),
 	"Manifest.secrets": func(s *jsonschema.Schema) {
 		s.AdditionalProperties = &jsonschema.Schema{OneOf: []*jsonschema.Schema{s.AdditionalProperties, {Type: "null"}}}
 	},

@@ -53,7 +53,7 @@ func (m *machine) audited(w trouble, settings string) {
 	if w.prepare != "" {
 		m.run(w.prepare)
 	}
-	m.run("cat >>/etc/keyhatch/keyhatchd.yaml <<'END'\naudit: " + w.audit + "\n" + settings + "END")
+	m.configure("request_rate: 0\naudit: " + w.audit + "\n" + settings)
 	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
 	m.sidecar()
 }

@@ -130,6 +130,12 @@ func (m *machine) override(unit, text string) {
 	m.run("systemctl daemon-reload")
 }
 
+// configure adds settings to the daemon's. A load takes request_rate: 0.
+func (m *machine) configure(settings string) {
+	m.t.Helper()
+	m.run("cat >>/etc/keyhatch/keyhatchd.yaml <<'KEYHATCH-END'\n" + settings + "\nKEYHATCH-END\n")
+}
+
 // project makes a project's tree, and returns its path.
 func (m *machine) project(name string) string {
 	m.t.Helper()

@@ -13,6 +13,7 @@ const projects = "/run/keyhatch/projects/"
 // TestRestartStorm: a hundred restarts and kills under load, and nobody notices.
 func TestRestartStorm(t *testing.T) {
 	m := boot(t)
+	m.configure("request_rate: 0")
 	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
 	m.sidecar()
 	m.run("mkdir /mnt/directory; touch /mnt/file")

@@ -1,0 +1,149 @@
+package devcontainer
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+func plainText(s string) schema.SecretValue { return schema.SecretValue{Value: &s} }
+
+func fieldsOf(json string) schema.SecretValue { return schema.SecretValue{Value: &json, Bundle: true} }
+
+func TestGit(t *testing.T) {
+	logins := []schema.Login{
+		{Host: "github.com", Secret: "GH"}, {Host: "git.example:8443", Secret: "GH", Username: "bot"},
+		{Host: "http://localhost:3000", Secret: "GH"}, {Host: "usual.example:443", Secret: "GH"},
+	}
+	for _, c := range []struct {
+		name, query string
+		value       schema.SecretValue
+		want        string // "-": no login answers
+	}{
+		{"a token", "protocol=https\nhost=github.com\n\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a path and what is to come", "capability[]=authtype\nprotocol=https\nhost=github.com\npath=a/b.git\nwwwauth[]=Basic realm=\"x\"\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the host in capitals", "protocol=https\nhost=GitHub.com\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the usual port", "protocol=https\nhost=github.com:443\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the usual port, written in the manifest", "protocol=https\nhost=usual.example\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a user", "protocol=https\nhost=git.example:8443\n", plainText("tok"), "username=bot\npassword=tok\n"},
+		{"the same user", "protocol=https\nhost=git.example:8443\nusername=bot\n", plainText("tok"), "username=bot\npassword=tok\n"},
+		{"another user", "protocol=https\nhost=git.example:8443\nusername=me\n", plainText("tok"), ""},
+		{"a bundle", "protocol=https\nhost=github.com\n", fieldsOf(`{"username":"me","password":"pw"}`), "username=me\npassword=pw\n"},
+		{"without TLS, said so", "protocol=http\nhost=localhost:3000\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"without TLS, not said", "protocol=http\nhost=github.com\n", plainText("tok"), "-"},
+		{"with TLS where it is said to be without", "protocol=https\nhost=localhost:3000\n", plainText("tok"), "-"},
+		{"another host", "protocol=https\nhost=evil.example\n", plainText("tok"), "-"},
+		{"another port", "protocol=https\nhost=github.com:8443\n", plainText("tok"), "-"},
+		{"a host that ends in one", "protocol=https\nhost=evil-github.com\n", plainText("tok"), "-"},
+		{"a host behind a user", "protocol=https\nhost=github.com@evil.example\n", plainText("tok"), "-"},
+		{"no host", "protocol=https\n", plainText("tok"), "-"},
+		{"what comes behind the empty line", "protocol=https\n\nhost=github.com\n", plainText("tok"), "-"},
+	} {
+		q, err := ReadGitQuery(strings.NewReader(c.query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := "-"
+		if login, ok := q.Login(logins); ok {
+			answer, err := q.Answer(login, c.value)
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			got = string(answer)
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	if _, err := ReadGitQuery(strings.NewReader("nonsense\n")); err == nil {
+		t.Error("a line that is no attribute is taken")
+	}
+}
+
+// TestBadCredentials: what a tool would take for something else is refused, and
+// the refusal holds nothing of it.
+func TestBadCredentials(t *testing.T) {
+	login := schema.Login{Host: "h", Secret: "GH"}
+	for name, make := range map[string]func() ([]byte, error){
+		"a line end":        func() ([]byte, error) { return GitQuery{}.Answer(login, plainText("TRIPWIRE\nhost=evil")) },
+		"a carriage return": func() ([]byte, error) { return GitQuery{}.Answer(login, plainText("TRIPWIRE\r")) },
+		"a NUL":             func() ([]byte, error) { return GitQuery{}.Answer(login, plainText("TRIPWIRE\x00")) },
+		"a line in a user": func() ([]byte, error) {
+			return GitQuery{}.Answer(login, fieldsOf(`{"username":"TRIPWIRE\nx","password":"p"}`))
+		},
+		"nothing":            func() ([]byte, error) { return GitQuery{}.Answer(login, plainText("")) },
+		"no password":        func() ([]byte, error) { return GitQuery{}.Answer(login, fieldsOf(`{"pass":"TRIPWIRE"}`)) },
+		"fields of fields":   func() ([]byte, error) { return GitQuery{}.Answer(login, fieldsOf(`{"password":{"TRIPWIRE":1}}`)) },
+		"docker and no user": func() ([]byte, error) { return DockerAnswer("h", login, plainText("TRIPWIRE")) },
+		"aws and a text":     func() ([]byte, error) { return AWSAnswer("AWS", plainText("TRIPWIRE")) },
+		"aws and no key":     func() ([]byte, error) { return AWSAnswer("AWS", fieldsOf(`{"aws_access_key_id":"TRIPWIRE"}`)) },
+		"kubectl and half":   func() ([]byte, error) { return KubectlAnswer("", "K", fieldsOf(`{"clientKeyData":"TRIPWIRE"}`)) },
+	} {
+		answer, err := make()
+		if !errors.Is(err, ErrCredential) || answer != nil {
+			t.Errorf("%s: %q, %v", name, answer, err)
+		} else if strings.Contains(err.Error(), "TRIPWIRE") {
+			t.Errorf("%s: the error holds a value: %v", name, err)
+		}
+	}
+}
+
+func TestDocker(t *testing.T) {
+	logins := []schema.Login{
+		{Host: "ghcr.io", Secret: "T", Username: "bot"}, {Host: "docker.io", Secret: "T", Username: "hub"},
+		{Host: "http://localhost:5000", Secret: "T", Username: "plain"},
+	}
+	for registry, user := range map[string]string{
+		"ghcr.io": "bot", "https://ghcr.io": "bot", "https://ghcr.io/v2/": "bot", "ghcr.io:443": "bot",
+		"https://index.docker.io/v1/": "hub", "docker.io": "hub", "http://localhost:5000": "plain",
+		"localhost:5000": "", "evil.example": "", "ghcr.io.evil.example": "", "http://ghcr.io": "", "": "",
+	} {
+		login, ok := DockerLogin(logins, registry)
+		if ok != (user != "") || login.Username != user {
+			t.Errorf("%q: %+v", registry, login)
+		}
+	}
+	if got, err := DockerAnswer("https://ghcr.io", logins[0], plainText("t\"ok")); err != nil || string(got) != `{"ServerURL":"https://ghcr.io","Username":"bot","Secret":"t\"ok"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+	if got, err := DockerList(logins); err != nil || string(got) != `{"docker.io":"hub","ghcr.io":"bot","http://localhost:5000":"plain"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+func TestAWS(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"aws_access_key_id":"AK","aws_secret_access_key":"s"}`:                                                                     `{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"s"}`,
+		`{"aws_access_key_id":"AK","aws_secret_access_key":"s","aws_session_token":"t","expiration":"2030-01-01T00:00:00Z","x":"y"}`: `{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"s","SessionToken":"t","Expiration":"2030-01-01T00:00:00Z"}`,
+	} {
+		if got, err := AWSAnswer("AWS", fieldsOf(in)); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v", in, got, err)
+		}
+	}
+}
+
+func TestKubectl(t *testing.T) {
+	const begin, kind = `{"apiVersion":"client.authentication.k8s.io/`, `","kind":"ExecCredential","status":`
+	for _, c := range []struct {
+		info  string
+		value schema.SecretValue
+		want  string
+	}{
+		{"", plainText("tok"), begin + "v1" + kind + `{"token":"tok"}}`},
+		{`{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","spec":{"interactive":false}}`, plainText("tok"), begin + "v1" + kind + `{"token":"tok"}}`},
+		{`{"apiVersion":"client.authentication.k8s.io/v1beta1"}`, plainText("tok"), begin + "v1beta1" + kind + `{"token":"tok"}}`},
+		{"", fieldsOf(`{"clientCertificateData":"c","clientKeyData":"k","other":"x"}`), begin + "v1" + kind + `{"clientCertificateData":"c","clientKeyData":"k"}}`},
+		{"", fieldsOf(`{"token":"tok","expirationTimestamp":"2030-01-01T00:00:00Z"}`), begin + "v1" + kind + `{"expirationTimestamp":"2030-01-01T00:00:00Z","token":"tok"}}`},
+	} {
+		if got, err := KubectlAnswer(c.info, "K", c.value); err != nil || string(got) != c.want {
+			t.Errorf("%s: %s, %v", c.info, got, err)
+		}
+	}
+	for _, info := range []string{"nonsense", `{"apiVersion":"client.authentication.k8s.io/v9"}`, `{}`} {
+		if got, err := KubectlAnswer(info, "K", plainText("tok")); err == nil {
+			t.Errorf("%s is answered %s", info, got)
+		}
+	}
+}

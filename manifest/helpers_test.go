@@ -1,0 +1,42 @@
+package manifest
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestHelpers(t *testing.T) {
+	const head = "schema_version: 1\nproject: api\nsecrets: {GH: , AWS: }\n"
+	m, err := Parse([]byte("helpers: {git: [{host: github.com, secret: GH}, {host: 'http://localhost:3000', secret: GH, username: me}], docker: [], aws: AWS, kubectl: GH}\n"+head), "api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := m.Helpers; len(h.Git) != 2 || h.Git[1].Username != "me" || h.AWS != "AWS" || h.Kubectl != "GH" {
+		t.Errorf("%+v", h)
+	}
+	if m, err := Parse([]byte(head), "api"); err != nil || m.Helpers != nil {
+		t.Errorf("%+v, %v", m, err)
+	}
+	for text, want := range map[string]string{
+		"helpers: git":                                                      "must be a mapping",
+		"helpers: {svn: x}":                                                 "the keys are [aws docker git kubectl]",
+		"helpers: {aws: OTHER}":                                             `"OTHER" is not in secrets`,
+		"helpers: {aws: [AWS]}":                                             "must be a string",
+		"helpers: {git: {host: x}}":                                         "must be a list",
+		"helpers: {git: [{secret: GH}]}":                                    "host must be",
+		"helpers: {git: [{host: github.com}]}":                              "secret is missing",
+		"helpers: {git: [{host: github.com, secret: OTHER}]}":               `"OTHER" is not in secrets`,
+		"helpers: {git: [{host: GitHub.com, secret: GH}]}":                  "host must be",
+		"helpers: {git: [{host: 'https://github.com/x', secret: GH}]}":      "host must be",
+		"helpers: {git: [{host: 'ssh://github.com', secret: GH}]}":          "host must be",
+		"helpers: {git: [{host: \"a\\nhelper=x\", secret: GH}]}":            "host must be",
+		"helpers: {git: [{host: a, secret: GH, username: \"x\\ny\"}]}":      "username must be",
+		"helpers: {git: [{host: a, secret: GH, token: x}]}":                 "the keys are [host secret username]",
+		"helpers: {docker: [{host: a, secret: GH}, {host: a, secret: GH}]}": "a stands twice",
+	} {
+		_, err := Parse([]byte(head+text+"\n"), "api")
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "line 4") {
+			t.Errorf("%s: %v, want %q on line 4", text, err, want)
+		}
+	}
+}
