@@ -6,13 +6,22 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build test race fuzz bench kubernetes e2e-systemd lint generate demo clean
+.PHONY: help build feature test race fuzz bench kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
 build: ## build the four commands, static, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/keyhatchd ./cmd/keyhatchctl ./cmd/keyhatch-sidecar ./cmd/keyhatch
+
+feature: ## build the Dev Container Feature with its clients, and dist/devcontainer-feature-keyhatch.tgz
+	for arch in amd64 arm64; do \
+		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' \
+			-o devcontainer/feature/keyhatch/bin/keyhatch-linux-$$arch ./cmd/keyhatch || exit 1; \
+	done
+	mkdir -p dist
+	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
+		gzip -n >dist/devcontainer-feature-keyhatch.tgz
 
 test: ## run the tests; what this machine lacks is skipped with a reason
 	$(GO) test -count=1 ./...
@@ -28,6 +37,9 @@ fuzz: ## fuzz the parsers, 15 s each
 
 bench: ## measure: store to broker, store to a client that watches, restart to healed, as multiples of a baseline
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
+
+e2e-devcontainer: build feature ## real dev containers, on a real engine, by the real Dev Container CLI; takes root
+	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer
 
 kubernetes: ## hold packaging/kubernetes against Kubernetes' own types, and see a wrong one refused
 	cd packaging/kubernetes/validate && $(GO) run . ../keyhatch.yaml
@@ -50,4 +62,4 @@ demo: build ## see it work: a broker, a sidecar and two projects, then nothing l
 	@bash packaging/demo.sh bin
 
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist devcontainer/feature/keyhatch/bin

@@ -29,8 +29,9 @@ var allowed = map[string][]string{
 	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar"},
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "manifest", "schema"},
 
-	"packaging/e2e/engine":  {},
-	"packaging/e2e/systemd": {}, // tests only
+	"packaging/e2e/engine":       {},
+	"packaging/e2e/systemd":      {}, // tests only
+	"packaging/e2e/devcontainer": {}, // tests only
 }
 
 // banned are what a package must not link, however far away.

@@ -48,7 +48,8 @@ func (before versions) changed(now versions) []schema.SecretName {
 // written no other is made: what happens meanwhile is in the one after it, so a
 // slow client gets fewer lines and costs no memory.
 func (p *project) watch(s *session) reply {
-	// The client says nothing more. What it does is end, or break that rule.
+	// The client says nothing more. What it does is end, or break that rule. A
+	// drain's deadline may be lifted here; its channel is what counts.
 	s.conn.SetReadDeadline(time.Time{})
 	ended := make(chan error, 1)
 	go func() { ended <- s.lines.Await() }() // ended and awaited below

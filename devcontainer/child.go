@@ -178,11 +178,16 @@ func (k *keeping) reap() {
 // suspend stops us too when the child was stopped, by Ctrl-Z for one, so that
 // the shell we run in notices. SIGCONT wakes both.
 func (k *keeping) suspend() {
-	if k.tty < 0 {
-		return
+	switch {
+	case k.tty < 0:
+	case foregroundOf(k.tty) == unix.Getpgrp():
+		// In the background it wanted to read. With an fg meanwhile it may, and a
+		// shell that had not seen us stop sends no SIGCONT.
+		k.pass(unix.SIGCONT)
+	default:
+		k.takeTerminal()
+		unix.Kill(unix.Getpid(), unix.SIGSTOP)
 	}
-	k.takeTerminal()
-	unix.Kill(unix.Getpid(), unix.SIGSTOP)
 }
 
 // takeTerminal takes back what the child's group was given: whoever runs next in

@@ -254,6 +254,9 @@ func TestUnsafeDirectory(t *testing.T) {
 		if _, err := os.Lstat(target); err == nil {
 			t.Errorf("%s: the link was made all the same", name)
 		}
+		if _, err := os.Lstat(c.dir); name == "on disk" && err == nil {
+			t.Error("a directory was made on disk")
+		}
 	}
 }
 

@@ -58,7 +58,7 @@ cannot be run or found, and otherwise as the command does.`,
 	c.PersistentFlags().StringVar(&socket, "socket", fallback, "the project's socket (KEYHATCH_SOCKET)")
 	project := func() *client.Project { return client.NewProject(socket) }
 	c.AddCommand(getCommand(project), listCommand(project), runCommand(project), exportCommand(project), filesCommand(project),
-		credentialCommand(project, &socket))
+		credentialCommand(project, &socket), doctorCommand(&socket))
 	return c
 }
 
@@ -102,7 +102,7 @@ func failure(err error) error {
 	case schema.CodeNotLoaded:
 		return &cli.Failure{Err: err, Code: exitNotFound, Hint: "is the sidecar running? --wait 15s waits for its push"}
 	case schema.CodePeerUnexpected:
-		return &cli.Failure{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(os.Getuid())}
+		return &cli.Failure{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(devcontainer.RefusedUID(err))}
 	}
 	return err
 }

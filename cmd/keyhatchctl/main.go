@@ -23,6 +23,9 @@ type operator struct {
 	asJSON bool
 }
 
+// errProtocolSkew says that the two ends are not of one protocol.
+var errProtocolSkew = errors.New("protocol skew")
+
 func command() *cobra.Command {
 	o := &operator{}
 	c := &cobra.Command{
@@ -38,7 +41,7 @@ do everything here: it belongs to root and to group keyhatch.`,
 	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the broker's answer as JSON")
 	c.AddCommand(
 		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),
-		reloadCommand(o), listCommand(o), pushCommand(o), clearCommand(o),
+		reloadCommand(o), listCommand(o), pushCommand(o), clearCommand(o), upCommand(o), doctorCommand(o),
 	)
 	return c
 }
@@ -63,7 +66,7 @@ func (o *operator) with(ctx context.Context, use func(*client.Admin) error) erro
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
 		return &cli.Failure{
-			Err:  fmt.Errorf("the broker speaks protocol %d, and this keyhatchctl %d", pong.ProtocolVersion, schema.ProtocolVersion),
+			Err:  fmt.Errorf("%w: the broker speaks protocol %d, and this keyhatchctl %d", errProtocolSkew, pong.ProtocolVersion, schema.ProtocolVersion),
 			Hint: "install the keyhatchctl that came with the broker, version " + pong.BrokerVersion,
 		}
 	}

@@ -70,25 +70,9 @@ that the project is served after a stop of the broker and after a reboot too.`,
   keyhatchctl register ~/src/api --allow-uid 1000`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			path, name, err := directory(args[0])
+			request, err := registration(args[0], uids)
 			if err != nil {
 				return err
-			}
-			text, err := approved(path, name)
-			if err != nil {
-				return err
-			}
-			info, err := os.Stat(path)
-			if err != nil {
-				return err
-			}
-			// A confined broker may be unable to look at the directory itself.
-			allow := []uint32{info.Sys().(*syscall.Stat_t).Uid}
-			for _, uid := range uids {
-				if uint(uint32(uid)) != uid {
-					return cli.Usage("--allow-uid: %d is no uid", uid)
-				}
-				allow = append(allow, uint32(uid))
 			}
 			return o.with(c.Context(), func(admin *client.Admin) error {
 				register := admin.Register
@@ -97,7 +81,7 @@ that the project is served after a stop of the broker and after a reboot too.`,
 						return persist(ctx, admin, request)
 					}
 				}
-				answer, err := register(c.Context(), schema.RegisterRequest{Name: name, ProjectPath: path, Manifest: &text, AllowUIDs: allow})
+				answer, err := register(c.Context(), request)
 				if err != nil {
 					return err
 				}
@@ -105,7 +89,7 @@ that the project is served after a stop of the broker and after a reboot too.`,
 					return cli.PrintJSON(c.OutOrStdout(), answer)
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s is served at %s\nmount %s into its container at /run/keyhatch\n",
-					name, answer.SocketPath, filepath.Dir(answer.SocketPath))
+					request.Name, answer.SocketPath, filepath.Dir(answer.SocketPath))
 				return nil
 			})
 		},
@@ -113,6 +97,35 @@ that the project is served after a stop of the broker and after a reboot too.`,
 	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "a uid that may use the socket too")
 	c.Flags().BoolVar(&persists, "persist", false, "declare the project, for every start of the broker")
 	return c
+}
+
+// registration is what registers the project in the directory arg.
+func registration(arg string, uids []uint) (schema.RegisterRequest, error) {
+	path, name, err := directory(arg)
+	if err != nil {
+		return schema.RegisterRequest{}, err
+	}
+	text, err := approved(path, name)
+	if err != nil {
+		return schema.RegisterRequest{}, err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return schema.RegisterRequest{}, err
+	}
+	// A confined broker may be unable to look at the directory itself.
+	allow := []uint32{info.Sys().(*syscall.Stat_t).Uid}
+	for _, uid := range uids {
+		if uint(uint32(uid)) != uid {
+			return schema.RegisterRequest{}, cli.Usage("--allow-uid: %d is no uid", uid)
+		}
+		allow = append(allow, uint32(uid))
+	}
+	ids, err := devcontainerIDs(arg, path)
+	if err != nil {
+		return schema.RegisterRequest{}, err
+	}
+	return schema.RegisterRequest{Name: name, ProjectPath: path, Manifest: &text, AllowUIDs: allow, DevcontainerIDs: ids}, nil
 }
 
 // named turns NAME or DIR into a registered project.

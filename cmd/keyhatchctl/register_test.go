@@ -58,6 +58,9 @@ func TestRegisterSendsAll(t *testing.T) {
 		!slices.Equal(sent.AllowUIDs, []uint32{owner, 7, 8}) {
 		t.Errorf("sent %+v, the owner is %d", sent, owner)
 	}
+	if want, err := devcontainerIDs(filepath.Join(root, "link"), dir); err != nil || len(want) != 4 || !slices.Equal(sent.DevcontainerIDs, want) {
+		t.Errorf("sent %v, want %v, %v", sent.DevcontainerIDs, want, err)
+	}
 	if want := "api is served at /run/keyhatch/projects/api/broker.sock\nmount /run/keyhatch/projects/api into its container at /run/keyhatch\n"; out != want {
 		t.Errorf("said %q", out)
 	}

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+)
+
+// A Finding is what a doctor command says of one thing that it looked at.
+type Finding struct {
+	Check   string `json:"check"`
+	Problem string `json:"problem,omitzero"` // "" where all is well
+	Detail  string `json:"detail"`
+	Fix     string `json:"fix,omitzero"`
+}
+
+// PrintFindings writes them for people, or for machines, and returns an error
+// where one is of a problem.
+func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
+	bad := 0
+	for _, f := range findings {
+		if f.Problem != "" {
+			bad++
+		}
+	}
+	if asJSON {
+		if err := PrintJSON(w, struct {
+			OK       bool      `json:"ok"`
+			Findings []Finding `json:"findings"`
+		}{bad == 0, findings}); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range findings {
+			if f.Problem == "" {
+				fmt.Fprintf(w, "ok   %s: %s\n", f.Check, f.Detail)
+			} else {
+				fmt.Fprintf(w, "BAD  %s: %s: %s\n     fix: %s\n", f.Check, f.Problem, f.Detail, f.Fix)
+			}
+		}
+	}
+	if bad > 0 {
+		return fmt.Errorf("%d of %d checks found a problem", bad, len(findings))
+	}
+	return nil
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// TestDevcontainerID holds the computation against what @devcontainers/cli
+// 0.89.0 put in the place of ${devcontainerId}: these were read from docker
+// inspect. make e2e-devcontainer asks the real one each time.
+func TestDevcontainerID(t *testing.T) {
+	for _, c := range []struct {
+		folder, config string
+		id             schema.DevcontainerID
+	}{
+		{"/srv/api", ".devcontainer.json", "1d5n73cfp1lct35ma5epidthv6ea3dtarcg1i7iaj3p2chniaet0"},
+		{"/srv/api", ".devcontainer/devcontainer.json", "198g1hkhvf359jtadobqs5fmg5ihj61e5l7ftsgjr7baomm0kojs"},
+		{"/srv/api", ".devcontainer/gpu/devcontainer.json", "1ho8rag848mia8qsaf9dmh69bf6bt3kse6t69u7l3k6pvrg95a7t"},
+		{"/srv/a & b/<é>", ".devcontainer.json", "008aopccp8mg4gloptr6uf4g9jue93411glvjqebrmifaeu9s2rh"},
+		{"/srv/a & b/<é>", ".devcontainer/devcontainer.json", "1vbnbcqvlsd0218rjbu1mslf1lqjj3iksi4nsu36uhtg2m1n6bah"},
+		{"/srv/a & b/<é>", ".devcontainer/gpu/devcontainer.json", "11d9jifpqij8bjvdgpmg2g2r4o0jkn8225suegc38ub4kakuofgl"},
+	} {
+		if got := devcontainerID(c.folder, c.folder+"/"+c.config); got != c.id {
+			t.Errorf("%s %s: %s, and the tool has %s", c.folder, c.config, got, c.id)
+		}
+	}
+}
+
+// A devcontainer.json that does not exist yet counts where it is usual; others
+// count where they are; and each way to the directory counts.
+func TestDevcontainerIDs(t *testing.T) {
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, link := filepath.Join(root, "a[p]i"), filepath.Join(root, "link")
+	for _, sub := range []string{"gpu", "empty", "odd/devcontainer.json"} {
+		if err := os.MkdirAll(filepath.Join(dir, ".devcontainer", sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".devcontainer", "gpu", "devcontainer.json"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("a[p]i", link); err != nil {
+		t.Fatal(err)
+	}
+	all := func(dir string) (ids []schema.DevcontainerID) {
+		for _, config := range []string{".devcontainer/devcontainer.json", ".devcontainer.json", ".devcontainer/gpu/devcontainer.json"} {
+			ids = append(ids, devcontainerID(dir, dir+"/"+config))
+		}
+		return ids
+	}
+	for _, c := range []struct {
+		arg  string
+		want []schema.DevcontainerID
+	}{
+		{dir, all(dir)},
+		{dir + "/", all(dir)},
+		{dir + "/gpu/..", all(dir)},
+		{link, append(all(dir), all(link)...)},
+	} {
+		if got, err := devcontainerIDs(c.arg, dir); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, %v\nwant %v", c.arg, got, err, c.want)
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package devcontainer
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
+)
+
+// What the tests share: an engine, an image, the commands, and the Feature as
+// it is shipped. All are made once.
+var shared struct {
+	engine  *engine.Engine
+	image   string
+	bin     string // the host's commands
+	feature string // the tarball
+}
+
+const missingCLI = "devcontainer: npm install --prefix ~/.cache/keyhatch-ci/devcontainers @devcontainers/cli@0.89.0"
+
+func TestMain(m *testing.M) {
+	if os.Getenv("KEYHATCH_E2E") == "" {
+		fmt.Println("skipped: make e2e-devcontainer runs it")
+		return
+	}
+	os.Exit(func() int {
+		err := prepare()
+		if errors.Is(err, engine.ErrMissing) && os.Getenv("KEYHATCH_TEST_ALL") == "" {
+			fmt.Println("skipped:", err)
+			return 0
+		}
+		if shared.engine != nil {
+			defer shared.engine.Stop()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return m.Run()
+	}())
+}
+
+func prepare() (err error) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		return err
+	}
+	shared.bin = filepath.Join(root, "bin")
+	shared.feature = filepath.Join(root, "dist", "devcontainer-feature-keyhatch.tgz")
+	for _, made := range []string{filepath.Join(shared.bin, "keyhatchd"), shared.feature} {
+		if _, err := os.Stat(made); err != nil {
+			return fmt.Errorf("%w: make e2e-devcontainer builds it", err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%w: containers of another uid than this one's take root", engine.ErrMissing)
+	}
+	cli, err := findCLI()
+	if err != nil {
+		return err
+	}
+	if err := os.Setenv("PATH", shared.bin+":"+filepath.Dir(cli)+":"+os.Getenv("PATH")); err != nil {
+		return err
+	}
+	if shared.engine, err = engine.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	shared.image, err = shared.engine.BaseImage(ctx, "busybox", "ca-certificates", "git")
+	return err
+}
+
+func findCLI() (string, error) {
+	if path, err := exec.LookPath("devcontainer"); err == nil {
+		return path, nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(cache, "keyhatch-ci", "devcontainers", "node_modules", ".bin", "devcontainer")
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("%w: %s", engine.ErrMissing, missingCLI)
+	}
+	return path, nil
+}
+
+// A host is a machine with a broker that is to be: a runtime directory, and
+// directories for projects.
+type host struct {
+	t      *testing.T
+	dir    string
+	run    string
+	broker *exec.Cmd
+}
+
+func newHost(t *testing.T) *host {
+	dir, err := os.MkdirTemp("", "khd") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, dir: dir, run: filepath.Join(dir, "run")}
+	t.Cleanup(func() { h.kill(os.Interrupt); os.RemoveAll(dir) })
+	return h
+}
+
+// start starts the broker and waits until it answers.
+func (h *host) start() {
+	h.t.Helper()
+	log, err := os.OpenFile(filepath.Join(h.dir, "keyhatchd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer log.Close()
+	h.broker = exec.Command(filepath.Join(shared.bin, "keyhatchd"), "--runtime-dir", h.run, "--projects-dir", h.dir+"/projects.d", "--audit", "file:"+h.dir+"/audit")
+	h.broker.Stderr = log
+	if err := h.broker.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	until(h.t, func() error { _, err := h.ctl("status"); return err })
+}
+
+func (h *host) kill(how os.Signal) {
+	if h.broker != nil {
+		h.broker.Process.Signal(how)
+		h.broker.Wait()
+		h.broker = nil
+	}
+}
+
+// command has the engine and the runtime directory in its environment.
+func (h *host) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(h.t.Context(), name, args...)
+	cmd.Env = append(shared.engine.Env(), "KEYHATCH_RUNTIME_DIR="+h.run,
+		// The classic builder takes images that are only here.
+		"DOCKER_BUILDKIT=0", "XDG_CACHE_HOME="+filepath.Join(h.dir, "cache"))
+	return cmd
+}
+
+func (h *host) ctl(args ...string) (string, error) {
+	return output(h.command("keyhatchctl", append([]string{"--socket", h.run + "/admin/admin.sock"}, args...)...))
+}
+
+func (h *host) mustCtl(args ...string) string {
+	h.t.Helper()
+	out, err := h.ctl(args...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return out
+}
+
+// output runs a command and returns what it printed; an error holds all that
+// it said.
+func output(cmd *exec.Cmd) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w\n%s%s", strings.Join(cmd.Args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// A container is one that was started for a workspace folder.
+type container struct {
+	h    *host
+	id   string
+	user string // to exec as; "" is the image's
+}
+
+// up starts a dev container by a command whose last line of output is the
+// result that devcontainer up prints.
+func (h *host) up(user string, cmd *exec.Cmd) *container {
+	h.t.Helper()
+	out, err := output(cmd)
+	var result struct {
+		ContainerID string `json:"containerId"`
+		Outcome     string `json:"outcome"`
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	if jsonErr := json.Unmarshal([]byte(lines[len(lines)-1]), &result); jsonErr == nil && result.ContainerID != "" {
+		h.t.Cleanup(func() { remove(result.ContainerID) })
+	}
+	if err != nil || result.Outcome != "success" {
+		h.t.Fatalf("no container: %v\n%s", err, out)
+	}
+	return &container{h, result.ContainerID, user}
+}
+
+// remove removes a container and the image that was built for it.
+func remove(id string) {
+	ctx := context.Background()
+	image, _ := shared.engine.Docker(ctx, "inspect", "--format", "{{.Image}}", id)
+	shared.engine.Docker(ctx, "rm", "-f", "-v", id)
+	shared.engine.Docker(ctx, "rmi", "-f", image)
+}
+
+// exec runs a command in the container as docker exec does, with no profile
+// and no terminal.
+func (c *container) exec(args ...string) (string, error) {
+	all := []string{"exec"}
+	if c.user != "" {
+		all = append(all, "-u", c.user)
+	}
+	return output(c.h.command("docker", append(append(all, c.id), args...)...))
+}
+
+func (c *container) mustExec(args ...string) string {
+	c.h.t.Helper()
+	out, err := c.exec(args...)
+	if err != nil {
+		c.h.t.Fatal(err)
+	}
+	return out
+}
+
+// until waits for a state. It is not timed: the end is for what never comes.
+func until(t *testing.T, reached func() error) {
+	t.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	var err error
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-tick.C {
+		if err = reached(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("it never came: %v", err)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
