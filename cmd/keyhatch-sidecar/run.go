@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -42,6 +44,9 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
 		if err != nil {
 			return err
 		}
+		// When the journal stops, standard error is a pipe without a reader, and Go
+		// would end the process for it.
+		signal.Ignore(syscall.SIGPIPE)
 		config := sidecar.Config{
 			Store: from, Socket: to, Poll: poll, ClearOnExit: onExit == "clear",
 			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),

@@ -79,6 +79,9 @@ func run(ctx context.Context, s *settings) error {
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
+	// When the journal stops, standard error is a pipe without a reader, and Go
+	// would end the process for it.
+	signal.Ignore(syscall.SIGPIPE)
 	lines := newPatientLog(os.Stderr)
 	defer lines.flush()
 	log := slog.New(slog.NewTextHandler(lines, nil))
