@@ -44,7 +44,7 @@ completion fish /usr/share/fish/vendor_completions.d/keyhatch.fish
 	echo '#!/bin/sh'
 	echo '# Made by the keyhatch Feature from its options.'
 	if [ "${GITHELPER:-false}" = true ]; then
-		echo 'keyhatch credential install git || echo "keyhatch: git will not ask keyhatch; see keyhatch doctor" >&2'
+		echo 'keyhatch credential install || echo "keyhatch: git will not ask keyhatch; see keyhatch doctor" >&2'
 	fi
 	if [ "${FILES:-false}" = true ]; then
 		# The editor's or the engine's exec ends; the renderer must not.
