@@ -90,6 +90,12 @@ func (m *machine) worksWith(memories []schema.Memory) {
 		}
 	}
 	holds("a small")
+	if kept := m.status().DescriptorStore; kept != schema.DescriptorsKept {
+		t.Errorf("the descriptor store: %s", kept)
+	}
+	if text := m.show("keyhatch.service", "StatusText"); !strings.Contains(text, " secrets loaded") {
+		t.Errorf("systemctl status shows %q", text)
+	}
 	if got := m.run(keyhatch + "get A"); got != tripwire+"-A" {
 		t.Errorf("get: %d bytes that were not pushed", len(got))
 	}
@@ -120,9 +126,9 @@ func (m *machine) worksWith(memories []schema.Memory) {
 	m.run("keyhatchctl unregister api")
 	m.fails(keyhatch+"get A", "reach")
 
-	log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service")
+	// Audit goes to the journal without being told, each event with its fields.
 	for _, event := range []schema.EventName{schema.EventPushed, schema.EventFetched, schema.EventCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {
-		if !strings.Contains(log, string(event)) {
+		if m.run("journalctl --no-pager --output=cat _SYSTEMD_UNIT=keyhatch.service KEYHATCH_EVENT="+string(event)) == "" {
 			t.Errorf("the journal has no %s", event)
 		}
 	}

@@ -4,14 +4,24 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 const corePattern = "/proc/sys/kernel/core_pattern"
 
 // setCorePattern sets the kernel's pattern, which is one for the whole machine,
-// until the test ends.
+// until the test ends. Another run of this test waits for it meanwhile.
 func setCorePattern(t *testing.T, pattern string) {
 	t.Helper()
+	lock, err := os.Open(corePattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
 	was, err := os.ReadFile(corePattern)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -101,5 +102,31 @@ func TestUnregister(t *testing.T) {
 	}
 	if files := m.run("ls /etc/keyhatch/projects.d"); files != "" {
 		t.Errorf("declared: %s", files)
+	}
+}
+
+// TestDeclarations: a reload takes what was declared meanwhile, and a file that
+// is wrong keeps no other from being served.
+func TestDeclarations(t *testing.T) {
+	m := boot(t)
+	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.project("api"))
+	m.run("cd /etc/keyhatch/projects.d; sed s/api/web/ api.yaml >web.yaml; echo nonsense >wrong.yaml")
+	serves := func(when string, want ...string) {
+		t.Helper()
+		var names []string
+		for _, p := range m.status().Projects {
+			names = append(names, string(p.Name))
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("%s: %v, want %v", when, names, want)
+		}
+	}
+	m.run("systemctl reload keyhatch.service")
+	m.await("web is served", "keyhatchctl projects | grep -q web")
+	serves("after a reload", "api", "web")
+	m.run("systemctl restart keyhatch.service")
+	serves("after a restart", "api", "web")
+	if log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service"); !strings.Contains(log, "wrong.yaml") {
+		t.Error("the log does not say which file is wrong")
 	}
 }
