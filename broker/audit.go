@@ -69,13 +69,17 @@ func OpenAudit(path string, out io.Writer, required bool, log *slog.Logger) (*Au
 	return a, nil
 }
 
-// Close writes what is queued and ends the log. It does not wait for a disk
-// that hangs for longer than a second.
+// closeWithin is how long the end of the log may take. A restart of the daemon
+// waits for it, and everybody for the restart.
+const closeWithin = 500 * time.Millisecond
+
+// Close writes what is queued and ends the log. It waits for a disk that hangs no
+// longer than closeWithin.
 func (a *Audit) Close() {
 	close(a.queue)
 	select {
 	case <-a.done:
-	case <-time.After(time.Second):
+	case <-time.After(closeWithin):
 		a.log.Error("the audit log could not be finished", "events", len(a.queue))
 	}
 }

@@ -142,9 +142,8 @@ func (h *host) nothingOnDisk() {
 // A gitServer serves one repository to whoever has the token.
 type gitServer struct {
 	*httptest.Server
-	certificate string // file
-	mu          sync.Mutex
-	asked       int
+	mu    sync.Mutex
+	asked int
 }
 
 func newGitServer(h *host, user string) *gitServer {
