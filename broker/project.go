@@ -65,7 +65,8 @@ func (p *project) dispatch(s *session, line []byte) reply {
 	case schema.OpInfo:
 		m := p.manifest.Load()
 		return answer(schema.InfoResponse{
-			OK: true, Project: p.name, Allowlist: m.Allowlist(), SchemaVersion: schema.ManifestVersion, Helpers: m.Helpers,
+			OK: true, Project: p.name, Allowlist: m.Allowlist(), SchemaVersion: schema.ManifestVersion,
+			Secrets: m.Secrets, Helpers: m.Helpers,
 		})
 	case schema.OpPing:
 		return answer(schema.ProjectPingResponse{

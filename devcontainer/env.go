@@ -2,9 +2,8 @@
 // the project may have and hands it to the programs there.
 //
 // It runs next to hostile code and trusts only the socket it is given. The
-// manifest it may read lies in a tree that code can write, so it decides how a
-// secret is named in the environment, never which one is fetched: that is the
-// broker's gate.
+// project's tree is that code's to write, so nothing is read there: the broker
+// says what was approved, how secrets are injected included.
 package devcontainer
 
 import (
@@ -17,7 +16,6 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -57,18 +55,18 @@ func (m *Missing) Error() string {
 type Variables map[schema.SecretName]string
 
 // Choose decides which secrets go into which variables: those named in only, or
-// all of the allowlist. A manifest, which may be nil, gives the variables' names
-// and leaves out secrets that are files, unless they are in only.
-func Choose(allowlist, only []schema.SecretName, m *manifest.Manifest) (Variables, error) {
-	names := allowlist
+// all that the project may have. The manifest that was approved gives the
+// variables' names and leaves out secrets that are files, unless they are in
+// only.
+func Choose(info schema.InfoResponse, only []schema.SecretName) (Variables, error) {
+	names := info.Allowlist
 	if only != nil {
 		names = only
 	}
 	chosen, taken := Variables{}, map[string]schema.SecretName{}
 	for _, name := range names {
 		variable := string(name)
-		if m != nil && m.Secrets[name] != nil {
-			in := m.Secrets[name]
+		if in := info.Secrets[name]; in != nil {
 			if in.As == schema.AsFile && only == nil {
 				continue
 			}

@@ -28,32 +28,31 @@ func parse(t *testing.T, secrets string) *manifest.Manifest {
 }
 
 func TestChoose(t *testing.T) {
-	mapped := parse(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, gone: {env: GONE}}")
+	info := schema.InfoResponse{
+		Allowlist: []schema.SecretName{"A", "b", "f"},
+		Secrets:   parse(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, B_VAR: {env: OTHER}}").Secrets,
+	}
 	for name, c := range map[string]struct {
-		allowed, only []schema.SecretName
-		manifest      *manifest.Manifest
-		want          Variables
-		wrong         string // the secret that is refused
+		info  schema.InfoResponse
+		only  []schema.SecretName
+		want  Variables
+		wrong string // the secret that is refused
 	}{
-		"all, by their own names":   {[]schema.SecretName{"A", "b"}, nil, nil, Variables{"A": "A", "b": "b"}, ""},
-		"none":                      {nil, nil, nil, Variables{}, ""},
-		"all, as the manifest says": {[]schema.SecretName{"A", "b"}, nil, mapped, Variables{"A": "A", "b": "B_VAR"}, ""},
-		"a file is left out":        {[]schema.SecretName{"A", "f"}, nil, mapped, Variables{"A": "A"}, ""},
-		"unless it is asked for":    {[]schema.SecretName{"A", "f"}, []schema.SecretName{"f"}, mapped, Variables{"f": "f"}, ""},
-		"only":                      {[]schema.SecretName{"A", "b"}, []schema.SecretName{"b"}, mapped, Variables{"b": "B_VAR"}, ""},
-		"twice in only":             {[]schema.SecretName{"A"}, []schema.SecretName{"A", "A"}, nil, Variables{"A": "A"}, ""},
-		// The manifest in the tree is not the one that was approved: it adds
-		// nothing to what is fetched, and what it does not know is still had.
-		"the manifest adds nothing": {[]schema.SecretName{"A"}, nil, mapped, Variables{"A": "A"}, ""},
-		"nor takes away":            {[]schema.SecretName{"NEW"}, nil, mapped, Variables{"NEW": "NEW"}, ""},
+		"all, as the manifest says": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
+		"a file, asked for":         {info, []schema.SecretName{"f"}, Variables{"f": "f"}, ""},
+		"only":                      {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
+		"twice in only":             {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},
+		"none":                      {schema.InfoResponse{}, nil, Variables{}, ""},
+		// A broker that does not say how: by their own names.
+		"no more than the names": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
 		// The broker, not this choice, says no.
-		"not allowed":         {[]schema.SecretName{"A"}, []schema.SecretName{"X"}, nil, Variables{"X": "X"}, ""},
-		"a dot":               {[]schema.SecretName{"a.b"}, nil, nil, nil, "a.b"},
-		"a dash":              {[]schema.SecretName{"a-b"}, nil, nil, nil, "a-b"},
-		"a digit first":       {[]schema.SecretName{"1a"}, nil, nil, nil, "1a"},
-		"two in one variable": {[]schema.SecretName{"b", "B_VAR"}, nil, mapped, nil, "B_VAR"},
+		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
+		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
+		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},
+		"a dot, as a file":    {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"a.b": {As: schema.AsFile}}}, []schema.SecretName{"a.b"}, nil, "a.b"},
+		"two in one variable": {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"b": {As: schema.AsEnv, Env: "B"}}}, []schema.SecretName{"b", "B"}, nil, "B"},
 	} {
-		got, err := Choose(c.allowed, c.only, c.manifest)
+		got, err := Choose(c.info, c.only)
 		if !maps.Equal(got, c.want) || (err != nil) != (c.wrong != "") {
 			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
 		}

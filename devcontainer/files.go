@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -31,17 +30,18 @@ type File struct {
 	Template string // "" for the bare value
 }
 
-// Files are the files that a manifest declares, in order of the secrets' names.
-// Where only is not nil it has the secrets to look at. home is for ~/.
-func Files(m *manifest.Manifest, only []schema.SecretName, home string) ([]File, error) {
+// Files are the files that the approved manifest declares, in order of the
+// secrets' names. Where only is not nil it has the secrets to look at. home is
+// for ~/.
+func Files(info schema.InfoResponse, only []schema.SecretName, home string) ([]File, error) {
 	var files []File
-	for _, name := range m.Allowlist() {
-		in := m.Secrets[name]
-		if in.As != schema.AsFile || only != nil && !slices.Contains(only, name) {
+	for _, name := range info.Allowlist {
+		in := info.Secrets[name]
+		if in == nil || in.As != schema.AsFile || only != nil && !slices.Contains(only, name) {
 			continue
 		}
 		mode, err := strconv.ParseUint(in.Mode, 8, 32)
-		if err != nil { // the manifest was parsed
+		if err != nil {
 			return nil, fmt.Errorf("%s: mode %q is not octal", name, in.Mode)
 		}
 		path := in.Path

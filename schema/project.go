@@ -61,7 +61,9 @@ type InfoRequest struct {
 	Op Op `json:"op"`
 }
 
-// InfoResponse gives the allowlist, sorted, whether or not such secrets exist.
+// InfoResponse gives the allowlist, sorted, whether or not such secrets exist,
+// and what else the approved manifest says of them. What lies in the project's
+// tree is none of a client's business: whoever can write there did not approve it.
 type InfoResponse struct {
 	// OK is true.
 	OK        bool         `json:"ok"`
@@ -69,6 +71,8 @@ type InfoResponse struct {
 	Allowlist []SecretName `json:"allowlist"`
 	// SchemaVersion is the manifest's.
 	SchemaVersion int `json:"schema_version"`
+	// Secrets says how each one is injected, with the defaults filled in.
+	Secrets map[SecretName]*Injection `json:"secrets,omitempty"`
 	// Helpers are the manifest's, where it has any.
 	Helpers *Helpers `json:"helpers,omitempty"`
 }

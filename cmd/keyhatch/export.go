@@ -19,7 +19,7 @@ func exportCommand(project func() *client.Project) *cobra.Command {
 	var o choice
 	var format string
 	c := &cobra.Command{
-		Use:   "export [--format shell|dotenv|json] [--only A,B] [--wait 15s] [--manifest FILE]",
+		Use:   "export [--format shell|dotenv|json] [--only A,B] [--wait 15s]",
 		Short: "Print this project's secrets as variables, for a shell or a file",
 		Long: `export prints the variables that keyhatch run would set: all of them, or on an
 error nothing.

@@ -16,7 +16,7 @@ func filesCommand(project func() *client.Project) *cobra.Command {
 	var o choice
 	var watch, remove bool
 	c := &cobra.Command{
-		Use:   "files [--wait 15s] [--watch] [--manifest FILE] | files --remove",
+		Use:   "files [--wait 15s] [--watch] | files --remove",
 		Short: "Render the manifest's secret files, in memory",
 		Long: `files writes each secret that the manifest declares with as: file to memory
 (` + devcontainer.MemoryDir() + `, a tmpfs that is verified and nobody else's), with the
@@ -35,7 +35,7 @@ is, all that are this user's.`,
   keyhatch files --watch &
   keyhatch files --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if remove && (watch || c.Flags().Changed("wait") || c.Flags().Changed("manifest")) {
+			if remove && (watch || c.Flags().Changed("wait")) {
 				return cli.Usage("--remove goes without other flags")
 			}
 			if remove {
@@ -47,7 +47,7 @@ is, all that are this user's.`,
 			return failure(renderFiles(c, project(), o, watch))
 		},
 	}
-	o.commonFlags(c)
+	o.waitFlag(c)
 	c.Flags().BoolVar(&watch, "watch", false, "stay, and render again when a secret changes")
 	c.Flags().BoolVar(&remove, "remove", false, "take the files and the links to them away")
 	return c
@@ -57,9 +57,6 @@ func renderFiles(c *cobra.Command, project *client.Project, o choice, watch bool
 	p, err := newPlan(c.Context(), project, o, nil)
 	if err != nil {
 		return err
-	}
-	if p.manifest == nil {
-		return devcontainer.ErrNoManifest
 	}
 	if err := p.injectFiles(); err != nil {
 		return err

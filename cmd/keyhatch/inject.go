@@ -10,7 +10,6 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -18,19 +17,17 @@ import (
 // A choice is what the flags of run and export say: which secrets, how long to
 // wait for them, and under which names.
 type choice struct {
-	only     []string
-	wait     time.Duration
-	manifest string // file; "" looks for it
+	only []string
+	wait time.Duration
 }
 
 func (o *choice) flags(c *cobra.Command) {
 	c.Flags().StringSliceVar(&o.only, "only", nil, "only these secrets")
-	o.commonFlags(c)
+	o.waitFlag(c)
 }
 
-func (o *choice) commonFlags(c *cobra.Command) {
+func (o *choice) waitFlag(c *cobra.Command) {
 	c.Flags().DurationVar(&o.wait, "wait", 0, "how long to wait for secrets that are not there yet")
-	c.Flags().StringVar(&o.manifest, "manifest", "", "the manifest that says how secrets are injected (default: from the working directory up)")
 }
 
 // check holds the flags to their rules and returns the names in --only.
@@ -55,11 +52,10 @@ func (o *choice) check(c *cobra.Command) ([]schema.SecretName, error) {
 
 // A plan is what is to be fetched, and where it goes.
 type plan struct {
-	project  *client.Project
-	info     schema.InfoResponse
-	manifest *manifest.Manifest // nil: there is none
-	only     []schema.SecretName
-	left     time.Duration // of the wait
+	project *client.Project
+	info    schema.InfoResponse
+	only    []schema.SecretName
+	left    time.Duration // of the wait
 
 	variables devcontainer.Variables
 	base      []string // the environment around them
@@ -78,12 +74,8 @@ func newPlan(ctx context.Context, project *client.Project, o choice, only []sche
 	if err != nil {
 		return nil, err
 	}
-	m, err := naming(o.manifest, info.Project)
-	if err != nil {
-		return nil, err
-	}
 	return &plan{
-		project: project, info: info, manifest: m, only: only,
+		project: project, info: info, only: only,
 		left:      max(o.wait-time.Since(started), 0),
 		rendering: devcontainer.NewRendering(memoryDir, info.Project),
 	}, nil
@@ -99,15 +91,13 @@ func (p *plan) injectVariables(base []string) (err error) {
 	only := slices.DeleteFunc(slices.Clone(p.only), func(name schema.SecretName) bool {
 		return slices.ContainsFunc(p.files, func(f devcontainer.File) bool { return f.Name == name })
 	})
-	p.variables, err = devcontainer.Choose(p.info.Allowlist, only, p.manifest)
+	p.variables, err = devcontainer.Choose(p.info, only)
 	return err
 }
 
 // injectFiles has the plan render the manifest's files.
 func (p *plan) injectFiles() (err error) {
-	if p.manifest != nil {
-		p.files, err = devcontainer.Files(p.manifest, p.only, os.Getenv("HOME"))
-	}
+	p.files, err = devcontainer.Files(p.info, p.only, os.Getenv("HOME"))
 	return err
 }
 
@@ -156,21 +146,4 @@ func (p *plan) follow(ctx context.Context, say func(error), take func(environmen
 	if ctx.Err() == nil {
 		say(err)
 	}
-}
-
-// naming returns the manifest that says how secrets are injected, or nil where
-// there is none and the secrets' own names do.
-func naming(file string, project schema.ProjectName) (*manifest.Manifest, error) {
-	if file != "" {
-		return devcontainer.ReadManifest(file, project)
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		return nil, err
-	}
-	m, err := devcontainer.FindManifest(dir, project)
-	if errors.Is(err, devcontainer.ErrNoManifest) {
-		return nil, nil
-	}
-	return m, err
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -109,7 +108,7 @@ func failure(err error) error {
 
 // local is the way out of what goes wrong on this side of the socket.
 func local(err error) string {
-	switch _, broken := errors.AsType[*manifest.Error](err); {
+	switch {
 	case errors.Is(err, devcontainer.ErrNotForEnvironment):
 		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --only leaves it out here"
 	case errors.Is(err, errNotText):
@@ -120,12 +119,8 @@ func local(err error) string {
 		return "move it away, or give the secret another path in the manifest: keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):
 		return "secret files are kept in memory only: the container needs a tmpfs at /dev/shm (docker run --shm-size, not a volume), and nobody else's directory in it"
-	case errors.Is(err, devcontainer.ErrNoManifest):
-		return "run it within the project, or name its manifest with --manifest FILE"
 	case errors.Is(err, devcontainer.ErrNotVariable):
 		return "give the secret a variable with env: in the manifest, or leave it out with --only"
-	case broken:
-		return "mend the manifest, or name another with --manifest FILE"
 	}
 	return ""
 }

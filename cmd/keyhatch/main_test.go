@@ -69,10 +69,11 @@ func TestScripts(t *testing.T) {
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
-			"fake":  fake,
-			"push":  push,
-			"until": until,
+			"approve": approve,
+			"exits":   exits,
+			"fake":    fake,
+			"push":    push,
+			"until":   until,
 		},
 	})
 }
@@ -85,6 +86,16 @@ func register(admin, dir string) (socket string, err error) {
 	defer a.Close()
 	answer, err := a.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: dir})
 	return answer.SocketPath, err
+}
+
+// approve puts another manifest in force: approve FILE
+func approve(ts *testscript.TestScript, _ bool, args []string) {
+	a, err := client.DialAdmin(context.Background(), ts.Getenv("ADMIN"))
+	ts.Check(err)
+	defer a.Close()
+	text := ts.ReadFile(args[0])
+	_, err = a.Reload(context.Background(), schema.ReloadRequest{Name: "api", Manifest: &text})
+	ts.Check(err)
 }
 
 // exits runs a command and checks its exit code: exits CODE CMD ARG...

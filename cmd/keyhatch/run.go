@@ -31,7 +31,7 @@ var restartGrace = 10 * time.Second
 func runCommand(project func() *client.Project) *cobra.Command {
 	var o runOptions
 	c := &cobra.Command{
-		Use:   "run [--only A,B] [--pristine] [--wait 15s] [--watch] [--manifest FILE] -- COMMAND [ARG...]",
+		Use:   "run [--only A,B] [--pristine] [--wait 15s] [--watch] -- COMMAND [ARG...]",
 		Short: "Run a command with this project's secrets in its environment",
 		Long: `run fetches the project's secrets, all of one moment, puts them into environment
 variables and becomes the command. Where a secret cannot be had the command is
