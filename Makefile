@@ -6,7 +6,7 @@ GO      ?= go
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build feature test race fuzz bench kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
+.PHONY: help build install feature test race fuzz bench kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -22,6 +22,14 @@ feature: ## build the Dev Container Feature with its clients, and dist/devcontai
 	mkdir -p dist
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
 		gzip -n >dist/devcontainer-feature-keyhatch.tgz
+
+install: build ## install as a package would, with systemd units, below DESTDIR
+	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatchctl bin/keyhatch-sidecar bin/keyhatch
+	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/keyhatch.socket packaging/systemd/keyhatch.service packaging/systemd/keyhatch-sidecar.service
+	install -D -m 644 packaging/systemd/keyhatch.sysusers $(DESTDIR)/usr/lib/sysusers.d/keyhatch.conf
+	install -D -m 644 packaging/systemd/keyhatch.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/keyhatch.conf
+	install -D -m 644 -t $(DESTDIR)/etc/apparmor.d packaging/apparmor/usr.bin.keyhatchd
+	test -e $(DESTDIR)/etc/keyhatch/keyhatchd.yaml || install -D -m 644 -t $(DESTDIR)/etc/keyhatch packaging/systemd/keyhatchd.yaml
 
 test: ## run the tests; what this machine lacks is skipped with a reason
 	$(GO) test -count=1 ./...

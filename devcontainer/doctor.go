@@ -178,16 +178,10 @@ func examineSecrets(ctx context.Context, socket string) Finding {
 // examineMemory sees that rendered files would be in memory and on no disk: a
 // Feature's tmpfs mount can silently be a volume.
 func examineMemory(dir string) Finding {
-	var fs unix.Statfs_t
-	err := unix.Statfs(dir, &fs)
-	if err == nil && fs.Type == unix.TMPFS_MAGIC {
-		return Finding{Check: "memory", Detail: dir + " is a tmpfs"}
+	if err := inMemory(dir); err != nil {
+		return Finding{"memory", ProblemNotTmpfs, err.Error(), "start the container with --tmpfs " + dir + " (runArgs in devcontainer.json, tmpfs: in Compose), or without the mount that hides it"}
 	}
-	detail := dir + " is on a disk, so no file with a secret can be rendered"
-	if err != nil {
-		detail = dir + " cannot be looked at: " + err.Error()
-	}
-	return Finding{"memory", ProblemNotTmpfs, detail, "start the container with --tmpfs " + dir + " (runArgs in devcontainer.json, tmpfs: in Compose), or without the mount that hides it"}
+	return Finding{Check: "memory", Detail: dir + " is a tmpfs"}
 }
 
 // mountAt returns what on its file system is mounted at path itself, or "".

@@ -2,10 +2,6 @@ package main
 
 import (
 	"fmt"
-	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -44,13 +40,9 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
 		if err != nil {
 			return err
 		}
-		// When the journal stops, standard error is a pipe without a reader, and Go
-		// would end the process for it.
-		signal.Ignore(syscall.SIGPIPE)
-		config := sidecar.Config{
-			Store: from, Socket: to, Poll: poll, ClearOnExit: onExit == "clear",
-			Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		}
+		log, flush := cli.DaemonLog()
+		defer flush()
+		config := sidecar.Config{Store: from, Socket: to, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"os/user"
@@ -79,12 +78,8 @@ func run(ctx context.Context, s *settings) error {
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
-	// When the journal stops, standard error is a pipe without a reader, and Go
-	// would end the process for it.
-	signal.Ignore(syscall.SIGPIPE)
-	lines := newPatientLog(os.Stderr)
-	defer lines.flush()
-	log := slog.New(slog.NewTextHandler(lines, nil))
+	log, flush := cli.DaemonLog()
+	defer flush()
 	auditPath, auditOut := "", io.Writer(os.Stdout)
 	if path, isFile := strings.CutPrefix(s.audit, "file:"); isFile {
 		auditPath = path

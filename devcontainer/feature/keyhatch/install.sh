@@ -48,8 +48,8 @@ completion fish /usr/share/fish/vendor_completions.d/keyhatch.fish
 	fi
 	if [ "${FILES:-false}" = true ]; then
 		# The editor's or the engine's exec ends; the renderer must not.
-		echo 'log=${XDG_RUNTIME_DIR:-/tmp}/keyhatch-files-$(id -u).log'
-		echo 'setsid keyhatch files --wait 5m --watch </dev/null >"$log" 2>&1 &'
+		# In its log are paths and errors.
+		echo 'setsid keyhatch files --wait 5m --watch </dev/null >"$HOME/.keyhatch-files.log" 2>&1 &'
 	fi
 	echo 'keyhatch doctor >&2 || echo "keyhatch: secrets cannot be had here yet" >&2'
 	echo 'exit 0'

@@ -13,8 +13,8 @@ const checks = `
 set -e
 test "$(stat -c '%a %U' /usr/local/bin/keyhatch)" = "755 root"
 keyhatch --version
-git-credential-keyhatch --version
-docker-credential-keyhatch --version
+test "$(readlink -f /usr/local/bin/git-credential-keyhatch)" = /usr/local/bin/keyhatch
+test "$(readlink -f /usr/local/bin/docker-credential-keyhatch)" = /usr/local/bin/keyhatch
 test -x /usr/local/share/keyhatch/post-start
 sh -n /usr/local/share/keyhatch/post-start
 bash -n /usr/share/bash-completion/completions/keyhatch
@@ -41,7 +41,7 @@ func TestInstall(t *testing.T) {
 					script := "cp -r /feature /tmp/f && cd /tmp/f && for again in 1 2; do env -i PATH=/usr/bin:/bin " + user + " " + options + " " +
 						shell + " ./install.sh || exit; done && cd / && rm -rf /tmp/f && " + checks
 					if options != "" {
-						script += "grep -q 'credential install git' /usr/local/share/keyhatch/post-start\n" +
+						script += "grep -q 'keyhatch credential install' /usr/local/share/keyhatch/post-start\n" +
 							"grep -q 'keyhatch files .*--watch' /usr/local/share/keyhatch/post-start\n"
 					} else {
 						script += "! grep -E 'credential install|keyhatch files' /usr/local/share/keyhatch/post-start\n"

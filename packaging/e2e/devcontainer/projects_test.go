@@ -102,8 +102,9 @@ func TestProjects(t *testing.T) {
 	inAPI := h.up("", h.command("keyhatchctl", "--socket", h.run+"/admin/admin.sock", "up", api, "--", "--buildkit", "never"))
 
 	// web runs as uid 1000, and on the host it is another's. A link leads to it.
-	web := h.project("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n")
-	h.withFeature(web, `{"files": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
+	web := h.project("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n"+
+		"helpers:\n  git: [{host: git.example, username: dev, secret: GH_TOKEN}]\n")
+	h.withFeature(web, `{"files": true, "gitHelper": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
 	write(t, web+"/.devcontainer/Dockerfile", "FROM "+shared.image+"\nRUN useradd -m -u 1000 -s /bin/bash dev\n")
 	if err := os.Chown(web, 4321, 4321); err != nil {
 		t.Fatal(err)
@@ -136,6 +137,12 @@ func TestProjects(t *testing.T) {
 	t.Run("files", func(t *testing.T) {
 		inAPI.rendered(t, "/root/.aws/key", "key="+field)
 		inWeb.rendered(t, "/home/dev/.cert", cert)
+	})
+	t.Run("git asks the helper", func(t *testing.T) {
+		want := "protocol=https\nhost=git.example\nusername=dev\npassword=" + ghToken + "\n"
+		if got, err := inWeb.exec("sh", "-c", `printf 'protocol=https\nhost=git.example\n\n' | git credential fill`); err != nil || got != want {
+			t.Errorf("%q, %v", got, err)
+		}
 	})
 	t.Run("a user who is not allowed", func(t *testing.T) {
 		stranger := &container{h, inAPI.id, "4321"}

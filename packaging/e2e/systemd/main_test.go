@@ -58,41 +58,16 @@ var theWorld = sync.OnceValues(func() (*world, error) {
 	return w, w.build()
 })
 
-// shipped are the files of this repository that a package has, and where.
-var shipped = map[string]string{
-	"systemd/keyhatch.socket":          "usr/lib/systemd/system/keyhatch.socket",
-	"systemd/keyhatch.service":         "usr/lib/systemd/system/keyhatch.service",
-	"systemd/keyhatch-sidecar.service": "usr/lib/systemd/system/keyhatch-sidecar.service",
-	"systemd/keyhatchd.yaml":           "etc/keyhatch/keyhatchd.yaml",
-	"systemd/keyhatch.sysusers":        "usr/lib/sysusers.d/keyhatch.conf",
-	"systemd/keyhatch.tmpfiles":        "usr/lib/tmpfiles.d/keyhatch.conf",
-	"apparmor/usr.bin.keyhatchd":       "etc/apparmor.d/usr.bin.keyhatchd",
-}
-
-// build fills the tree: the commands, what is shipped, and this test.
+// build fills the tree: what make install puts there, and this test.
 func (w *world) build() error {
-	const module = "github.com/keyhatch/keyhatch/"
 	for _, args := range [][]string{
-		{"build", "-trimpath", "-o", w.root + "/usr/bin/", module + "cmd/keyhatchd", module + "cmd/keyhatchctl", module + "cmd/keyhatch-sidecar", module + "cmd/keyhatch"},
-		{"test", "-c", "-o", w.root + "/usr/local/bin/e2e", module + "packaging/e2e/systemd"},
+		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
+		{"go", "test", "-c", "-o", w.root + "/usr/local/bin/e2e", "."},
 	} {
-		cmd := exec.Command("go", args...)
+		cmd := exec.Command(args[0], args[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
-		}
-	}
-	for from, to := range shipped {
-		text, err := os.ReadFile(filepath.Join("../..", from))
-		if err != nil {
-			return err
-		}
-		to = filepath.Join(w.root, to)
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(to, text, 0o644); err != nil {
-			return err
 		}
 	}
 	// MkdirTemp's 0700 must not become the mode of the machine's own root.
