@@ -37,11 +37,9 @@ func runCommand(project func() *client.Project) *cobra.Command {
 variables and becomes the command. Where a secret cannot be had the command is
 not run, and every missing one is named.
 
-A variable has the secret's name, or the one that env: gives it in the manifest,
-which is looked for from the working directory up, or is --manifest. It only
-names variables: what may be fetched is decided by the manifest that the broker
-was given. Secrets that are declared as files are left out, unless --only names
-them.
+A variable has the secret's name, or the one that env: gives it in the manifest
+that was approved: an edit in the tree changes nothing until it is reloaded.
+Secrets that are declared as files are left out, unless --only names them.
 
 --pristine passes on nothing of this environment but HOME, LANG, LC_ALL,
 LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ and USER.
