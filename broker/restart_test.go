@@ -336,11 +336,38 @@ func TestInherited(t *testing.T) {
 	m.take([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
 	m.take([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
 	m.take([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
+	// And two registrations, of a daemon that was killed between putting the
+	// next one there and removing the last: whichever comes first.
+	for name, front := range map[string]bool{"front": true, "behind": false} {
+		m.mu.Lock()
+		i := slices.IndexFunc(m.store, func(s stored) bool { return strings.HasPrefix(s.name, "registration-api@") })
+		last := stored{m.store[i].name, dupFD(t, m.store[i].fd)}
+		m.mu.Unlock()
+		s = m.start()
+		changed := manifestOf("api", "A", strings.ToUpper(name))
+		m.with(func(admin *client.Admin) error {
+			_, err := admin.Reload(context.Background(), schema.ReloadRequest{Name: "api", Manifest: &changed})
+			return err
+		})
+		s.Shutdown(context.Background())
+		m.mu.Lock()
+		if front {
+			m.store = slices.Insert(m.store, 0, last)
+		} else {
+			m.store = append(m.store, last)
+		}
+		m.mu.Unlock()
+		s = m.start()
+		if answer := connect(t, m.project("api")).ask(t, `{"op":"info"}`); !strings.Contains(answer, strings.ToUpper(name)) {
+			t.Errorf("an older manifest came back: %s", answer)
+		}
+		s.Shutdown(context.Background())
+	}
 	s = m.start()
 	if status := s.Status(); len(status.Projects) != 1 || status.Projects[0].Name != "api" {
 		t.Errorf("%+v", status.Projects)
 	}
-	until(t, func() bool { return slices.Equal(m.names(), []string{"project-api", "registration-api@1"}) })
+	until(t, func() bool { return slices.Equal(m.names(), []string{"project-api", "registration-api@3"}) })
 }
 
 func dupFD(t *testing.T, fd int) int {
