@@ -103,8 +103,8 @@ func newServer(config Config, memory schema.Memory, in *inheritance) (*Server, e
 		instanceID: hex.EncodeToString(id), startedAt: time.Now(),
 		memory: memory, keyring: newKeyring(),
 		projects:    map[schema.ProjectName]*project{},
-		projectsDir: config.ProjectsDir, requestRate: config.RequestRate, refusalRate: config.RefusalRate, store: descriptorStore{config.NotifySocket},
-		storeState: schema.DescriptorsAbsent,
+		projectsDir: config.ProjectsDir, requestRate: config.RequestRate, refusalRate: config.RefusalRate,
+		store: descriptorStore{config.NotifySocket}, storeState: schema.DescriptorsAbsent,
 	}
 	var err error
 	if s.dir, err = openRuntimeDir(config.RuntimeDir, config.AdminGID); err != nil {
@@ -136,9 +136,9 @@ func newServer(config Config, memory schema.Memory, in *inheritance) (*Server, e
 func (s *Server) AdminSocket() string { return s.admin.listener.Addr().String() }
 
 // Shutdown stops in order: it removes the sockets but those that the service
-// manager keeps, answers what has been asked,
-// wipes the secrets and gives the runtime directory up. Connections that are
-// busy when ctx ends are cut off. Only the first call does anything.
+// manager keeps, answers what has been asked, wipes the secrets and gives the
+// runtime directory up. Connections that are busy when ctx ends are cut off.
+// Only the first call does anything.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.mu.Lock()
 	if s.stopping {

@@ -156,7 +156,7 @@ func examineProject(p schema.ProjectStatus) (findings []cli.Finding) {
 		wrong(problemLinkMissing, again, fmt.Sprintf("%d of the links that the Dev Container Feature mounts are not there: a devcontainer.json is newer than the registration", missing))
 	}
 	if len(findings) == 0 {
-		findings = []cli.Finding{{Check: check, Detail: fmt.Sprintf("%d secrets allowed, served at %s", p.AllowlistSize, p.SocketPath)}}
+		findings = []cli.Finding{{Check: check, Detail: cli.Count(p.AllowlistSize, "secret") + " allowed, served at " + p.SocketPath}}
 	}
 	return findings
 }

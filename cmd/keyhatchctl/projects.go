@@ -261,7 +261,7 @@ func (o *operator) reload(c *cobra.Command, arg string, ask bool) error {
 		if !ask {
 			printChange(c.OutOrStdout(), request.Name, change)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %d secrets\n", request.Name, len(change.Allowlist))
+		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %s\n", request.Name, cli.Count(len(change.Allowlist), "secret"))
 		return nil
 	})
 }

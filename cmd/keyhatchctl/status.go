@@ -63,7 +63,7 @@ func projectsCommand(o *operator) *cobra.Command {
 func printStatus(out io.Writer, s schema.StatusResponse) error {
 	loaded := "nothing: the sidecar has not pushed since the start or the last clear"
 	if s.SecretsLoadedAt != nil {
-		loaded = fmt.Sprintf("%d secrets, generation %d, pushed %s", s.SecretCount, s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
+		loaded = fmt.Sprintf("%s, generation %d, pushed %s", cli.Count(s.SecretCount, "secret"), s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
 	}
 	memory := string(s.Memory)
 	if s.Memory == schema.MemoryUnlocked {

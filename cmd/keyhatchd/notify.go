@@ -8,6 +8,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
 // statusEvery is how often the service manager is told the counts, at least.
@@ -49,5 +50,5 @@ func attend(ctx context.Context, server *broker.Server, log *slog.Logger) {
 // status is what systemctl status shows.
 func status(server *broker.Server) string {
 	s := server.Status()
-	return fmt.Sprintf("STATUS=%d projects served, %d secrets loaded, generation %d", len(s.Projects), s.SecretCount, s.Generation)
+	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Count(len(s.Projects), "project"), cli.Count(s.SecretCount, "secret"), s.Generation)
 }

@@ -47,6 +47,14 @@ func Usage(format string, args ...any) error {
 	return &Failure{Err: fmt.Errorf(format, args...), Code: ExitUsage}
 }
 
+// Count is a number of things, in words that agree with it.
+func Count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // Run runs a command tree to its end and returns the exit code. The context
 // ends with SIGINT or SIGTERM.
 func Run(root *cobra.Command) int {
