@@ -104,10 +104,12 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 	h.run(config)
 	project := client.NewProject(h.dir + "/run/projects/api/broker.sock")
 
-	// A project looks on all the time: it must see nothing that is not whole.
+	// A project looks on all the time: it must see nothing that is not whole, but
+	// for what stood still for too long, because this machine did.
 	done := make(chan struct{})
 	var looks atomic.Int64
 	watcher := make(chan error, 1)
+	torn, stalled := map[string]string{}, map[string]bool{} // torn is the watcher's until it has ended
 	go func() { // ended by done
 		for {
 			select {
@@ -123,8 +125,7 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 			}
 			for name, value := range got.Secrets {
 				if !whole(*value.Value) {
-					watcher <- fmt.Errorf("%s of generation %d is %d bytes that are not whole", name, got.Generation, len(*value.Value))
-					return
+					torn[*value.Value] = fmt.Sprintf("%s of generation %d", name, got.Generation)
 				}
 			}
 			looks.Add(1)
@@ -147,6 +148,7 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 			}
 			value := hashed(r)
 			half := r.IntN(len(value))
+			wrote := time.Now()
 			f.WriteString(value[:half])
 			// A slow writer: a project looks before the rest comes. One that stands
 			// still for longer than still cannot be told from one that is done.
@@ -155,6 +157,9 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 			}
 			f.WriteString(value[half:])
 			f.Close()
+			if time.Since(wrote) > still {
+				stalled[value[:half]] = true
+			}
 		case 9, 10, 11:
 			os.Remove(path())
 		case 12: // Kubernetes' layout, its link swapped
@@ -206,7 +211,12 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 	if err := <-watcher; err != nil {
 		t.Error(err)
 	}
-	t.Logf("%d looks, generation %d", looks.Load(), h.status().Generation)
+	for value, where := range torn {
+		if !stalled[value] {
+			t.Errorf("%s is %d bytes that are not whole", where, len(value))
+		}
+	}
+	t.Logf("%d looks, generation %d; %d writes stood still for over %v, and %d of them were seen", looks.Load(), h.status().Generation, len(stalled), still, len(torn))
 }
 
 // TestQueueOverflow has the kernel keep a single event: the rest are lost, and
