@@ -171,6 +171,12 @@ func newGitServer(h *host, user string) *gitServer {
 	return s
 }
 
+func (s *gitServer) wasAsked() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked > 0
+}
+
 func (h *host) trust(s *httptest.Server) string {
 	return h.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
 }
@@ -208,14 +214,12 @@ func TestGitClient(t *testing.T) {
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "keyhatch", "credential", "install") // twice is once
-			// As an IDE does that comes later: behind ours, in the file.
-			h.run("", "git", "config", "--global", "--add", "credential.helper", recorder)
 			url := scheme + "://" + address(s.Server) + "/x.git"
 			if out := h.run("", "git", "ls-remote", url); !strings.Contains(out, "refs/heads/main") {
 				t.Errorf("ls-remote: %s", out)
 			}
 			h.run("", "git", "clone", "--quiet", url, h.dir+"/clone")
-			if s.asked == 0 {
+			if !s.wasAsked() {
 				t.Error("the server was never given the token")
 			}
 			if text, err := os.ReadFile(log); err == nil {
@@ -226,16 +230,49 @@ func TestGitClient(t *testing.T) {
 			}
 			h.nothingOnDisk()
 
-			// The control: without the empty line it is told.
-			h.run("", "git", "config", "--global", "--unset-all", "credential."+scheme+"://"+address(s.Server)+".helper")
-			h.run("", "git", "config", "--global", "--add", "credential."+scheme+"://"+address(s.Server)+".helper", "keyhatch") // by its name on PATH
+			// An editor that comes later puts its own behind ours, where it would be
+			// told: then nothing is answered, until ours is installed again.
+			config := filepath.Join(h.home, ".gitconfig")
+			text, err := os.ReadFile(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.write("home/.gitconfig", string(text)+"[credential]\n\thelper = "+recorder+"\n")
+			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "another helper too") {
+				t.Errorf("%v: %s", err, out)
+			}
+			h.nothingOnDisk()
+			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
-			text, err := os.ReadFile(log)
+			if out, err := h.try("", "git", "-c", "credential.helper="+recorder, "ls-remote", url); err == nil {
+				t.Errorf("beside a helper of the command line's: %s", out)
+			}
+			h.nothingOnDisk()
+
+			// The control, which has git alone: a helper that answers as keyhatch
+			// does, without the empty line, has the other told.
+			os.Remove(log)
+			h.run("", "git", "config", "--global", "--unset-all", "credential."+scheme+"://"+address(s.Server)+".helper")
+			h.run("", "git", "config", "--global", "--add", "credential."+scheme+"://"+address(s.Server)+".helper", "!echo username=x-access-token; echo password="+token+"; true")
+			h.run("", "git", "ls-remote", url)
+			text, err = os.ReadFile(log)
 			if err != nil || !strings.Contains(string(text), token) {
 				t.Errorf("without the empty helper the other one is not told either, so its silence proves nothing: %s, %v", text, err)
 			}
 
+			// Another helper of that very host is its owner's.
+			key := "credential." + scheme + "://" + address(s.Server) + ".helper"
+			for _, args := range [][]string{{}, {"--remove"}} {
+				out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...)
+				if err == nil || !strings.Contains(out, "another helper's") {
+					t.Errorf("%v: %v: %s", args, err, out)
+				}
+			}
+			h.run("", "git", "config", "--global", "--unset-all", key)
+
 			// It is taken back, and then nobody answers.
+			h.run("", "keyhatch", "credential", "install")
+			h.run("", "git", "ls-remote", url)
 			h.run("", "keyhatch", "credential", "install", "--remove")
 			h.run("", "git", "config", "--global", "--unset-all", "credential.helper")
 			if out, err := h.try("", "git", "ls-remote", url); err == nil {

@@ -81,14 +81,12 @@ func loginFor(logins []schema.Login, scheme, host string) (schema.Login, bool) {
 	return schema.Login{}, false
 }
 
-// URL is where a login is for, with its scheme, and without https' own port.
+// URL is where a login is for, with its scheme, and without the scheme's own
+// port.
 func URL(login schema.Login) string {
-	url := login.Host
-	if !strings.Contains(url, "://") {
-		url = "https://" + url
+	scheme, host, found := strings.Cut(login.Host, "://")
+	if !found {
+		scheme, host = "https", login.Host
 	}
-	if rest, ok := strings.CutSuffix(url, ":443"); ok && strings.HasPrefix(url, "https://") {
-		url = rest
-	}
-	return url
+	return scheme + "://" + usualHost(scheme, host)
 }

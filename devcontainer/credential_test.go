@@ -57,6 +57,14 @@ func TestGit(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
+	for pattern, want := range map[string]bool{
+		"": true, "https://github.com": true, "https://github.com:443": true, "github.com": true, "https://": true, "https://GitHub.com/a/b": true,
+		"https://me@github.com": true, "https://*.com": true, "http://github.com": false, "https://example.com": false, "https://github.com:8443": false,
+	} {
+		if (GitQuery{scheme: "https", host: "github.com"}).MayMatch(pattern) != want {
+			t.Errorf("the pattern %q", pattern)
+		}
+	}
 	if _, err := ReadGitQuery(strings.NewReader("nonsense\n")); err == nil {
 		t.Error("a line that is no attribute is taken")
 	}

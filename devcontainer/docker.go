@@ -25,10 +25,7 @@ func DockerLogin(logins []schema.Login, registry string) (schema.Login, bool) {
 			return login, true
 		}
 	}
-	if scheme == "https" {
-		host = strings.TrimSuffix(host, ":443")
-	}
-	return loginFor(logins, scheme, host)
+	return loginFor(logins, scheme, usualHost(scheme, host))
 }
 
 // DockerAnswer returns what docker is told of a registry.

@@ -44,11 +44,27 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 // Login finds the login that answers. None answers for a host that the manifest
 // does not have, or for another user at it.
 func (q GitQuery) Login(logins []schema.Login) (schema.Login, bool) {
-	host := q.host
-	if q.scheme == "https" {
-		host = strings.TrimSuffix(host, ":443")
+	return loginFor(logins, q.scheme, usualHost(q.scheme, q.host))
+}
+
+// MayMatch reports whether the pattern of a credential.PATTERN.helper in git's
+// configuration may be for what is asked about (gitcredentials(7)). It says yes
+// too often rather than too rarely: a pattern may leave parts out, or have
+// wildcards in the host.
+func (q GitQuery) MayMatch(pattern string) bool {
+	scheme, rest, found := strings.Cut(pattern, "://")
+	if !found {
+		scheme, rest = "", pattern
 	}
-	return loginFor(logins, q.scheme, host)
+	host, _, _ := strings.Cut(rest, "/")
+	host = host[strings.LastIndexByte(host, '@')+1:]
+	return (scheme == "" || strings.EqualFold(scheme, q.scheme)) &&
+		(host == "" || strings.Contains(host, "*") || strings.EqualFold(usualHost(q.scheme, host), usualHost(q.scheme, q.host)))
+}
+
+// usualHost is a host without the port that goes without saying.
+func usualHost(scheme, host string) string {
+	return strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[scheme])
 }
 
 // Answer returns what git is told; nothing where it asks for another user.

@@ -110,7 +110,7 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 	var looks atomic.Int64
 	watcher := make(chan error, 1)
 	torn, stalled := map[string]string{}, map[string]bool{} // torn is the watcher's until it has ended
-	go func() { // ended by done
+	go func() {                                             // ended by done
 		for {
 			select {
 			case <-done:

@@ -114,6 +114,9 @@ nothing: the secret is kept where it is.`,
 			if !ok {
 				return nil
 			}
+			if err := alone(c.Context(), query); err != nil {
+				return err
+			}
 			text, err := fetched(c.Context(), project(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
 				return query.Answer(login, value)
 			})

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer"
 	"github.com/spf13/cobra"
 )
@@ -26,8 +27,10 @@ git's configuration of this user:
       helper =
       helper = !keyhatch credential git
 
-The empty one makes git forget every other helper for that host: git hands what
-one helper answers to all of them to keep. What is there for other hosts stays.`,
+The empty one makes git forget the helpers before it, for that host: git hands
+what one helper answers to all of them to keep. One that comes behind it later,
+from an editor say, is noticed when git asks, and nothing is answered then:
+install again. What is there for other hosts stays.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -45,6 +48,7 @@ one helper answers to all of them to keep. What is there for other hosts stays.`
 			}
 			for _, login := range h.Git {
 				key := "credential." + devcontainer.URL(login) + ".helper"
+				// First, so that ours go behind whatever has come since.
 				if err := unset(c.Context(), key); err != nil {
 					return err
 				}
@@ -83,13 +87,22 @@ func helperCommand(socket string) (string, error) {
 // quote makes one word of the shell's that git runs helpers with.
 func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// unset removes a key, which need not be there (git-config(1): exit code 5).
+// unset removes a host's helpers, which must be ours: another's is for its owner
+// to remove. None at all is as well (git-config(1): exit codes 1 and 5).
 func unset(ctx context.Context, key string) error {
-	err := gitConfig(ctx, "--unset-all", key)
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 5 {
+	out, err := exec.CommandContext(ctx, "git", "config", "--global", "-z", "--get-all", key).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
 		return nil
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("git config --get-all: %w", err)
+	}
+	for value := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		if value != "" && !ours.MatchString(value) {
+			return &cli.Failure{Err: fmt.Errorf("%s is another helper's; nothing was changed", key), Hint: "git config --global --unset-all " + key + " removes it"}
+		}
+	}
+	return gitConfig(ctx, "--unset-all", key)
 }
 
 func gitConfig(ctx context.Context, args ...string) error {
