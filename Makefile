@@ -42,6 +42,7 @@ fuzz: ## fuzz the parsers, 15 s each
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
 	$(GO) test ./sidecar -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
+	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
 
 bench: ## measure: store to broker, store to a client that watches, restart to healed, as multiples of a baseline
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m

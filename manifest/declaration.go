@@ -34,13 +34,27 @@ type Declaration struct {
 // rest.
 const maxDeclaration = 4 * schema.MaxManifest
 
-// Encode returns the text of the declaration's file.
+// Encode returns the text of the declaration's file. The manifest in it reads
+// back byte by byte, for its hash is what a drift is told by.
 func (d Declaration) Encode() ([]byte, error) {
-	text, err := yaml.Marshal(d)
-	if err != nil {
-		return nil, err
+	// As a block where that can hold it, for people; the encoder gets some blocks
+	// wrong, one that begins with an empty line for one.
+	for _, style := range []yaml.Style{yaml.LiteralStyle, yaml.DoubleQuotedStyle} {
+		var node yaml.Node
+		if err := node.Encode(d); err != nil {
+			return nil, err
+		}
+		node.Content[len(node.Content)-1].Style = style // the manifest's
+		text, err := yaml.Marshal(&node)
+		if err != nil {
+			return nil, err
+		}
+		text = append([]byte("# Written by keyhatchctl register --persist. keyhatchd reads it at its start and on SIGHUP.\n"), text...)
+		if again, err := ParseDeclaration(text, string(d.Name)); err == nil && again.Manifest == d.Manifest {
+			return text, nil
+		}
 	}
-	return append([]byte("# Written by keyhatchctl register --persist. keyhatchd reads it at its start and on SIGHUP.\n"), text...), nil
+	return nil, errors.New("the manifest's text cannot be kept in a file of YAML as it is: write it in plain YAML")
 }
 
 // ReadDeclarations reads all NAME.yaml in dir. Both maps are by NAME: what was

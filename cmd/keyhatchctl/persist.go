@@ -40,7 +40,7 @@ func persist(ctx context.Context, admin *client.Admin, request schema.RegisterRe
 	}
 	was := err == nil
 	if err := declare(file, manifest.Declaration{
-		Path: request.ProjectPath, AllowUIDs: request.AllowUIDs, DevcontainerIDs: request.DevcontainerIDs, Manifest: *request.Manifest,
+		Name: request.Name, Path: request.ProjectPath, AllowUIDs: request.AllowUIDs, DevcontainerIDs: request.DevcontainerIDs, Manifest: *request.Manifest,
 	}); err != nil {
 		return schema.RegisterResponse{}, err
 	}
