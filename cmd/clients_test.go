@@ -211,10 +211,13 @@ func TestGitClient(t *testing.T) {
 			if err := os.Chmod(recorder, 0o755); err != nil {
 				t.Fatal(err)
 			}
+			url := scheme + "://" + address(s.Server) + "/x.git"
+			own := "credential." + strings.TrimSuffix(url, "/x.git")
+			// The user has something for this host, in front of the other helper.
+			h.run("", "git", "config", "--global", own+".helper", recorder)
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "keyhatch", "credential", "install") // twice is once
-			url := scheme + "://" + address(s.Server) + "/x.git"
 			if out := h.run("", "git", "ls-remote", url); !strings.Contains(out, "refs/heads/main") {
 				t.Errorf("ls-remote: %s", out)
 			}
@@ -225,7 +228,7 @@ func TestGitClient(t *testing.T) {
 			if text, err := os.ReadFile(log); err == nil {
 				t.Errorf("the other helper was asked or told:\n%s", text)
 			}
-			if values := h.run("", "git", "config", "--global", "--get-all", "credential."+strings.TrimSuffix(url, "/x.git")+".helper"); strings.Count(values, "\n") != 2 || values[0] != '\n' {
+			if values := h.run("", "git", "config", "--global", "--get-all", own+"/.helper"); strings.Count(values, "\n") != 2 || values[0] != '\n' {
 				t.Errorf("the host's helpers are %q", values)
 			}
 			h.nothingOnDisk()
@@ -252,28 +255,30 @@ func TestGitClient(t *testing.T) {
 			// The control, which has git alone: a helper that answers as keyhatch
 			// does, without the empty line, has the other told.
 			os.Remove(log)
-			h.run("", "git", "config", "--global", "--unset-all", "credential."+scheme+"://"+address(s.Server)+".helper")
-			h.run("", "git", "config", "--global", "--add", "credential."+scheme+"://"+address(s.Server)+".helper", "!echo username=x-access-token; echo password="+token+"; true")
+			h.run("", "git", "config", "--global", "--unset-all", own+"/.helper")
+			h.run("", "git", "config", "--global", "--add", own+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
 			h.run("", "git", "ls-remote", url)
 			text, err = os.ReadFile(log)
 			if err != nil || !strings.Contains(string(text), token) {
 				t.Errorf("without the empty helper the other one is not told either, so its silence proves nothing: %s, %v", text, err)
 			}
 
-			// Another helper of that very host is its owner's.
-			key := "credential." + scheme + "://" + address(s.Server) + ".helper"
+			// Another helper in our own place is its owner's.
 			for _, args := range [][]string{{}, {"--remove"}} {
 				out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...)
 				if err == nil || !strings.Contains(out, "another helper's") {
 					t.Errorf("%v: %v: %s", args, err, out)
 				}
 			}
-			h.run("", "git", "config", "--global", "--unset-all", key)
+			h.run("", "git", "config", "--global", "--unset-all", own+"/.helper")
 
-			// It is taken back, and then nobody answers.
+			// It is taken back, what the user had is there, and then nobody answers.
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
 			h.run("", "keyhatch", "credential", "install", "--remove")
+			if values := h.run("", "git", "config", "--global", "--get-all", own+".helper"); values != recorder+"\n" {
+				t.Errorf("the user's own helper is now %q", values)
+			}
 			h.run("", "git", "config", "--global", "--unset-all", "credential.helper")
 			if out, err := h.try("", "git", "ls-remote", url); err == nil {
 				t.Errorf("git still has the token: %s", out)

@@ -23,14 +23,15 @@ func installCommand(project func() *client.Project, socket *string) *cobra.Comma
 		Long: `install writes, for each host under helpers: git in the manifest, two lines into
 git's configuration of this user:
 
-  [credential "https://github.com"]
+  [credential "https://github.com/"]
       helper =
       helper = !keyhatch credential git
 
 The empty one makes git forget the helpers before it, for that host: git hands
 what one helper answers to all of them to keep. One that comes behind it later,
 from an editor say, is noticed when git asks, and nothing is answered then:
-install again. What is there for other hosts stays.`,
+install again. What was there stays, for this host too, and counts again after
+--remove.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -47,8 +48,10 @@ install again. What is there for other hosts stays.`,
 				return err
 			}
 			for _, login := range h.Git {
-				key := "credential." + devcontainer.URL(login) + ".helper"
-				// First, so that ours go behind whatever has come since.
+				// With a slash it is a section of our own: what the user has for this
+				// host stays out of it, and a new section goes to the end of the file,
+				// behind every helper that the empty one is to make git forget.
+				key := "credential." + devcontainer.URL(login) + "/.helper"
 				if err := unset(c.Context(), key); err != nil {
 					return err
 				}
