@@ -176,10 +176,14 @@ func (k *keeping) reap() {
 }
 
 // suspend stops us too when the child was stopped, by Ctrl-Z for one, so that
-// the shell we run in notices. SIGCONT wakes both.
+// the shell we run in notices. SIGCONT wakes both. Who leads the session, as with
+// docker run -it or exec -it, has no shell that would send one.
 func (k *keeping) suspend() {
+	leads, _ := unix.Getsid(0)
 	switch {
 	case k.tty < 0:
+	case leads == os.Getpid():
+		k.pass(unix.SIGCONT)
 	case foregroundOf(k.tty) == unix.Getpgrp():
 		// In the background it wanted to read. With an fg meanwhile it may, and a
 		// shell that had not seen us stop sends no SIGCONT.

@@ -50,6 +50,23 @@ func TestTerminal(t *testing.T) {
 	p.sees("read:three")
 }
 
+// TestTerminalWithoutShell: nothing runs around the command, as in docker run
+// -it, so what stops it must not stop it for good.
+func TestTerminalWithoutShell(t *testing.T) {
+	if _, err := exec.LookPath("bash"); err != nil {
+		if os.Getenv("KEYHATCH_TEST_ALL") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	p := newTerminal(t, serve(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
+	p.types("exec keyhatch run --watch -- sh -c 'echo beg\"\"un; while read line; do echo read:$line; done'\n")
+	p.sees("begun\r\n")
+	p.types("\x1a")
+	p.sees("^Z")
+	p.insists("one\n", "read:one\r\n")
+}
+
 // A terminal is the far end of an interactive shell's.
 type terminal struct {
 	t   *testing.T
