@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -263,19 +264,11 @@ func TestGitClient(t *testing.T) {
 				t.Errorf("without the empty helper the other one is not told either, so its silence proves nothing: %s, %v", text, err)
 			}
 
-			// Another helper in our own place is its owner's.
-			for _, args := range [][]string{{}, {"--remove"}} {
-				out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...)
-				if err == nil || !strings.Contains(out, "another helper's") {
-					t.Errorf("%v: %v: %s", args, err, out)
-				}
-			}
-			h.run("", "git", "config", "--global", "--unset-all", own+"/.helper")
-
 			// It is taken back, what the user had is there, and then nobody answers.
+			h.run("", "git", "config", "--global", "--unset-all", own+"/.helper")
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
-			h.run("", "keyhatch", "credential", "install", "--remove")
+			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // without a broker
 			if values := h.run("", "git", "config", "--global", "--get-all", own+".helper"); values != recorder+"\n" {
 				t.Errorf("the user's own helper is now %q", values)
 			}
@@ -284,6 +277,27 @@ func TestGitClient(t *testing.T) {
 				t.Errorf("git still has the token: %s", out)
 			}
 		})
+	}
+}
+
+// TestInstallKeepsDevices: git replaces the file that it configures, and a device
+// would be replaced too.
+func TestInstallKeepsDevices(t *testing.T) {
+	need(t, "git")
+	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
+	// A pipe stands for /dev/null, which everybody shares.
+	device := filepath.Join(h.dir, "device")
+	if err := syscall.Mkfifo(device, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.env = append(h.env, "GIT_CONFIG_GLOBAL="+device)
+	for _, args := range [][]string{{}, {"--remove"}} {
+		if out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...); err == nil || !strings.Contains(out, "no file") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	if info, err := os.Lstat(device); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("it is now %v, %v", info, err)
 	}
 }
 

@@ -16,6 +16,7 @@ func TestGit(t *testing.T) {
 	logins := []schema.Login{
 		{Host: "github.com", Secret: "GH"}, {Host: "git.example:8443", Secret: "GH", Username: "bot"},
 		{Host: "http://localhost:3000", Secret: "GH"}, {Host: "usual.example:443", Secret: "GH"},
+		{Host: "http://plain.example:80", Secret: "GH"},
 	}
 	for _, c := range []struct {
 		name, query string
@@ -38,6 +39,9 @@ func TestGit(t *testing.T) {
 		{"another port", "protocol=https\nhost=github.com:8443\n", plainText("tok"), "-"},
 		{"a host that ends in one", "protocol=https\nhost=evil-github.com\n", plainText("tok"), "-"},
 		{"a host behind a user", "protocol=https\nhost=github.com@evil.example\n", plainText("tok"), "-"},
+		{"the usual port without TLS", "protocol=http\nhost=plain.example:80\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the usual port without TLS, left out", "protocol=http\nhost=plain.example\n", plainText("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a host that ends in a carriage return", "protocol=https\nhost=github.com\r\n", plainText("tok"), "-"},
 		{"no host", "protocol=https\n", plainText("tok"), "-"},
 		{"what comes behind the empty line", "protocol=https\n\nhost=github.com\n", plainText("tok"), "-"},
 	} {
@@ -64,6 +68,9 @@ func TestGit(t *testing.T) {
 		if (GitQuery{scheme: "https", host: "github.com"}).MayMatch(pattern) != want {
 			t.Errorf("the pattern %q", pattern)
 		}
+	}
+	if q, err := ReadGitQuery(strings.NewReader("x=" + strings.Repeat("x", maxAttributes) + "\nprotocol=https\n")); err == nil {
+		t.Errorf("a question that is too long is taken for %+v", q)
 	}
 	if _, err := ReadGitQuery(strings.NewReader("nonsense\n")); err == nil {
 		t.Error("a line that is no attribute is taken")

@@ -1,7 +1,6 @@
 package devcontainer
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"strings"
@@ -20,12 +19,23 @@ const GitUsername = "x-access-token"
 // documentation, git-credential, "INPUT/OUTPUT FORMAT").
 type GitQuery struct{ scheme, host, username string }
 
-// ReadGitQuery reads attributes, one a line, up to an empty line or the end.
+// ReadGitQuery reads attributes, one a line, up to an empty line or the end. A
+// carriage return belongs to the value: without it that would be another host
+// than git's (CVE-2024-52006).
 func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	var q GitQuery
-	lines := bufio.NewScanner(io.LimitReader(in, maxAttributes))
-	for lines.Scan() && lines.Text() != "" {
-		name, value, ok := strings.Cut(lines.Text(), "=")
+	text, err := io.ReadAll(io.LimitReader(in, maxAttributes+1))
+	if err != nil {
+		return q, err
+	}
+	if len(text) > maxAttributes { // cut off it would be another question
+		return q, fmt.Errorf("reading what git asks for: it has over %d bytes", maxAttributes)
+	}
+	for line := range strings.SplitSeq(string(text), "\n") {
+		if line == "" {
+			break
+		}
+		name, value, ok := strings.Cut(line, "=")
 		if !ok {
 			return q, fmt.Errorf("reading what git asks for: a line is not name=value")
 		}
@@ -38,7 +48,7 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 			q.username = value
 		}
 	}
-	return q, lines.Err()
+	return q, nil
 }
 
 // Login finds the login that answers. None answers for a host that the manifest

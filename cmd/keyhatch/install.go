@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -35,6 +38,12 @@ install again. What was there stays, for this host too, and counts again after
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := configurable(c.Context()); err != nil {
+				return err
+			}
+			if remove {
+				return uninstall(c.Context(), c.OutOrStdout())
+			}
 			h, err := helpers(c.Context(), project())
 			if err != nil {
 				return err
@@ -47,18 +56,16 @@ install again. What was there stays, for this host too, and counts again after
 			if err != nil {
 				return err
 			}
+			// What is there goes first: hosts that are no longer in the manifest, and
+			// so that ours come behind whatever has come since.
+			if err := uninstall(c.Context(), io.Discard); err != nil {
+				return err
+			}
 			for _, login := range h.Git {
 				// With a slash it is a section of our own: what the user has for this
 				// host stays out of it, and a new section goes to the end of the file,
 				// behind every helper that the empty one is to make git forget.
 				key := "credential." + devcontainer.URL(login) + "/.helper"
-				if err := unset(c.Context(), key); err != nil {
-					return err
-				}
-				if remove {
-					fmt.Fprintf(c.OutOrStdout(), "git no longer asks keyhatch for %s\n", devcontainer.URL(login))
-					continue
-				}
 				for _, value := range []string{"", command} {
 					if err := gitConfig(c.Context(), "--add", key, value); err != nil {
 						return err
@@ -90,22 +97,43 @@ func helperCommand(socket string) (string, error) {
 // quote makes one word of the shell's that git runs helpers with.
 func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// unset removes a host's helpers, which must be ours: another's is for its owner
-// to remove. None at all is as well (git-config(1): exit codes 1 and 5).
-func unset(ctx context.Context, key string) error {
-	out, err := exec.CommandContext(ctx, "git", "config", "--global", "-z", "--get-all", key).Output()
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("git config --get-all: %w", err)
-	}
-	for value := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
-		if value != "" && !ours.MatchString(value) {
-			return &cli.Failure{Err: fmt.Errorf("%s is another helper's; nothing was changed", key), Hint: "git config --global --unset-all " + key + " removes it"}
+// configurable sees that git's configuration of this user is a file: git puts a
+// new one in the place of whatever there is, and for root that may be a device.
+func configurable(ctx context.Context) error {
+	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return &cli.Failure{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
 		}
 	}
-	return gitConfig(ctx, "--unset-all", key)
+	return nil
+}
+
+// uninstall removes what install wrote, for whichever hosts: the sections of our
+// own, known by their slash, in which the last word is keyhatch's.
+func uninstall(ctx context.Context, log io.Writer) error {
+	out, err := exec.CommandContext(ctx, "git", "config", "--global", "-z", "--get-regexp", `^credential\..*/\.helper$`).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
+		return nil // none
+	}
+	if err != nil {
+		return fmt.Errorf("git config --get-regexp: %w", err)
+	}
+	last := map[string]string{}
+	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
+		key, value, _ := strings.Cut(entry, "\n")
+		last[key] = value
+	}
+	for _, key := range slices.Sorted(maps.Keys(last)) {
+		if !ours.MatchString(last[key]) {
+			continue
+		}
+		if err := gitConfig(ctx, "--unset-all", key); err != nil {
+			return err
+		}
+		url := strings.TrimSuffix(strings.TrimPrefix(key, "credential."), "/.helper")
+		fmt.Fprintf(log, "git no longer asks keyhatch for %s\n", url)
+	}
+	return nil
 }
 
 func gitConfig(ctx context.Context, args ...string) error {
