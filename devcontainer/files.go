@@ -292,35 +292,41 @@ func Rendered(dir string) ([]Rendering, error) {
 	return all, nil
 }
 
-// Remove removes the project's files and the links to them, and leaves what has
-// come into a link's place.
-func (r Rendering) Remove() error {
+// Keep removes the project's files but these, and the links to them, and leaves
+// what has come into a link's place. A file goes from memory even where its link
+// cannot be removed.
+func (r Rendering) Keep(files []File) error {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err := r.verify(); err != nil {
 		return err
 	}
-	links, err := os.ReadDir(filepath.Join(r.root(), "links"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	for _, entry := range links {
-		name := schema.SecretName(entry.Name())
-		path, err := os.Readlink(r.link(name))
-		if err == nil && leads(path, r.file(name)) {
-			err = os.Remove(path)
-		}
-		if err != nil {
+	var problems []error
+	for _, kind := range []string{"links", "files"} {
+		entries, err := os.ReadDir(filepath.Join(r.root(), kind))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		for _, entry := range entries {
+			name := schema.SecretName(entry.Name())
+			if slices.ContainsFunc(files, func(f File) bool { return f.Name == name }) {
+				continue
+			}
+			if path, err := os.Readlink(r.link(name)); err == nil && leads(path, r.file(name)) {
+				problems = append(problems, os.Remove(path))
+			}
+			os.Remove(r.link(name))
+			os.Remove(r.file(name))
+		}
 	}
-	if err := os.RemoveAll(r.root()); err != nil {
-		return err
+	if len(files) > 0 {
+		return errors.Join(problems...)
 	}
+	problems = append(problems, os.RemoveAll(r.root()))
 	os.Remove(r.dir) // stays where another project has files
-	return nil
+	return errors.Join(problems...)
 }
+
+// Remove removes all of the project's files.
+func (r Rendering) Remove() error { return r.Keep(nil) }

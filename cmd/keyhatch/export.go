@@ -44,7 +44,7 @@ reads; some other readers do not undo the escapes in double quotes.`,
 			}
 			p, err := newPlan(c.Context(), project(), o, only)
 			if err == nil {
-				err = p.injectVariables(nil)
+				err = p.inject(true, false, nil)
 			}
 			if err != nil {
 				return failure(err)

@@ -58,7 +58,7 @@ func renderFiles(c *cobra.Command, project *client.Project, o choice, watch bool
 	if err != nil {
 		return err
 	}
-	if err := p.injectFiles(); err != nil {
+	if err := p.inject(false, true, nil); err != nil {
 		return err
 	}
 	if _, _, err := p.fetch(c.Context(), p.left); err != nil {

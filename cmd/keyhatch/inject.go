@@ -60,6 +60,8 @@ type plan struct {
 	variables devcontainer.Variables
 	base      []string // the environment around them
 	files     []devcontainer.File
+	renders   bool
+	decide    func() error // sets variables and files by info
 	rendering devcontainer.Rendering
 }
 
@@ -84,21 +86,34 @@ func newPlan(ctx context.Context, project *client.Project, o choice, only []sche
 // memoryDir is where files are rendered; a test's is its own.
 var memoryDir = devcontainer.MemoryDir()
 
-// injectVariables has the plan set variables, in base. What is a file already is
-// not a variable too.
-func (p *plan) injectVariables(base []string) (err error) {
-	p.base = base
-	only := slices.DeleteFunc(slices.Clone(p.only), func(name schema.SecretName) bool {
-		return slices.ContainsFunc(p.files, func(f devcontainer.File) bool { return f.Name == name })
-	})
-	p.variables, err = devcontainer.Choose(p.info, only)
-	return err
+// inject has the plan set variables in base, render the manifest's files, or
+// both. What is a file already is not a variable too.
+func (p *plan) inject(variables, files bool, base []string) (err error) {
+	p.base, p.decide = base, func() (err error) {
+		if files {
+			if p.files, err = devcontainer.Files(p.info, p.only, os.Getenv("HOME")); err != nil {
+				return err
+			}
+		}
+		if !variables {
+			return nil
+		}
+		only := slices.DeleteFunc(slices.Clone(p.only), func(name schema.SecretName) bool {
+			return slices.ContainsFunc(p.files, func(f devcontainer.File) bool { return f.Name == name })
+		})
+		p.variables, err = devcontainer.Choose(p.info, only)
+		return err
+	}
+	p.renders = files
+	return p.decide()
 }
 
-// injectFiles has the plan render the manifest's files.
-func (p *plan) injectFiles() (err error) {
-	p.files, err = devcontainer.Files(p.info, p.only, os.Getenv("HOME"))
-	return err
+// again asks what is approved now: a reload may have changed it.
+func (p *plan) again(ctx context.Context) (err error) {
+	if p.info, err = p.project.Info(ctx); err != nil {
+		return err
+	}
+	return p.decide()
 }
 
 // fetch fetches it all, of one snapshot, renders the files and returns the
@@ -115,7 +130,13 @@ func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []str
 	if environment, err = p.variables.Environment(values, p.base); err != nil {
 		return nil, false, err
 	}
-	rendered, err = p.rendering.Render(p.files, values)
+	if rendered, err = p.rendering.Render(p.files, values); err != nil {
+		return nil, false, err
+	}
+	if p.renders && p.only == nil {
+		// A file that is no longer declared may hold what was taken away.
+		err = p.rendering.Keep(p.files)
+	}
 	return environment, rendered, err
 }
 
@@ -125,7 +146,12 @@ func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []str
 func (p *plan) follow(ctx context.Context, say func(error), take func(environment []string, rendered bool)) {
 	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {
-			environment, rendered, err := p.fetch(ctx, 0)
+			var environment []string
+			var rendered bool
+			err := p.again(ctx)
+			if err == nil {
+				environment, rendered, err = p.fetch(ctx, 0)
+			}
 			refused, _ := errors.AsType[*client.Error](err)
 			switch {
 			case ctx.Err() != nil:

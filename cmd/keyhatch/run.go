@@ -118,12 +118,7 @@ func run(c *cobra.Command, project *client.Project, o runOptions, args []string)
 	if o.pristine {
 		base = devcontainer.Pristine(base)
 	}
-	if o.watch {
-		if err := p.injectFiles(); err != nil {
-			return err
-		}
-	}
-	if err := p.injectVariables(base); err != nil {
+	if err := p.inject(true, o.watch, base); err != nil {
 		return err
 	}
 	environment, _, err := p.fetch(ctx, p.left)
