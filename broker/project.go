@@ -34,8 +34,11 @@ type project struct {
 // serve runs one connection.
 func (p *project) serve(s *session) {
 	if !s.caller.known() || !slices.Contains(p.uids, s.caller.uid) {
-		record(p.server.audit, schema.PeerRefused{
-			EventHeader: header(schema.EventPeerRefused), EventCaller: s.caller.event(), Project: p.name,
+		// Not each: who may not come in could fill the audit log by trying.
+		p.rates.strangers.Do(func() {
+			record(p.server.audit, schema.PeerRefused{
+				EventHeader: header(schema.EventPeerRefused), EventCaller: s.caller.event(), Project: p.name,
+			})
 		})
 		s.write(refuse(schema.CodePeerUnexpected, "uid %d may not use the socket of project %s: register it with allow_uids", s.caller.uid, p.name))
 		return

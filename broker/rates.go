@@ -11,9 +11,10 @@ import (
 // rates are what one project may ask: a limit belongs to one project, so nobody
 // else feels it.
 type rates struct {
-	requests *rate.Limiter
-	refusals *rate.Limiter // names asked for that are refused, or are not there
-	said     rate.Sometimes
+	requests  *rate.Limiter
+	refusals  *rate.Limiter // names asked for that are refused, or are not there
+	said      rate.Sometimes
+	strangers rate.Sometimes // of those whose uid may not connect
 }
 
 // newRates takes requests and refusals a second; 0 is no limit.
@@ -26,7 +27,8 @@ func newRates(requests, refusals float64) *rates {
 	}
 	return &rates{
 		requests: limiter(requests, schema.RequestBurst), refusals: limiter(refusals, schema.RefusalBurst),
-		said: rate.Sometimes{Interval: time.Second},
+		said:      rate.Sometimes{Interval: time.Second},
+		strangers: rate.Sometimes{First: schema.StrangersRecorded, Interval: time.Second},
 	}
 }
 

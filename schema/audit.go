@@ -141,7 +141,8 @@ type SecretsFetched struct {
 	NotFound int         `json:"not_found"`
 }
 
-// PeerRefused says that a caller's uid may not use a project's socket.
+// PeerRefused says that a caller's uid may not use a project's socket. Beyond the
+// first StrangersRecorded there is one a second at most.
 type PeerRefused struct {
 	EventHeader
 	EventCaller

@@ -70,4 +70,7 @@ const (
 	DefaultRefusalRate = 10 // names that are denied or not found
 	RequestBurst       = 2
 	RefusalBurst       = 3
+	// StrangersRecorded is how many peer.refused events of one project there are
+	// before there is at most one a second.
+	StrangersRecorded = 10
 )
