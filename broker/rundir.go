@@ -177,7 +177,7 @@ func listen(fd int, file *os.File, path string, mode uint32, gid int) (*net.Unix
 			return nil, err
 		}
 	}
-	if err := os.Chmod(path, fs.FileMode(mode)); err != nil {
+	if err := chmodSocket(path, mode); err != nil {
 		return nil, err
 	}
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
@@ -189,6 +189,30 @@ func listen(fd int, file *os.File, path string, mode uint32, gid int) (*net.Unix
 		return nil, err
 	}
 	return l.(*net.UnixListener), nil
+}
+
+// chmodSocket gives a socket its mode, and nothing else one. A container that has
+// a project's directory mounted can put a link in the socket's place, to whatever
+// the broker may change, at the very moment between its bind and this.
+func chmodSocket(path string, mode uint32) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%s is no longer the socket that was bound there", path)
+	}
+	// fchmod takes no such descriptor, and fchmodat could not be told to follow
+	// no link before Linux 6.6; this is the way of fchmodat(3).
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
+		return fmt.Errorf("setting the mode of %s: %w", path, err)
+	}
+	return nil
 }
 
 // removeStale removes a socket nobody listens on. Under the lock there can be

@@ -1,0 +1,45 @@
+package broker
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// TestChmodSocket: what has come into a socket's place keeps its mode, and so
+// does what a link there leads to.
+func TestChmodSocket(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := bind(filepath.Join(dir, "other"), 0o600, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for name, target := range map[string]string{"link": victim, "link to a socket": filepath.Join(dir, "other"), "dangling": "nowhere"} {
+		path := filepath.Join(dir, name)
+		if err := os.Symlink(target, path); err != nil {
+			t.Fatal(err)
+		}
+		if err := chmodSocket(path, 0o666); err == nil {
+			t.Errorf("%s: it is taken for the socket", name)
+		}
+	}
+	if err := chmodSocket(victim, 0o666); err == nil {
+		t.Error("a file is taken for the socket")
+	}
+	for _, path := range []string{victim, filepath.Join(dir, "other")} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+	if err := chmodSocket(filepath.Join(dir, "other"), 0o640); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "other")); err != nil || info.Mode().Perm() != 0o640 {
+		t.Errorf("the socket itself: %v, %v", info.Mode(), err)
+	}
+}
