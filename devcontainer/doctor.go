@@ -155,7 +155,7 @@ func examineMount(dir string) Finding {
 }
 
 func mountFix() string {
-	return "use the keyhatch Feature, keyhatchctl up DIR, or docker run -v /run/keyhatch/projects/NAME:/run/keyhatch; where that was done since, " + anew
+	return "use the keyhatch Feature, keyhatchctl up DIR, or docker run -v /run/keyhatch/projects/NAME:/run/keyhatch:ro; where that was done since, " + anew
 }
 
 func examineSecrets(ctx context.Context, socket string) Finding {
