@@ -82,6 +82,9 @@ func (c Config) Run(ctx context.Context) error {
 	retry := time.NewTimer(time.Hour)
 	retry.Stop()
 	defer retry.Stop()
+	// A pause before a broker that fails is not cut short by a store that moves.
+	pausing := false
+	pause := func() { retry.Reset(s.link.pause()); pausing = true }
 	var alive <-chan time.Time // nil, and so never, where nobody looks
 	if w := watchdog(); w != nil {
 		defer w.Stop()
@@ -120,14 +123,13 @@ func (c Config) Run(ctx context.Context) error {
 			s.link.close()
 			s.sayLink(slog.LevelInfo, "the broker ended the connection", nil)
 			if !worked {
-				retry.Reset(s.link.pause())
-				s.tell()
-				continue
+				pause()
 			}
 		case <-retry.C:
+			pausing = false
 		}
-		if !s.push(ctx) {
-			retry.Reset(s.link.pause())
+		if !pausing && !s.push(ctx) {
+			pause()
 		}
 		s.tell()
 	}
