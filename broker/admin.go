@@ -2,146 +2,174 @@ package broker
 
 import (
 	"errors"
-	"fmt"
+	"log/slog"
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/keyring"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An adminSession is a connection to the admin socket. Its lines are read into
-// locked memory, because any of them may be a push.
-type adminSession struct {
-	*session
-	server *Server
-	buffer lineBuffer
+// An admin answers the operations of the admin socket. Every caller that can
+// connect may do everything: the mode of the socket decides who can.
+type admin struct {
+	keyring  *keyring.Keyring
+	registry *registry
+	audit    *audit.Log
+	log      *slog.Logger
+
+	brokerVersion string
+	instanceID    string
+	startedAt     time.Time
+	memory        schema.Memory // of small arenas, for the status without secrets
+	projectsDir   string
 }
 
-// serveAdmin runs one connection. Whoever can connect may do everything here:
-// the socket's mode is the gate.
-func (s *Server) serveAdmin(conn *session) {
-	a := &adminSession{session: conn, server: s}
-	defer a.buffer.free()
-	a.lines = wire.NewReader(a.conn, schema.MaxPush, a.buffer.grow)
-	a.run(a.dispatch)
+// serve answers one connection. Lines are read into locked memory, because each of
+// them may be a push.
+func (a *admin) serve(s *endpoint.Session) {
+	var buffer keyring.LineBuffer
+	defer buffer.Free()
+	s.Run(endpoint.Handler{
+		MaxLine: schema.MaxPush,
+		Grow:    buffer.Grow,
+		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, &buffer, line) },
+		AnswerTooLong: func() endpoint.Reply { // only a push can be that long
+			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
+		},
+	})
 }
 
-func (a *adminSession) dispatch(line []byte) reply {
-	if line == nil { // only a push could have been that long
-		return a.rejectPush(tooLong(schema.MaxPush), schema.CodePayloadTooLarge)
-	}
+func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		clear(line)
-		return malformed("request", err)
+		return endpoint.RefuseMalformed("request", err)
 	}
 	if request.Op == schema.OpPush {
-		return a.push(line)
+		return a.push(s, buffer, line)
 	}
 	defer clear(line)
 	if len(line) > schema.MaxRequest {
-		return tooLong(schema.MaxRequest)
+		return endpoint.RefuseTooLong(schema.MaxRequest)
 	}
+	caller := s.Caller()
 	switch request.Op {
 	case schema.OpClear:
-		count := a.server.keyring.clear()
-		record(a.server.audit, schema.SecretsCleared{
-			EventHeader: header(schema.EventCleared), EventCaller: a.caller.event(), SecretCount: count,
-		})
-		return answer(schema.OKResponse{OK: true})
+		return a.clearSecrets(caller)
 	case schema.OpRegister:
-		return serveProjectOp(a, request.Op, line, a.register)
+		return answerProjectOp(a, request.Op, line, caller, a.registry.register)
 	case schema.OpUnregister:
-		return serveProjectOp(a, request.Op, line, a.unregister)
+		return answerProjectOp(a, request.Op, line, caller, a.registry.unregister)
 	case schema.OpReload:
-		return serveProjectOp(a, request.Op, line, a.reload)
+		return answerProjectOp(a, request.Op, line, caller, a.registry.reload)
 	case schema.OpList:
-		return answer(schema.ListResponse{OK: true, Names: a.server.keyring.names()})
+		return endpoint.Answer(schema.ListResponse{OK: true, Names: a.keyring.Names()})
 	case schema.OpStatus:
-		return answer(a.server.Status())
+		return endpoint.Answer(a.status())
 	case schema.OpPing:
-		return answer(schema.AdminPingResponse{
-			OK: true, BrokerVersion: a.server.version, ProtocolVersion: schema.ProtocolVersion, InstanceID: a.server.instanceID,
+		return endpoint.Answer(schema.AdminPingResponse{
+			OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion, InstanceID: a.instanceID,
 		})
 	}
-	return unknownOp("admin", schema.AdminOperations)
+	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// push takes a whole new set. The arena that the line was read into becomes the
-// snapshot's; on any error it is wiped and nothing has changed.
-func (a *adminSession) push(line []byte) reply {
-	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
-		clear(line)
-		return a.rejectPush(malformed(string(schema.OpPush), err), schema.CodeProtocolError)
-	}
-	// The line is a slice of the arena that runs on to its end.
-	offset := cap(a.buffer.arena.Bytes()) - cap(line)
-	parsed, err := parsePush(line, offset)
-	if err != nil {
-		clear(line)
-		return a.rejectPush(refuse(schema.CodeInvalidPayload, "push-creds: %v", err), schema.CodeInvalidPayload)
-	}
-	arena := a.buffer.take()
-	if err := a.lines.Detach(); err != nil {
+// push replaces all secrets. The memory that the line was read into becomes the
+// memory of the snapshot. After an error it is wiped, and the old secrets stay.
+func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
+	arena := buffer.Take()
+	if err := s.Detach(); err != nil {
 		arena.Free()
-		return a.noMemory(err)
+		return a.rejectForMemory(s.Caller(), err)
 	}
-	snap, err := parsed.snapshot(arena, time.Now().UTC())
+	info, err := a.keyring.Push(arena, line)
 	if err != nil {
-		arena.Free()
-		return a.noMemory(err)
+		return a.rejectPushError(s.Caller(), err)
 	}
-	count, loadedAt := len(snap.secrets), snap.loadedAt
-	a.server.warnMemory(snap.arena.Kind())
-	generation := a.server.keyring.replace(snap)
-	record(a.server.audit, schema.SecretsPushed{
-		EventHeader: header(schema.EventPushed), EventCaller: a.caller.event(), SecretCount: count, Generation: generation,
+	warnIfUnlocked(a.log, info.Memory)
+	audit.Record(a.audit, schema.SecretsPushed{
+		EventHeader: audit.Header(schema.EventPushed), EventCaller: s.Caller().Event(),
+		SecretCount: info.SecretCount, Generation: info.Generation,
 	})
-	return answer(schema.PushResponse{OK: true, LoadedAt: loadedAt, SecretCount: count, Generation: generation})
-}
-
-func (a *adminSession) rejectPush(r reply, code schema.Code) reply {
-	record(a.server.audit, schema.PushRejected{
-		EventHeader: header(schema.EventPushRejected), EventCaller: a.caller.event(), Code: code,
+	return endpoint.Answer(schema.PushResponse{
+		OK: true, LoadedAt: info.LoadedAt, SecretCount: info.SecretCount, Generation: info.Generation,
 	})
-	return r
 }
 
-// noMemory ends a connection whose buffer is gone.
-func (a *adminSession) noMemory(err error) reply {
-	a.server.log.Error("a push was refused", "error", err)
-	r := a.rejectPush(refuse(schema.CodeInternalError, "push-creds: there is no memory for the secrets"), schema.CodeInternalError)
-	r.end = true
-	return r
+func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Reply {
+	if _, ok := errors.AsType[*wire.Error](err); ok {
+		return a.rejectPush(caller, schema.CodeProtocolError, endpoint.RefuseMalformed(string(schema.OpPush), err))
+	}
+	if _, ok := errors.AsType[*keyring.PayloadError](err); ok {
+		return a.rejectPush(caller, schema.CodeInvalidPayload, endpoint.Refuse(schema.CodeInvalidPayload, "push-creds: %v", err))
+	}
+	return a.rejectForMemory(caller, err)
 }
 
-// An opError is a refusal on its way to becoming a reply.
-type opError struct {
-	code schema.Code
-	text string
+// rejectForMemory ends the connection, which may have no memory to read into.
+func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
+	a.log.Error("a push was refused", "error", err)
+	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: there is no memory for the secrets")
+	reply.End = true
+	return a.rejectPush(caller, schema.CodeInternalError, reply)
 }
 
-func (e *opError) Error() string { return e.text }
-
-// refusal is an opError. The arguments must be validated or the broker's own.
-func refusal(code schema.Code, format string, args ...any) error {
-	return &opError{code, fmt.Sprintf(format, args...)}
+// rejectPush records the rejection and returns the reply.
+func (a *admin) rejectPush(caller endpoint.Caller, code schema.Code, reply endpoint.Reply) endpoint.Reply {
+	audit.Record(a.audit, schema.PushRejected{
+		EventHeader: audit.Header(schema.EventPushRejected), EventCaller: caller.Event(), Code: code,
+	})
+	return reply
 }
 
-// serveProjectOp decodes the request of an op on projects and answers with what
-// serve makes of it.
-func serveProjectOp[Request, Response any](a *adminSession, op schema.Op, line []byte, serve func(Request) (Response, error)) reply {
+func (a *admin) clearSecrets(caller endpoint.Caller) endpoint.Reply {
+	count := a.keyring.Clear()
+	audit.Record(a.audit, schema.SecretsCleared{
+		EventHeader: audit.Header(schema.EventCleared), EventCaller: caller.Event(), SecretCount: count,
+	})
+	return endpoint.Answer(schema.OKResponse{OK: true})
+}
+
+func (a *admin) status() schema.StatusResponse {
+	status := schema.StatusResponse{
+		OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion,
+		InstanceID: a.instanceID, UptimeSeconds: int64(time.Since(a.startedAt).Seconds()),
+		Memory: a.memory, ProjectsDir: a.projectsDir, AuditDropped: a.audit.Dropped(),
+	}
+	if info := a.keyring.Info(); info.Generation > 0 {
+		status.Generation, status.SecretCount = info.Generation, info.SecretCount
+		status.SecretsLoadedAt, status.Memory = &info.LoadedAt, info.Memory
+	}
+	status.Projects, status.DescriptorStore = a.registry.status()
+	return status
+}
+
+// answerProjectOp decodes the request of an operation on projects, runs it, and
+// answers with its response or its refusal.
+func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte, caller endpoint.Caller, run func(Request, endpoint.Caller) (Response, error)) endpoint.Reply {
 	var request Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
-		return malformed(string(op), err)
+		return endpoint.RefuseMalformed(string(op), err)
 	}
-	response, err := serve(request)
+	response, err := run(request, caller)
 	if err == nil {
-		return answer(response)
+		return endpoint.Answer(response)
 	}
-	if e, ok := errors.AsType[*opError](err); ok {
-		return refuse(e.code, "%s: %s", op, e.text)
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return endpoint.Refuse(r.code, "%s: %s", op, r.message)
 	}
-	a.server.log.Error("a request failed", "op", op, "error", err)
-	return refuse(schema.CodeInternalError, "%s: %v", op, err)
+	a.log.Error("a request failed", "op", op, "error", err)
+	return endpoint.Refuse(schema.CodeInternalError, "%s: %v", op, err)
+}
+
+// warnIfUnlocked warns that secrets could be swapped out. The kind of memory can
+// change with each push: there may be enough locked memory for one page, but not
+// for a large push.
+func warnIfUnlocked(log *slog.Logger, memory schema.Memory) {
+	if memory == schema.MemoryUnlocked {
+		log.Warn("secrets are in memory that could be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
+	}
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -48,11 +49,11 @@ func newServerWith(t *testing.T, change func(*broker.Config)) *testServer {
 	}
 	s := &testServer{dir: dir, log: &lockedBuffer{}}
 	log := slog.New(slog.NewTextHandler(s.log, nil))
-	audit, err := broker.OpenAudit("", s.log, false, log)
+	events, err := audit.Open(audit.Config{Out: s.log, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.config = broker.Config{RuntimeDir: dir + "/run", AdminGID: -1, Audit: audit, Log: log, Version: "test"}
+	s.config = broker.Config{RuntimeDir: dir + "/run", AdminGID: -1, Audit: events, Log: log, Version: "test"}
 	change(&s.config)
 	s.Server, err = broker.New(s.config)
 	if err != nil {
@@ -61,7 +62,7 @@ func newServerWith(t *testing.T, change func(*broker.Config)) *testServer {
 	s.admin = s.AdminSocket()
 	t.Cleanup(func() {
 		s.Close()
-		audit.Close()
+		events.Close()
 		os.RemoveAll(dir)
 		text := s.log.String()
 		if strings.Contains(text, tripwire) {

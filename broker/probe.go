@@ -5,44 +5,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
-	"path/filepath"
 	"strings"
 
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/keyring"
+	"github.com/keyhatch/keyhatch/broker/project"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// openProbe serves a project of the broker's own, which may fetch nothing that
-// there is: its socket is how Probe gets in. It is in no list, and its gets are
-// neither counted nor recorded.
-func (s *Server) openProbe() error {
-	if err := s.dir.mkdir("probe", 0o700, -1); err != nil {
-		return err
-	}
+// A probe is a project of the broker's own, whose socket is the way in for health
+// checks. It allows no secret, is in no list, and is neither counted nor recorded.
+type probe struct{ endpoint *endpoint.Endpoint }
+
+func startProbe(dir *rundir.Dir, view keyring.View, log *slog.Logger) (*probe, error) {
 	parsed, err := manifest.Parse([]byte("schema_version: 1\nproject: probe\nsecrets: {}\n"), "probe")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	listener, err := bind(filepath.Join(s.dir.path, "probe", "probe.sock"), 0o600, -1)
+	listener, err := dir.BindProbe()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p := &project{server: s, name: "probe", uids: allowedUIDs("", nil), rates: newRates(0, 0), unrecorded: true}
-	p.socketPath = listener.Addr().String()
-	p.manifest.Store(parsed)
-	p.endpoint = newEndpoint(listener, schema.MaxProjectConnections, s.log, p.serve)
-	p.endpoint.start()
-	s.probe = p
-	return nil
+	p := project.New(project.Config{Name: "probe", UIDs: allowedUIDs("", nil), Manifest: parsed, View: view})
+	e := endpoint.New(endpoint.Config{
+		Listener: listener, MaxConnections: schema.MaxProjectConnections, Serve: p.Serve, Log: log,
+	})
+	e.Start()
+	return &probe{e}, nil
 }
 
-// Probe goes the way of a get: it connects, asks and is answered, by the same
-// accept loop, session, gate and keyring that serve the projects. An error says
-// that the broker no longer works.
-func (s *Server) Probe(ctx context.Context) error {
+// check connects, sends a get, and reads the answer. The request takes the same
+// way through accept loop, session, allowlist, and keyring as every other get.
+func (p *probe) check(ctx context.Context) error {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", s.probe.socketPath)
+	conn, err := dialer.DialContext(ctx, "unix", p.endpoint.SocketPath())
 	if err != nil {
 		return fmt.Errorf("probing: %w", err)
 	}
@@ -53,7 +53,7 @@ func (s *Server) Probe(ctx context.Context) error {
 	if _, err := conn.Write([]byte(`{"op":"get","name":"PROBE"}` + "\n")); err != nil {
 		return fmt.Errorf("probing: %w", err)
 	}
-	// The answer is a refusal, so no secret comes this way.
+	// The answer is a refusal, so it contains no secret.
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
 		return fmt.Errorf("probing: %w", err)

@@ -2,222 +2,264 @@ package broker
 
 import (
 	"errors"
-	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
-	"syscall"
+	"strings"
+	"sync"
 
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/keyring"
+	"github.com/keyhatch/keyhatch/broker/project"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// register parses, then binds, then publishes: an error anywhere changes
-// nothing.
-func (a *adminSession) register(request schema.RegisterRequest) (schema.RegisterResponse, error) {
-	s := a.server
-	r := registration(request)
-	if err := r.check(); err != nil {
-		return schema.RegisterResponse{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.stopping {
-		return schema.RegisterResponse{}, refusal(schema.CodeInternalError, "the broker is stopping")
-	}
-	if p, there := s.projects[r.Name]; there {
-		if r.Declared && r.Manifest != nil && *r.Manifest == *p.registration.Manifest && r.samePlace(p.registration) {
-			p.registration.Declared = true
-			s.keep(p)
-			return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
-		}
-		return schema.RegisterResponse{}, refusal(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", r.Name)
-	}
-	parsed, text, err := a.approve(r.Name, r.ProjectPath, r.Manifest)
-	if err != nil {
-		return schema.RegisterResponse{}, err
-	}
-	r.Manifest = &text
-	p, err := s.bring(r, parsed, a.caller)
-	if err != nil {
-		return schema.RegisterResponse{}, err
-	}
-	return schema.RegisterResponse{OK: true, SocketPath: p.socketPath}, nil
+// A registry holds the registered projects. Its operations either succeed or
+// change nothing.
+type registry struct {
+	dir   *rundir.Dir
+	view  keyring.View
+	audit *audit.Log
+	log   *slog.Logger
+
+	requestRate, refusalRate  float64 // of each project, per second; 0: no limit
+	brokerVersion, instanceID string
+
+	// mu is held while an operation changes the projects. The locks of endpoints,
+	// the keyring, and the audit log are taken after it, never before it.
+	mu       sync.Mutex
+	entries  map[schema.ProjectName]*entry // guarded by mu
+	store    *restartStore                 // guarded by mu
+	stopping bool                          // guarded by mu: the registry no longer changes
 }
 
-// bring binds, publishes and serves a project that was not there. The caller
-// holds mu.
-func (s *Server) bring(r registration, parsed *manifest.Manifest, by caller) (*project, error) {
-	listener, err := s.dir.bindProject(r.Name)
+// An entry is a registered project. Its fields below project are guarded by the
+// registry's mu.
+type entry struct {
+	project    *project.Project
+	endpoint   *endpoint.Endpoint
+	listener   *net.UnixListener
+	socketPath string
+
+	registration schema.RegisterRequest // with the text of the approved manifest
+	stored       storedProject
+}
+
+// register adds a project. A registered project can only become a declared one,
+// if nothing else differs.
+func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
+	if err := checkRegistration(request); err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return schema.RegisterResponse{}, errStopping()
+	}
+	if e, exists := r.entries[request.Name]; exists {
+		if request.Declared && request.Manifest != nil && *request.Manifest == *e.registration.Manifest && differsOnlyInManifest(request, e.registration) {
+			e.registration.Declared = true
+			r.storeForRestartLocked(e)
+			return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
+		}
+		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", request.Name)
+	}
+	parsed, text, err := r.approveManifest(request.Name, request.ProjectPath, request.Manifest, caller)
+	if err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	request.Manifest = &text
+	e, err := r.addProjectLocked(request, parsed, caller)
+	if err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
+}
+
+// unregister ends a project's connections and removes its socket. The project's
+// directory stays: if the project is registered again, a container that has the
+// directory mounted works again.
+func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.Caller) (schema.OKResponse, error) {
+	if err := checkProjectName(request.Name); err != nil {
+		return schema.OKResponse{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, err := r.findLocked(request.Name)
+	if err != nil {
+		return schema.OKResponse{}, err
+	}
+	r.removeProjectLocked(e, caller)
+	return schema.OKResponse{OK: true}, nil
+}
+
+// reload replaces a project's manifest. Its connections stay open.
+func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) (schema.ReloadResponse, error) {
+	if err := checkProjectName(request.Name); err != nil {
+		return schema.ReloadResponse{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, err := r.findLocked(request.Name)
+	if err != nil {
+		return schema.ReloadResponse{}, err
+	}
+	parsed, text, err := r.approveManifest(request.Name, e.registration.ProjectPath, request.Manifest, caller)
+	if err != nil {
+		return schema.ReloadResponse{}, err
+	}
+	added, removed := compareAllowlists(e.project.Manifest(), parsed)
+	if !request.DryRun {
+		r.replaceManifestLocked(e, parsed, text, caller)
+	}
+	return schema.ReloadResponse{OK: true, Allowlist: parsed.Allowlist(), Added: added, Removed: removed}, nil
+}
+
+// addProjectLocked binds and serves a new project.
+func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+	listener, err := r.dir.BindProject(registration.Name)
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.publish(r, parsed, listener)
+	e, err := r.addEntryLocked(registration, parsed, listener)
 	if err != nil {
 		os.Remove(listener.Addr().String())
 		listener.Close()
 		return nil, err
 	}
-	s.keep(p)
-	p.endpoint.start()
-	record(s.audit, schema.ProjectRegistered{
-		EventHeader: header(schema.EventProjectRegistered), EventCaller: by.event(),
-		Project: p.name, AllowlistSize: len(parsed.Allowlist()),
+	r.storeForRestartLocked(e)
+	e.endpoint.Start()
+	audit.Record(r.audit, schema.ProjectRegistered{
+		EventHeader: audit.Header(schema.EventProjectRegistered), EventCaller: caller.Event(),
+		Project: registration.Name, AllowlistSize: len(parsed.Allowlist()),
 	})
-	return p, nil
+	return e, nil
 }
 
-// publish makes a project that listens; its endpoint must be started. The
-// caller holds mu.
-func (s *Server) publish(r registration, parsed *manifest.Manifest, listener *net.UnixListener) (*project, error) {
-	if err := s.dir.link(r.Name, r.DevcontainerIDs); err != nil {
+// addEntryLocked adds a project whose socket listens already. The caller must start
+// its endpoint.
+func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, listener *net.UnixListener) (*entry, error) {
+	if err := r.dir.Link(registration.Name, registration.DevcontainerIDs); err != nil {
 		return nil, err
 	}
-	p := &project{
-		server: s, name: r.Name, path: r.ProjectPath,
-		socketPath:   s.dir.projectSocket(r.Name),
-		uids:         allowedUIDs(r.ProjectPath, r.AllowUIDs),
-		rates:        newRates(s.requestRate, s.refusalRate),
-		registration: r,
+	p := project.New(project.Config{
+		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
+		UIDs:        allowedUIDs(registration.ProjectPath, registration.AllowUIDs),
+		RequestRate: r.requestRate, RefusalRate: r.refusalRate,
+		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
+	})
+	e := &entry{
+		project: p, registration: registration,
+		listener: listener, socketPath: r.dir.ProjectSocket(registration.Name),
+		endpoint: endpoint.New(endpoint.Config{
+			Listener: listener, MaxConnections: schema.MaxProjectConnections, Serve: p.Serve, Log: r.log,
+		}),
 	}
-	p.manifest.Store(parsed)
-	p.endpoint = newEndpoint(listener, schema.MaxProjectConnections, s.log, p.serve)
-	s.projects[p.name] = p
-	return p, nil
+	r.entries[registration.Name] = e
+	return e, nil
 }
 
-// unregister ends the project's connections and removes its socket, but keeps
-// its directory: a container that has it mounted works again when the project
-// is registered again.
-func (a *adminSession) unregister(request schema.UnregisterRequest) (schema.OKResponse, error) {
-	s := a.server
-	if err := checkProject(request.Name); err != nil {
-		return schema.OKResponse{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, err := s.project(request.Name)
-	if err != nil {
-		return schema.OKResponse{}, err
-	}
-	s.drop(p, a.caller)
-	return schema.OKResponse{OK: true}, nil
-}
-
-// drop is unregister. The caller holds mu.
-func (s *Server) drop(p *project, by caller) {
-	delete(s.projects, p.name)
-	s.forget(p)
-	s.dir.unlink(p.name, p.registration.DevcontainerIDs)
-	os.Remove(p.socketPath)
-	p.endpoint.close()
-	record(s.audit, schema.ProjectUnregistered{
-		EventHeader: header(schema.EventProjectUnregistered), EventCaller: by.event(), Project: p.name,
+func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
+	name := e.registration.Name
+	delete(r.entries, name)
+	r.store.remove(&e.stored, name)
+	r.dir.Unlink(name, e.registration.DevcontainerIDs)
+	os.Remove(e.socketPath)
+	e.endpoint.Close()
+	audit.Record(r.audit, schema.ProjectUnregistered{
+		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,
 	})
 }
 
-// reload swaps the allowlist under the project's open connections.
-func (a *adminSession) reload(request schema.ReloadRequest) (schema.ReloadResponse, error) {
-	s := a.server
-	if err := checkProject(request.Name); err != nil {
-		return schema.ReloadResponse{}, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p, err := s.project(request.Name)
-	if err != nil {
-		return schema.ReloadResponse{}, err
-	}
-	parsed, text, err := a.approve(p.name, p.path, request.Manifest)
-	if err != nil {
-		return schema.ReloadResponse{}, err
-	}
-	before, after := p.manifest.Load().Allowlist(), parsed.Allowlist()
-	response := schema.ReloadResponse{OK: true, Allowlist: after, Added: without(after, before), Removed: without(before, after)}
-	if request.DryRun {
-		return response, nil
-	}
-	s.swap(p, parsed, text, a.caller)
-	return response, nil
-}
-
-// swap puts another manifest in force. The caller holds mu.
-func (s *Server) swap(p *project, parsed *manifest.Manifest, text string, by caller) {
-	before, after := p.manifest.Load().Allowlist(), parsed.Allowlist()
-	p.registration.Manifest = &text
-	p.manifest.Store(parsed)
-	s.keyring.wake() // those who wait or watch
-	s.keep(p)
-	record(s.audit, schema.ProjectReloaded{
-		EventHeader: header(schema.EventProjectReloaded), EventCaller: by.event(),
-		Project: p.name, Added: len(without(after, before)), Removed: len(without(before, after)),
+func (r *registry) replaceManifestLocked(e *entry, parsed *manifest.Manifest, text string, caller endpoint.Caller) {
+	added, removed := compareAllowlists(e.project.Manifest(), parsed)
+	e.registration.Manifest = &text
+	e.project.ReplaceManifest(parsed)
+	r.storeForRestartLocked(e)
+	audit.Record(r.audit, schema.ProjectReloaded{
+		EventHeader: audit.Header(schema.EventProjectReloaded), EventCaller: caller.Event(),
+		Project: e.registration.Name, Added: len(added), Removed: len(removed),
 	})
 }
 
-// approve parses the text of a manifest, or of the project's file where there
-// is none.
-func (a *adminSession) approve(name schema.ProjectName, path string, text *string) (*manifest.Manifest, string, error) {
-	var parsed *manifest.Manifest
-	var raw []byte
-	var err error
-	if text != nil {
-		raw = []byte(*text)
-	} else {
-		raw, _, err = manifest.Read(path)
-	}
-	if err == nil {
-		parsed, err = manifest.Parse(raw, name)
-	}
-	if err == nil {
-		return parsed, string(raw), nil
-	}
-	code := schema.CodeManifestInvalid
-	if errors.Is(err, manifest.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-		code = schema.CodeManifestNotFound
-	}
-	record(a.server.audit, schema.ManifestRejected{
-		EventHeader: header(schema.EventManifestRejected), EventCaller: a.caller.event(), Project: name, Code: code,
-	})
-	return nil, "", refusal(code, "%v", err)
+func (r *registry) storeForRestartLocked(e *entry) {
+	r.store.save(&e.stored, e.listener, e.registration)
 }
 
-// project finds a registered project, unless the broker stops: what changes now
-// would no longer reach the next one. The caller holds mu.
-func (s *Server) project(name schema.ProjectName) (*project, error) {
-	if s.stopping {
-		return nil, refusal(schema.CodeInternalError, "the broker is stopping")
+// findLocked returns a registered project. It fails if the broker is stopping,
+// because a change would no longer reach the next broker.
+func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
+	if r.stopping {
+		return nil, errStopping()
 	}
-	if p := s.projects[name]; p != nil {
-		return p, nil
+	if e := r.entries[name]; e != nil {
+		return e, nil
 	}
-	return nil, refusal(schema.CodeProjectUnknown, "%s is not registered", name)
+	return nil, refuse(schema.CodeProjectUnknown, "%s is not registered", name)
 }
 
-func checkProject(name schema.ProjectName) error {
-	if schema.ValidProjectName(name) {
-		return nil
+func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }
+
+// approveManifest is readManifest, and records a manifest that is rejected.
+func (r *registry) approveManifest(name schema.ProjectName, projectPath string, text *string, caller endpoint.Caller) (*manifest.Manifest, string, error) {
+	parsed, approved, err := readManifest(name, projectPath, text)
+	if rejected, ok := errors.AsType[*refusal](err); ok {
+		audit.Record(r.audit, schema.ManifestRejected{
+			EventHeader: audit.Header(schema.EventManifestRejected), EventCaller: caller.Event(), Project: name, Code: rejected.code,
+		})
 	}
-	return refusal(schema.CodeProtocolError, "name must match %s", schema.ProjectNamePattern)
+	return parsed, approved, err
 }
 
-// allowedUIDs are those who may use a project's socket: root, the broker's own
-// uid, the owner of the directory where the broker may look at it, and extra.
-func allowedUIDs(path string, extra []uint32) []uint32 {
-	uids := append([]uint32{0, uint32(os.Geteuid())}, extra...)
-	if info, err := os.Stat(path); err == nil {
-		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != unknownUID {
-			uids = append(uids, owner)
-		}
+// status returns the status of each project, sorted by name, and of the descriptor
+// store.
+func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	projects := []schema.ProjectStatus{}
+	for name, e := range r.entries {
+		m := e.project.Manifest()
+		projects = append(projects, schema.ProjectStatus{
+			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
+			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
+			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
+		})
 	}
-	slices.Sort(uids)
-	return slices.Compact(uids)
+	slices.SortFunc(projects, func(a, b schema.ProjectStatus) int { return strings.Compare(string(a.Name), string(b.Name)) })
+	return projects, r.store.state
 }
 
-// without returns what is in list and not in other, in list's order.
-func without(list, other []schema.SecretName) []schema.SecretName {
+// stop ends all changes and returns the projects as they are then. It returns
+// false if the registry is stopped already.
+func (r *registry) stop() ([]*entry, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return nil, false
+	}
+	r.stopping = true
+	var entries []*entry
+	for _, e := range r.entries {
+		entries = append(entries, e)
+	}
+	return entries, true
+}
+
+// compareAllowlists returns the names that only the new, and only the old manifest
+// allows.
+func compareAllowlists(old, new *manifest.Manifest) (added, removed []schema.SecretName) {
+	return difference(new.Allowlist(), old.Allowlist()), difference(old.Allowlist(), new.Allowlist())
+}
+
+// difference returns the names in a that are not in b, in the order of a.
+func difference(a, b []schema.SecretName) []schema.SecretName {
 	rest := []schema.SecretName{}
-	for _, name := range list {
-		if !slices.Contains(other, name) {
+	for _, name := range a {
+		if !slices.Contains(b, name) {
 			rest = append(rest, name)
 		}
 	}

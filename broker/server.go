@@ -1,11 +1,11 @@
-// Package broker is the daemon: it holds one set of secrets in locked memory,
-// takes it over the admin socket, and gives each project what its manifest
-// allows over a socket of the project's own.
+// Package broker is the daemon. It holds one set of secrets in locked memory,
+// receives it over the admin socket, and serves each project the secrets that its
+// manifest allows, over a socket of the project's own.
 //
-// Who can connect to the admin socket is trusted with everything; whoever
-// connects to a project's socket is not trusted at all. Nothing is kept on disk
-// but the sockets, their directories and the audit log. Limits are those of
-// package schema.
+// A caller that can connect to the admin socket is trusted with everything. A
+// caller of a project's socket is not trusted at all. The broker creates nothing on
+// disk except sockets, their directories and links, and the audit log. Limits are
+// those of package schema.
 package broker
 
 import (
@@ -15,200 +15,183 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/fdstore"
+	"github.com/keyhatch/keyhatch/broker/keyring"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Config says how a Server is to run. All fields are required but those that
-// say otherwise.
+// ErrRuntimeDirBusy means that another broker holds the lock of the runtime
+// directory.
+var ErrRuntimeDirBusy = rundir.ErrBusy
+
+// A Config describes a Server. All fields are required, unless their comment
+// describes the zero value.
 type Config struct {
-	// RuntimeDir holds the sockets. It is made where it is not there.
+	// RuntimeDir is the directory for the sockets. It is created if necessary.
 	RuntimeDir string
-	// AdminGID owns the admin socket; -1 leaves it with the process's group.
+	// AdminGID is the group that owns the admin socket. With -1, the socket keeps
+	// the group of the process.
 	AdminGID int
-	// Audit gets the audit events. It is closed by its opener, after the server.
-	Audit *Audit
-	// Log gets what an operator must know. It never holds a secret's name.
+	// Audit receives the audit events. The caller closes it, after the server.
+	Audit *audit.Log
+	// Log receives messages for the operator. They never contain the name of a
+	// secret.
 	Log *slog.Logger
-	// Version is answered as broker_version.
+	// Version is reported as broker_version.
 	Version string
-	// RequestRate and RefusalRate are what a project may ask and be refused, in
-	// requests and names a second, with a burst of schema.RequestBurst and
-	// schema.RefusalBurst times that. 0 is no limit.
+	// RequestRate and RefusalRate limit each project, in requests and in refused
+	// names per second. The bursts are schema.RequestBurst and schema.RefusalBurst
+	// seconds long. 0 means no limit.
 	RequestRate, RefusalRate float64
-	// ProjectsDir holds the declared projects. "" says that there are none.
+	// ProjectsDir contains the declared projects. "" means that there are none.
 	ProjectsDir string
-	// Inherited are the descriptors that the service manager passed, each with
-	// its name (sd_listen_fds_with_names(3)). None: the server makes its own.
+	// Inherited are the descriptors that the service manager passed, with their
+	// names (sd_listen_fds_with_names(3)). If there are none, the server binds its
+	// own sockets.
 	Inherited []*os.File
-	// NotifySocket is where the service manager takes descriptors to keep
-	// (sd_notify(3)). "" says that there is no service manager.
+	// NotifySocket is the address of the service manager, which stores descriptors
+	// (sd_notify(3)). "" means that there is no service manager.
 	NotifySocket string
 }
 
-// A Server is a broker from New to Shutdown or Close.
+// A Server is a running broker, from New to Shutdown or Close.
 type Server struct {
-	dir        *runtimeDir
-	audit      *Audit
-	log        *slog.Logger
-	version    string
-	instanceID string
-	startedAt  time.Time
-	memory     schema.Memory // what an arena of one page gets
-	keyring    *keyring
-	admin      *endpoint
-	probe      *project // the broker's own, for Probe
-
-	projectsDir              string
-	requestRate, refusalRate float64
-	store                    descriptorStore
-
-	mu         sync.Mutex // taken before an endpoint's or the keyring's
-	projects   map[schema.ProjectName]*project
-	storeState schema.DescriptorStore
-	stopping   bool
+	config        Config
+	dir           *rundir.Dir
+	keyring       *keyring.Keyring
+	registry      *registry
+	admin         *admin
+	adminEndpoint *endpoint.Endpoint
+	adminKept     bool // the service manager holds the admin listener
+	probe         *probe
 }
 
-// New takes the runtime directory and serves: the projects that an earlier
-// daemon left with the service manager first, then those that are declared. One
-// that cannot be served is logged and does not keep the others from it.
-// ErrRuntimeDirBusy says that another daemon has the directory.
+// New locks the runtime directory and serves: first the projects that an earlier
+// broker left in the descriptor store, then the declared ones. A project that
+// cannot be served is logged and does not affect the others. The error is
+// ErrRuntimeDirBusy if another broker has the directory.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
 		return nil, err
 	}
-	in, err := inherit(config.Inherited)
+	in, err := fdstore.Inherit(config.Inherited)
 	if err != nil {
 		return nil, err
 	}
 	s, err := newServer(config, memory, in)
 	if err != nil {
-		in.close()
+		in.Close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func newServer(config Config, memory schema.Memory, in *inheritance) (*Server, error) {
-	id := make([]byte, 16)
-	rand.Read(id) // crypto/rand.Read never fails
-	s := &Server{
-		audit: config.Audit, log: config.Log, version: config.Version,
-		instanceID: hex.EncodeToString(id), startedAt: time.Now(),
-		memory: memory, keyring: newKeyring(),
-		projects:    map[schema.ProjectName]*project{},
-		projectsDir: config.ProjectsDir, requestRate: config.RequestRate, refusalRate: config.RefusalRate,
-		store: descriptorStore{config.NotifySocket}, storeState: schema.DescriptorsAbsent,
-	}
-	var err error
-	if s.dir, err = openRuntimeDir(config.RuntimeDir, config.AdminGID); err != nil {
+func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Server, error) {
+	dir, err := rundir.Open(config.RuntimeDir, config.AdminGID)
+	if err != nil {
 		return nil, err
 	}
-	listener := in.admin
+	s := &Server{config: config, dir: dir, keyring: keyring.New(), adminKept: in.Admin != nil}
+	listener := in.Admin
 	if listener == nil {
-		listener, err = s.dir.bindAdmin()
+		listener, err = dir.BindAdmin()
 	}
 	if err == nil {
-		err = s.openProbe()
+		s.probe, err = startProbe(dir, s.keyring.View(), config.Log)
 	}
 	if err != nil {
-		s.dir.close()
+		dir.Close()
 		return nil, err
 	}
-	s.warnMemory(memory)
-	record(s.audit, schema.BrokerStarted{EventHeader: header(schema.EventStarted), ProtocolVersion: schema.ProtocolVersion})
-	s.openStore()
-	s.restore(in)
-	s.Declare()
-	s.admin = newEndpoint(listener, schema.MaxAdminConnections, s.log, s.serveAdmin)
-	s.admin.kept = in.admin != nil
-	s.admin.start()
+	warnIfUnlocked(config.Log, memory)
+	audit.Record(config.Audit, schema.BrokerStarted{EventHeader: audit.Header(schema.EventStarted), ProtocolVersion: schema.ProtocolVersion})
+
+	instanceID := newInstanceID()
+	s.registry = &registry{
+		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log,
+		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
+		brokerVersion: config.Version, instanceID: instanceID,
+		entries: map[schema.ProjectName]*entry{},
+		store:   newRestartStore(config.NotifySocket, config.Log),
+	}
+	restoreProjects(s.registry, in)
+	s.ApplyDeclarations()
+	s.admin = &admin{
+		keyring: s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
+		brokerVersion: config.Version, instanceID: instanceID, startedAt: time.Now(),
+		memory: memory, projectsDir: config.ProjectsDir,
+	}
+	s.adminEndpoint = endpoint.New(endpoint.Config{
+		Listener: listener, MaxConnections: schema.MaxAdminConnections, Serve: s.admin.serve, Log: config.Log,
+	})
+	s.adminEndpoint.Start()
 	return s, nil
 }
 
-// AdminSocket is the path of the admin socket.
-func (s *Server) AdminSocket() string { return s.admin.listener.Addr().String() }
-
-// Shutdown stops in order: it removes the sockets but those that the service
-// manager keeps, answers what has been asked, wipes the secrets and gives the
-// runtime directory up. Connections that are busy when ctx ends are cut off.
-// Only the first call does anything.
-func (s *Server) Shutdown(ctx context.Context) {
-	s.mu.Lock()
-	if s.stopping {
-		s.mu.Unlock()
-		return
-	}
-	s.stopping = true
-	endpoints := []*endpoint{s.admin, s.probe.endpoint}
-	for _, p := range s.projects {
-		endpoints = append(endpoints, p.endpoint)
-	}
-	for _, e := range endpoints {
-		if !e.kept {
-			os.Remove(e.listener.Addr().String())
-		}
-	}
-	s.mu.Unlock()
-
-	var wg sync.WaitGroup
-	for _, e := range endpoints {
-		wg.Go(func() { e.drain(ctx) })
-	}
-	wg.Wait()
-	s.keyring.clear()
-	record(s.audit, schema.BrokerStopped{EventHeader: header(schema.EventStopped)})
-	s.dir.close()
+// newInstanceID returns a random number in hex. Clients notice a restart by it.
+func newInstanceID() string {
+	id := make([]byte, 16)
+	rand.Read(id) // crypto/rand.Read never fails
+	return hex.EncodeToString(id)
 }
 
-// Close is Shutdown without waiting for anyone.
+// AdminSocket returns the path of the admin socket.
+func (s *Server) AdminSocket() string { return s.adminEndpoint.SocketPath() }
+
+// Status returns the broker's status.
+func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
+
+// ApplyDeclarations reads the directory of declared projects again. It adds new
+// projects, replaces changed manifests, and removes projects that are no longer
+// declared. A file with an error changes nothing of its project. Such errors are
+// logged and returned.
+func (s *Server) ApplyDeclarations() error {
+	return applyDeclarations(s.registry, s.config.ProjectsDir)
+}
+
+// Probe sends a get to the broker, as a client would. An error means that the
+// broker no longer works.
+func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
+
+// Shutdown removes all sockets that the service manager does not hold, answers the
+// requests that clients have already sent, wipes the secrets, and releases the
+// runtime directory. Connections that are still busy when ctx ends are closed. Only
+// the first call has an effect.
+func (s *Server) Shutdown(ctx context.Context) {
+	entries, ok := s.registry.stop()
+	if !ok {
+		return
+	}
+	keepListener := map[*endpoint.Endpoint]bool{s.adminEndpoint: s.adminKept, s.probe.endpoint: false}
+	for _, e := range entries {
+		keepListener[e.endpoint] = e.stored.listener
+	}
+	for e, keep := range keepListener {
+		if !keep {
+			os.Remove(e.SocketPath())
+		}
+	}
+	var wg sync.WaitGroup
+	for e, keep := range keepListener {
+		wg.Go(func() { e.Drain(ctx, keep) })
+	}
+	wg.Wait()
+	s.keyring.Clear()
+	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventStopped)})
+	s.dir.Close()
+}
+
+// Close is Shutdown without waiting for clients.
 func (s *Server) Close() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(errors.New("the broker is closed"))
 	s.Shutdown(ctx)
-}
-
-// warnMemory says that secrets could reach the swap. Their kind may change with
-// each push: what one page gets, a large push may not.
-func (s *Server) warnMemory(kind schema.Memory) {
-	if kind == schema.MemoryUnlocked {
-		s.log.Warn("secrets are in memory that could be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
-	}
-}
-
-// Status says how the broker is.
-func (s *Server) Status() schema.StatusResponse {
-	status := schema.StatusResponse{
-		OK: true, BrokerVersion: s.version, ProtocolVersion: schema.ProtocolVersion,
-		InstanceID: s.instanceID, UptimeSeconds: int64(time.Since(s.startedAt).Seconds()),
-		Memory: s.memory, ProjectsDir: s.projectsDir, AuditDropped: s.audit.Dropped(),
-		Projects: []schema.ProjectStatus{},
-	}
-	snap, _ := s.keyring.acquire()
-	if snap != nil {
-		status.Generation, status.SecretCount = snap.generation, len(snap.secrets)
-		status.SecretsLoadedAt, status.Memory = &snap.loadedAt, snap.arena.Kind()
-		s.keyring.release(snap)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	status.DescriptorStore = s.storeState
-	for _, p := range s.projects {
-		m := p.manifest.Load()
-		status.Projects = append(status.Projects, schema.ProjectStatus{
-			Name: p.name, ProjectPath: p.path, SocketPath: p.socketPath,
-			Declared: p.registration.Declared, AllowlistSize: len(m.Allowlist()),
-			Counts:         schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()},
-			Connections:    p.endpoint.connections(),
-			ManifestSHA256: m.SHA256,
-		})
-	}
-	slices.SortFunc(status.Projects, func(a, b schema.ProjectStatus) int { return strings.Compare(string(a.Name), string(b.Name)) })
-	return status
 }

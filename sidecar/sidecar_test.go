@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -26,7 +27,7 @@ type host struct {
 	dir    string
 	store  string
 	server *broker.Server
-	audits []*broker.Audit // of every server that was started
+	audits []*audit.Log // of every server that was started
 }
 
 func newHost(t testing.TB) *host {
@@ -54,7 +55,7 @@ func newHost(t testing.TB) *host {
 func (h *host) start() {
 	h.t.Helper()
 	log := slog.New(slog.DiscardHandler)
-	audit, err := broker.OpenAudit("", io.Discard, false, log)
+	audit, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
 	if err != nil {
 		h.t.Fatal(err)
 	}

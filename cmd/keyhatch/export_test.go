@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar"
@@ -121,7 +122,7 @@ func serve(t *testing.T, manifest string, push schema.PushRequest) string {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	audit, err := broker.OpenAudit("", io.Discard, false, log)
+	audit, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

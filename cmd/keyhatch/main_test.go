@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -44,7 +45,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			log := slog.New(slog.DiscardHandler)
-			audit, err := broker.OpenAudit("", io.Discard, false, log)
+			audit, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
 			if err != nil {
 				return err
 			}

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -35,7 +36,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { os.RemoveAll(dir) })
 			log := slog.New(slog.DiscardHandler)
-			audit, err := broker.OpenAudit("", io.Discard, false, log)
+			audit, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
 			if err != nil {
 				return err
 			}

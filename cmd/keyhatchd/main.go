@@ -19,6 +19,7 @@ import (
 	"github.com/coreos/go-systemd/v22/activation"
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -86,15 +87,15 @@ func run(ctx context.Context, s *settings) error {
 	} else if s.audit == "journal" {
 		auditOut = journalWriter{}
 	}
-	audit, err := broker.OpenAudit(auditPath, auditOut, s.auditRequired, log)
+	events, err := audit.Open(audit.Config{Path: auditPath, Out: auditOut, Required: s.auditRequired, Log: log})
 	if err != nil {
 		return fmt.Errorf("opening the audit log: %w", err)
 	}
-	defer audit.Close()
+	defer events.Close()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	server, err := broker.New(broker.Config{
-		RuntimeDir: s.runtimeDir, AdminGID: adminGID(), Audit: audit, Log: log, Version: cli.Version,
+		RuntimeDir: s.runtimeDir, AdminGID: adminGID(), Audit: events, Log: log, Version: cli.Version,
 		RequestRate: s.requestRate, RefusalRate: s.refusalRate,
 		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
@@ -128,7 +129,7 @@ func serve(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) 
 			return
 		case <-hangup:
 			sd.SdNotify(false, sd.SdNotifyReloading+"\n"+sd.SdNotifyMonotonicUsec())
-			server.Declare() // what is wrong is in the log
+			server.ApplyDeclarations() // what is wrong is in the log
 			sd.SdNotify(false, sd.SdNotifyReady+"\n"+status(server))
 		}
 	}

@@ -1,46 +1,35 @@
-package broker
+package keyring
 
 import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"testing"
-	"time"
 
 	"github.com/keyhatch/keyhatch/broker/secmem"
-	"github.com/keyhatch/keyhatch/broker/wire"
-	"github.com/keyhatch/keyhatch/schema"
 )
 
-// snapshotOf pushes line as an admin session does, behind some bytes of an
+// parseLine parses a push as an admin connection does, behind some bytes of an
 // earlier line.
-func snapshotOf(line []byte) (*snapshot, error) {
+func parseLine(line []byte) (*Snapshot, error) {
 	const offset = 7
-	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
-		return nil, err
-	}
 	arena, err := secmem.New(offset + len(line))
 	if err != nil {
 		return nil, err
 	}
-	in := arena.Bytes()[offset:][:len(line)]
-	copy(in, line)
-	parsed, err := parsePush(in, offset)
-	if err != nil {
-		arena.Free()
-		return nil, err
-	}
-	return parsed.snapshot(arena, time.Now())
+	inArena := arena.Bytes()[offset:][:len(line)]
+	copy(inArena, line)
+	return parsePush(arena, inArena)
 }
 
-// valuesOf decodes a snapshot's stored forms with encoding/json.
-func valuesOf(t *testing.T, snap *snapshot) map[string]string {
+// decodeValues decodes a snapshot's stored forms with encoding/json.
+func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	t.Helper()
 	values := map[string]string{}
-	for name, s := range snap.secrets {
+	for name, l := range snapshot.secrets {
 		var text string
-		if err := json.Unmarshal(snap.bytes(s), &text); err != nil {
-			t.Fatalf("%s is stored as %s: %v", name, snap.bytes(s), err)
+		if err := json.Unmarshal(snapshot.bytesAt(l), &text); err != nil {
+			t.Fatalf("%s is stored as %s: %v", name, snapshot.bytesAt(l), err)
 		}
 		values[string(name)] = text
 	}
@@ -62,11 +51,11 @@ func FuzzPush(f *testing.F) {
 		if bytes.IndexByte(line, '\n') >= 0 {
 			return // would be two lines
 		}
-		snap, err := snapshotOf(line)
+		snapshot, err := parseLine(line)
 		if err != nil {
 			return
 		}
-		defer snap.arena.Free()
+		defer snapshot.arena.Free()
 		var want struct {
 			Secrets    map[string]json.RawMessage `json:"secrets"`
 			SecretsB64 map[string]string          `json:"secrets_b64"`
@@ -74,7 +63,7 @@ func FuzzPush(f *testing.F) {
 		if err := json.Unmarshal(line, &want); err != nil {
 			t.Fatalf("taken, and encoding/json says %v", err)
 		}
-		got := valuesOf(t, snap)
+		got := decodeValues(t, snapshot)
 		if len(got) != len(want.Secrets)+len(want.SecretsB64) {
 			t.Fatalf("%d secrets, want %d", len(got), len(want.Secrets)+len(want.SecretsB64))
 		}
@@ -102,49 +91,12 @@ func FuzzPush(f *testing.F) {
 // TestBundleSourceIsWiped sees that a bundle, which is stored rewritten, is not
 // there a second time.
 func TestBundleSourceIsWiped(t *testing.T) {
-	snap, err := snapshotOf([]byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":{"g":"` + string(bytes.Repeat([]byte("x"), 9000)) + `"}}}`))
+	snapshot, err := parseLine([]byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":{"g":"` + string(bytes.Repeat([]byte("x"), 9000)) + `"}}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer snap.arena.Free()
-	if n := bytes.Count(snap.arena.Bytes(), []byte("TRIPWIRE")); n != 1 {
+	defer snapshot.arena.Free()
+	if n := bytes.Count(snapshot.arena.Bytes(), []byte("TRIPWIRE")); n != 1 {
 		t.Errorf("%d copies in the arena", n)
-	}
-}
-
-// TestKeyringWipes sees that the last reader wipes a replaced snapshot, and
-// nobody before.
-func TestKeyringWipes(t *testing.T) {
-	k := newKeyring()
-	first, err := snapshotOf([]byte(`{"secrets":{"A":"TRIPWIRE"}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	second, err := snapshotOf([]byte(`{"secrets":{}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.replace(first)
-	one, replaced := k.acquire()
-	two, _ := k.acquire()
-	k.replace(second)
-	select {
-	case <-replaced:
-	default:
-		t.Error("the readers were not told")
-	}
-	k.release(one)
-	if first.arena.Bytes() == nil {
-		t.Fatal("wiped under a reader")
-	}
-	if string(two.bytes(two.secrets["A"])) != `"TRIPWIRE"` {
-		t.Error("a reader's bytes changed")
-	}
-	k.release(two)
-	if first.arena.Bytes() != nil {
-		t.Error("not wiped by the last reader")
-	}
-	if k.clear(); second.arena.Bytes() != nil {
-		t.Error("not wiped by clear")
 	}
 }

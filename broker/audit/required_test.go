@@ -1,4 +1,4 @@
-package broker
+package audit
 
 import (
 	"bytes"
@@ -13,28 +13,28 @@ import (
 // TestAnswersAreRecorded: where audit is required, an answer is given when its
 // event is on the disk, and is not when the disk is full or hangs.
 func TestAnswersAreRecorded(t *testing.T) {
-	fetched := schema.SecretsFetched{EventHeader: header(schema.EventFetched), Project: "api", Allowed: 1}
+	fetched := Fetch{Project: "api", Allowed: 1}
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{room: 1 << 20}
-		a, err := OpenAudit("", d, true, slog.New(slog.DiscardHandler))
+		a, err := Open(Config{Out: d, Required: true, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !recordAnswer(a, fetched) || !strings.Contains(d.text.String(), "secrets.fetched") {
+		if !a.RecordFetch(fetched) || !strings.Contains(d.text.String(), "secrets.fetched") {
 			t.Errorf("the answer may be given: %s", d.text.String())
 		}
 		d.mu.Lock()
 		d.room = 0
 		d.mu.Unlock()
-		if recordAnswer(a, fetched) {
+		if a.RecordFetch(fetched) {
 			t.Error("an answer is given that a full disk did not take")
 		}
-		record(a, schema.BrokerStopped{EventHeader: header(schema.EventStopped)}) // never waits
+		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)}) // never waits
 		synctest.Wait()
 		d.mu.Lock()
 		d.room = 1 << 20
 		d.mu.Unlock()
-		if !recordAnswer(a, fetched) {
+		if !a.RecordFetch(fetched) {
 			t.Error("no answer is given, and the disk has room again")
 		}
 		if n := a.Dropped(); n != 2 {
@@ -47,14 +47,14 @@ func TestAnswersAreRecorded(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		d := &disk{room: 1 << 20, wrote: make(chan struct{})}
-		a, err := OpenAudit("", d, true, slog.New(slog.DiscardHandler))
+		a, err := Open(Config{Out: d, Required: true, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
 		first := make(chan bool)
-		go func() { first <- recordAnswer(a, fetched) }() // hangs in the write
+		go func() { first <- a.RecordFetch(fetched) }() // hangs in the write
 		synctest.Wait()
-		if recordAnswer(a, fetched) || <-first {
+		if a.RecordFetch(fetched) || <-first {
 			t.Error("an answer is given that a disk that hangs did not take")
 		}
 		go func() {

@@ -1,4 +1,4 @@
-package broker
+package audit
 
 import (
 	"bytes"
@@ -42,20 +42,20 @@ func (d *disk) Write(p []byte) (int, error) {
 func TestAuditDropped(t *testing.T) {
 	d := &disk{room: 100}
 	var log bytes.Buffer
-	a, err := OpenAudit("", d, false, slog.New(slog.NewTextHandler(&log, nil)))
+	a, err := Open(Config{Out: d, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for range 4 { // of some 80 bytes each
-		record(a, schema.BrokerStarted{EventHeader: header(schema.EventStarted), ProtocolVersion: 2})
+		Record(a, schema.BrokerStarted{EventHeader: Header(schema.EventStarted), ProtocolVersion: 2})
 	}
-	for a.dropped.Load() < 3 {
+	for a.unreported.Load() < 3 {
 		runtime.Gosched()
 	}
 	d.mu.Lock()
 	d.room = 1 << 20
 	d.mu.Unlock()
-	record(a, schema.BrokerStopped{EventHeader: header(schema.EventStopped)})
+	Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)})
 	a.Close()
 
 	var events []string
@@ -85,12 +85,12 @@ func TestAuditDropped(t *testing.T) {
 func TestAuditNeverBlocks(t *testing.T) {
 	d := &disk{room: 1 << 30, wrote: make(chan struct{})}
 	var log bytes.Buffer
-	a, err := OpenAudit("", d, false, slog.New(slog.NewTextHandler(&log, nil)))
+	a, err := Open(Config{Out: d, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range auditQueue + 100 {
-		record(a, schema.BrokerStopped{EventHeader: header(schema.EventStopped)})
+	for range queueSize + 100 {
+		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)})
 	}
 	go func() {
 		for range d.wrote {
@@ -111,7 +111,7 @@ func TestAuditNeverBlocks(t *testing.T) {
 			written++
 		}
 	}
-	if written < auditQueue || dropped == 0 || written+dropped != auditQueue+100 {
-		t.Errorf("%d events were written and %d counted as dropped, of %d", written, dropped, auditQueue+100)
+	if written < queueSize || dropped == 0 || written+dropped != queueSize+100 {
+		t.Errorf("%d events were written and %d counted as dropped, of %d", written, dropped, queueSize+100)
 	}
 }

@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"context"
+	"io"
+	"sync"
+	"time"
+)
+
+// ringSize is how many recent events stay in memory for readers.
+const ringSize = 1024
+
+// A ring holds the events that were written last. Its readers keep only a
+// position in it, so a slow reader costs no memory and delays no writer.
+type ring struct {
+	mu      sync.Mutex
+	entries [ringSize]entry // entry n is at n % ringSize
+	next    uint64          // number of the next entry
+	changed chan struct{}   // closed by add and close; nil if no reader waits
+	closed  bool
+}
+
+type entry struct {
+	time time.Time
+	line []byte
+}
+
+func (r *ring) add(at time.Time, line []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.entries[r.next%ringSize] = entry{at, line}
+	r.next++
+	r.wakeLocked()
+}
+
+func (r *ring) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.wakeLocked()
+}
+
+func (r *ring) wakeLocked() {
+	if r.changed != nil {
+		close(r.changed)
+		r.changed = nil
+	}
+}
+
+// oldestLocked returns the number of the oldest entry.
+func (r *ring) oldestLocked() uint64 { return r.next - min(r.next, ringSize) }
+
+func (r *ring) reader(since time.Time) *Reader {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.oldestLocked()
+	for n < r.next && !r.entries[n%ringSize].time.After(since) {
+		n++
+	}
+	return &Reader{ring: r, next: n}
+}
+
+// A Reader reads events in the order in which they were written. It is not safe
+// for concurrent use. It holds nothing that must be released.
+type Reader struct {
+	ring *ring
+	next uint64
+}
+
+// Next returns the next event as a line with its newline. It waits until there
+// is one. missed is the number of events before it that the reader was too slow
+// for. Next returns io.EOF after the last event of a closed log, and the error of
+// ctx when ctx ends.
+func (r *Reader) Next(ctx context.Context) (line []byte, missed uint64, err error) {
+	for {
+		line, missed, changed, closed := r.tryNext()
+		if line != nil {
+			return line, missed, nil
+		}
+		if closed {
+			return nil, 0, io.EOF
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+// tryNext returns the next event, or a channel that is closed when there is one.
+func (r *Reader) tryNext() (line []byte, missed uint64, changed <-chan struct{}, closed bool) {
+	r.ring.mu.Lock()
+	defer r.ring.mu.Unlock()
+	if oldest := r.ring.oldestLocked(); r.next < oldest {
+		missed = oldest - r.next
+		r.next = oldest
+	}
+	if r.next < r.ring.next {
+		line = r.ring.entries[r.next%ringSize].line
+		r.next++
+		return line, missed, nil, false
+	}
+	if r.ring.changed == nil {
+		r.ring.changed = make(chan struct{})
+	}
+	return nil, 0, r.ring.changed, r.ring.closed
+}

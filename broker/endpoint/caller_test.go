@@ -1,0 +1,17 @@
+package endpoint
+
+import "testing"
+
+func TestCallerIsIdentified(t *testing.T) {
+	for caller, want := range map[Caller]bool{
+		{UID: 0, PID: 1}:             true,
+		{UID: 1000, PID: 7}:          true,
+		{UID: UnmappedUID, PID: 7}:   false,
+		{UID: 1000, PID: 0}:          false,
+		{UID: UnmappedUID, GID: 100}: false,
+	} {
+		if caller.IsIdentified() != want {
+			t.Errorf("%+v: IsIdentified is %v", caller, !want)
+		}
+	}
+}

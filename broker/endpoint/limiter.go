@@ -1,0 +1,37 @@
+package endpoint
+
+import (
+	"math"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// A Limiter is a token bucket. It is safe for concurrent use.
+type Limiter struct{ bucket *rate.Limiter }
+
+// NewLimiter returns a limiter of perSecond units, with a burst of burstSeconds
+// times that many, rounded up. If perSecond is 0, there is no limit.
+func NewLimiter(perSecond float64, burstSeconds int) *Limiter {
+	if perSecond == 0 {
+		return &Limiter{rate.NewLimiter(rate.Inf, 0)}
+	}
+	return &Limiter{rate.NewLimiter(rate.Limit(perSecond), max(1, int(math.Ceil(perSecond))*burstSeconds))}
+}
+
+// Exceeded takes n units. If there are fewer, it takes none and returns true, and
+// the number of seconds after which there will be enough. A number above the
+// burst counts as the burst.
+func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
+	if n == 0 || l.bucket.Limit() == rate.Inf {
+		return 0, false
+	}
+	now := time.Now()
+	reservation := l.bucket.ReserveN(now, min(n, l.bucket.Burst()))
+	delay := reservation.DelayFrom(now)
+	if delay == 0 {
+		return 0, false
+	}
+	reservation.CancelAt(now)
+	return int(math.Ceil(delay.Seconds())), true
+}

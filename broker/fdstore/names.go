@@ -1,0 +1,32 @@
+package fdstore
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// The names of descriptors. A changed registration is stored under the next
+// sequence number before the previous one is removed, so the store always has
+// one.
+const (
+	adminName          = "admin"
+	listenerPrefix     = "project-"      // and the project's name
+	registrationPrefix = "registration-" // and the project's name, @, and the sequence number
+	probeName          = "probe"
+)
+
+func listenerName(project schema.ProjectName) string { return listenerPrefix + string(project) }
+
+func registrationName(project schema.ProjectName, sequence uint64) string {
+	return registrationPrefix + string(project) + "@" + strconv.FormatUint(sequence, 10)
+}
+
+// parseRegistrationName is the inverse of registrationName.
+func parseRegistrationName(name string) (project schema.ProjectName, sequence uint64, ok bool) {
+	rest, ok := strings.CutPrefix(name, registrationPrefix)
+	text, number, found := strings.Cut(rest, "@")
+	sequence, err := strconv.ParseUint(number, 10, 64)
+	return schema.ProjectName(text), sequence, ok && found && err == nil && schema.ValidProjectName(text)
+}

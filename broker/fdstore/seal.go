@@ -1,0 +1,65 @@
+package fdstore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// maxRegistration limits the size of a stored registration, in bytes: a manifest
+// with every byte escaped, and room for the rest.
+const maxRegistration = 8 * schema.MaxManifest
+
+// allSeals make the content of a memfd final for every process that holds it.
+const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+
+// seal writes a registration into a sealed memfd, which is memory and no file.
+// The caller must close it.
+func seal(request schema.RegisterRequest) (*os.File, error) {
+	text, err := wire.Encode(request)
+	if err != nil {
+		return nil, err
+	}
+	name := "keyhatch-registration"
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
+	if err == unix.EINVAL { // before Linux 6.3, which added MFD_NOEXEC_SEAL
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("making a memfd: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), name)
+	if _, err = file.Write(text); err == nil {
+		_, err = unix.FcntlInt(file.Fd(), unix.F_ADD_SEALS, allSeals)
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("filling a memfd: %w", err)
+	}
+	return file, nil
+}
+
+// unseal reads a registration. It refuses a file without seals, because another
+// process could still change it.
+func unseal(file *os.File) (schema.RegisterRequest, error) {
+	if have, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || have&allSeals != allSeals {
+		return schema.RegisterRequest{}, errors.New("it is no sealed memfd")
+	}
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, maxRegistration))
+	if err != nil {
+		return schema.RegisterRequest{}, err
+	}
+	var request schema.RegisterRequest
+	if err := wire.Decode(text, &request, schema.MaxDepth); err != nil {
+		return schema.RegisterRequest{}, err
+	}
+	if request.Manifest == nil {
+		return schema.RegisterRequest{}, errors.New("it holds no manifest")
+	}
+	return request, nil
+}

@@ -1,0 +1,228 @@
+// Package project serves one project's socket: it checks the caller, checks the
+// allowlist, and answers get, get-many, watch, info, and ping.
+//
+// It trusts no caller, and it cannot change the secrets or other projects: it has
+// a read-only view of the keyring, and no access to admin operations.
+package project
+
+import (
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/keyring"
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/time/rate"
+)
+
+// A Config describes a project.
+type Config struct {
+	Name     schema.ProjectName
+	UIDs     []uint32 // uids that may connect
+	Manifest *manifest.Manifest
+	View     keyring.View
+	// Audit records requests and refusals. If it is nil, they are not recorded and
+	// not counted: so it is for the broker's own health check.
+	Audit *audit.Log
+	// RequestRate limits requests per second, RefusalRate refused names per second.
+	// The bursts are schema.RequestBurst and schema.RefusalBurst seconds long. 0
+	// means no limit.
+	RequestRate, RefusalRate float64
+	// BrokerVersion and InstanceID are part of the answer to ping.
+	BrokerVersion, InstanceID string
+}
+
+// A Project answers the requests on one project's socket. Its methods may be
+// called by several goroutines at the same time.
+type Project struct {
+	config   Config
+	secrets  allowedSecrets
+	requests *endpoint.Limiter
+	refusals *endpoint.Limiter // of names that are denied or not found
+
+	// Limit these events: a caller that is refused could otherwise fill the audit
+	// log.
+	rateLimitEvents  rate.Sometimes
+	refusedUIDEvents rate.Sometimes
+
+	allowed, denied, notFound atomic.Uint64 // names in all answers
+}
+
+// New returns a project. All fields of the config are required, unless their
+// comment describes the zero value.
+func New(config Config) *Project {
+	p := &Project{
+		config:           config,
+		requests:         endpoint.NewLimiter(config.RequestRate, schema.RequestBurst),
+		refusals:         endpoint.NewLimiter(config.RefusalRate, schema.RefusalBurst),
+		rateLimitEvents:  rate.Sometimes{Interval: time.Second},
+		refusedUIDEvents: rate.Sometimes{First: schema.StrangersRecorded, Interval: time.Second},
+	}
+	p.secrets.view = config.View
+	p.secrets.setManifest(config.Manifest)
+	return p
+}
+
+// Manifest returns the approved manifest.
+func (p *Project) Manifest() *manifest.Manifest { return p.secrets.manifest() }
+
+// ReplaceManifest puts another approved manifest in force, also for requests that
+// wait and for watches.
+func (p *Project) ReplaceManifest(m *manifest.Manifest) { p.secrets.setManifest(m) }
+
+// Counts returns how many names were requested, by the outcome.
+func (p *Project) Counts() schema.Counts {
+	return schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()}
+}
+
+// Serve answers one connection.
+func (p *Project) Serve(s *endpoint.Session) {
+	if refusal, refused := p.refuseCaller(s.Caller()); refused {
+		s.Write(refusal)
+		return
+	}
+	s.Run(endpoint.Handler{
+		MaxLine:       schema.MaxRequest,
+		Limit:         p.requests,
+		Answer:        func(line []byte) endpoint.Reply { return p.answer(s, line) },
+		AnswerTooLong: func() endpoint.Reply { return endpoint.RefuseTooLong(schema.MaxRequest) },
+		AnswerLimited: func(retryAfter int) endpoint.Reply { return p.refuseLimited(s.Caller(), retryAfter, "requests") },
+	})
+}
+
+func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, refused bool) {
+	if caller.IsIdentified() && slices.Contains(p.config.UIDs, caller.UID) {
+		return endpoint.Reply{}, false
+	}
+	p.refusedUIDEvents.Do(func() {
+		if p.config.Audit != nil {
+			audit.Record(p.config.Audit, schema.PeerRefused{
+				EventHeader: audit.Header(schema.EventPeerRefused), EventCaller: caller.Event(), Project: p.config.Name,
+			})
+		}
+	})
+	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d may not use the socket of project %s: register it with allow_uids", caller.UID, p.config.Name), true
+}
+
+func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
+	var request schema.Request
+	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
+		return endpoint.RefuseMalformed("request", err)
+	}
+	switch request.Op {
+	case schema.OpGet:
+		return p.get(s, line)
+	case schema.OpGetMany:
+		return p.getMany(s, line)
+	case schema.OpWatch:
+		return watch(s, &p.secrets)
+	case schema.OpInfo:
+		m := p.Manifest()
+		return endpoint.Answer(schema.InfoResponse{
+			OK: true, Project: p.config.Name, Allowlist: m.Allowlist(), SchemaVersion: schema.ManifestVersion,
+			Secrets: m.Secrets, Helpers: m.Helpers,
+		})
+	case schema.OpPing:
+		return endpoint.Answer(schema.ProjectPingResponse{
+			OK: true, BrokerVersion: p.config.BrokerVersion, ProtocolVersion: schema.ProtocolVersion,
+			InstanceID: p.config.InstanceID, Project: p.config.Name,
+		})
+	}
+	return endpoint.RefuseUnknownOp("project", schema.ProjectOperations)
+}
+
+func (p *Project) get(s *endpoint.Session, line []byte) endpoint.Reply {
+	var request schema.GetRequest
+	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
+		return endpoint.RefuseMalformed("get", err)
+	}
+	if !schema.ValidSecretName(request.Name) {
+		return endpoint.Refuse(schema.CodeProtocolError, "get: name must match %s", schema.SecretNamePattern)
+	}
+	return p.fetch(s, schema.OpGet, []schema.SecretName{request.Name}, request.WaitMS, func(found lookup) endpoint.Reply {
+		if r := found.results[0]; r.code != "" {
+			return endpoint.Refuse(r.code, "get: %s", r.message())
+		}
+		return endpoint.Reply{Pieces: found.getResponse()}
+	})
+}
+
+func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
+	var request schema.GetManyRequest
+	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
+		return endpoint.RefuseMalformed("get-many", err)
+	}
+	seen := make(map[schema.SecretName]bool, len(request.Names))
+	for _, name := range request.Names {
+		if !schema.ValidSecretName(name) {
+			return endpoint.Refuse(schema.CodeProtocolError, "get-many: each of names must match %s", schema.SecretNamePattern)
+		}
+		if seen[name] {
+			return endpoint.Refuse(schema.CodeProtocolError, "get-many: %s stands twice in names", name)
+		}
+		seen[name] = true
+	}
+	return p.fetch(s, schema.OpGetMany, request.Names, request.WaitMS, func(found lookup) endpoint.Reply {
+		return endpoint.Reply{Pieces: found.getManyResponse()}
+	})
+}
+
+// fetch does the common part of the operations that return secrets: it waits for
+// them, enforces the limit on refused names, and records and counts the request.
+// newReply then makes the operation's reply. fetch alone releases the snapshot: at
+// once if it refuses, otherwise when the reply is written.
+func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.SecretName, waitMS int64, newReply func(lookup) endpoint.Reply) endpoint.Reply {
+	if waitMS < 0 || waitMS > schema.MaxWait.Milliseconds() {
+		return endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds())
+	}
+	found, ok := p.secrets.await(s, names, time.Duration(waitMS)*time.Millisecond)
+	if !ok {
+		return endpoint.HangUp()
+	}
+	allowed, denied, notFound, notLoaded := found.count()
+	// A caller with many refused names is guessing.
+	if retryAfter, exceeded := p.refusals.Exceeded(denied + notFound); exceeded {
+		found.release()
+		return p.refuseLimited(s.Caller(), retryAfter, "names that it may not have, or that are not there")
+	}
+	if !p.record(s.Caller(), allowed, denied, notFound+notLoaded) {
+		found.release()
+		return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: it cannot be recorded, and this broker answers only what is (--audit-required)", op)
+	}
+	reply := newReply(found)
+	reply.Release = found.release
+	return reply
+}
+
+// record adds a request to the audit log and to the project's counts. It reports
+// false if the request must be refused because it could not be recorded.
+func (p *Project) record(caller endpoint.Caller, allowed, denied, notFound int) bool {
+	if p.config.Audit == nil {
+		return true
+	}
+	if !p.config.Audit.RecordFetch(audit.Fetch{
+		Project: p.config.Name, Caller: caller.Event(), Allowed: allowed, Denied: denied, NotFound: notFound,
+	}) {
+		return false
+	}
+	p.allowed.Add(uint64(allowed))
+	p.denied.Add(uint64(denied))
+	p.notFound.Add(uint64(notFound))
+	return true
+}
+
+// refuseLimited refuses a request over a limit; retryAfter is in seconds.
+func (p *Project) refuseLimited(caller endpoint.Caller, retryAfter int, limited string) endpoint.Reply {
+	p.rateLimitEvents.Do(func() {
+		if p.config.Audit != nil {
+			audit.Record(p.config.Audit, schema.RateLimited{
+				EventHeader: audit.Header(schema.EventRateLimited), EventCaller: caller.Event(), Project: p.config.Name,
+			})
+		}
+	})
+	return endpoint.RefuseFor(retryAfter, schema.CodeRateLimited, "project %s asks too often: %s", p.config.Name, limited)
+}

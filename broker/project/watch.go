@@ -1,0 +1,47 @@
+package project
+
+import (
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// watch answers a watch request. Then it writes a line for each change of the
+// project's secrets, until the connection ends. It returns the last reply.
+//
+// While a line is being written, changes are collected for the next line. A slow
+// client gets fewer lines and costs no memory.
+func watch(s *endpoint.Session, secrets *allowedSecrets) endpoint.Reply {
+	// The client must send nothing more. It can only end the connection, or break
+	// that rule.
+	input, stop := s.AwaitInput()
+	defer stop()
+	// The channels come first: a change between the two is seen later.
+	changed, replaced := secrets.changes()
+	reported, generation := secrets.versions()
+	line := endpoint.Answer(schema.WatchResponse{OK: true, Generation: generation})
+	for s.Write(line) {
+		var names []schema.SecretName
+		for len(names) == 0 {
+			select {
+			case <-changed:
+			case <-replaced:
+			case <-s.Draining():
+				return endpoint.HangUp()
+			case err := <-input:
+				if err != nil {
+					return endpoint.HangUp()
+				}
+				refusal := endpoint.Refuse(schema.CodeProtocolError, "watch: the connection takes no request behind it")
+				refusal.End = true
+				return refusal
+			}
+			changed, replaced = secrets.changes()
+			var current versions
+			current, generation = secrets.versions()
+			names = reported.changedNames(current)
+			reported = current
+		}
+		line = endpoint.Answer(schema.ChangedEvent{Event: schema.EventChanged, Generation: generation, Names: names})
+	}
+	return endpoint.HangUp()
+}

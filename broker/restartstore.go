@@ -1,0 +1,112 @@
+package broker
+
+import (
+	"log/slog"
+	"net"
+
+	"github.com/keyhatch/keyhatch/broker/fdstore"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A restartStore stores listeners and registrations with the service manager, so
+// that they survive a restart. If the service manager refuses them, the broker
+// continues to serve, and status reports it. Not safe for concurrent use.
+type restartStore struct {
+	store *fdstore.Store
+	state schema.DescriptorStore
+	log   *slog.Logger
+}
+
+// A storedProject records which parts of a project are in the store.
+type storedProject struct {
+	listener bool
+	sequence uint64 // of the registration; 0 if none was stored
+}
+
+// newRestartStore checks whether there is a descriptor store with room. notifySocket
+// is empty if there is no service manager.
+func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
+	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorsAbsent, log}
+	if notifySocket == "" {
+		log.Info("no service manager keeps the sockets: a restart loses what was registered and not declared")
+		return r
+	}
+	r.state = schema.DescriptorsKept
+	if err := r.store.Verify(); err != nil {
+		r.reportRefused(err)
+	}
+	return r
+}
+
+func (r *restartStore) reportRefused(err error) {
+	r.state = schema.DescriptorsRefused
+	r.log.Warn("a restart will lose what is registered", "error", err)
+}
+
+// save stores a project's listener, and its registration under the next sequence
+// number. If the store refuses one of them, save removes both: an older
+// registration would bring back an older manifest.
+func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) {
+	if r.state == schema.DescriptorsAbsent {
+		return
+	}
+	previous := stored.sequence
+	stored.sequence++
+	if err := r.trySave(stored, listener, registration); err != nil {
+		r.reportRefused(err)
+		r.remove(stored, registration.Name)
+		return
+	}
+	stored.listener = true
+	if previous > 0 {
+		r.warnIfFailed(registration.Name, r.store.RemoveRegistration(registration.Name, previous))
+	}
+}
+
+func (r *restartStore) trySave(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) error {
+	if !stored.listener {
+		if err := r.store.SaveListener(registration.Name, listener); err != nil {
+			return err
+		}
+	}
+	if err := r.store.SaveRegistration(registration, stored.sequence); err != nil {
+		return err
+	}
+	return r.store.Verify()
+}
+
+// remove removes a project from the store.
+func (r *restartStore) remove(stored *storedProject, name schema.ProjectName) {
+	if r.state == schema.DescriptorsAbsent || stored.sequence == 0 {
+		return
+	}
+	r.removeListener(name)
+	r.removeRegistration(name, stored.sequence)
+	if stored.sequence > 1 { // a save that failed leaves the previous one there
+		r.removeRegistration(name, stored.sequence-1)
+	}
+	*stored = storedProject{}
+}
+
+func (r *restartStore) removeListener(name schema.ProjectName) {
+	r.warnIfFailed(name, r.store.RemoveListener(name))
+}
+
+func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint64) {
+	r.warnIfFailed(name, r.store.RemoveRegistration(name, sequence))
+}
+
+// removeUnusable removes a descriptor that the broker cannot use.
+func (r *restartStore) removeUnusable(name string) {
+	r.log.Warn("of no use, from the service manager's store", "name", name)
+	if err := r.store.Remove(name); err != nil {
+		r.log.Warn("the service manager keeps something that is of no use any more", "name", name, "error", err)
+	}
+}
+
+// warnIfFailed logs that a project's descriptors could not be removed.
+func (r *restartStore) warnIfFailed(name schema.ProjectName, err error) {
+	if err != nil {
+		r.log.Warn("the service manager keeps something that is of no use any more", "project", name, "error", err)
+	}
+}

@@ -1,0 +1,169 @@
+// Package rundir manages the runtime directory: its lock, the directories in it,
+// the sockets with their exact modes, and the links for dev containers.
+//
+//	DIR/admin/admin.sock             mode 0660
+//	DIR/projects/NAME/broker.sock    mode 0666, in a directory that a container mounts
+//	DIR/devcontainers/ID             a link to ../projects/NAME
+//	DIR/probe/probe.sock             mode 0600, for the broker's own health check
+//
+// A project's directory is mounted into a container whose root can change it, so
+// the package does not trust what it finds there and follows no link in it.
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// ErrBusy means that another broker holds the lock of the runtime directory.
+var ErrBusy = errors.New("another keyhatchd is serving here")
+
+// Dir is the runtime directory. At most one broker holds its lock, so if a socket
+// file already exists when the broker starts, no process is serving it.
+type Dir struct {
+	path     string
+	lock     *os.File // the directory itself, locked with flock(2)
+	adminGID int      // group of the admin socket; -1: the group of the process
+}
+
+// Open locks the runtime directory, which it creates if necessary. The path must
+// be absolute. adminGID is the group that owns the admin socket; with -1 it keeps
+// the group of the process. The lock is on the directory itself and ends with the
+// process, so it needs no file that could be left behind. If another process
+// holds the lock, the error is ErrBusy.
+func Open(path string, adminGID int) (*Dir, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("the runtime directory %s is not an absolute path", path)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	d := &Dir{path: path, adminGID: adminGID}
+	// Every user may enter the directory; the directories in it have modes of
+	// their own.
+	if err := d.ensureDir("", 0o755, -1); err != nil {
+		return nil, err
+	}
+	lock, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("%w: %s is locked", ErrBusy, path)
+		}
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	d.lock = lock
+	err = d.ensureDir("admin", 0o750, adminGID)
+	if err == nil {
+		err = d.ensureDir("projects", 0o700, -1)
+	}
+	if err == nil {
+		err = d.ensureDir("devcontainers", 0o700, -1)
+	}
+	if err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close releases the lock.
+func (d *Dir) Close() { d.lock.Close() }
+
+// ProjectSocket returns the path of a project's socket.
+func (d *Dir) ProjectSocket(name schema.ProjectName) string {
+	return filepath.Join(d.path, "projects", string(name), "broker.sock")
+}
+
+// ensureDir creates a directory with exactly this mode, whatever the umask. If it
+// exists already, it must belong to the broker, and gets the mode and the group.
+func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
+	path := filepath.Join(d.path, name)
+	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return fmt.Errorf("%s is not a directory", path)
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s belongs to uid %d, not to the broker", path, st.Uid)
+	}
+	if gid >= 0 && int(st.Gid) != gid {
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return err
+		}
+	}
+	return os.Chmod(path, mode)
+}
+
+// BindAdmin creates the admin socket.
+func (d *Dir) BindAdmin() (*net.UnixListener, error) {
+	return bind(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
+}
+
+// BindProbe creates the socket of the broker's own health check.
+func (d *Dir) BindProbe() (*net.UnixListener, error) {
+	if err := d.ensureDir("probe", 0o700, -1); err != nil {
+		return nil, err
+	}
+	return bind(filepath.Join(d.path, "probe", "probe.sock"), 0o600, -1)
+}
+
+// BindProject creates a project's socket and its directory. The directory is
+// never removed: a container that has it mounted would keep the deleted one.
+func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
+	if err := d.ensureDir(filepath.Join("projects", string(name)), 0o755, -1); err != nil {
+		return nil, err
+	}
+	// Any uid may connect, because only root and the project's container can
+	// reach the directory.
+	return bind(d.ProjectSocket(name), 0o666, -1)
+}
+
+// Intact reports whether a listener is still reachable at its project's path.
+func (d *Dir) Intact(name schema.ProjectName, listener *net.UnixListener) bool {
+	path := d.ProjectSocket(name)
+	_, err := os.Lstat(path)
+	return err == nil && listener.Addr().String() == path
+}
+
+// Link gives a project's directory additional names, so that a dev container's
+// mount can name the directory before the project's name is known. It replaces a
+// link of another project: a dev container's id belongs to exactly one folder.
+func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID) error {
+	target := filepath.Join("..", "projects", string(name))
+	for _, id := range ids {
+		path := filepath.Join(d.path, "devcontainers", string(id))
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err := os.Symlink(target, path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Unlink removes those of the links that lead to the project.
+func (d *Dir) Unlink(name schema.ProjectName, ids []schema.DevcontainerID) {
+	for _, id := range ids {
+		path := filepath.Join(d.path, "devcontainers", string(id))
+		if target, err := os.Readlink(path); err == nil && filepath.Base(target) == string(name) {
+			os.Remove(path)
+		}
+	}
+}

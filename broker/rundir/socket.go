@@ -1,0 +1,114 @@
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// bind creates a listening socket, which has its final mode before any process can
+// connect to it. The caller must hold the lock of the runtime directory.
+func bind(path string, mode uint32, gid int) (*net.UnixListener, error) {
+	// unix(7): sun_path has 108 bytes, the last of them a NUL.
+	if len(path) > 107 {
+		return nil, fmt.Errorf("the socket's path %s has %d bytes and the system allows 107: choose a shorter runtime directory", path, len(path))
+	}
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("making a socket: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), path)
+	defer file.Close()
+	// The file that bind creates has the mode of the descriptor minus the umask,
+	// so its mode is never too wide, not even for a moment. The umask belongs to
+	// the whole process, so it stays as it is. Connecting fails before listen.
+	if err := unix.Fchmod(fd, mode); err != nil {
+		return nil, fmt.Errorf("setting the mode of %s: %w", path, err)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return nil, fmt.Errorf("binding %s: %w", path, err)
+	}
+	listener, err := listen(fd, file, path, mode, gid)
+	if err != nil {
+		os.Remove(path)
+	}
+	return listener, err
+}
+
+func listen(fd int, file *os.File, path string, mode uint32, gid int) (*net.UnixListener, error) {
+	if gid >= 0 {
+		if err := os.Lchown(path, -1, gid); err != nil {
+			return nil, err
+		}
+	}
+	if err := chmodSocket(path, mode); err != nil {
+		return nil, err
+	}
+	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+		return nil, fmt.Errorf("listening on %s: %w", path, err)
+	}
+	// A listener made from a file does not remove its path when it is closed.
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.UnixListener), nil
+}
+
+// chmodSocket sets the mode of a socket, and fails for any other file. Between
+// bind and this call, a container that has the directory mounted can replace the
+// socket with a symlink to any file that the broker may change.
+func chmodSocket(path string, mode uint32) error {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("looking at %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return fmt.Errorf("%s is no longer the socket that was bound there", path)
+	}
+	// fchmod does not accept an O_PATH descriptor, and fchmodat follows links
+	// before Linux 6.6. This is what fchmodat(3) does for AT_SYMLINK_NOFOLLOW.
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
+		return fmt.Errorf("setting the mode of %s: %w", path, err)
+	}
+	return nil
+}
+
+// removeStale removes a socket file that has no listener. The lock excludes a
+// socket of another broker, but not one that a service manager listens on for the
+// broker. That one must stay.
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("%s is in the way and is no socket: move it elsewhere", path)
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("making a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	// ECONNREFUSED means that no process listens. If only the backlog is full, the
+	// error is EAGAIN.
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != unix.ECONNREFUSED {
+		return fmt.Errorf("%s: a process that does not hold the runtime directory listens there", path)
+	}
+	return os.Remove(path)
+}
