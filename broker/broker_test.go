@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
@@ -180,4 +181,33 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+func until(t *testing.T, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it never comes")
+		}
+	}
+}
+
+// connections asks status how many connections a project has.
+func (s *testServer) connections(t *testing.T, name schema.ProjectName) int {
+	t.Helper()
+	admin, err := client.DialAdmin(context.Background(), s.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	status, err := admin.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range status.Projects {
+		if p.Name == name {
+			return p.Connections
+		}
+	}
+	return 0
 }

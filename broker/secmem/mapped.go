@@ -15,7 +15,7 @@ import (
 // the arena is unlocked and says so; only an exhausted address space or memory
 // limit is an error.
 func New(size int) (*Arena, error) {
-	size = pages(size)
+	size = roundToPages(size)
 	if mem, err := secretMapping(size); err == nil {
 		return &Arena{mem, schema.MemorySecret}, nil
 	}
@@ -62,7 +62,7 @@ func unmap(mem []byte) error {
 
 // Trim wipes and gives back the whole pages beyond the first size bytes.
 func (a *Arena) Trim(size int) {
-	keep := pages(size)
+	keep := roundToPages(size)
 	if keep >= len(a.mem) {
 		return
 	}

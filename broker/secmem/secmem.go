@@ -9,31 +9,10 @@ package secmem
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
-
-// An Arena is one piece of memory for secrets. Its bytes must not be used after
-// Free. An Arena is not safe for concurrent use.
-type Arena struct {
-	mem  []byte
-	kind schema.Memory
-}
-
-// Bytes returns all of the arena's memory: at least as many bytes as were asked
-// for, zero at first.
-func (a *Arena) Bytes() []byte { return a.mem }
-
-// Kind says how the memory is protected.
-func (a *Arena) Kind() schema.Memory { return a.kind }
-
-// pages rounds size up to whole pages, one at the least.
-func pages(size int) int {
-	page := os.Getpagesize()
-	return max(1, (size+page-1)/page) * page
-}
 
 // Probe says which kind of memory New gives out, by asking for a page of it.
 func Probe() (schema.Memory, error) {

@@ -222,23 +222,3 @@ func TestStalledReader(t *testing.T) {
 		t.Error("the reader was sent wiped memory")
 	}
 }
-
-// connections asks status how many connections a project has.
-func (s *testServer) connections(t *testing.T, name schema.ProjectName) int {
-	t.Helper()
-	admin, err := client.DialAdmin(context.Background(), s.admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	status, err := admin.Status(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range status.Projects {
-		if p.Name == name {
-			return p.Connections
-		}
-	}
-	return 0
-}

@@ -1,0 +1,89 @@
+package broker_test
+
+import (
+	"context"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// TestInherited refuses what a service manager should not have passed, and makes
+// do with leftovers.
+func TestInherited(t *testing.T) {
+	m := newManager(t, 100)
+	s := m.start()
+	m.register("api", "A")
+	s.Shutdown(context.Background())
+	refused := func(want string, files ...*os.File) {
+		t.Helper()
+		config := m.config()
+		config.Inherited = files
+		s, err := broker.New(config)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	all := func() []*os.File { return m.pass() }
+	refused("none is named admin", all()[1:]...)
+	refused(`"other"`, append(all(), m.dup(int(m.admin.Fd()), "other"))...)
+	refused(`"LISTEN_FD_9"`, append(all(), m.dup(int(m.admin.Fd()), "LISTEN_FD_9"))...)
+	refused("two descriptors named admin", append(all(), m.dup(int(m.admin.Fd()), "admin"))...)
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	refused("no listening socket", m.dup(int(null.Fd()), "admin"))
+
+	// Leftovers of a crash: a registration without seals, a listener without a
+	// registration, an older registration, a probe.
+	unsealed, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(unsealed)
+	m.take([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
+	m.take([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
+	m.take([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
+	// And two registrations, of a daemon that was killed between putting the
+	// next one there and removing the last: whichever comes first.
+	for name, front := range map[string]bool{"front": true, "behind": false} {
+		m.mu.Lock()
+		i := slices.IndexFunc(m.store, func(s stored) bool { return strings.HasPrefix(s.name, "registration-api@") })
+		last := stored{m.store[i].name, dupFD(t, m.store[i].fd)}
+		m.mu.Unlock()
+		s = m.start()
+		changed := manifestOf("api", "A", strings.ToUpper(name))
+		m.with(func(admin *client.Admin) error {
+			_, err := admin.Reload(context.Background(), schema.ReloadRequest{Name: "api", Manifest: &changed})
+			return err
+		})
+		s.Shutdown(context.Background())
+		m.mu.Lock()
+		if front {
+			m.store = slices.Insert(m.store, 0, last)
+		} else {
+			m.store = append(m.store, last)
+		}
+		m.mu.Unlock()
+		s = m.start()
+		if answer := connect(t, m.project("api")).ask(t, `{"op":"info"}`); !strings.Contains(answer, strings.ToUpper(name)) {
+			t.Errorf("an older manifest came back: %s", answer)
+		}
+		s.Shutdown(context.Background())
+	}
+	s = m.start()
+	if status := s.Status(); len(status.Projects) != 1 || status.Projects[0].Name != "api" {
+		t.Errorf("%+v", status.Projects)
+	}
+	until(t, func() bool { return slices.Equal(m.names(), []string{"project-api", "registration-api@3"}) })
+}

@@ -1,0 +1,226 @@
+package broker_test
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// A manager is a service manager as far as descriptors go: it keeps the admin
+// listener and a descriptor store with room for max, and closes what it refuses,
+// as systemd does (sd_notify(3)).
+type manager struct {
+	t      *testing.T
+	dir    string
+	socket *net.UnixConn
+	admin  *os.File
+	ended  chan struct{}
+
+	mu    sync.Mutex
+	max   int
+	store []stored
+}
+
+type stored struct {
+	name string
+	fd   int
+}
+
+func newManager(t *testing.T, max int) *manager {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &manager{t: t, dir: dir, max: max, ended: make(chan struct{})}
+	if m.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/notify", Net: "unixgram"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir+"/run/admin", 0o750); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", m.adminSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	if m.admin, err = l.(*net.UnixListener).File(); err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	go m.serve() // ended by the socket's end, below
+	t.Cleanup(func() {
+		m.socket.Close()
+		<-m.ended
+		m.admin.Close()
+		m.empty()
+		os.RemoveAll(dir)
+	})
+	return m
+}
+
+func (m *manager) adminSocket() string { return m.dir + "/run/admin/admin.sock" }
+
+func (m *manager) project(name string) string {
+	return filepath.Join(m.dir, "run/projects", name, "broker.sock")
+}
+
+func (m *manager) serve() {
+	defer close(m.ended)
+	buffer, rights := make([]byte, 4096), make([]byte, 256)
+	for {
+		n, oobn, _, _, err := m.socket.ReadMsgUnix(buffer, rights)
+		if err != nil {
+			return
+		}
+		var fds []int
+		if messages, err := unix.ParseSocketControlMessage(rights[:oobn]); err == nil && len(messages) > 0 {
+			fds, _ = unix.ParseUnixRights(&messages[0])
+		}
+		m.take(strings.Split(string(buffer[:n]), "\n"), fds)
+	}
+}
+
+func (m *manager) take(lines []string, fds []int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := ""
+	for _, line := range lines {
+		if text, ok := strings.CutPrefix(line, "FDNAME="); ok {
+			name = text
+		}
+	}
+	if slices.Contains(lines, "FDSTOREREMOVE=1") {
+		m.store = slices.DeleteFunc(m.store, func(s stored) bool {
+			if s.name == name {
+				unix.Close(s.fd)
+			}
+			return s.name == name
+		})
+	}
+	for _, fd := range fds {
+		if slices.Contains(lines, "FDSTORE=1") && len(m.store) < m.max {
+			m.store = append(m.store, stored{name, fd})
+		} else {
+			unix.Close(fd) // refused, or a barrier
+		}
+	}
+}
+
+// empty is a stop of the service.
+func (m *manager) empty() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.store {
+		unix.Close(s.fd)
+	}
+	m.store = nil
+}
+
+func (m *manager) names() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	names := []string{}
+	for _, s := range m.store {
+		names = append(names, s.name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// pass is what the daemon gets at its start: copies, with their names.
+func (m *manager) pass() []*os.File {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	files := []*os.File{m.dup(int(m.admin.Fd()), "admin")}
+	for _, s := range m.store {
+		files = append(files, m.dup(s.fd, s.name))
+	}
+	return files
+}
+
+func (m *manager) dup(fd int, name string) *os.File {
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return os.NewFile(uintptr(copied), name)
+}
+
+func (m *manager) config() broker.Config {
+	log := slog.New(slog.DiscardHandler)
+	events, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(events.Close)
+	return broker.Config{
+		RuntimeDir: m.dir + "/run", AdminGID: -1, Audit: events, Log: log, Version: "test",
+		ProjectsDir: m.dir + "/projects.d", Inherited: m.pass(), NotifySocket: m.dir + "/notify",
+	}
+}
+
+func (m *manager) start() *broker.Server {
+	m.t.Helper()
+	s, err := broker.New(m.config())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(s.Close)
+	return s
+}
+
+// with speaks to the admin socket.
+func (m *manager) with(use func(*client.Admin) error) {
+	m.t.Helper()
+	admin, err := client.DialAdmin(context.Background(), m.adminSocket())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	defer admin.Close()
+	if err := use(admin); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+func (m *manager) register(project string, names ...string) {
+	m.t.Helper()
+	text := manifestOf(project, names...)
+	m.with(func(admin *client.Admin) error {
+		_, err := admin.Register(context.Background(), schema.RegisterRequest{
+			Name: schema.ProjectName(project), ProjectPath: "/nowhere/" + project, Manifest: &text,
+			DevcontainerIDs: []schema.DevcontainerID{schema.DevcontainerID(strings.Repeat("a", 52))},
+		})
+		return err
+	})
+}
+
+func (m *manager) push(value string) {
+	m.t.Helper()
+	m.with(func(admin *client.Admin) error {
+		_, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}, "B": {Text: value}}})
+		return err
+	})
+}
+
+func dupFD(t *testing.T, fd int) int {
+	t.Helper()
+	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}

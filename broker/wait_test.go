@@ -1,0 +1,86 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// TestWait has a get wait for a push, for a reload that denies it, and in vain;
+// and a client that goes away frees its connection.
+func TestWait(t *testing.T) {
+	s := newServer(t)
+	s.register(t, "api", "A", "B")
+	project := client.NewProject(s.project("api"))
+	ctx := context.Background()
+
+	type got struct {
+		response schema.GetResponse
+		err      error
+	}
+	wait := func(name schema.SecretName) <-chan got {
+		answer := make(chan got, 1)
+		before := s.connections(t, "api")
+		go func() {
+			response, err := project.Get(ctx, name, time.Minute)
+			answer <- got{response, err}
+		}()
+		for s.connections(t, "api") == before {
+		}
+		return answer
+	}
+	a, b := wait("A"), wait("B")
+	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: "one"}})
+	if r := <-a; r.err != nil || *r.response.Value != "one" {
+		t.Errorf("the push that A waited for: %v", r.err)
+	}
+	manifest := manifestOf("api", "A")
+	if _, err := s.dial(t).Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &manifest}); err != nil {
+		t.Fatal(err)
+	}
+	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
+	if r := <-b; client.CodeOf(r.err) != schema.CodeDenied {
+		t.Errorf("B, taken off the allowlist while it was waited for: %v", r.err)
+	}
+	if _, err := project.Get(ctx, "A", 5*time.Millisecond); client.CodeOf(err) != schema.CodeNotFound {
+		t.Errorf("waiting in vain: %v", err)
+	}
+	gone := connect(t, s.project("api"))
+	fmt.Fprintln(gone, `{"op":"get","name":"A","wait_ms":300000}`)
+	for s.connections(t, "api") == 0 {
+	}
+	gone.Close()
+	for s.connections(t, "api") > 0 {
+	}
+	// A request behind one that waits is answered in its turn.
+	pipelined := connect(t, s.project("api"))
+	fmt.Fprintln(pipelined, `{"op":"get","name":"A","wait_ms":20}`+"\n"+`{"op":"ping"}`)
+	if first, second := pipelined.answer(t), pipelined.answer(t); !strings.Contains(first, "not_found") || !strings.Contains(second, `"project":"api"`) {
+		t.Errorf("pipelined behind a wait: %s, %s", first, second)
+	}
+}
+
+// TestWaitThroughShutdown stops the broker under a get that waits: it is left
+// unanswered, because the next broker will have the answer.
+func TestWaitThroughShutdown(t *testing.T) {
+	s := newServer(t)
+	s.register(t, "api", "A")
+	ended := make(chan error, 1)
+	c := connect(t, s.project("api"))
+	fmt.Fprintln(c, `{"op":"get","name":"A","wait_ms":300000}`)
+	for s.connections(t, "api") == 0 {
+	}
+	go func() {
+		_, err := c.lines.ReadByte()
+		ended <- err
+	}()
+	s.Close()
+	if err := <-ended; err == nil {
+		t.Error("a get that waits was answered by a broker that stops; the next one should answer")
+	}
+}
