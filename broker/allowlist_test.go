@@ -9,21 +9,21 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDeniedTellsNothing asks for names outside the allowlist before a push,
+// TestDeniedAnswerDoesNotDependOnSecrets asks for names outside the allowlist before a push,
 // with and without such a secret, and after a clear: the answers are the same
 // bytes but for the name.
-func TestDeniedTellsNothing(t *testing.T) {
+func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
-	c := connect(t, s.project("api"))
+	c := connect(t, s.projectSocket("api"))
 	answers := map[string]string{}
-	ask := func(when string) {
+	askAll := func(when string) {
 		for _, name := range []string{"THERE", "ABSENT"} {
 			for _, request := range []string{
 				`{"op":"get","name":"NAME"}`, `{"op":"get","name":"NAME","wait_ms":300000}`,
 				`{"op":"get-many","names":["NAME"],"wait_ms":300000}`,
 			} {
-				answer := c.ask(t, strings.ReplaceAll(request, "NAME", name))
+				answer := c.request(t, strings.ReplaceAll(request, "NAME", name))
 				if i := strings.Index(answer, `"generation":`); i >= 0 {
 					// Which generation is loaded is no secret: watch says it.
 					answer = answer[:i] + answer[strings.IndexByte(answer[i:], ',')+i:]
@@ -39,18 +39,18 @@ func TestDeniedTellsNothing(t *testing.T) {
 			}
 		}
 	}
-	ask("before a push")
+	askAll("before a push")
 	s.push(t, map[schema.SecretName]schema.Value{"THERE": {Text: tripwire}})
-	ask("after a push")
-	if err := s.dial(t).Clear(context.Background()); err != nil {
+	askAll("after a push")
+	if err := s.dialAdmin(t).Clear(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	ask("after a clear")
+	askAll("after a clear")
 }
 
-// TestNoAdminOpOnProjectSocket tries every admin op with a request that the
+// TestProjectSocketRefusesAdminOperations tries every admin op with a request that the
 // admin socket takes.
-func TestNoAdminOpOnProjectSocket(t *testing.T) {
+func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
@@ -62,13 +62,13 @@ func TestNoAdminOpOnProjectSocket(t *testing.T) {
 		if own[op.Op] {
 			continue
 		}
-		answer := connect(t, s.project("api")).ask(t, fmt.Sprintf(
+		answer := connect(t, s.projectSocket("api")).request(t, fmt.Sprintf(
 			`{"op":%q,"name":"api","secrets":{},"project_path":"/nowhere/api","manifest":""}`, op.Op))
 		if !strings.Contains(answer, `"code":"protocol_error","message":"op must be one of the project socket's:`) {
 			t.Errorf("%s on a project socket is answered %s", op.Op, answer)
 		}
 	}
-	if answer := connect(t, s.project("api")).ask(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+	if answer := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 		t.Errorf("something changed: %s", answer)
 	}
 }

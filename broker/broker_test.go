@@ -27,21 +27,21 @@ const tripwire = "TRIPWIRE"
 // A testServer is a Server on a directory of its own.
 type testServer struct {
 	*broker.Server
-	dir    string
-	admin  string
-	config broker.Config
-	log    *lockedBuffer // of the server's log and of its audit events
+	dir         string
+	adminSocket string
+	config      broker.Config
+	log         *lockedBuffer // of the server's log and of its audit events
 }
 
 // newServer serves until the test ends, and then looks for tripwires in all
 // that was logged.
 func newServer(t *testing.T) *testServer {
 	t.Helper()
-	return newServerWith(t, func(*broker.Config) {})
+	return newServerWithConfig(t, func(*broker.Config) {})
 }
 
-// newServerWith is newServer with a change to its configuration.
-func newServerWith(t *testing.T, change func(*broker.Config)) *testServer {
+// newServerWithConfig is newServer with a change to its configuration.
+func newServerWithConfig(t *testing.T, change func(*broker.Config)) *testServer {
 	t.Helper()
 	// Short, because a socket's path has room for 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")
@@ -60,7 +60,7 @@ func newServerWith(t *testing.T, change func(*broker.Config)) *testServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.admin = s.AdminSocket()
+	s.adminSocket = s.AdminSocket()
 	t.Cleanup(func() {
 		s.Close()
 		events.Close()
@@ -86,22 +86,22 @@ func (s *testServer) restart(t *testing.T) {
 	}
 }
 
-func (s *testServer) project(name string) string {
+func (s *testServer) projectSocket(name string) string {
 	return filepath.Join(s.dir, "run/projects", name, "broker.sock")
 }
 
 // register registers a project that may have the secrets named.
 func (s *testServer) register(t *testing.T, project string, names ...string) {
 	t.Helper()
-	text := manifestOf(project, names...)
-	if _, err := s.dial(t).Register(context.Background(), schema.RegisterRequest{
+	text := manifestText(project, names...)
+	if _, err := s.dialAdmin(t).Register(context.Background(), schema.RegisterRequest{
 		Name: schema.ProjectName(project), ProjectPath: "/nowhere/" + project, Manifest: &text,
 	}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func manifestOf(project string, names ...string) string {
+func manifestText(project string, names ...string) string {
 	text := "schema_version: 1\nproject: " + project + "\nsecrets:"
 	if len(names) == 0 {
 		return text + " {}\n"
@@ -112,9 +112,9 @@ func manifestOf(project string, names ...string) string {
 	return text + "\n"
 }
 
-func (s *testServer) dial(t *testing.T) *client.Admin {
+func (s *testServer) dialAdmin(t *testing.T) *client.Admin {
 	t.Helper()
-	admin, err := client.DialAdmin(context.Background(), s.admin)
+	admin, err := client.DialAdmin(context.Background(), s.adminSocket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,40 +124,40 @@ func (s *testServer) dial(t *testing.T) *client.Admin {
 
 func (s *testServer) push(t *testing.T, secrets map[schema.SecretName]schema.Value) schema.PushResponse {
 	t.Helper()
-	response, err := s.dial(t).Push(context.Background(), schema.PushRequest{Secrets: secrets})
+	response, err := s.dialAdmin(t).Push(context.Background(), schema.PushRequest{Secrets: secrets})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return response
 }
 
-// A wireConn speaks raw lines.
-type wireConn struct {
+// A rawConn speaks raw lines.
+type rawConn struct {
 	net.Conn
 	lines *bufio.Reader
 }
 
-func connect(t *testing.T, path string) *wireConn {
+func connect(t *testing.T, path string) *rawConn {
 	t.Helper()
 	c, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &wireConn{c, bufio.NewReader(c)}
+	return &rawConn{c, bufio.NewReader(c)}
 }
 
-// ask sends a line and returns the answer, both without newline; "" says that
+// request sends a line and returns the answer, both without newline; "" says that
 // the connection ended.
-func (c *wireConn) ask(t *testing.T, line string) string {
+func (c *rawConn) request(t *testing.T, line string) string {
 	t.Helper()
 	if _, err := fmt.Fprintln(c, line); err != nil {
 		t.Fatal(err)
 	}
-	return c.answer(t)
+	return c.readLine(t)
 }
 
-func (c *wireConn) answer(t *testing.T) string {
+func (c *rawConn) readLine(t *testing.T) string {
 	t.Helper()
 	answer, err := c.lines.ReadString('\n')
 	if err != nil && err != io.EOF {
@@ -183,9 +183,9 @@ func (l *lockedBuffer) String() string {
 	return l.b.String()
 }
 
-func until(t *testing.T, is func() bool) {
+func waitUntil(t *testing.T, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("it never comes")
 		}
@@ -195,7 +195,7 @@ func until(t *testing.T, is func() bool) {
 // connections asks status how many connections a project has.
 func (s *testServer) connections(t *testing.T, name schema.ProjectName) int {
 	t.Helper()
-	admin, err := client.DialAdmin(context.Background(), s.admin)
+	admin, err := client.DialAdmin(context.Background(), s.adminSocket)
 	if err != nil {
 		t.Fatal(err)
 	}

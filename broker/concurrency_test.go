@@ -19,12 +19,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestEverythingAtOnce has all ops run into each other, well and badly, and the
+// TestConcurrentOperations has all ops run into each other, well and badly, and the
 // server end in the midst of it. Every value that is ever answered is whole and
 // of one push; nothing hangs, and nothing is left running.
-func TestEverythingAtOnce(t *testing.T) {
+func TestConcurrentOperations(t *testing.T) {
 	before, lockedBefore := runtime.NumGoroutine(), lockedMemory(t)
-	s := newServerWith(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 5000, 20 })
+	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 5000, 20 })
 	s.register(t, "api", "A", "B")
 	rounds := 300
 	if testing.Short() {
@@ -33,7 +33,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var wg sync.WaitGroup
-	each := func(do func(n int)) {
+	repeat := func(do func(n int)) {
 		wg.Go(func() {
 			for n := range rounds {
 				do(n)
@@ -42,28 +42,28 @@ func TestEverythingAtOnce(t *testing.T) {
 	}
 	// Errors are expected, where things are taken away; wrong answers are not.
 	admin := func(do func(*client.Admin)) {
-		if a, err := client.DialAdmin(ctx, s.admin); err == nil {
+		if a, err := client.DialAdmin(ctx, s.adminSocket); err == nil {
 			do(a)
 			a.Close()
 		}
 	}
 	value := func(n int) string { return fmt.Sprint(tripwire, n, strings.Repeat("x", n*37%5000)) }
-	each(func(n int) {
+	repeat(func(n int) {
 		admin(func(a *client.Admin) {
 			a.Push(ctx, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value(n)}, "B": {Text: value(n)}}})
 		})
 	})
-	each(func(n int) {
+	repeat(func(n int) {
 		if n%10 == 0 {
 			admin(func(a *client.Admin) { a.Clear(ctx) })
 		}
 	})
-	each(func(n int) {
-		text := manifestOf("api", "A", "B", fmt.Sprint("C", n%2))
+	repeat(func(n int) {
+		text := manifestText("api", "A", "B", fmt.Sprint("C", n%2))
 		admin(func(a *client.Admin) { a.Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &text}) })
 	})
-	each(func(n int) {
-		text := manifestOf("web", "A")
+	repeat(func(n int) {
+		text := manifestText("web", "A")
 		admin(func(a *client.Admin) {
 			a.Register(ctx, schema.RegisterRequest{Name: "web", ProjectPath: "/nowhere/web", Manifest: &text})
 			a.Status(ctx)
@@ -71,53 +71,53 @@ func TestEverythingAtOnce(t *testing.T) {
 			a.Unregister(ctx, "web")
 		})
 	})
-	whole := func(what, got string) {
+	checkComplete := func(what, got string) {
 		var n int
 		if _, err := fmt.Sscanf(strings.TrimRight(strings.TrimPrefix(got, tripwire), "x"), "%d", &n); err != nil || got != value(n) {
 			t.Errorf("%s: %d bytes that are not whole", what, len(got))
 		}
 	}
-	api := client.NewProject(s.project("api"))
+	api := client.NewProject(s.projectSocket("api"))
 	for _, wait := range []time.Duration{0, 20 * time.Millisecond} {
-		each(func(int) {
+		repeat(func(int) {
 			if got, err := api.Get(ctx, "A", wait); err == nil {
-				whole("get", *got.Value)
+				checkComplete("get", *got.Value)
 			}
 		})
-		each(func(int) {
+		repeat(func(int) {
 			got, err := api.GetMany(ctx, []schema.SecretName{"A", "B", "DENIED"}, wait)
 			if err != nil {
 				return
 			}
 			if len(got.Secrets) == 2 {
-				whole("get-many", *got.Secrets["A"].Value)
+				checkComplete("get-many", *got.Secrets["A"].Value)
 				if *got.Secrets["A"].Value != *got.Secrets["B"].Value {
 					t.Error("get-many: of two pushes")
 				}
 			}
 		})
 	}
-	each(func(int) {
+	repeat(func(int) {
 		for _, name := range []schema.SecretName{"DENIED", "C0"} {
 			if _, err := api.Get(ctx, name, 0); err == nil {
 				t.Errorf("there is a %s", name)
 			}
 		}
 	})
-	web := client.NewProject(s.project("web"))
-	each(func(int) {
+	web := client.NewProject(s.projectSocket("web"))
+	repeat(func(int) {
 		if got, err := web.Get(ctx, "A", 0); err == nil {
-			whole("web", *got.Value)
+			checkComplete("web", *got.Value)
 		}
 	})
 	// Who asks and does not read, breaks off, or talks nonsense.
-	rude := []string{`{"op":"get","name":"A"}` + "\n", `{"op":"watch"}` + "\n", `{"op":"get-many","wait_ms":1000}` + "\n", `{"op":`, "nonsense\n", `{"op":"watch"}` + "\n\n", "\xff\xfe\n"}
-	each(func(n int) {
-		c, err := net.Dial("unix", s.project("api"))
+	badRequests := []string{`{"op":"get","name":"A"}` + "\n", `{"op":"watch"}` + "\n", `{"op":"get-many","wait_ms":1000}` + "\n", `{"op":`, "nonsense\n", `{"op":"watch"}` + "\n\n", "\xff\xfe\n"}
+	repeat(func(n int) {
+		c, err := net.Dial("unix", s.projectSocket("api"))
 		if err != nil {
 			return
 		}
-		io.WriteString(c, strings.Repeat(rude[n%len(rude)], 1+rand.IntN(20)))
+		io.WriteString(c, strings.Repeat(badRequests[n%len(badRequests)], 1+rand.IntN(20)))
 		if n%3 == 0 {
 			c.(*net.UnixConn).CloseWrite()
 			io.Copy(io.Discard, c)
@@ -136,7 +136,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	// The end comes while most of it goes on.
 	var end sync.WaitGroup
 	end.Go(func() {
-		until(t, func() bool { return s.Status().Generation > uint64(rounds/2) || ctx.Err() != nil })
+		waitUntil(t, func() bool { return s.Status().Generation > uint64(rounds/2) || ctx.Err() != nil })
 		stop()
 		s.Shutdown(ctx)
 	})
@@ -145,7 +145,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Fatal("it hangs")
 	}
-	until(t, func() bool { return runtime.NumGoroutine() <= before+1 }) // the audit log's
+	waitUntil(t, func() bool { return runtime.NumGoroutine() <= before+1 }) // the audit log's
 	if after := lockedMemory(t); after != lockedBefore {
 		t.Errorf("%s of locked memory before, %s after: an arena is still held", lockedBefore, after)
 	}

@@ -9,40 +9,40 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestConnectionLimit fills a project's connections: the next one is told so,
+// TestConnectionLimitIsPerProject fills a project's connections: the next one is told so,
 // and nobody else feels it.
-func TestConnectionLimit(t *testing.T) {
+func TestConnectionLimitIsPerProject(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
 	s.register(t, "web", "A")
-	var open []*wireConn
+	var open []*rawConn
 	for range schema.MaxProjectConnections {
-		c := connect(t, s.project("api"))
-		c.ask(t, `{"op":"ping"}`)
+		c := connect(t, s.projectSocket("api"))
+		c.request(t, `{"op":"ping"}`)
 		open = append(open, c)
 	}
-	refused := connect(t, s.project("api")).answer(t)
+	refused := connect(t, s.projectSocket("api")).readLine(t)
 	if !strings.Contains(refused, `"code":"rate_limited"`) || !strings.Contains(refused, `"retry_after_seconds":1`) {
 		t.Errorf("one connection too many is answered %s", refused)
 	}
-	if got := connect(t, s.project("web")).ask(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
+	if got := connect(t, s.projectSocket("web")).request(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
 		t.Errorf("another project: %s", got)
 	}
 	open[0].Close()
 	for s.connections(t, "api") == schema.MaxProjectConnections {
 	}
-	if got := connect(t, s.project("api")).ask(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
+	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
 		t.Errorf("after one has gone: %s", got)
 	}
 }
 
-// TestUnfinishedLine ends a connection within a line.
-func TestUnfinishedLine(t *testing.T) {
+// TestConnectionEndsWithinLine ends a connection within a line.
+func TestConnectionEndsWithinLine(t *testing.T) {
 	s := newServer(t)
-	c := connect(t, s.admin)
+	c := connect(t, s.adminSocket)
 	fmt.Fprint(c, `{"op":"push-creds","secrets":{"A":"`+tripwire)
 	c.Conn.(*net.UnixConn).CloseWrite()
-	if got := c.answer(t); !strings.Contains(got, "within a line") || strings.Contains(got, tripwire) {
+	if got := c.readLine(t); !strings.Contains(got, "within a line") || strings.Contains(got, tripwire) {
 		t.Errorf("answered %s", got)
 	}
 }

@@ -17,14 +17,14 @@ import (
 
 var update = flag.Bool("update", false, "write what the broker answers into testdata/conversation.txt")
 
-// TestConversation holds every op's requests, good and bad, against the golden
+// TestConversationMatchesGoldenFile holds every op's requests, good and bad, against the golden
 // answers in testdata/conversation.txt, and every message against the schema.
 //
 // A line "admin>" or "api>" is sent to that socket on a connection that goes on,
 // "admin>>" on a fresh one; "(reconnect)" says that the connection ended behind
 // the answer. "api+>" is a connection to api that watches, and "api+" reads the
 // next line from it. What differs from run to run is written as *.
-func TestConversation(t *testing.T) {
+func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
 	text, err := os.ReadFile(golden)
 	if err != nil {
@@ -32,7 +32,7 @@ func TestConversation(t *testing.T) {
 	}
 	s := newServer(t)
 	validator := newValidator(t)
-	conns := map[string]*wireConn{}
+	conns := map[string]*rawConn{}
 	seen := map[string]bool{}
 	var got bytes.Buffer
 	for line := range strings.Lines(string(text)) {
@@ -42,7 +42,7 @@ func TestConversation(t *testing.T) {
 		}
 		got.WriteString(line + "\n")
 		if watching := conns[line]; watching != nil {
-			answer := watching.answer(t)
+			answer := watching.readLine(t)
 			validator.validate(t, schema.ChangedEvent{}, answer)
 			got.WriteString("< " + answer + "\n")
 			continue
@@ -51,18 +51,18 @@ func TestConversation(t *testing.T) {
 		if !ok || strings.HasPrefix(line, "#") {
 			continue
 		}
-		path := s.admin
+		path := s.adminSocket
 		if socket != "admin" {
-			path = s.project(strings.TrimSuffix(socket, "+"))
+			path = s.projectSocket(strings.TrimSuffix(socket, "+"))
 		}
 		if conns[socket] == nil {
 			conns[socket] = connect(t, path)
 		}
-		answer := conns[socket].ask(t, expand(request))
+		answer := conns[socket].request(t, expandPlaceholders(request))
 		validator.check(t, strings.TrimSuffix(socket, "+"), request, answer, seen)
-		answer = anonymous(answer, s.dir)
+		answer = maskVarying(answer, s.dir)
 		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "no request behind it") {
-			if conns[socket].answer(t) != "" {
+			if conns[socket].readLine(t) != "" {
 				t.Errorf("%s: the connection goes on after that", line)
 			}
 			delete(conns, socket)
@@ -90,18 +90,18 @@ func TestConversation(t *testing.T) {
 	}
 }
 
-// expand writes out what a golden file had better not hold.
-func expand(request string) string {
+// expandPlaceholders writes out what a golden file had better not hold.
+func expandPlaceholders(request string) string {
 	request = strings.ReplaceAll(request, "(64 KiB)", strings.Repeat("x", schema.MaxRequest))
 	request = strings.ReplaceAll(request, "(1 MiB)", strings.Repeat("x", schema.MaxPush))
 	return strings.ReplaceAll(request, "(bad UTF-8)", "\xff")
 }
 
-var varying = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|memory|manifest_sha256)":)"[^"]*"|("uptime_seconds":)\d+`)
+var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|memory|manifest_sha256)":)"[^"]*"|("uptime_seconds":)\d+`)
 
-func anonymous(answer, dir string) string {
+func maskVarying(answer, dir string) string {
 	answer = strings.ReplaceAll(answer, dir+"/run", "DIR")
-	return varying.ReplaceAllString(answer, "$1$2*")
+	return varyingFields.ReplaceAllString(answer, "$1$2*")
 }
 
 // A validator holds messages against the generated schema.

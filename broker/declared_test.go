@@ -9,16 +9,16 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-func (m *manager) declare(d manifest.Declaration) {
+func (m *serviceManager) declare(d manifest.Declaration) {
 	m.t.Helper()
 	text, err := d.Encode()
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.file(string(d.Name)+".yaml", string(text))
+	m.writeDeclarationFile(string(d.Name)+".yaml", string(text))
 }
 
-func (m *manager) file(name, text string) {
+func (m *serviceManager) writeDeclarationFile(name, text string) {
 	m.t.Helper()
 	if err := os.MkdirAll(m.dir+"/projects.d", 0o755); err != nil {
 		m.t.Fatal(err)
@@ -28,19 +28,19 @@ func (m *manager) file(name, text string) {
 	}
 }
 
-// TestDeclared serves declared projects at the start, after a stop that emptied
+// TestDeclaredProjects serves declared projects at the start, after a stop that emptied
 // the store too, takes changes when told, and is not disturbed by bad files.
-func TestDeclared(t *testing.T) {
-	m := newManager(t, 100)
-	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestOf("api", "A")})
-	m.declare(manifest.Declaration{Name: "web", Path: "/nowhere/web", Manifest: manifestOf("web", "A")})
+func TestDeclaredProjects(t *testing.T) {
+	m := newServiceManager(t, 100)
+	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestText("api", "A")})
+	m.declare(manifest.Declaration{Name: "web", Path: "/nowhere/web", Manifest: manifestText("web", "A")})
 	for name, text := range map[string]string{
 		"empty.yaml": "", "broken.yaml": "path: [", "unknown.yaml": "path: /nowhere/unknown\nsurprise: 1\nmanifest: x\n",
-		"other.yaml": "path: /nowhere/api\nmanifest: |\n  " + strings.ReplaceAll(manifestOf("api", "A"), "\n", "\n  "),
+		"other.yaml": "path: /nowhere/api\nmanifest: |\n  " + strings.ReplaceAll(manifestText("api", "A"), "\n", "\n  "),
 		"UPPER.yaml": "path: /nowhere/UPPER\n", "README": "not read",
 		"bad.yaml": "path: /nowhere/bad\nmanifest: |\n  schema_version: 2\n",
 	} {
-		m.file(name, text)
+		m.writeDeclarationFile(name, text)
 	}
 	s := m.start()
 	names := func() string {
@@ -66,16 +66,16 @@ func TestDeclared(t *testing.T) {
 	}
 
 	// A change, a file that breaks, one that goes, and one that comes.
-	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestOf("api", "B")})
-	m.file("web.yaml", "broken")
-	m.declare(manifest.Declaration{Name: "new", Path: "/nowhere/new", Manifest: manifestOf("new", "A")})
+	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestText("api", "B")})
+	m.writeDeclarationFile("web.yaml", "broken")
+	m.declare(manifest.Declaration{Name: "new", Path: "/nowhere/new", Manifest: manifestText("new", "A")})
 	s.ApplyDeclarations()
 	if got := names(); got != "api! new! run web!" {
 		t.Errorf("served: %s", got)
 	}
 	m.push(tripwire)
 	for request, want := range map[string]string{"A": "denied", "B": tripwire} {
-		if answer := connect(t, m.project("api")).ask(t, `{"op":"get","name":"`+request+`"}`); !strings.Contains(answer, want) {
+		if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"get","name":"`+request+`"}`); !strings.Contains(answer, want) {
 			t.Errorf("%s: %s", request, answer)
 		}
 	}
@@ -92,8 +92,8 @@ func TestDeclared(t *testing.T) {
 		t.Errorf("served after a restart: %s", got)
 	}
 	s.Shutdown(context.Background())
-	m.empty()
-	m.declare(manifest.Declaration{Name: "web", Path: "/nowhere/web", Manifest: manifestOf("web", "A")})
+	m.dropStore()
+	m.declare(manifest.Declaration{Name: "web", Path: "/nowhere/web", Manifest: manifestText("web", "A")})
 	s = m.start()
 	if got := names(); got != "api! web!" {
 		t.Errorf("served after a stop: %s", got)

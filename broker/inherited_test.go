@@ -13,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestInherited refuses what a service manager should not have passed, and makes
+// TestUnexpectedDescriptorsAreRefused refuses what a service manager should not have passed, and makes
 // do with leftovers.
-func TestInherited(t *testing.T) {
-	m := newManager(t, 100)
+func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
+	m := newServiceManager(t, 100)
 	s := m.start()
 	m.register("api", "A")
 	s.Shutdown(context.Background())
@@ -32,7 +32,7 @@ func TestInherited(t *testing.T) {
 			t.Errorf("got %v, want %q", err, want)
 		}
 	}
-	all := func() []*os.File { return m.pass() }
+	all := func() []*os.File { return m.inheritedFiles() }
 	refused("none is named admin", all()[1:]...)
 	refused(`"other"`, append(all(), m.dup(int(m.admin.Fd()), "other"))...)
 	refused(`"LISTEN_FD_9"`, append(all(), m.dup(int(m.admin.Fd()), "LISTEN_FD_9"))...)
@@ -51,19 +51,19 @@ func TestInherited(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(unsealed)
-	m.take([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
-	m.take([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
-	m.take([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
+	m.handleMessage([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
+	m.handleMessage([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
+	m.handleMessage([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
 	// And two registrations, of a daemon that was killed between putting the
 	// next one there and removing the last: whichever comes first.
 	for name, front := range map[string]bool{"front": true, "behind": false} {
 		m.mu.Lock()
-		i := slices.IndexFunc(m.store, func(s stored) bool { return strings.HasPrefix(s.name, "registration-api@") })
-		last := stored{m.store[i].name, dupFD(t, m.store[i].fd)}
+		i := slices.IndexFunc(m.store, func(s storedDescriptor) bool { return strings.HasPrefix(s.name, "registration-api@") })
+		last := storedDescriptor{m.store[i].name, dupFD(t, m.store[i].fd)}
 		m.mu.Unlock()
 		s = m.start()
-		changed := manifestOf("api", "A", strings.ToUpper(name))
-		m.with(func(admin *client.Admin) error {
+		changed := manifestText("api", "A", strings.ToUpper(name))
+		m.withAdmin(func(admin *client.Admin) error {
 			_, err := admin.Reload(context.Background(), schema.ReloadRequest{Name: "api", Manifest: &changed})
 			return err
 		})
@@ -76,7 +76,7 @@ func TestInherited(t *testing.T) {
 		}
 		m.mu.Unlock()
 		s = m.start()
-		if answer := connect(t, m.project("api")).ask(t, `{"op":"info"}`); !strings.Contains(answer, strings.ToUpper(name)) {
+		if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"info"}`); !strings.Contains(answer, strings.ToUpper(name)) {
 			t.Errorf("an older manifest came back: %s", answer)
 		}
 		s.Shutdown(context.Background())
@@ -85,5 +85,5 @@ func TestInherited(t *testing.T) {
 	if status := s.Status(); len(status.Projects) != 1 || status.Projects[0].Name != "api" {
 		t.Errorf("%+v", status.Projects)
 	}
-	until(t, func() bool { return slices.Equal(m.names(), []string{"project-api", "registration-api@3"}) })
+	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration-api@3"}) })
 }

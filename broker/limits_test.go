@@ -10,48 +10,48 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRates: a project that asks too often, or guesses, is told to come back,
+// TestRequestLimitIsPerProject: a project that asks too often, or guesses, is told to come back,
 // and nobody else is.
-func TestRates(t *testing.T) {
+func TestRequestLimitIsPerProject(t *testing.T) {
 	// A second of the test lasts long enough for each burst to be used up.
-	s := newServerWith(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0.01, 0 })
+	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0.01, 0 })
 	s.register(t, "api", "A")
 	s.register(t, "web", "A")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
-	c := connect(t, s.project("api"))
+	c := connect(t, s.projectSocket("api"))
 	for range schema.RequestBurst {
-		if answer := c.ask(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+		if answer := c.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 			t.Fatal(answer)
 		}
 	}
 	for range 3 {
 		var refused schema.ErrorResponse
-		if err := json.Unmarshal([]byte(c.ask(t, `{"op":"ping"}`)), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 50 {
+		if err := json.Unmarshal([]byte(c.request(t, `{"op":"ping"}`)), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 50 {
 			t.Errorf("%+v, %v", refused, err)
 		}
 	}
-	if answer := connect(t, s.project("api")).ask(t, `{"op":"ping"}`); !strings.Contains(answer, "rate_limited") {
+	if answer := connect(t, s.projectSocket("api")).request(t, `{"op":"ping"}`); !strings.Contains(answer, "rate_limited") {
 		t.Errorf("another connection of the same project: %s", answer)
 	}
-	if answer := connect(t, s.project("web")).ask(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+	if answer := connect(t, s.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 		t.Errorf("another project: %s", answer)
 	}
 	s.Close()
-	until(t, func() bool { return strings.Contains(s.log.String(), "broker.stopped") })
+	waitUntil(t, func() bool { return strings.Contains(s.log.String(), "broker.stopped") })
 	if n := strings.Count(s.log.String(), `"rate.limited"`); n != 1 {
 		t.Errorf("it was recorded %d times", n)
 	}
 }
 
-// TestRefusalRate: names that are denied and names that are not there are counted
+// TestRefusalLimitCountsDeniedAndMissingNames: names that are denied and names that are not there are counted
 // alike, and what is allowed and there goes on.
-func TestRefusalRate(t *testing.T) {
+func TestRefusalLimitCountsDeniedAndMissingNames(t *testing.T) {
 	for _, name := range []string{"DENIED", "MISSING"} {
-		s := newServerWith(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0, 0.01 })
+		s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0, 0.01 })
 		s.register(t, "api", "A", "MISSING")
 		s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}, "DENIED": {Text: tripwire}})
-		c := connect(t, s.project("api"))
-		get := func(name string) string { return c.ask(t, fmt.Sprintf(`{"op":"get","name":%q}`, name)) }
+		c := connect(t, s.projectSocket("api"))
+		get := func(name string) string { return c.request(t, fmt.Sprintf(`{"op":"get","name":%q}`, name)) }
 		for i := range schema.RefusalBurst {
 			if answer := get(name); strings.Contains(answer, "rate_limited") {
 				t.Fatalf("%s, asked for the %d. time: %s", name, i+1, answer)
@@ -62,7 +62,7 @@ func TestRefusalRate(t *testing.T) {
 				t.Errorf("%s then %s: %s", name, other, answer)
 			}
 		}
-		if answer := c.ask(t, `{"op":"get-many","names":["A","DENIED"]}`); !strings.Contains(answer, "rate_limited") || strings.Contains(answer, tripwire) {
+		if answer := c.request(t, `{"op":"get-many","names":["A","DENIED"]}`); !strings.Contains(answer, "rate_limited") || strings.Contains(answer, tripwire) {
 			t.Errorf("get-many: %s", answer)
 		}
 		if answer := get("A"); !strings.Contains(answer, tripwire) {

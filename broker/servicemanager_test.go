@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A manager is a service manager as far as descriptors go: it keeps the admin
+// A serviceManager is a service manager as far as descriptors go: it keeps the admin
 // listener and a descriptor store with room for max, and closes what it refuses,
 // as systemd does (sd_notify(3)).
-type manager struct {
+type serviceManager struct {
 	t      *testing.T
 	dir    string
 	socket *net.UnixConn
@@ -31,21 +31,21 @@ type manager struct {
 
 	mu    sync.Mutex
 	max   int
-	store []stored
+	store []storedDescriptor
 }
 
-type stored struct {
+type storedDescriptor struct {
 	name string
 	fd   int
 }
 
-func newManager(t *testing.T, max int) *manager {
+func newServiceManager(t *testing.T, max int) *serviceManager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manager{t: t, dir: dir, max: max, ended: make(chan struct{})}
+	m := &serviceManager{t: t, dir: dir, max: max, ended: make(chan struct{})}
 	if m.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/notify", Net: "unixgram"}); err != nil {
 		t.Fatal(err)
 	}
@@ -66,19 +66,19 @@ func newManager(t *testing.T, max int) *manager {
 		m.socket.Close()
 		<-m.ended
 		m.admin.Close()
-		m.empty()
+		m.dropStore()
 		os.RemoveAll(dir)
 	})
 	return m
 }
 
-func (m *manager) adminSocket() string { return m.dir + "/run/admin/admin.sock" }
+func (m *serviceManager) adminSocket() string { return m.dir + "/run/admin/admin.sock" }
 
-func (m *manager) project(name string) string {
+func (m *serviceManager) projectSocket(name string) string {
 	return filepath.Join(m.dir, "run/projects", name, "broker.sock")
 }
 
-func (m *manager) serve() {
+func (m *serviceManager) serve() {
 	defer close(m.ended)
 	buffer, rights := make([]byte, 4096), make([]byte, 256)
 	for {
@@ -90,11 +90,11 @@ func (m *manager) serve() {
 		if messages, err := unix.ParseSocketControlMessage(rights[:oobn]); err == nil && len(messages) > 0 {
 			fds, _ = unix.ParseUnixRights(&messages[0])
 		}
-		m.take(strings.Split(string(buffer[:n]), "\n"), fds)
+		m.handleMessage(strings.Split(string(buffer[:n]), "\n"), fds)
 	}
 }
 
-func (m *manager) take(lines []string, fds []int) {
+func (m *serviceManager) handleMessage(lines []string, fds []int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := ""
@@ -104,7 +104,7 @@ func (m *manager) take(lines []string, fds []int) {
 		}
 	}
 	if slices.Contains(lines, "FDSTOREREMOVE=1") {
-		m.store = slices.DeleteFunc(m.store, func(s stored) bool {
+		m.store = slices.DeleteFunc(m.store, func(s storedDescriptor) bool {
 			if s.name == name {
 				unix.Close(s.fd)
 			}
@@ -113,15 +113,15 @@ func (m *manager) take(lines []string, fds []int) {
 	}
 	for _, fd := range fds {
 		if slices.Contains(lines, "FDSTORE=1") && len(m.store) < m.max {
-			m.store = append(m.store, stored{name, fd})
+			m.store = append(m.store, storedDescriptor{name, fd})
 		} else {
 			unix.Close(fd) // refused, or a barrier
 		}
 	}
 }
 
-// empty is a stop of the service.
-func (m *manager) empty() {
+// dropStore is a stop of the service.
+func (m *serviceManager) dropStore() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range m.store {
@@ -130,7 +130,7 @@ func (m *manager) empty() {
 	m.store = nil
 }
 
-func (m *manager) names() []string {
+func (m *serviceManager) storedNames() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	names := []string{}
@@ -141,8 +141,8 @@ func (m *manager) names() []string {
 	return names
 }
 
-// pass is what the daemon gets at its start: copies, with their names.
-func (m *manager) pass() []*os.File {
+// inheritedFiles is what the daemon gets at its start: copies, with their names.
+func (m *serviceManager) inheritedFiles() []*os.File {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	files := []*os.File{m.dup(int(m.admin.Fd()), "admin")}
@@ -152,7 +152,7 @@ func (m *manager) pass() []*os.File {
 	return files
 }
 
-func (m *manager) dup(fd int, name string) *os.File {
+func (m *serviceManager) dup(fd int, name string) *os.File {
 	copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		m.t.Fatal(err)
@@ -160,7 +160,7 @@ func (m *manager) dup(fd int, name string) *os.File {
 	return os.NewFile(uintptr(copied), name)
 }
 
-func (m *manager) config() broker.Config {
+func (m *serviceManager) config() broker.Config {
 	log := slog.New(slog.DiscardHandler)
 	events, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
 	if err != nil {
@@ -169,11 +169,11 @@ func (m *manager) config() broker.Config {
 	m.t.Cleanup(events.Close)
 	return broker.Config{
 		RuntimeDir: m.dir + "/run", AdminGID: -1, Audit: events, Log: log, Version: "test",
-		ProjectsDir: m.dir + "/projects.d", Inherited: m.pass(), NotifySocket: m.dir + "/notify",
+		ProjectsDir: m.dir + "/projects.d", Inherited: m.inheritedFiles(), NotifySocket: m.dir + "/notify",
 	}
 }
 
-func (m *manager) start() *broker.Server {
+func (m *serviceManager) start() *broker.Server {
 	m.t.Helper()
 	s, err := broker.New(m.config())
 	if err != nil {
@@ -183,8 +183,8 @@ func (m *manager) start() *broker.Server {
 	return s
 }
 
-// with speaks to the admin socket.
-func (m *manager) with(use func(*client.Admin) error) {
+// withAdmin speaks to the admin socket.
+func (m *serviceManager) withAdmin(use func(*client.Admin) error) {
 	m.t.Helper()
 	admin, err := client.DialAdmin(context.Background(), m.adminSocket())
 	if err != nil {
@@ -196,10 +196,10 @@ func (m *manager) with(use func(*client.Admin) error) {
 	}
 }
 
-func (m *manager) register(project string, names ...string) {
+func (m *serviceManager) register(project string, names ...string) {
 	m.t.Helper()
-	text := manifestOf(project, names...)
-	m.with(func(admin *client.Admin) error {
+	text := manifestText(project, names...)
+	m.withAdmin(func(admin *client.Admin) error {
 		_, err := admin.Register(context.Background(), schema.RegisterRequest{
 			Name: schema.ProjectName(project), ProjectPath: "/nowhere/" + project, Manifest: &text,
 			DevcontainerIDs: []schema.DevcontainerID{schema.DevcontainerID(strings.Repeat("a", 52))},
@@ -208,9 +208,9 @@ func (m *manager) register(project string, names ...string) {
 	})
 }
 
-func (m *manager) push(value string) {
+func (m *serviceManager) push(value string) {
 	m.t.Helper()
-	m.with(func(admin *client.Admin) error {
+	m.withAdmin(func(admin *client.Admin) error {
 		_, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}, "B": {Text: value}}})
 		return err
 	})

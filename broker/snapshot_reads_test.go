@@ -22,7 +22,7 @@ import (
 
 // A generation's values carry its number and a hash, and are long enough for a
 // response to need several writes.
-func generationSet(names []string, n int) map[schema.SecretName]schema.Value {
+func secretsOfGeneration(names []string, n int) map[schema.SecretName]schema.Value {
 	set := map[schema.SecretName]schema.Value{}
 	for i, name := range names {
 		text := fmt.Sprintf("%s %d %s ", tripwire, n, name)
@@ -38,8 +38,8 @@ func generationSet(names []string, n int) map[schema.SecretName]schema.Value {
 	return set
 }
 
-// generationOf checks a value's hash and returns the generation it says.
-func generationOf(value schema.SecretValue) (int, error) {
+// readGeneration checks a value's hash and returns the generation it says.
+func readGeneration(value schema.SecretValue) (int, error) {
 	text := *value.Value
 	if value.Bundle {
 		var fields map[string]string
@@ -61,10 +61,10 @@ func generationOf(value schema.SecretValue) (int, error) {
 	return n, err
 }
 
-// TestNoTornReads races pushes, clears, fast readers and slow ones: every
+// TestReadsAreOfOneGeneration races pushes, clears, fast readers and slow ones: every
 // get-many is one generation, whole, and nobody sees time run backwards past an
 // acknowledged push.
-func TestNoTornReads(t *testing.T) {
+func TestReadsAreOfOneGeneration(t *testing.T) {
 	s := newServer(t)
 	names := make([]string, 30)
 	for i := range names {
@@ -91,7 +91,7 @@ func TestNoTornReads(t *testing.T) {
 				default:
 				}
 				before := acknowledged.Load()
-				answer, err := getMany(s.project("api"), slow)
+				answer, err := getMany(s.projectSocket("api"), slow)
 				if slow && errors.Is(err, io.EOF) {
 					cut.Add(1) // too slow for the write deadline, on a machine that is busy
 					continue
@@ -112,7 +112,7 @@ func TestNoTornReads(t *testing.T) {
 					fail("%d secrets of %d", len(answer.Secrets), len(names))
 				}
 				for _, value := range answer.Secrets {
-					n, err := generationOf(value)
+					n, err := readGeneration(value)
 					if err != nil || uint64(n) != answer.Generation {
 						fail("generation %d holds a value of generation %d: %v", answer.Generation, n, err)
 					}
@@ -120,9 +120,9 @@ func TestNoTornReads(t *testing.T) {
 			}
 		})
 	}
-	admin := s.dial(t)
+	admin := s.dialAdmin(t)
 	for n := 1; n <= pushes; n++ {
-		response, err := admin.Push(context.Background(), schema.PushRequest{Secrets: generationSet(names, n)})
+		response, err := admin.Push(context.Background(), schema.PushRequest{Secrets: secretsOfGeneration(names, n)})
 		if err != nil || response.Generation != uint64(n) {
 			t.Fatalf("push %d: generation %d, %v", n, response.Generation, err)
 		}
@@ -131,7 +131,7 @@ func TestNoTornReads(t *testing.T) {
 			if err := admin.Clear(context.Background()); err != nil {
 				t.Fatal(err)
 			}
-			answer, err := getMany(s.project("api"), false)
+			answer, err := getMany(s.projectSocket("api"), false)
 			if err != nil || answer.Generation != 0 {
 				t.Fatalf("generation %d is answered after a clear was acknowledged: %v", answer.Generation, err)
 			}
@@ -147,8 +147,8 @@ func TestNoTornReads(t *testing.T) {
 
 // getMany asks for everything; slow takes the answer in small sips, so that the
 // set it is from is replaced meanwhile.
-func getMany(socket string, slow bool) (schema.GetManyResponse, error) {
-	if !slow {
+func getMany(socket string, readSlowly bool) (schema.GetManyResponse, error) {
+	if !readSlowly {
 		return client.NewProject(socket).GetMany(context.Background(), nil, 0)
 	}
 	var answer schema.GetManyResponse
@@ -162,11 +162,11 @@ func getMany(socket string, slow bool) (schema.GetManyResponse, error) {
 	}
 	fmt.Fprintln(c, `{"op":"get-many"}`)
 	var line []byte
-	sip := make([]byte, 2000)
+	chunk := make([]byte, 2000)
 	for {
-		n, err := c.Read(sip)
-		line = append(line, sip[:n]...)
-		if bytes.IndexByte(sip[:n], 0) >= 0 {
+		n, err := c.Read(chunk)
+		line = append(line, chunk[:n]...)
+		if bytes.IndexByte(chunk[:n], 0) >= 0 {
 			return answer, errors.New("wiped memory was sent")
 		}
 		if err != nil {
@@ -176,30 +176,30 @@ func getMany(socket string, slow bool) (schema.GetManyResponse, error) {
 			return answer, json.Unmarshal(line, &answer)
 		}
 		// Let the pusher in.
-		_, _ = getOne(socket)
+		_, _ = getSecret(socket)
 	}
 }
 
-func getOne(socket string) (schema.GetResponse, error) {
+func getSecret(socket string) (schema.GetResponse, error) {
 	return client.NewProject(socket).Get(context.Background(), "S0", 0)
 }
 
-// TestStalledReader never takes its answer: pushes and other connections go on,
+// TestStalledReaderIsDisconnected never takes its answer: pushes and other connections go on,
 // and it is cut off after the write timeout, with not a zero in what it got.
-func TestStalledReader(t *testing.T) {
+func TestStalledReaderIsDisconnected(t *testing.T) {
 	s := newServer(t)
 	names := []string{"S0"}
 	s.register(t, "api", names...)
 	big := strings.Repeat("9", 900<<10)
 	s.push(t, map[schema.SecretName]schema.Value{"S0": {Text: tripwire + big}})
-	stalled := connect(t, s.project("api"))
+	stalled := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(stalled, `{"op":"get","name":"S0"}`)
 	// Until the first byte is there the request may not have been read.
 	if _, err := stalled.lines.Peek(1); err != nil {
 		t.Fatal(err)
 	}
 	s.push(t, map[schema.SecretName]schema.Value{"S0": {Text: "next"}})
-	if got := connect(t, s.project("api")).ask(t, `{"op":"get","name":"S0"}`); got != `{"ok":true,"value":"next"}` {
+	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"S0"}`); got != `{"ok":true,"value":"next"}` {
 		t.Errorf("another connection got %s", got)
 	}
 	stalled.SetReadDeadline(time.Now().Add(4 * schema.WriteTimeout))

@@ -11,12 +11,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestWait has a get wait for a push, for a reload that denies it, and in vain;
+// TestGetWaitsForSecret has a get wait for a push, for a reload that denies it, and in vain;
 // and a client that goes away frees its connection.
-func TestWait(t *testing.T) {
+func TestGetWaitsForSecret(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")
-	project := client.NewProject(s.project("api"))
+	project := client.NewProject(s.projectSocket("api"))
 	ctx := context.Background()
 
 	type got struct {
@@ -39,8 +39,8 @@ func TestWait(t *testing.T) {
 	if r := <-a; r.err != nil || *r.response.Value != "one" {
 		t.Errorf("the push that A waited for: %v", r.err)
 	}
-	manifest := manifestOf("api", "A")
-	if _, err := s.dial(t).Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &manifest}); err != nil {
+	manifest := manifestText("api", "A")
+	if _, err := s.dialAdmin(t).Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &manifest}); err != nil {
 		t.Fatal(err)
 	}
 	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
@@ -50,7 +50,7 @@ func TestWait(t *testing.T) {
 	if _, err := project.Get(ctx, "A", 5*time.Millisecond); client.CodeOf(err) != schema.CodeNotFound {
 		t.Errorf("waiting in vain: %v", err)
 	}
-	gone := connect(t, s.project("api"))
+	gone := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(gone, `{"op":"get","name":"A","wait_ms":300000}`)
 	for s.connections(t, "api") == 0 {
 	}
@@ -58,20 +58,20 @@ func TestWait(t *testing.T) {
 	for s.connections(t, "api") > 0 {
 	}
 	// A request behind one that waits is answered in its turn.
-	pipelined := connect(t, s.project("api"))
+	pipelined := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(pipelined, `{"op":"get","name":"A","wait_ms":20}`+"\n"+`{"op":"ping"}`)
-	if first, second := pipelined.answer(t), pipelined.answer(t); !strings.Contains(first, "not_found") || !strings.Contains(second, `"project":"api"`) {
+	if first, second := pipelined.readLine(t), pipelined.readLine(t); !strings.Contains(first, "not_found") || !strings.Contains(second, `"project":"api"`) {
 		t.Errorf("pipelined behind a wait: %s, %s", first, second)
 	}
 }
 
-// TestWaitThroughShutdown stops the broker under a get that waits: it is left
+// TestShutdownLeavesWaitingGetUnanswered stops the broker under a get that waits: it is left
 // unanswered, because the next broker will have the answer.
-func TestWaitThroughShutdown(t *testing.T) {
+func TestShutdownLeavesWaitingGetUnanswered(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
 	ended := make(chan error, 1)
-	c := connect(t, s.project("api"))
+	c := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(c, `{"op":"get","name":"A","wait_ms":300000}`)
 	for s.connections(t, "api") == 0 {
 	}

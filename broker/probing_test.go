@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestProbe goes the way of a get, and notices when there is none.
-func TestProbe(t *testing.T) {
+// TestProbeIsNotRecorded goes the way of a get, and notices when there is none.
+func TestProbeIsNotRecorded(t *testing.T) {
 	s := newServer(t)
 	if err := s.Probe(context.Background()); err != nil {
 		t.Error(err)
