@@ -13,36 +13,36 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A disk takes room bytes and then is full. Where wrote is not nil each write
+// A fakeDisk takes room bytes and then is full. Where writes is not nil each write
 // hangs until it is read.
-type disk struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
-	room  int
-	wrote chan struct{}
+type fakeDisk struct {
+	mu     sync.Mutex
+	text   bytes.Buffer
+	room   int
+	writes chan struct{}
 }
 
-func (d *disk) Write(p []byte) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.wrote != nil {
-		d.wrote <- struct{}{}
+func (disk *fakeDisk) Write(p []byte) (int, error) {
+	disk.mu.Lock()
+	defer disk.mu.Unlock()
+	if disk.writes != nil {
+		disk.writes <- struct{}{}
 	}
-	n := min(len(p), d.room)
-	d.room -= n
-	d.text.Write(p[:n])
+	n := min(len(p), disk.room)
+	disk.room -= n
+	disk.text.Write(p[:n])
 	if n < len(p) {
 		return n, errors.New("no space left on device")
 	}
 	return n, nil
 }
 
-// TestAuditDropped fills the disk within a line, and makes room: what was lost
+// TestDroppedEventsAreCounted fills the fakeDisk within a line, and makes room: what was lost
 // is counted, the torn line is ended, and every other line is whole.
-func TestAuditDropped(t *testing.T) {
-	d := &disk{room: 100}
+func TestDroppedEventsAreCounted(t *testing.T) {
+	disk := &fakeDisk{room: 100}
 	var log bytes.Buffer
-	a, err := Open(Config{Out: d, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	a, err := Open(Config{Out: disk, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,16 +52,16 @@ func TestAuditDropped(t *testing.T) {
 	for a.unreported.Load() < 3 {
 		runtime.Gosched()
 	}
-	d.mu.Lock()
-	d.room = 1 << 20
-	d.mu.Unlock()
+	disk.mu.Lock()
+	disk.room = 1 << 20
+	disk.mu.Unlock()
 	Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)})
 	a.Close()
 
 	var events []string
 	var dropped uint64
 	torn := 0
-	for line := range strings.Lines(d.text.String()) {
+	for line := range strings.Lines(disk.text.String()) {
 		var event struct {
 			Event string
 			Count uint64
@@ -74,18 +74,18 @@ func TestAuditDropped(t *testing.T) {
 		dropped += event.Count
 	}
 	if got := strings.Join(events, " "); got != "broker.started audit.dropped broker.stopped" || torn != 1 || dropped != 3 {
-		t.Errorf("events %s, %d torn lines, %d dropped:\n%s", got, torn, dropped, d.text.String())
+		t.Errorf("events %s, %d torn lines, %d dropped:\n%s", got, torn, dropped, disk.text.String())
 	}
 	if n := strings.Count(log.String(), "could not be written"); n != 1 {
 		t.Errorf("it was said %d times:\n%s", n, log.String())
 	}
 }
 
-// TestAuditNeverBlocks records more than the queue holds while the disk hangs.
-func TestAuditNeverBlocks(t *testing.T) {
-	d := &disk{room: 1 << 30, wrote: make(chan struct{})}
+// TestRecordDoesNotBlock records more than the queue holds while the fakeDisk hangs.
+func TestRecordDoesNotBlock(t *testing.T) {
+	disk := &fakeDisk{room: 1 << 30, writes: make(chan struct{})}
 	var log bytes.Buffer
-	a, err := Open(Config{Out: d, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	a, err := Open(Config{Out: disk, Log: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,14 +93,14 @@ func TestAuditNeverBlocks(t *testing.T) {
 		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)})
 	}
 	go func() {
-		for range d.wrote {
+		for range disk.writes {
 		}
 	}()
 	a.Close()
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	disk.mu.Lock()
+	defer disk.mu.Unlock()
 	written, dropped := 0, 0
-	for line := range strings.Lines(d.text.String()) {
+	for line := range strings.Lines(disk.text.String()) {
 		var event schema.AuditDropped
 		if err := json.Unmarshal([]byte(line), &event); err != nil {
 			t.Fatal(err)

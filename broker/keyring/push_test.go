@@ -88,9 +88,9 @@ func FuzzPush(f *testing.F) {
 	})
 }
 
-// TestBundleSourceIsWiped sees that a bundle, which is stored rewritten, is not
+// TestBundleIsStoredOnce sees that a bundle, which is stored rewritten, is not
 // there a second time.
-func TestBundleSourceIsWiped(t *testing.T) {
+func TestBundleIsStoredOnce(t *testing.T) {
 	snapshot, err := parseLine([]byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":{"g":"` + string(bytes.Repeat([]byte("x"), 9000)) + `"}}}`))
 	if err != nil {
 		t.Fatal(err)

@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestChmodSocket: what has come into a socket's place keeps its mode, and so
+// TestChmodSocketChangesOnlySockets: what has come into a socket's place keeps its mode, and so
 // does what a link there leads to.
-func TestChmodSocket(t *testing.T) {
+func TestChmodSocketChangesOnlySockets(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")
 	if err := os.WriteFile(victim, nil, 0o600); err != nil {

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestFreeWipes looks at memory after it was given back, which only a build
+// TestFreeAndTrimWipeMemory looks at memory after it was given back, which only a build
 // that backs arenas with the heap can.
-func TestFreeWipes(t *testing.T) {
+func TestFreeAndTrimWipeMemory(t *testing.T) {
 	a, err := New(3 * 4096)
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-func TestArena(t *testing.T) {
+func TestArenaSizes(t *testing.T) {
 	page := os.Getpagesize()
 	for _, size := range []int{0, 1, page, page + 1, 1 << 20} {
 		a, err := New(size)
@@ -37,7 +37,7 @@ func TestArena(t *testing.T) {
 	}
 }
 
-func TestProbe(t *testing.T) {
+func TestProbeReturnsKindOfNew(t *testing.T) {
 	kind, err := Probe()
 	if err != nil {
 		t.Fatal(err)
@@ -50,8 +50,8 @@ func TestProbe(t *testing.T) {
 	t.Errorf("kind %q", kind)
 }
 
-// TestFreeGivesBack takes and frees more than could be held at once.
-func TestFreeGivesBack(t *testing.T) {
+// TestFreeUnmapsMemory takes and frees more than could be held at once.
+func TestFreeUnmapsMemory(t *testing.T) {
 	first, err := New(1 << 20)
 	if err != nil {
 		t.Fatal(err)

@@ -23,11 +23,11 @@ func readAll(r *Reader) (lines []string, err error) {
 	}
 }
 
-// poison overwrites the old buffer when it grows, as an arena that is wiped and
+// poisonedMemory overwrites the old buffer when it grows, as an arena that is wiped and
 // unmapped does, so that a line that still points there is seen.
-type poison struct{ last []byte }
+type poisonedMemory struct{ last []byte }
 
-func (p *poison) grow(pending []byte, size int) ([]byte, error) {
+func (p *poisonedMemory) grow(pending []byte, size int) ([]byte, error) {
 	b := make([]byte, size)
 	copy(b, pending)
 	for i := range p.last {
@@ -37,7 +37,7 @@ func (p *poison) grow(pending []byte, size int) ([]byte, error) {
 	return b, nil
 }
 
-func TestReader(t *testing.T) {
+func TestReaderSplitsLines(t *testing.T) {
 	long := strings.Repeat("x", 9000)
 	for name, tc := range map[string]struct {
 		stream string
@@ -57,7 +57,7 @@ func TestReader(t *testing.T) {
 		"growing":            {"a\n" + long + "\nb\n", 9000, []string{"a", long, "b"}, io.EOF},
 		"growing, one over":  {"a\n" + long + "x\nb\n", 9000, []string{"a"}, ErrTooLong},
 		"at the first size":  {long[:startSize] + "\n" + long[:startSize-1] + "\nb\n", startSize, []string{long[:startSize], long[:startSize-1], "b"}, io.EOF},
-		"many, moved":        {strings.Repeat(long[:1000]+"\n", 20), 1000, slicesOf(long[:1000], 20), io.EOF},
+		"many, moved":        {strings.Repeat(long[:1000]+"\n", 20), 1000, piecesOf(long[:1000], 20), io.EOF},
 	} {
 		for source, wrap := range map[string]func(io.Reader) io.Reader{
 			"at once":             func(r io.Reader) io.Reader { return r },
@@ -66,7 +66,7 @@ func TestReader(t *testing.T) {
 			"data with the error": iotest.DataErrReader,
 		} {
 			t.Run(name+"/"+source, func(t *testing.T) {
-				r := NewReader(wrap(strings.NewReader(tc.stream)), tc.max, (&poison{}).grow)
+				r := NewReader(wrap(strings.NewReader(tc.stream)), tc.max, (&poisonedMemory{}).grow)
 				lines, err := readAll(r)
 				if !reflect.DeepEqual(lines, tc.lines) || err != tc.end {
 					t.Errorf("got %.50q, %v; want %.50q, %v", lines, err, tc.lines, tc.end)
@@ -76,14 +76,14 @@ func TestReader(t *testing.T) {
 	}
 }
 
-func slicesOf(s string, n int) (list []string) {
+func piecesOf(s string, n int) (list []string) {
 	for range n {
 		list = append(list, s)
 	}
 	return list
 }
 
-func TestReaderOnTheHeap(t *testing.T) {
+func TestReaderWithoutGrowUsesHeap(t *testing.T) {
 	long := strings.Repeat("x", 3*startSize)
 	lines, err := readAll(NewReader(strings.NewReader("a\n"+long+"\n"), len(long), nil))
 	if !reflect.DeepEqual(lines, []string{"a", long}) || err != io.EOF {
@@ -92,33 +92,33 @@ func TestReaderOnTheHeap(t *testing.T) {
 }
 
 // A limit bounds the memory too, whatever is sent.
-func TestReaderAsksForNoMoreThanItsLimit(t *testing.T) {
+func TestReaderBufferStaysWithinLimit(t *testing.T) {
 	const limit = 100_000
 	largest := 0
-	r := NewReader(endless{}, limit, func(pending []byte, size int) ([]byte, error) {
+	r := NewReader(endlessReader{}, limit, func(pending []byte, size int) ([]byte, error) {
 		largest = max(largest, size)
 		b := make([]byte, size)
 		copy(b, pending)
 		return b, nil
 	})
 	if _, err := r.ReadLine(); err != ErrTooLong {
-		t.Errorf("an endless line: %v", err)
+		t.Errorf("an endlessReader line: %v", err)
 	}
 	if largest > limit+1 {
 		t.Errorf("a buffer of %d bytes for lines of %d", largest, limit)
 	}
 }
 
-type endless struct{}
+type endlessReader struct{}
 
-func (endless) Read(b []byte) (int, error) {
+func (endlessReader) Read(b []byte) (int, error) {
 	for i := range b {
 		b[i] = 'x'
 	}
 	return len(b), nil
 }
 
-func TestReaderPassesErrorsOn(t *testing.T) {
+func TestReaderReturnsErrorsOfSource(t *testing.T) {
 	fault := errors.New("fault")
 	for name, stream := range map[string]string{"between lines": "a\n", "within a line": "a\nb"} {
 		t.Run(name, func(t *testing.T) {
@@ -138,18 +138,18 @@ func TestReaderPassesErrorsOn(t *testing.T) {
 	}
 }
 
-func TestReaderDoesNotSpin(t *testing.T) {
-	r := NewReader(silent{}, 10, nil)
+func TestReaderFailsWithoutProgress(t *testing.T) {
+	r := NewReader(emptyReader{}, 10, nil)
 	if _, err := r.ReadLine(); err != io.ErrNoProgress {
 		t.Errorf("a source that reads nothing: %v", err)
 	}
 }
 
-type silent struct{}
+type emptyReader struct{}
 
-func (silent) Read([]byte) (int, error) { return 0, nil }
+func (emptyReader) Read([]byte) (int, error) { return 0, nil }
 
-func TestAwait(t *testing.T) {
+func TestAwaitConsumesNothing(t *testing.T) {
 	r := NewReader(iotest.OneByteReader(strings.NewReader("ab\nc\n")), 10, nil)
 	for _, want := range []string{"ab", "c"} {
 		if err := r.Await(); err != nil {
@@ -172,7 +172,7 @@ func TestAwait(t *testing.T) {
 
 // What a push leaves behind the line that is detached is zeroed, and what lies
 // before stays, because it is the caller's now.
-func TestDetach(t *testing.T) {
+func TestDetachMovesPendingBytes(t *testing.T) {
 	var buffers [][]byte
 	grow := func(pending []byte, size int) ([]byte, error) {
 		b := make([]byte, size)
@@ -204,7 +204,7 @@ func TestDetach(t *testing.T) {
 }
 
 // Bytes that moved to the front of the buffer leave no copy where they were.
-func TestMovedBytesLeaveNothingBehind(t *testing.T) {
+func TestMovedBytesAreWiped(t *testing.T) {
 	var buffer []byte
 	grow := func(pending []byte, size int) ([]byte, error) {
 		buffer = make([]byte, size)
@@ -230,9 +230,9 @@ func FuzzReader(f *testing.F) {
 	f.Add(bytes.Repeat([]byte("line\n"), 900), []byte{255, 1}, uint16(4))
 	f.Add([]byte(strings.Repeat("x", 9000)+"\n"), []byte{}, uint16(9000))
 	f.Fuzz(func(t *testing.T, stream, cuts []byte, limit uint16) {
-		want, wantErr := split(stream, int(limit))
-		for _, r := range []io.Reader{bytes.NewReader(stream), &chunks{stream, cuts, 0}} {
-			got, err := readAll(NewReader(r, int(limit), (&poison{}).grow))
+		want, wantErr := splitLines(stream, int(limit))
+		for _, r := range []io.Reader{bytes.NewReader(stream), &chunkReader{stream, cuts, 0}} {
+			got, err := readAll(NewReader(r, int(limit), (&poisonedMemory{}).grow))
 			if fmt.Sprint(got) != fmt.Sprint(want) || err != wantErr {
 				t.Fatalf("got %q, %v; want %q, %v", got, err, want, wantErr)
 			}
@@ -241,7 +241,7 @@ func FuzzReader(f *testing.F) {
 }
 
 // split is what a Reader should do, on a stream that is all there.
-func split(stream []byte, limit int) (lines []string, err error) {
+func splitLines(stream []byte, limit int) (lines []string, err error) {
 	for len(stream) > 0 {
 		line, rest, found := bytes.Cut(stream, []byte("\n"))
 		switch {
@@ -255,13 +255,13 @@ func split(stream []byte, limit int) (lines []string, err error) {
 	return lines, io.EOF
 }
 
-// chunks is a stream whose reads have the given lengths, over and over.
-type chunks struct {
+// chunkReader is a stream whose reads have the given lengths, over and over.
+type chunkReader struct {
 	rest, lengths []byte
 	next          int
 }
 
-func (c *chunks) Read(b []byte) (int, error) {
+func (c *chunkReader) Read(b []byte) (int, error) {
 	if len(c.rest) == 0 {
 		return 0, io.EOF
 	}

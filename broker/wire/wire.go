@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json"
@@ -52,7 +53,7 @@ func Decode(line []byte, v any, depth int) error {
 	// type than v's. Where it is a field of v's own, its name can be said.
 	if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
 		field := strings.SplitN(string(wrong.JSONPointer), "/", 3)
-		if len(field) > 1 && contains(fieldNames(reflect.TypeOf(v).Elem()), field[1]) {
+		if len(field) > 1 && slices.Contains(fieldNames(reflect.TypeOf(v).Elem()), field[1]) {
 			return &Error{fmt.Sprintf("field %q has the wrong type or is out of range", field[1])}
 		}
 	}
@@ -73,7 +74,7 @@ func Check(line []byte, v any, depth int) error {
 		isName := d.StackDepth() == 1 && length%2 == 0
 		token, err := d.ReadToken()
 		if err != nil {
-			return malformed(err)
+			return syntaxError(err)
 		}
 		if d.StackDepth() > depth {
 			return &Error{fmt.Sprintf("the line nests deeper than %d", depth)}
@@ -96,8 +97,8 @@ func Check(line []byte, v any, depth int) error {
 	return nil
 }
 
-// malformed turns a parser's error, whose text quotes its input, into a rule.
-func malformed(err error) error {
+// syntaxError turns a parser's error, whose text quotes its input, into a rule.
+func syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return &Error{"a name stands twice in one object"}
 	}
@@ -114,13 +115,4 @@ func fieldNames(t reflect.Type) []string {
 		}
 	}
 	return names
-}
-
-func contains(list []string, s string) bool {
-	for _, one := range list {
-		if one == s {
-			return true
-		}
-	}
-	return false
 }

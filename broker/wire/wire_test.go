@@ -154,7 +154,7 @@ func TestDecodeAccepts(t *testing.T) {
 	}
 }
 
-func TestDepthIsTheCallers(t *testing.T) {
+func TestDecodeEnforcesDepth(t *testing.T) {
 	line := []byte(`{"a":{"b":{"c":{}}}}`)
 	for depth := 1; depth <= 5; depth++ {
 		if err := Decode(line, &target{}, depth); (err == nil) != (depth >= 4) {
@@ -163,7 +163,7 @@ func TestDepthIsTheCallers(t *testing.T) {
 	}
 }
 
-func TestDecodeLeavesTheLineAlone(t *testing.T) {
+func TestDecodeDoesNotChangeLine(t *testing.T) {
 	const text = `{"op":"\u0078","x":["a\/b"],"bytes":"AP8="}`
 	line := []byte(text)
 	if err := Decode(line, &target{}, 3); err != nil || string(line) != text {
