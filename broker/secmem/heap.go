@@ -4,13 +4,13 @@ package secmem
 
 import "github.com/keyhatch/keyhatch/schema"
 
-// New returns an arena on the Go heap: the race detector does not see mapped
-// memory, and a use after Free shall be a reported race, not a fault.
+// New returns an arena on the Go heap. The race detector does not see mapped memory,
+// and with the heap it reports a use after Free as a race.
 func New(size int) (*Arena, error) {
 	return &Arena{make([]byte, roundToPages(size)), schema.MemoryHeap}, nil
 }
 
-// Trim wipes the whole pages beyond the first size bytes.
+// Trim wipes all pages behind the first size bytes.
 func (a *Arena) Trim(size int) {
 	keep := roundToPages(size)
 	if keep < len(a.mem) {

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// New returns an arena of at least size bytes, of the best kind there is. Where
-// locked memory cannot be had (RLIMIT_MEMLOCK counts both of the good kinds)
-// the arena is unlocked and says so; only an exhausted address space or memory
-// limit is an error.
+// New returns an arena of at least size bytes, of the best kind that the kernel
+// provides. If no more memory can be locked (RLIMIT_MEMLOCK limits secret and locked
+// memory together), the arena is unlocked and its Kind is schema.MemoryUnlocked. New
+// fails only if there is not enough address space or memory.
 func New(size int) (*Arena, error) {
 	size = roundToPages(size)
 	if mem, err := secretMapping(size); err == nil {
@@ -23,8 +23,8 @@ func New(size int) (*Arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes: %w", size, err)
 	}
-	// Advice that an old kernel does not take costs nothing: the process is
-	// undumpable anyway.
+	// An old kernel may refuse this advice. That is harmless, because the process is
+	// undumpable.
 	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
 	if err := unix.Mlock(mem); err != nil {
 		return &Arena{mem, schema.MemoryUnlocked}, nil
@@ -37,8 +37,8 @@ func secretMapping(size int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The mapping keeps the memory; a descriptor that stayed open could be
-	// passed on and mapped again.
+	// The mapping keeps the memory. An open descriptor could be passed to another
+	// process and mapped there.
 	defer unix.Close(fd)
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, err
@@ -46,8 +46,8 @@ func secretMapping(size int) ([]byte, error) {
 	return mapping(fd, size, unix.MAP_SHARED)
 }
 
-// mapping maps by pointer, because unix.Munmap takes only whole mappings and
-// Trim gives back a part of one.
+// mapping uses MmapPtr, because unix.Munmap accepts only whole mappings, and Trim
+// unmaps a part of one.
 func mapping(fd, size, flags int) ([]byte, error) {
 	p, err := unix.MmapPtr(fd, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags)
 	if err != nil {
@@ -60,7 +60,7 @@ func unmap(mem []byte) error {
 	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem)))
 }
 
-// Trim wipes and gives back the whole pages beyond the first size bytes.
+// Trim wipes and unmaps all pages behind the first size bytes.
 func (a *Arena) Trim(size int) {
 	keep := roundToPages(size)
 	if keep >= len(a.mem) {
@@ -73,13 +73,13 @@ func (a *Arena) Trim(size int) {
 	}
 }
 
-// Free wipes the memory and gives it back.
+// Free wipes and unmaps the memory.
 func (a *Arena) Free() {
 	if a.mem == nil {
 		return
 	}
 	clear(a.mem)
-	// An error would say that the range is not ours; the memory is wiped anyway.
+	// An error would mean that the range is not mapped. The memory is wiped anyway.
 	_ = unmap(a.mem)
 	a.mem = nil
 }

@@ -1,10 +1,10 @@
-// Package secmem holds secrets outside the Go heap, in memory that is locked,
-// kept out of core dumps and wiped when it is given back.
+// Package secmem provides memory for secrets outside the Go heap. The memory is
+// locked, excluded from core dumps, and wiped before it is freed.
 //
-// It guards against copies the garbage collector leaves behind, against swap
-// and core dumps, and with memfd_secret(2) against reads through /proc/PID/mem.
-// It does not guard against root, who can load code into the kernel, nor
-// against code that runs in this process.
+// It protects against copies that the garbage collector leaves behind, against swap
+// and core dumps, and with memfd_secret(2) also against reads through /proc/PID/mem.
+// It does not protect against root, because root can load code into the kernel, or
+// against code in this process.
 package secmem
 
 import (
@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe says which kind of memory New gives out, by asking for a page of it.
+// Probe returns the kind of memory that New returns, by allocating one page.
 func Probe() (schema.Memory, error) {
 	a, err := New(1)
 	if err != nil {
@@ -24,14 +24,16 @@ func Probe() (schema.Memory, error) {
 	return a.Kind(), nil
 }
 
-// Harden makes the process undumpable: no core, whatever the core pattern, and
-// no ptrace or /proc/PID/mem for others of the same uid. RLIMIT_CORE alone does
-// not stop a core pattern that is a pipe (core(5)).
+// Harden makes the process undumpable. The kernel then writes no core for any core
+// pattern, and other processes of the same uid can use neither ptrace nor
+// /proc/PID/mem. RLIMIT_CORE alone does not stop a core pattern that is a pipe
+// (core(5)).
 func Harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("making the process undumpable: %w", err)
 	}
-	// A second lock on the same door, which a system call filter may forbid.
+	// This only repeats the protection, so an error from a system call filter does
+	// not matter.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	return nil
 }

@@ -8,14 +8,16 @@ import (
 )
 
 // WatchClosed returns a channel that is closed when the peer ends the
-// connection. It only peeks, so what the peer sends meanwhile stays to be read.
-// While it watches nothing else may read; stop ends it, waits, and must be
-// called. Afterwards the connection's read deadline has passed.
+// connection. It only peeks, so data that the peer sends can be read later.
+//
+// No other goroutine may read from the connection until stop has returned. stop
+// must be called. It waits for the watching goroutine, and leaves the connection
+// with a read deadline in the past.
 func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 	ended, done := make(chan struct{}), make(chan struct{})
 	conn.SetReadDeadline(time.Time{})
 	raw, err := conn.SyscallConn()
-	if err != nil { // only a closed connection has none
+	if err != nil { // the connection is closed already
 		close(ended)
 		return ended, func() {}
 	}

@@ -6,31 +6,34 @@ import (
 	"io"
 )
 
-// ErrTooLong says that a line is over the reader's limit. All that can be done
-// with the stream is to Discard the line.
+// ErrTooLong means that a line is longer than the reader's limit. The reader can
+// then only Discard the line.
 var ErrTooLong = errors.New("the line is too long")
 
-// startSize is the size of a reader's first buffer, in bytes: a page, which
-// holds any request but a push or a long manifest.
+// startSize is the size of a reader's first buffer, in bytes. A page is enough for
+// every request except a push or a long manifest.
 const startSize = 4 << 10
 
-// A Reader cuts a stream into lines. It is not safe for concurrent use.
+// A Reader splits a stream into lines. It is not safe for concurrent use.
 type Reader struct {
 	src io.Reader
 	max int
-	// grow returns a buffer of at least size bytes that begins with pending,
-	// the bytes read and not yet returned, and disposes of the old buffer.
+	// grow returns a buffer of at least size bytes that begins with pending, and
+	// frees the old buffer. pending are the bytes that were read and not yet
+	// returned.
 	grow func(pending []byte, size int) ([]byte, error)
 
 	buf      []byte
 	pos, end int // buf[pos:end] is pending
 }
 
-// NewReader returns a reader of lines of at most max bytes, newline not
-// counted. Memory comes from grow, which gets the pending bytes and the least
-// size wanted, and returns a buffer that begins with those bytes; the buffer
-// that held them is never used again by the reader. A nil grow means the Go
-// heap.
+// NewReader returns a reader of lines of at most max bytes, not counting the
+// newline.
+//
+// The reader calls grow when it needs a larger buffer. grow receives the bytes that
+// were read and not yet returned, and the smallest size that is needed, in bytes.
+// It returns a buffer that begins with those bytes. The reader does not use the old
+// buffer again, so grow can free it. A nil grow means the Go heap.
 func NewReader(src io.Reader, max int, grow func(pending []byte, size int) ([]byte, error)) *Reader {
 	if grow == nil {
 		grow = func(pending []byte, size int) ([]byte, error) {
@@ -50,10 +53,10 @@ func (r *Reader) Await() error {
 	return r.fill()
 }
 
-// ReadLine returns the next line without its newline. The line lies in the
-// reader's buffer and is good until the next call of any method. At the end of
-// the stream it returns io.EOF, and io.ErrUnexpectedEOF within a line; a line
-// over the limit is ErrTooLong.
+// ReadLine returns the next line without its newline. The line is a part of the
+// reader's buffer, and valid until the next call of any method. ReadLine returns
+// io.EOF at the end of the stream, io.ErrUnexpectedEOF if the stream ends within a
+// line, and ErrTooLong if a line is longer than the limit.
 func (r *Reader) ReadLine() ([]byte, error) {
 	scanned := r.pos
 	for {
@@ -79,9 +82,9 @@ func (r *Reader) ReadLine() ([]byte, error) {
 	}
 }
 
-// Discard drops the rest of a line that is too long, newline included, so that
-// a client that is still writing it comes to read the answer. It gives up after
-// 16 times the limit.
+// Discard reads the rest of a line that is too long, including its newline. A
+// client that is still writing the line can then read the answer. Discard gives up
+// after 16 times the limit.
 func (r *Reader) Discard() error {
 	for left := 16 * r.max; left > 0; {
 		pending := r.buf[r.pos:r.end]
@@ -98,9 +101,8 @@ func (r *Reader) Discard() error {
 	return ErrTooLong
 }
 
-// Detach gives the current buffer up: the bytes read beyond the last line move
-// to a new one, and what they leave behind is zeroed. The caller then owns
-// what it gave to the reader before.
+// Detach releases the current buffer to the caller, who provided its memory. The
+// bytes behind the last line move to a new buffer, and are wiped in the old one.
 func (r *Reader) Detach() error {
 	pending := r.buf[r.pos:r.end]
 	buf, err := r.grow(pending, max(startSize, len(pending)))
@@ -112,7 +114,7 @@ func (r *Reader) Detach() error {
 	return nil
 }
 
-// fill reads once, making room first.
+// fill makes room in the buffer and reads once.
 func (r *Reader) fill() error {
 	switch {
 	case r.pos == r.end:
@@ -123,7 +125,7 @@ func (r *Reader) fill() error {
 		r.pos, r.end = 0, r.end-r.pos
 	}
 	if r.end == len(r.buf) {
-		// Doubling, with one byte over the limit for the newline.
+		// Double the size, but only up to the limit and one byte for the newline.
 		size := min(max(startSize, 2*len(r.buf)), max(startSize, r.max+1))
 		buf, err := r.grow(r.buf[r.pos:r.end], size)
 		if err != nil {

@@ -1,11 +1,11 @@
-// Package wire is keyhatch's only framing code, used by both ends of every
-// socket: one JSON object a line, size-capped, read into memory that the caller
-// provides, and decoded strictly.
+// Package wire is the only framing code of keyhatch. Both ends of every socket use
+// it. A message is one JSON object per line. The package limits the size of a line,
+// reads it into memory that the caller provides, and decodes it strictly.
 //
-// Strict means what encoding/json by default is not: invalid UTF-8, lone
-// surrogates, duplicate names, names that match a field but for case, trailing
-// data and deep nesting are refused rather than repaired. The package trusts
-// nothing it reads, and its errors never quote any of it: a line may be a push.
+// Strict means that the package refuses input that encoding/json accepts or repairs
+// by default: invalid UTF-8, lone surrogates, duplicate names, names that differ
+// from a field only in case, trailing data, and deep nesting. The package does not
+// trust its input, and its errors never quote it, because a line may be a push.
 package wire
 
 import (
@@ -21,15 +21,14 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// An Error says which rule a line breaks. Its text is a constant of this
-// package, or names a field of the type that was decoded into; it holds
-// nothing of the line.
+// An Error is a rule that a line breaks. Its text is a constant of this package, or
+// contains the name of a field of the type that was decoded into. It never contains
+// a part of the line.
 type Error struct{ Rule string }
 
 func (e *Error) Error() string { return e.Rule }
 
-// Encode writes v as one line, newline included, and maps in order of their
-// names.
+// Encode returns v as one line with its newline. Maps are sorted by name.
 func Encode(v any) ([]byte, error) {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
@@ -38,9 +37,9 @@ func Encode(v any) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// Decode checks that line is one JSON object that nests at most depth deep and
-// stores its fields in v, a pointer to a struct. Fields that v does not have
-// are ignored, once checked. Every error is an *Error.
+// Decode checks that line is one JSON object with at most depth levels, and stores
+// its fields in v, a pointer to a struct. Fields that v does not have are checked
+// and then ignored. Every error is an *Error.
 func Decode(line []byte, v any, depth int) error {
 	if err := Check(line, v, depth); err != nil {
 		return err
@@ -49,8 +48,8 @@ func Decode(line []byte, v any, depth int) error {
 	if err == nil {
 		return nil
 	}
-	// check has read the whole line, so what is left is a field of another
-	// type than v's. Where it is a field of v's own, its name can be said.
+	// Check has accepted the line, so a field has another type than in v. Only the
+	// name of a field that v has may be in the error.
 	if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
 		field := strings.SplitN(string(wrong.JSONPointer), "/", 3)
 		if len(field) > 1 && slices.Contains(fieldNames(reflect.TypeOf(v).Elem()), field[1]) {
@@ -60,8 +59,8 @@ func Decode(line []byte, v any, depth int) error {
 	return &Error{"a field has the wrong type or is out of range"}
 }
 
-// Check checks line as Decode does, for v's type, but stores nothing, and
-// copies nothing of line but its names.
+// Check checks line as Decode does for the type of v, but it does not store the
+// fields. It copies only the names in line, never a value.
 func Check(line []byte, v any, depth int) error {
 	fields := fieldNames(reflect.TypeOf(v).Elem())
 	d := jsontext.NewDecoder(bytes.NewBuffer(line))
@@ -69,7 +68,7 @@ func Check(line []byte, v any, depth int) error {
 		return &Error{"the line is not a JSON object"}
 	}
 	for {
-		// At depth 1 an even number of tokens so far means that a name is next.
+		// At depth 1, a name is next if the number of tokens so far is even.
 		_, length := d.StackIndex(d.StackDepth())
 		isName := d.StackDepth() == 1 && length%2 == 0
 		token, err := d.ReadToken()
@@ -97,7 +96,7 @@ func Check(line []byte, v any, depth int) error {
 	return nil
 }
 
-// syntaxError turns a parser's error, whose text quotes its input, into a rule.
+// syntaxError replaces an error of the parser, whose text quotes its input.
 func syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return &Error{"a name stands twice in one object"}
@@ -105,8 +104,8 @@ func syntaxError(err error) error {
 	return &Error{"the line is not valid JSON in UTF-8"}
 }
 
-// fieldNames returns the JSON names of a struct's fields, those of embedded
-// structs included.
+// fieldNames returns the JSON names of a struct's fields, including those of
+// embedded structs.
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for _, f := range reflect.VisibleFields(t) {
