@@ -37,7 +37,7 @@ func (disk *fakeDisk) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestDroppedEventsAreCounted fills the fakeDisk within a line, and makes room: what was lost
+// TestDroppedEventsAreCounted fills the disk within a line, and makes room: what was lost
 // is counted, the torn line is ended, and every other line is whole.
 func TestDroppedEventsAreCounted(t *testing.T) {
 	disk := &fakeDisk{room: 100}
@@ -81,7 +81,7 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 	}
 }
 
-// TestRecordDoesNotBlock records more than the queue holds while the fakeDisk hangs.
+// TestRecordDoesNotBlock records more than the queue holds while the disk hangs.
 func TestRecordDoesNotBlock(t *testing.T) {
 	disk := &fakeDisk{room: 1 << 30, writes: make(chan struct{})}
 	var log bytes.Buffer

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inherited is what the service manager passed to this start of the broker: the
-// admin listener, and the content of the descriptor store.
+// Inherited are the descriptors that the service manager passed to this start of the
+// broker: the admin listener, and the content of the descriptor store.
 type Inherited struct {
 	Admin         *net.UnixListener // nil if the broker was started by hand
 	Listeners     map[schema.ProjectName]*net.UnixListener

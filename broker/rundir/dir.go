@@ -7,7 +7,7 @@
 //	DIR/probe/probe.sock             mode 0600, for the broker's own health check
 //
 // A project's directory is mounted into a container whose root can change it, so
-// the package does not trust what it finds there and follows no link in it.
+// the package does not trust its content and follows no link in it.
 package rundir
 
 import (
@@ -85,7 +85,7 @@ func (d *Dir) ProjectSocket(name schema.ProjectName) string {
 	return filepath.Join(d.path, "projects", string(name), "broker.sock")
 }
 
-// ensureDir creates a directory with exactly this mode, whatever the umask. If it
+// ensureDir creates a directory with exactly this mode, ignoring the umask. If it
 // exists already, it must belong to the broker, and gets the mode and the group.
 func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 	path := filepath.Join(d.path, name)
