@@ -111,8 +111,8 @@ func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Repl
 
 // rejectForMemory ends the connection, which may have no memory to read into.
 func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
-	a.log.Error("a push was refused", "error", err)
-	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: there is no memory for the secrets")
+	a.log.Error("a push failed", "error", err)
+	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: out of locked memory")
 	reply.End = true
 	return a.rejectPush(caller, schema.CodeInternalError, reply)
 }
@@ -170,6 +170,6 @@ func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte,
 // for a large push.
 func warnIfUnlocked(log *slog.Logger, memory schema.Memory) {
 	if memory == schema.MemoryUnlocked {
-		log.Warn("secrets are in memory that could be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
+		log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
 }

@@ -64,7 +64,7 @@ func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 		}
 		answer := connect(t, s.projectSocket("api")).request(t, fmt.Sprintf(
 			`{"op":%q,"name":"api","secrets":{},"project_path":"/nowhere/api","manifest":""}`, op.Op))
-		if !strings.Contains(answer, `"code":"protocol_error","message":"op must be one of the project socket's:`) {
+		if !strings.Contains(answer, `"code":"protocol_error","message":"op must be one of the operations of the project socket:`) {
 			t.Errorf("%s on a project socket is answered %s", op.Op, answer)
 		}
 	}

@@ -42,7 +42,7 @@ func TestConnectionEndsWithinLine(t *testing.T) {
 	c := connect(t, s.adminSocket)
 	fmt.Fprint(c, `{"op":"push-creds","secrets":{"A":"`+tripwire)
 	c.Conn.(*net.UnixConn).CloseWrite()
-	if got := c.readLine(t); !strings.Contains(got, "within a line") || strings.Contains(got, tripwire) {
+	if got := c.readLine(t); !strings.Contains(got, "before the end of a line") || strings.Contains(got, tripwire) {
 		t.Errorf("answered %s", got)
 	}
 }

@@ -24,7 +24,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	}
 	declared, invalid, err := manifest.ReadDeclarations(projectsDir)
 	if err != nil {
-		r.log.Error("the declared projects cannot be read; what is served stays as it is", "error", err)
+		r.log.Error("cannot read the declared projects; the served projects stay as they are", "error", err)
 		return err
 	}
 	var problems []error
@@ -34,7 +34,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		}
 	}
 	for name, err := range invalid {
-		r.log.Error("a declared project cannot be taken", "file", name+".yaml", "error", err)
+		r.log.Error("cannot serve a declared project", "file", name+".yaml", "error", err)
 		problems = append(problems, fmt.Errorf("%s.yaml: %w", name, err))
 	}
 	for name, e := range r.entries {

@@ -33,7 +33,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 		}
 	}
 	all := func() []*os.File { return m.inheritedFiles() }
-	refused("none is named admin", all()[1:]...)
+	refused("no descriptor named admin", all()[1:]...)
 	refused(`"other"`, append(all(), m.dup(int(m.admin.Fd()), "other"))...)
 	refused(`"LISTEN_FD_9"`, append(all(), m.dup(int(m.admin.Fd()), "LISTEN_FD_9"))...)
 	refused("two descriptors named admin", append(all(), m.dup(int(m.admin.Fd()), "admin"))...)
@@ -42,7 +42,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	refused("no listening socket", m.dup(int(null.Fd()), "admin"))
+	refused("not a listening socket", m.dup(int(null.Fd()), "admin"))
 
 	// Leftovers of a crash: a registration without seals, a listener without a
 	// registration, an older registration, a probe.

@@ -59,7 +59,7 @@ func (p *probe) check(ctx context.Context) error {
 		return fmt.Errorf("probing: %w", err)
 	}
 	if !strings.HasPrefix(answer, `{"ok":`) {
-		return errors.New("probing: the answer is none")
+		return errors.New("probing: the answer is not a response")
 	}
 	return nil
 }

@@ -21,15 +21,15 @@ func checkRegistration(r schema.RegisterRequest) error {
 	path := r.ProjectPath
 	switch {
 	case !filepath.IsAbs(path) || filepath.Clean(path) != path:
-		return refuse(schema.CodeProtocolError, "project_path must be absolute and clean: no ., no .., no double or trailing slash")
+		return refuse(schema.CodeProtocolError, "project_path must be an absolute path without ., .., double slashes, or a trailing slash")
 	case filepath.Base(path) != string(r.Name):
 		return refuse(schema.CodeProtocolError, "name must be the base name of project_path")
 	case slices.Contains(r.AllowUIDs, endpoint.UnmappedUID):
-		return refuse(schema.CodeProtocolError, "allow_uids must not hold %d: every unknown caller has that uid", endpoint.UnmappedUID)
+		return refuse(schema.CodeProtocolError, "allow_uids must not contain %d, because the kernel reports this uid for every unknown user", endpoint.UnmappedUID)
 	}
 	for _, id := range r.DevcontainerIDs {
 		if !schema.ValidDevcontainerID(id) {
-			return refuse(schema.CodeProtocolError, "each of devcontainer_ids must match %s", schema.DevcontainerIDPattern)
+			return refuse(schema.CodeProtocolError, "each id in devcontainer_ids must match %s", schema.DevcontainerIDPattern)
 		}
 	}
 	return nil

@@ -66,7 +66,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 			r.storeForRestartLocked(e)
 			return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
 		}
-		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is registered already: reload takes a changed manifest", request.Name)
+		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is already registered: use reload to change its manifest", request.Name)
 	}
 	parsed, text, err := r.approveManifest(request.Name, request.ProjectPath, request.Manifest, caller)
 	if err != nil {

@@ -28,7 +28,7 @@ type storedProject struct {
 func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorsAbsent, log}
 	if notifySocket == "" {
-		log.Info("no service manager keeps the sockets: a restart loses what was registered and not declared")
+		log.Info("no service manager: projects that are not declared will not survive a restart")
 		return r
 	}
 	r.state = schema.DescriptorsKept
@@ -40,7 +40,7 @@ func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 
 func (r *restartStore) reportRefused(err error) {
 	r.state = schema.DescriptorsRefused
-	r.log.Warn("a restart will lose what is registered", "error", err)
+	r.log.Warn("projects that are not declared will not survive a restart", "error", err)
 }
 
 // save stores a project's listener, and its registration under the next sequence
@@ -98,15 +98,15 @@ func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint
 
 // removeUnusable removes a descriptor that the broker cannot use.
 func (r *restartStore) removeUnusable(name string) {
-	r.log.Warn("of no use, from the service manager's store", "name", name)
+	r.log.Warn("removing an unusable descriptor from the service manager's store", "name", name)
 	if err := r.store.Remove(name); err != nil {
-		r.log.Warn("the service manager keeps something that is of no use any more", "name", name, "error", err)
+		r.log.Warn("cannot remove a descriptor from the service manager's store", "name", name, "error", err)
 	}
 }
 
 // warnIfFailed logs that a project's descriptors could not be removed.
 func (r *restartStore) warnIfFailed(name schema.ProjectName, err error) {
 	if err != nil {
-		r.log.Warn("the service manager keeps something that is of no use any more", "project", name, "error", err)
+		r.log.Warn("cannot remove a descriptor from the service manager's store", "project", name, "error", err)
 	}
 }

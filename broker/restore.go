@@ -16,7 +16,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	}
 	for name, registration := range in.Registrations {
 		if err := restoreProjectLocked(r, in, registration); err != nil {
-			r.log.Error("a project cannot be served again", "project", name, "error", err)
+			r.log.Error("cannot restore a project", "project", name, "error", err)
 			r.store.removeRegistration(name, registration.Sequence)
 		}
 	}
@@ -41,7 +41,7 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 	}
 	listener := in.Listeners[registration.Name]
 	if listener != nil && !r.dir.Intact(registration.Name, listener) {
-		r.log.Warn("a project's socket is gone from its place and is made anew", "project", registration.Name)
+		r.log.Warn("a project's socket is missing; creating it again", "project", registration.Name)
 		delete(in.Listeners, registration.Name)
 		r.store.removeListener(registration.Name)
 		listener.Close()

@@ -104,7 +104,7 @@ func (l *Log) Close() {
 	select {
 	case <-l.done:
 	case <-time.After(closeTimeout):
-		l.log.Error("the audit log could not be finished", "events", len(l.queue))
+		l.log.Error("closing the audit log: some events could not be written in time", "events", len(l.queue))
 	}
 }
 
@@ -207,10 +207,10 @@ func (l *Log) writeEvents() {
 		if err != nil {
 			l.countDropped()
 			if !failing {
-				l.log.Error("an audit event could not be written; such events are counted until they can be", "error", err)
+				l.log.Error("cannot write audit events; counting them until writing works again", "error", err)
 			}
 		} else if failing {
-			l.log.Info("audit events are written again")
+			l.log.Info("writing audit events works again")
 		}
 		failing = err != nil
 	}

@@ -62,7 +62,7 @@ func (e *Endpoint) acceptLoop() {
 			// The connection waits in the backlog until there are descriptors or
 			// memory again.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			e.config.Log.Error("a connection cannot be accepted yet", "error", err, "retry_in", pause)
+			e.config.Log.Error("cannot accept a connection yet", "error", err, "retry_in", pause)
 			select {
 			case <-e.drain.draining:
 				return
@@ -84,7 +84,7 @@ func (e *Endpoint) startSession(conn *net.UnixConn) {
 	}
 	e.mu.Unlock()
 	if full {
-		s.Write(RefuseFor(1, schema.CodeRateLimited, "this socket has %d connections, which is the most it takes", e.config.MaxConnections))
+		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections: the limit of this socket is %d", e.config.MaxConnections))
 		conn.Close()
 		return
 	}
@@ -92,7 +92,7 @@ func (e *Endpoint) startSession(conn *net.UnixConn) {
 		defer e.endSession(s)
 		var err error
 		if s.caller, err = callerOf(conn); err != nil {
-			e.config.Log.Error("a connection is refused", "error", err)
+			e.config.Log.Error("refusing a connection", "error", err)
 			return
 		}
 		e.config.Serve(s)

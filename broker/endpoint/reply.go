@@ -24,7 +24,7 @@ func HangUp() Reply { return Reply{End: true} }
 func Answer(response any) Reply {
 	line, err := wire.Encode(response)
 	if err != nil { // impossible for the types of schema
-		return Refuse(schema.CodeInternalError, "the answer cannot be encoded")
+		return Refuse(schema.CodeInternalError, "cannot encode the response")
 	}
 	return Reply{Pieces: net.Buffers{line}}
 }
@@ -50,7 +50,7 @@ func RefuseMalformed(op string, err error) Reply {
 // RefuseTooLong refuses a line of more than limit bytes. The connection ends,
 // because the reader did not look for the end of the line.
 func RefuseTooLong(limit int) Reply {
-	reply := Refuse(schema.CodePayloadTooLarge, "the line is over %d bytes", limit)
+	reply := Refuse(schema.CodePayloadTooLarge, "the line is longer than %d bytes", limit)
 	reply.End = true
 	return reply
 }
@@ -62,5 +62,5 @@ func RefuseUnknownOp(socket string, operations []schema.Operation) Reply {
 	for i, operation := range operations {
 		names[i] = string(operation.Op)
 	}
-	return Refuse(schema.CodeProtocolError, "op must be one of the %s socket's: %s", socket, strings.Join(names, ", "))
+	return Refuse(schema.CodeProtocolError, "op must be one of the operations of the %s socket: %s", socket, strings.Join(names, ", "))
 }

@@ -105,9 +105,9 @@ func (s *Session) answer(h Handler, line []byte, err error) Reply {
 		s.lines.Discard() // within the line's timeout; the connection ends anyway
 		reply = h.AnswerTooLong()
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		reply = Refuse(schema.CodeProtocolError, "the connection ended within a line: a request ends with a newline")
+		reply = Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		reply = Refuse(schema.CodeProtocolError, "the line was not complete within %v", schema.LineTimeout)
+		reply = Refuse(schema.CodeProtocolError, "the rest of the line did not arrive within %v", schema.LineTimeout)
 	}
 	reply.End = true
 	return reply

@@ -45,7 +45,7 @@ func Inherit(files []*os.File) (*Inherited, error) {
 	}
 	if len(files) > 0 && in.Admin == nil {
 		in.Close()
-		return nil, fmt.Errorf("the service manager passed descriptors, and none is named %s: say FileDescriptorName=%s in the socket unit", adminName, adminName)
+		return nil, fmt.Errorf("the service manager passed no descriptor named %s: set FileDescriptorName=%s in the socket unit", adminName, adminName)
 	}
 	return in, nil
 }
@@ -65,7 +65,7 @@ func (in *Inherited) add(file *os.File) error {
 	project, isListener := strings.CutPrefix(name, listenerPrefix)
 	switch {
 	case name == adminName && in.Admin != nil:
-		return fmt.Errorf("the service manager passed two descriptors named %s: one ListenStream= is all there is", adminName)
+		return fmt.Errorf("the service manager passed two descriptors named %s: the socket unit must have exactly one ListenStream=", adminName)
 	case name == adminName:
 		l, err := newListener(file)
 		if err != nil {
@@ -108,7 +108,7 @@ func (in *Inherited) addRegistration(file *os.File, project schema.ProjectName, 
 }
 
 func errUnexpectedName(name string) error {
-	return fmt.Errorf("the service manager passed a descriptor named %q: only %s, %sNAME and %sNAME@N are known", name, adminName, listenerPrefix, registrationPrefix)
+	return fmt.Errorf("the service manager passed a descriptor with an unknown name, %q: known names are %s, %sNAME, and %sNAME@N", name, adminName, listenerPrefix, registrationPrefix)
 }
 
 // newListener returns a listener for a descriptor, which must be a listening Unix
@@ -117,7 +117,7 @@ func newListener(file *os.File) (*net.UnixListener, error) {
 	fd := int(file.Fd())
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	if err != nil || listening == 0 {
-		return nil, errors.New("it is no listening socket")
+		return nil, errors.New("not a listening socket")
 	}
 	l, err := net.FileListener(file)
 	if err != nil {
@@ -126,7 +126,7 @@ func newListener(file *os.File) (*net.UnixListener, error) {
 	u, ok := l.(*net.UnixListener)
 	if !ok || u.Addr().Network() != "unix" {
 		l.Close()
-		return nil, errors.New("it is no Unix stream socket")
+		return nil, errors.New("not a Unix stream socket")
 	}
 	return u, nil
 }

@@ -31,7 +31,7 @@ func seal(request schema.RegisterRequest) (*os.File, error) {
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("making a memfd: %w", err)
+		return nil, fmt.Errorf("creating a memfd: %w", err)
 	}
 	file := os.NewFile(uintptr(fd), name)
 	if _, err = file.Write(text); err == nil {
@@ -39,7 +39,7 @@ func seal(request schema.RegisterRequest) (*os.File, error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, fmt.Errorf("filling a memfd: %w", err)
+		return nil, fmt.Errorf("writing to a memfd: %w", err)
 	}
 	return file, nil
 }
@@ -48,7 +48,7 @@ func seal(request schema.RegisterRequest) (*os.File, error) {
 // process could still change it.
 func unseal(file *os.File) (schema.RegisterRequest, error) {
 	if have, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || have&allSeals != allSeals {
-		return schema.RegisterRequest{}, errors.New("it is no sealed memfd")
+		return schema.RegisterRequest{}, errors.New("not a sealed memfd")
 	}
 	text, err := io.ReadAll(io.NewSectionReader(file, 0, maxRegistration))
 	if err != nil {
@@ -59,7 +59,7 @@ func unseal(file *os.File) (schema.RegisterRequest, error) {
 		return schema.RegisterRequest{}, err
 	}
 	if request.Manifest == nil {
-		return schema.RegisterRequest{}, errors.New("it holds no manifest")
+		return schema.RegisterRequest{}, errors.New("it contains no manifest")
 	}
 	return request, nil
 }

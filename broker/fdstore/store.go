@@ -93,10 +93,10 @@ func (s *Store) Verify() error {
 	}
 	defer unix.Close(barrier)
 	if !closesWithin(barrier, managerTimeout) {
-		return fmt.Errorf("the service manager did not answer within %v", managerTimeout)
+		return fmt.Errorf("the service manager did not respond within %v", managerTimeout)
 	}
 	if closesWithin(stored, 0) {
-		return errors.New("the service manager does not keep descriptors: FileDescriptorStoreMax= is too small, or 0")
+		return errors.New("the service manager does not store descriptors: FileDescriptorStoreMax= is 0 or too small")
 	}
 	return s.Remove(probeName)
 }
@@ -122,7 +122,7 @@ func (s *Store) sendPipe(message string) (reader int, err error) {
 func (s *Store) send(message string, fd int) error {
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("making a socket: %w", err)
+		return fmt.Errorf("creating a socket: %w", err)
 	}
 	defer unix.Close(socket)
 	timeout := unix.NsecToTimeval(managerTimeout.Nanoseconds())
@@ -139,7 +139,7 @@ func (s *Store) send(message string, fd int) error {
 			return nil
 		}
 		if err != unix.EINTR {
-			return fmt.Errorf("telling the service manager: %w", err)
+			return fmt.Errorf("sending a message to the service manager: %w", err)
 		}
 	}
 }

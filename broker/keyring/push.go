@@ -23,7 +23,7 @@ func payloadError(format string, args ...any) error {
 
 // errSyntax cannot happen, because the line is checked before. If it did, an error
 // would be better than a panic during a push.
-var errSyntax = payloadError("the request cannot be read")
+var errSyntax = payloadError("cannot parse the request")
 
 // parsePush makes a snapshot of a push request. line lies in the arena, which
 // parsePush takes over: after an error it is wiped. The secrets stay in place. The
@@ -81,7 +81,7 @@ func (p *pushParser) parseRequest() error {
 		return p.decoder.SkipValue()
 	})
 	if err == nil && !found {
-		err = payloadError("there is neither secrets nor secrets_b64")
+		err = payloadError("secrets and secrets_b64 are both missing")
 	}
 	return err
 }
@@ -118,16 +118,16 @@ func (p *pushParser) parseObject(member func(name []byte) error) error {
 // parseSecrets reads one of the maps of secrets.
 func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (location, error)) error {
 	if p.decoder.PeekKind() != jsontext.KindBeginObject {
-		return payloadError("%s is not an object", field)
+		return payloadError("%s must be an object", field)
 	}
 	return p.parseObject(func(quoted []byte) error {
 		raw := quoted[1 : len(quoted)-1]
 		if !schema.ValidSecretName(raw) {
-			return payloadError("a name in %s does not match %s", field, schema.SecretNamePattern)
+			return payloadError("each name in %s must match %s", field, schema.SecretNamePattern)
 		}
 		name := schema.SecretName(raw)
 		if _, duplicate := p.secrets[name]; duplicate {
-			return payloadError("%s is both in secrets and in secrets_b64", name)
+			return payloadError("%s is in both secrets and secrets_b64", name)
 		}
 		found, err := read(name)
 		if err == nil {
@@ -150,16 +150,16 @@ func (p *pushParser) parseValue(name schema.SecretName) (location, error) {
 		start += bytes.IndexByte(p.line[start:], '{')
 		err := p.parseObject(func(field []byte) error {
 			if !schema.ValidSecretName(field[1 : len(field)-1]) {
-				return payloadError("a field of %s does not match %s", name, schema.SecretNamePattern)
+				return payloadError("each field name of %s must match %s", name, schema.SecretNamePattern)
 			}
 			if p.decoder.PeekKind() != jsontext.KindString {
-				return payloadError("a field of %s is not a string", name)
+				return payloadError("each field of %s must be a string", name)
 			}
 			return p.decoder.SkipValue()
 		})
 		return location{kind: Bundle, start: p.offset + start, end: p.offset + int(p.decoder.InputOffset())}, err
 	}
-	return location{}, payloadError("%s is neither a string nor an object of strings", name)
+	return location{}, payloadError("%s must be a string or an object of strings", name)
 }
 
 // parseBinary reads base64. Strict base64 has only one spelling, so the received
@@ -167,7 +167,7 @@ func (p *pushParser) parseValue(name schema.SecretName) (location, error) {
 // / and +.
 func (p *pushParser) parseBinary(name schema.SecretName) (location, error) {
 	if p.decoder.PeekKind() != jsontext.KindString {
-		return location{}, payloadError("%s in secrets_b64 is not a string", name)
+		return location{}, payloadError("%s in secrets_b64 must be a string", name)
 	}
 	start, end, err := p.parseString()
 	if err != nil {
@@ -187,7 +187,7 @@ func (p *pushParser) parseBinary(name schema.SecretName) (location, error) {
 		quoted = quoted[:n+2]
 	}
 	if !validBase64(quoted[1 : len(quoted)-1]) {
-		return location{}, payloadError("%s is not standard base64 with padding (RFC 4648, section 4)", name)
+		return location{}, payloadError("%s must be standard base64 with padding (RFC 4648, section 4)", name)
 	}
 	return location{kind: Binary, start: start, end: end}, nil
 }

@@ -86,9 +86,9 @@ func (r result) message() string {
 	case schema.CodeDenied:
 		return fmt.Sprintf("%s is not on this project's allowlist", r.name)
 	case schema.CodeNotLoaded:
-		return fmt.Sprintf("no secrets are loaded yet, so there is no %s", r.name)
+		return fmt.Sprintf("%s is not available: the broker has no secrets yet", r.name)
 	}
-	return fmt.Sprintf("no secret is named %s", r.name)
+	return fmt.Sprintf("the broker has no secret named %s", r.name)
 }
 
 // fields returns the fields of a secret in a response (schema.SecretValue). The

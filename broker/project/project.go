@@ -90,7 +90,7 @@ func (p *Project) Serve(s *endpoint.Session) {
 		Limit:         p.requests,
 		Answer:        func(line []byte) endpoint.Reply { return p.answer(s, line) },
 		AnswerTooLong: func() endpoint.Reply { return endpoint.RefuseTooLong(schema.MaxRequest) },
-		AnswerLimited: func(retryAfter int) endpoint.Reply { return p.refuseLimited(s.Caller(), retryAfter, "requests") },
+		AnswerLimited: func(retryAfter int) endpoint.Reply { return p.refuseLimited(s.Caller(), retryAfter, "too many requests") },
 	})
 }
 
@@ -105,7 +105,7 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 			})
 		}
 	})
-	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d may not use the socket of project %s: register it with allow_uids", caller.UID, p.config.Name), true
+	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s: register the project with this uid in allow_uids", caller.UID, p.config.Name), true
 }
 
 func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
@@ -159,10 +159,10 @@ func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
 	seen := make(map[schema.SecretName]bool, len(request.Names))
 	for _, name := range request.Names {
 		if !schema.ValidSecretName(name) {
-			return endpoint.Refuse(schema.CodeProtocolError, "get-many: each of names must match %s", schema.SecretNamePattern)
+			return endpoint.Refuse(schema.CodeProtocolError, "get-many: each name in names must match %s", schema.SecretNamePattern)
 		}
 		if seen[name] {
-			return endpoint.Refuse(schema.CodeProtocolError, "get-many: %s stands twice in names", name)
+			return endpoint.Refuse(schema.CodeProtocolError, "get-many: duplicate name in names: %s", name)
 		}
 		seen[name] = true
 	}
@@ -187,11 +187,11 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	// A caller with many refused names is guessing.
 	if retryAfter, exceeded := p.refusals.Exceeded(denied + notFound); exceeded {
 		found.release()
-		return p.refuseLimited(s.Caller(), retryAfter, "names that it may not have, or that are not there")
+		return p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found")
 	}
 	if !p.record(s.Caller(), allowed, denied, notFound+notLoaded) {
 		found.release()
-		return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: it cannot be recorded, and this broker answers only what is (--audit-required)", op)
+		return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op)
 	}
 	reply := newReply(found)
 	reply.Release = found.release
@@ -224,5 +224,5 @@ func (p *Project) refuseLimited(caller endpoint.Caller, retryAfter int, limited 
 			})
 		}
 	})
-	return endpoint.RefuseFor(retryAfter, schema.CodeRateLimited, "project %s asks too often: %s", p.config.Name, limited)
+	return endpoint.RefuseFor(retryAfter, schema.CodeRateLimited, "rate limit of project %s exceeded: %s", p.config.Name, limited)
 }

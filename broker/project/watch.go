@@ -31,7 +31,7 @@ func watch(s *endpoint.Session, secrets *allowedSecrets) endpoint.Reply {
 				if err != nil {
 					return endpoint.HangUp()
 				}
-				refusal := endpoint.Refuse(schema.CodeProtocolError, "watch: the connection takes no request behind it")
+				refusal := endpoint.Refuse(schema.CodeProtocolError, "watch: no other request is allowed on this connection")
 				refusal.End = true
 				return refusal
 			}

@@ -23,7 +23,7 @@ import (
 )
 
 // ErrBusy means that another broker holds the lock of the runtime directory.
-var ErrBusy = errors.New("another keyhatchd is serving here")
+var ErrBusy = errors.New("another keyhatchd is already running")
 
 // Dir is the runtime directory. At most one broker holds its lock, so if a socket
 // file already exists when the broker starts, no process is serving it.
@@ -40,7 +40,7 @@ type Dir struct {
 // holds the lock, the error is ErrBusy.
 func Open(path string, adminGID int) (*Dir, error) {
 	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("the runtime directory %s is not an absolute path", path)
+		return nil, fmt.Errorf("the path of the runtime directory must be absolute: %s", path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, err
@@ -94,13 +94,13 @@ func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 	}
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
-		return fmt.Errorf("looking at %s: %w", path, err)
+		return fmt.Errorf("checking %s: %w", path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return fmt.Errorf("%s is not a directory", path)
 	}
 	if int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to uid %d, not to the broker", path, st.Uid)
+		return fmt.Errorf("%s belongs to uid %d, but must belong to the broker's user", path, st.Uid)
 	}
 	if gid >= 0 && int(st.Gid) != gid {
 		if err := os.Lchown(path, -1, gid); err != nil {

@@ -15,14 +15,14 @@ import (
 func bind(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	// unix(7): sun_path has 108 bytes, the last of them a NUL.
 	if len(path) > 107 {
-		return nil, fmt.Errorf("the socket's path %s has %d bytes and the system allows 107: choose a shorter runtime directory", path, len(path))
+		return nil, fmt.Errorf("the socket path %s has %d bytes, but the limit is 107: choose a shorter runtime directory", path, len(path))
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return nil, fmt.Errorf("making a socket: %w", err)
+		return nil, fmt.Errorf("creating a socket: %w", err)
 	}
 	file := os.NewFile(uintptr(fd), path)
 	defer file.Close()
@@ -73,10 +73,10 @@ func chmodSocket(path string, mode uint32) error {
 	defer unix.Close(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("looking at %s: %w", path, err)
+		return fmt.Errorf("checking %s: %w", path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("%s is no longer the socket that was bound there", path)
+		return fmt.Errorf("%s is not the socket that the broker created", path)
 	}
 	// fchmod does not accept an O_PATH descriptor, and fchmodat follows links
 	// before Linux 6.6. This is what fchmodat(3) does for AT_SYMLINK_NOFOLLOW.
@@ -98,17 +98,17 @@ func removeStale(path string) error {
 		return err
 	}
 	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is in the way and is no socket: move it elsewhere", path)
+		return fmt.Errorf("%s exists and is not a socket: move or remove it", path)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("making a socket: %w", err)
+		return fmt.Errorf("creating a socket: %w", err)
 	}
 	defer unix.Close(fd)
 	// ECONNREFUSED means that no process listens. If only the backlog is full, the
 	// error is EAGAIN.
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != unix.ECONNREFUSED {
-		return fmt.Errorf("%s: a process that does not hold the runtime directory listens there", path)
+		return fmt.Errorf("another process listens on %s", path)
 	}
 	return os.Remove(path)
 }

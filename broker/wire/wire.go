@@ -76,13 +76,13 @@ func Check(line []byte, v any, depth int) error {
 			return syntaxError(err)
 		}
 		if d.StackDepth() > depth {
-			return &Error{fmt.Sprintf("the line nests deeper than %d", depth)}
+			return &Error{fmt.Sprintf("the JSON nesting is deeper than %d levels", depth)}
 		}
 		if isName && token.Kind() == jsontext.KindString {
 			name := token.String()
 			for _, field := range fields {
 				if name != field && strings.EqualFold(name, field) {
-					return &Error{fmt.Sprintf("field %q differs in case", field)}
+					return &Error{fmt.Sprintf("a field name differs from %q only in case", field)}
 				}
 			}
 		}
@@ -91,7 +91,7 @@ func Check(line []byte, v any, depth int) error {
 		}
 	}
 	if _, err := d.ReadToken(); err != io.EOF {
-		return &Error{"there is data after the JSON object"}
+		return &Error{"unexpected data after the JSON object"}
 	}
 	return nil
 }
@@ -99,7 +99,7 @@ func Check(line []byte, v any, depth int) error {
 // syntaxError replaces an error of the parser, whose text quotes its input.
 func syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
-		return &Error{"a name stands twice in one object"}
+		return &Error{"duplicate name in an object"}
 	}
 	return &Error{"the line is not valid JSON in UTF-8"}
 }

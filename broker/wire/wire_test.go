@@ -33,10 +33,10 @@ const tripwire = "TRIPWIRE"
 func TestDecodeRefuses(t *testing.T) {
 	const (
 		syntax = "the line is not valid JSON in UTF-8"
-		twice  = "a name stands twice in one object"
+		twice  = "duplicate name in an object"
 		notObj = "the line is not a JSON object"
-		more   = "there is data after the JSON object"
-		deep   = "the line nests deeper than 3"
+		more   = "unexpected data after the JSON object"
+		deep   = "the JSON nesting is deeper than 3 levels"
 	)
 	wrong := func(field string) string { return `field "` + field + `" has the wrong type or is out of range` }
 	for name, tc := range map[string]struct{ line, rule string }{
@@ -74,11 +74,11 @@ func TestDecodeRefuses(t *testing.T) {
 		"twice, within":          {`{"x":{"` + tripwire + `":1,"` + tripwire + `":2}}`, twice},
 		"twice, within, escaped": {`{"x":{"` + tripwire + `":1,"\u0054RIPWIRE":2}}`, twice},
 
-		"another case":          {`{"Op":"` + tripwire + `"}`, `field "op" differs in case`},
-		"another case, escaped": {`{"\u004fp":"` + tripwire + `"}`, `field "op" differs in case`},
-		"beside the right one":  {`{"op":"` + tripwire + `","OP":"x"}`, `field "op" differs in case`},
-		"a case of Unicode":     {`{"name\u017f":"` + tripwire + `"}`, `field "names" differs in case`},
-		"inlined":               {`{"INNER":"` + tripwire + `"}`, `field "inner" differs in case`},
+		"another case":          {`{"Op":"` + tripwire + `"}`, `a field name differs from "op" only in case`},
+		"another case, escaped": {`{"\u004fp":"` + tripwire + `"}`, `a field name differs from "op" only in case`},
+		"beside the right one":  {`{"op":"` + tripwire + `","OP":"x"}`, `a field name differs from "op" only in case`},
+		"a case of Unicode":     {`{"name\u017f":"` + tripwire + `"}`, `a field name differs from "names" only in case`},
+		"inlined":               {`{"INNER":"` + tripwire + `"}`, `a field name differs from "inner" only in case`},
 
 		"another object":   {`{"op":"` + tripwire + `"}{}`, more},
 		"a closing brace":  {`{"op":"` + tripwire + `"}}`, more},

@@ -55,7 +55,7 @@ func TestOneServes(t *testing.T) {
 		if code := lost.cmd.ProcessState.ExitCode(); code != 1 {
 			t.Errorf("the second daemon exits %d, want 1", code)
 		}
-		for _, want := range []string{"another keyhatchd is serving here", "hint: "} {
+		for _, want := range []string{"another keyhatchd is already running", "hint: "} {
 			if !strings.Contains(lost.output.String(), want) {
 				t.Errorf("the second daemon does not say %q:\n%s", want, lost.output.String())
 			}
@@ -108,7 +108,7 @@ func TestLiveSocketIsNotTaken(t *testing.T) {
 	defer l.Close()
 	d = launch(t, "keyhatchd", dir)
 	<-d.ended
-	if !strings.Contains(d.output.String(), "listens there") || d.cmd.ProcessState.ExitCode() != 1 {
+	if !strings.Contains(d.output.String(), "another process listens on") || d.cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("exit %d:\n%s", d.cmd.ProcessState.ExitCode(), d.output.String())
 	}
 	if conn, err := net.Dial("unix", d.admin()); err != nil {
