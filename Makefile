@@ -1,4 +1,4 @@
-# keyhatch. `make help` lists what there is.
+# keyhatch. `make help` lists the targets.
 
 VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
@@ -23,7 +23,7 @@ feature: ## build the Dev Container Feature with its clients, and dist/devcontai
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
 		gzip -n >dist/devcontainer-feature-keyhatch.tgz
 
-install: build ## install as a package would, with systemd units, below DESTDIR
+install: build ## install the commands and the systemd units, below DESTDIR
 	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatchctl bin/keyhatch-sidecar bin/keyhatch
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/keyhatch.socket packaging/systemd/keyhatch.service packaging/systemd/keyhatch-sidecar.service
 	install -D -m 644 packaging/systemd/keyhatch.sysusers $(DESTDIR)/usr/lib/sysusers.d/keyhatch.conf
@@ -31,7 +31,7 @@ install: build ## install as a package would, with systemd units, below DESTDIR
 	install -D -m 644 -t $(DESTDIR)/etc/apparmor.d packaging/apparmor/usr.bin.keyhatchd
 	test -e $(DESTDIR)/etc/keyhatch/keyhatchd.yaml || install -D -m 644 -t $(DESTDIR)/etc/keyhatch packaging/systemd/keyhatchd.yaml
 
-test: ## run the tests; what this machine lacks is skipped with a reason
+test: ## run the tests; skip tests whose tools are missing
 	$(GO) test -count=1 ./...
 
 race: ## run the tests under the race detector
@@ -44,18 +44,18 @@ fuzz: ## fuzz the parsers, 15 s each
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
 
-bench: ## measure: store to broker, store to a client that watches, restart to healed, as multiples of a baseline
+bench: ## measure how long a change and a restart take, as multiples of a baseline
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
 
-e2e-devcontainer: build feature ## real dev containers, on a real engine, by the real Dev Container CLI; takes root
+e2e-devcontainer: build feature ## test real dev containers with a real engine and the Dev Container CLI; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer
 
-kubernetes: ## hold packaging/kubernetes against Kubernetes' own types, and see a wrong one refused
+kubernetes: ## check packaging/kubernetes against the types of Kubernetes
 	cd packaging/kubernetes/validate && $(GO) run . ../keyhatch.yaml
 	cd packaging/kubernetes/validate && sed 's/readOnly: true/readonly: true/' ../keyhatch.yaml >wrong.tmp && \
 		! $(GO) run . wrong.tmp; status=$$?; rm -f wrong.tmp; exit $$status
 
-e2e-systemd: ## boot a real systemd in a container, install keyhatch there, and see it keep its promises
+e2e-systemd: ## test the installed units with a real systemd in a container; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/systemd
 
 lint: ## gofmt, go vet, staticcheck
@@ -64,11 +64,11 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	$(GO) mod tidy -diff
 
-generate: ## make the JSON Schemas anew from the Go types
+generate: ## generate the JSON Schemas from the Go types
 	$(GO) generate ./schema/...
 
-demo: build ## see it work: a broker, a sidecar and two projects, then nothing left behind
+demo: build ## show a broker, a sidecar, and two projects at work
 	@bash packaging/demo.sh bin
 
-clean: ## remove what was built
+clean: ## remove the files that the targets create
 	rm -rf bin dist devcontainer/feature/keyhatch/bin

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole of keyhatch on one terminal, from real sockets: a broker, a sidecar
-# on a real directory, and two projects. Needs no root, and leaves nothing.
+# Shows keyhatch in one terminal, with real sockets: a broker, a sidecar with a real
+# directory, and two projects. It does not need root, and removes all its files.
 # usage: demo.sh DIRECTORY-OF-THE-COMMANDS
 set -euo pipefail
 
@@ -23,9 +23,9 @@ cleanup() {
 trap cleanup EXIT
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-# Paths are shortened on the terminal, where they are only noise.
+# Shorten the paths of temporary files, to keep the output readable.
 show() { printf '  $ %s\n' "$*" | sed "s|$work/||g"; "$@" 2>&1 | sed "s|$work/||g; s/^/  /"; }
-# What is shown must also be true: the demo fails where it is not.
+# Runs and shows a command. The demo fails if the exit code or the text is wrong.
 expect() { # CODE TEXT COMMAND...
 	local code=$1 text=$2 got=0 out
 	shift 2
@@ -35,10 +35,10 @@ expect() { # CODE TEXT COMMAND...
 	[ "$got" -eq "$code" ] || { echo "exit code $got, expected $code" >&2; return 1; }
 	case $out in *"$text"*) ;; *) echo "expected to see: $text" >&2; return 1 ;; esac
 }
-# Waits for the outcome of a command, at most 10 seconds.
+# Waits at most 10 seconds until a command succeeds.
 until_ok() {
 	for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done
-	echo "never came true: $*" >&2
+	echo "timeout waiting for: $*" >&2
 	return 1
 }
 in_project() { local name=$1; shift; KEYHATCH_SOCKET="$run/projects/$name/broker.sock" "$@"; }
@@ -49,7 +49,7 @@ pids+=($!)
 until_ok keyhatchctl --socket "$admin" status
 echo "  keyhatchd serves at ${admin#"$work"/}"
 
-step "2. A sidecar: it watches a directory and pushes the whole set"
+step "2. A sidecar: it watches a directory and pushes all secrets"
 mkdir -m 700 "$store"
 printf 'npm-first-token\n' | keyhatch-sidecar set NPM_TOKEN --store "dir:$store"
 printf 'gh-token\n' | keyhatch-sidecar set GH_TOKEN --store "dir:$store"
@@ -67,22 +67,22 @@ for name in api web; do
 	show keyhatchctl --socket "$admin" register "$work/$name"
 done
 
-step "4. api fetches what it may, and is denied what it may not"
+step "4. api can fetch the secret on its allowlist, and no other"
 expect 0 npm-first-token in_project api keyhatch get NPM_TOKEN
 expect 4 "allowlist" in_project api keyhatch get GH_TOKEN
 expect 0 gh-token in_project web keyhatch run -- sh -c 'echo "a command sees $GH_TOKEN"'
 
-step "5. A rotation: a file in the store is written, and the project sees it"
+step "5. A rotation: a file in the store changes, and the project gets the new value"
 printf 'npm-second-token\n' >"$store/NPM_TOKEN"
 rotated() { [ "$(in_project api keyhatch get NPM_TOKEN)" = npm-second-token ]; }
 until_ok rotated
 expect 0 npm-second-token in_project api keyhatch get NPM_TOKEN
 
-step "6. A clear: the memory is wiped, and nothing old is served"
+step "6. A clear: the memory is wiped, and old values are no longer served"
 show keyhatchctl --socket "$admin" clear
-expect 5 "loaded" in_project api keyhatch get NPM_TOKEN
+expect 5 "no secrets yet" in_project api keyhatch get NPM_TOKEN
 
-step "7. How the broker is"
+step "7. The status of the broker"
 show keyhatchctl --socket "$admin" status
 
 step "8. The audit log: counts, never a name or a value"
@@ -94,4 +94,4 @@ if grep -qE 'TOKEN|npm-|gh-' "$work/audit.ndjson"; then
 	exit 1
 fi
 pids=()
-step "That is all. Nothing is left behind."
+step "Done. All temporary files are removed."
