@@ -1,0 +1,154 @@
+package cmd_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write the output of the commands into testdata/messages")
+
+// TestMessages runs commands with typical wrong input and compares their whole
+// output with testdata/messages/*.txt, so that a message is read when it changes.
+//
+// A line "$ COMMAND" is run by a shell; standard output, standard error, and the
+// exit code follow it. A line "% COMMAND" is preparation, which must succeed. Other
+// lines that begin with # are comments. Each file has its own directory $WORK and
+// its own broker directory $RUN. "% broker" starts a broker there.
+func TestMessages(t *testing.T) {
+	files, err := filepath.Glob("testdata/messages/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no files with messages:", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := newMessageRun(t).run(string(text))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if diff := cmp.Diff(string(text), got); diff != "" {
+				t.Errorf("the output differs; if it is right, run go test ./cmd -run Messages -update, and read it (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// A messageRun runs the commands of one file.
+type messageRun struct {
+	t                *testing.T
+	work, runtimeDir string
+	env              []string
+}
+
+func newMessageRun(t *testing.T) *messageRun {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	m := &messageRun{t: t, work: filepath.Join(dir, "work"), runtimeDir: filepath.Join(dir, "run")}
+	if err := os.Mkdir(m.work, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	m.env = []string{
+		"PATH=" + bin + string(filepath.ListSeparator) + os.Getenv("PATH"), "HOME=" + m.work, "WORK=" + m.work, "RUN=" + m.runtimeDir,
+		"ADMIN=" + m.runtimeDir + "/admin/admin.sock", "KEYHATCH_SOCKET=" + m.runtimeDir + "/projects/api/broker.sock", "LC_ALL=C",
+	}
+	return m
+}
+
+// run returns the text with the output of each command as it is now.
+func (m *messageRun) run(text string) string {
+	var out strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		command, isCommand := strings.CutPrefix(line, "$ ")
+		preparation, isPreparation := strings.CutPrefix(line, "% ")
+		switch {
+		case isCommand:
+			output, code := m.shell(command)
+			fmt.Fprintf(&out, "%s\n%s[exit %d]\n\n", line, m.mask(output), code)
+		case isPreparation:
+			out.WriteString(line + "\n")
+			m.prepare(preparation)
+		case strings.HasPrefix(line, "#"):
+			out.WriteString(line + "\n")
+		}
+	}
+	return out.String()
+}
+
+func (m *messageRun) prepare(command string) {
+	if command == "broker" {
+		m.startBroker()
+		return
+	}
+	if output, code := m.shell(command); code != 0 {
+		m.t.Fatalf("%s: exit %d:\n%s", command, code, output)
+	}
+}
+
+func (m *messageRun) startBroker() {
+	broker := exec.Command(filepath.Join(bin, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--audit", "file:"+m.work+"/audit.log")
+	broker.Env = m.env
+	if err := broker.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() {
+		broker.Process.Signal(os.Interrupt)
+		broker.Wait()
+	})
+	for {
+		if _, code := m.shell("keyhatchctl --socket $ADMIN status"); code == 0 {
+			return
+		}
+		if m.t.Context().Err() != nil {
+			m.t.Fatal("the broker does not start")
+		}
+	}
+}
+
+func (m *messageRun) shell(command string) (output string, code int) {
+	ctx, cancel := context.WithTimeout(m.t.Context(), 20*time.Second)
+	defer cancel()
+	shell := exec.CommandContext(ctx, "sh", "-c", command)
+	shell.WaitDelay = time.Second
+	shell.Dir, shell.Env = m.work, m.env
+	var combined bytes.Buffer
+	shell.Stdout, shell.Stderr = &combined, &combined
+	err := shell.Run()
+	if ctx.Err() != nil {
+		m.t.Fatalf("%s: it does not end:\n%s", command, combined.String())
+	}
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return combined.String(), exit.ExitCode()
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return combined.String(), 0
+}
+
+// mask replaces what differs from run to run.
+func (m *messageRun) mask(output string) string {
+	output = strings.ReplaceAll(output, m.work, "$WORK")
+	return strings.ReplaceAll(output, m.runtimeDir, "$RUN")
+}
