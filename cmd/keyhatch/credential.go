@@ -11,7 +11,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/devcontainer/credential"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -82,7 +82,7 @@ func fetched(ctx context.Context, project *client.Project, name schema.SecretNam
 		return nil, failure(err)
 	}
 	text, err := make(answer.SecretValue)
-	if errors.Is(err, devcontainer.ErrCredential) {
+	if errors.Is(err, credential.ErrCredential) {
 		err = &cli.Failure{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
 	}
 	return text, err
@@ -102,7 +102,7 @@ nothing: the secret is kept where it is.`,
 				_, err := io.Copy(io.Discard, c.InOrStdin())
 				return err
 			}
-			query, err := devcontainer.ReadGitQuery(c.InOrStdin())
+			query, err := credential.ReadGitQuery(c.InOrStdin())
 			if err != nil {
 				return err
 			}
@@ -157,20 +157,20 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 				return err
 			}
 			if args[0] == "list" {
-				text, err = devcontainer.DockerList(h.Docker)
+				text, err = credential.DockerList(h.Docker)
 			} else {
 				asked, readErr := io.ReadAll(io.LimitReader(c.InOrStdin(), 64<<10))
 				if readErr != nil {
 					return readErr
 				}
 				registry := strings.TrimSpace(string(asked))
-				login, ok := devcontainer.DockerLogin(h.Docker, registry)
+				login, ok := credential.DockerLogin(h.Docker, registry)
 				if !ok {
-					fmt.Fprintln(c.OutOrStdout(), devcontainer.DockerNotFound)
+					fmt.Fprintln(c.OutOrStdout(), credential.DockerNotFound)
 					return cli.Exit(cli.ExitOther)
 				}
 				text, err = fetched(c.Context(), project(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
-					return devcontainer.DockerAnswer(registry, login, value)
+					return credential.DockerAnswer(registry, login, value)
 				})
 			}
 			if err != nil {
@@ -190,7 +190,7 @@ func awsCommand(project func() *client.Project) *cobra.Command {
 credential_process, so a program that is to use it must not have AWS_ACCESS_KEY_ID.`,
 		Example: `  printf '[default]\ncredential_process = keyhatch credential aws\n' >~/.aws/config`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return printAnswer(c, project(), "aws", func(h schema.Helpers) schema.SecretName { return h.AWS }, devcontainer.AWSAnswer)
+			return printAnswer(c, project(), "aws", func(h schema.Helpers) schema.SecretName { return h.AWS }, credential.AWSAnswer)
 		},
 	}
 }
@@ -205,7 +205,7 @@ func kubectlCommand(project func() *client.Project) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			return printAnswer(c, project(), "kubectl", func(h schema.Helpers) schema.SecretName { return h.Kubectl },
 				func(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
-					return devcontainer.KubectlAnswer(os.Getenv("KUBERNETES_EXEC_INFO"), name, value)
+					return credential.KubectlAnswer(os.Getenv("KUBERNETES_EXEC_INFO"), name, value)
 				})
 		},
 	}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/devcontainer/credential"
 	"github.com/spf13/cobra"
 )
 
@@ -65,13 +65,13 @@ install again. What was there stays, for this host too, and counts again after
 				// With a slash it is a section of our own: what the user has for this
 				// host stays out of it, and a new section goes to the end of the file,
 				// behind every helper that the empty one is to make git forget.
-				key := "credential." + devcontainer.URL(login) + "/.helper"
+				key := "credential." + credential.URL(login) + "/.helper"
 				for _, value := range []string{"", command} {
 					if err := gitConfig(c.Context(), "--add", key, value); err != nil {
 						return err
 					}
 				}
-				fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", devcontainer.URL(login))
+				fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", credential.URL(login))
 			}
 			return nil
 		},

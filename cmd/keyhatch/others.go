@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/devcontainer/credential"
 )
 
 // ours are the ways to name keyhatch as git's helper.
@@ -20,7 +20,7 @@ var ours = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatc
 // asks about: once a login works, git gives it to all of them to store. The empty
 // helper drops those before it, but what is configured behind it, where editors
 // put theirs, joins in again (seen with git 2.39).
-func alone(ctx context.Context, query devcontainer.GitQuery) error {
+func alone(ctx context.Context, query credential.GitQuery) error {
 	cmd := exec.CommandContext(ctx, "git", "config", "-z", "--get-regexp", `^credential\.(.*\.)?helper$`)
 	var said bytes.Buffer
 	cmd.Stderr = &said

@@ -1,4 +1,4 @@
-package devcontainer
+package credential
 
 import (
 	"fmt"
@@ -70,11 +70,6 @@ func (q GitQuery) MayMatch(pattern string) bool {
 	host = host[strings.LastIndexByte(host, '@')+1:]
 	return (scheme == "" || strings.EqualFold(scheme, q.scheme)) &&
 		(host == "" || strings.Contains(host, "*") || strings.EqualFold(usualHost(q.scheme, host), usualHost(q.scheme, q.host)))
-}
-
-// usualHost is a host without the port that goes without saying.
-func usualHost(scheme, host string) string {
-	return strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[scheme])
 }
 
 // Answer returns what git is told; nothing where it asks for another user.

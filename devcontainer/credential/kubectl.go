@@ -1,32 +1,12 @@
-package devcontainer
+package credential
 
 import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/keyhatch/keyhatch/devcontainer"
 	"github.com/keyhatch/keyhatch/schema"
 )
-
-// AWSAnswer returns what a credential_process prints (AWS SDKs and Tools
-// Reference Guide, "Process credential provider").
-func AWSAnswer(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
-	fields, err := bundle(name, value)
-	if err != nil {
-		return nil, err
-	}
-	for _, field := range []string{"aws_access_key_id", "aws_secret_access_key"} {
-		if fields[field] == "" {
-			return nil, fmt.Errorf("%s: %w: the bundle has no %s", name, ErrCredential, field)
-		}
-	}
-	return json.Marshal(struct {
-		Version         int
-		AccessKeyID     string `json:"AccessKeyId"`
-		SecretAccessKey string
-		SessionToken    string `json:",omitzero"`
-		Expiration      string `json:",omitzero"`
-	}{1, fields["aws_access_key_id"], fields["aws_secret_access_key"], fields["aws_session_token"], fields["expiration"]})
-}
 
 // kubectlVersions are those of the exec plugin's API that this answers. Their
 // messages are the same.
@@ -69,7 +49,7 @@ func KubectlAnswer(info string, name schema.SecretName, value schema.SecretValue
 			return nil, fmt.Errorf("%s: %w: the bundle has neither token nor clientCertificateData and clientKeyData", name, ErrCredential)
 		}
 	} else {
-		text, err := Bytes(value)
+		text, err := devcontainer.Bytes(value)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,10 @@
-package devcontainer
+// Package credential formats secrets for the credential helper protocols of git,
+// docker, aws and kubectl, and finds the login for a host that a program asks about.
+//
+// It does no input or output of its own except that it reads git's query. It trusts
+// neither the query nor the secret: a value that could change the meaning of an
+// answer is refused, and no error contains a value.
+package credential
 
 import (
 	"errors"
@@ -6,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/keyhatch/keyhatch/devcontainer"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -34,7 +41,7 @@ func credentialOf(login schema.Login, value schema.SecretValue, username string)
 		}
 		c.password = fields["password"]
 	} else {
-		text, err := Bytes(value)
+		text, err := devcontainer.Bytes(value)
 		if err != nil {
 			return c, err
 		}
@@ -57,7 +64,7 @@ func bundle(name schema.SecretName, value schema.SecretValue) (map[string]string
 	if !value.Bundle {
 		return nil, fmt.Errorf("%s: %w: it must be a bundle", name, ErrCredential)
 	}
-	text, err := Bytes(value)
+	text, err := devcontainer.Bytes(value)
 	if err != nil {
 		return nil, err
 	}
@@ -89,4 +96,9 @@ func URL(login schema.Login) string {
 		scheme, host = "https", login.Host
 	}
 	return scheme + "://" + usualHost(scheme, host)
+}
+
+// usualHost is a host without the port that goes without saying.
+func usualHost(scheme, host string) string {
+	return strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[scheme])
 }

@@ -1,4 +1,4 @@
-package devcontainer
+package credential
 
 import (
 	"errors"
