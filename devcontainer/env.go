@@ -1,21 +1,12 @@
-// Package devcontainer is keyhatch inside a project container: it fetches what
-// the project may have and hands it to the programs there.
-//
-// It runs next to hostile code and trusts only the socket it is given. The
-// project's tree is that code's to write, so nothing is read there: the broker
-// says what was approved, how secrets are injected included.
 package devcontainer
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -30,26 +21,6 @@ var ErrNotForEnvironment = errors.New("no environment variable can hold it")
 // ErrNotVariable says that a secret's name cannot name a variable, or not one
 // of its own.
 var ErrNotVariable = errors.New("it cannot name an environment variable of its own")
-
-// Missing says which secrets a command needs and cannot have.
-type Missing struct {
-	// Why is sorted by name.
-	Why []MissingSecret
-}
-
-// A MissingSecret is one of them, with the broker's reason.
-type MissingSecret struct {
-	Name schema.SecretName
-	schema.SecretError
-}
-
-func (m *Missing) Error() string {
-	lines := make([]string, len(m.Why))
-	for i, one := range m.Why {
-		lines[i] = one.Message
-	}
-	return strings.Join(lines, "; ")
-}
 
 // Variables is a choice of secrets, and the environment variables they go into.
 type Variables map[schema.SecretName]string
@@ -93,34 +64,6 @@ func validVariable(name string) bool {
 		}
 	}
 	return name != ""
-}
-
-// Fetch fetches secrets, all of one snapshot. Where one cannot be had it returns
-// a *Missing that names them all, and nothing else.
-func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
-	if len(names) == 0 {
-		return nil, nil // and not everything, which is what no names would ask for
-	}
-	names = slices.Sorted(slices.Values(names))
-	answer, err := project.GetMany(ctx, slices.Compact(names), wait)
-	if err != nil {
-		return nil, err
-	}
-	missing := &Missing{}
-	for _, name := range names {
-		if _, ok := answer.Secrets[name]; ok {
-			continue
-		}
-		why := answer.Errors[name]
-		if why.Code == "" {
-			return nil, fmt.Errorf("%w: %s is neither answered nor refused", client.ErrProtocol, name)
-		}
-		missing.Why = append(missing.Why, MissingSecret{name, why})
-	}
-	if len(missing.Why) > 0 {
-		return nil, missing
-	}
-	return answer.Secrets, nil
 }
 
 // Names are the secrets to fetch, sorted.
@@ -185,16 +128,4 @@ func without(base []string, chosen Variables) []string {
 		}
 	}
 	return rest
-}
-
-// Bytes returns a secret as it is given to programs: the text, the decoded
-// binary, or a bundle's JSON text.
-func Bytes(value schema.SecretValue) ([]byte, error) {
-	switch {
-	case value.Value != nil:
-		return []byte(*value.Value), nil
-	case value.ValueB64 != nil:
-		return value.ValueB64, nil
-	}
-	return nil, fmt.Errorf("%w: a secret without a value", client.ErrProtocol)
 }
