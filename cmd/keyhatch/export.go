@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -11,9 +10,6 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
-
-// errNotText says that a value is not UTF-8, which is all that a format takes.
-var errNotText = errors.New("the format takes only UTF-8")
 
 func exportCommand(project func() *client.Project) *cobra.Command {
 	var o choice

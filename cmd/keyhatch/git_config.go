@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -51,4 +52,25 @@ func alone(ctx context.Context, query credential.GitQuery) error {
 		Hint: "keyhatch credential install puts keyhatch behind them; where that does not help: " +
 			"git config --show-origin --get-regexp 'credential.*helper'",
 	}
+}
+
+// configurable sees that git's configuration of this user is a file: git puts a
+// new one in the place of whatever there is, and for root that may be a device.
+func configurable(ctx context.Context) error {
+	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return &cli.Failure{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
+		}
+	}
+	return nil
+}
+
+func gitConfig(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, "git", append([]string{"config", "--global"}, args...)...)
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("git config %s: %w %s", args[0], err, strings.TrimSpace(said.String()))
+	}
+	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
-	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 	"github.com/spf13/cobra"
 )
@@ -97,17 +95,6 @@ func helperCommand(socket string) (string, error) {
 // quote makes one word of the shell's that git runs helpers with.
 func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// configurable sees that git's configuration of this user is a file: git puts a
-// new one in the place of whatever there is, and for root that may be a device.
-func configurable(ctx context.Context) error {
-	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
-		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-			return &cli.Failure{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
-		}
-	}
-	return nil
-}
-
 // uninstall removes what install wrote, for whichever hosts: the sections of our
 // own, known by their slash, in which the last word is keyhatch's.
 func uninstall(ctx context.Context, log io.Writer) error {
@@ -132,16 +119,6 @@ func uninstall(ctx context.Context, log io.Writer) error {
 		}
 		url := strings.TrimSuffix(strings.TrimPrefix(key, "credential."), "/.helper")
 		fmt.Fprintf(log, "git no longer asks keyhatch for %s\n", url)
-	}
-	return nil
-}
-
-func gitConfig(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, "git", append([]string{"config", "--global"}, args...)...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("git config %s: %w %s", args[0], err, strings.TrimSpace(said.String()))
 	}
 	return nil
 }
