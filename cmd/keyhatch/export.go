@@ -38,10 +38,7 @@ reads; some other readers do not undo the escapes in double quotes.`,
 			if err != nil {
 				return err
 			}
-			p, err := newPlan(c.Context(), project(), o, only)
-			if err == nil {
-				err = p.inject(true, false, nil)
-			}
+			p, err := newPlan(c.Context(), project(), planOptions{only: only, wait: o.wait, variables: true})
 			if err != nil {
 				return failure(err)
 			}

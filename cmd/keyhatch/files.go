@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -44,7 +45,7 @@ is, all that are this user's.`,
 			if _, err := o.check(c); err != nil {
 				return err
 			}
-			return failure(renderFiles(c, project(), o, watch))
+			return failure(renderFiles(c, project(), o.wait, watch))
 		},
 	}
 	o.waitFlag(c)
@@ -53,12 +54,9 @@ is, all that are this user's.`,
 	return c
 }
 
-func renderFiles(c *cobra.Command, project *client.Project, o choice, watch bool) error {
-	p, err := newPlan(c.Context(), project, o, nil)
+func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, watch bool) error {
+	p, err := newPlan(c.Context(), project, planOptions{wait: wait, files: true})
 	if err != nil {
-		return err
-	}
-	if err := p.inject(false, true, nil); err != nil {
 		return err
 	}
 	if _, _, err := p.fetch(c.Context(), p.left); err != nil {

@@ -12,70 +12,75 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A plan is what is to be fetched, and where it goes.
-type plan struct {
-	project *client.Project
-	info    schema.InfoResponse
-	only    []schema.SecretName
-	left    time.Duration // of the wait
+// memoryDir is the directory for rendered files. Tests set another one.
+var memoryDir = devcontainer.MemoryDir()
 
-	variables devcontainer.Variables
-	base      []string // the environment around them
-	files     []devcontainer.File
-	renders   bool
-	decide    func() error // sets variables and files by info
-	rendering devcontainer.Rendering
+// planOptions say which secrets a command fetches and in which ways it delivers them.
+type planOptions struct {
+	only      []schema.SecretName // nil: all that the manifest allows
+	wait      time.Duration
+	variables bool     // set environment variables
+	base      []string // the environment to which the variables are added
+	files     bool     // render the files that the manifest declares
 }
 
-// newPlan asks the broker who it is and what there may be. Nothing is injected
-// yet.
-func newPlan(ctx context.Context, project *client.Project, o choice, only []schema.SecretName) (*plan, error) {
+// assign decides which secrets of the approved manifest go into which files and
+// variables. A secret that goes into a file goes into no variable.
+func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File, variables devcontainer.Variables, err error) {
+	if o.files {
+		if files, err = devcontainer.Files(info, o.only, os.Getenv("HOME")); err != nil {
+			return nil, nil, err
+		}
+	}
+	if o.variables {
+		only := slices.DeleteFunc(slices.Clone(o.only), func(name schema.SecretName) bool {
+			return slices.ContainsFunc(files, func(f devcontainer.File) bool { return f.Name == name })
+		})
+		variables, err = devcontainer.Choose(info, only)
+	}
+	return files, variables, err
+}
+
+// A plan is the secrets to fetch and their destinations, from the manifest that was
+// approved when the plan was made or refreshed.
+type plan struct {
+	project   *client.Project
+	options   planOptions
+	left      time.Duration // of options.wait
+	rendering devcontainer.Rendering
+	files     []devcontainer.File
+	variables devcontainer.Variables
+}
+
+// newPlan checks the broker's protocol version and makes a plan from the approved
+// manifest. It fetches no secret.
+func newPlan(ctx context.Context, project *client.Project, options planOptions) (*plan, error) {
 	started := time.Now()
-	if err := sameProtocol(ctx, project, o.wait); err != nil {
+	if err := sameProtocol(ctx, project, options.wait); err != nil {
 		return nil, err
 	}
 	info, err := project.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &plan{
-		project: project, info: info, only: only,
-		left:      max(o.wait-time.Since(started), 0),
+	p := &plan{
+		project: project, options: options,
+		left:      max(options.wait-time.Since(started), 0),
 		rendering: devcontainer.NewRendering(memoryDir, info.Project),
-	}, nil
+	}
+	p.files, p.variables, err = options.assign(info)
+	return p, err
 }
 
-// memoryDir is where files are rendered; a test's is its own.
-var memoryDir = devcontainer.MemoryDir()
-
-// inject has the plan set variables in base, render the manifest's files, or
-// both. What is a file already is not a variable too.
-func (p *plan) inject(variables, files bool, base []string) (err error) {
-	p.base, p.decide = base, func() (err error) {
-		if files {
-			if p.files, err = devcontainer.Files(p.info, p.only, os.Getenv("HOME")); err != nil {
-				return err
-			}
-		}
-		if !variables {
-			return nil
-		}
-		only := slices.DeleteFunc(slices.Clone(p.only), func(name schema.SecretName) bool {
-			return slices.ContainsFunc(p.files, func(f devcontainer.File) bool { return f.Name == name })
-		})
-		p.variables, err = devcontainer.Choose(p.info, only)
+// again makes the plan from the manifest that is approved now: a reload may have
+// changed it.
+func (p *plan) again(ctx context.Context) error {
+	info, err := p.project.Info(ctx)
+	if err != nil {
 		return err
 	}
-	p.renders = files
-	return p.decide()
-}
-
-// again asks what is approved now: a reload may have changed it.
-func (p *plan) again(ctx context.Context) (err error) {
-	if p.info, err = p.project.Info(ctx); err != nil {
-		return err
-	}
-	return p.decide()
+	p.files, p.variables, err = p.options.assign(info)
+	return err
 }
 
 // fetch fetches it all, of one snapshot, renders the files and returns the
@@ -89,13 +94,13 @@ func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []str
 	if err != nil {
 		return nil, false, err
 	}
-	if environment, err = p.variables.Environment(values, p.base); err != nil {
+	if environment, err = p.variables.Environment(values, p.options.base); err != nil {
 		return nil, false, err
 	}
 	if rendered, err = p.rendering.Render(p.files, values); err != nil {
 		return nil, false, err
 	}
-	if p.renders && p.only == nil {
+	if p.options.files && p.options.only == nil {
 		// A file that is no longer declared may hold what was taken away.
 		err = p.rendering.Keep(p.files)
 	}

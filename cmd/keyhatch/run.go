@@ -110,15 +110,12 @@ func run(c *cobra.Command, project *client.Project, o runOptions, args []string)
 		}
 		return &cli.Failure{Err: err, Code: code}
 	}
-	p, err := newPlan(ctx, project, o.choice, only)
-	if err != nil {
-		return err
-	}
 	base := os.Environ()
 	if o.pristine {
 		base = devcontainer.Pristine(base)
 	}
-	if err := p.inject(true, o.watch, base); err != nil {
+	p, err := newPlan(ctx, project, planOptions{only: only, wait: o.wait, variables: true, base: base, files: o.watch})
+	if err != nil {
 		return err
 	}
 	environment, _, err := p.fetch(ctx, p.left)
