@@ -16,66 +16,49 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func installCommand(project func() *client.Project, socket *string) *cobra.Command {
-	var remove bool
-	c := &cobra.Command{
-		Use:   "install [--remove]",
-		Short: "Tell git to ask keyhatch for the manifest's hosts",
-		Long: `install writes, for each host under helpers: git in the manifest, two lines into
-git's configuration of this user:
-
-  [credential "https://github.com/"]
-      helper =
-      helper = !keyhatch credential git
-
-The empty one makes git forget the helpers before it, for that host: git hands
-what one helper answers to all of them to keep. One that comes behind it later,
-from an editor say, is noticed when git asks, and nothing is answered then:
-install again. What was there stays, for this host too, and counts again after
---remove.`,
-		Example: `  keyhatch credential install
-  keyhatch credential install --remove`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := configurable(c.Context()); err != nil {
-				return err
-			}
-			if remove {
-				return uninstall(c.Context(), c.OutOrStdout())
-			}
-			h, err := helpers(c.Context(), project())
-			if err != nil {
-				return err
-			}
-			if len(h.Git) == 0 {
-				fmt.Fprintln(c.ErrOrStderr(), "the manifest names no host under helpers: git, so there is nothing to install")
-				return nil
-			}
-			command, err := helperCommand(*socket)
-			if err != nil {
-				return err
-			}
-			// What is there goes first: hosts that are no longer in the manifest, and
-			// so that ours come behind whatever has come since.
-			if err := uninstall(c.Context(), io.Discard); err != nil {
-				return err
-			}
-			for _, login := range h.Git {
-				// With a slash it is a section of our own: what the user has for this
-				// host stays out of it, and a new section goes to the end of the file,
-				// behind every helper that the empty one is to make git forget.
-				key := "credential." + credential.URL(login) + "/.helper"
-				for _, value := range []string{"", command} {
-					if err := gitConfig(c.Context(), "--add", key, value); err != nil {
-						return err
-					}
-				}
-				fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", credential.URL(login))
-			}
-			return nil
-		},
+// installGit configures git to run keyhatch for each host of the manifest.
+func installGit(helper credentialHelper, c *cobra.Command, project *client.Project, socket string) error {
+	if err := configurable(c.Context()); err != nil {
+		return err
 	}
-	c.Flags().BoolVar(&remove, "remove", false, "take it back")
-	return c
+	logins, err := helper.approvedLogins(c.Context(), project)
+	if err != nil {
+		return err
+	}
+	if len(logins) == 0 {
+		fmt.Fprintln(c.ErrOrStderr(), "the manifest names no host under helpers: git, so there is nothing to install")
+		return nil
+	}
+	command, err := helperCommand(socket)
+	if err != nil {
+		return err
+	}
+	// What is there goes first: hosts that are no longer in the manifest, and
+	// so that ours come behind whatever has come since.
+	if err := uninstall(c.Context(), io.Discard); err != nil {
+		return err
+	}
+	for _, login := range logins {
+		// With a slash it is a section of our own: what the user has for this
+		// host stays out of it, and a new section goes to the end of the file,
+		// behind every helper that the empty one is to make git forget.
+		key := "credential." + credential.URL(login) + "/.helper"
+		for _, value := range []string{"", command} {
+			if err := gitConfig(c.Context(), "--add", key, value); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", credential.URL(login))
+	}
+	return nil
+}
+
+// uninstallGit removes what installGit configured.
+func uninstallGit(c *cobra.Command) error {
+	if err := configurable(c.Context()); err != nil {
+		return err
+	}
+	return uninstall(c.Context(), c.OutOrStdout())
 }
 
 // helperCommand is what git runs, by an absolute path: git may be called with

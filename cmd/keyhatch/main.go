@@ -12,7 +12,7 @@ import (
 
 func main() {
 	c := command()
-	c.SetArgs(arguments(os.Args))
+	c.SetArgs(expandLink(os.Args))
 	os.Exit(cli.Run(c))
 }
 
