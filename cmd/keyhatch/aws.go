@@ -14,7 +14,7 @@ func awsCommand(helper credentialHelper, project func() *client.Project) *cobra.
 credential_process, so a program that is to use it must not have AWS_ACCESS_KEY_ID.`,
 		Example: `  printf '[default]\ncredential_process = keyhatch credential aws\n' >~/.aws/config`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return helper.printSecret(c, project(), credential.AWSAnswer)
+			return helper.printSecret(c, project(), credential.FormatAWS)
 		},
 	}
 }

@@ -86,7 +86,7 @@ func fetched(ctx context.Context, project *client.Project, name schema.SecretNam
 		return nil, failure(err)
 	}
 	text, err := make(answer.SecretValue)
-	if errors.Is(err, credential.ErrCredential) {
+	if errors.Is(err, credential.ErrUnusable) {
 		err = &cli.Failure{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
 	}
 	return text, err

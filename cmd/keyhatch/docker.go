@@ -40,20 +40,20 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 				return err
 			}
 			if args[0] == "list" {
-				text, err = credential.DockerList(logins)
+				text, err = credential.FormatDockerList(logins)
 			} else {
 				asked, readErr := io.ReadAll(io.LimitReader(c.InOrStdin(), 64<<10))
 				if readErr != nil {
 					return readErr
 				}
 				registry := strings.TrimSpace(string(asked))
-				login, ok := credential.DockerLogin(logins, registry)
+				login, ok := credential.FindDockerLogin(logins, registry)
 				if !ok {
-					fmt.Fprintln(c.OutOrStdout(), credential.DockerNotFound)
+					fmt.Fprintln(c.OutOrStdout(), credential.DockerNotFoundMessage)
 					return cli.Exit(cli.ExitOther)
 				}
 				text, err = fetched(c.Context(), project(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
-					return credential.DockerAnswer(registry, login, value)
+					return credential.FormatDocker(registry, login, value)
 				})
 			}
 			if err != nil {

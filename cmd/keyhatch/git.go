@@ -31,7 +31,7 @@ nothing: the secret is kept where it is.`,
 			if err != nil {
 				return err
 			}
-			login, ok := query.Login(logins)
+			login, ok := query.FindLogin(logins)
 			if !ok {
 				return nil
 			}
@@ -39,7 +39,7 @@ nothing: the secret is kept where it is.`,
 				return err
 			}
 			text, err := fetched(c.Context(), project(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
-				return query.Answer(login, value)
+				return query.Format(login, value)
 			})
 			if err != nil {
 				return err

@@ -42,13 +42,13 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		// With a slash it is a section of our own: what the user has for this
 		// host stays out of it, and a new section goes to the end of the file,
 		// behind every helper that the empty one is to make git forget.
-		key := "credential." + credential.URL(login) + "/.helper"
+		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := gitConfig(c.Context(), "--add", key, value); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", credential.URL(login))
+		fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", credential.LoginURL(login))
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ func kubectlCommand(helper credentialHelper, project func() *client.Project) *co
     --exec-api-version=client.authentication.k8s.io/v1 --exec-interactive-mode=Never`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return helper.printSecret(c, project(), func(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
-				return credential.KubectlAnswer(os.Getenv("KUBERNETES_EXEC_INFO"), name, value)
+				return credential.FormatKubectl(os.Getenv("KUBERNETES_EXEC_INFO"), name, value)
 			})
 		},
 	}

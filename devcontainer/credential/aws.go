@@ -7,16 +7,16 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// AWSAnswer returns what a credential_process prints (AWS SDKs and Tools
+// FormatAWS returns what a credential_process prints (AWS SDKs and Tools
 // Reference Guide, "Process credential provider").
-func AWSAnswer(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
-	fields, err := bundle(name, value)
+func FormatAWS(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
+	fields, err := bundleFields(name, value)
 	if err != nil {
 		return nil, err
 	}
 	for _, field := range []string{"aws_access_key_id", "aws_secret_access_key"} {
 		if fields[field] == "" {
-			return nil, fmt.Errorf("%s: %w: the bundle has no %s", name, ErrCredential, field)
+			return nil, fmt.Errorf("%s: %w: the bundle has no %s", name, ErrUnusable, field)
 		}
 	}
 	return json.Marshal(struct {

@@ -7,6 +7,7 @@
 package credential
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -16,53 +17,51 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrCredential says that a secret is not what a helper needs.
-var ErrCredential = errors.New("the secret cannot be used as a credential")
+// ErrUnusable says that a secret is not what a helper needs.
+var ErrUnusable = errors.New("the secret cannot be used as a credential")
 
-// A credential is a login with its secret fetched.
-type credential struct {
+// basicAuth is the username and password of a login.
+type basicAuth struct {
 	username, password string
 }
 
-// credentialOf makes a credential of what a login's secret holds: a bundle with
-// username and password, or the password alone.
-func credentialOf(login schema.Login, value schema.SecretValue, username string) (credential, error) {
-	if login.Username != "" {
-		username = login.Username
-	}
-	c := credential{username: username}
+// newBasicAuth takes the username and password from a login's secret, which is a
+// bundle with both or the password alone. Without a username there, it uses the
+// login's, or else defaultUsername.
+func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername string) (basicAuth, error) {
+	auth := basicAuth{username: cmp.Or(login.Username, defaultUsername)}
 	if value.Bundle {
-		fields, err := bundle(login.Secret, value)
+		fields, err := bundleFields(login.Secret, value)
 		if err != nil {
-			return c, err
+			return auth, err
 		}
 		if fields["username"] != "" {
-			c.username = fields["username"]
+			auth.username = fields["username"]
 		}
-		c.password = fields["password"]
+		auth.password = fields["password"]
 	} else {
 		text, err := devcontainer.Bytes(value)
 		if err != nil {
-			return c, err
+			return auth, err
 		}
-		c.password = string(text)
+		auth.password = string(text)
 	}
 	switch {
-	case c.username == "":
-		return c, fmt.Errorf("%s: %w: there is no username: give one in helpers, or as a field of the bundle", login.Secret, ErrCredential)
-	case c.password == "":
-		return c, fmt.Errorf("%s: %w: it is empty, or a bundle without password", login.Secret, ErrCredential)
+	case auth.username == "":
+		return auth, fmt.Errorf("%s: %w: there is no username: give one in helpers, or as a field of the bundle", login.Secret, ErrUnusable)
+	case auth.password == "":
+		return auth, fmt.Errorf("%s: %w: it is empty, or a bundle without password", login.Secret, ErrUnusable)
 	// A line end would let a value say another field to git (CVE-2020-5260).
-	case strings.ContainsAny(c.username+c.password, "\n\r\x00"):
-		return c, fmt.Errorf("%s: %w: it has a line end or a NUL in it", login.Secret, ErrCredential)
+	case strings.ContainsAny(auth.username+auth.password, "\n\r\x00"):
+		return auth, fmt.Errorf("%s: %w: it has a line end or a NUL in it", login.Secret, ErrUnusable)
 	}
-	return c, nil
+	return auth, nil
 }
 
-// bundle returns a bundle's fields.
-func bundle(name schema.SecretName, value schema.SecretValue) (map[string]string, error) {
+// bundleFields decodes a bundle. It refuses a secret that is not a bundle.
+func bundleFields(name schema.SecretName, value schema.SecretValue) (map[string]string, error) {
 	if !value.Bundle {
-		return nil, fmt.Errorf("%s: %w: it must be a bundle", name, ErrCredential)
+		return nil, fmt.Errorf("%s: %w: it must be a bundle", name, ErrUnusable)
 	}
 	text, err := devcontainer.Bytes(value)
 	if err != nil {
@@ -70,35 +69,34 @@ func bundle(name schema.SecretName, value schema.SecretValue) (map[string]string
 	}
 	fields := map[string]string{}
 	if err := json.Unmarshal(text, &fields); err != nil {
-		return nil, fmt.Errorf("%s: %w: its fields cannot be read", name, ErrCredential)
+		return nil, fmt.Errorf("%s: %w: its fields cannot be read", name, ErrUnusable)
 	}
 	return fields, nil
 }
 
-// loginFor finds the login of a host, which may have a port, spoken to by scheme.
+// findLogin finds the login of a host, which may have a port, spoken to by scheme.
 // A bare host in the manifest means https: nothing is sent in the clear unless
 // the manifest says so.
-func loginFor(logins []schema.Login, scheme, host string) (schema.Login, bool) {
+func findLogin(logins []schema.Login, scheme, host string) (schema.Login, bool) {
 	host = strings.ToLower(host)
 	for _, login := range logins {
-		if scheme+"://"+host == URL(login) {
+		if scheme+"://"+host == LoginURL(login) {
 			return login, true
 		}
 	}
 	return schema.Login{}, false
 }
 
-// URL is where a login is for, with its scheme, and without the scheme's own
-// port.
-func URL(login schema.Login) string {
+// LoginURL returns the URL of a login's host, without the scheme's default port.
+func LoginURL(login schema.Login) string {
 	scheme, host, found := strings.Cut(login.Host, "://")
 	if !found {
 		scheme, host = "https", login.Host
 	}
-	return scheme + "://" + usualHost(scheme, host)
+	return scheme + "://" + trimDefaultPort(scheme, host)
 }
 
-// usualHost is a host without the port that goes without saying.
-func usualHost(scheme, host string) string {
+// trimDefaultPort removes the scheme's default port from host.
+func trimDefaultPort(scheme, host string) string {
 	return strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[scheme])
 }

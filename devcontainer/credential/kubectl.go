@@ -8,35 +8,36 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// kubectlVersions are those of the exec plugin's API that this answers. Their
+// execAPIVersions are those of the exec plugin's API that this answers. Their
 // messages are the same.
-var kubectlVersions = []string{"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
+var execAPIVersions = []string{"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 
-// KubectlAnswer returns what an exec plugin prints (Kubernetes documentation,
-// "client-go credential plugins"). info is KUBERNETES_EXEC_INFO, which says the
+// FormatKubectl returns what an exec plugin prints (Kubernetes documentation,
+// "client-go credential plugins"). execInfo is
+// KUBERNETES_EXEC_INFO, which says the
 // version of the API; empty means v1.
-func KubectlAnswer(info string, name schema.SecretName, value schema.SecretValue) ([]byte, error) {
-	version := kubectlVersions[0]
-	if info != "" {
-		var asked struct {
+func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretValue) ([]byte, error) {
+	version := execAPIVersions[0]
+	if execInfo != "" {
+		var request struct {
 			APIVersion string `json:"apiVersion"`
 		}
-		if err := json.Unmarshal([]byte(info), &asked); err != nil {
+		if err := json.Unmarshal([]byte(execInfo), &request); err != nil {
 			return nil, fmt.Errorf("KUBERNETES_EXEC_INFO is not JSON")
 		}
 		version = ""
-		for _, known := range kubectlVersions {
-			if asked.APIVersion == known {
-				version = known
+		for _, supported := range execAPIVersions {
+			if request.APIVersion == supported {
+				version = supported
 			}
 		}
 		if version == "" {
-			return nil, fmt.Errorf("kubectl asks for another version than %v: set apiVersion: %s in the user's exec section", kubectlVersions, kubectlVersions[0])
+			return nil, fmt.Errorf("kubectl asks for another version than %v: set apiVersion: %s in the user's exec section", execAPIVersions, execAPIVersions[0])
 		}
 	}
 	status := map[string]string{}
 	if value.Bundle {
-		fields, err := bundle(name, value)
+		fields, err := bundleFields(name, value)
 		if err != nil {
 			return nil, err
 		}
@@ -46,7 +47,7 @@ func KubectlAnswer(info string, name schema.SecretName, value schema.SecretValue
 			}
 		}
 		if status["token"] == "" && (status["clientCertificateData"] == "" || status["clientKeyData"] == "") {
-			return nil, fmt.Errorf("%s: %w: the bundle has neither token nor clientCertificateData and clientKeyData", name, ErrCredential)
+			return nil, fmt.Errorf("%s: %w: the bundle has neither token nor clientCertificateData and clientKeyData", name, ErrUnusable)
 		}
 	} else {
 		text, err := devcontainer.Bytes(value)
