@@ -11,28 +11,28 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Missing says which secrets a command needs and cannot have.
-type Missing struct {
-	// Why is sorted by name.
-	Why []MissingSecret
+// MissingError lists the secrets that a command needs and cannot have.
+type MissingError struct {
+	// Secrets is sorted by name.
+	Secrets []MissingSecret
 }
 
-// A MissingSecret is one of them, with the broker's reason.
+// A MissingSecret is a secret that cannot be had, with the broker's reason.
 type MissingSecret struct {
 	Name schema.SecretName
 	schema.SecretError
 }
 
-func (m *Missing) Error() string {
-	lines := make([]string, len(m.Why))
-	for i, one := range m.Why {
-		lines[i] = one.Message
+func (e *MissingError) Error() string {
+	messages := make([]string, len(e.Secrets))
+	for i, secret := range e.Secrets {
+		messages[i] = secret.Message
 	}
-	return strings.Join(lines, "; ")
+	return strings.Join(messages, "; ")
 }
 
-// Fetch fetches secrets, all of one snapshot. Where one cannot be had it returns
-// a *Missing that names them all, and nothing else.
+// Fetch fetches secrets, all of one snapshot. If secrets cannot be had, it
+// returns no secret and a *MissingError that lists them all.
 func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
 	if len(names) == 0 {
 		return nil, nil // and not everything, which is what no names would ask for
@@ -42,26 +42,26 @@ func Fetch(ctx context.Context, project *client.Project, names []schema.SecretNa
 	if err != nil {
 		return nil, err
 	}
-	missing := &Missing{}
+	missing := &MissingError{}
 	for _, name := range names {
 		if _, ok := answer.Secrets[name]; ok {
 			continue
 		}
-		why := answer.Errors[name]
-		if why.Code == "" {
+		reason := answer.Errors[name]
+		if reason.Code == "" {
 			return nil, fmt.Errorf("%w: %s is neither answered nor refused", client.ErrProtocol, name)
 		}
-		missing.Why = append(missing.Why, MissingSecret{name, why})
+		missing.Secrets = append(missing.Secrets, MissingSecret{name, reason})
 	}
-	if len(missing.Why) > 0 {
+	if len(missing.Secrets) > 0 {
 		return nil, missing
 	}
 	return answer.Secrets, nil
 }
 
-// Bytes returns a secret as it is given to programs: the text, the decoded
+// ValueBytes returns a secret as it is given to programs: the text, the decoded
 // binary, or a bundle's JSON text.
-func Bytes(value schema.SecretValue) ([]byte, error) {
+func ValueBytes(value schema.SecretValue) ([]byte, error) {
 	switch {
 	case value.Value != nil:
 		return []byte(*value.Value), nil

@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// project serves one answer to whatever is asked, on a socket.
-func project(t *testing.T, answer string) *client.Project {
+// serveAnswer answers every request on a socket with answer, until the test ends.
+func serveAnswer(t *testing.T, answer string) *client.Project {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
 	if err != nil {
@@ -23,42 +23,43 @@ func project(t *testing.T, answer string) *client.Project {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	path := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", path)
+	listener, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan struct{})
-	t.Cleanup(func() { l.Close(); <-ended })
+	stopped := make(chan struct{})
+	t.Cleanup(func() { listener.Close(); <-stopped })
 	go func() { // ends with the listener
-		defer close(ended)
+		defer close(stopped)
 		for {
-			c, err := l.Accept()
+			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			bufio.NewReader(c).ReadString('\n')
-			fmt.Fprintln(c, answer)
-			c.Close()
+			bufio.NewReader(conn).ReadString('\n')
+			fmt.Fprintln(conn, answer)
+			conn.Close()
 		}
 	}()
 	return client.NewProject(path)
 }
 
-func many(secrets, errors string) string {
+// getManyAnswer returns an answer to get-many with these members of its objects.
+func getManyAnswer(secrets, errors string) string {
 	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
 }
 
 // An interrupt ends a wait.
-func TestFetchEnds(t *testing.T) {
+func TestFetchStopsWhenContextIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Fetch(ctx, project(t, ""), []schema.SecretName{"A"}, schema.MaxWait); !errors.Is(err, context.Canceled) {
+	if _, err := Fetch(ctx, serveAnswer(t, ""), []schema.SecretName{"A"}, schema.MaxWait); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
 
 // Without names nothing is fetched, and not everything.
-func TestFetchNothing(t *testing.T) {
+func TestFetchWithoutNamesFetchesNothing(t *testing.T) {
 	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
 		t.Errorf("%d secrets, %v", len(got), err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A File is a secret that the manifest declares as one.
+// A File is a secret that the manifest declares as a file.
 type File struct {
 	Name     schema.SecretName
 	Path     string // declared, absolute
@@ -19,28 +19,28 @@ type File struct {
 	Template string // "" for the bare value
 }
 
-// Files are the files that the approved manifest declares, in order of the
-// secrets' names. Where only is not nil it has the secrets to look at. home is
-// for ~/.
-func Files(info schema.InfoResponse, only []schema.SecretName, home string) ([]File, error) {
+// DeclaredFiles returns the files that the approved manifest declares, sorted by the
+// secret's name. If only is not nil, it limits them to these secrets. home replaces ~
+// in paths.
+func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) ([]File, error) {
 	var files []File
 	for _, name := range info.Allowlist {
-		in := info.Secrets[name]
-		if in == nil || in.As != schema.AsFile || only != nil && !slices.Contains(only, name) {
+		injection := info.Secrets[name]
+		if injection == nil || injection.As != schema.AsFile || only != nil && !slices.Contains(only, name) {
 			continue
 		}
-		mode, err := strconv.ParseUint(in.Mode, 8, 32)
+		mode, err := strconv.ParseUint(injection.Mode, 8, 32)
 		if err != nil {
-			return nil, fmt.Errorf("%s: mode %q is not octal", name, in.Mode)
+			return nil, fmt.Errorf("%s: mode %q is not octal", name, injection.Mode)
 		}
-		path := in.Path
+		path := injection.Path
 		if rest, ok := strings.CutPrefix(path, "~/"); ok {
 			if !filepath.IsAbs(home) {
 				return nil, fmt.Errorf("%s: its path begins with ~/ and HOME is not an absolute path", name)
 			}
 			path = filepath.Join(home, rest)
 		}
-		files = append(files, File{name, path, fs.FileMode(mode), in.Template})
+		files = append(files, File{name, path, fs.FileMode(mode), injection.Template})
 	}
 	return files, nil
 }

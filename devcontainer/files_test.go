@@ -8,7 +8,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-func parse(t *testing.T, secrets string) *manifest.Manifest {
+func parseManifest(t *testing.T, secrets string) *manifest.Manifest {
 	t.Helper()
 	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: "+secrets+"\n"), "api")
 	if err != nil {
@@ -17,19 +17,19 @@ func parse(t *testing.T, secrets string) *manifest.Manifest {
 	return m
 }
 
-func TestFiles(t *testing.T) {
-	m := parse(t, `{A: , f: {as: file, path: ~/d/f}, g: {as: file, path: /g, mode: "640", template: t}}`)
+func TestDeclaredFiles(t *testing.T) {
+	m := parseManifest(t, `{A: , f: {as: file, path: ~/d/f}, g: {as: file, path: /g, mode: "640", template: t}}`)
 	info := schema.InfoResponse{Allowlist: append(m.Allowlist(), "unsaid"), Secrets: m.Secrets}
-	got, err := Files(info, nil, "/home/me")
+	got, err := DeclaredFiles(info, nil, "/home/me")
 	want := []File{{"f", "/home/me/d/f", 0o600, ""}, {"g", "/g", 0o640, "t"}}
 	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := Files(info, []schema.SecretName{"A", "g"}, ""); err != nil || len(got) != 1 || got[0] != want[1] {
+	if got, err := DeclaredFiles(info, []schema.SecretName{"A", "g"}, ""); err != nil || len(got) != 1 || got[0] != want[1] {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, home := range []string{"", "me"} {
-		if _, err := Files(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: its path begins with ~/") {
+		if _, err := DeclaredFiles(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: its path begins with ~/") {
 			t.Errorf("HOME=%s: %v", home, err)
 		}
 	}

@@ -8,15 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoMemoryDir says that there is no directory in memory that is ours alone,
-// so that a file would reach a disk or a stranger.
+// ErrNoMemoryDir means that there is no directory in memory that only this user can
+// use. A file would reach a disk or another user.
 var ErrNoMemoryDir = errors.New("no place in memory for secret files")
 
-// MemoryDir is where this user's files are.
+// MemoryDir returns the directory for the rendered files of this user.
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }
 
-// verifyMemoryDir sees that the directory is in memory and ours alone: its name is no
-// secret, so a stranger may have been there before us.
+// verifyMemoryDir checks that the directory is in memory and that only this user can
+// use it. Its name is no secret, so another user may have made it first.
 func verifyMemoryDir(dir string) error {
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -24,12 +24,12 @@ func verifyMemoryDir(dir string) error {
 	}
 	defer unix.Close(fd)
 	var stat unix.Stat_t
-	var system unix.Statfs_t
-	if err := errors.Join(unix.Fstat(fd, &stat), unix.Fstatfs(fd, &system)); err != nil {
+	var statfs unix.Statfs_t
+	if err := errors.Join(unix.Fstat(fd, &stat), unix.Fstatfs(fd, &statfs)); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNoMemoryDir, dir, err)
 	}
 	switch {
-	case int64(system.Type) != unix.TMPFS_MAGIC:
+	case int64(statfs.Type) != unix.TMPFS_MAGIC:
 		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)
 	case stat.Uid != uint32(os.Geteuid()):
 		return fmt.Errorf("%w: %s belongs to uid %d", ErrNoMemoryDir, dir, stat.Uid)
@@ -39,13 +39,14 @@ func verifyMemoryDir(dir string) error {
 	return nil
 }
 
-// inMemory keeps a directory from being made where it would have to be refused.
-func inMemory(dir string) error {
-	var system unix.Statfs_t
-	if err := unix.Statfs(dir, &system); err != nil {
+// checkTmpfs checks that dir is on a tmpfs. A directory that is made elsewhere would be
+// refused later.
+func checkTmpfs(dir string) error {
+	var statfs unix.Statfs_t
+	if err := unix.Statfs(dir, &statfs); err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrNoMemoryDir, dir, err)
 	}
-	if int64(system.Type) != unix.TMPFS_MAGIC {
+	if int64(statfs.Type) != unix.TMPFS_MAGIC {
 		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)
 	}
 	return nil

@@ -13,40 +13,41 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrOccupied says that what stands at a declared path is not keyhatch's.
-var ErrOccupied = errors.New("something else is there")
+// ErrPathOccupied means that a declared path exists and is not keyhatch's link.
+var ErrPathOccupied = errors.New("something else is there")
 
 // A Rendering is one project's files in memory and the links to them:
 //
 //	DIR/PROJECT/files/NAME    the file
-//	DIR/PROJECT/links/NAME    a link to the declared path, where a link leads back
+//	DIR/PROJECT/links/NAME    the backlink: a link to the declared path
 //
-// The second is how Remove finds what the manifest may no longer declare.
+// The declared path is a link to the file. Remove finds it by the backlink, even if the
+// manifest no longer declares it.
 type Rendering struct {
-	dir     string // as MemoryDir, verified by open
+	dir     string // as MemoryDir, verified by makeDirs
 	project schema.ProjectName
 }
 
-// NewRendering is for the files of project in dir, which is MemoryDir's but for
-// tests. Nothing is made yet.
+// NewRendering returns the rendering of a project in dir, which is MemoryDir except in
+// tests. It makes no directory.
 func NewRendering(dir string, project schema.ProjectName) Rendering {
 	return Rendering{dir, project}
 }
 
-func (r Rendering) root() string { return filepath.Join(r.dir, string(r.project)) }
+func (r Rendering) projectDir() string { return filepath.Join(r.dir, string(r.project)) }
 
-func (r Rendering) file(name schema.SecretName) string {
-	return filepath.Join(r.root(), "files", string(name))
+func (r Rendering) filePath(name schema.SecretName) string {
+	return filepath.Join(r.projectDir(), "files", string(name))
 }
 
-func (r Rendering) link(name schema.SecretName) string {
-	return filepath.Join(r.root(), "links", string(name))
+func (r Rendering) backlinkPath(name schema.SecretName) string {
+	return filepath.Join(r.projectDir(), "links", string(name))
 }
 
-// ours reports whether the link at path leads to a file of this project's.
-func (r Rendering) ours(path string) bool {
+// isManaged reports whether path is a link to a file of this project's.
+func (r Rendering) isManaged(path string) bool {
 	target, err := os.Readlink(path)
-	return err == nil && strings.HasPrefix(target, r.root()+"/files/")
+	return err == nil && strings.HasPrefix(target, r.projectDir()+"/files/")
 }
 
 // Render writes the files, each whole by a rename, and links them at their
@@ -56,47 +57,47 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	if len(files) == 0 {
 		return false, nil
 	}
-	texts := make([][]byte, len(files))
+	contents := make([][]byte, len(files))
 	for i, f := range files {
-		if texts[i], err = fileText(f.Name, f.Template, values[f.Name]); err != nil {
+		if contents[i], err = fileContent(f.Name, f.Template, values[f.Name]); err != nil {
 			return false, err
 		}
 	}
-	if err := r.open(); err != nil {
+	if err := r.makeDirs(); err != nil {
 		return false, err
 	}
 	for _, f := range files {
 		switch _, err := os.Lstat(f.Path); {
-		case err == nil && !r.ours(f.Path):
-			return false, fmt.Errorf("%s goes to %s: %w", f.Name, f.Path, ErrOccupied)
+		case err == nil && !r.isManaged(f.Path):
+			return false, fmt.Errorf("%s goes to %s: %w", f.Name, f.Path, ErrPathOccupied)
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return false, err
 		}
 	}
-	written := make([]string, len(files)) // not yet renamed; "" where nothing is new
+	tempFiles := make([]string, len(files)) // not yet renamed; "" where nothing is new
 	defer func() {
-		for _, path := range written {
+		for _, path := range tempFiles {
 			if path != "" {
 				os.Remove(path)
 			}
 		}
 	}()
 	for i, f := range files {
-		if same(r.file(f.Name), texts[i], f.Mode) {
+		if isUpToDate(r.filePath(f.Name), contents[i], f.Mode) {
 			continue
 		}
-		if written[i], err = r.write(texts[i], f.Mode); err != nil {
+		if tempFiles[i], err = r.writeTemp(contents[i], f.Mode); err != nil {
 			return false, fmt.Errorf("writing the file of %s: %w", f.Name, err)
 		}
 	}
 	for i, f := range files {
-		if written[i] != "" {
-			if err := os.Rename(written[i], r.file(f.Name)); err != nil {
+		if tempFiles[i] != "" {
+			if err := os.Rename(tempFiles[i], r.filePath(f.Name)); err != nil {
 				return changed, err
 			}
-			written[i], changed = "", true
+			tempFiles[i], changed = "", true
 		}
-		linked, err := r.place(f)
+		linked, err := r.linkIntoPlace(f)
 		if err != nil {
 			return changed, err
 		}
@@ -105,10 +106,10 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	return changed, nil
 }
 
-// open makes the directories. The first is verified, and within it nobody else
-// can make or move anything.
-func (r Rendering) open() error {
-	if err := inMemory(filepath.Dir(r.dir)); err != nil {
+// makeDirs makes the directories. It verifies the first, within which no other user
+// can make or move a file.
+func (r Rendering) makeDirs() error {
+	if err := checkTmpfs(filepath.Dir(r.dir)); err != nil {
 		return err
 	}
 	if err := os.Mkdir(r.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -118,29 +119,30 @@ func (r Rendering) open() error {
 		return err
 	}
 	for _, sub := range []string{"", "files", "links"} {
-		if err := os.Mkdir(filepath.Join(r.root(), sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(r.projectDir(), sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-func same(path string, text []byte, mode fs.FileMode) bool {
+// isUpToDate reports whether path is a regular file with this content and mode.
+func isUpToDate(path string, content []byte, mode fs.FileMode) bool {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != mode { // which also says: a regular file
 		return false
 	}
-	there, err := os.ReadFile(path)
-	return err == nil && bytes.Equal(there, text)
+	current, err := os.ReadFile(path)
+	return err == nil && bytes.Equal(current, content)
 }
 
-// write writes a file that only its rename makes known.
-func (r Rendering) write(text []byte, mode fs.FileMode) (path string, err error) {
-	f, err := os.CreateTemp(r.root(), ".new-")
+// writeTemp writes a temporary file, which is then renamed to its place.
+func (r Rendering) writeTemp(content []byte, mode fs.FileMode) (path string, err error) {
+	f, err := os.CreateTemp(r.projectDir(), ".new-")
 	if err != nil {
 		return "", err
 	}
-	_, err = f.Write(text)
+	_, err = f.Write(content)
 	if err == nil {
 		err = f.Chmod(mode)
 	}
@@ -151,103 +153,104 @@ func (r Rendering) write(text []byte, mode fs.FileMode) (path string, err error)
 	return f.Name(), nil
 }
 
-// place links the file at its declared path, and reports whether the link is
+// linkIntoPlace links the file at its declared path, and reports whether the link is
 // new. A link of the same secret at another path goes.
-func (r Rendering) place(f File) (bool, error) {
-	target := r.file(f.Name)
-	if was, err := os.Readlink(r.link(f.Name)); err == nil && was != f.Path && leads(was, target) {
-		os.Remove(was)
+func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
+	target := r.filePath(f.Name)
+	if oldPath, err := os.Readlink(r.backlinkPath(f.Name)); err == nil && oldPath != f.Path && linksTo(oldPath, target) {
+		os.Remove(oldPath)
 	}
-	if leads(f.Path, target) && leads(r.link(f.Name), f.Path) {
+	if linksTo(f.Path, target) && linksTo(r.backlinkPath(f.Name), f.Path) {
 		return false, nil
 	}
 	// Remembered first: what is not remembered is never removed.
-	if err := relink(f.Path, r.link(f.Name)); err != nil {
+	if err := replaceSymlink(f.Path, r.backlinkPath(f.Name)); err != nil {
 		return false, err
 	}
 	if err := os.MkdirAll(filepath.Dir(f.Path), 0o700); err != nil {
 		return false, err
 	}
 	// Where nothing is there, nothing that comes meanwhile is replaced.
-	err := os.Symlink(target, f.Path)
+	err = os.Symlink(target, f.Path)
 	if errors.Is(err, fs.ErrExist) {
-		if !r.ours(f.Path) {
-			return false, fmt.Errorf("%s goes to %s: %w", f.Name, f.Path, ErrOccupied)
+		if !r.isManaged(f.Path) {
+			return false, fmt.Errorf("%s goes to %s: %w", f.Name, f.Path, ErrPathOccupied)
 		}
-		err = relink(target, f.Path)
+		err = replaceSymlink(target, f.Path)
 	}
 	return err == nil, err
 }
 
-func leads(link, target string) bool {
-	to, err := os.Readlink(link)
-	return err == nil && to == target
+// linksTo reports whether link is a symbolic link whose text is target.
+func linksTo(link, target string) bool {
+	actual, err := os.Readlink(link)
+	return err == nil && actual == target
 }
 
-// relink puts a link at path in one step, whatever link is there.
-func relink(target, path string) error {
-	temporary := filepath.Join(filepath.Dir(path), fmt.Sprintf(".keyhatch-%d", os.Getpid()))
-	os.Remove(temporary) // of a process before us that was killed
-	if err := os.Symlink(target, temporary); err != nil {
+// replaceSymlink makes path a symbolic link in one step. It may replace another link.
+func replaceSymlink(target, path string) error {
+	tempPath := filepath.Join(filepath.Dir(path), fmt.Sprintf(".keyhatch-%d", os.Getpid()))
+	os.Remove(tempPath) // of a process before us that was killed
+	if err := os.Symlink(target, tempPath); err != nil {
 		return err
 	}
-	if err := os.Rename(temporary, path); err != nil {
-		os.Remove(temporary)
+	if err := os.Rename(tempPath, path); err != nil {
+		os.Remove(tempPath)
 		return err
 	}
 	return nil
 }
 
-// Rendered are the projects that have files in dir.
-func Rendered(dir string) ([]Rendering, error) {
+// FindRenderings returns the renderings of all projects that have files in dir.
+func FindRenderings(dir string) ([]Rendering, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	var all []Rendering
+	var renderings []Rendering
 	for _, entry := range entries {
 		if project := schema.ProjectName(entry.Name()); schema.ValidProjectName(project) {
-			all = append(all, Rendering{dir, project})
+			renderings = append(renderings, Rendering{dir, project})
 		}
 	}
-	return all, nil
+	return renderings, nil
 }
 
-// Keep removes the project's files but these, and the links to them, and leaves
-// what has come into a link's place. A file goes from memory even where its link
-// cannot be removed.
-func (r Rendering) Keep(files []File) error {
+// Prune removes the project's files except those in keep, and the links to them. If
+// something else has replaced a link, it stays. A file is removed from memory even if
+// its link cannot be removed.
+func (r Rendering) Prune(keep []File) error {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err := verifyMemoryDir(r.dir); err != nil {
 		return err
 	}
-	var problems []error
-	for _, kind := range []string{"links", "files"} {
-		entries, err := os.ReadDir(filepath.Join(r.root(), kind))
+	var errs []error
+	for _, subdir := range []string{"links", "files"} {
+		entries, err := os.ReadDir(filepath.Join(r.projectDir(), subdir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		for _, entry := range entries {
 			name := schema.SecretName(entry.Name())
-			if slices.ContainsFunc(files, func(f File) bool { return f.Name == name }) {
+			if slices.ContainsFunc(keep, func(f File) bool { return f.Name == name }) {
 				continue
 			}
-			if path, err := os.Readlink(r.link(name)); err == nil && leads(path, r.file(name)) {
-				problems = append(problems, os.Remove(path))
+			if path, err := os.Readlink(r.backlinkPath(name)); err == nil && linksTo(path, r.filePath(name)) {
+				errs = append(errs, os.Remove(path))
 			}
-			os.Remove(r.link(name))
-			os.Remove(r.file(name))
+			os.Remove(r.backlinkPath(name))
+			os.Remove(r.filePath(name))
 		}
 	}
-	if len(files) > 0 {
-		return errors.Join(problems...)
+	if len(keep) > 0 {
+		return errors.Join(errs...)
 	}
-	problems = append(problems, os.RemoveAll(r.root()))
+	errs = append(errs, os.RemoveAll(r.projectDir()))
 	os.Remove(r.dir) // stays where another project has files
-	return errors.Join(problems...)
+	return errors.Join(errs...)
 }
 
 // Remove removes all of the project's files.
-func (r Rendering) Remove() error { return r.Keep(nil) }
+func (r Rendering) Remove() error { return r.Prune(nil) }

@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// rendering is one in memory, and a home.
-func rendering(t *testing.T) (r Rendering, home string) {
+// newTestRendering returns a rendering in memory and a home directory.
+func newTestRendering(t *testing.T) (r Rendering, home string) {
 	t.Helper()
 	memory, err := os.MkdirTemp("/dev/shm", "kh")
 	if err != nil {
@@ -23,7 +23,8 @@ func rendering(t *testing.T) (r Rendering, home string) {
 	return NewRendering(memory+"/files", "api"), t.TempDir()
 }
 
-func secrets(pairs ...string) map[schema.SecretName]schema.SecretValue {
+// secretValues makes text secrets of NAME=value pairs.
+func secretValues(pairs ...string) map[schema.SecretName]schema.SecretValue {
 	values := map[schema.SecretName]schema.SecretValue{}
 	for _, pair := range pairs {
 		name, value, _ := strings.Cut(pair, "=")
@@ -34,12 +35,12 @@ func secrets(pairs ...string) map[schema.SecretName]schema.SecretValue {
 
 // A reader sees one text or the other, whole, while it is rendered again and
 // again; and so does one that opens it by another name of the same project.
-func TestRenderIsWhole(t *testing.T) {
-	r, home := rendering(t)
+func TestReadersNeverSeeAPartialFile(t *testing.T) {
+	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}}
 	texts := []string{strings.Repeat("x", 1<<16), strings.Repeat("y", 1<<15)}
 	render := func(n int) {
-		if changed, err := r.Render(files, secrets("A="+texts[n%2])); err != nil || !changed {
+		if changed, err := r.Render(files, secretValues("A="+texts[n%2])); err != nil || !changed {
 			t.Errorf("changed %v, %v", changed, err)
 		}
 	}
@@ -65,22 +66,22 @@ func TestRenderIsWhole(t *testing.T) {
 	}
 	close(stop)
 	wg.Wait()
-	if left, err := filepath.Glob(r.root() + "/.new-*"); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	if remaining, err := filepath.Glob(r.projectDir() + "/.new-*"); err != nil || len(remaining) > 0 {
+		t.Errorf("left behind: %v", remaining)
 	}
 }
 
 // Of several files either all change or none does, where one is refused.
-func TestRenderRefuses(t *testing.T) {
-	r, home := rendering(t)
+func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
+	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/sub/b", 0o640, "{{value}}"}}
-	if _, err := r.Render(files, secrets("A=1", "B=1")); err != nil {
+	if _, err := r.Render(files, secretValues("A=1", "B=1")); err != nil {
 		t.Fatal(err)
 	}
-	if changed, err := r.Render(files, secrets("A=1", "B=1")); changed || err != nil {
+	if changed, err := r.Render(files, secretValues("A=1", "B=1")); changed || err != nil {
 		t.Errorf("nothing is new, and it says %v, %v", changed, err)
 	}
-	holds := func(when, a, b string) {
+	checkContents := func(when, a, b string) {
 		t.Helper()
 		for path, want := range map[string]string{home + "/a": a, home + "/sub/b": b} {
 			if got, err := os.ReadFile(path); string(got) != want || err != nil {
@@ -88,11 +89,11 @@ func TestRenderRefuses(t *testing.T) {
 			}
 		}
 	}
-	bad := []File{files[0], {"B", home + "/sub/b", 0o640, "{{x}}"}}
-	if _, err := r.Render(bad, secrets("A=2", "B=2")); !errors.Is(err, ErrTemplate) {
+	badTemplate := []File{files[0], {"B", home + "/sub/b", 0o640, "{{x}}"}}
+	if _, err := r.Render(badTemplate, secretValues("A=2", "B=2")); !errors.Is(err, ErrTemplate) {
 		t.Error(err)
 	}
-	holds("a bad template", "1", "1")
+	checkContents("a bad template", "1", "1")
 	for name, occupy := range map[string]func(path string) error{
 		"a file":      func(path string) error { return os.WriteFile(path, []byte("own"), 0o600) },
 		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
@@ -107,28 +108,28 @@ func TestRenderRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		before, _ := os.Lstat(path)
-		_, err := r.Render([]File{files[0], {"B", path, 0o600, ""}}, secrets("A=3", "B=3"))
-		if !errors.Is(err, ErrOccupied) || !strings.Contains(err.Error(), "B goes to "+path) {
+		_, err := r.Render([]File{files[0], {"B", path, 0o600, ""}}, secretValues("A=3", "B=3"))
+		if !errors.Is(err, ErrPathOccupied) || !strings.Contains(err.Error(), "B goes to "+path) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
 			t.Errorf("%s was replaced", name)
 		}
 	}
-	holds("occupied", "1", "1")
+	checkContents("occupied", "1", "1")
 }
 
-func TestModeAndMove(t *testing.T) {
-	r, home := rendering(t)
+func TestRenderAppliesModeAndPathChanges(t *testing.T) {
+	r, home := newTestRendering(t)
 	for _, mode := range []fs.FileMode{0o600, 0o440, 0o777, 0o000} {
-		if changed, err := r.Render([]File{{"A", home + "/a", mode, ""}}, secrets("A=1")); err != nil || !changed {
+		if changed, err := r.Render([]File{{"A", home + "/a", mode, ""}}, secretValues("A=1")); err != nil || !changed {
 			t.Errorf("%v: %v, %v", mode, changed, err)
 		}
 		if info, err := os.Stat(home + "/a"); err != nil || info.Mode() != mode {
 			t.Errorf("%v: %v, %v", mode, info.Mode(), err)
 		}
 	}
-	if _, err := r.Render([]File{{"A", home + "/b", 0o600, ""}}, secrets("A=1")); err != nil {
+	if _, err := r.Render([]File{{"A", home + "/b", 0o600, ""}}, secretValues("A=1")); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(home + "/a"); !errors.Is(err, fs.ErrNotExist) {
@@ -138,7 +139,7 @@ func TestModeAndMove(t *testing.T) {
 	both := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}
 	for range 2 {
 		both[0].Path, both[1].Path = both[1].Path, both[0].Path
-		if _, err := r.Render(both, secrets("A=a", "B=b")); err != nil {
+		if _, err := r.Render(both, secretValues("A=a", "B=b")); err != nil {
 			t.Error(err)
 		}
 		for _, f := range both {
@@ -150,8 +151,8 @@ func TestModeAndMove(t *testing.T) {
 	if err := r.Remove(); err != nil {
 		t.Error(err)
 	}
-	if left, _ := os.ReadDir(home); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
+	if remaining, _ := os.ReadDir(home); len(remaining) > 0 {
+		t.Errorf("left behind: %v", remaining)
 	}
 	if _, err := os.Lstat(r.dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the directory in memory is left behind")

@@ -8,7 +8,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-func TestFill(t *testing.T) {
+func TestFillTemplate(t *testing.T) {
 	fields := map[string]string{"a": "A", "b.c": "{{a}}", "e": "", "re": `$1 \1 ${a} }}`}
 	for template, want := range map[string]string{
 		"":                "",
@@ -19,20 +19,20 @@ func TestFill(t *testing.T) {
 		"{{re}}{{e}}\n":   `$1 \1 ${a} }}` + "\n",
 		"$1 \\1 {{a}} $&": "$1 \\1 A $&",
 	} {
-		if got, err := fill(template, fields); got != want || err != nil {
+		if got, err := fillTemplate(template, fields); got != want || err != nil {
 			t.Errorf("%q: %q, %v, want %q", template, got, err, want)
 		}
 	}
-	for template, says := range map[string]string{
+	for template, wantMessage := range map[string]string{
 		"{{missing}}": "no field missing", "{{a": "behind {{", "{{}}": "behind {{", "{{ if a }}": "behind {{", "{{{a}}": "behind {{",
 	} {
-		if got, err := fill(template, fields); got != "" || !errors.Is(err, ErrTemplate) || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %q, %v, want %q", template, got, err, says)
+		if got, err := fillTemplate(template, fields); got != "" || !errors.Is(err, ErrTemplate) || !strings.Contains(err.Error(), wantMessage) {
+			t.Errorf("%q: %q, %v, want %q", template, got, err, wantMessage)
 		}
 	}
 }
 
-func TestFileText(t *testing.T) {
+func TestFileContent(t *testing.T) {
 	text, bundle := "TRIPWIRE", `{"value":"v","x":"\u00e9\n"}`
 	for name, c := range map[string]struct {
 		template string
@@ -49,7 +49,7 @@ func TestFileText(t *testing.T) {
 		"odd bundle":         {"{{x}}", schema.SecretValue{Value: &text, Bundle: true}, ""},
 		"nothing":            {"{{x}}", schema.SecretValue{}, ""},
 	} {
-		got, err := fileText("A", c.template, c.value)
+		got, err := fileContent("A", c.template, c.value)
 		if string(got) != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}

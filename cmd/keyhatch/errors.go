@@ -28,8 +28,8 @@ func failure(err error) error {
 			Hint: "is the project registered (keyhatchctl register DIR), and its directory mounted at /run/keyhatch?"}
 	}
 	code := client.CodeOf(err)
-	if missing, ok := errors.AsType[*devcontainer.Missing](err); ok {
-		code = missing.Why[0].Code
+	if missing, ok := errors.AsType[*devcontainer.MissingError](err); ok {
+		code = missing.Secrets[0].Code
 	}
 	if hint := local(err); hint != "" {
 		return &cli.Failure{Err: err, Hint: hint}
@@ -53,17 +53,17 @@ func failure(err error) error {
 // local is the way out of what goes wrong on this side of the socket.
 func local(err error) string {
 	switch {
-	case errors.Is(err, devcontainer.ErrNotForEnvironment):
+	case errors.Is(err, devcontainer.ErrVariableValue):
 		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --only leaves it out here"
 	case errors.Is(err, errNotText):
 		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --format shell takes all but NUL"
 	case errors.Is(err, devcontainer.ErrTemplate):
 		return "the fields of a bundle are {{field}}, and of any other secret there is {{value}}"
-	case errors.Is(err, devcontainer.ErrOccupied):
+	case errors.Is(err, devcontainer.ErrPathOccupied):
 		return "move it away, or give the secret another path in the manifest: keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):
 		return "secret files are kept in memory only: the container needs a tmpfs at /dev/shm (docker run --shm-size, not a volume), and nobody else's directory in it"
-	case errors.Is(err, devcontainer.ErrNotVariable):
+	case errors.Is(err, devcontainer.ErrVariableName):
 		return "give the secret a variable with env: in the manifest, or leave it out with --only"
 	}
 	return ""

@@ -78,7 +78,7 @@ func removeFiles(ctx context.Context, project *client.Project) error {
 	if err == nil {
 		return devcontainer.NewRendering(memoryDir, info.Project).Remove()
 	}
-	all, err := devcontainer.Rendered(memoryDir)
+	all, err := devcontainer.FindRenderings(memoryDir)
 	for _, rendering := range all {
 		err = errors.Join(err, rendering.Remove())
 	}

@@ -36,7 +36,7 @@ terminal. A bundle is printed as JSON.`,
 			if err != nil {
 				return failure(err)
 			}
-			value, err := devcontainer.Bytes(answer.SecretValue)
+			value, err := devcontainer.ValueBytes(answer.SecretValue)
 			if err != nil {
 				return err
 			}

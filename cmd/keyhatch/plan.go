@@ -28,7 +28,7 @@ type planOptions struct {
 // variables. A secret that goes into a file goes into no variable.
 func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File, variables devcontainer.Variables, err error) {
 	if o.files {
-		if files, err = devcontainer.Files(info, o.only, os.Getenv("HOME")); err != nil {
+		if files, err = devcontainer.DeclaredFiles(info, o.only, os.Getenv("HOME")); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -36,7 +36,7 @@ func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File
 		only := slices.DeleteFunc(slices.Clone(o.only), func(name schema.SecretName) bool {
 			return slices.ContainsFunc(files, func(f devcontainer.File) bool { return f.Name == name })
 		})
-		variables, err = devcontainer.Choose(info, only)
+		variables, err = devcontainer.AssignVariables(info, only)
 	}
 	return files, variables, err
 }
@@ -86,7 +86,7 @@ func (p *plan) again(ctx context.Context) error {
 // fetch fetches it all, of one snapshot, renders the files and returns the
 // environment, and whether a file is new.
 func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []string, rendered bool, err error) {
-	names := p.variables.Names()
+	names := p.variables.SecretNames()
 	for _, f := range p.files {
 		names = append(names, f.Name)
 	}
@@ -102,7 +102,7 @@ func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []str
 	}
 	if p.options.files && p.options.only == nil {
 		// A file that is no longer declared may hold what was taken away.
-		err = p.rendering.Keep(p.files)
+		err = p.rendering.Prune(p.files)
 	}
 	return environment, rendered, err
 }

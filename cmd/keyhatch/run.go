@@ -94,7 +94,7 @@ func run(c *cobra.Command, project *client.Project, o runOptions, args []string)
 	if err != nil {
 		return err
 	}
-	onChange, err := devcontainer.ParseOnChange(o.onChange)
+	onChange, err := devcontainer.ParseChangeAction(o.onChange)
 	switch {
 	case err != nil:
 		return cli.Usage("--on-change: %w", err)
@@ -112,7 +112,7 @@ func run(c *cobra.Command, project *client.Project, o runOptions, args []string)
 	}
 	base := os.Environ()
 	if o.pristine {
-		base = devcontainer.Pristine(base)
+		base = devcontainer.PristineEnvironment(base)
 	}
 	p, err := newPlan(ctx, project, planOptions{only: only, wait: o.wait, variables: true, base: base, files: o.watch})
 	if err != nil {
@@ -123,7 +123,7 @@ func run(c *cobra.Command, project *client.Project, o runOptions, args []string)
 		return err
 	}
 	if o.watch {
-		return keep(ctx, p, devcontainer.Child{Path: path, Args: args, OnChange: onChange, Grace: restartGrace}, environment)
+		return keep(ctx, p, devcontainer.Child{Path: path, Args: args, OnChange: onChange, GracePeriod: restartGrace}, environment)
 	}
 	return cannotRun(path, syscall.Exec(path, args, environment))
 }
@@ -136,7 +136,7 @@ func keep(ctx context.Context, p *plan, child devcontainer.Child, environment []
 	// From here on a signal is the command's, and its end is ours.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	changes, done := make(chan []string), make(chan struct{})
-	child.Changes = changes
+	child.Updates = changes
 	last := environment
 	go func() { // ended below
 		defer close(done)

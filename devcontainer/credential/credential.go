@@ -40,7 +40,7 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 		}
 		auth.password = fields["password"]
 	} else {
-		text, err := devcontainer.Bytes(value)
+		text, err := devcontainer.ValueBytes(value)
 		if err != nil {
 			return auth, err
 		}
@@ -63,7 +63,7 @@ func bundleFields(name schema.SecretName, value schema.SecretValue) (map[string]
 	if !value.Bundle {
 		return nil, fmt.Errorf("%s: %w: it must be a bundle", name, ErrUnusable)
 	}
-	text, err := devcontainer.Bytes(value)
+	text, err := devcontainer.ValueBytes(value)
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,8 @@ var execAPIVersions = []string{"client.authentication.k8s.io/v1", "client.authen
 
 // FormatKubectl returns what an exec plugin prints (Kubernetes documentation,
 // "client-go credential plugins"). execInfo is
-// KUBERNETES_EXEC_INFO, which says the
-// version of the API; empty means v1.
+// KUBERNETES_EXEC_INFO, which contains the version of the API. If it is empty, the
+// version is v1.
 func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretValue) ([]byte, error) {
 	version := execAPIVersions[0]
 	if execInfo != "" {
@@ -50,7 +50,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			return nil, fmt.Errorf("%s: %w: the bundle has neither token nor clientCertificateData and clientKeyData", name, ErrUnusable)
 		}
 	} else {
-		text, err := devcontainer.Bytes(value)
+		text, err := devcontainer.ValueBytes(value)
 		if err != nil {
 			return nil, err
 		}
