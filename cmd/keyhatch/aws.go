@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func awsCommand(helper credentialHelper, project func() *client.Project) *cobra.Command {
+func awsCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "aws",
 		Short: "Be a credential_process of the AWS tools",
@@ -14,7 +14,7 @@ func awsCommand(helper credentialHelper, project func() *client.Project) *cobra.
 credential_process, so a program that is to use it must not have AWS_ACCESS_KEY_ID.`,
 		Example: `  printf '[default]\ncredential_process = keyhatch credential aws\n' >~/.aws/config`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return helper.printSecret(c, project(), credential.FormatAWS)
+			return helper.printSecret(c, newProject(), credential.FormatAWS)
 		},
 	}
 }

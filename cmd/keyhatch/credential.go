@@ -44,7 +44,7 @@ func expandLink(argv []string) []string {
 	return argv[1:]
 }
 
-func credentialCommand(project func() *client.Project, socket *string) *cobra.Command {
+func credentialCommand(newProject func() *client.Project, socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "credential",
 		Short: "Answer git, docker, aws and kubectl in their own protocols",
@@ -72,13 +72,13 @@ git-credential-keyhatch: links to keyhatch, which then knows what it is for.`,
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
 	for _, helper := range credentialHelpers {
-		c.AddCommand(helper.command(helper, project))
+		c.AddCommand(helper.command(helper, newProject))
 	}
-	c.AddCommand(installCommand(project, socket))
+	c.AddCommand(installCommand(newProject, socket))
 	return c
 }
 
-func installCommand(project func() *client.Project, socket *string) *cobra.Command {
+func installCommand(newProject func() *client.Project, socket *string) *cobra.Command {
 	var remove bool
 	c := &cobra.Command{
 		Use:   "install [--remove]",
@@ -105,7 +105,7 @@ install again. What was there stays, for this host too, and counts again after
 				case remove:
 					err = helper.uninstall(c)
 				default:
-					err = helper.install(helper, c, project(), *socket)
+					err = helper.install(helper, c, newProject(), *socket)
 				}
 				if err != nil {
 					return err

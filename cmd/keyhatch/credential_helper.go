@@ -37,7 +37,7 @@ type credentialHelper struct {
 
 // approvedLogins returns the helper's logins.
 func (h credentialHelper) approvedLogins(ctx context.Context, project *client.Project) ([]schema.Login, error) {
-	approved, err := helpers(ctx, project)
+	approved, err := approvedHelpers(ctx, project)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (h credentialHelper) approvedLogins(ctx context.Context, project *client.Pr
 
 // printSecret prints the helper's single secret, formatted for the program.
 func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project, format func(schema.SecretName, schema.SecretValue) ([]byte, error)) error {
-	approved, err := helpers(c.Context(), project)
+	approved, err := approvedHelpers(c.Context(), project)
 	if err != nil {
 		return err
 	}
@@ -55,7 +55,7 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 		return &cli.Failure{Err: fmt.Errorf("the manifest names no secret for %s", h.name),
 			Hint: "add helpers: {" + h.name + ": NAME} to it, then on the host: keyhatchctl reload DIR"}
 	}
-	text, err := fetched(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })
+	text, err := fetchFormatted(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })
 	if err != nil {
 		return err
 	}
@@ -63,15 +63,15 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	return err
 }
 
-// helpers are those of the manifest that was approved, which the broker knows:
-// the tools call from any directory.
-func helpers(ctx context.Context, project *client.Project) (schema.Helpers, error) {
-	if err := sameProtocol(ctx, project, 0); err != nil {
-		return schema.Helpers{}, failure(err)
+// approvedHelpers returns the helpers of the approved manifest. They come from the
+// broker, because programs call their helpers from any directory.
+func approvedHelpers(ctx context.Context, project *client.Project) (schema.Helpers, error) {
+	if err := checkProtocol(ctx, project, 0); err != nil {
+		return schema.Helpers{}, withHint(err)
 	}
 	info, err := project.Info(ctx)
 	if err != nil {
-		return schema.Helpers{}, failure(err)
+		return schema.Helpers{}, withHint(err)
 	}
 	if info.Helpers == nil {
 		return schema.Helpers{}, nil
@@ -79,13 +79,13 @@ func helpers(ctx context.Context, project *client.Project) (schema.Helpers, erro
 	return *info.Helpers, nil
 }
 
-// fetched gets the secret that answers and has it made into what the tool reads.
-func fetched(ctx context.Context, project *client.Project, name schema.SecretName, make func(schema.SecretValue) ([]byte, error)) ([]byte, error) {
+// fetchFormatted fetches a secret and formats it for the program.
+func fetchFormatted(ctx context.Context, project *client.Project, name schema.SecretName, format func(schema.SecretValue) ([]byte, error)) ([]byte, error) {
 	answer, err := project.Get(ctx, name, 0)
 	if err != nil {
-		return nil, failure(err)
+		return nil, withHint(err)
 	}
-	text, err := make(answer.SecretValue)
+	text, err := format(answer.SecretValue)
 	if errors.Is(err, credential.ErrUnusable) {
 		err = &cli.Failure{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func dockerCommand(helper credentialHelper, project func() *client.Project) *cobra.Command {
+func dockerCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "docker get|list|store|erase",
 		Short: "Be docker's credential helper",
@@ -21,7 +21,7 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 		Example: `  echo ghcr.io | keyhatch credential docker get`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			var text []byte
+			var answer []byte
 			switch args[0] {
 			case "erase":
 				_, err := io.Copy(io.Discard, c.InOrStdin())
@@ -35,31 +35,31 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 			default:
 				return cli.Usage("the operation must be get, list, store or erase")
 			}
-			logins, err := helper.approvedLogins(c.Context(), project())
+			logins, err := helper.approvedLogins(c.Context(), newProject())
 			if err != nil {
 				return err
 			}
 			if args[0] == "list" {
-				text, err = credential.FormatDockerList(logins)
+				answer, err = credential.FormatDockerList(logins)
 			} else {
-				asked, readErr := io.ReadAll(io.LimitReader(c.InOrStdin(), 64<<10))
+				input, readErr := io.ReadAll(io.LimitReader(c.InOrStdin(), 64<<10))
 				if readErr != nil {
 					return readErr
 				}
-				registry := strings.TrimSpace(string(asked))
+				registry := strings.TrimSpace(string(input))
 				login, ok := credential.FindDockerLogin(logins, registry)
 				if !ok {
 					fmt.Fprintln(c.OutOrStdout(), credential.DockerNotFoundMessage)
 					return cli.Exit(cli.ExitOther)
 				}
-				text, err = fetched(c.Context(), project(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
+				answer, err = fetchFormatted(c.Context(), newProject(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
 					return credential.FormatDocker(registry, login, value)
 				})
 			}
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s\n", text)
+			fmt.Fprintf(c.OutOrStdout(), "%s\n", answer)
 			return nil
 		},
 	}

@@ -17,12 +17,12 @@ const (
 	exitNotFound    = 5 // or not loaded
 )
 
-// errNotText says that a value is not UTF-8, which is all that a format takes.
+// errNotText means that a value is not UTF-8 and the export format accepts only that.
 var errNotText = errors.New("the format takes only UTF-8")
 
-// failure gives an error of the broker's, or of the way to it, its exit code and
-// its hint.
-func failure(err error) error {
+// withHint adds an exit code and a hint to an error. It returns other errors unchanged,
+// and nil for nil.
+func withHint(err error) error {
 	if errors.Is(err, client.ErrUnreachable) {
 		return &cli.Failure{Err: err, Code: exitUnreachable,
 			Hint: "is the project registered (keyhatchctl register DIR), and its directory mounted at /run/keyhatch?"}
@@ -31,7 +31,7 @@ func failure(err error) error {
 	if missing, ok := errors.AsType[*devcontainer.MissingError](err); ok {
 		code = missing.Secrets[0].Code
 	}
-	if hint := local(err); hint != "" {
+	if hint := localHint(err); hint != "" {
 		return &cli.Failure{Err: err, Hint: hint}
 	}
 	switch code {
@@ -50,8 +50,8 @@ func failure(err error) error {
 	return err
 }
 
-// local is the way out of what goes wrong on this side of the socket.
-func local(err error) string {
+// localHint returns the hint for an error that is not the broker's, or "".
+func localHint(err error) string {
 	switch {
 	case errors.Is(err, devcontainer.ErrVariableValue):
 		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --only leaves it out here"

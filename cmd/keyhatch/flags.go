@@ -11,43 +11,43 @@ import (
 // defaultSocket is where a container mounts its project's directory.
 const defaultSocket = "/run/keyhatch/broker.sock"
 
-// A choice is what the flags of run and export say: which secrets, how long to
-// wait for them, and under which names.
-type choice struct {
+// fetchFlags are the flags of commands that fetch several secrets.
+type fetchFlags struct {
 	only []string
 	wait time.Duration
 }
 
-func (o *choice) flags(c *cobra.Command) {
-	c.Flags().StringSliceVar(&o.only, "only", nil, "only these secrets")
-	o.waitFlag(c)
+// register adds --only and --wait.
+func (f *fetchFlags) register(c *cobra.Command) {
+	c.Flags().StringSliceVar(&f.only, "only", nil, "only these secrets")
+	f.registerWait(c)
 }
 
-func (o *choice) waitFlag(c *cobra.Command) {
-	c.Flags().DurationVar(&o.wait, "wait", 0, "how long to wait for secrets that are not there yet")
+// registerWait adds only --wait.
+func (f *fetchFlags) registerWait(c *cobra.Command) {
+	c.Flags().DurationVar(&f.wait, "wait", 0, "how long to wait for secrets that are not there yet")
 }
 
-// check holds the flags to their rules and returns the names in --only.
-func (o *choice) check(c *cobra.Command) ([]schema.SecretName, error) {
-	if c.Flags().Changed("only") && len(o.only) == 0 {
+// parse checks the flags and returns the names in --only, or nil without that flag.
+func (f *fetchFlags) parse(c *cobra.Command) (only []schema.SecretName, err error) {
+	if c.Flags().Changed("only") && len(f.only) == 0 {
 		// An empty variable in a script must not come to mean everything.
 		return nil, cli.Usage("--only names no secret: leave it out to have all")
 	}
-	if err := checkWait(o.wait); err != nil {
+	if err := checkWait(f.wait); err != nil {
 		return nil, err
 	}
-	var names []schema.SecretName
-	for _, one := range o.only {
-		name, err := secretName(one)
+	for _, text := range f.only {
+		name, err := parseSecretName(text)
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, name)
+		only = append(only, name)
 	}
-	return names, nil
+	return only, nil
 }
 
-// checkWait holds --wait to what the protocol takes.
+// checkWait checks that the protocol accepts the value of --wait.
 func checkWait(wait time.Duration) error {
 	if wait < 0 || wait > schema.MaxWait {
 		return cli.Usage("--wait must be between 0 and %v", schema.MaxWait)
@@ -55,7 +55,7 @@ func checkWait(wait time.Duration) error {
 	return nil
 }
 
-func secretName(name string) (schema.SecretName, error) {
+func parseSecretName(name string) (schema.SecretName, error) {
 	if !schema.ValidSecretName(name) {
 		return "", cli.Usage("a secret's name must match %s", schema.SecretNamePattern)
 	}

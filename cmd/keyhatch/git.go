@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func gitCommand(helper credentialHelper, project func() *client.Project) *cobra.Command {
+func gitCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "git get|store|erase",
 		Short: "Be git's credential helper",
@@ -27,7 +27,7 @@ nothing: the secret is kept where it is.`,
 			if err != nil {
 				return err
 			}
-			logins, err := helper.approvedLogins(c.Context(), project())
+			logins, err := helper.approvedLogins(c.Context(), newProject())
 			if err != nil {
 				return err
 			}
@@ -35,16 +35,16 @@ nothing: the secret is kept where it is.`,
 			if !ok {
 				return nil
 			}
-			if err := alone(c.Context(), query); err != nil {
+			if err := checkNoOtherHelper(c.Context(), query); err != nil {
 				return err
 			}
-			text, err := fetched(c.Context(), project(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
+			answer, err := fetchFormatted(c.Context(), newProject(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
 				return query.Format(login, value)
 			})
 			if err != nil {
 				return err
 			}
-			_, err = c.OutOrStdout().Write(text)
+			_, err = c.OutOrStdout().Write(answer)
 			return err
 		},
 	}

@@ -14,49 +14,48 @@ import (
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 )
 
-// ours are the ways to name keyhatch as git's helper.
-var ours = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
+// keyhatchHelperPattern matches the values of credential.helper that run keyhatch.
+var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
-// alone refuses to answer where git has other helpers beside keyhatch for what it
-// asks about: once a login works, git gives it to all of them to store. The empty
-// helper drops those before it, but what is configured behind it, where editors
-// put theirs, joins in again (seen with git 2.39).
-func alone(ctx context.Context, query credential.GitQuery) error {
+// checkNoOtherHelper returns an error if git has another helper for the query: once a
+// login works, git gives it to all helpers to store. An empty helper removes those before
+// it, but not those that are configured after it, as editors do (seen with git 2.39).
+func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	cmd := exec.CommandContext(ctx, "git", "config", "-z", "--get-regexp", `^credential\.(.*\.)?helper$`)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
-		return nil // none at all: somebody else runs us
+		return nil // no helper is configured: this is not a call by git
 	}
 	if err != nil {
-		return fmt.Errorf("looking for git's other helpers: %w %s", err, strings.TrimSpace(said.String()))
+		return fmt.Errorf("looking for git's other helpers: %w %s", err, strings.TrimSpace(stderr.String()))
 	}
-	var others []string
+	var otherHelpers []string
 	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
 		key, value, _ := strings.Cut(entry, "\n")
 		pattern := strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(key, "credential."), "helper"), ".")
 		switch {
 		case !query.MayMatch(pattern):
 		case value == "":
-			others = nil
-		case !ours.MatchString(value):
-			others = append(others, key)
+			otherHelpers = nil
+		case !keyhatchHelperPattern.MatchString(value):
+			otherHelpers = append(otherHelpers, key)
 		}
 	}
-	if others == nil {
+	if otherHelpers == nil {
 		return nil
 	}
 	return &cli.Failure{
-		Err: fmt.Errorf("git would give the secret to another helper too, which is configured behind keyhatch: %s", strings.Join(others, ", ")),
+		Err: fmt.Errorf("git would give the secret to another helper too, which is configured behind keyhatch: %s", strings.Join(otherHelpers, ", ")),
 		Hint: "keyhatch credential install puts keyhatch behind them; where that does not help: " +
 			"git config --show-origin --get-regexp 'credential.*helper'",
 	}
 }
 
-// configurable sees that git's configuration of this user is a file: git puts a
-// new one in the place of whatever there is, and for root that may be a device.
-func configurable(ctx context.Context) error {
+// checkGitConfigFile checks that git's configuration of this user is a regular file: git
+// replaces the file when it writes, and as root it would replace a device too.
+func checkGitConfigFile() error {
 	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
 		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 			return &cli.Failure{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
@@ -65,12 +64,13 @@ func configurable(ctx context.Context) error {
 	return nil
 }
 
-func gitConfig(ctx context.Context, args ...string) error {
+// runGitConfig runs git config --global with these arguments.
+func runGitConfig(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"config", "--global"}, args...)...)
-	var said bytes.Buffer
-	cmd.Stderr = &said
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("git config %s: %w %s", args[0], err, strings.TrimSpace(said.String()))
+		return fmt.Errorf("git config %s: %w %s", args[0], err, strings.TrimSpace(stderr.String()))
 	}
 	return nil
 }

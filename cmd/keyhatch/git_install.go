@@ -18,7 +18,7 @@ import (
 
 // installGit configures git to run keyhatch for each host of the manifest.
 func installGit(helper credentialHelper, c *cobra.Command, project *client.Project, socket string) error {
-	if err := configurable(c.Context()); err != nil {
+	if err := checkGitConfigFile(); err != nil {
 		return err
 	}
 	logins, err := helper.approvedLogins(c.Context(), project)
@@ -29,13 +29,13 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		fmt.Fprintln(c.ErrOrStderr(), "the manifest names no host under helpers: git, so there is nothing to install")
 		return nil
 	}
-	command, err := helperCommand(socket)
+	command, err := gitHelperCommand(socket)
 	if err != nil {
 		return err
 	}
 	// What is there goes first: hosts that are no longer in the manifest, and
 	// so that ours come behind whatever has come since.
-	if err := uninstall(c.Context(), io.Discard); err != nil {
+	if err := removeGitHelpers(c.Context(), io.Discard); err != nil {
 		return err
 	}
 	for _, login := range logins {
@@ -44,7 +44,7 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		// behind every helper that the empty one is to make git forget.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
-			if err := gitConfig(c.Context(), "--add", key, value); err != nil {
+			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {
 				return err
 			}
 		}
@@ -55,32 +55,32 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 
 // uninstallGit removes what installGit configured.
 func uninstallGit(c *cobra.Command) error {
-	if err := configurable(c.Context()); err != nil {
+	if err := checkGitConfigFile(); err != nil {
 		return err
 	}
-	return uninstall(c.Context(), c.OutOrStdout())
+	return removeGitHelpers(c.Context(), c.OutOrStdout())
 }
 
-// helperCommand is what git runs, by an absolute path: git may be called with
-// another PATH than ours.
-func helperCommand(socket string) (string, error) {
+// gitHelperCommand returns the command that git runs. Its path is absolute, because git
+// may be called with another PATH.
+func gitHelperCommand(socket string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
-	command := "!" + quote(self) + " credential git"
+	command := "!" + quoteShell(self) + " credential git"
 	if socket != defaultSocket {
-		command = "!" + quote(self) + " --socket " + quote(socket) + " credential git"
+		command = "!" + quoteShell(self) + " --socket " + quoteShell(socket) + " credential git"
 	}
 	return command, nil
 }
 
-// quote makes one word of the shell's that git runs helpers with.
-func quote(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
+// quoteShell quotes a word for the shell that git runs helpers with.
+func quoteShell(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// uninstall removes what install wrote, for whichever hosts: the sections of our
-// own, known by their slash, in which the last word is keyhatch's.
-func uninstall(ctx context.Context, log io.Writer) error {
+// removeGitHelpers removes what installGit configured, for any host: the sections with a
+// slash whose last helper is keyhatch.
+func removeGitHelpers(ctx context.Context, log io.Writer) error {
 	out, err := exec.CommandContext(ctx, "git", "config", "--global", "-z", "--get-regexp", `^credential\..*/\.helper$`).Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
 		return nil // none
@@ -88,16 +88,16 @@ func uninstall(ctx context.Context, log io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("git config --get-regexp: %w", err)
 	}
-	last := map[string]string{}
+	lastHelper := map[string]string{}
 	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
 		key, value, _ := strings.Cut(entry, "\n")
-		last[key] = value
+		lastHelper[key] = value
 	}
-	for _, key := range slices.Sorted(maps.Keys(last)) {
-		if !ours.MatchString(last[key]) {
+	for _, key := range slices.Sorted(maps.Keys(lastHelper)) {
+		if !keyhatchHelperPattern.MatchString(lastHelper[key]) {
 			continue
 		}
-		if err := gitConfig(ctx, "--unset-all", key); err != nil {
+		if err := runGitConfig(ctx, "--unset-all", key); err != nil {
 			return err
 		}
 		url := strings.TrimSuffix(strings.TrimPrefix(key, "credential."), "/.helper")

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func kubectlCommand(helper credentialHelper, project func() *client.Project) *cobra.Command {
+func kubectlCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "kubectl",
 		Short: "Be an exec credential plugin of kubectl",
@@ -17,7 +17,7 @@ func kubectlCommand(helper credentialHelper, project func() *client.Project) *co
 		Example: `  kubectl config set-credentials me --exec-command=keyhatch --exec-arg=credential --exec-arg=kubectl \
     --exec-api-version=client.authentication.k8s.io/v1 --exec-interactive-mode=Never`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return helper.printSecret(c, project(), func(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
+			return helper.printSecret(c, newProject(), func(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
 				return credential.FormatKubectl(os.Getenv("KUBERNETES_EXEC_INFO"), name, value)
 			})
 		},

@@ -11,12 +11,12 @@ import (
 )
 
 func main() {
-	c := command()
+	c := rootCommand()
 	c.SetArgs(expandLink(os.Args))
 	os.Exit(cli.Run(c))
 }
 
-func command() *cobra.Command {
+func rootCommand() *cobra.Command {
 	var socket string
 	c := &cobra.Command{
 		Use:   "keyhatch",
@@ -34,13 +34,13 @@ cannot be run or found, and otherwise as the command does.`,
   eval "$(keyhatch export)"
   keyhatch files --watch`,
 	}
-	fallback := os.Getenv("KEYHATCH_SOCKET")
-	if fallback == "" {
-		fallback = defaultSocket
+	defaultPath := os.Getenv("KEYHATCH_SOCKET")
+	if defaultPath == "" {
+		defaultPath = defaultSocket
 	}
-	c.PersistentFlags().StringVar(&socket, "socket", fallback, "the project's socket (KEYHATCH_SOCKET)")
-	project := func() *client.Project { return client.NewProject(socket) }
-	c.AddCommand(getCommand(project), listCommand(project), runCommand(project), exportCommand(project), filesCommand(project),
-		credentialCommand(project, &socket), doctorCommand(&socket))
+	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "the project's socket (KEYHATCH_SOCKET)")
+	newProject := func() *client.Project { return client.NewProject(socket) }
+	c.AddCommand(getCommand(newProject), listCommand(newProject), runCommand(newProject), exportCommand(newProject), filesCommand(newProject),
+		credentialCommand(newProject, &socket), doctorCommand(&socket))
 	return c
 }

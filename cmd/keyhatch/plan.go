@@ -17,22 +17,22 @@ var memoryDir = devcontainer.MemoryDir()
 
 // planOptions say which secrets a command fetches and in which ways it delivers them.
 type planOptions struct {
-	only      []schema.SecretName // nil: all that the manifest allows
-	wait      time.Duration
-	variables bool     // set environment variables
-	base      []string // the environment to which the variables are added
-	files     bool     // render the files that the manifest declares
+	only            []schema.SecretName // nil: all that the manifest allows
+	wait            time.Duration
+	withVariables   bool     // set environment variables
+	baseEnvironment []string // the environment to which the variables are added
+	withFiles       bool     // render the files that the manifest declares
 }
 
 // assign decides which secrets of the approved manifest go into which files and
 // variables. A secret that goes into a file goes into no variable.
 func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File, variables devcontainer.Variables, err error) {
-	if o.files {
+	if o.withFiles {
 		if files, err = devcontainer.DeclaredFiles(info, o.only, os.Getenv("HOME")); err != nil {
 			return nil, nil, err
 		}
 	}
-	if o.variables {
+	if o.withVariables {
 		only := slices.DeleteFunc(slices.Clone(o.only), func(name schema.SecretName) bool {
 			return slices.ContainsFunc(files, func(f devcontainer.File) bool { return f.Name == name })
 		})
@@ -44,19 +44,19 @@ func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File
 // A plan is the secrets to fetch and their destinations, from the manifest that was
 // approved when the plan was made or refreshed.
 type plan struct {
-	project   *client.Project
-	options   planOptions
-	left      time.Duration // of options.wait
-	rendering devcontainer.Rendering
-	files     []devcontainer.File
-	variables devcontainer.Variables
+	project       *client.Project
+	options       planOptions
+	remainingWait time.Duration // of options.wait
+	rendering     devcontainer.Rendering
+	files         []devcontainer.File
+	variables     devcontainer.Variables
 }
 
 // newPlan checks the broker's protocol version and makes a plan from the approved
 // manifest. It fetches no secret.
 func newPlan(ctx context.Context, project *client.Project, options planOptions) (*plan, error) {
 	started := time.Now()
-	if err := sameProtocol(ctx, project, options.wait); err != nil {
+	if err := checkProtocol(ctx, project, options.wait); err != nil {
 		return nil, err
 	}
 	info, err := project.Info(ctx)
@@ -65,16 +65,16 @@ func newPlan(ctx context.Context, project *client.Project, options planOptions) 
 	}
 	p := &plan{
 		project: project, options: options,
-		left:      max(options.wait-time.Since(started), 0),
-		rendering: devcontainer.NewRendering(memoryDir, info.Project),
+		remainingWait: max(options.wait-time.Since(started), 0),
+		rendering:     devcontainer.NewRendering(memoryDir, info.Project),
 	}
 	p.files, p.variables, err = options.assign(info)
 	return p, err
 }
 
-// again makes the plan from the manifest that is approved now: a reload may have
+// refresh makes the plan from the manifest that is approved now: a reload may have
 // changed it.
-func (p *plan) again(ctx context.Context) error {
+func (p *plan) refresh(ctx context.Context) error {
 	info, err := p.project.Info(ctx)
 	if err != nil {
 		return err
@@ -83,9 +83,9 @@ func (p *plan) again(ctx context.Context) error {
 	return err
 }
 
-// fetch fetches it all, of one snapshot, renders the files and returns the
-// environment, and whether a file is new.
-func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []string, rendered bool, err error) {
+// fetchAndRender fetches all secrets of the plan from one snapshot and renders the
+// files. It returns the environment, and whether a file or a link to one changed.
+func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environment []string, filesChanged bool, err error) {
 	names := p.variables.SecretNames()
 	for _, f := range p.files {
 		names = append(names, f.Name)
@@ -94,30 +94,30 @@ func (p *plan) fetch(ctx context.Context, wait time.Duration) (environment []str
 	if err != nil {
 		return nil, false, err
 	}
-	if environment, err = p.variables.Environment(values, p.options.base); err != nil {
+	if environment, err = p.variables.Environment(values, p.options.baseEnvironment); err != nil {
 		return nil, false, err
 	}
-	if rendered, err = p.rendering.Render(p.files, values); err != nil {
+	if filesChanged, err = p.rendering.Render(p.files, values); err != nil {
 		return nil, false, err
 	}
-	if p.options.files && p.options.only == nil {
+	if p.options.withFiles && p.options.only == nil {
 		// A file that is no longer declared may hold what was taken away.
 		err = p.rendering.Prune(p.files)
 	}
-	return environment, rendered, err
+	return environment, filesChanged, err
 }
 
-// follow calls take with each new environment, and whether a file is new, until
-// ctx ends. What cannot be had is said and left as it was: a later change may
-// mend it.
-func (p *plan) follow(ctx context.Context, say func(error), take func(environment []string, rendered bool)) {
+// watch calls onUpdate after each change of the secrets or the manifest, until ctx
+// ends. If secrets cannot be had, it calls onError and changes no file: a later change
+// may help.
+func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) {
 	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {
 			var environment []string
-			var rendered bool
-			err := p.again(ctx)
+			var filesChanged bool
+			err := p.refresh(ctx)
 			if err == nil {
-				environment, rendered, err = p.fetch(ctx, 0)
+				environment, filesChanged, err = p.fetchAndRender(ctx, 0)
 			}
 			refused, _ := errors.AsType[*client.Error](err)
 			switch {
@@ -129,14 +129,14 @@ func (p *plan) follow(ctx context.Context, say func(error), take func(environmen
 				}
 				continue
 			case err != nil:
-				say(err)
+				onError(err)
 			default:
-				take(environment, rendered)
+				onUpdate(environment, filesChanged)
 			}
 			return
 		}
 	})
 	if ctx.Err() == nil {
-		say(err)
+		onError(err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// sameProtocol asks who is there, and refuses another version before anything
-// is fetched: a clear word now beats a strange answer later.
-func sameProtocol(ctx context.Context, project *client.Project, wait time.Duration) error {
+// checkProtocol pings the broker and refuses another protocol version. A clear error
+// now is better than an answer that cannot be decoded later.
+func checkProtocol(ctx context.Context, project *client.Project, wait time.Duration) error {
 	pong, err := project.Ping(ctx, wait)
 	if err != nil {
 		return err
