@@ -69,7 +69,7 @@ type supervisor struct {
 //
 // What a restart ends is the whole group: no process that has the old secrets,
 // or the port, stays behind. To know when it is gone, orphans must come to us.
-func (c Child) Run(environment []string) (int, error) {
+func (c Child) Run(environment []string) (exitCode int, err error) {
 	s := &supervisor{Child: c}
 	childEnded := make(chan os.Signal, 1) // one says it for many
 	signal.Notify(childEnded, syscall.SIGCHLD)
@@ -82,7 +82,7 @@ func (c Child) Run(environment []string) (int, error) {
 	if s.tty >= 0 {
 		defer unix.Close(s.tty)
 	}
-	if err := s.start(environment); err != nil {
+	if err = s.start(environment); err != nil {
 		return 0, err
 	}
 	for {

@@ -69,9 +69,9 @@ func Diagnose(ctx context.Context, socket string, platform Platform) []Finding {
 	socketFinding, pong := checkSocket(ctx, socket)
 	findings := []Finding{platform.explainUnreachable(socketFinding)}
 	if pong != nil {
-		findings = append(findings, checkSecrets(ctx, socket))
+		findings = append(findings, checkSecretsLoaded(ctx, socket))
 	}
-	return append(findings, checkMemory(platform.MemoryMount))
+	return append(findings, checkMemoryMount(platform.MemoryMount))
 }
 
 // explainUnreachable replaces the problem of an unreachable socket if the platform
@@ -97,7 +97,7 @@ func (p Platform) explainUnreachable(f Finding) Finding {
 
 // checkSocket checks that a broker answers on the socket, or finds out why none does.
 // It returns the broker's answer, or nil.
-func checkSocket(ctx context.Context, socket string) (Finding, *schema.ProjectPingResponse) {
+func checkSocket(ctx context.Context, socket string) (result Finding, pong *schema.ProjectPingResponse) {
 	finding := func(problem, fix, format string, args ...any) (Finding, *schema.ProjectPingResponse) {
 		return Finding{"socket", problem, fmt.Sprintf(format, args...), fix}, nil
 	}
@@ -114,13 +114,13 @@ func checkSocket(ctx context.Context, socket string) (Finding, *schema.ProjectPi
 	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
 		return finding(ProblemMadeByEngine, "mount the project's directory, which keyhatchctl projects --json names, and "+recreateContainer, "%s is no socket", socket)
 	}
-	pong, err := client.NewProject(socket).Ping(ctx, 0)
+	answer, err := client.NewProject(socket).Ping(ctx, 0)
 	switch {
-	case err == nil && pong.ProtocolVersion == schema.ProtocolVersion:
-		return Finding{Check: "socket", Detail: fmt.Sprintf("project %s is served by broker %s at %s", pong.Project, pong.BrokerVersion, socket)}, &pong
+	case err == nil && answer.ProtocolVersion == schema.ProtocolVersion:
+		return Finding{Check: "socket", Detail: fmt.Sprintf("project %s is served by broker %s at %s", answer.Project, answer.BrokerVersion, socket)}, &answer
 	case err == nil:
-		return finding(ProblemProtocolSkew, "install the keyhatch that came with the broker, version "+pong.BrokerVersion,
-			"the broker speaks protocol %d, and this keyhatch %d", pong.ProtocolVersion, schema.ProtocolVersion)
+		return finding(ProblemProtocolSkew, "install the keyhatch that came with the broker, version "+answer.BrokerVersion,
+			"the broker speaks protocol %d, and this keyhatch %d", answer.ProtocolVersion, schema.ProtocolVersion)
 	case errors.Is(err, client.ErrProtocol):
 		return finding(ProblemProtocolSkew, "install the keyhatch that came with the broker", "%s: %v", socket, err)
 	case client.CodeOf(err) == schema.CodePeerUnexpected:
@@ -159,8 +159,8 @@ func diagnoseMissingSocket(dir string) Finding {
 		"is mounted and has no socket: the project is not registered, or no longer, or Compose made the directory before it was")
 }
 
-// checkSecrets checks that the broker has secrets. It fetches none.
-func checkSecrets(ctx context.Context, socket string) Finding {
+// checkSecretsLoaded checks that the broker has secrets. It fetches none.
+func checkSecretsLoaded(ctx context.Context, socket string) Finding {
 	project := client.NewProject(socket)
 	info, err := project.Info(ctx)
 	if err == nil {
@@ -177,9 +177,9 @@ func checkSecrets(ctx context.Context, socket string) Finding {
 		"start the sidecar (keyhatch-sidecar run); keyhatch run --wait 15s waits for its push"}
 }
 
-// checkMemory checks that rendered files would be in memory and not on a disk: a
+// checkMemoryMount checks that rendered files would be in memory and not on a disk: a
 // Feature's tmpfs mount can silently be a volume.
-func checkMemory(dir string) Finding {
+func checkMemoryMount(dir string) Finding {
 	if err := checkTmpfs(dir); err != nil {
 		return Finding{"memory", ProblemNotTmpfs, err.Error(), "start the container with --tmpfs " + dir + " (runArgs in devcontainer.json, tmpfs: in Compose), or without the mount that hides it"}
 	}

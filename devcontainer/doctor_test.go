@@ -38,16 +38,16 @@ func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 }
 
 // What is no tmpfs is never taken for one.
-func TestCheckMemoryAcceptsOnlyTmpfs(t *testing.T) {
+func TestCheckMemoryMountAcceptsOnlyTmpfs(t *testing.T) {
 	for _, dir := range []string{"/proc", t.TempDir() + "/none"} {
-		if got := checkMemory(dir); got.Problem != ProblemNotTmpfs {
+		if got := checkMemoryMount(dir); got.Problem != ProblemNotTmpfs {
 			t.Errorf("%s: %+v", dir, got)
 		}
 	}
 }
 
 // In a rootless container the broker knows this user by another uid.
-func TestRefusedUIDIsTheBrokersView(t *testing.T) {
+func TestRefusedUIDIsFromTheBrokersMessage(t *testing.T) {
 	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 may not use the socket of project api: register it with allow_uids"}
 	if got := RefusedUID(fmt.Errorf("get: %w", refusal)); got != 100999 {
 		t.Errorf("%d", got)

@@ -22,8 +22,7 @@ type File struct {
 // DeclaredFiles returns the files that the approved manifest declares, sorted by the
 // secret's name. If only is not nil, it limits them to these secrets. home replaces ~
 // in paths.
-func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) ([]File, error) {
-	var files []File
+func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) (files []File, err error) {
 	for _, name := range info.Allowlist {
 		injection := info.Secrets[name]
 		if injection == nil || injection.As != schema.AsFile || only != nil && !slices.Contains(only, name) {

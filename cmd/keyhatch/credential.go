@@ -12,12 +12,12 @@ import (
 // are made from this table.
 var credentialHelpers = []credentialHelper{
 	{
-		name: "git", link: "git-credential-keyhatch",
+		name: "git", linkName: "git-credential-keyhatch",
 		logins:  func(h schema.Helpers) []schema.Login { return h.Git },
 		command: gitCommand, install: installGit, uninstall: uninstallGit,
 	},
 	{
-		name: "docker", link: "docker-credential-keyhatch",
+		name: "docker", linkName: "docker-credential-keyhatch",
 		logins:  func(h schema.Helpers) []schema.Login { return h.Docker },
 		command: dockerCommand,
 	},
@@ -33,11 +33,11 @@ var credentialHelpers = []credentialHelper{
 	},
 }
 
-// expandLink returns the arguments of a command line. If the program was started by a
-// helper's link, they begin with the helper's command.
-func expandLink(argv []string) []string {
+// expandLinkName returns the arguments of a command line. If keyhatch was started under a
+// helper's link name, they begin with the helper's command.
+func expandLinkName(argv []string) (args []string) {
 	for _, helper := range credentialHelpers {
-		if helper.link != "" && helper.link == filepath.Base(argv[0]) {
+		if helper.linkName != "" && helper.linkName == filepath.Base(argv[0]) {
 			return append([]string{"credential", helper.name}, argv[1:]...)
 		}
 	}

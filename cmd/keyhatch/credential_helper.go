@@ -17,9 +17,9 @@ type credentialHelper struct {
 	// name is the helper's key under helpers in the manifest, its JSON field in
 	// schema.Helpers, and the name of its command.
 	name string
-	// link is the file name under which the program starts keyhatch. It is empty if
+	// linkName is the file name under which the program starts keyhatch. It is empty if
 	// the program runs the helper's command instead.
-	link string
+	linkName string
 
 	// One of these is set. It returns the helper's part of the approved manifest: the
 	// logins of several hosts, or a single secret.

@@ -39,7 +39,7 @@ nothing: the secret is kept where it is.`,
 				return err
 			}
 			answer, err := fetchFormatted(c.Context(), newProject(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
-				return query.Format(login, value)
+				return query.FormatAnswer(login, value)
 			})
 			if err != nil {
 				return err

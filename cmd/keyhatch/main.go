@@ -12,7 +12,7 @@ import (
 
 func main() {
 	c := rootCommand()
-	c.SetArgs(expandLink(os.Args))
+	c.SetArgs(expandLinkName(os.Args))
 	os.Exit(cli.Run(c))
 }
 

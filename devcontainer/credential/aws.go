@@ -9,7 +9,7 @@ import (
 
 // FormatAWS returns what a credential_process prints (AWS SDKs and Tools
 // Reference Guide, "Process credential provider").
-func FormatAWS(name schema.SecretName, value schema.SecretValue) ([]byte, error) {
+func FormatAWS(name schema.SecretName, value schema.SecretValue) (answer []byte, err error) {
 	fields, err := bundleFields(name, value)
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ func bundleValue(fields string) schema.SecretValue {
 	return schema.SecretValue{Value: &fields, Bundle: true}
 }
 
-func TestGitQueries(t *testing.T) {
+func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 	logins := []schema.Login{
 		{Host: "github.com", Secret: "GH"}, {Host: "git.example:8443", Secret: "GH", Username: "bot"},
 		{Host: "http://localhost:3000", Secret: "GH"}, {Host: "usual.example:443", Secret: "GH"},
@@ -53,7 +53,7 @@ func TestGitQueries(t *testing.T) {
 		}
 		got := "-"
 		if login, ok := q.FindLogin(logins); ok {
-			answer, err := q.Format(login, c.value)
+			answer, err := q.FormatAnswer(login, c.value)
 			if err != nil {
 				t.Errorf("%s: %v", c.name, err)
 			}
@@ -84,15 +84,17 @@ func TestGitQueries(t *testing.T) {
 func TestUnusableSecretIsRefusedWithoutItsValue(t *testing.T) {
 	login := schema.Login{Host: "h", Secret: "GH"}
 	for name, format := range map[string]func() ([]byte, error){
-		"a line end":        func() ([]byte, error) { return GitQuery{}.Format(login, textValue("TRIPWIRE\nhost=evil")) },
-		"a carriage return": func() ([]byte, error) { return GitQuery{}.Format(login, textValue("TRIPWIRE\r")) },
-		"a NUL":             func() ([]byte, error) { return GitQuery{}.Format(login, textValue("TRIPWIRE\x00")) },
+		"a line end":        func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\nhost=evil")) },
+		"a carriage return": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\r")) },
+		"a NUL":             func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\x00")) },
 		"a line in a user": func() ([]byte, error) {
-			return GitQuery{}.Format(login, bundleValue(`{"username":"TRIPWIRE\nx","password":"p"}`))
+			return GitQuery{}.FormatAnswer(login, bundleValue(`{"username":"TRIPWIRE\nx","password":"p"}`))
 		},
-		"nothing":            func() ([]byte, error) { return GitQuery{}.Format(login, textValue("")) },
-		"no password":        func() ([]byte, error) { return GitQuery{}.Format(login, bundleValue(`{"pass":"TRIPWIRE"}`)) },
-		"fields of fields":   func() ([]byte, error) { return GitQuery{}.Format(login, bundleValue(`{"password":{"TRIPWIRE":1}}`)) },
+		"nothing":     func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("")) },
+		"no password": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, bundleValue(`{"pass":"TRIPWIRE"}`)) },
+		"fields of fields": func() ([]byte, error) {
+			return GitQuery{}.FormatAnswer(login, bundleValue(`{"password":{"TRIPWIRE":1}}`))
+		},
 		"docker and no user": func() ([]byte, error) { return FormatDocker("h", login, textValue("TRIPWIRE")) },
 		"aws and a text":     func() ([]byte, error) { return FormatAWS("AWS", textValue("TRIPWIRE")) },
 		"aws and no key":     func() ([]byte, error) { return FormatAWS("AWS", bundleValue(`{"aws_access_key_id":"TRIPWIRE"}`)) },
@@ -107,7 +109,7 @@ func TestUnusableSecretIsRefusedWithoutItsValue(t *testing.T) {
 	}
 }
 
-func TestDockerAnswers(t *testing.T) {
+func TestDockerFindsLoginsAndFormatsAnswers(t *testing.T) {
 	logins := []schema.Login{
 		{Host: "ghcr.io", Secret: "T", Username: "bot"}, {Host: "docker.io", Secret: "T", Username: "hub"},
 		{Host: "http://localhost:5000", Secret: "T", Username: "plain"},
@@ -130,7 +132,7 @@ func TestDockerAnswers(t *testing.T) {
 	}
 }
 
-func TestAWSAnswers(t *testing.T) {
+func TestFormatAWS(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"aws_access_key_id":"AK","aws_secret_access_key":"s"}`:                                                                     `{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"s"}`,
 		`{"aws_access_key_id":"AK","aws_secret_access_key":"s","aws_session_token":"t","expiration":"2030-01-01T00:00:00Z","x":"y"}`: `{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"s","SessionToken":"t","Expiration":"2030-01-01T00:00:00Z"}`,
@@ -141,7 +143,7 @@ func TestAWSAnswers(t *testing.T) {
 	}
 }
 
-func TestKubectlAnswers(t *testing.T) {
+func TestFormatKubectl(t *testing.T) {
 	const prefix, kind = `{"apiVersion":"client.authentication.k8s.io/`, `","kind":"ExecCredential","status":`
 	for _, c := range []struct {
 		info  string

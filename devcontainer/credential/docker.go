@@ -14,9 +14,9 @@ const DockerNotFoundMessage = "credentials not found in native keychain"
 // FindDockerLogin finds the login of a registry, as docker names it: a host, or for
 // Docker Hub the URL https://index.docker.io/v1/, which a manifest may call
 // docker.io.
-func FindDockerLogin(logins []schema.Login, registry string) (schema.Login, bool) {
-	scheme, host, found := strings.Cut(registry, "://")
-	if !found {
+func FindDockerLogin(logins []schema.Login, registry string) (login schema.Login, found bool) {
+	scheme, host, hasScheme := strings.Cut(registry, "://")
+	if !hasScheme {
 		scheme, host = "https", registry
 	}
 	host, _, _ = strings.Cut(host, "/")
@@ -29,7 +29,7 @@ func FindDockerLogin(logins []schema.Login, registry string) (schema.Login, bool
 }
 
 // FormatDocker returns what docker is told of a registry.
-func FormatDocker(registry string, login schema.Login, value schema.SecretValue) ([]byte, error) {
+func FormatDocker(registry string, login schema.Login, value schema.SecretValue) (answer []byte, err error) {
 	auth, err := newBasicAuth(login, value, "")
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func FormatDocker(registry string, login schema.Login, value schema.SecretValue)
 
 // FormatDockerList returns the registries that there are logins for, with the user
 // names that are known without a secret.
-func FormatDockerList(logins []schema.Login) ([]byte, error) {
+func FormatDockerList(logins []schema.Login) (answer []byte, err error) {
 	usernames := map[string]string{}
 	for _, login := range logins {
 		usernames[login.Host] = login.Username

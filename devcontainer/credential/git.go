@@ -51,9 +51,8 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	return q, nil
 }
 
-// FindLogin finds the login that answers. None answers for a host that the manifest
-// does not have, or for another user at it.
-func (q GitQuery) FindLogin(logins []schema.Login) (schema.Login, bool) {
+// FindLogin finds the login for the host that git asks about.
+func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bool) {
 	return findLogin(logins, q.scheme, trimDefaultPort(q.scheme, q.host))
 }
 
@@ -72,8 +71,8 @@ func (q GitQuery) MayMatch(pattern string) bool {
 		(host == "" || strings.Contains(host, "*") || strings.EqualFold(trimDefaultPort(q.scheme, host), trimDefaultPort(q.scheme, q.host)))
 }
 
-// Format returns what git is told; nothing where it asks for another user.
-func (q GitQuery) Format(login schema.Login, value schema.SecretValue) ([]byte, error) {
+// FormatAnswer formats the answer to git. It is empty if git asks for another user.
+func (q GitQuery) FormatAnswer(login schema.Login, value schema.SecretValue) (answer []byte, err error) {
 	auth, err := newBasicAuth(login, value, defaultGitUsername)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ var execAPIVersions = []string{"client.authentication.k8s.io/v1", "client.authen
 // "client-go credential plugins"). execInfo is
 // KUBERNETES_EXEC_INFO, which contains the version of the API. If it is empty, the
 // version is v1.
-func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretValue) ([]byte, error) {
+func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretValue) (answer []byte, err error) {
 	version := execAPIVersions[0]
 	if execInfo != "" {
 		var request struct {

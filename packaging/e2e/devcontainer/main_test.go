@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(func() int {
-		err := prepare()
+		err := prepareShared()
 		if errors.Is(err, engine.ErrMissing) && os.Getenv("KEYHATCH_TEST_ALL") == "" {
 			fmt.Println("skipped:", err)
 			return 0
@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-func prepare() (err error) {
+func prepareShared() (err error) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
 		return err
