@@ -36,8 +36,9 @@ var allowed = map[string][]string{
 	"cmd/keyhatchd":        {"broker", "broker/audit", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar"},
-	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "schema"},
+	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "devcontainer/credential", "schema"},
 
+	"devcontainer/credential":    {"devcontainer", "schema"},
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // tests only
 	"packaging/e2e/devcontainer": {}, // tests only

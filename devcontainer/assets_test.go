@@ -16,9 +16,10 @@ const (
 	templateFile = templateDir + "devcontainer-template.json"
 )
 
-// TestAssets holds the Feature's and the template's metadata to the rules, and
-// sees each kind of mistake found: the Dev Container CLI accepts nearly all.
-func TestAssets(t *testing.T) {
+// TestAssetMetadataMatchesSchema validates the metadata of the Feature and the template,
+// and checks that each kind of mistake is found: the Dev Container CLI accepts nearly
+// all.
+func TestAssetMetadataMatchesSchema(t *testing.T) {
 	schema, err := os.ReadFile("testdata/assets.schema.json")
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +35,7 @@ func TestAssets(t *testing.T) {
 	}
 	for _, c := range []struct {
 		file, definition string
-		wrong            [][2]string // old, new
+		invalidEdits     [][2]string // old, new
 	}{
 		{featureFile, "feature", [][2]string{
 			{`"type": "bind"`, `"type": "tmpfs"`},
@@ -50,7 +51,7 @@ func TestAssets(t *testing.T) {
 			{`"id": "keyhatch-sidecar"`, `"id": "sidecar"`},
 		}},
 	} {
-		text := read(t, c.file)
+		text := readFile(t, c.file)
 		validate := func(text string) error {
 			definition, err := compiler.Compile("assets.json#/$defs/" + c.definition)
 			if err != nil {
@@ -65,28 +66,27 @@ func TestAssets(t *testing.T) {
 		if err := validate(text); err != nil {
 			t.Errorf("%s: %v", c.file, err)
 		}
-		for _, change := range c.wrong {
-			wrong := strings.Replace(text, change[0], change[1], 1)
-			if wrong == text {
-				t.Fatalf("%s has no %s", c.file, change[0])
+		for _, edit := range c.invalidEdits {
+			edited := strings.Replace(text, edit[0], edit[1], 1)
+			if edited == text {
+				t.Fatalf("%s has no %s", c.file, edit[0])
 			}
-			if validate(wrong) == nil {
-				t.Errorf("%s: %s is not noticed", c.file, change[1])
+			if validate(edited) == nil {
+				t.Errorf("%s: %s is not noticed", c.file, edit[1])
 			}
 		}
 	}
 }
 
-// What the template's files ask for is an option, and each option is asked for.
-func TestTemplateOptions(t *testing.T) {
-	options := regexp.MustCompile(`(?m)^    "([a-z]+)": \{$`)
-	asked := regexp.MustCompile(`\$\{templateOption:([a-z]+)\}`)
+func TestTemplateDeclaresTheOptionsItUses(t *testing.T) {
+	declaration := regexp.MustCompile(`(?m)^    "([a-z]+)": \{$`)
+	reference := regexp.MustCompile(`\$\{templateOption:([a-z]+)\}`)
 	declared, used := map[string]bool{}, map[string]bool{}
-	for _, match := range options.FindAllStringSubmatch(read(t, templateFile), -1) {
+	for _, match := range declaration.FindAllStringSubmatch(readFile(t, templateFile), -1) {
 		declared[match[1]] = true
 	}
-	files := read(t, templateDir+".devcontainer/devcontainer.json") + read(t, templateDir+".devcontainer/Dockerfile")
-	for _, match := range asked.FindAllStringSubmatch(files, -1) {
+	files := readFile(t, templateDir+".devcontainer/devcontainer.json") + readFile(t, templateDir+".devcontainer/Dockerfile")
+	for _, match := range reference.FindAllStringSubmatch(files, -1) {
 		used[match[1]] = true
 		if !declared[match[1]] {
 			t.Errorf("%s is no option", match[0])
@@ -98,19 +98,19 @@ func TestTemplateOptions(t *testing.T) {
 }
 
 // The Feature and the template are released with the commands.
-func TestAssetVersions(t *testing.T) {
-	version := regexp.MustCompile(`(?m)^VERSION := (.*)$`).FindStringSubmatch(read(t, "../Makefile"))
+func TestAssetsHaveTheReleaseVersion(t *testing.T) {
+	version := regexp.MustCompile(`(?m)^VERSION := (.*)$`).FindStringSubmatch(readFile(t, "../Makefile"))
 	if version == nil {
 		t.Fatal("the Makefile names no version")
 	}
 	for _, file := range []string{featureFile, templateFile} {
-		if !strings.Contains(read(t, file), `"version": "`+version[1]+`"`) {
+		if !strings.Contains(readFile(t, file), `"version": "`+version[1]+`"`) {
 			t.Errorf("%s is not of version %s", file, version[1])
 		}
 	}
 }
 
-func read(t *testing.T, file string) string {
+func readFile(t *testing.T, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {

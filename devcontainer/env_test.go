@@ -1,42 +1,26 @@
 package devcontainer
 
 import (
-	"bufio"
-	"context"
 	"errors"
-	"fmt"
 	"maps"
-	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/broker/client"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-func parse(t *testing.T, secrets string) *manifest.Manifest {
-	t.Helper()
-	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: "+secrets+"\n"), "api")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func TestChoose(t *testing.T) {
+func TestAssignVariables(t *testing.T) {
 	info := schema.InfoResponse{
 		Allowlist: []schema.SecretName{"A", "b", "f"},
-		Secrets:   parse(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, B_VAR: {env: OTHER}}").Secrets,
+		Secrets:   parseManifest(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, B_VAR: {env: OTHER}}").Secrets,
 	}
 	for name, c := range map[string]struct {
-		info  schema.InfoResponse
-		only  []schema.SecretName
-		want  Variables
-		wrong string // the secret that is refused
+		info    schema.InfoResponse
+		only    []schema.SecretName
+		want    Variables
+		refused string // the secret that is refused
 	}{
 		"all, as the manifest says": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
 		"a file, asked for":         {info, []schema.SecretName{"f"}, Variables{"f": "f"}, ""},
@@ -52,114 +36,64 @@ func TestChoose(t *testing.T) {
 		"a dot, as a file":    {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"a.b": {As: schema.AsFile}}}, []schema.SecretName{"a.b"}, nil, "a.b"},
 		"two in one variable": {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"b": {As: schema.AsEnv, Env: "B"}}}, []schema.SecretName{"b", "B"}, nil, "B"},
 	} {
-		got, err := Choose(c.info, c.only)
-		if !maps.Equal(got, c.want) || (err != nil) != (c.wrong != "") {
+		got, err := AssignVariables(c.info, c.only)
+		if !maps.Equal(got, c.want) || (err != nil) != (c.refused != "") {
 			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
 		}
-		if err != nil && (!errors.Is(err, ErrNotVariable) || !strings.Contains(err.Error(), c.wrong)) {
+		if err != nil && (!errors.Is(err, ErrVariableName) || !strings.Contains(err.Error(), c.refused)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
 
-// project serves one answer to whatever is asked, on a socket.
-func project(t *testing.T, answer string) *client.Project {
+// fetchEnvironment fetches the variables' secrets and returns the environment.
+func fetchEnvironment(t *testing.T, answer string, variables Variables, base []string) ([]string, error) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	path := filepath.Join(dir, "s")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	t.Cleanup(func() { l.Close(); <-ended })
-	go func() { // ends with the listener
-		defer close(ended)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			bufio.NewReader(c).ReadString('\n')
-			fmt.Fprintln(c, answer)
-			c.Close()
-		}
-	}()
-	return client.NewProject(path)
-}
-
-func many(secrets, errors string) string {
-	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
-}
-
-// environment fetches and injects.
-func environment(t *testing.T, answer string, chosen Variables, base []string) ([]string, error) {
-	t.Helper()
-	values, err := Fetch(t.Context(), project(t, answer), chosen.Names(), 0)
+	values, err := Fetch(t.Context(), serveAnswer(t, answer), variables.SecretNames(), 0)
 	if err != nil {
 		return nil, err
 	}
-	return chosen.Environment(values, base)
+	return variables.Environment(values, base)
 }
 
-func TestEnvironment(t *testing.T) {
+func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
 	// NAME=value of A, as long as the kernel takes.
-	longest := strings.Repeat("x", maxVariable-len("VA="))
+	longest := strings.Repeat("x", maxEntrySize-len("VA="))
 	for name, c := range map[string]struct {
-		answer string
-		want   []string
-		is     error
-		says   string
+		answer      string
+		want        []string
+		wantErr     error
+		wantMessage string
 	}{
-		"values":          {many(`"A":{"value":"a"},"B":{"value_b64":"/w=="}`, ""), []string{"HOME=/h", "VA=a", "VB=\xff"}, nil, ""},
-		"an empty value":  {many(`"A":{"value":""},"B":{"value":"="}`, ""), []string{"HOME=/h", "VA=", "VB=="}, nil, ""},
-		"the longest":     {many(`"A":{"value":"`+longest+`"},"B":{"value":""}`, ""), []string{"HOME=/h", "VA=" + longest, "VB="}, nil, ""},
-		"too long":        {many(`"A":{"value":"`+longest+`x"},"B":{"value":""}`, ""), nil, ErrNotForEnvironment, "A is too long"},
-		"a NUL":           {many(`"A":{"value":"TRIPWIRE\u0000"},"B":{"value":""}`, ""), nil, ErrNotForEnvironment, "A holds a NUL byte"},
-		"a NUL in base64": {many(`"A":{"value":""},"B":{"value_b64":"AA=="}`, ""), nil, ErrNotForEnvironment, "B holds a NUL byte"},
-		"no value":        {many(`"A":{},"B":{"value":""}`, ""), nil, client.ErrProtocol, "without a value"},
-		"no answer":       {many(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "B is neither answered nor refused"},
+		"values":          {getManyAnswer(`"A":{"value":"a"},"B":{"value_b64":"/w=="}`, ""), []string{"HOME=/h", "VA=a", "VB=\xff"}, nil, ""},
+		"an empty value":  {getManyAnswer(`"A":{"value":""},"B":{"value":"="}`, ""), []string{"HOME=/h", "VA=", "VB=="}, nil, ""},
+		"the longest":     {getManyAnswer(`"A":{"value":"`+longest+`"},"B":{"value":""}`, ""), []string{"HOME=/h", "VA=" + longest, "VB="}, nil, ""},
+		"too long":        {getManyAnswer(`"A":{"value":"`+longest+`x"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A is too long"},
+		"a NUL":           {getManyAnswer(`"A":{"value":"TRIPWIRE\u0000"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A holds a NUL byte"},
+		"a NUL in base64": {getManyAnswer(`"A":{"value":""},"B":{"value_b64":"AA=="}`, ""), nil, ErrVariableValue, "B holds a NUL byte"},
+		"no value":        {getManyAnswer(`"A":{},"B":{"value":""}`, ""), nil, client.ErrProtocol, "without a value"},
+		"no answer":       {getManyAnswer(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "B is neither answered nor refused"},
 		"refused":         {`{"ok":false,"code":"rate_limited","message":"slow down"}`, nil, nil, "slow down"},
 	} {
-		got, err := environment(t, c.answer, Variables{"A": "VA", "B": "VB"}, []string{"VA=old", "HOME=/h", "VA=older"})
-		if !slices.Equal(got, c.want) || (err == nil) != (c.says == "") {
+		got, err := fetchEnvironment(t, c.answer, Variables{"A": "VA", "B": "VB"}, []string{"VA=old", "HOME=/h", "VA=older"})
+		if !slices.Equal(got, c.want) || (err == nil) != (c.wantMessage == "") {
 			t.Errorf("%s: %.60q, %v", name, got, err)
 		}
-		if err != nil && (!strings.Contains(err.Error(), c.says) || (c.is != nil && !errors.Is(err, c.is)) || strings.Contains(err.Error(), "TRIPWIRE")) {
-			t.Errorf("%s: %v, want %q", name, err, c.says)
+		if err != nil && (!strings.Contains(err.Error(), c.wantMessage) || (c.wantErr != nil && !errors.Is(err, c.wantErr)) || strings.Contains(err.Error(), "TRIPWIRE")) {
+			t.Errorf("%s: %v, want %q", name, err, c.wantMessage)
 		}
 	}
 }
 
 // All that is missing is named at once, in order, and nothing is handed out.
-func TestMissing(t *testing.T) {
-	answer := many(`"B":{"value":"b"}`, `"C":{"code":"denied","message":"no C"},"A":{"code":"not_found","message":"no A"}`)
-	got, err := environment(t, answer, Variables{"A": "A", "B": "B", "C": "C"}, nil)
-	missing, ok := errors.AsType[*Missing](err)
+func TestMissingErrorNamesAllSecrets(t *testing.T) {
+	answer := getManyAnswer(`"B":{"value":"b"}`, `"C":{"code":"denied","message":"no C"},"A":{"code":"not_found","message":"no A"}`)
+	got, err := fetchEnvironment(t, answer, Variables{"A": "A", "B": "B", "C": "C"}, nil)
+	missing, ok := errors.AsType[*MissingError](err)
 	if got != nil || !ok || err.Error() != "no A; no C" {
 		t.Fatalf("%q, %v", got, err)
 	}
-	if missing.Why[0].Name != "A" || missing.Why[0].Code != schema.CodeNotFound || missing.Why[1].Code != schema.CodeDenied {
-		t.Errorf("%+v", missing.Why)
-	}
-}
-
-// An interrupt ends a wait.
-func TestFetchEnds(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := Fetch(ctx, project(t, ""), []schema.SecretName{"A"}, schema.MaxWait); !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-}
-
-// Without names nothing is fetched, and not everything.
-func TestFetchNothing(t *testing.T) {
-	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
-		t.Errorf("%d secrets, %v", len(got), err)
+	if missing.Secrets[0].Name != "A" || missing.Secrets[0].Code != schema.CodeNotFound || missing.Secrets[1].Code != schema.CodeDenied {
+		t.Errorf("%+v", missing.Secrets)
 	}
 }

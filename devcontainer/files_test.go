@@ -1,278 +1,35 @@
 package devcontainer
 
 import (
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
-func TestFill(t *testing.T) {
-	fields := map[string]string{"a": "A", "b.c": "{{a}}", "e": "", "re": `$1 \1 ${a} }}`}
-	for template, want := range map[string]string{
-		"":                "",
-		"plain } { }}":    "plain } { }}",
-		"{{a}}":           "A",
-		"<{{ a }}{{a}}>":  "<AA>",
-		"{{b.c}}":         "{{a}}", // and not A
-		"{{re}}{{e}}\n":   `$1 \1 ${a} }}` + "\n",
-		"$1 \\1 {{a}} $&": "$1 \\1 A $&",
-	} {
-		if got, err := fill(template, fields); got != want || err != nil {
-			t.Errorf("%q: %q, %v, want %q", template, got, err, want)
-		}
-	}
-	for template, says := range map[string]string{
-		"{{missing}}": "no field missing", "{{a": "behind {{", "{{}}": "behind {{", "{{ if a }}": "behind {{", "{{{a}}": "behind {{",
-	} {
-		if got, err := fill(template, fields); got != "" || !errors.Is(err, ErrTemplate) || !strings.Contains(err.Error(), says) {
-			t.Errorf("%q: %q, %v, want %q", template, got, err, says)
-		}
-	}
-}
-
-func TestFileText(t *testing.T) {
-	text, bundle := "TRIPWIRE", `{"value":"v","x":"\u00e9\n"}`
-	for name, c := range map[string]struct {
-		template string
-		value    schema.SecretValue
-		want     string // "" for an error
-	}{
-		"bare text":          {"", schema.SecretValue{Value: &text}, "TRIPWIRE"},
-		"bare bytes":         {"", schema.SecretValue{ValueB64: []byte{0, 255}}, "\x00\xff"},
-		"bare bundle":        {"", schema.SecretValue{Value: &bundle, Bundle: true}, bundle},
-		"text":               {"<{{value}}>", schema.SecretValue{Value: &text}, "<TRIPWIRE>"},
-		"bytes":              {"<{{value}}>", schema.SecretValue{ValueB64: []byte{0, 255}}, "<\x00\xff>"},
-		"bundle":             {"{{x}}{{value}}", schema.SecretValue{Value: &bundle, Bundle: true}, "é\nv"},
-		"text like a bundle": {"{{x}}", schema.SecretValue{Value: &bundle}, ""},
-		"odd bundle":         {"{{x}}", schema.SecretValue{Value: &text, Bundle: true}, ""},
-		"nothing":            {"{{x}}", schema.SecretValue{}, ""},
-	} {
-		got, err := fileText("A", c.template, c.value)
-		if string(got) != c.want || (err == nil) != (c.want != "") {
-			t.Errorf("%s: %q, %v", name, got, err)
-		}
-		if err != nil && strings.Contains(err.Error(), "TRIPWIRE") {
-			t.Errorf("%s: the error holds the value", name)
-		}
-	}
-}
-
-// rendering is one in memory, and a home.
-func rendering(t *testing.T) (r Rendering, home string) {
+func parseManifest(t *testing.T, secrets string) *manifest.Manifest {
 	t.Helper()
-	memory, err := os.MkdirTemp("/dev/shm", "kh")
+	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: "+secrets+"\n"), "api")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(memory) })
-	return NewRendering(memory+"/files", "api"), t.TempDir()
+	return m
 }
 
-func secrets(pairs ...string) map[schema.SecretName]schema.SecretValue {
-	values := map[schema.SecretName]schema.SecretValue{}
-	for _, pair := range pairs {
-		name, value, _ := strings.Cut(pair, "=")
-		values[schema.SecretName(name)] = schema.SecretValue{Value: &value}
-	}
-	return values
-}
-
-// A reader sees one text or the other, whole, while it is rendered again and
-// again; and so does one that opens it by another name of the same project.
-func TestRenderIsWhole(t *testing.T) {
-	r, home := rendering(t)
-	files := []File{{"A", home + "/a", 0o600, ""}}
-	texts := []string{strings.Repeat("x", 1<<16), strings.Repeat("y", 1<<15)}
-	render := func(n int) {
-		if changed, err := r.Render(files, secrets("A="+texts[n%2])); err != nil || !changed {
-			t.Errorf("changed %v, %v", changed, err)
-		}
-	}
-	render(0)
-	var wg sync.WaitGroup
-	stop := make(chan struct{})
-	wg.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			got, err := os.ReadFile(home + "/a")
-			if err != nil || string(got) != texts[0] && string(got) != texts[1] {
-				t.Errorf("%d bytes, %v", len(got), err)
-				return
-			}
-		}
-	})
-	for n := range 500 {
-		render(n + 1)
-	}
-	close(stop)
-	wg.Wait()
-	if left, err := filepath.Glob(r.root() + "/.new-*"); err != nil || len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-}
-
-// Of several files either all change or none does, where one is refused.
-func TestRenderRefuses(t *testing.T) {
-	r, home := rendering(t)
-	files := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/sub/b", 0o640, "{{value}}"}}
-	if _, err := r.Render(files, secrets("A=1", "B=1")); err != nil {
-		t.Fatal(err)
-	}
-	if changed, err := r.Render(files, secrets("A=1", "B=1")); changed || err != nil {
-		t.Errorf("nothing is new, and it says %v, %v", changed, err)
-	}
-	holds := func(when, a, b string) {
-		t.Helper()
-		for path, want := range map[string]string{home + "/a": a, home + "/sub/b": b} {
-			if got, err := os.ReadFile(path); string(got) != want || err != nil {
-				t.Errorf("%s: %s holds %q, %v, want %q", when, path, got, err, want)
-			}
-		}
-	}
-	bad := []File{files[0], {"B", home + "/sub/b", 0o640, "{{x}}"}}
-	if _, err := r.Render(bad, secrets("A=2", "B=2")); !errors.Is(err, ErrTemplate) {
-		t.Error(err)
-	}
-	holds("a bad template", "1", "1")
-	for name, occupy := range map[string]func(path string) error{
-		"a file":      func(path string) error { return os.WriteFile(path, []byte("own"), 0o600) },
-		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
-		"a link":      func(path string) error { return os.Symlink(home+"/a", path) },
-		"a dead link": func(path string) error { return os.Symlink("nowhere", path) },
-		"another project's": func(path string) error {
-			return os.Symlink(r.dir+"/web/files/B", path)
-		},
-	} {
-		path := home + "/" + strings.ReplaceAll(name, " ", "-")
-		if err := occupy(path); err != nil {
-			t.Fatal(err)
-		}
-		before, _ := os.Lstat(path)
-		_, err := r.Render([]File{files[0], {"B", path, 0o600, ""}}, secrets("A=3", "B=3"))
-		if !errors.Is(err, ErrOccupied) || !strings.Contains(err.Error(), "B goes to "+path) {
-			t.Errorf("%s: %v", name, err)
-		}
-		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
-			t.Errorf("%s was replaced", name)
-		}
-	}
-	holds("occupied", "1", "1")
-}
-
-func TestModeAndMove(t *testing.T) {
-	r, home := rendering(t)
-	for _, mode := range []fs.FileMode{0o600, 0o440, 0o777, 0o000} {
-		if changed, err := r.Render([]File{{"A", home + "/a", mode, ""}}, secrets("A=1")); err != nil || !changed {
-			t.Errorf("%v: %v, %v", mode, changed, err)
-		}
-		if info, err := os.Stat(home + "/a"); err != nil || info.Mode() != mode {
-			t.Errorf("%v: %v, %v", mode, info.Mode(), err)
-		}
-	}
-	if _, err := r.Render([]File{{"A", home + "/b", 0o600, ""}}, secrets("A=1")); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(home + "/a"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("the link at the path before is still there")
-	}
-	// Two secrets that change places.
-	both := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}
-	for range 2 {
-		both[0].Path, both[1].Path = both[1].Path, both[0].Path
-		if _, err := r.Render(both, secrets("A=a", "B=b")); err != nil {
-			t.Error(err)
-		}
-		for _, f := range both {
-			if got, err := os.ReadFile(f.Path); err != nil || string(got) != strings.ToLower(string(f.Name)) {
-				t.Errorf("%s holds %q, %v", f.Path, got, err)
-			}
-		}
-	}
-	if err := r.Remove(); err != nil {
-		t.Error(err)
-	}
-	if left, _ := os.ReadDir(home); len(left) > 0 {
-		t.Errorf("left behind: %v", left)
-	}
-	if _, err := os.Lstat(r.dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("the directory in memory is left behind")
-	}
-}
-
-// The directory must be in memory and ours alone.
-func TestUnsafeDirectory(t *testing.T) {
-	disk := t.TempDir()
-	var system unix.Statfs_t
-	if err := unix.Statfs(disk, &system); err != nil {
-		t.Fatal(err)
-	}
-	if int64(system.Type) == unix.TMPFS_MAGIC {
-		disk = "/proc"
-	}
-	memory, err := os.MkdirTemp("/dev/shm", "kh")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(memory)
-	for name, c := range map[string]struct {
-		dir  string
-		make func(dir string) error
-		says string
-	}{
-		"on disk":       {disk + "/files", func(string) error { return nil }, "is not a tmpfs"},
-		"open to all":   {memory + "/open", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o701)) }, "has mode 0701"},
-		"setgid":        {memory + "/set", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o700|fs.ModeSetgid)) }, "has mode 02700"},
-		"a link":        {memory + "/link", func(d string) error { return errors.Join(os.Mkdir(d+"-to", 0o700), os.Symlink(d+"-to", d)) }, "not a directory of ours"},
-		"a link out":    {memory + "/out", func(d string) error { return os.Symlink(disk, d) }, "not a directory of ours"},
-		"a file":        {memory + "/file", func(d string) error { return os.WriteFile(d, nil, 0o600) }, "not a directory of ours"},
-		"somebody's":    {memory + "/other", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chown(d, 12345, -1)) }, "belongs to uid 12345"},
-		"without place": {memory + "/none/files", func(string) error { return nil }, "no such file"},
-	} {
-		if name == "somebody's" && os.Geteuid() != 0 {
-			continue // only root can give a directory away
-		}
-		if err := c.make(c.dir); err != nil {
-			t.Fatal(name, err)
-		}
-		target := t.TempDir() + "/a"
-		_, err := NewRendering(c.dir, "api").Render([]File{{"A", target, 0o600, ""}}, secrets("A=TRIPWIRE"))
-		if !errors.Is(err, ErrNoMemoryDir) || !strings.Contains(fmt.Sprint(err), c.says) {
-			t.Errorf("%s: %v, want %q", name, err, c.says)
-		}
-		if _, err := os.Lstat(target); err == nil {
-			t.Errorf("%s: the link was made all the same", name)
-		}
-		if _, err := os.Lstat(c.dir); name == "on disk" && err == nil {
-			t.Error("a directory was made on disk")
-		}
-	}
-}
-
-func TestFiles(t *testing.T) {
-	m := parse(t, `{A: , f: {as: file, path: ~/d/f}, g: {as: file, path: /g, mode: "640", template: t}}`)
+func TestDeclaredFiles(t *testing.T) {
+	m := parseManifest(t, `{A: , f: {as: file, path: ~/d/f}, g: {as: file, path: /g, mode: "640", template: t}}`)
 	info := schema.InfoResponse{Allowlist: append(m.Allowlist(), "unsaid"), Secrets: m.Secrets}
-	got, err := Files(info, nil, "/home/me")
+	got, err := DeclaredFiles(info, nil, "/home/me")
 	want := []File{{"f", "/home/me/d/f", 0o600, ""}, {"g", "/g", 0o640, "t"}}
 	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("%v, %v", got, err)
 	}
-	if got, err := Files(info, []schema.SecretName{"A", "g"}, ""); err != nil || len(got) != 1 || got[0] != want[1] {
+	if got, err := DeclaredFiles(info, []schema.SecretName{"A", "g"}, ""); err != nil || len(got) != 1 || got[0] != want[1] {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, home := range []string{"", "me"} {
-		if _, err := Files(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: its path begins with ~/") {
+		if _, err := DeclaredFiles(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: its path begins with ~/") {
 			t.Errorf("HOME=%s: %v", home, err)
 		}
 	}

@@ -19,7 +19,7 @@ only where all is well. On the host, keyhatchctl doctor looks at the other end.`
   keyhatch doctor --json | jq -r '.findings[].problem // empty'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var findings []cli.Finding
-			for _, f := range devcontainer.Examine(c.Context(), *socket, devcontainer.Here()) {
+			for _, f := range devcontainer.Diagnose(c.Context(), *socket, devcontainer.DetectPlatform()) {
 				findings = append(findings, cli.Finding(f))
 			}
 			return cli.PrintFindings(c.OutOrStdout(), findings, asJSON)

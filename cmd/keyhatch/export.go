@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -12,11 +11,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// errNotText says that a value is not UTF-8, which is all that a format takes.
-var errNotText = errors.New("the format takes only UTF-8")
-
-func exportCommand(project func() *client.Project) *cobra.Command {
-	var o choice
+func exportCommand(newProject func() *client.Project) *cobra.Command {
+	var flags fetchFlags
 	var format string
 	c := &cobra.Command{
 		Use:   "export [--format shell|dotenv|json] [--only A,B] [--wait 15s]",
@@ -34,40 +30,37 @@ reads; some other readers do not undo the escapes in double quotes.`,
   keyhatch export --format dotenv --only NPM_TOKEN
   keyhatch export --format json | jq -r .NPM_TOKEN`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			write := formats[format]
-			if write == nil {
+			writeFormat := exportFormats[format]
+			if writeFormat == nil {
 				return cli.Usage("--format must be shell, dotenv or json")
 			}
-			only, err := o.check(c)
+			only, err := flags.parse(c)
 			if err != nil {
 				return err
 			}
-			p, err := newPlan(c.Context(), project(), o, only)
-			if err == nil {
-				err = p.inject(true, false, nil)
-			}
+			p, err := newPlan(c.Context(), newProject(), planOptions{only: only, wait: flags.wait, withVariables: true})
 			if err != nil {
-				return failure(err)
+				return withHint(err)
 			}
-			entries, _, err := p.fetch(c.Context(), p.left)
+			entries, _, err := p.fetchAndRender(c.Context(), p.remainingWait)
 			if err != nil {
-				return failure(err)
+				return withHint(err)
 			}
-			var text strings.Builder
-			if err := write(&text, entries); err != nil {
-				return failure(err)
+			var output strings.Builder
+			if err := writeFormat(&output, entries); err != nil {
+				return withHint(err)
 			}
-			_, err = io.WriteString(c.OutOrStdout(), text.String())
+			_, err = io.WriteString(c.OutOrStdout(), output.String())
 			return err
 		},
 	}
 	c.Flags().StringVar(&format, "format", "shell", "shell, dotenv or json")
-	o.flags(c)
+	flags.register(c)
 	return c
 }
 
-// formats write NAME=value entries.
-var formats = map[string]func(w *strings.Builder, entries []string) error{
+// exportFormats maps the values of --format to functions that write NAME=value entries.
+var exportFormats = map[string]func(w *strings.Builder, entries []string) error{
 	"shell":  writeShell,
 	"dotenv": writeDotenv,
 	"json":   writeJSON,
@@ -90,7 +83,7 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 		switch {
 		case !utf8.ValidString(value):
 			return fmt.Errorf("the value of %s is not text: %w", name, errNotText)
-		case plainValue(value):
+		case isSafeUnquoted(value):
 		case strings.ContainsAny(value, "'\r") || strings.Contains(value, `\\`) || strings.HasSuffix(value, `\`):
 			value = `"` + escapes.Replace(value) + `"`
 		default:
@@ -101,8 +94,8 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 	return nil
 }
 
-// plainValue reports whether no reader could take value for anything but itself.
-func plainValue(value string) bool {
+// isSafeUnquoted reports whether every dotenv reader reads value as it is without quotes.
+func isSafeUnquoted(value string) bool {
 	for i := 0; i < len(value); i++ {
 		c := value[i]
 		if (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (c < '0' || c > '9') && strings.IndexByte("_-./:@%+,", c) < 0 {

@@ -21,16 +21,15 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar"
 )
 
-// TestExportRoundTrip takes 1000 random values through each shell's eval, those
-// that are text through the sidecar's dotenv reader too, and all come out as
-// they went in.
-func TestExportRoundTrip(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
+// TestExportRoundTripsThroughShellsAndDotenv exports 1000 random values. Each shell's
+// eval must give the same values, and for text the sidecar's dotenv reader too.
+func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
 	values, texts := map[string]string{}, []string{}
 	push := schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}, SecretsB64: map[schema.SecretName][]byte{}}
 	manifest := "schema_version: 1\nproject: api\nsecrets:\n"
 	for i := range 1000 {
-		name, value := fmt.Sprintf("V%03d", i), randomValue(r, i)
+		name, value := fmt.Sprintf("V%03d", i), randomValue(random, i)
 		values[name] = value
 		manifest += "  " + name + ":\n"
 		if utf8.ValidString(value) {
@@ -43,7 +42,7 @@ func TestExportRoundTrip(t *testing.T) {
 	if len(push.SecretsB64) < 100 || len(texts) < 500 {
 		t.Fatalf("%d values are bytes and %d text: of both there should be more", len(push.SecretsB64), len(texts))
 	}
-	socket := serve(t, manifest, push)
+	socket := serveProject(t, manifest, push)
 	for _, shell := range [][]string{{"bash"}, {"dash"}, {"zsh"}, {"busybox", "sh"}} {
 		t.Run(shell[0], func(t *testing.T) {
 			if _, err := exec.LookPath(shell[0]); err != nil {
@@ -55,11 +54,11 @@ func TestExportRoundTrip(t *testing.T) {
 			c := exec.Command(shell[0], append(shell[1:], "-c", `eval "$(keyhatch export)"; exec env -0`)...)
 			c.Env = append(os.Environ(), "KEYHATCH_SOCKET="+socket)
 			c.Dir = t.TempDir()
-			var complaints bytes.Buffer
-			c.Stderr = &complaints
+			var stderr bytes.Buffer
+			c.Stderr = &stderr
 			out, err := c.Output()
-			if err != nil || complaints.Len() > 0 {
-				t.Fatalf("%v: %s", err, complaints.String())
+			if err != nil || stderr.Len() > 0 {
+				t.Fatalf("%v: %s", err, stderr.String())
 			}
 			got := map[string]string{}
 			for entry := range strings.SplitSeq(string(out), "\x00") {
@@ -99,23 +98,23 @@ func TestExportRoundTrip(t *testing.T) {
 
 // randomValue is made of what shells and readers stumble over, and of anything
 // but NUL. Every fourth value is any bytes.
-func randomValue(r *rand.Rand, i int) string {
+func randomValue(random *rand.Rand, index int) string {
 	pieces := []string{"'", `"`, "$", "`", "\\", "\n", "\r", "\t", " ", "#", "=", "!", "*", "~", "{", "}", ";", "&", "|", "<", ">",
 		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f"}
 	var b strings.Builder
-	for range r.IntN(24) {
-		if i%4 == 0 {
-			b.WriteByte(byte(1 + r.IntN(255)))
+	for range random.IntN(24) {
+		if index%4 == 0 {
+			b.WriteByte(byte(1 + random.IntN(255)))
 		} else {
-			b.WriteString(pieces[r.IntN(len(pieces))])
+			b.WriteString(pieces[random.IntN(len(pieces))])
 		}
 	}
 	return b.String()
 }
 
-// serve has a broker serve the project api until the test ends, and returns its
-// socket.
-func serve(t *testing.T, manifest string, push schema.PushRequest) string {
+// serveProject starts a broker with the project api, until the test ends. It returns the
+// project's socket.
+func serveProject(t *testing.T, manifest string, push schema.PushRequest) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
 	if err != nil {

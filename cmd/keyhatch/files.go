@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -12,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func filesCommand(project func() *client.Project) *cobra.Command {
-	var o choice
+func filesCommand(newProject func() *client.Project) *cobra.Command {
+	var flags fetchFlags
 	var watch, remove bool
 	c := &cobra.Command{
 		Use:   "files [--wait 15s] [--watch] | files --remove",
@@ -39,36 +40,33 @@ is, all that are this user's.`,
 				return cli.Usage("--remove goes without other flags")
 			}
 			if remove {
-				return failure(removeFiles(c.Context(), project()))
+				return withHint(removeFiles(c.Context(), newProject()))
 			}
-			if _, err := o.check(c); err != nil {
+			if _, err := flags.parse(c); err != nil {
 				return err
 			}
-			return failure(renderFiles(c, project(), o, watch))
+			return withHint(renderFiles(c, newProject(), flags.wait, watch))
 		},
 	}
-	o.waitFlag(c)
+	flags.registerWait(c)
 	c.Flags().BoolVar(&watch, "watch", false, "stay, and render again when a secret changes")
 	c.Flags().BoolVar(&remove, "remove", false, "take the files and the links to them away")
 	return c
 }
 
-func renderFiles(c *cobra.Command, project *client.Project, o choice, watch bool) error {
-	p, err := newPlan(c.Context(), project, o, nil)
+func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, watch bool) error {
+	p, err := newPlan(c.Context(), project, planOptions{wait: wait, withFiles: true})
 	if err != nil {
 		return err
 	}
-	if err := p.inject(false, true, nil); err != nil {
-		return err
-	}
-	if _, _, err := p.fetch(c.Context(), p.left); err != nil {
+	if _, _, err := p.fetchAndRender(c.Context(), p.remainingWait); err != nil {
 		return err
 	}
 	for _, f := range p.files {
 		fmt.Fprintln(c.OutOrStdout(), f.Path)
 	}
 	if watch {
-		p.follow(c.Context(), func(err error) {
+		p.watch(c.Context(), func(err error) {
 			fmt.Fprintf(os.Stderr, "keyhatch: the files stay as they are: %v\n", err)
 		}, func([]string, bool) {})
 	}
@@ -80,8 +78,8 @@ func removeFiles(ctx context.Context, project *client.Project) error {
 	if err == nil {
 		return devcontainer.NewRendering(memoryDir, info.Project).Remove()
 	}
-	all, err := devcontainer.Rendered(memoryDir)
-	for _, rendering := range all {
+	renderings, err := devcontainer.FindRenderings(memoryDir)
+	for _, rendering := range renderings {
 		err = errors.Join(err, rendering.Remove())
 	}
 	return err

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/term"
 )
 
-func getCommand(project func() *client.Project) *cobra.Command {
+func getCommand(newProject func() *client.Project) *cobra.Command {
 	var wait time.Duration
 	c := &cobra.Command{
 		Use:   "get NAME",
@@ -21,7 +21,7 @@ terminal. A bundle is printed as JSON.`,
   keyhatch get --wait 15s aws | jq -r .aws_access_key_id`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			name, err := secretName(args[0])
+			name, err := parseSecretName(args[0])
 			if err == nil {
 				err = checkWait(wait)
 			}
@@ -29,14 +29,14 @@ terminal. A bundle is printed as JSON.`,
 				return err
 			}
 			started := time.Now()
-			if err := sameProtocol(c.Context(), project(), wait); err != nil {
-				return failure(err)
+			if err := checkProtocol(c.Context(), newProject(), wait); err != nil {
+				return withHint(err)
 			}
-			answer, err := project().Get(c.Context(), name, max(wait-time.Since(started), 0))
+			answer, err := newProject().Get(c.Context(), name, max(wait-time.Since(started), 0))
 			if err != nil {
-				return failure(err)
+				return withHint(err)
 			}
-			value, err := devcontainer.Bytes(answer.SecretValue)
+			value, err := devcontainer.ValueBytes(answer.SecretValue)
 			if err != nil {
 				return err
 			}

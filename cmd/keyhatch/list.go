@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func listCommand(project func() *client.Project) *cobra.Command {
+func listCommand(newProject func() *client.Project) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
@@ -16,12 +16,12 @@ func listCommand(project func() *client.Project) *cobra.Command {
 		Example: `  keyhatch list
   keyhatch list --json | jq -r .project`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := sameProtocol(c.Context(), project(), 0); err != nil {
-				return failure(err)
+			if err := checkProtocol(c.Context(), newProject(), 0); err != nil {
+				return withHint(err)
 			}
-			info, err := project().Info(c.Context())
+			info, err := newProject().Info(c.Context())
 			if err != nil {
-				return failure(err)
+				return withHint(err)
 			}
 			if asJSON {
 				return cli.PrintJSON(c.OutOrStdout(), info)

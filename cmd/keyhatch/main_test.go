@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"keyhatch": func() {
 		memoryDir = os.Getenv("MEMORY")
 		if grace, err := time.ParseDuration(os.Getenv("GRACE")); err == nil {
-			restartGrace = grace
+			restartGracePeriod = grace
 		}
 		main()
 	}})
@@ -55,31 +55,31 @@ func TestScripts(t *testing.T) {
 			}
 			env.Defer(func() { server.Close(); audit.Close() })
 			env.Setenv("DIR", dir)
-			memory, err := os.MkdirTemp("/dev/shm", "kh")
+			memoryDir, err := os.MkdirTemp("/dev/shm", "kh")
 			if err != nil {
 				return err
 			}
-			env.Defer(func() { os.RemoveAll(memory) })
-			env.Setenv("MEMORY", memory+"/files") // where it renders files
+			env.Defer(func() { os.RemoveAll(memoryDir) })
+			env.Setenv("MEMORY", memoryDir+"/files") // where it renders files
 			env.Setenv("HOME", env.WorkDir)
 			// Under the race detector each command would sleep 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
-			socket, err := register(server.AdminSocket(), filepath.Join(env.WorkDir, "api"))
+			socket, err := registerProject(server.AdminSocket(), filepath.Join(env.WorkDir, "api"))
 			env.Setenv("SOCKET", socket)
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"approve": approve,
-			"exits":   exits,
-			"fake":    fake,
-			"push":    push,
-			"until":   until,
+			"approve": cmdApprove,
+			"exits":   cmdExits,
+			"fake":    cmdFakeBroker,
+			"push":    cmdPush,
+			"until":   cmdUntil,
 		},
 	})
 }
 
-func register(admin, dir string) (socket string, err error) {
+func registerProject(admin, dir string) (socket string, err error) {
 	a, err := client.DialAdmin(context.Background(), admin)
 	if err != nil {
 		return "", err
@@ -89,8 +89,8 @@ func register(admin, dir string) (socket string, err error) {
 	return answer.SocketPath, err
 }
 
-// approve puts another manifest in force: approve FILE
-func approve(ts *testscript.TestScript, _ bool, args []string) {
+// cmdApprove puts another manifest in force: approve FILE
+func cmdApprove(ts *testscript.TestScript, _ bool, args []string) {
 	a, err := client.DialAdmin(context.Background(), ts.Getenv("ADMIN"))
 	ts.Check(err)
 	defer a.Close()
@@ -99,23 +99,23 @@ func approve(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// exits runs a command and checks its exit code: exits CODE CMD ARG...
-func exits(ts *testscript.TestScript, neg bool, args []string) {
-	got := 0
+// cmdExits runs a command and checks its exit code: exits CODE CMD ARG...
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	exitCode := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
 		status, ok := err.(interface{ ExitCode() int })
 		if !ok {
 			ts.Fatalf("%v", err)
 		}
-		got = status.ExitCode()
+		exitCode = status.ExitCode()
 	}
-	if neg || fmt.Sprint(got) != args[0] {
-		ts.Fatalf("exit code %d, want %s", got, args[0])
+	if neg || fmt.Sprint(exitCode) != args[0] {
+		ts.Fatalf("exit code %d, want %s", exitCode, args[0])
 	}
 }
 
-// push sends a request as it is: push FILE
-func push(ts *testscript.TestScript, _ bool, args []string) {
+// cmdPush sends a request as it is: push FILE
+func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	var request any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &request))
 	line, err := json.Marshal(request)
@@ -132,8 +132,8 @@ func push(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// until runs a command again and again until it succeeds: until CMD ARG...
-func until(ts *testscript.TestScript, neg bool, args []string) {
+// cmdUntil runs a command again and again until it succeeds: until CMD ARG...
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
@@ -143,22 +143,22 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// fake listens on $DIR/FILE until the script ends. FILE has a line "OP ANSWER"
-// for each op.
-func fake(ts *testscript.TestScript, _ bool, args []string) {
+// cmdFakeBroker listens on $DIR/FILE until the script ends. FILE has a line
+// "OP ANSWER" for each op: fake FILE
+func cmdFakeBroker(ts *testscript.TestScript, _ bool, args []string) {
 	answers := map[string]string{}
 	for line := range strings.Lines(ts.ReadFile(args[0])) {
 		op, answer, _ := strings.Cut(line, " ")
 		answers[op] = answer
 	}
-	l, err := net.Listen("unix", filepath.Join(ts.Getenv("DIR"), args[0]))
+	listener, err := net.Listen("unix", filepath.Join(ts.Getenv("DIR"), args[0]))
 	ts.Check(err)
-	ended := make(chan struct{})
-	ts.Defer(func() { l.Close(); <-ended })
+	stopped := make(chan struct{})
+	ts.Defer(func() { listener.Close(); <-stopped })
 	go func() { // ends with the listener
-		defer close(ended)
+		defer close(stopped)
 		for {
-			c, err := l.Accept()
+			c, err := listener.Accept()
 			if err != nil {
 				return
 			}

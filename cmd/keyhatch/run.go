@@ -20,16 +20,17 @@ import (
 // The exit codes of run, which are those of env(1) and of a shell: the
 // command's own are left alone.
 const (
-	exitRunFailed     = 125
-	exitNotExecutable = 126
-	exitNoCommand     = 127
+	exitRunFailed       = 125
+	exitNotExecutable   = 126
+	exitCommandNotFound = 127
 )
 
-// restartGrace is how long a command that is to be restarted has to end.
-var restartGrace = 10 * time.Second
+// restartGracePeriod is the time between SIGTERM and SIGKILL at a restart. Tests set
+// another one.
+var restartGracePeriod = 10 * time.Second
 
-func runCommand(project func() *client.Project) *cobra.Command {
-	var o runOptions
+func runCommand(newProject func() *client.Project) *cobra.Command {
+	var flags runFlags
 	c := &cobra.Command{
 		Use:   "run [--only A,B] [--pristine] [--wait 15s] [--watch] -- COMMAND [ARG...]",
 		Short: "Run a command with this project's secrets in its environment",
@@ -57,48 +58,48 @@ with 128 and the number for a signal.`,
   keyhatch run --watch --on-change signal:HUP -- nginx -g 'daemon off;'`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			err := run(c, project(), o, args)
+			err := run(c, newProject(), flags, args)
 			if _, exited := errors.AsType[cli.Exit](err); exited {
 				return err
 			}
-			if failed, ok := errors.AsType[*cli.Failure](err); ok && (failed.Code == cli.ExitUsage || failed.Code == exitNotExecutable || failed.Code == exitNoCommand) {
+			if failure, ok := errors.AsType[*cli.Failure](err); ok && (failure.Code == cli.ExitUsage || failure.Code == exitNotExecutable || failure.Code == exitCommandNotFound) {
 				return err
 			}
 			// Whatever else went wrong is run's own failure.
-			failed := &cli.Failure{Err: err, Code: exitRunFailed}
-			if reason, ok := errors.AsType[*cli.Failure](failure(err)); ok {
-				failed.Hint = reason.Hint
+			failure := &cli.Failure{Err: err, Code: exitRunFailed}
+			if hinted, ok := errors.AsType[*cli.Failure](withHint(err)); ok {
+				failure.Hint = hinted.Hint
 			}
-			return failed
+			return failure
 		},
 	}
 	// What follows the command's name belongs to the command.
 	c.Flags().SetInterspersed(false)
-	o.flags(c)
-	c.Flags().BoolVar(&o.pristine, "pristine", false, "pass on only a few plain variables of this environment")
-	c.Flags().BoolVar(&o.watch, "watch", false, "stay, and act when a secret changes")
-	c.Flags().StringVar(&o.onChange, "on-change", "restart", "with --watch: restart, signal:NAME or none")
+	flags.register(c)
+	c.Flags().BoolVar(&flags.pristine, "pristine", false, "pass on only a few plain variables of this environment")
+	c.Flags().BoolVar(&flags.watch, "watch", false, "stay, and act when a secret changes")
+	c.Flags().StringVar(&flags.onChange, "on-change", "restart", "with --watch: restart, signal:NAME or none")
 	return c
 }
 
-type runOptions struct {
-	choice
+type runFlags struct {
+	fetchFlags
 	pristine, watch bool
 	onChange        string
 }
 
-// run does not return where it becomes the command.
-func run(c *cobra.Command, project *client.Project, o runOptions, args []string) error {
+// run replaces this process with the command, or supervises it with --watch.
+func run(c *cobra.Command, project *client.Project, flags runFlags, args []string) error {
 	ctx := c.Context()
-	only, err := o.check(c)
+	only, err := flags.parse(c)
 	if err != nil {
 		return err
 	}
-	onChange, err := devcontainer.ParseOnChange(o.onChange)
+	onChange, err := devcontainer.ParseChangeAction(flags.onChange)
 	switch {
 	case err != nil:
 		return cli.Usage("--on-change: %w", err)
-	case c.Flags().Changed("on-change") && !o.watch:
+	case c.Flags().Changed("on-change") && !flags.watch:
 		return cli.Usage("--on-change goes with --watch")
 	}
 	// Before anything is fetched, for the sake of a clear error.
@@ -106,65 +107,63 @@ func run(c *cobra.Command, project *client.Project, o runOptions, args []string)
 	if err != nil {
 		code := exitNotExecutable // no permission, a directory
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
-			code = exitNoCommand
+			code = exitCommandNotFound
 		}
 		return &cli.Failure{Err: err, Code: code}
 	}
-	p, err := newPlan(ctx, project, o.choice, only)
-	if err != nil {
-		return err
-	}
 	base := os.Environ()
-	if o.pristine {
-		base = devcontainer.Pristine(base)
+	if flags.pristine {
+		base = devcontainer.PristineEnvironment(base)
 	}
-	if err := p.inject(true, o.watch, base); err != nil {
-		return err
-	}
-	environment, _, err := p.fetch(ctx, p.left)
+	p, err := newPlan(ctx, project, planOptions{only: only, wait: flags.wait, withVariables: true, baseEnvironment: base, withFiles: flags.watch})
 	if err != nil {
 		return err
 	}
-	if o.watch {
-		return keep(ctx, p, devcontainer.Child{Path: path, Args: args, OnChange: onChange, Grace: restartGrace}, environment)
+	environment, _, err := p.fetchAndRender(ctx, p.remainingWait)
+	if err != nil {
+		return err
 	}
-	return cannotRun(path, syscall.Exec(path, args, environment))
+	if flags.watch {
+		return supervise(ctx, p, devcontainer.Child{Path: path, Args: args, OnChange: onChange, GracePeriod: restartGracePeriod}, environment)
+	}
+	return runError(path, syscall.Exec(path, args, environment))
 }
 
-// keep runs the command to its end and follows changes meanwhile.
-func keep(ctx context.Context, p *plan, child devcontainer.Child, environment []string) error {
+// supervise runs the command until it ends, and updates it when secrets change.
+func supervise(ctx context.Context, p *plan, child devcontainer.Child, environment []string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	// From here on a signal is the command's, and its end is ours.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	changes, done := make(chan []string), make(chan struct{})
-	child.Changes = changes
-	last := environment
+	updates, done := make(chan []string), make(chan struct{})
+	child.Updates = updates
+	current := environment
 	go func() { // ended below
 		defer close(done)
-		p.follow(ctx, func(err error) {
+		p.watch(ctx, func(err error) {
 			fmt.Fprintf(os.Stderr, "keyhatch: the command goes on with the secrets it has: %v\n", err)
-		}, func(now []string, rendered bool) {
-			if slices.Equal(now, last) && !rendered {
+		}, func(updated []string, filesChanged bool) {
+			if slices.Equal(updated, current) && !filesChanged {
 				return
 			}
-			last = now
+			current = updated
 			select {
-			case changes <- now:
+			case updates <- updated:
 			case <-ctx.Done():
 			}
 		})
 	}()
-	exit, err := child.Run(environment)
+	exitCode, err := child.Run(environment)
 	cancel()
 	<-done
 	if err != nil {
-		return cannotRun(child.Path, err)
+		return runError(child.Path, err)
 	}
-	return cli.Exit(exit)
+	return cli.Exit(exitCode)
 }
 
-func cannotRun(path string, err error) error {
+// runError is the failure of a command that could not be started.
+func runError(path string, err error) error {
 	return &cli.Failure{Err: &fs.PathError{Op: "running", Path: path, Err: err}, Code: exitNotExecutable}
 }

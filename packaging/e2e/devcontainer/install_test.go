@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// checks is what an installed Feature must have, asked in the shell that
+// featureChecks is what an installed Feature must have, asked in the shell that
 // installed it.
-const checks = `
+const featureChecks = `
 set -e
 test "$(stat -c '%a %U' /usr/local/bin/keyhatch)" = "755 root"
 keyhatch --version
@@ -23,14 +23,14 @@ grep -q 'complete -c keyhatch' /usr/share/fish/vendor_completions.d/keyhatch.fis
 test -z "$(find /usr/local/bin -name '.keyhatch*')"
 `
 
-// TestInstall: the Feature's script needs no network, no particular shell and
-// no remote user, and can be run again.
-func TestInstall(t *testing.T) {
-	feature := t.TempDir()
-	if err := os.Chmod(feature, 0o755); err != nil {
+// TestFeatureInstallsWithAnyShellAndWithoutNetwork: the Feature's script needs no
+// network, no particular shell and no remote user, and can be run again.
+func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
+	featureDir := t.TempDir()
+	if err := os.Chmod(featureDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	mustOutput(t, exec.Command("tar", "-xzf", shared.feature, "-C", feature))
+	mustOutput(t, exec.Command("tar", "-xzf", shared.feature, "-C", featureDir))
 	h := newHost(t)
 	for _, shell := range []string{"dash", "busybox sh", "bash --posix"} {
 		for _, user := range []string{"", "_REMOTE_USER=dev _REMOTE_USER_HOME=/home/dev"} {
@@ -39,21 +39,21 @@ func TestInstall(t *testing.T) {
 					// As the Dev Container CLI does: from a copy of the folder, which is
 					// then deleted.
 					script := "cp -r /feature /tmp/f && cd /tmp/f && for again in 1 2; do env -i PATH=/usr/bin:/bin " + user + " " + options + " " +
-						shell + " ./install.sh || exit; done && cd / && rm -rf /tmp/f && " + checks
+						shell + " ./install.sh || exit; done && cd / && rm -rf /tmp/f && " + featureChecks
 					if options != "" {
 						script += "grep -q 'keyhatch credential install' /usr/local/share/keyhatch/post-start\n" +
 							"grep -q 'keyhatch files .*--watch' /usr/local/share/keyhatch/post-start\n"
 					} else {
 						script += "! grep -E 'credential install|keyhatch files' /usr/local/share/keyhatch/post-start\n"
 					}
-					mustOutput(t, h.command("docker", "run", "--rm", "--network", "none", "-v", feature+":/feature:ro", shared.image, "sh", "-c", script))
+					mustOutput(t, h.command("docker", "run", "--rm", "--network", "none", "-v", featureDir+":/feature:ro", shared.image, "sh", "-c", script))
 				})
 			}
 		}
 	}
 	t.Run("no binary", func(t *testing.T) {
 		script := "mkdir /tmp/f && cp /feature/install.sh /tmp/f && sh /tmp/f/install.sh"
-		_, err := output(h.command("docker", "run", "--rm", "--network", "none", "-v", feature+":/feature:ro", shared.image, "sh", "-c", script))
+		_, err := output(h.command("docker", "run", "--rm", "--network", "none", "-v", featureDir+":/feature:ro", shared.image, "sh", "-c", script))
 		if err == nil || !strings.Contains(err.Error(), "make feature builds it") {
 			t.Errorf("%v", err)
 		}

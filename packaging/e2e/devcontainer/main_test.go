@@ -25,7 +25,7 @@ var shared struct {
 	feature string // the tarball
 }
 
-const missingCLI = "devcontainer: npm install --prefix ~/.cache/keyhatch-ci/devcontainers @devcontainers/cli@0.89.0"
+const installCLIHint = "devcontainer: npm install --prefix ~/.cache/keyhatch-ci/devcontainers @devcontainers/cli@0.89.0"
 
 func TestMain(m *testing.M) {
 	if os.Getenv("KEYHATCH_E2E") == "" {
@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(func() int {
-		err := prepare()
+		err := prepareShared()
 		if errors.Is(err, engine.ErrMissing) && os.Getenv("KEYHATCH_TEST_ALL") == "" {
 			fmt.Println("skipped:", err)
 			return 0
@@ -49,15 +49,15 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-func prepare() (err error) {
+func prepareShared() (err error) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
 		return err
 	}
 	shared.bin = filepath.Join(root, "bin")
 	shared.feature = filepath.Join(root, "dist", "devcontainer-feature-keyhatch.tgz")
-	for _, made := range []string{filepath.Join(shared.bin, "keyhatchd"), shared.feature} {
-		if _, err := os.Stat(made); err != nil {
+	for _, artifact := range []string{filepath.Join(shared.bin, "keyhatchd"), shared.feature} {
+		if _, err := os.Stat(artifact); err != nil {
 			return fmt.Errorf("%w: make e2e-devcontainer builds it", err)
 		}
 	}
@@ -90,7 +90,7 @@ func findCLI() (string, error) {
 	}
 	path := filepath.Join(cache, "keyhatch-ci", "devcontainers", "node_modules", ".bin", "devcontainer")
 	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("%w: %s", engine.ErrMissing, missingCLI)
+		return "", fmt.Errorf("%w: %s", engine.ErrMissing, installCLIHint)
 	}
 	return path, nil
 }
@@ -98,10 +98,10 @@ func findCLI() (string, error) {
 // A host is a machine with a broker that is to be: a runtime directory, and
 // directories for projects.
 type host struct {
-	t      *testing.T
-	dir    string
-	run    string
-	broker *exec.Cmd
+	t          *testing.T
+	dir        string
+	runtimeDir string
+	broker     *exec.Cmd
 }
 
 func newHost(t *testing.T) *host {
@@ -109,30 +109,31 @@ func newHost(t *testing.T) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, dir: dir, run: filepath.Join(dir, "run")}
-	t.Cleanup(func() { h.kill(os.Interrupt); os.RemoveAll(dir) })
+	h := &host{t: t, dir: dir, runtimeDir: filepath.Join(dir, "run")}
+	t.Cleanup(func() { h.stopBroker(os.Interrupt); os.RemoveAll(dir) })
 	return h
 }
 
-// start starts the broker and waits until it answers.
-func (h *host) start() {
+// startBroker starts the broker and waits until it answers.
+func (h *host) startBroker() {
 	h.t.Helper()
 	log, err := os.OpenFile(filepath.Join(h.dir, "keyhatchd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	defer log.Close()
-	h.broker = exec.Command(filepath.Join(shared.bin, "keyhatchd"), "--runtime-dir", h.run, "--projects-dir", h.dir+"/projects.d", "--audit", "file:"+h.dir+"/audit")
+	h.broker = exec.Command(filepath.Join(shared.bin, "keyhatchd"), "--runtime-dir", h.runtimeDir, "--projects-dir", h.dir+"/projects.d", "--audit", "file:"+h.dir+"/audit")
 	h.broker.Stderr = log
 	if err := h.broker.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	until(h.t, func() error { _, err := h.ctl("status"); return err })
+	waitFor(h.t, func() error { _, err := h.keyhatchctl("status"); return err })
 }
 
-func (h *host) kill(how os.Signal) {
+// stopBroker sends the broker a signal and waits until it has ended.
+func (h *host) stopBroker(sig os.Signal) {
 	if h.broker != nil {
-		h.broker.Process.Signal(how)
+		h.broker.Process.Signal(sig)
 		h.broker.Wait()
 		h.broker = nil
 	}
@@ -141,19 +142,20 @@ func (h *host) kill(how os.Signal) {
 // command has the engine and the runtime directory in its environment.
 func (h *host) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), name, args...)
-	cmd.Env = append(shared.engine.Env(), "KEYHATCH_RUNTIME_DIR="+h.run,
+	cmd.Env = append(shared.engine.Env(), "KEYHATCH_RUNTIME_DIR="+h.runtimeDir,
 		// The classic builder takes images that are only here.
 		"DOCKER_BUILDKIT=0", "XDG_CACHE_HOME="+filepath.Join(h.dir, "cache"))
 	return cmd
 }
 
-func (h *host) ctl(args ...string) (string, error) {
-	return output(h.command("keyhatchctl", append([]string{"--socket", h.run + "/admin/admin.sock"}, args...)...))
+// keyhatchctl runs keyhatchctl with the broker's admin socket.
+func (h *host) keyhatchctl(args ...string) (string, error) {
+	return output(h.command("keyhatchctl", append([]string{"--socket", h.runtimeDir + "/admin/admin.sock"}, args...)...))
 }
 
-func (h *host) mustCtl(args ...string) string {
+func (h *host) mustKeyhatchctl(args ...string) string {
 	h.t.Helper()
-	out, err := h.ctl(args...)
+	out, err := h.keyhatchctl(args...)
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -173,14 +175,14 @@ func output(cmd *exec.Cmd) (string, error) {
 
 // A container is one that was started for a workspace folder.
 type container struct {
-	h    *host
-	id   string
-	user string // to exec as; "" is the image's
+	host     *host
+	id       string
+	execUser string // to exec as; "" is the image's
 }
 
-// up starts a dev container by a command whose last line of output is the
+// startContainer starts a dev container by a command whose last line of output is the
 // result that devcontainer up prints.
-func (h *host) up(user string, cmd *exec.Cmd) *container {
+func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 	h.t.Helper()
 	out, err := output(cmd)
 	var result struct {
@@ -189,16 +191,16 @@ func (h *host) up(user string, cmd *exec.Cmd) *container {
 	}
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if jsonErr := json.Unmarshal([]byte(lines[len(lines)-1]), &result); jsonErr == nil && result.ContainerID != "" {
-		h.t.Cleanup(func() { remove(result.ContainerID) })
+		h.t.Cleanup(func() { removeContainer(result.ContainerID) })
 	}
 	if err != nil || result.Outcome != "success" {
 		h.t.Fatalf("no container: %v\n%s", err, out)
 	}
-	return &container{h, result.ContainerID, user}
+	return &container{h, result.ContainerID, execUser}
 }
 
-// remove removes a container and the image that was built for it.
-func remove(id string) {
+// removeContainer removes a container and the image that was built for it.
+func removeContainer(id string) {
 	ctx := context.Background()
 	image, _ := shared.engine.Docker(ctx, "inspect", "--format", "{{.Image}}", id)
 	shared.engine.Docker(ctx, "rm", "-f", "-v", id)
@@ -208,37 +210,37 @@ func remove(id string) {
 // exec runs a command in the container as docker exec does, with no profile
 // and no terminal.
 func (c *container) exec(args ...string) (string, error) {
-	all := []string{"exec"}
-	if c.user != "" {
-		all = append(all, "-u", c.user)
+	dockerArgs := []string{"exec"}
+	if c.execUser != "" {
+		dockerArgs = append(dockerArgs, "-u", c.execUser)
 	}
-	return output(c.h.command("docker", append(append(all, c.id), args...)...))
+	return output(c.host.command("docker", append(append(dockerArgs, c.id), args...)...))
 }
 
 func (c *container) mustExec(args ...string) string {
-	c.h.t.Helper()
+	c.host.t.Helper()
 	out, err := c.exec(args...)
 	if err != nil {
-		c.h.t.Fatal(err)
+		c.host.t.Fatal(err)
 	}
 	return out
 }
 
-// until waits for a state. It is not timed: the end is for what never comes.
-func until(t *testing.T, reached func() error) {
+// waitFor waits for a state. It is not timed: the end is for what never comes.
+func waitFor(t *testing.T, check func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	var err error
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-tick.C {
-		if err = reached(); err == nil {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); <-tick.C {
+		if err = check(); err == nil {
 			return
 		}
 	}
 	t.Fatalf("it never came: %v", err)
 }
 
-func write(t *testing.T, path, text string) {
+func writeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

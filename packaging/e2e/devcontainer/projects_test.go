@@ -14,36 +14,36 @@ import (
 const (
 	npmToken = `TRIPWIRE-npm-"quoted"\and-back`
 	ghToken  = `TRIPWIRE-gh-"quoted"\and-back`
-	field    = `TRIPWIRE-field-$1-"quoted"\1-back`
+	awsKey   = `TRIPWIRE-field-$1-"quoted"\1-back`
 	cert     = `TRIPWIRE-cert-"quoted"\and-back`
 	rotated  = `TRIPWIRE-rotated-"quoted"\and-back`
 )
 
-// project makes the directory of a project whose manifest has this under
+// writeProject makes the directory of a project whose manifest has this under
 // secrets.
-func (h *host) project(name, secrets string) string {
+func (h *host) writeProject(name, secrets string) string {
 	dir := filepath.Join(h.dir, "src", name)
-	write(h.t, dir+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n"+secrets)
+	writeFile(h.t, dir+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n"+secrets)
 	return dir
 }
 
-// withFeature gives the project a devcontainer.json that has the Feature, from
+// addFeature gives the project a devcontainer.json that has the Feature, from
 // the tarball as it is shipped.
-func (h *host) withFeature(dir, options, more string) {
+func (h *host) addFeature(dir, options, otherProperties string) {
 	h.t.Helper()
-	to := filepath.Join(dir, ".devcontainer", "keyhatch")
-	if err := os.MkdirAll(to, 0o755); err != nil {
+	featureDir := filepath.Join(dir, ".devcontainer", "keyhatch")
+	if err := os.MkdirAll(featureDir, 0o755); err != nil {
 		h.t.Fatal(err)
 	}
-	if _, err := output(exec.Command("tar", "-xzf", shared.feature, "-C", to)); err != nil {
+	if _, err := output(exec.Command("tar", "-xzf", shared.feature, "-C", featureDir)); err != nil {
 		h.t.Fatal(err)
 	}
-	write(h.t, dir+"/.devcontainer/devcontainer.json",
-		`{"features": {"./keyhatch": `+options+`}, "runArgs": ["--network=none"], `+more+`}`)
+	writeFile(h.t, dir+"/.devcontainer/devcontainer.json",
+		`{"features": {"./keyhatch": `+options+`}, "runArgs": ["--network=none"], `+otherProperties+`}`)
 }
 
-// sidecar starts the sidecar's dev container from the template.
-func (h *host) sidecar() *container {
+// startSidecar starts the sidecar's dev container from the template.
+func (h *host) startSidecar() *container {
 	h.t.Helper()
 	dir := filepath.Join(h.dir, "sidecar")
 	volume := filepath.Base(h.dir) + "-store"
@@ -59,35 +59,35 @@ func (h *host) sidecar() *container {
 		if strings.Contains(applied, "${templateOption") {
 			h.t.Errorf("the template's %s has an option that is not set", file)
 		}
-		write(h.t, filepath.Join(dir, ".devcontainer", file), applied)
+		writeFile(h.t, filepath.Join(dir, ".devcontainer", file), applied)
 	}
 	h.t.Cleanup(func() { output(exec.Command("docker", "volume", "rm", volume)) })
-	return h.up("", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", dir))
+	return h.startContainer("", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", dir))
 }
 
-// set puts a secret into the sidecar's store, from standard input.
-func (c *container) set(name, value string) {
-	c.h.t.Helper()
-	cmd := c.h.command("docker", "exec", "-i", c.id, "keyhatch-sidecar", "set", name, "--store", "dir:/secrets")
+// setSecret puts a secret into the sidecar's store, from standard input.
+func (c *container) setSecret(name, value string) {
+	c.host.t.Helper()
+	cmd := c.host.command("docker", "exec", "-i", c.id, "keyhatch-sidecar", "set", name, "--store", "dir:/secrets")
 	cmd.Stdin = strings.NewReader(value)
 	if _, err := output(cmd); err != nil {
-		c.h.t.Fatal(err)
+		c.host.t.Fatal(err)
 	}
 }
 
-// TestProjects: a broker, the sidecar of our template, and projects that use
-// the Feature or nothing at all. Each gets its own by every way, and only that;
+// TestEachProjectGetsOnlyItsSecrets: a broker, the sidecar of our template, and projects
+// that use the Feature or nothing at all. Each gets its own by every way, and only that;
 // after a restart of the broker too. No value is left anywhere.
-func TestProjects(t *testing.T) {
+func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	sidecar := h.sidecar()
-	sidecar.set("NPM_TOKEN", npmToken)
-	sidecar.set("GH_TOKEN", ghToken)
-	sidecar.set("aws/key", field)
-	sidecar.set("cert", cert)
-	until(t, func() error {
-		names, err := h.ctl("list")
+	h.startBroker()
+	sidecar := h.startSidecar()
+	sidecar.setSecret("NPM_TOKEN", npmToken)
+	sidecar.setSecret("GH_TOKEN", ghToken)
+	sidecar.setSecret("aws/key", awsKey)
+	sidecar.setSecret("cert", cert)
+	waitFor(t, func() error {
+		names, err := h.keyhatchctl("list")
 		if err == nil && names != "GH_TOKEN\nNPM_TOKEN\naws\ncert\n" {
 			err = fmt.Errorf("the broker has %q", names)
 		}
@@ -96,118 +96,118 @@ func TestProjects(t *testing.T) {
 	sidecar.mustExec("keyhatch-sidecar", "health", "--store", "dir:/secrets")
 
 	// api runs as root, and is declared.
-	api := h.project("api", "  NPM_TOKEN:\n  aws: {as: file, path: ~/.aws/key, template: 'key={{key}}'}\n")
-	h.withFeature(api, `{"files": true}`, `"image": "`+shared.image+`"`)
-	h.mustCtl("register", "--persist", api)
-	inAPI := h.up("", h.command("keyhatchctl", "--socket", h.run+"/admin/admin.sock", "up", api, "--", "--buildkit", "never"))
+	apiDir := h.writeProject("api", "  NPM_TOKEN:\n  aws: {as: file, path: ~/.aws/key, template: 'key={{key}}'}\n")
+	h.addFeature(apiDir, `{"files": true}`, `"image": "`+shared.image+`"`)
+	h.mustKeyhatchctl("register", "--persist", apiDir)
+	apiContainer := h.startContainer("", h.command("keyhatchctl", "--socket", h.runtimeDir+"/admin/admin.sock", "up", apiDir, "--", "--buildkit", "never"))
 
 	// web runs as uid 1000, and on the host it is another's. A link leads to it.
-	web := h.project("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n"+
+	webDir := h.writeProject("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n"+
 		"helpers:\n  git: [{host: git.example, username: dev, secret: GH_TOKEN}]\n")
-	h.withFeature(web, `{"files": true, "gitHelper": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
-	write(t, web+"/.devcontainer/Dockerfile", "FROM "+shared.image+"\nRUN useradd -m -u 1000 -s /bin/bash dev\n")
-	if err := os.Chown(web, 4321, 4321); err != nil {
+	h.addFeature(webDir, `{"files": true, "gitHelper": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
+	writeFile(t, webDir+"/.devcontainer/Dockerfile", "FROM "+shared.image+"\nRUN useradd -m -u 1000 -s /bin/bash dev\n")
+	if err := os.Chown(webDir, 4321, 4321); err != nil {
 		t.Fatal(err)
 	}
 	link := filepath.Join(h.dir, "link")
 	if err := os.Symlink(filepath.Join(h.dir, "src"), link); err != nil {
 		t.Fatal(err)
 	}
-	h.mustCtl("register", "--persist", link+"/web", "--allow-uid", "1000")
-	inWeb := h.up("1000", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", link+"/web"))
+	h.mustKeyhatchctl("register", "--persist", link+"/web", "--allow-uid", "1000")
+	webContainer := h.startContainer("1000", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", link+"/web"))
 
 	// plain has no Feature and needs one command, which registers it and mounts
 	// the socket and the client.
-	plain := h.project("plain", "  NPM_TOKEN:\n")
-	const untouched = "{\n  // As its authors wrote it.\n  \"image\": \"IMAGE\", \"runArgs\": [\"--network=none\"],\n}\n"
-	write(t, plain+"/.devcontainer.json", strings.Replace(untouched, "IMAGE", shared.image, 1))
-	inPlain := h.up("", h.command("keyhatchctl", "--socket", h.run+"/admin/admin.sock", "up", plain, "--", "--buildkit", "never"))
+	plainDir := h.writeProject("plain", "  NPM_TOKEN:\n")
+	const configuration = "{\n  // As its authors wrote it.\n  \"image\": \"IMAGE\", \"runArgs\": [\"--network=none\"],\n}\n"
+	writeFile(t, plainDir+"/.devcontainer.json", strings.Replace(configuration, "IMAGE", shared.image, 1))
+	plainContainer := h.startContainer("", h.command("keyhatchctl", "--socket", h.runtimeDir+"/admin/admin.sock", "up", plainDir, "--", "--buildkit", "never"))
 
-	each := func(t *testing.T) {
-		inAPI.serves(t, "NPM_TOKEN", "NPM_TOKEN", npmToken)
-		inAPI.denies(t, "GH_TOKEN")
-		inAPI.denies(t, "cert")
-		inWeb.serves(t, "GH_TOKEN", "GH_TOKEN", ghToken)
-		inWeb.denies(t, "NPM_TOKEN")
-		inWeb.denies(t, "aws")
-		inPlain.serves(t, "NPM_TOKEN", "NPM_TOKEN", npmToken)
-		inPlain.denies(t, "GH_TOKEN")
+	checkAccess := func(t *testing.T) {
+		apiContainer.checkServed(t, "NPM_TOKEN", "NPM_TOKEN", npmToken)
+		apiContainer.checkDenied(t, "GH_TOKEN")
+		apiContainer.checkDenied(t, "cert")
+		webContainer.checkServed(t, "GH_TOKEN", "GH_TOKEN", ghToken)
+		webContainer.checkDenied(t, "NPM_TOKEN")
+		webContainer.checkDenied(t, "aws")
+		plainContainer.checkServed(t, "NPM_TOKEN", "NPM_TOKEN", npmToken)
+		plainContainer.checkDenied(t, "GH_TOKEN")
 	}
-	t.Run("each its own", each)
+	t.Run("each its own", checkAccess)
 	t.Run("files", func(t *testing.T) {
-		inAPI.rendered(t, "/root/.aws/key", "key="+field)
-		inWeb.rendered(t, "/home/dev/.cert", cert)
+		apiContainer.checkRendered(t, "/root/.aws/key", "key="+awsKey)
+		webContainer.checkRendered(t, "/home/dev/.cert", cert)
 	})
 	t.Run("git asks the helper", func(t *testing.T) {
 		want := "protocol=https\nhost=git.example\nusername=dev\npassword=" + ghToken + "\n"
-		if got, err := inWeb.exec("sh", "-c", `printf 'protocol=https\nhost=git.example\n\n' | git credential fill`); err != nil || got != want {
+		if got, err := webContainer.exec("sh", "-c", `printf 'protocol=https\nhost=git.example\n\n' | git credential fill`); err != nil || got != want {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
 	t.Run("a user who is not allowed", func(t *testing.T) {
-		stranger := &container{h, inAPI.id, "4321"}
-		out, err := stranger.exec("keyhatch", "doctor")
+		otherUser := &container{h, apiContainer.id, "4321"}
+		out, err := otherUser.exec("keyhatch", "doctor")
 		if err == nil || !strings.Contains(out, "uid_refused") || !strings.Contains(out, "--allow-uid 4321") {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 	t.Run("another uid", func(t *testing.T) {
-		if uid := inWeb.mustExec("id", "-u"); uid != "1000\n" {
+		if uid := webContainer.mustExec("id", "-u"); uid != "1000\n" {
 			t.Errorf("web runs as uid %s", uid)
 		}
 	})
 	t.Run("doctor", func(t *testing.T) {
-		for _, c := range []*container{inAPI, inWeb, inPlain} {
+		for _, c := range []*container{apiContainer, webContainer, plainContainer} {
 			if out, err := c.exec("keyhatch", "doctor"); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		}
-		if out, err := h.ctl("doctor"); err != nil {
+		if out, err := h.keyhatchctl("doctor"); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 
 	// Killed, it has no time to tidy up. Its successor knows what is declared,
 	// and the sidecar comes back by itself.
-	h.kill(os.Kill)
-	h.start()
-	h.mustCtl("register", plain)
-	t.Run("each its own after a restart", each)
+	h.stopBroker(os.Kill)
+	h.startBroker()
+	h.mustKeyhatchctl("register", plainDir)
+	t.Run("each its own after a restart", checkAccess)
 	t.Run("files after a rotation", func(t *testing.T) {
-		sidecar.set("aws/key", rotated)
-		sidecar.set("cert", rotated)
-		inAPI.rendered(t, "/root/.aws/key", "key="+rotated)
-		inWeb.rendered(t, "/home/dev/.cert", rotated)
+		sidecar.setSecret("aws/key", rotated)
+		sidecar.setSecret("cert", rotated)
+		apiContainer.checkRendered(t, "/root/.aws/key", "key="+rotated)
+		webContainer.checkRendered(t, "/home/dev/.cert", rotated)
 	})
 	// The engine finds the mount again by the link that it is named by.
 	t.Run("each its own after a restart of the containers", func(t *testing.T) {
-		for _, c := range []*container{inAPI, inWeb, inPlain} {
+		for _, c := range []*container{apiContainer, webContainer, plainContainer} {
 			mustOutput(t, h.command("docker", "restart", "-t", "1", c.id))
 		}
-		each(t)
+		checkAccess(t)
 	})
 	t.Run("nothing left", func(t *testing.T) {
-		h.searched(t, []*container{sidecar, inAPI, inWeb, inPlain}, npmToken, ghToken, field, cert, rotated)
+		h.checkNoValueLeft(t, []*container{sidecar, apiContainer, webContainer, plainContainer}, npmToken, ghToken, awsKey, cert, rotated)
 	})
 }
 
-// serves sees that the secret can be had by each way that people have.
-func (c *container) serves(t *testing.T, name, variable, value string) {
+// checkServed sees that the secret can be had by each way that people have.
+func (c *container) checkServed(t *testing.T, name, variable, value string) {
 	t.Helper()
-	for how, args := range map[string][]string{
+	for way, args := range map[string][]string{
 		"docker exec":             {"keyhatch", "get", "--wait", "30s", name},
 		"an empty environment":    {"env", "-i", "/usr/local/bin/keyhatch", "get", "--wait", "30s", name},
 		"the environment":         {"keyhatch", "run", "--wait", "30s", "--only", name, "--", "sh", "-c", `printf %s "$` + variable + `"`},
 		"a shell with no profile": {"sh", "-c", "keyhatch get --wait 30s " + name},
 	} {
 		if got, err := c.exec(args...); err != nil || got != value {
-			t.Errorf("by %s: %q, %v", how, got, err)
+			t.Errorf("by %s: %q, %v", way, got, err)
 		}
 	}
 }
 
-// denies sees that the secret cannot be had, and nothing of it is said.
-func (c *container) denies(t *testing.T, name string) {
+// checkDenied sees that the secret cannot be had, and nothing of it is said.
+func (c *container) checkDenied(t *testing.T, name string) {
 	t.Helper()
 	out, err := c.exec("keyhatch", "get", name)
 	exit, ok := exitCode(err)
@@ -216,31 +216,31 @@ func (c *container) denies(t *testing.T, name string) {
 	}
 }
 
-// rendered sees a file that the Feature's start renders, where it is declared
+// checkRendered sees a file that the Feature's start renders, where it is declared
 // and in memory.
-func (c *container) rendered(t *testing.T, path, want string) {
+func (c *container) checkRendered(t *testing.T, path, want string) {
 	t.Helper()
-	until(t, func() error {
+	waitFor(t, func() error {
 		got, err := c.exec("cat", path)
 		if err == nil && got != want {
 			err = fmt.Errorf("%s holds %q", path, got)
 		}
 		return err
 	})
-	if kind := c.mustExec("stat", "-f", "-L", "-c", "%T", path); kind != "tmpfs\n" {
-		t.Errorf("%s is on %s", path, kind)
+	if filesystem := c.mustExec("stat", "-f", "-L", "-c", "%T", path); filesystem != "tmpfs\n" {
+		t.Errorf("%s is on %s", path, filesystem)
 	}
 }
 
-// TestUnregistered: the engine refuses to start a container whose project is
-// not registered, and its words are those that the README explains.
-func TestUnregistered(t *testing.T) {
+// TestEngineRefusesUnregisteredProject: the engine refuses to start a container whose
+// project is not registered, and its words are those that the README explains.
+func TestEngineRefusesUnregisteredProject(t *testing.T) {
 	h := newHost(t)
-	h.start()
-	dir := h.project("api", "  NPM_TOKEN:\n")
-	h.withFeature(dir, `{}`, `"image": "`+shared.image+`"`)
+	h.startBroker()
+	dir := h.writeProject("api", "  NPM_TOKEN:\n")
+	h.addFeature(dir, `{}`, `"image": "`+shared.image+`"`)
 	out, err := output(h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", dir))
-	if err == nil || !strings.Contains(err.Error(), "bind source path does not exist: "+h.run+"/devcontainers/") {
+	if err == nil || !strings.Contains(err.Error(), "bind source path does not exist: "+h.runtimeDir+"/devcontainers/") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

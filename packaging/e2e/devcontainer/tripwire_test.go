@@ -14,14 +14,14 @@ import (
 	"testing"
 )
 
-// forms are how a value can lie in a file: as it is, as base64 at each of the
+// encodings are how a value can lie in a file: as it is, as base64 at each of the
 // three offsets, with and without JSON's escapes.
-func forms(value string) (all [][]byte) {
+func encodings(value string) (all [][]byte) {
 	escaped, _ := json.Marshal(value)
 	for _, text := range []string{value, strings.Trim(string(escaped), `"`)} {
 		all = append(all, []byte(text))
-		for skip := range 3 {
-			encoded := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", skip) + text))
+		for offset := range 3 {
+			encoded := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", offset) + text))
 			// The first and the last four digits depend on what is around.
 			all = append(all, []byte(encoded[4:len(encoded)-4]))
 		}
@@ -29,24 +29,24 @@ func forms(value string) (all [][]byte) {
 	return all
 }
 
-// search reads all and reports whether one of the values is in it.
-func search(r io.Reader, values ...string) (found bool, err error) {
+// containsAny reads all and reports whether one of the values is in it.
+func containsAny(r io.Reader, values ...string) (found bool, err error) {
 	var patterns [][]byte
 	longest := 0
 	for _, value := range values {
-		for _, form := range forms(value) {
+		for _, form := range encodings(value) {
 			patterns = append(patterns, form)
 			longest = max(longest, len(form))
 		}
 	}
-	buffer, kept := make([]byte, 1<<20), 0
+	buffer, carried := make([]byte, 1<<20), 0
 	for {
-		n, err := r.Read(buffer[kept:])
-		window := buffer[:kept+n]
+		n, err := r.Read(buffer[carried:])
+		window := buffer[:carried+n]
 		for _, pattern := range patterns {
 			found = found || bytes.Contains(window, pattern)
 		}
-		kept = copy(buffer, window[max(0, len(window)-longest):])
+		carried = copy(buffer, window[max(0, len(window)-longest):])
 		if err == io.EOF {
 			return found, nil
 		}
@@ -56,11 +56,11 @@ func search(r io.Reader, values ...string) (found bool, err error) {
 	}
 }
 
-// searched looks for the values in all that the engine keeps of the containers
+// checkNoValueLeft looks for the values in all that the engine keeps of the containers
 // and in all that is on the host's disk, and sees that the same search finds
 // what is there.
-func (h *host) searched(t *testing.T, containers []*container, values ...string) {
-	in := func(where string, want bool, cmd *exec.Cmd) {
+func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ...string) {
+	checkOutput := func(place string, want bool, cmd *exec.Cmd) {
 		t.Helper()
 		pipe, err := cmd.StdoutPipe()
 		if err == nil {
@@ -69,26 +69,26 @@ func (h *host) searched(t *testing.T, containers []*container, values ...string)
 		if err != nil {
 			t.Fatal(err)
 		}
-		found, err := search(pipe, values...)
+		found, err := containsAny(pipe, values...)
 		if waitErr := cmd.Wait(); err == nil {
 			err = waitErr
 		}
 		if err != nil || found != want {
-			t.Errorf("%s: found is %v, want %v (%v)", where, found, want, err)
+			t.Errorf("%s: found is %v, want %v (%v)", place, found, want, err)
 		}
 	}
 	docker := func(args ...string) *exec.Cmd { return h.command("docker", args...) }
 	for _, c := range containers {
 		image := strings.TrimSpace(mustOutput(t, docker("inspect", "--format", "{{.Image}}", c.id)))
-		in("the container's disk", false, docker("export", c.id))
-		in("docker inspect", false, docker("inspect", c.id))
-		in("docker logs", false, docker("logs", c.id))
-		in("the image's layers and history", false, docker("save", image))
-		in("the image's labels", false, docker("inspect", image))
+		checkOutput("the container's disk", false, docker("export", c.id))
+		checkOutput("docker inspect", false, docker("inspect", c.id))
+		checkOutput("docker logs", false, docker("logs", c.id))
+		checkOutput("the image's layers and history", false, docker("save", image))
+		checkOutput("the image's labels", false, docker("inspect", image))
 	}
 	// The trees of the projects, with their lockfiles; the broker's log, its
 	// audit trail and its runtime directory.
-	looked := 0
+	filesRead := 0
 	if err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
@@ -98,28 +98,28 @@ func (h *host) searched(t *testing.T, containers []*container, values ...string)
 			return err
 		}
 		defer file.Close()
-		looked++
-		found, err := search(file, values...)
+		filesRead++
+		found, err := containsAny(file, values...)
 		if found {
 			t.Errorf("a value is in %s", path)
 		}
 		return err
-	}); err != nil || looked < 10 {
-		t.Errorf("%d files: %v", looked, err)
+	}); err != nil || filesRead < 10 {
+		t.Errorf("%d files: %v", filesRead, err)
 	}
 
 	// The control: each place is made to hold a value in one form or another.
 	c := containers[len(containers)-1]
-	for i, form := range forms(values[0]) {
-		planted := h.command("docker", "exec", "-i", c.id, "sh", "-c", "cat >/root/planted")
-		planted.Stdin = bytes.NewReader(append(append([]byte("xx"), form...), "xx"...))
-		mustOutput(t, planted)
-		in("planted on the disk", true, docker("export", c.id))
+	for i, form := range encodings(values[0]) {
+		plantCmd := h.command("docker", "exec", "-i", c.id, "sh", "-c", "cat >/root/planted")
+		plantCmd.Stdin = bytes.NewReader(append(append([]byte("xx"), form...), "xx"...))
+		mustOutput(t, plantCmd)
+		checkOutput("planted on the disk", true, docker("export", c.id))
 		if i == 0 {
 			escaped, _ := json.Marshal(values[0])
 			image := strings.TrimSpace(mustOutput(t, docker("commit", "--change", "LABEL planted="+string(escaped), c.id)))
-			in("planted in a layer", true, docker("save", image))
-			in("planted in a label", true, docker("inspect", image))
+			checkOutput("planted in a layer", true, docker("save", image))
+			checkOutput("planted in a label", true, docker("inspect", image))
 			mustOutput(t, docker("rmi", image))
 		}
 	}

@@ -27,9 +27,9 @@ type Engine struct {
 	// Host is its address, for DOCKER_HOST.
 	Host string
 
-	dir   string    // of an engine of our own: socket, data, log
-	cmd   *exec.Cmd // of an engine of our own
-	ended chan struct{}
+	dir    string    // of an engine of our own: socket, data, log
+	cmd    *exec.Cmd // of an engine of our own
+	exited chan struct{}
 }
 
 // Start returns the engine that answers by the environment's means, or starts
@@ -43,7 +43,7 @@ func Start() (*Engine, error) {
 	if e.Host == "" {
 		e.Host = "unix:///var/run/docker.sock"
 	}
-	if e.answers() {
+	if e.isReady() {
 		return e, nil
 	}
 	if _, err := exec.LookPath("dockerd"); err != nil {
@@ -71,24 +71,24 @@ func Start() (*Engine, error) {
 		os.RemoveAll(e.dir)
 		return nil, err
 	}
-	e.ended = make(chan struct{})
-	go func() { e.cmd.Wait(); close(e.ended) }() // ended by Stop
-	for end := time.Now().Add(startTimeout); !e.answers(); {
+	e.exited = make(chan struct{})
+	go func() { e.cmd.Wait(); close(e.exited) }() // ended by Stop
+	for deadline := time.Now().Add(startTimeout); !e.isReady(); {
 		select {
-		case <-e.ended:
+		case <-e.exited:
 		case <-time.After(50 * time.Millisecond):
-			if time.Now().Before(end) {
+			if time.Now().Before(deadline) {
 				continue
 			}
 		}
-		said, _ := os.ReadFile(e.dir + "/log")
+		logText, _ := os.ReadFile(e.dir + "/log")
 		e.Stop()
-		return nil, fmt.Errorf("the engine does not answer:\n%s", said)
+		return nil, fmt.Errorf("the engine does not answer:\n%s", logText)
 	}
 	return e, nil
 }
 
-func (e *Engine) answers() bool {
+func (e *Engine) isReady() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	_, err := e.Docker(ctx, "version", "--format", "{{.Server.Version}}")
@@ -102,7 +102,7 @@ func (e *Engine) Stop() {
 		return
 	}
 	e.cmd.Process.Signal(os.Interrupt)
-	<-e.ended
+	<-e.exited
 	os.RemoveAll(e.dir)
 }
 

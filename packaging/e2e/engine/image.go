@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// suite is the Debian release of base images.
-const suite = "bookworm"
+// debianRelease is the Debian release of base images.
+const debianRelease = "bookworm"
 
 // BaseImage returns the name of an image that has a minimal Debian and these
 // packages (with what they depend on, not what they recommend), no network and
@@ -24,7 +24,7 @@ const suite = "bookworm"
 func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, error) {
 	packages = slices.Sorted(slices.Values(packages))
 	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))
-	tag := suite + "-" + hex.EncodeToString(sum[:6])
+	tag := debianRelease + "-" + hex.EncodeToString(sum[:6])
 	image := "keyhatch-e2e:" + tag
 	if _, err := e.Docker(ctx, "image", "inspect", "--format", "{{.Id}}", image); err == nil {
 		return image, nil
@@ -55,21 +55,21 @@ func makeArchive(ctx context.Context, archive string, packages []string) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("%w: debootstrap takes root", ErrMissing)
 	}
-	work, err := os.MkdirTemp(filepath.Dir(archive), "making-")
+	workDir, err := os.MkdirTemp(filepath.Dir(archive), "making-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(work)
-	tree := filepath.Join(work, "tree")
+	defer os.RemoveAll(workDir)
+	tree := filepath.Join(workDir, "tree")
 	args := []string{"--variant=minbase"}
 	if len(packages) > 0 {
 		args = append(args, "--include="+strings.Join(packages, ","))
 	}
-	if out, err := exec.CommandContext(ctx, "debootstrap", append(args, suite, tree)...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "debootstrap", append(args, debianRelease, tree)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("debootstrap: %w: %s", err, out[max(0, len(out)-2000):])
 	}
-	for _, spare := range []string{"var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"} {
-		if err := os.RemoveAll(filepath.Join(tree, spare)); err != nil {
+	for _, unneeded := range []string{"var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"} {
+		if err := os.RemoveAll(filepath.Join(tree, unneeded)); err != nil {
 			return err
 		}
 	}
@@ -77,9 +77,9 @@ func makeArchive(ctx context.Context, archive string, packages []string) error {
 	if err := os.WriteFile(filepath.Join(tree, "etc/machine-id"), nil, 0o444); err != nil {
 		return err
 	}
-	made := filepath.Join(work, "tar")
-	if _, err := output(exec.CommandContext(ctx, "tar", "-C", tree, "--numeric-owner", "--xattrs", "-cf", made, ".")); err != nil {
+	tempArchive := filepath.Join(workDir, "tar")
+	if _, err := output(exec.CommandContext(ctx, "tar", "-C", tree, "--numeric-owner", "--xattrs", "-cf", tempArchive, ".")); err != nil {
 		return err
 	}
-	return os.Rename(made, archive)
+	return os.Rename(tempArchive, archive)
 }

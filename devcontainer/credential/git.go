@@ -1,4 +1,4 @@
-package devcontainer
+package credential
 
 import (
 	"fmt"
@@ -8,12 +8,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxAttributes bounds what git says of a credential, in bytes.
-const maxAttributes = 64 << 10
+// maxQuerySize limits the attributes that git sends, in bytes.
+const maxQuerySize = 64 << 10
 
-// GitUsername is told with a token that has no user of its own; GitHub and
-// GitLab take any.
-const GitUsername = "x-access-token"
+// defaultGitUsername goes with a token that has no username. GitHub and GitLab accept
+// any.
+const defaultGitUsername = "x-access-token"
 
 // A GitQuery is what git asks a credential helper for, as attributes (git
 // documentation, git-credential, "INPUT/OUTPUT FORMAT").
@@ -24,12 +24,12 @@ type GitQuery struct{ scheme, host, username string }
 // than git's (CVE-2024-52006).
 func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	var q GitQuery
-	text, err := io.ReadAll(io.LimitReader(in, maxAttributes+1))
+	text, err := io.ReadAll(io.LimitReader(in, maxQuerySize+1))
 	if err != nil {
 		return q, err
 	}
-	if len(text) > maxAttributes { // cut off it would be another question
-		return q, fmt.Errorf("reading what git asks for: it has over %d bytes", maxAttributes)
+	if len(text) > maxQuerySize { // cut off it would be another question
+		return q, fmt.Errorf("reading what git asks for: it has over %d bytes", maxQuerySize)
 	}
 	for line := range strings.SplitSeq(string(text), "\n") {
 		if line == "" {
@@ -51,10 +51,9 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	return q, nil
 }
 
-// Login finds the login that answers. None answers for a host that the manifest
-// does not have, or for another user at it.
-func (q GitQuery) Login(logins []schema.Login) (schema.Login, bool) {
-	return loginFor(logins, q.scheme, usualHost(q.scheme, q.host))
+// FindLogin finds the login for the host that git asks about.
+func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bool) {
+	return findLogin(logins, q.scheme, trimDefaultPort(q.scheme, q.host))
 }
 
 // MayMatch reports whether the pattern of a credential.PATTERN.helper in git's
@@ -69,22 +68,17 @@ func (q GitQuery) MayMatch(pattern string) bool {
 	host, _, _ := strings.Cut(rest, "/")
 	host = host[strings.LastIndexByte(host, '@')+1:]
 	return (scheme == "" || strings.EqualFold(scheme, q.scheme)) &&
-		(host == "" || strings.Contains(host, "*") || strings.EqualFold(usualHost(q.scheme, host), usualHost(q.scheme, q.host)))
+		(host == "" || strings.Contains(host, "*") || strings.EqualFold(trimDefaultPort(q.scheme, host), trimDefaultPort(q.scheme, q.host)))
 }
 
-// usualHost is a host without the port that goes without saying.
-func usualHost(scheme, host string) string {
-	return strings.TrimSuffix(host, map[string]string{"https": ":443", "http": ":80"}[scheme])
-}
-
-// Answer returns what git is told; nothing where it asks for another user.
-func (q GitQuery) Answer(login schema.Login, value schema.SecretValue) ([]byte, error) {
-	c, err := credentialOf(login, value, GitUsername)
+// FormatAnswer formats the answer to git. It is empty if git asks for another user.
+func (q GitQuery) FormatAnswer(login schema.Login, value schema.SecretValue) (answer []byte, err error) {
+	auth, err := newBasicAuth(login, value, defaultGitUsername)
 	if err != nil {
 		return nil, err
 	}
-	if q.username != "" && q.username != c.username {
+	if q.username != "" && q.username != auth.username {
 		return nil, nil
 	}
-	return fmt.Appendf(nil, "username=%s\npassword=%s\n", c.username, c.password), nil
+	return fmt.Appendf(nil, "username=%s\npassword=%s\n", auth.username, auth.password), nil
 }

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/devcontainer/credential"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+// A credentialHelper answers the credential protocol of one program.
+type credentialHelper struct {
+	// name is the helper's key under helpers in the manifest, its JSON field in
+	// schema.Helpers, and the name of its command.
+	name string
+	// linkName is the file name under which the program starts keyhatch. It is empty if
+	// the program runs the helper's command instead.
+	linkName string
+
+	// One of these is set. It returns the helper's part of the approved manifest: the
+	// logins of several hosts, or a single secret.
+	logins func(schema.Helpers) []schema.Login
+	secret func(schema.Helpers) schema.SecretName
+
+	// command makes the command that answers the program.
+	command func(credentialHelper, func() *client.Project) *cobra.Command
+
+	// install configures the program to run keyhatch, and uninstall undoes that. They
+	// are nil if the user configures the program.
+	install   func(helper credentialHelper, c *cobra.Command, project *client.Project, socket string) error
+	uninstall func(c *cobra.Command) error
+}
+
+// approvedLogins returns the helper's logins.
+func (h credentialHelper) approvedLogins(ctx context.Context, project *client.Project) ([]schema.Login, error) {
+	approved, err := approvedHelpers(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	return h.logins(approved), nil
+}
+
+// printSecret prints the helper's single secret, formatted for the program.
+func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project, format func(schema.SecretName, schema.SecretValue) ([]byte, error)) error {
+	approved, err := approvedHelpers(c.Context(), project)
+	if err != nil {
+		return err
+	}
+	name := h.secret(approved)
+	if name == "" {
+		return &cli.Failure{Err: fmt.Errorf("the manifest names no secret for %s", h.name),
+			Hint: "add helpers: {" + h.name + ": NAME} to it, then on the host: keyhatchctl reload DIR"}
+	}
+	text, err := fetchFormatted(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(c.OutOrStdout(), "%s\n", text)
+	return err
+}
+
+// approvedHelpers returns the helpers of the approved manifest. They come from the
+// broker, because programs call their helpers from any directory.
+func approvedHelpers(ctx context.Context, project *client.Project) (schema.Helpers, error) {
+	if err := checkProtocol(ctx, project, 0); err != nil {
+		return schema.Helpers{}, withHint(err)
+	}
+	info, err := project.Info(ctx)
+	if err != nil {
+		return schema.Helpers{}, withHint(err)
+	}
+	if info.Helpers == nil {
+		return schema.Helpers{}, nil
+	}
+	return *info.Helpers, nil
+}
+
+// fetchFormatted fetches a secret and formats it for the program.
+func fetchFormatted(ctx context.Context, project *client.Project, name schema.SecretName, format func(schema.SecretValue) ([]byte, error)) ([]byte, error) {
+	answer, err := project.Get(ctx, name, 0)
+	if err != nil {
+		return nil, withHint(err)
+	}
+	text, err := format(answer.SecretValue)
+	if errors.Is(err, credential.ErrUnusable) {
+		err = &cli.Failure{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
+	}
+	return text, err
+}

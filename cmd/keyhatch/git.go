@@ -1,0 +1,51 @@
+package main
+
+import (
+	"io"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/devcontainer/credential"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+func gitCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
+	return &cobra.Command{
+		Use:   "git get|store|erase",
+		Short: "Be git's credential helper",
+		Long: `git answers for the hosts under helpers: git in the manifest, over https unless
+the manifest says http://, and says nothing for any other. store and erase do
+nothing: the secret is kept where it is.`,
+		Example: `  git config --global credential.https://github.com.helper '!keyhatch credential git'`,
+		Args:    cobra.MinimumNArgs(1), // git documentation, gitcredentials: operations to come are to be ignored
+		RunE: func(c *cobra.Command, args []string) error {
+			if args[0] != "get" {
+				_, err := io.Copy(io.Discard, c.InOrStdin())
+				return err
+			}
+			query, err := credential.ReadGitQuery(c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			logins, err := helper.approvedLogins(c.Context(), newProject())
+			if err != nil {
+				return err
+			}
+			login, ok := query.FindLogin(logins)
+			if !ok {
+				return nil
+			}
+			if err := checkNoOtherHelper(c.Context(), query); err != nil {
+				return err
+			}
+			answer, err := fetchFormatted(c.Context(), newProject(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
+				return query.FormatAnswer(login, value)
+			})
+			if err != nil {
+				return err
+			}
+			_, err = c.OutOrStdout().Write(answer)
+			return err
+		},
+	}
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// memoryDir is the directory for rendered files. Tests set another one.
+var memoryDir = devcontainer.MemoryDir()
+
+// planOptions say which secrets a command fetches and in which ways it delivers them.
+type planOptions struct {
+	only            []schema.SecretName // nil: all that the manifest allows
+	wait            time.Duration
+	withVariables   bool     // set environment variables
+	baseEnvironment []string // the environment to which the variables are added
+	withFiles       bool     // render the files that the manifest declares
+}
+
+// assign decides which secrets of the approved manifest go into which files and
+// variables. A secret that goes into a file goes into no variable.
+func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File, variables devcontainer.Variables, err error) {
+	if o.withFiles {
+		if files, err = devcontainer.DeclaredFiles(info, o.only, os.Getenv("HOME")); err != nil {
+			return nil, nil, err
+		}
+	}
+	if o.withVariables {
+		only := slices.DeleteFunc(slices.Clone(o.only), func(name schema.SecretName) bool {
+			return slices.ContainsFunc(files, func(f devcontainer.File) bool { return f.Name == name })
+		})
+		variables, err = devcontainer.AssignVariables(info, only)
+	}
+	return files, variables, err
+}
+
+// A plan is the secrets to fetch and their destinations, from the manifest that was
+// approved when the plan was made or refreshed.
+type plan struct {
+	project       *client.Project
+	options       planOptions
+	remainingWait time.Duration // of options.wait
+	rendering     devcontainer.Rendering
+	files         []devcontainer.File
+	variables     devcontainer.Variables
+}
+
+// newPlan checks the broker's protocol version and makes a plan from the approved
+// manifest. It fetches no secret.
+func newPlan(ctx context.Context, project *client.Project, options planOptions) (*plan, error) {
+	started := time.Now()
+	if err := checkProtocol(ctx, project, options.wait); err != nil {
+		return nil, err
+	}
+	info, err := project.Info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{
+		project: project, options: options,
+		remainingWait: max(options.wait-time.Since(started), 0),
+		rendering:     devcontainer.NewRendering(memoryDir, info.Project),
+	}
+	p.files, p.variables, err = options.assign(info)
+	return p, err
+}
+
+// refresh makes the plan from the manifest that is approved now: a reload may have
+// changed it.
+func (p *plan) refresh(ctx context.Context) error {
+	info, err := p.project.Info(ctx)
+	if err != nil {
+		return err
+	}
+	p.files, p.variables, err = p.options.assign(info)
+	return err
+}
+
+// fetchAndRender fetches all secrets of the plan from one snapshot and renders the
+// files. It returns the environment, and whether a file or a link to one changed.
+func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environment []string, filesChanged bool, err error) {
+	names := p.variables.SecretNames()
+	for _, f := range p.files {
+		names = append(names, f.Name)
+	}
+	values, err := devcontainer.Fetch(ctx, p.project, names, wait)
+	if err != nil {
+		return nil, false, err
+	}
+	if environment, err = p.variables.Environment(values, p.options.baseEnvironment); err != nil {
+		return nil, false, err
+	}
+	if filesChanged, err = p.rendering.Render(p.files, values); err != nil {
+		return nil, false, err
+	}
+	if p.options.withFiles && p.options.only == nil {
+		// A file that is no longer declared may hold what was taken away.
+		err = p.rendering.Prune(p.files)
+	}
+	return environment, filesChanged, err
+}
+
+// watch calls onUpdate after each change of the secrets or the manifest, until ctx
+// ends. If secrets cannot be had, it calls onError and changes no file: a later change
+// may help.
+func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) {
+	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
+		for {
+			var environment []string
+			var filesChanged bool
+			err := p.refresh(ctx)
+			if err == nil {
+				environment, filesChanged, err = p.fetchAndRender(ctx, 0)
+			}
+			refused, _ := errors.AsType[*client.Error](err)
+			switch {
+			case ctx.Err() != nil:
+			case refused != nil && refused.Code == schema.CodeRateLimited:
+				select {
+				case <-ctx.Done():
+				case <-time.After(max(refused.RetryAfter, time.Second)):
+				}
+				continue
+			case err != nil:
+				onError(err)
+			default:
+				onUpdate(environment, filesChanged)
+			}
+			return
+		}
+	})
+	if ctx.Err() == nil {
+		onError(err)
+	}
+}

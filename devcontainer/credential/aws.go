@@ -1,0 +1,29 @@
+package credential
+
+import (
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// FormatAWS returns what a credential_process prints (AWS SDKs and Tools
+// Reference Guide, "Process credential provider").
+func FormatAWS(name schema.SecretName, value schema.SecretValue) (answer []byte, err error) {
+	fields, err := bundleFields(name, value)
+	if err != nil {
+		return nil, err
+	}
+	for _, field := range []string{"aws_access_key_id", "aws_secret_access_key"} {
+		if fields[field] == "" {
+			return nil, fmt.Errorf("%s: %w: the bundle has no %s", name, ErrUnusable, field)
+		}
+	}
+	return json.Marshal(struct {
+		Version         int
+		AccessKeyID     string `json:"AccessKeyId"`
+		SecretAccessKey string
+		SessionToken    string `json:",omitzero"`
+		Expiration      string `json:",omitzero"`
+	}{1, fields["aws_access_key_id"], fields["aws_secret_access_key"], fields["aws_session_token"], fields["expiration"]})
+}

@@ -1,0 +1,168 @@
+package credential
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+func textValue(text string) schema.SecretValue { return schema.SecretValue{Value: &text} }
+
+func bundleValue(fields string) schema.SecretValue {
+	return schema.SecretValue{Value: &fields, Bundle: true}
+}
+
+func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
+	logins := []schema.Login{
+		{Host: "github.com", Secret: "GH"}, {Host: "git.example:8443", Secret: "GH", Username: "bot"},
+		{Host: "http://localhost:3000", Secret: "GH"}, {Host: "usual.example:443", Secret: "GH"},
+		{Host: "http://plain.example:80", Secret: "GH"},
+	}
+	for _, c := range []struct {
+		name, query string
+		value       schema.SecretValue
+		want        string // "-": no login answers
+	}{
+		{"a token", "protocol=https\nhost=github.com\n\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a path and what is to come", "capability[]=authtype\nprotocol=https\nhost=github.com\npath=a/b.git\nwwwauth[]=Basic realm=\"x\"\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the host in capitals", "protocol=https\nhost=GitHub.com\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the usual port", "protocol=https\nhost=github.com:443\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the usual port, written in the manifest", "protocol=https\nhost=usual.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a user", "protocol=https\nhost=git.example:8443\n", textValue("tok"), "username=bot\npassword=tok\n"},
+		{"the same user", "protocol=https\nhost=git.example:8443\nusername=bot\n", textValue("tok"), "username=bot\npassword=tok\n"},
+		{"another user", "protocol=https\nhost=git.example:8443\nusername=me\n", textValue("tok"), ""},
+		{"a bundle", "protocol=https\nhost=github.com\n", bundleValue(`{"username":"me","password":"pw"}`), "username=me\npassword=pw\n"},
+		{"without TLS, said so", "protocol=http\nhost=localhost:3000\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"without TLS, not said", "protocol=http\nhost=github.com\n", textValue("tok"), "-"},
+		{"with TLS where it is said to be without", "protocol=https\nhost=localhost:3000\n", textValue("tok"), "-"},
+		{"another host", "protocol=https\nhost=evil.example\n", textValue("tok"), "-"},
+		{"another port", "protocol=https\nhost=github.com:8443\n", textValue("tok"), "-"},
+		{"a host that ends in one", "protocol=https\nhost=evil-github.com\n", textValue("tok"), "-"},
+		{"a host behind a user", "protocol=https\nhost=github.com@evil.example\n", textValue("tok"), "-"},
+		{"the usual port without TLS", "protocol=http\nhost=plain.example:80\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the usual port without TLS, left out", "protocol=http\nhost=plain.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a host that ends in a carriage return", "protocol=https\nhost=github.com\r\n", textValue("tok"), "-"},
+		{"no host", "protocol=https\n", textValue("tok"), "-"},
+		{"what comes behind the empty line", "protocol=https\n\nhost=github.com\n", textValue("tok"), "-"},
+	} {
+		q, err := ReadGitQuery(strings.NewReader(c.query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := "-"
+		if login, ok := q.FindLogin(logins); ok {
+			answer, err := q.FormatAnswer(login, c.value)
+			if err != nil {
+				t.Errorf("%s: %v", c.name, err)
+			}
+			got = string(answer)
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	for pattern, want := range map[string]bool{
+		"": true, "https://github.com": true, "https://github.com:443": true, "github.com": true, "https://": true, "https://GitHub.com/a/b": true,
+		"https://me@github.com": true, "https://*.com": true, "http://github.com": false, "https://example.com": false, "https://github.com:8443": false,
+	} {
+		if (GitQuery{scheme: "https", host: "github.com"}).MayMatch(pattern) != want {
+			t.Errorf("the pattern %q", pattern)
+		}
+	}
+	if q, err := ReadGitQuery(strings.NewReader("x=" + strings.Repeat("x", maxQuerySize) + "\nprotocol=https\n")); err == nil {
+		t.Errorf("a question that is too long is taken for %+v", q)
+	}
+	if _, err := ReadGitQuery(strings.NewReader("nonsense\n")); err == nil {
+		t.Error("a line that is no attribute is taken")
+	}
+}
+
+// TestUnusableSecretIsRefusedWithoutItsValue: what a tool would take for something else is refused, and
+// the refusal holds nothing of it.
+func TestUnusableSecretIsRefusedWithoutItsValue(t *testing.T) {
+	login := schema.Login{Host: "h", Secret: "GH"}
+	for name, format := range map[string]func() ([]byte, error){
+		"a line end":        func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\nhost=evil")) },
+		"a carriage return": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\r")) },
+		"a NUL":             func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\x00")) },
+		"a line in a user": func() ([]byte, error) {
+			return GitQuery{}.FormatAnswer(login, bundleValue(`{"username":"TRIPWIRE\nx","password":"p"}`))
+		},
+		"nothing":     func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("")) },
+		"no password": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, bundleValue(`{"pass":"TRIPWIRE"}`)) },
+		"fields of fields": func() ([]byte, error) {
+			return GitQuery{}.FormatAnswer(login, bundleValue(`{"password":{"TRIPWIRE":1}}`))
+		},
+		"docker and no user": func() ([]byte, error) { return FormatDocker("h", login, textValue("TRIPWIRE")) },
+		"aws and a text":     func() ([]byte, error) { return FormatAWS("AWS", textValue("TRIPWIRE")) },
+		"aws and no key":     func() ([]byte, error) { return FormatAWS("AWS", bundleValue(`{"aws_access_key_id":"TRIPWIRE"}`)) },
+		"kubectl and half":   func() ([]byte, error) { return FormatKubectl("", "K", bundleValue(`{"clientKeyData":"TRIPWIRE"}`)) },
+	} {
+		answer, err := format()
+		if !errors.Is(err, ErrUnusable) || answer != nil {
+			t.Errorf("%s: %q, %v", name, answer, err)
+		} else if strings.Contains(err.Error(), "TRIPWIRE") {
+			t.Errorf("%s: the error holds a value: %v", name, err)
+		}
+	}
+}
+
+func TestDockerFindsLoginsAndFormatsAnswers(t *testing.T) {
+	logins := []schema.Login{
+		{Host: "ghcr.io", Secret: "T", Username: "bot"}, {Host: "docker.io", Secret: "T", Username: "hub"},
+		{Host: "http://localhost:5000", Secret: "T", Username: "plain"},
+	}
+	for registry, user := range map[string]string{
+		"ghcr.io": "bot", "https://ghcr.io": "bot", "https://ghcr.io/v2/": "bot", "ghcr.io:443": "bot",
+		"https://index.docker.io/v1/": "hub", "docker.io": "hub", "http://localhost:5000": "plain",
+		"localhost:5000": "", "evil.example": "", "ghcr.io.evil.example": "", "http://ghcr.io": "", "": "",
+	} {
+		login, ok := FindDockerLogin(logins, registry)
+		if ok != (user != "") || login.Username != user {
+			t.Errorf("%q: %+v", registry, login)
+		}
+	}
+	if got, err := FormatDocker("https://ghcr.io", logins[0], textValue("t\"ok")); err != nil || string(got) != `{"ServerURL":"https://ghcr.io","Username":"bot","Secret":"t\"ok"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+	if got, err := FormatDockerList(logins); err != nil || string(got) != `{"docker.io":"hub","ghcr.io":"bot","http://localhost:5000":"plain"}` {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
+func TestFormatAWS(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"aws_access_key_id":"AK","aws_secret_access_key":"s"}`:                                                                     `{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"s"}`,
+		`{"aws_access_key_id":"AK","aws_secret_access_key":"s","aws_session_token":"t","expiration":"2030-01-01T00:00:00Z","x":"y"}`: `{"Version":1,"AccessKeyId":"AK","SecretAccessKey":"s","SessionToken":"t","Expiration":"2030-01-01T00:00:00Z"}`,
+	} {
+		if got, err := FormatAWS("AWS", bundleValue(in)); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v", in, got, err)
+		}
+	}
+}
+
+func TestFormatKubectl(t *testing.T) {
+	const prefix, kind = `{"apiVersion":"client.authentication.k8s.io/`, `","kind":"ExecCredential","status":`
+	for _, c := range []struct {
+		info  string
+		value schema.SecretValue
+		want  string
+	}{
+		{"", textValue("tok"), prefix + "v1" + kind + `{"token":"tok"}}`},
+		{`{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","spec":{"interactive":false}}`, textValue("tok"), prefix + "v1" + kind + `{"token":"tok"}}`},
+		{`{"apiVersion":"client.authentication.k8s.io/v1beta1"}`, textValue("tok"), prefix + "v1beta1" + kind + `{"token":"tok"}}`},
+		{"", bundleValue(`{"clientCertificateData":"c","clientKeyData":"k","other":"x"}`), prefix + "v1" + kind + `{"clientCertificateData":"c","clientKeyData":"k"}}`},
+		{"", bundleValue(`{"token":"tok","expirationTimestamp":"2030-01-01T00:00:00Z"}`), prefix + "v1" + kind + `{"expirationTimestamp":"2030-01-01T00:00:00Z","token":"tok"}}`},
+	} {
+		if got, err := FormatKubectl(c.info, "K", c.value); err != nil || string(got) != c.want {
+			t.Errorf("%s: %s, %v", c.info, got, err)
+		}
+	}
+	for _, info := range []string{"nonsense", `{"apiVersion":"client.authentication.k8s.io/v9"}`, `{}`} {
+		if got, err := FormatKubectl(info, "K", textValue("tok")); err == nil {
+			t.Errorf("%s is answered %s", info, got)
+		}
+	}
+}

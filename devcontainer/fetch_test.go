@@ -1,0 +1,66 @@
+package devcontainer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// serveAnswer answers every request on a socket with answer, until the test ends.
+func serveAnswer(t *testing.T, answer string) *client.Project {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	path := filepath.Join(dir, "s")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	t.Cleanup(func() { listener.Close(); <-stopped })
+	go func() { // ends with the listener
+		defer close(stopped)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			bufio.NewReader(conn).ReadString('\n')
+			fmt.Fprintln(conn, answer)
+			conn.Close()
+		}
+	}()
+	return client.NewProject(path)
+}
+
+// getManyAnswer returns an answer to get-many with these members of its objects.
+func getManyAnswer(secrets, errors string) string {
+	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
+}
+
+// An interrupt ends a wait.
+func TestFetchStopsWhenContextIsCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Fetch(ctx, serveAnswer(t, ""), []schema.SecretName{"A"}, schema.MaxWait); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Without names nothing is fetched, and not everything.
+func TestFetchWithoutNamesFetchesNothing(t *testing.T) {
+	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
+		t.Errorf("%d secrets, %v", len(got), err)
+	}
+}

@@ -1,0 +1,61 @@
+package devcontainer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The directory must be in memory and ours alone.
+func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
+	diskDir := t.TempDir()
+	var statfs unix.Statfs_t
+	if err := unix.Statfs(diskDir, &statfs); err != nil {
+		t.Fatal(err)
+	}
+	if int64(statfs.Type) == unix.TMPFS_MAGIC {
+		diskDir = "/proc"
+	}
+	memoryDir, err := os.MkdirTemp("/dev/shm", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(memoryDir)
+	for name, c := range map[string]struct {
+		dir         string
+		create      func(dir string) error
+		wantMessage string
+	}{
+		"on disk":       {diskDir + "/files", func(string) error { return nil }, "is not a tmpfs"},
+		"open to all":   {memoryDir + "/open", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o701)) }, "has mode 0701"},
+		"setgid":        {memoryDir + "/set", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o700|fs.ModeSetgid)) }, "has mode 02700"},
+		"a link":        {memoryDir + "/link", func(d string) error { return errors.Join(os.Mkdir(d+"-to", 0o700), os.Symlink(d+"-to", d)) }, "not a directory of ours"},
+		"a link out":    {memoryDir + "/out", func(d string) error { return os.Symlink(diskDir, d) }, "not a directory of ours"},
+		"a file":        {memoryDir + "/file", func(d string) error { return os.WriteFile(d, nil, 0o600) }, "not a directory of ours"},
+		"somebody's":    {memoryDir + "/other", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chown(d, 12345, -1)) }, "belongs to uid 12345"},
+		"without place": {memoryDir + "/none/files", func(string) error { return nil }, "no such file"},
+	} {
+		if name == "somebody's" && os.Geteuid() != 0 {
+			continue // only root can give a directory away
+		}
+		if err := c.create(c.dir); err != nil {
+			t.Fatal(name, err)
+		}
+		target := t.TempDir() + "/a"
+		_, err := NewRendering(c.dir, "api").Render([]File{{"A", target, 0o600, ""}}, secretValues("A=TRIPWIRE"))
+		if !errors.Is(err, ErrNoMemoryDir) || !strings.Contains(fmt.Sprint(err), c.wantMessage) {
+			t.Errorf("%s: %v, want %q", name, err, c.wantMessage)
+		}
+		if _, err := os.Lstat(target); err == nil {
+			t.Errorf("%s: the link was made all the same", name)
+		}
+		if _, err := os.Lstat(c.dir); name == "on disk" && err == nil {
+			t.Error("a directory was made on disk")
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package devcontainer
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// newTestRendering returns a rendering in memory and a home directory.
+func newTestRendering(t *testing.T) (r Rendering, home string) {
+	t.Helper()
+	memory, err := os.MkdirTemp("/dev/shm", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(memory) })
+	return NewRendering(memory+"/files", "api"), t.TempDir()
+}
+
+// secretValues makes text secrets of NAME=value pairs.
+func secretValues(pairs ...string) map[schema.SecretName]schema.SecretValue {
+	values := map[schema.SecretName]schema.SecretValue{}
+	for _, pair := range pairs {
+		name, value, _ := strings.Cut(pair, "=")
+		values[schema.SecretName(name)] = schema.SecretValue{Value: &value}
+	}
+	return values
+}
+
+// A reader sees one text or the other, whole, while it is rendered again and
+// again; and so does one that opens it by another name of the same project.
+func TestReadersNeverSeeAPartialFile(t *testing.T) {
+	r, home := newTestRendering(t)
+	files := []File{{"A", home + "/a", 0o600, ""}}
+	texts := []string{strings.Repeat("x", 1<<16), strings.Repeat("y", 1<<15)}
+	render := func(n int) {
+		if changed, err := r.Render(files, secretValues("A="+texts[n%2])); err != nil || !changed {
+			t.Errorf("changed %v, %v", changed, err)
+		}
+	}
+	render(0)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			got, err := os.ReadFile(home + "/a")
+			if err != nil || string(got) != texts[0] && string(got) != texts[1] {
+				t.Errorf("%d bytes, %v", len(got), err)
+				return
+			}
+		}
+	})
+	for n := range 500 {
+		render(n + 1)
+	}
+	close(stop)
+	wg.Wait()
+	if remaining, err := filepath.Glob(r.projectDir() + "/.new-*"); err != nil || len(remaining) > 0 {
+		t.Errorf("left behind: %v", remaining)
+	}
+}
+
+// Of several files either all change or none does, where one is refused.
+func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
+	r, home := newTestRendering(t)
+	files := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/sub/b", 0o640, "{{value}}"}}
+	if _, err := r.Render(files, secretValues("A=1", "B=1")); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := r.Render(files, secretValues("A=1", "B=1")); changed || err != nil {
+		t.Errorf("nothing is new, and it says %v, %v", changed, err)
+	}
+	checkContents := func(when, a, b string) {
+		t.Helper()
+		for path, want := range map[string]string{home + "/a": a, home + "/sub/b": b} {
+			if got, err := os.ReadFile(path); string(got) != want || err != nil {
+				t.Errorf("%s: %s holds %q, %v, want %q", when, path, got, err, want)
+			}
+		}
+	}
+	badTemplate := []File{files[0], {"B", home + "/sub/b", 0o640, "{{x}}"}}
+	if _, err := r.Render(badTemplate, secretValues("A=2", "B=2")); !errors.Is(err, ErrTemplate) {
+		t.Error(err)
+	}
+	checkContents("a bad template", "1", "1")
+	for name, occupy := range map[string]func(path string) error{
+		"a file":      func(path string) error { return os.WriteFile(path, []byte("own"), 0o600) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a link":      func(path string) error { return os.Symlink(home+"/a", path) },
+		"a dead link": func(path string) error { return os.Symlink("nowhere", path) },
+		"another project's": func(path string) error {
+			return os.Symlink(r.dir+"/web/files/B", path)
+		},
+	} {
+		path := home + "/" + strings.ReplaceAll(name, " ", "-")
+		if err := occupy(path); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := os.Lstat(path)
+		_, err := r.Render([]File{files[0], {"B", path, 0o600, ""}}, secretValues("A=3", "B=3"))
+		if !errors.Is(err, ErrPathOccupied) || !strings.Contains(err.Error(), "B goes to "+path) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+			t.Errorf("%s was replaced", name)
+		}
+	}
+	checkContents("occupied", "1", "1")
+}
+
+func TestRenderAppliesModeAndPathChanges(t *testing.T) {
+	r, home := newTestRendering(t)
+	for _, mode := range []fs.FileMode{0o600, 0o440, 0o777, 0o000} {
+		if changed, err := r.Render([]File{{"A", home + "/a", mode, ""}}, secretValues("A=1")); err != nil || !changed {
+			t.Errorf("%v: %v, %v", mode, changed, err)
+		}
+		if info, err := os.Stat(home + "/a"); err != nil || info.Mode() != mode {
+			t.Errorf("%v: %v, %v", mode, info.Mode(), err)
+		}
+	}
+	if _, err := r.Render([]File{{"A", home + "/b", 0o600, ""}}, secretValues("A=1")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(home + "/a"); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the link at the path before is still there")
+	}
+	// Two secrets that change places.
+	both := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}
+	for range 2 {
+		both[0].Path, both[1].Path = both[1].Path, both[0].Path
+		if _, err := r.Render(both, secretValues("A=a", "B=b")); err != nil {
+			t.Error(err)
+		}
+		for _, f := range both {
+			if got, err := os.ReadFile(f.Path); err != nil || string(got) != strings.ToLower(string(f.Name)) {
+				t.Errorf("%s holds %q, %v", f.Path, got, err)
+			}
+		}
+	}
+	if err := r.Remove(); err != nil {
+		t.Error(err)
+	}
+	if remaining, _ := os.ReadDir(home); len(remaining) > 0 {
+		t.Errorf("left behind: %v", remaining)
+	}
+	if _, err := os.Lstat(r.dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("the directory in memory is left behind")
+	}
+}
