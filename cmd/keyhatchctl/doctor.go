@@ -20,18 +20,21 @@ import (
 
 // The problems that doctor names.
 const (
-	problemNoPermission   = "no_permission"
-	problemBrokerDown     = "broker_down"
-	problemProtocolSkew   = "protocol_skew"
-	problemVersionSkew    = "version_skew"
-	problemRefused        = "refused"
-	problemUnlocked       = "memory_unlocked"
-	problemNothingLoaded  = "nothing_loaded"
-	problemPathGone       = "path_gone"
-	problemManifest       = "manifest_changed"
-	problemSocketMissing  = "socket_missing"
-	problemLinkMissing    = "link_missing"
-	problemMadeByEngine   = "made_by_engine"
+	problemNoPermission  = "no_permission"
+	problemBrokerDown    = "broker_down"
+	problemProtocolSkew  = "protocol_skew"
+	problemVersionSkew   = "version_skew"
+	problemRefused       = "refused"
+	problemUnlocked      = "memory_unlocked"
+	problemNothingLoaded = "nothing_loaded"
+	problemPathGone      = "path_gone"
+	problemManifest      = "manifest_changed"
+	problemSocketMissing = "socket_missing"
+	problemLinkMissing   = "link_missing"
+	problemMadeByEngine  = "made_by_engine"
+)
+
+const (
 	adminGroup            = "keyhatch"
 	reregister            = "keyhatchctl unregister %[1]s, then keyhatchctl register %[2]s"
 	startSidecar          = "start the sidecar: keyhatch-sidecar run --store ..., or its dev container"
@@ -49,14 +52,14 @@ container, keyhatch doctor looks at the other end.`,
 		Example: `  keyhatchctl doctor
   keyhatchctl --json doctor | jq -r '.findings[] | select(.problem).fix'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return cli.PrintFindings(c.OutOrStdout(), o.examine(c.Context()), o.asJSON)
+			return cli.PrintFindings(c.OutOrStdout(), examine(c.Context(), o), o.asJSON)
 		},
 	}
 }
 
 // examine looks at everything that the admin socket and this machine's files
 // say.
-func (o *operator) examine(ctx context.Context) []cli.Finding {
+func examine(ctx context.Context, o *operator) []cli.Finding {
 	var status schema.StatusResponse
 	if err := o.with(ctx, func(admin *client.Admin) (err error) {
 		status, err = admin.Status(ctx)

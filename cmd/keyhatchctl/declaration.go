@@ -14,6 +14,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
+// declarationMode lets the broker's group read the file. The file gets that group
+// from its directory, which has the set-group-ID bit.
+const declarationMode = 0o640
+
 // declarationFile is where the broker reads what is declared of a project.
 func declarationFile(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
 	status, err := admin.Status(ctx)
@@ -51,7 +55,7 @@ func persist(ctx context.Context, admin *client.Admin, request schema.RegisterRe
 	}
 	undo := os.Remove(file)
 	if was {
-		undo = replace(file, before)
+		undo = replace(file, before, declarationMode)
 	}
 	return response, errors.Join(err, undo)
 }
@@ -91,34 +95,7 @@ func declare(file string, d manifest.Declaration) error {
 	if err != nil {
 		return err
 	}
-	return denied(replace(file, text))
-}
-
-// replace writes a file whole, by rename. The directory gives it the broker's
-// group, which can read it.
-func replace(file string, text []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
-	}
-	next, err := os.CreateTemp(filepath.Dir(file), ".next-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(next.Name()) // gone, once it is renamed
-	_, err = next.Write(text)
-	if err == nil {
-		err = next.Chmod(0o640)
-	}
-	if err == nil {
-		err = next.Sync()
-	}
-	if closeErr := next.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return err
-	}
-	return os.Rename(next.Name(), file)
+	return denied(replace(file, text, declarationMode))
 }
 
 // denied says what to do about a directory that is root's.
