@@ -148,3 +148,34 @@ func referred(root *jsonschema.Schema) []string {
 	}
 	return names
 }
+
+// ref is a reference to a definition of the same document.
+type ref struct {
+	Ref string `json:"$ref"`
+}
+
+// add defines the type of v and those it uses in root, and fixes one of its
+// properties to a constant. A type may serve several ops only if that constant
+// is the same.
+func (r *reflector) add(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
+	name := reflect.TypeOf(v).Name()
+	if there := root.Definitions[name]; there == nil {
+		for name, definition := range r.Reflect(v).Definitions {
+			if root.Definitions[name] == nil {
+				root.Definitions[name] = definition
+			}
+		}
+		if r.err != nil {
+			return ref{}, r.err
+		}
+	}
+	fixed, ok := root.Definitions[name].Properties.Get(property)
+	if !ok {
+		return ref{}, fmt.Errorf("%s has no %s", name, property)
+	}
+	if fixed.Const != nil && fixed.Const != constant {
+		return ref{}, fmt.Errorf("%s stands for two messages, with %s %v and %v", name, property, fixed.Const, constant)
+	}
+	fixed.Const = constant
+	return ref{"#/$defs/" + name}, nil
+}
