@@ -187,15 +187,3 @@ func parseDeclaration(text []byte, name string) (Declaration, error) {
 	}
 	return d, nil
 }
-
-func each(n *yaml.Node, what string, take func(*yaml.Node) error) error {
-	if n.Kind != yaml.SequenceNode {
-		return wrong(n, "%s must be a list", what)
-	}
-	for _, one := range n.Content {
-		if err := take(one); err != nil {
-			return err
-		}
-	}
-	return nil
-}

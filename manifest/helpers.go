@@ -14,29 +14,28 @@ var (
 )
 
 // readHelpers reads which secrets answer credential helpers. All of them must be
-// on the allowlist, which is read already.
-func (m *Manifest) readHelpers(n *yaml.Node) error {
+// in secrets, the allowlist.
+func readHelpers(n *yaml.Node, secrets map[schema.SecretName]*schema.Injection) (*schema.Helpers, error) {
 	h := &schema.Helpers{}
 	if err := fields(n, "helpers", map[string]func(*yaml.Node) error{
-		"git":     func(n *yaml.Node) (err error) { h.Git, err = m.logins(n, "git"); return err },
-		"docker":  func(n *yaml.Node) (err error) { h.Docker, err = m.logins(n, "docker"); return err },
-		"aws":     func(n *yaml.Node) (err error) { h.AWS, err = m.allowed(n, "aws"); return err },
-		"kubectl": func(n *yaml.Node) (err error) { h.Kubectl, err = m.allowed(n, "kubectl"); return err },
+		"git":     func(n *yaml.Node) (err error) { h.Git, err = logins(n, "git", secrets); return err },
+		"docker":  func(n *yaml.Node) (err error) { h.Docker, err = logins(n, "docker", secrets); return err },
+		"aws":     func(n *yaml.Node) (err error) { h.AWS, err = allowed(n, "aws", secrets); return err },
+		"kubectl": func(n *yaml.Node) (err error) { h.Kubectl, err = allowed(n, "kubectl", secrets); return err },
 	}); err != nil {
-		return err
+		return nil, err
 	}
-	m.Helpers = h
-	return nil
+	return h, nil
 }
 
-func (m *Manifest) logins(n *yaml.Node, helper string) ([]schema.Login, error) {
+func logins(n *yaml.Node, helper string, secrets map[schema.SecretName]*schema.Injection) ([]schema.Login, error) {
 	var logins []schema.Login
 	err := each(n, helper, func(one *yaml.Node) error {
 		var l schema.Login
 		if err := fields(one, helper, map[string]func(*yaml.Node) error{
 			"host":     func(n *yaml.Node) (err error) { l.Host, err = stringOf(n, "host"); return err },
 			"username": func(n *yaml.Node) (err error) { l.Username, err = stringOf(n, "username"); return err },
-			"secret":   func(n *yaml.Node) (err error) { l.Secret, err = m.allowed(n, "secret"); return err },
+			"secret":   func(n *yaml.Node) (err error) { l.Secret, err = allowed(n, "secret", secrets); return err },
 		}); err != nil {
 			return err
 		}
@@ -56,13 +55,13 @@ func (m *Manifest) logins(n *yaml.Node, helper string) ([]schema.Login, error) {
 	return logins, err
 }
 
-// allowed reads the name of a secret that is on the allowlist.
-func (m *Manifest) allowed(n *yaml.Node, what string) (schema.SecretName, error) {
+// allowed reads the name of a secret that is in secrets, the allowlist.
+func allowed(n *yaml.Node, what string, secrets map[schema.SecretName]*schema.Injection) (schema.SecretName, error) {
 	name, err := stringOf(n, what)
 	if err != nil {
 		return "", err
 	}
-	if !m.Allows(schema.SecretName(name)) {
+	if _, ok := secrets[schema.SecretName(name)]; !ok {
 		return "", wrong(n, "%s: %s is not in secrets of this manifest", what, quoted(name))
 	}
 	return schema.SecretName(name), nil

@@ -51,22 +51,6 @@ func read(root *os.Root, file string) ([]byte, error) {
 	return regular(f)
 }
 
-// ReadFile returns the text of the manifest at path, which somebody trusted
-// has chosen: links are followed. Like Read's, the text may be one byte over
-// schema.MaxManifest.
-func ReadFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, bare(err))
-	}
-	defer f.Close()
-	text, err := regular(f)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, bare(err))
-	}
-	return text, nil
-}
-
 func regular(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -15,39 +15,39 @@ var (
 )
 
 // readSecrets reads the allowlist, and how each secret is injected.
-func (m *Manifest) readSecrets(n *yaml.Node) error {
+func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) {
 	if n.Kind != yaml.MappingNode {
-		return wrong(n, "secrets must be a mapping of names: write secrets: {} to allow none")
+		return nil, wrong(n, "secrets must be a mapping of names: write secrets: {} to allow none")
 	}
-	m.Secrets = map[schema.SecretName]*schema.Injection{}
+	secrets := map[schema.SecretName]*schema.Injection{}
 	variables, paths := map[string]bool{}, map[string]bool{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || !schema.ValidSecretName(key.Value) {
-			return wrong(key, "the secret's name %s does not match %s", quoted(key.Value), schema.SecretNamePattern)
+			return nil, wrong(key, "the secret's name %s does not match %s", quoted(key.Value), schema.SecretNamePattern)
 		}
 		name := schema.SecretName(key.Value)
-		if _, twice := m.Secrets[name]; twice {
-			return wrong(key, "%s stands twice in secrets", name)
+		if _, twice := secrets[name]; twice {
+			return nil, wrong(key, "%s stands twice in secrets", name)
 		}
 		injection, err := readInjection(key, n.Content[i+1], name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		m.Secrets[name] = injection
+		secrets[name] = injection
 		if injection.As == schema.AsFile {
 			if paths[injection.Path] {
-				return wrong(key, "two secrets have the path %s", quoted(injection.Path))
+				return nil, wrong(key, "two secrets have the path %s", quoted(injection.Path))
 			}
 			paths[injection.Path] = true
 			continue
 		}
 		if variables[injection.Env] {
-			return wrong(key, "two secrets have the variable %s", injection.Env)
+			return nil, wrong(key, "two secrets have the variable %s", injection.Env)
 		}
 		variables[injection.Env] = true
 	}
-	return nil
+	return secrets, nil
 }
 
 // readInjection reads one secret's value and fills in the defaults.
