@@ -195,10 +195,3 @@ func decodes(t *testing.T, number int, line string, zero any, depth int) {
 		t.Errorf("PROTOCOL.md:%d: written again it is %s, %v", number, encoded, err)
 	}
 }
-
-func (c *validator) line(t *testing.T, number int, line string, zero any) {
-	t.Helper()
-	if err := c.validate(line, zero); err != nil {
-		t.Errorf("PROTOCOL.md:%d: %v", number, err)
-	}
-}

@@ -54,6 +54,13 @@ func (c *validator) against(pointer, text string) error {
 	return definition.Validate(instance)
 }
 
+func (c *validator) line(t *testing.T, number int, line string, zero any) {
+	t.Helper()
+	if err := c.validate(line, zero); err != nil {
+		t.Errorf("PROTOCOL.md:%d: %v", number, err)
+	}
+}
+
 // The schema refuses what the broker refuses, as far as a schema can.
 func TestSchemaRefuses(t *testing.T) {
 	check := newValidator(t, "keyhatch.v2.json")

@@ -48,7 +48,7 @@ var troubles = []trouble{
 	},
 }
 
-func (m *machine) audited(w trouble, settings string) {
+func audited(m *machine, w trouble, settings string) {
 	m.t.Helper()
 	if w.prepare != "" {
 		m.run(w.prepare)
@@ -66,7 +66,7 @@ func TestAuditInTrouble(t *testing.T) {
 	for _, w := range troubles {
 		t.Run(w.name, func(t *testing.T) {
 			m := boot(t)
-			m.audited(w, "")
+			audited(m, w, "")
 			before := m.status()
 			m.run(w.begin)
 			// More than any queue, socket buffer or page holds.
@@ -111,7 +111,7 @@ func TestAuditRequired(t *testing.T) {
 	for _, w := range troubles {
 		t.Run(w.name, func(t *testing.T) {
 			m := boot(t)
-			m.audited(w, "audit_required: true\n")
+			audited(m, w, "audit_required: true\n")
 			m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
 			m.run(w.begin)
 			m.await("gets are refused", "e2e once "+apiSocket+" | grep -q "+string(schema.CodeAuditUnavailable))

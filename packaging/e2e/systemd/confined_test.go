@@ -69,12 +69,12 @@ func TestConfined(t *testing.T) {
 				}
 				c.memories = []schema.Memory{best}
 			}
-			m.worksWith(c.memories)
+			worksWith(m, c.memories)
 		})
 	}
 }
 
-func (m *machine) worksWith(memories []schema.Memory) {
+func worksWith(m *machine, memories []schema.Memory) {
 	t := m.t
 	t.Helper()
 	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))

@@ -1,12 +1,9 @@
 package systemd
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +12,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// tripwire is in every secret value, and in nothing else.
-const tripwire = "TRIPWIRE"
-
-const adminSocket = "/run/keyhatch/admin/admin.sock"
+const projects = "/run/keyhatch/projects/"
 
 // A machine is a container with systemd as its first process, and keyhatch
 // installed but not started.
@@ -166,58 +160,9 @@ func (m *machine) show(unit, property string) string {
 	return m.run("systemctl show --property=" + property + " --value " + unit)
 }
 
-// A load is a process in the machine that gets a secret over and over.
-type load struct {
-	t     *testing.T
-	stdin io.Closer
-	lines *bufio.Scanner
-	cmd   *exec.Cmd
-}
-
-// mounted starts a load in a mount namespace of its own, as a container has
-// one, with source mounted at target; it asks the socket at socket. It returns
-// when the first secret has come.
-func (m *machine) mounted(source, target, socket string) *load {
+func (m *machine) reboot() {
 	m.t.Helper()
-	script := fmt.Sprintf("mount --bind %s %s\nexec e2e load %s", source, target, socket)
-	l := &load{t: m.t, cmd: exec.Command("docker", "exec", "--interactive", m.id, "unshare", "--mount", "--propagation=private", "sh", "-euc", script)}
-	l.cmd.Env = m.engine.Env()
-	stdin, err := l.cmd.StdinPipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	stdout, err := l.cmd.StdoutPipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	l.stdin, l.lines = stdin, bufio.NewScanner(stdout)
-	var stderr strings.Builder
-	l.cmd.Stderr = &stderr
-	if err := l.cmd.Start(); err != nil {
-		m.t.Fatal(err)
-	}
-	m.t.Cleanup(func() { stdin.Close(); l.cmd.Wait() })
-	if !l.lines.Scan() {
-		stdin.Close()
-		l.cmd.Wait()
-		m.t.Fatalf("the load did not begin: %s", stderr.String())
-	}
-	return l
-}
-
-// end ends the load and sees that not one get failed.
-func (l *load) end(name string) {
-	l.t.Helper()
-	l.stdin.Close()
-	var r loadResult
-	if !l.lines.Scan() {
-		l.t.Fatalf("%s: the load said nothing at its end", name)
-	}
-	if err := json.Unmarshal(l.lines.Bytes(), &r); err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Logf("%s: %d gets, %d failed; the slowest took %v", name, r.Gets, r.Failed, r.Slowest.Round(time.Millisecond))
-	if r.Failed > 0 || r.Gets == 0 {
-		l.t.Errorf("%s: %d of %d gets failed, the first one: %s", name, r.Failed, r.Gets, r.First)
-	}
+	m.docker("stop", "--time=30", m.id)
+	m.docker("start", m.id)
+	m.booted()
 }

@@ -5,13 +5,6 @@ import (
 	"testing"
 )
 
-func (m *machine) reboot() {
-	m.t.Helper()
-	m.docker("stop", "--time=30", m.id)
-	m.docker("start", m.id)
-	m.booted()
-}
-
 // engineUnit stands for the container engine: at boot it starts a container that
 // has the project's directory mounted, and which does not wait for anything.
 const engineUnit = `[Unit]

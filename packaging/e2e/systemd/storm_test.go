@@ -9,8 +9,6 @@ import (
 	"time"
 )
 
-const projects = "/run/keyhatch/projects/"
-
 // TestRestartStorm: a hundred restarts and kills under load, and nobody notices.
 func TestRestartStorm(t *testing.T) {
 	m := boot(t)
@@ -19,8 +17,8 @@ func TestRestartStorm(t *testing.T) {
 	m.sidecar()
 	m.run("mkdir /mnt/directory; touch /mnt/file")
 	loads := map[string]*load{
-		"directory mount": m.mounted(projects+"api", "/mnt/directory", "/mnt/directory/broker.sock"),
-		"file mount":      m.mounted(projects+"api/broker.sock", "/mnt/file", "/mnt/file"),
+		"directory mount": mounted(m, projects+"api", "/mnt/directory", "/mnt/directory/broker.sock"),
+		"file mount":      mounted(m, projects+"api/broker.sock", "/mnt/file", "/mnt/file"),
 	}
 	var r stormResult
 	out, err := m.try("e2e storm 100")
@@ -68,7 +66,7 @@ func TestStopThenStart(t *testing.T) {
 	m.run("keyhatchctl register " + m.project("web"))
 	m.sidecar()
 	m.run("mkdir /mnt/directory")
-	l := m.mounted(projects+"api", "/mnt/directory", "/mnt/directory/broker.sock")
+	l := mounted(m, projects+"api", "/mnt/directory", "/mnt/directory/broker.sock")
 	before := m.run("stat --format=%i " + projects + "api")
 	// Without the socket, which the sidecar's next try would start the daemon by.
 	m.run("systemctl stop keyhatch.socket keyhatch.service")

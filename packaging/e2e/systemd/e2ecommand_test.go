@@ -20,6 +20,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// tripwire is in every secret value, and in nothing else.
+const tripwire = "TRIPWIRE"
+
+const adminSocket = "/run/keyhatch/admin/admin.sock"
+
 // guise is what the test binary does in the machine.
 func guise(name string, args []string) {
 	var result any
