@@ -8,17 +8,17 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// clientFor makes a copy of the keyhatch command for one project's container.
-// The container's root may write to what is mounted there, and must not reach
-// the command that this machine, or another project, runs.
-func clientFor(name schema.ProjectName) (string, error) {
-	from, err := os.Executable()
+// copyClient copies the keyhatch command for one project's container and returns
+// the copy's path. Root in the container may write to the mounted file, so it must
+// not be the command that this machine or another project runs.
+func copyClient(name schema.ProjectName) (string, error) {
+	source, err := os.Executable()
 	if err != nil {
 		return "", err
 	}
-	from = filepath.Join(filepath.Dir(from), "keyhatch")
-	if _, err := os.Stat(from); err != nil {
-		if from, err = exec.LookPath("keyhatch"); err != nil {
+	source = filepath.Join(filepath.Dir(source), "keyhatch")
+	if _, err := os.Stat(source); err != nil {
+		if source, err = exec.LookPath("keyhatch"); err != nil {
 			return "", err
 		}
 	}
@@ -26,11 +26,11 @@ func clientFor(name schema.ProjectName) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(from)
+	text, err := os.ReadFile(source)
 	if err != nil {
 		return "", err
 	}
 	// A running container keeps the file that it has mounted.
 	path := filepath.Join(cache, "keyhatch", "clients", string(name), "keyhatch")
-	return path, replace(path, text, 0o755)
+	return path, replaceFile(path, text, 0o755)
 }

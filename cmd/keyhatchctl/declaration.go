@@ -18,8 +18,9 @@ import (
 // from its directory, which has the set-group-ID bit.
 const declarationMode = 0o640
 
-// declarationFile is where the broker reads what is declared of a project.
-func declarationFile(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
+// declarationPath returns the path of the file from which the broker reads a
+// project's declaration.
+func declarationPath(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return "", err
@@ -30,20 +31,20 @@ func declarationFile(ctx context.Context, admin *client.Admin, name schema.Proje
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }
 
-// persist declares a project and registers it. The file comes first, because it
-// is what may fail for want of permission; where the broker refuses the project,
-// the file is put back as it was.
-func persist(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
-	file, err := declarationFile(ctx, admin, request.Name)
+// declareAndRegister declares a project and registers it. It writes the file
+// first, because the user may lack the permission to do so. If the broker refuses
+// the project, it restores the old file.
+func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
+	file, err := declarationPath(ctx, admin, request.Name)
 	if err != nil {
 		return schema.RegisterResponse{}, err
 	}
-	before, err := os.ReadFile(file)
+	oldText, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return schema.RegisterResponse{}, denied(err)
+		return schema.RegisterResponse{}, addPermissionHint(err)
 	}
-	was := err == nil
-	if err := declare(file, manifest.Declaration{
+	existed := err == nil
+	if err := writeDeclaration(file, manifest.Declaration{
 		Name: request.Name, Path: request.ProjectPath, AllowUIDs: request.AllowUIDs, DevcontainerIDs: request.DevcontainerIDs, Manifest: *request.Manifest,
 	}); err != nil {
 		return schema.RegisterResponse{}, err
@@ -53,53 +54,53 @@ func persist(ctx context.Context, admin *client.Admin, request schema.RegisterRe
 	if err == nil {
 		return response, nil
 	}
-	undo := os.Remove(file)
-	if was {
-		undo = replace(file, before, declarationMode)
+	restoreErr := os.Remove(file)
+	if existed {
+		restoreErr = replaceFile(file, oldText, declarationMode)
 	}
-	return response, errors.Join(err, undo)
+	return response, errors.Join(err, restoreErr)
 }
 
-// redeclare puts another manifest into a declared project's file.
-func redeclare(ctx context.Context, admin *client.Admin, name schema.ProjectName, text string) error {
-	file, err := declarationFile(ctx, admin, name)
+// updateDeclaration replaces the manifest in a declared project's file.
+func updateDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName, text string) error {
+	file, err := declarationPath(ctx, admin, name)
 	if err != nil {
 		return err
 	}
 	old, err := os.ReadFile(file)
 	if err != nil {
-		return denied(err)
+		return addPermissionHint(err)
 	}
 	d, err := manifest.ParseDeclaration(old, string(name))
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	d.Manifest = text
-	return declare(file, d)
+	return writeDeclaration(file, d)
 }
 
-// undeclare removes a project's file, if there is one.
-func undeclare(ctx context.Context, admin *client.Admin, name schema.ProjectName) error {
-	file, err := declarationFile(ctx, admin, name)
+// removeDeclaration removes a project's file, if there is one.
+func removeDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName) error {
+	file, err := declarationPath(ctx, admin, name)
 	if err != nil {
 		return err
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return denied(err)
+		return addPermissionHint(err)
 	}
 	return nil
 }
 
-func declare(file string, d manifest.Declaration) error {
+func writeDeclaration(file string, d manifest.Declaration) error {
 	text, err := d.Encode()
 	if err != nil {
 		return err
 	}
-	return denied(replace(file, text, declarationMode))
+	return addPermissionHint(replaceFile(file, text, declarationMode))
 }
 
-// denied says what to do about a directory that is root's.
-func denied(err error) error {
+// addPermissionHint adds a hint if the directory can be written by root only.
+func addPermissionHint(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return &cli.Failure{Err: err, Hint: "what is declared is for root to write: use sudo"}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// named turns NAME or DIR into a registered project.
-func named(ctx context.Context, admin *client.Admin, arg string) (schema.ProjectStatus, error) {
+// findProject returns the registered project with the name or the directory arg.
+func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return schema.ProjectStatus{}, err
@@ -22,14 +22,14 @@ func named(ctx context.Context, admin *client.Admin, arg string) (schema.Project
 		return schema.ProjectStatus{}, err
 	}
 	// A directory that is gone can still be unregistered by its path.
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
 	}
-	for _, is := range []func(schema.ProjectStatus) bool{
+	for _, matches := range []func(schema.ProjectStatus) bool{
 		func(p schema.ProjectStatus) bool { return string(p.Name) == arg },
 		func(p schema.ProjectStatus) bool { return p.ProjectPath == path },
 	} {
-		if i := slices.IndexFunc(status.Projects, is); i >= 0 {
+		if i := slices.IndexFunc(status.Projects, matches); i >= 0 {
 			return status.Projects[i], nil
 		}
 	}

@@ -9,10 +9,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func main() { os.Exit(cli.Run(command())) }
+func main() { os.Exit(cli.Run(newRootCommand())) }
 
-func command() *cobra.Command {
-	o := &operator{}
+func newRootCommand() *cobra.Command {
+	o := &globalOptions{}
 	c := &cobra.Command{
 		Use:   "keyhatchctl",
 		Short: "Operate a keyhatch broker",

@@ -12,9 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// approved reads the manifest that is about to be approved. It is checked here
-// too, because here there is a file to name.
-func approved(dir string, name schema.ProjectName) (string, error) {
+// readManifest reads and checks the manifest that the operator is about to approve.
+// The broker checks it again, but only here can an error name the file.
+func readManifest(dir string, name schema.ProjectName) (string, error) {
 	text, file, err := manifest.Read(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
 		return "", &cli.Failure{Err: fmt.Errorf("%s: %w", dir, err),
@@ -29,9 +29,10 @@ func approved(dir string, name schema.ProjectName) (string, error) {
 	return string(text), nil
 }
 
-// drift compares the manifest in the tree with what was approved. It changes
-// nothing by itself: the tree is the container's, the approval the operator's.
-func drift(p schema.ProjectStatus) string {
+// manifestState compares the manifest in the project's tree with the approved one.
+// It changes nothing: the container can write the tree, and only the operator
+// approves.
+func manifestState(p schema.ProjectStatus) string {
 	text, _, err := manifest.Read(p.ProjectPath)
 	if err != nil {
 		return "unreadable"

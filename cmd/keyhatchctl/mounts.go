@@ -18,18 +18,18 @@ const (
 	containerClient = "/usr/local/bin/keyhatch"
 )
 
-// mountsItself asks the Dev Container CLI whether the project has a mount at
-// containerDir of its own, from the keyhatch Feature or written out. A second
-// one there would be an error of the engine's.
-func mountsItself(ctx context.Context, devcontainer string, environment []string, folder string, extra []string) (bool, error) {
-	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", folder}
-	cmd := exec.CommandContext(ctx, devcontainer, append(args, shared(extra)...)...)
+// hasKeyhatchMount reports whether the project's configuration already mounts
+// something at containerDir, by the keyhatch Feature or by its own entry. The
+// container engine refuses a second mount there.
+func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) (bool, error) {
+	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", workspaceFolder}
+	cmd := exec.CommandContext(ctx, devcontainer, append(args, configurationArgs(extraArgs)...)...)
 	cmd.Env = environment
-	var said strings.Builder
-	cmd.Stderr = &said
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return false, fmt.Errorf("devcontainer read-configuration: %w: %s", err, strings.TrimSpace(said.String()))
+		return false, fmt.Errorf("devcontainer read-configuration: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	var configuration struct {
 		Merged struct {
@@ -64,18 +64,18 @@ func mountTarget(mount json.RawMessage) string {
 	return ""
 }
 
-// shared are those of devcontainer up's arguments that read-configuration takes
-// too, and that say which configuration and which engine is meant.
-func shared(extra []string) (both []string) {
-	for i, arg := range extra {
-		name, _, joined := strings.Cut(arg, "=")
+// configurationArgs returns those arguments of devcontainer up that select the
+// configuration or the engine. read-configuration needs them too.
+func configurationArgs(upArgs []string) (args []string) {
+	for i, arg := range upArgs {
+		name, _, hasValue := strings.Cut(arg, "=")
 		switch name {
 		case "--config", "--override-config", "--docker-path", "--docker-compose-path":
-			both = append(both, arg)
-			if !joined && i+1 < len(extra) {
-				both = append(both, extra[i+1])
+			args = append(args, arg)
+			if !hasValue && i+1 < len(upArgs) {
+				args = append(args, upArgs[i+1])
 			}
 		}
 	}
-	return both
+	return args
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func projectsCommand(o *operator) *cobra.Command {
+func projectsCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "projects",
 		Short: "List the registered projects",
 		Example: `  keyhatchctl projects
   keyhatchctl --json projects | jq -r '.[].socket_path'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				status, err := admin.Status(c.Context())
 				if err != nil {
 					return err
@@ -41,7 +41,7 @@ func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
 			declared = "yes"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, declared, p.AllowlistSize, p.Connections,
-			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, drift(p), p.ProjectPath)
+			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, manifestState(p), p.ProjectPath)
 	}
 	return w.Flush()
 }

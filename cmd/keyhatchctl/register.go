@@ -13,9 +13,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func registerCommand(o *operator) *cobra.Command {
+func registerCommand(o *globalOptions) *cobra.Command {
 	var uids []uint
-	var persists bool
+	var persist bool
 	c := &cobra.Command{
 		Use:   "register DIR",
 		Short: "Bring a project online, with its manifest as it is now",
@@ -30,15 +30,15 @@ that the project is served after a stop of the broker and after a reboot too.`,
   keyhatchctl register ~/src/api --allow-uid 1000`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			request, err := registration(args[0], uids)
+			request, err := newRegisterRequest(args[0], uids)
 			if err != nil {
 				return err
 			}
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				register := admin.Register
-				if persists {
+				if persist {
 					register = func(ctx context.Context, request schema.RegisterRequest) (schema.RegisterResponse, error) {
-						return persist(ctx, admin, request)
+						return declareAndRegister(ctx, admin, request)
 					}
 				}
 				answer, err := register(c.Context(), request)
@@ -55,17 +55,17 @@ that the project is served after a stop of the broker and after a reboot too.`,
 		},
 	}
 	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "a uid that may use the socket too")
-	c.Flags().BoolVar(&persists, "persist", false, "declare the project, for every start of the broker")
+	c.Flags().BoolVar(&persist, "persist", false, "declare the project, for every start of the broker")
 	return c
 }
 
-// registration is what registers the project in the directory arg.
-func registration(arg string, uids []uint) (schema.RegisterRequest, error) {
-	path, name, err := directory(arg)
+// newRegisterRequest returns the request that registers the project in dirArg.
+func newRegisterRequest(dirArg string, uids []uint) (schema.RegisterRequest, error) {
+	path, name, err := resolveProjectDir(dirArg)
 	if err != nil {
 		return schema.RegisterRequest{}, err
 	}
-	text, err := approved(path, name)
+	text, err := readManifest(path, name)
 	if err != nil {
 		return schema.RegisterRequest{}, err
 	}
@@ -74,22 +74,23 @@ func registration(arg string, uids []uint) (schema.RegisterRequest, error) {
 		return schema.RegisterRequest{}, err
 	}
 	// A confined broker may be unable to look at the directory itself.
-	allow := []uint32{info.Sys().(*syscall.Stat_t).Uid}
+	allowedUIDs := []uint32{info.Sys().(*syscall.Stat_t).Uid}
 	for _, uid := range uids {
 		if uint(uint32(uid)) != uid {
 			return schema.RegisterRequest{}, cli.Usage("--allow-uid: %d is no uid", uid)
 		}
-		allow = append(allow, uint32(uid))
+		allowedUIDs = append(allowedUIDs, uint32(uid))
 	}
-	ids, err := devcontainerIDs(arg, path)
+	ids, err := devcontainerIDs(dirArg, path)
 	if err != nil {
 		return schema.RegisterRequest{}, err
 	}
-	return schema.RegisterRequest{Name: name, ProjectPath: path, Manifest: &text, AllowUIDs: allow, DevcontainerIDs: ids}, nil
+	return schema.RegisterRequest{Name: name, ProjectPath: path, Manifest: &text, AllowUIDs: allowedUIDs, DevcontainerIDs: ids}, nil
 }
 
-// directory finds out what a project's directory really is, and its name.
-func directory(arg string) (path string, name schema.ProjectName, err error) {
+// resolveProjectDir resolves the symbolic links in a project's directory, and
+// returns the project's name too.
+func resolveProjectDir(arg string) (path string, name schema.ProjectName, err error) {
 	if path, err = filepath.Abs(arg); err == nil {
 		path, err = filepath.EvalSymlinks(path)
 	}

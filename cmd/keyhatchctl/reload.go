@@ -17,7 +17,7 @@ import (
 	"golang.org/x/term"
 )
 
-func reloadCommand(o *operator) *cobra.Command {
+func reloadCommand(o *globalOptions) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
 		Use:   "reload NAME|DIR",
@@ -29,29 +29,30 @@ project's declaration is changed with it.`,
   keyhatchctl reload --yes ~/src/api    # in a script`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			asks := term.IsTerminal(int(os.Stdin.Fd()))
-			if !yes && !asks {
+			interactive := term.IsTerminal(int(os.Stdin.Fd()))
+			if !yes && !interactive {
 				return cli.Usage("there is no terminal to ask on: say --yes to approve what changes")
 			}
-			return reload(c, o, args[0], !yes)
+			return reloadProject(c, o, args[0], !yes)
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	return c
 }
 
-// reload connects twice: the broker ends a connection that says nothing while
-// its operator thinks. The text is read once, so that what was shown is sent.
-func reload(c *cobra.Command, o *operator, arg string, ask bool) error {
+// reloadProject connects twice, because the broker ends an idle connection while
+// the operator thinks. It reads the manifest once, so it sends the text that it
+// showed.
+func reloadProject(c *cobra.Command, o *globalOptions, arg string, confirmFirst bool) error {
 	var request schema.ReloadRequest
 	var change schema.ReloadResponse
 	declared := false
-	err := o.with(c.Context(), func(admin *client.Admin) error {
-		p, err := named(c.Context(), admin, arg)
+	err := o.withAdmin(c.Context(), func(admin *client.Admin) error {
+		p, err := findProject(c.Context(), admin, arg)
 		if err != nil {
 			return err
 		}
-		text, err := approved(p.ProjectPath, p.Name)
+		text, err := readManifest(p.ProjectPath, p.Name)
 		if err != nil {
 			return err
 		}
@@ -63,16 +64,16 @@ func reload(c *cobra.Command, o *operator, arg string, ask bool) error {
 	if err != nil {
 		return err
 	}
-	if ask {
-		printChange(c.ErrOrStderr(), request.Name, change)
-		if err := confirm(c.ErrOrStderr()); err != nil {
+	if confirmFirst {
+		printAllowlistChange(c.ErrOrStderr(), request.Name, change)
+		if err := confirmApproval(c.ErrOrStderr()); err != nil {
 			return err
 		}
 	}
 	request.DryRun = false
-	return o.with(c.Context(), func(admin *client.Admin) error {
+	return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 		if declared {
-			if err := redeclare(c.Context(), admin, request.Name, *request.Manifest); err != nil {
+			if err := updateDeclaration(c.Context(), admin, request.Name, *request.Manifest); err != nil {
 				return err
 			}
 		}
@@ -83,17 +84,17 @@ func reload(c *cobra.Command, o *operator, arg string, ask bool) error {
 		if o.asJSON {
 			return cli.PrintJSON(c.OutOrStdout(), change)
 		}
-		if !ask {
-			printChange(c.OutOrStdout(), request.Name, change)
+		if !confirmFirst {
+			printAllowlistChange(c.OutOrStdout(), request.Name, change)
 		}
 		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %s\n", request.Name, cli.Count(len(change.Allowlist), "secret"))
 		return nil
 	})
 }
 
-// confirm asks on the terminal. Nothing is under way meanwhile, so a signal
-// ends the process at once: a read of a terminal would not notice a context.
-func confirm(w io.Writer) error {
+// confirmApproval asks the operator on the terminal. A signal ends the process at
+// once, because a read from a terminal does not notice a canceled context.
+func confirmApproval(w io.Writer) error {
 	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	fmt.Fprint(w, "approve? [y/N] ")
 	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
@@ -103,7 +104,7 @@ func confirm(w io.Writer) error {
 	return nil
 }
 
-func printChange(w io.Writer, name schema.ProjectName, change schema.ReloadResponse) {
+func printAllowlistChange(w io.Writer, name schema.ProjectName, change schema.ReloadResponse) {
 	if len(change.Added)+len(change.Removed) == 0 {
 		fmt.Fprintf(w, "%s: the same secrets as before\n", name)
 	}

@@ -5,29 +5,29 @@ import (
 	"path/filepath"
 )
 
-// replace writes a file in one step, by renaming a temporary file. A reader sees
+// replaceFile writes a file in one step, by renaming a temporary file. A reader sees
 // the old text or the new text, never a part of one.
-func replace(file string, text []byte, mode os.FileMode) error {
+func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	next, err := os.CreateTemp(filepath.Dir(file), ".next-")
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".next-")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(next.Name()) // gone, once it is renamed
-	_, err = next.Write(text)
+	defer os.Remove(tmp.Name()) // gone, once it is renamed
+	_, err = tmp.Write(text)
 	if err == nil {
-		err = next.Chmod(mode)
+		err = tmp.Chmod(mode)
 	}
 	if err == nil {
-		err = next.Sync()
+		err = tmp.Sync()
 	}
-	if closeErr := next.Close(); err == nil {
+	if closeErr := tmp.Close(); err == nil {
 		err = closeErr
 	}
 	if err != nil {
 		return err
 	}
-	return os.Rename(next.Name(), file)
+	return os.Rename(tmp.Name(), file)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func statusCommand(o *operator) *cobra.Command {
+func statusCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Say how the broker is, in counts",
@@ -22,7 +22,7 @@ and keyhatchctl reload approves the change.`,
 		Example: `  keyhatchctl status
   keyhatchctl --json status | jq .secret_count`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				status, err := admin.Status(c.Context())
 				if err != nil {
 					return err
@@ -50,7 +50,7 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	fmt.Fprintf(w, "up\t%v\n", time.Duration(s.UptimeSeconds)*time.Second)
 	fmt.Fprintf(w, "loaded\t%s\n", loaded)
 	fmt.Fprintf(w, "memory\t%s\n", memory)
-	fmt.Fprintf(w, "restart\t%s\n", restarts[s.DescriptorStore])
+	fmt.Fprintf(w, "restart\t%s\n", restartEffects[s.DescriptorStore])
 	if s.AuditDropped > 0 {
 		fmt.Fprintf(w, "audit\t%d events could not be recorded\n", s.AuditDropped)
 	}
@@ -62,8 +62,9 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	return printProjects(out, s.Projects)
 }
 
-// restarts says what the state of the descriptor store means.
-var restarts = map[schema.DescriptorStore]string{
+// restartEffects describes what a restart of the broker loses, by the state of the
+// descriptor store.
+var restartEffects = map[schema.DescriptorStore]string{
 	schema.DescriptorsKept:    "loses nothing: the service manager keeps the sockets and registrations",
 	schema.DescriptorsRefused: "loses what is not declared: the service manager does not keep all (see the daemon's log)",
 	schema.DescriptorsAbsent:  "loses what is not declared: no service manager keeps it",

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func unregisterCommand(o *operator) *cobra.Command {
-	var persists bool
+func unregisterCommand(o *globalOptions) *cobra.Command {
+	var persist bool
 	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Take a project offline and end its connections",
@@ -18,20 +18,20 @@ func unregisterCommand(o *operator) *cobra.Command {
   sudo keyhatchctl unregister --persist ~/src/api    # it is not declared any more either`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
-				p, err := named(c.Context(), admin, args[0])
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
+				p, err := findProject(c.Context(), admin, args[0])
 				if err != nil {
 					return err
 				}
-				if persists { // first: it is what may fail for want of permission
-					if err := undeclare(c.Context(), admin, p.Name); err != nil {
+				if persist { // first: it is what may fail for want of permission
+					if err := removeDeclaration(c.Context(), admin, p.Name); err != nil {
 						return err
 					}
 				}
 				if err := admin.Unregister(c.Context(), p.Name); err != nil {
 					return err
 				}
-				if p.Declared && !persists {
+				if p.Declared && !persist {
 					fmt.Fprintf(c.ErrOrStderr(), "%s is declared, and comes back at the broker's next start: --persist removes that too\n", p.Name)
 				}
 				if o.asJSON {
@@ -42,6 +42,6 @@ func unregisterCommand(o *operator) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&persists, "persist", false, "remove its declaration too")
+	c.Flags().BoolVar(&persist, "persist", false, "remove its declaration too")
 	return c
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func upCommand(o *operator) *cobra.Command {
+func upCommand(o *globalOptions) *cobra.Command {
 	var uids []uint
 	c := &cobra.Command{
 		Use:   "up DIR [-- ARG...]",
@@ -35,57 +35,59 @@ A container that is there already keeps the mounts that it was made with: after
 			if dash := c.ArgsLenAtDash(); dash > 1 || dash < 0 && len(args) > 1 {
 				return cli.Usage("one directory, and what devcontainer is to have behind --")
 			}
-			return up(c.Context(), o, c.ErrOrStderr(), args[0], uids, args[1:])
+			return startDevcontainer(c.Context(), o, c.ErrOrStderr(), args[0], uids, args[1:])
 		},
 	}
 	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "a uid that may use the socket too, such as the container's user")
 	return c
 }
 
-// up does not return where it succeeds.
-func up(ctx context.Context, o *operator, log io.Writer, arg string, uids []uint, extra []string) error {
+// startDevcontainer replaces this process with devcontainer up. It returns only if
+// that fails.
+func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dirArg string, uids []uint, extraArgs []string) error {
 	devcontainer, err := exec.LookPath("devcontainer")
 	if err != nil {
 		return &cli.Failure{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
-	request, err := registration(arg, uids)
+	request, err := newRegisterRequest(dirArg, uids)
 	if err != nil {
 		return err
 	}
 	var socket string
-	if err := o.with(ctx, func(admin *client.Admin) error {
-		socket, err = registered(ctx, admin, log, request, len(uids) > 0)
+	if err := o.withAdmin(ctx, func(admin *client.Admin) error {
+		socket, err = ensureRegistered(ctx, admin, log, request, len(uids) > 0)
 		return err
 	}); err != nil {
 		return err
 	}
-	folder, err := filepath.Abs(arg)
+	workspaceFolder, err := filepath.Abs(dirArg)
 	if err != nil {
 		return err
 	}
 	projectDir := filepath.Dir(socket)
 	// The Feature's mount is below it.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
-	args := []string{"devcontainer", "up", "--workspace-folder", folder, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
-	mounted, err := mountsItself(ctx, devcontainer, environment, folder, extra)
+	args := []string{"devcontainer", "up", "--workspace-folder", workspaceFolder, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
+	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, workspaceFolder, extraArgs)
 	if err != nil {
 		return err
 	}
-	if !mounted {
+	if !hasMount {
 		args = append(args, "--mount", "type=bind,source="+projectDir+",target="+containerDir)
-		if own, err := clientFor(request.Name); err == nil {
-			args = append(args, "--mount", "type=bind,source="+own+",target="+containerClient)
+		if clientPath, err := copyClient(request.Name); err == nil {
+			args = append(args, "--mount", "type=bind,source="+clientPath+",target="+containerClient)
 		} else {
 			fmt.Fprintf(log, "keyhatchctl: the container gets the socket and no keyhatch command: %v\n", err)
 		}
 	}
-	err = syscall.Exec(devcontainer, append(args, extra...), environment)
+	err = syscall.Exec(devcontainer, append(args, extraArgs...), environment)
 	return fmt.Errorf("running %s: %w", devcontainer, err)
 }
 
-// registered returns the project's socket, and registers it where it is not.
-// A registration that is there is left as it is, but what it lacks is said.
-func registered(ctx context.Context, admin *client.Admin, log io.Writer, request schema.RegisterRequest, moreUIDs bool) (socket string, err error) {
+// ensureRegistered returns the project's socket. It registers the project if it is
+// not registered yet. It does not change a registration that exists, but it reports
+// a manifest that differs from the approved one.
+func ensureRegistered(ctx context.Context, admin *client.Admin, log io.Writer, request schema.RegisterRequest, uidsGiven bool) (socket string, err error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return "", err
@@ -96,11 +98,11 @@ func registered(ctx context.Context, admin *client.Admin, log io.Writer, request
 		return answer.SocketPath, err
 	}
 	p := status.Projects[i]
-	if moreUIDs {
+	if uidsGiven {
 		return "", &cli.Failure{Err: fmt.Errorf("%s is registered already, and --allow-uid is settled then", p.Name),
 			Hint: "keyhatchctl unregister " + string(p.Name) + ", then up again; its containers go on as they are"}
 	}
-	if state := drift(p); state != "approved" {
+	if state := manifestState(p); state != "approved" {
 		fmt.Fprintf(log, "keyhatchctl: %s: the manifest is %s; what was approved is served\nhint: keyhatchctl reload %s\n", p.Name, state, p.Name)
 	}
 	return p.SocketPath, nil

@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An operator is what the commands share.
-type operator struct {
+// globalOptions are the flags that all commands have.
+type globalOptions struct {
 	socket string
 	asJSON bool
 }
@@ -21,8 +21,9 @@ type operator struct {
 // errProtocolSkew says that the two ends are not of one protocol.
 var errProtocolSkew = errors.New("protocol skew")
 
-// with connects, sees that both ends speak the same protocol, and calls use.
-func (o *operator) with(ctx context.Context, use func(*client.Admin) error) error {
+// withAdmin connects to the admin socket, checks that both ends use the same
+// protocol, and calls fn. It adds a hint to every error.
+func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) error) error {
 	socket := o.socket
 	if socket == "" {
 		socket = cli.DefaultAdminSocket()
@@ -32,12 +33,12 @@ func (o *operator) with(ctx context.Context, use func(*client.Admin) error) erro
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
-		return o.hinted(err, socket)
+		return o.addHint(err, socket)
 	}
 	defer admin.Close()
 	pong, err := admin.Ping(ctx)
 	if err != nil {
-		return o.hinted(err, socket)
+		return o.addHint(err, socket)
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
 		return &cli.Failure{
@@ -45,11 +46,12 @@ func (o *operator) with(ctx context.Context, use func(*client.Admin) error) erro
 			Hint: "install the keyhatchctl that came with the broker, version " + pong.BrokerVersion,
 		}
 	}
-	return o.hinted(use(admin), socket)
+	return o.addHint(fn(admin), socket)
 }
 
-// hinted adds what can be done about a refusal, or about nobody being there.
-func (o *operator) hinted(err error, socket string) error {
+// addHint adds a hint to an error of the broker, or to the error of a failed
+// connection.
+func (o *globalOptions) addHint(err error, socket string) error {
 	hint := ""
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists:
