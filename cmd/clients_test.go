@@ -10,11 +10,12 @@ import (
 	"testing"
 )
 
-// TestDockerClient has docker read a manifest from a registry that wants a login.
-func TestDockerClient(t *testing.T) {
-	need(t, "docker")
+// TestDockerLogsInThroughHelper has docker read a manifest from a registry that
+// requires a login.
+func TestDockerLogsInThroughHelper(t *testing.T) {
+	requireTool(t, "docker")
 	const manifest = `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`
-	given := 0
+	manifestsServed := 0
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Docker-Distribution-Api-Version", "registry/2.0")
 		if name, password, _ := r.BasicAuth(); name != "bot" || password != token {
@@ -24,7 +25,7 @@ func TestDockerClient(t *testing.T) {
 		}
 		switch {
 		case strings.Contains(r.URL.Path, "/manifests/"):
-			given++
+			manifestsServed++
 			w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v2+json")
 			fmt.Fprint(w, manifest)
 		case strings.Contains(r.URL.Path, "/blobs/"):
@@ -33,20 +34,20 @@ func TestDockerClient(t *testing.T) {
 	}))
 	defer s.Close()
 	h := newHost(t, "  docker: [{host: '"+address(s)+"', secret: T, username: bot}]\n", `{"T":"`+token+`"}`)
-	h.env = append(h.env, "SSL_CERT_FILE="+h.trust(s))
-	config := func(helper string) {
+	h.env = append(h.env, "SSL_CERT_FILE="+h.writeCACert(s))
+	writeConfig := func(helper string) {
 		text, err := json.Marshal(map[string]any{"credHelpers": map[string]string{address(s): helper}, "experimental": "enabled"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		h.write("home/.docker/config.json", string(text))
 	}
-	config("keyhatch")
+	writeConfig("keyhatch")
 	out, err := h.try("", "docker", "manifest", "inspect", address(s)+"/x/y:latest")
-	if err != nil || !strings.Contains(out, "schemaVersion") || given == 0 {
-		t.Errorf("%v after %d manifests: %s", err, given, out)
+	if err != nil || !strings.Contains(out, "schemaVersion") || manifestsServed == 0 {
+		t.Errorf("%v after %d manifests: %s", err, manifestsServed, out)
 	}
-	h.nothingOnDisk()
+	h.checkTokenNotOnDisk()
 	// A registry that the manifest does not name is asked without a login.
 	if out, err := h.try("other.example\n", "docker-credential-keyhatch", "get"); err == nil || out != "credentials not found in native keychain\n" {
 		t.Errorf("%v: %q", err, out)
@@ -59,9 +60,9 @@ func TestDockerClient(t *testing.T) {
 	}
 }
 
-// TestAWSClient signs a request with keys of a bundle.
-func TestAWSClient(t *testing.T) {
-	need(t, "aws")
+// TestAWSSignsWithBundle has aws sign a request with the keys of a bundle.
+func TestAWSSignsWithBundle(t *testing.T) {
+	requireTool(t, "aws")
 	var authorization, session string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		authorization, session = r.Header.Get("Authorization"), r.Header.Get("X-Amz-Security-Token")
@@ -70,23 +71,23 @@ func TestAWSClient(t *testing.T) {
 	}))
 	defer s.Close()
 	h := newHost(t, "  aws: AWS\n", `{"AWS":{"aws_access_key_id":"AKIABROKERED","aws_secret_access_key":"`+token+`","aws_session_token":"SESSION"}}`)
-	h.write("home/.aws/config", "[default]\nregion = eu-central-1\ncredential_process = "+bin+"/keyhatch credential aws\n")
+	h.write("home/.aws/config", "[default]\nregion = eu-central-1\ncredential_process = "+binDir+"/keyhatch credential aws\n")
 	if out := h.run("", "aws", "sts", "get-caller-identity", "--endpoint-url", s.URL); !strings.Contains(out, "user/brokered") {
 		t.Errorf("%s", out)
 	}
 	if !strings.Contains(authorization, "Credential=AKIABROKERED/") || session != "SESSION" {
 		t.Errorf("signed by %q, session %q", authorization, session)
 	}
-	h.nothingOnDisk()
+	h.checkTokenNotOnDisk()
 }
 
-// TestKubectlClient shows a token to a server that wants one.
-func TestKubectlClient(t *testing.T) {
-	need(t, "kubectl")
-	given := ""
+// TestKubectlSendsToken has kubectl send a token to a server that requires one.
+func TestKubectlSendsToken(t *testing.T) {
+	requireTool(t, "kubectl")
+	authorization := ""
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		given = r.Header.Get("Authorization")
-		if given != "Bearer "+token {
+		authorization = r.Header.Get("Authorization")
+		if authorization != "Bearer "+token {
 			http.Error(w, "{}", http.StatusUnauthorized)
 			return
 		}
@@ -94,7 +95,7 @@ func TestKubectlClient(t *testing.T) {
 	}))
 	defer s.Close()
 	h := newHost(t, "  kubectl: T\n", `{"T":"`+token+`"}`)
-	config := h.write("home/config", fmt.Sprintf(`apiVersion: v1
+	kubeconfig := h.write("home/config", fmt.Sprintf(`apiVersion: v1
 kind: Config
 clusters: [{name: c, cluster: {server: %q, certificate-authority: %q}}]
 contexts: [{name: x, context: {cluster: c, user: me}}]
@@ -102,17 +103,17 @@ current-context: x
 users:
 - name: me
   user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}
-`, s.URL, h.trust(s)))
+`, s.URL, h.writeCACert(s)))
 	version := h.run("", "kubectl", "version", "--client", "-o", "json")
 	if strings.Contains(version, `"minor": "20"`) { // before 1.22, which brought v1 of the plugins' API
-		text, err := os.ReadFile(config)
+		text, err := os.ReadFile(kubeconfig)
 		if err != nil {
 			t.Fatal(err)
 		}
-		config = h.write("home/config", strings.NewReplacer("k8s.io/v1,", "k8s.io/v1beta1,", ", interactiveMode: Never", "").Replace(string(text)))
+		kubeconfig = h.write("home/config", strings.NewReplacer("k8s.io/v1,", "k8s.io/v1beta1,", ", interactiveMode: Never", "").Replace(string(text)))
 	}
-	if out, err := h.try("", "kubectl", "--kubeconfig", config, "get", "--raw", "/version"); err != nil || !strings.Contains(out, "v1.30.0") {
-		t.Errorf("%v: %s (the server was given %d bytes)", err, out, len(given))
+	if out, err := h.try("", "kubectl", "--kubeconfig", kubeconfig, "get", "--raw", "/version"); err != nil || !strings.Contains(out, "v1.30.0") {
+		t.Errorf("%v: %s (the server was given %d bytes)", err, out, len(authorization))
 	}
-	h.nothingOnDisk()
+	h.checkTokenNotOnDisk()
 }

@@ -12,11 +12,11 @@ import (
 	"testing"
 )
 
-// A gitServer serves one repository to whoever has the token.
+// A gitServer serves one repository to clients that have the token.
 type gitServer struct {
 	*httptest.Server
-	mu    sync.Mutex
-	asked int
+	mu            sync.Mutex
+	authenticated int
 }
 
 func newGitServer(h *host, user string) *gitServer {
@@ -25,8 +25,8 @@ func newGitServer(h *host, user string) *gitServer {
 	h.run("", "git", "init", "--quiet", h.dir+"/work")
 	h.run("", "git", "-C", h.dir+"/work", "-c", "user.name=n", "-c", "user.email=e@x", "commit", "--quiet", "--allow-empty", "-m", "m")
 	h.run("", "git", "-C", h.dir+"/work", "push", "--quiet", h.dir+"/repos/x.git", "HEAD:refs/heads/main")
-	exe := strings.TrimSpace(h.run("", "git", "--exec-path")) + "/git-http-backend"
-	backend := &cgi.Handler{Path: exe, Env: []string{"GIT_PROJECT_ROOT=" + h.dir + "/repos", "GIT_HTTP_EXPORT_ALL=1"}}
+	backendPath := strings.TrimSpace(h.run("", "git", "--exec-path")) + "/git-http-backend"
+	backend := &cgi.Handler{Path: backendPath, Env: []string{"GIT_PROJECT_ROOT=" + h.dir + "/repos", "GIT_HTTP_EXPORT_ALL=1"}}
 	s := &gitServer{}
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, password, _ := r.BasicAuth()
@@ -36,7 +36,7 @@ func newGitServer(h *host, user string) *gitServer {
 			return
 		}
 		s.mu.Lock()
-		s.asked++
+		s.authenticated++
 		s.mu.Unlock()
 		backend.ServeHTTP(w, r)
 	}))
@@ -44,21 +44,22 @@ func newGitServer(h *host, user string) *gitServer {
 	return s
 }
 
-func (s *gitServer) wasAsked() bool {
+func (s *gitServer) wasAuthenticated() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.asked > 0
+	return s.authenticated > 0
 }
 
-// TestGitClient lists and clones with a token that keyhatch answers, and sees
-// that another helper, which keeps what it is given, is never given that one.
-func TestGitClient(t *testing.T) {
-	need(t, "git")
+// TestGitUsesTokenAndHidesItFromOtherHelpers lists and clones a repository with
+// a token from keyhatch. git must not pass that token to another helper, which
+// would store it.
+func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
+	requireTool(t, "git")
 	for _, scheme := range []string{"https", "http"} {
 		t.Run(scheme, func(t *testing.T) {
 			// The address must be known before the manifest is.
-			place := httptest.NewUnstartedServer(nil)
-			listener := place.Listener
+			placeholder := httptest.NewUnstartedServer(nil)
+			listener := placeholder.Listener
 			host := listener.Addr().String()
 			if scheme == "http" {
 				host = "http://" + host
@@ -69,19 +70,19 @@ func TestGitClient(t *testing.T) {
 			s.Listener = listener
 			if scheme == "https" {
 				s.StartTLS()
-				h.env = append(h.env, "GIT_SSL_CAINFO="+h.trust(s.Server))
+				h.env = append(h.env, "GIT_SSL_CAINFO="+h.writeCACert(s.Server))
 			} else {
 				s.Start()
 			}
-			log := h.dir + "/recorded"
-			recorder := h.write("recorder", "#!/bin/sh\n{ echo \"$1\"; cat; } >>"+log+"\n")
+			recorderLog := h.dir + "/recorded"
+			recorder := h.write("recorder", "#!/bin/sh\n{ echo \"$1\"; cat; } >>"+recorderLog+"\n")
 			if err := os.Chmod(recorder, 0o755); err != nil {
 				t.Fatal(err)
 			}
 			url := scheme + "://" + address(s.Server) + "/x.git"
-			own := "credential." + strings.TrimSuffix(url, "/x.git")
+			hostKey := "credential." + strings.TrimSuffix(url, "/x.git")
 			// The user has something for this host, in front of the other helper.
-			h.run("", "git", "config", "--global", own+".helper", recorder)
+			h.run("", "git", "config", "--global", hostKey+".helper", recorder)
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "keyhatch", "credential", "install") // twice is once
@@ -89,16 +90,16 @@ func TestGitClient(t *testing.T) {
 				t.Errorf("ls-remote: %s", out)
 			}
 			h.run("", "git", "clone", "--quiet", url, h.dir+"/clone")
-			if !s.wasAsked() {
+			if !s.wasAuthenticated() {
 				t.Error("the server was never given the token")
 			}
-			if text, err := os.ReadFile(log); err == nil {
+			if text, err := os.ReadFile(recorderLog); err == nil {
 				t.Errorf("the other helper was asked or told:\n%s", text)
 			}
-			if values := h.run("", "git", "config", "--global", "--get-all", own+"/.helper"); strings.Count(values, "\n") != 2 || values[0] != '\n' {
+			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+"/.helper"); strings.Count(values, "\n") != 2 || values[0] != '\n' {
 				t.Errorf("the host's helpers are %q", values)
 			}
-			h.nothingOnDisk()
+			h.checkTokenNotOnDisk()
 
 			// An editor that comes later puts its own behind ours, where it would be
 			// told: then nothing is answered, until ours is installed again.
@@ -111,31 +112,31 @@ func TestGitClient(t *testing.T) {
 			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "another helper too") {
 				t.Errorf("%v: %s", err, out)
 			}
-			h.nothingOnDisk()
+			h.checkTokenNotOnDisk()
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
 			if out, err := h.try("", "git", "-c", "credential.helper="+recorder, "ls-remote", url); err == nil {
 				t.Errorf("beside a helper of the command line's: %s", out)
 			}
-			h.nothingOnDisk()
+			h.checkTokenNotOnDisk()
 
 			// The control, which has git alone: a helper that answers as keyhatch
 			// does, without the empty line, has the other told.
-			os.Remove(log)
-			h.run("", "git", "config", "--global", "--unset-all", own+"/.helper")
-			h.run("", "git", "config", "--global", "--add", own+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
+			os.Remove(recorderLog)
+			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
+			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
 			h.run("", "git", "ls-remote", url)
-			text, err = os.ReadFile(log)
+			text, err = os.ReadFile(recorderLog)
 			if err != nil || !strings.Contains(string(text), token) {
 				t.Errorf("without the empty helper the other one is not told either, so its silence proves nothing: %s, %v", text, err)
 			}
 
 			// It is taken back, what the user had is there, and then nobody answers.
-			h.run("", "git", "config", "--global", "--unset-all", own+"/.helper")
+			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
 			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // without a broker
-			if values := h.run("", "git", "config", "--global", "--get-all", own+".helper"); values != recorder+"\n" {
+			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+".helper"); values != recorder+"\n" {
 				t.Errorf("the user's own helper is now %q", values)
 			}
 			h.run("", "git", "config", "--global", "--unset-all", "credential.helper")
@@ -146,30 +147,30 @@ func TestGitClient(t *testing.T) {
 	}
 }
 
-// TestInstallKeepsDevices: git replaces the file that it configures, and a device
-// would be replaced too.
-func TestInstallKeepsDevices(t *testing.T) {
-	need(t, "git")
+// TestInstallRefusesNonRegularGitConfig: git replaces the file that it
+// configures, so install must refuse a device such as /dev/null.
+func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
+	requireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	// A pipe stands for /dev/null, which everybody shares.
-	device := filepath.Join(h.dir, "device")
-	if err := syscall.Mkfifo(device, 0o600); err != nil {
+	fifo := filepath.Join(h.dir, "device")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h.env = append(h.env, "GIT_CONFIG_GLOBAL="+device)
+	h.env = append(h.env, "GIT_CONFIG_GLOBAL="+fifo)
 	for _, args := range [][]string{{}, {"--remove"}} {
 		if out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...); err == nil || !strings.Contains(out, "no file") {
 			t.Errorf("%v: %v: %s", args, err, out)
 		}
 	}
-	if info, err := os.Lstat(device); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+	if info, err := os.Lstat(fifo); err != nil || info.Mode().Type() != os.ModeNamedPipe {
 		t.Errorf("it is now %v, %v", info, err)
 	}
 }
 
-// TestGitFallsThrough: a broker that is down is said, and prints nothing that git
-// could take for an answer.
-func TestGitFallsThrough(t *testing.T) {
+// TestGitHelperPrintsNothingOnFailure: without a broker, the helper reports an
+// error and prints nothing that git could use as an answer.
+func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	for query, want := range map[string]string{"protocol=https\nhost=x\n": "username=x-access-token\npassword=" + token + "\n", "protocol=https\nhost=y\n": ""} {
 		if out := h.run(query, "git-credential-keyhatch", "get"); out != want {

@@ -25,8 +25,9 @@ type host struct {
 	env  []string
 }
 
-// need skips a test for want of a tool, which is a failure in CI.
-func need(t *testing.T, tool string) {
+// requireTool skips the test if a tool is not installed. In CI the test fails
+// instead.
+func requireTool(t *testing.T, tool string) {
 	t.Helper()
 	if _, err := exec.LookPath(tool); err == nil {
 		return
@@ -49,18 +50,18 @@ func newHost(t *testing.T, helpers, secrets string) *host {
 	h := &host{t: t, dir: dir, home: filepath.Join(dir, "home")}
 	h.write("links/README", "git and docker find their helpers by these names")
 	for _, name := range []string{"git-credential-keyhatch", "docker-credential-keyhatch"} {
-		if err := os.Symlink(filepath.Join(bin, "keyhatch"), filepath.Join(dir, "links", name)); err != nil {
+		if err := os.Symlink(filepath.Join(binDir, "keyhatch"), filepath.Join(dir, "links", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	h.env = []string{
-		"PATH=" + bin + ":" + dir + "/links:" + os.Getenv("PATH"), "HOME=" + h.home, "LANG=C.UTF-8",
+		"PATH=" + binDir + ":" + dir + "/links:" + os.Getenv("PATH"), "HOME=" + h.home, "LANG=C.UTF-8",
 		"KEYHATCH_SOCKET=" + dir + "/run/projects/api/broker.sock",
 		"GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1", "AWS_EC2_METADATA_DISABLED=true",
 	}
 	h.write("home/.keep", "")
 	h.write("api/.keyhatch/manifest.yaml", "schema_version: 1\nproject: api\nsecrets: {T: , AWS: }\nhelpers:\n"+helpers)
-	broker := exec.Command(filepath.Join(bin, "keyhatchd"), "--runtime-dir", dir+"/run", "--audit", "file:"+dir+"/audit", "--projects-dir", "")
+	broker := exec.Command(filepath.Join(binDir, "keyhatchd"), "--runtime-dir", dir+"/run", "--audit", "file:"+dir+"/audit", "--projects-dir", "")
 	var log bytes.Buffer
 	broker.Stderr = &log
 	if err := broker.Start(); err != nil {
@@ -74,11 +75,11 @@ func newHost(t *testing.T, helpers, secrets string) *host {
 		}
 	})
 	admin := dir + "/run/admin/admin.sock"
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(admin); err == nil {
 			break
 		}
-		if time.Now().After(end) {
+		if time.Now().After(deadline) {
 			t.Fatalf("the broker does not come: %s", log.String())
 		}
 	}
@@ -99,7 +100,7 @@ func (h *host) write(name, text string) string {
 	return path
 }
 
-// try runs a command outside of the project and returns all that it says.
+// try runs a command outside of the project and returns its output.
 func (h *host) try(stdin string, args ...string) (string, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	for _, entry := range h.env {
@@ -126,15 +127,16 @@ func (h *host) run(stdin string, args ...string) string {
 	return out
 }
 
-// nothingOnDisk looks for the token in all that the tools left behind.
-func (h *host) nothingOnDisk() {
+// checkTokenNotOnDisk searches for the token in every file below the host's
+// directory.
+func (h *host) checkTokenNotOnDisk() {
 	h.t.Helper()
 	if out, err := exec.Command("grep", "-rlI", token, h.dir).Output(); err == nil {
 		h.t.Errorf("the token is on the disk:\n%s", out)
 	}
 }
 
-func (h *host) trust(s *httptest.Server) string {
+func (h *host) writeCACert(s *httptest.Server) string {
 	return h.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))
 }
 

@@ -17,20 +17,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestModes looks at every mode and owner of DESIGN's table, under a umask that
-// would spoil them, and with a project's directory that had another mode.
-func TestModes(t *testing.T) {
-	old := unix.Umask(0o077)
-	defer unix.Umask(old)
-	d := start(t, "keyhatchd", dirFor(t))
-	register(t, d)
+// TestSocketAndDirectoryModes checks every mode, with a umask that would change
+// the modes and with a project directory that had another mode.
+func TestSocketAndDirectoryModes(t *testing.T) {
+	oldUmask := unix.Umask(0o077)
+	defer unix.Umask(oldUmask)
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	registerProject(t, d)
 	for path, want := range map[string]os.FileMode{
 		d.dir:                                0o755 | os.ModeDir,
-		filepath.Dir(d.admin()):              0o750 | os.ModeDir,
-		d.admin():                            0o660 | os.ModeSocket,
+		filepath.Dir(d.adminSocket()):        0o750 | os.ModeDir,
+		d.adminSocket():                      0o660 | os.ModeSocket,
 		filepath.Join(d.dir, "projects"):     0o700 | os.ModeDir,
 		filepath.Join(d.dir, "projects/api"): 0o755 | os.ModeDir,
-		d.project("api"):                     0o666 | os.ModeSocket,
+		d.projectSocket("api"):               0o666 | os.ModeSocket,
 	} {
 		info, err := os.Lstat(path)
 		if err != nil {
@@ -41,12 +41,13 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// TestNothingElseOnDisk walks the runtime directory after a day's work.
-func TestNothingElseOnDisk(t *testing.T) {
-	d := start(t, "keyhatchd", dirFor(t))
-	register(t, d)
-	push(t, d, tripwire)
-	ask(t, d.project("api"), `{"op":"get","name":"A"}`)
+// TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon made while
+// it registered a project, took a push, and answered a get.
+func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	registerProject(t, d)
+	pushSecret(t, d, tripwire)
+	sendRequest(t, d.projectSocket("api"), `{"op":"get","name":"A"}`)
 	var found []string
 	filepath.WalkDir(filepath.Dir(d.dir), func(path string, _ os.DirEntry, err error) error {
 		rel, _ := filepath.Rel(filepath.Dir(d.dir), path)
@@ -59,10 +60,11 @@ func TestNothingElseOnDisk(t *testing.T) {
 	}
 }
 
-// TestUndumpable sees that others of the same uid can read nothing of the
-// process: the kernel gives its /proc files to root.
-func TestUndumpable(t *testing.T) {
-	need(t, os.Geteuid() == 0, "running a daemon as another uid takes root")
+// TestSameUIDCannotReadProcess checks that another process of the same uid
+// cannot read the daemon's memory. The kernel gives the /proc files of an
+// undumpable process to root.
+func TestSameUIDCannotReadProcess(t *testing.T) {
+	requireOrSkip(t, os.Geteuid() == 0, "running a daemon as another uid takes root")
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -70,48 +72,48 @@ func TestUndumpable(t *testing.T) {
 	defer os.RemoveAll(dir)
 	os.Chown(dir, 65533, 65533)
 	binary := filepath.Join(dir, "keyhatchd.test")
-	if out, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if output, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
 	}
-	out := newOutput()
+	output := newOutputRecorder()
 	cmd := exec.Command(binary, "--runtime-dir", dir+"/run", "--audit", "file:"+dir+"/audit.log")
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=keyhatchd")
-	cmd.Stderr = out
-	nobody := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
-	cmd.SysProcAttr = nobody
+	cmd.Stderr = output
+	otherUser := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	cmd.SysProcAttr = otherUser
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { cmd.Wait(); out.end(); close(ended) }()
+	go func() { cmd.Wait(); output.close(); close(ended) }()
 	defer func() { cmd.Process.Kill(); <-ended }()
-	if !out.await("serving") {
-		t.Fatal(out.String())
+	if !output.waitFor("serving") {
+		t.Fatal(output.String())
 	}
 	for _, file := range []string{"mem", "environ", "maps"} {
-		peek := exec.Command("cat", fmt.Sprintf("/proc/%d/%s", cmd.Process.Pid, file))
-		peek.SysProcAttr = nobody
-		if err := peek.Run(); err == nil {
+		cat := exec.Command("cat", fmt.Sprintf("/proc/%d/%s", cmd.Process.Pid, file))
+		cat.SysProcAttr = otherUser
+		if err := cat.Run(); err == nil {
 			t.Errorf("the same uid can read /proc/PID/%s", file)
 		}
 	}
 }
 
-// TestUIDGate connects as a uid that is not allowed, as a container's mount
-// lets it, and again once it is.
-func TestUIDGate(t *testing.T) {
-	need(t, os.Geteuid() == 0, "connecting as another uid takes root")
+// TestUIDMustBeAllowed connects with a uid that is not allowed, as a process in
+// a container can, and again after the uid is allowed.
+func TestUIDMustBeAllowed(t *testing.T) {
+	requireOrSkip(t, os.Geteuid() == 0, "connecting as another uid takes root")
 	const uid = 12345
-	d := start(t, "keyhatchd", dirFor(t))
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	admin := dialAdmin(t, d)
-	text := manifestText
-	for _, allow := range [][]uint32{nil, {uid}} {
+	text := testManifest
+	for _, allowedUIDs := range [][]uint32{nil, {uid}} {
 		if _, err := admin.Register(context.Background(), schema.RegisterRequest{
-			Name: "api", ProjectPath: "/nowhere/api", Manifest: &text, AllowUIDs: allow,
+			Name: "api", ProjectPath: "/nowhere/api", Manifest: &text, AllowUIDs: allowedUIDs,
 		}); err != nil {
 			t.Fatal(err)
 		}
-		mount, err := os.Open(filepath.Dir(d.project("api")))
+		mount, err := os.Open(filepath.Dir(d.projectSocket("api")))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,11 +133,11 @@ func TestUIDGate(t *testing.T) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 		out, err := cmd.CombinedOutput()
 		want := `"code":"peer_unexpected"`
-		if allow != nil {
+		if allowedUIDs != nil {
 			want = `"project":"api"`
 		}
 		if !strings.Contains(string(out), want) {
-			t.Errorf("allowed %v: %s, %v; want %s", allow, out, err, want)
+			t.Errorf("allowed %v: %s, %v; want %s", allowedUIDs, out, err, want)
 		}
 		if err := admin.Unregister(context.Background(), "api"); err != nil {
 			t.Fatal(err)
@@ -146,8 +148,8 @@ func TestUIDGate(t *testing.T) {
 	}
 }
 
-// ping asks a project's socket who is there, and prints the answer.
-func ping(path string) {
+// printPing sends a ping to a project's socket and prints the answer.
+func printPing(path string) {
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		fmt.Println(err)

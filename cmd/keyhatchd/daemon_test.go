@@ -21,99 +21,102 @@ import (
 
 // A daemon is a keyhatchd in a process of its own.
 type daemon struct {
-	dir    string // runtime directory
-	audit  string // file
-	cmd    *exec.Cmd
-	output *output
-	waited error
-	ended  chan struct{}
+	dir     string // runtime directory
+	audit   string // file
+	cmd     *exec.Cmd
+	output  *outputRecorder
+	waitErr error
+	ended   chan struct{}
 }
 
-// start runs keyhatchd as the test binary in the given guise, until the test
-// ends, and waits for it to serve.
-func start(t *testing.T, guise, dir string, args ...string) *daemon {
+// startDaemon runs the test binary as keyhatchd, in the given role of TestMain,
+// until the test ends. It waits until the daemon serves.
+func startDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	t.Helper()
-	d := launch(t, guise, dir, args...)
-	d.await(t, "serving")
+	d := launchDaemon(t, role, dir, args...)
+	d.waitForOutput(t, "serving")
 	return d
 }
 
-func launch(t *testing.T, guise, dir string, args ...string) *daemon {
+func launchDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	t.Helper()
-	d := &daemon{dir: dir, audit: filepath.Join(filepath.Dir(dir), "audit.log"), output: newOutput(), ended: make(chan struct{})}
+	d := &daemon{dir: dir, audit: filepath.Join(filepath.Dir(dir), "audit.log"), output: newOutputRecorder(), ended: make(chan struct{})}
 	d.cmd = exec.Command(os.Args[0], append([]string{"--runtime-dir", dir, "--audit", "file:" + d.audit}, args...)...)
-	d.cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS="+guise)
+	d.cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS="+role)
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { d.waited = d.cmd.Wait(); close(d.ended); d.output.end() }()
+	go func() { d.waitErr = d.cmd.Wait(); close(d.ended); d.output.close() }()
 	t.Cleanup(func() {
 		d.cmd.Process.Kill()
 		<-d.ended
-		d.keep()
+		d.collectOutput()
 	})
 	return d
 }
 
-func (d *daemon) admin() string { return filepath.Join(d.dir, "admin", "admin.sock") }
+func (d *daemon) adminSocket() string { return filepath.Join(d.dir, "admin", "admin.sock") }
 
-func (d *daemon) project(name string) string {
+func (d *daemon) projectSocket(name string) string {
 	return filepath.Join(d.dir, "projects", name, "broker.sock")
 }
 
-// await waits for a line of the daemon's output that holds text.
-func (d *daemon) await(t *testing.T, text string) {
+// waitForOutput waits until the daemon's output contains text.
+func (d *daemon) waitForOutput(t *testing.T, text string) {
 	t.Helper()
-	if !d.output.await(text) {
+	if !d.output.waitFor(text) {
 		t.Fatalf("the daemon ended and never said %q:\n%s", text, d.output.String())
 	}
 }
 
-// stop sends a signal and returns how the daemon ended.
+// stop sends a signal, waits until the daemon has ended, and returns the error
+// of Wait.
 func (d *daemon) stop(sig os.Signal) error {
 	d.cmd.Process.Signal(sig)
 	<-d.ended
-	return d.waited
+	return d.waitErr
 }
 
-// keep collects what a daemon wrote: its output, its audit log, its command
-// line is the test's own.
-func (d *daemon) keep() {
+// collectOutput adds the daemon's output and its audit log to collected.
+func (d *daemon) collectOutput() {
 	audit, _ := os.ReadFile(d.audit)
-	wroteMu.Lock()
-	defer wroteMu.Unlock()
-	wrote.WriteString(d.output.String())
-	wrote.Write(audit)
+	collectedMu.Lock()
+	defer collectedMu.Unlock()
+	collected.WriteString(d.output.String())
+	collected.Write(audit)
 }
 
 // Output of all daemons of this run, searched for tripwires when it is over.
 var (
-	wroteMu sync.Mutex
-	wrote   bytes.Buffer
+	collectedMu sync.Mutex
+	collected   bytes.Buffer
 )
 
 // tripwire is in every secret value of this package's tests, and in nothing
 // else.
 const tripwire = "TRIPWIRE"
 
-func tripwiresHold() bool {
-	if wrote.Len() == 0 {
+// checkCollectedOutput reports whether the collected output is free of secrets.
+// It fails too if no audit log was collected.
+func checkCollectedOutput() bool {
+	if collected.Len() == 0 {
 		return true // a run of selected tests that started no daemon
 	}
-	if i := bytes.Index(wrote.Bytes(), []byte(tripwire)); i >= 0 {
+	if i := bytes.Index(collected.Bytes(), []byte(tripwire)); i >= 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: a secret's value is in a log or in the audit log")
 		return false
 	}
-	if !bytes.Contains(wrote.Bytes(), []byte("broker.started")) {
+	if !bytes.Contains(collected.Bytes(), []byte("broker.started")) {
 		fmt.Fprintln(os.Stderr, "FAIL: the search for tripwires looked at no audit log")
 		return false
 	}
 	return true
 }
 
-// dirFor is a short runtime directory: a socket's path has room for 107 bytes.
-func dirFor(t *testing.T) string {
+// newRuntimeDir returns a runtime directory with a short path, because the path
+// of a socket is limited to 107 bytes.
+func newRuntimeDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
@@ -125,7 +128,7 @@ func dirFor(t *testing.T) string {
 
 func dialAdmin(t *testing.T, d *daemon) *client.Admin {
 	t.Helper()
-	admin, err := client.DialAdmin(context.Background(), d.admin())
+	admin, err := client.DialAdmin(context.Background(), d.adminSocket())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,8 +136,9 @@ func dialAdmin(t *testing.T, d *daemon) *client.Admin {
 	return admin
 }
 
-// ask sends one line and returns one.
-func ask(t *testing.T, socket, line string) string {
+// sendRequest sends one line on a new connection and returns the line of the
+// answer.
+func sendRequest(t *testing.T, socket, line string) string {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -144,31 +148,32 @@ func ask(t *testing.T, socket, line string) string {
 	if _, err := fmt.Fprintln(conn, line); err != nil {
 		t.Fatal(err)
 	}
-	answer, err := bufio.NewReaderSize(conn, 1<<20).ReadString('\n')
+	response, err := bufio.NewReaderSize(conn, 1<<20).ReadString('\n')
 	if err != nil {
 		t.Fatalf("%s: %v", line, err)
 	}
-	return strings.TrimSuffix(answer, "\n")
+	return strings.TrimSuffix(response, "\n")
 }
 
-// eventually waits until ok, for at most limit.
-func eventually(limit time.Duration, ok func() bool) bool {
-	for end := time.Now().Add(limit); ; {
-		if ok() {
+// eventually polls condition until it is true or the timeout is over, and
+// returns whether it became true.
+func eventually(timeout time.Duration, condition func() bool) bool {
+	for deadline := time.Now().Add(timeout); ; {
+		if condition() {
 			return true
 		}
-		if time.Now().After(end) {
+		if time.Now().After(deadline) {
 			return false
 		}
 		unix.Nanosleep(&unix.Timespec{Nsec: 2e6}, nil)
 	}
 }
 
-// need skips a test that this machine cannot run, with the reason; in CI that
-// is a failure.
-func need(t *testing.T, have bool, reason string) {
+// requireOrSkip skips the test if what it needs is not available. In CI the
+// test fails instead.
+func requireOrSkip(t *testing.T, available bool, reason string) {
 	t.Helper()
-	if have {
+	if available {
 		return
 	}
 	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
@@ -177,11 +182,11 @@ func need(t *testing.T, have bool, reason string) {
 	t.Skip(reason)
 }
 
-const manifestText = "schema_version: 1\nproject: api\nsecrets:\n  A:\n  MISSING:\n"
+const testManifest = "schema_version: 1\nproject: api\nsecrets:\n  A:\n  MISSING:\n"
 
-func register(t *testing.T, d *daemon) {
+func registerProject(t *testing.T, d *daemon) {
 	t.Helper()
-	text := manifestText
+	text := testManifest
 	if _, err := dialAdmin(t, d).Register(context.Background(), schema.RegisterRequest{
 		Name: "api", ProjectPath: "/nowhere/api", Manifest: &text,
 	}); err != nil {
@@ -189,7 +194,7 @@ func register(t *testing.T, d *daemon) {
 	}
 }
 
-func push(t *testing.T, d *daemon, value string) {
+func pushSecret(t *testing.T, d *daemon, value string) {
 	t.Helper()
 	if _, err := dialAdmin(t, d).Push(context.Background(), schema.PushRequest{
 		Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}},

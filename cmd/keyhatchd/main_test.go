@@ -13,7 +13,7 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("KEYHATCH_TEST_AS") {
 	case "":
 		code := m.Run()
-		if code == 0 && !tripwiresHold() {
+		if code == 0 && !checkCollectedOutput() {
 			code = 1
 		}
 		os.Exit(code)
@@ -29,8 +29,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	case "ping":
-		ping(os.Args[1])
+		printPing(os.Args[1])
 	case "naive":
-		naive(os.Args[1])
+		serveNaiveBroker(os.Args[1])
 	}
 }

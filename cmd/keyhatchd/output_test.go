@@ -5,47 +5,47 @@ import (
 	"sync"
 )
 
-// An output collects lines and lets a test wait for one.
-type output struct {
-	mu    sync.Mutex
-	text  strings.Builder
-	more  *sync.Cond
-	ended bool
+// An outputRecorder collects output and lets a test wait for a text in it.
+type outputRecorder struct {
+	mu      sync.Mutex
+	text    strings.Builder
+	changed *sync.Cond
+	closed  bool
 }
 
-func newOutput() *output {
-	o := &output{}
-	o.more = sync.NewCond(&o.mu)
+func newOutputRecorder() *outputRecorder {
+	o := &outputRecorder{}
+	o.changed = sync.NewCond(&o.mu)
 	return o
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *outputRecorder) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.more.Broadcast()
+	o.changed.Broadcast()
 	return o.text.Write(p)
 }
 
-func (o *output) end() {
+func (o *outputRecorder) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.ended = true
-	o.more.Broadcast()
+	o.closed = true
+	o.changed.Broadcast()
 }
 
-func (o *output) await(text string) bool {
+func (o *outputRecorder) waitFor(text string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for !strings.Contains(o.text.String(), text) {
-		if o.ended {
+		if o.closed {
 			return false
 		}
-		o.more.Wait()
+		o.changed.Wait()
 	}
 	return true
 }
 
-func (o *output) String() string {
+func (o *outputRecorder) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()

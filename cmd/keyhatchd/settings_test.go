@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestUsage(t *testing.T) {
+func TestInvalidArgumentsExitWithUsageError(t *testing.T) {
 	for _, args := range [][]string{
 		{"--audit", "nowhere"}, {"--audit", "file:"}, {"--request-rate", "-1"}, {"--no-such-flag"}, {"argument"},
 	} {

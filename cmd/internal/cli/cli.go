@@ -27,7 +27,9 @@ func Run(root *cobra.Command) int {
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
-	prepare(root)
+	// wrapUsageErrors makes cobra's errors about flags and arguments usage
+	// errors, for a command and all below it.
+	wrapUsageErrors(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -58,15 +60,15 @@ func Report(command string, err error) int {
 	return failure.Code
 }
 
-// prepare makes every complaint of cobra's about the command line a Usage.
-func prepare(c *cobra.Command) {
+// wrapUsageErrors makes every complaint of cobra's about the command line a Usage.
+func wrapUsageErrors(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
-	check := c.Args
-	if check == nil {
-		check = cobra.NoArgs
+	validateArgs := c.Args
+	if validateArgs == nil {
+		validateArgs = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
+		if err := validateArgs(c, args); err != nil {
 			return Usage("%w", err)
 		}
 		return nil
@@ -76,6 +78,6 @@ func prepare(c *cobra.Command) {
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {
-		prepare(sub)
+		wrapUsageErrors(sub)
 	}
 }
