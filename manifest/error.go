@@ -6,9 +6,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// An Error says which rule a manifest breaks, and where.
+// An Error names the line and the rule that a manifest breaks.
 type Error struct {
-	Line int // 0 where it is about the file as a whole
+	Line int // 0 if the error is about the whole file
 	Rule string
 }
 
@@ -19,7 +19,9 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("manifest line %d: %s", e.Line, e.Rule)
 }
 
-func wrong(node *yaml.Node, format string, args ...any) error {
+// errorAt returns an Error at the line of node. A nil node stands for the whole
+// file.
+func errorAt(node *yaml.Node, format string, args ...any) error {
 	line := 0
 	if node != nil {
 		line = node.Line

@@ -42,35 +42,35 @@ func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
 func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 	switch {
 	case len(text) > schema.MaxManifest:
-		return nil, wrong(nil, "it has %d bytes, and %d is the most", len(text), schema.MaxManifest)
+		return nil, errorAt(nil, "it has %d bytes, and %d is the most", len(text), schema.MaxManifest)
 	case !utf8.Valid(text):
-		return nil, wrong(nil, "it is not UTF-8")
+		return nil, errorAt(nil, "it is not UTF-8")
 	}
-	root, err := document(text)
+	root, err := parseDocument(text)
 	if err != nil {
 		return nil, err
 	}
 	m := &Manifest{}
 	var helpers *yaml.Node // read last, because they name secrets
-	if err := fields(root, "the manifest", map[string]func(*yaml.Node) error{
+	if err := readFields(root, "the manifest", map[string]func(*yaml.Node) error{
 		"schema_version": func(n *yaml.Node) error {
 			if n.Tag != "!!int" || n.Value != fmt.Sprint(schema.ManifestVersion) {
-				return wrong(n, "schema_version must be %d", schema.ManifestVersion)
+				return errorAt(n, "schema_version must be %d", schema.ManifestVersion)
 			}
 			m.SchemaVersion = schema.ManifestVersion
 			return nil
 		},
 		"project": func(n *yaml.Node) error {
 			if n.Kind != yaml.ScalarNode || n.Value != string(project) {
-				return wrong(n, "project must be %q, the base name of the project's directory", project)
+				return errorAt(n, "project must be %q, the base name of the project's directory", project)
 			}
 			m.Project = project
 			return nil
 		},
 		"description": func(n *yaml.Node) error {
-			text, err := stringOf(n, "description")
+			text, err := readString(n, "description")
 			if err == nil && utf8.RuneCountInString(text) > schema.MaxDescription {
-				err = wrong(n, "description has more than %d characters", schema.MaxDescription)
+				err = errorAt(n, "description has more than %d characters", schema.MaxDescription)
 			}
 			m.Description = text
 			return err
@@ -82,11 +82,11 @@ func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 	}
 	switch {
 	case m.SchemaVersion == 0:
-		return nil, wrong(root, "schema_version is missing: write schema_version: %d", schema.ManifestVersion)
+		return nil, errorAt(root, "schema_version is missing: write schema_version: %d", schema.ManifestVersion)
 	case m.Project == "":
-		return nil, wrong(root, "project is missing: write project: %s", project)
+		return nil, errorAt(root, "project is missing: write project: %s", project)
 	case m.Secrets == nil:
-		return nil, wrong(root, "secrets is missing: write secrets: {} to allow none")
+		return nil, errorAt(root, "secrets is missing: write secrets: {} to allow none")
 	}
 	if helpers != nil {
 		if m.Helpers, err = readHelpers(helpers, m.Secrets); err != nil {
