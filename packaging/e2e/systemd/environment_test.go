@@ -14,17 +14,17 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
 )
 
-// A world is what all machines of a run are made from.
-type world struct {
+// An environment is what all machines of a test run share.
+type environment struct {
 	engine *engine.Engine
 	image  string
 	root   string // a tree with all that is installed
 }
 
-var stopWorld func()
+var stopEnvironment func()
 
-// theWorld is made for the first test that boots a machine.
-var theWorld = sync.OnceValues(func() (*world, error) {
+// sharedEnvironment is created for the first test that boots a machine.
+var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
 	e, err := engine.Start()
 	if err != nil {
 		return nil, err
@@ -34,16 +34,16 @@ var theWorld = sync.OnceValues(func() (*world, error) {
 		e.Stop()
 		return nil, err
 	}
-	stopWorld = func() { e.Stop(); os.RemoveAll(root) }
-	w := &world{engine: e, root: root}
+	stopEnvironment = func() { e.Stop(); os.RemoveAll(root) }
+	w := &environment{engine: e, root: root}
 	if w.image, err = e.BaseImage(context.Background(), "systemd", "systemd-sysv", "dbus", "procps", "apparmor"); err != nil {
 		return nil, err
 	}
 	return w, w.build()
 })
 
-// build fills the tree: what make install puts there, and this test.
-func (w *world) build() error {
+// build installs keyhatch and this test binary into the tree.
+func (w *environment) build() error {
 	for _, args := range [][]string{
 		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
 		{"go", "test", "-c", "-o", w.root + "/usr/local/bin/e2e", "."},
@@ -63,14 +63,14 @@ func (w *world) build() error {
 	})
 }
 
-func openWorld(t *testing.T) *world {
+func openEnvironment(t *testing.T) *environment {
 	t.Helper()
 	if os.Getenv("KEYHATCH_E2E") == "" {
 		t.Skip("it boots a machine: make e2e-systemd runs it")
 	}
-	w, err := theWorld()
+	w, err := sharedEnvironment()
 	if errors.Is(err, engine.ErrMissing) {
-		need(t, false, err.Error())
+		requireOrSkip(t, false, err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -78,11 +78,11 @@ func openWorld(t *testing.T) *world {
 	return w
 }
 
-// need skips a test that this machine cannot run, with the reason; in CI that
-// is a failure.
-func need(t *testing.T, have bool, reason string) {
+// requireOrSkip skips the test if what it needs is not available. In CI the
+// test fails instead.
+func requireOrSkip(t *testing.T, available bool, reason string) {
 	t.Helper()
-	if have {
+	if available {
 		return
 	}
 	if os.Getenv("KEYHATCH_TEST_ALL") != "" {

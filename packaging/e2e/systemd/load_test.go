@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A load is a process in the machine that gets a secret over and over.
+// A load is a process in the machine that gets a secret repeatedly.
 type load struct {
 	t     *testing.T
 	stdin io.Closer
@@ -19,10 +19,9 @@ type load struct {
 	cmd   *exec.Cmd
 }
 
-// mounted starts a load in a mount namespace of its own, as a container has
-// one, with source mounted at target; it asks the socket at socket. It returns
-// when the first secret has come.
-func mounted(m *machine, source, target, socket string) *load {
+// startLoad starts a load in its own mount namespace, like a container's, with
+// source mounted at target. It returns after the first get.
+func startLoad(m *machine, source, target, socket string) *load {
 	m.t.Helper()
 	script := fmt.Sprintf("mount --bind %s %s\nexec e2e load %s", source, target, socket)
 	l := &load{t: m.t, cmd: exec.Command("docker", "exec", "--interactive", m.id, "unshare", "--mount", "--propagation=private", "sh", "-euc", script)}
@@ -50,8 +49,8 @@ func mounted(m *machine, source, target, socket string) *load {
 	return l
 }
 
-// end ends the load and sees that not one get failed.
-func (l *load) end(name string) {
+// stopAndCheck stops the load and checks that no get failed.
+func (l *load) stopAndCheck(name string) {
 	l.t.Helper()
 	l.stdin.Close()
 	var r loadResult
@@ -63,6 +62,6 @@ func (l *load) end(name string) {
 	}
 	l.t.Logf("%s: %d gets, %d failed; the slowest took %v", name, r.Gets, r.Failed, r.Slowest.Round(time.Millisecond))
 	if r.Failed > 0 || r.Gets == 0 {
-		l.t.Errorf("%s: %d of %d gets failed, the first one: %s", name, r.Failed, r.Gets, r.First)
+		l.t.Errorf("%s: %d of %d gets failed, the first one: %s", name, r.Failed, r.Gets, r.FirstError)
 	}
 }

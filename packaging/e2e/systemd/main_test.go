@@ -12,12 +12,12 @@ import (
 // The test binary also is what runs in the container, under the name e2e.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "e2e" {
-		guise(os.Args[1], os.Args[2:])
+		runE2ECommand(os.Args[1], os.Args[2:])
 		return
 	}
 	code := m.Run()
-	if stopWorld != nil {
-		stopWorld()
+	if stopEnvironment != nil {
+		stopEnvironment()
 	}
 	os.Exit(code)
 }
