@@ -42,8 +42,6 @@ func TestProtocolDocumentsEveryName(t *testing.T) {
 	for _, state := range schema.DescriptorStores {
 		checkMentions(t, text, fmt.Sprintf("`%s`", state))
 	}
-	// checkMentions checks that text contains phrase, not followed by another
-	// digit.
 	checkMentions(t, text, "`"+schema.SecretNamePattern+"`")
 	checkMentions(t, text, "`"+schema.ProjectNamePattern+"`")
 	for limit, value := range map[string]string{
@@ -77,7 +75,8 @@ func readProtocol(t *testing.T) string {
 	return string(text)
 }
 
-// checkMentions looks for what, which must not run on into a longer number.
+// checkMentions checks that text contains phrase, not followed by another
+// digit.
 func checkMentions(t *testing.T, text, phrase string) {
 	t.Helper()
 	for rest := text; ; {

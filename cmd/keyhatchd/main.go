@@ -109,8 +109,6 @@ func run(ctx context.Context, s *settings) error {
 	notifyCtx, stopNotifying := context.WithCancel(ctx)
 	var notifier sync.WaitGroup
 	notifier.Go(func() { notifySystemd(notifyCtx, server, log) })
-	// reloadOnHangup reads the declared projects again on each SIGHUP, until
-	// ctx ends.
 	reloadOnHangup(ctx, server, hangup)
 	sd.SdNotify(false, sd.SdNotifyStopping)
 	log.Info("stopping")
@@ -122,7 +120,8 @@ func run(ctx context.Context, s *settings) error {
 	return nil
 }
 
-// reloadOnHangup lasts until ctx ends, and reads the declared projects again on SIGHUP.
+// reloadOnHangup reads the declared projects again on each SIGHUP, until ctx
+// ends.
 func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) {
 	for {
 		select {

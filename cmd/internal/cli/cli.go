@@ -27,8 +27,6 @@ func Run(root *cobra.Command) int {
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
-	// wrapUsageErrors makes cobra's errors about flags and arguments usage
-	// errors, for a command and all below it.
 	wrapUsageErrors(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -60,7 +58,8 @@ func Report(command string, err error) int {
 	return failure.Code
 }
 
-// wrapUsageErrors makes every complaint of cobra's about the command line a Usage.
+// wrapUsageErrors makes cobra's errors about flags and arguments usage errors,
+// for a command and all below it.
 func wrapUsageErrors(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
 	validateArgs := c.Args

@@ -155,8 +155,8 @@ func bestKernelMemory() schema.Memory {
 // A restartResult has the time after each restart until the secrets were back.
 type restartResult struct{ RecoveryTimes []time.Duration }
 
-// restartRepeatedly restarts or kills the daemon at random moments. After every
-// ten times it registers a project.
+// restartRepeatedly restarts or kills the daemon at random moments. Before every
+// tenth restart it registers a project.
 func restartRepeatedly(times string) (r restartResult, err error) {
 	n, err := strconv.Atoi(times)
 	if err != nil {
