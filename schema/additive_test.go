@@ -265,8 +265,8 @@ func TestBreakingChangesAreFound(t *testing.T) {
 		}, "SecretsFetched: denied may be missing"},
 
 		"a new definition":  {func(d object) { lookup(d, "$defs")["New"] = object{"type": "object"} }, ""},
-		"a new op":          {func(d object) { lookup(d, "x-operations", "project")["watch"] = object{} }, ""},
-		"a new event":       {func(d object) { lookup(d, "x-events")["auth.failed"] = object{} }, ""},
+		"a new op":          {func(d object) { lookup(d, "x-operations", "project")["new-op"] = object{} }, ""},
+		"a new event":       {func(d object) { lookup(d, "x-events")["new.event"] = object{} }, ""},
 		"a new property":    {func(d object) { lookup(d, "$defs", "GetRequest", "properties")["x"] = object{} }, ""},
 		"a new description": {func(d object) { lookup(d, "$defs", "GetRequest")["description"] = "other" }, ""},
 		"a higher limit":    {func(d object) { lookup(d, "x-limits")["MaxRequest"] = 1e9 }, ""},
