@@ -17,18 +17,18 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// bin holds the commands, built once for all scripts.
-var bin string
+// binDir contains the four commands. They are built once for all tests.
+var binDir string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
 		var err error
-		if bin, err = os.MkdirTemp("", "khbin"); err != nil {
+		if binDir, err = os.MkdirTemp("", "khbin"); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		defer os.RemoveAll(bin)
-		build := exec.Command("go", "build", "-o", bin, "./keyhatchd", "./keyhatchctl", "./keyhatch-sidecar", "./keyhatch")
+		defer os.RemoveAll(binDir)
+		build := exec.Command("go", "build", "-o", binDir, "./keyhatchd", "./keyhatchctl", "./keyhatch-sidecar", "./keyhatch")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
@@ -51,7 +51,7 @@ func TestScripts(t *testing.T) {
 			}
 			env.Setenv("RUN", run+"/run")
 			env.Setenv("ADMIN", run+"/run/admin/admin.sock")
-			env.Setenv("PATH", bin+string(filepath.ListSeparator)+os.Getenv("PATH"))
+			env.Setenv("PATH", binDir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 			env.Setenv("HOME", env.WorkDir)
 			env.Defer(func() { os.RemoveAll(run) })
 			out := filepath.Join(env.WorkDir, "out")
@@ -67,29 +67,29 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %s", condition)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"until":     until,
-			"tripwires": tripwires,
-			"exits":     exits,
+			"until":     cmdUntil,
+			"tripwires": cmdTripwires,
+			"exits":     cmdExits,
 		},
 	})
 }
 
-// until runs a command again and again until it succeeds: until CMD ARG...
-func until(ts *testscript.TestScript, neg bool, args []string) {
+// cmdUntil repeats a command until it succeeds: until CMD ARG...
+func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: until CMD ARG...")
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
-		if time.Now().After(end) {
+	for deadline := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
+		if time.Now().After(deadline) {
 			ts.Fatalf("never succeeded")
 		}
 	}
 }
 
-// exits runs a command and checks its exit code: exits CODE CMD ARG...
-func exits(ts *testscript.TestScript, neg bool, args []string) {
+// cmdExits runs a command and checks its exit code: exits CODE CMD ARG...
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	got := 0
@@ -105,17 +105,17 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// tripwires looks for TRIPWIRE in all that the commands logged, and in the
-// command line and the environment of each that runs; in out there must be
-// something to look at.
-func tripwires(ts *testscript.TestScript, neg bool, args []string) {
-	looked, found := 0, ""
+// cmdTripwires searches for TRIPWIRE in the files below out, and in the command
+// line and the environment of each running command. It fails if the files are
+// empty.
+func cmdTripwires(ts *testscript.TestScript, neg bool, args []string) {
+	searched, found := 0, ""
 	search := func(path string) {
 		text, err := os.ReadFile(path)
 		if err != nil || len(text) == 0 {
 			return
 		}
-		looked++
+		searched++
 		if bytes.Contains(text, []byte("TRIPWIRE")) {
 			found = path
 		}
@@ -124,13 +124,13 @@ func tripwires(ts *testscript.TestScript, neg bool, args []string) {
 		search(path)
 		return err
 	}))
-	if looked == 0 {
+	if searched == 0 {
 		ts.Fatalf("nothing was logged into out: the search would find nothing")
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*/exe")
 	ts.Check(err)
 	for _, exe := range processes {
-		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, bin) {
+		if target, err := os.Readlink(exe); err == nil && strings.HasPrefix(target, binDir) {
 			search(filepath.Join(filepath.Dir(exe), "cmdline"))
 			search(filepath.Join(filepath.Dir(exe), "environ"))
 		}

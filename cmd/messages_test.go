@@ -70,7 +70,7 @@ func newMessageRun(t *testing.T) *messageRun {
 		t.Fatal(err)
 	}
 	m.env = []string{
-		"PATH=" + bin + string(filepath.ListSeparator) + os.Getenv("PATH"), "HOME=" + m.work, "WORK=" + m.work, "RUN=" + m.runtimeDir,
+		"PATH=" + binDir + string(filepath.ListSeparator) + os.Getenv("PATH"), "HOME=" + m.work, "WORK=" + m.work, "RUN=" + m.runtimeDir,
 		"ADMIN=" + m.runtimeDir + "/admin/admin.sock", "KEYHATCH_SOCKET=" + m.runtimeDir + "/projects/api/broker.sock", "LC_ALL=C",
 	}
 	return m
@@ -108,7 +108,7 @@ func (m *messageRun) prepare(command string) {
 }
 
 func (m *messageRun) startBroker() {
-	broker := exec.Command(filepath.Join(bin, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--audit", "file:"+m.work+"/audit.log")
+	broker := exec.Command(filepath.Join(binDir, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--audit", "file:"+m.work+"/audit.log")
 	broker.Env = m.env
 	if err := broker.Start(); err != nil {
 		m.t.Fatal(err)

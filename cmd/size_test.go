@@ -9,23 +9,24 @@ import (
 	"testing"
 )
 
-// keyhatch is carried into every container: it is one static binary of at most
-// 6 MiB, as it is released, and has no code for the admin socket in it.
-func TestKeyhatchIsSmall(t *testing.T) {
-	released := filepath.Join(t.TempDir(), "keyhatch")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", released, "./keyhatch")
+// TestKeyhatchIsSmallAndStatic: keyhatch is copied into every container. The
+// released binary is static, has at most 6 MiB, and contains no code for the
+// admin socket.
+func TestKeyhatchIsSmallAndStatic(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "keyhatch")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./keyhatch")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	info, err := os.Stat(released)
+	info, err := os.Stat(binary)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info.Size() >= 6<<20 {
 		t.Errorf("it has %d bytes", info.Size())
 	}
-	file, err := elf.Open(released)
+	file, err := elf.Open(binary)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,19 +36,19 @@ func TestKeyhatchIsSmall(t *testing.T) {
 			t.Error("it is not static")
 		}
 	}
-	const admin = "/broker/client.(*Admin)"
-	if linked(t, "keyhatch", admin) {
+	const adminSymbol = "/broker/client.(*Admin)"
+	if hasSymbol(t, "keyhatch", adminSymbol) {
 		t.Error("it has code for the admin socket")
 	}
-	if !linked(t, "keyhatchctl", admin) || !linked(t, "keyhatch", "/broker/client.(*Project)") {
+	if !hasSymbol(t, "keyhatchctl", adminSymbol) || !hasSymbol(t, "keyhatch", "/broker/client.(*Project)") {
 		t.Error("the search finds nothing where there is something")
 	}
 }
 
-// linked reports whether a command's symbols have one like this.
-func linked(t *testing.T, command, like string) bool {
+// hasSymbol reports whether a command has a symbol whose name contains substr.
+func hasSymbol(t *testing.T, command, substr string) bool {
 	t.Helper()
-	file, err := elf.Open(filepath.Join(bin, command))
+	file, err := elf.Open(filepath.Join(binDir, command))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func linked(t *testing.T, command, like string) bool {
 		t.Fatal(err)
 	}
 	for _, symbol := range symbols {
-		if strings.Contains(symbol.Name, like) {
+		if strings.Contains(symbol.Name, substr) {
 			return true
 		}
 	}

@@ -50,7 +50,7 @@ func (d Declaration) Encode() ([]byte, error) {
 			return nil, err
 		}
 		text = append([]byte("# Written by keyhatchctl register --persist. keyhatchd reads it at its start and on SIGHUP.\n"), text...)
-		if again, err := ParseDeclaration(text, string(d.Name)); err == nil && again.Manifest == d.Manifest {
+		if parsed, err := ParseDeclaration(text, string(d.Name)); err == nil && parsed.Manifest == d.Manifest {
 			return text, nil
 		}
 	}
@@ -60,11 +60,11 @@ func (d Declaration) Encode() ([]byte, error) {
 // ReadDeclarations reads all NAME.yaml in dir. Both maps are by NAME: what was
 // read, and what is wrong with the other files. A directory that does not exist
 // declares nothing; one that cannot be trusted or read is an error.
-func ReadDeclarations(dir string) (declared map[string]Declaration, wrong map[string]error, err error) {
-	declared, wrong = map[string]Declaration{}, map[string]error{}
+func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[string]error, err error) {
+	declared, invalid = map[string]Declaration{}, map[string]error{}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return declared, wrong, nil
+		return declared, invalid, nil
 	}
 	if err != nil {
 		return nil, nil, err
@@ -74,7 +74,7 @@ func ReadDeclarations(dir string) (declared map[string]Declaration, wrong map[st
 		return nil, nil, err
 	}
 	defer d.Close()
-	if err := trusted(d); err != nil {
+	if err := checkTrusted(d); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	for _, entry := range entries {
@@ -82,14 +82,14 @@ func ReadDeclarations(dir string) (declared map[string]Declaration, wrong map[st
 		if !isYAML || strings.HasPrefix(name, ".") {
 			continue
 		}
-		one, err := readDeclaration(filepath.Join(dir, entry.Name()), name)
+		declaration, err := readDeclaration(filepath.Join(dir, entry.Name()), name)
 		if err != nil {
-			wrong[name] = err
+			invalid[name] = err
 			continue
 		}
-		declared[name] = one
+		declared[name] = declaration
 	}
-	return declared, wrong, nil
+	return declared, invalid, nil
 }
 
 func readDeclaration(path, name string) (Declaration, error) {
@@ -98,7 +98,7 @@ func readDeclaration(path, name string) (Declaration, error) {
 		return Declaration{}, err
 	}
 	defer file.Close()
-	if err := trusted(file); err != nil {
+	if err := checkTrusted(file); err != nil {
 		return Declaration{}, err
 	}
 	text, err := io.ReadAll(io.LimitReader(file, maxDeclaration+1))
@@ -108,9 +108,9 @@ func readDeclaration(path, name string) (Declaration, error) {
 	return ParseDeclaration(text, name)
 }
 
-// trusted refuses what others than root and the broker's user could have
-// written: it says what may be fetched.
-func trusted(file *os.File) error {
+// checkTrusted refuses a file that a user other than root and the broker's user
+// could have written, because the file grants access to secrets.
+func checkTrusted(file *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return err
@@ -142,37 +142,37 @@ func ParseDeclaration(text []byte, name string) (Declaration, error) {
 func parseDeclaration(text []byte, name string) (Declaration, error) {
 	d := Declaration{Name: schema.ProjectName(name)}
 	if !schema.ValidProjectName(name) {
-		return d, wrong(nil, "the file's name is the project's, and does not match %s", schema.ProjectNamePattern)
+		return d, errorAt(nil, "the file's name is the project's, and does not match %s", schema.ProjectNamePattern)
 	}
 	if len(text) > maxDeclaration {
-		return d, wrong(nil, "it has over %d bytes", maxDeclaration)
+		return d, errorAt(nil, "it has over %d bytes", maxDeclaration)
 	}
-	root, err := document(text)
+	root, err := parseDocument(text)
 	if err != nil {
 		return d, err
 	}
-	err = fields(root, "a declaration", map[string]func(*yaml.Node) error{
+	err = readFields(root, "a declaration", map[string]func(*yaml.Node) error{
 		"path": func(n *yaml.Node) (err error) {
-			d.Path, err = stringOf(n, "path")
+			d.Path, err = readString(n, "path")
 			return err
 		},
 		"manifest": func(n *yaml.Node) (err error) {
-			d.Manifest, err = stringOf(n, "manifest")
+			d.Manifest, err = readString(n, "manifest")
 			return err
 		},
 		"allow_uids": func(n *yaml.Node) error {
-			return each(n, "allow_uids", func(one *yaml.Node) error {
-				uid, err := strconv.ParseUint(one.Value, 10, 32)
-				if err != nil || one.Tag != "!!int" {
-					return wrong(one, "allow_uids holds something that is no uid")
+			return readList(n, "allow_uids", func(item *yaml.Node) error {
+				uid, err := strconv.ParseUint(item.Value, 10, 32)
+				if err != nil || item.Tag != "!!int" {
+					return errorAt(item, "allow_uids holds something that is no uid")
 				}
 				d.AllowUIDs = append(d.AllowUIDs, uint32(uid))
 				return nil
 			})
 		},
 		"devcontainer_ids": func(n *yaml.Node) error {
-			return each(n, "devcontainer_ids", func(one *yaml.Node) error {
-				d.DevcontainerIDs = append(d.DevcontainerIDs, schema.DevcontainerID(one.Value))
+			return readList(n, "devcontainer_ids", func(item *yaml.Node) error {
+				d.DevcontainerIDs = append(d.DevcontainerIDs, schema.DevcontainerID(item.Value))
 				return nil
 			})
 		},
@@ -181,21 +181,9 @@ func parseDeclaration(text []byte, name string) (Declaration, error) {
 	case err != nil:
 		return d, err
 	case d.Path == "":
-		return d, wrong(root, "path is missing: write path: and the project's directory")
+		return d, errorAt(root, "path is missing: write path: and the project's directory")
 	case d.Manifest == "":
-		return d, wrong(root, "manifest is missing: write manifest: | and the approved text, indented")
+		return d, errorAt(root, "manifest is missing: write manifest: | and the approved text, indented")
 	}
 	return d, nil
-}
-
-func each(n *yaml.Node, what string, take func(*yaml.Node) error) error {
-	if n.Kind != yaml.SequenceNode {
-		return wrong(n, "%s must be a list", what)
-	}
-	for _, one := range n.Content {
-		if err := take(one); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -9,46 +9,45 @@ import (
 )
 
 var (
-	loginHost     = regexp.MustCompile(schema.LoginHostPattern)
-	loginUsername = regexp.MustCompile(schema.LoginUsernamePattern)
+	loginHostPattern     = regexp.MustCompile(schema.LoginHostPattern)
+	loginUsernamePattern = regexp.MustCompile(schema.LoginUsernamePattern)
 )
 
-// readHelpers reads which secrets answer credential helpers. All of them must be
-// on the allowlist, which is read already.
-func (m *Manifest) readHelpers(n *yaml.Node) error {
+// readHelpers reads which secrets answer the credential helpers. Each of them
+// must be in secrets, the allowlist.
+func readHelpers(n *yaml.Node, secrets map[schema.SecretName]*schema.Injection) (*schema.Helpers, error) {
 	h := &schema.Helpers{}
-	if err := fields(n, "helpers", map[string]func(*yaml.Node) error{
-		"git":     func(n *yaml.Node) (err error) { h.Git, err = m.logins(n, "git"); return err },
-		"docker":  func(n *yaml.Node) (err error) { h.Docker, err = m.logins(n, "docker"); return err },
-		"aws":     func(n *yaml.Node) (err error) { h.AWS, err = m.allowed(n, "aws"); return err },
-		"kubectl": func(n *yaml.Node) (err error) { h.Kubectl, err = m.allowed(n, "kubectl"); return err },
+	if err := readFields(n, "helpers", map[string]func(*yaml.Node) error{
+		"git":     func(n *yaml.Node) (err error) { h.Git, err = readLogins(n, "git", secrets); return err },
+		"docker":  func(n *yaml.Node) (err error) { h.Docker, err = readLogins(n, "docker", secrets); return err },
+		"aws":     func(n *yaml.Node) (err error) { h.AWS, err = readSecretRef(n, "aws", secrets); return err },
+		"kubectl": func(n *yaml.Node) (err error) { h.Kubectl, err = readSecretRef(n, "kubectl", secrets); return err },
 	}); err != nil {
-		return err
+		return nil, err
 	}
-	m.Helpers = h
-	return nil
+	return h, nil
 }
 
-func (m *Manifest) logins(n *yaml.Node, helper string) ([]schema.Login, error) {
+func readLogins(n *yaml.Node, helper string, secrets map[schema.SecretName]*schema.Injection) ([]schema.Login, error) {
 	var logins []schema.Login
-	err := each(n, helper, func(one *yaml.Node) error {
+	err := readList(n, helper, func(item *yaml.Node) error {
 		var l schema.Login
-		if err := fields(one, helper, map[string]func(*yaml.Node) error{
-			"host":     func(n *yaml.Node) (err error) { l.Host, err = stringOf(n, "host"); return err },
-			"username": func(n *yaml.Node) (err error) { l.Username, err = stringOf(n, "username"); return err },
-			"secret":   func(n *yaml.Node) (err error) { l.Secret, err = m.allowed(n, "secret"); return err },
+		if err := readFields(item, helper, map[string]func(*yaml.Node) error{
+			"host":     func(n *yaml.Node) (err error) { l.Host, err = readString(n, "host"); return err },
+			"username": func(n *yaml.Node) (err error) { l.Username, err = readString(n, "username"); return err },
+			"secret":   func(n *yaml.Node) (err error) { l.Secret, err = readSecretRef(n, "secret", secrets); return err },
 		}); err != nil {
 			return err
 		}
 		switch {
-		case !loginHost.MatchString(l.Host):
-			return wrong(one, "%s: host must be a name in lower case, with a port if need be, or http:// and that for one without TLS", helper)
+		case !loginHostPattern.MatchString(l.Host):
+			return errorAt(item, "%s: host must be a name in lower case, with a port if need be, or http:// and that for one without TLS", helper)
 		case l.Secret == "":
-			return wrong(one, "%s: secret is missing: it names the secret that logs in at %s", helper, l.Host)
-		case l.Username != "" && !loginUsername.MatchString(l.Username):
-			return wrong(one, "%s: username must be at most 128 visible ASCII characters", helper)
+			return errorAt(item, "%s: secret is missing: it names the secret that logs in at %s", helper, l.Host)
+		case l.Username != "" && !loginUsernamePattern.MatchString(l.Username):
+			return errorAt(item, "%s: username must be at most 128 visible ASCII characters", helper)
 		case slices.ContainsFunc(logins, func(other schema.Login) bool { return other.Host == l.Host }):
-			return wrong(one, "%s: %s stands twice", helper, l.Host)
+			return errorAt(item, "%s: %s stands twice", helper, l.Host)
 		}
 		logins = append(logins, l)
 		return nil
@@ -56,14 +55,14 @@ func (m *Manifest) logins(n *yaml.Node, helper string) ([]schema.Login, error) {
 	return logins, err
 }
 
-// allowed reads the name of a secret that is on the allowlist.
-func (m *Manifest) allowed(n *yaml.Node, what string) (schema.SecretName, error) {
-	name, err := stringOf(n, what)
+// readSecretRef reads the name of a secret, which must be in secrets.
+func readSecretRef(n *yaml.Node, subject string, secrets map[schema.SecretName]*schema.Injection) (schema.SecretName, error) {
+	name, err := readString(n, subject)
 	if err != nil {
 		return "", err
 	}
-	if !m.Allows(schema.SecretName(name)) {
-		return "", wrong(n, "%s: %s is not in secrets of this manifest", what, quoted(name))
+	if _, ok := secrets[schema.SecretName(name)]; !ok {
+		return "", errorAt(n, "%s: %s is not in secrets of this manifest", subject, quote(name))
 	}
 	return schema.SecretName(name), nil
 }

@@ -5,16 +5,16 @@ import (
 	"testing"
 )
 
-func TestHelpers(t *testing.T) {
-	const head = "schema_version: 1\nproject: api\nsecrets: {GH: , AWS: }\n"
-	m, err := Parse([]byte("helpers: {git: [{host: github.com, secret: GH}, {host: 'http://localhost:3000', secret: GH, username: me}], docker: [], aws: AWS, kubectl: GH}\n"+head), "api")
+func TestParseHelpers(t *testing.T) {
+	const header = "schema_version: 1\nproject: api\nsecrets: {GH: , AWS: }\n"
+	m, err := Parse([]byte("helpers: {git: [{host: github.com, secret: GH}, {host: 'http://localhost:3000', secret: GH, username: me}], docker: [], aws: AWS, kubectl: GH}\n"+header), "api")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h := m.Helpers; len(h.Git) != 2 || h.Git[1].Username != "me" || h.AWS != "AWS" || h.Kubectl != "GH" {
 		t.Errorf("%+v", h)
 	}
-	if m, err := Parse([]byte(head), "api"); err != nil || m.Helpers != nil {
+	if m, err := Parse([]byte(header), "api"); err != nil || m.Helpers != nil {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for text, want := range map[string]string{
@@ -34,7 +34,7 @@ func TestHelpers(t *testing.T) {
 		"helpers: {git: [{host: a, secret: GH, token: x}]}":                 "the keys are [host secret username]",
 		"helpers: {docker: [{host: a, secret: GH}, {host: a, secret: GH}]}": "a stands twice",
 	} {
-		_, err := Parse([]byte(head+text+"\n"), "api")
+		_, err := Parse([]byte(header+text+"\n"), "api")
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "line 4") {
 			t.Errorf("%s: %v, want %q on line 4", text, err, want)
 		}

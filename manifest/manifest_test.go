@@ -12,9 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-const head = "schema_version: 1\nproject: api\n"
+const header = "schema_version: 1\nproject: api\n"
 
-func TestGood(t *testing.T) {
+func TestParseAcceptsValidManifest(t *testing.T) {
 	m, err := Parse([]byte(`# a comment
 schema_version: 1
 project: api
@@ -48,13 +48,13 @@ secrets:
 	if len(m.SHA256) != 64 || m.Description != "Payments API" {
 		t.Errorf("%+v", m)
 	}
-	empty, err := Parse([]byte(head+"secrets: {}\n"), "api")
+	empty, err := Parse([]byte(header+"secrets: {}\n"), "api")
 	if err != nil || len(empty.Allowlist()) != 0 || empty.Allowlist() == nil {
 		t.Errorf("an empty allowlist: %v, %v", empty, err)
 	}
 }
 
-func TestBad(t *testing.T) {
+func TestParseRejectsInvalidManifest(t *testing.T) {
 	for _, c := range []struct {
 		text string
 		line int
@@ -63,10 +63,10 @@ func TestBad(t *testing.T) {
 		{"", 0, "empty"},
 		{"# only a comment\n", 0, "empty"},
 		{"\xff", 0, "UTF-8"},
-		{head + "secrets: {}\n#" + strings.Repeat("x", schema.MaxManifest), 0, "32768 is the most"},
+		{header + "secrets: {}\n#" + strings.Repeat("x", schema.MaxManifest), 0, "32768 is the most"},
 		{"a: [", 1, "not valid YAML"},
-		{head + "secrets: {}\n---\n{}\n", 0, "more than one document"},
-		{head + "secrets: {}\n---\n[\n", 5, "not valid YAML"},
+		{header + "secrets: {}\n---\n{}\n", 0, "more than one document"},
+		{header + "secrets: {}\n---\n[\n", 5, "not valid YAML"},
 		{"- a\n", 1, "must be a mapping"},
 		{"just text\n", 1, "must be a mapping"},
 		{"project: api\nsecrets: {}\n", 1, "schema_version is missing"},
@@ -74,44 +74,44 @@ func TestBad(t *testing.T) {
 		{"schema_version: \"1\"\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: 1\nsecrets: {}\n", 1, "project is missing"},
 		{"schema_version: 1\nproject: web\nsecrets: {}\n", 2, `project must be "api"`},
-		{head, 1, "secrets is missing"},
-		{head + "secrets:\n", 3, "must be a mapping"},
-		{head + "secrets: []\n", 3, "must be a mapping"},
-		{head + "secrets: {}\nsecrets: {}\n", 4, "stands twice"},
-		{head + "secrets: {}\nsecrts: {}\n", 4, `no key "secrts"`},
-		{head + "secrets: {}\n\"\\e[31m\": {}\n", 4, `no key "\x1b[31m"`},
-		{head + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `no key "` + strings.Repeat("k", 40) + `"`},
-		{head + "secrets: {}\ndescription: 5\n", 4, "description must be a string"},
-		{head + "secrets: {}\ndescription: " + strings.Repeat("é", 257) + "\n", 4, "more than 256"},
-		{head + "secrets:\n  A:\n  A:\n", 5, "A stands twice"},
-		{head + "secrets:\n  bad name:\n", 4, "does not match"},
-		{head + "secrets:\n  [x]:\n", 4, "does not match"},
-		{head + "secrets:\n  A: text\n", 4, "must be a mapping"},
-		{head + "secrets:\n  A: {as: pipe}\n", 4, "as must be env or file"},
-		{head + "secrets:\n  A: {fil: x}\n", 4, `no key "fil"`},
-		{head + "secrets:\n  A: {env: X, env: Y}\n", 4, "env stands twice"},
-		{head + "secrets:\n  A: {env: \"\"}\n", 4, "env is empty"},
-		{head + "secrets:\n  A: {env: A-B}\n", 4, "cannot name a variable"},
-		{head + "secrets:\n  a.b:\n", 4, "give one with env:"},
-		{head + "secrets:\n  1A:\n", 4, "cannot name a variable"},
-		{head + "secrets:\n  A: {path: /x}\n", 4, "go with as: file"},
-		{head + "secrets:\n  A: {as: file}\n", 4, "needs a path"},
-		{head + "secrets:\n  A: {as: file, path: x}\n", 4, "absolute or begin with ~/"},
-		{head + "secrets:\n  A: {as: file, path: ~/../x}\n", 4, "without .."},
-		{head + "secrets:\n  A: {as: file, path: /a/../x}\n", 4, "without .."},
-		{head + "secrets:\n  A: {as: file, path: /}\n", 4, "must name a file"},
-		{head + "secrets:\n  A: {as: file, path: ~/}\n", 4, "must name a file"},
-		{head + "secrets:\n  A: {as: file, path: \"/a\\0b\"}\n", 4, "NUL"},
-		{head + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, "mode must be a string"},
-		{head + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be octal"},
-		{head + "secrets:\n  A: {as: file, path: /x, mode: \"4755\"}\n", 4, "must be octal"},
-		{head + "secrets:\n  A: {as: file, path: /x, env: X}\n", 4, "env goes with as: env"},
-		{head + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets have the variable X"},
-		{head + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets have the variable X"},
-		{head + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets have the path"},
-		{head + "secrets: &a {}\n", 3, "anchors"},
-		{head + "secrets:\n  A: &x {env: B}\n  C: *x\n", 4, "anchors"},
-		{head + "secrets:\n  A: {<<: {env: B}}\n", 4, "merge keys"},
+		{header, 1, "secrets is missing"},
+		{header + "secrets:\n", 3, "must be a mapping"},
+		{header + "secrets: []\n", 3, "must be a mapping"},
+		{header + "secrets: {}\nsecrets: {}\n", 4, "stands twice"},
+		{header + "secrets: {}\nsecrts: {}\n", 4, `no key "secrts"`},
+		{header + "secrets: {}\n\"\\e[31m\": {}\n", 4, `no key "\x1b[31m"`},
+		{header + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `no key "` + strings.Repeat("k", 40) + `"`},
+		{header + "secrets: {}\ndescription: 5\n", 4, "description must be a string"},
+		{header + "secrets: {}\ndescription: " + strings.Repeat("é", 257) + "\n", 4, "more than 256"},
+		{header + "secrets:\n  A:\n  A:\n", 5, "A stands twice"},
+		{header + "secrets:\n  bad name:\n", 4, "does not match"},
+		{header + "secrets:\n  [x]:\n", 4, "does not match"},
+		{header + "secrets:\n  A: text\n", 4, "must be a mapping"},
+		{header + "secrets:\n  A: {as: pipe}\n", 4, "as must be env or file"},
+		{header + "secrets:\n  A: {fil: x}\n", 4, `no key "fil"`},
+		{header + "secrets:\n  A: {env: X, env: Y}\n", 4, "env stands twice"},
+		{header + "secrets:\n  A: {env: \"\"}\n", 4, "env is empty"},
+		{header + "secrets:\n  A: {env: A-B}\n", 4, "cannot name a variable"},
+		{header + "secrets:\n  a.b:\n", 4, "give one with env:"},
+		{header + "secrets:\n  1A:\n", 4, "cannot name a variable"},
+		{header + "secrets:\n  A: {path: /x}\n", 4, "go with as: file"},
+		{header + "secrets:\n  A: {as: file}\n", 4, "needs a path"},
+		{header + "secrets:\n  A: {as: file, path: x}\n", 4, "absolute or begin with ~/"},
+		{header + "secrets:\n  A: {as: file, path: ~/../x}\n", 4, "without .."},
+		{header + "secrets:\n  A: {as: file, path: /a/../x}\n", 4, "without .."},
+		{header + "secrets:\n  A: {as: file, path: /}\n", 4, "must name a file"},
+		{header + "secrets:\n  A: {as: file, path: ~/}\n", 4, "must name a file"},
+		{header + "secrets:\n  A: {as: file, path: \"/a\\0b\"}\n", 4, "NUL"},
+		{header + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, "mode must be a string"},
+		{header + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be octal"},
+		{header + "secrets:\n  A: {as: file, path: /x, mode: \"4755\"}\n", 4, "must be octal"},
+		{header + "secrets:\n  A: {as: file, path: /x, env: X}\n", 4, "env goes with as: env"},
+		{header + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets have the variable X"},
+		{header + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets have the variable X"},
+		{header + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets have the path"},
+		{header + "secrets: &a {}\n", 3, "anchors"},
+		{header + "secrets:\n  A: &x {env: B}\n  C: *x\n", 4, "anchors"},
+		{header + "secrets:\n  A: {<<: {env: B}}\n", 4, "merge keys"},
 	} {
 		_, err := Parse([]byte(c.text), "api")
 		got, ok := errors.AsType[*Error](err)
@@ -121,44 +121,45 @@ func TestBad(t *testing.T) {
 	}
 }
 
-// TestRead plays the untrusted tree.
-func TestRead(t *testing.T) {
+// TestReadStaysInProjectDir reads from directories as untrusted code could
+// prepare them.
+func TestReadStaysInProjectDir(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside.yaml")
-	write(t, outside, "secret of the host")
+	writeFile(t, outside, "secret of the host")
 	for _, c := range []struct {
-		name  string
-		make  func(dir string)
-		text  string
-		wrong string
+		name    string
+		setup   func(dir string)
+		want    string
+		wantErr string
 	}{
-		{"devcontainer", func(dir string) { write(t, dir+"/.devcontainer/keyhatch.yaml", "one") }, "one", ""},
-		{"keyhatch", func(dir string) { write(t, dir+"/.keyhatch/manifest.yaml", "two") }, "two", ""},
+		{"devcontainer", func(dir string) { writeFile(t, dir+"/.devcontainer/keyhatch.yaml", "one") }, "one", ""},
+		{"keyhatch", func(dir string) { writeFile(t, dir+"/.keyhatch/manifest.yaml", "two") }, "two", ""},
 		{"both", func(dir string) {
-			write(t, dir+"/.devcontainer/keyhatch.yaml", "one")
-			write(t, dir+"/.keyhatch/manifest.yaml", "two")
+			writeFile(t, dir+"/.devcontainer/keyhatch.yaml", "one")
+			writeFile(t, dir+"/.keyhatch/manifest.yaml", "two")
 		}, "one", ""},
 		{"neither", func(string) {}, "", "there is no manifest"},
 		{"link within", func(dir string) {
-			write(t, dir+"/conf/m.yaml", "within")
-			link(t, "../conf/m.yaml", dir+"/.devcontainer/keyhatch.yaml")
+			writeFile(t, dir+"/conf/m.yaml", "within")
+			symlink(t, "../conf/m.yaml", dir+"/.devcontainer/keyhatch.yaml")
 		}, "within", ""},
-		{"link out", func(dir string) { link(t, outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
-		{"link out by dots", func(dir string) { link(t, "../../../../../../../../"+outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
-		{"directory out", func(dir string) { link(t, filepath.Dir(outside), dir+"/.devcontainer") }, "", "escapes"},
+		{"link out", func(dir string) { symlink(t, outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
+		{"link out by dots", func(dir string) { symlink(t, "../../../../../../../../"+outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
+		{"directory out", func(dir string) { symlink(t, filepath.Dir(outside), dir+"/.devcontainer") }, "", "escapes"},
 		{"FIFO", func(dir string) {
-			write(t, dir+"/.devcontainer/x", "")
+			writeFile(t, dir+"/.devcontainer/x", "")
 			if err := syscall.Mkfifo(dir+"/.devcontainer/keyhatch.yaml", 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}, "", "not a regular file"},
-		{"directory", func(dir string) { write(t, dir+"/.devcontainer/keyhatch.yaml/x", "") }, "", "not a regular file"},
-		{"large", func(dir string) { write(t, dir+"/.keyhatch/manifest.yaml", strings.Repeat("x", 99<<10)) }, strings.Repeat("x", schema.MaxManifest+1), ""},
+		{"directory", func(dir string) { writeFile(t, dir+"/.devcontainer/keyhatch.yaml/x", "") }, "", "not a regular file"},
+		{"large", func(dir string) { writeFile(t, dir+"/.keyhatch/manifest.yaml", strings.Repeat("x", 99<<10)) }, strings.Repeat("x", schema.MaxManifest+1), ""},
 	} {
 		dir := t.TempDir()
-		c.make(dir)
-		text, _, err := Read(dir)
-		if string(text) != c.text || (err == nil) != (c.wrong == "") || (err != nil && !strings.Contains(err.Error(), c.wrong)) {
-			t.Errorf("%s: %.40q, %v", c.name, text, err)
+		c.setup(dir)
+		want, _, err := Read(dir)
+		if string(want) != c.want || (err == nil) != (c.wantErr == "") || (err != nil && !strings.Contains(err.Error(), c.wantErr)) {
+			t.Errorf("%s: %.40q, %v", c.name, want, err)
 		}
 		if errors.Is(err, ErrNotFound) != (c.name == "neither") {
 			t.Errorf("%s: ErrNotFound is wrong: %v", c.name, err)
@@ -169,10 +170,11 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// FuzzParse never panics, and what it takes keeps the rules on names.
+// FuzzParse checks that Parse never panics, and that every accepted name is
+// valid.
 func FuzzParse(f *testing.F) {
-	f.Add([]byte(head + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
-	f.Add([]byte(head + "secrets: {}\ndescription: >\n  x\n"))
+	f.Add([]byte(header + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
+	f.Add([]byte(header + "secrets: {}\ndescription: >\n  x\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := Parse(text, "api")
 		if err != nil {
@@ -189,7 +191,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func write(t *testing.T, path, text string) {
+func writeFile(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)
@@ -199,7 +201,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-func link(t *testing.T, to, path string) {
+func symlink(t *testing.T, to, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		t.Fatal(err)

@@ -11,63 +11,43 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Files are where a project keeps its manifest, beneath its directory; the
-// first that is there counts.
-var Files = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml"}
+// Locations are the possible paths of a manifest, relative to the project's
+// directory. The first one that exists is used.
+var Locations = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml"}
 
 // ErrNotFound says that a project has no manifest.
-var ErrNotFound = errors.New("there is no manifest: a project keeps it in " + Files[0] + " or " + Files[1])
+var ErrNotFound = errors.New("there is no manifest: a project keeps it in " + Locations[0] + " or " + Locations[1])
 
 // Read returns the text of the manifest of the project in dir, and which of
-// Files it is from. Links are followed only within dir, and only a regular file
-// is read: whoever writes the tree must not choose what else is. The text may
-// be one byte over schema.MaxManifest, which Parse refuses.
+// Locations it is from. It follows links only within dir and reads only regular
+// files, because untrusted code can write in dir. The text may be one byte
+// longer than schema.MaxManifest, and Parse refuses such a text.
 func Read(dir string) (text []byte, file string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, "", fmt.Errorf("opening the project's directory: %w", bare(err))
+		return nil, "", fmt.Errorf("opening the project's directory: %w", withoutPath(err))
 	}
 	defer root.Close()
-	for _, file := range Files {
-		text, err := read(root, file)
+	for _, file := range Locations {
+		text, err := readRegularFile(root, file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, file, fmt.Errorf("reading %s: %w", file, bare(err))
+			return nil, file, fmt.Errorf("reading %s: %w", file, withoutPath(err))
 		}
 		return text, file, nil
 	}
 	return nil, "", ErrNotFound
 }
 
-func read(root *os.Root, file string) ([]byte, error) {
-	// Without O_NONBLOCK a FIFO in its place would hang the reader.
+func readRegularFile(root *os.Root, file string) ([]byte, error) {
+	// Without O_NONBLOCK, opening a FIFO would block.
 	f, err := root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return regular(f)
-}
-
-// ReadFile returns the text of the manifest at path, which somebody trusted
-// has chosen: links are followed. Like Read's, the text may be one byte over
-// schema.MaxManifest.
-func ReadFile(path string) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, bare(err))
-	}
-	defer f.Close()
-	text, err := regular(f)
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, bare(err))
-	}
-	return text, nil
-}
-
-func regular(f *os.File) ([]byte, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err
@@ -78,8 +58,9 @@ func regular(f *os.File) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, schema.MaxManifest+1))
 }
 
-// bare leaves the path of an error behind: the file is named already.
-func bare(err error) error {
+// withoutPath removes the path from an error, for a message that names the file
+// already.
+func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}

@@ -10,63 +10,63 @@ import (
 )
 
 var (
-	variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	fileMode = regexp.MustCompile(`^0?[0-7]{3}$`)
+	envNamePattern  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	fileModePattern = regexp.MustCompile(`^0?[0-7]{3}$`)
 )
 
 // readSecrets reads the allowlist, and how each secret is injected.
-func (m *Manifest) readSecrets(n *yaml.Node) error {
+func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) {
 	if n.Kind != yaml.MappingNode {
-		return wrong(n, "secrets must be a mapping of names: write secrets: {} to allow none")
+		return nil, errorAt(n, "secrets must be a mapping of names: write secrets: {} to allow none")
 	}
-	m.Secrets = map[schema.SecretName]*schema.Injection{}
+	secrets := map[schema.SecretName]*schema.Injection{}
 	variables, paths := map[string]bool{}, map[string]bool{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || !schema.ValidSecretName(key.Value) {
-			return wrong(key, "the secret's name %s does not match %s", quoted(key.Value), schema.SecretNamePattern)
+			return nil, errorAt(key, "the secret's name %s does not match %s", quote(key.Value), schema.SecretNamePattern)
 		}
 		name := schema.SecretName(key.Value)
-		if _, twice := m.Secrets[name]; twice {
-			return wrong(key, "%s stands twice in secrets", name)
+		if _, duplicate := secrets[name]; duplicate {
+			return nil, errorAt(key, "%s stands twice in secrets", name)
 		}
 		injection, err := readInjection(key, n.Content[i+1], name)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		m.Secrets[name] = injection
+		secrets[name] = injection
 		if injection.As == schema.AsFile {
 			if paths[injection.Path] {
-				return wrong(key, "two secrets have the path %s", quoted(injection.Path))
+				return nil, errorAt(key, "two secrets have the path %s", quote(injection.Path))
 			}
 			paths[injection.Path] = true
 			continue
 		}
 		if variables[injection.Env] {
-			return wrong(key, "two secrets have the variable %s", injection.Env)
+			return nil, errorAt(key, "two secrets have the variable %s", injection.Env)
 		}
 		variables[injection.Env] = true
 	}
-	return nil
+	return secrets, nil
 }
 
 // readInjection reads one secret's value and fills in the defaults.
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
 	if n.Tag != "!!null" {
-		as := (*string)(&in.As)
-		targets := map[string]*string{"as": as, "env": &in.Env, "path": &in.Path, "mode": &in.Mode, "template": &in.Template}
-		known := map[string]func(*yaml.Node) error{}
+		injectAs := (*string)(&in.As)
+		targets := map[string]*string{"as": injectAs, "env": &in.Env, "path": &in.Path, "mode": &in.Mode, "template": &in.Template}
+		readers := map[string]func(*yaml.Node) error{}
 		for field, target := range targets {
-			known[field] = func(n *yaml.Node) (err error) {
-				*target, err = stringOf(n, field)
+			readers[field] = func(n *yaml.Node) (err error) {
+				*target, err = readString(n, field)
 				if err == nil && *target == "" {
-					err = wrong(n, "%s is empty", field)
+					err = errorAt(n, "%s is empty", field)
 				}
 				return err
 			}
 		}
-		if err := fields(n, string(name), known); err != nil {
+		if err := readFields(n, string(name), readers); err != nil {
 			return nil, err
 		}
 	}
@@ -74,17 +74,17 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 	case "", schema.AsEnv:
 		in.As = schema.AsEnv
 		if in.Path+in.Mode+in.Template != "" {
-			return nil, wrong(key, "%s: path, mode and template go with as: file", name)
+			return nil, errorAt(key, "%s: path, mode and template go with as: file", name)
 		}
 		if in.Env == "" {
 			in.Env = string(name)
 		}
-		if !variable.MatchString(in.Env) {
-			return nil, wrong(key, "%s: %s cannot name a variable: give one with env:", name, quoted(in.Env))
+		if !envNamePattern.MatchString(in.Env) {
+			return nil, errorAt(key, "%s: %s cannot name a variable: give one with env:", name, quote(in.Env))
 		}
 	case schema.AsFile:
 		if in.Env != "" {
-			return nil, wrong(key, "%s: env goes with as: env", name)
+			return nil, errorAt(key, "%s: env goes with as: env", name)
 		}
 		if err := checkPath(key, name, in.Path); err != nil {
 			return nil, err
@@ -92,26 +92,26 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if in.Mode == "" {
 			in.Mode = "0600"
 		}
-		if !fileMode.MatchString(in.Mode) {
-			return nil, wrong(key, `%s: mode must be octal in quotes, like "0600"`, name)
+		if !fileModePattern.MatchString(in.Mode) {
+			return nil, errorAt(key, `%s: mode must be octal in quotes, like "0600"`, name)
 		}
 	default:
-		return nil, wrong(key, "%s: as must be env or file", name)
+		return nil, errorAt(key, "%s: as must be env or file", name)
 	}
 	return in, nil
 }
 
 func checkPath(key *yaml.Node, name schema.SecretName, p string) error {
-	rest, home := strings.CutPrefix(p, "~/")
+	rest, underHome := strings.CutPrefix(p, "~/")
 	switch {
 	case p == "":
-		return wrong(key, "%s: as: file needs a path", name)
-	case !home && !path.IsAbs(p):
-		return wrong(key, "%s: path must be absolute or begin with ~/", name)
+		return errorAt(key, "%s: as: file needs a path", name)
+	case !underHome && !path.IsAbs(p):
+		return errorAt(key, "%s: path must be absolute or begin with ~/", name)
 	case strings.ContainsRune(p, 0):
-		return wrong(key, "%s: path has a NUL", name)
-	case home && (rest == "" || path.Clean("/"+rest) != "/"+rest), !home && path.Clean(p) != p, p == "/":
-		return wrong(key, "%s: path must name a file, without .., . or double slashes", name)
+		return errorAt(key, "%s: path has a NUL", name)
+	case underHome && (rest == "" || path.Clean("/"+rest) != "/"+rest), !underHome && path.Clean(p) != p, p == "/":
+		return errorAt(key, "%s: path must name a file, without .., . or double slashes", name)
 	}
 	return nil
 }

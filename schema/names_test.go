@@ -50,7 +50,7 @@ func TestNamesMatchTheirPatterns(t *testing.T) {
 	}
 }
 
-func TestNamesTable(t *testing.T) {
+func TestNameValidation(t *testing.T) {
 	for name, want := range map[string][2]bool{ // secret, project
 		"a": {true, true}, "A": {true, false}, "_a": {true, false}, "0": {true, true},
 		"a.b": {true, false}, "a-b_c": {true, true}, "": {false, false}, "-a": {false, false}, "a\n": {false, false},

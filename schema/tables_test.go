@@ -31,7 +31,7 @@ func TestTablesAreComplete(t *testing.T) {
 	for _, memory := range schema.Memories {
 		tables["Memory"] = append(tables["Memory"], string(memory))
 	}
-	declared := constants(t)
+	declared := typedConstants(t)
 	for kind, table := range tables {
 		if len(declared[kind]) == 0 {
 			t.Errorf("no constants of type %s found: the test looks in the wrong place", kind)
@@ -48,9 +48,9 @@ func TestTablesAreComplete(t *testing.T) {
 	}
 }
 
-// constants returns the values of the package's typed string constants, by
-// type.
-func constants(t *testing.T) map[string][]string {
+// typedConstants returns the values of the package's typed string constants, by
+// the name of the type.
+func typedConstants(t *testing.T) map[string][]string {
 	t.Helper()
 	values := map[string][]string{}
 	files, err := filepath.Glob("*.go")
@@ -111,14 +111,15 @@ func TestOperationsAreDistinct(t *testing.T) {
 // An audit event has no field that could hold a secret's name or value.
 func TestAuditEventsHoldCountsOnly(t *testing.T) {
 	for _, event := range schema.AuditEvents {
-		for _, fault := range leaks(reflect.TypeOf(event.Event), string(event.Name)) {
-			t.Error(fault)
+		for _, field := range leakingFields(reflect.TypeOf(event.Event), string(event.Name)) {
+			t.Error(field)
 		}
 	}
 }
 
-// leaks lists the fields of a type that could hold a secret or its name.
-func leaks(t reflect.Type, path string) []string {
+// leakingFields lists the fields of a type that could hold a secret or its
+// name.
+func leakingFields(t reflect.Type, path string) []string {
 	switch t {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[schema.EventName](),
 		reflect.TypeFor[schema.Code](), reflect.TypeFor[schema.ProjectName]():
@@ -130,17 +131,17 @@ func leaks(t reflect.Type, path string) []string {
 		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		return nil
 	case reflect.Struct:
-		var faults []string
+		var leaking []string
 		for field := range t.Fields() {
-			faults = append(faults, leaks(field.Type, path+"."+field.Name)...)
+			leaking = append(leaking, leakingFields(field.Type, path+"."+field.Name)...)
 		}
-		return faults
+		return leaking
 	}
 	// Strings, and whatever is made of several: a slice of numbers is bytes.
 	return []string{path + " is a " + t.String()}
 }
 
-func TestLeaksAreFound(t *testing.T) {
+func TestLeakingFieldsAreFound(t *testing.T) {
 	type inner struct{ Deep string }
 	for name, v := range map[string]any{
 		"string": struct{ X string }{}, "bytes": struct{ X []byte }{}, "array": struct{ X [4]byte }{},
@@ -150,7 +151,7 @@ func TestLeaksAreFound(t *testing.T) {
 		"unexported": struct{ x string }{}, "slice": struct{ X []schema.Code }{},
 		"nested": struct{ X inner }{}, "embedded": struct{ inner }{},
 	} {
-		if len(leaks(reflect.TypeOf(v), name)) != 1 {
+		if len(leakingFields(reflect.TypeOf(v), name)) != 1 {
 			t.Errorf("a field of kind %s was let pass", name)
 		}
 	}

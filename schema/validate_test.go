@@ -11,7 +11,8 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// A validator validates against the definitions of one published document.
+// A validator validates messages against the definitions of one published
+// document.
 type validator struct {
 	compiler *jsonschema.Compiler
 	file     string
@@ -36,13 +37,14 @@ func newValidator(t *testing.T, file string) *validator {
 	return &validator{compiler, file}
 }
 
-// validate takes the definition named for a message's type.
-func (c *validator) validate(line string, zero any) error {
-	return c.against("#/$defs/"+reflect.TypeOf(zero).Name(), line)
+// validate validates a line against the definition of a message's type.
+func (c *validator) validate(line string, messageType any) error {
+	return c.validateAgainst("#/$defs/"+reflect.TypeOf(messageType).Name(), line)
 }
 
-// against takes a definition, or with "" the document itself.
-func (c *validator) against(pointer, text string) error {
+// validateAgainst validates a text against a definition, or against the whole
+// document if pointer is empty.
+func (c *validator) validateAgainst(pointer, text string) error {
 	definition, err := c.compiler.Compile(c.file + pointer)
 	if err != nil {
 		return err
@@ -54,13 +56,21 @@ func (c *validator) against(pointer, text string) error {
 	return definition.Validate(instance)
 }
 
-// The schema refuses what the broker refuses, as far as a schema can.
-func TestSchemaRefuses(t *testing.T) {
-	check := newValidator(t, "keyhatch.v2.json")
+func (c *validator) checkLine(t *testing.T, lineNumber int, line string, messageType any) {
+	t.Helper()
+	if err := c.validate(line, messageType); err != nil {
+		t.Errorf("PROTOCOL.md:%d: %v", lineNumber, err)
+	}
+}
+
+// TestSchemaRejectsInvalidMessages checks that the schema rejects the same
+// messages as the broker, as far as a schema can.
+func TestSchemaRejectsInvalidMessages(t *testing.T) {
+	v := newValidator(t, "keyhatch.v2.json")
 	for _, tc := range []struct {
-		line string
-		zero any
-		want bool
+		line        string
+		messageType any
+		valid       bool
 	}{
 		{`{"op":"get","name":"A","new":1}`, schema.GetRequest{}, true},
 		{`{"op":"get","name":"A","wait_ms":300000}`, schema.GetRequest{}, true},
@@ -87,16 +97,18 @@ func TestSchemaRefuses(t *testing.T) {
 		{`{"ok":true,"code":"denied","message":""}`, schema.ErrorResponse{}, false},
 		{`{"ok":false,"code":"other","message":""}`, schema.ErrorResponse{}, false},
 	} {
-		if err := check.validate(tc.line, tc.zero); (err == nil) != tc.want {
-			t.Errorf("%s: want %v, got %v", tc.line, tc.want, err)
+		if err := v.validate(tc.line, tc.messageType); (err == nil) != tc.valid {
+			t.Errorf("%s: want %v, got %v", tc.line, tc.valid, err)
 		}
 	}
 }
 
-// The manifest's schema is closed: a misspelt key must be found.
-func TestManifestSchema(t *testing.T) {
-	check := newValidator(t, "manifest.v1.json")
-	for text, want := range map[string]bool{
+// TestManifestSchemaRejectsInvalidManifests checks, among others, that the
+// manifest's schema has no room for unknown keys, so that an editor finds a
+// misspelled key.
+func TestManifestSchemaRejectsInvalidManifests(t *testing.T) {
+	v := newValidator(t, "manifest.v1.json")
+	for text, valid := range map[string]bool{
 		`{"schema_version":1,"project":"api","secrets":{}}`:                                                                                true,
 		`{"schema_version":1,"project":"api","description":"x","secrets":{"A":null,"B":{}}}`:                                               true,
 		`{"schema_version":1,"project":"api","secrets":{"A":{"env":"B"}}}`:                                                                 true,
@@ -122,8 +134,8 @@ func TestManifestSchema(t *testing.T) {
 		`{"schema_version":1,"project":"api","secrets":["A"]}`:                                                                             false,
 		`{"schema_version":1,"project":"api","secrets":{},"description":"` + strings.Repeat("x", schema.MaxDescription+1) + `"}`:           false,
 	} {
-		if err := check.against("", text); (err == nil) != want {
-			t.Errorf("%s: want %v, got %v", text, want, err)
+		if err := v.validateAgainst("", text); (err == nil) != valid {
+			t.Errorf("%s: want %v, got %v", text, valid, err)
 		}
 	}
 }

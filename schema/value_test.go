@@ -43,9 +43,10 @@ func TestValueMarshalJSON(t *testing.T) {
 	}
 }
 
-// An empty text, set or list is not an absent one: a push of nothing empties
-// the broker, and an empty manifest must not make it read a file instead.
-func TestEmptyIsNotAbsent(t *testing.T) {
+// TestEmptyFieldIsEncoded: an empty text, set, or list differs from an absent
+// one. A push of nothing empties the broker, and an empty manifest must not
+// make the broker read a file instead.
+func TestEmptyFieldIsEncoded(t *testing.T) {
 	empty := ""
 	for _, tc := range []struct {
 		value any

@@ -90,7 +90,9 @@ func (p *Project) Serve(s *endpoint.Session) {
 		Limit:         p.requests,
 		Answer:        func(line []byte) endpoint.Reply { return p.answer(s, line) },
 		AnswerTooLong: func() endpoint.Reply { return endpoint.RefuseTooLong(schema.MaxRequest) },
-		AnswerLimited: func(retryAfter int) endpoint.Reply { return p.refuseLimited(s.Caller(), retryAfter, "too many requests") },
+		AnswerLimited: func(retryAfter int) endpoint.Reply {
+			return p.refuseLimited(s.Caller(), retryAfter, "too many requests")
+		},
 	})
 }
 

@@ -16,15 +16,15 @@ import (
 // Feature's mount, which is named by it, finds the project with no edit in it:
 // one for each way to the directory and each devcontainer.json in it.
 //
-// arg is the directory as the operator wrote it and path what it really is. The
-// tools take a path as they are given it and resolve no links, so both count.
-func devcontainerIDs(arg, path string) ([]schema.DevcontainerID, error) {
-	written, err := filepath.Abs(arg)
+// dirArg is the directory as the operator wrote it, and realPath has its links
+// resolved. The tools use a path as it was given, so both count.
+func devcontainerIDs(dirArg, realPath string) ([]schema.DevcontainerID, error) {
+	absolutePath, err := filepath.Abs(dirArg)
 	if err != nil {
 		return nil, err
 	}
 	var ids []schema.DevcontainerID
-	for _, dir := range slices.Compact([]string{path, written}) {
+	for _, dir := range slices.Compact([]string{realPath, absolutePath}) {
 		// These two may be written after the project is registered.
 		configs := []string{filepath.Join(dir, ".devcontainer", "devcontainer.json"), filepath.Join(dir, ".devcontainer.json")}
 		// Not a glob: brackets in the directory's own name would be a pattern.

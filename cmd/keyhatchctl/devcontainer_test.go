@@ -9,10 +9,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDevcontainerID holds the computation against what @devcontainers/cli
-// 0.89.0 put in the place of ${devcontainerId}: these were read from docker
-// inspect. make e2e-devcontainer asks the real one each time.
-func TestDevcontainerID(t *testing.T) {
+// TestDevcontainerIDMatchesDevContainerCLI compares the computation with the values
+// that @devcontainers/cli 0.89.0 used for ${devcontainerId}, as docker inspect
+// showed them. make e2e-devcontainer compares it with the real CLI.
+func TestDevcontainerIDMatchesDevContainerCLI(t *testing.T) {
 	for _, c := range []struct {
 		folder, config string
 		id             schema.DevcontainerID
@@ -32,7 +32,7 @@ func TestDevcontainerID(t *testing.T) {
 
 // A devcontainer.json that does not exist yet counts where it is usual; others
 // count where they are; and each way to the directory counts.
-func TestDevcontainerIDs(t *testing.T) {
+func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func TestDevcontainerIDs(t *testing.T) {
 	if err := os.Symlink("a[p]i", link); err != nil {
 		t.Fatal(err)
 	}
-	all := func(dir string) (ids []schema.DevcontainerID) {
+	idsFor := func(dir string) (ids []schema.DevcontainerID) {
 		for _, config := range []string{".devcontainer/devcontainer.json", ".devcontainer.json", ".devcontainer/gpu/devcontainer.json"} {
 			ids = append(ids, devcontainerID(dir, dir+"/"+config))
 		}
@@ -59,10 +59,10 @@ func TestDevcontainerIDs(t *testing.T) {
 		arg  string
 		want []schema.DevcontainerID
 	}{
-		{dir, all(dir)},
-		{dir + "/", all(dir)},
-		{dir + "/gpu/..", all(dir)},
-		{link, append(all(dir), all(link)...)},
+		{dir, idsFor(dir)},
+		{dir + "/", idsFor(dir)},
+		{dir + "/gpu/..", idsFor(dir)},
+		{link, append(idsFor(dir), idsFor(link)...)},
 	} {
 		if got, err := devcontainerIDs(c.arg, dir); err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, %v\nwant %v", c.arg, got, err, c.want)

@@ -20,25 +20,28 @@ import (
 
 // The problems that doctor names.
 const (
-	problemNoPermission   = "no_permission"
-	problemBrokerDown     = "broker_down"
-	problemProtocolSkew   = "protocol_skew"
-	problemVersionSkew    = "version_skew"
-	problemRefused        = "refused"
-	problemUnlocked       = "memory_unlocked"
-	problemNothingLoaded  = "nothing_loaded"
-	problemPathGone       = "path_gone"
-	problemManifest       = "manifest_changed"
-	problemSocketMissing  = "socket_missing"
-	problemLinkMissing    = "link_missing"
-	problemMadeByEngine   = "made_by_engine"
-	adminGroup            = "keyhatch"
-	reregister            = "keyhatchctl unregister %[1]s, then keyhatchctl register %[2]s"
-	startSidecar          = "start the sidecar: keyhatch-sidecar run --store ..., or its dev container"
-	devcontainerDirectory = "devcontainers"
+	problemNoPermission    = "no_permission"
+	problemBrokerDown      = "broker_down"
+	problemProtocolSkew    = "protocol_skew"
+	problemVersionSkew     = "version_skew"
+	problemRefused         = "refused"
+	problemMemoryUnlocked  = "memory_unlocked"
+	problemNothingLoaded   = "nothing_loaded"
+	problemPathGone        = "path_gone"
+	problemManifestChanged = "manifest_changed"
+	problemSocketMissing   = "socket_missing"
+	problemLinkMissing     = "link_missing"
+	problemMadeByEngine    = "made_by_engine"
 )
 
-func doctorCommand(o *operator) *cobra.Command {
+const (
+	adminGroup       = "keyhatch"
+	reregisterFormat = "keyhatchctl unregister %[1]s, then keyhatchctl register %[2]s"
+	startSidecarFix  = "start the sidecar: keyhatch-sidecar run --store ..., or its dev container"
+	devcontainersDir = "devcontainers"
+)
+
+func doctorCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is wrong with the broker and its projects, and what to do about it",
@@ -49,33 +52,32 @@ container, keyhatch doctor looks at the other end.`,
 		Example: `  keyhatchctl doctor
   keyhatchctl --json doctor | jq -r '.findings[] | select(.problem).fix'`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return cli.PrintFindings(c.OutOrStdout(), o.examine(c.Context()), o.asJSON)
+			return cli.PrintFindings(c.OutOrStdout(), checkAll(c.Context(), o), o.asJSON)
 		},
 	}
 }
 
-// examine looks at everything that the admin socket and this machine's files
-// say.
-func (o *operator) examine(ctx context.Context) []cli.Finding {
+// checkAll checks the broker, every registered project, and the runtime directory.
+func checkAll(ctx context.Context, o *globalOptions) []cli.Finding {
 	var status schema.StatusResponse
-	if err := o.with(ctx, func(admin *client.Admin) (err error) {
+	if err := o.withAdmin(ctx, func(admin *client.Admin) (err error) {
 		status, err = admin.Status(ctx)
 		return err
 	}); err != nil {
-		return []cli.Finding{unreached(err)}
+		return []cli.Finding{connectionProblem(err)}
 	}
-	findings := []cli.Finding{sameVersion(status), memory(status), loaded(status)}
+	findings := []cli.Finding{checkVersion(status), checkMemory(status), checkSecretsLoaded(status)}
 	for _, p := range status.Projects {
-		findings = append(findings, examineProject(p)...)
+		findings = append(findings, checkProject(p)...)
 	}
 	if len(status.Projects) == 0 {
 		return append(findings, cli.Finding{Check: "projects", Detail: "none is registered; keyhatchctl register DIR brings one online"})
 	}
-	return append(findings, examineRuntimeDir(runtimeDir(status.Projects[0]))...)
+	return append(findings, checkRuntimeDir(runtimeDirOf(status.Projects[0]))...)
 }
 
-// unreached says why the broker gave no status.
-func unreached(err error) cli.Finding {
+// connectionProblem explains the error of a failed status request.
+func connectionProblem(err error) cli.Finding {
 	f := cli.Finding{Check: "broker", Problem: problemRefused, Detail: err.Error()}
 	if failure, ok := errors.AsType[*cli.Failure](err); ok {
 		f.Fix = failure.Hint
@@ -84,15 +86,15 @@ func unreached(err error) cli.Finding {
 	case errors.Is(err, errProtocolSkew), errors.Is(err, client.ErrProtocol):
 		f.Problem = problemProtocolSkew
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
-		f.Problem, f.Fix = problemNoPermission, joinGroup()
+		f.Problem, f.Fix = problemNoPermission, permissionFix()
 	case errors.Is(err, client.ErrUnreachable):
 		f.Problem = problemBrokerDown
 	}
 	return f
 }
 
-// joinGroup is the way to the admin socket for a user who has none.
-func joinGroup() string {
+// permissionFix returns how this user gets access to the admin socket.
+func permissionFix() string {
 	group, err := user.LookupGroup(adminGroup)
 	if err != nil {
 		return "use sudo: there is no group " + adminGroup + " on this machine"
@@ -102,9 +104,9 @@ func joinGroup() string {
 		return "use sudo"
 	}
 	// The database may know of a membership that this session is older than.
-	if me, err := user.Current(); err == nil {
-		if groups, err := me.GroupIds(); err == nil && slices.Contains(groups, group.Gid) {
-			if mine, err := os.Getgroups(); err == nil && !slices.Contains(mine, gid) {
+	if currentUser, err := user.Current(); err == nil {
+		if groups, err := currentUser.GroupIds(); err == nil && slices.Contains(groups, group.Gid) {
+			if sessionGIDs, err := os.Getgroups(); err == nil && !slices.Contains(sessionGIDs, gid) {
 				return "you are in group " + adminGroup + " and this session is older than that: log in again, or newgrp " + adminGroup
 			}
 		}
@@ -112,7 +114,7 @@ func joinGroup() string {
 	return "sudo usermod -aG " + adminGroup + " $USER, and log in again; or use sudo. Members can read every secret's name and replace all"
 }
 
-func sameVersion(s schema.StatusResponse) cli.Finding {
+func checkVersion(s schema.StatusResponse) cli.Finding {
 	if s.BrokerVersion == cli.Version {
 		return cli.Finding{Check: "broker", Detail: fmt.Sprintf("version %s, protocol %d", s.BrokerVersion, s.ProtocolVersion)}
 	}
@@ -121,39 +123,39 @@ func sameVersion(s schema.StatusResponse) cli.Finding {
 		Fix:    "install both from one release, and restart keyhatchd"}
 }
 
-func memory(s schema.StatusResponse) cli.Finding {
+func checkMemory(s schema.StatusResponse) cli.Finding {
 	if s.Memory != schema.MemoryUnlocked {
 		return cli.Finding{Check: "memory", Detail: string(s.Memory)}
 	}
-	return cli.Finding{Check: "memory", Problem: problemUnlocked, Detail: "the secrets could be swapped out to a disk",
+	return cli.Finding{Check: "memory", Problem: problemMemoryUnlocked, Detail: "the secrets could be swapped out to a disk",
 		Fix: "raise RLIMIT_MEMLOCK for keyhatchd (LimitMEMLOCK= in its unit, ulimit -l in a shell), and restart it"}
 }
 
-func loaded(s schema.StatusResponse) cli.Finding {
+func checkSecretsLoaded(s schema.StatusResponse) cli.Finding {
 	if s.SecretsLoadedAt == nil {
-		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "nothing was pushed since the start or the last clear", Fix: startSidecar}
+		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "nothing was pushed since the start or the last clear", Fix: startSidecarFix}
 	}
 	return cli.Finding{Check: "secrets", Detail: fmt.Sprintf("%d loaded", s.SecretCount)}
 }
 
-// examineProject names each thing that is wrong with one project.
-func examineProject(p schema.ProjectStatus) (findings []cli.Finding) {
+// checkProject returns the problems of one project, or one finding that it is ok.
+func checkProject(p schema.ProjectStatus) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
-	wrong := func(problem, fix, detail string) {
+	addProblem := func(problem, fix, detail string) {
 		findings = append(findings, cli.Finding{Check: check, Problem: problem, Detail: detail, Fix: fix})
 	}
-	again := fmt.Sprintf(reregister, p.Name, p.ProjectPath)
+	reregisterFix := fmt.Sprintf(reregisterFormat, p.Name, p.ProjectPath)
 	if info, err := os.Stat(p.ProjectPath); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		wrong(problemPathGone, "keyhatchctl unregister "+string(p.Name), p.ProjectPath+" is gone, and its secrets are still served")
-	} else if state := drift(p); state != "approved" {
-		wrong(problemManifest, "keyhatchctl reload "+string(p.Name)+" shows the change and asks", "the manifest is "+state+"; what was approved is served")
+		addProblem(problemPathGone, "keyhatchctl unregister "+string(p.Name), p.ProjectPath+" is gone, and its secrets are still served")
+	} else if state := manifestState(p); state != "approved" {
+		addProblem(problemManifestChanged, "keyhatchctl reload "+string(p.Name)+" shows the change and asks", "the manifest is "+state+"; what was approved is served")
 	}
 	// Nothing is known where this user may not look.
 	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
-		wrong(problemSocketMissing, again+"; restart its containers", p.SocketPath+" was removed under the broker")
+		addProblem(problemSocketMissing, reregisterFix+"; restart its containers", p.SocketPath+" was removed under the broker")
 	}
-	if missing := missingLinks(p); missing > 0 {
-		wrong(problemLinkMissing, again, fmt.Sprintf("%d of the links that the Dev Container Feature mounts are not there: a devcontainer.json is newer than the registration", missing))
+	if missing := countMissingLinks(p); missing > 0 {
+		addProblem(problemLinkMissing, reregisterFix, fmt.Sprintf("%d of the links that the Dev Container Feature mounts are not there: a devcontainer.json is newer than the registration", missing))
 	}
 	if len(findings) == 0 {
 		findings = []cli.Finding{{Check: check, Detail: cli.Count(p.AllowlistSize, "secret") + " allowed, served at " + p.SocketPath}}
@@ -161,19 +163,19 @@ func examineProject(p schema.ProjectStatus) (findings []cli.Finding) {
 	return findings
 }
 
-func runtimeDir(p schema.ProjectStatus) string {
+func runtimeDirOf(p schema.ProjectStatus) string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(p.SocketPath)))
 }
 
-// missingLinks counts the links that a registration would make now and that
-// are not there.
-func missingLinks(p schema.ProjectStatus) (missing int) {
+// countMissingLinks counts the links that a new registration would make and that
+// do not exist.
+func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	ids, err := devcontainerIDs(p.ProjectPath, p.ProjectPath)
 	if err != nil {
 		return 0
 	}
 	for _, id := range ids {
-		target, err := os.Readlink(filepath.Join(runtimeDir(p), devcontainerDirectory, string(id)))
+		target, err := os.Readlink(filepath.Join(runtimeDirOf(p), devcontainersDir, string(id)))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != string(p.Name) {
 			missing++
 		}
@@ -181,38 +183,38 @@ func missingLinks(p schema.ProjectStatus) (missing int) {
 	return missing
 }
 
-// examineRuntimeDir looks for what an engine made in the broker's place, where
-// a container was started before its project was registered.
-func examineRuntimeDir(dir string) (findings []cli.Finding) {
-	found := func(path string) {
+// checkRuntimeDir finds directories that a container engine made in the broker's
+// place, because a container was started before its project was registered.
+func checkRuntimeDir(dir string) (findings []cli.Finding) {
+	addProblem := func(path string) {
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
 			Detail: path + " was made by a container engine, before the project was registered",
 			Fix:    "rmdir " + path + ", keyhatchctl register DIR, and make the container anew"})
 	}
-	for _, entry := range entries(dir, devcontainerDirectory) {
+	for _, entry := range listDir(dir, devcontainersDir) {
 		if entry.IsDir() {
-			found(filepath.Join(dir, devcontainerDirectory, entry.Name()))
+			addProblem(filepath.Join(dir, devcontainersDir, entry.Name()))
 		}
 	}
-	owner, ok := ownerOf(dir)
-	for _, entry := range entries(dir, "projects") {
+	owner, ownerKnown := ownerOf(dir)
+	for _, entry := range listDir(dir, "projects") {
 		path := filepath.Join(dir, "projects", entry.Name())
 		if info, err := os.Lstat(filepath.Join(path, "broker.sock")); err == nil && info.IsDir() {
-			found(filepath.Join(path, "broker.sock"))
-		} else if of, known := ownerOf(path); ok && known && of != owner {
-			found(path)
+			addProblem(filepath.Join(path, "broker.sock"))
+		} else if pathOwner, pathOwnerKnown := ownerOf(path); ownerKnown && pathOwnerKnown && pathOwner != owner {
+			addProblem(path)
 		}
 	}
 	return findings
 }
 
-// entries lists a directory; where this user may not look there is nothing.
-func entries(dir, name string) []fs.DirEntry {
-	all, _ := os.ReadDir(filepath.Join(dir, name))
-	return all
+// listDir lists a directory. If this user cannot read it, the list is empty.
+func listDir(dir, name string) []fs.DirEntry {
+	entries, _ := os.ReadDir(filepath.Join(dir, name))
+	return entries
 }
 
-func ownerOf(path string) (uint32, bool) {
+func ownerOf(path string) (uid uint32, ok bool) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return 0, false

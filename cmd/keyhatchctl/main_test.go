@@ -60,9 +60,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// fake answers each line on a socket with what answer says, and returns the
-// socket's path.
-func fake(t *testing.T, answer func(op, line string) string) string {
+// fakeBroker answers each line on a socket with the result of answer. It returns
+// the socket's path.
+func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
@@ -100,13 +100,13 @@ func fake(t *testing.T, answer func(op, line string) string) string {
 	return path
 }
 
-const pong = `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x"}`
+const pingResponse = `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x"}`
 
-// ctl runs keyhatchctl in this process.
-func ctl(t *testing.T, args ...string) (stdout string, err error) {
+// runCommand runs keyhatchctl in this process.
+func runCommand(t *testing.T, args ...string) (stdout string, err error) {
 	t.Helper()
 	var out strings.Builder
-	c := command()
+	c := newRootCommand()
 	c.SetOut(&out)
 	c.SetErr(io.Discard)
 	c.SilenceErrors, c.SilenceUsage = true, true
@@ -122,8 +122,8 @@ func hintOf(err error) string {
 	return ""
 }
 
-// TestHints: what can be done is said, whoever refuses, and at whichever step.
-func TestHints(t *testing.T) {
+// TestErrorsHaveHints: an error of any step has a hint, if there is one to give.
+func TestErrorsHaveHints(t *testing.T) {
 	for _, c := range []struct {
 		ping, list string
 		err, hint  string
@@ -132,21 +132,21 @@ func TestHints(t *testing.T) {
 		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "try again"},
 		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
 		{`no JSON`, "", "the answer is not of this protocol", ""},
-		{pong, `{"ok":false,"code":"protocol_error","message":"no such op"}`, "no such op", "the admin socket?"},
-		{pong, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl reload"},
-		{pong, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", "keyhatchctl projects"},
-		{pong, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "mend the manifest"},
-		{pong, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "nothing was changed"},
-		{pong, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "nothing was changed"},
-		{pong, `{"ok":false,"code":"internal_error","message":"odd"}`, "odd", ""},
+		{pingResponse, `{"ok":false,"code":"protocol_error","message":"no such op"}`, "no such op", "the admin socket?"},
+		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl reload"},
+		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", "keyhatchctl projects"},
+		{pingResponse, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "mend the manifest"},
+		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "nothing was changed"},
+		{pingResponse, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "nothing was changed"},
+		{pingResponse, `{"ok":false,"code":"internal_error","message":"odd"}`, "odd", ""},
 	} {
-		socket := fake(t, func(op, _ string) string {
+		socket := fakeBroker(t, func(op, _ string) string {
 			if op == "ping" {
 				return c.ping
 			}
 			return c.list
 		})
-		_, err := ctl(t, "--socket", socket, "list")
+		_, err := runCommand(t, "--socket", socket, "list")
 		hint := hintOf(err)
 		if err == nil || !strings.Contains(err.Error(), c.err) || !strings.Contains(hint, c.hint) || (c.hint == "") != (hint == "") {
 			t.Errorf("%s%s:\n got %v, hint %q\nwant %s, hint %q", c.ping, c.list, err, hint, c.err, c.hint)
@@ -155,9 +155,9 @@ func TestHints(t *testing.T) {
 }
 
 // Another user's socket is said to be that, and not a broker that is down.
-func TestNoPermission(t *testing.T) {
-	o := &operator{}
-	err := o.hinted(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), "/s")
+func TestPermissionErrorHintNamesGroup(t *testing.T) {
+	o := &globalOptions{}
+	err := o.addHint(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), "/s")
 	if !strings.Contains(hintOf(err), "group keyhatch") {
 		t.Errorf("hint %q", hintOf(err))
 	}

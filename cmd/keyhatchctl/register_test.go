@@ -13,7 +13,7 @@ import (
 
 // A confined broker can look into no home directory: all that it needs is sent,
 // the manifest's text, the real path, and who owns it.
-func TestRegisterSendsAll(t *testing.T) {
+func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -41,16 +41,16 @@ func TestRegisterSendsAll(t *testing.T) {
 		}
 	}
 	var sent schema.RegisterRequest
-	socket := fake(t, func(op, line string) string {
+	socket := fakeBroker(t, func(op, line string) string {
 		if op == "ping" {
-			return pong
+			return pingResponse
 		}
 		if err := wire.Decode([]byte(line), &sent, schema.MaxDepth); err != nil {
 			t.Error(err)
 		}
 		return `{"ok":true,"socket_path":"/run/keyhatch/projects/api/broker.sock"}`
 	})
-	out, err := ctl(t, "--socket", socket, "register", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
+	out, err := runCommand(t, "--socket", socket, "register", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,10 +12,10 @@ import (
 
 // What was shown is what is approved: a tree that changes between the two, as
 // one under hostile code does, changes nothing.
-func TestReloadSendsWhatItShowed(t *testing.T) {
+func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	file := filepath.Join(dir, ".devcontainer", "keyhatch.yaml")
-	write := func(secret string) string {
+	writeManifest := func(secret string) string {
 		text := "schema_version: 1\nproject: api\nsecrets:\n  " + secret + ":\n"
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			t.Fatal(err)
@@ -25,12 +25,12 @@ func TestReloadSendsWhatItShowed(t *testing.T) {
 		}
 		return text
 	}
-	shown := write("SHOWN")
-	dry, real := 0, 0
-	socket := fake(t, func(op, line string) string {
+	shown := writeManifest("SHOWN")
+	dryRuns, reloads := 0, 0
+	socket := fakeBroker(t, func(op, line string) string {
 		switch op {
 		case "ping":
-			return pong
+			return pingResponse
 		case "status":
 			return `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x","uptime_seconds":1,"generation":0,` +
 				`"secret_count":0,"memory":"memfd_secret","projects":[{"name":"api","project_path":"` + dir + `","socket_path":"/s",` +
@@ -44,15 +44,15 @@ func TestReloadSendsWhatItShowed(t *testing.T) {
 			t.Errorf("sent %s", line)
 		}
 		if request.DryRun {
-			dry++
-			write("SLIPPED_IN")
+			dryRuns++
+			writeManifest("SLIPPED_IN")
 		} else {
-			real++
+			reloads++
 		}
 		return `{"ok":true,"allowlist":["SHOWN"],"added":["SHOWN"],"removed":[]}`
 	})
-	out, err := ctl(t, "--socket", socket, "reload", "--yes", "api")
-	if err != nil || dry != 1 || real != 1 || !strings.HasPrefix(out, "+ SHOWN\n") {
-		t.Errorf("%d dry runs, %d real ones, %v, %q", dry, real, err, out)
+	out, err := runCommand(t, "--socket", socket, "reload", "--yes", "api")
+	if err != nil || dryRuns != 1 || reloads != 1 || !strings.HasPrefix(out, "+ SHOWN\n") {
+		t.Errorf("%d dry runs, %d real ones, %v, %q", dryRuns, reloads, err, out)
 	}
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func listCommand(o *operator) *cobra.Command {
+func listCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "list",
 		Short: "List the names of the secrets in the broker's memory",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				names, err := admin.List(c.Context())
 				if err != nil {
 					return err
@@ -34,14 +34,14 @@ func listCommand(o *operator) *cobra.Command {
 	}
 }
 
-func clearCommand(o *operator) *cobra.Command {
+func clearCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "clear",
 		Short: "Drop all secrets and wipe the memory that held them, now",
 		Long: `clear drops all secrets and wipes the memory that held them. A sidecar that is
 running pushes again when its store changes, or when it is started again.`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				if err := admin.Clear(c.Context()); err != nil {
 					return err
 				}
@@ -55,7 +55,7 @@ running pushes again when its store changes, or when it is started again.`,
 	}
 }
 
-func pushCommand(o *operator) *cobra.Command {
+func pushCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "push FILE|-",
 		Short: "Replace all secrets with those of a JSON file",
@@ -66,11 +66,11 @@ puts its store back at its next poll.`,
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			secrets, err := readSecrets(args[0])
+			secrets, err := readSecretsFile(args[0])
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				answer, err := admin.Push(c.Context(), schema.PushRequest{Secrets: secrets})
 				if err != nil {
 					return err
@@ -85,8 +85,8 @@ puts its store back at its next poll.`,
 	}
 }
 
-// readSecrets reads a file of secrets. The caller's errors name the file.
-func readSecrets(file string) (map[schema.SecretName]schema.Value, error) {
+// readSecretsFile reads a file of secrets. The caller's errors name the file.
+func readSecretsFile(file string) (map[schema.SecretName]schema.Value, error) {
 	in := io.Reader(os.Stdin)
 	if file != "-" {
 		f, err := os.Open(file)

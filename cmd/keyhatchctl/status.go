@@ -1,8 +1,6 @@
 package main
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -10,12 +8,11 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
 
-func statusCommand(o *operator) *cobra.Command {
+func statusCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
 		Short: "Say how the broker is, in counts",
@@ -25,7 +22,7 @@ and keyhatchctl reload approves the change.`,
 		Example: `  keyhatchctl status
   keyhatchctl --json status | jq .secret_count`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				status, err := admin.Status(c.Context())
 				if err != nil {
 					return err
@@ -34,27 +31,6 @@ and keyhatchctl reload approves the change.`,
 					return cli.PrintJSON(c.OutOrStdout(), status)
 				}
 				return printStatus(c.OutOrStdout(), status)
-			})
-		},
-	}
-}
-
-func projectsCommand(o *operator) *cobra.Command {
-	return &cobra.Command{
-		Use:   "projects",
-		Short: "List the registered projects",
-		Example: `  keyhatchctl projects
-  keyhatchctl --json projects | jq -r '.[].socket_path'`,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return o.with(c.Context(), func(admin *client.Admin) error {
-				status, err := admin.Status(c.Context())
-				if err != nil {
-					return err
-				}
-				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), status.Projects)
-				}
-				return printProjects(c.OutOrStdout(), status.Projects)
 			})
 		},
 	}
@@ -74,7 +50,7 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	fmt.Fprintf(w, "up\t%v\n", time.Duration(s.UptimeSeconds)*time.Second)
 	fmt.Fprintf(w, "loaded\t%s\n", loaded)
 	fmt.Fprintf(w, "memory\t%s\n", memory)
-	fmt.Fprintf(w, "restart\t%s\n", restarts[s.DescriptorStore])
+	fmt.Fprintf(w, "restart\t%s\n", restartEffects[s.DescriptorStore])
 	if s.AuditDropped > 0 {
 		fmt.Fprintf(w, "audit\t%d events could not be recorded\n", s.AuditDropped)
 	}
@@ -86,37 +62,10 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	return printProjects(out, s.Projects)
 }
 
-// restarts says what the state of the descriptor store means.
-var restarts = map[schema.DescriptorStore]string{
+// restartEffects describes what a restart of the broker loses, by the state of the
+// descriptor store.
+var restartEffects = map[schema.DescriptorStore]string{
 	schema.DescriptorsKept:    "loses nothing: the service manager keeps the sockets and registrations",
 	schema.DescriptorsRefused: "loses what is not declared: the service manager does not keep all (see the daemon's log)",
 	schema.DescriptorsAbsent:  "loses what is not declared: no service manager keeps it",
-}
-
-func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "PROJECT\tDECLARED\tALLOWED\tCONNECTIONS\tFETCHED\tDENIED\tNOT FOUND\tMANIFEST\tPATH")
-	for _, p := range projects {
-		declared := "no"
-		if p.Declared {
-			declared = "yes"
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, declared, p.AllowlistSize, p.Connections,
-			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, drift(p), p.ProjectPath)
-	}
-	return w.Flush()
-}
-
-// drift compares the manifest in the tree with what was approved. It changes
-// nothing by itself: the tree is the container's, the approval the operator's.
-func drift(p schema.ProjectStatus) string {
-	text, _, err := manifest.Read(p.ProjectPath)
-	if err != nil {
-		return "unreadable"
-	}
-	sum := sha256.Sum256(text)
-	if hex.EncodeToString(sum[:]) != p.ManifestSHA256 {
-		return "changed since approval"
-	}
-	return "approved"
 }

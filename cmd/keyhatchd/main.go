@@ -29,9 +29,9 @@ import (
 // drainTimeout bounds a stop: longer than any response may take.
 const drainTimeout = schema.WriteTimeout + time.Second
 
-func main() { os.Exit(cli.Run(command())) }
+func main() { os.Exit(cli.Run(newRootCommand())) }
 
-func command() *cobra.Command {
+func newRootCommand() *cobra.Command {
 	s := newSettings()
 	var config string
 	var checkConfig bool
@@ -69,7 +69,7 @@ service's descriptor store, which keeps them through a restart.`,
 		},
 	}
 	c.Flags().AddFlagSet(s.flags)
-	c.Flags().StringVar(&config, "config", "", "the file of settings (default for root: "+systemConfig+", where it is)")
+	c.Flags().StringVar(&config, "config", "", "the file of settings (default for root: "+systemConfigFile+", where it is)")
 	c.Flags().BoolVar(&checkConfig, "check-config", false, "say which settings and declared projects are in force, and end")
 	return c
 }
@@ -106,31 +106,32 @@ func run(ctx context.Context, s *settings) error {
 		return err
 	}
 	log.Info("serving", "admin_socket", server.AdminSocket())
-	sd.SdNotify(false, sd.SdNotifyReady+"\n"+status(server))
-	attending, stop := context.WithCancel(ctx)
-	var attendant sync.WaitGroup
-	attendant.Go(func() { attend(attending, server, log) })
-	serve(ctx, server, hangup)
+	sd.SdNotify(false, sd.SdNotifyReady+"\n"+statusNotification(server))
+	notifyCtx, stopNotifying := context.WithCancel(ctx)
+	var notifier sync.WaitGroup
+	notifier.Go(func() { notifySystemd(notifyCtx, server, log) })
+	reloadOnHangup(ctx, server, hangup)
 	sd.SdNotify(false, sd.SdNotifyStopping)
 	log.Info("stopping")
-	stop()
-	attendant.Wait()
-	stopping, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	stopNotifying()
+	notifier.Wait()
+	drainCtx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()
-	server.Shutdown(stopping)
+	server.Shutdown(drainCtx)
 	return nil
 }
 
-// serve lasts until ctx ends, and reads the declared projects again on SIGHUP.
-func serve(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) {
+// reloadOnHangup reads the declared projects again on each SIGHUP, until ctx
+// ends.
+func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-hangup:
 			sd.SdNotify(false, sd.SdNotifyReloading+"\n"+sd.SdNotifyMonotonicUsec())
-			server.ApplyDeclarations() // what is wrong is in the log
-			sd.SdNotify(false, sd.SdNotifyReady+"\n"+status(server))
+			server.ApplyDeclarations() // logs errors
+			sd.SdNotify(false, sd.SdNotifyReady+"\n"+statusNotification(server))
 		}
 	}
 }

@@ -11,26 +11,27 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// statusEvery is how often the service manager is told the counts, at least.
-const statusEvery = 10 * time.Second
+// statusInterval is the longest time between two status notifications.
+const statusInterval = 10 * time.Second
 
-// attend tells the service manager how the broker is, and feeds its watchdog,
-// until ctx ends. The watchdog is fed only when a get went all the way.
-func attend(ctx context.Context, server *broker.Server, log *slog.Logger) {
-	every := statusEvery
+// notifySystemd sends the broker's status to the service manager and resets its
+// watchdog, until ctx ends. It resets the watchdog only after a complete get
+// succeeded.
+func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger) {
+	interval := statusInterval
 	watchdog, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("the watchdog's time cannot be read; it is not fed", "error", err)
 	}
 	if watchdog > 0 {
-		every = min(every, watchdog/3)
+		interval = min(interval, watchdog/3)
 	}
-	tick := time.NewTicker(every)
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		if watchdog > 0 {
-			probe, cancel := context.WithTimeout(ctx, every)
-			err := server.Probe(probe)
+			probeCtx, cancel := context.WithTimeout(ctx, interval)
+			err := server.Probe(probeCtx)
 			cancel()
 			if err == nil {
 				sd.SdNotify(false, sd.SdNotifyWatchdog)
@@ -38,7 +39,7 @@ func attend(ctx context.Context, server *broker.Server, log *slog.Logger) {
 				log.Error("the watchdog is not fed", "error", err)
 			}
 		}
-		sd.SdNotify(false, status(server))
+		sd.SdNotify(false, statusNotification(server))
 		select {
 		case <-ctx.Done():
 			return
@@ -47,8 +48,8 @@ func attend(ctx context.Context, server *broker.Server, log *slog.Logger) {
 	}
 }
 
-// status is what systemctl status shows.
-func status(server *broker.Server) string {
+// statusNotification returns the STATUS= text that systemctl status shows.
+func statusNotification(server *broker.Server) string {
 	s := server.Status()
 	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Count(len(s.Projects), "project"), cli.Count(s.SecretCount, "secret"), s.Generation)
 }

@@ -33,12 +33,12 @@ assert ask(admin, {"op": "clear-creds", "project": None}) == {"ok": True}
 assert ask(project, {"op": "get", "name": "A"})["code"] == "not_loaded"
 `
 
-func TestPythonClient(t *testing.T) {
+func TestPythonClientUsesBothSockets(t *testing.T) {
 	python, err := exec.LookPath("python3")
-	need(t, err == nil, "there is no python3")
-	d := start(t, "keyhatchd", dirFor(t))
-	register(t, d)
-	cmd := exec.Command(python, "-", d.admin(), d.project("api"), tripwire)
+	requireOrSkip(t, err == nil, "there is no python3")
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	registerProject(t, d)
+	cmd := exec.Command(python, "-", d.adminSocket(), d.projectSocket("api"), tripwire)
 	cmd.Stdin = strings.NewReader(pythonClient)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v:\n%s", err, out)

@@ -22,7 +22,7 @@ import (
 
 // Where root's daemon looks when nobody says otherwise.
 const (
-	systemConfig      = "/etc/keyhatch/keyhatchd.yaml"
+	systemConfigFile  = "/etc/keyhatch/keyhatchd.yaml"
 	systemProjectsDir = "/etc/keyhatch/projects.d"
 )
 
@@ -64,12 +64,12 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	root := os.Geteuid() == 0
 	optional := file == "" && root
 	if optional {
-		file = systemConfig
+		file = systemConfigFile
 	}
 	if file != "" {
 		text, err := os.ReadFile(file)
 		if err == nil {
-			err = s.read(text, file, sources)
+			err = s.applyFile(text, file, sources)
 		} else if optional && errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
@@ -89,11 +89,11 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	if s.runtimeDir == "" {
 		s.runtimeDir = cli.DefaultRuntimeDir()
 	}
-	return sources, s.check()
+	return sources, s.validate()
 }
 
-// check holds the settings against their rules and makes paths absolute.
-func (s *settings) check() error {
+// validate checks the settings and makes their paths absolute.
+func (s *settings) validate() error {
 	if s.requestRate < 0 || s.refusalRate < 0 {
 		return cli.Usage("a rate must be 0, for no limit, or more")
 	}
@@ -116,9 +116,10 @@ func (s *settings) check() error {
 	return nil
 }
 
-// read takes settings from the file that the command line leaves open. It is
-// strict: what is not known, or stands twice, was meant to do something.
-func (s *settings) read(text []byte, file string, sources map[string]string) error {
+// applyFile applies the settings of a configuration file that the command line
+// does not set. It rejects unknown and duplicate settings, because their author
+// expects them to have an effect.
+func (s *settings) applyFile(text []byte, file string, sources map[string]string) error {
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc); errors.Is(err, io.EOF) {
 		return nil // comments only
@@ -129,14 +130,14 @@ func (s *settings) read(text []byte, file string, sources map[string]string) err
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s line %d: it must be a mapping of settings", file, root.Line)
 	}
-	known := []string{}
-	s.flags.VisitAll(func(f *pflag.Flag) { known = append(known, strings.ReplaceAll(f.Name, "-", "_")) })
+	names := []string{}
+	s.flags.VisitAll(func(f *pflag.Flag) { names = append(names, strings.ReplaceAll(f.Name, "-", "_")) })
 	seen := map[string]bool{}
 	for i := 0; i < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
 		switch {
-		case !slices.Contains(known, key.Value):
-			return fmt.Errorf("%s line %d: there is no setting %q: the settings are %s", file, key.Line, key.Value, strings.Join(known, ", "))
+		case !slices.Contains(names, key.Value):
+			return fmt.Errorf("%s line %d: there is no setting %q: the settings are %s", file, key.Line, key.Value, strings.Join(names, ", "))
 		case seen[key.Value]:
 			return fmt.Errorf("%s line %d: %s stands twice", file, key.Line, key.Value)
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
@@ -165,24 +166,24 @@ func (s *settings) print(out io.Writer, sources map[string]string) error {
 	if s.projectsDir == "" {
 		return nil
 	}
-	declared, wrong, err := manifest.ReadDeclarations(s.projectsDir)
+	declared, invalid, err := manifest.ReadDeclarations(s.projectsDir)
 	if err != nil {
 		return err
 	}
 	for name, d := range declared {
 		if _, err := manifest.Parse([]byte(d.Manifest), d.Name); err != nil {
-			wrong[name] = err
+			invalid[name] = err
 		}
 	}
-	names := slices.AppendSeq(slices.Collect(maps.Keys(declared)), maps.Keys(wrong))
+	names := slices.AppendSeq(slices.Collect(maps.Keys(declared)), maps.Keys(invalid))
 	slices.Sort(names)
-	var problems []error
+	var errs []error
 	for _, name := range slices.Compact(names) {
-		if err := wrong[name]; err != nil {
-			problems = append(problems, fmt.Errorf("%s: %w", filepath.Join(s.projectsDir, name+".yaml"), err))
+		if err := invalid[name]; err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(s.projectsDir, name+".yaml"), err))
 			continue
 		}
 		fmt.Fprintf(out, "# declared: %s, in %s\n", name, declared[name].Path)
 	}
-	return errors.Join(problems...)
+	return errors.Join(errs...)
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"reflect"
 
 	"github.com/invopop/jsonschema"
 	"github.com/keyhatch/keyhatch/schema"
@@ -21,8 +20,8 @@ const (
 func Documents() (map[string][]byte, error) {
 	documents := map[string][]byte{}
 	for name, document := range map[string]func() (*jsonschema.Schema, error){
-		protocolFile: protocolDocument,
-		manifestFile: manifestDocument,
+		protocolFile: newProtocolDocument,
+		manifestFile: newManifestDocument,
 	} {
 		root, err := document()
 		if err != nil {
@@ -42,22 +41,17 @@ func Documents() (map[string][]byte, error) {
 	return documents, nil
 }
 
-// ref is a reference to a definition of the same document.
-type ref struct {
-	Ref string `json:"$ref"`
-}
-
-// exchange is what one op's line and its answer look like.
-type exchange struct {
+// operationRefs refers to the definitions of an operation's messages.
+type operationRefs struct {
 	Request  ref  `json:"request"`
 	Response ref  `json:"response"`
 	Stream   *ref `json:"stream,omitempty"` // of the lines behind the response
 }
 
-// protocolDocument has one definition for each message. Its root accepts
-// anything: which definition a line must match depends on the socket, the op and
-// the direction, and x-operations says that.
-func protocolDocument() (*jsonschema.Schema, error) {
+// newProtocolDocument returns a document with one definition for each message.
+// Its root accepts anything, because the definition that a line must match
+// depends on the socket, the op, and the direction. x-operations lists them.
+func newProtocolDocument() (*jsonschema.Schema, error) {
 	r, err := newReflector(true)
 	if err != nil {
 		return nil, err
@@ -69,59 +63,59 @@ func protocolDocument() (*jsonschema.Schema, error) {
 			"name are to be ignored. PROTOCOL.md says how the messages are used.",
 		Definitions: jsonschema.Definitions{},
 	}
-	operations := map[string]map[schema.Op]exchange{}
+	operations := map[string]map[schema.Op]operationRefs{}
 	for socket, ops := range map[string][]schema.Operation{
 		"admin": schema.AdminOperations, "project": schema.ProjectOperations,
 	} {
-		operations[socket] = map[schema.Op]exchange{}
+		operations[socket] = map[schema.Op]operationRefs{}
 		for _, op := range ops {
-			request, err := r.add(root, op.Request, "op", op.Op)
+			request, err := r.addDefinition(root, op.Request, "op", op.Op)
 			if err != nil {
 				return nil, err
 			}
-			response, err := r.add(root, op.Response, "ok", true)
+			response, err := r.addDefinition(root, op.Response, "ok", true)
 			if err != nil {
 				return nil, err
 			}
 			var stream *ref
 			if line := schema.Streams[op.Op]; line != nil {
-				event, err := r.add(root, line, "event", schema.EventChanged)
+				event, err := r.addDefinition(root, line, "event", schema.EventChanged)
 				if err != nil {
 					return nil, err
 				}
 				stream = &event
 			}
-			operations[socket][op.Op] = exchange{request, response, stream}
+			operations[socket][op.Op] = operationRefs{request, response, stream}
 		}
 	}
-	failure, err := r.add(root, schema.ErrorResponse{}, "ok", false)
+	failure, err := r.addDefinition(root, schema.ErrorResponse{}, "ok", false)
 	if err != nil {
 		return nil, err
 	}
 	events := map[schema.EventName]ref{}
 	for _, event := range schema.AuditEvents {
-		if events[event.Name], err = r.add(root, event.Event, "event", event.Name); err != nil {
+		if events[event.Name], err = r.addDefinition(root, event.Event, "event", event.Name); err != nil {
 			return nil, err
 		}
 	}
 	root.Extras = map[string]any{
-		"x-operations": operations, "x-error": failure, "x-events": events, "x-limits": limits,
+		"x-operations": operations, "x-error": failure, "x-events": events, "x-limits": publishedLimits,
 	}
-	return root, finish(root, protocolRules)
+	return root, completeDocument(root, protocolRules)
 }
 
-// manifestDocument is the manifest itself, so that an editor can use it as it
-// is.
-func manifestDocument() (*jsonschema.Schema, error) {
+// newManifestDocument returns a document whose root is the manifest, so that an
+// editor can use it directly.
+func newManifestDocument() (*jsonschema.Schema, error) {
 	r, err := newReflector(false)
 	if err != nil {
 		return nil, err
 	}
 	root := &jsonschema.Schema{Definitions: jsonschema.Definitions{}}
-	if _, err := r.add(root, schema.Manifest{}, "schema_version", schema.ManifestVersion); err != nil {
+	if _, err := r.addDefinition(root, schema.Manifest{}, "schema_version", schema.ManifestVersion); err != nil {
 		return nil, err
 	}
-	if err := finish(root, manifestRules); err != nil {
+	if err := completeDocument(root, manifestRules); err != nil {
 		return nil, err
 	}
 	manifest := root.Definitions["Manifest"]
@@ -129,30 +123,4 @@ func manifestDocument() (*jsonschema.Schema, error) {
 	manifest.Definitions = root.Definitions
 	manifest.Title = fmt.Sprintf("keyhatch manifest, schema_version %d", schema.ManifestVersion)
 	return manifest, nil
-}
-
-// add defines the type of v and those it uses in root, and fixes one of its
-// properties to a constant. A type may serve several ops only if that constant
-// is the same.
-func (r *reflector) add(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
-	name := reflect.TypeOf(v).Name()
-	if there := root.Definitions[name]; there == nil {
-		for name, definition := range r.Reflect(v).Definitions {
-			if root.Definitions[name] == nil {
-				root.Definitions[name] = definition
-			}
-		}
-		if r.err != nil {
-			return ref{}, r.err
-		}
-	}
-	fixed, ok := root.Definitions[name].Properties.Get(property)
-	if !ok {
-		return ref{}, fmt.Errorf("%s has no %s", name, property)
-	}
-	if fixed.Const != nil && fixed.Const != constant {
-		return ref{}, fmt.Errorf("%s stands for two messages, with %s %v and %v", name, property, fixed.Const, constant)
-	}
-	fixed.Const = constant
-	return ref{"#/$defs/" + name}, nil
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestCommittedFilesAreGenerated(t *testing.T) {
+func TestCommittedFilesAreUpToDate(t *testing.T) {
 	t.Chdir("..") // where go generate runs
 	documents, err := Documents()
 	if err != nil {
@@ -43,7 +43,7 @@ func TestOutputIsDeterministic(t *testing.T) {
 	}
 }
 
-func TestElsewhereIsAnError(t *testing.T) {
+func TestGenerationFailsOutsideSchemaDirectory(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if _, err := Documents(); err == nil {
 		t.Error("generated descriptions from a directory without the source")

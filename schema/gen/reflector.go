@@ -28,16 +28,16 @@ func newReflector(open bool) (*reflector, error) {
 	if r.CommentMap[secretName.PkgPath()+".SecretName"] == "" {
 		return nil, fmt.Errorf("no comments found: this is not the directory of %s", secretName.PkgPath())
 	}
-	r.LookupComment = r.comment
-	r.Mapper = r.scalar
+	r.LookupComment = r.lookupComment
+	r.Mapper = r.mapScalar
 	return r, nil
 }
 
-// scalar maps the types that have a definition in rules.go, and bounds the
-// unsigned ones.
-func (r *reflector) scalar(t reflect.Type) *jsonschema.Schema {
+// mapScalar returns a reference for the types that scalarDefinitions defines,
+// and bounds for the unsigned integers.
+func (r *reflector) mapScalar(t reflect.Type) *jsonschema.Schema {
 	if t.PkgPath() == secretName.PkgPath() {
-		if _, ok := scalars[t.Name()]; ok {
+		if _, ok := scalarDefinitions[t.Name()]; ok {
 			return &jsonschema.Schema{Ref: "#/$defs/" + t.Name()}
 		}
 	}
@@ -47,7 +47,7 @@ func (r *reflector) scalar(t reflect.Type) *jsonschema.Schema {
 	case reflect.Uint64:
 		return &jsonschema.Schema{Type: "integer", Minimum: "0"}
 	case reflect.Map:
-		// finish gives every map the names of secrets as its keys.
+		// completeDocument gives every map the names of secrets as its keys.
 		if t.Key() != secretName {
 			r.err = fmt.Errorf("%v is not keyed by names of secrets", t)
 		}
@@ -55,12 +55,12 @@ func (r *reflector) scalar(t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
-// comment returns a type's comment, or a field's with the field called by its
-// JSON name, each paragraph on one line.
-func (r *reflector) comment(t reflect.Type, field string) string {
+// lookupComment returns the comment of a type or a field, each paragraph on one
+// line. It replaces a field's Go name by its JSON name.
+func (r *reflector) lookupComment(t reflect.Type, field string) string {
 	key := t.PkgPath() + "." + t.Name()
 	if field == "" {
-		return oneLine(r.CommentMap[key])
+		return joinLines(r.CommentMap[key])
 	}
 	text := r.CommentMap[key+"."+field]
 	if f, ok := t.FieldByName(field); ok {
@@ -69,10 +69,10 @@ func (r *reflector) comment(t reflect.Type, field string) string {
 			text = name + " " + rest
 		}
 	}
-	return oneLine(text)
+	return joinLines(text)
 }
 
-func oneLine(text string) string {
+func joinLines(text string) string {
 	paragraphs := strings.Split(text, "\n\n")
 	for i := range paragraphs {
 		paragraphs[i] = strings.Join(strings.Fields(paragraphs[i]), " ")
@@ -80,15 +80,15 @@ func oneLine(text string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// finish adds to a document what the types could not say: the scalars that it
-// refers to, the names in maps, and its rules.
-func finish(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) error {
+// completeDocument adds what the types cannot express: the scalars that the
+// document refers to, the names in maps, and its rules.
+func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) error {
 	comments, err := newReflector(true)
 	if err != nil {
 		return err
 	}
-	for _, name := range referred(root) {
-		define, ok := scalars[name]
+	for _, name := range referencedScalars(root) {
+		define, ok := scalarDefinitions[name]
 		if !ok {
 			if root.Definitions[name] == nil {
 				return fmt.Errorf("nothing defines %s", name)
@@ -96,7 +96,7 @@ func finish(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) 
 			continue
 		}
 		definition := define()
-		definition.Description = oneLine(comments.CommentMap[secretName.PkgPath()+"."+name])
+		definition.Description = joinLines(comments.CommentMap[secretName.PkgPath()+"."+name])
 		root.Definitions[name] = definition
 	}
 	for _, definition := range root.Definitions {
@@ -123,9 +123,9 @@ func finish(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) 
 	return nil
 }
 
-// referred returns the names of the scalars that a document refers to, which is
-// SecretName in any case.
-func referred(root *jsonschema.Schema) []string {
+// referencedScalars returns the names of the scalars that a document refers to.
+// SecretName is always among them.
+func referencedScalars(root *jsonschema.Schema) []string {
 	names := []string{"SecretName"}
 	var walk func(s *jsonschema.Schema)
 	walk = func(s *jsonschema.Schema) {
@@ -147,4 +147,35 @@ func referred(root *jsonschema.Schema) []string {
 		walk(definition)
 	}
 	return names
+}
+
+// ref is a reference to a definition of the same document.
+type ref struct {
+	Ref string `json:"$ref"`
+}
+
+// addDefinition adds definitions of the type of v, and of the types in it, to
+// root. It restricts one property of v to a constant. Several ops may share a
+// type only if they have the same constant.
+func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
+	name := reflect.TypeOf(v).Name()
+	if existing := root.Definitions[name]; existing == nil {
+		for name, definition := range r.Reflect(v).Definitions {
+			if root.Definitions[name] == nil {
+				root.Definitions[name] = definition
+			}
+		}
+		if r.err != nil {
+			return ref{}, r.err
+		}
+	}
+	constProperty, ok := root.Definitions[name].Properties.Get(property)
+	if !ok {
+		return ref{}, fmt.Errorf("%s has no %s", name, property)
+	}
+	if constProperty.Const != nil && constProperty.Const != constant {
+		return ref{}, fmt.Errorf("%s stands for two messages, with %s %v and %v", name, property, constProperty.Const, constant)
+	}
+	constProperty.Const = constant
+	return ref{"#/$defs/" + name}, nil
 }

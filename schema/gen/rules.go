@@ -8,9 +8,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// limits are published by the names that the comments use. Lengths are in bytes,
-// times in milliseconds.
-var limits = map[string]int64{
+// publishedLimits are published under the names that the comments use. Lengths
+// are in bytes, and times in milliseconds.
+var publishedLimits = map[string]int64{
 	"MaxRequest":       schema.MaxRequest,
 	"MaxPush":          schema.MaxPush,
 	"MaxResponse":      schema.MaxResponse,
@@ -21,8 +21,9 @@ var limits = map[string]int64{
 	"MaxWait":          schema.MaxWait.Milliseconds(),
 }
 
-// scalars are the named types that are no structs, as they are on the wire.
-var scalars = map[string]func() *jsonschema.Schema{
+// scalarDefinitions define the named types that are not structs, as they are on
+// the wire.
+var scalarDefinitions = map[string]func() *jsonschema.Schema{
 	"SecretName": func() *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: schema.SecretNamePattern}
 	},
@@ -32,10 +33,10 @@ var scalars = map[string]func() *jsonschema.Schema{
 	"DevcontainerID": func() *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: schema.DevcontainerIDPattern}
 	},
-	"Code":            func() *jsonschema.Schema { return enum(schema.Codes) },
-	"Memory":          func() *jsonschema.Schema { return enum(schema.Memories) },
-	"DescriptorStore": func() *jsonschema.Schema { return enum(schema.DescriptorStores) },
-	"InjectAs":        func() *jsonschema.Schema { return enum([]schema.InjectAs{schema.AsEnv, schema.AsFile}) },
+	"Code":            func() *jsonschema.Schema { return enumOf(schema.Codes) },
+	"Memory":          func() *jsonschema.Schema { return enumOf(schema.Memories) },
+	"DescriptorStore": func() *jsonschema.Schema { return enumOf(schema.DescriptorStores) },
+	"InjectAs":        func() *jsonschema.Schema { return enumOf([]schema.InjectAs{schema.AsEnv, schema.AsFile}) },
 	"Value": func() *jsonschema.Schema { // what Value.MarshalJSON writes
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
 			{Type: "string"},
@@ -48,7 +49,7 @@ var scalars = map[string]func() *jsonschema.Schema{
 	},
 }
 
-func enum[T any](values []T) *jsonschema.Schema {
+func enumOf[T any](values []T) *jsonschema.Schema {
 	s := &jsonschema.Schema{Type: "string"}
 	for _, v := range values {
 		s.Enum = append(s.Enum, v)
@@ -59,85 +60,86 @@ func enum[T any](values []T) *jsonschema.Schema {
 // protocolRules say what the wire types cannot, by definition and property.
 var protocolRules = map[string]func(*jsonschema.Schema){
 	"PushRequest": func(s *jsonschema.Schema) {
-		s.AnyOf = []*jsonschema.Schema{required("secrets"), required("secrets_b64")}
+		s.AnyOf = []*jsonschema.Schema{requireProperty("secrets"), requireProperty("secrets_b64")}
 	},
 
-	"RegisterRequest.project_path": pattern(`^/`),
-	"RegisterRequest.manifest":     maxLength(schema.MaxManifest),
-	"ReloadRequest.manifest":       maxLength(schema.MaxManifest),
+	"RegisterRequest.project_path": patternRule(`^/`),
+	"RegisterRequest.manifest":     maxLengthRule(schema.MaxManifest),
+	"ReloadRequest.manifest":       maxLengthRule(schema.MaxManifest),
 
-	"GetRequest.wait_ms":     wait,
-	"GetManyRequest.wait_ms": wait,
+	"GetRequest.wait_ms":     waitRule,
+	"GetManyRequest.wait_ms": waitRule,
 	"GetManyRequest.names":   func(s *jsonschema.Schema) { s.UniqueItems = true },
 
-	"GetResponse": oneValue,
-	"SecretValue": oneValue,
+	"GetResponse": oneValueRule,
+	"SecretValue": oneValueRule,
 
-	"Login.host":     pattern(schema.LoginHostPattern),
-	"Login.username": pattern(schema.LoginUsernamePattern),
+	"Login.host":     patternRule(schema.LoginHostPattern),
+	"Login.username": patternRule(schema.LoginUsernamePattern),
 
-	"AdminPingResponse.protocol_version":   version,
-	"ProjectPingResponse.protocol_version": version,
-	"StatusResponse.protocol_version":      version,
-	"BrokerStarted.protocol_version":       version,
-	"ProjectStatus.manifest_sha256":        pattern(`^[0-9a-f]{64}$`),
+	"AdminPingResponse.protocol_version":   versionRule,
+	"ProjectPingResponse.protocol_version": versionRule,
+	"StatusResponse.protocol_version":      versionRule,
+	"BrokerStarted.protocol_version":       versionRule,
+	"ProjectStatus.manifest_sha256":        patternRule(`^[0-9a-f]{64}$`),
 }
 
 // manifestRules are those that can be said here of the rules of package
 // manifest, which are what counts.
 var manifestRules = map[string]func(*jsonschema.Schema){
-	"Manifest.description": maxLength(schema.MaxDescription),
-	"Injection":            injection,
-	"Injection.env":        pattern(`^[A-Za-z_][A-Za-z0-9_]*$`),
-	"Injection.path":       pattern(`^(/|~/).`),
-	"Injection.mode":       pattern(`^0?[0-7]{3}$`),
-	"Injection.template":   minLength(1),
-	"Login.host":           pattern(schema.LoginHostPattern),
-	"Login.username":       pattern(schema.LoginUsernamePattern),
+	"Manifest.description": maxLengthRule(schema.MaxDescription),
+	"Injection":            injectionRule,
+	"Injection.env":        patternRule(`^[A-Za-z_][A-Za-z0-9_]*$`),
+	"Injection.path":       patternRule(`^(/|~/).`),
+	"Injection.mode":       patternRule(`^0?[0-7]{3}$`),
+	"Injection.template":   minLengthRule(1),
+	"Login.host":           patternRule(schema.LoginHostPattern),
+	"Login.username":       patternRule(schema.LoginUsernamePattern),
 	"Manifest.secrets": func(s *jsonschema.Schema) {
 		s.AdditionalProperties = &jsonschema.Schema{OneOf: []*jsonschema.Schema{s.AdditionalProperties, {Type: "null"}}}
 	},
 }
 
-// injection: a file has a path, and what belongs to the one way does not go with
-// the other.
-func injection(s *jsonschema.Schema) {
-	isFile := required("as")
+// injectionRule requires a path for a file, and forbids the fields of the other
+// way of injection.
+func injectionRule(s *jsonschema.Schema) {
+	isFile := requireProperty("as")
 	isFile.Properties = jsonschema.NewProperties()
 	isFile.Properties.Set("as", &jsonschema.Schema{Const: schema.AsFile})
 	s.If = isFile
-	s.Then = required("path")
-	s.Then.Not = required("env")
+	s.Then = requireProperty("path")
+	s.Then.Not = requireProperty("env")
 	s.Else = &jsonschema.Schema{Not: &jsonschema.Schema{
-		AnyOf: []*jsonschema.Schema{required("path"), required("mode"), required("template")},
+		AnyOf: []*jsonschema.Schema{requireProperty("path"), requireProperty("mode"), requireProperty("template")},
 	}}
 }
 
-func required(name string) *jsonschema.Schema {
+func requireProperty(name string) *jsonschema.Schema {
 	return &jsonschema.Schema{Required: []string{name}}
 }
 
-// oneValue: a secret is either text or binary.
-func oneValue(s *jsonschema.Schema) {
-	s.OneOf = []*jsonschema.Schema{required("value"), required("value_b64")}
+// oneValueRule: a secret is either a text or bytes.
+func oneValueRule(s *jsonschema.Schema) {
+	s.OneOf = []*jsonschema.Schema{requireProperty("value"), requireProperty("value_b64")}
 }
 
-func pattern(p string) func(*jsonschema.Schema) {
+func patternRule(p string) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.Pattern = p }
 }
 
-// maxLength counts characters, of which there are never more than bytes.
-func maxLength(n uint64) func(*jsonschema.Schema) {
+// maxLengthRule limits the number of characters, which is never larger than the
+// number of bytes.
+func maxLengthRule(n uint64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.MaxLength = &n }
 }
 
-func minLength(n uint64) func(*jsonschema.Schema) {
+func minLengthRule(n uint64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.MinLength = &n }
 }
 
-func wait(s *jsonschema.Schema) {
+func waitRule(s *jsonschema.Schema) {
 	s.Minimum = "0"
 	s.Maximum = json.Number(strconv.FormatInt(schema.MaxWait.Milliseconds(), 10))
 }
 
-func version(s *jsonschema.Schema) { s.Const = schema.ProtocolVersion }
+func versionRule(s *jsonschema.Schema) { s.Const = schema.ProtocolVersion }

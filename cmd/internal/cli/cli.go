@@ -20,41 +20,6 @@ import (
 // Version is set when a release is linked.
 var Version = "0.1.0-dev"
 
-// The exit codes that all commands share.
-const (
-	ExitOther = 1
-	ExitUsage = 2
-)
-
-// A Failure is an error with a way out and an exit code of its own.
-type Failure struct {
-	Err  error
-	Hint string // "" where there is none
-	Code int    // 0 means ExitOther
-}
-
-func (f *Failure) Error() string { return f.Err.Error() }
-func (f *Failure) Unwrap() error { return f.Err }
-
-// An Exit is the exit code of a command that was run: it is passed on and nothing
-// is said.
-type Exit int
-
-func (e Exit) Error() string { return fmt.Sprintf("the command exited with %d", int(e)) }
-
-// Usage marks an error as a wrong use of the command line.
-func Usage(format string, args ...any) error {
-	return &Failure{Err: fmt.Errorf(format, args...), Code: ExitUsage}
-}
-
-// Count is a number of things, in words that agree with it.
-func Count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
 // Run runs a command tree to its end and returns the exit code. The context
 // ends with SIGINT or SIGTERM.
 func Run(root *cobra.Command) int {
@@ -62,7 +27,7 @@ func Run(root *cobra.Command) int {
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
-	prepare(root)
+	wrapUsageErrors(root)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -93,15 +58,16 @@ func Report(command string, err error) int {
 	return failure.Code
 }
 
-// prepare makes every complaint of cobra's about the command line a Usage.
-func prepare(c *cobra.Command) {
+// wrapUsageErrors makes cobra's errors about flags and arguments usage errors,
+// for a command and all below it.
+func wrapUsageErrors(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
-	check := c.Args
-	if check == nil {
-		check = cobra.NoArgs
+	validateArgs := c.Args
+	if validateArgs == nil {
+		validateArgs = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
-		if err := check(c, args); err != nil {
+		if err := validateArgs(c, args); err != nil {
 			return Usage("%w", err)
 		}
 		return nil
@@ -111,6 +77,6 @@ func prepare(c *cobra.Command) {
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {
-		prepare(sub)
+		wrapUsageErrors(sub)
 	}
 }

@@ -16,17 +16,17 @@ type Finding struct {
 // PrintFindings writes them for people, or for machines, and returns an error
 // where one is of a problem.
 func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
-	bad := 0
+	problems := 0
 	for _, f := range findings {
 		if f.Problem != "" {
-			bad++
+			problems++
 		}
 	}
 	if asJSON {
 		if err := PrintJSON(w, struct {
 			OK       bool      `json:"ok"`
 			Findings []Finding `json:"findings"`
-		}{bad == 0, findings}); err != nil {
+		}{problems == 0, findings}); err != nil {
 			return err
 		}
 	} else {
@@ -38,8 +38,8 @@ func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
 			}
 		}
 	}
-	if bad > 0 {
-		return fmt.Errorf("%d of %d checks found a problem", bad, len(findings))
+	if problems > 0 {
+		return fmt.Errorf("%d of %d checks found a problem", problems, len(findings))
 	}
 	return nil
 }

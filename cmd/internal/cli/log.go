@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// logQueue is how many lines of a log may wait for its reader.
-const logQueue = 256
+// logQueueSize is the number of lines that can wait to be written.
+const logQueueSize = 256
 
 // DaemonLog is a log on standard error for a daemon, which waits for nobody who
 // reads it and outlives them all. flush writes what is left.
@@ -20,20 +20,20 @@ const logQueue = 256
 // here and not ignored, which commands that are started would inherit.
 func DaemonLog() (log *slog.Logger, flush func()) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	lines := newPatientWriter(os.Stderr)
+	lines := newDroppingWriter(os.Stderr)
 	return slog.New(slog.NewTextHandler(lines, nil)), lines.flush
 }
 
-// A patientWriter writes lines in a goroutine of its own, and drops those for
-// which there is no room: the journal's end of standard error is a stream that
-// fills up when it stops.
-type patientWriter struct {
+// A droppingWriter writes lines in its own goroutine and drops lines while its
+// queue is full. Standard error may be a stream to the journal, which fills up
+// if the journal stops.
+type droppingWriter struct {
 	lines   chan []byte // nil asks for flushed
 	flushed chan struct{}
 }
 
-func newPatientWriter(out io.Writer) patientWriter {
-	p := patientWriter{make(chan []byte, logQueue), make(chan struct{}, 1)}
+func newDroppingWriter(out io.Writer) droppingWriter {
+	p := droppingWriter{make(chan []byte, logQueueSize), make(chan struct{}, 1)}
 	go func() { // for as long as the process lives
 		for line := range p.lines {
 			if line == nil {
@@ -46,7 +46,7 @@ func newPatientWriter(out io.Writer) patientWriter {
 	return p
 }
 
-func (p patientWriter) Write(line []byte) (int, error) {
+func (p droppingWriter) Write(line []byte) (int, error) {
 	select {
 	case p.lines <- append([]byte{}, line...):
 	default:
@@ -55,7 +55,7 @@ func (p patientWriter) Write(line []byte) (int, error) {
 }
 
 // flush waits for what was written, but not for a reader who has stopped.
-func (p patientWriter) flush() {
+func (p droppingWriter) flush() {
 	select {
 	case p.lines <- nil:
 	default:

@@ -15,27 +15,27 @@ func TestFirstConnectionStartsTheDaemon(t *testing.T) {
 	if state := m.run("systemctl is-active keyhatch.service || true"); state != "inactive" {
 		t.Fatalf("before the first connection the daemon is %s", state)
 	}
-	as := func(user string) string {
+	statusAs := func(user string) string {
 		return "setpriv --reuid=" + user + " --regid=" + user + " --init-groups keyhatchctl status --socket " + adminSocket
 	}
-	m.fails(as("bob"), "permission denied")
+	m.mustFail(statusAs("bob"), "permission denied")
 	if state := m.run("systemctl is-active keyhatch.service || true"); state != "inactive" {
 		t.Errorf("one who was refused made the daemon %s", state)
 	}
-	if out := m.run(as("alice")); !strings.Contains(out, "memory") {
+	if out := m.run(statusAs("alice")); !strings.Contains(out, "memory") {
 		t.Errorf("status for a member of the group: %s", out)
 	}
 	if state := m.run("systemctl is-active keyhatch.service"); state != "active" {
 		t.Errorf("after the first connection the daemon is %s", state)
 	}
-	m.fails(as("bob"), "permission denied")
+	m.mustFail(statusAs("bob"), "permission denied")
 }
 
-// TestModes looks at what DESIGN says of the sockets and their directories, and
-// that the same is there after a restart of the daemon and of the machine.
-func TestModes(t *testing.T) {
+// TestSocketAndDirectoryModes checks the modes and owners of the sockets and
+// directories, also after a restart of the daemon and of the machine.
+func TestSocketAndDirectoryModes(t *testing.T) {
 	m := boot(t)
-	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.project("api"))
+	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
 	const want = `755 keyhatch keyhatch /run/keyhatch
 750 keyhatch keyhatch /run/keyhatch/admin
 660 root keyhatch /run/keyhatch/admin/admin.sock
@@ -45,17 +45,17 @@ func TestModes(t *testing.T) {
 2750 root keyhatch /etc/keyhatch
 2750 root keyhatch /etc/keyhatch/projects.d
 700 keyhatch-sidecar keyhatch-sidecar /etc/keyhatch/secrets`
-	see := func(when string) {
+	checkModes := func(when string) {
 		t.Helper()
 		if got := m.run(`cd /run/keyhatch; stat --format='%a %U %G %n' $PWD $PWD/admin $PWD/admin/admin.sock $PWD/projects $PWD/projects/api $PWD/projects/api/broker.sock \
 			/etc/keyhatch /etc/keyhatch/projects.d /etc/keyhatch/secrets`); got != want {
 			t.Errorf("%s:\n%s\nwant:\n%s", when, got, want)
 		}
 	}
-	see("at first")
+	checkModes("at first")
 	m.run("systemctl restart keyhatch.service")
-	see("after a restart")
+	checkModes("after a restart")
 	m.reboot()
-	m.await("the daemon serves", "systemctl is-active --quiet keyhatch.service")
-	see("after a reboot")
+	m.waitFor("the daemon serves", "systemctl is-active --quiet keyhatch.service")
+	checkModes("after a reboot")
 }

@@ -9,12 +9,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// auditWait is how long a get waits for audit where audit is required, and the
-// time that a loaded machine takes for the rest.
-const auditWait = time.Second + 250*time.Millisecond
+// auditTimeout is the time in which a get must be refused if audit is required:
+// one second, and some time for a machine under load.
+const auditTimeout = time.Second + 250*time.Millisecond
 
-// A way for audit to be in trouble.
-type trouble struct {
+// An auditFailure is a way for the audit log to fail.
+type auditFailure struct {
 	name    string
 	audit   string // setting
 	prepare string // scripts
@@ -23,7 +23,7 @@ type trouble struct {
 	trail   string // prints what is in the audit trail
 }
 
-var troubles = []trouble{
+var auditFailures = []auditFailure{
 	{
 		name: "journal stopped", audit: "journal",
 		begin: `systemctl mask --runtime --quiet systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket systemd-journald-audit.socket
@@ -48,37 +48,37 @@ var troubles = []trouble{
 	},
 }
 
-func (m *machine) audited(w trouble, settings string) {
+func startWithAudit(m *machine, failure auditFailure, settings string) {
 	m.t.Helper()
-	if w.prepare != "" {
-		m.run(w.prepare)
+	if failure.prepare != "" {
+		m.run(failure.prepare)
 	}
-	m.configure("request_rate: 0\naudit: " + w.audit + "\n" + settings)
-	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
-	m.sidecar()
+	m.addSettings("request_rate: 0\naudit: " + failure.audit + "\n" + settings)
+	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.createProject("api"))
+	m.startSidecar()
 }
 
-const apiSocket = projects + "api/broker.sock"
+const apiSocket = projectsDir + "api/broker.sock"
 
-// TestAuditInTrouble: gets, pushes and clears go on, and what audit dropped is
-// counted and reported afterwards.
-func TestAuditInTrouble(t *testing.T) {
-	for _, w := range troubles {
-		t.Run(w.name, func(t *testing.T) {
+// TestGetsContinueWhenAuditFails: gets, pushes, and clears continue. Dropped
+// audit events are counted and reported afterwards.
+func TestGetsContinueWhenAuditFails(t *testing.T) {
+	for _, failure := range auditFailures {
+		t.Run(failure.name, func(t *testing.T) {
 			m := boot(t)
-			m.audited(w, "")
+			startWithAudit(m, failure, "")
 			before := m.status()
-			m.run(w.begin)
+			m.run(failure.begin)
 			// More than any queue, socket buffer or page holds.
 			var results map[string]int
-			if err := json.Unmarshal([]byte(m.run("e2e many "+apiSocket+" 20000")), &results); err != nil {
+			if err := json.Unmarshal([]byte(m.run("e2e repeat-get "+apiSocket+" 20000")), &results); err != nil {
 				t.Fatal(err)
 			}
 			if results["ok"] != 20000 {
 				t.Errorf("gets: %v", results)
 			}
 			m.run("keyhatchctl clear")
-			m.fails("keyhatch --socket "+apiSocket+" get A", "hint:")
+			m.mustFail("keyhatch --socket "+apiSocket+" get A", "hint:")
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)
 			m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
 			during := m.status()
@@ -88,39 +88,39 @@ func TestAuditInTrouble(t *testing.T) {
 			if during.AuditDropped == 0 {
 				t.Error("status counts nothing that was dropped")
 			}
-			m.run(w.end)
+			m.run(failure.end)
 			// The next event finds its way, and says what did not.
-			m.await("audit says what it dropped", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+w.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
-			trail := m.run(w.trail)
+			m.waitFor("audit says what it dropped", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+failure.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
+			trail := m.run(failure.trail)
 			if strings.Contains(trail, tripwire) {
 				t.Error("a secret's value is in the audit trail")
 			}
 			if m.status().InstanceID != before.InstanceID {
 				t.Error("the daemon did not live through the end of it")
 			}
-			if n := m.show("keyhatch-sidecar.service", "NRestarts"); n != "0" {
+			if n := m.unitProperty("keyhatch-sidecar.service", "NRestarts"); n != "0" {
 				t.Errorf("the sidecar restarted %s times", n)
 			}
 		})
 	}
 }
 
-// TestAuditRequired: a get that cannot be recorded is refused, in time; pushes
-// and clears never wait.
-func TestAuditRequired(t *testing.T) {
-	for _, w := range troubles {
-		t.Run(w.name, func(t *testing.T) {
+// TestGetsAreRefusedWhenRequiredAuditFails: a get that cannot be recorded is
+// refused in time. Pushes and clears do not wait.
+func TestGetsAreRefusedWhenRequiredAuditFails(t *testing.T) {
+	for _, failure := range auditFailures {
+		t.Run(failure.name, func(t *testing.T) {
 			m := boot(t)
-			m.audited(w, "audit_required: true\n")
+			startWithAudit(m, failure, "audit_required: true\n")
 			m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
-			m.run(w.begin)
-			m.await("gets are refused", "e2e once "+apiSocket+" | grep -q "+string(schema.CodeAuditUnavailable))
-			var r onceResult
-			if err := json.Unmarshal([]byte(m.run("e2e once "+apiSocket)), &r); err != nil {
+			m.run(failure.begin)
+			m.waitFor("gets are refused", "e2e time-get "+apiSocket+" | grep -q "+string(schema.CodeAuditUnavailable))
+			var r timedGet
+			if err := json.Unmarshal([]byte(m.run("e2e time-get "+apiSocket)), &r); err != nil {
 				t.Fatal(err)
 			}
 			t.Logf("%s after %v", r.Outcome, r.Took.Round(time.Millisecond))
-			if r.Outcome != string(schema.CodeAuditUnavailable) || r.Took > auditWait {
+			if r.Outcome != string(schema.CodeAuditUnavailable) || r.Took > auditTimeout {
 				t.Errorf("a get ended with %s after %v, want %s within 1 s", r.Outcome, r.Took, schema.CodeAuditUnavailable)
 			}
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)
@@ -128,9 +128,9 @@ func TestAuditRequired(t *testing.T) {
 			if m.status().Generation != 0 {
 				t.Error("the clear did nothing")
 			}
-			m.run(w.end)
+			m.run(failure.end)
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)
-			m.await("gets are answered again", "e2e once "+apiSocket+" | grep -q '\"ok\"'")
+			m.waitFor("gets are answered again", "e2e time-get "+apiSocket+" | grep -q '\"ok\"'")
 		})
 	}
 }

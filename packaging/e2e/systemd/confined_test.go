@@ -11,19 +11,20 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxExposure is systemd-analyze's, from 0 (confined) to 10.
+// maxExposure limits the exposure level of systemd-analyze, from 0 (confined)
+// to 10.
 const maxExposure = 0.4
 
-// TestExposure scores the units as they are shipped.
-func TestExposure(t *testing.T) {
+// TestUnitExposureScore scores the units as they are shipped.
+func TestUnitExposureScore(t *testing.T) {
 	m := boot(t)
 	for _, unit := range []string{"keyhatch.service", "keyhatch-sidecar.service"} {
 		out := m.run("systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/" + unit)
-		match := regexp.MustCompile(`exposure level for ` + regexp.QuoteMeta(unit) + `: ([0-9.]+)`).FindStringSubmatch(out)
-		if match == nil {
+		submatches := regexp.MustCompile(`exposure level for ` + regexp.QuoteMeta(unit) + `: ([0-9.]+)`).FindStringSubmatch(out)
+		if submatches == nil {
 			t.Fatalf("no score:\n%s", out)
 		}
-		score, err := strconv.ParseFloat(match[1], 64)
+		score, err := strconv.ParseFloat(submatches[1], 64)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,12 +43,12 @@ func TestExposure(t *testing.T) {
 func TestAppArmorSyntax(t *testing.T) {
 	m := boot(t)
 	m.run("apparmor_parser --skip-kernel-load --skip-cache --stdout /etc/apparmor.d/usr.bin.keyhatchd >/dev/null")
-	m.fails("sed 's/^}$/sillyword,\\n}/' /etc/apparmor.d/usr.bin.keyhatchd >/tmp/wrong; apparmor_parser --skip-kernel-load --skip-cache /tmp/wrong", "rror")
+	m.mustFail("sed 's/^}$/sillyword,\\n}/' /etc/apparmor.d/usr.bin.keyhatchd >/tmp/wrong; apparmor_parser --skip-kernel-load --skip-cache /tmp/wrong", "rror")
 }
 
-// TestConfined goes through what the daemon does, under the unit as it is
-// shipped and where the system has less to give.
-func TestConfined(t *testing.T) {
+// TestConfinedDaemonServesAllOperations uses every operation under the shipped
+// unit, and under units with less locked memory or without memfd_secret.
+func TestConfinedDaemonServesAllOperations(t *testing.T) {
 	for _, c := range []struct {
 		name, override string
 		memories       []schema.Memory // that may hold the set
@@ -60,7 +61,7 @@ func TestConfined(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			m := boot(t)
 			if c.override != "" {
-				m.override("keyhatch.service", "[Service]\n"+c.override)
+				m.overrideUnit("keyhatch.service", "[Service]\n"+c.override)
 			}
 			if c.memories == nil {
 				best := schema.Memory("")
@@ -69,19 +70,19 @@ func TestConfined(t *testing.T) {
 				}
 				c.memories = []schema.Memory{best}
 			}
-			m.worksWith(c.memories)
+			checkAllOperations(m, c.memories)
 		})
 	}
 }
 
-func (m *machine) worksWith(memories []schema.Memory) {
+func checkAllOperations(m *machine, memories []schema.Memory) {
 	t := m.t
 	t.Helper()
-	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
-	m.sidecar()
-	const socket = projects + "api/broker.sock"
+	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.createProject("api"))
+	m.startSidecar()
+	const socket = projectsDir + "api/broker.sock"
 	keyhatch := "keyhatch --socket " + socket + " "
-	holds := func(size string) {
+	checkMemory := func(size string) {
 		t.Helper()
 		status := m.status()
 		t.Logf("%s set: %s", size, status.Memory)
@@ -89,33 +90,33 @@ func (m *machine) worksWith(memories []schema.Memory) {
 			t.Errorf("%s set: it is held in %s, want one of %v", size, status.Memory, memories)
 		}
 	}
-	holds("a small")
-	if kept := m.status().DescriptorStore; kept != schema.DescriptorsKept {
-		t.Errorf("the descriptor store: %s", kept)
+	checkMemory("a small")
+	if store := m.status().DescriptorStore; store != schema.DescriptorsKept {
+		t.Errorf("the descriptor store: %s", store)
 	}
-	if text := m.show("keyhatch.service", "StatusText"); !strings.Contains(text, " secrets loaded") {
+	if text := m.unitProperty("keyhatch.service", "StatusText"); !strings.Contains(text, " secrets loaded") {
 		t.Errorf("systemctl status shows %q", text)
 	}
 	if got := m.run(keyhatch + "get A"); got != tripwire+"-A" {
 		t.Errorf("get: %d bytes that were not pushed", len(got))
 	}
-	m.fails(keyhatch+"get OTHER", "not on this project's allowlist")
-	m.fails(keyhatch+"get MISSING", "MISSING")
+	m.mustFail(keyhatch+"get OTHER", "not on this project's allowlist")
+	m.mustFail(keyhatch+"get MISSING", "MISSING")
 
 	// Near the largest push that there may be.
 	m.run(`i=0; while [ $i -lt 12 ]; do { printf ` + tripwire + `-; head -c 60000 /dev/zero | tr '\0' x; } >/etc/keyhatch/secrets/.new
 		mv /etc/keyhatch/secrets/.new /etc/keyhatch/secrets/BIG$i; i=$((i + 1)); done`)
-	m.await("the large set is there", `keyhatchctl list | grep -qx BIG11`)
-	holds("a large")
+	m.waitFor("the large set is there", `keyhatchctl list | grep -qx BIG11`)
+	checkMemory("a large")
 	m.run(keyhatch + "get A >/dev/null")
 
-	m.write("/srv/api/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: api\nsecrets:\n  A:\n  BIG0:\n")
+	m.writeFile("/srv/api/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: api\nsecrets:\n  A:\n  BIG0:\n")
 	m.run("keyhatchctl reload --yes api")
 	if size := m.run(keyhatch + "get BIG0 | wc -c"); size != "60009" {
 		t.Errorf("BIG0 has %s bytes", size)
 	}
 	m.run("keyhatchctl clear")
-	m.fails(keyhatch+"get A", "hint:")
+	m.mustFail(keyhatch+"get A", "hint:")
 	m.run("rm /etc/keyhatch/secrets/BIG*")
 	m.run(keyhatch + "get --wait 15s A >/dev/null")
 
@@ -124,7 +125,7 @@ func (m *machine) worksWith(memories []schema.Memory) {
 	m.run(keyhatch + "list | grep -x BIG0") // the manifest that was approved last
 	m.run("systemctl reload keyhatch.service")
 	m.run("keyhatchctl unregister api")
-	m.fails(keyhatch+"get A", "reach")
+	m.mustFail(keyhatch+"get A", "reach")
 
 	// Audit goes to the journal without being told, each event with its fields.
 	for _, event := range []schema.EventName{schema.EventPushed, schema.EventFetched, schema.EventCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {

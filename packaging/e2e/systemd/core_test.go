@@ -10,8 +10,8 @@ import (
 
 const corePattern = "/proc/sys/kernel/core_pattern"
 
-// setCorePattern sets the kernel's pattern, which is one for the whole machine,
-// until the test ends. Another run of this test waits for it meanwhile.
+// setCorePattern sets the kernel's core pattern until the test ends. All
+// containers share the pattern, so a second run of this test waits.
 func setCorePattern(t *testing.T, pattern string) {
 	t.Helper()
 	lock, err := os.Open(corePattern)
@@ -22,29 +22,30 @@ func setCorePattern(t *testing.T, pattern string) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	was, err := os.ReadFile(corePattern)
+	original, err := os.ReadFile(corePattern)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(corePattern, []byte(pattern), 0); err != nil {
-		need(t, false, "setting "+corePattern+" takes root on a machine that lets it: "+err.Error())
+		requireOrSkip(t, false, "setting "+corePattern+" takes root on a machine that lets it: "+err.Error())
 	}
 	t.Cleanup(func() {
-		if err := os.WriteFile(corePattern, was, 0); err != nil {
-			t.Errorf("%s is not what it was, %q: %v", corePattern, was, err)
+		if err := os.WriteFile(corePattern, original, 0); err != nil {
+			t.Errorf("%s is not what it was, %q: %v", corePattern, original, err)
 		}
 	})
 }
 
-// The drop-in takes away all that the unit does against cores, so that what is
-// left is the daemon's own doing, and has the Go runtime ask for one.
-const wantsCore = `[Service]
+// coreDropIn removes all settings of the unit against core files and has the Go
+// runtime request one, so that only the daemon's own protection is left.
+const coreDropIn = `[Service]
 LimitCORE=infinity
 CoredumpFilter=all
 Environment=GOTRACEBACK=crash
 `
 
-// A control with the daemon's confinement that has nothing against cores.
+// controlUnit runs a control process with the daemon's confinement but without
+// protection against core files.
 const controlUnit = `[Service]
 ExecStart=/bin/sleep infinity
 User=keyhatch
@@ -54,20 +55,20 @@ LogsDirectory=keyhatch
 LimitCORE=infinity
 `
 
-// TestNoCore asks for cores in the ways that there are, and sees that a process
-// that is not the daemon leaves one.
-func TestNoCore(t *testing.T) {
-	for _, c := range []string{"file", "pipe"} {
-		t.Run(c, func(t *testing.T) {
+// TestDaemonLeavesNoCore kills the daemon with signals that dump core, and
+// checks that the control process does leave a core file.
+func TestDaemonLeavesNoCore(t *testing.T) {
+	for _, target := range []string{"file", "pipe"} {
+		t.Run(target, func(t *testing.T) {
 			m := boot(t)
-			m.override("keyhatch.service", wantsCore)
-			m.write("/etc/systemd/system/control.service", controlUnit)
+			m.overrideUnit("keyhatch.service", coreDropIn)
+			m.writeFile("/etc/systemd/system/control.service", controlUnit)
 			m.run("systemctl daemon-reload; systemctl start keyhatch.service control.service")
 			// A file's path is that of the crashing process; its directory is one
 			// that the daemon may write. A pipe's program is the kernel's own
 			// machine's.
 			pattern, cores := "/var/log/keyhatch/core.%e.%p", func() string { return m.run("ls /var/log/keyhatch") }
-			if c == "pipe" {
+			if target == "pipe" {
 				dir := t.TempDir()
 				if err := os.WriteFile(dir+"/take", []byte("#!/bin/sh\nexec cat >"+dir+"/core.$1.$2\n"), 0o755); err != nil {
 					t.Fatal(err)
@@ -86,15 +87,15 @@ func TestNoCore(t *testing.T) {
 			}
 			setCorePattern(t, pattern)
 			for _, signal := range []string{"SEGV", "ABRT", "QUIT"} {
-				before := m.show("keyhatch.service", "InvocationID")
+				before := m.unitProperty("keyhatch.service", "InvocationID")
 				m.run("systemctl kill --kill-who=main --signal=" + signal + " keyhatch.service")
-				m.await("another daemon serves", "test $(systemctl show --property=InvocationID --value keyhatch.service) != "+before+
+				m.waitFor("another daemon serves", "test $(systemctl show --property=InvocationID --value keyhatch.service) != "+before+
 					" && systemctl is-active --quiet keyhatch.service")
 			}
 			m.run("systemctl kill --kill-who=main --signal=SEGV control.service")
-			m.await("the control has ended", "systemctl is-failed --quiet control.service")
+			m.waitFor("the control has ended", "systemctl is-failed --quiet control.service")
 			if log := m.run("journalctl --no-pager --output=cat --unit=control.service"); !strings.Contains(log, "code=dumped") {
-				need(t, false, "this kernel makes no core of the control either:\n"+log)
+				requireOrSkip(t, false, "this kernel makes no core of the control either:\n"+log)
 			}
 			log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service")
 			if strings.Contains(log, "code=dumped") || !strings.Contains(log, "Main process exited") {
@@ -111,11 +112,11 @@ func TestNoCore(t *testing.T) {
 // into one that is not hardened, and not into the daemon.
 func TestSameUserCannotRead(t *testing.T) {
 	m := boot(t)
-	m.write("/etc/systemd/system/control.service", controlUnit)
+	m.writeFile("/etc/systemd/system/control.service", controlUnit)
 	m.run("systemctl daemon-reload; systemctl start keyhatch.service control.service")
 	for _, file := range []string{"mem", "maps", "environ", "fd"} {
 		open := func(unit string) string {
-			path := "/proc/" + m.show(unit, "MainPID") + "/" + file
+			path := "/proc/" + m.unitProperty(unit, "MainPID") + "/" + file
 			read := "exec <" + path
 			if file == "fd" {
 				read = "ls " + path
@@ -123,6 +124,6 @@ func TestSameUserCannotRead(t *testing.T) {
 			return "setpriv --reuid=keyhatch --regid=keyhatch --init-groups sh -c '" + read + "'"
 		}
 		m.run(open("control.service"))
-		m.fails(open("keyhatch.service"), "ermission denied")
+		m.mustFail(open("keyhatch.service"), "ermission denied")
 	}
 }

@@ -1,12 +1,9 @@
 package systemd
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -15,10 +12,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// tripwire is in every secret value, and in nothing else.
-const tripwire = "TRIPWIRE"
-
-const adminSocket = "/run/keyhatch/admin/admin.sock"
+const projectsDir = "/run/keyhatch/projects/"
 
 // A machine is a container with systemd as its first process, and keyhatch
 // installed but not started.
@@ -28,10 +22,10 @@ type machine struct {
 	id     string
 }
 
-// boot starts a machine, for as long as the test.
+// boot starts a machine. It is removed when the test ends.
 func boot(t *testing.T) *machine {
 	t.Helper()
-	w := openWorld(t)
+	w := openEnvironment(t)
 	m := &machine{t: t, engine: w.engine}
 	// CAP_SYS_ADMIN: systemd mounts, for the namespaces of its units.
 	m.id = m.docker("run", "--detach", "--network=none", "--cap-add=SYS_ADMIN",
@@ -40,10 +34,10 @@ func boot(t *testing.T) *machine {
 		"--tmpfs=/run", "--tmpfs=/tmp", "--env=container=docker", "--stop-signal=SIGRTMIN+3",
 		w.image, "/sbin/init")
 	t.Cleanup(func() {
-		m.look()
+		m.checkJournal()
 		m.docker("rm", "--force", "--volumes", m.id)
 	})
-	m.booted()
+	m.waitForBoot()
 	m.docker("cp", "--quiet", w.root+"/.", m.id+":/")
 	m.run(`systemd-sysusers keyhatch.conf
 		systemd-tmpfiles --create keyhatch.conf
@@ -52,14 +46,14 @@ func boot(t *testing.T) *machine {
 	return m
 }
 
-func (m *machine) booted() {
+func (m *machine) waitForBoot() {
 	m.t.Helper()
-	m.await("the system is up", `state=$(systemctl is-system-running); test "$state" = running || test "$state" = degraded`)
+	m.waitFor("the system is up", `state=$(systemctl is-system-running); test "$state" = running || test "$state" = degraded`)
 }
 
-// look searches all that was logged for secrets, and shows it where the test
+// checkJournal searches the journal for secrets, and prints its end if the test
 // failed.
-func (m *machine) look() {
+func (m *machine) checkJournal() {
 	log, err := m.try(`journalctl --no-pager --output=short-precise --lines=100000`)
 	if err != nil {
 		m.t.Errorf("the journal cannot be read: %v", err)
@@ -95,61 +89,62 @@ func (m *machine) run(script string) string {
 	return out
 }
 
-// fails runs a script that must fail and say this.
-func (m *machine) fails(script, says string) {
+// mustFail runs a script that must fail with wantOutput in its output.
+func (m *machine) mustFail(script, wantOutput string) {
 	m.t.Helper()
-	if out, err := m.try(script); err == nil || !strings.Contains(out+err.Error(), says) {
-		m.t.Errorf("%s: %s, %v; want a failure that says %q", script, out, err, says)
+	if out, err := m.try(script); err == nil || !strings.Contains(out+err.Error(), wantOutput) {
+		m.t.Errorf("%s: %s, %v; want a failure that says %q", script, out, err, wantOutput)
 	}
 }
 
-// await runs a script until it succeeds, and gives up after half a minute.
-func (m *machine) await(what, script string) {
+// waitFor repeats a script until it succeeds, for at most 30 seconds.
+func (m *machine) waitFor(condition, script string) {
 	m.t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		out, err := m.try(script)
 		if err == nil {
 			return
 		}
-		if time.Now().After(end) {
-			m.t.Fatalf("%s: it never came true: %s %v", what, out, err)
+		if time.Now().After(deadline) {
+			m.t.Fatalf("%s: it never came true: %s %v", condition, out, err)
 		}
 	}
 }
 
-// write writes a file, with the directories above it.
-func (m *machine) write(path, text string) {
+// writeFile writes a file, with the directories above it.
+func (m *machine) writeFile(path, text string) {
 	m.t.Helper()
 	m.run(fmt.Sprintf("mkdir -p $(dirname %s)\ncat >%s <<'KEYHATCH-END'\n%s\nKEYHATCH-END\n", path, path, text))
 }
 
-// override changes a unit as an operator would.
-func (m *machine) override(unit, text string) {
+// overrideUnit changes a unit as an operator would.
+func (m *machine) overrideUnit(unit, text string) {
 	m.t.Helper()
-	m.write("/etc/systemd/system/"+unit+".d/test.conf", text)
+	m.writeFile("/etc/systemd/system/"+unit+".d/test.conf", text)
 	m.run("systemctl daemon-reload")
 }
 
-// configure adds settings to the daemon's. A load takes request_rate: 0.
-func (m *machine) configure(settings string) {
+// addSettings adds settings to the daemon's configuration file. A test under
+// load needs request_rate: 0.
+func (m *machine) addSettings(settings string) {
 	m.t.Helper()
 	m.run("cat >>/etc/keyhatch/keyhatchd.yaml <<'KEYHATCH-END'\n" + settings + "\nKEYHATCH-END\n")
 }
 
-// project makes a project's tree, and returns its path.
-func (m *machine) project(name string) string {
+// createProject makes a project's tree, and returns its path.
+func (m *machine) createProject(name string) string {
 	m.t.Helper()
-	m.write("/srv/"+name+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n  A:\n  MISSING:\n")
+	m.writeFile("/srv/"+name+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n  A:\n  MISSING:\n")
 	return "/srv/" + name
 }
 
-// sidecar starts the sidecar on a store with one secret, A.
-func (m *machine) sidecar() {
+// startSidecar starts the sidecar on a store with one secret, A.
+func (m *machine) startSidecar() {
 	m.t.Helper()
 	m.run(`printf '` + tripwire + `-A\n' | setpriv --reuid=keyhatch-sidecar --regid=keyhatch-sidecar --init-groups \
 			keyhatch-sidecar set A --store dir:/etc/keyhatch/secrets
 		systemctl enable --quiet --now keyhatch-sidecar.service`)
-	m.await("the sidecar has pushed", `keyhatchctl list | grep -qx A`)
+	m.waitFor("the sidecar has pushed", `keyhatchctl list | grep -qx A`)
 }
 
 func (m *machine) status() (status schema.StatusResponse) {
@@ -160,64 +155,15 @@ func (m *machine) status() (status schema.StatusResponse) {
 	return status
 }
 
-// show is a property of a unit.
-func (m *machine) show(unit, property string) string {
+// unitProperty returns a property of a unit.
+func (m *machine) unitProperty(unit, property string) string {
 	m.t.Helper()
 	return m.run("systemctl show --property=" + property + " --value " + unit)
 }
 
-// A load is a process in the machine that gets a secret over and over.
-type load struct {
-	t     *testing.T
-	stdin io.Closer
-	lines *bufio.Scanner
-	cmd   *exec.Cmd
-}
-
-// mounted starts a load in a mount namespace of its own, as a container has
-// one, with source mounted at target; it asks the socket at socket. It returns
-// when the first secret has come.
-func (m *machine) mounted(source, target, socket string) *load {
+func (m *machine) reboot() {
 	m.t.Helper()
-	script := fmt.Sprintf("mount --bind %s %s\nexec e2e load %s", source, target, socket)
-	l := &load{t: m.t, cmd: exec.Command("docker", "exec", "--interactive", m.id, "unshare", "--mount", "--propagation=private", "sh", "-euc", script)}
-	l.cmd.Env = m.engine.Env()
-	stdin, err := l.cmd.StdinPipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	stdout, err := l.cmd.StdoutPipe()
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	l.stdin, l.lines = stdin, bufio.NewScanner(stdout)
-	var stderr strings.Builder
-	l.cmd.Stderr = &stderr
-	if err := l.cmd.Start(); err != nil {
-		m.t.Fatal(err)
-	}
-	m.t.Cleanup(func() { stdin.Close(); l.cmd.Wait() })
-	if !l.lines.Scan() {
-		stdin.Close()
-		l.cmd.Wait()
-		m.t.Fatalf("the load did not begin: %s", stderr.String())
-	}
-	return l
-}
-
-// end ends the load and sees that not one get failed.
-func (l *load) end(name string) {
-	l.t.Helper()
-	l.stdin.Close()
-	var r loadResult
-	if !l.lines.Scan() {
-		l.t.Fatalf("%s: the load said nothing at its end", name)
-	}
-	if err := json.Unmarshal(l.lines.Bytes(), &r); err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Logf("%s: %d gets, %d failed; the slowest took %v", name, r.Gets, r.Failed, r.Slowest.Round(time.Millisecond))
-	if r.Failed > 0 || r.Gets == 0 {
-		l.t.Errorf("%s: %d of %d gets failed, the first one: %s", name, r.Failed, r.Gets, r.First)
-	}
+	m.docker("stop", "--time=30", m.id)
+	m.docker("start", m.id)
+	m.waitForBoot()
 }

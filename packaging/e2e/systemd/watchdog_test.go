@@ -9,13 +9,13 @@ import (
 // short here, so that the test is.
 func TestHungDaemonIsReplaced(t *testing.T) {
 	m := boot(t)
-	m.override("keyhatch.service", "[Service]\nWatchdogSec=2s")
-	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.project("api"))
-	m.sidecar()
+	m.overrideUnit("keyhatch.service", "[Service]\nWatchdogSec=2s")
+	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.createProject("api"))
+	m.startSidecar()
 	before := m.status()
 	m.run("systemctl kill --signal=STOP --kill-who=main keyhatch.service")
 	// It asks the hung daemon, and is answered by the next.
-	m.run("keyhatch --socket " + projects + "api/broker.sock get --wait 30s A >/dev/null")
+	m.run("keyhatch --socket " + projectsDir + "api/broker.sock get --wait 30s A >/dev/null")
 	if after := m.status(); after.InstanceID == before.InstanceID {
 		t.Error("the daemon was not replaced")
 	}
@@ -24,7 +24,7 @@ func TestHungDaemonIsReplaced(t *testing.T) {
 	}
 	// One that works is left alone for several times as long.
 	instance := m.status().InstanceID
-	m.await("the watchdog was fed three times over", `test $(systemctl show --property=WatchdogTimestampMonotonic --value keyhatch.service) -gt \
+	m.waitFor("the watchdog was fed three times over", `test $(systemctl show --property=WatchdogTimestampMonotonic --value keyhatch.service) -gt \
 		$(( $(systemctl show --property=ExecMainStartTimestampMonotonic --value keyhatch.service) + 6000000 ))`)
 	if m.status().InstanceID != instance {
 		t.Error("a daemon that works was replaced")

@@ -20,23 +20,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guise is what the test binary does in the machine.
-func guise(name string, args []string) {
+// tripwire is in every secret value, and nowhere else.
+const tripwire = "TRIPWIRE"
+
+const adminSocket = "/run/keyhatch/admin/admin.sock"
+
+// runE2ECommand runs one command of e2e, which is this test binary inside the
+// machine. It prints the result as JSON.
+func runE2ECommand(name string, args []string) {
 	var result any
 	var err error
 	switch name {
 	case "load":
-		result = putLoad(args[0])
-	case "storm":
-		result, err = storm(args[0])
-	case "many":
-		result, err = many(args[0], args[1])
-	case "once":
-		result = once(args[0])
+		result = runLoad(args[0])
+	case "restart":
+		result, err = restartRepeatedly(args[0])
+	case "repeat-get":
+		result, err = repeatGet(args[0], args[1])
+	case "time-get":
+		result = timeGet(args[0])
 	case "memory":
-		result = kernelMemory()
+		result = bestKernelMemory()
 	default:
-		err = errors.New("there is no guise " + name)
+		err = errors.New("there is no e2e command " + name)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -45,18 +51,18 @@ func guise(name string, args []string) {
 	json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// getWait is how long a get of a client that waits may take.
-const getWait = 15 * time.Second
+// getTimeout is how long a client waits for a secret.
+const getTimeout = 15 * time.Second
 
-// A loadResult is what became of the gets. No value is in it.
+// A loadResult counts the gets of a load. It contains no secret.
 type loadResult struct {
 	Gets, Failed int
-	First        string // error
+	FirstError   string // error
 	Slowest      time.Duration
 }
 
-// get asks for A, and sees that it is what was pushed.
-func get(socket string, wait time.Duration) error {
+// getSecret gets the secret A and checks its value.
+func getSecret(socket string, wait time.Duration) error {
 	answer, err := client.NewProject(socket).Get(context.Background(), "A", wait)
 	if err == nil && (answer.Value == nil || !strings.HasPrefix(*answer.Value, tripwire)) {
 		err = errors.New("the value is not what was pushed")
@@ -64,18 +70,18 @@ func get(socket string, wait time.Duration) error {
 	return err
 }
 
-// putLoad gets, by four clients at once, until its standard input ends, and then
-// once more each. It says so when the first secret has come.
-func putLoad(socket string) loadResult {
-	if err := get(socket, getWait); err != nil {
+// runLoad gets the secret with four clients at once until its standard input
+// ends, and then once more with each. It prints a line after the first get.
+func runLoad(socket string) loadResult {
+	if err := getSecret(socket, getTimeout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	fmt.Println("begun")
-	var over atomic.Bool
+	var inputEnded atomic.Bool
 	go func() { // ends with standard input, at the latest with the process
 		io.Copy(io.Discard, os.Stdin)
-		over.Store(true)
+		inputEnded.Store(true)
 	}()
 	var mu sync.Mutex
 	var r loadResult
@@ -83,15 +89,15 @@ func putLoad(socket string) loadResult {
 	for range 4 {
 		wg.Go(func() {
 			for last := false; !last; {
-				last = over.Load()
-				begin := time.Now()
-				err := get(socket, getWait)
+				last = inputEnded.Load()
+				start := time.Now()
+				err := getSecret(socket, getTimeout)
 				mu.Lock()
 				r.Gets++
-				r.Slowest = max(r.Slowest, time.Since(begin))
+				r.Slowest = max(r.Slowest, time.Since(start))
 				if err != nil {
 					if r.Failed == 0 {
-						r.First = err.Error()
+						r.FirstError = err.Error()
 					}
 					r.Failed++
 				}
@@ -103,13 +109,13 @@ func putLoad(socket string) loadResult {
 	return r
 }
 
-// many gets a number of times, without waiting, and returns what came of it,
-// with "ok" for a secret.
-func many(socket, times string) (map[string]int, error) {
+// repeatGet gets the secret a number of times without waiting. It counts the
+// outcomes: "ok", a code, or an error.
+func repeatGet(socket, times string) (map[string]int, error) {
 	n, err := strconv.Atoi(times)
 	results := map[string]int{}
 	for range n {
-		results[outcome(get(socket, 0))]++
+		results[outcome(getSecret(socket, 0))]++
 	}
 	return results, err
 }
@@ -124,20 +130,20 @@ func outcome(err error) string {
 	return "ok"
 }
 
-// An onceResult is one get.
-type onceResult struct {
+// A timedGet is the outcome and the duration of one get.
+type timedGet struct {
 	Outcome string
 	Took    time.Duration
 }
 
-func once(socket string) onceResult {
-	begin := time.Now()
-	err := get(socket, 0)
-	return onceResult{outcome(err), time.Since(begin)}
+func timeGet(socket string) timedGet {
+	start := time.Now()
+	err := getSecret(socket, 0)
+	return timedGet{outcome(err), time.Since(start)}
 }
 
-// kernelMemory is the best kind of memory that this kernel has.
-func kernelMemory() schema.Memory {
+// bestKernelMemory returns the best kind of memory that this kernel offers.
+func bestKernelMemory() schema.Memory {
 	fd, err := unix.MemfdSecret(0)
 	if err != nil {
 		return schema.MemoryLocked
@@ -146,23 +152,23 @@ func kernelMemory() schema.Memory {
 	return schema.MemorySecret
 }
 
-// A stormResult says how long after each restart the secrets were back.
-type stormResult struct{ Healed []time.Duration }
+// A restartResult has the time after each restart until the secrets were back.
+type restartResult struct{ RecoveryTimes []time.Duration }
 
-// storm restarts or kills the daemon at random moments, and every ten times
-// registers a project.
-func storm(times string) (r stormResult, err error) {
+// restartRepeatedly restarts or kills the daemon at random moments. Before every
+// tenth restart it registers a project.
+func restartRepeatedly(times string) (r restartResult, err error) {
 	n, err := strconv.Atoi(times)
 	if err != nil {
 		return r, err
 	}
-	before, err := healed("")
+	before, err := waitForSecrets("")
 	if err != nil {
 		return r, err
 	}
 	for i := range n {
 		if i%10 == 0 {
-			if err := registerAnother(i / 10); err != nil {
+			if err := registerProject(i / 10); err != nil {
 				return r, fmt.Errorf("before restart %d: %w", i, err)
 			}
 		}
@@ -172,34 +178,34 @@ func storm(times string) (r stormResult, err error) {
 		if i%2 == 1 {
 			args = []string{"kill", "--signal=KILL", "--kill-who=main", "keyhatch.service"}
 		}
-		begin := time.Now()
+		start := time.Now()
 		if out, err := exec.Command("systemctl", args...).CombinedOutput(); err != nil {
 			return r, fmt.Errorf("restart %d: %w: %s", i, err, out)
 		}
-		after, err := healed(before.InstanceID)
+		after, err := waitForSecrets(before.InstanceID)
 		if err != nil {
 			return r, fmt.Errorf("restart %d: %w", i, err)
 		}
-		r.Healed = append(r.Healed, after.SecretsLoadedAt.Sub(begin))
+		r.RecoveryTimes = append(r.RecoveryTimes, after.SecretsLoadedAt.Sub(start))
 		before = after
 	}
 	return r, nil
 }
 
-// healed waits until another daemon than this has secrets.
-func healed(instance string) (schema.StatusResponse, error) {
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		status, err := askStatus()
+// waitForSecrets waits until a daemon with another instance ID has secrets.
+func waitForSecrets(instance string) (schema.StatusResponse, error) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		status, err := fetchStatus()
 		if err == nil && status.InstanceID != instance && status.Generation > 0 {
 			return status, nil
 		}
-		if time.Now().After(end) {
+		if time.Now().After(deadline) {
 			return status, fmt.Errorf("the secrets did not come back: %w", err)
 		}
 	}
 }
 
-func askStatus() (schema.StatusResponse, error) {
+func fetchStatus() (schema.StatusResponse, error) {
 	admin, err := client.DialAdmin(context.Background(), adminSocket)
 	if err != nil {
 		return schema.StatusResponse{}, err
@@ -208,8 +214,8 @@ func askStatus() (schema.StatusResponse, error) {
 	return admin.Status(context.Background())
 }
 
-// registerAnother registers a project at run time, and not for good.
-func registerAnother(i int) error {
+// registerProject registers a project without declaring it.
+func registerProject(i int) error {
 	admin, err := client.DialAdmin(context.Background(), adminSocket)
 	if err != nil {
 		return err

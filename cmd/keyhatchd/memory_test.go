@@ -17,29 +17,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestResidue pushes 100 random values, fetches 300 times, clears, and counts
-// copies in the daemon's memory: at most one each while they are loaded, none
-// within a second of the clear.
-func TestResidue(t *testing.T) {
-	needMemory(t)
-	for _, c := range []struct{ guise, memory string }{
+// TestClearLeavesNoCopyInMemory pushes 100 random values, fetches 300 times,
+// clears, and counts the copies in the daemon's memory. While the values are
+// loaded there is at most one copy of each. Within a second after the clear
+// there is none.
+func TestClearLeavesNoCopyInMemory(t *testing.T) {
+	requireMemoryAccess(t)
+	for _, c := range []struct{ role, memory string }{
 		{"keyhatchd", "memfd_secret"},
 		{"keyhatchd-without-memfd-secret", "mlock"},
 	} {
-		t.Run(c.guise, func(t *testing.T) {
-			dir := dirFor(t)
-			d := start(t, c.guise, dir)
-			status := ask(t, d.admin(), `{"op":"status"}`)
+		t.Run(c.role, func(t *testing.T) {
+			dir := newRuntimeDir(t)
+			d := startDaemon(t, c.role, dir)
+			status := sendRequest(t, d.adminSocket(), `{"op":"status"}`)
 			if strings.Contains(status, `"memory":"heap"`) {
 				t.Skip("a build for the race detector keeps secrets on the heap")
 			}
-			need(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel gives no "+c.memory)
+			requireOrSkip(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel gives no "+c.memory)
 			values := randomValues(100)
-			registerAll(t, d, values)
-			fill(t, d.admin(), d.project("api"), values)
+			registerNames(t, d, values)
+			pushAndFetch(t, d.adminSocket(), d.projectSocket("api"), values)
 
-			count := copies(t, d.cmd.Process.Pid, values)
-			for i, n := range count {
+			counts := countCopies(t, d.cmd.Process.Pid, values)
+			for i, n := range counts {
 				// What is in memfd_secret cannot be seen; all else would be.
 				if want := map[string]int{"mlock": 1}[c.memory]; n != want {
 					t.Errorf("value %d: %d copies can be seen while loaded, want %d", i, n, want)
@@ -53,21 +54,21 @@ func TestResidue(t *testing.T) {
 				`{"op":"push-creds","Secrets":{"A":"` + string(values[2]) + `"}}`,
 				`{"op":"ping","secrets":{"A":"` + string(values[3]) + `"}}`,
 			} {
-				open, err := net.Dial("unix", d.admin())
+				conn, err := net.Dial("unix", d.adminSocket())
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer open.Close()
-				fmt.Fprintln(open, push)
-				if _, err := bufio.NewReader(open).ReadString('\n'); err != nil {
+				defer conn.Close()
+				fmt.Fprintln(conn, push)
+				if _, err := bufio.NewReader(conn).ReadString('\n'); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if answer := ask(t, d.admin(), `{"op":"clear-creds"}`); answer != `{"ok":true}` {
+			if answer := sendRequest(t, d.adminSocket(), `{"op":"clear-creds"}`); answer != `{"ok":true}` {
 				t.Fatal(answer)
 			}
-			if !eventually(time.Second, func() bool { return sum(copies(t, d.cmd.Process.Pid, values)) == 0 }) {
-				t.Errorf("%d copies are left after the clear", sum(copies(t, d.cmd.Process.Pid, values)))
+			if !eventually(time.Second, func() bool { return sum(countCopies(t, d.cmd.Process.Pid, values)) == 0 }) {
+				t.Errorf("%d copies are left after the clear", sum(countCopies(t, d.cmd.Process.Pid, values)))
 			}
 			if err := d.stop(unix.SIGTERM); err != nil {
 				t.Error(err)
@@ -76,11 +77,11 @@ func TestResidue(t *testing.T) {
 	}
 }
 
-// TestResidueControl scans a server written in the obvious way, so that a scan
-// that cannot find anything is noticed.
-func TestResidueControl(t *testing.T) {
-	needMemory(t)
-	socket := filepath.Join(filepath.Dir(dirFor(t)), "naive.sock")
+// TestMemoryScanFindsCopiesInNaiveBroker is the control: it checks that the
+// memory scan finds the copies of a broker that does not wipe its buffers.
+func TestMemoryScanFindsCopiesInNaiveBroker(t *testing.T) {
+	requireMemoryAccess(t)
+	socket := filepath.Join(filepath.Dir(newRuntimeDir(t)), "naive.sock")
 	cmd := exec.Command(os.Args[0], socket)
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=naive")
 	ready, err := cmd.StdoutPipe()
@@ -96,18 +97,18 @@ func TestResidueControl(t *testing.T) {
 		t.Fatal(err)
 	}
 	values := randomValues(100)
-	fill(t, socket, socket, values)
-	loaded := sum(copies(t, cmd.Process.Pid, values))
-	ask(t, socket, `{"op":"clear-creds"}`)
-	cleared := sum(copies(t, cmd.Process.Pid, values))
+	pushAndFetch(t, socket, socket, values)
+	loaded := sum(countCopies(t, cmd.Process.Pid, values))
+	sendRequest(t, socket, `{"op":"clear-creds"}`)
+	cleared := sum(countCopies(t, cmd.Process.Pid, values))
 	if loaded <= 100 || cleared == 0 {
 		t.Errorf("the scan found %d copies while loaded and %d after the clear: it does not see what is there", loaded, cleared)
 	}
 	t.Logf("the naive server has %d copies while loaded, %d after the clear", loaded, cleared)
 }
 
-// naive serves push-creds, get and clear-creds with bufio and encoding/json.
-func naive(socket string) {
+// serveNaiveBroker serves push-creds, get and clear-creds with bufio and encoding/json.
+func serveNaiveBroker(socket string) {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		panic(err)
@@ -141,9 +142,9 @@ func naive(socket string) {
 	}
 }
 
-func needMemory(t *testing.T) {
+func requireMemoryAccess(t *testing.T) {
 	t.Helper()
-	need(t, os.Geteuid() == 0, "reading the memory of an undumpable process takes root")
+	requireOrSkip(t, os.Geteuid() == 0, "reading the memory of an undumpable process takes root")
 }
 
 func randomValues(n int) [][]byte {
@@ -154,40 +155,40 @@ func randomValues(n int) [][]byte {
 	return values
 }
 
-func registerAll(t *testing.T, d *daemon, values [][]byte) {
+func registerNames(t *testing.T, d *daemon, values [][]byte) {
 	t.Helper()
 	text := "schema_version: 1\nproject: api\nsecrets:\n"
 	for i := range values {
 		text += fmt.Sprintf("  S%d:\n", i)
 	}
 	request, _ := json.Marshal(map[string]any{"op": "register", "name": "api", "project_path": "/nowhere/api", "manifest": text})
-	if answer := ask(t, d.admin(), string(request)); !strings.Contains(answer, `"ok":true`) {
+	if answer := sendRequest(t, d.adminSocket(), string(request)); !strings.Contains(answer, `"ok":true`) {
 		t.Fatal(answer)
 	}
 }
 
-// fill pushes the values as S0, S1, ... and fetches each of them three times.
-func fill(t *testing.T, admin, project string, values [][]byte) {
+// pushAndFetch pushes the values as S0, S1, ... and fetches each of them three times.
+func pushAndFetch(t *testing.T, admin, project string, values [][]byte) {
 	t.Helper()
 	secrets := map[string]string{}
 	for i, v := range values {
 		secrets[fmt.Sprintf("S%d", i)] = string(v)
 	}
 	request, _ := json.Marshal(map[string]any{"op": "push-creds", "secrets": secrets})
-	if answer := ask(t, admin, string(request)); !strings.Contains(answer, `"ok":true`) {
+	if answer := sendRequest(t, admin, string(request)); !strings.Contains(answer, `"ok":true`) {
 		t.Fatal(answer)
 	}
 	for i := range 3 * len(values) {
 		n := i % len(values)
-		if answer := ask(t, project, fmt.Sprintf(`{"op":"get","name":"S%d"}`, n)); !strings.Contains(answer, string(values[n])) {
+		if answer := sendRequest(t, project, fmt.Sprintf(`{"op":"get","name":"S%d"}`, n)); !strings.Contains(answer, string(values[n])) {
 			t.Fatalf("S%d was not answered", n)
 		}
 	}
 }
 
-// copies counts each value in all memory of a process that can be read. What
-// memfd_secret holds cannot.
-func copies(t *testing.T, pid int, values [][]byte) []int {
+// countCopies counts the copies of each value in the readable memory of a
+// process. Memory of memfd_secret is not readable.
+func countCopies(t *testing.T, pid int, values [][]byte) []int {
 	t.Helper()
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
@@ -198,17 +199,17 @@ func copies(t *testing.T, pid int, values [][]byte) []int {
 		t.Fatal(err)
 	}
 	defer mem.Close()
-	count := make([]int, len(values))
-	read := 0
+	counts := make([]int, len(values))
+	bytesRead := 0
 	for line := range strings.Lines(string(maps)) {
-		var from, to uint64
-		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || mode[0] != 'r' || to-from > 1<<28 {
+		var start, end uint64
+		var permissions string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &start, &end, &permissions); n != 3 || permissions[0] != 'r' || end-start > 1<<28 {
 			continue
 		}
-		region := make([]byte, to-from)
-		n, _ := mem.ReadAt(region, int64(from))
-		read += n
+		region := make([]byte, end-start)
+		n, _ := mem.ReadAt(region, int64(start))
+		bytesRead += n
 		region = region[:n]
 		// All values begin alike, so one search finds the candidates.
 		for at := 0; ; at++ {
@@ -219,15 +220,15 @@ func copies(t *testing.T, pid int, values [][]byte) []int {
 			at += i
 			for v, value := range values {
 				if bytes.HasPrefix(region[at:], value) {
-					count[v]++
+					counts[v]++
 				}
 			}
 		}
 	}
-	if read == 0 {
+	if bytesRead == 0 {
 		t.Fatal("nothing of the process's memory could be read")
 	}
-	return count
+	return counts
 }
 
 func sum(counts []int) (total int) {

@@ -8,9 +8,10 @@ import (
 	"time"
 )
 
-// TestDaemonsOutliveReaders starts both daemons with a log that nobody reads any
-// more, when both have something to say, and sees them work.
-func TestDaemonsOutliveReaders(t *testing.T) {
+// TestDaemonsSurviveBrokenLogPipe starts both daemons with a standard error
+// that no process reads, while both have something to log, and checks that they
+// work.
+func TestDaemonsSurviveBrokenLogPipe(t *testing.T) {
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +36,7 @@ func TestDaemonsOutliveReaders(t *testing.T) {
 			t.Fatal(err)
 		}
 		reader.Close()
-		cmd := exec.Command(filepath.Join(bin, name), args...)
+		cmd := exec.Command(filepath.Join(binDir, name), args...)
 		cmd.Stdout, cmd.Stderr = writer, writer
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -48,14 +49,14 @@ func TestDaemonsOutliveReaders(t *testing.T) {
 			cmd.Wait()
 		})
 	}
-	until := func(name string, args ...string) {
+	waitUntilSucceeds := func(name string, args ...string) {
 		t.Helper()
-		for end := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-			out, err := exec.Command(filepath.Join(bin, name), args...).CombinedOutput()
+		for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			out, err := exec.Command(filepath.Join(binDir, name), args...).CombinedOutput()
 			if err == nil {
 				return
 			}
-			if time.Now().After(end) {
+			if time.Now().After(deadline) {
 				t.Fatalf("%s: %v\n%s", name, err, out)
 			}
 		}
@@ -63,8 +64,8 @@ func TestDaemonsOutliveReaders(t *testing.T) {
 	admin := dir + "/run/admin/admin.sock"
 	start("keyhatchd", "--runtime-dir", dir+"/run", "--projects-dir", dir+"/declared", "--audit", "stdout")
 	start("keyhatch-sidecar", "run", "--store", "dir:"+dir+"/later", "--socket", admin)
-	until("keyhatchctl", "--socket", admin, "register", dir+"/api")
+	waitUntilSucceeds("keyhatchctl", "--socket", admin, "register", dir+"/api")
 	write("later/A", "v")
-	until("keyhatch", "--socket", dir+"/run/projects/api/broker.sock", "get", "A")
-	until("keyhatchctl", "--socket", admin, "status")
+	waitUntilSucceeds("keyhatch", "--socket", dir+"/run/projects/api/broker.sock", "get", "A")
+	waitUntilSucceeds("keyhatchctl", "--socket", admin, "status")
 }

@@ -1,0 +1,190 @@
+package cmd_test
+
+import (
+	"net/http"
+	"net/http/cgi"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// A gitServer serves one repository to clients that have the token.
+type gitServer struct {
+	*httptest.Server
+	mu            sync.Mutex
+	authenticated int
+}
+
+func newGitServer(h *host, user string) *gitServer {
+	h.t.Helper()
+	h.run("", "git", "init", "--quiet", "--bare", h.dir+"/repos/x.git")
+	h.run("", "git", "init", "--quiet", h.dir+"/work")
+	h.run("", "git", "-C", h.dir+"/work", "-c", "user.name=n", "-c", "user.email=e@x", "commit", "--quiet", "--allow-empty", "-m", "m")
+	h.run("", "git", "-C", h.dir+"/work", "push", "--quiet", h.dir+"/repos/x.git", "HEAD:refs/heads/main")
+	backendPath := strings.TrimSpace(h.run("", "git", "--exec-path")) + "/git-http-backend"
+	backend := &cgi.Handler{Path: backendPath, Env: []string{"GIT_PROJECT_ROOT=" + h.dir + "/repos", "GIT_HTTP_EXPORT_ALL=1"}}
+	s := &gitServer{}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, password, _ := r.BasicAuth()
+		if name != user || password != token {
+			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		s.mu.Lock()
+		s.authenticated++
+		s.mu.Unlock()
+		backend.ServeHTTP(w, r)
+	}))
+	h.t.Cleanup(s.Close)
+	return s
+}
+
+func (s *gitServer) wasAuthenticated() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.authenticated > 0
+}
+
+// TestGitUsesTokenAndHidesItFromOtherHelpers lists and clones a repository with
+// a token from keyhatch. git must not pass that token to another helper, which
+// would store it.
+func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
+	requireTool(t, "git")
+	for _, scheme := range []string{"https", "http"} {
+		t.Run(scheme, func(t *testing.T) {
+			// The address must be known before the manifest is.
+			placeholder := httptest.NewUnstartedServer(nil)
+			listener := placeholder.Listener
+			host := listener.Addr().String()
+			if scheme == "http" {
+				host = "http://" + host
+			}
+			h := newHost(t, "  git: [{host: '"+host+"', secret: T}]\n", `{"T":"`+token+`"}`)
+			s := newGitServer(h, "x-access-token")
+			s.Listener.Close()
+			s.Listener = listener
+			if scheme == "https" {
+				s.StartTLS()
+				h.env = append(h.env, "GIT_SSL_CAINFO="+h.writeCACert(s.Server))
+			} else {
+				s.Start()
+			}
+			recorderLog := h.dir + "/recorded"
+			recorder := h.write("recorder", "#!/bin/sh\n{ echo \"$1\"; cat; } >>"+recorderLog+"\n")
+			if err := os.Chmod(recorder, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			url := scheme + "://" + address(s.Server) + "/x.git"
+			hostKey := "credential." + strings.TrimSuffix(url, "/x.git")
+			// The user has something for this host, in front of the other helper.
+			h.run("", "git", "config", "--global", hostKey+".helper", recorder)
+			h.run("", "git", "config", "--global", "credential.helper", recorder)
+			h.run("", "keyhatch", "credential", "install")
+			h.run("", "keyhatch", "credential", "install") // twice is once
+			if out := h.run("", "git", "ls-remote", url); !strings.Contains(out, "refs/heads/main") {
+				t.Errorf("ls-remote: %s", out)
+			}
+			h.run("", "git", "clone", "--quiet", url, h.dir+"/clone")
+			if !s.wasAuthenticated() {
+				t.Error("the server was never given the token")
+			}
+			if text, err := os.ReadFile(recorderLog); err == nil {
+				t.Errorf("the other helper was asked or told:\n%s", text)
+			}
+			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+"/.helper"); strings.Count(values, "\n") != 2 || values[0] != '\n' {
+				t.Errorf("the host's helpers are %q", values)
+			}
+			h.checkTokenNotOnDisk()
+
+			// An editor that comes later puts its own behind ours, where it would be
+			// told: then nothing is answered, until ours is installed again.
+			config := filepath.Join(h.home, ".gitconfig")
+			text, err := os.ReadFile(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.write("home/.gitconfig", string(text)+"[credential]\n\thelper = "+recorder+"\n")
+			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "another helper too") {
+				t.Errorf("%v: %s", err, out)
+			}
+			h.checkTokenNotOnDisk()
+			h.run("", "keyhatch", "credential", "install")
+			h.run("", "git", "ls-remote", url)
+			if out, err := h.try("", "git", "-c", "credential.helper="+recorder, "ls-remote", url); err == nil {
+				t.Errorf("beside a helper of the command line's: %s", out)
+			}
+			h.checkTokenNotOnDisk()
+
+			// The control, which has git alone: a helper that answers as keyhatch
+			// does, without the empty line, has the other told.
+			os.Remove(recorderLog)
+			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
+			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
+			h.run("", "git", "ls-remote", url)
+			text, err = os.ReadFile(recorderLog)
+			if err != nil || !strings.Contains(string(text), token) {
+				t.Errorf("without the empty helper the other one is not told either, so its silence proves nothing: %s, %v", text, err)
+			}
+
+			// It is taken back, what the user had is there, and then nobody answers.
+			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
+			h.run("", "keyhatch", "credential", "install")
+			h.run("", "git", "ls-remote", url)
+			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // without a broker
+			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+".helper"); values != recorder+"\n" {
+				t.Errorf("the user's own helper is now %q", values)
+			}
+			h.run("", "git", "config", "--global", "--unset-all", "credential.helper")
+			if out, err := h.try("", "git", "ls-remote", url); err == nil {
+				t.Errorf("git still has the token: %s", out)
+			}
+		})
+	}
+}
+
+// TestInstallRefusesNonRegularGitConfig: git replaces the file that it
+// configures, so install must refuse a device such as /dev/null.
+func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
+	requireTool(t, "git")
+	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
+	// A pipe stands for /dev/null, which everybody shares.
+	fifo := filepath.Join(h.dir, "device")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.env = append(h.env, "GIT_CONFIG_GLOBAL="+fifo)
+	for _, args := range [][]string{{}, {"--remove"}} {
+		if out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...); err == nil || !strings.Contains(out, "no file") {
+			t.Errorf("%v: %v: %s", args, err, out)
+		}
+	}
+	if info, err := os.Lstat(fifo); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("it is now %v, %v", info, err)
+	}
+}
+
+// TestGitHelperPrintsNothingOnFailure: without a broker, the helper reports an
+// error and prints nothing that git could use as an answer.
+func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
+	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
+	for query, want := range map[string]string{"protocol=https\nhost=x\n": "username=x-access-token\npassword=" + token + "\n", "protocol=https\nhost=y\n": ""} {
+		if out := h.run(query, "git-credential-keyhatch", "get"); out != want {
+			t.Errorf("%q: %q", query, out)
+		}
+	}
+	for _, op := range []string{"store", "erase", "what-may-come"} {
+		if out := h.run("protocol=https\nhost=x\npassword=p\n", "git-credential-keyhatch", op); out != "" {
+			t.Errorf("%s: %q", op, out)
+		}
+	}
+	h.env = append(h.env, "KEYHATCH_SOCKET="+h.dir+"/none")
+	out, err := h.try("protocol=https\nhost=x\n", "git-credential-keyhatch", "get")
+	if err == nil || strings.Contains(out, "username=") || !strings.Contains(out, "hint: ") {
+		t.Errorf("%v, %s", err, out)
+	}
+}

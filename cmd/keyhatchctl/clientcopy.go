@@ -1,0 +1,36 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// copyClient copies the keyhatch command for one project's container and returns
+// the copy's path. Root in the container may write to the mounted file, so it must
+// not be the command that this machine or another project runs.
+func copyClient(name schema.ProjectName) (string, error) {
+	source, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	source = filepath.Join(filepath.Dir(source), "keyhatch")
+	if _, err := os.Stat(source); err != nil {
+		if source, err = exec.LookPath("keyhatch"); err != nil {
+			return "", err
+		}
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(source)
+	if err != nil {
+		return "", err
+	}
+	// A running container keeps the file that it has mounted.
+	path := filepath.Join(cache, "keyhatch", "clients", string(name), "keyhatch")
+	return path, replaceFile(path, text, 0o755)
+}

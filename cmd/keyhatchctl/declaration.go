@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// declarationMode lets the broker's group read the file. The file gets that group
+// from its directory, which has the set-group-ID bit.
+const declarationMode = 0o640
+
+// declarationPath returns the path of the file from which the broker reads a
+// project's declaration.
+func declarationPath(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	if status.ProjectsDir == "" {
+		return "", &cli.Failure{Err: errors.New("this broker reads no declared projects"), Hint: "start it with --projects-dir DIR"}
+	}
+	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
+}
+
+// declareAndRegister declares a project and registers it. It writes the file
+// first, because the user may lack the permission to do so. If the broker refuses
+// the project, it restores the old file.
+func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
+	file, err := declarationPath(ctx, admin, request.Name)
+	if err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	oldText, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return schema.RegisterResponse{}, addPermissionHint(err)
+	}
+	existed := err == nil
+	if err := writeDeclaration(file, manifest.Declaration{
+		Name: request.Name, Path: request.ProjectPath, AllowUIDs: request.AllowUIDs, DevcontainerIDs: request.DevcontainerIDs, Manifest: *request.Manifest,
+	}); err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	request.Declared = true
+	response, err := admin.Register(ctx, request)
+	if err == nil {
+		return response, nil
+	}
+	restoreErr := os.Remove(file)
+	if existed {
+		restoreErr = replaceFile(file, oldText, declarationMode)
+	}
+	return response, errors.Join(err, restoreErr)
+}
+
+// updateDeclaration replaces the manifest in a declared project's file.
+func updateDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName, text string) error {
+	file, err := declarationPath(ctx, admin, name)
+	if err != nil {
+		return err
+	}
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return addPermissionHint(err)
+	}
+	d, err := manifest.ParseDeclaration(old, string(name))
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	d.Manifest = text
+	return writeDeclaration(file, d)
+}
+
+// removeDeclaration removes a project's file, if there is one.
+func removeDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName) error {
+	file, err := declarationPath(ctx, admin, name)
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return addPermissionHint(err)
+	}
+	return nil
+}
+
+func writeDeclaration(file string, d manifest.Declaration) error {
+	text, err := d.Encode()
+	if err != nil {
+		return err
+	}
+	return addPermissionHint(replaceFile(file, text, declarationMode))
+}
+
+// addPermissionHint adds a hint if the directory can be written by root only.
+func addPermissionHint(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return &cli.Failure{Err: err, Hint: "what is declared is for root to write: use sudo"}
+	}
+	return err
+}

@@ -1,0 +1,39 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// findProject returns the registered project with the name or the directory arg.
+func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.ProjectStatus, error) {
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return schema.ProjectStatus{}, err
+	}
+	path, err := filepath.Abs(arg)
+	if err != nil {
+		return schema.ProjectStatus{}, err
+	}
+	// A directory that is gone can still be unregistered by its path.
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		path = resolved
+	}
+	for _, matches := range []func(schema.ProjectStatus) bool{
+		func(p schema.ProjectStatus) bool { return string(p.Name) == arg },
+		func(p schema.ProjectStatus) bool { return p.ProjectPath == path },
+	} {
+		if i := slices.IndexFunc(status.Projects, matches); i >= 0 {
+			return status.Projects[i], nil
+		}
+	}
+	return schema.ProjectStatus{}, &cli.Failure{
+		Err: fmt.Errorf("no registered project is %q", arg), Hint: "keyhatchctl projects lists those that are registered",
+	}
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// TestSocketAndDirectoryModes checks every mode, with a umask that would change
+// the modes and with a project directory that had another mode.
+func TestSocketAndDirectoryModes(t *testing.T) {
+	oldUmask := unix.Umask(0o077)
+	defer unix.Umask(oldUmask)
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	registerProject(t, d)
+	for path, want := range map[string]os.FileMode{
+		d.dir:                                0o755 | os.ModeDir,
+		filepath.Dir(d.adminSocket()):        0o750 | os.ModeDir,
+		d.adminSocket():                      0o660 | os.ModeSocket,
+		filepath.Join(d.dir, "projects"):     0o700 | os.ModeDir,
+		filepath.Join(d.dir, "projects/api"): 0o755 | os.ModeDir,
+		d.projectSocket("api"):               0o666 | os.ModeSocket,
+	} {
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Error(err)
+		} else if info.Mode() != want {
+			t.Errorf("%s: mode %v, want %v", path, info.Mode(), want)
+		}
+	}
+}
+
+// TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon made while
+// it registered a project, took a push, and answered a get.
+func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	registerProject(t, d)
+	pushSecret(t, d, tripwire)
+	sendRequest(t, d.projectSocket("api"), `{"op":"get","name":"A"}`)
+	var found []string
+	filepath.WalkDir(filepath.Dir(d.dir), func(path string, _ os.DirEntry, err error) error {
+		rel, _ := filepath.Rel(filepath.Dir(d.dir), path)
+		found = append(found, rel)
+		return err
+	})
+	want := ". audit.log run run/admin run/admin/admin.sock run/devcontainers run/probe run/probe/probe.sock run/projects run/projects/api run/projects/api/broker.sock"
+	if got := strings.Join(found, " "); got != want {
+		t.Errorf("on disk:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestSameUIDCannotReadProcess checks that another process of the same uid
+// cannot read the daemon's memory. The kernel gives the /proc files of an
+// undumpable process to root.
+func TestSameUIDCannotReadProcess(t *testing.T) {
+	requireOrSkip(t, os.Geteuid() == 0, "running a daemon as another uid takes root")
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	os.Chown(dir, 65533, 65533)
+	binary := filepath.Join(dir, "keyhatchd.test")
+	if output, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	output := newOutputRecorder()
+	cmd := exec.Command(binary, "--runtime-dir", dir+"/run", "--audit", "file:"+dir+"/audit.log")
+	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=keyhatchd")
+	cmd.Stderr = output
+	otherUser := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	cmd.SysProcAttr = otherUser
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); output.close(); close(ended) }()
+	defer func() { cmd.Process.Kill(); <-ended }()
+	if !output.waitFor("serving") {
+		t.Fatal(output.String())
+	}
+	for _, file := range []string{"mem", "environ", "maps"} {
+		cat := exec.Command("cat", fmt.Sprintf("/proc/%d/%s", cmd.Process.Pid, file))
+		cat.SysProcAttr = otherUser
+		if err := cat.Run(); err == nil {
+			t.Errorf("the same uid can read /proc/PID/%s", file)
+		}
+	}
+}
+
+// TestUIDMustBeAllowed connects with a uid that is not allowed, as a process in
+// a container can, and again after the uid is allowed.
+func TestUIDMustBeAllowed(t *testing.T) {
+	requireOrSkip(t, os.Geteuid() == 0, "connecting as another uid takes root")
+	const uid = 12345
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	admin := dialAdmin(t, d)
+	text := testManifest
+	for _, allowedUIDs := range [][]uint32{nil, {uid}} {
+		if _, err := admin.Register(context.Background(), schema.RegisterRequest{
+			Name: "api", ProjectPath: "/nowhere/api", Manifest: &text, AllowUIDs: allowedUIDs,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		mount, err := os.Open(filepath.Dir(d.projectSocket("api")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer mount.Close()
+		binary := filepath.Join(filepath.Dir(d.dir), "ping")
+		if out, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		// The directory's descriptor stands for the mount: it leads past the
+		// directories that this uid cannot walk through.
+		cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
+		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
+		cmd.ExtraFiles = []*os.File{mount}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		out, err := cmd.CombinedOutput()
+		want := `"code":"peer_unexpected"`
+		if allowedUIDs != nil {
+			want = `"project":"api"`
+		}
+		if !strings.Contains(string(out), want) {
+			t.Errorf("allowed %v: %s, %v; want %s", allowedUIDs, out, err, want)
+		}
+		if err := admin.Unregister(context.Background(), "api"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), `"event":"peer.refused","peer_uid":12345`) }) {
+		t.Error("the refusal is not in the audit log")
+	}
+}
+
+// printPing sends a ping to a project's socket and prints the answer.
+func printPing(path string) {
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Fprintln(conn, `{"op":"ping"}`)
+	answer, _ := bufio.NewReader(conn).ReadString('\n')
+	fmt.Print(answer)
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestSecondDaemonExits starts two daemons at once, several times. Exactly one
+// serves, and the other reports the reason and exits with 1.
+func TestSecondDaemonExits(t *testing.T) {
+	for range 5 {
+		dir := newRuntimeDir(t)
+		a, b := launchDaemon(t, "keyhatchd", dir), launchDaemon(t, "keyhatchd", dir)
+		var loser, winner *daemon
+		select {
+		case <-a.ended:
+			loser, winner = a, b
+		case <-b.ended:
+			loser, winner = b, a
+		}
+		winner.waitForOutput(t, "serving")
+		if code := loser.cmd.ProcessState.ExitCode(); code != 1 {
+			t.Errorf("the second daemon exits %d, want 1", code)
+		}
+		for _, want := range []string{"another keyhatchd is already running", "hint: "} {
+			if !strings.Contains(loser.output.String(), want) {
+				t.Errorf("the second daemon does not say %q:\n%s", want, loser.output.String())
+			}
+		}
+		if _, err := dialAdmin(t, winner).Ping(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if err := winner.stop(unix.SIGTERM); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestStaleSocketIsReplaced kills a daemon and starts another. The new daemon
+// replaces the socket and keeps the project's directory, which a container may
+// have mounted.
+func TestStaleSocketIsReplaced(t *testing.T) {
+	dir := newRuntimeDir(t)
+	d := startDaemon(t, "keyhatchd", dir)
+	registerProject(t, d)
+	before, err := os.Stat(filepath.Dir(d.projectSocket("api")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.stop(unix.SIGKILL)
+	if _, err := os.Stat(d.adminSocket()); err != nil {
+		t.Fatal("there is no stale socket to replace")
+	}
+	d = startDaemon(t, "keyhatchd", dir)
+	if _, err := dialAdmin(t, d).Ping(context.Background()); err != nil {
+		t.Error(err)
+	}
+	registerProject(t, d)
+	after, err := os.Stat(filepath.Dir(d.projectSocket("api")))
+	if err != nil || !os.SameFile(before, after) {
+		t.Errorf("the project's directory was replaced: %v", err)
+	}
+}
+
+// TestLiveSocketIsNotReplaced lets another process listen at the path of the
+// admin socket without the lock of the runtime directory, as a service manager
+// does.
+func TestLiveSocketIsNotReplaced(t *testing.T) {
+	dir := newRuntimeDir(t)
+	d := launchDaemon(t, "keyhatchd", dir)
+	d.waitForOutput(t, "serving")
+	d.stop(unix.SIGTERM)
+	l, err := net.Listen("unix", d.adminSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	d = launchDaemon(t, "keyhatchd", dir)
+	<-d.ended
+	if !strings.Contains(d.output.String(), "another process listens on") || d.cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("exit %d:\n%s", d.cmd.ProcessState.ExitCode(), d.output.String())
+	}
+	if conn, err := net.Dial("unix", d.adminSocket()); err != nil {
+		t.Errorf("the live socket is gone: %v", err)
+	} else {
+		conn.Close()
+	}
+}
+
+// TestStopAnswersPendingRequests stops a daemon that has not read a request
+// yet. The daemon answers it, removes the sockets but not their directories,
+// and exits with 0.
+func TestStopAnswersPendingRequests(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
+		d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+		registerProject(t, d)
+		pushSecret(t, d, tripwire)
+		conn, err := net.Dial("unix", d.projectSocket("api"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintln(conn, `{"op":"ping"}`)
+		lines := bufio.NewReader(conn)
+		if _, err := lines.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		// Stopped, so that the request is in the socket's queue, unread, when
+		// the signal comes.
+		d.cmd.Process.Signal(unix.SIGSTOP)
+		if !eventually(5*time.Second, func() bool { return isStopped(d.cmd.Process.Pid) }) {
+			t.Fatal("the daemon does not stop for SIGSTOP")
+		}
+		fmt.Fprintln(conn, `{"op":"get","name":"A"}`)
+		d.cmd.Process.Signal(sig)
+		if err := d.stop(unix.SIGCONT); err != nil {
+			t.Errorf("%v: %v", sig, err)
+		}
+		if answer, err := lines.ReadString('\n'); err != nil || answer != `{"ok":true,"value":"`+tripwire+"\"}\n" {
+			t.Errorf("%v: the request on its way got %q, %v", sig, answer, err)
+		}
+		for path, want := range map[string]bool{
+			d.adminSocket(): false, d.projectSocket("api"): false, filepath.Dir(d.adminSocket()): true, filepath.Dir(d.projectSocket("api")): true,
+		} {
+			if _, err := os.Stat(path); (err == nil) != want {
+				t.Errorf("%v: %s is there: %v, want %v", sig, path, err == nil, want)
+			}
+		}
+	}
+}
+
+// isStopped reports whether a process is stopped (proc_pid_stat(5), state T).
+func isStopped(pid int) bool {
+	_, state, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/stat", pid)), ") ")
+	return strings.HasPrefix(state, "T")
+}

@@ -1,0 +1,118 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"gopkg.in/yaml.v3"
+)
+
+// parseDocument parses one YAML document without anchors and aliases. A
+// manifest does not need them, and they can expand to a huge document.
+func parseDocument(text []byte) (*yaml.Node, error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(text))
+	var doc yaml.Node
+	if err := decoder.Decode(&doc); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, errorAt(nil, "it is empty")
+		}
+		return nil, syntaxError(err)
+	}
+	var extra yaml.Node
+	switch err := decoder.Decode(&extra); {
+	case err == nil:
+		return nil, errorAt(nil, "it has more than one document")
+	case !errors.Is(err, io.EOF):
+		return nil, syntaxError(err)
+	}
+	if node := findAlias(&doc); node != nil {
+		return nil, errorAt(node, "anchors, aliases and merge keys are not allowed")
+	}
+	return doc.Content[0], nil
+}
+
+// syntaxError keeps the line number of a YAML error and drops its text, because
+// the text may quote anything.
+func syntaxError(err error) error {
+	var line int
+	if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
+		return &Error{line, "it is not valid YAML"}
+	}
+	return &Error{0, "it is not valid YAML"}
+}
+
+func findAlias(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode || n.Anchor != "" || n.Tag == "!!merge" {
+		return n
+	}
+	for _, child := range n.Content {
+		if found := findAlias(child); found != nil {
+			return found
+		}
+	}
+	return nil
+}
+
+// readFields reads a mapping. Each key must be in readers, which reads its
+// value.
+func readFields(n *yaml.Node, subject string, readers map[string]func(*yaml.Node) error) error {
+	if n.Kind != yaml.MappingNode {
+		return errorAt(n, "%s must be a mapping", subject)
+	}
+	seen := map[string]bool{}
+	for i := 0; i < len(n.Content); i += 2 {
+		key := n.Content[i]
+		readValue := readers[key.Value]
+		switch {
+		case key.Kind != yaml.ScalarNode || readValue == nil:
+			return errorAt(key, "%s has no key %s: the keys are %s", subject, quote(key.Value), sortedKeys(readers))
+		case seen[key.Value]:
+			return errorAt(key, "%s stands twice in %s", key.Value, subject)
+		}
+		seen[key.Value] = true
+		if err := readValue(n.Content[i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sortedKeys lists the keys for an error message.
+func sortedKeys(readers map[string]func(*yaml.Node) error) string {
+	var names []string
+	for name := range readers {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return fmt.Sprint(names)
+}
+
+func readString(n *yaml.Node, subject string) (string, error) {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
+		return "", errorAt(n, "%s must be a string: put it in quotes", subject)
+	}
+	return n.Value, nil
+}
+
+// quote escapes and shortens a text for an error message.
+func quote(text string) string {
+	if len(text) > 40 {
+		text = text[:40]
+	}
+	return fmt.Sprintf("%+q", text)
+}
+
+func readList(n *yaml.Node, subject string, readItem func(*yaml.Node) error) error {
+	if n.Kind != yaml.SequenceNode {
+		return errorAt(n, "%s must be a list", subject)
+	}
+	for _, item := range n.Content {
+		if err := readItem(item); err != nil {
+			return err
+		}
+	}
+	return nil
+}

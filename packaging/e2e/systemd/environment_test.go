@@ -1,0 +1,92 @@
+package systemd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
+)
+
+// An environment is what all machines of a test run share.
+type environment struct {
+	engine *engine.Engine
+	image  string
+	root   string // a tree with all that is installed
+}
+
+var stopEnvironment func()
+
+// sharedEnvironment is created for the first test that boots a machine.
+var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
+	e, err := engine.Start()
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.MkdirTemp("", "khi")
+	if err != nil {
+		e.Stop()
+		return nil, err
+	}
+	stopEnvironment = func() { e.Stop(); os.RemoveAll(root) }
+	w := &environment{engine: e, root: root}
+	if w.image, err = e.BaseImage(context.Background(), "systemd", "systemd-sysv", "dbus", "procps", "apparmor"); err != nil {
+		return nil, err
+	}
+	return w, w.build()
+})
+
+// build installs keyhatch and this test binary into the tree.
+func (w *environment) build() error {
+	for _, args := range [][]string{
+		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
+		{"go", "test", "-c", "-o", w.root + "/usr/local/bin/e2e", "."},
+	} {
+		cmd := exec.Command(args[0], args[1:]...)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
+		}
+	}
+	// MkdirTemp's 0700 must not become the mode of the machine's own root.
+	return filepath.WalkDir(w.root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		return os.Chmod(path, 0o755)
+	})
+}
+
+func openEnvironment(t *testing.T) *environment {
+	t.Helper()
+	if os.Getenv("KEYHATCH_E2E") == "" {
+		t.Skip("it boots a machine: make e2e-systemd runs it")
+	}
+	w, err := sharedEnvironment()
+	if errors.Is(err, engine.ErrMissing) {
+		requireOrSkip(t, false, err.Error())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// requireOrSkip skips the test if what it needs is not available. In CI the
+// test fails instead.
+func requireOrSkip(t *testing.T, available bool, reason string) {
+	t.Helper()
+	if available {
+		return
+	}
+	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}

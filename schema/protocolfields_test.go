@@ -1,0 +1,158 @@
+package schema_test
+
+import (
+	"encoding/json"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// TestProtocolDocumentsEveryField checks that the section of each op documents
+// every field of its messages, at every depth. Either an example has the field,
+// or a table of the section has a row that begins with the field's path.
+//
+// A path is written as in jq: "projects[].counts.denied". NAME stands for the
+// name of a secret that is the key of a map.
+func TestProtocolDocumentsEveryField(t *testing.T) {
+	sections := opSections(readProtocol(t))
+	for socket, operations := range map[string][]schema.Operation{"admin": schema.AdminOperations, "project": schema.ProjectOperations} {
+		for _, op := range operations {
+			section, ok := sections[socket+" "+string(op.Op)]
+			if !ok {
+				t.Errorf("PROTOCOL.md has no section for %s on the %s socket", op.Op, socket)
+				continue
+			}
+			for message, zero := range map[string]any{"request": op.Request, "response": op.Response, "event": schema.Streams[op.Op]} {
+				if zero == nil {
+					continue
+				}
+				documented := documentedFields(t, section, message, reflect.TypeOf(zero))
+				for _, path := range fieldPaths(reflect.TypeOf(zero), "") {
+					if !slices.Contains(documented, path) {
+						t.Errorf("PROTOCOL.md: the section of %s on the %s socket has neither an example nor a table row with %s, a field of its %s", op.Op, socket, path, message)
+					}
+				}
+			}
+		}
+	}
+}
+
+// opSections returns the lines of each op's section, by socket and op.
+func opSections(text string) map[string][]string {
+	sections := map[string][]string{}
+	socket, op := "", ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if heading, ok := strings.CutPrefix(line, "## "); ok {
+			socket, _ = strings.CutSuffix(strings.ToLower(heading), " ops")
+			op = ""
+		} else if heading, ok := strings.CutPrefix(line, "### "); ok {
+			op = heading
+		}
+		if op != "" {
+			sections[socket+" "+op] = append(sections[socket+" "+op], line)
+		}
+	}
+	return sections
+}
+
+var fieldRow = regexp.MustCompile("^\\| `([^`]+)` \\|")
+
+// documentedFields returns the paths of the fields of one kind of message that a
+// section documents. Its examples are lines of JSON; a table row counts for every
+// kind of message.
+func documentedFields(t *testing.T, section []string, message string, messageType reflect.Type) (paths []string) {
+	t.Helper()
+	for _, line := range section {
+		if row := fieldRow.FindStringSubmatch(line); row != nil {
+			paths = append(paths, row[1])
+		}
+		prefix := map[string]string{"request": `{"op":`, "response": `{"ok":true`, "event": `{"event":`}[message]
+		if !strings.HasPrefix(line, prefix) {
+			continue
+		}
+		var example any
+		if err := json.Unmarshal([]byte(line), &example); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, exampleFieldPaths(messageType, example, "")...)
+	}
+	return paths
+}
+
+// fieldPaths returns the paths of all fields of a type, below prefix.
+func fieldPaths(t reflect.Type, prefix string) (paths []string) {
+	switch t = messageElem(t); {
+	case t.Kind() == reflect.Struct && !hasOwnJSON(t):
+		for name, field := range jsonFields(t) {
+			path := strings.TrimPrefix(prefix+"."+name, ".")
+			paths = append(append(paths, path), fieldPaths(field, path)...)
+		}
+	case t.Kind() == reflect.Slice:
+		paths = fieldPaths(t.Elem(), prefix+"[]")
+	case t.Kind() == reflect.Map:
+		paths = fieldPaths(t.Elem(), prefix+".NAME")
+	}
+	return paths
+}
+
+// exampleFieldPaths returns the paths of those fields of a type that an example,
+// as decoded by encoding/json, has.
+func exampleFieldPaths(t reflect.Type, example any, prefix string) (paths []string) {
+	switch t = messageElem(t); {
+	case t.Kind() == reflect.Struct && !hasOwnJSON(t):
+		values := asObject(example)
+		for name, field := range jsonFields(t) {
+			if value, ok := values[name]; ok {
+				path := strings.TrimPrefix(prefix+"."+name, ".")
+				paths = append(append(paths, path), exampleFieldPaths(field, value, path)...)
+			}
+		}
+	case t.Kind() == reflect.Slice:
+		for _, item := range asList(example) {
+			paths = append(paths, exampleFieldPaths(t.Elem(), item, prefix+"[]")...)
+		}
+	case t.Kind() == reflect.Map:
+		for _, value := range asObject(example) {
+			paths = append(paths, exampleFieldPaths(t.Elem(), value, prefix+".NAME")...)
+		}
+	}
+	return paths
+}
+
+// jsonFields returns the types of a struct's fields by their JSON names. The
+// fields of embedded structs are among them.
+func jsonFields(t reflect.Type) map[string]reflect.Type {
+	fields := map[string]reflect.Type{}
+	for _, field := range reflect.VisibleFields(t) {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			fields[name] = field.Type
+		}
+	}
+	return fields
+}
+
+// messageElem returns the type that a pointer points to, and other types as they are.
+func messageElem(t reflect.Type) reflect.Type {
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
+
+// hasOwnJSON reports whether a type encodes itself, as time.Time does.
+func hasOwnJSON(t reflect.Type) bool { return t.Implements(reflect.TypeFor[json.Marshaler]()) }
+
+func TestFieldPathsIncludeNestedFields(t *testing.T) {
+	paths := fieldPaths(reflect.TypeFor[schema.StatusResponse](), "")
+	paths = append(paths, fieldPaths(reflect.TypeFor[schema.InfoResponse](), "")...)
+	for _, want := range []string{"secret_count", "projects[].name", "projects[].counts.not_found", "secrets.NAME.env", "helpers.git[].host"} {
+		if !slices.Contains(paths, want) {
+			t.Errorf("%s is missing from %v", want, paths)
+		}
+	}
+}
