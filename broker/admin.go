@@ -91,7 +91,7 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 	}
 	warnIfUnlocked(a.log, info.Memory)
 	audit.Record(a.audit, schema.SecretsPushed{
-		EventHeader: audit.Header(schema.EventPushed), EventCaller: s.Caller().Event(),
+		EventHeader: audit.Header(schema.EventSecretsPushed), EventCaller: s.Caller().Event(),
 		SecretCount: info.SecretCount, Generation: info.Generation,
 	})
 	return endpoint.Answer(schema.PushResponse{
@@ -128,7 +128,7 @@ func (a *admin) rejectPush(caller endpoint.Caller, code schema.Code, reply endpo
 func (a *admin) clearSecrets(caller endpoint.Caller) endpoint.Reply {
 	count := a.keyring.Clear()
 	audit.Record(a.audit, schema.SecretsCleared{
-		EventHeader: audit.Header(schema.EventCleared), EventCaller: caller.Event(), SecretCount: count,
+		EventHeader: audit.Header(schema.EventSecretsCleared), EventCaller: caller.Event(), SecretCount: count,
 	})
 	return endpoint.Answer(schema.OKResponse{OK: true})
 }

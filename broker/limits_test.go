@@ -19,7 +19,7 @@ func TestRequestLimitIsPerProject(t *testing.T) {
 	s.register(t, "web", "A")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
 	c := connect(t, s.projectSocket("api"))
-	for range schema.RequestBurst {
+	for range schema.RequestBurstFactor {
 		if answer := c.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 			t.Fatal(answer)
 		}
@@ -52,7 +52,7 @@ func TestRefusalLimitCountsDeniedAndMissingNames(t *testing.T) {
 		s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}, "DENIED": {Text: tripwire}})
 		c := connect(t, s.projectSocket("api"))
 		get := func(name string) string { return c.request(t, fmt.Sprintf(`{"op":"get","name":%q}`, name)) }
-		for i := range schema.RefusalBurst {
+		for i := range schema.RefusalBurstFactor {
 			if answer := get(name); strings.Contains(answer, "rate_limited") {
 				t.Fatalf("%s, asked for the %d. time: %s", name, i+1, answer)
 			}

@@ -57,7 +57,7 @@ func readManifest(name schema.ProjectName, projectPath string, text *string) (*m
 	if text != nil {
 		raw = []byte(*text)
 	} else {
-		raw, _, err = manifest.Read(projectPath)
+		raw, _, err = manifest.ReadFromDir(projectPath)
 	}
 	var parsed *manifest.Manifest
 	if err == nil {

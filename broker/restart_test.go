@@ -38,7 +38,7 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 			t.Errorf("round %d: what waited was answered %q", round, answer)
 		}
 		status := s.Status()
-		if status.InstanceID == before || status.DescriptorStore != schema.DescriptorsKept || len(status.Projects) != 1 {
+		if status.InstanceID == before || status.DescriptorStore != schema.DescriptorStoreKept || len(status.Projects) != 1 {
 			t.Errorf("round %d: %+v", round, status)
 		}
 		if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, "denied") {
@@ -74,7 +74,7 @@ func TestDescriptorStoreWithoutRoom(t *testing.T) {
 		m.register("two", "A")
 		// What was taken out is told and not answered.
 		waitUntil(t, func() bool { return slices.Equal(m.storedNames(), c.kept) })
-		if state := s.Status().DescriptorStore; state != schema.DescriptorsRefused {
+		if state := s.Status().DescriptorStore; state != schema.DescriptorStoreRefused {
 			t.Errorf("room for %d: the state is %s", c.max, state)
 		}
 		m.push(tripwire)

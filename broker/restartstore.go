@@ -26,12 +26,12 @@ type storedProject struct {
 // newRestartStore checks whether there is a descriptor store with room. notifySocket
 // is empty if there is no service manager.
 func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
-	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorsAbsent, log}
+	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorStoreAbsent, log}
 	if notifySocket == "" {
 		log.Info("no service manager: projects that are not declared will not survive a restart")
 		return r
 	}
-	r.state = schema.DescriptorsKept
+	r.state = schema.DescriptorStoreKept
 	if err := r.store.Verify(); err != nil {
 		r.reportRefused(err)
 	}
@@ -39,7 +39,7 @@ func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 }
 
 func (r *restartStore) reportRefused(err error) {
-	r.state = schema.DescriptorsRefused
+	r.state = schema.DescriptorStoreRefused
 	r.log.Warn("projects that are not declared will not survive a restart", "error", err)
 }
 
@@ -47,7 +47,7 @@ func (r *restartStore) reportRefused(err error) {
 // number. If the store refuses one of them, save removes both: an older
 // registration would bring back an older manifest.
 func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) {
-	if r.state == schema.DescriptorsAbsent {
+	if r.state == schema.DescriptorStoreAbsent {
 		return
 	}
 	previous := stored.sequence
@@ -77,7 +77,7 @@ func (r *restartStore) trySave(stored *storedProject, listener *net.UnixListener
 
 // remove removes a project from the store.
 func (r *restartStore) remove(stored *storedProject, name schema.ProjectName) {
-	if r.state == schema.DescriptorsAbsent || stored.sequence == 0 {
+	if r.state == schema.DescriptorStoreAbsent || stored.sequence == 0 {
 		return
 	}
 	r.removeListener(name)

@@ -47,7 +47,7 @@ type Config struct {
 	// Version is reported as broker_version.
 	Version string
 	// RequestRate and RefusalRate limit each project, in requests and in refused
-	// names per second. The bursts are schema.RequestBurst and schema.RefusalBurst
+	// names per second. The bursts are schema.RequestBurstFactor and schema.RefusalBurstFactor
 	// seconds long. 0 means no limit.
 	RequestRate, RefusalRate float64
 	// ProjectsDir contains the declared projects. "" means that there are none.
@@ -112,7 +112,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		return nil, err
 	}
 	warnIfUnlocked(config.Log, memory)
-	audit.Record(config.Audit, schema.BrokerStarted{EventHeader: audit.Header(schema.EventStarted), ProtocolVersion: schema.ProtocolVersion})
+	audit.Record(config.Audit, schema.BrokerStarted{EventHeader: audit.Header(schema.EventBrokerStarted), ProtocolVersion: schema.ProtocolVersion})
 
 	instanceID := newInstanceID()
 	s.registry = &registry{
@@ -185,7 +185,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	wg.Wait()
 	s.keyring.Clear()
-	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventStopped)})
+	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
 	s.dir.Close()
 }
 

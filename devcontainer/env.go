@@ -38,10 +38,10 @@ func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variab
 	for _, name := range names {
 		variable := string(name)
 		if injection := info.Secrets[name]; injection != nil {
-			if injection.As == schema.AsFile && only == nil {
+			if injection.As == schema.InjectAsFile && only == nil {
 				continue
 			}
-			if injection.As == schema.AsEnv {
+			if injection.As == schema.InjectAsEnv {
 				variable = injection.Env
 			}
 		}

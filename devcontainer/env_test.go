@@ -33,8 +33,8 @@ func TestAssignVariables(t *testing.T) {
 		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
 		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
 		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},
-		"a dot, as a file":    {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"a.b": {As: schema.AsFile}}}, []schema.SecretName{"a.b"}, nil, "a.b"},
-		"two in one variable": {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"b": {As: schema.AsEnv, Env: "B"}}}, []schema.SecretName{"b", "B"}, nil, "B"},
+		"a dot, as a file":    {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"a.b": {As: schema.InjectAsFile}}}, []schema.SecretName{"a.b"}, nil, "a.b"},
+		"two in one variable": {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"b": {As: schema.InjectAsEnv, Env: "B"}}}, []schema.SecretName{"b", "B"}, nil, "B"},
 	} {
 		got, err := AssignVariables(c.info, c.only)
 		if !maps.Equal(got, c.want) || (err != nil) != (c.refused != "") {

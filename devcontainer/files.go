@@ -25,7 +25,7 @@ type File struct {
 func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) (files []File, err error) {
 	for _, name := range info.Allowlist {
 		injection := info.Secrets[name]
-		if injection == nil || injection.As != schema.AsFile || only != nil && !slices.Contains(only, name) {
+		if injection == nil || injection.As != schema.InjectAsFile || only != nil && !slices.Contains(only, name) {
 			continue
 		}
 		mode, err := strconv.ParseUint(injection.Mode, 8, 32)

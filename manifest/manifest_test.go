@@ -39,10 +39,10 @@ secrets:
 	if !m.Allows("gh") || m.Allows("GH_TOKEN") || m.Allows("") {
 		t.Error("Allows is wrong")
 	}
-	if in := m.Secrets["NPM_TOKEN"]; in.As != schema.AsEnv || in.Env != "NPM_TOKEN" {
+	if in := m.Secrets["NPM_TOKEN"]; in.As != schema.InjectAsEnv || in.Env != "NPM_TOKEN" {
 		t.Errorf("NPM_TOKEN has %+v", in)
 	}
-	if in := m.Secrets["aws"]; in.As != schema.AsFile || in.Mode != "0600" || !strings.HasPrefix(in.Template, "[default]\n") {
+	if in := m.Secrets["aws"]; in.As != schema.InjectAsFile || in.Mode != "0600" || !strings.HasPrefix(in.Template, "[default]\n") {
 		t.Errorf("aws has %+v", in)
 	}
 	if len(m.SHA256) != 64 || m.Description != "Payments API" {
@@ -157,7 +157,7 @@ func TestReadStaysInProjectDir(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		c.setup(dir)
-		want, _, err := Read(dir)
+		want, _, err := ReadFromDir(dir)
 		if string(want) != c.want || (err == nil) != (c.wantErr == "") || (err != nil && !strings.Contains(err.Error(), c.wantErr)) {
 			t.Errorf("%s: %.40q, %v", c.name, want, err)
 		}
@@ -165,7 +165,7 @@ func TestReadStaysInProjectDir(t *testing.T) {
 			t.Errorf("%s: ErrNotFound is wrong: %v", c.name, err)
 		}
 	}
-	if _, _, err := Read(t.TempDir() + "/none"); err == nil || errors.Is(err, ErrNotFound) {
+	if _, _, err := ReadFromDir(t.TempDir() + "/none"); err == nil || errors.Is(err, ErrNotFound) {
 		t.Errorf("no directory: %v", err)
 	}
 }

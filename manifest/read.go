@@ -18,11 +18,11 @@ var Locations = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml
 // ErrNotFound says that a project has no manifest.
 var ErrNotFound = errors.New("there is no manifest: a project keeps it in " + Locations[0] + " or " + Locations[1])
 
-// Read returns the text of the manifest of the project in dir, and which of
+// ReadFromDir returns the text of the manifest of the project in dir, and which of
 // Locations it is from. It follows links only within dir and reads only regular
 // files, because untrusted code can write in dir. The text may be one byte
 // longer than schema.MaxManifest, and Parse refuses such a text.
-func Read(dir string) (text []byte, file string, err error) {
+func ReadFromDir(dir string) (text []byte, file string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, "", fmt.Errorf("opening the project's directory: %w", withoutPath(err))

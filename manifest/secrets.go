@@ -35,7 +35,7 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 			return nil, err
 		}
 		secrets[name] = injection
-		if injection.As == schema.AsFile {
+		if injection.As == schema.InjectAsFile {
 			if paths[injection.Path] {
 				return nil, errorAt(key, "two secrets have the path %s", quote(injection.Path))
 			}
@@ -71,8 +71,8 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		}
 	}
 	switch in.As {
-	case "", schema.AsEnv:
-		in.As = schema.AsEnv
+	case "", schema.InjectAsEnv:
+		in.As = schema.InjectAsEnv
 		if in.Path+in.Mode+in.Template != "" {
 			return nil, errorAt(key, "%s: path, mode and template go with as: file", name)
 		}
@@ -82,7 +82,7 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if !envNamePattern.MatchString(in.Env) {
 			return nil, errorAt(key, "%s: %s cannot name a variable: give one with env:", name, quote(in.Env))
 		}
-	case schema.AsFile:
+	case schema.InjectAsFile:
 		if in.Env != "" {
 			return nil, errorAt(key, "%s: env goes with as: env", name)
 		}

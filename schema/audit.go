@@ -7,16 +7,16 @@ type EventName string
 
 // The audit events.
 const (
-	EventStarted             EventName = "broker.started"
-	EventStopped             EventName = "broker.stopped"
-	EventPushed              EventName = "secrets.pushed"
-	EventCleared             EventName = "secrets.cleared"
+	EventBrokerStarted       EventName = "broker.started"
+	EventBrokerStopped       EventName = "broker.stopped"
+	EventSecretsPushed       EventName = "secrets.pushed"
+	EventSecretsCleared      EventName = "secrets.cleared"
 	EventPushRejected        EventName = "push.rejected"
 	EventProjectRegistered   EventName = "project.registered"
 	EventProjectUnregistered EventName = "project.unregistered"
 	EventProjectReloaded     EventName = "project.reloaded"
 	EventManifestRejected    EventName = "manifest.rejected"
-	EventFetched             EventName = "secrets.fetched"
+	EventSecretsFetched      EventName = "secrets.fetched"
 	EventPeerRefused         EventName = "peer.refused"
 	EventRateLimited         EventName = "rate.limited"
 	EventAuditDropped        EventName = "audit.dropped"
@@ -32,16 +32,16 @@ type AuditEvent struct {
 // hold a secret's name or value: numbers, times, and names of closed sets and
 // of projects are all there is, and a test walks the types to keep it so.
 var AuditEvents = []AuditEvent{
-	{EventStarted, BrokerStarted{}},
-	{EventStopped, BrokerStopped{}},
-	{EventPushed, SecretsPushed{}},
-	{EventCleared, SecretsCleared{}},
+	{EventBrokerStarted, BrokerStarted{}},
+	{EventBrokerStopped, BrokerStopped{}},
+	{EventSecretsPushed, SecretsPushed{}},
+	{EventSecretsCleared, SecretsCleared{}},
 	{EventPushRejected, PushRejected{}},
 	{EventProjectRegistered, ProjectRegistered{}},
 	{EventProjectUnregistered, ProjectUnregistered{}},
 	{EventProjectReloaded, ProjectReloaded{}},
 	{EventManifestRejected, ManifestRejected{}},
-	{EventFetched, SecretsFetched{}},
+	{EventSecretsFetched, SecretsFetched{}},
 	{EventPeerRefused, PeerRefused{}},
 	{EventRateLimited, RateLimited{}},
 	{EventAuditDropped, AuditDropped{}},
@@ -142,7 +142,7 @@ type SecretsFetched struct {
 }
 
 // PeerRefused says that a caller's uid may not use a project's socket. Beyond the
-// first StrangersRecorded there is one a second at most.
+// first PeerRefusedBurst there is one a second at most.
 type PeerRefused struct {
 	EventHeader
 	EventCaller

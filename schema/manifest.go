@@ -71,6 +71,6 @@ type InjectAs string
 
 // The ways of injection.
 const (
-	AsEnv  InjectAs = "env"
-	AsFile InjectAs = "file"
+	InjectAsEnv  InjectAs = "env"
+	InjectAsFile InjectAs = "file"
 )

@@ -29,8 +29,8 @@ var ProjectOperations = []Operation{
 	{OpPing, PingRequest{}, ProjectPingResponse{}},
 }
 
-// Streams are the ops whose response is followed by further lines, of the type
+// StreamEvents are the ops whose response is followed by further lines, of the type
 // given as a zero value, until the connection ends.
-var Streams = map[Op]any{
+var StreamEvents = map[Op]any{
 	OpWatch: ChangedEvent{},
 }

@@ -92,8 +92,8 @@ type WatchResponse struct {
 	Generation uint64 `json:"generation"`
 }
 
-// EventChanged is the event of every ChangedEvent.
-const EventChanged = "changed"
+// WatchEventChanged is the event of every ChangedEvent.
+const WatchEventChanged = "changed"
 
 // ChangedEvent says that a get of Names may be answered otherwise than before.
 type ChangedEvent struct {

@@ -26,7 +26,7 @@ func TestProtocolDocumentsEveryName(t *testing.T) {
 	for _, event := range schema.AuditEvents {
 		checkMentions(t, text, fmt.Sprintf("\n| `%s` |", event.Name))
 	}
-	for _, memory := range schema.Memories {
+	for _, memory := range schema.MemoryKinds {
 		checkMentions(t, text, fmt.Sprintf("`%s`", memory))
 	}
 	for _, state := range schema.DescriptorStores {
@@ -152,8 +152,8 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 				return
 			}
 		}
-		for _, line := range schema.Streams {
-			if strings.HasPrefix(block[0], `{"event":"`+schema.EventChanged+`"`) {
+		for _, line := range schema.StreamEvents {
+			if strings.HasPrefix(block[0], `{"event":"`+schema.WatchEventChanged+`"`) {
 				checkRoundTrip(t, lineNumber, block[0], line, schema.MaxResponseDepth)
 				v.checkLine(t, lineNumber, block[0], line)
 				return

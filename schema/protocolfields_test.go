@@ -26,7 +26,7 @@ func TestProtocolDocumentsEveryField(t *testing.T) {
 				t.Errorf("PROTOCOL.md has no section for %s on the %s socket", op.Op, socket)
 				continue
 			}
-			for message, zero := range map[string]any{"request": op.Request, "response": op.Response, "event": schema.Streams[op.Op]} {
+			for message, zero := range map[string]any{"request": op.Request, "response": op.Response, "event": schema.StreamEvents[op.Op]} {
 				if zero == nil {
 					continue
 				}

@@ -68,9 +68,9 @@ const (
 const (
 	DefaultRequestRate = 200
 	DefaultRefusalRate = 10 // names that are denied or not found
-	RequestBurst       = 2
-	RefusalBurst       = 3
-	// StrangersRecorded is how many peer.refused events of one project there are
+	RequestBurstFactor = 2
+	RefusalBurstFactor = 3
+	// PeerRefusedBurst is how many peer.refused events of one project there are
 	// before there is at most one a second.
-	StrangersRecorded = 10
+	PeerRefusedBurst = 10
 )

@@ -75,8 +75,8 @@ const (
 	MemoryHeap Memory = "heap"
 )
 
-// Memories lists every kind of memory, for the generated schema.
-var Memories = []Memory{MemorySecret, MemoryLocked, MemoryUnlocked, MemoryHeap}
+// MemoryKinds lists every kind of memory, for the generated schema.
+var MemoryKinds = []Memory{MemorySecret, MemoryLocked, MemoryUnlocked, MemoryHeap}
 
 // DescriptorStore says whether the service manager keeps the projects' sockets
 // and registrations through a restart of the daemon (sd_notify(3), FDSTORE).
@@ -84,13 +84,13 @@ type DescriptorStore string
 
 // The states of the descriptor store.
 const (
-	// DescriptorsAbsent: no service manager started the daemon.
-	DescriptorsAbsent DescriptorStore = "absent"
-	// DescriptorsKept: a restart loses no registration.
-	DescriptorsKept DescriptorStore = "kept"
-	// DescriptorsRefused: it did not take all; the daemon's log says more.
-	DescriptorsRefused DescriptorStore = "refused"
+	// DescriptorStoreAbsent: no service manager started the daemon.
+	DescriptorStoreAbsent DescriptorStore = "absent"
+	// DescriptorStoreKept: a restart loses no registration.
+	DescriptorStoreKept DescriptorStore = "kept"
+	// DescriptorStoreRefused: it did not take all; the daemon's log says more.
+	DescriptorStoreRefused DescriptorStore = "refused"
 )
 
 // DescriptorStores lists every state, for the generated schema.
-var DescriptorStores = []DescriptorStore{DescriptorsAbsent, DescriptorsKept, DescriptorsRefused}
+var DescriptorStores = []DescriptorStore{DescriptorStoreAbsent, DescriptorStoreKept, DescriptorStoreRefused}

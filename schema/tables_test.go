@@ -28,7 +28,7 @@ func TestTablesAreComplete(t *testing.T) {
 	for _, code := range schema.Codes {
 		tables["Code"] = append(tables["Code"], string(code))
 	}
-	for _, memory := range schema.Memories {
+	for _, memory := range schema.MemoryKinds {
 		tables["Memory"] = append(tables["Memory"], string(memory))
 	}
 	declared := typedConstants(t)

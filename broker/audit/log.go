@@ -143,7 +143,7 @@ type Fetch struct {
 // secrets must not be sent then.
 func (l *Log) RecordFetch(f Fetch) bool {
 	event := schema.SecretsFetched{
-		EventHeader: Header(schema.EventFetched), EventCaller: f.Caller, Project: f.Project,
+		EventHeader: Header(schema.EventSecretsFetched), EventCaller: f.Caller, Project: f.Project,
 		Allowed: f.Allowed, Denied: f.Denied, NotFound: f.NotFound,
 	}
 	if !l.required {

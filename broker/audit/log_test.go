@@ -47,7 +47,7 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 4 { // of some 80 bytes each
-		Record(a, schema.BrokerStarted{EventHeader: Header(schema.EventStarted), ProtocolVersion: 2})
+		Record(a, schema.BrokerStarted{EventHeader: Header(schema.EventBrokerStarted), ProtocolVersion: 2})
 	}
 	for a.unreported.Load() < 3 {
 		runtime.Gosched()
@@ -55,7 +55,7 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 	disk.mu.Lock()
 	disk.room = 1 << 20
 	disk.mu.Unlock()
-	Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)})
+	Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)})
 	a.Close()
 
 	var events []string
@@ -90,7 +90,7 @@ func TestRecordDoesNotBlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range queueSize + 100 {
-		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)})
+		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)})
 	}
 	go func() {
 		for range disk.writes {

@@ -16,7 +16,7 @@ import (
 
 func recordPushes(l *Log, generations ...uint64) {
 	for _, n := range generations {
-		Record(l, schema.SecretsPushed{EventHeader: Header(schema.EventPushed), Generation: n})
+		Record(l, schema.SecretsPushed{EventHeader: Header(schema.EventSecretsPushed), Generation: n})
 	}
 }
 

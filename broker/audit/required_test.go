@@ -29,7 +29,7 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 		if a.RecordFetch(fetched) {
 			t.Error("an answer is given that a full fakeDisk did not take")
 		}
-		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventStopped)}) // never waits
+		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)}) // never waits
 		synctest.Wait()
 		disk.mu.Lock()
 		disk.room = 1 << 20

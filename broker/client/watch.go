@@ -58,7 +58,7 @@ func (p *Project) watchOnce(ctx context.Context, changed func(schema.ChangedEven
 		return err
 	}
 	if response.Generation != 0 {
-		changed(schema.ChangedEvent{Event: schema.EventChanged, Generation: response.Generation})
+		changed(schema.ChangedEvent{Event: schema.WatchEventChanged, Generation: response.Generation})
 	}
 	c.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
@@ -72,7 +72,7 @@ func (p *Project) watchOnce(ctx context.Context, changed func(schema.ChangedEven
 		if err := wire.Decode(line, &event, schema.MaxResponseDepth); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		if event.Event == schema.EventChanged { // others may come in time
+		if event.Event == schema.WatchEventChanged { // others may come in time
 			changed(event)
 		}
 	}

@@ -29,7 +29,7 @@ type Config struct {
 	// not counted: so it is for the broker's own health check.
 	Audit *audit.Log
 	// RequestRate limits requests per second, RefusalRate refused names per second.
-	// The bursts are schema.RequestBurst and schema.RefusalBurst seconds long. 0
+	// The bursts are schema.RequestBurstFactor and schema.RefusalBurstFactor seconds long. 0
 	// means no limit.
 	RequestRate, RefusalRate float64
 	// BrokerVersion and InstanceID are part of the answer to ping.
@@ -57,10 +57,10 @@ type Project struct {
 func New(config Config) *Project {
 	p := &Project{
 		config:           config,
-		requests:         endpoint.NewLimiter(config.RequestRate, schema.RequestBurst),
-		refusals:         endpoint.NewLimiter(config.RefusalRate, schema.RefusalBurst),
+		requests:         endpoint.NewLimiter(config.RequestRate, schema.RequestBurstFactor),
+		refusals:         endpoint.NewLimiter(config.RefusalRate, schema.RefusalBurstFactor),
 		rateLimitEvents:  rate.Sometimes{Interval: time.Second},
-		refusedUIDEvents: rate.Sometimes{First: schema.StrangersRecorded, Interval: time.Second},
+		refusedUIDEvents: rate.Sometimes{First: schema.PeerRefusedBurst, Interval: time.Second},
 	}
 	p.secrets.view = config.View
 	p.secrets.setManifest(config.Manifest)

@@ -35,7 +35,7 @@ func TestRefusedCallersCannotFillAuditLog(t *testing.T) {
 			}
 		}
 		log.Close()
-		if n := strings.Count(events.String(), `"peer.refused"`); n < schema.StrangersRecorded+8 || n > schema.StrangersRecorded+11 {
+		if n := strings.Count(events.String(), `"peer.refused"`); n < schema.PeerRefusedBurst+8 || n > schema.PeerRefusedBurst+11 {
 			t.Errorf("%d events for %d refused callers in 10 s", n, callers)
 		}
 	})

@@ -41,7 +41,7 @@ func watch(s *endpoint.Session, secrets *allowedSecrets) endpoint.Reply {
 			names = reported.changedNames(current)
 			reported = current
 		}
-		line = endpoint.Answer(schema.ChangedEvent{Event: schema.EventChanged, Generation: generation, Names: names})
+		line = endpoint.Answer(schema.ChangedEvent{Event: schema.WatchEventChanged, Generation: generation, Names: names})
 	}
 	return endpoint.HangUp()
 }

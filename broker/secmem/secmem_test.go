@@ -42,7 +42,7 @@ func TestProbeReturnsKindOfNew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, known := range schema.Memories {
+	for _, known := range schema.MemoryKinds {
 		if kind == known {
 			return
 		}

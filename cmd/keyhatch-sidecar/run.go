@@ -27,10 +27,10 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "what becomes of the broker's secrets at the end: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if onExit != "keep" && onExit != "clear" {
-			return cli.Usage("--on-exit must be keep or clear")
+			return cli.UsageErrorf("--on-exit must be keep or clear")
 		}
 		if poll <= 0 {
-			return cli.Usage("--poll must be more than 0")
+			return cli.UsageErrorf("--poll must be more than 0")
 		}
 		from, err := store()
 		if err != nil {
@@ -40,7 +40,7 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
 		if err != nil {
 			return err
 		}
-		log, flush := cli.DaemonLog()
+		log, flush := cli.NewDaemonLogger()
 		defer flush()
 		config := sidecar.Config{Store: from, Socket: to, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
@@ -58,7 +58,7 @@ func socketFlag(c *cobra.Command) func() (string, error) {
 		if path := cli.DefaultAdminSocket(); path != "" {
 			return path, nil
 		}
-		return "", cli.Usage("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
+		return "", cli.UsageErrorf("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
 	}
 }
 

@@ -17,7 +17,7 @@ func dirFlag(c *cobra.Command) func() (sidecar.Dir, error) {
 	return func() (sidecar.Dir, error) {
 		path, ok := strings.CutPrefix(*store, "dir:")
 		if !ok || path == "" {
-			return sidecar.Dir{}, cli.Usage("--store must be dir:PATH")
+			return sidecar.Dir{}, cli.UsageErrorf("--store must be dir:PATH")
 		}
 		path, err := filepath.Abs(path)
 		return sidecar.Dir{Path: path}, err
@@ -45,20 +45,20 @@ func storeFlags(c *cobra.Command) func() (sidecar.Store, error) {
 		switch *format {
 		case "", string(sidecar.Dotenv), string(sidecar.YAML), string(sidecar.JSON):
 		default:
-			return nil, cli.Usage("--format must be dotenv, yaml or json")
+			return nil, cli.UsageErrorf("--format must be dotenv, yaml or json")
 		}
 		if *timeout <= 0 {
-			return nil, cli.Usage("--timeout must be more than 0")
+			return nil, cli.UsageErrorf("--timeout must be more than 0")
 		}
 		var all sidecar.Merged
 		for _, one := range *stores {
 			kind, rest, _ := strings.Cut(one, ":")
 			if rest == "" || (kind != "dir" && kind != "file" && kind != "exec") {
-				return nil, cli.Usage("--store must be dir:PATH, file:PATH or exec:COMMAND")
+				return nil, cli.UsageErrorf("--store must be dir:PATH, file:PATH or exec:COMMAND")
 			}
 			if kind == "exec" {
 				if *format == "" {
-					return nil, cli.Usage("exec: needs --format dotenv, yaml or json")
+					return nil, cli.UsageErrorf("exec: needs --format dotenv, yaml or json")
 				}
 				all = append(all, sidecar.Exec{Command: rest, Format: sidecar.Format(*format), Paths: paths, Timeout: *timeout})
 				continue
@@ -76,12 +76,12 @@ func storeFlags(c *cobra.Command) func() (sidecar.Store, error) {
 				as = byName
 			}
 			if as == "" {
-				return nil, cli.Usage("%s: its name does not say its format: say --format dotenv, yaml or json", rest)
+				return nil, cli.UsageErrorf("%s: its name does not say its format: say --format dotenv, yaml or json", rest)
 			}
 			all = append(all, sidecar.File{Path: path, Format: as})
 		}
 		if len(all) == 0 {
-			return nil, cli.Usage("--store is missing: dir:PATH, file:PATH or exec:COMMAND")
+			return nil, cli.UsageErrorf("--store is missing: dir:PATH, file:PATH or exec:COMMAND")
 		}
 		return all, nil
 	}

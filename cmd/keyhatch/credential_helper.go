@@ -52,7 +52,7 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	}
 	name := h.secret(approved)
 	if name == "" {
-		return &cli.Failure{Err: fmt.Errorf("the manifest names no secret for %s", h.name),
+		return &cli.Error{Err: fmt.Errorf("the manifest names no secret for %s", h.name),
 			Hint: "add helpers: {" + h.name + ": NAME} to it, then on the host: keyhatchctl reload DIR"}
 	}
 	text, err := fetchFormatted(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })
@@ -87,7 +87,7 @@ func fetchFormatted(ctx context.Context, project *client.Project, name schema.Se
 	}
 	text, err := format(answer.SecretValue)
 	if errors.Is(err, credential.ErrUnusable) {
-		err = &cli.Failure{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
+		err = &cli.Error{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
 	}
 	return text, err
 }

@@ -30,10 +30,10 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 				io.Copy(io.Discard, c.InOrStdin())
 				// docker shows what stands on standard output.
 				fmt.Fprintln(c.OutOrStdout(), "keyhatch keeps no logins: put this one into the sidecar's store, and name it under helpers in the manifest")
-				return cli.Exit(cli.ExitOther)
+				return cli.ExitStatus(cli.ExitFailure)
 			case "get", "list":
 			default:
-				return cli.Usage("the operation must be get, list, store or erase")
+				return cli.UsageErrorf("the operation must be get, list, store or erase")
 			}
 			logins, err := helper.approvedLogins(c.Context(), newProject())
 			if err != nil {
@@ -50,7 +50,7 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 				login, ok := credential.FindDockerLogin(logins, registry)
 				if !ok {
 					fmt.Fprintln(c.OutOrStdout(), credential.DockerNotFoundMessage)
-					return cli.Exit(cli.ExitOther)
+					return cli.ExitStatus(cli.ExitFailure)
 				}
 				answer, err = fetchFormatted(c.Context(), newProject(), login.Secret, func(value schema.SecretValue) ([]byte, error) {
 					return credential.FormatDocker(registry, login, value)

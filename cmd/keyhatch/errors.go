@@ -24,7 +24,7 @@ var errNotText = errors.New("the format takes only UTF-8")
 // and nil for nil.
 func withHint(err error) error {
 	if errors.Is(err, client.ErrUnreachable) {
-		return &cli.Failure{Err: err, Code: exitUnreachable,
+		return &cli.Error{Err: err, ExitCode: exitUnreachable,
 			Hint: "is the project registered (keyhatchctl register DIR), and its directory mounted at /run/keyhatch?"}
 	}
 	code := client.CodeOf(err)
@@ -32,20 +32,20 @@ func withHint(err error) error {
 		code = missing.Secrets[0].Code
 	}
 	if hint := localHint(err); hint != "" {
-		return &cli.Failure{Err: err, Hint: hint}
+		return &cli.Error{Err: err, Hint: hint}
 	}
 	switch code {
 	case schema.CodeRateLimited:
-		return &cli.Failure{Err: err, Hint: "try again in a second"}
+		return &cli.Error{Err: err, Hint: "try again in a second"}
 	case schema.CodeDenied:
-		return &cli.Failure{Err: err, Code: exitDenied,
+		return &cli.Error{Err: err, ExitCode: exitDenied,
 			Hint: "add the name to secrets in the manifest, then on the host: keyhatchctl reload DIR"}
 	case schema.CodeNotFound:
-		return &cli.Failure{Err: err, Code: exitNotFound, Hint: "put it into the sidecar's store: keyhatch-sidecar set NAME"}
+		return &cli.Error{Err: err, ExitCode: exitNotFound, Hint: "put it into the sidecar's store: keyhatch-sidecar set NAME"}
 	case schema.CodeNotLoaded:
-		return &cli.Failure{Err: err, Code: exitNotFound, Hint: "is the sidecar running? --wait 15s waits for its push"}
+		return &cli.Error{Err: err, ExitCode: exitNotFound, Hint: "is the sidecar running? --wait 15s waits for its push"}
 	case schema.CodePeerUnexpected:
-		return &cli.Failure{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(devcontainer.RefusedUID(err))}
+		return &cli.Error{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(devcontainer.RefusedUID(err))}
 	}
 	return err
 }

@@ -32,7 +32,7 @@ reads; some other readers do not undo the escapes in double quotes.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			writeFormat := exportFormats[format]
 			if writeFormat == nil {
-				return cli.Usage("--format must be shell, dotenv or json")
+				return cli.UsageErrorf("--format must be shell, dotenv or json")
 			}
 			only, err := flags.parse(c)
 			if err != nil {

@@ -37,7 +37,7 @@ is, all that are this user's.`,
   keyhatch files --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if remove && (watch || c.Flags().Changed("wait")) {
-				return cli.Usage("--remove goes without other flags")
+				return cli.UsageErrorf("--remove goes without other flags")
 			}
 			if remove {
 				return withHint(removeFiles(c.Context(), newProject()))

@@ -32,7 +32,7 @@ func (f *fetchFlags) registerWait(c *cobra.Command) {
 func (f *fetchFlags) parse(c *cobra.Command) (only []schema.SecretName, err error) {
 	if c.Flags().Changed("only") && len(f.only) == 0 {
 		// An empty variable in a script must not come to mean everything.
-		return nil, cli.Usage("--only names no secret: leave it out to have all")
+		return nil, cli.UsageErrorf("--only names no secret: leave it out to have all")
 	}
 	if err := checkWait(f.wait); err != nil {
 		return nil, err
@@ -50,14 +50,14 @@ func (f *fetchFlags) parse(c *cobra.Command) (only []schema.SecretName, err erro
 // checkWait checks that the protocol accepts the value of --wait.
 func checkWait(wait time.Duration) error {
 	if wait < 0 || wait > schema.MaxWait {
-		return cli.Usage("--wait must be between 0 and %v", schema.MaxWait)
+		return cli.UsageErrorf("--wait must be between 0 and %v", schema.MaxWait)
 	}
 	return nil
 }
 
 func parseSecretName(name string) (schema.SecretName, error) {
 	if !schema.ValidSecretName(name) {
-		return "", cli.Usage("a secret's name must match %s", schema.SecretNamePattern)
+		return "", cli.UsageErrorf("a secret's name must match %s", schema.SecretNamePattern)
 	}
 	return schema.SecretName(name), nil
 }

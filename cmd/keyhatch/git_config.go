@@ -46,7 +46,7 @@ func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	if otherHelpers == nil {
 		return nil
 	}
-	return &cli.Failure{
+	return &cli.Error{
 		Err: fmt.Errorf("git would give the secret to another helper too, which is configured behind keyhatch: %s", strings.Join(otherHelpers, ", ")),
 		Hint: "keyhatch credential install puts keyhatch behind them; where that does not help: " +
 			"git config --show-origin --get-regexp 'credential.*helper'",
@@ -58,7 +58,7 @@ func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 func checkGitConfigFile() error {
 	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
 		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-			return &cli.Failure{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
+			return &cli.Error{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
 		}
 	}
 	return nil

@@ -18,7 +18,7 @@ func checkProtocol(ctx context.Context, project *client.Project, wait time.Durat
 		return err
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
-		return &cli.Failure{
+		return &cli.Error{
 			Err:  fmt.Errorf("the broker speaks protocol %d, and this keyhatch %d", pong.ProtocolVersion, schema.ProtocolVersion),
 			Hint: "install the keyhatch that came with the broker, version " + pong.BrokerVersion,
 		}

@@ -59,15 +59,15 @@ with 128 and the number for a signal.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			err := run(c, newProject(), flags, args)
-			if _, exited := errors.AsType[cli.Exit](err); exited {
+			if _, exited := errors.AsType[cli.ExitStatus](err); exited {
 				return err
 			}
-			if failure, ok := errors.AsType[*cli.Failure](err); ok && (failure.Code == cli.ExitUsage || failure.Code == exitNotExecutable || failure.Code == exitCommandNotFound) {
+			if failure, ok := errors.AsType[*cli.Error](err); ok && (failure.ExitCode == cli.ExitUsage || failure.ExitCode == exitNotExecutable || failure.ExitCode == exitCommandNotFound) {
 				return err
 			}
 			// Whatever else went wrong is run's own failure.
-			failure := &cli.Failure{Err: err, Code: exitRunFailed}
-			if hinted, ok := errors.AsType[*cli.Failure](withHint(err)); ok {
+			failure := &cli.Error{Err: err, ExitCode: exitRunFailed}
+			if hinted, ok := errors.AsType[*cli.Error](withHint(err)); ok {
 				failure.Hint = hinted.Hint
 			}
 			return failure
@@ -98,9 +98,9 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 	onChange, err := devcontainer.ParseChangeAction(flags.onChange)
 	switch {
 	case err != nil:
-		return cli.Usage("--on-change: %w", err)
+		return cli.UsageErrorf("--on-change: %w", err)
 	case c.Flags().Changed("on-change") && !flags.watch:
-		return cli.Usage("--on-change goes with --watch")
+		return cli.UsageErrorf("--on-change goes with --watch")
 	}
 	// Before anything is fetched, for the sake of a clear error.
 	path, err := exec.LookPath(args[0])
@@ -109,7 +109,7 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 			code = exitCommandNotFound
 		}
-		return &cli.Failure{Err: err, Code: code}
+		return &cli.Error{Err: err, ExitCode: code}
 	}
 	base := os.Environ()
 	if flags.pristine {
@@ -160,10 +160,10 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	if err != nil {
 		return runError(child.Path, err)
 	}
-	return cli.Exit(exitCode)
+	return cli.ExitStatus(exitCode)
 }
 
 // runError is the failure of a command that could not be started.
 func runError(path string, err error) error {
-	return &cli.Failure{Err: &fs.PathError{Op: "running", Path: path, Err: err}, Code: exitNotExecutable}
+	return &cli.Error{Err: &fs.PathError{Op: "running", Path: path, Err: err}, ExitCode: exitNotExecutable}
 }

@@ -26,7 +26,7 @@ func declarationPath(ctx context.Context, admin *client.Admin, name schema.Proje
 		return "", err
 	}
 	if status.ProjectsDir == "" {
-		return "", &cli.Failure{Err: errors.New("this broker reads no declared projects"), Hint: "start it with --projects-dir DIR"}
+		return "", &cli.Error{Err: errors.New("this broker reads no declared projects"), Hint: "start it with --projects-dir DIR"}
 	}
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }
@@ -102,7 +102,7 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 // addPermissionHint adds a hint if the directory can be written by root only.
 func addPermissionHint(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Failure{Err: err, Hint: "what is declared is for root to write: use sudo"}
+		return &cli.Error{Err: err, Hint: "what is declared is for root to write: use sudo"}
 	}
 	return err
 }

@@ -79,7 +79,7 @@ func checkAll(ctx context.Context, o *globalOptions) []cli.Finding {
 // connectionProblem explains the error of a failed status request.
 func connectionProblem(err error) cli.Finding {
 	f := cli.Finding{Check: "broker", Problem: problemRefused, Detail: err.Error()}
-	if failure, ok := errors.AsType[*cli.Failure](err); ok {
+	if failure, ok := errors.AsType[*cli.Error](err); ok {
 		f.Fix = failure.Hint
 	}
 	switch {
@@ -158,7 +158,7 @@ func checkProject(p schema.ProjectStatus) (findings []cli.Finding) {
 		addProblem(problemLinkMissing, reregisterFix, fmt.Sprintf("%d of the links that the Dev Container Feature mounts are not there: a devcontainer.json is newer than the registration", missing))
 	}
 	if len(findings) == 0 {
-		findings = []cli.Finding{{Check: check, Detail: cli.Count(p.AllowlistSize, "secret") + " allowed, served at " + p.SocketPath}}
+		findings = []cli.Finding{{Check: check, Detail: cli.Plural(p.AllowlistSize, "secret") + " allowed, served at " + p.SocketPath}}
 	}
 	return findings
 }

@@ -27,7 +27,7 @@ func TestDoctorReportsProblemAndFix(t *testing.T) {
 		{checkSecretsLoaded(schema.StatusResponse{SecretsLoadedAt: &now, SecretCount: 2}), "", ""},
 		{checkSecretsLoaded(schema.StatusResponse{}), "nothing_loaded", "start the sidecar"},
 		{connectionProblem(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission)), "no_permission", "sudo"},
-		{connectionProblem(&cli.Failure{Err: client.ErrUnreachable, Hint: "is keyhatchd running?"}), "broker_down", "keyhatchd"},
+		{connectionProblem(&cli.Error{Err: client.ErrUnreachable, Hint: "is keyhatchd running?"}), "broker_down", "keyhatchd"},
 		{connectionProblem(client.ErrProtocol), "protocol_skew", ""},
 		{connectionProblem(&client.Error{Code: schema.CodeRateLimited}), "refused", ""},
 	} {

@@ -33,7 +33,7 @@ func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.P
 			return status.Projects[i], nil
 		}
 	}
-	return schema.ProjectStatus{}, &cli.Failure{
+	return schema.ProjectStatus{}, &cli.Error{
 		Err: fmt.Errorf("no registered project is %q", arg), Hint: "keyhatchctl projects lists those that are registered",
 	}
 }

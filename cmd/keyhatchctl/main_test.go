@@ -116,7 +116,7 @@ func runCommand(t *testing.T, args ...string) (stdout string, err error) {
 }
 
 func hintOf(err error) string {
-	if failure, ok := errors.AsType[*cli.Failure](err); ok {
+	if failure, ok := errors.AsType[*cli.Error](err); ok {
 		return failure.Hint
 	}
 	return ""

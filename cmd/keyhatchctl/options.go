@@ -29,7 +29,7 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 		socket = cli.DefaultAdminSocket()
 	}
 	if socket == "" {
-		return cli.Usage("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
+		return cli.UsageErrorf("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
@@ -41,7 +41,7 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 		return o.addHint(err, socket)
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
-		return &cli.Failure{
+		return &cli.Error{
 			Err:  fmt.Errorf("%w: the broker speaks protocol %d, and this keyhatchctl %d", errProtocolSkew, pong.ProtocolVersion, schema.ProtocolVersion),
 			Hint: "install the keyhatchctl that came with the broker, version " + pong.BrokerVersion,
 		}
@@ -79,5 +79,5 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	if hint == "" {
 		return err
 	}
-	return &cli.Failure{Err: err, Hint: hint}
+	return &cli.Error{Err: err, Hint: hint}
 }

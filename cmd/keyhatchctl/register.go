@@ -77,7 +77,7 @@ func newRegisterRequest(dirArg string, uids []uint) (schema.RegisterRequest, err
 	allowedUIDs := []uint32{info.Sys().(*syscall.Stat_t).Uid}
 	for _, uid := range uids {
 		if uint(uint32(uid)) != uid {
-			return schema.RegisterRequest{}, cli.Usage("--allow-uid: %d is no uid", uid)
+			return schema.RegisterRequest{}, cli.UsageErrorf("--allow-uid: %d is no uid", uid)
 		}
 		allowedUIDs = append(allowedUIDs, uint32(uid))
 	}

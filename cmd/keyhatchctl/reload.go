@@ -31,7 +31,7 @@ project's declaration is changed with it.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			interactive := term.IsTerminal(int(os.Stdin.Fd()))
 			if !yes && !interactive {
-				return cli.Usage("there is no terminal to ask on: say --yes to approve what changes")
+				return cli.UsageErrorf("there is no terminal to ask on: say --yes to approve what changes")
 			}
 			return reloadProject(c, o, args[0], !yes)
 		},
@@ -87,7 +87,7 @@ func reloadProject(c *cobra.Command, o *globalOptions, arg string, confirmFirst 
 		if !confirmFirst {
 			printAllowlistChange(c.OutOrStdout(), request.Name, change)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %s\n", request.Name, cli.Count(len(change.Allowlist), "secret"))
+		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %s\n", request.Name, cli.Plural(len(change.Allowlist), "secret"))
 		return nil
 	})
 }

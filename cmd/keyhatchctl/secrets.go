@@ -78,7 +78,7 @@ puts its store back at its next poll.`,
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), answer)
 				}
-				fmt.Fprintf(c.OutOrStdout(), "loaded %s, generation %d\n", cli.Count(answer.SecretCount, "secret"), answer.Generation)
+				fmt.Fprintf(c.OutOrStdout(), "loaded %s, generation %d\n", cli.Plural(answer.SecretCount, "secret"), answer.Generation)
 				return nil
 			})
 		},

@@ -39,7 +39,7 @@ and keyhatchctl reload approves the change.`,
 func printStatus(out io.Writer, s schema.StatusResponse) error {
 	loaded := "nothing: the sidecar has not pushed since the start or the last clear"
 	if s.SecretsLoadedAt != nil {
-		loaded = fmt.Sprintf("%s, generation %d, pushed %s", cli.Count(s.SecretCount, "secret"), s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
+		loaded = fmt.Sprintf("%s, generation %d, pushed %s", cli.Plural(s.SecretCount, "secret"), s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
 	}
 	memory := string(s.Memory)
 	if s.Memory == schema.MemoryUnlocked {
@@ -65,7 +65,7 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 // restartEffects describes what a restart of the broker loses, by the state of the
 // descriptor store.
 var restartEffects = map[schema.DescriptorStore]string{
-	schema.DescriptorsKept:    "loses nothing: the service manager keeps the sockets and registrations",
-	schema.DescriptorsRefused: "loses what is not declared: the service manager does not keep all (see the daemon's log)",
-	schema.DescriptorsAbsent:  "loses what is not declared: no service manager keeps it",
+	schema.DescriptorStoreKept:    "loses nothing: the service manager keeps the sockets and registrations",
+	schema.DescriptorStoreRefused: "loses what is not declared: the service manager does not keep all (see the daemon's log)",
+	schema.DescriptorStoreAbsent:  "loses what is not declared: no service manager keeps it",
 }

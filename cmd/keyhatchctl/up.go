@@ -33,7 +33,7 @@ A container that is there already keeps the mounts that it was made with: after
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if dash := c.ArgsLenAtDash(); dash > 1 || dash < 0 && len(args) > 1 {
-				return cli.Usage("one directory, and what devcontainer is to have behind --")
+				return cli.UsageErrorf("one directory, and what devcontainer is to have behind --")
 			}
 			return startDevcontainer(c.Context(), o, c.ErrOrStderr(), args[0], uids, args[1:])
 		},
@@ -47,7 +47,7 @@ A container that is there already keeps the mounts that it was made with: after
 func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dirArg string, uids []uint, extraArgs []string) error {
 	devcontainer, err := exec.LookPath("devcontainer")
 	if err != nil {
-		return &cli.Failure{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
+		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
 	request, err := newRegisterRequest(dirArg, uids)
 	if err != nil {
@@ -99,7 +99,7 @@ func ensureRegistered(ctx context.Context, admin *client.Admin, log io.Writer, r
 	}
 	p := status.Projects[i]
 	if uidsGiven {
-		return "", &cli.Failure{Err: fmt.Errorf("%s is registered already, and --allow-uid is settled then", p.Name),
+		return "", &cli.Error{Err: fmt.Errorf("%s is registered already, and --allow-uid is settled then", p.Name),
 			Hint: "keyhatchctl unregister " + string(p.Name) + ", then up again; its containers go on as they are"}
 	}
 	if state := manifestState(p); state != "approved" {

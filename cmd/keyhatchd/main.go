@@ -79,7 +79,7 @@ func run(ctx context.Context, s *settings) error {
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
-	log, flush := cli.DaemonLog()
+	log, flush := cli.NewDaemonLogger()
 	defer flush()
 	auditPath, auditOut := "", io.Writer(os.Stdout)
 	if path, isFile := strings.CutPrefix(s.audit, "file:"); isFile {
@@ -100,7 +100,7 @@ func run(ctx context.Context, s *settings) error {
 		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
 	if errors.Is(err, broker.ErrRuntimeDirBusy) {
-		return &cli.Failure{Err: err, Hint: "stop the other one, or choose another --runtime-dir"}
+		return &cli.Error{Err: err, Hint: "stop the other one, or choose another --runtime-dir"}
 	}
 	if err != nil {
 		return err

@@ -51,5 +51,5 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 // statusNotification returns the STATUS= text that systemctl status shows.
 func statusNotification(server *broker.Server) string {
 	s := server.Status()
-	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Count(len(s.Projects), "project"), cli.Count(s.SecretCount, "secret"), s.Generation)
+	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(len(s.Projects), "project"), cli.Plural(s.SecretCount, "secret"), s.Generation)
 }

@@ -74,7 +74,7 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 			err = nil
 		}
 		if err != nil {
-			return nil, &cli.Failure{Err: err, Hint: "keyhatchd --check-config says what is in force"}
+			return nil, &cli.Error{Err: err, Hint: "keyhatchd --check-config says what is in force"}
 		}
 	}
 	if s.projectsDir == "" && root && sources["projects-dir"] == "default" {
@@ -95,13 +95,13 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 // validate checks the settings and makes their paths absolute.
 func (s *settings) validate() error {
 	if s.requestRate < 0 || s.refusalRate < 0 {
-		return cli.Usage("a rate must be 0, for no limit, or more")
+		return cli.UsageErrorf("a rate must be 0, for no limit, or more")
 	}
 	if path, isFile := strings.CutPrefix(s.audit, "file:"); (!isFile || path == "") && s.audit != "stdout" && s.audit != "journal" {
-		return cli.Usage("audit must be stdout, journal or file:PATH")
+		return cli.UsageErrorf("audit must be stdout, journal or file:PATH")
 	}
 	if s.runtimeDir == "" {
-		return cli.Usage("neither --runtime-dir nor XDG_RUNTIME_DIR says where the sockets shall be")
+		return cli.UsageErrorf("neither --runtime-dir nor XDG_RUNTIME_DIR says where the sockets shall be")
 	}
 	for _, dir := range []*string{&s.runtimeDir, &s.projectsDir} {
 		if *dir == "" {

@@ -78,8 +78,8 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 				return nil, err
 			}
 			var stream *ref
-			if line := schema.Streams[op.Op]; line != nil {
-				event, err := r.addDefinition(root, line, "event", schema.EventChanged)
+			if line := schema.StreamEvents[op.Op]; line != nil {
+				event, err := r.addDefinition(root, line, "event", schema.WatchEventChanged)
 				if err != nil {
 					return nil, err
 				}

@@ -34,9 +34,9 @@ var scalarDefinitions = map[string]func() *jsonschema.Schema{
 		return &jsonschema.Schema{Type: "string", Pattern: schema.DevcontainerIDPattern}
 	},
 	"Code":            func() *jsonschema.Schema { return enumOf(schema.Codes) },
-	"Memory":          func() *jsonschema.Schema { return enumOf(schema.Memories) },
+	"Memory":          func() *jsonschema.Schema { return enumOf(schema.MemoryKinds) },
 	"DescriptorStore": func() *jsonschema.Schema { return enumOf(schema.DescriptorStores) },
-	"InjectAs":        func() *jsonschema.Schema { return enumOf([]schema.InjectAs{schema.AsEnv, schema.AsFile}) },
+	"InjectAs":        func() *jsonschema.Schema { return enumOf([]schema.InjectAs{schema.InjectAsEnv, schema.InjectAsFile}) },
 	"Value": func() *jsonschema.Schema { // what Value.MarshalJSON writes
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
 			{Type: "string"},
@@ -105,7 +105,7 @@ var manifestRules = map[string]func(*jsonschema.Schema){
 func injectionRule(s *jsonschema.Schema) {
 	isFile := requireProperty("as")
 	isFile.Properties = jsonschema.NewProperties()
-	isFile.Properties.Set("as", &jsonschema.Schema{Const: schema.AsFile})
+	isFile.Properties.Set("as", &jsonschema.Schema{Const: schema.InjectAsFile})
 	s.If = isFile
 	s.Then = requireProperty("path")
 	s.Then.Not = requireProperty("env")

@@ -32,43 +32,43 @@ func Run(root *cobra.Command) int {
 	if err == nil {
 		return 0
 	}
-	if exit, ok := errors.AsType[Exit](err); ok {
+	if exit, ok := errors.AsType[ExitStatus](err); ok {
 		return int(exit)
 	}
-	return Report(root.Name(), err)
+	return PrintError(root.Name(), err)
 }
 
-// Report says an error on standard error and returns its exit code.
-func Report(command string, err error) int {
-	failure, ok := errors.AsType[*Failure](err)
+// PrintError says an error on standard error and returns its exit code.
+func PrintError(command string, err error) int {
+	failure, ok := errors.AsType[*Error](err)
 	if !ok {
-		failure = &Failure{Err: err}
+		failure = &Error{Err: err}
 	}
 	fmt.Fprintf(os.Stderr, "%s: %s\n", command, strings.TrimSpace(err.Error()))
 	hint := failure.Hint
-	if hint == "" && failure.Code == ExitUsage {
+	if hint == "" && failure.ExitCode == ExitUsage {
 		hint = "see " + command + " --help"
 	}
 	if hint != "" {
 		fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
 	}
-	if failure.Code == 0 {
-		return ExitOther
+	if failure.ExitCode == 0 {
+		return ExitFailure
 	}
-	return failure.Code
+	return failure.ExitCode
 }
 
 // wrapUsageErrors makes cobra's errors about flags and arguments usage errors,
 // for a command and all below it.
 func wrapUsageErrors(c *cobra.Command) {
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return Usage("%w", err) })
+	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageErrorf("%w", err) })
 	validateArgs := c.Args
 	if validateArgs == nil {
 		validateArgs = cobra.NoArgs
 	}
 	c.Args = func(c *cobra.Command, args []string) error {
 		if err := validateArgs(c, args); err != nil {
-			return Usage("%w", err)
+			return UsageErrorf("%w", err)
 		}
 		return nil
 	}

@@ -12,13 +12,13 @@ import (
 // logQueueSize is the number of lines that can wait to be written.
 const logQueueSize = 256
 
-// DaemonLog is a log on standard error for a daemon, which waits for nobody who
+// NewDaemonLogger is a log on standard error for a daemon, which waits for nobody who
 // reads it and outlives them all. flush writes what is left.
 //
 // Go ends a process that writes to a broken standard output or error, even where
 // the service manager had SIGPIPE ignored (os/signal, "SIGPIPE"). It is handled
 // here and not ignored, which commands that are started would inherit.
-func DaemonLog() (log *slog.Logger, flush func()) {
+func NewDaemonLogger() (log *slog.Logger, flush func()) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	lines := newDroppingWriter(os.Stderr)
 	return slog.New(slog.NewTextHandler(lines, nil)), lines.flush

@@ -14,8 +14,8 @@ func PrintJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// Count is a number of things, in words that agree with it.
-func Count(n int, noun string) string {
+// Plural is a number of things, in words that agree with it.
+func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

@@ -91,7 +91,7 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 		}
 	}
 	checkMemory("a small")
-	if store := m.status().DescriptorStore; store != schema.DescriptorsKept {
+	if store := m.status().DescriptorStore; store != schema.DescriptorStoreKept {
 		t.Errorf("the descriptor store: %s", store)
 	}
 	if text := m.unitProperty("keyhatch.service", "StatusText"); !strings.Contains(text, " secrets loaded") {
@@ -128,7 +128,7 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 	m.mustFail(keyhatch+"get A", "reach")
 
 	// Audit goes to the journal without being told, each event with its fields.
-	for _, event := range []schema.EventName{schema.EventPushed, schema.EventFetched, schema.EventCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {
+	for _, event := range []schema.EventName{schema.EventSecretsPushed, schema.EventSecretsFetched, schema.EventSecretsCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {
 		if m.run("journalctl --no-pager --output=cat _SYSTEMD_UNIT=keyhatch.service KEYHATCH_EVENT="+string(event)) == "" {
 			t.Errorf("the journal has no %s", event)
 		}
