@@ -2,7 +2,11 @@ package broker_test
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +105,40 @@ func wrongImports(p listed) (problems []string) {
 		}
 	}
 	return problems
+}
+
+// TestProjectOnlyReadsKeyring checks that the data plane cannot replace or clear the
+// secrets: it uses the types of the keyring that only read.
+func TestProjectOnlyReadsKeyring(t *testing.T) {
+	files, err := filepath.Glob("project/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for node := range ast.Preorder(file) {
+			if selector, ok := node.(*ast.SelectorExpr); ok {
+				if pkg, ok := selector.X.(*ast.Ident); ok && pkg.Name == "keyring" {
+					used[selector.Sel.Name] = true
+				}
+			}
+		}
+	}
+	if !used["View"] {
+		t.Fatal("the test does not see how project uses the keyring")
+	}
+	for name := range used {
+		if !slices.Contains([]string{"View", "Snapshot", "Value", "Kind", "Text", "Binary", "Bundle"}, name) {
+			t.Errorf("project uses keyring.%s", name)
+		}
+	}
 }
 
 // TestImportsControl sees that wrong imports are found.
