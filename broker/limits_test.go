@@ -2,9 +2,12 @@ package broker_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/schema"
@@ -19,19 +22,25 @@ func TestRequestLimitIsPerProject(t *testing.T) {
 	s.register(t, "web", "A")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
 	c := connect(t, s.projectSocket("api"))
-	for range schema.RequestBurstFactor {
+	for range schema.RequestBurstFactor - 1 { // the connection counts as one
 		if answer := c.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 			t.Fatal(answer)
 		}
 	}
-	for range 3 {
+	// One refusal per second and connection, then the broker stops reading.
+	expectRateLimited := func(c *rawConn) {
+		t.Helper()
 		var refused schema.ErrorResponse
 		if err := json.Unmarshal([]byte(c.request(t, `{"op":"ping"}`)), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 50 {
 			t.Errorf("%+v, %v", refused, err)
 		}
 	}
-	if answer := connect(t, s.projectSocket("api")).request(t, `{"op":"ping"}`); !strings.Contains(answer, "rate_limited") {
-		t.Errorf("another connection of the same project: %s", answer)
+	expectRateLimited(c)
+	expectRateLimited(connect(t, s.projectSocket("api")))
+	fmt.Fprintln(c, "malformed")
+	c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, err := c.lines.ReadByte(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection is over its limit, and was answered: %v", err)
 	}
 	if answer := connect(t, s.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 		t.Errorf("another project: %s", answer)
