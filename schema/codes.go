@@ -21,8 +21,7 @@ const (
 	CodeProtocolError Code = "protocol_error"
 	// CodeInvalidPayload: a push is invalid, so the broker rejected all of it.
 	CodeInvalidPayload Code = "invalid_payload"
-	// CodePayloadTooLarge: the line is longer than the limit. If the line is longer
-	// than every request of the socket may be, the connection ends.
+	// CodePayloadTooLarge: the line is longer than the limit. The connection ends.
 	CodePayloadTooLarge Code = "payload_too_large"
 	// CodeManifestInvalid: the manifest is invalid. The message contains the rule
 	// and the line.
