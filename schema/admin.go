@@ -54,9 +54,10 @@ type RegisterRequest struct {
 	// containers. For each of them, the broker creates a link to the project's
 	// directory. A mount can then name the link without knowing the project.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
-	// Declared reports that the caller also wrote this registration to the
-	// directory of declared projects. If the project is already registered with
-	// the same values, the broker only marks it as declared.
+	// Declared reports whether the caller also wrote this registration to the
+	// directory of declared projects. If so, and if the project is already
+	// registered with the same values, the broker marks the project as declared and
+	// does not return project_exists.
 	Declared bool `json:"declared,omitzero"`
 }
 
@@ -69,9 +70,10 @@ type RegisterResponse struct {
 	SocketPath string `json:"socket_path"`
 }
 
-// UnregisterRequest removes a project, its socket, and its connections. The
-// broker keeps the directory of the socket. If the project is registered again,
-// a container that has mounted the directory can connect again.
+// UnregisterRequest unregisters a project. The broker closes the project's
+// connections and removes its socket, but keeps the directory of the socket. If the
+// project is registered again, a container that has mounted the directory can
+// connect again.
 type UnregisterRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`

@@ -24,7 +24,7 @@ type SecretValue struct {
 	Value *string `json:"value,omitzero"`
 	// ValueB64 is the value of a binary secret, in standard base64 with padding.
 	ValueB64 []byte `json:"value_b64,omitzero"`
-	// Bundle is true if Value is the JSON text of a bundle.
+	// Bundle is true if the value is the JSON text of a bundle.
 	Bundle bool `json:"bundle,omitzero"`
 }
 

@@ -45,8 +45,9 @@ type ProjectStatus struct {
 	Name        ProjectName `json:"name"`
 	ProjectPath string      `json:"project_path"`
 	SocketPath  string      `json:"socket_path"`
-	// Declared reports that the project has a file in ProjectsDir. The broker
-	// registers the project at every start, also after a stop or a reboot.
+	// Declared reports whether the project has a file in the directory of declared
+	// projects. If so, the broker registers the project at every start, also after a
+	// stop or a reboot.
 	Declared      bool `json:"declared"`
 	AllowlistSize int  `json:"allowlist_size"`
 	// Counts contains the numbers of requested names since the project was
