@@ -14,8 +14,8 @@ import (
 
 const module = "github.com/keyhatch/keyhatch/"
 
-// allowed are the imports within the module: the arrows of the design, and no
-// others. A package that is not in it must be added, with its place.
+// allowed lists the imports that each package may have within the module. If you add
+// a package, add it here too.
 var allowed = map[string][]string{
 	"schema":          {},
 	"schema/gen":      {"schema"},
@@ -48,7 +48,8 @@ var allowed = map[string][]string{
 	"packaging/e2e/devcontainer": {}, // tests only
 }
 
-// banned are what a package must not link, however far away.
+// banned lists the packages that a package must not import, directly or indirectly.
+// An entry that ends with a slash is a prefix.
 var banned = map[string][]string{
 	"cmd/keyhatch":         {module + "manifest", "github.com/fsnotify/", "github.com/coreos/go-systemd/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/secmem"},
 	"cmd/keyhatchd":        {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/client"},
@@ -63,7 +64,7 @@ type listed struct {
 	Deps       []string
 }
 
-// TestImports holds the directions of imports.
+// TestImports checks the imports of every package against allowed and banned.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", module+"...").Output()
 	if err != nil {
@@ -82,7 +83,7 @@ func TestImports(t *testing.T) {
 		}
 	}
 	if found < len(allowed) {
-		t.Errorf("%d packages were looked at, and the table has %d", found, len(allowed))
+		t.Errorf("checked %d packages, but the table has %d", found, len(allowed))
 	}
 }
 
@@ -90,17 +91,17 @@ func wrongImports(p listed) (problems []string) {
 	name := strings.TrimPrefix(p.ImportPath, module)
 	may, known := allowed[name]
 	if !known {
-		return []string{name + " has no place in the table of imports"}
+		return []string{name + " is missing from the table of allowed imports"}
 	}
 	for _, path := range p.Imports {
 		if own, ok := strings.CutPrefix(path, module); ok && !slices.Contains(may, own) {
-			problems = append(problems, name+" imports "+own)
+			problems = append(problems, name+" imports "+own+", which is not allowed")
 		}
 	}
 	for _, dep := range p.Deps {
 		for _, ban := range banned[name] {
 			if strings.HasPrefix(dep, ban) {
-				problems = append(problems, name+" links "+dep)
+				problems = append(problems, name+" imports "+dep+" directly or indirectly, which is banned")
 			}
 		}
 	}
@@ -141,7 +142,7 @@ func TestProjectOnlyReadsKeyring(t *testing.T) {
 	}
 }
 
-// TestImportsControl sees that wrong imports are found.
+// TestImportsControl checks that wrongImports finds wrong imports.
 func TestImportsControl(t *testing.T) {
 	for _, p := range []listed{
 		{ImportPath: module + "schema", Imports: []string{module + "broker"}},
@@ -150,7 +151,7 @@ func TestImportsControl(t *testing.T) {
 		{ImportPath: module + "cmd/keyhatch", Deps: []string{"github.com/fsnotify/fsnotify"}},
 	} {
 		if len(wrongImports(p)) == 0 {
-			t.Errorf("%+v is not noticed", p)
+			t.Errorf("wrongImports accepts %+v", p)
 		}
 	}
 }
