@@ -99,8 +99,8 @@ helpers, and some of them would store it.
 If a program such as an editor later adds another helper after these lines,
 keyhatch refuses to answer git. Run install again to correct the order.
 
-install does not change the existing lines. They take effect again after
-keyhatch credential install --remove.`,
+install does not change the other lines of the configuration. The helpers in
+these lines take effect again after keyhatch credential install --remove.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -31,9 +31,9 @@ func withHint(err error) error { return withHintFor(err, "NAME", "") }
 // wait.
 func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	if errors.Is(err, client.ErrUnreachable) {
-		hint := "find the cause with keyhatch doctor; usually, keyhatchd does not run, the project is not registered, or its directory is not mounted at /run/keyhatch"
+		hint := "run keyhatch doctor to find the cause: usually, the project is not registered (keyhatchctl register DIR), or its directory is not mounted at /run/keyhatch"
 		if errors.Is(err, fs.ErrPermission) {
-			hint = fmt.Sprintf("uid %d cannot open the socket; find the cause with keyhatch doctor", os.Getuid())
+			hint = fmt.Sprintf("run keyhatch doctor to find out why uid %d cannot open the socket", os.Getuid())
 		}
 		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: hint}
 	}
