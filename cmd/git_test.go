@@ -159,7 +159,7 @@ func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	}
 	h.env = append(h.env, "GIT_CONFIG_GLOBAL="+fifo)
 	for _, args := range [][]string{{}, {"--remove"}} {
-		if out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...); err == nil || !strings.Contains(out, "no file") {
+		if out, err := h.try("", append([]string{"keyhatch", "credential", "install"}, args...)...); err == nil || !strings.Contains(out, "not a regular file") {
 			t.Errorf("%v: %v: %s", args, err, out)
 		}
 	}

@@ -16,9 +16,9 @@ const (
 	templateFile = templateDir + "devcontainer-template.json"
 )
 
-// TestAssetMetadataMatchesSchema validates the metadata of the Feature and the template,
-// and checks that each kind of mistake is found: the Dev Container CLI accepts nearly
-// all.
+// TestAssetMetadataMatchesSchema validates the metadata of the Feature and the template.
+// It also checks that the schema rejects typical mistakes, because the Dev Container CLI
+// accepts almost everything.
 func TestAssetMetadataMatchesSchema(t *testing.T) {
 	schema, err := os.ReadFile("testdata/assets.schema.json")
 	if err != nil {
@@ -69,10 +69,10 @@ func TestAssetMetadataMatchesSchema(t *testing.T) {
 		for _, edit := range c.invalidEdits {
 			edited := strings.Replace(text, edit[0], edit[1], 1)
 			if edited == text {
-				t.Fatalf("%s has no %s", c.file, edit[0])
+				t.Fatalf("%s does not contain %s", c.file, edit[0])
 			}
 			if validate(edited) == nil {
-				t.Errorf("%s: %s is not noticed", c.file, edit[1])
+				t.Errorf("%s: the schema accepts %s", c.file, edit[1])
 			}
 		}
 	}
@@ -89,7 +89,7 @@ func TestTemplateDeclaresTheOptionsItUses(t *testing.T) {
 	for _, match := range reference.FindAllStringSubmatch(files, -1) {
 		used[match[1]] = true
 		if !declared[match[1]] {
-			t.Errorf("%s is no option", match[0])
+			t.Errorf("%s is not declared as an option", match[0])
 		}
 	}
 	if len(declared) == 0 || len(used) != len(declared) {
@@ -97,15 +97,16 @@ func TestTemplateDeclaresTheOptionsItUses(t *testing.T) {
 	}
 }
 
-// The Feature and the template are released with the commands.
+// TestAssetsHaveTheReleaseVersion checks that the Feature and the template have the same
+// version as the commands, because they are released together.
 func TestAssetsHaveTheReleaseVersion(t *testing.T) {
 	version := regexp.MustCompile(`(?m)^VERSION := (.*)$`).FindStringSubmatch(readFile(t, "../Makefile"))
 	if version == nil {
-		t.Fatal("the Makefile names no version")
+		t.Fatal("the Makefile does not define VERSION")
 	}
 	for _, file := range []string{featureFile, templateFile} {
 		if !strings.Contains(readFile(t, file), `"version": "`+version[1]+`"`) {
-			t.Errorf("%s is not of version %s", file, version[1])
+			t.Errorf("%s does not have version %s", file, version[1])
 		}
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ChangeAction is what happens to a child when its secrets change: a restart, a signal,
-// or nothing if both are zero.
+// ChangeAction is the reaction to a change of a child's secrets: a restart or a signal.
+// The zero value means that the child is not disturbed.
 type ChangeAction struct {
 	Restart bool
 	Signal  syscall.Signal
 }
 
-// ParseChangeAction reads restart, signal:NAME or none.
+// ParseChangeAction parses restart, signal:NAME, or none.
 func ParseChangeAction(text string) (ChangeAction, error) {
 	switch text {
 	case "restart":
@@ -35,43 +35,44 @@ func ParseChangeAction(text string) (ChangeAction, error) {
 			return ChangeAction{Signal: number}, nil
 		}
 	}
-	return ChangeAction{}, fmt.Errorf("it is restart, none, or signal: and a signal's name, as in signal:HUP")
+	return ChangeAction{}, fmt.Errorf("must be restart, none, or signal:NAME, for example signal:HUP")
 }
 
 // A Child is a command that runs as a child process, so that it can be restarted or
-// signalled when secrets change. It leads a process group, which has the terminal if we
-// had it.
+// signaled when secrets change. It is the leader of its own process group. If keyhatch is
+// in the foreground of the terminal, the child's group becomes the foreground group.
 type Child struct {
 	Path        string
 	Args        []string
 	OnChange    ChangeAction
-	GracePeriod time.Duration // from SIGTERM to SIGKILL, of a restart
+	GracePeriod time.Duration // time between SIGTERM and SIGKILL when the child is restarted
 	// Updates receives the new environment after each change.
 	Updates <-chan []string
 }
 
-// supervisor is the state of Run. One goroutine owns it: signals, the child's end
-// among them, come to it by channels.
+// supervisor is the state of Run. Only Run's goroutine uses it. Signals, updates, and
+// timers reach that goroutine through channels.
 type supervisor struct {
 	Child
-	tty      int // the controlling terminal; -1: none
-	pid      int // of the child, and of its group
-	exitCode int // of the child, once it has ended
+	tty      int // descriptor of the controlling terminal, or -1
+	pid      int // process ID of the child, which is also the ID of its process group
+	exitCode int // exit code of the child; valid if exited is true
 
 	exited             bool
-	restartEnvironment []string         // for the next start; nil: no restart
-	killTimer          <-chan time.Time // when the grace period of a restart ends; else nil
+	restartEnvironment []string         // environment for the pending restart; nil if no restart is pending
+	killTimer          <-chan time.Time // fires when the grace period of a restart ends; nil if no restart is pending
 }
 
-// Run starts the command, passes signals on to it, and returns its exit code, or
-// 128 and the number of the signal that ended it. An error says that it could
-// not be started, at first or again.
+// Run starts the command, forwards signals to it, and returns its exit code. If a signal
+// ended the command, the exit code is 128 plus the signal's number. Run returns an error
+// only if the command could not be started or restarted.
 //
-// What a restart ends is the whole group: no process that has the old secrets,
-// or the port, stays behind. To know when it is gone, orphans must come to us.
+// A restart ends the whole process group, so that no process keeps the old secrets or a
+// listening port. Run becomes the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER),
+// because otherwise it could not know when the last process of the group has ended.
 func (c Child) Run(environment []string) (exitCode int, err error) {
 	s := &supervisor{Child: c}
-	childEnded := make(chan os.Signal, 1) // one says it for many
+	childEnded := make(chan os.Signal, 1) // reap handles all ended children after one signal
 	signal.Notify(childEnded, syscall.SIGCHLD)
 	defer signal.Stop(childEnded)
 	signals := make(chan os.Signal, 64)
@@ -107,7 +108,8 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 	}
 }
 
-// start starts the command, which takes the terminal over where it is ours.
+// start starts the command. If keyhatch is in the foreground of the terminal, the
+// command's process group becomes the foreground group.
 func (s *supervisor) start(environment []string) (err error) {
 	foreground := s.tty >= 0 && foregroundGroup(s.tty) == unix.Getpgrp()
 	s.exited, s.restartEnvironment, s.killTimer = false, nil, nil
@@ -119,7 +121,7 @@ func (s *supervisor) start(environment []string) (err error) {
 	return err
 }
 
-// applyUpdate restarts the child with the new environment, or signals it.
+// applyUpdate starts a restart with the new environment, or signals the child.
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.OnChange.Restart:
@@ -127,32 +129,34 @@ func (s *supervisor) applyUpdate(environment []string) {
 		if s.killTimer == nil {
 			s.killTimer = time.After(s.GracePeriod)
 			unix.Kill(-s.pid, unix.SIGTERM)
-			unix.Kill(-s.pid, unix.SIGCONT) // one that is stopped would never see it
+			unix.Kill(-s.pid, unix.SIGCONT) // a stopped process handles SIGTERM only after it continues
 		}
 	case s.OnChange.Signal != 0:
 		unix.Kill(s.pid, s.OnChange.Signal)
 	}
 }
 
-// forward hands a signal to the child.
+// forward sends a signal that keyhatch received to the child.
 func (s *supervisor) forward(sig syscall.Signal) {
 	switch sig {
 	case unix.SIGCONT:
-		// After fg the terminal is ours to give; after bg it is not.
+		// After fg, keyhatch is in the foreground and passes the terminal to the
+		// child. After bg, it is not.
 		if s.tty >= 0 && foregroundGroup(s.tty) == unix.Getpgrp() {
 			s.setForegroundGroup(s.pid)
 		}
 		unix.Kill(-s.pid, unix.SIGCONT)
 		return
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
-		s.restartEnvironment = nil // whoever wants an end wants no restart
+		s.restartEnvironment = nil // the user wants to end the command, so cancel a pending restart
 	}
 	if !s.exited {
 		unix.Kill(s.pid, sig)
 	}
 }
 
-// reap waits for every process that has ended: the child, and orphans.
+// reap collects the status of every process that has ended or stopped: the child and
+// its orphaned descendants.
 func (s *supervisor) reap() {
 	for {
 		var status unix.WaitStatus
@@ -177,9 +181,11 @@ func (s *supervisor) reap() {
 	}
 }
 
-// suspend stops us too when the child was stopped, by Ctrl-Z for one, so that
-// the shell we run in notices. SIGCONT wakes both. Who leads the session, as with
-// docker run -it or exec -it, has no shell that would send one.
+// suspend is called when the child was stopped, for example by Ctrl-Z. It stops keyhatch
+// too, so that the parent shell notices. A later SIGCONT continues both.
+//
+// If keyhatch is the session leader, as in docker run -it, there is no parent shell that
+// could send SIGCONT. Then the child continues at once.
 func (s *supervisor) suspend() {
 	sessionLeader, _ := unix.Getsid(0)
 	switch {
@@ -187,8 +193,9 @@ func (s *supervisor) suspend() {
 	case sessionLeader == os.Getpid():
 		s.forward(unix.SIGCONT)
 	case foregroundGroup(s.tty) == unix.Getpgrp():
-		// In the background it wanted to read. With an fg meanwhile it may, and a
-		// shell that had not seen us stop sends no SIGCONT.
+		// The child was stopped because it read from the terminal in the background.
+		// An fg command has moved keyhatch to the foreground since then. The shell
+		// sends no SIGCONT, because it did not see keyhatch stop.
 		s.forward(unix.SIGCONT)
 	default:
 		s.reclaimTerminal()
@@ -196,23 +203,25 @@ func (s *supervisor) suspend() {
 	}
 }
 
-// reclaimTerminal takes back what the child's group was given: whoever runs next in
-// our group could not read from it.
+// reclaimTerminal makes keyhatch's process group the foreground group again, if the
+// child's group is. Otherwise the next command in keyhatch's group could not read from the
+// terminal.
 func (s *supervisor) reclaimTerminal() {
 	if s.tty >= 0 && foregroundGroup(s.tty) == s.pid {
 		s.setForegroundGroup(unix.Getpgrp())
 	}
 }
 
-// setForegroundGroup gives the terminal to a group. Who does that from the background
-// is stopped with SIGTTOU unless it is ignored (tcsetpgrp(3)).
+// setForegroundGroup makes group the terminal's foreground group. The kernel stops a
+// background process that does this with SIGTTOU, unless the process ignores this signal
+// (tcsetpgrp(3)).
 func (s *supervisor) setForegroundGroup(group int) {
 	signal.Ignore(unix.SIGTTOU)
 	unix.IoctlSetPointerInt(s.tty, unix.TIOCSPGRP, group)
 	signal.Reset(unix.SIGTTOU)
 }
 
-// foregroundGroup returns the process group that has the terminal, or 0.
+// foregroundGroup returns the terminal's foreground process group, or 0 on an error.
 func foregroundGroup(tty int) (group int) {
 	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
 	if err != nil {
@@ -230,9 +239,10 @@ func openTerminal() (tty int) {
 	return fd
 }
 
-// forwardedSignals returns the signals that are forwarded: all but those that cannot be
-// caught, that are about ourselves (faults, our children, our pipes, the Go
-// runtime's SIGURG and SIGPROF), and that stop a process for the terminal's sake.
+// forwardedSignals returns the signals that Run forwards to the child. It leaves out the
+// signals that cannot be caught, the signals that concern keyhatch itself (faults,
+// SIGCHLD, SIGPIPE, and SIGURG and SIGPROF, which the Go runtime uses), and SIGTTIN and
+// SIGTTOU, with which the terminal stops a background process.
 func forwardedSignals() []os.Signal {
 	var signals []os.Signal
 	for sig := unix.Signal(1); sig <= 64; sig++ {
@@ -241,10 +251,10 @@ func forwardedSignals() []os.Signal {
 			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, unix.SIGABRT,
 			unix.SIGTTIN, unix.SIGTTOU:
 			continue
-		case 32, 33, 34: // the C library's own
+		case 32, 33, 34: // reserved for the C library (signal(7))
 			continue
 		}
-		if !signal.Ignored(sig) { // nohup means the command too
+		if !signal.Ignored(sig) { // for example SIGHUP under nohup: the child inherits this
 			signals = append(signals, sig)
 		}
 	}

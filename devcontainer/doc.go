@@ -1,7 +1,8 @@
-// Package devcontainer is keyhatch inside a project container: it fetches what
-// the project may have and hands it to the programs there.
+// Package devcontainer is the part of keyhatch that runs inside a project container. It
+// fetches the project's secrets and passes them to programs as environment variables or
+// files.
 //
-// It runs next to hostile code and trusts only the socket it is given. The
-// project's tree is that code's to write, so nothing is read there: the broker
-// says what was approved, how secrets are injected included.
+// It runs next to hostile code and trusts only the socket. Hostile code can write to the
+// project's directory, so this package reads no file there. The approved manifest, which
+// also defines the variables and files, comes from the broker.
 package devcontainer

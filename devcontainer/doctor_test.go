@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The situations themselves are in cmd/testdata/doctor.txt; no test can bring
-// another kernel about.
+// TestUnreachableIsExplainedByPlatform uses made-up platforms, because a test cannot run
+// on another kernel. cmd/testdata/doctor.txt tests doctor in real situations.
 func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 	for _, c := range []struct {
 		platform      Platform
@@ -22,22 +22,21 @@ func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 		{Platform{KernelRelease: "6.10.14-linuxkit"}, ProblemBrokerDown, ProblemDockerDesktop},
 		{Platform{KernelRelease: "5.15.167.4-microsoft-standard-WSL2"}, ProblemNotRegistered, ProblemDockerDesktop},
 		{Platform{KernelRelease: "6.8.0-azure", InCodespace: true}, ProblemMountMissing, ProblemCodespaces},
-		// Who can talk to a broker is told what it says, wherever that is.
+		// A problem that a broker reported does not depend on the platform.
 		{Platform{KernelRelease: "6.10.14-linuxkit"}, ProblemUIDRefused, ProblemUIDRefused},
 		{Platform{InCodespace: true}, ProblemProtocolSkew, ProblemProtocolSkew},
 		{Platform{InCodespace: true}, "", ""},
 	} {
-		got := c.platform.explainUnreachable(Finding{Check: "socket", Problem: c.problem, Detail: "what was seen", Fix: "the fix"})
-		if got.Problem != c.want || !strings.Contains(got.Detail, "what was seen") || got.Fix == "" {
-			t.Errorf("%+v: %s becomes %+v, want %s", c.platform, c.problem, got, c.want)
+		got := c.platform.explainUnreachable(Finding{Check: "socket", Problem: c.problem, Detail: "the detail", Fix: "the fix"})
+		if got.Problem != c.want || !strings.Contains(got.Detail, "the detail") || got.Fix == "" {
+			t.Errorf("%+v: problem %s became %+v, want %s", c.platform, c.problem, got, c.want)
 		}
 	}
 	if platform := DetectPlatform(); platform.KernelRelease == "" || platform.MemoryMount != "/dev/shm" {
-		t.Errorf("here is %+v", platform)
+		t.Errorf("DetectPlatform returned %+v", platform)
 	}
 }
 
-// What is no tmpfs is never taken for one.
 func TestCheckMemoryMountAcceptsOnlyTmpfs(t *testing.T) {
 	for _, dir := range []string{"/proc", t.TempDir() + "/none"} {
 		if got := checkMemoryMount(dir); got.Problem != ProblemNotTmpfs {
@@ -46,14 +45,24 @@ func TestCheckMemoryMountAcceptsOnlyTmpfs(t *testing.T) {
 	}
 }
 
-// In a rootless container the broker knows this user by another uid.
+// TestRefusedUIDIsFromTheBrokersMessage uses the broker's message, because in a rootless
+// container the broker sees another uid than the container. cmd/testdata/doctor.txt tests
+// this with the message of a real broker.
 func TestRefusedUIDIsFromTheBrokersMessage(t *testing.T) {
-	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 may not use the socket of project api: register it with allow_uids"}
+	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 is not allowed to use the socket of project api: register the project with this uid in allow_uids"}
 	if got := RefusedUID(fmt.Errorf("get: %w", refusal)); got != 100999 {
-		t.Errorf("%d", got)
+		t.Errorf("uid %d, want 100999", got)
+	}
+	if got := RefusedUIDFix(refusal); !strings.Contains(got, "--allow-uid 100999") {
+		t.Error(got)
+	}
+	// The broker does not accept this uid in --allow-uid.
+	refusal.Message = "uid 65534 is not allowed to use the socket of project api"
+	if got := RefusedUIDFix(refusal); strings.Contains(got, "--allow-uid") || !strings.Contains(got, "65534") {
+		t.Error(got)
 	}
 	refusal.Message = "not you"
 	if got := RefusedUID(refusal); got != os.Getuid() {
-		t.Errorf("%d, and the uid is %d", got, os.Getuid())
+		t.Errorf("uid %d, want this process's uid %d", got, os.Getuid())
 	}
 }

@@ -10,25 +10,24 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxEntrySize is the longest NAME=value the kernel passes on (execve(2):
-// MAX_ARG_STRLEN is 32 pages, the terminating NUL included).
+// maxEntrySize is the maximum size of a NAME=value string in bytes (execve(2):
+// MAX_ARG_STRLEN is 32 pages, including the final NUL byte).
 const maxEntrySize = 131071
 
-// ErrVariableValue means that a value cannot be put into the environment, only into a
-// file.
-var ErrVariableValue = errors.New("no environment variable can hold it")
+// ErrVariableValue means that an environment variable cannot contain a value. A file can
+// contain it.
+var ErrVariableValue = errors.New("the secret cannot be put into an environment variable")
 
-// ErrVariableName means that a name cannot name an environment variable, or that two
-// secrets have the same variable.
-var ErrVariableName = errors.New("it cannot name an environment variable of its own")
+// ErrVariableName means that a name is not a valid variable name, or that two secrets
+// have the same variable.
+var ErrVariableName = errors.New("cannot assign an environment variable")
 
-// Variables maps secrets to the environment variables that they go into.
+// Variables maps each secret to the name of its environment variable.
 type Variables map[schema.SecretName]string
 
-// AssignVariables decides which secrets go into which variables: those named in only,
-// or all that the project may have. The manifest that was approved gives the
-// variables' names and leaves out secrets that are files, unless they are in
-// only.
+// AssignVariables assigns a variable to each secret in only, or to each secret on the
+// allowlist if only is nil. The approved manifest defines the names of the variables. A
+// secret that the manifest declares as a file gets a variable only if it is in only.
 func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variables, error) {
 	names := info.Allowlist
 	if only != nil {
@@ -46,17 +45,17 @@ func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variab
 			}
 		}
 		if !isVariableName(variable) {
-			return nil, fmt.Errorf("%s: %w", name, ErrVariableName)
+			return nil, fmt.Errorf("%w to %s: not a valid variable name", ErrVariableName, name)
 		}
 		if other, found := secretOf[variable]; found && other != name {
-			return nil, fmt.Errorf("%s and %s both go into the variable %s: %w", other, name, variable, ErrVariableName)
+			return nil, fmt.Errorf("%w to %s: the variable %s already belongs to %s", ErrVariableName, name, variable, other)
 		}
 		variables[name], secretOf[variable] = variable, name
 	}
 	return variables, nil
 }
 
-// isVariableName reports whether every shell accepts name as a variable.
+// isVariableName reports whether every shell accepts name as a variable name.
 func isVariableName(name string) bool {
 	for i := 0; i < len(name); i++ {
 		c := name[i]
@@ -70,8 +69,8 @@ func isVariableName(name string) bool {
 // SecretNames returns the secrets, sorted by name.
 func (v Variables) SecretNames() []schema.SecretName { return slices.Sorted(maps.Keys(v)) }
 
-// Entries returns NAME=value for each variable, sorted by the secret's name. Each secret
-// must be in values.
+// Entries returns one NAME=value string for each variable, sorted by the secret's name.
+// Each secret must be in values.
 func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]string, error) {
 	var entries []string
 	for _, name := range v.SecretNames() {
@@ -82,16 +81,17 @@ func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]s
 		entry := v[name] + "=" + string(text)
 		switch {
 		case strings.IndexByte(entry, 0) >= 0:
-			return nil, fmt.Errorf("%s holds a NUL byte: %w", name, ErrVariableValue)
+			return nil, fmt.Errorf("%w: the value of %s contains a NUL byte", ErrVariableValue, name)
 		case len(entry) > maxEntrySize:
-			return nil, fmt.Errorf("%s is too long for an environment variable, which takes %d bytes: %w", name, maxEntrySize, ErrVariableValue)
+			return nil, fmt.Errorf("%w: %s is too long, the limit is %d bytes including the variable's name", ErrVariableValue, name, maxEntrySize)
 		}
 		entries = append(entries, entry)
 	}
 	return entries, nil
 }
 
-// Environment returns base with the variables added, and without those they replace.
+// Environment returns base with the variables added. If base already contains one of the
+// variables, the secret replaces it.
 func (v Variables) Environment(values map[schema.SecretName]schema.SecretValue, base []string) ([]string, error) {
 	entries, err := v.Entries(values)
 	if err != nil {
@@ -100,8 +100,8 @@ func (v Variables) Environment(values map[schema.SecretName]schema.SecretValue, 
 	return append(withoutVariables(base, v), entries...), nil
 }
 
-// pristineVariables are the variables that PristineEnvironment keeps: the user, the
-// place, the terminal and the language.
+// pristineVariables are the variables that PristineEnvironment keeps. They describe the
+// user, the search path, the terminal, the time zone, and the language.
 var pristineVariables = []string{"HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TZ", "USER"}
 
 // PristineEnvironment returns those entries of base that are in pristineVariables.
@@ -115,8 +115,8 @@ func PristineEnvironment(base []string) []string {
 	return kept
 }
 
-// withoutVariables removes variables that are about to be set: which of two a program
-// sees is up to the program.
+// withoutVariables returns base without the given variables. If an environment contains a
+// variable twice, some programs use the first entry and others use the last.
 func withoutVariables(base []string, variables Variables) []string {
 	replaced := map[string]bool{}
 	for _, variable := range variables {

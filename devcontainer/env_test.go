@@ -20,16 +20,16 @@ func TestAssignVariables(t *testing.T) {
 		info    schema.InfoResponse
 		only    []schema.SecretName
 		want    Variables
-		refused string // the secret that is refused
+		refused string // a secret's name in the expected error
 	}{
-		"all, as the manifest says": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
-		"a file, asked for":         {info, []schema.SecretName{"f"}, Variables{"f": "f"}, ""},
-		"only":                      {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
-		"twice in only":             {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},
-		"none":                      {schema.InfoResponse{}, nil, Variables{}, ""},
-		// A broker that does not say how: by their own names.
-		"no more than the names": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
-		// The broker, not this choice, says no.
+		"all in the manifest": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
+		"a file in only":      {info, []schema.SecretName{"f"}, Variables{"f": "f"}, ""},
+		"only":                {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
+		"twice in only":       {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},
+		"none":                {schema.InfoResponse{}, nil, Variables{}, ""},
+		// Without declarations, a variable has the name of its secret.
+		"an allowlist alone": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
+		// AssignVariables does not check the allowlist. The broker does.
 		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
 		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
 		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},
@@ -57,7 +57,7 @@ func fetchEnvironment(t *testing.T, answer string, variables Variables, base []s
 }
 
 func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
-	// NAME=value of A, as long as the kernel takes.
+	// The variable VA with this value has the maximum size.
 	longest := strings.Repeat("x", maxEntrySize-len("VA="))
 	for name, c := range map[string]struct {
 		answer      string
@@ -65,15 +65,15 @@ func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
 		wantErr     error
 		wantMessage string
 	}{
-		"values":          {getManyAnswer(`"A":{"value":"a"},"B":{"value_b64":"/w=="}`, ""), []string{"HOME=/h", "VA=a", "VB=\xff"}, nil, ""},
-		"an empty value":  {getManyAnswer(`"A":{"value":""},"B":{"value":"="}`, ""), []string{"HOME=/h", "VA=", "VB=="}, nil, ""},
-		"the longest":     {getManyAnswer(`"A":{"value":"`+longest+`"},"B":{"value":""}`, ""), []string{"HOME=/h", "VA=" + longest, "VB="}, nil, ""},
-		"too long":        {getManyAnswer(`"A":{"value":"`+longest+`x"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A is too long"},
-		"a NUL":           {getManyAnswer(`"A":{"value":"TRIPWIRE\u0000"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A holds a NUL byte"},
-		"a NUL in base64": {getManyAnswer(`"A":{"value":""},"B":{"value_b64":"AA=="}`, ""), nil, ErrVariableValue, "B holds a NUL byte"},
-		"no value":        {getManyAnswer(`"A":{},"B":{"value":""}`, ""), nil, client.ErrProtocol, "without a value"},
-		"no answer":       {getManyAnswer(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "B is neither answered nor refused"},
-		"refused":         {`{"ok":false,"code":"rate_limited","message":"slow down"}`, nil, nil, "slow down"},
+		"values":            {getManyAnswer(`"A":{"value":"a"},"B":{"value_b64":"/w=="}`, ""), []string{"HOME=/h", "VA=a", "VB=\xff"}, nil, ""},
+		"an empty value":    {getManyAnswer(`"A":{"value":""},"B":{"value":"="}`, ""), []string{"HOME=/h", "VA=", "VB=="}, nil, ""},
+		"the longest":       {getManyAnswer(`"A":{"value":"`+longest+`"},"B":{"value":""}`, ""), []string{"HOME=/h", "VA=" + longest, "VB="}, nil, ""},
+		"one byte too long": {getManyAnswer(`"A":{"value":"`+longest+`x"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A is too long"},
+		"a NUL":             {getManyAnswer(`"A":{"value":"TRIPWIRE\u0000"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A contains a NUL byte"},
+		"a NUL in base64":   {getManyAnswer(`"A":{"value":""},"B":{"value_b64":"AA=="}`, ""), nil, ErrVariableValue, "B contains a NUL byte"},
+		"no value":          {getManyAnswer(`"A":{},"B":{"value":""}`, ""), nil, client.ErrProtocol, "without a value"},
+		"no answer":         {getManyAnswer(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "neither a value nor an error for B"},
+		"refused":           {`{"ok":false,"code":"rate_limited","message":"slow down"}`, nil, nil, "slow down"},
 	} {
 		got, err := fetchEnvironment(t, c.answer, Variables{"A": "VA", "B": "VB"}, []string{"VA=old", "HOME=/h", "VA=older"})
 		if !slices.Equal(got, c.want) || (err == nil) != (c.wantMessage == "") {
@@ -85,7 +85,8 @@ func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
 	}
 }
 
-// All that is missing is named at once, in order, and nothing is handed out.
+// TestMissingErrorNamesAllSecrets checks that the error lists all missing secrets, sorted
+// by name, and that no other secret is returned.
 func TestMissingErrorNamesAllSecrets(t *testing.T) {
 	answer := getManyAnswer(`"B":{"value":"b"}`, `"C":{"code":"denied","message":"no C"},"A":{"code":"not_found","message":"no A"}`)
 	got, err := fetchEnvironment(t, answer, Variables{"A": "A", "B": "B", "C": "C"}, nil)

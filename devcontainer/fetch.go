@@ -11,13 +11,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// MissingError lists the secrets that a command needs and cannot have.
+// MissingError lists the secrets that a command needs but that the broker did not
+// return.
 type MissingError struct {
 	// Secrets is sorted by name.
 	Secrets []MissingSecret
 }
 
-// A MissingSecret is a secret that cannot be had, with the broker's reason.
+// A MissingSecret is a secret that the broker did not return, with the broker's reason.
 type MissingSecret struct {
 	Name schema.SecretName
 	schema.SecretError
@@ -31,11 +32,12 @@ func (e *MissingError) Error() string {
 	return strings.Join(messages, "; ")
 }
 
-// Fetch fetches secrets, all of one snapshot. If secrets cannot be had, it
-// returns no secret and a *MissingError that lists them all.
+// Fetch fetches secrets from one snapshot. It waits up to wait for missing secrets. If
+// a secret is still missing, Fetch returns no secret, and a *MissingError that lists all
+// missing secrets.
 func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
 	if len(names) == 0 {
-		return nil, nil // and not everything, which is what no names would ask for
+		return nil, nil // a request without names would return all secrets of the allowlist
 	}
 	names = slices.Sorted(slices.Values(names))
 	answer, err := project.GetMany(ctx, slices.Compact(names), wait)
@@ -49,7 +51,7 @@ func Fetch(ctx context.Context, project *client.Project, names []schema.SecretNa
 		}
 		reason := answer.Errors[name]
 		if reason.Code == "" {
-			return nil, fmt.Errorf("%w: %s is neither answered nor refused", client.ErrProtocol, name)
+			return nil, fmt.Errorf("%w: it contains neither a value nor an error for %s", client.ErrProtocol, name)
 		}
 		missing.Secrets = append(missing.Secrets, MissingSecret{name, reason})
 	}
@@ -59,8 +61,8 @@ func Fetch(ctx context.Context, project *client.Project, names []schema.SecretNa
 	return answer.Secrets, nil
 }
 
-// ValueBytes returns a secret as it is given to programs: the text, the decoded
-// binary, or a bundle's JSON text.
+// ValueBytes returns the bytes of a secret that programs get: the text, the decoded
+// binary value, or the JSON text of a bundle.
 func ValueBytes(value schema.SecretValue) ([]byte, error) {
 	switch {
 	case value.Value != nil:
@@ -68,5 +70,5 @@ func ValueBytes(value schema.SecretValue) ([]byte, error) {
 	case value.ValueB64 != nil:
 		return value.ValueB64, nil
 	}
-	return nil, fmt.Errorf("%w: a secret without a value", client.ErrProtocol)
+	return nil, fmt.Errorf("%w: it contains a secret without a value", client.ErrProtocol)
 }

@@ -14,10 +14,11 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// serveAnswer answers every request on a socket with answer, until the test ends.
+// serveAnswer answers every request on a socket with answer until the test ends. It
+// returns a client for the socket.
 func serveAnswer(t *testing.T, answer string) *client.Project {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+	dir, err := os.MkdirTemp("", "kh") // a short path, because socket addresses have a length limit
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,12 +45,12 @@ func serveAnswer(t *testing.T, answer string) *client.Project {
 	return client.NewProject(path)
 }
 
-// getManyAnswer returns an answer to get-many with these members of its objects.
+// getManyAnswer returns an answer to get-many. secrets and errors are the members of the
+// two JSON objects.
 func getManyAnswer(secrets, errors string) string {
 	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
 }
 
-// An interrupt ends a wait.
 func TestFetchStopsWhenContextIsCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -58,7 +59,8 @@ func TestFetchStopsWhenContextIsCancelled(t *testing.T) {
 	}
 }
 
-// Without names nothing is fetched, and not everything.
+// TestFetchWithoutNamesFetchesNothing uses a socket that does not exist, so that any
+// request would fail.
 func TestFetchWithoutNamesFetchesNothing(t *testing.T) {
 	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
 		t.Errorf("%d secrets, %v", len(got), err)

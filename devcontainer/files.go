@@ -14,14 +14,14 @@ import (
 // A File is a secret that the manifest declares as a file.
 type File struct {
 	Name     schema.SecretName
-	Path     string // declared, absolute
+	Path     string // the declared path, absolute
 	Mode     fs.FileMode
-	Template string // "" for the bare value
+	Template string // "" means that the file contains the value alone
 }
 
 // DeclaredFiles returns the files that the approved manifest declares, sorted by the
-// secret's name. If only is not nil, it limits them to these secrets. home replaces ~
-// in paths.
+// secret's name. If only is not nil, DeclaredFiles returns only the files of these
+// secrets. home replaces ~ in paths.
 func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) (files []File, err error) {
 	for _, name := range info.Allowlist {
 		injection := info.Secrets[name]
@@ -30,12 +30,12 @@ func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home stri
 		}
 		mode, err := strconv.ParseUint(injection.Mode, 8, 32)
 		if err != nil {
-			return nil, fmt.Errorf("%s: mode %q is not octal", name, injection.Mode)
+			return nil, fmt.Errorf("cannot render %s: mode %q is not an octal number", name, injection.Mode)
 		}
 		path := injection.Path
 		if rest, ok := strings.CutPrefix(path, "~/"); ok {
 			if !filepath.IsAbs(home) {
-				return nil, fmt.Errorf("%s: its path begins with ~/ and HOME is not an absolute path", name)
+				return nil, fmt.Errorf("cannot render %s: its path begins with ~/, but HOME is not an absolute path", name)
 			}
 			path = filepath.Join(home, rest)
 		}

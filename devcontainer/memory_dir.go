@@ -8,43 +8,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoMemoryDir means that there is no directory in memory that only this user can
-// use. A file would reach a disk or another user.
-var ErrNoMemoryDir = errors.New("no place in memory for secret files")
+// ErrNoMemoryDir means that no directory is both in memory and private to this user. A
+// secret file would reach a disk or another user.
+var ErrNoMemoryDir = errors.New("no private directory in memory for secret files")
 
 // MemoryDir returns the directory for the rendered files of this user.
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }
 
 // verifyMemoryDir checks that the directory is in memory and that only this user can
-// use it. Its name is no secret, so another user may have made it first.
+// access it. The name of the directory is known, so another user could have created it
+// first.
 func verifyMemoryDir(dir string) error {
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fmt.Errorf("%w: %s is not a directory of ours: %w", ErrNoMemoryDir, dir, err)
+		return fmt.Errorf("%w: cannot open %s as a directory: %w", ErrNoMemoryDir, dir, err)
 	}
 	defer unix.Close(fd)
 	var stat unix.Stat_t
 	var statfs unix.Statfs_t
 	if err := errors.Join(unix.Fstat(fd, &stat), unix.Fstatfs(fd, &statfs)); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrNoMemoryDir, dir, err)
+		return fmt.Errorf("%w: cannot examine %s: %w", ErrNoMemoryDir, dir, err)
 	}
 	switch {
 	case int64(statfs.Type) != unix.TMPFS_MAGIC:
 		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)
 	case stat.Uid != uint32(os.Geteuid()):
-		return fmt.Errorf("%w: %s belongs to uid %d", ErrNoMemoryDir, dir, stat.Uid)
+		return fmt.Errorf("%w: %s belongs to uid %d, but must belong to uid %d", ErrNoMemoryDir, dir, stat.Uid, os.Geteuid())
 	case stat.Mode&0o7777 != 0o700:
-		return fmt.Errorf("%w: %s has mode %#o and must have 0700", ErrNoMemoryDir, dir, stat.Mode&0o7777)
+		return fmt.Errorf("%w: %s has mode %#o, but must have mode 0700", ErrNoMemoryDir, dir, stat.Mode&0o7777)
 	}
 	return nil
 }
 
-// checkTmpfs checks that dir is on a tmpfs. A directory that is made elsewhere would be
-// refused later.
+// checkTmpfs checks that dir is on a tmpfs. Without this check, makeDirs could create a
+// directory on a disk before verifyMemoryDir refuses it.
 func checkTmpfs(dir string) error {
 	var statfs unix.Statfs_t
 	if err := unix.Statfs(dir, &statfs); err != nil {
-		return fmt.Errorf("%w: %s: %w", ErrNoMemoryDir, dir, err)
+		return fmt.Errorf("%w: cannot examine %s: %w", ErrNoMemoryDir, dir, err)
 	}
 	if int64(statfs.Type) != unix.TMPFS_MAGIC {
 		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)

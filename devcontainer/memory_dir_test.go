@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The directory must be in memory and ours alone.
+// TestRenderRefusesUnsafeMemoryDir tries directories that are not in memory or that
+// another user can access.
 func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 	diskDir := t.TempDir()
 	var statfs unix.Statfs_t
@@ -34,14 +35,14 @@ func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 		"on disk":       {diskDir + "/files", func(string) error { return nil }, "is not a tmpfs"},
 		"open to all":   {memoryDir + "/open", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o701)) }, "has mode 0701"},
 		"setgid":        {memoryDir + "/set", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o700|fs.ModeSetgid)) }, "has mode 02700"},
-		"a link":        {memoryDir + "/link", func(d string) error { return errors.Join(os.Mkdir(d+"-to", 0o700), os.Symlink(d+"-to", d)) }, "not a directory of ours"},
-		"a link out":    {memoryDir + "/out", func(d string) error { return os.Symlink(diskDir, d) }, "not a directory of ours"},
-		"a file":        {memoryDir + "/file", func(d string) error { return os.WriteFile(d, nil, 0o600) }, "not a directory of ours"},
-		"somebody's":    {memoryDir + "/other", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chown(d, 12345, -1)) }, "belongs to uid 12345"},
-		"without place": {memoryDir + "/none/files", func(string) error { return nil }, "no such file"},
+		"a link":        {memoryDir + "/link", func(d string) error { return errors.Join(os.Mkdir(d+"-to", 0o700), os.Symlink(d+"-to", d)) }, "as a directory: not a directory"},
+		"a link out":    {memoryDir + "/out", func(d string) error { return os.Symlink(diskDir, d) }, "as a directory: not a directory"},
+		"a file":        {memoryDir + "/file", func(d string) error { return os.WriteFile(d, nil, 0o600) }, "as a directory: not a directory"},
+		"another owner": {memoryDir + "/other", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chown(d, 12345, -1)) }, "belongs to uid 12345"},
+		"no parent":     {memoryDir + "/none/files", func(string) error { return nil }, "no such file"},
 	} {
-		if name == "somebody's" && os.Geteuid() != 0 {
-			continue // only root can give a directory away
+		if name == "another owner" && os.Geteuid() != 0 {
+			continue // only root can change the owner of a directory
 		}
 		if err := c.create(c.dir); err != nil {
 			t.Fatal(name, err)
@@ -52,10 +53,10 @@ func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.wantMessage)
 		}
 		if _, err := os.Lstat(target); err == nil {
-			t.Errorf("%s: the link was made all the same", name)
+			t.Errorf("%s: the link was created in spite of the error", name)
 		}
 		if _, err := os.Lstat(c.dir); name == "on disk" && err == nil {
-			t.Error("a directory was made on disk")
+			t.Error("a directory was created on disk")
 		}
 	}
 }

@@ -13,23 +13,23 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrPathOccupied means that a declared path exists and is not keyhatch's link.
-var ErrPathOccupied = errors.New("something else is there")
+// ErrPathOccupied means that a declared path exists and is not one of keyhatch's links.
+var ErrPathOccupied = errors.New("the path exists, and keyhatch did not create it")
 
-// A Rendering is one project's files in memory and the links to them:
+// A Rendering is the set of one project's files in memory and the links to them:
 //
 //	DIR/PROJECT/files/NAME    the file
 //	DIR/PROJECT/links/NAME    the backlink: a link to the declared path
 //
-// The declared path is a link to the file. Remove finds it by the backlink, even if the
-// manifest no longer declares it.
+// The declared path is a link to the file. Remove finds the declared path through the
+// backlink, even if the manifest no longer declares the file.
 type Rendering struct {
-	dir     string // as MemoryDir, verified by makeDirs
+	dir     string // MemoryDir, except in tests; makeDirs verifies it
 	project schema.ProjectName
 }
 
 // NewRendering returns the rendering of a project in dir, which is MemoryDir except in
-// tests. It makes no directory.
+// tests. It creates no directory.
 func NewRendering(dir string, project schema.ProjectName) Rendering {
 	return Rendering{dir, project}
 }
@@ -44,15 +44,15 @@ func (r Rendering) backlinkPath(name schema.SecretName) string {
 	return filepath.Join(r.projectDir(), "links", string(name))
 }
 
-// isManaged reports whether path is a link to a file of this project's.
+// isManaged reports whether path is a link to a file of this rendering.
 func (r Rendering) isManaged(path string) bool {
 	target, err := os.Readlink(path)
 	return err == nil && strings.HasPrefix(target, r.projectDir()+"/files/")
 }
 
-// Render writes the files, each whole by a rename, and links them at their
-// declared paths. It reports whether anything is new. All that can be refused
-// is refused before the first file changes.
+// Render writes the files and links them at their declared paths. A rename makes each
+// file appear complete. Render reports whether a file or a link changed. It makes all
+// checks before it changes the first file.
 func (r Rendering) Render(files []File, values map[schema.SecretName]schema.SecretValue) (changed bool, err error) {
 	if len(files) == 0 {
 		return false, nil
@@ -69,12 +69,12 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	for _, f := range files {
 		switch _, err := os.Lstat(f.Path); {
 		case err == nil && !r.isManaged(f.Path):
-			return false, fmt.Errorf("%s goes to %s: %w", f.Name, f.Path, ErrPathOccupied)
+			return false, fmt.Errorf("cannot link %s to %s: %w", f.Path, f.Name, ErrPathOccupied)
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return false, err
 		}
 	}
-	tempFiles := make([]string, len(files)) // not yet renamed; "" where nothing is new
+	tempFiles := make([]string, len(files)) // files that are not yet renamed; "" if the file is up to date
 	defer func() {
 		for _, path := range tempFiles {
 			if path != "" {
@@ -87,7 +87,7 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 			continue
 		}
 		if tempFiles[i], err = r.writeTemp(contents[i], f.Mode); err != nil {
-			return false, fmt.Errorf("writing the file of %s: %w", f.Name, err)
+			return false, fmt.Errorf("cannot write the file of %s: %w", f.Name, err)
 		}
 	}
 	for i, f := range files {
@@ -106,8 +106,8 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	return changed, nil
 }
 
-// makeDirs makes the directories. It verifies the first, within which no other user
-// can make or move a file.
+// makeDirs creates the directories. It verifies only r.dir, because no other user can
+// create or move a file inside it.
 func (r Rendering) makeDirs() error {
 	if err := checkTmpfs(filepath.Dir(r.dir)); err != nil {
 		return err
@@ -129,14 +129,14 @@ func (r Rendering) makeDirs() error {
 // isUpToDate reports whether path is a regular file with this content and mode.
 func isUpToDate(path string, content []byte, mode fs.FileMode) bool {
 	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != mode { // which also says: a regular file
+	if err != nil || info.Mode() != mode { // equal modes also mean a regular file
 		return false
 	}
 	current, err := os.ReadFile(path)
 	return err == nil && bytes.Equal(current, content)
 }
 
-// writeTemp writes a temporary file, which is then renamed to its place.
+// writeTemp writes content to a temporary file. Render renames the file later.
 func (r Rendering) writeTemp(content []byte, mode fs.FileMode) (path string, err error) {
 	f, err := os.CreateTemp(r.projectDir(), ".new-")
 	if err != nil {
@@ -154,7 +154,7 @@ func (r Rendering) writeTemp(content []byte, mode fs.FileMode) (path string, err
 }
 
 // linkIntoPlace links the file at its declared path, and reports whether the link is
-// new. A link of the same secret at another path goes.
+// new. If the secret has a link at another path, linkIntoPlace removes that link.
 func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
 	target := r.filePath(f.Name)
 	if oldPath, err := os.Readlink(r.backlinkPath(f.Name)); err == nil && oldPath != f.Path && linksTo(oldPath, target) {
@@ -163,18 +163,20 @@ func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
 	if linksTo(f.Path, target) && linksTo(r.backlinkPath(f.Name), f.Path) {
 		return false, nil
 	}
-	// Remembered first: what is not remembered is never removed.
+	// The backlink must be created first: without a backlink, Remove would not find the
+	// link after a crash.
 	if err := replaceSymlink(f.Path, r.backlinkPath(f.Name)); err != nil {
 		return false, err
 	}
 	if err := os.MkdirAll(filepath.Dir(f.Path), 0o700); err != nil {
 		return false, err
 	}
-	// Where nothing is there, nothing that comes meanwhile is replaced.
+	// Symlink fails if the path exists, so it cannot replace a file that was created
+	// after Render's check.
 	err = os.Symlink(target, f.Path)
 	if errors.Is(err, fs.ErrExist) {
 		if !r.isManaged(f.Path) {
-			return false, fmt.Errorf("%s goes to %s: %w", f.Name, f.Path, ErrPathOccupied)
+			return false, fmt.Errorf("cannot link %s to %s: %w", f.Path, f.Name, ErrPathOccupied)
 		}
 		err = replaceSymlink(target, f.Path)
 	}
@@ -187,10 +189,11 @@ func linksTo(link, target string) bool {
 	return err == nil && actual == target
 }
 
-// replaceSymlink makes path a symbolic link in one step. It may replace another link.
+// replaceSymlink makes path a symbolic link to target in one step. It replaces an
+// existing link.
 func replaceSymlink(target, path string) error {
 	tempPath := filepath.Join(filepath.Dir(path), fmt.Sprintf(".keyhatch-%d", os.Getpid()))
-	os.Remove(tempPath) // of a process before us that was killed
+	os.Remove(tempPath) // left by a killed process that had the same process ID
 	if err := os.Symlink(target, tempPath); err != nil {
 		return err
 	}
@@ -216,9 +219,9 @@ func FindRenderings(dir string) ([]Rendering, error) {
 	return renderings, nil
 }
 
-// Prune removes the project's files except those in keep, and the links to them. If
-// something else has replaced a link, it stays. A file is removed from memory even if
-// its link cannot be removed.
+// Prune removes the project's files, except the files in keep, and the links to them. If
+// a declared path is no longer keyhatch's link, Prune does not remove it. It removes a
+// file from memory even if it cannot remove the link.
 func (r Rendering) Prune(keep []File) error {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -248,7 +251,7 @@ func (r Rendering) Prune(keep []File) error {
 		return errors.Join(errs...)
 	}
 	errs = append(errs, os.RemoveAll(r.projectDir()))
-	os.Remove(r.dir) // stays where another project has files
+	os.Remove(r.dir) // fails if another project has files
 	return errors.Join(errs...)
 }
 

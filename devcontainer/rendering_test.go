@@ -12,7 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// newTestRendering returns a rendering in memory and a home directory.
+// newTestRendering returns a rendering in a temporary directory in memory, and a
+// temporary home directory.
 func newTestRendering(t *testing.T) (r Rendering, home string) {
 	t.Helper()
 	memory, err := os.MkdirTemp("/dev/shm", "kh")
@@ -23,7 +24,7 @@ func newTestRendering(t *testing.T) (r Rendering, home string) {
 	return NewRendering(memory+"/files", "api"), t.TempDir()
 }
 
-// secretValues makes text secrets of NAME=value pairs.
+// secretValues returns text secrets for NAME=value pairs.
 func secretValues(pairs ...string) map[schema.SecretName]schema.SecretValue {
 	values := map[schema.SecretName]schema.SecretValue{}
 	for _, pair := range pairs {
@@ -33,8 +34,8 @@ func secretValues(pairs ...string) map[schema.SecretName]schema.SecretValue {
 	return values
 }
 
-// A reader sees one text or the other, whole, while it is rendered again and
-// again; and so does one that opens it by another name of the same project.
+// TestReadersNeverSeeAPartialFile reads a file while it is rendered repeatedly with two
+// texts. Each read must return one complete text.
 func TestReadersNeverSeeAPartialFile(t *testing.T) {
 	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}}
@@ -67,11 +68,12 @@ func TestReadersNeverSeeAPartialFile(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	if remaining, err := filepath.Glob(r.projectDir() + "/.new-*"); err != nil || len(remaining) > 0 {
-		t.Errorf("left behind: %v", remaining)
+		t.Errorf("temporary files remain: %v", remaining)
 	}
 }
 
-// Of several files either all change or none does, where one is refused.
+// TestRenderChangesNothingWhenOneFileIsRefused renders two files, of which one has a bad
+// template or an occupied path. Neither file may change.
 func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
 	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/sub/b", 0o640, "{{value}}"}}
@@ -79,13 +81,13 @@ func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if changed, err := r.Render(files, secretValues("A=1", "B=1")); changed || err != nil {
-		t.Errorf("nothing is new, and it says %v, %v", changed, err)
+		t.Errorf("rendering the same secrets again: changed is %v, %v", changed, err)
 	}
 	checkContents := func(when, a, b string) {
 		t.Helper()
 		for path, want := range map[string]string{home + "/a": a, home + "/sub/b": b} {
 			if got, err := os.ReadFile(path); string(got) != want || err != nil {
-				t.Errorf("%s: %s holds %q, %v, want %q", when, path, got, err, want)
+				t.Errorf("%s: %s contains %q, %v, want %q", when, path, got, err, want)
 			}
 		}
 	}
@@ -109,7 +111,7 @@ func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
 		}
 		before, _ := os.Lstat(path)
 		_, err := r.Render([]File{files[0], {"B", path, 0o600, ""}}, secretValues("A=3", "B=3"))
-		if !errors.Is(err, ErrPathOccupied) || !strings.Contains(err.Error(), "B goes to "+path) {
+		if !errors.Is(err, ErrPathOccupied) || !strings.Contains(err.Error(), "cannot link "+path+" to B: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
@@ -133,9 +135,9 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(home + "/a"); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("the link at the path before is still there")
+		t.Error("the link at the old path still exists")
 	}
-	// Two secrets that change places.
+	// Two secrets exchange their paths.
 	both := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}
 	for range 2 {
 		both[0].Path, both[1].Path = both[1].Path, both[0].Path
@@ -144,7 +146,7 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 		}
 		for _, f := range both {
 			if got, err := os.ReadFile(f.Path); err != nil || string(got) != strings.ToLower(string(f.Name)) {
-				t.Errorf("%s holds %q, %v", f.Path, got, err)
+				t.Errorf("%s contains %q, %v", f.Path, got, err)
 			}
 		}
 	}
@@ -152,9 +154,9 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 		t.Error(err)
 	}
 	if remaining, _ := os.ReadDir(home); len(remaining) > 0 {
-		t.Errorf("left behind: %v", remaining)
+		t.Errorf("links remain: %v", remaining)
 	}
 	if _, err := os.Lstat(r.dir); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("the directory in memory is left behind")
+		t.Error("the directory in memory still exists")
 	}
 }

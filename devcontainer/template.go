@@ -10,12 +10,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrTemplate says that a template and its secret do not go together.
-var ErrTemplate = errors.New("the template cannot be filled in")
+// ErrTemplate means that a template is invalid or does not match its secret.
+var ErrTemplate = errors.New("cannot fill in the template")
 
-// fileContent returns what a secret's file holds: the template with {{field}}
-// replaced by the fields of a bundle, or {{value}} by a secret that is none; and
-// without a template the bare value.
+// fileContent returns the content of a secret's file. Without a template, this is the
+// value of the secret. In a template, {{field}} is replaced by a field of a bundle, and
+// {{value}} by the value of any other secret.
 func fileContent(name schema.SecretName, template string, value schema.SecretValue) ([]byte, error) {
 	text, err := ValueBytes(value)
 	if err != nil || template == "" {
@@ -23,20 +23,20 @@ func fileContent(name schema.SecretName, template string, value schema.SecretVal
 	}
 	fields := map[string]string{"value": string(text)}
 	if value.Bundle {
-		fields = nil // value too would have to be a field
+		fields = nil // in a bundle, {{value}} is the field with this name
 		if err := json.Unmarshal(text, &fields); err != nil {
-			return nil, fmt.Errorf("%w: %s is no object of texts", client.ErrProtocol, name)
+			return nil, fmt.Errorf("%w: the bundle %s is not a JSON object of strings", client.ErrProtocol, name)
 		}
 	}
 	filled, err := fillTemplate(template, fields)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("cannot render %s: %w", name, err)
 	}
 	return []byte(filled), nil
 }
 
-// fillTemplate replaces each {{field}} in one pass, so values are not expanded again: a
-// value may contain {{, $ or \1.
+// fillTemplate replaces each {{field}} in one pass. It does not expand values again, so a
+// value may contain {{, $, or \1.
 func fillTemplate(template string, fields map[string]string) (string, error) {
 	var b strings.Builder
 	for {
@@ -48,11 +48,11 @@ func fillTemplate(template string, fields map[string]string) (string, error) {
 		field, remainder, closed := strings.Cut(rest, "}}")
 		field = strings.TrimSpace(field)
 		if !closed || !schema.ValidSecretName(field) {
-			return "", fmt.Errorf("%w: behind {{ comes a field's name and }}, and nothing else", ErrTemplate)
+			return "", fmt.Errorf("%w: {{ must be followed by the name of a field and }}, as in {{value}}", ErrTemplate)
 		}
 		value, ok := fields[field]
 		if !ok {
-			return "", fmt.Errorf("%w: the secret has no field %s", ErrTemplate, field)
+			return "", fmt.Errorf("%w: the secret does not have a field %s", ErrTemplate, field)
 		}
 		b.WriteString(value)
 		template = remainder

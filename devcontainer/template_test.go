@@ -15,7 +15,7 @@ func TestFillTemplate(t *testing.T) {
 		"plain } { }}":    "plain } { }}",
 		"{{a}}":           "A",
 		"<{{ a }}{{a}}>":  "<AA>",
-		"{{b.c}}":         "{{a}}", // and not A
+		"{{b.c}}":         "{{a}}", // a value is not expanded again
 		"{{re}}{{e}}\n":   `$1 \1 ${a} }}` + "\n",
 		"$1 \\1 {{a}} $&": "$1 \\1 A $&",
 	} {
@@ -24,7 +24,7 @@ func TestFillTemplate(t *testing.T) {
 		}
 	}
 	for template, wantMessage := range map[string]string{
-		"{{missing}}": "no field missing", "{{a": "behind {{", "{{}}": "behind {{", "{{ if a }}": "behind {{", "{{{a}}": "behind {{",
+		"{{missing}}": "does not have a field missing", "{{a": "{{ must be followed", "{{}}": "{{ must be followed", "{{ if a }}": "{{ must be followed", "{{{a}}": "{{ must be followed",
 	} {
 		if got, err := fillTemplate(template, fields); got != "" || !errors.Is(err, ErrTemplate) || !strings.Contains(err.Error(), wantMessage) {
 			t.Errorf("%q: %q, %v, want %q", template, got, err, wantMessage)
@@ -39,22 +39,22 @@ func TestFileContent(t *testing.T) {
 		value    schema.SecretValue
 		want     string // "" for an error
 	}{
-		"bare text":          {"", schema.SecretValue{Value: &text}, "TRIPWIRE"},
-		"bare bytes":         {"", schema.SecretValue{ValueB64: []byte{0, 255}}, "\x00\xff"},
-		"bare bundle":        {"", schema.SecretValue{Value: &bundle, Bundle: true}, bundle},
-		"text":               {"<{{value}}>", schema.SecretValue{Value: &text}, "<TRIPWIRE>"},
-		"bytes":              {"<{{value}}>", schema.SecretValue{ValueB64: []byte{0, 255}}, "<\x00\xff>"},
-		"bundle":             {"{{x}}{{value}}", schema.SecretValue{Value: &bundle, Bundle: true}, "é\nv"},
-		"text like a bundle": {"{{x}}", schema.SecretValue{Value: &bundle}, ""},
-		"odd bundle":         {"{{x}}", schema.SecretValue{Value: &text, Bundle: true}, ""},
-		"nothing":            {"{{x}}", schema.SecretValue{}, ""},
+		"text, no template":   {"", schema.SecretValue{Value: &text}, "TRIPWIRE"},
+		"bytes, no template":  {"", schema.SecretValue{ValueB64: []byte{0, 255}}, "\x00\xff"},
+		"bundle, no template": {"", schema.SecretValue{Value: &bundle, Bundle: true}, bundle},
+		"text":                {"<{{value}}>", schema.SecretValue{Value: &text}, "<TRIPWIRE>"},
+		"bytes":               {"<{{value}}>", schema.SecretValue{ValueB64: []byte{0, 255}}, "<\x00\xff>"},
+		"bundle":              {"{{x}}{{value}}", schema.SecretValue{Value: &bundle, Bundle: true}, "é\nv"},
+		"text like a bundle":  {"{{x}}", schema.SecretValue{Value: &bundle}, ""},
+		"invalid bundle":      {"{{x}}", schema.SecretValue{Value: &text, Bundle: true}, ""},
+		"no value":            {"{{x}}", schema.SecretValue{}, ""},
 	} {
 		got, err := fileContent("A", c.template, c.value)
 		if string(got) != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%s: %q, %v", name, got, err)
 		}
 		if err != nil && strings.Contains(err.Error(), "TRIPWIRE") {
-			t.Errorf("%s: the error holds the value", name)
+			t.Errorf("%s: the error contains the value", name)
 		}
 	}
 }

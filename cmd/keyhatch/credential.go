@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// credentialHelpers lists the credential helpers. The commands, the links and install
-// are made from this table.
+// credentialHelpers lists the credential helpers. It is the source for the subcommands,
+// the link names, and install.
 var credentialHelpers = []credentialHelper{
 	{
 		name: "git", linkName: "git-credential-keyhatch",
@@ -33,8 +33,8 @@ var credentialHelpers = []credentialHelper{
 	},
 }
 
-// expandLinkName returns the arguments of a command line. If keyhatch was started under a
-// helper's link name, they begin with the helper's command.
+// expandLinkName returns the arguments of a command line. If keyhatch was started through
+// a helper's link, expandLinkName inserts the helper's command before the arguments.
 func expandLinkName(argv []string) (args []string) {
 	for _, helper := range credentialHelpers {
 		if helper.linkName != "" && helper.linkName == filepath.Base(argv[0]) {
@@ -47,10 +47,11 @@ func expandLinkName(argv []string) (args []string) {
 func credentialCommand(newProject func() *client.Project, socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "credential",
-		Short: "Answer git, docker, aws and kubectl in their own protocols",
-		Long: `credential answers the credential helpers' protocols of git, docker, aws and
-kubectl from secrets of this project, without any of them on a disk. Which secret
-answers for what is said in the manifest, and approved with it:
+		Short: "Give secrets to git, docker, aws, and kubectl",
+		Long: `Give this project's secrets to git, docker, aws, and kubectl through their own
+credential helper protocols. keyhatch writes no secret to disk.
+
+The approved manifest declares the secret for each tool:
 
   helpers:
     git:     [{host: github.com, secret: GH_TOKEN}]
@@ -58,7 +59,7 @@ answers for what is said in the manifest, and approved with it:
     aws:     AWS_KEYS      # a bundle: aws_access_key_id, aws_secret_access_key
     kubectl: KUBE_TOKEN
 
-Each tool is told once where to ask:
+Configure each tool once:
 
   git      keyhatch credential install
   docker   "credHelpers": {"ghcr.io": "keyhatch"} in ~/.docker/config.json
@@ -66,8 +67,8 @@ Each tool is told once where to ask:
   kubectl  users: [{name: me, user: {exec: {apiVersion: client.authentication.k8s.io/v1,
            command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}}]
 
-docker finds its helper by the name docker-credential-keyhatch, and git may by
-git-credential-keyhatch: links to keyhatch, which then knows what it is for.`,
+docker starts its helper as docker-credential-keyhatch. git can start its helper
+as git-credential-keyhatch. Both are links to keyhatch.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
@@ -82,19 +83,24 @@ func installCommand(newProject func() *client.Project, socket *string) *cobra.Co
 	var remove bool
 	c := &cobra.Command{
 		Use:   "install [--remove]",
-		Short: "Tell git to ask keyhatch for the manifest's hosts",
-		Long: `install writes, for each host under helpers: git in the manifest, two lines into
-git's configuration of this user:
+		Short: "Configure git to get its credentials from keyhatch",
+		Long: `Configure git to get its credentials from keyhatch for each host that the
+manifest declares under helpers: git. For each host, install writes two lines to
+this user's git configuration:
 
   [credential "https://github.com/"]
       helper =
       helper = !keyhatch credential git
 
-The empty one makes git forget the helpers before it, for that host: git hands
-what one helper answers to all of them to keep. One that comes behind it later,
-from an editor say, is noticed when git asks, and nothing is answered then:
-install again. What was there stays, for this host too, and counts again after
---remove.`,
+The empty line turns off all helpers that come before it, for this host only.
+This is necessary because git gives each working credential to all of its
+helpers, and some of them would store it.
+
+If a program such as an editor later adds another helper after these lines,
+keyhatch refuses to answer git. Run install again to correct the order.
+
+install does not change the other lines of the configuration. The helpers in
+these lines take effect again after keyhatch credential install --remove.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -114,6 +120,6 @@ install again. What was there stays, for this host too, and counts again after
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&remove, "remove", false, "take it back")
+	c.Flags().BoolVar(&remove, "remove", false, "remove the lines that install wrote")
 	return c
 }

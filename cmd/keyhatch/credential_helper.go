@@ -17,25 +17,25 @@ type credentialHelper struct {
 	// name is the helper's key under helpers in the manifest, its JSON field in
 	// schema.Helpers, and the name of its command.
 	name string
-	// linkName is the file name under which the program starts keyhatch. It is empty if
-	// the program runs the helper's command instead.
+	// linkName is the name of the link through which the program starts keyhatch. It is
+	// empty if the program runs the helper's command instead.
 	linkName string
 
-	// One of these is set. It returns the helper's part of the approved manifest: the
-	// logins of several hosts, or a single secret.
+	// Exactly one of these is set. It returns the helper's part of the approved
+	// manifest: the logins of several hosts, or a single secret.
 	logins func(schema.Helpers) []schema.Login
 	secret func(schema.Helpers) schema.SecretName
 
-	// command makes the command that answers the program.
+	// command returns the command that answers the program.
 	command func(credentialHelper, func() *client.Project) *cobra.Command
 
-	// install configures the program to run keyhatch, and uninstall undoes that. They
-	// are nil if the user configures the program.
+	// install configures the program to run keyhatch, and uninstall removes this
+	// configuration. They are nil if the user must configure the program.
 	install   func(helper credentialHelper, c *cobra.Command, project *client.Project, socket string) error
 	uninstall func(c *cobra.Command) error
 }
 
-// approvedLogins returns the helper's logins.
+// approvedLogins returns the helper's logins from the approved manifest.
 func (h credentialHelper) approvedLogins(ctx context.Context, project *client.Project) ([]schema.Login, error) {
 	approved, err := approvedHelpers(ctx, project)
 	if err != nil {
@@ -52,8 +52,8 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	}
 	name := h.secret(approved)
 	if name == "" {
-		return &cli.Error{Err: fmt.Errorf("the manifest names no secret for %s", h.name),
-			Hint: "add helpers: {" + h.name + ": NAME} to it, then on the host: keyhatchctl reload DIR"}
+		return &cli.Error{Err: fmt.Errorf("the approved manifest does not declare a secret for %s", h.name),
+			Hint: "add helpers: {" + h.name + ": NAME} to the manifest, then run keyhatchctl reload DIR on the host"}
 	}
 	text, err := fetchFormatted(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })
 	if err != nil {
@@ -63,8 +63,8 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	return err
 }
 
-// approvedHelpers returns the helpers of the approved manifest. They come from the
-// broker, because programs call their helpers from any directory.
+// approvedHelpers returns the helpers of the approved manifest. It gets them from the
+// broker, because a program can start its helper in any directory.
 func approvedHelpers(ctx context.Context, project *client.Project) (schema.Helpers, error) {
 	if err := checkProtocol(ctx, project, 0); err != nil {
 		return schema.Helpers{}, withHint(err)
@@ -83,11 +83,11 @@ func approvedHelpers(ctx context.Context, project *client.Project) (schema.Helpe
 func fetchFormatted(ctx context.Context, project *client.Project, name schema.SecretName, format func(schema.SecretValue) ([]byte, error)) ([]byte, error) {
 	answer, err := project.Get(ctx, name, 0)
 	if err != nil {
-		return nil, withHint(err)
+		return nil, withHintFor(err, name, "")
 	}
 	text, err := format(answer.SecretValue)
 	if errors.Is(err, credential.ErrUnusable) {
-		err = &cli.Error{Err: err, Hint: "correct it in the sidecar's store, or helpers in the manifest"}
+		err = &cli.Error{Err: err, Hint: "correct the secret in the sidecar's store, or choose another secret under helpers in the manifest"}
 	}
 	return text, err
 }

@@ -15,9 +15,12 @@ import (
 func dockerCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "docker get|list|store|erase",
-		Short: "Be docker's credential helper",
-		Long: `docker answers for the registries under helpers: docker in the manifest. store is
-refused, because a login belongs into the sidecar's store; erase does nothing.`,
+		Short: "Answer docker's credential helper requests",
+		Long: `Answer docker's credential helper requests for the registries that the manifest
+declares under helpers: docker.
+
+store fails, because a login must be in the sidecar's store. erase succeeds but
+changes nothing.`,
 		Example: `  echo ghcr.io | keyhatch credential docker get`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -28,12 +31,12 @@ refused, because a login belongs into the sidecar's store; erase does nothing.`,
 				return err
 			case "store":
 				io.Copy(io.Discard, c.InOrStdin())
-				// docker shows what stands on standard output.
-				fmt.Fprintln(c.OutOrStdout(), "keyhatch keeps no logins: put this one into the sidecar's store, and name it under helpers in the manifest")
+				// docker shows the helper's standard output to the user.
+				fmt.Fprintln(c.OutOrStdout(), "keyhatch does not store logins: put the login into the sidecar's store, and declare it under helpers in the manifest")
 				return cli.ExitStatus(cli.ExitFailure)
 			case "get", "list":
 			default:
-				return cli.UsageErrorf("the operation must be get, list, store or erase")
+				return cli.UsageErrorf("the operation must be get, list, store, or erase")
 			}
 			logins, err := helper.approvedLogins(c.Context(), newProject())
 			if err != nil {

@@ -6,15 +6,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// doctorCommand does not use a client.Project: it looks at the path of one.
+// doctorCommand takes the socket's path and not a client.Project, because doctor also
+// checks the file itself.
 func doctorCommand(socket *string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what keeps this container from its secrets, and what to do about it",
-		Long: `doctor looks at everything between this container and its secrets, names each
-problem and says what to do about it. It fetches no secret. The exit code is 0
-only where all is well. On the host, keyhatchctl doctor looks at the other end.`,
+		Short: "Diagnose problems with this container's access to secrets",
+		Long: `Check the mounted socket, the broker, and the memory for secret files. For each
+problem, doctor prints the cause and the fix. It fetches no secret.
+
+The exit code is 0 only if all checks pass. To check the host, run
+keyhatchctl doctor there.`,
 		Example: `  keyhatch doctor
   keyhatch doctor --json | jq -r '.findings[].problem // empty'`,
 		RunE: func(c *cobra.Command, _ []string) error {

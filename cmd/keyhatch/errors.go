@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -10,26 +12,34 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The exit codes beside those of package cli.
+// The exit codes of this command, in addition to those of package cli.
 const (
 	exitUnreachable = 3
 	exitDenied      = 4
-	exitNotFound    = 5 // or not loaded
+	exitNotFound    = 5 // also if the broker has no secrets
 )
 
-// errNotText means that a value is not UTF-8 and the export format accepts only that.
-var errNotText = errors.New("the format takes only UTF-8")
+// errNotText means that a value is not valid UTF-8, but the export format requires it.
+var errNotText = errors.New("not valid UTF-8")
 
-// withHint adds an exit code and a hint to an error. It returns other errors unchanged,
-// and nil for nil.
-func withHint(err error) error {
+// withHint adds an exit code and a hint to an error if it has one for it. It returns all
+// other errors, and nil, unchanged.
+func withHint(err error) error { return withHintFor(err, "NAME", "") }
+
+// withHintFor is withHint for an error about the secret name. waitCommand is a command that
+// repeats the failed command and waits for the secrets, or "" if the failed command cannot
+// wait.
+func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	if errors.Is(err, client.ErrUnreachable) {
-		return &cli.Error{Err: err, ExitCode: exitUnreachable,
-			Hint: "is the project registered (keyhatchctl register DIR), and its directory mounted at /run/keyhatch?"}
+		hint := "run keyhatch doctor to find the cause: usually, the project is not registered (keyhatchctl register DIR), or its directory is not mounted at /run/keyhatch"
+		if errors.Is(err, fs.ErrPermission) {
+			hint = fmt.Sprintf("run keyhatch doctor to find out why uid %d cannot open the socket", os.Getuid())
+		}
+		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: hint}
 	}
 	code := client.CodeOf(err)
 	if missing, ok := errors.AsType[*devcontainer.MissingError](err); ok {
-		code = missing.Secrets[0].Code
+		name, code = missing.Secrets[0].Name, missing.Secrets[0].Code
 	}
 	if hint := localHint(err); hint != "" {
 		return &cli.Error{Err: err, Hint: hint}
@@ -39,32 +49,37 @@ func withHint(err error) error {
 		return &cli.Error{Err: err, Hint: "try again in a second"}
 	case schema.CodeDenied:
 		return &cli.Error{Err: err, ExitCode: exitDenied,
-			Hint: "add the name to secrets in the manifest, then on the host: keyhatchctl reload DIR"}
+			Hint: fmt.Sprintf("add %s under secrets in the manifest, then run keyhatchctl reload DIR on the host", name)}
 	case schema.CodeNotFound:
-		return &cli.Error{Err: err, ExitCode: exitNotFound, Hint: "put it into the sidecar's store: keyhatch-sidecar set NAME"}
+		return &cli.Error{Err: err, ExitCode: exitNotFound,
+			Hint: fmt.Sprintf("in the sidecar, run keyhatch-sidecar set %s --store STORE", name)}
 	case schema.CodeNotLoaded:
-		return &cli.Error{Err: err, ExitCode: exitNotFound, Hint: "is the sidecar running? --wait 15s waits for its push"}
+		hint := "start the sidecar: keyhatch-sidecar run --store STORE"
+		if waitCommand != "" {
+			hint = "start the sidecar, or wait for it: " + waitCommand
+		}
+		return &cli.Error{Err: err, ExitCode: exitNotFound, Hint: hint}
 	case schema.CodePeerUnexpected:
-		return &cli.Error{Err: err, Hint: "on the host: keyhatchctl register DIR --allow-uid " + fmt.Sprint(devcontainer.RefusedUID(err))}
+		return &cli.Error{Err: err, Hint: devcontainer.RefusedUIDFix(err)}
 	}
 	return err
 }
 
-// localHint returns the hint for an error that is not the broker's, or "".
+// localHint returns the hint for an error that does not come from the broker, or "".
 func localHint(err error) string {
 	switch {
 	case errors.Is(err, devcontainer.ErrVariableValue):
-		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --only leaves it out here"
+		return "declare the secret with as: file in the manifest and use keyhatch files, or select other secrets with --only"
 	case errors.Is(err, errNotText):
-		return "a file can hold it: declare it with as: file in the manifest, for keyhatch files; --format shell takes all but NUL"
+		return "use --format shell, or declare the secret with as: file in the manifest and use keyhatch files"
 	case errors.Is(err, devcontainer.ErrTemplate):
-		return "the fields of a bundle are {{field}}, and of any other secret there is {{value}}"
+		return "correct the template in the manifest: use {{field}} for a field of a bundle, and {{value}} for any other secret"
 	case errors.Is(err, devcontainer.ErrPathOccupied):
-		return "move it away, or give the secret another path in the manifest: keyhatch replaces only its own links"
+		return "move the existing file, or declare another path in the manifest; keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):
-		return "secret files are kept in memory only: the container needs a tmpfs at /dev/shm (docker run --shm-size, not a volume), and nobody else's directory in it"
+		return "use a container with a tmpfs at /dev/shm (docker run --tmpfs /dev/shm, not a volume), and remove the directory there if it belongs to another user or has another mode"
 	case errors.Is(err, devcontainer.ErrVariableName):
-		return "give the secret a variable with env: in the manifest, or leave it out with --only"
+		return "declare a variable for the secret with env: in the manifest, or select other secrets with --only"
 	}
 	return ""
 }

@@ -16,23 +16,29 @@ func exportCommand(newProject func() *client.Project) *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:   "export [--format shell|dotenv|json] [--only A,B] [--wait 15s]",
-		Short: "Print this project's secrets as variables, for a shell or a file",
-		Long: `export prints the variables that keyhatch run would set: all of them, or on an
-error nothing.
+		Short: "Print this project's secrets as environment variables",
+		Long: `Print the variables that keyhatch run would set. If a secret is missing, export
+fails and prints no variable.
 
-shell is for eval in bash, dash, zsh and any other POSIX shell. json is one
-object of texts. dotenv has a value bare where it is plain; else in single
-quotes, as it is, line ends included; and where single quotes cannot hold it (a
-quote, a carriage return, a backslash at the end or two in a row) in double
-quotes, with \n, \r, \", \\, \$ and \` + "`" + `. All of that is what keyhatch-sidecar
-reads; some other readers do not undo the escapes in double quotes.`,
+The formats are:
+
+  shell   commands for eval in bash, dash, zsh, and other POSIX shells
+  json    one JSON object of strings
+  dotenv  NAME=VALUE lines
+
+In dotenv, export writes a simple value without quotes. It writes any other value
+in single quotes and without escapes, even if the value contains newlines. If the
+value contains a single quote, a carriage return, two backslashes in a row, or a
+backslash at the end, export uses double quotes with the escapes \n, \r, \", \\,
+\$, and \` + "`" + `. keyhatch-sidecar can read all of these forms. Some other programs do
+not decode the escapes in double quotes.`,
 		Example: `  eval "$(keyhatch export)"
   keyhatch export --format dotenv --only NPM_TOKEN
   keyhatch export --format json | jq -r .NPM_TOKEN`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			writeFormat := exportFormats[format]
 			if writeFormat == nil {
-				return cli.UsageErrorf("--format must be shell, dotenv or json")
+				return cli.UsageErrorf("--format must be shell, dotenv, or json")
 			}
 			only, err := flags.parse(c)
 			if err != nil {
@@ -40,21 +46,21 @@ reads; some other readers do not undo the escapes in double quotes.`,
 			}
 			p, err := newPlan(c.Context(), newProject(), planOptions{only: only, wait: flags.wait, withVariables: true})
 			if err != nil {
-				return withHint(err)
+				return withHintFor(err, "NAME", "keyhatch export --wait 15s")
 			}
 			entries, _, err := p.fetchAndRender(c.Context(), p.remainingWait)
 			if err != nil {
-				return withHint(err)
+				return withHintFor(err, "NAME", "keyhatch export --wait 15s")
 			}
 			var output strings.Builder
 			if err := writeFormat(&output, entries); err != nil {
-				return withHint(err)
+				return withHintFor(err, "NAME", "keyhatch export --wait 15s")
 			}
 			_, err = io.WriteString(c.OutOrStdout(), output.String())
 			return err
 		},
 	}
-	c.Flags().StringVar(&format, "format", "shell", "shell, dotenv or json")
+	c.Flags().StringVar(&format, "format", "shell", "output `FORMAT`: shell, dotenv, or json")
 	flags.register(c)
 	return c
 }
@@ -66,8 +72,8 @@ var exportFormats = map[string]func(w *strings.Builder, entries []string) error{
 	"json":   writeJSON,
 }
 
-// writeShell puts each value into single quotes, in which a POSIX shell knows
-// nothing but the quote that ends them.
+// writeShell puts each value into single quotes. Inside single quotes, a POSIX shell gives
+// no character a special meaning except the closing quote.
 func writeShell(w *strings.Builder, entries []string) error {
 	for _, entry := range entries {
 		name, value, _ := strings.Cut(entry, "=")
@@ -82,7 +88,7 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 		name, value, _ := strings.Cut(entry, "=")
 		switch {
 		case !utf8.ValidString(value):
-			return fmt.Errorf("the value of %s is not text: %w", name, errNotText)
+			return fmt.Errorf("cannot print the value of %s in this format: %w", name, errNotText)
 		case isSafeUnquoted(value):
 		case strings.ContainsAny(value, "'\r") || strings.Contains(value, `\\`) || strings.HasSuffix(value, `\`):
 			value = `"` + escapes.Replace(value) + `"`
@@ -94,7 +100,7 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 	return nil
 }
 
-// isSafeUnquoted reports whether every dotenv reader reads value as it is without quotes.
+// isSafeUnquoted reports whether value needs no quotes in any dotenv dialect.
 func isSafeUnquoted(value string) bool {
 	for i := 0; i < len(value); i++ {
 		c := value[i]
@@ -110,7 +116,7 @@ func writeJSON(w *strings.Builder, entries []string) error {
 	for _, entry := range entries {
 		name, value, _ := strings.Cut(entry, "=")
 		if !utf8.ValidString(value) {
-			return fmt.Errorf("the value of %s is not text: %w", name, errNotText)
+			return fmt.Errorf("cannot print the value of %s in this format: %w", name, errNotText)
 		}
 		object[name] = value
 	}

@@ -21,8 +21,9 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar"
 )
 
-// TestExportRoundTripsThroughShellsAndDotenv exports 1000 random values. Each shell's
-// eval must give the same values, and for text the sidecar's dotenv reader too.
+// TestExportRoundTripsThroughShellsAndDotenv exports 1000 random values. Each shell must
+// get the same values through eval. The sidecar's dotenv parser must read the same text
+// values.
 func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	values, texts := map[string]string{}, []string{}
@@ -40,7 +41,7 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 		}
 	}
 	if len(push.SecretsB64) < 100 || len(texts) < 500 {
-		t.Fatalf("%d values are bytes and %d text: of both there should be more", len(push.SecretsB64), len(texts))
+		t.Fatalf("%d values are bytes and %d are text: want at least 100 and 500", len(push.SecretsB64), len(texts))
 	}
 	socket := serveProject(t, manifest, push)
 	for _, shell := range [][]string{{"bash"}, {"dash"}, {"zsh"}, {"busybox", "sh"}} {
@@ -96,8 +97,8 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 	})
 }
 
-// randomValue is made of what shells and readers stumble over, and of anything
-// but NUL. Every fourth value is any bytes.
+// randomValue returns a value without NUL bytes. Every fourth value consists of random
+// bytes. The others consist of characters that shells and parsers often handle wrongly.
 func randomValue(random *rand.Rand, index int) string {
 	pieces := []string{"'", `"`, "$", "`", "\\", "\n", "\r", "\t", " ", "#", "=", "!", "*", "~", "{", "}", ";", "&", "|", "<", ">",
 		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f"}
@@ -112,11 +113,11 @@ func randomValue(random *rand.Rand, index int) string {
 	return b.String()
 }
 
-// serveProject starts a broker with the project api, until the test ends. It returns the
-// project's socket.
+// serveProject starts a broker with the project api and one snapshot. The broker runs
+// until the test ends. serveProject returns the path of the project's socket.
 func serveProject(t *testing.T, manifest string, push schema.PushRequest) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+	dir, err := os.MkdirTemp("", "kh") // a short path, because socket addresses have a length limit
 	if err != nil {
 		t.Fatal(err)
 	}

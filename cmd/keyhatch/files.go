@@ -18,26 +18,30 @@ func filesCommand(newProject func() *client.Project) *cobra.Command {
 	var watch, remove bool
 	c := &cobra.Command{
 		Use:   "files [--wait 15s] [--watch] | files --remove",
-		Short: "Render the manifest's secret files, in memory",
-		Long: `files writes each secret that the manifest declares with as: file to memory
-(` + devcontainer.MemoryDir() + `, a tmpfs that is verified and nobody else's), with the
-declared mode, and makes the declared path a link to it. It prints those paths.
-A file appears whole or not at all. What stands at a declared path and is not
-keyhatch's own link is left alone and refused.
+		Short: "Render this project's secret files in memory",
+		Long: `Write each secret that the manifest declares with as: file to a file in
+` + devcontainer.MemoryDir() + `, and make the declared path a link to that file. files
+prints the declared paths.
 
-In a template {{field}} is a field of a bundle, and {{value}} any other secret.
-Where one secret cannot be had nothing is changed, and every missing one is
-named.
+The directory must be on a tmpfs and accessible only to this user. Each file gets
+the declared mode and appears complete. If the declared path already exists and is
+not one of keyhatch's links, files fails and does not change it.
 
---watch stays and renders again when a secret changes. --remove takes the links
-and the files away: those of this project, or, where no broker says which that
-is, all that are this user's.`,
+In a template, {{field}} is a field of a bundle, and {{value}} is the value of any
+other secret. If a secret is missing, files changes no file and lists every missing
+secret.
+
+With --watch, files keeps running and renders the files again when a secret or the
+approved manifest changes.
+
+With --remove, files removes this project's files and the links to them. If the
+broker is unreachable, files removes the files of all projects of this user.`,
 		Example: `  keyhatch files --wait 15s
   keyhatch files --watch &
   keyhatch files --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if remove && (watch || c.Flags().Changed("wait")) {
-				return cli.UsageErrorf("--remove goes without other flags")
+				return cli.UsageErrorf("--remove cannot be used with --wait or --watch")
 			}
 			if remove {
 				return withHint(removeFiles(c.Context(), newProject()))
@@ -45,12 +49,12 @@ is, all that are this user's.`,
 			if _, err := flags.parse(c); err != nil {
 				return err
 			}
-			return withHint(renderFiles(c, newProject(), flags.wait, watch))
+			return withHintFor(renderFiles(c, newProject(), flags.wait, watch), "NAME", "keyhatch files --wait 15s")
 		},
 	}
 	flags.registerWait(c)
-	c.Flags().BoolVar(&watch, "watch", false, "stay, and render again when a secret changes")
-	c.Flags().BoolVar(&remove, "remove", false, "take the files and the links to them away")
+	c.Flags().BoolVar(&watch, "watch", false, "keep running, and render the files again when a secret changes")
+	c.Flags().BoolVar(&remove, "remove", false, "remove the files and the links to them")
 	return c
 }
 
@@ -67,8 +71,9 @@ func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, 
 	}
 	if watch {
 		p.watch(c.Context(), func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: the files stay as they are: %v\n", err)
+			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the files, the old files stay in place: %v\n", err)
 		}, func([]string, bool) {})
+		return c.Context().Err() // only a signal ends the watch
 	}
 	return nil
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// defaultSocket is where a container mounts its project's directory.
+// defaultSocket is the path of the socket in a container.
 const defaultSocket = "/run/keyhatch/broker.sock"
 
-// fetchFlags are the flags of commands that fetch several secrets.
+// fetchFlags contains the flags of the commands that fetch several secrets.
 type fetchFlags struct {
 	only []string
 	wait time.Duration
@@ -19,20 +19,21 @@ type fetchFlags struct {
 
 // register adds --only and --wait.
 func (f *fetchFlags) register(c *cobra.Command) {
-	c.Flags().StringSliceVar(&f.only, "only", nil, "only these secrets")
+	c.Flags().StringSliceVar(&f.only, "only", nil, "fetch only these secrets: `NAMES` separated by commas (default: all that the manifest allows)")
 	f.registerWait(c)
 }
 
 // registerWait adds only --wait.
 func (f *fetchFlags) registerWait(c *cobra.Command) {
-	c.Flags().DurationVar(&f.wait, "wait", 0, "how long to wait for secrets that are not there yet")
+	c.Flags().DurationVar(&f.wait, "wait", 0, "maximum time to wait for missing secrets, for example 15s")
 }
 
-// parse checks the flags and returns the names in --only, or nil without that flag.
+// parse checks the flags and returns the names in --only, or nil if --only is not set.
 func (f *fetchFlags) parse(c *cobra.Command) (only []schema.SecretName, err error) {
 	if c.Flags().Changed("only") && len(f.only) == 0 {
-		// An empty variable in a script must not come to mean everything.
-		return nil, cli.UsageErrorf("--only names no secret: leave it out to have all")
+		// In a script, the value may come from an empty variable. It must not mean all
+		// secrets.
+		return nil, cli.UsageErrorf("--only contains no name: remove --only to fetch all secrets")
 	}
 	if err := checkWait(f.wait); err != nil {
 		return nil, err
@@ -50,14 +51,14 @@ func (f *fetchFlags) parse(c *cobra.Command) (only []schema.SecretName, err erro
 // checkWait checks that the protocol accepts the value of --wait.
 func checkWait(wait time.Duration) error {
 	if wait < 0 || wait > schema.MaxWait {
-		return cli.UsageErrorf("--wait must be between 0 and %v", schema.MaxWait)
+		return cli.UsageErrorf("--wait must be between 0s and %v", schema.MaxWait)
 	}
 	return nil
 }
 
 func parseSecretName(name string) (schema.SecretName, error) {
 	if !schema.ValidSecretName(name) {
-		return "", cli.UsageErrorf("a secret's name must match %s", schema.SecretNamePattern)
+		return "", cli.UsageErrorf("the name of a secret must match %s", schema.SecretNamePattern)
 	}
 	return schema.SecretName(name), nil
 }

@@ -15,8 +15,8 @@ func getCommand(newProject func() *client.Project) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "get NAME",
 		Short: "Print one secret",
-		Long: `get prints the secret's bytes as they are, with a newline behind them only on a
-terminal. A bundle is printed as JSON.`,
+		Long: `Print the exact bytes of a secret. get adds a newline only if the output is a
+terminal. It prints a bundle as JSON.`,
 		Example: `  keyhatch get NPM_TOKEN
   keyhatch get --wait 15s aws | jq -r .aws_access_key_id`,
 		Args: cobra.ExactArgs(1),
@@ -28,13 +28,14 @@ terminal. A bundle is printed as JSON.`,
 			if err != nil {
 				return err
 			}
+			waitCommand := "keyhatch get --wait 15s " + string(name)
 			started := time.Now()
 			if err := checkProtocol(c.Context(), newProject(), wait); err != nil {
-				return withHint(err)
+				return withHintFor(err, name, waitCommand)
 			}
 			answer, err := newProject().Get(c.Context(), name, max(wait-time.Since(started), 0))
 			if err != nil {
-				return withHint(err)
+				return withHintFor(err, name, waitCommand)
 			}
 			value, err := devcontainer.ValueBytes(answer.SecretValue)
 			if err != nil {
@@ -47,6 +48,6 @@ terminal. A bundle is printed as JSON.`,
 			return err
 		},
 	}
-	c.Flags().DurationVar(&wait, "wait", 0, "how long to wait for a secret that is not there yet")
+	c.Flags().DurationVar(&wait, "wait", 0, "maximum time to wait for a missing secret, for example 15s")
 	return c
 }

@@ -12,12 +12,14 @@ import (
 func gitCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "git get|store|erase",
-		Short: "Be git's credential helper",
-		Long: `git answers for the hosts under helpers: git in the manifest, over https unless
-the manifest says http://, and says nothing for any other. store and erase do
-nothing: the secret is kept where it is.`,
+		Short: "Answer git's credential helper requests",
+		Long: `Answer git's credential helper requests for the hosts that the manifest declares
+under helpers: git. A host means https, unless the manifest declares it with
+http://. For any other host, the answer is empty.
+
+store and erase succeed but change nothing.`,
 		Example: `  git config --global credential.https://github.com.helper '!keyhatch credential git'`,
-		Args:    cobra.MinimumNArgs(1), // git documentation, gitcredentials: operations to come are to be ignored
+		Args:    cobra.MinimumNArgs(1), // gitcredentials(7): a helper must ignore unknown operations
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] != "get" {
 				_, err := io.Copy(io.Discard, c.InOrStdin())

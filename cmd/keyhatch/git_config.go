@@ -14,22 +14,23 @@ import (
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 )
 
-// keyhatchHelperPattern matches the values of credential.helper that run keyhatch.
+// keyhatchHelperPattern matches each value of credential.helper that runs keyhatch.
 var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
-// checkNoOtherHelper returns an error if git has another helper for the query: once a
-// login works, git gives it to all helpers to store. An empty helper removes those before
-// it, but not those that are configured after it, as editors do (seen with git 2.39).
+// checkNoOtherHelper returns an error if git has another helper for the query, because git
+// gives a working login to all of its helpers to store. An empty helper turns off the
+// helpers before it, but not the helpers that an editor configures after it (observed
+// with git 2.39).
 func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	cmd := exec.CommandContext(ctx, "git", "config", "-z", "--get-regexp", `^credential\.(.*\.)?helper$`)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
-		return nil // no helper is configured: this is not a call by git
+		return nil // no helper is configured, so git did not start this process
 	}
 	if err != nil {
-		return fmt.Errorf("looking for git's other helpers: %w %s", err, strings.TrimSpace(stderr.String()))
+		return fmt.Errorf("cannot list git's credential helpers: %w %s", err, strings.TrimSpace(stderr.String()))
 	}
 	var otherHelpers []string
 	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
@@ -47,18 +48,19 @@ func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 		return nil
 	}
 	return &cli.Error{
-		Err: fmt.Errorf("git would give the secret to another helper too, which is configured behind keyhatch: %s", strings.Join(otherHelpers, ", ")),
-		Hint: "keyhatch credential install puts keyhatch behind them; where that does not help: " +
+		Err: fmt.Errorf("refusing to answer git: git would give the secret to another helper too, which is configured after keyhatch: %s", strings.Join(otherHelpers, ", ")),
+		Hint: "run keyhatch credential install; if this does not help, find the other helper with " +
 			"git config --show-origin --get-regexp 'credential.*helper'",
 	}
 }
 
-// checkGitConfigFile checks that git's configuration of this user is a regular file: git
-// replaces the file when it writes, and as root it would replace a device too.
+// checkGitConfigFile checks that this user's git configuration is a regular file. git
+// replaces the file when it writes. As root, it would replace even a device such as
+// /dev/null.
 func checkGitConfigFile() error {
 	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
 		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-			return &cli.Error{Err: fmt.Errorf("GIT_CONFIG_GLOBAL is %s, which is no file", path), Hint: "unset it, or name a file"}
+			return &cli.Error{Err: fmt.Errorf("cannot change git's configuration: GIT_CONFIG_GLOBAL is %s, which is not a regular file", path), Hint: "unset GIT_CONFIG_GLOBAL"}
 		}
 	}
 	return nil
@@ -70,7 +72,7 @@ func runGitConfig(ctx context.Context, args ...string) error {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("git config %s: %w %s", args[0], err, strings.TrimSpace(stderr.String()))
+		return fmt.Errorf("git config %s failed: %w %s", args[0], err, strings.TrimSpace(stderr.String()))
 	}
 	return nil
 }

@@ -26,34 +26,34 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		return err
 	}
 	if len(logins) == 0 {
-		fmt.Fprintln(c.ErrOrStderr(), "the manifest names no host under helpers: git, so there is nothing to install")
+		fmt.Fprintln(c.ErrOrStderr(), "git was not configured: the approved manifest declares no host under helpers: git")
 		return nil
 	}
 	command, err := gitHelperCommand(socket)
 	if err != nil {
 		return err
 	}
-	// What is there goes first: hosts that are no longer in the manifest, and
-	// so that ours come behind whatever has come since.
+	// Remove the old lines first. This removes the hosts that are no longer in the
+	// manifest, and it moves keyhatch after the helpers that were added later.
 	if err := removeGitHelpers(c.Context(), io.Discard); err != nil {
 		return err
 	}
 	for _, login := range logins {
-		// With a slash it is a section of our own: what the user has for this
-		// host stays out of it, and a new section goes to the end of the file,
-		// behind every helper that the empty one is to make git forget.
+		// The slash makes this a section of its own. It does not mix with the user's
+		// section for this host. A new section goes to the end of the file, after all
+		// helpers that the empty value must turn off.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {
 				return err
 			}
 		}
-		fmt.Fprintf(c.OutOrStdout(), "git asks keyhatch for %s\n", credential.LoginURL(login))
+		fmt.Fprintf(c.OutOrStdout(), "git now gets credentials for %s from keyhatch\n", credential.LoginURL(login))
 	}
 	return nil
 }
 
-// uninstallGit removes what installGit configured.
+// uninstallGit removes the configuration that installGit wrote.
 func uninstallGit(c *cobra.Command) error {
 	if err := checkGitConfigFile(); err != nil {
 		return err
@@ -61,8 +61,8 @@ func uninstallGit(c *cobra.Command) error {
 	return removeGitHelpers(c.Context(), c.OutOrStdout())
 }
 
-// gitHelperCommand returns the command that git runs. Its path is absolute, because git
-// may be called with another PATH.
+// gitHelperCommand returns the command that git runs. The command's path is absolute,
+// because git may run with another PATH.
 func gitHelperCommand(socket string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -75,18 +75,19 @@ func gitHelperCommand(socket string) (string, error) {
 	return command, nil
 }
 
-// quoteShell quotes a word for the shell that git runs helpers with.
+// quoteShell quotes a word for the shell in which git runs its helpers.
 func quoteShell(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// removeGitHelpers removes what installGit configured, for any host: the sections with a
-// slash whose last helper is keyhatch.
+// removeGitHelpers removes the configuration that installGit wrote, for every host. It
+// recognizes a section of installGit by the final slash and by keyhatch as the last
+// helper.
 func removeGitHelpers(ctx context.Context, log io.Writer) error {
 	out, err := exec.CommandContext(ctx, "git", "config", "--global", "-z", "--get-regexp", `^credential\..*/\.helper$`).Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
-		return nil // none
+		return nil // git config found no such key
 	}
 	if err != nil {
-		return fmt.Errorf("git config --get-regexp: %w", err)
+		return fmt.Errorf("git config --get-regexp failed: %w", err)
 	}
 	lastHelper := map[string]string{}
 	for entry := range strings.SplitSeq(strings.TrimSuffix(string(out), "\x00"), "\x00") {
@@ -101,7 +102,7 @@ func removeGitHelpers(ctx context.Context, log io.Writer) error {
 			return err
 		}
 		url := strings.TrimSuffix(strings.TrimPrefix(key, "credential."), "/.helper")
-		fmt.Fprintf(log, "git no longer asks keyhatch for %s\n", url)
+		fmt.Fprintf(log, "git no longer gets credentials for %s from keyhatch\n", url)
 	}
 	return nil
 }

@@ -12,7 +12,9 @@ func listCommand(newProject func() *client.Project) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "list",
-		Short: "List what this project may fetch, whether it is there or not",
+		Short: "List the secrets that this project may fetch",
+		Long: `List the names on this project's allowlist. The list also contains names for which
+the broker has no secret.`,
 		Example: `  keyhatch list
   keyhatch list --json | jq -r .project`,
 		RunE: func(c *cobra.Command, _ []string) error {

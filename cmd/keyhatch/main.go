@@ -1,5 +1,5 @@
-// Command keyhatch runs inside project containers: it fetches the secrets that
-// the project's manifest allows and hands them to programs.
+// Command keyhatch runs inside project containers. It fetches the secrets that the
+// project's manifest allows, and passes them to programs.
 package main
 
 import (
@@ -20,14 +20,23 @@ func rootCommand() *cobra.Command {
 	var socket string
 	c := &cobra.Command{
 		Use:   "keyhatch",
-		Short: "Fetch the secrets that this project may have",
-		Long: `keyhatch fetches secrets from the broker's socket that is mounted into this
-container. The project's manifest decides which; whatever else there is, is
-denied.
+		Short: "Fetch this project's secrets from the broker",
+		Long: `Fetch this project's secrets through the broker's socket, which is mounted into
+this container. The approved manifest lists the secrets that the project may
+fetch. The broker denies all others.
 
-Exit codes: 0 ok, 1 other, 2 usage, 3 broker unreachable, 4 denied, 5 not found
-or not loaded. run exits 125 for its own failures, 126 and 127 where the command
-cannot be run or found, and otherwise as the command does.`,
+Exit codes:
+  0    success
+  1    other error
+  2    usage error
+  3    the broker is unreachable
+  4    the secret is denied
+  5    the secret does not exist, or the broker has no secrets
+  130  interrupted with Ctrl-C
+
+keyhatch run uses 125 for its own errors, 126 if the command cannot be executed,
+and 127 if the command does not exist. Otherwise it returns the exit code of the
+command.`,
 		Example: `  keyhatch list
   keyhatch get NPM_TOKEN
   keyhatch run -- npm ci
@@ -38,7 +47,7 @@ cannot be run or found, and otherwise as the command does.`,
 	if defaultPath == "" {
 		defaultPath = defaultSocket
 	}
-	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "the project's socket (KEYHATCH_SOCKET)")
+	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "path of the project's socket, also set by KEYHATCH_SOCKET")
 	newProject := func() *client.Project { return client.NewProject(socket) }
 	c.AddCommand(getCommand(newProject), listCommand(newProject), runCommand(newProject), exportCommand(newProject), filesCommand(newProject),
 		credentialCommand(newProject, &socket), doctorCommand(&socket))

@@ -31,15 +31,14 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// TestScripts runs testdata/*.txt, each with a broker of its own: $SOCKET is
-// that of the project api, whose manifest the script holds. The command push
-// gives it the secrets in a file, as push-creds takes them; fake makes a broker
-// that answers what a file says.
+// TestScripts runs testdata/*.txt. Each script has its own broker and the project api,
+// whose manifest is in the script. $SOCKET is the project's socket. The commands that a
+// script can use are described below.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+			dir, err := os.MkdirTemp("", "kh") // a short path, because socket addresses have a length limit
 			if err != nil {
 				return err
 			}
@@ -60,9 +59,9 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(func() { os.RemoveAll(memoryDir) })
-			env.Setenv("MEMORY", memoryDir+"/files") // where it renders files
+			env.Setenv("MEMORY", memoryDir+"/files") // the directory for rendered files
 			env.Setenv("HOME", env.WorkDir)
-			// Under the race detector each command would sleep 1 s before it exits.
+			// With the race detector, each command would sleep for 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
 			socket, err := registerProject(server.AdminSocket(), filepath.Join(env.WorkDir, "api"))
@@ -89,7 +88,7 @@ func registerProject(admin, dir string) (socket string, err error) {
 	return answer.SocketPath, err
 }
 
-// cmdApprove puts another manifest in force: approve FILE
+// cmdApprove reloads the project with the manifest in FILE: approve FILE
 func cmdApprove(ts *testscript.TestScript, _ bool, args []string) {
 	a, err := client.DialAdmin(context.Background(), ts.Getenv("ADMIN"))
 	ts.Check(err)
@@ -114,7 +113,7 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdPush sends a request as it is: push FILE
+// cmdPush sends the push-creds request in FILE to the admin socket: push FILE
 func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	var request any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &request))
@@ -132,19 +131,19 @@ func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// cmdUntil runs a command again and again until it succeeds: until CMD ARG...
+// cmdUntil repeats a command until it succeeds: until CMD ARG...
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
 		if neg || time.Now().After(end) {
-			ts.Fatalf("never succeeded")
+			ts.Fatalf("the command did not succeed within 15 seconds")
 		}
 	}
 }
 
-// cmdFakeBroker listens on $DIR/FILE until the script ends. FILE has a line
-// "OP ANSWER" for each op: fake FILE
+// cmdFakeBroker starts a fake broker that listens on $DIR/FILE until the script ends. FILE
+// has one line "OP ANSWER" for each operation: fake FILE
 func cmdFakeBroker(ts *testscript.TestScript, _ bool, args []string) {
 	answers := map[string]string{}
 	for line := range strings.Lines(ts.ReadFile(args[0])) {

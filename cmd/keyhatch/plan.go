@@ -12,20 +12,21 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// memoryDir is the directory for rendered files. Tests set another one.
+// memoryDir is the directory for rendered files. Tests change it.
 var memoryDir = devcontainer.MemoryDir()
 
-// planOptions say which secrets a command fetches and in which ways it delivers them.
+// planOptions selects the secrets that a command fetches and the ways in which it
+// delivers them.
 type planOptions struct {
-	only            []schema.SecretName // nil: all that the manifest allows
+	only            []schema.SecretName // nil means all secrets that the manifest allows
 	wait            time.Duration
 	withVariables   bool     // set environment variables
 	baseEnvironment []string // the environment to which the variables are added
 	withFiles       bool     // render the files that the manifest declares
 }
 
-// assign decides which secrets of the approved manifest go into which files and
-// variables. A secret that goes into a file goes into no variable.
+// assign assigns the secrets of the approved manifest to files and variables. A secret
+// with a file gets no variable.
 func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File, variables devcontainer.Variables, err error) {
 	if o.withFiles {
 		if files, err = devcontainer.DeclaredFiles(info, o.only, os.Getenv("HOME")); err != nil {
@@ -41,19 +42,20 @@ func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File
 	return files, variables, err
 }
 
-// A plan is the secrets to fetch and their destinations, from the manifest that was
-// approved when the plan was made or refreshed.
+// A plan lists the secrets to fetch and their destinations. It is based on the manifest
+// that was approved when the plan was made or last refreshed.
 type plan struct {
 	project       *client.Project
 	options       planOptions
-	remainingWait time.Duration // of options.wait
+	remainingWait time.Duration // the rest of options.wait
 	rendering     devcontainer.Rendering
 	files         []devcontainer.File
 	variables     devcontainer.Variables
 }
 
 // newPlan checks the broker's protocol version and makes a plan from the approved
-// manifest. It fetches no secret.
+// manifest. It fetches no secret. If the broker is unreachable, newPlan waits for it up to
+// options.wait.
 func newPlan(ctx context.Context, project *client.Project, options planOptions) (*plan, error) {
 	started := time.Now()
 	if err := checkProtocol(ctx, project, options.wait); err != nil {
@@ -72,8 +74,8 @@ func newPlan(ctx context.Context, project *client.Project, options planOptions) 
 	return p, err
 }
 
-// refresh makes the plan from the manifest that is approved now: a reload may have
-// changed it.
+// refresh updates the plan from the currently approved manifest, because a reload may
+// have changed the manifest.
 func (p *plan) refresh(ctx context.Context) error {
 	info, err := p.project.Info(ctx)
 	if err != nil {
@@ -84,7 +86,7 @@ func (p *plan) refresh(ctx context.Context) error {
 }
 
 // fetchAndRender fetches all secrets of the plan from one snapshot and renders the
-// files. It returns the environment, and whether a file or a link to one changed.
+// files. It returns the environment, and reports whether a file or a link changed.
 func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environment []string, filesChanged bool, err error) {
 	names := p.variables.SecretNames()
 	for _, f := range p.files {
@@ -101,15 +103,16 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 		return nil, false, err
 	}
 	if p.options.withFiles && p.options.only == nil {
-		// A file that is no longer declared may hold what was taken away.
+		// Remove the files that are no longer declared, because they may contain a
+		// secret that the project may no longer have.
 		err = p.rendering.Prune(p.files)
 	}
 	return environment, filesChanged, err
 }
 
-// watch calls onUpdate after each change of the secrets or the manifest, until ctx
-// ends. If secrets cannot be had, it calls onError and changes no file: a later change
-// may help.
+// watch calls onUpdate after each change of the secrets or the manifest, until ctx is
+// canceled. If an update fails, for example because a secret is missing, watch changes no
+// file, calls onError, and waits for the next change.
 func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) {
 	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {

@@ -10,8 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// checkProtocol pings the broker and refuses another protocol version. A clear error
-// now is better than an answer that cannot be decoded later.
+// checkProtocol pings the broker and returns an error if the broker uses another protocol
+// version. Without this check, a later answer could fail to decode without a clear reason.
+// If the broker is unreachable, checkProtocol waits for it up to wait.
 func checkProtocol(ctx context.Context, project *client.Project, wait time.Duration) error {
 	pong, err := project.Ping(ctx, wait)
 	if err != nil {
@@ -19,8 +20,8 @@ func checkProtocol(ctx context.Context, project *client.Project, wait time.Durat
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
 		return &cli.Error{
-			Err:  fmt.Errorf("the broker speaks protocol %d, and this keyhatch %d", pong.ProtocolVersion, schema.ProtocolVersion),
-			Hint: "install the keyhatch that came with the broker, version " + pong.BrokerVersion,
+			Err:  fmt.Errorf("the broker uses protocol version %d, but this keyhatch command uses version %d", pong.ProtocolVersion, schema.ProtocolVersion),
+			Hint: "install the keyhatch command that belongs to the broker, version " + pong.BrokerVersion,
 		}
 	}
 	return nil

@@ -17,16 +17,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes of run, which are those of env(1) and of a shell: the
-// command's own are left alone.
+// The exit codes for errors of run itself. env(1) and shells use the same codes. If the
+// command ran, run returns the command's exit code.
 const (
 	exitRunFailed       = 125
 	exitNotExecutable   = 126
 	exitCommandNotFound = 127
 )
 
-// restartGracePeriod is the time between SIGTERM and SIGKILL at a restart. Tests set
-// another one.
+// restartGracePeriod is the time between SIGTERM and SIGKILL at a restart. Tests change
+// it.
 var restartGracePeriod = 10 * time.Second
 
 func runCommand(newProject func() *client.Project) *cobra.Command {
@@ -34,24 +34,34 @@ func runCommand(newProject func() *client.Project) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run [--only A,B] [--pristine] [--wait 15s] [--watch] -- COMMAND [ARG...]",
 		Short: "Run a command with this project's secrets in its environment",
-		Long: `run fetches the project's secrets, all of one moment, puts them into environment
-variables and becomes the command. Where a secret cannot be had the command is
-not run, and every missing one is named.
+		Long: `Run COMMAND with the project's secrets in its environment. Without --watch,
+keyhatch replaces itself with COMMAND.
 
-A variable has the secret's name, or the one that env: gives it in the manifest
-that was approved: an edit in the tree changes nothing until it is reloaded.
-Secrets that are declared as files are left out, unless --only names them.
+All secrets come from one snapshot. If a secret is missing, COMMAND does not
+start, and keyhatch lists every missing secret.
 
---pristine passes on nothing of this environment but HOME, LANG, LC_ALL,
-LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ and USER.
+The variable has the name of the secret, unless the approved manifest declares
+another name with env. An edit of the manifest has no effect until the operator
+reloads the manifest. run skips a secret that the manifest declares as a file,
+unless --only names the secret.
 
---watch stays, passes signals on, and renders the files that the manifest
-declares, as keyhatch files does. When a secret changes the files are rendered
-again, and --on-change says what becomes of the command: it is restarted
-(SIGTERM to it and all it started, SIGKILL after 10s, and it begins anew with
-the new secrets), it gets a signal (signal:HUP), or none. While the new secrets
-cannot all be had it goes on with those it has. run exits as the command does,
-with 128 and the number for a signal.`,
+With --pristine, COMMAND gets only these variables of the current environment:
+HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ, and USER.
+
+With --watch, keyhatch keeps running, forwards signals to COMMAND, and renders
+the files that the manifest declares, like keyhatch files. When a secret changes,
+keyhatch renders the files again. --on-change selects the effect on COMMAND:
+
+  restart      send SIGTERM to COMMAND and its descendants, send SIGKILL after
+               10s, and start COMMAND again with the new secrets
+  signal:NAME  send a signal, for example signal:HUP; the environment of COMMAND
+               does not change
+  none         do not disturb COMMAND
+
+If a new secret is missing, COMMAND keeps running with the old secrets.
+
+run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
+is 128 plus the signal's number.`,
 		Example: `  keyhatch run -- npm ci
   keyhatch run --only GH_TOKEN --wait 15s -- gh pr list
   keyhatch run --watch -- npm run dev
@@ -65,20 +75,20 @@ with 128 and the number for a signal.`,
 			if failure, ok := errors.AsType[*cli.Error](err); ok && (failure.ExitCode == cli.ExitUsage || failure.ExitCode == exitNotExecutable || failure.ExitCode == exitCommandNotFound) {
 				return err
 			}
-			// Whatever else went wrong is run's own failure.
+			// All other errors are errors of run itself.
 			failure := &cli.Error{Err: err, ExitCode: exitRunFailed}
-			if hinted, ok := errors.AsType[*cli.Error](withHint(err)); ok {
+			if hinted, ok := errors.AsType[*cli.Error](withHintFor(err, "NAME", "keyhatch run --wait 15s -- COMMAND")); ok {
 				failure.Hint = hinted.Hint
 			}
 			return failure
 		},
 	}
-	// What follows the command's name belongs to the command.
+	// The flags after COMMAND belong to COMMAND.
 	c.Flags().SetInterspersed(false)
 	flags.register(c)
-	c.Flags().BoolVar(&flags.pristine, "pristine", false, "pass on only a few plain variables of this environment")
-	c.Flags().BoolVar(&flags.watch, "watch", false, "stay, and act when a secret changes")
-	c.Flags().StringVar(&flags.onChange, "on-change", "restart", "with --watch: restart, signal:NAME or none")
+	c.Flags().BoolVar(&flags.pristine, "pristine", false, "remove all but a few basic variables from the command's environment")
+	c.Flags().BoolVar(&flags.watch, "watch", false, "keep running, and update the command when a secret changes")
+	c.Flags().StringVar(&flags.onChange, "on-change", "restart", "with --watch, the `ACTION` when a secret changes: restart, signal:NAME, or none")
 	return c
 }
 
@@ -98,14 +108,15 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 	onChange, err := devcontainer.ParseChangeAction(flags.onChange)
 	switch {
 	case err != nil:
-		return cli.UsageErrorf("--on-change: %w", err)
+		return cli.UsageErrorf("--on-change %w", err)
 	case c.Flags().Changed("on-change") && !flags.watch:
-		return cli.UsageErrorf("--on-change goes with --watch")
+		return cli.UsageErrorf("--on-change requires --watch")
 	}
-	// Before anything is fetched, for the sake of a clear error.
+	// Look up the command before the secrets are fetched, so that a typing error is
+	// reported first.
 	path, err := exec.LookPath(args[0])
 	if err != nil {
-		code := exitNotExecutable // no permission, a directory
+		code := exitNotExecutable // for example no permission, or a directory
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 			code = exitCommandNotFound
 		}
@@ -134,15 +145,15 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	// From here on a signal is the command's, and its end is ours.
+	// From here on, signals go to the command. supervise ends only when the command ends.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	updates, done := make(chan []string), make(chan struct{})
 	child.Updates = updates
 	current := environment
-	go func() { // ended below
+	go func() { // ends when ctx is canceled below
 		defer close(done)
 		p.watch(ctx, func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: the command goes on with the secrets it has: %v\n", err)
+			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, the command keeps the old ones: %v\n", err)
 		}, func(updated []string, filesChanged bool) {
 			if slices.Equal(updated, current) && !filesChanged {
 				return
@@ -163,7 +174,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	return cli.ExitStatus(exitCode)
 }
 
-// runError is the failure of a command that could not be started.
+// runError returns the error for a command that could not be started.
 func runError(path string, err error) error {
 	return &cli.Error{Err: &fs.PathError{Op: "running", Path: path, Err: err}, ExitCode: exitNotExecutable}
 }

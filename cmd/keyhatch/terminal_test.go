@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRunWatchInInteractiveShell uses run --watch in an interactive shell: what the keys
-// send reaches the command, it can be stopped and taken up
-// again, and afterwards the terminal is the shell's.
+// TestRunWatchInInteractiveShell uses run --watch in an interactive shell. The command
+// gets the typed text and the signals of the keys. It can be stopped and continued.
+// Afterwards, the shell controls the terminal again.
 func TestRunWatchInInteractiveShell(t *testing.T) {
 	if _, err := exec.LookPath("bash"); err != nil {
 		if os.Getenv("KEYHATCH_TEST_ALL") != "" {
@@ -30,11 +30,11 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 	term.typeText("keyhatch run --watch -- sh -c 'echo $A begun; cat; echo ended'\n")
 	term.expect("TRIPWIRE begun\r\n")
 	term.typeText("one\n")
-	term.expect("one\r\none\r\n") // the echo, and cat
+	term.expect("one\r\none\r\n") // the terminal's echo, and the output of cat
 	term.typeText("\x1a")
 	term.expect("Stopped")
 	term.typeUntil("echo she\"\"ll\n", "shell\r\n")
-	term.typeUntil("set -b; bg\n", "Stopped") // it reads, and so is stopped again, which -b says at once
+	term.typeUntil("set -b; bg\n", "Stopped") // in the background, cat is stopped when it reads; set -b makes bash report this at once
 	term.typeUntil("echo bash is ba\"\"ck\n", "back\r\n")
 	term.typeText("fg\n")
 	term.typeUntil("two\n", "two\r\ntwo\r\n")
@@ -43,15 +43,15 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 	term.expect("$ ")
 	term.typeText("echo code=$?\n")
 	term.expect("code=130")
-	// Whatever comes next in the same script can read.
+	// The next command in the same script can read from the terminal.
 	term.typeText("sh -c 'keyhatch run --watch -- true; echo ready; read line; echo read:$line'\n")
 	term.expect("\r\nready")
 	term.typeText("three\n")
 	term.expect("read:three")
 }
 
-// TestRunWatchAsSessionLeader: nothing runs around the command, as in docker run
-// -it, so what stops it must not stop it for good.
+// TestRunWatchAsSessionLeader runs keyhatch without a parent shell, as docker run -it
+// does. Ctrl-Z must not stop the command forever, because no shell can continue it.
 func TestRunWatchAsSessionLeader(t *testing.T) {
 	if _, err := exec.LookPath("bash"); err != nil {
 		if os.Getenv("KEYHATCH_TEST_ALL") != "" {
@@ -67,11 +67,11 @@ func TestRunWatchAsSessionLeader(t *testing.T) {
 	term.typeUntil("one\n", "read:one\r\n")
 }
 
-// A terminal is the far end of an interactive shell's.
+// A terminal is the master side of a pseudoterminal in which an interactive shell runs.
 type terminal struct {
 	t      *testing.T
 	ptmx   *os.File
-	unread []byte // not seen yet
+	unread []byte // output that expect has not matched yet
 }
 
 func newTerminal(t *testing.T, socket string) *terminal {
@@ -88,7 +88,7 @@ func newTerminal(t *testing.T, socket string) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Fd made it blocking, and a blocking one has no deadlines.
+	// Fd sets the descriptor to blocking mode, in which read deadlines do not work.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +106,7 @@ func newTerminal(t *testing.T, socket string) *terminal {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ptmx.Close() // hangs up on all that is left
+		ptmx.Close() // sends SIGHUP to the remaining processes
 		c.Process.Kill()
 		c.Wait()
 	})
@@ -122,8 +122,8 @@ func (term *terminal) typeText(text string) {
 	}
 }
 
-// typeUntil types a line again and again until it sees text. While the terminal is
-// handed over what is typed may be lost: its settings change.
+// typeUntil types a line repeatedly until text appears. Typed text can get lost while the
+// foreground group changes, because the shell then changes the terminal's settings.
 func (term *terminal) typeUntil(line, text string) {
 	term.t.Helper()
 	for range 50 {
@@ -132,14 +132,14 @@ func (term *terminal) typeUntil(line, text string) {
 			return
 		}
 	}
-	term.t.Fatalf("typing %q, waiting for %q: there is %q", line, text, term.unread)
+	term.t.Fatalf("after typing %q: no %q in the output %q", line, text, term.unread)
 }
 
-// expect waits for text, and forgets it and what came before.
+// expect waits for text in the output. It discards the output up to the end of text.
 func (term *terminal) expect(text string) {
 	term.t.Helper()
 	if err := term.waitFor(text, 15*time.Second); err != nil {
-		term.t.Fatalf("waiting for %q: %v; there is %q", text, err, term.unread)
+		term.t.Fatalf("waiting for %q: %v; the output is %q", text, err, term.unread)
 	}
 }
 

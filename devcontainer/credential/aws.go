@@ -7,8 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// FormatAWS returns what a credential_process prints (AWS SDKs and Tools
-// Reference Guide, "Process credential provider").
+// FormatAWS formats an AWS key pair as the output of a credential_process (AWS SDKs and
+// Tools Reference Guide, "Process credential provider").
 func FormatAWS(name schema.SecretName, value schema.SecretValue) (answer []byte, err error) {
 	fields, err := bundleFields(name, value)
 	if err != nil {
@@ -16,7 +16,7 @@ func FormatAWS(name schema.SecretName, value schema.SecretValue) (answer []byte,
 	}
 	for _, field := range []string{"aws_access_key_id", "aws_secret_access_key"} {
 		if fields[field] == "" {
-			return nil, fmt.Errorf("%s: %w: the bundle has no %s", name, ErrUnusable, field)
+			return nil, fmt.Errorf("%w: the bundle %s does not have a field %s", ErrUnusable, name, field)
 		}
 	}
 	return json.Marshal(struct {

@@ -1,9 +1,9 @@
 // Package credential formats secrets for the credential helper protocols of git,
-// docker, aws and kubectl, and finds the login for a host that a program asks about.
+// docker, aws, and kubectl, and finds the login for the host in a program's query.
 //
-// It does no input or output of its own except that it reads git's query. It trusts
-// neither the query nor the secret: a value that could change the meaning of an
-// answer is refused, and no error contains a value.
+// The only input that it reads is git's query. It trusts neither the query nor the
+// secret: it refuses a value that could change the meaning of an answer, and no error
+// contains a value.
 package credential
 
 import (
@@ -17,17 +17,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrUnusable says that a secret is not what a helper needs.
-var ErrUnusable = errors.New("the secret cannot be used as a credential")
+// ErrUnusable means that a secret does not have the form that a helper needs.
+var ErrUnusable = errors.New("cannot use the secret as a credential")
 
 // basicAuth is the username and password of a login.
 type basicAuth struct {
 	username, password string
 }
 
-// newBasicAuth takes the username and password from a login's secret, which is a
-// bundle with both or the password alone. Without a username there, it uses the
-// login's, or else defaultUsername.
+// newBasicAuth takes the username and password from a login's secret. The secret is
+// either a bundle with the fields username and password, or the password alone. If the
+// secret contains no username, newBasicAuth uses the username of the login, and otherwise
+// defaultUsername.
 func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername string) (basicAuth, error) {
 	auth := basicAuth{username: cmp.Or(login.Username, defaultUsername)}
 	if value.Bundle {
@@ -48,12 +49,12 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 	}
 	switch {
 	case auth.username == "":
-		return auth, fmt.Errorf("%s: %w: there is no username: give one in helpers, or as a field of the bundle", login.Secret, ErrUnusable)
+		return auth, fmt.Errorf("%w: %s does not have a username: set username under helpers in the manifest, or add the field username to the bundle", ErrUnusable, login.Secret)
 	case auth.password == "":
-		return auth, fmt.Errorf("%s: %w: it is empty, or a bundle without password", login.Secret, ErrUnusable)
-	// A line end would let a value say another field to git (CVE-2020-5260).
+		return auth, fmt.Errorf("%w: %s is empty, or is a bundle without the field password", ErrUnusable, login.Secret)
+	// With a newline, a value could add another field to the answer (CVE-2020-5260).
 	case strings.ContainsAny(auth.username+auth.password, "\n\r\x00"):
-		return auth, fmt.Errorf("%s: %w: it has a line end or a NUL in it", login.Secret, ErrUnusable)
+		return auth, fmt.Errorf("%w: %s contains a newline, a carriage return, or a NUL byte", ErrUnusable, login.Secret)
 	}
 	return auth, nil
 }
@@ -61,7 +62,7 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 // bundleFields decodes a bundle. It refuses a secret that is not a bundle.
 func bundleFields(name schema.SecretName, value schema.SecretValue) (map[string]string, error) {
 	if !value.Bundle {
-		return nil, fmt.Errorf("%s: %w: it must be a bundle", name, ErrUnusable)
+		return nil, fmt.Errorf("%w: %s is not a bundle", ErrUnusable, name)
 	}
 	text, err := devcontainer.ValueBytes(value)
 	if err != nil {
@@ -69,14 +70,14 @@ func bundleFields(name schema.SecretName, value schema.SecretValue) (map[string]
 	}
 	fields := map[string]string{}
 	if err := json.Unmarshal(text, &fields); err != nil {
-		return nil, fmt.Errorf("%s: %w: its fields cannot be read", name, ErrUnusable)
+		return nil, fmt.Errorf("%w: the fields of the bundle %s are not all strings", ErrUnusable, name)
 	}
 	return fields, nil
 }
 
-// findLogin finds the login of a host, which may have a port, spoken to by scheme.
-// A bare host in the manifest means https: nothing is sent in the clear unless
-// the manifest says so.
+// findLogin finds the login for a scheme and a host, which may include a port. A host
+// without a scheme in the manifest means https, so that keyhatch gives a secret to an
+// unencrypted connection only if the manifest declares http://.
 func findLogin(logins []schema.Login, scheme, host string) (schema.Login, bool) {
 	host = strings.ToLower(host)
 	for _, login := range logins {

@@ -23,29 +23,29 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 	for _, c := range []struct {
 		name, query string
 		value       schema.SecretValue
-		want        string // "-": no login answers
+		want        string // "-" means that no login matches
 	}{
 		{"a token", "protocol=https\nhost=github.com\n\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"a path and what is to come", "capability[]=authtype\nprotocol=https\nhost=github.com\npath=a/b.git\nwwwauth[]=Basic realm=\"x\"\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"the host in capitals", "protocol=https\nhost=GitHub.com\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"the usual port", "protocol=https\nhost=github.com:443\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"the usual port, written in the manifest", "protocol=https\nhost=usual.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a path and unknown attributes", "capability[]=authtype\nprotocol=https\nhost=github.com\npath=a/b.git\nwwwauth[]=Basic realm=\"x\"\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"an uppercase host", "protocol=https\nhost=GitHub.com\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the default port", "protocol=https\nhost=github.com:443\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the default port in the manifest", "protocol=https\nhost=usual.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"a user", "protocol=https\nhost=git.example:8443\n", textValue("tok"), "username=bot\npassword=tok\n"},
 		{"the same user", "protocol=https\nhost=git.example:8443\nusername=bot\n", textValue("tok"), "username=bot\npassword=tok\n"},
 		{"another user", "protocol=https\nhost=git.example:8443\nusername=me\n", textValue("tok"), ""},
 		{"a bundle", "protocol=https\nhost=github.com\n", bundleValue(`{"username":"me","password":"pw"}`), "username=me\npassword=pw\n"},
-		{"without TLS, said so", "protocol=http\nhost=localhost:3000\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"without TLS, not said", "protocol=http\nhost=github.com\n", textValue("tok"), "-"},
-		{"with TLS where it is said to be without", "protocol=https\nhost=localhost:3000\n", textValue("tok"), "-"},
+		{"http, declared with http://", "protocol=http\nhost=localhost:3000\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"http, not declared", "protocol=http\nhost=github.com\n", textValue("tok"), "-"},
+		{"https, declared with http://", "protocol=https\nhost=localhost:3000\n", textValue("tok"), "-"},
 		{"another host", "protocol=https\nhost=evil.example\n", textValue("tok"), "-"},
 		{"another port", "protocol=https\nhost=github.com:8443\n", textValue("tok"), "-"},
-		{"a host that ends in one", "protocol=https\nhost=evil-github.com\n", textValue("tok"), "-"},
-		{"a host behind a user", "protocol=https\nhost=github.com@evil.example\n", textValue("tok"), "-"},
-		{"the usual port without TLS", "protocol=http\nhost=plain.example:80\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"the usual port without TLS, left out", "protocol=http\nhost=plain.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"a host with a declared host as suffix", "protocol=https\nhost=evil-github.com\n", textValue("tok"), "-"},
+		{"a host after a username", "protocol=https\nhost=github.com@evil.example\n", textValue("tok"), "-"},
+		{"the default port of http", "protocol=http\nhost=plain.example:80\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
+		{"the default port of http, omitted", "protocol=http\nhost=plain.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"a host that ends in a carriage return", "protocol=https\nhost=github.com\r\n", textValue("tok"), "-"},
 		{"no host", "protocol=https\n", textValue("tok"), "-"},
-		{"what comes behind the empty line", "protocol=https\n\nhost=github.com\n", textValue("tok"), "-"},
+		{"an attribute after the empty line", "protocol=https\n\nhost=github.com\n", textValue("tok"), "-"},
 	} {
 		q, err := ReadGitQuery(strings.NewReader(c.query))
 		if err != nil {
@@ -68,43 +68,43 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 		"https://me@github.com": true, "https://*.com": true, "http://github.com": false, "https://example.com": false, "https://github.com:8443": false,
 	} {
 		if (GitQuery{scheme: "https", host: "github.com"}).MayMatch(pattern) != want {
-			t.Errorf("the pattern %q", pattern)
+			t.Errorf("pattern %q: MayMatch returned %v", pattern, !want)
 		}
 	}
 	if q, err := ReadGitQuery(strings.NewReader("x=" + strings.Repeat("x", maxQuerySize) + "\nprotocol=https\n")); err == nil {
-		t.Errorf("a question that is too long is taken for %+v", q)
+		t.Errorf("a query that is too long was accepted as %+v", q)
 	}
 	if _, err := ReadGitQuery(strings.NewReader("nonsense\n")); err == nil {
-		t.Error("a line that is no attribute is taken")
+		t.Error("a line without = was accepted")
 	}
 }
 
-// TestUnusableSecretIsRefusedWithoutItsValue: what a tool would take for something else is refused, and
-// the refusal holds nothing of it.
+// TestUnusableSecretIsRefusedWithoutItsValue formats secrets that a program could
+// misunderstand. The result must be an error that does not contain the value.
 func TestUnusableSecretIsRefusedWithoutItsValue(t *testing.T) {
 	login := schema.Login{Host: "h", Secret: "GH"}
 	for name, format := range map[string]func() ([]byte, error){
-		"a line end":        func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\nhost=evil")) },
+		"a newline":         func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\nhost=evil")) },
 		"a carriage return": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\r")) },
 		"a NUL":             func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("TRIPWIRE\x00")) },
-		"a line in a user": func() ([]byte, error) {
+		"a newline in a username": func() ([]byte, error) {
 			return GitQuery{}.FormatAnswer(login, bundleValue(`{"username":"TRIPWIRE\nx","password":"p"}`))
 		},
-		"nothing":     func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("")) },
-		"no password": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, bundleValue(`{"pass":"TRIPWIRE"}`)) },
-		"fields of fields": func() ([]byte, error) {
+		"an empty value": func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, textValue("")) },
+		"no password":    func() ([]byte, error) { return GitQuery{}.FormatAnswer(login, bundleValue(`{"pass":"TRIPWIRE"}`)) },
+		"a nested bundle": func() ([]byte, error) {
 			return GitQuery{}.FormatAnswer(login, bundleValue(`{"password":{"TRIPWIRE":1}}`))
 		},
-		"docker and no user": func() ([]byte, error) { return FormatDocker("h", login, textValue("TRIPWIRE")) },
-		"aws and a text":     func() ([]byte, error) { return FormatAWS("AWS", textValue("TRIPWIRE")) },
-		"aws and no key":     func() ([]byte, error) { return FormatAWS("AWS", bundleValue(`{"aws_access_key_id":"TRIPWIRE"}`)) },
-		"kubectl and half":   func() ([]byte, error) { return FormatKubectl("", "K", bundleValue(`{"clientKeyData":"TRIPWIRE"}`)) },
+		"docker without username":         func() ([]byte, error) { return FormatDocker("h", login, textValue("TRIPWIRE")) },
+		"aws with a text":                 func() ([]byte, error) { return FormatAWS("AWS", textValue("TRIPWIRE")) },
+		"aws without secret key":          func() ([]byte, error) { return FormatAWS("AWS", bundleValue(`{"aws_access_key_id":"TRIPWIRE"}`)) },
+		"kubectl with half a certificate": func() ([]byte, error) { return FormatKubectl("", "K", bundleValue(`{"clientKeyData":"TRIPWIRE"}`)) },
 	} {
 		answer, err := format()
 		if !errors.Is(err, ErrUnusable) || answer != nil {
 			t.Errorf("%s: %q, %v", name, answer, err)
 		} else if strings.Contains(err.Error(), "TRIPWIRE") {
-			t.Errorf("%s: the error holds a value: %v", name, err)
+			t.Errorf("%s: the error contains a value: %v", name, err)
 		}
 	}
 }
@@ -162,7 +162,7 @@ func TestFormatKubectl(t *testing.T) {
 	}
 	for _, info := range []string{"nonsense", `{"apiVersion":"client.authentication.k8s.io/v9"}`, `{}`} {
 		if got, err := FormatKubectl(info, "K", textValue("tok")); err == nil {
-			t.Errorf("%s is answered %s", info, got)
+			t.Errorf("KUBERNETES_EXEC_INFO=%s: the answer is %s, want an error", info, got)
 		}
 	}
 }

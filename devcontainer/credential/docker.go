@@ -7,12 +7,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// DockerNotFoundMessage is what docker looks for, word by word, to go on without a
-// login (docker-credential-helpers, credentials.NewErrCredentialsNotFound).
+// DockerNotFoundMessage is the exact text after which docker continues without a login
+// (docker-credential-helpers, credentials.NewErrCredentialsNotFound).
 const DockerNotFoundMessage = "credentials not found in native keychain"
 
-// FindDockerLogin finds the login of a registry, as docker names it: a host, or for
-// Docker Hub the URL https://index.docker.io/v1/, which a manifest may call
+// FindDockerLogin finds the login for a registry. docker names a registry by its host,
+// and Docker Hub by the URL https://index.docker.io/v1/. A manifest can call Docker Hub
 // docker.io.
 func FindDockerLogin(logins []schema.Login, registry string) (login schema.Login, found bool) {
 	scheme, host, hasScheme := strings.Cut(registry, "://")
@@ -28,7 +28,7 @@ func FindDockerLogin(logins []schema.Login, registry string) (login schema.Login
 	return findLogin(logins, scheme, trimDefaultPort(scheme, host))
 }
 
-// FormatDocker returns what docker is told of a registry.
+// FormatDocker formats a login for a registry as the answer to docker's get operation.
 func FormatDocker(registry string, login schema.Login, value schema.SecretValue) (answer []byte, err error) {
 	auth, err := newBasicAuth(login, value, "")
 	if err != nil {
@@ -37,8 +37,8 @@ func FormatDocker(registry string, login schema.Login, value schema.SecretValue)
 	return json.Marshal(struct{ ServerURL, Username, Secret string }{registry, auth.username, auth.password})
 }
 
-// FormatDockerList returns the registries that there are logins for, with the user
-// names that are known without a secret.
+// FormatDockerList formats the answer to docker's list operation: the registry of each
+// login, with the username from the manifest. It needs no secret.
 func FormatDockerList(logins []schema.Login) (answer []byte, err error) {
 	usernames := map[string]string{}
 	for _, login := range logins {

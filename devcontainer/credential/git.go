@@ -8,28 +8,28 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxQuerySize limits the attributes that git sends, in bytes.
+// maxQuerySize is the maximum size of git's query in bytes.
 const maxQuerySize = 64 << 10
 
-// defaultGitUsername goes with a token that has no username. GitHub and GitLab accept
-// any.
+// defaultGitUsername is the username for a token without a username. GitHub and GitLab
+// accept any username with a token.
 const defaultGitUsername = "x-access-token"
 
-// A GitQuery is what git asks a credential helper for, as attributes (git
+// A GitQuery is the part of git's request to a credential helper that matters here (git
 // documentation, git-credential, "INPUT/OUTPUT FORMAT").
 type GitQuery struct{ scheme, host, username string }
 
-// ReadGitQuery reads attributes, one a line, up to an empty line or the end. A
-// carriage return belongs to the value: without it that would be another host
-// than git's (CVE-2024-52006).
+// ReadGitQuery reads one name=value attribute per line, up to an empty line or the end of
+// the input. It keeps a carriage return as part of the value. If it removed the carriage
+// return, the host would differ from the host that git uses (CVE-2024-52006).
 func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	var q GitQuery
 	text, err := io.ReadAll(io.LimitReader(in, maxQuerySize+1))
 	if err != nil {
 		return q, err
 	}
-	if len(text) > maxQuerySize { // cut off it would be another question
-		return q, fmt.Errorf("reading what git asks for: it has over %d bytes", maxQuerySize)
+	if len(text) > maxQuerySize { // a truncated query could ask for another host
+		return q, fmt.Errorf("cannot read git's query: longer than %d bytes", maxQuerySize)
 	}
 	for line := range strings.SplitSeq(string(text), "\n") {
 		if line == "" {
@@ -37,7 +37,7 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 		}
 		name, value, ok := strings.Cut(line, "=")
 		if !ok {
-			return q, fmt.Errorf("reading what git asks for: a line is not name=value")
+			return q, fmt.Errorf("cannot read git's query: each line must be name=value")
 		}
 		switch name {
 		case "protocol":
@@ -51,15 +51,14 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	return q, nil
 }
 
-// FindLogin finds the login for the host that git asks about.
+// FindLogin finds the login for the host in the query.
 func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bool) {
 	return findLogin(logins, q.scheme, trimDefaultPort(q.scheme, q.host))
 }
 
-// MayMatch reports whether the pattern of a credential.PATTERN.helper in git's
-// configuration may be for what is asked about (gitcredentials(7)). It says yes
-// too often rather than too rarely: a pattern may leave parts out, or have
-// wildcards in the host.
+// MayMatch reports whether a key credential.PATTERN.helper in git's configuration can
+// apply to the query (gitcredentials(7)). A pattern can omit parts of the URL and can
+// contain wildcards in the host. In case of doubt, MayMatch returns true.
 func (q GitQuery) MayMatch(pattern string) bool {
 	scheme, rest, found := strings.Cut(pattern, "://")
 	if !found {
@@ -71,7 +70,8 @@ func (q GitQuery) MayMatch(pattern string) bool {
 		(host == "" || strings.Contains(host, "*") || strings.EqualFold(trimDefaultPort(q.scheme, host), trimDefaultPort(q.scheme, q.host)))
 }
 
-// FormatAnswer formats the answer to git. It is empty if git asks for another user.
+// FormatAnswer formats the answer to git. The answer is empty if git asks for a
+// different username.
 func (q GitQuery) FormatAnswer(login schema.Login, value schema.SecretValue) (answer []byte, err error) {
 	auth, err := newBasicAuth(login, value, defaultGitUsername)
 	if err != nil {

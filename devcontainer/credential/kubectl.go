@@ -2,19 +2,20 @@ package credential
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/keyhatch/keyhatch/devcontainer"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// execAPIVersions are those of the exec plugin's API that this answers. Their
-// messages are the same.
+// execAPIVersions are the supported versions of the exec plugin API. All of them have
+// the same messages.
 var execAPIVersions = []string{"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 
-// FormatKubectl returns what an exec plugin prints (Kubernetes documentation,
-// "client-go credential plugins"). execInfo is
-// KUBERNETES_EXEC_INFO, which contains the version of the API. If it is empty, the
+// FormatKubectl formats a secret as the output of an exec plugin (Kubernetes
+// documentation, "client-go credential plugins"). execInfo is the value of
+// KUBERNETES_EXEC_INFO, which contains the version of the API. If execInfo is empty, the
 // version is v1.
 func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretValue) (answer []byte, err error) {
 	version := execAPIVersions[0]
@@ -23,7 +24,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			APIVersion string `json:"apiVersion"`
 		}
 		if err := json.Unmarshal([]byte(execInfo), &request); err != nil {
-			return nil, fmt.Errorf("KUBERNETES_EXEC_INFO is not JSON")
+			return nil, fmt.Errorf("cannot read KUBERNETES_EXEC_INFO: not valid JSON")
 		}
 		version = ""
 		for _, supported := range execAPIVersions {
@@ -32,7 +33,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			}
 		}
 		if version == "" {
-			return nil, fmt.Errorf("kubectl asks for another version than %v: set apiVersion: %s in the user's exec section", execAPIVersions, execAPIVersions[0])
+			return nil, fmt.Errorf("kubectl asks for an unsupported API version, the supported versions are %s: set apiVersion: %s in the exec section of the kubeconfig user", strings.Join(execAPIVersions, " and "), execAPIVersions[0])
 		}
 	}
 	status := map[string]string{}
@@ -47,7 +48,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			}
 		}
 		if status["token"] == "" && (status["clientCertificateData"] == "" || status["clientKeyData"] == "") {
-			return nil, fmt.Errorf("%s: %w: the bundle has neither token nor clientCertificateData and clientKeyData", name, ErrUnusable)
+			return nil, fmt.Errorf("%w: the bundle %s must have the field token, or the fields clientCertificateData and clientKeyData", ErrUnusable, name)
 		}
 	} else {
 		text, err := devcontainer.ValueBytes(value)

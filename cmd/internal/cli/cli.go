@@ -1,8 +1,9 @@
-// Package cli is what keyhatch's four commands share on the terminal: the
-// version, how an error is said, and which exit code it gets.
+// Package cli contains the code that keyhatch's four commands share: the version,
+// usage errors, error output, exit codes, and logs.
 //
-// Wording: lower case, no final period, "keyhatch: what failed: why", and a
-// line "hint: ..." where there is something to do about it.
+// The format of an error is "keyhatch: what failed: why", in lower case and without
+// a final period. If the user can do something about the error, a line "hint: ..."
+// follows.
 package cli
 
 import (
@@ -17,37 +18,64 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is set when a release is linked.
+// Version is set by the linker in a release build.
 var Version = "0.1.0-dev"
 
-// Run runs a command tree to its end and returns the exit code. The context
-// ends with SIGINT or SIGTERM.
+// Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the
+// command's context. If the command then fails because of that, Run prints no error
+// and returns 128 plus the signal's number, as a shell does.
 func Run(root *cobra.Command) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := cancelOnSignal()
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.InitDefaultCompletionCmd()
 	wrapUsageErrors(root)
-	err := root.ExecuteContext(ctx)
+	command, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
 	if exit, ok := errors.AsType[ExitStatus](err); ok {
 		return int(exit)
 	}
-	return PrintError(root.Name(), err)
+	if sig, ok := errors.AsType[signalError](context.Cause(ctx)); ok && errors.Is(err, context.Canceled) {
+		return 128 + int(sig)
+	}
+	return PrintError(command, err)
 }
 
-// PrintError says an error on standard error and returns its exit code.
-func PrintError(command string, err error) int {
+// A signalError is the cause of a context that a signal canceled.
+type signalError syscall.Signal
+
+func (e signalError) Error() string { return "received signal: " + syscall.Signal(e).String() }
+
+// cancelOnSignal returns a context that SIGINT and SIGTERM cancel, until stop is
+// called. The context's cause is a signalError.
+func cancelOnSignal() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() { // ends with the context
+		select {
+		case sig := <-signals:
+			cancel(signalError(sig.(syscall.Signal)))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { signal.Stop(signals); cancel(context.Canceled) }
+}
+
+// PrintError prints the error of a command to standard error and returns the
+// error's exit code.
+func PrintError(command *cobra.Command, err error) int {
 	failure, ok := errors.AsType[*Error](err)
 	if !ok {
 		failure = &Error{Err: err}
 	}
-	fmt.Fprintf(os.Stderr, "%s: %s\n", command, strings.TrimSpace(err.Error()))
+	fmt.Fprintf(os.Stderr, "%s: %s\n", command.Root().Name(), strings.TrimSpace(err.Error()))
 	hint := failure.Hint
 	if hint == "" && failure.ExitCode == ExitUsage {
-		hint = "see " + command + " --help"
+		hint = "run " + command.CommandPath() + " --help"
 	}
 	if hint != "" {
 		fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
@@ -56,27 +84,4 @@ func PrintError(command string, err error) int {
 		return ExitFailure
 	}
 	return failure.ExitCode
-}
-
-// wrapUsageErrors makes cobra's errors about flags and arguments usage errors,
-// for a command and all below it.
-func wrapUsageErrors(c *cobra.Command) {
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageErrorf("%w", err) })
-	validateArgs := c.Args
-	if validateArgs == nil {
-		validateArgs = cobra.NoArgs
-	}
-	c.Args = func(c *cobra.Command, args []string) error {
-		if err := validateArgs(c, args); err != nil {
-			return UsageErrorf("%w", err)
-		}
-		return nil
-	}
-	if c.Run == nil && c.RunE == nil {
-		// A command that only groups others: by itself it shows its help.
-		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
-	}
-	for _, sub := range c.Commands() {
-		wrapUsageErrors(sub)
-	}
 }

@@ -8,24 +8,19 @@ const (
 	ExitUsage   = 2
 )
 
-// A Error is an error with a way out and an exit code of its own.
+// An Error is an error with a hint or an exit code.
 type Error struct {
 	Err      error
-	Hint     string // "" where there is none
-	ExitCode int    // 0 means ExitOther
+	Hint     string // "" if there is no hint
+	ExitCode int    // 0 means ExitFailure
 }
 
 func (f *Error) Error() string { return f.Err.Error() }
 
 func (f *Error) Unwrap() error { return f.Err }
 
-// An ExitStatus is the exit code of a command that was run: it is passed on and nothing
-// is said.
+// An ExitStatus is the exit code of a child process. The command exits with the
+// same code and prints no error.
 type ExitStatus int
 
-func (e ExitStatus) Error() string { return fmt.Sprintf("the command exited with %d", int(e)) }
-
-// UsageErrorf marks an error as a wrong use of the command line.
-func UsageErrorf(format string, args ...any) error {
-	return &Error{Err: fmt.Errorf(format, args...), ExitCode: ExitUsage}
-}
+func (e ExitStatus) Error() string { return fmt.Sprintf("the command exited with code %d", int(e)) }

@@ -5,16 +5,16 @@ import (
 	"io"
 )
 
-// A Finding is what a doctor command says of one thing that it looked at.
+// A Finding is the result of one check of a doctor command.
 type Finding struct {
 	Check   string `json:"check"`
-	Problem string `json:"problem,omitzero"` // "" where all is well
+	Problem string `json:"problem,omitzero"` // "" if the check found no problem
 	Detail  string `json:"detail"`
 	Fix     string `json:"fix,omitzero"`
 }
 
-// PrintFindings writes them for people, or for machines, and returns an error
-// where one is of a problem.
+// PrintFindings prints the findings as text or as JSON. It returns an error if a
+// check found a problem.
 func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
 	problems := 0
 	for _, f := range findings {

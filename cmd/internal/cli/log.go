@@ -9,15 +9,16 @@ import (
 	"time"
 )
 
-// logQueueSize is the number of lines that can wait to be written.
+// logQueueSize is the maximum number of log lines in the queue.
 const logQueueSize = 256
 
-// NewDaemonLogger is a log on standard error for a daemon, which waits for nobody who
-// reads it and outlives them all. flush writes what is left.
+// NewDaemonLogger returns a logger for a daemon. The logger writes to standard error.
+// If the reader of standard error is slow or has exited, the daemon continues, and
+// the logger drops lines. flush writes the lines that are still in the queue.
 //
-// Go ends a process that writes to a broken standard output or error, even where
-// the service manager had SIGPIPE ignored (os/signal, "SIGPIPE"). It is handled
-// here and not ignored, which commands that are started would inherit.
+// A Go process ends if it writes to a broken standard output or error, even if its
+// parent ignored SIGPIPE (os/signal, "SIGPIPE"). Therefore NewDaemonLogger handles
+// SIGPIPE. It does not ignore the signal, because child processes would inherit that.
 func NewDaemonLogger() (log *slog.Logger, flush func()) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	lines := newDroppingWriter(os.Stderr)
@@ -25,22 +26,22 @@ func NewDaemonLogger() (log *slog.Logger, flush func()) {
 }
 
 // A droppingWriter writes lines in its own goroutine and drops lines while its
-// queue is full. Standard error may be a stream to the journal, which fills up
-// if the journal stops.
+// queue is full. If standard error is a stream to the journal, it blocks when the
+// journal stops.
 type droppingWriter struct {
-	lines   chan []byte // nil asks for flushed
+	lines   chan []byte // nil requests a signal on flushed
 	flushed chan struct{}
 }
 
 func newDroppingWriter(out io.Writer) droppingWriter {
 	p := droppingWriter{make(chan []byte, logQueueSize), make(chan struct{}, 1)}
-	go func() { // for as long as the process lives
+	go func() { // runs until the process ends
 		for line := range p.lines {
 			if line == nil {
 				p.flushed <- struct{}{}
 				continue
 			}
-			out.Write(line) // there is nowhere to say that it failed
+			out.Write(line) // an error cannot be reported
 		}
 	}()
 	return p
@@ -54,7 +55,7 @@ func (p droppingWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// flush waits for what was written, but not for a reader who has stopped.
+// flush waits until the queue is written, for at most one second.
 func (p droppingWriter) flush() {
 	select {
 	case p.lines <- nil:

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 )
 
-// DefaultRuntimeDir is where the broker's sockets are when nobody says
-// otherwise: /run/keyhatch for root, else keyhatch in XDG_RUNTIME_DIR. It is
-// empty where that is not set.
+// DefaultRuntimeDir returns the default directory of the broker's sockets:
+// /run/keyhatch for root, otherwise $XDG_RUNTIME_DIR/keyhatch. If XDG_RUNTIME_DIR
+// is not set, it returns "".
 func DefaultRuntimeDir() string {
 	if os.Geteuid() == 0 {
 		return "/run/keyhatch"
@@ -18,7 +18,8 @@ func DefaultRuntimeDir() string {
 	return ""
 }
 
-// DefaultAdminSocket is the admin socket in DefaultRuntimeDir, or empty.
+// DefaultAdminSocket returns the path of the admin socket in DefaultRuntimeDir, or
+// "".
 func DefaultAdminSocket() string {
 	if dir := DefaultRuntimeDir(); dir != "" {
 		return filepath.Join(dir, "admin", "admin.sock")

@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// PrintJSON writes v for machines: two spaces of indent, a newline at the end.
+// PrintJSON writes v as JSON with an indent of two spaces.
 func PrintJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -14,7 +14,7 @@ func PrintJSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// Plural is a number of things, in words that agree with it.
+// Plural returns a count with its noun, for example "1 secret" or "2 secrets".
 func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// featureChecks is what an installed Feature must have, asked in the shell that
-// installed it.
+// featureChecks is a script that checks an installed Feature.
 const featureChecks = `
 set -e
 test "$(stat -c '%a %U' /usr/local/bin/keyhatch)" = "755 root"
@@ -23,8 +22,8 @@ grep -q 'complete -c keyhatch' /usr/share/fish/vendor_completions.d/keyhatch.fis
 test -z "$(find /usr/local/bin -name '.keyhatch*')"
 `
 
-// TestFeatureInstallsWithAnyShellAndWithoutNetwork: the Feature's script needs no
-// network, no particular shell and no remote user, and can be run again.
+// TestFeatureInstallsWithAnyShellAndWithoutNetwork runs the Feature's script twice in
+// different shells, without a network, and with and without a remote user.
 func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 	featureDir := t.TempDir()
 	if err := os.Chmod(featureDir, 0o755); err != nil {
@@ -36,8 +35,8 @@ func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 		for _, user := range []string{"", "_REMOTE_USER=dev _REMOTE_USER_HOME=/home/dev"} {
 			for _, options := range []string{"GITHELPER=true FILES=true", ""} {
 				t.Run(strings.Join([]string{shell, user, options}, ","), func(t *testing.T) {
-					// As the Dev Container CLI does: from a copy of the folder, which is
-					// then deleted.
+					// Like the Dev Container CLI, run the script from a copy of the
+					// folder and delete the copy afterwards.
 					script := "cp -r /feature /tmp/f && cd /tmp/f && for again in 1 2; do env -i PATH=/usr/bin:/bin " + user + " " + options + " " +
 						shell + " ./install.sh || exit; done && cd / && rm -rf /tmp/f && " + featureChecks
 					if options != "" {
@@ -54,7 +53,7 @@ func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 	t.Run("no binary", func(t *testing.T) {
 		script := "mkdir /tmp/f && cp /feature/install.sh /tmp/f && sh /tmp/f/install.sh"
 		_, err := output(h.command("docker", "run", "--rm", "--network", "none", "-v", featureDir+":/feature:ro", shared.image, "sh", "-c", script))
-		if err == nil || !strings.Contains(err.Error(), "make feature builds it") {
+		if err == nil || !strings.Contains(err.Error(), "run make feature") {
 			t.Errorf("%v", err)
 		}
 	})

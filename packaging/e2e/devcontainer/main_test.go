@@ -16,20 +16,20 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
 )
 
-// What the tests share: an engine, an image, the commands, and the Feature as
-// it is shipped. All are made once.
+// shared contains the engine, the image, the commands, and the released Feature. All tests
+// use them. prepareShared creates them once.
 var shared struct {
 	engine  *engine.Engine
 	image   string
-	bin     string // the host's commands
-	feature string // the tarball
+	bin     string // directory of the commands for the host
+	feature string // path of the Feature's tarball
 }
 
 const installCLIHint = "devcontainer: npm install --prefix ~/.cache/keyhatch-ci/devcontainers @devcontainers/cli@0.89.0"
 
 func TestMain(m *testing.M) {
 	if os.Getenv("KEYHATCH_E2E") == "" {
-		fmt.Println("skipped: make e2e-devcontainer runs it")
+		fmt.Println("skipped: run this test with make e2e-devcontainer")
 		return
 	}
 	os.Exit(func() int {
@@ -58,11 +58,11 @@ func prepareShared() (err error) {
 	shared.feature = filepath.Join(root, "dist", "devcontainer-feature-keyhatch.tgz")
 	for _, artifact := range []string{filepath.Join(shared.bin, "keyhatchd"), shared.feature} {
 		if _, err := os.Stat(artifact); err != nil {
-			return fmt.Errorf("%w: make e2e-devcontainer builds it", err)
+			return fmt.Errorf("%w: run make e2e-devcontainer, which builds it", err)
 		}
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: containers of another uid than this one's take root", engine.ErrMissing)
+		return fmt.Errorf("%w: root, to start containers with another uid", engine.ErrMissing)
 	}
 	cli, err := findCLI()
 	if err != nil {
@@ -95,8 +95,8 @@ func findCLI() (string, error) {
 	return path, nil
 }
 
-// A host is a machine with a broker that is to be: a runtime directory, and
-// directories for projects.
+// A host simulates a machine. It has a runtime directory and directories for projects.
+// Its broker runs only after startBroker.
 type host struct {
 	t          *testing.T
 	dir        string
@@ -105,7 +105,7 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	dir, err := os.MkdirTemp("", "khd") // short enough for a socket
+	dir, err := os.MkdirTemp("", "khd") // a short path, because socket addresses have a length limit
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,11 +139,11 @@ func (h *host) stopBroker(sig os.Signal) {
 	}
 }
 
-// command has the engine and the runtime directory in its environment.
+// command returns a command with the engine and the runtime directory in its environment.
 func (h *host) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), name, args...)
 	cmd.Env = append(shared.engine.Env(), "KEYHATCH_RUNTIME_DIR="+h.runtimeDir,
-		// The classic builder takes images that are only here.
+		// Only the classic builder can use images that are not in a registry.
 		"DOCKER_BUILDKIT=0", "XDG_CACHE_HOME="+filepath.Join(h.dir, "cache"))
 	return cmd
 }
@@ -162,8 +162,8 @@ func (h *host) mustKeyhatchctl(args ...string) string {
 	return out
 }
 
-// output runs a command and returns what it printed; an error holds all that
-// it said.
+// output runs a command and returns its standard output. An error contains the standard
+// output and the standard error.
 func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -173,15 +173,15 @@ func output(cmd *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
-// A container is one that was started for a workspace folder.
+// A container is a running dev container.
 type container struct {
 	host     *host
 	id       string
-	execUser string // to exec as; "" is the image's
+	execUser string // the user for exec; "" means the image's user
 }
 
-// startContainer starts a dev container by a command whose last line of output is the
-// result that devcontainer up prints.
+// startContainer starts a dev container with cmd. The last line of cmd's output must be
+// the result that devcontainer up prints.
 func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 	h.t.Helper()
 	out, err := output(cmd)
@@ -194,7 +194,7 @@ func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 		h.t.Cleanup(func() { removeContainer(result.ContainerID) })
 	}
 	if err != nil || result.Outcome != "success" {
-		h.t.Fatalf("no container: %v\n%s", err, out)
+		h.t.Fatalf("the container did not start: %v\n%s", err, out)
 	}
 	return &container{h, result.ContainerID, execUser}
 }
@@ -207,8 +207,8 @@ func removeContainer(id string) {
 	shared.engine.Docker(ctx, "rmi", "-f", image)
 }
 
-// exec runs a command in the container as docker exec does, with no profile
-// and no terminal.
+// exec runs a command in the container with docker exec, without a shell profile and
+// without a terminal.
 func (c *container) exec(args ...string) (string, error) {
 	dockerArgs := []string{"exec"}
 	if c.execUser != "" {
@@ -226,7 +226,8 @@ func (c *container) mustExec(args ...string) string {
 	return out
 }
 
-// waitFor waits for a state. It is not timed: the end is for what never comes.
+// waitFor repeats check until it returns no error. The time limit is only there to end a
+// test that fails.
 func waitFor(t *testing.T, check func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -237,7 +238,7 @@ func waitFor(t *testing.T, check func() error) {
 			return
 		}
 	}
-	t.Fatalf("it never came: %v", err)
+	t.Fatalf("the check still fails after one minute: %v", err)
 }
 
 func writeFile(t *testing.T, path, text string) {

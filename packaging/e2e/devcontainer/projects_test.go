@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// The secrets. A quote and a backslash make JSON write them otherwise, and each
-// is long enough to be found as base64 in the midst of something.
+// The secrets. JSON escapes their quotes and backslashes. Each secret is long enough to be
+// found as base64 inside other data.
 const (
 	npmToken = `TRIPWIRE-npm-"quoted"\and-back`
 	ghToken  = `TRIPWIRE-gh-"quoted"\and-back`
@@ -19,16 +19,16 @@ const (
 	rotated  = `TRIPWIRE-rotated-"quoted"\and-back`
 )
 
-// writeProject makes the directory of a project whose manifest has this under
-// secrets.
+// writeProject creates the directory of a project. The argument secrets is the text under
+// the manifest's key secrets. writeProject returns the directory.
 func (h *host) writeProject(name, secrets string) string {
 	dir := filepath.Join(h.dir, "src", name)
 	writeFile(h.t, dir+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n"+secrets)
 	return dir
 }
 
-// addFeature gives the project a devcontainer.json that has the Feature, from
-// the tarball as it is shipped.
+// addFeature adds the Feature from the released tarball to a project, and writes a
+// devcontainer.json that uses the Feature.
 func (h *host) addFeature(dir, options, otherProperties string) {
 	h.t.Helper()
 	featureDir := filepath.Join(dir, ".devcontainer", "keyhatch")
@@ -75,9 +75,10 @@ func (c *container) setSecret(name, value string) {
 	}
 }
 
-// TestEachProjectGetsOnlyItsSecrets: a broker, the sidecar of our template, and projects
-// that use the Feature or nothing at all. Each gets its own by every way, and only that;
-// after a restart of the broker too. No value is left anywhere.
+// TestEachProjectGetsOnlyItsSecrets starts a broker, a sidecar from the template, and
+// projects with and without the Feature. Each project must get its own secrets and no
+// others, also after a restart of the broker and of the containers. No value may remain on
+// a disk, in a log, or in an image.
 func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	h := newHost(t)
 	h.startBroker()
@@ -95,13 +96,14 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	})
 	sidecar.mustExec("keyhatch-sidecar", "health", "--store", "dir:/secrets")
 
-	// api runs as root, and is declared.
+	// The container of api runs as root. The project is declared.
 	apiDir := h.writeProject("api", "  NPM_TOKEN:\n  aws: {as: file, path: ~/.aws/key, template: 'key={{key}}'}\n")
 	h.addFeature(apiDir, `{"files": true}`, `"image": "`+shared.image+`"`)
 	h.mustKeyhatchctl("register", "--persist", apiDir)
 	apiContainer := h.startContainer("", h.command("keyhatchctl", "--socket", h.runtimeDir+"/admin/admin.sock", "up", apiDir, "--", "--buildkit", "never"))
 
-	// web runs as uid 1000, and on the host it is another's. A link leads to it.
+	// The container of web runs as uid 1000. On the host, the directory belongs to another
+	// uid, and the project is registered through a symbolic link.
 	webDir := h.writeProject("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n"+
 		"helpers:\n  git: [{host: git.example, username: dev, secret: GH_TOKEN}]\n")
 	h.addFeature(webDir, `{"files": true, "gitHelper": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)
@@ -116,8 +118,8 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	h.mustKeyhatchctl("register", "--persist", link+"/web", "--allow-uid", "1000")
 	webContainer := h.startContainer("1000", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", link+"/web"))
 
-	// plain has no Feature and needs one command, which registers it and mounts
-	// the socket and the client.
+	// plain does not use the Feature. One command, keyhatchctl up, registers the project
+	// and mounts the socket and the keyhatch command.
 	plainDir := h.writeProject("plain", "  NPM_TOKEN:\n")
 	const configuration = "{\n  // As its authors wrote it.\n  \"image\": \"IMAGE\", \"runArgs\": [\"--network=none\"],\n}\n"
 	writeFile(t, plainDir+"/.devcontainer.json", strings.Replace(configuration, "IMAGE", shared.image, 1))
@@ -167,8 +169,8 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 		}
 	})
 
-	// Killed, it has no time to tidy up. Its successor knows what is declared,
-	// and the sidecar comes back by itself.
+	// A killed broker cannot clean up. The next broker registers the declared projects,
+	// and the sidecar reconnects.
 	h.stopBroker(os.Kill)
 	h.startBroker()
 	h.mustKeyhatchctl("register", plainDir)
@@ -179,7 +181,7 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 		apiContainer.checkRendered(t, "/root/.aws/key", "key="+rotated)
 		webContainer.checkRendered(t, "/home/dev/.cert", rotated)
 	})
-	// The engine finds the mount again by the link that it is named by.
+	// When a container restarts, the engine resolves the link in the mount's path again.
 	t.Run("each its own after a restart of the containers", func(t *testing.T) {
 		for _, c := range []*container{apiContainer, webContainer, plainContainer} {
 			mustOutput(t, h.command("docker", "restart", "-t", "1", c.id))
@@ -191,7 +193,7 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	})
 }
 
-// checkServed sees that the secret can be had by each way that people have.
+// checkServed checks that the container gets the secret in each of the usual ways.
 func (c *container) checkServed(t *testing.T, name, variable, value string) {
 	t.Helper()
 	for way, args := range map[string][]string{
@@ -206,7 +208,8 @@ func (c *container) checkServed(t *testing.T, name, variable, value string) {
 	}
 }
 
-// checkDenied sees that the secret cannot be had, and nothing of it is said.
+// checkDenied checks that the container cannot get the secret, and that the output does
+// not contain the value.
 func (c *container) checkDenied(t *testing.T, name string) {
 	t.Helper()
 	out, err := c.exec("keyhatch", "get", name)
@@ -216,14 +219,14 @@ func (c *container) checkDenied(t *testing.T, name string) {
 	}
 }
 
-// checkRendered sees a file that the Feature's start renders, where it is declared
-// and in memory.
+// checkRendered checks the content of a file that the Feature's start script renders, and
+// that the file is in memory.
 func (c *container) checkRendered(t *testing.T, path, want string) {
 	t.Helper()
 	waitFor(t, func() error {
 		got, err := c.exec("cat", path)
 		if err == nil && got != want {
-			err = fmt.Errorf("%s holds %q", path, got)
+			err = fmt.Errorf("%s contains %q", path, got)
 		}
 		return err
 	})
@@ -232,8 +235,8 @@ func (c *container) checkRendered(t *testing.T, path, want string) {
 	}
 }
 
-// TestEngineRefusesUnregisteredProject: the engine refuses to start a container whose
-// project is not registered, and its words are those that the README explains.
+// TestEngineRefusesUnregisteredProject starts a container whose project is not registered.
+// The engine must refuse it with the error that the README explains.
 func TestEngineRefusesUnregisteredProject(t *testing.T) {
 	h := newHost(t)
 	h.startBroker()

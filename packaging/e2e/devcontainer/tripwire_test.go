@@ -14,22 +14,23 @@ import (
 	"testing"
 )
 
-// encodings are how a value can lie in a file: as it is, as base64 at each of the
-// three offsets, with and without JSON's escapes.
+// encodings returns the forms in which a file can contain a value: plain text, and base64
+// at each of the three possible offsets, both with and without JSON escapes.
 func encodings(value string) (all [][]byte) {
 	escaped, _ := json.Marshal(value)
 	for _, text := range []string{value, strings.Trim(string(escaped), `"`)} {
 		all = append(all, []byte(text))
 		for offset := range 3 {
 			encoded := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", offset) + text))
-			// The first and the last four digits depend on what is around.
+			// The first and the last four digits depend on the surrounding bytes.
 			all = append(all, []byte(encoded[4:len(encoded)-4]))
 		}
 	}
 	return all
 }
 
-// containsAny reads all and reports whether one of the values is in it.
+// containsAny reads r to the end and reports whether it contains one of the values in any
+// encoding.
 func containsAny(r io.Reader, values ...string) (found bool, err error) {
 	var patterns [][]byte
 	longest := 0
@@ -56,9 +57,9 @@ func containsAny(r io.Reader, values ...string) (found bool, err error) {
 	}
 }
 
-// checkNoValueLeft looks for the values in all that the engine keeps of the containers
-// and in all that is on the host's disk, and sees that the same search finds
-// what is there.
+// checkNoValueLeft searches for the values in the containers' disks, logs, metadata, and
+// images, and in the files of the host. Then it writes a value to each of these places and
+// checks that the same search finds the value.
 func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ...string) {
 	checkOutput := func(place string, want bool, cmd *exec.Cmd) {
 		t.Helper()
@@ -86,8 +87,8 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 		checkOutput("the image's layers and history", false, docker("save", image))
 		checkOutput("the image's labels", false, docker("inspect", image))
 	}
-	// The trees of the projects, with their lockfiles; the broker's log, its
-	// audit trail and its runtime directory.
+	// The host's directory contains the projects with their lockfiles, and the broker's
+	// log, audit log, and runtime directory.
 	filesRead := 0
 	if err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
@@ -101,14 +102,14 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 		filesRead++
 		found, err := containsAny(file, values...)
 		if found {
-			t.Errorf("a value is in %s", path)
+			t.Errorf("%s contains a value", path)
 		}
 		return err
 	}); err != nil || filesRead < 10 {
-		t.Errorf("%d files: %v", filesRead, err)
+		t.Errorf("read %d files, want at least 10: %v", filesRead, err)
 	}
 
-	// The control: each place is made to hold a value in one form or another.
+	// Check the search itself: write a value to each place, in each encoding.
 	c := containers[len(containers)-1]
 	for i, form := range encodings(values[0]) {
 		plantCmd := h.command("docker", "exec", "-i", c.id, "sh", "-c", "cat >/root/planted")

@@ -1,6 +1,8 @@
-// Package engine is for the end-to-end tests: it gives them a container engine,
-// and images made from Debian packages, so that no test needs a registry. It is
-// for machines that belong to the tests: whoever reaches the engine is root.
+// Package engine provides the end-to-end tests with a container engine and with images
+// that are built from Debian packages, so that no test needs a registry.
+//
+// Use it only on machines that exist for tests: a process that can access the engine's
+// socket can become root.
 package engine
 
 import (
@@ -16,25 +18,28 @@ import (
 	"time"
 )
 
-// ErrMissing says what this machine lacks; a test skips with it as the reason.
-var ErrMissing = errors.New("this machine lacks something")
+// ErrMissing means that this machine lacks a requirement of a test. The test is then
+// skipped.
+var ErrMissing = errors.New("missing requirement")
 
-// startTimeout is far more than an engine takes.
+// startTimeout is much longer than an engine needs to start.
 const startTimeout = time.Minute
 
-// An Engine is a container engine that answers, from Start to Stop.
+// An Engine is a running container engine.
 type Engine struct {
-	// Host is its address, for DOCKER_HOST.
+	// Host is the engine's address, as in DOCKER_HOST.
 	Host string
 
-	dir    string    // of an engine of our own: socket, data, log
-	cmd    *exec.Cmd // of an engine of our own
-	exited chan struct{}
+	// These are set only if Start started the engine.
+	dir    string // contains the socket, the data, and the log
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
 }
 
-// Start returns the engine that answers by the environment's means, or starts
-// one that has its socket and data in a temporary directory. Its containers
-// have no network: none of its host's settings is touched.
+// Start returns the engine at DOCKER_HOST or at the default address. If no engine answers
+// there, Start starts an engine that has its socket and its data in a temporary directory.
+// Containers of that engine have no network, so that the engine does not change the host's
+// network settings.
 func Start() (*Engine, error) {
 	if _, err := exec.LookPath("docker"); err != nil {
 		return nil, fmt.Errorf("%w: docker (Debian: docker.io)", ErrMissing)
@@ -47,10 +52,10 @@ func Start() (*Engine, error) {
 		return e, nil
 	}
 	if _, err := exec.LookPath("dockerd"); err != nil {
-		return nil, fmt.Errorf("%w: an engine that answers at %s, or dockerd (Debian: docker.io)", ErrMissing, e.Host)
+		return nil, fmt.Errorf("%w: a container engine at %s, or dockerd (Debian: docker.io)", ErrMissing, e.Host)
 	}
 	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("%w: no engine answers at %s, and starting one takes root", ErrMissing, e.Host)
+		return nil, fmt.Errorf("%w: a container engine at %s, or root to start one", ErrMissing, e.Host)
 	}
 	var err error
 	if e.dir, err = os.MkdirTemp("", "khe"); err != nil {
@@ -65,14 +70,14 @@ func Start() (*Engine, error) {
 	e.cmd = exec.Command("dockerd", "--host", e.Host, "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec",
 		"--pidfile", e.dir+"/pid", "--bridge=none", "--iptables=false", "--ip6tables=false")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	// A test that is killed leaves no engine behind.
+	// The kernel stops the engine even if the test is killed.
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := e.cmd.Start(); err != nil {
 		os.RemoveAll(e.dir)
 		return nil, err
 	}
 	e.exited = make(chan struct{})
-	go func() { e.cmd.Wait(); close(e.exited) }() // ended by Stop
+	go func() { e.cmd.Wait(); close(e.exited) }() // ends when Stop stops the engine
 	for deadline := time.Now().Add(startTimeout); !e.isReady(); {
 		select {
 		case <-e.exited:
@@ -83,7 +88,7 @@ func Start() (*Engine, error) {
 		}
 		logText, _ := os.ReadFile(e.dir + "/log")
 		e.Stop()
-		return nil, fmt.Errorf("the engine does not answer:\n%s", logText)
+		return nil, fmt.Errorf("the container engine did not start:\n%s", logText)
 	}
 	return e, nil
 }
@@ -95,8 +100,8 @@ func (e *Engine) isReady() bool {
 	return err == nil
 }
 
-// Stop ends an engine that Start started, and removes all that it held. The
-// containers must have been removed.
+// Stop stops the engine if Start started it, and removes its data. The caller must remove
+// all containers first.
 func (e *Engine) Stop() {
 	if e.cmd == nil {
 		return
@@ -106,11 +111,11 @@ func (e *Engine) Stop() {
 	os.RemoveAll(e.dir)
 }
 
-// Env is the environment for commands that use the engine.
+// Env returns the environment for commands that use the engine.
 func (e *Engine) Env() []string { return append(os.Environ(), "DOCKER_HOST="+e.Host) }
 
-// Docker runs docker with these arguments and returns its standard output,
-// without the last newline. The error holds what it said.
+// Docker runs docker with these arguments and returns its standard output without the
+// final newline. An error contains docker's standard error.
 func (e *Engine) Docker(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	cmd.Env = e.Env()
@@ -127,9 +132,9 @@ func output(cmd *exec.Cmd) (string, error) {
 	return strings.TrimSuffix(stdout.String(), "\n"), nil
 }
 
-// cacheDir is where base images are kept between runs.
+// cacheDir returns the directory that keeps base images between runs.
 func cacheDir() (string, error) {
-	cache, err := os.UserCacheDir() // XDG_CACHE_HOME, else ~/.cache
+	cache, err := os.UserCacheDir() // XDG_CACHE_HOME, or ~/.cache
 	if err != nil {
 		return "", err
 	}

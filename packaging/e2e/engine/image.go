@@ -17,10 +17,10 @@ import (
 // debianRelease is the Debian release of base images.
 const debianRelease = "bookworm"
 
-// BaseImage returns the name of an image that has a minimal Debian and these
-// packages (with what they depend on, not what they recommend), no network and
-// no package lists. The first call for a set of packages takes minutes; its
-// result is kept as an archive in the user's cache directory.
+// BaseImage returns the name of an image that contains a minimal Debian and these
+// packages with their dependencies, but without recommended packages and package lists.
+// The first call for a set of packages takes minutes. BaseImage keeps the image as an
+// archive in the user's cache directory.
 func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, error) {
 	packages = slices.Sorted(slices.Values(packages))
 	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))
@@ -36,7 +36,7 @@ func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, err
 	archive := filepath.Join(dir, tag+".tar")
 	if _, err := os.Stat(archive); errors.Is(err, fs.ErrNotExist) {
 		if err := makeArchive(ctx, archive, packages); err != nil {
-			return "", fmt.Errorf("making the base image: %w", err)
+			return "", fmt.Errorf("cannot build the base image: %w", err)
 		}
 	} else if err != nil {
 		return "", err
@@ -47,13 +47,14 @@ func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, err
 	return image, nil
 }
 
-// makeArchive makes the tree beside the archive, and the archive appear whole.
+// makeArchive builds the image's file tree in a temporary directory and packs it. A rename
+// makes the archive appear complete.
 func makeArchive(ctx context.Context, archive string, packages []string) error {
 	if _, err := exec.LookPath("debootstrap"); err != nil {
 		return fmt.Errorf("%w: debootstrap", ErrMissing)
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: debootstrap takes root", ErrMissing)
+		return fmt.Errorf("%w: root, to run debootstrap", ErrMissing)
 	}
 	workDir, err := os.MkdirTemp(filepath.Dir(archive), "making-")
 	if err != nil {
@@ -66,14 +67,14 @@ func makeArchive(ctx context.Context, archive string, packages []string) error {
 		args = append(args, "--include="+strings.Join(packages, ","))
 	}
 	if out, err := exec.CommandContext(ctx, "debootstrap", append(args, debianRelease, tree)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("debootstrap: %w: %s", err, out[max(0, len(out)-2000):])
+		return fmt.Errorf("debootstrap failed: %w: %s", err, out[max(0, len(out)-2000):])
 	}
 	for _, unneeded := range []string{"var/cache/apt/archives", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"} {
 		if err := os.RemoveAll(filepath.Join(tree, unneeded)); err != nil {
 			return err
 		}
 	}
-	// One for all containers would make them one machine to systemd and dbus.
+	// With the same machine-id, systemd and dbus would treat all containers as one machine.
 	if err := os.WriteFile(filepath.Join(tree, "etc/machine-id"), nil, 0o444); err != nil {
 		return err
 	}
