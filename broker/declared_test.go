@@ -104,7 +104,7 @@ func TestDeclaredProjects(t *testing.T) {
 		if err := os.Chmod(m.dir+path, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "others can write it") {
+		if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "must not be writable by other users") {
 			t.Errorf("%s of mode 0777: %v", path, err)
 		}
 		if got := names(); got != "api! web!" {
