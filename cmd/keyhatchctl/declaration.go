@@ -14,26 +14,26 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// declarationMode lets the broker's group read the file. The file gets that group
+// declarationMode lets the broker's group read the file. The file inherits the group
 // from its directory, which has the set-group-ID bit.
 const declarationMode = 0o640
 
-// declarationPath returns the path of the file from which the broker reads a
-// project's declaration.
+// declarationPath returns the path of the project's declaration in the broker's
+// projects directory.
 func declarationPath(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return "", err
 	}
 	if status.ProjectsDir == "" {
-		return "", &cli.Error{Err: errors.New("this broker reads no declared projects"), Hint: "start it with --projects-dir DIR"}
+		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "restart the broker with keyhatchd --projects-dir DIR"}
 	}
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }
 
-// declareAndRegister declares a project and registers it. It writes the file
-// first, because the user may lack the permission to do so. If the broker refuses
-// the project, it restores the old file.
+// declareAndRegister writes a project's declaration and then registers the project. It
+// writes the file first, because the user may not have permission to write it. If the
+// broker refuses the project, declareAndRegister restores the old file.
 func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
 	file, err := declarationPath(ctx, admin, request.Name)
 	if err != nil {
@@ -99,10 +99,11 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	return addPermissionHint(replaceFile(file, text, declarationMode))
 }
 
-// addPermissionHint adds a hint if the directory can be written by root only.
+// addPermissionHint adds a hint to a permission error. Usually only root can write to
+// the projects directory.
 func addPermissionHint(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Error{Err: err, Hint: "what is declared is for root to write: use sudo"}
+		return &cli.Error{Err: err, Hint: "run the command with sudo, because only root can change declared projects"}
 	}
 	return err
 }
