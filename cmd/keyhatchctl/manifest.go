@@ -19,7 +19,7 @@ func readManifest(dir string, name schema.ProjectName) (string, error) {
 	text, file, err := manifest.ReadFromDir(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
 		return "", &cli.Error{Err: fmt.Errorf("%s: %w", dir, err),
-			Hint: "write three keys: schema_version: 1, project: " + string(name) + ", and secrets: with the names of the secrets"}
+			Hint: "write three lines into the file: schema_version: 1, project: " + string(name) + ", and secrets: {NAME: }"}
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", dir, err)

@@ -31,7 +31,8 @@ file before you answer. If the project is declared, its declaration is also upda
 		RunE: func(c *cobra.Command, args []string) error {
 			interactive := term.IsTerminal(int(os.Stdin.Fd()))
 			if !yes && !interactive {
-				return cli.UsageErrorf("cannot ask for approval: standard input is not a terminal; add --yes to approve without a question")
+				return &cli.Error{Err: errors.New("cannot ask for approval: standard input is not a terminal"),
+					Hint: "to approve without a question, run keyhatchctl reload --yes " + args[0], ExitCode: cli.ExitUsage}
 			}
 			return reloadProject(c, o, args[0], !yes)
 		},
