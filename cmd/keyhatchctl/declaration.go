@@ -41,7 +41,7 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	}
 	oldText, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return schema.RegisterResponse{}, addPermissionHint(err)
+		return schema.RegisterResponse{}, addPermissionHint("read", err)
 	}
 	existed := err == nil
 	if err := writeDeclaration(file, manifest.Declaration{
@@ -69,7 +69,7 @@ func updateDeclaration(ctx context.Context, admin *client.Admin, name schema.Pro
 	}
 	old, err := os.ReadFile(file)
 	if err != nil {
-		return addPermissionHint(err)
+		return addPermissionHint("read", err)
 	}
 	d, err := manifest.ParseDeclaration(old, string(name))
 	if err != nil {
@@ -86,7 +86,7 @@ func removeDeclaration(ctx context.Context, admin *client.Admin, name schema.Pro
 		return err
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return addPermissionHint(err)
+		return addPermissionHint("remove", err)
 	}
 	return nil
 }
@@ -96,12 +96,16 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	if err != nil {
 		return err
 	}
-	return addPermissionHint(replaceFile(file, text, declarationMode))
+	return addPermissionHint("write", replaceFile(file, text, declarationMode))
 }
 
-// addPermissionHint adds a hint to a permission error. Usually only root can write to
-// the projects directory.
-func addPermissionHint(err error) error {
+// addPermissionHint adds the failed action to an error, and a hint to a permission
+// error. Usually only root can write to the projects directory.
+func addPermissionHint(action string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("cannot %s the declaration: %w", action, err)
 	if errors.Is(err, fs.ErrPermission) {
 		return &cli.Error{Err: err, Hint: "run the command with sudo, because only root can change declared projects"}
 	}

@@ -58,9 +58,15 @@ The approved manifest is then stored in the broker's projects directory.`,
 			})
 		},
 	}
-	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "additional `UID` that can use the socket; can be repeated")
+	addUIDFlag(c, &uids, "additional `UID` that can use the socket; can be repeated")
 	c.Flags().BoolVar(&persist, "persist", false, "declare the project, so that the broker registers it at every start")
 	return c
+}
+
+// addUIDFlag adds --allow-uid. Its help must not show [] as the default value.
+func addUIDFlag(c *cobra.Command, uids *[]uint, usage string) {
+	c.Flags().UintSliceVar(uids, "allow-uid", nil, usage)
+	c.Flags().Lookup("allow-uid").DefValue = ""
 }
 
 // newRegisterRequest returns the request that registers the project in dirArg.

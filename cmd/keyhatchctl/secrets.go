@@ -71,7 +71,7 @@ A running sidecar replaces these secrets again when it next polls its store.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			secrets, err := readSecretsFile(args[0])
 			if err != nil {
-				return fmt.Errorf("cannot read the secrets: %s: %w", fileOrStdin(args[0]), err)
+				return fmt.Errorf("cannot read the secrets from %s: %w", fileOrStdin(args[0]), err)
 			}
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				answer, err := admin.Push(c.Context(), schema.PushRequest{Secrets: secrets})

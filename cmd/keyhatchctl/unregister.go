@@ -32,7 +32,10 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 					return err
 				}
 				if p.Declared && !persist {
-					fmt.Fprintf(c.ErrOrStderr(), "keyhatchctl: %s is declared, so the broker registers it again at its next start; unregister --persist also removes the declaration\n", p.Name)
+					fmt.Fprintf(c.ErrOrStderr(), "keyhatchctl: %s is declared, so the broker registers it again at its next start\n", p.Name)
+					if file, err := declarationPath(c.Context(), admin, p.Name); err == nil {
+						fmt.Fprintf(c.ErrOrStderr(), "hint: to remove the declaration, run sudo rm %s\n", file)
+					}
 				}
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})

@@ -39,7 +39,7 @@ An existing container keeps its old mounts. To recreate it, add
 			return startDevcontainer(c.Context(), o, c.ErrOrStderr(), args[0], uids, args[1:])
 		},
 	}
-	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "additional `UID` that can use the socket, for example the container's user; can be repeated")
+	addUIDFlag(c, &uids, "additional `UID` that can use the socket, for example the container's user; can be repeated")
 	return c
 }
 

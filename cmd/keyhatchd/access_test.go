@@ -98,8 +98,8 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 	}
 }
 
-// TestUIDMustBeAllowed connects with a uid that is not allowed, as a process in
-// a container can, and again after the uid is allowed.
+// TestUIDMustBeAllowed connects with a uid that is not allowed, like a process in a
+// container, and connects again after the uid is allowed.
 func TestUIDMustBeAllowed(t *testing.T) {
 	requireOrSkip(t, os.Geteuid() == 0, "connecting as another uid requires root")
 	const uid = 12345

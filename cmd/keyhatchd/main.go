@@ -73,7 +73,7 @@ the descriptor store of the service. They survive a restart.`,
 		},
 	}
 	c.Flags().AddFlagSet(s.flags)
-	c.Flags().StringVar(&config, "config", "", "settings `FILE` (default for root: "+systemConfigFile+", if it exists)")
+	c.Flags().StringVar(&config, "config", "", "`FILE` with settings in YAML (default for root: "+systemConfigFile+", if it exists)")
 	c.Flags().BoolVar(&checkConfig, "check-config", false, "print the effective settings and the declared projects, and exit")
 	return c
 }

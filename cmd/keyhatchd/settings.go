@@ -45,10 +45,10 @@ func newSettings() *settings {
 	s := &settings{flags: f}
 	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets, about 70 bytes at most (default for root: /run/keyhatch, otherwise $XDG_RUNTIME_DIR/keyhatch)")
 	f.StringVar(&s.projectsDir, "projects-dir", "", "`DIR` of the declared projects (default for root: "+systemProjectsDir+")")
-	f.StringVar(&s.audit, "audit", "", "destination of audit events: stdout, journal, or file:PATH; a rotated file is reopened (default: journal under systemd, otherwise stdout)")
+	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; after a rotation, the file is opened again (default: journal under systemd, otherwise stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
-	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum requests per second for each project, with bursts of twice that number; 0 for no limit")
-	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum refused names per second for each project, with bursts of three times that number; 0 for no limit")
+	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests per second for each project, with bursts of twice that number; 0 for no limit")
+	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of refused names per second for each project, with bursts of three times that number; 0 for no limit")
 	return s
 }
 
@@ -129,7 +129,7 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc); errors.Is(err, io.EOF) {
 		return nil // the file has only comments
 	} else if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: invalid YAML: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
