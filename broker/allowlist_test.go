@@ -9,9 +9,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDeniedAnswerDoesNotDependOnSecrets asks for names outside the allowlist before a push,
-// with and without such a secret, and after a clear: the answers are the same
-// bytes but for the name.
+// TestDeniedAnswerDoesNotDependOnSecrets requests names that are not on the
+// allowlist: before a push, after a push with one of these secrets, and after a
+// clear. Apart from the name, the answers must be identical.
 func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -25,15 +25,15 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 			} {
 				answer := c.request(t, strings.ReplaceAll(request, "NAME", name))
 				if i := strings.Index(answer, `"generation":`); i >= 0 {
-					// Which generation is loaded is no secret: watch says it.
+					// The generation may differ: a watch reports it anyway.
 					answer = answer[:i] + answer[strings.IndexByte(answer[i:], ',')+i:]
 				}
 				answer = strings.ReplaceAll(answer, name, "NAME")
 				if !strings.Contains(answer, `"code":"denied"`) {
-					t.Fatalf("%s: %s is answered %s", when, name, answer)
+					t.Fatalf("%s: the answer to %s is %s", when, name, answer)
 				}
 				if first, ok := answers[request]; ok && first != answer {
-					t.Errorf("%s: %s is answered\n%s, before\n%s", when, name, answer, first)
+					t.Errorf("%s: the answer to %s is\n%s, and was before\n%s", when, name, answer, first)
 				}
 				answers[request] = answer
 			}
@@ -48,8 +48,8 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	askAll("after a clear")
 }
 
-// TestProjectSocketRefusesAdminOperations tries every admin op with a request that the
-// admin socket takes.
+// TestProjectSocketRefusesAdminOperations sends every admin op to a project socket,
+// with requests that the admin socket accepts.
 func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -65,10 +65,10 @@ func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 		answer := connect(t, s.projectSocket("api")).request(t, fmt.Sprintf(
 			`{"op":%q,"name":"api","secrets":{},"project_path":"/nowhere/api","manifest":""}`, op.Op))
 		if !strings.Contains(answer, `"code":"protocol_error","message":"op must be one of the operations of the project socket:`) {
-			t.Errorf("%s on a project socket is answered %s", op.Op, answer)
+			t.Errorf("the answer to %s on a project socket is %s", op.Op, answer)
 		}
 	}
 	if answer := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-		t.Errorf("something changed: %s", answer)
+		t.Errorf("the secret changed: the answer is %s", answer)
 	}
 }

@@ -21,29 +21,29 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// tripwire begins every secret value of this package's tests.
+// tripwire is the prefix of every secret value in the tests of this package.
 const tripwire = "TRIPWIRE"
 
-// A testServer is a Server on a directory of its own.
+// A testServer is a Server with its own runtime directory.
 type testServer struct {
 	*broker.Server
 	dir         string
 	adminSocket string
 	config      broker.Config
-	log         *lockedBuffer // of the server's log and of its audit events
+	log         *lockedBuffer // the server's log and its audit events
 }
 
-// newServer serves until the test ends, and then looks for tripwires in all
-// that was logged.
+// newServer starts a server that runs until the end of the test. Then it searches
+// the log and the audit events for tripwires.
 func newServer(t *testing.T) *testServer {
 	t.Helper()
 	return newServerWithConfig(t, func(*broker.Config) {})
 }
 
-// newServerWithConfig is newServer with a change to its configuration.
+// newServerWithConfig is newServer with a modified configuration.
 func newServerWithConfig(t *testing.T, change func(*broker.Config)) *testServer {
 	t.Helper()
-	// Short, because a socket's path has room for 107 bytes.
+	// The path is short, because the path of a socket is limited to 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -67,16 +67,16 @@ func newServerWithConfig(t *testing.T, change func(*broker.Config)) *testServer 
 		os.RemoveAll(dir)
 		text := s.log.String()
 		if strings.Contains(text, tripwire) {
-			t.Error("a secret's value was logged")
+			t.Error("the log contains the value of a secret")
 		}
 		if !strings.Contains(text, "broker.stopped") {
-			t.Error("the log that was searched for secrets is not the server's")
+			t.Error("the searched log does not contain the server's events")
 		}
 	})
 	return s
 }
 
-// restart ends the server and begins another one, which knows nothing.
+// restart stops the server and starts another server, without secrets or projects.
 func (s *testServer) restart(t *testing.T) {
 	t.Helper()
 	s.Close()
@@ -90,7 +90,7 @@ func (s *testServer) projectSocket(name string) string {
 	return filepath.Join(s.dir, "run/projects", name, "broker.sock")
 }
 
-// register registers a project that may have the secrets named.
+// register registers a project with an allowlist of names.
 func (s *testServer) register(t *testing.T, project string, names ...string) {
 	t.Helper()
 	text := manifestText(project, names...)
@@ -131,7 +131,7 @@ func (s *testServer) push(t *testing.T, secrets map[schema.SecretName]schema.Val
 	return response
 }
 
-// A rawConn speaks raw lines.
+// A rawConn sends and reads raw lines.
 type rawConn struct {
 	net.Conn
 	lines *bufio.Reader
@@ -147,8 +147,8 @@ func connect(t *testing.T, path string) *rawConn {
 	return &rawConn{c, bufio.NewReader(c)}
 }
 
-// request sends a line and returns the answer, both without newline; "" says that
-// the connection ended.
+// request sends a line and returns the answer, both without newline. It returns ""
+// if the connection ended.
 func (c *rawConn) request(t *testing.T, line string) string {
 	t.Helper()
 	if _, err := fmt.Fprintln(c, line); err != nil {
@@ -187,12 +187,12 @@ func waitUntil(t *testing.T, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("it never comes")
+			t.Fatal("the condition was not true within 10 s")
 		}
 	}
 }
 
-// connections asks status how many connections a project has.
+// connections returns the number of a project's connections, as reported by status.
 func (s *testServer) connections(t *testing.T, name schema.ProjectName) int {
 	t.Helper()
 	admin, err := client.DialAdmin(context.Background(), s.adminSocket)

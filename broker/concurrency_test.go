@@ -19,9 +19,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestConcurrentOperations has all ops run into each other, well and badly, and the
-// server end in the midst of it. Every value that is ever answered is whole and
-// of one push; nothing hangs, and nothing is left running.
+// TestConcurrentOperations runs all ops concurrently, with valid and invalid
+// requests, and shuts the server down while they run. Every answered value must be
+// complete and from one push. No operation may hang, and no goroutine may remain.
 func TestConcurrentOperations(t *testing.T) {
 	before, lockedBefore := runtime.NumGoroutine(), lockedMemory(t)
 	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 5000, 20 })
@@ -40,7 +40,8 @@ func TestConcurrentOperations(t *testing.T) {
 			}
 		})
 	}
-	// Errors are expected, where things are taken away; wrong answers are not.
+	// Errors are expected, because other goroutines remove secrets and projects.
+	// Wrong answers are not.
 	admin := func(do func(*client.Admin)) {
 		if a, err := client.DialAdmin(ctx, s.adminSocket); err == nil {
 			do(a)
@@ -74,7 +75,7 @@ func TestConcurrentOperations(t *testing.T) {
 	checkComplete := func(what, got string) {
 		var n int
 		if _, err := fmt.Sscanf(strings.TrimRight(strings.TrimPrefix(got, tripwire), "x"), "%d", &n); err != nil || got != value(n) {
-			t.Errorf("%s: %d bytes that are not whole", what, len(got))
+			t.Errorf("%s: an incomplete value of %d bytes", what, len(got))
 		}
 	}
 	api := client.NewProject(s.projectSocket("api"))
@@ -92,7 +93,7 @@ func TestConcurrentOperations(t *testing.T) {
 			if len(got.Secrets) == 2 {
 				checkComplete("get-many", *got.Secrets["A"].Value)
 				if *got.Secrets["A"].Value != *got.Secrets["B"].Value {
-					t.Error("get-many: of two pushes")
+					t.Error("get-many: the values are from two pushes")
 				}
 			}
 		})
@@ -100,7 +101,7 @@ func TestConcurrentOperations(t *testing.T) {
 	repeat(func(int) {
 		for _, name := range []schema.SecretName{"DENIED", "C0"} {
 			if _, err := api.Get(ctx, name, 0); err == nil {
-				t.Errorf("there is a %s", name)
+				t.Errorf("get returned %s, which was never pushed", name)
 			}
 		}
 	})
@@ -110,7 +111,8 @@ func TestConcurrentOperations(t *testing.T) {
 			checkComplete("web", *got.Value)
 		}
 	})
-	// Who asks and does not read, breaks off, or talks nonsense.
+	// These clients do not read their answers, close the connection early, or send
+	// invalid lines.
 	badRequests := []string{`{"op":"get","name":"A"}` + "\n", `{"op":"watch"}` + "\n", `{"op":"get-many","wait_ms":1000}` + "\n", `{"op":`, "nonsense\n", `{"op":"watch"}` + "\n\n", "\xff\xfe\n"}
 	repeat(func(n int) {
 		c, err := net.Dial("unix", s.projectSocket("api"))
@@ -124,7 +126,7 @@ func TestConcurrentOperations(t *testing.T) {
 		}
 		c.Close()
 	})
-	// Who watches: each line is JSON, and there is one for what is true in the end.
+	// This client watches.
 	watching, stop := context.WithCancel(ctx)
 	wg.Go(func() {
 		api.Watch(watching, func(e schema.ChangedEvent) {
@@ -133,7 +135,7 @@ func TestConcurrentOperations(t *testing.T) {
 			}
 		})
 	})
-	// The end comes while most of it goes on.
+	// The shutdown begins while most of the operations are still running.
 	var end sync.WaitGroup
 	end.Go(func() {
 		waitUntil(t, func() bool { return s.Status().Generation > uint64(rounds/2) || ctx.Err() != nil })
@@ -143,16 +145,17 @@ func TestConcurrentOperations(t *testing.T) {
 	wg.Wait()
 	end.Wait()
 	if ctx.Err() != nil {
-		t.Fatal("it hangs")
+		t.Fatal("the operations or the shutdown took longer than one minute")
 	}
-	waitUntil(t, func() bool { return runtime.NumGoroutine() <= before+1 }) // the audit log's
+	waitUntil(t, func() bool { return runtime.NumGoroutine() <= before+1 }) // 1: the audit log's goroutine
 	if after := lockedMemory(t); after != lockedBefore {
-		t.Errorf("%s of locked memory before, %s after: an arena is still held", lockedBefore, after)
+		t.Errorf("%s of locked memory before, %s after: an arena was not freed", lockedBefore, after)
 	}
 }
 
-// lockedMemory is what this process has of it (proc_pid_status(5)): all arenas,
-// but under the race detector, where they are on the heap.
+// lockedMemory returns the amount of this process's locked memory
+// (proc_pid_status(5)). It includes all arenas, except under the race detector, which
+// has arenas on the heap.
 func lockedMemory(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/status")
@@ -162,7 +165,7 @@ func lockedMemory(t *testing.T) string {
 	_, rest, found := strings.Cut(string(text), "VmLck:")
 	line, _, _ := strings.Cut(rest, "\n")
 	if !found {
-		t.Fatal("the kernel does not say how much memory is locked")
+		t.Fatal("cannot find VmLck in /proc/self/status")
 	}
 	return strings.TrimSpace(line)
 }

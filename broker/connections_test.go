@@ -9,8 +9,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestConnectionLimitIsPerProject fills a project's connections: the next one is told so,
-// and nobody else feels it.
+// TestConnectionLimitIsPerProject opens as many connections to a project as allowed.
+// The next connection must be refused. Other projects must not be affected.
 func TestConnectionLimitIsPerProject(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -23,26 +23,26 @@ func TestConnectionLimitIsPerProject(t *testing.T) {
 	}
 	refused := connect(t, s.projectSocket("api")).readLine(t)
 	if !strings.Contains(refused, `"code":"rate_limited"`) || !strings.Contains(refused, `"retry_after_seconds":1`) {
-		t.Errorf("one connection too many is answered %s", refused)
+		t.Errorf("the answer to a connection over the limit is %s", refused)
 	}
 	if got := connect(t, s.projectSocket("web")).request(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
-		t.Errorf("another project: %s", got)
+		t.Errorf("the answer of another project is %s", got)
 	}
 	open[0].Close()
 	for s.connections(t, "api") == schema.MaxProjectConnections {
 	}
 	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
-		t.Errorf("after one has gone: %s", got)
+		t.Errorf("after one connection was closed, the answer to a new one is %s", got)
 	}
 }
 
-// TestConnectionEndsWithinLine ends a connection within a line.
+// TestConnectionEndsWithinLine closes a connection before the end of a line.
 func TestConnectionEndsWithinLine(t *testing.T) {
 	s := newServer(t)
 	c := connect(t, s.adminSocket)
 	fmt.Fprint(c, `{"op":"push-creds","secrets":{"A":"`+tripwire)
 	c.Conn.(*net.UnixConn).CloseWrite()
 	if got := c.readLine(t); !strings.Contains(got, "before the end of a line") || strings.Contains(got, tripwire) {
-		t.Errorf("answered %s", got)
+		t.Errorf("the answer is %s", got)
 	}
 }

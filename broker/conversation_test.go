@@ -15,15 +15,16 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-var update = flag.Bool("update", false, "write what the broker answers into testdata/conversation.txt")
+var update = flag.Bool("update", false, "write the broker's answers to testdata/conversation.txt")
 
-// TestConversationMatchesGoldenFile holds every op's requests, good and bad, against the golden
-// answers in testdata/conversation.txt, and every message against the schema.
+// TestConversationMatchesGoldenFile compares the answers to valid and invalid
+// requests of every op with the golden answers in testdata/conversation.txt. It also
+// validates every message against the schema.
 //
-// A line "admin>" or "api>" is sent to that socket on a connection that goes on,
-// "admin>>" on a fresh one; "(reconnect)" says that the connection ended behind
-// the answer. "api+>" is a connection to api that watches, and "api+" reads the
-// next line from it. What differs from run to run is written as *.
+// A line "admin> REQUEST" or "api> REQUEST" is sent to that socket. All requests to a
+// socket use the same connection, until the connection ends. "api+> REQUEST" is sent
+// on a second connection to api, which watches, and "api+" reads the next line from
+// it. Values that differ between two runs are replaced with *.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
 	text, err := os.ReadFile(golden)
@@ -63,7 +64,7 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 		answer = maskVarying(answer, s.dir)
 		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "no other request is allowed") {
 			if conns[socket].readLine(t) != "" {
-				t.Errorf("%s: the connection goes on after that", line)
+				t.Errorf("%s: the connection stays open after the answer", line)
 			}
 			delete(conns, socket)
 		}
@@ -84,13 +85,14 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 	for _, ops := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
 		for _, op := range ops {
 			if !seen[string(op.Op)+" ok"] || (!seen[string(op.Op)+" error"] && op.Op != schema.OpPing) {
-				t.Errorf("the conversation has no good or no bad %s", op.Op)
+				t.Errorf("the conversation must have a successful and a refused %s", op.Op)
 			}
 		}
 	}
 }
 
-// expandPlaceholders writes out what a golden file had better not hold.
+// expandPlaceholders replaces the placeholders for very long texts and for invalid
+// UTF-8, which a golden file should not contain.
 func expandPlaceholders(request string) string {
 	request = strings.ReplaceAll(request, "(64 KiB)", strings.Repeat("x", schema.MaxRequest))
 	request = strings.ReplaceAll(request, "(1 MiB)", strings.Repeat("x", schema.MaxPush))
@@ -104,7 +106,7 @@ func maskVarying(answer, dir string) string {
 	return varyingFields.ReplaceAllString(answer, "$1$2*")
 }
 
-// A validator holds messages against the generated schema.
+// A validator validates messages against the generated schema.
 type validator struct {
 	compiler *jsonschema.Compiler
 	types    map[string]map[schema.Op]schema.Operation
@@ -164,7 +166,7 @@ func (v *validator) validate(t *testing.T, goType any, message string) {
 		err = compiled.Validate(parsed)
 	}
 	if err != nil {
-		t.Errorf("%s is not a %s: %v", message, typeName(goType), err)
+		t.Errorf("%s is not a valid %s: %v", message, typeName(goType), err)
 	}
 }
 

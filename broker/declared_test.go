@@ -28,8 +28,9 @@ func (m *serviceManager) writeDeclarationFile(name, text string) {
 	}
 }
 
-// TestDeclaredProjects serves declared projects at the start, after a stop that emptied
-// the store too, takes changes when told, and is not disturbed by bad files.
+// TestDeclaredProjects checks that the broker serves declared projects at the start,
+// even if the descriptor store is empty after a stop. ApplyDeclarations must apply
+// changes, and invalid files must not affect other projects.
 func TestDeclaredProjects(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestText("api", "A")})
@@ -55,23 +56,23 @@ func TestDeclaredProjects(t *testing.T) {
 		return strings.Join(list, " ")
 	}
 	if got := names(); got != "api! web!" {
-		t.Fatalf("served: %s", got)
+		t.Fatalf("the served projects are %s", got)
 	}
 	m.register("run", "A")
 	err := s.ApplyDeclarations()
 	for _, want := range []string{"empty.yaml", "broken.yaml", "unknown.yaml: line 2: ", "other.yaml", "UPPER.yaml", "bad.yaml"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("the error says nothing of %s: %v", want, err)
+			t.Errorf("the error does not mention %s: %v", want, err)
 		}
 	}
 
-	// A change, a file that breaks, one that goes, and one that comes.
+	// Change a file, make a file invalid, add a file, and then remove it.
 	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestText("api", "B")})
 	m.writeDeclarationFile("web.yaml", "broken")
 	m.declare(manifest.Declaration{Name: "new", Path: "/nowhere/new", Manifest: manifestText("new", "A")})
 	s.ApplyDeclarations()
 	if got := names(); got != "api! new! run web!" {
-		t.Errorf("served: %s", got)
+		t.Errorf("the served projects are %s", got)
 	}
 	m.push(tripwire)
 	for request, want := range map[string]string{"A": "denied", "B": tripwire} {
@@ -82,33 +83,34 @@ func TestDeclaredProjects(t *testing.T) {
 	os.Remove(m.dir + "/projects.d/new.yaml")
 	s.ApplyDeclarations()
 	if got := names(); got != "api! run web!" {
-		t.Errorf("served: %s", got)
+		t.Errorf("the served projects are %s", got)
 	}
 
-	// A restart keeps all, and a stop what is declared.
+	// All projects survive a restart. Only declared projects survive a stop.
 	s.Shutdown(context.Background())
 	s = m.start()
 	if got := names(); got != "api! run web!" {
-		t.Errorf("served after a restart: %s", got)
+		t.Errorf("after a restart, the served projects are %s", got)
 	}
 	s.Shutdown(context.Background())
 	m.dropStore()
 	m.declare(manifest.Declaration{Name: "web", Path: "/nowhere/web", Manifest: manifestText("web", "A")})
 	s = m.start()
 	if got := names(); got != "api! web!" {
-		t.Errorf("served after a stop: %s", got)
+		t.Errorf("after a stop, the served projects are %s", got)
 	}
 
-	// Who could write the file or its directory would decide what is fetched.
+	// The broker must ignore files that others can write. They could otherwise add
+	// secrets to an allowlist.
 	for _, path := range []string{"/projects.d/web.yaml", "/projects.d"} {
 		if err := os.Chmod(m.dir+path, 0o777); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "must not be writable by other users") {
-			t.Errorf("%s of mode 0777: %v", path, err)
+			t.Errorf("%s has mode 0777, and the error is %v", path, err)
 		}
 		if got := names(); got != "api! web!" {
-			t.Errorf("served: %s", got)
+			t.Errorf("the served projects are %s", got)
 		}
 		if err := os.Chmod(m.dir+path, 0o755); err != nil {
 			t.Fatal(err)

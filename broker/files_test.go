@@ -17,9 +17,9 @@ import (
 	"testing"
 )
 
-// TestFilesDoNotFormCircles checks that no file of a package refers to a
-// declaration in another file that refers back, directly or through other files. A
-// reader can then read the files of a package from top to bottom.
+// TestFilesDoNotFormCircles checks that the files of a package do not refer to each
+// other in a circle, directly or through other files. A reader can then read the
+// files in an order in which each file uses only declarations of earlier files.
 func TestFilesDoNotFormCircles(t *testing.T) {
 	out, err := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export", module+"...").Output()
 	if err != nil {
@@ -44,7 +44,7 @@ func TestFilesDoNotFormCircles(t *testing.T) {
 		}
 	}
 	if len(own) < len(allowed)/2 {
-		t.Fatalf("only %d packages were found", len(own))
+		t.Fatalf("found only %d packages", len(own))
 	}
 	fset := token.NewFileSet()
 	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
@@ -67,8 +67,8 @@ func TestFilesDoNotFormCircles(t *testing.T) {
 	}
 }
 
-// TestCircleOfFilesIsFound is the control: a method that is declared in another
-// file than its type makes a circle.
+// TestCircleOfFilesIsFound checks that circles finds a circle: a method that is not
+// in the same file as its type.
 func TestCircleOfFilesIsFound(t *testing.T) {
 	fset := token.NewFileSet()
 	var files []*ast.File
@@ -88,7 +88,7 @@ func TestCircleOfFilesIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	if found := circles(references); len(found) != 1 || !slices.Equal(found[0], []string{"a.go", "b.go"}) {
-		t.Errorf("found %v", found)
+		t.Errorf("found the circles %v, want one of a.go and b.go", found)
 	}
 }
 
@@ -117,7 +117,8 @@ func fileReferences(path string, fset *token.FileSet, files []*ast.File, imports
 	return references, nil
 }
 
-// circles returns the groups of files in which each file reaches each other one.
+// circles returns the groups of files in which each file refers to all others,
+// directly or through other files.
 func circles(references map[string]map[string]bool) (found [][]string) {
 	reachable := map[string]map[string]bool{}
 	for file := range references {

@@ -2,7 +2,11 @@ package broker_test
 
 import (
 	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -10,8 +14,8 @@ import (
 
 const module = "github.com/keyhatch/keyhatch/"
 
-// allowed are the imports within the module: the arrows of the design, and no
-// others. A package that is not in it must be added, with its place.
+// allowed lists the imports that each package may have within the module. If you add
+// a package, add it here too.
 var allowed = map[string][]string{
 	"schema":          {},
 	"schema/gen":      {"schema"},
@@ -44,7 +48,8 @@ var allowed = map[string][]string{
 	"packaging/e2e/devcontainer": {}, // tests only
 }
 
-// banned are what a package must not link, however far away.
+// banned lists the packages that a package must not import, directly or indirectly.
+// An entry that ends with a slash is a prefix.
 var banned = map[string][]string{
 	"cmd/keyhatch":         {module + "manifest", "github.com/fsnotify/", "github.com/coreos/go-systemd/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/secmem"},
 	"cmd/keyhatchd":        {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/client"},
@@ -59,7 +64,7 @@ type listed struct {
 	Deps       []string
 }
 
-// TestImports holds the directions of imports.
+// TestImports checks the imports of every package against allowed and banned.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", module+"...").Output()
 	if err != nil {
@@ -78,7 +83,7 @@ func TestImports(t *testing.T) {
 		}
 	}
 	if found < len(allowed) {
-		t.Errorf("%d packages were looked at, and the table has %d", found, len(allowed))
+		t.Errorf("checked %d packages, but the table has %d", found, len(allowed))
 	}
 }
 
@@ -86,24 +91,58 @@ func wrongImports(p listed) (problems []string) {
 	name := strings.TrimPrefix(p.ImportPath, module)
 	may, known := allowed[name]
 	if !known {
-		return []string{name + " has no place in the table of imports"}
+		return []string{name + " is missing from the table of allowed imports"}
 	}
 	for _, path := range p.Imports {
 		if own, ok := strings.CutPrefix(path, module); ok && !slices.Contains(may, own) {
-			problems = append(problems, name+" imports "+own)
+			problems = append(problems, name+" imports "+own+", which is not allowed")
 		}
 	}
 	for _, dep := range p.Deps {
 		for _, ban := range banned[name] {
 			if strings.HasPrefix(dep, ban) {
-				problems = append(problems, name+" links "+dep)
+				problems = append(problems, name+" imports "+dep+" directly or indirectly, which is banned")
 			}
 		}
 	}
 	return problems
 }
 
-// TestImportsControl sees that wrong imports are found.
+// TestProjectOnlyReadsKeyring checks that the data plane cannot replace or clear the
+// secrets: it uses the types of the keyring that only read.
+func TestProjectOnlyReadsKeyring(t *testing.T) {
+	files, err := filepath.Glob("project/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for node := range ast.Preorder(file) {
+			if selector, ok := node.(*ast.SelectorExpr); ok {
+				if pkg, ok := selector.X.(*ast.Ident); ok && pkg.Name == "keyring" {
+					used[selector.Sel.Name] = true
+				}
+			}
+		}
+	}
+	if !used["View"] {
+		t.Fatal("the test does not see how project uses the keyring")
+	}
+	for name := range used {
+		if !slices.Contains([]string{"View", "Snapshot", "Value", "Kind", "Text", "Binary", "Bundle"}, name) {
+			t.Errorf("project uses keyring.%s", name)
+		}
+	}
+}
+
+// TestImportsControl checks that wrongImports finds wrong imports.
 func TestImportsControl(t *testing.T) {
 	for _, p := range []listed{
 		{ImportPath: module + "schema", Imports: []string{module + "broker"}},
@@ -112,7 +151,7 @@ func TestImportsControl(t *testing.T) {
 		{ImportPath: module + "cmd/keyhatch", Deps: []string{"github.com/fsnotify/fsnotify"}},
 	} {
 		if len(wrongImports(p)) == 0 {
-			t.Errorf("%+v is not noticed", p)
+			t.Errorf("wrongImports accepts %+v", p)
 		}
 	}
 }

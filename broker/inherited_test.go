@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnexpectedDescriptorsAreRefused refuses what a service manager should not have passed, and makes
-// do with leftovers.
+// TestUnexpectedDescriptorsAreRefused checks that the broker does not start with
+// unexpected descriptors, and that it starts with descriptors from a crash.
 func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -29,7 +29,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 			s.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got %v, want %q", err, want)
+			t.Errorf("got error %v, want one with %q", err, want)
 		}
 	}
 	all := func() []*os.File { return m.inheritedFiles() }
@@ -44,8 +44,8 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	defer null.Close()
 	refused("not a listening socket", m.dup(int(null.Fd()), "admin"))
 
-	// Leftovers of a crash: a registration without seals, a listener without a
-	// registration, an older registration, a probe.
+	// After a crash, the store can contain a registration without seals, a listener
+	// without a registration, and a probe.
 	unsealed, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -54,8 +54,9 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
-	// And two registrations, of a daemon that was killed between putting the
-	// next one there and removing the last: whichever comes first.
+	// It can also contain two registrations of a project, in any order, if the broker
+	// was killed after it stored the new registration and before it removed the old
+	// one.
 	for name, front := range map[string]bool{"front": true, "behind": false} {
 		m.mu.Lock()
 		i := slices.IndexFunc(m.store, func(s storedDescriptor) bool { return strings.HasPrefix(s.name, "registration-api@") })
@@ -77,13 +78,13 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 		m.mu.Unlock()
 		s = m.start()
 		if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"info"}`); !strings.Contains(answer, strings.ToUpper(name)) {
-			t.Errorf("an older manifest came back: %s", answer)
+			t.Errorf("the broker serves the older manifest: %s", answer)
 		}
 		s.Shutdown(context.Background())
 	}
 	s = m.start()
 	if status := s.Status(); len(status.Projects) != 1 || status.Projects[0].Name != "api" {
-		t.Errorf("%+v", status.Projects)
+		t.Errorf("the projects are %+v, want only api", status.Projects)
 	}
 	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration-api@3"}) })
 }

@@ -35,6 +35,8 @@ type registry struct {
 	entries  map[schema.ProjectName]*entry // guarded by mu
 	store    *restartStore                 // guarded by mu
 	stopping bool                          // guarded by mu: the registry no longer changes
+
+	closing sync.WaitGroup // endpoints of removed projects
 }
 
 // An entry is a registered project. Its fields below project are guarded by the
@@ -156,7 +158,8 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		project: p, registration: registration,
 		listener: listener, socketPath: r.dir.ProjectSocket(registration.Name),
 		endpoint: endpoint.New(endpoint.Config{
-			Listener: listener, MaxConnections: schema.MaxProjectConnections, Serve: p.Serve, Log: r.log,
+			Listener: listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(),
+			Serve: p.Serve, Log: r.log,
 		}),
 	}
 	r.entries[registration.Name] = e
@@ -169,7 +172,7 @@ func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
 	r.store.remove(&e.stored, name)
 	r.dir.Unlink(name, e.registration.DevcontainerIDs)
 	os.Remove(e.socketPath)
-	e.endpoint.Close()
+	r.closing.Go(e.endpoint.Close) // not here: Close waits for clients
 	audit.Record(r.audit, schema.ProjectUnregistered{
 		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,
 	})

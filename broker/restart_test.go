@@ -12,9 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRestartKeepsListenersAndRegistrations stops a daemon and starts another. A request that was made
-// meanwhile is answered on the listener that both had, and what was approved
-// last is what is served.
+// TestRestartKeepsListenersAndRegistrations stops a broker and starts another one.
+// Both use the same listener, so the second broker must answer a request that was
+// sent between the two. It must serve the manifest that was approved last.
 func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -28,43 +28,44 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 	for round := range 5 {
 		before := s.Status().InstanceID
 		s.Shutdown(context.Background())
-		waiting := connect(t, m.projectSocket("api")) // in the backlog: nobody accepts
+		waiting := connect(t, m.projectSocket("api")) // waits in the backlog, because no broker runs
 		if _, err := io.WriteString(waiting, `{"op":"get","name":"B","wait_ms":20000}`+"\n"); err != nil {
 			t.Fatal(err)
 		}
 		s = m.start()
 		m.push(tripwire)
 		if answer := waiting.readLine(t); answer != `{"ok":true,"value":"`+tripwire+`"}` {
-			t.Errorf("round %d: what waited was answered %q", round, answer)
+			t.Errorf("round %d: the answer to the waiting request is %q", round, answer)
 		}
 		status := s.Status()
 		if status.InstanceID == before || status.DescriptorStore != schema.DescriptorStoreKept || len(status.Projects) != 1 {
-			t.Errorf("round %d: %+v", round, status)
+			t.Errorf("round %d: the status is %+v", round, status)
 		}
 		if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, "denied") {
-			t.Errorf("round %d: the older manifest is served: %s", round, answer)
+			t.Errorf("round %d: the broker serves the older manifest: %s", round, answer)
 		}
 	}
 	if target, err := os.Readlink(m.dir + "/run/devcontainers/" + strings.Repeat("a", 52)); err != nil || target != "../projects/api" {
-		t.Errorf("the dev container's link leads to %q, %v", target, err)
+		t.Errorf("the link of the dev container leads to %q, %v", target, err)
 	}
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api") })
 	waitUntil(t, func() bool { return len(m.storedNames()) == 0 })
 	if entries, _ := os.ReadDir(m.dir + "/run/devcontainers"); len(entries) != 0 {
-		t.Error("after unregister the dev container's link is still there")
+		t.Error("unregister did not remove the link of the dev container")
 	}
 }
 
-// TestDescriptorStoreWithoutRoom has a store with room for one project, for half of one, and
-// for none: what does not fit is served all the same, status says so, and
-// nothing is left there that a restart would make half a project of.
+// TestDescriptorStoreWithoutRoom uses descriptor stores that are too small for all
+// projects. The broker must serve every project, and status must report the refusal.
+// The broker must remove a project from the store if the store has only one of its
+// two descriptors.
 func TestDescriptorStoreWithoutRoom(t *testing.T) {
 	for _, c := range []struct {
 		max  int
 		kept []string
 	}{
 		{4, []string{"project-one", "registration-one@1"}},
-		{2, []string{}}, // no room to see that it fits
+		{2, []string{}}, // no room for the probe that checks the store
 		{1, []string{}},
 		{0, []string{}},
 	} {
@@ -72,20 +73,20 @@ func TestDescriptorStoreWithoutRoom(t *testing.T) {
 		s := m.start()
 		m.register("one", "A")
 		m.register("two", "A")
-		// What was taken out is told and not answered.
+		// The service manager does not acknowledge a removal, so wait for it.
 		waitUntil(t, func() bool { return slices.Equal(m.storedNames(), c.kept) })
 		if state := s.Status().DescriptorStore; state != schema.DescriptorStoreRefused {
-			t.Errorf("room for %d: the state is %s", c.max, state)
+			t.Errorf("room for %d: the state of the descriptor store is %s", c.max, state)
 		}
 		m.push(tripwire)
 		for _, project := range []string{"one", "two"} {
 			if answer := connect(t, m.projectSocket(project)).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-				t.Errorf("room for %d: %s is not served: %s", c.max, project, answer)
+				t.Errorf("room for %d: the answer of project %s is %s", c.max, project, answer)
 			}
 		}
 		s.Shutdown(context.Background())
 		if n := len(m.start().Status().Projects); n != len(c.kept)/2 {
-			t.Errorf("room for %d: %d projects are back", c.max, n)
+			t.Errorf("room for %d: %d projects are served after the restart", c.max, n)
 		}
 	}
 }

@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A serviceManager is a service manager as far as descriptors go: it keeps the admin
-// listener and a descriptor store with room for max, and closes what it refuses,
-// as systemd does (sd_notify(3)).
+// A serviceManager implements the part of systemd that handles descriptors
+// (sd_notify(3)). It holds the admin listener and a store of at most max descriptors,
+// and closes the descriptors that it refuses.
 type serviceManager struct {
 	t      *testing.T
 	dir    string
@@ -61,7 +61,7 @@ func newServiceManager(t *testing.T, max int) *serviceManager {
 		t.Fatal(err)
 	}
 	l.Close()
-	go m.serve() // ended by the socket's end, below
+	go m.serve() // ended by the Close of the socket below
 	t.Cleanup(func() {
 		m.socket.Close()
 		<-m.ended
@@ -115,12 +115,12 @@ func (m *serviceManager) handleMessage(lines []string, fds []int) {
 		if slices.Contains(lines, "FDSTORE=1") && len(m.store) < m.max {
 			m.store = append(m.store, storedDescriptor{name, fd})
 		} else {
-			unix.Close(fd) // refused, or a barrier
+			unix.Close(fd) // the store is full, or this is a barrier
 		}
 	}
 }
 
-// dropStore is a stop of the service.
+// dropStore closes all stored descriptors, like systemd at a stop of the service.
 func (m *serviceManager) dropStore() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -141,7 +141,8 @@ func (m *serviceManager) storedNames() []string {
 	return names
 }
 
-// inheritedFiles is what the daemon gets at its start: copies, with their names.
+// inheritedFiles returns the named descriptors that the broker inherits at its start.
+// They are duplicates.
 func (m *serviceManager) inheritedFiles() []*os.File {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -183,7 +184,7 @@ func (m *serviceManager) start() *broker.Server {
 	return s
 }
 
-// withAdmin speaks to the admin socket.
+// withAdmin calls use with a client that is connected to the admin socket.
 func (m *serviceManager) withAdmin(use func(*client.Admin) error) {
 	m.t.Helper()
 	admin, err := client.DialAdmin(context.Background(), m.adminSocket())

@@ -17,11 +17,12 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A generation's values carry its number and a hash, and are long enough for a
-// response to need several writes.
+// secretsOfGeneration returns secrets whose values contain the generation n and a
+// hash. The values are so long that the broker needs several writes for a response.
 func secretsOfGeneration(names []string, n int) map[schema.SecretName]schema.Value {
 	set := map[schema.SecretName]schema.Value{}
 	for i, name := range names {
@@ -38,32 +39,33 @@ func secretsOfGeneration(names []string, n int) map[schema.SecretName]schema.Val
 	return set
 }
 
-// readGeneration checks a value's hash and returns the generation it says.
+// readGeneration checks the hash in a value and returns the generation in it.
 func readGeneration(value schema.SecretValue) (int, error) {
 	text := *value.Value
 	if value.Bundle {
 		var fields map[string]string
 		if err := json.Unmarshal([]byte(text), &fields); err != nil {
-			return 0, fmt.Errorf("a bundle is not JSON")
+			return 0, fmt.Errorf("the bundle is not valid JSON")
 		}
 		text = fields["f"]
 	}
 	i := strings.LastIndexByte(text, ' ')
 	if i < 0 {
-		return 0, fmt.Errorf("a value of %d bytes has no hash", len(text))
+		return 0, fmt.Errorf("the value of %d bytes has no hash", len(text))
 	}
 	sum := sha256.Sum256([]byte(text[:i]))
 	if hex.EncodeToString(sum[:]) != text[i+1:] {
-		return 0, fmt.Errorf("a value's hash is wrong: torn, or wiped while it was sent")
+		return 0, fmt.Errorf("the hash of the value is wrong: the value is mixed or was wiped during the write")
 	}
 	var n int
 	_, err := fmt.Sscanf(text, tripwire+" %d", &n)
 	return n, err
 }
 
-// TestReadsAreOfOneGeneration races pushes, clears, fast readers and slow ones: every
-// get-many is one generation, whole, and nobody sees time run backwards past an
-// acknowledged push.
+// TestReadsAreOfOneGeneration runs pushes, clears, fast readers, and slow readers
+// concurrently. Every response of a get-many must be complete and from one
+// generation. It must not be older than a push that was acknowledged before the
+// request.
 func TestReadsAreOfOneGeneration(t *testing.T) {
 	s := newServer(t)
 	names := make([]string, 30)
@@ -75,7 +77,7 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 	if testing.Short() {
 		pushes = 30
 	}
-	var acknowledged atomic.Int64 // pushes answered
+	var acknowledged atomic.Int64 // the generation of the last acknowledged push
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	fail := func(format string, args ...any) { t.Errorf(format, args...) }
@@ -93,7 +95,7 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 				before := acknowledged.Load()
 				answer, err := getMany(s.projectSocket("api"), slow)
 				if slow && errors.Is(err, io.EOF) {
-					cut.Add(1) // too slow for the write deadline, on a machine that is busy
+					cut.Add(1) // on a busy machine, the reader can exceed the write timeout
 					continue
 				}
 				if err != nil {
@@ -106,15 +108,15 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 				}
 				reads.Add(1)
 				if int64(answer.Generation) < before {
-					fail("generation %d was answered after push %d was acknowledged", answer.Generation, before)
+					fail("the response has generation %d, but push %d was already acknowledged", answer.Generation, before)
 				}
 				if len(answer.Secrets) != len(names) {
-					fail("%d secrets of %d", len(answer.Secrets), len(names))
+					fail("the response has %d secrets, want %d", len(answer.Secrets), len(names))
 				}
 				for _, value := range answer.Secrets {
 					n, err := readGeneration(value)
 					if err != nil || uint64(n) != answer.Generation {
-						fail("generation %d holds a value of generation %d: %v", answer.Generation, n, err)
+						fail("the response of generation %d has a value of generation %d: %v", answer.Generation, n, err)
 					}
 				}
 			}
@@ -133,20 +135,20 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 			}
 			answer, err := getMany(s.projectSocket("api"), false)
 			if err != nil || answer.Generation != 0 {
-				t.Fatalf("generation %d is answered after a clear was acknowledged: %v", answer.Generation, err)
+				t.Fatalf("the response has generation %d after an acknowledged clear: %v", answer.Generation, err)
 			}
 		}
 	}
 	close(done)
 	wg.Wait()
 	if reads.Load() == 0 {
-		t.Error("no reader ever saw a set")
+		t.Error("no reader received any secrets")
 	}
-	t.Logf("%d whole reads, %d of nothing, %d cut off, over %d pushes", reads.Load(), empty.Load(), cut.Load(), pushes)
+	t.Logf("%d complete responses, %d responses without secrets, %d disconnected readers, %d pushes", reads.Load(), empty.Load(), cut.Load(), pushes)
 }
 
-// getMany asks for everything; slow takes the answer in small sips, so that the
-// set it is from is replaced meanwhile.
+// getMany requests all secrets. If readSlowly is true, it reads the response in small
+// pieces, so that the snapshot is replaced during the write.
 func getMany(socket string, readSlowly bool) (schema.GetManyResponse, error) {
 	if !readSlowly {
 		return client.NewProject(socket).GetMany(context.Background(), nil, 0)
@@ -175,7 +177,7 @@ func getMany(socket string, readSlowly bool) (schema.GetManyResponse, error) {
 		if line[len(line)-1] == '\n' {
 			return answer, json.Unmarshal(line, &answer)
 		}
-		// Let the pusher in.
+		// Give the pusher time to run.
 		_, _ = getSecret(socket)
 	}
 }
@@ -184,8 +186,9 @@ func getSecret(socket string) (schema.GetResponse, error) {
 	return client.NewProject(socket).Get(context.Background(), "S0", 0)
 }
 
-// TestStalledReaderIsDisconnected never takes its answer: pushes and other connections go on,
-// and it is cut off after the write timeout, with not a zero in what it got.
+// TestStalledReaderIsDisconnected checks a client that does not read its response.
+// Pushes and other connections must not be delayed. The broker must close the
+// connection after the write timeout, and must not send wiped memory.
 func TestStalledReaderIsDisconnected(t *testing.T) {
 	s := newServer(t)
 	names := []string{"S0"}
@@ -194,17 +197,21 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 	s.push(t, map[schema.SecretName]schema.Value{"S0": {Text: tripwire + big}})
 	stalled := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(stalled, `{"op":"get","name":"S0"}`)
-	// Until the first byte is there the request may not have been read.
+	// The first byte shows that the broker has read the request.
 	if _, err := stalled.lines.Peek(1); err != nil {
 		t.Fatal(err)
 	}
 	s.push(t, map[schema.SecretName]schema.Value{"S0": {Text: "next"}})
 	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"S0"}`); got != `{"ok":true,"value":"next"}` {
-		t.Errorf("another connection got %s", got)
+		t.Errorf("the answer on another connection is %s", got)
 	}
-	stalled.SetReadDeadline(time.Now().Add(4 * schema.WriteTimeout))
-	// The broker must end the connection by itself: wait until it has.
-	for s.connections(t, "api") > 1 {
+	// The broker stops sending by itself, and the unread answer counts until it is read.
+	ended, stop := wire.WatchClosed(stalled.Conn.(*net.UnixConn))
+	<-ended
+	stop()
+	stalled.SetReadDeadline(time.Time{})
+	if n := s.connections(t, "api"); n != 2 {
+		t.Errorf("%d connections are counted, want the stalled one and the other one", n)
 	}
 	var got []byte
 	buf := make([]byte, 64<<10)
@@ -216,9 +223,10 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 		}
 	}
 	if len(got) >= len(big) {
-		t.Errorf("a reader that took nothing for %v got all %d bytes", schema.WriteTimeout, len(got))
+		t.Errorf("a client that did not read for %v received all %d bytes", schema.WriteTimeout, len(got))
 	}
 	if strings.Contains(string(got), "\x00") {
-		t.Error("the reader was sent wiped memory")
+		t.Error("the broker sent wiped memory")
 	}
+	waitUntil(t, func() bool { return s.connections(t, "api") == 1 })
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestGetWaitsForSecret has a get wait for a push, for a reload that denies it, and in vain;
-// and a client that goes away frees its connection.
+// TestGetWaitsForSecret checks how the wait of a get ends: with a push, with a reload
+// that removes the name, with the timeout, and with the end of the connection.
 func TestGetWaitsForSecret(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")
@@ -37,7 +37,7 @@ func TestGetWaitsForSecret(t *testing.T) {
 	a, b := wait("A"), wait("B")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: "one"}})
 	if r := <-a; r.err != nil || *r.response.Value != "one" {
-		t.Errorf("the push that A waited for: %v", r.err)
+		t.Errorf("get A does not return the pushed secret: %v", r.err)
 	}
 	manifest := manifestText("api", "A")
 	if _, err := s.dialAdmin(t).Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &manifest}); err != nil {
@@ -45,10 +45,10 @@ func TestGetWaitsForSecret(t *testing.T) {
 	}
 	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
 	if r := <-b; client.CodeOf(r.err) != schema.CodeDenied {
-		t.Errorf("B, taken off the allowlist while it was waited for: %v", r.err)
+		t.Errorf("get B after a reload without B: %v", r.err)
 	}
 	if _, err := project.Get(ctx, "A", 5*time.Millisecond); client.CodeOf(err) != schema.CodeNotFound {
-		t.Errorf("waiting in vain: %v", err)
+		t.Errorf("get A after the timeout: %v", err)
 	}
 	gone := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(gone, `{"op":"get","name":"A","wait_ms":300000}`)
@@ -57,16 +57,16 @@ func TestGetWaitsForSecret(t *testing.T) {
 	gone.Close()
 	for s.connections(t, "api") > 0 {
 	}
-	// A request behind one that waits is answered in its turn.
+	// A request after a waiting request is answered when the wait has ended.
 	pipelined := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(pipelined, `{"op":"get","name":"A","wait_ms":20}`+"\n"+`{"op":"ping"}`)
 	if first, second := pipelined.readLine(t), pipelined.readLine(t); !strings.Contains(first, "not_found") || !strings.Contains(second, `"project":"api"`) {
-		t.Errorf("pipelined behind a wait: %s, %s", first, second)
+		t.Errorf("the answers to pipelined requests are %s, %s", first, second)
 	}
 }
 
-// TestShutdownLeavesWaitingGetUnanswered stops the broker under a get that waits: it is left
-// unanswered, because the next broker will have the answer.
+// TestShutdownLeavesWaitingGetUnanswered stops the broker while a get waits. The
+// broker must not answer, because the client will ask the next broker.
 func TestShutdownLeavesWaitingGetUnanswered(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -81,6 +81,6 @@ func TestShutdownLeavesWaitingGetUnanswered(t *testing.T) {
 	}()
 	s.Close()
 	if err := <-ended; err == nil {
-		t.Error("a get that waits was answered by a broker that stops; the next one should answer")
+		t.Error("the broker answered a waiting get when it stopped")
 	}
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// textSecrets makes secrets of NAME=value pairs, each value behind the tripwire.
+// textSecrets returns the secrets of NAME=value pairs, with the tripwire before each
+// value.
 func textSecrets(pairs ...string) map[schema.SecretName]schema.Value {
 	secrets := map[schema.SecretName]schema.Value{}
 	for _, pair := range pairs {
@@ -25,32 +26,32 @@ func textSecrets(pairs ...string) map[schema.SecretName]schema.Value {
 	return secrets
 }
 
-// startWatch begins to watch and returns the connection behind the answer.
+// startWatch starts a watch and returns the connection after the first answer.
 func (s *testServer) startWatch(t *testing.T, project string) *rawConn {
 	t.Helper()
 	c := connect(t, s.projectSocket(project))
 	if got := c.request(t, `{"op":"watch"}`); !strings.HasPrefix(got, `{"ok":true,"generation":`) {
-		t.Fatalf("watch is answered %s", got)
+		t.Fatalf("the answer to watch is %s", got)
 	}
 	return c
 }
 
-// expectChange reads one line and holds it against names.
+// expectChange reads one line, which must report changes of exactly these names.
 func (c *rawConn) expectChange(t *testing.T, names ...schema.SecretName) {
 	t.Helper()
 	line := c.readLine(t)
 	var event schema.ChangedEvent
 	if err := json.Unmarshal([]byte(line), &event); err != nil || event.Event != "changed" || !slices.Equal(event.Names, names) {
-		t.Errorf("told %s, want %v", line, names)
+		t.Errorf("the line is %s, want the names %v", line, names)
 	}
 	if strings.Contains(line, tripwire) {
-		t.Error("a value went over the wire")
+		t.Error("the line contains the value of a secret")
 	}
 }
 
-// TestWatchReportsOnlyAllowedSecrets pushes what is allowed and what is not to two
-// projects. Each line read is the next one there is, so a push that changes
-// nothing for a project has sent it nothing.
+// TestWatchReportsOnlyAllowedSecrets pushes secrets that two projects are allowed or
+// not allowed to fetch. Each project must get lines only for its own secrets. The test
+// reads every line, so an unexpected line would be noticed.
 func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")
@@ -59,16 +60,16 @@ func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 
 	s.push(t, textSecrets("A=1", "SECRET=1"))
 	api.expectChange(t, "A")
-	s.push(t, textSecrets("A=1", "SECRET=2", "W=1")) // for web alone
-	s.push(t, textSecrets("A=1", "SECRET=3", "W=1")) // for nobody
-	s.push(t, textSecrets("A=1", "W=1"))             // nor this
+	s.push(t, textSecrets("A=1", "SECRET=2", "W=1")) // only for web
+	s.push(t, textSecrets("A=1", "SECRET=3", "W=1")) // for neither project
+	s.push(t, textSecrets("A=1", "W=1"))             // for neither project
 	web.expectChange(t, "W")
 	s.push(t, textSecrets("A=2", "B=2", "W=1"))
 	api.expectChange(t, "A", "B")
 	s.push(t, textSecrets("B=2", "W=2"))
-	api.expectChange(t, "A") // which went
+	api.expectChange(t, "A") // A was removed
 	web.expectChange(t, "W")
-	// A text is not the same secret as those bytes in base64, nor as a bundle.
+	// A text differs from binary bytes with the same base64 text.
 	if _, err := s.dialAdmin(t).Push(context.Background(), schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +82,11 @@ func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 	}
 	api.expectChange(t, "B")
 	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: "AAAA"}})
-	api.expectChange(t, "B") // it is there again
+	api.expectChange(t, "B") // B exists again
 }
 
-// TestWatchReportsReload has a reload allow a secret and take one away.
+// TestWatchReportsReload checks the line after a reload that allows one secret and
+// removes another one.
 func TestWatchReportsReload(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B", "ABSENT")
@@ -95,12 +97,13 @@ func TestWatchReportsReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.expectChange(t, "B", "C")
-	s.push(t, textSecrets("A=1", "B=2", "C=1")) // B is not told any more
+	s.push(t, textSecrets("A=1", "B=2", "C=1")) // not reported, because B is no longer allowed
 	s.push(t, textSecrets("A=2", "B=3", "C=1"))
 	c.expectChange(t, "A")
 }
 
-// TestReloadWakesWaitingGet has a reload, with no push, answer a get that waits.
+// TestReloadWakesWaitingGet checks that a reload ends the wait of a get-many if the
+// new allowlist has no missing secret.
 func TestReloadWakesWaitingGet(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -113,12 +116,13 @@ func TestReloadWakesWaitingGet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := c.readLine(t); got != `{"ok":true,"generation":0,"secrets":{},"errors":{}}` {
-		t.Errorf("answered %s", got)
+		t.Errorf("the answer is %s", got)
 	}
 }
 
-// TestWatchMergesChangesForSlowClient does not read while many pushes change many names. What the
-// socket holds are whole lines; the last state is told, and nothing is lost.
+// TestWatchMergesChangesForSlowClient does not read while many pushes change many
+// names. Then every line must be complete, there must be fewer lines than pushes, and
+// the last line must have the last generation.
 func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	s := newServer(t)
 	var names []string
@@ -127,7 +131,7 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	}
 	s.register(t, "api", names...)
 	c := s.startWatch(t, "api")
-	// A line with all of them has some 25 kB: the socket is full after a few.
+	// A line with all names has about 25 kB, so a few lines fill the socket's buffer.
 	admin := s.dialAdmin(t)
 	const pushes = 200
 	began := time.Now()
@@ -137,7 +141,7 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 			secrets[schema.SecretName(name)] = schema.Value{Text: fmt.Sprint(tripwire, push)}
 		}
 		if push == pushes-1 {
-			secrets = textSecrets() // all go
+			secrets = textSecrets() // removes all secrets
 		}
 		if _, err := admin.Push(t.Context(), schema.PushRequest{Secrets: secrets}); err != nil {
 			t.Fatal(err)
@@ -148,24 +152,24 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	for last.Generation < pushes {
 		line := c.readLine(t)
 		if line == "" && took > schema.WriteTimeout/2 {
-			t.Skip("this machine was too slow to push within the time that a client may leave a line unread")
+			t.Skip("this machine is too slow: the pushes took longer than half of the write timeout")
 		}
 		var event schema.ChangedEvent
 		if err := json.Unmarshal([]byte(line), &event); err != nil {
-			t.Fatalf("a broken line of %d bytes: %v", len(line), err)
+			t.Fatalf("a line of %d bytes is not valid JSON: %v", len(line), err)
 		}
 		if event.Generation <= last.Generation || len(event.Names) != len(names) {
-			t.Fatalf("generation %d with %d names behind generation %d", event.Generation, len(event.Names), last.Generation)
+			t.Fatalf("a line has generation %d and %d names, after generation %d", event.Generation, len(event.Names), last.Generation)
 		}
 		lines, last = lines+1, event
 	}
 	if lines > pushes/2 {
-		t.Errorf("%d lines for %d pushes: they were not merged", lines, pushes)
+		t.Errorf("got %d lines for %d pushes: the changes were not merged", lines, pushes)
 	}
 }
 
-// TestWatchEndsReleaseConnection ends a watch in every way there is, and sees that the broker
-// gives the connection up.
+// TestWatchEndsReleaseConnection ends a watch in every possible way. The broker must
+// close the connection each time.
 func TestWatchEndsReleaseConnection(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -173,7 +177,7 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 		t.Helper()
 		for end := time.Now().Add(10 * time.Second); s.connections(t, "api") > 0; {
 			if time.Now().After(end) {
-				t.Fatal("the connection is still counted")
+				t.Fatal("the broker did not close the connection within 10 s")
 			}
 		}
 	}
@@ -183,13 +187,13 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 	gone()
 	c := s.startWatch(t, "api")
 	if got := c.request(t, `{"op":"ping"}`); !strings.Contains(got, `"code":"protocol_error","message":"watch: `) || c.readLine(t) != "" {
-		t.Errorf("a request behind a watch is answered %s, and the connection goes on", got)
+		t.Errorf("a request after a watch was not refused, or the connection stayed open: the answer is %s", got)
 	}
 	gone()
 	pipelined := connect(t, s.projectSocket("api"))
 	fmt.Fprint(pipelined, `{"op":"watch"}`+"\n"+`{"op":"ping"}`+"\n")
 	if first, second := pipelined.readLine(t), pipelined.readLine(t); !strings.HasPrefix(first, `{"ok":true`) || !strings.Contains(second, "protocol_error") {
-		t.Errorf("a request sent with a watch: %s, %s", first, second)
+		t.Errorf("the answers to a watch and a pipelined request are %s, %s", first, second)
 	}
 	gone()
 	c = s.startWatch(t, "api")
@@ -197,7 +201,7 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := c.readLine(t); got != "" {
-		t.Errorf("unregistered, and told %s", got)
+		t.Errorf("the broker sent %s after the project was unregistered", got)
 	}
 	s.register(t, "api", "A")
 	c = s.startWatch(t, "api")
@@ -205,15 +209,15 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 	defer cancel()
 	s.Shutdown(ctx)
 	if ctx.Err() != nil {
-		t.Error("the broker waited for a client that watches")
+		t.Error("the shutdown waited for a client that watches")
 	}
 	if got := c.readLine(t); got != "" {
-		t.Errorf("the broker stopped, and told %s", got)
+		t.Errorf("the broker sent %s after its shutdown", got)
 	}
 }
 
-// TestClientWatchSurvivesRestart watches through a restart of the broker: what changed before
-// a connection is announced without names, and no rotation is missed.
+// TestClientWatchSurvivesRestart restarts the broker during a watch. The client
+// reports each new connection as an event without names, and misses no change.
 func TestClientWatchSurvivesRestart(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -225,7 +229,7 @@ func TestClientWatchSurvivesRestart(t *testing.T) {
 	next := func(generation uint64, names ...schema.SecretName) {
 		t.Helper()
 		if e := <-events; e.Generation != generation || !slices.Equal(e.Names, names) {
-			t.Errorf("%+v, want generation %d and %v", e, generation, names)
+			t.Errorf("the event is %+v, want generation %d and names %v", e, generation, names)
 		}
 	}
 	next(1)
@@ -234,9 +238,9 @@ func TestClientWatchSurvivesRestart(t *testing.T) {
 	s.restart(t)
 	s.register(t, "api", "A")
 	s.push(t, textSecrets("A=3"))
-	// Whether the client was there before the push is a matter of luck.
+	// The client can connect again before or after the push.
 	if e := <-events; e.Generation != 1 || len(e.Names) > 0 && !slices.Equal(e.Names, []schema.SecretName{"A"}) {
-		t.Errorf("after the restart: %+v", e)
+		t.Errorf("the event after the restart is %+v", e)
 	}
 	s.push(t, textSecrets("A=4"))
 	next(2, "A")
@@ -246,7 +250,8 @@ func TestClientWatchSurvivesRestart(t *testing.T) {
 	}
 }
 
-// TestClientWatchEndsWhenRefused sees that a refusal is no reason to go on.
+// TestClientWatchEndsWhenRefused checks that the client stops if the broker refuses
+// the watch.
 func TestClientWatchEndsWhenRefused(t *testing.T) {
 	s := newServer(t)
 	err := client.NewProject(s.adminSocket).Watch(t.Context(), nil)

@@ -11,13 +11,13 @@ import (
 	"testing"
 )
 
-// TestProtocolChangesAreAdditive compares the schema with the baseline, which
-// is the schema of the last release. Version 2 may grow, but it must not
-// change.
+// TestProtocolChangesAreAdditive compares the schema with the baseline, which is
+// the schema of the last release. Within version 2, only additive changes are
+// allowed.
 func TestProtocolChangesAreAdditive(t *testing.T) {
 	baseline := readDocument(t, "testdata/keyhatch.v2.baseline.json")
 	for _, change := range breakingChanges(baseline, readDocument(t, "keyhatch.v2.json")) {
-		t.Errorf("not additive: %s", change)
+		t.Errorf("the change is not additive: %s", change)
 	}
 }
 
@@ -46,7 +46,7 @@ func breakingChanges(before, after object) []string {
 	oldLimits, newLimits := before["x-limits"].(object), after["x-limits"].(object)
 	for name, limit := range oldLimits {
 		if newLimit, ok := newLimits[name].(float64); !ok || newLimit < limit.(float64) {
-			c.report("the limit %s is gone or smaller", name)
+			c.report("the limit %s was removed or lowered", name)
 		}
 	}
 	oldDefs, newDefs := before["$defs"].(object), after["$defs"].(object)
@@ -58,9 +58,8 @@ func breakingChanges(before, after object) []string {
 	return c.changes
 }
 
-// A comparison knows in which direction each definition is sent. A field that
-// becomes required breaks requests. A field that is no longer required breaks
-// responses and events.
+// A comparison knows in which direction each definition is sent. A new required
+// field breaks requests. A field that becomes optional breaks responses and events.
 type comparison struct {
 	requestDefs, responseDefs map[string]bool
 	definition                string // the definition being compared
@@ -133,7 +132,7 @@ func (c *comparison) compareSchema(path string, before, after any) {
 				continue
 			}
 			fallthrough
-		default: // type, const, $ref, pattern and the rest are what they were
+		default: // type, const, $ref, pattern, and the others must not change
 			if !reflect.DeepEqual(old[k], now[k]) {
 				c.report("%s: %s was %v and is %v", path, k, old[k], now[k])
 			}
@@ -285,9 +284,9 @@ func TestBreakingChangesAreFound(t *testing.T) {
 			changes := breakingChanges(readDocument(t, baseline), after)
 			switch {
 			case tc.want == "" && len(changes) > 0:
-				t.Errorf("an additive change was refused: %v", changes)
+				t.Errorf("an additive change was reported as breaking: %v", changes)
 			case tc.want != "" && (len(changes) != 1 || !strings.Contains(changes[0], tc.want)):
-				t.Errorf("got %q, want one report with %q", changes, tc.want)
+				t.Errorf("got the reports %q, want exactly one with %q", changes, tc.want)
 			}
 		})
 	}

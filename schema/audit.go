@@ -22,15 +22,16 @@ const (
 	EventAuditDropped        EventName = "audit.dropped"
 )
 
-// AuditEvent ties an event's name to its type, given as a zero value.
+// AuditEvent connects the name of an event with its type. Event is the zero
+// value of the type.
 type AuditEvent struct {
 	Name  EventName
 	Event any
 }
 
-// AuditEvents are all the events. None of their types has a field that could
-// hold a secret's name or value: numbers, times, and names of closed sets and
-// of projects are all there is, and a test walks the types to keep it so.
+// AuditEvents lists all audit events. Their types can hold only numbers, times,
+// codes, and names of events and projects. A test checks that no field could hold
+// the name or the value of a secret.
 var AuditEvents = []AuditEvent{
 	{EventBrokerStarted, BrokerStarted{}},
 	{EventBrokerStopped, BrokerStopped{}},
@@ -47,33 +48,33 @@ var AuditEvents = []AuditEvent{
 	{EventAuditDropped, AuditDropped{}},
 }
 
-// EventHeader is what every audit event begins with.
+// EventHeader contains the first fields of every audit event.
 type EventHeader struct {
-	// Time is when it happened (RFC 3339, UTC).
+	// Time is the time of the event (RFC 3339, UTC).
 	Time  time.Time `json:"time"`
 	Event EventName `json:"event"`
 }
 
-// EventCaller is the process at the other end of the connection, as the
-// kernel reported it when it connected (SO_PEERCRED, unix(7)).
+// EventCaller identifies the process that connected to the socket. The kernel
+// recorded these values at connect (SO_PEERCRED, unix(7)).
 type EventCaller struct {
 	PeerUID uint32 `json:"peer_uid"`
 	PeerGID uint32 `json:"peer_gid"`
 	PeerPID int32  `json:"peer_pid"`
 }
 
-// BrokerStarted says that the daemon began to serve.
+// BrokerStarted reports that the broker started to serve.
 type BrokerStarted struct {
 	EventHeader
 	ProtocolVersion int `json:"protocol_version"`
 }
 
-// BrokerStopped says that the daemon stopped in an orderly way.
+// BrokerStopped reports that the broker shut down cleanly.
 type BrokerStopped struct {
 	EventHeader
 }
 
-// SecretsPushed says that a push was taken.
+// SecretsPushed reports that the broker accepted a push.
 type SecretsPushed struct {
 	EventHeader
 	EventCaller
@@ -81,22 +82,22 @@ type SecretsPushed struct {
 	Generation  uint64 `json:"generation"`
 }
 
-// SecretsCleared says that the set was dropped; SecretCount is how many there
-// were.
+// SecretsCleared reports that all secrets were removed. SecretCount is the number
+// of removed secrets.
 type SecretsCleared struct {
 	EventHeader
 	EventCaller
 	SecretCount int `json:"secret_count"`
 }
 
-// PushRejected says that a push was refused and changed nothing.
+// PushRejected reports that the broker rejected a push and kept the old secrets.
 type PushRejected struct {
 	EventHeader
 	EventCaller
 	Code Code `json:"code"`
 }
 
-// ProjectRegistered says that a project came online.
+// ProjectRegistered reports that a project was registered.
 type ProjectRegistered struct {
 	EventHeader
 	EventCaller
@@ -104,15 +105,15 @@ type ProjectRegistered struct {
 	AllowlistSize int         `json:"allowlist_size"`
 }
 
-// ProjectUnregistered says that a project went offline.
+// ProjectUnregistered reports that a project was unregistered.
 type ProjectUnregistered struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// ProjectReloaded says that an allowlist was swapped; Added and Removed are
-// numbers of names.
+// ProjectReloaded reports that the manifest of a project was replaced. Added and
+// Removed are numbers of names on the allowlist.
 type ProjectReloaded struct {
 	EventHeader
 	EventCaller
@@ -121,7 +122,7 @@ type ProjectReloaded struct {
 	Removed int         `json:"removed"`
 }
 
-// ManifestRejected says that a register or reload was refused for its
+// ManifestRejected reports that a register or reload failed because of its
 // manifest.
 type ManifestRejected struct {
 	EventHeader
@@ -130,8 +131,8 @@ type ManifestRejected struct {
 	Code    Code        `json:"code"`
 }
 
-// SecretsFetched counts what one get or get-many came to. NotFound counts
-// not_loaded too.
+// SecretsFetched contains the number of names in one get or get-many, by result.
+// NotFound includes the names that were refused with not_loaded.
 type SecretsFetched struct {
 	EventHeader
 	EventCaller
@@ -141,24 +142,25 @@ type SecretsFetched struct {
 	NotFound int         `json:"not_found"`
 }
 
-// PeerRefused says that a caller's uid may not use a project's socket. Beyond the
-// first PeerRefusedBurst there is one a second at most.
+// PeerRefused reports that a caller's uid is not allowed to use a project's
+// socket. After the first PeerRefusedBurst events of a project, the broker records
+// at most one per second.
 type PeerRefused struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// RateLimited says that a project asks too often. There is one a second at most,
-// however often it was refused.
+// RateLimited reports that a project exceeded a rate limit. The broker records at
+// most one such event per project and second.
 type RateLimited struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// AuditDropped says how many events could not be recorded since the last one
-// that could.
+// AuditDropped contains the number of events that the broker could not write since
+// the last event that it wrote.
 type AuditDropped struct {
 	EventHeader
 	Count uint64 `json:"count"`

@@ -1,8 +1,8 @@
 package schema
 
-// Manifest is a project's manifest: .devcontainer/keyhatch.yaml, or else
-// .keyhatch/manifest.yaml, at most MaxManifest bytes of YAML. Unknown and
-// duplicate keys are refused.
+// Manifest is a project's manifest, a YAML file of at most MaxManifest bytes. Its
+// path is .devcontainer/keyhatch.yaml or, if that file does not exist,
+// .keyhatch/manifest.yaml. Unknown and duplicate keys are errors.
 type Manifest struct {
 	// SchemaVersion is ManifestVersion.
 	SchemaVersion int `json:"schema_version"`
@@ -10,66 +10,69 @@ type Manifest struct {
 	Project ProjectName `json:"project"`
 	// Description is for people, at most MaxDescription characters.
 	Description string `json:"description,omitempty"`
-	// Secrets is the allowlist: only its keys can be fetched. Each value says
-	// how the secret is injected; null means as an environment variable of the
-	// same name. An empty map is legal and denies everything.
+	// Secrets is the allowlist: only the secrets named by its keys can be fetched.
+	// Each value describes how the secret is injected. null means an environment
+	// variable of the same name. An empty map is valid and allows no secret.
 	Secrets map[SecretName]*Injection `json:"secrets"`
-	// Helpers says which secrets answer the credential helpers of git, docker,
-	// aws and kubectl. Each must be in Secrets.
+	// Helpers assigns secrets to the credential helpers of git, docker, aws, and
+	// kubectl. Each of these secrets must be in Secrets.
 	Helpers *Helpers `json:"helpers,omitempty"`
 }
 
-// Helpers says which secret answers for what.
+// Helpers assigns secrets to the credential helpers of other tools.
 type Helpers struct {
-	// Git has one entry for each host.
+	// Git contains one login for each host.
 	Git []Login `json:"git,omitempty"`
-	// Docker has one entry for each registry.
+	// Docker contains one login for each registry.
 	Docker []Login `json:"docker,omitempty"`
-	// AWS is a bundle with aws_access_key_id, aws_secret_access_key and, where
-	// there are such, aws_session_token and expiration.
+	// AWS names a bundle with the fields aws_access_key_id and
+	// aws_secret_access_key. The fields aws_session_token and expiration are
+	// optional.
 	AWS SecretName `json:"aws,omitempty"`
-	// Kubectl is a token, or a bundle with token, or with
-	// clientCertificateData and clientKeyData, and where it ends
-	// expirationTimestamp.
+	// Kubectl names a token or a bundle. The bundle has the field token, or the
+	// fields clientCertificateData and clientKeyData. The field
+	// expirationTimestamp is optional.
 	Kubectl SecretName `json:"kubectl,omitempty"`
 }
 
-// Login says which secret logs in at a host.
+// Login assigns a secret to a host.
 type Login struct {
-	// Host is a name or an address, in lower case, with a port where it is not
-	// the usual one. It is spoken to by https; a plain one must be written as
-	// http://HOST.
+	// Host is a host name or an address in lower case, with a port if the port is
+	// not the default. The login is valid for https only. For http without TLS,
+	// write http://HOST.
 	Host string `json:"host"`
 	// Secret is the password or token, or a bundle with username and password.
 	Secret SecretName `json:"secret"`
-	// Username goes with a secret that is no bundle. Without it, git is told
-	// x-access-token; for docker it must be given.
+	// Username is the user name if the secret is not a bundle. For git, the default
+	// is x-access-token. For docker, it is required.
 	Username string `json:"username,omitempty"`
 }
 
-// Injection says how a secret reaches the programs of a project.
+// Injection describes how the programs of a project receive a secret.
 type Injection struct {
 	// As is env (the default) or file.
 	As InjectAs `json:"as,omitempty"`
-	// Env is the environment variable, where it is not the secret's name.
+	// Env is the name of the environment variable. The default is the name of the
+	// secret.
 	Env string `json:"env,omitempty"`
-	// Path is where the file appears, with as: file. It is absolute or begins
-	// with ~/. The file itself is in memory; a link to it is put there, and
-	// nothing else that is there is replaced.
+	// Path is the path of the file, with as: file. It is absolute or begins with
+	// ~/. keyhatch stores the file in memory, and creates a link to the file at this
+	// path. If another file already exists there, keyhatch does not replace it.
 	Path string `json:"path,omitempty"`
-	// Mode is the file's mode in octal, "0600" where it is not given.
+	// Mode is the mode of the file in octal. The default is "0600".
 	Mode string `json:"mode,omitempty"`
-	// Template is the file's text, where it is not the bare value (a bundle's
-	// is its JSON text). {{field}} is a field of a bundle, and {{value}} any
-	// other secret; a field that the secret does not have is an error. What is
-	// filled in is not looked at again, and there is no way to write {{ itself.
+	// Template is the text of the file. keyhatch replaces {{field}} with the field
+	// of a bundle, and {{value}} with the value of any other secret. A field that
+	// the secret does not have is an error. Inserted values are not expanded again.
+	// There is no escape for a literal {{. Without a template, the file contains the
+	// value of the secret, or the JSON text of a bundle.
 	Template string `json:"template,omitempty"`
 }
 
-// InjectAs is a way for a secret to reach a program.
+// InjectAs is a method of injection.
 type InjectAs string
 
-// The ways of injection.
+// The methods of injection.
 const (
 	InjectAsEnv  InjectAs = "env"
 	InjectAsFile InjectAs = "file"

@@ -1,19 +1,19 @@
 package schema
 
-// SecretName names a secret, or a field of a bundle. It matches
+// SecretName is the name of a secret or of a field of a bundle. It matches
 // SecretNamePattern.
 type SecretName string
 
-// ProjectName names a project. It matches ProjectNamePattern and equals the
-// base name of the project's directory.
+// ProjectName is the name of a project. It matches ProjectNamePattern and is equal
+// to the base name of the project's directory.
 type ProjectName string
 
-// DevcontainerID is what ${devcontainerId} stands for: the dev container
-// specification's number of a configuration file, in 52 digits of base 32. It
-// matches DevcontainerIDPattern.
+// DevcontainerID is the value of ${devcontainerId}, as defined by the dev container
+// specification: a hash that identifies a dev container configuration, in 52 digits
+// of base 32. It matches DevcontainerIDPattern.
 type DevcontainerID string
 
-// The rules for names, as regular expressions of JSON Schema (ECMA 262).
+// The patterns of names, as regular expressions for JSON Schema (ECMA 262).
 const (
 	SecretNamePattern     = `^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`
 	ProjectNamePattern    = `^[a-z0-9][a-z0-9_-]{0,63}$`
@@ -22,8 +22,8 @@ const (
 	LoginUsernamePattern  = `^[!-~]{1,128}$`
 )
 
-// ValidSecretName reports whether name matches SecretNamePattern. It takes
-// either form so that a name still lying in a buffer needs no copy.
+// ValidSecretName reports whether name matches SecretNamePattern. It accepts bytes
+// too, so that a caller can check a name in a buffer without a copy.
 func ValidSecretName[T ~string | ~[]byte](name T) bool {
 	if len(name) == 0 || len(name) > 128 {
 		return false

@@ -9,8 +9,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The patterns are published and the functions are what the broker runs, so
-// they must be the same rule.
+// TestNamesMatchTheirPatterns checks that the functions that the broker uses accept
+// the same names as the published patterns.
 func TestNamesMatchTheirPatterns(t *testing.T) {
 	secret := regexp.MustCompile(schema.SecretNamePattern)
 	project := regexp.MustCompile(schema.ProjectNamePattern)
@@ -18,16 +18,16 @@ func TestNamesMatchTheirPatterns(t *testing.T) {
 	check := func(name string) {
 		t.Helper()
 		if got, want := schema.ValidSecretName(name), secret.MatchString(name); got != want {
-			t.Errorf("ValidSecretName(%q) is %v, and the pattern says %v", name, got, want)
+			t.Errorf("ValidSecretName(%q) is %v, want %v as for the pattern", name, got, want)
 		}
 		if got, want := schema.ValidDevcontainerID(schema.DevcontainerID(name)), devcontainer.MatchString(name); got != want {
-			t.Errorf("ValidDevcontainerID(%q) is %v, and the pattern says %v", name, got, want)
+			t.Errorf("ValidDevcontainerID(%q) is %v, want %v as for the pattern", name, got, want)
 		}
 		if schema.ValidSecretName(name) != schema.ValidSecretName([]byte(name)) {
-			t.Errorf("ValidSecretName(%q) differs between string and bytes", name)
+			t.Errorf("ValidSecretName(%q) differs between a string and bytes", name)
 		}
 		if got, want := schema.ValidProjectName(name), project.MatchString(name); got != want {
-			t.Errorf("ValidProjectName(%q) is %v, and the pattern says %v", name, got, want)
+			t.Errorf("ValidProjectName(%q) is %v, want %v as for the pattern", name, got, want)
 		}
 	}
 	for _, name := range []string{
@@ -57,7 +57,7 @@ func TestNameValidation(t *testing.T) {
 		strings.Repeat("a", 64): {true, true}, strings.Repeat("a", 65): {true, false}, strings.Repeat("a", 129): {false, false},
 	} {
 		if schema.ValidSecretName(name) != want[0] || schema.ValidProjectName(name) != want[1] {
-			t.Errorf("%q: want secret %v, project %v", name, want[0], want[1])
+			t.Errorf("%q: want ValidSecretName %v, ValidProjectName %v", name, want[0], want[1])
 		}
 	}
 }

@@ -1,14 +1,15 @@
 package schema
 
-// Operation ties an op to the types of its request and its response, each
-// given as a zero value. Every op can answer an ErrorResponse instead.
+// Operation connects an op with the types of its request and its response. Both
+// fields are zero values of these types. Every op can also return an
+// ErrorResponse.
 type Operation struct {
 	Op       Op
 	Request  any
 	Response any
 }
 
-// AdminOperations are the ops of the admin socket.
+// AdminOperations lists the ops of the admin socket.
 var AdminOperations = []Operation{
 	{OpPush, PushRequest{}, PushResponse{}},
 	{OpClear, ClearRequest{}, OKResponse{}},
@@ -20,7 +21,7 @@ var AdminOperations = []Operation{
 	{OpPing, PingRequest{}, AdminPingResponse{}},
 }
 
-// ProjectOperations are the ops of a project socket.
+// ProjectOperations lists the ops of a project socket.
 var ProjectOperations = []Operation{
 	{OpGet, GetRequest{}, GetResponse{}},
 	{OpGetMany, GetManyRequest{}, GetManyResponse{}},
@@ -29,8 +30,8 @@ var ProjectOperations = []Operation{
 	{OpPing, PingRequest{}, ProjectPingResponse{}},
 }
 
-// StreamEvents are the ops whose response is followed by further lines, of the type
-// given as a zero value, until the connection ends.
+// StreamEvents lists the ops that send more lines after the response, until the
+// connection ends. The value is the zero value of the type of these lines.
 var StreamEvents = map[Op]any{
 	OpWatch: ChangedEvent{},
 }

@@ -1,7 +1,7 @@
 package schema
 
-// Op names an operation. The admin socket and the project sockets have ops of
-// their own; ping is the one they share.
+// Op is the name of an operation. The admin socket and the project sockets have
+// different ops. Only ping exists on both.
 type Op string
 
 // The ops.
@@ -22,32 +22,34 @@ const (
 	OpWatch   Op = "watch"
 )
 
-// Request is what every request has: its op. The other fields depend on it.
+// Request contains the field that every request has. The other fields depend on
+// the op.
 type Request struct {
 	Op Op `json:"op"`
 }
 
-// OKResponse answers an op that has nothing more to say.
+// OKResponse is the response of an op that returns no data.
 type OKResponse struct {
 	// OK is true.
 	OK bool `json:"ok"`
 }
 
-// ErrorResponse answers a request that was refused. The message names the op
-// and the rule; it never holds a secret's value, and nothing of the request
-// that was not validated first.
+// ErrorResponse is the response to a request that was refused. The message contains
+// the op and the reason. It never contains the value of a secret, or a part of the
+// request that was not validated.
 type ErrorResponse struct {
 	// OK is false.
 	OK bool `json:"ok"`
-	// Code says why, for programs.
+	// Code is the reason, for programs.
 	Code Code `json:"code"`
-	// Message says why, for people.
+	// Message is the reason, for people.
 	Message string `json:"message"`
-	// RetryAfterSeconds is when to try again, with rate_limited.
+	// RetryAfterSeconds is the number of seconds to wait before a retry. Only
+	// rate_limited has this field.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
 }
 
-// PingRequest asks who is there.
+// PingRequest asks the broker for its version and its instance ID.
 type PingRequest struct {
 	Op Op `json:"op"`
 }

@@ -4,109 +4,116 @@ package schema
 type GetRequest struct {
 	Op   Op         `json:"op"`
 	Name SecretName `json:"name"`
-	// WaitMS is how long to wait, in milliseconds, for an allowed secret that
-	// is not there yet; at most MaxWait.
+	// WaitMS is the maximum time to wait for a missing secret if the secret is
+	// allowed, in milliseconds. The limit is MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
-// GetResponse holds the secret: value, or value_b64 where it was pushed in
-// secrets_b64.
+// GetResponse contains the secret: in value_b64 if it was pushed in secrets_b64,
+// otherwise in value.
 type GetResponse struct {
 	// OK is true.
 	OK bool `json:"ok"`
 	SecretValue
 }
 
-// SecretValue is a secret as it is answered.
+// SecretValue is a secret in a response.
 type SecretValue struct {
-	// Value is the text. A bundle's is the compact JSON text of its object.
+	// Value is the text of the secret. For a bundle, it is the compact JSON text of
+	// an object.
 	Value *string `json:"value,omitzero"`
-	// ValueB64 is a binary secret in standard base64.
+	// ValueB64 is the value of a binary secret, in standard base64 with padding.
 	ValueB64 []byte `json:"value_b64,omitzero"`
-	// Bundle says that Value is a bundle's JSON text.
+	// Bundle is true if the value is the JSON text of a bundle.
 	Bundle bool `json:"bundle,omitzero"`
 }
 
-// GetManyRequest asks for several secrets of one snapshot.
+// GetManyRequest asks for several secrets from one snapshot.
 type GetManyRequest struct {
 	Op Op `json:"op"`
-	// Names are the secrets, each once. Without it: the whole allowlist.
+	// Names lists the requested secrets without duplicates. If it is absent, the
+	// whole allowlist is requested.
 	Names []SecretName `json:"names,omitzero"`
-	// WaitMS is how long to wait, in milliseconds, until every allowed one of
-	// them is there; at most MaxWait.
+	// WaitMS is the maximum time to wait until every allowed secret among the names
+	// exists, in milliseconds. The limit is MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
-// GetManyResponse holds what there is and says what there is not. Every name
-// asked for is in exactly one of the two maps.
+// GetManyResponse contains the secrets that were found, and an error for each other
+// name. Every requested name is in exactly one of the two maps.
 type GetManyResponse struct {
 	// OK is true.
 	OK bool `json:"ok"`
-	// Generation is that of the snapshot all the values are from; 0 says that
-	// none is loaded.
+	// Generation is the number of the snapshot that contains all values. 0 means
+	// that no secrets are loaded.
 	Generation uint64                     `json:"generation"`
 	Secrets    map[SecretName]SecretValue `json:"secrets"`
 	Errors     map[SecretName]SecretError `json:"errors"`
 }
 
-// SecretError says why one secret of a get-many was not answered: denied,
-// not_found or not_loaded.
+// SecretError is the reason for a missing secret in the response of a get-many. The
+// code is denied, not_found, or not_loaded.
 type SecretError struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
 }
 
-// InfoRequest asks what this project may fetch.
+// InfoRequest asks for the project's allowlist and for its approved manifest.
 type InfoRequest struct {
 	Op Op `json:"op"`
 }
 
-// InfoResponse gives the allowlist, sorted, whether or not such secrets exist,
-// and what else the approved manifest says of them. What lies in the project's
-// tree is none of a client's business: whoever can write there did not approve it.
+// InfoResponse contains the sorted allowlist and the content of the approved
+// manifest. It does not depend on the secrets that exist. A client must use this
+// response and not the manifest file in the project's tree, because the operator did
+// not approve later edits of that file.
 type InfoResponse struct {
 	// OK is true.
 	OK        bool         `json:"ok"`
 	Project   ProjectName  `json:"project"`
 	Allowlist []SecretName `json:"allowlist"`
-	// SchemaVersion is the manifest's.
+	// SchemaVersion is the schema_version of the manifest.
 	SchemaVersion int `json:"schema_version"`
-	// Secrets says how each one is injected, with the defaults filled in.
+	// Secrets describes how each secret is injected. Default values are filled in.
 	Secrets map[SecretName]*Injection `json:"secrets,omitempty"`
-	// Helpers are the manifest's, where it has any.
+	// Helpers contains the helpers of the manifest. It is absent if the manifest
+	// has none.
 	Helpers *Helpers `json:"helpers,omitempty"`
 }
 
-// WatchRequest asks to be told when secrets change. The connection has no more
-// requests behind it.
+// WatchRequest asks for an event each time the project's secrets change. The client
+// must not send another request on the same connection.
 type WatchRequest struct {
 	Op Op `json:"op"`
 }
 
-// WatchResponse says that from now on ChangedEvents follow.
+// WatchResponse confirms the watch. ChangedEvents follow it.
 type WatchResponse struct {
 	// OK is true.
 	OK bool `json:"ok"`
-	// Generation is that of the set from which changes count; 0 says that none
-	// is loaded.
+	// Generation is the number of the snapshot at the start of the watch. The first
+	// ChangedEvent lists the changes since that snapshot. 0 means that no secrets
+	// are loaded.
 	Generation uint64 `json:"generation"`
 }
 
-// WatchEventChanged is the event of every ChangedEvent.
+// WatchEventChanged is the value of event in every ChangedEvent.
 const WatchEventChanged = "changed"
 
-// ChangedEvent says that a get of Names may be answered otherwise than before.
+// ChangedEvent reports that the secrets of the project have changed.
 type ChangedEvent struct {
-	// Event is changed.
+	// Event is "changed".
 	Event string `json:"event"`
-	// Generation is that of the set that is loaded now; 0 says that none is.
+	// Generation is the number of the current snapshot. 0 means that no secrets are
+	// loaded.
 	Generation uint64 `json:"generation"`
-	// Names are the secrets that came, went or have another value since the
-	// line before, sorted. They are, or just were, on the allowlist.
+	// Names lists the secrets that were added, removed, or changed since the
+	// previous line, sorted. Each of them is on the allowlist, or was on the
+	// allowlist before this change.
 	Names []SecretName `json:"names"`
 }
 
-// ProjectPingResponse says who is there, and which project this socket is.
+// ProjectPingResponse identifies the broker and the project of the socket.
 type ProjectPingResponse struct {
 	// OK is true.
 	OK              bool        `json:"ok"`

@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestProtocolDocumentsEveryName compares PROTOCOL.md, which is written by
-// hand, with the Go types, tables, and limits.
+// TestProtocolDocumentsEveryName checks that PROTOCOL.md documents every op, code,
+// event, pattern, and limit.
 func TestProtocolDocumentsEveryName(t *testing.T) {
 	text := readProtocol(t)
 	for _, operations := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
@@ -65,14 +65,14 @@ func readProtocol(t *testing.T) string {
 	return string(text)
 }
 
-// checkMentions checks that text contains phrase, not followed by another
-// digit.
+// checkMentions checks that text contains phrase, and that no other digit follows
+// the phrase.
 func checkMentions(t *testing.T, text, phrase string) {
 	t.Helper()
 	for rest := text; ; {
 		_, after, found := strings.Cut(rest, phrase)
 		if !found {
-			t.Errorf("PROTOCOL.md does not say %q", strings.TrimSpace(phrase))
+			t.Errorf("PROTOCOL.md does not contain %q", strings.TrimSpace(phrase))
 			return
 		}
 		if after == "" || after[0] < '0' || after[0] > '9' {
@@ -83,7 +83,7 @@ func checkMentions(t *testing.T, text, phrase string) {
 }
 
 // TestProtocolExamplesAreValid checks the examples against the schema and the
-// codec. Each block of JSON is a request and its answer, an answer, or an
+// codec. Each block of JSON is a request with its response, a response, or an
 // event.
 func TestProtocolExamplesAreValid(t *testing.T) {
 	v := newValidator(t, "keyhatch.v2.json")
@@ -106,7 +106,7 @@ func TestProtocolExamplesAreValid(t *testing.T) {
 	for socket, operations := range map[string][]schema.Operation{"admin": schema.AdminOperations, "project": schema.ProjectOperations} {
 		for _, op := range operations {
 			if !answered[socket+" "+string(op.Op)] {
-				t.Errorf("%s on the %s socket has no example of its answer", op.Op, socket)
+				t.Errorf("PROTOCOL.md has no example of a response to %s on the %s socket", op.Op, socket)
 			}
 		}
 	}
@@ -116,7 +116,7 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 	t.Helper()
 	for _, line := range block {
 		if strings.HasPrefix(line, `{"op":`) && len(block) != 2 {
-			t.Errorf("PROTOCOL.md:%d: a request without its answer", lineNumber)
+			t.Errorf("PROTOCOL.md:%d: the block has a request without exactly one response", lineNumber)
 		}
 	}
 	switch {
@@ -129,7 +129,8 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 		if operation == nil {
 			t.Fatalf("PROTOCOL.md:%d: the %q socket has no op %q", lineNumber, socket, request.Op)
 		}
-		// The broker parses a push in place: its type cannot be decoded into.
+		// The type of a push cannot be decoded, because the broker parses a push in
+		// place.
 		if request.Op != schema.OpPush {
 			checkRoundTrip(t, lineNumber, block[0], operation.Request, schema.MaxDepth)
 		}
@@ -159,9 +160,9 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 				return
 			}
 		}
-		t.Errorf("PROTOCOL.md:%d: what is this?", lineNumber)
+		t.Errorf("PROTOCOL.md:%d: the example is neither a response nor an event", lineNumber)
 	default:
-		t.Errorf("PROTOCOL.md:%d: a block of %d lines", lineNumber, len(block))
+		t.Errorf("PROTOCOL.md:%d: the block has %d lines, want 1 or 2", lineNumber, len(block))
 	}
 }
 
@@ -175,8 +176,8 @@ func findOperation(socket string, op schema.Op) *schema.Operation {
 	return nil
 }
 
-// checkRoundTrip decodes a line and encodes it again. A misspelled field would
-// be lost and change the length.
+// checkRoundTrip decodes a line and encodes the result. If a field is misspelled,
+// the encoded line is shorter.
 func checkRoundTrip(t *testing.T, lineNumber int, line string, messageType any, depth int) {
 	t.Helper()
 	v := reflect.New(reflect.TypeOf(messageType))
@@ -185,7 +186,7 @@ func checkRoundTrip(t *testing.T, lineNumber int, line string, messageType any, 
 		return
 	}
 	encoded, err := wire.Encode(v.Interface())
-	if err != nil || len(encoded) != len(line)+1 { // maps come in any order
-		t.Errorf("PROTOCOL.md:%d: written again it is %s, %v", lineNumber, encoded, err)
+	if err != nil || len(encoded) != len(line)+1 { // the order of map keys can differ
+		t.Errorf("PROTOCOL.md:%d: encoded again, the line is %s, %v", lineNumber, encoded, err)
 	}
 }

@@ -15,8 +15,8 @@ import (
 // every field of its messages, at every depth. Either an example has the field,
 // or a table of the section has a row that begins with the field's path.
 //
-// A path is written as in jq: "projects[].counts.denied". NAME stands for the
-// name of a secret that is the key of a map.
+// Paths have the syntax of jq, for example "projects[].counts.denied". NAME is a
+// placeholder for the name of a secret that is the key of a map.
 func TestProtocolDocumentsEveryField(t *testing.T) {
 	sections := opSections(readProtocol(t))
 	for socket, operations := range map[string][]schema.Operation{"admin": schema.AdminOperations, "project": schema.ProjectOperations} {
@@ -33,7 +33,7 @@ func TestProtocolDocumentsEveryField(t *testing.T) {
 				documented := documentedFields(t, section, message, reflect.TypeOf(zero))
 				for _, path := range fieldPaths(reflect.TypeOf(zero), "") {
 					if !slices.Contains(documented, path) {
-						t.Errorf("PROTOCOL.md: the section of %s on the %s socket has neither an example nor a table row with %s, a field of its %s", op.Op, socket, path, message)
+						t.Errorf("PROTOCOL.md: the section of %s on the %s socket must have an example or a table row with %s, a field of its %s", op.Op, socket, path, message)
 					}
 				}
 			}
@@ -62,9 +62,9 @@ func opSections(text string) map[string][]string {
 
 var fieldRow = regexp.MustCompile("^\\| `([^`]+)` \\|")
 
-// documentedFields returns the paths of the fields of one kind of message that a
-// section documents. Its examples are lines of JSON; a table row counts for every
-// kind of message.
+// documentedFields returns the paths of the fields that a section documents for one
+// kind of message. The examples are lines of JSON. A table row applies to every kind
+// of message.
 func documentedFields(t *testing.T, section []string, message string, messageType reflect.Type) (paths []string) {
 	t.Helper()
 	for _, line := range section {
@@ -100,8 +100,8 @@ func fieldPaths(t reflect.Type, prefix string) (paths []string) {
 	return paths
 }
 
-// exampleFieldPaths returns the paths of those fields of a type that an example,
-// as decoded by encoding/json, has.
+// exampleFieldPaths returns the paths of the fields that an example contains. The
+// example is a value that encoding/json has decoded.
 func exampleFieldPaths(t reflect.Type, example any, prefix string) (paths []string) {
 	switch t = messageElem(t); {
 	case t.Kind() == reflect.Struct && !hasOwnJSON(t):
@@ -124,8 +124,8 @@ func exampleFieldPaths(t reflect.Type, example any, prefix string) (paths []stri
 	return paths
 }
 
-// jsonFields returns the types of a struct's fields by their JSON names. The
-// fields of embedded structs are among them.
+// jsonFields returns the types of a struct's fields by their JSON names, including
+// the fields of embedded structs.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
 	for _, field := range reflect.VisibleFields(t) {
@@ -136,7 +136,8 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// messageElem returns the type that a pointer points to, and other types as they are.
+// messageElem returns the element type of a pointer type. It returns other types
+// unchanged.
 func messageElem(t reflect.Type) reflect.Type {
 	if t.Kind() == reflect.Pointer {
 		return t.Elem()
@@ -144,7 +145,7 @@ func messageElem(t reflect.Type) reflect.Type {
 	return t
 }
 
-// hasOwnJSON reports whether a type encodes itself, as time.Time does.
+// hasOwnJSON reports whether a type encodes itself, for example time.Time.
 func hasOwnJSON(t reflect.Type) bool { return t.Implements(reflect.TypeFor[json.Marshaler]()) }
 
 func TestFieldPathsIncludeNestedFields(t *testing.T) {

@@ -1,76 +1,77 @@
-// Package schema is keyhatch's contract: every wire type, op name, error code,
-// event, name rule and limit, and nothing else. Both ends of every socket are
-// written against it, and the published JSON Schemas are generated from it:
+// Package schema defines keyhatch's wire protocol: the message types, operation
+// names, error codes, events, patterns of names, and limits. Both ends of every
+// socket use these types. The published JSON Schemas are generated from them:
 //
-//   - keyhatch.v2.json: the requests and responses of both sockets, and the
-//     audit events;
-//   - manifest.v1.json: a project's manifest.
+//   - keyhatch.v2.json contains the requests and responses of both sockets, and
+//     the audit events.
+//   - manifest.v1.json describes a project's manifest.
 //
-// PROTOCOL.md beside this file says how the types are used. Within protocol
-// version 2 a change is additive: a new optional request field, a new response
-// field, a new op, code or event. The tests hold the types to the committed
-// schemas and to a baseline of what has been published.
+// PROTOCOL.md in this directory explains how to use the messages. Within protocol
+// version 2, changes must be additive, for example a new optional request field, a
+// new response field, or a new op, code, or event. Tests compare the types with the
+// committed schemas, and these with the schema of the last release.
 //
-// The package has no code that runs on input, so it has nothing to trust.
+// The package parses no input. The validation of names is its only code that
+// handles input.
 package schema
 
 //go:generate go run ./gen
 
 import "time"
 
-// ProtocolVersion is the major version of the wire protocol. It is answered by
-// ping and status, and a client refuses to go on with any other.
+// ProtocolVersion is the major version of the wire protocol. ping and status
+// return it. A client must stop if the broker returns another version.
 const ProtocolVersion = 2
 
-// ManifestVersion is the schema_version a manifest must carry.
+// ManifestVersion is the required schema_version of a manifest.
 const ManifestVersion = 1
 
-// Limits of the wire protocol. A line's length is counted in bytes, without
-// its newline.
+// Limits of the wire protocol. The length of a line is in bytes, without its
+// newline.
 const (
-	// MaxRequest bounds a request line of every op but push-creds.
+	// MaxRequest is the maximum length of a request of every op except push-creds.
 	MaxRequest = 64 << 10
-	// MaxPush bounds the request line of a push-creds.
+	// MaxPush is the maximum length of a push-creds request.
 	MaxPush = 1 << 20
-	// MaxResponse bounds a response line. It leaves room for a push of
-	// MaxPush bytes of which every byte must be escaped once more.
+	// MaxResponse is the maximum length of a response. It is large enough for all
+	// secrets of a push of MaxPush bytes, even if every byte must be escaped again.
 	MaxResponse = 8 << 20
-	// MaxDepth is how deep objects and arrays nest in a request: the request,
-	// its secrets, and a bundle in them.
+	// MaxDepth is the maximum nesting depth of objects and arrays in a request. A
+	// push needs three levels: the request, its secrets, and a bundle.
 	MaxDepth = 3
-	// MaxResponseDepth is the same for a response.
+	// MaxResponseDepth is the maximum nesting depth of a response.
 	MaxResponseDepth = 4
-	// MaxManifest bounds a manifest's text, in bytes.
+	// MaxManifest is the maximum size of a manifest, in bytes.
 	MaxManifest = 32 << 10
-	// MaxDescription bounds a manifest's description, in characters.
+	// MaxDescription is the maximum length of a manifest's description, in
+	// characters.
 	MaxDescription = 256
-	// MaxWait bounds the wait_ms of a get or get-many.
+	// MaxWait is the maximum of wait_ms in a get or get-many.
 	MaxWait = 5 * time.Minute
 )
 
-// Limits on connections and time. A daemon's flags can change none of them
-// yet; a client need not know them to be served.
+// Limits of connections and times. They cannot be configured yet.
 const (
-	// MaxProjectConnections bounds the connections of one project.
+	// MaxProjectConnections is the maximum number of connections of one project.
 	MaxProjectConnections = 64
-	// MaxAdminConnections bounds the connections of the admin socket.
+	// MaxAdminConnections is the maximum number of connections of the admin socket.
 	MaxAdminConnections = 16
-	// LineTimeout is how long a line may take from its first byte to its last.
+	// LineTimeout is the maximum time from the first byte of a request to its last.
 	LineTimeout = 5 * time.Second
-	// WriteTimeout is how long a client may take to accept a response.
+	// WriteTimeout is the maximum time for a client to read a response.
 	WriteTimeout = 2 * time.Second
-	// IdleTimeout is how long a connection may say nothing.
+	// IdleTimeout is the maximum time that a connection waits for the next request.
 	IdleTimeout = 5 * time.Minute
 )
 
-// Limits on what a project may ask. The rates are a second's, and a daemon's
-// flags change them; what comes at once may be that many times a rate.
+// Rate limits of one project. The rates are per second, and flags of the broker can
+// change them. The burst is the rate multiplied by the factor.
 const (
 	DefaultRequestRate = 200
 	DefaultRefusalRate = 10 // names that are denied or not found
 	RequestBurstFactor = 2
 	RefusalBurstFactor = 3
-	// PeerRefusedBurst is how many peer.refused events of one project there are
-	// before there is at most one a second.
+	// PeerRefusedBurst is the number of peer.refused events that the broker records
+	// for one project without a limit. Then it records at most one per second.
 	PeerRefusedBurst = 10
 )

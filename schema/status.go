@@ -2,93 +2,104 @@ package schema
 
 import "time"
 
-// StatusRequest asks how the broker is.
+// StatusRequest asks for the broker's status.
 type StatusRequest struct {
 	Op Op `json:"op"`
 }
 
-// StatusResponse says how the broker is, in counts.
+// StatusResponse is the broker's status. It contains no name of a secret.
 type StatusResponse struct {
 	// OK is true.
 	OK            bool   `json:"ok"`
 	BrokerVersion string `json:"broker_version"`
 	// ProtocolVersion is ProtocolVersion.
 	ProtocolVersion int `json:"protocol_version"`
-	// InstanceID is made anew at each start of the daemon, so a change of it
-	// says that the memory was emptied.
+	// InstanceID is generated at each start of the broker. If it changes, the broker
+	// restarted and lost all secrets.
 	InstanceID    string `json:"instance_id"`
 	UptimeSeconds int64  `json:"uptime_seconds"`
-	// Generation numbers the set in memory; 0 says that none is loaded.
+	// Generation is the number of the current snapshot. 0 means that no secrets are
+	// loaded.
 	Generation  uint64 `json:"generation"`
 	SecretCount int    `json:"secret_count"`
-	// SecretsLoadedAt is when the set was taken; absent where none is loaded.
+	// SecretsLoadedAt is the time of the last push. It is absent if no secrets are
+	// loaded.
 	SecretsLoadedAt *time.Time `json:"secrets_loaded_at,omitzero"`
-	// Memory says what holds the secrets.
+	// Memory is the kind of memory that holds the secrets.
 	Memory Memory `json:"memory"`
-	// DescriptorStore says whether the projects' sockets outlive the daemon.
+	// DescriptorStore reports whether the projects' sockets survive a restart of the
+	// broker.
 	DescriptorStore DescriptorStore `json:"descriptor_store"`
-	// ProjectsDir is where projects are declared; absent where nowhere.
+	// ProjectsDir is the directory of declared projects. It is absent if the broker
+	// has no such directory.
 	ProjectsDir string `json:"projects_dir,omitzero"`
-	// AuditDropped counts the audit events that could not be recorded since the
-	// start.
+	// AuditDropped is the number of audit events that the broker could not write
+	// since its start.
 	AuditDropped uint64 `json:"audit_dropped"`
-	// Projects are sorted by name.
+	// Projects lists the registered projects, sorted by name.
 	Projects []ProjectStatus `json:"projects"`
 }
 
-// ProjectStatus is one registered project in a StatusResponse.
+// ProjectStatus is the status of one registered project.
 type ProjectStatus struct {
 	Name        ProjectName `json:"name"`
 	ProjectPath string      `json:"project_path"`
 	SocketPath  string      `json:"socket_path"`
-	// Declared says that the project has a file in ProjectsDir, and so comes
-	// back after a stop and after a reboot too.
+	// Declared reports whether the project has a file in the directory of declared
+	// projects. If so, the broker registers the project at every start, also after a
+	// stop or a reboot.
 	Declared      bool `json:"declared"`
 	AllowlistSize int  `json:"allowlist_size"`
-	// Counts are of secrets asked for since the project was registered.
+	// Counts contains the numbers of requested names since the project was
+	// registered.
 	Counts      Counts `json:"counts"`
 	Connections int    `json:"connections"`
-	// ManifestSHA256 is of the text that was approved, in lower-case hex.
+	// ManifestSHA256 is the SHA-256 hash of the approved manifest text, in lower-case
+	// hex.
 	ManifestSHA256 string `json:"manifest_sha256"`
 }
 
-// Counts counts secrets that were asked for, by what came of it.
+// Counts contains the numbers of requested names, by result. NotFound includes the
+// names that were refused with not_loaded.
 type Counts struct {
 	Allowed  uint64 `json:"allowed"`
 	Denied   uint64 `json:"denied"`
 	NotFound uint64 `json:"not_found"`
 }
 
-// Memory says how the memory that holds secrets is protected.
+// Memory is a kind of memory for secrets.
 type Memory string
 
-// The kinds of memory, best first.
+// The kinds of memory, in descending order of protection.
 const (
-	// MemorySecret is memfd_secret(2): not in the kernel's direct map, never
-	// swapped, unreadable through /proc/PID/mem.
+	// MemorySecret is memfd_secret(2). It is not in the kernel's direct map, is never
+	// swapped, and cannot be read through /proc/PID/mem.
 	MemorySecret Memory = "memfd_secret"
-	// MemoryLocked is mlock(2) with MADV_DONTDUMP: never swapped or dumped.
+	// MemoryLocked is mlock(2) with MADV_DONTDUMP. It is never swapped, and never part
+	// of a core dump.
 	MemoryLocked Memory = "mlock"
-	// MemoryUnlocked could be swapped: RLIMIT_MEMLOCK allows no more.
+	// MemoryUnlocked can be swapped, because RLIMIT_MEMLOCK is too low.
 	MemoryUnlocked Memory = "unlocked"
-	// MemoryHeap is the Go heap, in a build for the race detector only.
+	// MemoryHeap is the Go heap. Only a build with the race detector uses it.
 	MemoryHeap Memory = "heap"
 )
 
 // MemoryKinds lists every kind of memory, for the generated schema.
 var MemoryKinds = []Memory{MemorySecret, MemoryLocked, MemoryUnlocked, MemoryHeap}
 
-// DescriptorStore says whether the service manager keeps the projects' sockets
-// and registrations through a restart of the daemon (sd_notify(3), FDSTORE).
+// DescriptorStore reports whether the service manager keeps the projects' sockets
+// and registrations during a restart of the broker (FDSTORE in sd_notify(3)).
 type DescriptorStore string
 
 // The states of the descriptor store.
 const (
-	// DescriptorStoreAbsent: no service manager started the daemon.
+	// DescriptorStoreAbsent: the broker was not started by a service manager with a
+	// descriptor store.
 	DescriptorStoreAbsent DescriptorStore = "absent"
-	// DescriptorStoreKept: a restart loses no registration.
+	// DescriptorStoreKept: a restart keeps all registrations.
 	DescriptorStoreKept DescriptorStore = "kept"
-	// DescriptorStoreRefused: it did not take all; the daemon's log says more.
+	// DescriptorStoreRefused: the service manager did not store all descriptors. The
+	// broker's log has the details.
 	DescriptorStoreRefused DescriptorStore = "refused"
 )
 

@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A constant that is in no table would be missing from the schema, from
-// PROTOCOL.md's test and from every test over the tables.
+// TestTablesAreComplete checks that every constant is in a table. Otherwise the
+// schema, and the tests that iterate over the tables, would not include it.
 func TestTablesAreComplete(t *testing.T) {
 	tables := map[string][]string{"Op": nil, "EventName": nil, "Code": nil, "Memory": nil, "InjectAs": {"env", "file"}}
 	for _, op := range slices.Concat(schema.AdminOperations, schema.ProjectOperations) {
@@ -34,16 +34,16 @@ func TestTablesAreComplete(t *testing.T) {
 	declared := typedConstants(t)
 	for kind, table := range tables {
 		if len(declared[kind]) == 0 {
-			t.Errorf("no constants of type %s found: the test looks in the wrong place", kind)
+			t.Errorf("found no constants of type %s: the test reads the wrong files", kind)
 		}
 		for _, value := range declared[kind] {
 			if !slices.Contains(table, value) {
-				t.Errorf("%s %q is in no table", kind, value)
+				t.Errorf("%s %q is missing from its table", kind, value)
 			}
 		}
 		slices.Sort(table)
 		if kind != "Op" && len(slices.Compact(table)) != len(declared[kind]) {
-			t.Errorf("the table of %s has doubles, or values that are no constants", kind)
+			t.Errorf("the table of %s has duplicates, or values without a constant", kind)
 		}
 	}
 }
@@ -94,7 +94,7 @@ func TestOperationsAreDistinct(t *testing.T) {
 		seen := map[schema.Op]bool{}
 		for _, op := range operations {
 			if seen[op.Op] {
-				t.Errorf("%s stands twice on one socket", op.Op)
+				t.Errorf("%s is listed twice for one socket", op.Op)
 			}
 			seen[op.Op] = true
 		}
@@ -102,13 +102,14 @@ func TestOperationsAreDistinct(t *testing.T) {
 	for _, admin := range schema.AdminOperations {
 		for _, project := range schema.ProjectOperations {
 			if admin.Op == project.Op && admin.Op != schema.OpPing {
-				t.Errorf("%s is an op of both sockets", admin.Op)
+				t.Errorf("%s is an op of both sockets, which is allowed only for ping", admin.Op)
 			}
 		}
 	}
 }
 
-// An audit event has no field that could hold a secret's name or value.
+// TestAuditEventsHoldCountsOnly checks that no audit event has a field that could
+// hold the name or the value of a secret.
 func TestAuditEventsHoldCountsOnly(t *testing.T) {
 	for _, event := range schema.AuditEvents {
 		for _, field := range leakingFields(reflect.TypeOf(event.Event), string(event.Name)) {
@@ -117,13 +118,13 @@ func TestAuditEventsHoldCountsOnly(t *testing.T) {
 	}
 }
 
-// leakingFields lists the fields of a type that could hold a secret or its
-// name.
+// leakingFields lists the fields of a type that could hold the name or the value of
+// a secret.
 func leakingFields(t reflect.Type, path string) []string {
 	switch t {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[schema.EventName](),
 		reflect.TypeFor[schema.Code](), reflect.TypeFor[schema.ProjectName]():
-		return nil // times and closed sets
+		return nil // times, codes, and names of events and projects
 	}
 	switch t.Kind() {
 	case reflect.Bool, reflect.Float32, reflect.Float64,
@@ -137,7 +138,7 @@ func leakingFields(t reflect.Type, path string) []string {
 		}
 		return leaking
 	}
-	// Strings, and whatever is made of several: a slice of numbers is bytes.
+	// Strings and slices: a slice of numbers can hold the bytes of a secret.
 	return []string{path + " is a " + t.String()}
 }
 
@@ -152,7 +153,7 @@ func TestLeakingFieldsAreFound(t *testing.T) {
 		"nested": struct{ X inner }{}, "embedded": struct{ inner }{},
 	} {
 		if len(leakingFields(reflect.TypeOf(v), name)) != 1 {
-			t.Errorf("a field of kind %s was let pass", name)
+			t.Errorf("leakingFields accepts a field of kind %s", name)
 		}
 	}
 }

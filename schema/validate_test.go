@@ -42,8 +42,8 @@ func (c *validator) validate(line string, messageType any) error {
 	return c.validateAgainst("#/$defs/"+reflect.TypeOf(messageType).Name(), line)
 }
 
-// validateAgainst validates a text against a definition, or against the whole
-// document if pointer is empty.
+// validateAgainst validates a text against the definition at pointer. If pointer is
+// empty, it uses the whole document.
 func (c *validator) validateAgainst(pointer, text string) error {
 	definition, err := c.compiler.Compile(c.file + pointer)
 	if err != nil {
@@ -63,8 +63,8 @@ func (c *validator) checkLine(t *testing.T, lineNumber int, line string, message
 	}
 }
 
-// TestSchemaRejectsInvalidMessages checks that the schema rejects the same
-// messages as the broker, as far as a schema can.
+// TestSchemaRejectsInvalidMessages checks that the schema rejects messages that the
+// broker rejects too. A JSON Schema cannot express every rule of the broker.
 func TestSchemaRejectsInvalidMessages(t *testing.T) {
 	v := newValidator(t, "keyhatch.v2.json")
 	for _, tc := range []struct {
@@ -98,14 +98,14 @@ func TestSchemaRejectsInvalidMessages(t *testing.T) {
 		{`{"ok":false,"code":"other","message":""}`, schema.ErrorResponse{}, false},
 	} {
 		if err := v.validate(tc.line, tc.messageType); (err == nil) != tc.valid {
-			t.Errorf("%s: want %v, got %v", tc.line, tc.valid, err)
+			t.Errorf("%s: want valid %v, got error %v", tc.line, tc.valid, err)
 		}
 	}
 }
 
-// TestManifestSchemaRejectsInvalidManifests checks, among others, that the
-// manifest's schema has no room for unknown keys, so that an editor finds a
-// misspelled key.
+// TestManifestSchemaRejectsInvalidManifests checks, among other rules, that the
+// schema of the manifest rejects unknown keys. An editor can then report a misspelled
+// key.
 func TestManifestSchemaRejectsInvalidManifests(t *testing.T) {
 	v := newValidator(t, "manifest.v1.json")
 	for text, valid := range map[string]bool{
@@ -135,7 +135,7 @@ func TestManifestSchemaRejectsInvalidManifests(t *testing.T) {
 		`{"schema_version":1,"project":"api","secrets":{},"description":"` + strings.Repeat("x", schema.MaxDescription+1) + `"}`:           false,
 	} {
 		if err := v.validateAgainst("", text); (err == nil) != valid {
-			t.Errorf("%s: want %v, got %v", text, valid, err)
+			t.Errorf("%s: want valid %v, got error %v", text, valid, err)
 		}
 	}
 }

@@ -7,17 +7,18 @@ import (
 	"unicode/utf8"
 )
 
-// Value is a secret as it is pushed: a text, or a bundle of named fields. The
-// client builds one; the broker parses requests in place and never makes one.
+// Value is a secret in a push: a text or a bundle. Only clients use this type. The
+// broker parses a push in place.
 type Value struct {
-	// Text is the secret where Fields is nil.
+	// Text is the value of the secret if Fields is nil.
 	Text string
-	// Fields makes the secret a bundle.
+	// Fields contains the fields of a bundle.
 	Fields map[SecretName]string
 }
 
-// MarshalJSON writes a string, or for a bundle an object of strings. Bytes that
-// are not UTF-8 are an error, because encoding/json would repair them silently.
+// MarshalJSON encodes a text as a string and a bundle as an object of strings. It
+// returns an error if a text is not valid UTF-8, because encoding/json would replace
+// the invalid bytes without an error.
 func (v Value) MarshalJSON() ([]byte, error) {
 	var plain any = v.Text
 	ok := utf8.ValidString(v.Text)
@@ -28,11 +29,11 @@ func (v Value) MarshalJSON() ([]byte, error) {
 		}
 	}
 	if !ok {
-		return nil, errors.New("a text is not valid UTF-8: push it in secrets_b64")
+		return nil, errors.New("cannot encode a secret as text: invalid UTF-8: push the secret in secrets_b64")
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // six bytes for every < would count against MaxPush
+	enc.SetEscapeHTML(false) // an escaped < takes six bytes of MaxPush
 	err := enc.Encode(plain)
 	return b.Bytes(), err
 }

@@ -29,10 +29,10 @@ func TestValueMarshalJSON(t *testing.T) {
 			got, err := tc.value.MarshalJSON()
 			if tc.want == "" {
 				if err == nil {
-					t.Fatalf("bytes that are not UTF-8 were encoded")
+					t.Fatalf("invalid UTF-8 was encoded without an error")
 				}
 				if strings.Contains(err.Error(), "TRIPWIRE") {
-					t.Errorf("the error quotes the value")
+					t.Errorf("the error contains the value of the secret")
 				}
 				return
 			}
@@ -43,9 +43,9 @@ func TestValueMarshalJSON(t *testing.T) {
 	}
 }
 
-// TestEmptyFieldIsEncoded: an empty text, set, or list differs from an absent
-// one. A push of nothing empties the broker, and an empty manifest must not
-// make the broker read a file instead.
+// TestEmptyFieldIsEncoded checks that an empty text, map, or list is encoded. It
+// differs from an absent field: an empty push is valid, and the broker reads the
+// manifest file only if the manifest is absent.
 func TestEmptyFieldIsEncoded(t *testing.T) {
 	empty := ""
 	for _, tc := range []struct {

@@ -13,8 +13,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A fakeDisk takes room bytes and then is full. Where writes is not nil each write
-// hangs until it is read.
+// A fakeDisk accepts room bytes and then is full. If writes is not nil, each write
+// blocks until a value is received from writes.
 type fakeDisk struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
@@ -37,8 +37,9 @@ func (disk *fakeDisk) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestDroppedEventsAreCounted fills the disk within a line, and makes room: what was lost
-// is counted, the torn line is ended, and every other line is whole.
+// TestDroppedEventsAreCounted lets the disk become full in the middle of a line, and
+// then makes room. The log must report the number of lost events. The incomplete line
+// must end with a newline, and every other line must be complete.
 func TestDroppedEventsAreCounted(t *testing.T) {
 	disk := &fakeDisk{room: 100}
 	var log bytes.Buffer
@@ -46,7 +47,7 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 4 { // of some 80 bytes each
+	for range 4 { // each has about 80 bytes
 		Record(a, schema.BrokerStarted{EventHeader: Header(schema.EventBrokerStarted), ProtocolVersion: 2})
 	}
 	for a.unreported.Load() < 3 {
@@ -74,14 +75,15 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 		dropped += event.Count
 	}
 	if got := strings.Join(events, " "); got != "broker.started audit.dropped broker.stopped" || torn != 1 || dropped != 3 {
-		t.Errorf("events %s, %d torn lines, %d dropped:\n%s", got, torn, dropped, disk.text.String())
+		t.Errorf("got the events %s, %d incomplete lines, and %d dropped events:\n%s", got, torn, dropped, disk.text.String())
 	}
 	if n := strings.Count(log.String(), "cannot write audit events"); n != 1 {
-		t.Errorf("it was logged %d times:\n%s", n, log.String())
+		t.Errorf("the error was logged %d times, want 1:\n%s", n, log.String())
 	}
 }
 
-// TestRecordDoesNotBlock records more than the queue holds while the disk hangs.
+// TestRecordDoesNotBlock records more events than the queue can hold while every
+// write to the disk blocks.
 func TestRecordDoesNotBlock(t *testing.T) {
 	disk := &fakeDisk{room: 1 << 30, writes: make(chan struct{})}
 	var log bytes.Buffer
@@ -112,6 +114,6 @@ func TestRecordDoesNotBlock(t *testing.T) {
 		}
 	}
 	if written < queueSize || dropped == 0 || written+dropped != queueSize+100 {
-		t.Errorf("%d events were written and %d counted as dropped, of %d", written, dropped, queueSize+100)
+		t.Errorf("%d events were written and %d were counted as dropped, want %d together", written, dropped, queueSize+100)
 	}
 }

@@ -20,7 +20,7 @@ func recordPushes(l *Log, generations ...uint64) {
 	}
 }
 
-// expectGeneration reads the next event, which must be the push of a generation.
+// expectGeneration reads the next event, which must be a push with this generation.
 func expectGeneration(t *testing.T, r *Reader, generation, missed uint64) {
 	t.Helper()
 	line, gotMissed, err := r.Next(t.Context())
@@ -29,8 +29,8 @@ func expectGeneration(t *testing.T, r *Reader, generation, missed uint64) {
 	}
 }
 
-// TestReaderFollowsEvents reads recent events and events that come later, up to
-// the end of the log.
+// TestReaderFollowsEvents reads recent events and later events, until the log is
+// closed.
 func TestReaderFollowsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
@@ -39,7 +39,7 @@ func TestReaderFollowsEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		recordPushes(l, 1)
-		time.Sleep(time.Second) // of the test's own clock
+		time.Sleep(time.Second) // in the fake time of synctest
 		since := time.Now()
 		time.Sleep(time.Second)
 		recordPushes(l, 2)
@@ -55,19 +55,19 @@ func TestReaderFollowsEvents(t *testing.T) {
 			t.Errorf("without an event, Next returned %v", err)
 		}
 		go recordPushes(l, 3)
-		expectGeneration(t, recent, 3, 0) // waits for it
+		expectGeneration(t, recent, 3, 0) // waits for the event
 		l.Close()
 		expectGeneration(t, all, 3, 0)
 		if _, _, err := all.Next(t.Context()); err != io.EOF {
 			t.Errorf("after Close, Next returned %v", err)
 		}
 		if strings.Count(out.String(), "\n") != 3 {
-			t.Errorf("the log is\n%s", out.String())
+			t.Errorf("the log must have three lines, and is\n%s", out.String())
 		}
 	})
 }
 
-// TestReaderReportsMissedEvents has a reader that is too slow.
+// TestReaderReportsMissedEvents reads after more events than the ring can hold.
 func TestReaderReportsMissedEvents(t *testing.T) {
 	l, err := Open(Config{Out: io.Discard, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

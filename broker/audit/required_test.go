@@ -10,8 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRequiredFetchWaitsForWrite: where audit is required, an answer is given when its
-// event is on the fakeDisk, and is not when the fakeDisk is full or hangs.
+// TestRequiredFetchWaitsForWrite checks that, if audit is required, RecordFetch
+// returns true only after its event was written. It must return false if the disk is
+// full or a write blocks.
 func TestRequiredFetchWaitsForWrite(t *testing.T) {
 	fetched := Fetch{Project: "api", Allowed: 1}
 	synctest.Test(t, func(t *testing.T) {
@@ -21,28 +22,28 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !a.RecordFetch(fetched) || !strings.Contains(disk.text.String(), "secrets.fetched") {
-			t.Errorf("the answer may be given: %s", disk.text.String())
+			t.Errorf("RecordFetch did not write its event: the disk has %s", disk.text.String())
 		}
 		disk.mu.Lock()
 		disk.room = 0
 		disk.mu.Unlock()
 		if a.RecordFetch(fetched) {
-			t.Error("an answer is given that a full fakeDisk did not take")
+			t.Error("RecordFetch succeeded with a full disk")
 		}
-		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)}) // never waits
+		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)}) // must not wait
 		synctest.Wait()
 		disk.mu.Lock()
 		disk.room = 1 << 20
 		disk.mu.Unlock()
 		if !a.RecordFetch(fetched) {
-			t.Error("no answer is given, and the fakeDisk has room again")
+			t.Error("RecordFetch failed although the disk has room again")
 		}
 		if n := a.Dropped(); n != 2 {
-			t.Errorf("%d events are counted as dropped", n)
+			t.Errorf("%d events were counted as dropped, want 2", n)
 		}
 		a.Close()
 		if !strings.Contains(disk.text.String(), `"audit.dropped","count":2`) {
-			t.Errorf("what was dropped is not reported: %s", disk.text.String())
+			t.Errorf("the log does not report the dropped events: %s", disk.text.String())
 		}
 	})
 	synctest.Test(t, func(t *testing.T) {
@@ -52,10 +53,10 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		first := make(chan bool)
-		go func() { first <- a.RecordFetch(fetched) }() // hangs in the write
+		go func() { first <- a.RecordFetch(fetched) }() // blocks in the write
 		synctest.Wait()
 		if a.RecordFetch(fetched) || <-first {
-			t.Error("an answer is given that a fakeDisk that hangs did not take")
+			t.Error("RecordFetch succeeded with a blocked disk")
 		}
 		go func() {
 			for range disk.writes {
@@ -63,7 +64,7 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 		}()
 		a.Close()
 		if n := bytes.Count(disk.text.Bytes(), []byte("secrets.fetched")); n != 1 {
-			t.Errorf("%d events are written; the second was given up before its turn", n)
+			t.Errorf("%d events were written, want 1: the second call timed out before its write", n)
 		}
 		close(disk.writes)
 	})

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -18,10 +19,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Config describes an endpoint. All fields are required.
+// maxUnreadInterval is how often, at least, the broker checks whether a client has read
+// its last answers. The kernel does not report that.
+const maxUnreadInterval = 100 * time.Millisecond
+
+// A Config describes an endpoint.
 type Config struct {
 	Listener       *net.UnixListener
 	MaxConnections int
+	// Connects limits new connections per second. nil means no limit.
+	Connects *Limiter
 	// Serve answers one connection, usually by calling Session.Run. The connection
 	// is closed when it returns.
 	Serve func(*Session)
@@ -29,11 +36,18 @@ type Config struct {
 }
 
 // An Endpoint is a listener and its sessions. It accepts from Start until it is
-// drained or closed. Drain and Close wait for every goroutine of the endpoint.
+// drained or closed.
+//
+// A connection counts until it is really closed: while the client has not read its
+// answers, they use memory of the broker, so the connection stays open.
 type Endpoint struct {
-	config Config
-	drain  *drainState
-	wg     sync.WaitGroup // the accept loop and all sessions
+	config   Config
+	mustPeek bool // the kernel does not refuse passed descriptors
+	closer   closer
+	drain    *drainState
+	wg       sync.WaitGroup // the accept loop and all sessions
+
+	connectLimitedAt time.Time // owned by the accept loop
 
 	mu       sync.Mutex            // no other lock is taken while it is held
 	sessions map[*Session]struct{} // guarded by mu
@@ -41,7 +55,10 @@ type Endpoint struct {
 
 // New returns an endpoint that does not accept yet. It owns the listener.
 func New(config Config) *Endpoint {
-	return &Endpoint{config: config, drain: newDrainState(), sessions: map[*Session]struct{}{}}
+	return &Endpoint{
+		config: config, mustPeek: !refuseDescriptors(config.Listener),
+		drain: newDrainState(), sessions: map[*Session]struct{}{},
+	}
 }
 
 // SocketPath returns the path of the socket.
@@ -53,30 +70,70 @@ func (e *Endpoint) Start() { e.wg.Go(e.acceptLoop) }
 func (e *Endpoint) acceptLoop() {
 	pause := time.Duration(0)
 	for {
-		conn, err := e.config.Listener.AcceptUnix()
-		switch {
-		case err == nil:
+		accepted, err := e.config.Listener.AcceptUnix()
+		if err == nil {
 			pause = 0
-			e.startSession(conn)
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-			// The connection waits in the backlog until there are descriptors or
-			// memory again.
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			e.config.Log.Error("cannot accept a connection yet", "error", err, "retry_in", pause)
-			select {
-			case <-e.drain.draining:
+			if !e.waitForConnectLimit() {
+				e.closer.close(func() { accepted.Close() })
 				return
-			case <-time.After(pause):
 			}
-		case errors.Is(err, unix.ECONNABORTED):
-		default: // closed, or the backlog is drained
+			e.startSession(accepted)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+			return // closed, or the backlog is drained
+		}
+		if errors.Is(err, unix.ECONNABORTED) {
+			continue
+		}
+		// Most likely there are not enough descriptors or not enough memory. The
+		// connection waits in the backlog. No error may end the loop: the project would
+		// be unreachable until the broker restarts.
+		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+		e.config.Log.Error("cannot accept a connection yet", "error", err, "retry_in", pause)
+		if !e.sleep(pause) {
 			return
 		}
 	}
 }
 
-func (e *Endpoint) startSession(conn *net.UnixConn) {
-	s := &Session{conn: conn, drain: e.drain}
+// waitForConnectLimit delays the accept loop while there are too many new connections.
+// Clients wait in the backlog. One connection per second does not wait: it gets an
+// answer that explains the delay. The result is false if the endpoint drains.
+func (e *Endpoint) waitForConnectLimit() bool {
+	if e.config.Connects == nil {
+		return true
+	}
+	wait, cancel := e.config.Connects.Reserve(1)
+	if wait > 0 && time.Since(e.connectLimitedAt) >= time.Second {
+		e.connectLimitedAt = time.Now()
+		cancel()
+		return true
+	}
+	return e.sleep(wait)
+}
+
+// sleep returns false if the endpoint drains.
+func (e *Endpoint) sleep(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	select {
+	case <-e.drain.draining:
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func (e *Endpoint) startSession(accepted *net.UnixConn) {
+	c, err := newConn(accepted, e.mustPeek)
+	if err != nil {
+		e.config.Log.Error("refusing a connection", "error", err)
+		accepted.Close()
+		return
+	}
+	s := &Session{conn: c, drain: e.drain}
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections
 	if !full {
@@ -84,14 +141,14 @@ func (e *Endpoint) startSession(conn *net.UnixConn) {
 	}
 	e.mu.Unlock()
 	if full {
+		// The buffer of a new socket has room for this, so it does not wait.
 		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections: the limit of this socket is %d", e.config.MaxConnections))
-		conn.Close()
+		e.close(c)
 		return
 	}
 	e.wg.Go(func() { // ended by its client, a deadline, or Close
 		defer e.endSession(s)
-		var err error
-		if s.caller, err = callerOf(conn); err != nil {
+		if s.caller, err = callerOf(accepted); err != nil {
 			e.config.Log.Error("refusing a connection", "error", err)
 			return
 		}
@@ -99,11 +156,28 @@ func (e *Endpoint) startSession(conn *net.UnixConn) {
 	})
 }
 
+// endSession closes a connection once the client has read all answers, has closed its
+// end, or the endpoint drains.
 func (e *Endpoint) endSession(s *Session) {
+	if s.conn.unreadBytes() > 0 {
+		s.conn.CloseWrite() // the client sees the end behind the answers
+		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && !s.conn.hungUp() && e.sleep(interval); {
+			interval = min(2*interval, maxUnreadInterval)
+		}
+	}
+	e.close(s.conn)
 	e.mu.Lock()
 	delete(e.sessions, s)
 	e.mu.Unlock()
-	s.conn.Close()
+}
+
+// close closes a connection, which may contain passed descriptors.
+func (e *Endpoint) close(c *conn) {
+	if c.mayHoldDescriptors() {
+		e.closer.close(func() { c.Close() })
+		return
+	}
+	c.Close()
 }
 
 // Connections returns the number of open connections.
@@ -119,38 +193,50 @@ func (e *Endpoint) Connections() int {
 // keepListener means that the service manager holds the listener too: connections
 // in the backlog stay there for the next broker. Otherwise they are served.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
-	e.drain.start()
+	deadline := e.drain.start()
 	if keepListener {
 		e.config.Listener.Close()
 	} else {
-		e.config.Listener.SetDeadline(time.Now().Add(drainTimeout))
+		e.config.Listener.SetDeadline(deadline)
 	}
 	e.mu.Lock()
 	for s := range e.sessions {
-		s.conn.SetReadDeadline(time.Now().Add(drainTimeout))
+		s.conn.SetReadDeadline(deadline)
+		s.conn.SetWriteDeadline(deadline.Add(drainWriteTimeout - drainTimeout))
 	}
 	e.mu.Unlock()
-
-	done := make(chan struct{})
-	go func() { // ended by Close below, at the latest
-		e.wg.Wait()
-		close(done)
-	}()
 	select {
-	case <-done:
+	case <-e.ended():
 	case <-ctx.Done():
 	}
 	e.Close()
 }
 
-// Close closes the listener and every connection, and waits for their goroutines.
+// Close closes the listener and every connection, and waits for their goroutines, at
+// most for a second: one that does not end must not hold up an operator.
 func (e *Endpoint) Close() {
-	e.config.Listener.Close()
 	e.drain.start()
+	e.closer.close(func() { e.config.Listener.Close() }) // drops the backlog
 	e.mu.Lock()
 	for s := range e.sessions {
-		s.conn.Close()
+		// A deadline, and not Close: the session closes the connection itself.
+		s.conn.SetDeadline(time.Unix(1, 0))
 	}
 	e.mu.Unlock()
-	e.wg.Wait()
+	select {
+	case <-e.ended():
+	case <-time.After(time.Second):
+		e.config.Log.Error("a connection does not end", "connections", e.Connections())
+	}
+}
+
+// ended returns a channel that is closed when all goroutines of the endpoint have
+// ended.
+func (e *Endpoint) ended() <-chan struct{} {
+	ended := make(chan struct{})
+	go func() { // ended by the end of the sessions
+		e.wg.Wait()
+		close(ended)
+	}()
+	return ended
 }

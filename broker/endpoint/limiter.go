@@ -19,19 +19,25 @@ func NewLimiter(perSecond float64, burstSeconds int) *Limiter {
 	return &Limiter{rate.NewLimiter(rate.Limit(perSecond), max(1, int(math.Ceil(perSecond))*burstSeconds))}
 }
 
+// Reserve takes n units, and returns how long the caller must wait before it uses
+// them. A number above the burst counts as the burst. cancel gives the units back.
+func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
+	if n == 0 || l.bucket.Limit() == rate.Inf {
+		return 0, func() {}
+	}
+	now := time.Now()
+	reservation := l.bucket.ReserveN(now, min(n, l.bucket.Burst()))
+	return reservation.DelayFrom(now), func() { reservation.CancelAt(now) }
+}
+
 // Exceeded takes n units. If there are fewer, it takes none and returns true, and
 // the number of seconds after which there will be enough. A number above the
 // burst counts as the burst.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
-	if n == 0 || l.bucket.Limit() == rate.Inf {
+	wait, cancel := l.Reserve(n)
+	if wait == 0 {
 		return 0, false
 	}
-	now := time.Now()
-	reservation := l.bucket.ReserveN(now, min(n, l.bucket.Burst()))
-	delay := reservation.DelayFrom(now)
-	if delay == 0 {
-		return 0, false
-	}
-	reservation.CancelAt(now)
-	return int(math.Ceil(delay.Seconds())), true
+	cancel()
+	return int(math.Ceil(wait.Seconds())), true
 }

@@ -3,7 +3,7 @@ package endpoint
 import (
 	"errors"
 	"io"
-	"net"
+	"math"
 	"os"
 	"time"
 
@@ -11,12 +11,21 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
+// requestUnit is the size of a request that counts as one, in bytes. A longer request
+// counts as more, because it costs the broker more.
+const requestUnit = 4 << 10
+
+// refusalTimeout is how long a refused client may take to send its request.
+const refusalTimeout = time.Second
+
 // A Session is one connection. It answers requests one after the other.
 type Session struct {
-	conn   *net.UnixConn
+	conn   *conn
 	drain  *drainState
 	caller Caller
 	lines  *wire.Reader // nil before Run
+
+	limitedAt time.Time // of the last reply that refused a request over the limit
 }
 
 // A Handler describes how a session's requests are read and answered.
@@ -49,7 +58,9 @@ func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 // Gone returns a channel that is closed when the client ends the connection. It
 // reads nothing, so a pipelined request stays to be read. stop must be called
 // before the session reads again.
-func (s *Session) Gone() (gone <-chan struct{}, stop func()) { return wire.WatchClosed(s.conn) }
+func (s *Session) Gone() (gone <-chan struct{}, stop func()) {
+	return wire.WatchClosed(s.conn.UnixConn)
+}
 
 // AwaitInput returns a channel that receives one value: nil when the client sends
 // another byte, or the error that ends the connection. It has no timeout. stop
@@ -77,49 +88,110 @@ func (s *Session) Detach() error { return s.lines.Detach() }
 func (s *Session) Run(h Handler) {
 	s.lines = wire.NewReader(s.conn, h.MaxLine, h.Grow)
 	for {
-		s.drain.setIdleDeadline(s.conn)
-		if s.lines.Await() != nil {
-			return // closed, idle for too long, or drained
+		line, err := s.readLine()
+		if err != nil {
+			s.Write(s.answerReadError(h, err))
+			return
 		}
-		s.conn.SetReadDeadline(time.Now().Add(schema.LineTimeout))
-		line, err := s.lines.ReadLine()
-		reply := s.answer(h, line, err)
-		if !s.Write(reply) || reply.End {
+		reply, pause := s.answer(h, line)
+		if !s.Write(reply) || reply.End || !s.pause(pause) {
 			return
 		}
 	}
 }
 
-// answer returns the reply to a line, or to the error of reading it.
-func (s *Session) answer(h Handler, line []byte, err error) Reply {
-	var reply Reply
-	switch {
-	case err == nil:
-		if h.Limit != nil {
-			if retryAfter, exceeded := h.Limit.Exceeded(1); exceeded {
-				return h.AnswerLimited(retryAfter)
-			}
+// errNoRequest means that the connection ended between two requests: the client
+// closed it, was silent for too long, or the endpoint drains.
+var errNoRequest = errors.New("no request")
+
+func (s *Session) readLine() ([]byte, error) {
+	s.drain.setReadDeadline(s.conn, schema.IdleTimeout)
+	if err := s.lines.Await(); err != nil {
+		if errors.Is(err, errDescriptors) {
+			return nil, err
 		}
-		return h.Answer(line)
-	case errors.Is(err, wire.ErrTooLong):
-		s.lines.Discard() // within the line's timeout; the connection ends anyway
-		reply = h.AnswerTooLong()
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		reply = Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		reply = Refuse(schema.CodeProtocolError, "the rest of the line did not arrive within %v", schema.LineTimeout)
+		return nil, errNoRequest
 	}
-	reply.End = true
-	return reply
+	s.drain.setReadDeadline(s.conn, schema.LineTimeout)
+	return s.lines.ReadLine()
+}
+
+// answerReadError returns the last reply of a session.
+func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
+	switch {
+	case errors.Is(err, wire.ErrTooLong):
+		s.lines.Discard() // within the line's timeout, so that the client reads the answer
+		return h.AnswerTooLong()
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Refuse(schema.CodeProtocolError, "the rest of the line did not arrive within %v", schema.LineTimeout)
+	case errors.Is(err, errDescriptors):
+		return Refuse(schema.CodeProtocolError, "passed descriptors are not allowed")
+	}
+	return HangUp()
+}
+
+// answer answers a request, within the request limit.
+//
+// If the request is over the limit, the client gets at most one refusal per second and
+// connection. It returns how long the session must not read then. Within that second,
+// the request waits, and is answered afterwards.
+func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
+	if h.Limit == nil {
+		return h.Answer(line), 0
+	}
+	wait, cancel := h.Limit.Reserve(1 + len(line)/requestUnit)
+	if wait > 0 && time.Since(s.limitedAt) >= time.Second {
+		s.limitedAt = time.Now()
+		cancel()
+		return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
+	}
+	if !s.pause(wait) {
+		return HangUp(), 0
+	}
+	return h.Answer(line), 0
+}
+
+// pause waits without reading, so that the client costs almost no work. It returns
+// false if the client is gone or the endpoint drains.
+func (s *Session) pause(d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	gone, stop := s.Gone()
+	defer stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-gone:
+		return false
+	case <-s.Draining():
+		return false
+	}
 }
 
 // Write sends a reply and reports whether the client took all of it within the
 // write timeout.
 func (s *Session) Write(reply Reply) bool {
-	s.conn.SetWriteDeadline(time.Now().Add(schema.WriteTimeout))
-	_, err := reply.Pieces.WriteTo(s.conn)
+	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
+	_, err := reply.Pieces.WriteTo(s.conn.UnixConn)
 	if reply.Release != nil {
 		reply.Release()
 	}
 	return err == nil
+}
+
+// WriteRefusal sends a reply to a client that may not use the socket, and reads one
+// request. Otherwise the client could get an error while it sends its request, and not
+// see the reply.
+func (s *Session) WriteRefusal(reply Reply) {
+	if !s.Write(reply) {
+		return
+	}
+	s.conn.CloseWrite()
+	s.drain.setReadDeadline(s.conn, refusalTimeout)
+	wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
 }

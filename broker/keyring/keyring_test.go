@@ -22,20 +22,20 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 	select {
 	case <-changed:
 	default:
-		t.Error("the readers were not told")
+		t.Error("the channel of Changed was not closed")
 	}
 	reader.Release()
 	if first.arena.Bytes() == nil {
-		t.Fatal("wiped under a reader")
+		t.Fatal("the snapshot was wiped while a reader used it")
 	}
 	if value, ok := slowReader.Lookup("A"); !ok || string(value.JSON) != `"TRIPWIRE"` {
-		t.Error("a reader's bytes changed")
+		t.Error("the value changed while a reader used it")
 	}
 	slowReader.Release()
 	if first.arena.Bytes() != nil {
-		t.Error("not wiped by the last reader")
+		t.Error("the release by the last reader did not wipe the snapshot")
 	}
 	if k.Clear(); second.arena.Bytes() != nil {
-		t.Error("not wiped by clear")
+		t.Error("Clear did not wipe the snapshot")
 	}
 }

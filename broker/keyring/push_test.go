@@ -9,8 +9,8 @@ import (
 	"github.com/keyhatch/keyhatch/broker/secmem"
 )
 
-// parseLine parses a push as an admin connection does, behind some bytes of an
-// earlier line.
+// parseLine parses a push like an admin connection does: the arena has some bytes of
+// an earlier line before the push.
 func parseLine(line []byte) (*Snapshot, error) {
 	const offset = 7
 	arena, err := secmem.New(offset + len(line))
@@ -22,22 +22,22 @@ func parseLine(line []byte) (*Snapshot, error) {
 	return parsePush(arena, inArena)
 }
 
-// decodeValues decodes a snapshot's stored forms with encoding/json.
+// decodeValues decodes all values of a snapshot with encoding/json.
 func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	t.Helper()
 	values := map[string]string{}
 	for name, l := range snapshot.secrets {
 		var text string
 		if err := json.Unmarshal(snapshot.bytesAt(l), &text); err != nil {
-			t.Fatalf("%s is stored as %s: %v", name, snapshot.bytesAt(l), err)
+			t.Fatalf("cannot decode %s, which is stored as %s: %v", name, snapshot.bytesAt(l), err)
 		}
 		values[string(name)] = text
 	}
 	return values
 }
 
-// FuzzPush holds what is stored of any push that is taken against what
-// encoding/json reads in it.
+// FuzzPush compares the stored values of every accepted push with the values that
+// encoding/json decodes.
 func FuzzPush(f *testing.F) {
 	for _, seed := range []string{
 		`{"op":"push-creds","secrets":{"A":"x","B":{"u":"a\"b\\c\u0001","p":" { \" } "}},"secrets_b64":{"C":"AP\/\u002b"}}`,
@@ -49,7 +49,7 @@ func FuzzPush(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if bytes.IndexByte(line, '\n') >= 0 {
-			return // would be two lines
+			return // this would be more than one line
 		}
 		snapshot, err := parseLine(line)
 		if err != nil {
@@ -61,11 +61,11 @@ func FuzzPush(f *testing.F) {
 			SecretsB64 map[string]string          `json:"secrets_b64"`
 		}
 		if err := json.Unmarshal(line, &want); err != nil {
-			t.Fatalf("taken, and encoding/json says %v", err)
+			t.Fatalf("the push was accepted, but encoding/json fails: %v", err)
 		}
 		got := decodeValues(t, snapshot)
 		if len(got) != len(want.Secrets)+len(want.SecretsB64) {
-			t.Fatalf("%d secrets, want %d", len(got), len(want.Secrets)+len(want.SecretsB64))
+			t.Fatalf("the snapshot has %d secrets, want %d", len(got), len(want.Secrets)+len(want.SecretsB64))
 		}
 		for name, raw := range want.Secrets {
 			var text string
@@ -88,8 +88,8 @@ func FuzzPush(f *testing.F) {
 	})
 }
 
-// TestBundleIsStoredOnce sees that a bundle, which is stored rewritten, is not
-// there a second time.
+// TestBundleIsStoredOnce checks that the arena has only one copy of a bundle. A
+// bundle is stored in another form than it is pushed.
 func TestBundleIsStoredOnce(t *testing.T) {
 	snapshot, err := parseLine([]byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":{"g":"` + string(bytes.Repeat([]byte("x"), 9000)) + `"}}}`))
 	if err != nil {
@@ -97,6 +97,6 @@ func TestBundleIsStoredOnce(t *testing.T) {
 	}
 	defer snapshot.arena.Free()
 	if n := bytes.Count(snapshot.arena.Bytes(), []byte("TRIPWIRE")); n != 1 {
-		t.Errorf("%d copies in the arena", n)
+		t.Errorf("the arena has %d copies of the bundle, want 1", n)
 	}
 }

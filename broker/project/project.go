@@ -79,10 +79,13 @@ func (p *Project) Counts() schema.Counts {
 	return schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()}
 }
 
+// RequestLimit returns the limit on requests per second. New connections count too.
+func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
+
 // Serve answers one connection.
 func (p *Project) Serve(s *endpoint.Session) {
 	if refusal, refused := p.refuseCaller(s.Caller()); refused {
-		s.Write(refusal)
+		s.WriteRefusal(refusal)
 		return
 	}
 	s.Run(endpoint.Handler{

@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRefusedCallersCannotFillAuditLog refuses many callers, and records only some
-// of them.
+// TestRefusedCallersCannotFillAuditLog checks that only some of many refused callers
+// are recorded.
 func TestRefusedCallersCannotFillAuditLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events bytes.Buffer
@@ -28,15 +28,15 @@ func TestRefusedCallersCannotFillAuditLog(t *testing.T) {
 		const callers = 1000
 		for i := range callers {
 			if i%100 == 0 {
-				time.Sleep(time.Second) // of the test's own clock
+				time.Sleep(time.Second) // in the fake time of synctest
 			}
 			if _, refused := p.refuseCaller(endpoint.Caller{UID: 4321, PID: 1}); !refused {
-				t.Fatal("a uid that is not allowed may connect")
+				t.Fatal("a caller whose uid is not allowed was not refused")
 			}
 		}
 		log.Close()
 		if n := strings.Count(events.String(), `"peer.refused"`); n < schema.PeerRefusedBurst+8 || n > schema.PeerRefusedBurst+11 {
-			t.Errorf("%d events for %d refused callers in 10 s", n, callers)
+			t.Errorf("the log has %d events for %d refused callers in 10 s", n, callers)
 		}
 	})
 }

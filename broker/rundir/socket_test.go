@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestChmodSocketChangesOnlySockets: what has come into a socket's place keeps its mode, and so
-// does what a link there leads to.
+// TestChmodSocketChangesOnlySockets checks that chmodSocket fails for a file or a link
+// in the place of a socket. It must not change the mode of the file or of the link's
+// target.
 func TestChmodSocketChangesOnlySockets(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")
@@ -25,21 +26,21 @@ func TestChmodSocketChangesOnlySockets(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := chmodSocket(path, 0o666); err == nil {
-			t.Errorf("%s: it is taken for the socket", name)
+			t.Errorf("chmodSocket accepts a link: %s", name)
 		}
 	}
 	if err := chmodSocket(victim, 0o666); err == nil {
-		t.Error("a file is taken for the socket")
+		t.Error("chmodSocket accepts a regular file")
 	}
 	for _, path := range []string{victim, filepath.Join(dir, "other")} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+			t.Errorf("the mode of %s is %v, %v", path, info.Mode(), err)
 		}
 	}
 	if err := chmodSocket(filepath.Join(dir, "other"), 0o640); err != nil {
 		t.Error(err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "other")); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("the socket itself: %v, %v", info.Mode(), err)
+		t.Errorf("the mode of the socket is %v, %v", info.Mode(), err)
 	}
 }

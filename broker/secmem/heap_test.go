@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestFreeAndTrimWipeMemory looks at memory after it was given back, which only a build
-// that backs arenas with the heap can.
+// TestFreeAndTrimWipeMemory reads memory after it was freed. This is only possible in
+// a build that has arenas on the heap.
 func TestFreeAndTrimWipeMemory(t *testing.T) {
 	a, err := New(3 * 4096)
 	if err != nil {
@@ -18,10 +18,10 @@ func TestFreeAndTrimWipeMemory(t *testing.T) {
 	copy(mem, bytes.Repeat([]byte("x"), len(mem)))
 	a.Trim(1)
 	if rest := mem[len(a.Bytes()):]; len(rest) == 0 || len(bytes.Trim(rest, "\x00")) > 0 {
-		t.Error("Trim does not wipe what it gives back")
+		t.Error("Trim does not wipe the memory that it frees")
 	}
 	a.Free()
 	if len(bytes.Trim(mem, "\x00")) > 0 {
-		t.Error("Free does not wipe")
+		t.Error("Free does not wipe the memory")
 	}
 }

@@ -17,7 +17,7 @@ func TestArenaSizes(t *testing.T) {
 		}
 		mem := a.Bytes()
 		if len(mem) < size || len(mem)%page != 0 {
-			t.Errorf("New(%d) has %d bytes", size, len(mem))
+			t.Errorf("New(%d) returned %d bytes, want full pages of at least this size", size, len(mem))
 		}
 		if len(bytes.TrimLeft(mem, "\x00")) > 0 {
 			t.Error("new memory is not zero")
@@ -27,13 +27,13 @@ func TestArenaSizes(t *testing.T) {
 		}
 		a.Trim(page + 1)
 		if want := min(len(mem), 2*page); len(a.Bytes()) != want || a.Bytes()[want-1] != 'x' {
-			t.Errorf("Trim leaves %d bytes of %d, want %d", len(a.Bytes()), len(mem), want)
+			t.Errorf("after Trim, the arena has %d of %d bytes, want %d", len(a.Bytes()), len(mem), want)
 		}
 		a.Free()
 		if a.Bytes() != nil {
-			t.Error("Free leaves bytes")
+			t.Error("after Free, Bytes does not return nil")
 		}
-		a.Free() // a second time is nothing
+		a.Free() // a second Free has no effect
 	}
 }
 
@@ -47,10 +47,11 @@ func TestProbeReturnsKindOfNew(t *testing.T) {
 			return
 		}
 	}
-	t.Errorf("kind %q", kind)
+	t.Errorf("Probe returned %q, which is not in MemoryKinds", kind)
 }
 
-// TestFreeUnmapsMemory takes and frees more than could be held at once.
+// TestFreeUnmapsMemory allocates and frees more memory than the limit of locked memory
+// allows at the same time.
 func TestFreeUnmapsMemory(t *testing.T) {
 	first, err := New(1 << 20)
 	if err != nil {
@@ -63,7 +64,7 @@ func TestFreeUnmapsMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		if a.Kind() != first.Kind() {
-			t.Fatalf("the memory became %s, from %s: something is not given back", a.Kind(), first.Kind())
+			t.Fatalf("the kind of memory changed to %s from %s: Free or Trim does not unmap all memory", a.Kind(), first.Kind())
 		}
 		a.Trim(1)
 		a.Free()

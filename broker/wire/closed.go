@@ -8,7 +8,7 @@ import (
 )
 
 // WatchClosed returns a channel that is closed when the peer ends the
-// connection. It only peeks, so data that the peer sends can be read later.
+// connection. It does not read, so data that the peer sends can be read later.
 //
 // No other goroutine may read from the connection until stop has returned. stop
 // must be called. It waits for the watching goroutine, and leaves the connection
@@ -24,14 +24,13 @@ func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 	go func() { // ended by stop
 		defer close(done)
 		raw.Read(func(fd uintptr) bool {
-			var b [1]byte
-			n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-			if err == unix.EAGAIN || err == unix.EINTR {
-				return false
+			// Not a peek: data that the client sent before it left would hide the end.
+			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+			n, err := unix.Poll(fds, 0)
+			if err != nil || n == 0 || fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) == 0 {
+				return false // wait for the next event
 			}
-			if n <= 0 {
-				close(ended)
-			}
+			close(ended)
 			return true
 		})
 	}()

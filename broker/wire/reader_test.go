@@ -11,8 +11,8 @@ import (
 	"testing/iotest"
 )
 
-// readAll returns the lines of a stream and the error at its end. It copies
-// each line, which is good only until the next.
+// readAll returns the lines of a stream and the error at its end. It copies each
+// line, because a line is valid only until the next call of ReadLine.
 func readAll(r *Reader) (lines []string, err error) {
 	for {
 		line, err := r.ReadLine()
@@ -23,8 +23,9 @@ func readAll(r *Reader) (lines []string, err error) {
 	}
 }
 
-// poisonedMemory overwrites the old buffer when it grows, as an arena that is wiped and
-// unmapped does, so that a line that still points there is seen.
+// poisonedMemory overwrites the old buffer when a reader needs a larger one. An arena
+// would be wiped and unmapped. The test then fails if a line still points to the old
+// buffer.
 type poisonedMemory struct{ last []byte }
 
 func (p *poisonedMemory) grow(pending []byte, size int) ([]byte, error) {
@@ -91,7 +92,8 @@ func TestReaderWithoutGrowUsesHeap(t *testing.T) {
 	}
 }
 
-// A limit bounds the memory too, whatever is sent.
+// TestReaderBufferStaysWithinLimit checks that an endless line does not use more
+// memory than the limit.
 func TestReaderBufferStaysWithinLimit(t *testing.T) {
 	const limit = 100_000
 	largest := 0
@@ -102,10 +104,10 @@ func TestReaderBufferStaysWithinLimit(t *testing.T) {
 		return b, nil
 	})
 	if _, err := r.ReadLine(); err != ErrTooLong {
-		t.Errorf("an endlessReader line: %v", err)
+		t.Errorf("ReadLine of an endless line returned %v", err)
 	}
 	if largest > limit+1 {
-		t.Errorf("a buffer of %d bytes for lines of %d", largest, limit)
+		t.Errorf("the buffer grew to %d bytes, but lines are limited to %d", largest, limit)
 	}
 }
 
@@ -131,17 +133,17 @@ func TestReaderReturnsErrorsOfSource(t *testing.T) {
 	noMemory := func([]byte, int) ([]byte, error) { return nil, fault }
 	r := NewReader(strings.NewReader("a\n"), 10, noMemory)
 	if _, err := r.ReadLine(); err != fault {
-		t.Errorf("no memory: %v", err)
+		t.Errorf("ReadLine without memory returned %v", err)
 	}
 	if err := r.Detach(); err != fault {
-		t.Errorf("no memory to detach: %v", err)
+		t.Errorf("Detach without memory returned %v", err)
 	}
 }
 
 func TestReaderFailsWithoutProgress(t *testing.T) {
 	r := NewReader(emptyReader{}, 10, nil)
 	if _, err := r.ReadLine(); err != io.ErrNoProgress {
-		t.Errorf("a source that reads nothing: %v", err)
+		t.Errorf("ReadLine of a source without data returned %v", err)
 	}
 }
 
@@ -160,18 +162,19 @@ func TestAwaitConsumesNothing(t *testing.T) {
 		}
 	}
 	if err := r.Await(); err != io.EOF {
-		t.Errorf("at the end: %v", err)
+		t.Errorf("Await at the end returned %v", err)
 	}
-	// With a line pending it does not read, which could block.
+	// If a line is already in the buffer, Await must not read: a read could block.
 	r = NewReader(io.MultiReader(strings.NewReader("a\nb\n"), iotest.ErrReader(errors.New("read on"))), 10, nil)
 	r.ReadLine()
 	if err := r.Await(); err != nil {
-		t.Errorf("with a line pending: %v", err)
+		t.Errorf("Await with a line in the buffer returned %v", err)
 	}
 }
 
-// What a push leaves behind the line that is detached is zeroed, and what lies
-// before stays, because it is the caller's now.
+// TestDetachMovesPendingBytes checks that Detach moves the bytes after the detached
+// line to the new buffer and wipes them in the old one. The line itself must not
+// change, because the caller owns it now.
 func TestDetachMovesPendingBytes(t *testing.T) {
 	var buffers [][]byte
 	grow := func(pending []byte, size int) ([]byte, error) {
@@ -189,21 +192,22 @@ func TestDetachMovesPendingBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(buffers) != 2 {
-		t.Fatalf("%d buffers after Detach, want 2", len(buffers))
+		t.Fatalf("%d buffers were allocated after Detach, want 2", len(buffers))
 	}
 	if string(line) != "first" {
-		t.Errorf("the detached line became %q", line)
+		t.Errorf("the detached line changed to %q", line)
 	}
 	if rest := buffers[0][len("first\n"):]; !bytes.Equal(rest, make([]byte, len(rest))) {
-		t.Errorf("the old buffer still holds %q", bytes.Trim(rest, "\x00"))
+		t.Errorf("the old buffer still contains %q", bytes.Trim(rest, "\x00"))
 	}
-	clear(buffers[0]) // the caller's right
+	clear(buffers[0]) // the caller may do this
 	if lines, err := readAll(r); !reflect.DeepEqual(lines, []string{"second"}) || err != io.ErrUnexpectedEOF {
-		t.Errorf("after Detach: %q, %v", lines, err)
+		t.Errorf("after Detach, the lines are %q, %v", lines, err)
 	}
 }
 
-// Bytes that moved to the front of the buffer leave no copy where they were.
+// TestMovedBytesAreWiped checks that the reader wipes the old copy of bytes that it
+// moves to the front of the buffer.
 func TestMovedBytesAreWiped(t *testing.T) {
 	var buffer []byte
 	grow := func(pending []byte, size int) ([]byte, error) {
@@ -219,11 +223,12 @@ func TestMovedBytesAreWiped(t *testing.T) {
 		t.Fatalf("got %q, %v", line, err)
 	}
 	if n := bytes.Count(buffer, []byte("secret")); n != 1 {
-		t.Errorf("the buffer holds the line %d times", n)
+		t.Errorf("the buffer contains %d copies of the line, want 1", n)
 	}
 }
 
-// How a stream is cut into reads makes no difference to its lines.
+// FuzzReader checks that the lines of a stream do not depend on the sizes of the
+// reads.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("a\nbc\n\nd"), []byte{1, 2}, uint16(10))
 	f.Add([]byte("0123456789\n0123456789x\n"), []byte{3}, uint16(10))
@@ -240,7 +245,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// split is what a Reader should do, on a stream that is all there.
+// splitLines is a simple implementation of Reader, for a complete stream.
 func splitLines(stream []byte, limit int) (lines []string, err error) {
 	for len(stream) > 0 {
 		line, rest, found := bytes.Cut(stream, []byte("\n"))
@@ -255,7 +260,7 @@ func splitLines(stream []byte, limit int) (lines []string, err error) {
 	return lines, io.EOF
 }
 
-// chunkReader is a stream whose reads have the given lengths, over and over.
+// chunkReader is a stream with reads of the given lengths, which are repeated.
 type chunkReader struct {
 	rest, lengths []byte
 	next          int

@@ -9,7 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// target has a field of each kind that requests have.
+// target has a field of each type that occurs in requests.
 type target struct {
 	Op     schema.Op           `json:"op"`
 	Name   schema.SecretName   `json:"name"`
@@ -27,7 +27,7 @@ type inlined struct {
 	Inner string `json:"inner,omitzero"`
 }
 
-// tripwire stands in every refused line and must stand in no error.
+// tripwire is part of refused lines. No error may contain it.
 const tripwire = "TRIPWIRE"
 
 func TestDecodeRefuses(t *testing.T) {
@@ -115,7 +115,7 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("got %q, want %q", err, tc.rule)
 			}
 			if strings.Contains(err.Error(), tripwire) {
-				t.Errorf("the error quotes the line: %v", err)
+				t.Errorf("the error contains a part of the line: %v", err)
 			}
 		})
 	}
@@ -158,7 +158,7 @@ func TestDecodeEnforcesDepth(t *testing.T) {
 	line := []byte(`{"a":{"b":{"c":{}}}}`)
 	for depth := 1; depth <= 5; depth++ {
 		if err := Decode(line, &target{}, depth); (err == nil) != (depth >= 4) {
-			t.Errorf("depth 4 with %d allowed: %v", depth, err)
+			t.Errorf("a line of depth 4 with a limit of %d: %v", depth, err)
 		}
 	}
 }
@@ -167,11 +167,12 @@ func TestDecodeDoesNotChangeLine(t *testing.T) {
 	const text = `{"op":"\u0078","x":["a\/b"],"bytes":"AP8="}`
 	line := []byte(text)
 	if err := Decode(line, &target{}, 3); err != nil || string(line) != text {
-		t.Errorf("the line became %s, %v", line, err)
+		t.Errorf("the line changed to %s, %v", line, err)
 	}
 }
 
-// A line that was built on another is found out: Encode and Decode agree.
+// TestEncode checks that Encode writes exactly one line, and that Decode returns the
+// encoded value.
 func TestEncode(t *testing.T) {
 	request := schema.GetRequest{Op: schema.OpGet, Name: "A", WaitMS: 5}
 	line, err := Encode(request)
@@ -191,7 +192,8 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// What Decode accepts is JSON to everybody, and means the same.
+// FuzzDecode checks that encoding/json accepts every line that Decode accepts, and
+// decodes the same values.
 func FuzzDecode(f *testing.F) {
 	for _, line := range []string{
 		`{}`, `{"op":"get","name":"A","wait_ms":5}`, `{"op":"x","op":"y"}`, `{"Op":"x"}`, "{\"op\":\"\xff\"}",
@@ -205,27 +207,27 @@ func FuzzDecode(f *testing.F) {
 		before := string(line)
 		err := Decode(line, &got, 3)
 		if string(line) != before {
-			t.Fatalf("the line was changed")
+			t.Fatalf("Decode changed the line")
 		}
 		if err != nil {
 			if _, ok := err.(*Error); !ok {
-				t.Fatalf("an error of type %T", err)
+				t.Fatalf("the error has type %T, want *Error", err)
 			}
 			return
 		}
 		if err := stdjson.Unmarshal(line, &want); err != nil {
-			t.Fatalf("%q was accepted, and encoding/json says %v", line, err)
+			t.Fatalf("Decode accepts %q, but encoding/json fails: %v", line, err)
 		}
 		if !reflect.DeepEqual(got, want) {
-			t.Fatalf("%q decodes as %+v, and with encoding/json as %+v", line, got, want)
+			t.Fatalf("Decode of %q returned %+v, but encoding/json returned %+v", line, got, want)
 		}
 		encoded, err := Encode(got)
 		if err != nil {
-			t.Fatalf("what was accepted cannot be encoded: %v", err)
+			t.Fatalf("cannot encode the decoded value: %v", err)
 		}
 		var again target
 		if err := Decode(encoded[:len(encoded)-1], &again, 3); err != nil || !reflect.DeepEqual(got, again) {
-			t.Fatalf("%q became %q, %v", line, encoded, err)
+			t.Fatalf("%q was encoded as %q, which does not decode to the same value: %v", line, encoded, err)
 		}
 	})
 }

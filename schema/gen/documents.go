@@ -15,8 +15,9 @@ const (
 	baseURL      = "https://github.com/keyhatch/keyhatch/schema/"
 )
 
-// Documents returns the text of each published file by its name. The working
-// directory must be that of package schema: the descriptions are its comments.
+// Documents returns the published files: the text of each file, by its name. The
+// working directory must be the directory of package schema, because the
+// descriptions are read from the comments in its source.
 func Documents() (map[string][]byte, error) {
 	documents := map[string][]byte{}
 	for name, document := range map[string]func() (*jsonschema.Schema, error){
@@ -41,16 +42,16 @@ func Documents() (map[string][]byte, error) {
 	return documents, nil
 }
 
-// operationRefs refers to the definitions of an operation's messages.
+// operationRefs contains references to the definitions of an operation's messages.
 type operationRefs struct {
 	Request  ref  `json:"request"`
 	Response ref  `json:"response"`
-	Stream   *ref `json:"stream,omitempty"` // of the lines behind the response
+	Stream   *ref `json:"stream,omitempty"` // the lines after the response
 }
 
-// newProtocolDocument returns a document with one definition for each message.
-// Its root accepts anything, because the definition that a line must match
-// depends on the socket, the op, and the direction. x-operations lists them.
+// newProtocolDocument returns a document with one definition for each message. Its
+// root accepts any value, because the definition for a line depends on the socket,
+// the op, and the direction. x-operations contains these definitions.
 func newProtocolDocument() (*jsonschema.Schema, error) {
 	r, err := newReflector(true)
 	if err != nil {
@@ -58,9 +59,10 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 	}
 	root := &jsonschema.Schema{
 		Title: fmt.Sprintf("keyhatch protocol %d", schema.ProtocolVersion),
-		Description: "Every request, response and audit event. x-operations says which definitions are the request and " +
-			"the response of an op on a socket, and stream the lines behind it; any op can answer x-error instead. Fields that a definition does not " +
-			"name are to be ignored. PROTOCOL.md says how the messages are used.",
+		Description: "Requests, responses, and audit events of keyhatch. For each op of each socket, x-operations refers to " +
+			"the definitions of the request and of the response. If more lines follow the response, stream refers to their " +
+			"definition. Any op can return x-error instead. Receivers must ignore unknown fields. PROTOCOL.md explains how to " +
+			"use the messages.",
 		Definitions: jsonschema.Definitions{},
 	}
 	operations := map[string]map[schema.Op]operationRefs{}

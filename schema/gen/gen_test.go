@@ -7,7 +7,7 @@ import (
 )
 
 func TestCommittedFilesAreUpToDate(t *testing.T) {
-	t.Chdir("..") // where go generate runs
+	t.Chdir("..") // go generate runs in this directory
 	documents, err := Documents()
 	if err != nil {
 		t.Fatal(err)
@@ -19,7 +19,7 @@ func TestCommittedFilesAreUpToDate(t *testing.T) {
 			continue
 		}
 		if !bytes.Equal(got, want) {
-			t.Errorf("schema/%s differs from the types: run make generate", name)
+			t.Errorf("schema/%s is out of date: run make generate", name)
 		}
 	}
 }
@@ -46,6 +46,6 @@ func TestOutputIsDeterministic(t *testing.T) {
 func TestGenerationFailsOutsideSchemaDirectory(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if _, err := Documents(); err == nil {
-		t.Error("generated descriptions from a directory without the source")
+		t.Error("Documents succeeded in a directory without the source of package schema")
 	}
 }

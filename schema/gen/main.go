@@ -1,11 +1,11 @@
-// Gen writes the published JSON Schemas, keyhatch.v2.json and manifest.v1.json,
-// from the Go types of package schema, their comments and the tables of
-// operations and events. It runs in schema/, by go generate, on this
-// repository's own source and nothing else.
+// Gen generates the published JSON Schemas, keyhatch.v2.json and manifest.v1.json,
+// from package schema: its Go types, its comments, and its tables of operations and
+// events. go generate runs it in schema/. Its only input is the source of this
+// repository.
 //
-// The types say what there is; rules.go adds what a Go type cannot say, such as
-// a pattern or a bound. The output is the same for the same source, so that a
-// test can compare it with the committed files.
+// rules.go adds the rules that a Go type cannot express, for example a pattern or a
+// limit. The output is deterministic, so that a test can compare it with the
+// committed files.
 package main
 
 import (

@@ -11,22 +11,24 @@ import (
 
 var secretName = reflect.TypeFor[schema.SecretName]()
 
-// A reflector is a jsonschema.Reflector that knows the contract's named scalars.
+// A reflector is a jsonschema.Reflector that handles the scalar types of package
+// schema.
 type reflector struct {
 	*jsonschema.Reflector
-	err error // the first type that has no place in the contract
+	err error // set by mapScalar if a type cannot be part of the schema
 }
 
-// newReflector reads the comments. Wire types are open, because a newer version
-// may add fields to them; the manifest is closed, because a misspelt key there
-// must be found.
+// newReflector returns a reflector with the comments of package schema. If open is
+// true, objects may have unknown fields. Wire messages are open, because a newer
+// version may add fields. The manifest is closed, so that an editor reports a
+// misspelled key.
 func newReflector(open bool) (*reflector, error) {
 	r := &reflector{Reflector: &jsonschema.Reflector{Anonymous: true, AllowAdditionalProperties: open}}
 	if err := r.AddGoComments(secretName.PkgPath(), ".", jsonschema.WithFullComment()); err != nil {
 		return nil, err
 	}
 	if r.CommentMap[secretName.PkgPath()+".SecretName"] == "" {
-		return nil, fmt.Errorf("no comments found: this is not the directory of %s", secretName.PkgPath())
+		return nil, fmt.Errorf("cannot read the comments of %s: the working directory is not the directory of this package", secretName.PkgPath())
 	}
 	r.LookupComment = r.lookupComment
 	r.Mapper = r.mapScalar
@@ -47,16 +49,17 @@ func (r *reflector) mapScalar(t reflect.Type) *jsonschema.Schema {
 	case reflect.Uint64:
 		return &jsonschema.Schema{Type: "integer", Minimum: "0"}
 	case reflect.Map:
-		// completeDocument gives every map the names of secrets as its keys.
+		// completeDocument requires that the keys of every map are names of secrets.
 		if t.Key() != secretName {
-			r.err = fmt.Errorf("%v is not keyed by names of secrets", t)
+			r.err = fmt.Errorf("cannot generate a schema for %v: the keys of a map must have type SecretName", t)
 		}
 	}
 	return nil
 }
 
-// lookupComment returns the comment of a type or a field, each paragraph on one
-// line. It replaces a field's Go name by its JSON name.
+// lookupComment returns the comment of a type or a field, with each paragraph on one
+// line. If the comment of a field begins with the Go name of the field, it replaces
+// the name with the JSON name.
 func (r *reflector) lookupComment(t reflect.Type, field string) string {
 	key := t.PkgPath() + "." + t.Name()
 	if field == "" {
@@ -80,8 +83,8 @@ func joinLines(text string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// completeDocument adds what the types cannot express: the scalars that the
-// document refers to, the names in maps, and its rules.
+// completeDocument adds the parts that the types cannot express: the definitions of
+// the referenced scalars, the pattern for the keys of maps, and the rules.
 func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) error {
 	comments, err := newReflector(true)
 	if err != nil {
@@ -91,7 +94,7 @@ func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema
 		define, ok := scalarDefinitions[name]
 		if !ok {
 			if root.Definitions[name] == nil {
-				return fmt.Errorf("nothing defines %s", name)
+				return fmt.Errorf("cannot complete the schema: %s is not defined", name)
 			}
 			continue
 		}
@@ -116,15 +119,15 @@ func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema
 			target, _ = target.Properties.Get(property)
 		}
 		if target == nil {
-			return fmt.Errorf("there is a rule for %s, which does not exist", path)
+			return fmt.Errorf("cannot apply the rule for %s: the schema has no such definition or property", path)
 		}
 		rule(target)
 	}
 	return nil
 }
 
-// referencedScalars returns the names of the scalars that a document refers to.
-// SecretName is always among them.
+// referencedScalars returns the names of all definitions that a document refers to.
+// SecretName is always included, because completeDocument refers to it.
 func referencedScalars(root *jsonschema.Schema) []string {
 	names := []string{"SecretName"}
 	var walk func(s *jsonschema.Schema)
@@ -154,9 +157,9 @@ type ref struct {
 	Ref string `json:"$ref"`
 }
 
-// addDefinition adds definitions of the type of v, and of the types in it, to
-// root. It restricts one property of v to a constant. Several ops may share a
-// type only if they have the same constant.
+// addDefinition adds the definition of v's type and of its nested types to root. It
+// restricts one property of the type to a constant. Several ops can share a type
+// only if they have the same constant.
 func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
 	name := reflect.TypeOf(v).Name()
 	if existing := root.Definitions[name]; existing == nil {
@@ -171,10 +174,10 @@ func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property strin
 	}
 	constProperty, ok := root.Definitions[name].Properties.Get(property)
 	if !ok {
-		return ref{}, fmt.Errorf("%s has no %s", name, property)
+		return ref{}, fmt.Errorf("cannot restrict %s: it does not have the property %s", name, property)
 	}
 	if constProperty.Const != nil && constProperty.Const != constant {
-		return ref{}, fmt.Errorf("%s stands for two messages, with %s %v and %v", name, property, constProperty.Const, constant)
+		return ref{}, fmt.Errorf("cannot use %s for two messages: %s would be both %v and %v", name, property, constProperty.Const, constant)
 	}
 	constProperty.Const = constant
 	return ref{"#/$defs/" + name}, nil

@@ -8,8 +8,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// publishedLimits are published under the names that the comments use. Lengths
-// are in bytes, and times in milliseconds.
+// publishedLimits is published as x-limits, because the descriptions refer to the
+// limits by their Go names. Lengths are in bytes, and times are in milliseconds.
 var publishedLimits = map[string]int64{
 	"MaxRequest":       schema.MaxRequest,
 	"MaxPush":          schema.MaxPush,
@@ -21,8 +21,8 @@ var publishedLimits = map[string]int64{
 	"MaxWait":          schema.MaxWait.Milliseconds(),
 }
 
-// scalarDefinitions define the named types that are not structs, as they are on
-// the wire.
+// scalarDefinitions contains the definitions of the named types that are not
+// structs, or that encode themselves. The keys are the names of the Go types.
 var scalarDefinitions = map[string]func() *jsonschema.Schema{
 	"SecretName": func() *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: schema.SecretNamePattern}
@@ -37,7 +37,7 @@ var scalarDefinitions = map[string]func() *jsonschema.Schema{
 	"Memory":          func() *jsonschema.Schema { return enumOf(schema.MemoryKinds) },
 	"DescriptorStore": func() *jsonschema.Schema { return enumOf(schema.DescriptorStores) },
 	"InjectAs":        func() *jsonschema.Schema { return enumOf([]schema.InjectAs{schema.InjectAsEnv, schema.InjectAsFile}) },
-	"Value": func() *jsonschema.Schema { // what Value.MarshalJSON writes
+	"Value": func() *jsonschema.Schema { // as encoded by Value.MarshalJSON
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
 			{Type: "string"},
 			{
@@ -57,7 +57,8 @@ func enumOf[T any](values []T) *jsonschema.Schema {
 	return s
 }
 
-// protocolRules say what the wire types cannot, by definition and property.
+// protocolRules contains the rules that the wire types cannot express. A key is a
+// definition, or a definition and a property.
 var protocolRules = map[string]func(*jsonschema.Schema){
 	"PushRequest": func(s *jsonschema.Schema) {
 		s.AnyOf = []*jsonschema.Schema{requireProperty("secrets"), requireProperty("secrets_b64")}
@@ -84,8 +85,8 @@ var protocolRules = map[string]func(*jsonschema.Schema){
 	"ProjectStatus.manifest_sha256":        patternRule(`^[0-9a-f]{64}$`),
 }
 
-// manifestRules are those that can be said here of the rules of package
-// manifest, which are what counts.
+// manifestRules contains the rules for manifests that a JSON Schema can express.
+// Package manifest enforces all rules.
 var manifestRules = map[string]func(*jsonschema.Schema){
 	"Manifest.description": maxLengthRule(schema.MaxDescription),
 	"Injection":            injectionRule,
@@ -100,8 +101,8 @@ var manifestRules = map[string]func(*jsonschema.Schema){
 	},
 }
 
-// injectionRule requires a path for a file, and forbids the fields of the other
-// way of injection.
+// injectionRule requires a path if a secret is injected as a file. It forbids the
+// fields of a file for an environment variable, and the reverse.
 func injectionRule(s *jsonschema.Schema) {
 	isFile := requireProperty("as")
 	isFile.Properties = jsonschema.NewProperties()
@@ -118,7 +119,7 @@ func requireProperty(name string) *jsonschema.Schema {
 	return &jsonschema.Schema{Required: []string{name}}
 }
 
-// oneValueRule: a secret is either a text or bytes.
+// oneValueRule requires exactly one of value and value_b64.
 func oneValueRule(s *jsonschema.Schema) {
 	s.OneOf = []*jsonschema.Schema{requireProperty("value"), requireProperty("value_b64")}
 }
@@ -127,8 +128,9 @@ func patternRule(p string) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.Pattern = p }
 }
 
-// maxLengthRule limits the number of characters, which is never larger than the
-// number of bytes.
+// maxLengthRule limits a string to n characters. If the broker's limit is in bytes,
+// the schema accepts more than the broker, because a character can have several
+// bytes.
 func maxLengthRule(n uint64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.MaxLength = &n }
 }

@@ -1,0 +1,48 @@
+package endpoint
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// interruptInterval is how long closing one socket may take before it is interrupted.
+const interruptInterval = 20 * time.Millisecond
+
+// A closer closes sockets that may contain passed descriptors. Closing such a socket
+// can block its thread: a TCP socket with unsent data and SO_LINGER waits for its peer
+// in the last close. A signal ends that wait, so a closer interrupts its thread until
+// the socket is closed. It closes one socket at a time, so an endpoint never has more
+// than one thread in such a close.
+type closer struct{ mu sync.Mutex }
+
+// close runs a function that closes a socket.
+func (c *closer) close(closeSocket func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	runtime.LockOSThread() // so that the signal reaches the thread that closes
+	defer runtime.UnlockOSThread()
+	pid, thread := os.Getpid(), unix.Gettid()
+	closed, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ended, and waited for, below
+		defer close(ended)
+		tick := time.NewTicker(interruptInterval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-closed:
+				return
+			case <-tick.C:
+				// The Go runtime uses SIGURG itself, and ignores the signals that it
+				// did not send.
+				unix.Tgkill(pid, thread, unix.SIGURG)
+			}
+		}
+	}()
+	closeSocket()
+	close(closed)
+	<-ended
+}
