@@ -29,7 +29,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	} {
 		t.Run(c.role, func(t *testing.T) {
 			dir := newRuntimeDir(t)
-			d := startDaemon(t, c.role, dir)
+			d := startDaemon(t, c.role, dir, "--request-rate", "0") // the test sends more requests than the default limit
 			status := sendRequest(t, d.adminSocket(), `{"op":"status"}`)
 			if strings.Contains(status, `"memory":"heap"`) {
 				t.Skip("a build for the race detector keeps secrets on the heap")
