@@ -106,7 +106,7 @@ func TestDeclaredProjects(t *testing.T) {
 		if err := os.Chmod(m.dir+path, 0o777); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "others can write it") {
+		if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "must not be writable by other users") {
 			t.Errorf("%s has mode 0777, and the error is %v", path, err)
 		}
 		if got := names(); got != "api! web!" {

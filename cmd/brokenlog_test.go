@@ -8,9 +8,8 @@ import (
 	"time"
 )
 
-// TestDaemonsSurviveBrokenLogPipe starts both daemons with a standard error
-// that no process reads, while both have something to log, and checks that they
-// work.
+// TestDaemonsSurviveBrokenLogPipe starts both daemons with a broken pipe as standard
+// error, makes both write log lines, and checks that they still work.
 func TestDaemonsSurviveBrokenLogPipe(t *testing.T) {
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestDockerLogsInThroughHelper has docker read a manifest from a registry that
+// TestDockerLogsInThroughHelper runs docker, which reads a manifest from a registry that
 // requires a login.
 func TestDockerLogsInThroughHelper(t *testing.T) {
 	requireTool(t, "docker")
@@ -48,7 +48,7 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 		t.Errorf("%v after %d manifests: %s", err, manifestsServed, out)
 	}
 	h.checkTokenNotOnDisk()
-	// A registry that the manifest does not name is asked without a login.
+	// For a registry that is not in the project's manifest, docker gets no credentials.
 	if out, err := h.try("other.example\n", "docker-credential-keyhatch", "get"); err == nil || out != "credentials not found in native keychain\n" {
 		t.Errorf("%v: %q", err, out)
 	}
@@ -60,7 +60,7 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 	}
 }
 
-// TestAWSSignsWithBundle has aws sign a request with the keys of a bundle.
+// TestAWSSignsWithBundle runs aws, which signs a request with the keys of a bundle.
 func TestAWSSignsWithBundle(t *testing.T) {
 	requireTool(t, "aws")
 	var authorization, session string
@@ -81,7 +81,7 @@ func TestAWSSignsWithBundle(t *testing.T) {
 	h.checkTokenNotOnDisk()
 }
 
-// TestKubectlSendsToken has kubectl send a token to a server that requires one.
+// TestKubectlSendsToken runs kubectl with a server that requires a token.
 func TestKubectlSendsToken(t *testing.T) {
 	requireTool(t, "kubectl")
 	authorization := ""
@@ -105,7 +105,7 @@ users:
   user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}
 `, s.URL, h.writeCACert(s)))
 	version := h.run("", "kubectl", "version", "--client", "-o", "json")
-	if strings.Contains(version, `"minor": "20"`) { // before 1.22, which brought v1 of the plugins' API
+	if strings.Contains(version, `"minor": "20"`) { // v1 of the plugin API exists since version 1.22
 		text, err := os.ReadFile(kubeconfig)
 		if err != nil {
 			t.Fatal(err)
@@ -113,7 +113,7 @@ users:
 		kubeconfig = h.write("home/config", strings.NewReplacer("k8s.io/v1,", "k8s.io/v1beta1,", ", interactiveMode: Never", "").Replace(string(text)))
 	}
 	if out, err := h.try("", "kubectl", "--kubeconfig", kubeconfig, "get", "--raw", "/version"); err != nil || !strings.Contains(out, "v1.30.0") {
-		t.Errorf("%v: %s (the server was given %d bytes)", err, out, len(authorization))
+		t.Errorf("%v: %s (the server received a token of %d bytes)", err, out, len(authorization))
 	}
 	h.checkTokenNotOnDisk()
 }

@@ -1,5 +1,5 @@
-// Package cmd_test runs the four commands as a person would: built, on a PATH,
-// with real sockets between them.
+// Package cmd_test tests the four commands together. It builds them, runs them from
+// PATH, and connects them with real sockets.
 package cmd_test
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// binDir contains the four commands. They are built once for all tests.
+// binDir contains the four commands, which are built once for all tests.
 var binDir string
 
 func TestMain(m *testing.M) {
@@ -38,9 +38,9 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// TestScripts runs testdata/*.txt. In them $RUN is a runtime directory, short
-// enough for a socket, and $WORK/out is where the commands' logs go; when a
-// script is over nothing there holds TRIPWIRE.
+// TestScripts runs testdata/*.txt. $RUN is the path of a runtime directory, which is
+// short enough for a socket. Scripts write the logs of the commands to $WORK/out. The
+// command tripwires checks that no log contains TRIPWIRE.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -61,7 +61,7 @@ func TestScripts(t *testing.T) {
 			switch condition {
 			case "root":
 				return os.Geteuid() == 0, nil
-			case "all": // nothing is skipped for want of a tool
+			case "all": // in CI, where a missing tool is an error
 				return os.Getenv("KEYHATCH_TEST_ALL") != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %s", condition)
@@ -83,7 +83,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	defer tick.Stop()
 	for deadline := time.Now().Add(15 * time.Second); ts.Exec(args[0], args[1:]...) != nil; <-tick.C {
 		if time.Now().After(deadline) {
-			ts.Fatalf("never succeeded")
+			ts.Fatalf("%v did not succeed within 15 seconds", args)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func cmdTripwires(ts *testscript.TestScript, neg bool, args []string) {
 		return err
 	}))
 	if searched == 0 {
-		ts.Fatalf("nothing was logged into out: the search would find nothing")
+		ts.Fatalf("the files in out are empty, so the search is not a test")
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*/exe")
 	ts.Check(err)

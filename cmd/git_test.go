@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A gitServer serves one repository to clients that have the token.
+// A gitServer serves one repository to clients with the token.
 type gitServer struct {
 	*httptest.Server
 	mu            sync.Mutex
@@ -32,7 +32,7 @@ func newGitServer(h *host, user string) *gitServer {
 		name, password, _ := r.BasicAuth()
 		if name != user || password != token {
 			w.Header().Set("WWW-Authenticate", `Basic realm="git"`)
-			http.Error(w, "who are you?", http.StatusUnauthorized)
+			http.Error(w, "authentication required", http.StatusUnauthorized)
 			return
 		}
 		s.mu.Lock()
@@ -57,7 +57,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	requireTool(t, "git")
 	for _, scheme := range []string{"https", "http"} {
 		t.Run(scheme, func(t *testing.T) {
-			// The address must be known before the manifest is.
+			// The manifest contains the address, so the listener must exist first.
 			placeholder := httptest.NewUnstartedServer(nil)
 			listener := placeholder.Listener
 			host := listener.Addr().String()
@@ -81,28 +81,29 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			url := scheme + "://" + address(s.Server) + "/x.git"
 			hostKey := "credential." + strings.TrimSuffix(url, "/x.git")
-			// The user has something for this host, in front of the other helper.
+			// The user already has a helper for this host, and a general helper.
 			h.run("", "git", "config", "--global", hostKey+".helper", recorder)
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
-			h.run("", "keyhatch", "credential", "install") // twice is once
+			h.run("", "keyhatch", "credential", "install") // a second install must not change anything
 			if out := h.run("", "git", "ls-remote", url); !strings.Contains(out, "refs/heads/main") {
 				t.Errorf("ls-remote: %s", out)
 			}
 			h.run("", "git", "clone", "--quiet", url, h.dir+"/clone")
 			if !s.wasAuthenticated() {
-				t.Error("the server was never given the token")
+				t.Error("the server did not receive the token")
 			}
 			if text, err := os.ReadFile(recorderLog); err == nil {
-				t.Errorf("the other helper was asked or told:\n%s", text)
+				t.Errorf("git called the other helper:\n%s", text)
 			}
 			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+"/.helper"); strings.Count(values, "\n") != 2 || values[0] != '\n' {
-				t.Errorf("the host's helpers are %q", values)
+				t.Errorf("the helpers of the host are %q", values)
 			}
 			h.checkTokenNotOnDisk()
 
-			// An editor that comes later puts its own behind ours, where it would be
-			// told: then nothing is answered, until ours is installed again.
+			// An editor later adds its helper after the helper of keyhatch. git would
+			// pass the token to it. Therefore keyhatch must not answer until the user
+			// installs it again.
 			config := filepath.Join(h.home, ".gitconfig")
 			text, err := os.ReadFile(config)
 			if err != nil {
@@ -116,28 +117,28 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
 			if out, err := h.try("", "git", "-c", "credential.helper="+recorder, "ls-remote", url); err == nil {
-				t.Errorf("beside a helper of the command line's: %s", out)
+				t.Errorf("with another helper on the command line, git got the token: %s", out)
 			}
 			h.checkTokenNotOnDisk()
 
-			// The control, which has git alone: a helper that answers as keyhatch
-			// does, without the empty line, has the other told.
+			// The control: git passes the token of a simple helper to the other helper
+			// if the configuration has no empty helper line.
 			os.Remove(recorderLog)
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
 			h.run("", "git", "ls-remote", url)
 			text, err = os.ReadFile(recorderLog)
 			if err != nil || !strings.Contains(string(text), token) {
-				t.Errorf("without the empty helper the other one is not told either, so its silence proves nothing: %s, %v", text, err)
+				t.Errorf("git does not pass the token to the other helper even without the empty helper line, so the test is not valid: %s, %v", text, err)
 			}
 
-			// It is taken back, what the user had is there, and then nobody answers.
+			// --remove restores the user's configuration. After that, git has no credentials.
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
 			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // without a broker
 			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+".helper"); values != recorder+"\n" {
-				t.Errorf("the user's own helper is now %q", values)
+				t.Errorf("the user's helper is now %q", values)
 			}
 			h.run("", "git", "config", "--global", "--unset-all", "credential.helper")
 			if out, err := h.try("", "git", "ls-remote", url); err == nil {
@@ -147,12 +148,12 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	}
 }
 
-// TestInstallRefusesNonRegularGitConfig: git replaces the file that it
-// configures, so install must refuse a device such as /dev/null.
+// TestInstallRefusesNonRegularGitConfig checks that install refuses a device such as
+// /dev/null. git would replace it with a regular file.
 func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	requireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
-	// A pipe stands for /dev/null, which everybody shares.
+	// The test uses a FIFO, because other processes need /dev/null.
 	fifo := filepath.Join(h.dir, "device")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -164,12 +165,12 @@ func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 		}
 	}
 	if info, err := os.Lstat(fifo); err != nil || info.Mode().Type() != os.ModeNamedPipe {
-		t.Errorf("it is now %v, %v", info, err)
+		t.Errorf("the FIFO is now %v, %v", info, err)
 	}
 }
 
-// TestGitHelperPrintsNothingOnFailure: without a broker, the helper reports an
-// error and prints nothing that git could use as an answer.
+// TestGitHelperPrintsNothingOnFailure checks that the helper reports an error if the
+// broker is not running, and that its output contains no credentials.
 func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	for query, want := range map[string]string{"protocol=https\nhost=x\n": "username=x-access-token\npassword=" + token + "\n", "protocol=https\nhost=y\n": ""} {
@@ -177,7 +178,7 @@ func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
 			t.Errorf("%q: %q", query, out)
 		}
 	}
-	for _, op := range []string{"store", "erase", "what-may-come"} {
+	for _, op := range []string{"store", "erase", "future-operation"} {
 		if out := h.run("protocol=https\nhost=x\npassword=p\n", "git-credential-keyhatch", op); out != "" {
 			t.Errorf("%s: %q", op, out)
 		}

@@ -17,7 +17,7 @@ import (
 
 const token = "TRIPWIRE-token"
 
-// A host is a broker with one project, and a home for the tools.
+// A host has a broker with one project, and a home directory for the tools.
 type host struct {
 	t    *testing.T
 	dir  string
@@ -33,16 +33,16 @@ func requireTool(t *testing.T, tool string) {
 		return
 	}
 	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-		t.Fatalf("there is no %s here", tool)
+		t.Fatalf("%s is not installed", tool)
 	}
-	t.Skipf("there is no %s here", tool)
+	t.Skipf("%s is not installed", tool)
 }
 
-// newHost serves the project api with these helpers, and these secrets, given as
-// JSON.
+// newHost starts a broker with the project api. helpers is the YAML text under helpers
+// in the manifest, and secrets is a JSON object.
 func newHost(t *testing.T, helpers, secrets string) *host {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func newHost(t *testing.T, helpers, secrets string) *host {
 		broker.Process.Signal(os.Interrupt)
 		broker.Wait()
 		if strings.Contains(log.String(), "TRIPWIRE") {
-			t.Error("a value is in the daemon's log")
+			t.Error("the daemon's log contains a secret value")
 		}
 	})
 	admin := dir + "/run/admin/admin.sock"
@@ -80,7 +80,7 @@ func newHost(t *testing.T, helpers, secrets string) *host {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the broker does not come: %s", log.String())
+			t.Fatalf("the broker did not start: %s", log.String())
 		}
 	}
 	h.run("", "keyhatchctl", "--socket", admin, "register", dir+"/api")
@@ -100,7 +100,7 @@ func (h *host) write(name, text string) string {
 	return path
 }
 
-// try runs a command outside of the project and returns its output.
+// try runs a command in the home directory and returns its output.
 func (h *host) try(stdin string, args ...string) (string, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	for _, entry := range h.env {
@@ -132,7 +132,7 @@ func (h *host) run(stdin string, args ...string) string {
 func (h *host) checkTokenNotOnDisk() {
 	h.t.Helper()
 	if out, err := exec.Command("grep", "-rlI", token, h.dir).Output(); err == nil {
-		h.t.Errorf("the token is on the disk:\n%s", out)
+		h.t.Errorf("these files contain the token:\n%s", out)
 	}
 }
 

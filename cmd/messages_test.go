@@ -19,17 +19,17 @@ import (
 
 var update = flag.Bool("update", false, "write the output of the commands into testdata/messages")
 
-// TestMessages runs commands with typical wrong input and compares their whole
-// output with testdata/messages/*.txt, so that a message is read when it changes.
+// TestMessages runs commands with typical wrong input and compares the complete output
+// with testdata/messages/*.txt. If a message changes, its author must read it there.
 //
-// A line "$ COMMAND" is run by a shell; standard output, standard error, and the
-// exit code follow it. A line "% COMMAND" is preparation, which must succeed. Other
-// lines that begin with # are comments. Each file has its own directory $WORK and
-// its own broker directory $RUN. "% broker" starts a broker there.
+// A shell runs a line "$ COMMAND". The lines after it are standard output, standard
+// error, and the exit code. A line "% COMMAND" is a preparation, which must succeed.
+// "% broker" starts a broker in the directory $RUN. Lines that start with # are
+// comments. Each file has its own $WORK and $RUN.
 func TestMessages(t *testing.T) {
 	files, err := filepath.Glob("testdata/messages/*.txt")
 	if err != nil || len(files) == 0 {
-		t.Fatal("no files with messages:", err)
+		t.Fatal("no files in testdata/messages:", err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestMessages(t *testing.T) {
 				return
 			}
 			if diff := cmp.Diff(string(text), got); diff != "" {
-				t.Errorf("the output differs; if it is right, run go test ./cmd -run Messages -update, and read it (-want +got):\n%s", diff)
+				t.Errorf("the output differs; if the new output is correct, run go test ./cmd -run Messages -update (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -76,7 +76,7 @@ func newMessageRun(t *testing.T) *messageRun {
 	return m
 }
 
-// run returns the text with the output of each command as it is now.
+// run returns the text with the actual output of each command.
 func (m *messageRun) run(text string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {
@@ -122,7 +122,7 @@ func (m *messageRun) startBroker() {
 			return
 		}
 		if m.t.Context().Err() != nil {
-			m.t.Fatal("the broker does not start")
+			m.t.Fatal("the broker did not start")
 		}
 	}
 }
@@ -137,7 +137,7 @@ func (m *messageRun) shell(command string) (output string, code int) {
 	shell.Stdout, shell.Stderr = &combined, &combined
 	err := shell.Run()
 	if ctx.Err() != nil {
-		m.t.Fatalf("%s: it does not end:\n%s", command, combined.String())
+		m.t.Fatalf("%s: timeout after 20 seconds:\n%s", command, combined.String())
 	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return combined.String(), exit.ExitCode()
@@ -148,10 +148,10 @@ func (m *messageRun) shell(command string) (output string, code int) {
 	return combined.String(), 0
 }
 
-// pathLength depends on the name of a temporary directory.
+// pathLength matches a length that depends on the name of a temporary directory.
 var pathLength = regexp.MustCompile(` has \d+ bytes`)
 
-// mask replaces the parts of an output that differ from run to run.
+// mask replaces the parts of the output that are different in each run.
 func (m *messageRun) mask(output string) string {
 	output = strings.ReplaceAll(output, m.work, "$WORK")
 	output = strings.ReplaceAll(output, m.runtimeDir, "$RUN")

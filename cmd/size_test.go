@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestKeyhatchIsSmallAndStatic: keyhatch is copied into every container. The
-// released binary is static, has at most 6 MiB, and contains no code for the
-// admin socket.
+// TestKeyhatchIsSmallAndStatic checks that the released binary is static, is smaller
+// than 6 MiB, and contains no code for the admin socket. The binary is copied into every
+// container.
 func TestKeyhatchIsSmallAndStatic(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "keyhatch")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./keyhatch")
@@ -24,7 +24,7 @@ func TestKeyhatchIsSmallAndStatic(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.Size() >= 6<<20 {
-		t.Errorf("it has %d bytes", info.Size())
+		t.Errorf("the binary has %d bytes", info.Size())
 	}
 	file, err := elf.Open(binary)
 	if err != nil {
@@ -33,15 +33,15 @@ func TestKeyhatchIsSmallAndStatic(t *testing.T) {
 	defer file.Close()
 	for _, segment := range file.Progs {
 		if segment.Type == elf.PT_INTERP || segment.Type == elf.PT_DYNAMIC {
-			t.Error("it is not static")
+			t.Error("the binary is not static")
 		}
 	}
 	const adminSymbol = "/broker/client.(*Admin)"
 	if hasSymbol(t, "keyhatch", adminSymbol) {
-		t.Error("it has code for the admin socket")
+		t.Error("the binary contains code for the admin socket")
 	}
 	if !hasSymbol(t, "keyhatchctl", adminSymbol) || !hasSymbol(t, "keyhatch", "/broker/client.(*Project)") {
-		t.Error("the search finds nothing where there is something")
+		t.Error("the search does not find symbols that exist")
 	}
 }
 

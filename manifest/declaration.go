@@ -15,30 +15,32 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// A Declaration is a project that an operator wants served at every start. Its
-// file, NAME.yaml in the projects directory, holds the approved manifest itself,
-// so that an edit in the project's tree grants nothing at the next boot.
+// A Declaration is a project that the broker registers at every start. Its file,
+// NAME.yaml in the projects directory, contains the approved manifest. If somebody
+// edits the manifest in the project's tree, the edit has no effect at the next start.
 type Declaration struct {
-	// Name is the file's, without .yaml, and the base name of Path.
+	// Name is the name of the file without .yaml, and the base name of Path.
 	Name schema.ProjectName `yaml:"-"`
-	// Path is the project's directory, absolute and clean.
+	// Path is the project's directory, as an absolute, clean path.
 	Path string `yaml:"path"`
-	// AllowUIDs and DevcontainerIDs are those of a schema.RegisterRequest.
+	// AllowUIDs and DevcontainerIDs have the same meaning as in schema.RegisterRequest.
 	AllowUIDs       []uint32                `yaml:"allow_uids,omitempty,flow"`
 	DevcontainerIDs []schema.DevcontainerID `yaml:"devcontainer_ids,omitempty"`
-	// Manifest is the approved text.
+	// Manifest is the text of the approved manifest.
 	Manifest string `yaml:"manifest"`
 }
 
-// maxDeclaration bounds a file: a manifest that is indented, and room for the
-// rest.
+// maxDeclaration is the maximum size of a declaration file, in bytes. The manifest in
+// it is indented, so it can be larger than schema.MaxManifest.
 const maxDeclaration = 4 * schema.MaxManifest
 
-// Encode returns the text of the declaration's file. The manifest in it reads
-// back byte by byte, for its hash is what a drift is told by.
+// Encode returns the text of the declaration's file. Parsing the text returns exactly
+// the same manifest. The hash of the manifest must not change, because keyhatchctl
+// uses the hash to detect edits.
 func (d Declaration) Encode() ([]byte, error) {
-	// As a block where that can hold it, for people; the encoder gets some blocks
-	// wrong, one that begins with an empty line for one.
+	// A literal block is easier to read. The encoder writes some texts incorrectly as
+	// a block, for example a text that starts with an empty line. Such a text is
+	// written in double quotes.
 	for _, style := range []yaml.Style{yaml.LiteralStyle, yaml.DoubleQuotedStyle} {
 		var node yaml.Node
 		if err := node.Encode(d); err != nil {
@@ -54,12 +56,13 @@ func (d Declaration) Encode() ([]byte, error) {
 			return text, nil
 		}
 	}
-	return nil, errors.New("the manifest's text cannot be kept in a file of YAML as it is: write it in plain YAML")
+	return nil, errors.New("cannot store the manifest in a YAML file without changing it: remove unusual characters and line breaks from the manifest")
 }
 
-// ReadDeclarations reads all NAME.yaml in dir. Both maps are by NAME: what was
-// read, and what is wrong with the other files. A directory that does not exist
-// declares nothing; one that cannot be trusted or read is an error.
+// ReadDeclarations reads all files NAME.yaml in dir. The keys of both maps are NAME:
+// declared has the valid declarations, and invalid has the errors of the other files.
+// If dir does not exist, both maps are empty. If dir cannot be read, or an untrusted
+// user can write to it, ReadDeclarations returns an error.
 func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[string]error, err error) {
 	declared, invalid = map[string]Declaration{}, map[string]error{}
 	entries, err := os.ReadDir(dir)
@@ -108,8 +111,8 @@ func readDeclaration(path, name string) (Declaration, error) {
 	return ParseDeclaration(text, name)
 }
 
-// checkTrusted refuses a file that a user other than root and the broker's user
-// could have written, because the file grants access to secrets.
+// checkTrusted returns an error if a user other than root and the broker's user can
+// write to the file. A declaration grants access to secrets.
 func checkTrusted(file *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
@@ -117,21 +120,21 @@ func checkTrusted(file *os.File) error {
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return errors.New("it is no regular file")
+		return errors.New("not a regular file")
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("it belongs to uid %d: it must be root's or the broker's, because it says what may be fetched", st.Uid)
+		return fmt.Errorf("must belong to root or the broker's user, because it grants access to secrets, but belongs to uid %d", st.Uid)
 	case st.Mode&0o022 != 0:
-		return errors.New("others can write it: chmod go-w, because it says what may be fetched")
+		return errors.New("must not be writable by other users, because it grants access to secrets: run chmod go-w")
 	}
 	return nil
 }
 
-// ParseDeclaration reads the text of NAME.yaml. The manifest in it is not
-// parsed.
+// ParseDeclaration parses the text of NAME.yaml. It does not parse the manifest in the
+// text.
 func ParseDeclaration(text []byte, name string) (Declaration, error) {
 	d, err := parseDeclaration(text, name)
 	if e, ok := errors.AsType[*Error](err); ok && e.Line > 0 {
-		// The lines are not the manifest's.
+		// Without the word "manifest", because the line is in the declaration.
 		return d, fmt.Errorf("line %d: %s", e.Line, e.Rule)
 	} else if ok {
 		return d, errors.New(e.Rule)
@@ -142,16 +145,16 @@ func ParseDeclaration(text []byte, name string) (Declaration, error) {
 func parseDeclaration(text []byte, name string) (Declaration, error) {
 	d := Declaration{Name: schema.ProjectName(name)}
 	if !schema.ValidProjectName(name) {
-		return d, errorAt(nil, "the file's name is the project's, and does not match %s", schema.ProjectNamePattern)
+		return d, errorAt(nil, "the file name must be the project's name and .yaml, but the name does not match %s", schema.ProjectNamePattern)
 	}
 	if len(text) > maxDeclaration {
-		return d, errorAt(nil, "it has over %d bytes", maxDeclaration)
+		return d, errorAt(nil, "the file has more than %d bytes", maxDeclaration)
 	}
 	root, err := parseDocument(text)
 	if err != nil {
 		return d, err
 	}
-	err = readFields(root, "a declaration", map[string]func(*yaml.Node) error{
+	err = readFields(root, "the declaration", map[string]func(*yaml.Node) error{
 		"path": func(n *yaml.Node) (err error) {
 			d.Path, err = readString(n, "path")
 			return err
@@ -164,7 +167,7 @@ func parseDeclaration(text []byte, name string) (Declaration, error) {
 			return readList(n, "allow_uids", func(item *yaml.Node) error {
 				uid, err := strconv.ParseUint(item.Value, 10, 32)
 				if err != nil || item.Tag != "!!int" {
-					return errorAt(item, "allow_uids holds something that is no uid")
+					return errorAt(item, "allow_uids must contain only uids, whole numbers from 0 to 4294967295")
 				}
 				d.AllowUIDs = append(d.AllowUIDs, uint32(uid))
 				return nil
@@ -181,9 +184,9 @@ func parseDeclaration(text []byte, name string) (Declaration, error) {
 	case err != nil:
 		return d, err
 	case d.Path == "":
-		return d, errorAt(root, "path is missing: write path: and the project's directory")
+		return d, errorAt(root, "path is missing: write path: /path/of/the/project")
 	case d.Manifest == "":
-		return d, errorAt(root, "manifest is missing: write manifest: | and the approved text, indented")
+		return d, errorAt(root, "manifest is missing: write manifest: | and then the approved text, indented")
 	}
 	return d, nil
 }

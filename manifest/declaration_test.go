@@ -7,8 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// FuzzDeclaration: an approved text that is written into a declaration reads back
-// byte by byte, or is refused when it is written.
+// FuzzDeclaration checks that Encode either returns an error or keeps the manifest's
+// text exactly.
 func FuzzDeclaration(f *testing.F) {
 	for _, text := range []string{
 		"a\n", "a", " a\n", "\n a\n", "\n\n  # c\n", "a \n", "\ta\n", "a\r\nb\r\n", "---\na\n...\n", "# c\n\n\n",
@@ -21,13 +21,13 @@ func FuzzDeclaration(f *testing.F) {
 		encoded, err := d.Encode()
 		if err != nil {
 			if _, wrong := Parse([]byte(text), "api"); wrong == nil {
-				t.Errorf("a manifest that is good cannot be declared: %q: %v", text, err)
+				t.Errorf("Encode refuses a valid manifest: %q: %v", text, err)
 			}
 			return
 		}
 		got, err := ParseDeclaration(encoded, "api")
 		if err != nil || !reflect.DeepEqual(got, d) {
-			t.Errorf("%q reads back as %+v, %v:\n%s", text, got, err, encoded)
+			t.Errorf("%q was parsed as %+v, %v:\n%s", text, got, err, encoded)
 		}
 	})
 }

@@ -6,10 +6,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// An Error names the line and the rule that a manifest breaks.
+// An Error is an error in a manifest.
 type Error struct {
-	Line int // 0 if the error is about the whole file
-	Rule string
+	Line int    // 0 if the error is about the whole file
+	Rule string // the rule that the manifest violates
 }
 
 func (e *Error) Error() string {
@@ -19,8 +19,8 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("manifest line %d: %s", e.Line, e.Rule)
 }
 
-// errorAt returns an Error at the line of node. A nil node stands for the whole
-// file.
+// errorAt returns an Error for the line of node. If node is nil, the error is about
+// the whole file.
 func errorAt(node *yaml.Node, format string, args ...any) error {
 	line := 0
 	if node != nil {

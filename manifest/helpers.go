@@ -13,8 +13,8 @@ var (
 	loginUsernamePattern = regexp.MustCompile(schema.LoginUsernamePattern)
 )
 
-// readHelpers reads which secrets answer the credential helpers. Each of them
-// must be in secrets, the allowlist.
+// readHelpers parses the helpers section. Each secret that it names must be on the
+// allowlist.
 func readHelpers(n *yaml.Node, secrets map[schema.SecretName]*schema.Injection) (*schema.Helpers, error) {
 	h := &schema.Helpers{}
 	if err := readFields(n, "helpers", map[string]func(*yaml.Node) error{
@@ -41,13 +41,13 @@ func readLogins(n *yaml.Node, helper string, secrets map[schema.SecretName]*sche
 		}
 		switch {
 		case !loginHostPattern.MatchString(l.Host):
-			return errorAt(item, "%s: host must be a name in lower case, with a port if need be, or http:// and that for one without TLS", helper)
+			return errorAt(item, "%s: host must be HOST or HOST:PORT in lower case, with http:// in front if the server does not use TLS", helper)
 		case l.Secret == "":
-			return errorAt(item, "%s: secret is missing: it names the secret that logs in at %s", helper, l.Host)
+			return errorAt(item, "%s: secret is missing: write the name of the secret for %s", helper, l.Host)
 		case l.Username != "" && !loginUsernamePattern.MatchString(l.Username):
 			return errorAt(item, "%s: username must be at most 128 visible ASCII characters", helper)
 		case slices.ContainsFunc(logins, func(other schema.Login) bool { return other.Host == l.Host }):
-			return errorAt(item, "%s: %s stands twice", helper, l.Host)
+			return errorAt(item, "%s: duplicate host %s", helper, l.Host)
 		}
 		logins = append(logins, l)
 		return nil
@@ -55,14 +55,14 @@ func readLogins(n *yaml.Node, helper string, secrets map[schema.SecretName]*sche
 	return logins, err
 }
 
-// readSecretRef reads the name of a secret, which must be in secrets.
+// readSecretRef reads the name of a secret. The secret must be on the allowlist.
 func readSecretRef(n *yaml.Node, subject string, secrets map[schema.SecretName]*schema.Injection) (schema.SecretName, error) {
 	name, err := readString(n, subject)
 	if err != nil {
 		return "", err
 	}
 	if _, ok := secrets[schema.SecretName(name)]; !ok {
-		return "", errorAt(n, "%s: %s is not in secrets of this manifest", subject, quote(name))
+		return "", errorAt(n, "%s: %s is not under secrets in this manifest", subject, quote(name))
 	}
 	return schema.SecretName(name), nil
 }

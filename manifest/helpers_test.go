@@ -20,19 +20,19 @@ func TestParseHelpers(t *testing.T) {
 	for text, want := range map[string]string{
 		"helpers: git":                                                      "must be a mapping",
 		"helpers: {svn: x}":                                                 "the keys are [aws docker git kubectl]",
-		"helpers: {aws: OTHER}":                                             `"OTHER" is not in secrets`,
+		"helpers: {aws: OTHER}":                                             `"OTHER" is not under secrets`,
 		"helpers: {aws: [AWS]}":                                             "must be a string",
 		"helpers: {git: {host: x}}":                                         "must be a list",
 		"helpers: {git: [{secret: GH}]}":                                    "host must be",
 		"helpers: {git: [{host: github.com}]}":                              "secret is missing",
-		"helpers: {git: [{host: github.com, secret: OTHER}]}":               `"OTHER" is not in secrets`,
+		"helpers: {git: [{host: github.com, secret: OTHER}]}":               `"OTHER" is not under secrets`,
 		"helpers: {git: [{host: GitHub.com, secret: GH}]}":                  "host must be",
 		"helpers: {git: [{host: 'https://github.com/x', secret: GH}]}":      "host must be",
 		"helpers: {git: [{host: 'ssh://github.com', secret: GH}]}":          "host must be",
 		"helpers: {git: [{host: \"a\\nhelper=x\", secret: GH}]}":            "host must be",
 		"helpers: {git: [{host: a, secret: GH, username: \"x\\ny\"}]}":      "username must be",
 		"helpers: {git: [{host: a, secret: GH, token: x}]}":                 "the keys are [host secret username]",
-		"helpers: {docker: [{host: a, secret: GH}, {host: a, secret: GH}]}": "a stands twice",
+		"helpers: {docker: [{host: a, secret: GH}, {host: a, secret: GH}]}": "duplicate host a",
 	} {
 		_, err := Parse([]byte(header+text+"\n"), "api")
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "line 4") {

@@ -1,10 +1,9 @@
-// Package manifest reads a project's manifest: the YAML file whose secrets are
-// the allowlist that gates every get.
+// Package manifest parses a project's manifest. The manifest is a YAML file, and the
+// keys under secrets are the project's allowlist.
 //
-// The text comes from a tree that untrusted code can write, so it is bounded in
-// size, has no aliases to expand, and is refused at the first thing that is not
-// known. Errors name the file, the line and the rule; what they quote of the
-// text is short and printable.
+// Untrusted code can write the file. Therefore its size is limited, YAML aliases are
+// not allowed, and an unknown key is an error. An error names the line and the rule.
+// If it quotes the file, the quote is short and printable.
 package manifest
 
 import (
@@ -18,10 +17,10 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// A Manifest is a manifest that keeps every rule. It is immutable.
+// A Manifest is a valid manifest. It is immutable.
 type Manifest struct {
 	schema.Manifest
-	// SHA256 is of the text, in lower-case hex.
+	// SHA256 is the hash of the text, in lower-case hex.
 	SHA256 string
 
 	allowlist []schema.SecretName // sorted
@@ -33,25 +32,25 @@ func (m *Manifest) Allows(name schema.SecretName) bool {
 	return ok
 }
 
-// Allowlist returns the names that can be fetched, sorted. The slice is the
-// manifest's own and must not be changed.
+// Allowlist returns the sorted names on the allowlist. The caller must not change the
+// slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
 
-// Parse reads the text of the manifest of a project, which is named by its
-// directory. Every error is an *Error.
+// Parse parses the text of a manifest. The manifest must contain the name of the
+// project. Every error is an *Error.
 func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 	switch {
 	case len(text) > schema.MaxManifest:
-		return nil, errorAt(nil, "it has %d bytes, and %d is the most", len(text), schema.MaxManifest)
+		return nil, errorAt(nil, "the file has %d bytes, but the limit is %d", len(text), schema.MaxManifest)
 	case !utf8.Valid(text):
-		return nil, errorAt(nil, "it is not UTF-8")
+		return nil, errorAt(nil, "the file is not valid UTF-8")
 	}
 	root, err := parseDocument(text)
 	if err != nil {
 		return nil, err
 	}
 	m := &Manifest{}
-	var helpers *yaml.Node // read last, because they name secrets
+	var helpers *yaml.Node // parsed last, because helpers refer to secrets
 	if err := readFields(root, "the manifest", map[string]func(*yaml.Node) error{
 		"schema_version": func(n *yaml.Node) error {
 			if n.Tag != "!!int" || n.Value != fmt.Sprint(schema.ManifestVersion) {

@@ -50,7 +50,7 @@ secrets:
 	}
 	empty, err := Parse([]byte(header+"secrets: {}\n"), "api")
 	if err != nil || len(empty.Allowlist()) != 0 || empty.Allowlist() == nil {
-		t.Errorf("an empty allowlist: %v, %v", empty, err)
+		t.Errorf("empty allowlist: %v, %v", empty, err)
 	}
 }
 
@@ -60,12 +60,12 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		line int
 		rule string
 	}{
-		{"", 0, "empty"},
-		{"# only a comment\n", 0, "empty"},
+		{"", 0, "is empty"},
+		{"# only a comment\n", 0, "is empty"},
 		{"\xff", 0, "UTF-8"},
-		{header + "secrets: {}\n#" + strings.Repeat("x", schema.MaxManifest), 0, "32768 is the most"},
+		{header + "secrets: {}\n#" + strings.Repeat("x", schema.MaxManifest), 0, "the limit is 32768"},
 		{"a: [", 1, "not valid YAML"},
-		{header + "secrets: {}\n---\n{}\n", 0, "more than one document"},
+		{header + "secrets: {}\n---\n{}\n", 0, "more than one YAML document"},
 		{header + "secrets: {}\n---\n[\n", 5, "not valid YAML"},
 		{"- a\n", 1, "must be a mapping"},
 		{"just text\n", 1, "must be a mapping"},
@@ -77,38 +77,38 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header, 1, "secrets is missing"},
 		{header + "secrets:\n", 3, "must be a mapping"},
 		{header + "secrets: []\n", 3, "must be a mapping"},
-		{header + "secrets: {}\nsecrets: {}\n", 4, "stands twice"},
-		{header + "secrets: {}\nsecrts: {}\n", 4, `no key "secrts"`},
-		{header + "secrets: {}\n\"\\e[31m\": {}\n", 4, `no key "\x1b[31m"`},
-		{header + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `no key "` + strings.Repeat("k", 40) + `"`},
+		{header + "secrets: {}\nsecrets: {}\n", 4, "duplicate key secrets"},
+		{header + "secrets: {}\nsecrts: {}\n", 4, `unknown key "secrts"`},
+		{header + "secrets: {}\n\"\\e[31m\": {}\n", 4, `unknown key "\x1b[31m"`},
+		{header + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `unknown key "` + strings.Repeat("k", 40) + `"`},
 		{header + "secrets: {}\ndescription: 5\n", 4, "description must be a string"},
 		{header + "secrets: {}\ndescription: " + strings.Repeat("é", 257) + "\n", 4, "more than 256"},
-		{header + "secrets:\n  A:\n  A:\n", 5, "A stands twice"},
+		{header + "secrets:\n  A:\n  A:\n", 5, "duplicate secret A"},
 		{header + "secrets:\n  bad name:\n", 4, "does not match"},
 		{header + "secrets:\n  [x]:\n", 4, "does not match"},
 		{header + "secrets:\n  A: text\n", 4, "must be a mapping"},
 		{header + "secrets:\n  A: {as: pipe}\n", 4, "as must be env or file"},
-		{header + "secrets:\n  A: {fil: x}\n", 4, `no key "fil"`},
-		{header + "secrets:\n  A: {env: X, env: Y}\n", 4, "env stands twice"},
+		{header + "secrets:\n  A: {fil: x}\n", 4, `unknown key "fil"`},
+		{header + "secrets:\n  A: {env: X, env: Y}\n", 4, "duplicate key env"},
 		{header + "secrets:\n  A: {env: \"\"}\n", 4, "env is empty"},
-		{header + "secrets:\n  A: {env: A-B}\n", 4, "cannot name a variable"},
-		{header + "secrets:\n  a.b:\n", 4, "give one with env:"},
-		{header + "secrets:\n  1A:\n", 4, "cannot name a variable"},
-		{header + "secrets:\n  A: {path: /x}\n", 4, "go with as: file"},
+		{header + "secrets:\n  A: {env: A-B}\n", 4, "is not a valid variable name"},
+		{header + "secrets:\n  a.b:\n", 4, "set another name with env:"},
+		{header + "secrets:\n  1A:\n", 4, "is not a valid variable name"},
+		{header + "secrets:\n  A: {path: /x}\n", 4, "are allowed only with as: file"},
 		{header + "secrets:\n  A: {as: file}\n", 4, "needs a path"},
-		{header + "secrets:\n  A: {as: file, path: x}\n", 4, "absolute or begin with ~/"},
-		{header + "secrets:\n  A: {as: file, path: ~/../x}\n", 4, "without .."},
-		{header + "secrets:\n  A: {as: file, path: /a/../x}\n", 4, "without .."},
+		{header + "secrets:\n  A: {as: file, path: x}\n", 4, "absolute or start with ~/"},
+		{header + "secrets:\n  A: {as: file, path: ~/../x}\n", 4, "must not contain .."},
+		{header + "secrets:\n  A: {as: file, path: /a/../x}\n", 4, "must not contain .."},
 		{header + "secrets:\n  A: {as: file, path: /}\n", 4, "must name a file"},
 		{header + "secrets:\n  A: {as: file, path: ~/}\n", 4, "must name a file"},
 		{header + "secrets:\n  A: {as: file, path: \"/a\\0b\"}\n", 4, "NUL"},
 		{header + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, "mode must be a string"},
-		{header + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be octal"},
-		{header + "secrets:\n  A: {as: file, path: /x, mode: \"4755\"}\n", 4, "must be octal"},
-		{header + "secrets:\n  A: {as: file, path: /x, env: X}\n", 4, "env goes with as: env"},
-		{header + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets have the variable X"},
-		{header + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets have the variable X"},
-		{header + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets have the path"},
+		{header + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be an octal number"},
+		{header + "secrets:\n  A: {as: file, path: /x, mode: \"4755\"}\n", 4, "must be an octal number"},
+		{header + "secrets:\n  A: {as: file, path: /x, env: X}\n", 4, "env is allowed only with as: env"},
+		{header + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets use the variable X"},
+		{header + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets use the variable X"},
+		{header + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets use the path"},
 		{header + "secrets: &a {}\n", 3, "anchors"},
 		{header + "secrets:\n  A: &x {env: B}\n  C: *x\n", 4, "anchors"},
 		{header + "secrets:\n  A: {<<: {env: B}}\n", 4, "merge keys"},
@@ -121,8 +121,8 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 	}
 }
 
-// TestReadStaysInProjectDir reads from directories as untrusted code could
-// prepare them.
+// TestReadStaysInProjectDir reads manifests from directories with content that
+// untrusted code could create.
 func TestReadStaysInProjectDir(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside.yaml")
 	writeFile(t, outside, "secret of the host")
@@ -138,7 +138,7 @@ func TestReadStaysInProjectDir(t *testing.T) {
 			writeFile(t, dir+"/.devcontainer/keyhatch.yaml", "one")
 			writeFile(t, dir+"/.keyhatch/manifest.yaml", "two")
 		}, "one", ""},
-		{"neither", func(string) {}, "", "there is no manifest"},
+		{"neither", func(string) {}, "", "the project has no manifest"},
 		{"link within", func(dir string) {
 			writeFile(t, dir+"/conf/m.yaml", "within")
 			symlink(t, "../conf/m.yaml", dir+"/.devcontainer/keyhatch.yaml")
@@ -170,8 +170,7 @@ func TestReadStaysInProjectDir(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that Parse never panics, and that every accepted name is
-// valid.
+// FuzzParse checks that Parse does not panic, and that it accepts only valid names.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(header + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
 	f.Add([]byte(header + "secrets: {}\ndescription: >\n  x\n"))
@@ -185,7 +184,7 @@ func FuzzParse(f *testing.F) {
 		}
 		for _, name := range m.Allowlist() {
 			if !m.Allows(name) || !schema.ValidSecretName(name) {
-				t.Errorf("took the name %q", name)
+				t.Errorf("accepted the name %q", name)
 			}
 		}
 	})

@@ -15,17 +15,18 @@ import (
 // directory. The first one that exists is used.
 var Locations = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml"}
 
-// ErrNotFound says that a project has no manifest.
-var ErrNotFound = errors.New("there is no manifest: a project keeps it in " + Locations[0] + " or " + Locations[1])
+// ErrNotFound means that a project has no manifest.
+var ErrNotFound = errors.New("the project has no manifest: create " + Locations[0] + " or " + Locations[1])
 
-// ReadFromDir returns the text of the manifest of the project in dir, and which of
-// Locations it is from. It follows links only within dir and reads only regular
-// files, because untrusted code can write in dir. The text may be one byte
-// longer than schema.MaxManifest, and Parse refuses such a text.
+// ReadFromDir returns the text of the manifest of the project in dir, and the path of
+// the file, one of Locations. Untrusted code can write to dir. Therefore ReadFromDir
+// follows links only within dir, and reads only regular files. If the file is too
+// long, the returned text has one byte more than schema.MaxManifest, and Parse
+// refuses the text.
 func ReadFromDir(dir string) (text []byte, file string, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, "", fmt.Errorf("opening the project's directory: %w", withoutPath(err))
+		return nil, "", fmt.Errorf("cannot open the project's directory: %w", withoutPath(err))
 	}
 	defer root.Close()
 	for _, file := range Locations {
@@ -34,7 +35,7 @@ func ReadFromDir(dir string) (text []byte, file string, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, file, fmt.Errorf("reading %s: %w", file, withoutPath(err))
+			return nil, file, fmt.Errorf("cannot read %s: %w", file, withoutPath(err))
 		}
 		return text, file, nil
 	}
@@ -53,13 +54,13 @@ func readRegularFile(root *os.Root, file string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
+		return nil, errors.New("not a regular file")
 	}
 	return io.ReadAll(io.LimitReader(f, schema.MaxManifest+1))
 }
 
-// withoutPath removes the path from an error, for a message that names the file
-// already.
+// withoutPath removes the path from an error, because the message already contains the
+// path.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err

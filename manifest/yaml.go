@@ -10,38 +10,38 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// parseDocument parses one YAML document without anchors and aliases. A
-// manifest does not need them, and they can expand to a huge document.
+// parseDocument parses one YAML document. It refuses anchors and aliases, because a
+// small file with aliases can expand to a huge document.
 func parseDocument(text []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
 	if err := decoder.Decode(&doc); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errorAt(nil, "it is empty")
+			return nil, errorAt(nil, "the file is empty")
 		}
 		return nil, syntaxError(err)
 	}
 	var extra yaml.Node
 	switch err := decoder.Decode(&extra); {
 	case err == nil:
-		return nil, errorAt(nil, "it has more than one document")
+		return nil, errorAt(nil, "the file has more than one YAML document")
 	case !errors.Is(err, io.EOF):
 		return nil, syntaxError(err)
 	}
 	if node := findAlias(&doc); node != nil {
-		return nil, errorAt(node, "anchors, aliases and merge keys are not allowed")
+		return nil, errorAt(node, "anchors, aliases, and merge keys are not allowed")
 	}
 	return doc.Content[0], nil
 }
 
-// syntaxError keeps the line number of a YAML error and drops its text, because
-// the text may quote anything.
+// syntaxError returns an error with the line number of a YAML error. It drops the
+// text of the YAML error, because the text can quote any part of the file.
 func syntaxError(err error) error {
 	var line int
 	if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
-		return &Error{line, "it is not valid YAML"}
+		return &Error{line, "the file is not valid YAML"}
 	}
-	return &Error{0, "it is not valid YAML"}
+	return &Error{0, "the file is not valid YAML"}
 }
 
 func findAlias(n *yaml.Node) *yaml.Node {
@@ -56,8 +56,8 @@ func findAlias(n *yaml.Node) *yaml.Node {
 	return nil
 }
 
-// readFields reads a mapping. Each key must be in readers, which reads its
-// value.
+// readFields parses a mapping. For each key, readers contains the function that
+// parses the value. Any other key is an error.
 func readFields(n *yaml.Node, subject string, readers map[string]func(*yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
 		return errorAt(n, "%s must be a mapping", subject)
@@ -68,9 +68,9 @@ func readFields(n *yaml.Node, subject string, readers map[string]func(*yaml.Node
 		readValue := readers[key.Value]
 		switch {
 		case key.Kind != yaml.ScalarNode || readValue == nil:
-			return errorAt(key, "%s has no key %s: the keys are %s", subject, quote(key.Value), sortedKeys(readers))
+			return errorAt(key, "unknown key %s in %s: the keys are %s", quote(key.Value), subject, sortedKeys(readers))
 		case seen[key.Value]:
-			return errorAt(key, "%s stands twice in %s", key.Value, subject)
+			return errorAt(key, "duplicate key %s in %s", key.Value, subject)
 		}
 		seen[key.Value] = true
 		if err := readValue(n.Content[i+1]); err != nil {
@@ -80,7 +80,7 @@ func readFields(n *yaml.Node, subject string, readers map[string]func(*yaml.Node
 	return nil
 }
 
-// sortedKeys lists the keys for an error message.
+// sortedKeys formats the allowed keys for an error message.
 func sortedKeys(readers map[string]func(*yaml.Node) error) string {
 	var names []string
 	for name := range readers {
@@ -92,12 +92,12 @@ func sortedKeys(readers map[string]func(*yaml.Node) error) string {
 
 func readString(n *yaml.Node, subject string) (string, error) {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
-		return "", errorAt(n, "%s must be a string: put it in quotes", subject)
+		return "", errorAt(n, "%s must be a string: put the value in quotes", subject)
 	}
 	return n.Value, nil
 }
 
-// quote escapes and shortens a text for an error message.
+// quote escapes text for an error message and shortens it to 40 bytes.
 func quote(text string) string {
 	if len(text) > 40 {
 		text = text[:40]

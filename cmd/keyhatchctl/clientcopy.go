@@ -8,9 +8,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// copyClient copies the keyhatch command for one project's container and returns
-// the copy's path. Root in the container may write to the mounted file, so it must
-// not be the command that this machine or another project runs.
+// copyClient copies the keyhatch command for one project's container and returns the
+// path of the copy. Each project gets its own copy, because root in the container may
+// be able to write to the mounted file.
 func copyClient(name schema.ProjectName) (string, error) {
 	source, err := os.Executable()
 	if err != nil {
@@ -30,7 +30,7 @@ func copyClient(name schema.ProjectName) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A running container keeps the file that it has mounted.
+	// A running container still has the old file, because replaceFile renames.
 	path := filepath.Join(cache, "keyhatch", "clients", string(name), "keyhatch")
 	return path, replaceFile(path, text, 0o755)
 }

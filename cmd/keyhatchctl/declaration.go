@@ -14,26 +14,26 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// declarationMode lets the broker's group read the file. The file gets that group
+// declarationMode lets the broker's group read the file. The file inherits the group
 // from its directory, which has the set-group-ID bit.
 const declarationMode = 0o640
 
-// declarationPath returns the path of the file from which the broker reads a
-// project's declaration.
+// declarationPath returns the path of the project's declaration in the broker's
+// projects directory.
 func declarationPath(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return "", err
 	}
 	if status.ProjectsDir == "" {
-		return "", &cli.Error{Err: errors.New("this broker reads no declared projects"), Hint: "start it with --projects-dir DIR"}
+		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "restart the broker with keyhatchd --projects-dir DIR"}
 	}
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }
 
-// declareAndRegister declares a project and registers it. It writes the file
-// first, because the user may lack the permission to do so. If the broker refuses
-// the project, it restores the old file.
+// declareAndRegister writes a project's declaration and then registers the project. It
+// writes the file first, because the user may not have permission to write it. If the
+// broker refuses the project, declareAndRegister restores the old file.
 func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
 	file, err := declarationPath(ctx, admin, request.Name)
 	if err != nil {
@@ -41,7 +41,7 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	}
 	oldText, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return schema.RegisterResponse{}, addPermissionHint(err)
+		return schema.RegisterResponse{}, addPermissionHint("read", err)
 	}
 	existed := err == nil
 	if err := writeDeclaration(file, manifest.Declaration{
@@ -69,7 +69,7 @@ func updateDeclaration(ctx context.Context, admin *client.Admin, name schema.Pro
 	}
 	old, err := os.ReadFile(file)
 	if err != nil {
-		return addPermissionHint(err)
+		return addPermissionHint("read", err)
 	}
 	d, err := manifest.ParseDeclaration(old, string(name))
 	if err != nil {
@@ -86,7 +86,7 @@ func removeDeclaration(ctx context.Context, admin *client.Admin, name schema.Pro
 		return err
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return addPermissionHint(err)
+		return addPermissionHint("remove", err)
 	}
 	return nil
 }
@@ -96,13 +96,18 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	if err != nil {
 		return err
 	}
-	return addPermissionHint(replaceFile(file, text, declarationMode))
+	return addPermissionHint("write", replaceFile(file, text, declarationMode))
 }
 
-// addPermissionHint adds a hint if the directory can be written by root only.
-func addPermissionHint(err error) error {
+// addPermissionHint adds the failed action to an error, and a hint to a permission
+// error. Usually only root can write to the projects directory.
+func addPermissionHint(action string, err error) error {
+	if err == nil {
+		return nil
+	}
+	err = fmt.Errorf("cannot %s the declaration: %w", action, err)
 	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Error{Err: err, Hint: "what is declared is for root to write: use sudo"}
+		return &cli.Error{Err: err, Hint: "run the command with sudo, because only root can change declared projects"}
 	}
 	return err
 }

@@ -12,12 +12,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// devcontainerIDs are what ${devcontainerId} can be for a project, so that the
-// Feature's mount, which is named by it, finds the project with no edit in it:
-// one for each way to the directory and each devcontainer.json in it.
+// devcontainerIDs returns all possible values of ${devcontainerId} for a project. The
+// Feature mounts a directory with this name. The value depends on the path of the
+// project and on the path of its devcontainer.json, so there is one value for each
+// combination.
 //
-// dirArg is the directory as the operator wrote it, and realPath has its links
-// resolved. The tools use a path as it was given, so both count.
+// dirArg is the directory as the operator typed it. realPath is the same directory
+// without symbolic links. The operator can open the project by either path.
 func devcontainerIDs(dirArg, realPath string) ([]schema.DevcontainerID, error) {
 	absolutePath, err := filepath.Abs(dirArg)
 	if err != nil {
@@ -25,10 +26,10 @@ func devcontainerIDs(dirArg, realPath string) ([]schema.DevcontainerID, error) {
 	}
 	var ids []schema.DevcontainerID
 	for _, dir := range slices.Compact([]string{realPath, absolutePath}) {
-		// These two may be written after the project is registered.
+		// These two files can be created after the registration.
 		configs := []string{filepath.Join(dir, ".devcontainer", "devcontainer.json"), filepath.Join(dir, ".devcontainer.json")}
-		// Not a glob: brackets in the directory's own name would be a pattern.
-		// What cannot be read here has no devcontainer.json for the tools either.
+		// filepath.Glob would treat brackets in the directory's name as a pattern. If
+		// the directory cannot be read, the tools find no configuration in it either.
 		entries, _ := os.ReadDir(filepath.Join(dir, ".devcontainer"))
 		for _, entry := range entries {
 			config := filepath.Join(dir, ".devcontainer", entry.Name(), "devcontainer.json")
@@ -43,14 +44,15 @@ func devcontainerIDs(dirArg, realPath string) ([]schema.DevcontainerID, error) {
 	return ids, nil
 }
 
-// devcontainerID is ${devcontainerId} as the Dev Container specification has it
-// (containers.dev/implementors/spec, devcontainerId): the SHA-256 of the labels
-// as JSON with sorted keys and no spaces, in base 32 with the digits 0-9a-v.
+// devcontainerID computes ${devcontainerId} as in the Dev Container specification
+// (containers.dev/implementors/spec, devcontainerId). The value is the SHA-256 hash of
+// the labels, encoded as JSON with sorted keys and no spaces. It is written in base 32
+// with the digits 0-9a-v.
 func devcontainerID(folder, config string) schema.DevcontainerID {
 	var labels strings.Builder
 	enc := json.NewEncoder(&labels)
-	enc.SetEscapeHTML(false) // JSON.stringify escapes no & or <
-	// Maps are written sorted; strings can be encoded.
+	enc.SetEscapeHTML(false) // JSON.stringify does not escape & and <
+	// The encoder sorts the keys of a map. Encoding strings cannot fail.
 	enc.Encode(map[string]string{"devcontainer.local_folder": folder, "devcontainer.config_file": config})
 	sum := sha256.Sum256([]byte(strings.TrimSuffix(labels.String(), "\n")))
 	id := new(big.Int).SetBytes(sum[:]).Text(32)

@@ -9,9 +9,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDevcontainerIDMatchesDevContainerCLI compares the computation with the values
-// that @devcontainers/cli 0.89.0 used for ${devcontainerId}, as docker inspect
-// showed them. make e2e-devcontainer compares it with the real CLI.
+// TestDevcontainerIDMatchesDevContainerCLI compares the computed values with those of
+// @devcontainers/cli 0.89.0, which were read with docker inspect. make
+// e2e-devcontainer compares them with the real CLI.
 func TestDevcontainerIDMatchesDevContainerCLI(t *testing.T) {
 	for _, c := range []struct {
 		folder, config string
@@ -25,13 +25,14 @@ func TestDevcontainerIDMatchesDevContainerCLI(t *testing.T) {
 		{"/srv/a & b/<é>", ".devcontainer/gpu/devcontainer.json", "11d9jifpqij8bjvdgpmg2g2r4o0jkn8225suegc38ub4kakuofgl"},
 	} {
 		if got := devcontainerID(c.folder, c.folder+"/"+c.config); got != c.id {
-			t.Errorf("%s %s: %s, and the tool has %s", c.folder, c.config, got, c.id)
+			t.Errorf("%s %s: %s, but the Dev Container CLI uses %s", c.folder, c.config, got, c.id)
 		}
 	}
 }
 
-// A devcontainer.json that does not exist yet counts where it is usual; others
-// count where they are; and each way to the directory counts.
+// TestDevcontainerIDsCoverConfigsAndPaths checks that there is an ID for each usual
+// path of a devcontainer.json, even if the file does not exist, for each other
+// existing devcontainer.json, and for each path of the project.
 func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

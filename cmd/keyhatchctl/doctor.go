@@ -18,7 +18,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The problems that doctor names.
+// The problems that doctor can report.
 const (
 	problemNoPermission    = "no_permission"
 	problemBrokerDown      = "broker_down"
@@ -37,18 +37,20 @@ const (
 const (
 	adminGroup       = "keyhatch"
 	reregisterFormat = "keyhatchctl unregister %[1]s, then keyhatchctl register %[2]s"
-	startSidecarFix  = "start the sidecar: keyhatch-sidecar run --store ..., or its dev container"
+	startSidecarFix  = "start the sidecar: keyhatch-sidecar run --store STORE, or start its dev container"
 	devcontainersDir = "devcontainers"
 )
 
 func doctorCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what is wrong with the broker and its projects, and what to do about it",
-		Long: `doctor looks at the broker, what it holds, and every registered project: its
-directory, its manifest, its socket and the links that the Dev Container Feature
-mounts. It changes nothing. The exit code is 0 only where all is well. Inside a
-container, keyhatch doctor looks at the other end.`,
+		Short: "Diagnose problems with the broker and its projects",
+		Long: `doctor checks the broker, its secrets, and every registered project: the
+directory, the manifest, the socket, and the links that the Dev Container Feature
+mounts. For each problem, it prints a fix. It does not change anything.
+
+The exit code is 0 if there is no problem, and 1 otherwise. To check a container,
+run keyhatch doctor in the container.`,
 		Example: `  keyhatchctl doctor
   keyhatchctl --json doctor | jq -r '.findings[] | select(.problem).fix'`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -71,12 +73,12 @@ func checkAll(ctx context.Context, o *globalOptions) []cli.Finding {
 		findings = append(findings, checkProject(p)...)
 	}
 	if len(status.Projects) == 0 {
-		return append(findings, cli.Finding{Check: "projects", Detail: "none is registered; keyhatchctl register DIR brings one online"})
+		return append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; run keyhatchctl register DIR to register one"})
 	}
 	return append(findings, checkRuntimeDir(runtimeDirOf(status.Projects[0]))...)
 }
 
-// connectionProblem explains the error of a failed status request.
+// connectionProblem returns the finding for a failed status request.
 func connectionProblem(err error) cli.Finding {
 	f := cli.Finding{Check: "broker", Problem: problemRefused, Detail: err.Error()}
 	if failure, ok := errors.AsType[*cli.Error](err); ok {
@@ -93,25 +95,25 @@ func connectionProblem(err error) cli.Finding {
 	return f
 }
 
-// permissionFix returns how this user gets access to the admin socket.
+// permissionFix describes how this user can get access to the admin socket.
 func permissionFix() string {
 	group, err := user.LookupGroup(adminGroup)
 	if err != nil {
-		return "use sudo: there is no group " + adminGroup + " on this machine"
+		return "run the command with sudo: group " + adminGroup + " does not exist on this machine"
 	}
 	gid, err := strconv.Atoi(group.Gid)
 	if err != nil {
-		return "use sudo"
+		return "run the command with sudo"
 	}
-	// The database may know of a membership that this session is older than.
+	// The user may have joined the group after the start of this session.
 	if currentUser, err := user.Current(); err == nil {
 		if groups, err := currentUser.GroupIds(); err == nil && slices.Contains(groups, group.Gid) {
 			if sessionGIDs, err := os.Getgroups(); err == nil && !slices.Contains(sessionGIDs, gid) {
-				return "you are in group " + adminGroup + " and this session is older than that: log in again, or newgrp " + adminGroup
+				return "log in again, or run newgrp " + adminGroup + ": you joined the group after the start of this session"
 			}
 		}
 	}
-	return "sudo usermod -aG " + adminGroup + " $USER, and log in again; or use sudo. Members can read every secret's name and replace all"
+	return "run sudo usermod -aG " + adminGroup + " $USER and log in again, or run the command with sudo. Members of the group can list the names of all secrets, and replace all secrets"
 }
 
 func checkVersion(s schema.StatusResponse) cli.Finding {
@@ -119,26 +121,26 @@ func checkVersion(s schema.StatusResponse) cli.Finding {
 		return cli.Finding{Check: "broker", Detail: fmt.Sprintf("version %s, protocol %d", s.BrokerVersion, s.ProtocolVersion)}
 	}
 	return cli.Finding{Check: "broker", Problem: problemVersionSkew,
-		Detail: fmt.Sprintf("the broker is %s, and this keyhatchctl %s; both speak protocol %d", s.BrokerVersion, cli.Version, s.ProtocolVersion),
-		Fix:    "install both from one release, and restart keyhatchd"}
+		Detail: fmt.Sprintf("the broker has version %s, but this keyhatchctl has version %s; both use protocol %d", s.BrokerVersion, cli.Version, s.ProtocolVersion),
+		Fix:    "install both from the same release, and restart keyhatchd"}
 }
 
 func checkMemory(s schema.StatusResponse) cli.Finding {
 	if s.Memory != schema.MemoryUnlocked {
 		return cli.Finding{Check: "memory", Detail: string(s.Memory)}
 	}
-	return cli.Finding{Check: "memory", Problem: problemMemoryUnlocked, Detail: "the secrets could be swapped out to a disk",
-		Fix: "raise RLIMIT_MEMLOCK for keyhatchd (LimitMEMLOCK= in its unit, ulimit -l in a shell), and restart it"}
+	return cli.Finding{Check: "memory", Problem: problemMemoryUnlocked, Detail: "the secrets are not in locked memory and could be written to swap",
+		Fix: "raise RLIMIT_MEMLOCK for keyhatchd (LimitMEMLOCK= in its unit, or ulimit -l in a shell), and restart keyhatchd"}
 }
 
 func checkSecretsLoaded(s schema.StatusResponse) cli.Finding {
 	if s.SecretsLoadedAt == nil {
-		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "nothing was pushed since the start or the last clear", Fix: startSidecarFix}
+		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "the broker has no secrets: the sidecar has not pushed since the broker started or was cleared", Fix: startSidecarFix}
 	}
-	return cli.Finding{Check: "secrets", Detail: fmt.Sprintf("%d loaded", s.SecretCount)}
+	return cli.Finding{Check: "secrets", Detail: cli.Plural(s.SecretCount, "secret") + " loaded"}
 }
 
-// checkProject returns the problems of one project, or one finding that it is ok.
+// checkProject returns the problems of a project, or one finding without a problem.
 func checkProject(p schema.ProjectStatus) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
 	addProblem := func(problem, fix, detail string) {
@@ -146,16 +148,16 @@ func checkProject(p schema.ProjectStatus) (findings []cli.Finding) {
 	}
 	reregisterFix := fmt.Sprintf(reregisterFormat, p.Name, p.ProjectPath)
 	if info, err := os.Stat(p.ProjectPath); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		addProblem(problemPathGone, "keyhatchctl unregister "+string(p.Name), p.ProjectPath+" is gone, and its secrets are still served")
+		addProblem(problemPathGone, "keyhatchctl unregister "+string(p.Name), p.ProjectPath+" does not exist, but the project is still registered")
 	} else if state := manifestState(p); state != "approved" {
-		addProblem(problemManifestChanged, "keyhatchctl reload "+string(p.Name)+" shows the change and asks", "the manifest is "+state+"; what was approved is served")
+		addProblem(problemManifestChanged, "keyhatchctl reload "+string(p.Name), "the manifest "+manifestStateText(state)+"; the approved manifest is still in effect")
 	}
-	// Nothing is known where this user may not look.
+	// If this user has no permission, the socket may exist.
 	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
-		addProblem(problemSocketMissing, reregisterFix+"; restart its containers", p.SocketPath+" was removed under the broker")
+		addProblem(problemSocketMissing, reregisterFix+", and then restart the project's containers", p.SocketPath+" was removed while the broker was running")
 	}
 	if missing := countMissingLinks(p); missing > 0 {
-		addProblem(problemLinkMissing, reregisterFix, fmt.Sprintf("%d of the links that the Dev Container Feature mounts are not there: a devcontainer.json is newer than the registration", missing))
+		addProblem(problemLinkMissing, reregisterFix, cli.Plural(missing, "link")+" for the Dev Container Feature missing: a devcontainer.json was created after the registration")
 	}
 	if len(findings) == 0 {
 		findings = []cli.Finding{{Check: check, Detail: cli.Plural(p.AllowlistSize, "secret") + " allowed, served at " + p.SocketPath}}
@@ -167,8 +169,8 @@ func runtimeDirOf(p schema.ProjectStatus) string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(p.SocketPath)))
 }
 
-// countMissingLinks counts the links that a new registration would make and that
-// do not exist.
+// countMissingLinks counts the links that do not exist but that a new registration
+// would create.
 func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	ids, err := devcontainerIDs(p.ProjectPath, p.ProjectPath)
 	if err != nil {
@@ -183,13 +185,13 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	return missing
 }
 
-// checkRuntimeDir finds directories that a container engine made in the broker's
-// place, because a container was started before its project was registered.
+// checkRuntimeDir finds directories that a container engine created. An engine creates
+// a missing mount source if a container starts before its project is registered.
 func checkRuntimeDir(dir string) (findings []cli.Finding) {
 	addProblem := func(path string) {
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
-			Detail: path + " was made by a container engine, before the project was registered",
-			Fix:    "rmdir " + path + ", keyhatchctl register DIR, and make the container anew"})
+			Detail: path + " was created by a container engine, because a container started before its project was registered",
+			Fix:    "rmdir " + path + ", then keyhatchctl register DIR, and then recreate the container"})
 	}
 	for _, entry := range listDir(dir, devcontainersDir) {
 		if entry.IsDir() {

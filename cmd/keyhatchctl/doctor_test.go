@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// cmd/testdata/doctor.txt tests the states of a real broker. A test cannot bring a
-// real broker into these states.
+// TestDoctorReportsProblemAndFix tests states that a test cannot create with a real
+// broker. cmd/testdata/doctor.txt tests the others.
 func TestDoctorReportsProblemAndFix(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
@@ -37,7 +37,6 @@ func TestDoctorReportsProblemAndFix(t *testing.T) {
 	}
 }
 
-// A broker of another protocol is said to be that.
 func TestDoctorReportsProtocolMismatch(t *testing.T) {
 	socket := fakeBroker(t, func(string, string) string {
 		return `{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`

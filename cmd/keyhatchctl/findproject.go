@@ -11,7 +11,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// findProject returns the registered project with the name or the directory arg.
+// findProject returns the registered project whose name or directory is arg.
 func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -21,7 +21,7 @@ func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.P
 	if err != nil {
 		return schema.ProjectStatus{}, err
 	}
-	// A directory that is gone can still be unregistered by its path.
+	// If the directory was deleted, the project can still be found by its path.
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		path = resolved
 	}
@@ -34,6 +34,6 @@ func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.P
 		}
 	}
 	return schema.ProjectStatus{}, &cli.Error{
-		Err: fmt.Errorf("no registered project is %q", arg), Hint: "keyhatchctl projects lists those that are registered",
+		Err: fmt.Errorf("project %q is not registered", arg), Hint: listProjectsHint,
 	}
 }

@@ -1,5 +1,5 @@
-// Command keyhatchctl is for the operator of a broker: it says how the broker
-// is, brings projects online, and approves their manifests.
+// Command keyhatchctl is for the operator of a broker. It shows the broker's status,
+// registers projects, and approves their manifests.
 package main
 
 import (
@@ -16,14 +16,15 @@ func newRootCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keyhatchctl",
 		Short: "Operate a keyhatch broker",
-		Long: `keyhatchctl speaks to the broker's admin socket. Whoever can open that socket can
-do everything here: it belongs to root and to group keyhatch.`,
+		Long: `keyhatchctl uses the broker's admin socket. Every user who can open this socket can
+use all commands. If the broker runs as root, these are root and the members of
+group keyhatch.`,
 		Example: `  keyhatchctl status
   keyhatchctl register ~/src/api
   keyhatchctl reload ~/src/api`,
 	}
-	c.PersistentFlags().StringVar(&o.socket, "socket", "", "the admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
-	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the broker's answer as JSON")
+	c.PersistentFlags().StringVar(&o.socket, "socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
+	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the result as JSON")
 	c.AddCommand(
 		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),
 		reloadCommand(o), listCommand(o), pushCommand(o), clearCommand(o), upCommand(o), doctorCommand(o),

@@ -25,12 +25,13 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"keyhatchctl": main})
 }
 
-// TestScripts runs testdata/*.txt, each with a broker of its own at $ADMIN.
+// TestScripts runs testdata/*.txt. Each script has its own broker, with the admin
+// socket $ADMIN.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			dir, err := os.MkdirTemp("", "kh") // short enough for a socket
+			dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
 			if err != nil {
 				return err
 			}
@@ -60,8 +61,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// fakeBroker answers each line on a socket with the result of answer. It returns
-// the socket's path.
+// fakeBroker starts a server that answers each line with the result of answer. It
+// returns the path of the server's socket.
 func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
@@ -76,7 +77,7 @@ func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	}
 	ended := make(chan struct{})
 	t.Cleanup(func() { l.Close(); <-ended })
-	go func() { // ends with the listener; the commands connect one at a time
+	go func() { // ends with the listener; only one command connects at a time
 		defer close(ended)
 		for {
 			c, err := l.Accept()
@@ -90,7 +91,7 @@ func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 					Op string `json:"op"`
 				}
 				if err := wire.Decode(lines.Bytes(), &request, schema.MaxDepth); err != nil {
-					t.Errorf("a bad request: %v", err)
+					t.Errorf("invalid request: %v", err)
 				}
 				fmt.Fprintln(c, answer(request.Op, lines.Text()))
 			}
@@ -122,22 +123,24 @@ func hintOf(err error) string {
 	return ""
 }
 
-// TestErrorsHaveHints: an error of any step has a hint, if there is one to give.
+// TestErrorsHaveHints checks the hints for errors of the connection, the ping, and the
+// operation.
 func TestErrorsHaveHints(t *testing.T) {
 	for _, c := range []struct {
 		ping, list string
 		err, hint  string
 	}{
-		{`{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`, "", "the broker speaks protocol 3, and this keyhatchctl 2", "version 9.1"},
-		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "try again"},
+		{`{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`, "", "the broker uses protocol 3, but this keyhatchctl uses protocol 2", "version 9.1"},
+		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "retry"},
 		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
 		{`no JSON`, "", "the answer is not of this protocol", ""},
-		{pingResponse, `{"ok":false,"code":"protocol_error","message":"no such op"}`, "no such op", "the admin socket?"},
+		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is not the admin socket"},
+		{pingResponse, `{"ok":false,"code":"protocol_error","message":"allow_uids must not contain 65534"}`, "65534", ""},
 		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl reload"},
 		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", "keyhatchctl projects"},
-		{pingResponse, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "mend the manifest"},
-		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "nothing was changed"},
-		{pingResponse, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "nothing was changed"},
+		{pingResponse, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "correct the manifest"},
+		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "did not change anything"},
+		{pingResponse, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "did not change anything"},
 		{pingResponse, `{"ok":false,"code":"internal_error","message":"odd"}`, "odd", ""},
 	} {
 		socket := fakeBroker(t, func(op, _ string) string {
@@ -154,7 +157,8 @@ func TestErrorsHaveHints(t *testing.T) {
 	}
 }
 
-// Another user's socket is said to be that, and not a broker that is down.
+// TestPermissionErrorHintNamesGroup checks that a permission error does not look like
+// a stopped broker.
 func TestPermissionErrorHintNamesGroup(t *testing.T) {
 	o := &globalOptions{}
 	err := o.addHint(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), "/s")

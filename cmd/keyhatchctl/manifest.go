@@ -12,26 +12,27 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// readManifest reads and checks the manifest that the operator is about to approve.
-// The broker checks it again, but only here can an error name the file.
+// readManifest reads the manifest that the operator approves, and validates it. The
+// broker validates the manifest again, but it does not know the path of the file for
+// an error.
 func readManifest(dir string, name schema.ProjectName) (string, error) {
 	text, file, err := manifest.ReadFromDir(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
 		return "", &cli.Error{Err: fmt.Errorf("%s: %w", dir, err),
-			Hint: "write it: schema_version: 1, project: " + string(name) + ", and secrets: with the names that it may fetch"}
+			Hint: "write three lines into the file: schema_version: 1, project: " + string(name) + ", and secrets: {NAME: }"}
 	}
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", dir, err)
 	}
 	if _, err := manifest.Parse(text, name); err != nil {
-		return "", &cli.Error{Err: fmt.Errorf("%s: %w", filepath.Join(dir, file), err), Hint: "mend the manifest and try again; nothing was changed"}
+		return "", &cli.Error{Err: fmt.Errorf("%s: %w", filepath.Join(dir, file), err), Hint: correctManifestHint}
 	}
 	return string(text), nil
 }
 
-// manifestState compares the manifest in the project's tree with the approved one.
-// It changes nothing: the container can write the tree, and only the operator
-// approves.
+// manifestState compares the manifest in the project's tree with the approved
+// manifest: "approved", "changed since approval", or "unreadable". The container can
+// write to the tree, so a difference is only reported.
 func manifestState(p schema.ProjectStatus) string {
 	text, _, err := manifest.ReadFromDir(p.ProjectPath)
 	if err != nil {
@@ -42,4 +43,12 @@ func manifestState(p schema.ProjectStatus) string {
 		return "changed since approval"
 	}
 	return "approved"
+}
+
+// manifestStateText returns a state other than "approved" as the end of a sentence.
+func manifestStateText(state string) string {
+	if state == "unreadable" {
+		return "cannot be read"
+	}
+	return "has changed since it was approved"
 }

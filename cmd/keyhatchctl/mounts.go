@@ -11,16 +11,16 @@ import (
 	"strings"
 )
 
-// Where a container has the project's directory, and the client.
+// The paths in a container of the project's directory and of the client.
 const (
 	containerDir    = "/run/keyhatch"
 	containerSocket = containerDir + "/broker.sock"
 	containerClient = "/usr/local/bin/keyhatch"
 )
 
-// hasKeyhatchMount reports whether the project's configuration already mounts
-// something at containerDir, by the keyhatch Feature or by its own entry. The
-// container engine refuses a second mount there.
+// hasKeyhatchMount reports whether the project's configuration has a mount at
+// containerDir, either from the keyhatch Feature or from an entry in
+// devcontainer.json. The container engine would refuse a second mount there.
 func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) (bool, error) {
 	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", workspaceFolder}
 	cmd := exec.CommandContext(ctx, devcontainer, append(args, configurationArgs(extraArgs)...)...)
@@ -29,7 +29,7 @@ func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []st
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return false, fmt.Errorf("devcontainer read-configuration: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return false, fmt.Errorf("devcontainer read-configuration failed: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	var configuration struct {
 		Merged struct {
@@ -37,15 +37,15 @@ func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []st
 		} `json:"mergedConfiguration"`
 	}
 	if err := json.Unmarshal(out, &configuration); err != nil {
-		return false, errors.New("devcontainer read-configuration: its answer is not the JSON that was expected")
+		return false, errors.New("devcontainer read-configuration printed unexpected output: not valid JSON")
 	}
 	return slices.ContainsFunc(configuration.Merged.Mounts, func(mount json.RawMessage) bool {
 		return mountTarget(mount) == containerDir
 	}), nil
 }
 
-// mountTarget reads a mount as devcontainer.json has it, an object or the text
-// of docker's --mount.
+// mountTarget returns the target of a mount in devcontainer.json. A mount is an object
+// or a string in the format of docker run --mount.
 func mountTarget(mount json.RawMessage) string {
 	var object struct{ Target string }
 	if json.Unmarshal(mount, &object) == nil {
@@ -64,8 +64,8 @@ func mountTarget(mount json.RawMessage) string {
 	return ""
 }
 
-// configurationArgs returns those arguments of devcontainer up that select the
-// configuration or the engine. read-configuration needs them too.
+// configurationArgs returns the arguments of devcontainer up that select the
+// configuration or the container engine. read-configuration needs the same arguments.
 func configurationArgs(upArgs []string) (args []string) {
 	for i, arg := range upArgs {
 		name, _, hasValue := strings.Cut(arg, "=")

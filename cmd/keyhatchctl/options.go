@@ -6,20 +6,26 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// globalOptions are the flags that all commands have.
+// globalOptions are the flags of all commands.
 type globalOptions struct {
 	socket string
 	asJSON bool
 }
 
-// errProtocolSkew says that the two ends are not of one protocol.
-var errProtocolSkew = errors.New("protocol skew")
+// errProtocolSkew means that the broker uses another protocol version.
+var errProtocolSkew = errors.New("protocol versions differ")
+
+const (
+	listProjectsHint    = "run keyhatchctl projects to list the registered projects"
+	correctManifestHint = "correct the manifest and try again; keyhatchctl did not change anything"
+)
 
 // withAdmin connects to the admin socket, checks that both ends use the same
 // protocol, and calls fn. It adds a hint to every error.
@@ -29,7 +35,7 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 		socket = cli.DefaultAdminSocket()
 	}
 	if socket == "" {
-		return cli.UsageErrorf("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
+		return cli.UsageErrorf("cannot find the admin socket: set --socket or XDG_RUNTIME_DIR")
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
@@ -42,38 +48,41 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 	}
 	if pong.ProtocolVersion != schema.ProtocolVersion {
 		return &cli.Error{
-			Err:  fmt.Errorf("%w: the broker speaks protocol %d, and this keyhatchctl %d", errProtocolSkew, pong.ProtocolVersion, schema.ProtocolVersion),
-			Hint: "install the keyhatchctl that came with the broker, version " + pong.BrokerVersion,
+			Err:  fmt.Errorf("%w: the broker uses protocol %d, but this keyhatchctl uses protocol %d", errProtocolSkew, pong.ProtocolVersion, schema.ProtocolVersion),
+			Hint: "install the keyhatchctl of the broker's release, version " + pong.BrokerVersion,
 		}
 	}
 	return o.addHint(fn(admin), socket)
 }
 
-// addHint adds a hint to an error of the broker, or to the error of a failed
-// connection.
+// addHint adds a hint to an error of the broker or of the connection.
 func (o *globalOptions) addHint(err error, socket string) error {
 	hint := ""
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists:
-		hint = "keyhatchctl reload takes a changed manifest; unregister first to change anything else"
+		hint = "run keyhatchctl reload NAME to approve a changed manifest; for any other change, run keyhatchctl unregister NAME first"
 	case schema.CodeProjectUnknown:
-		hint = "keyhatchctl projects lists those that are registered"
+		hint = listProjectsHint
 	case schema.CodeManifestInvalid:
-		hint = "mend the manifest and try again; nothing was changed"
+		hint = correctManifestHint
 	case schema.CodeInvalidPayload, schema.CodePayloadTooLarge:
-		hint = "nothing was changed; what was there before is still served"
+		hint = "the broker did not change anything and still serves the previous secrets"
 	case schema.CodeRateLimited:
-		hint = "too many are connected: try again in a second"
+		hint = "the broker has too many connections: retry after a second"
 	case schema.CodeProtocolError:
-		hint = "is " + socket + " the admin socket? A project's socket takes none of these commands"
+		if strings.Contains(err.Error(), "project socket") {
+			hint = socket + " is not the admin socket: set --socket to the admin socket"
+		}
 	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
-		hint = "the socket is for root and group keyhatch: join the group, or use sudo"
+		hint = "run the command with sudo, or join group keyhatch; only root and this group can use the socket"
 	case errors.Is(err, client.ErrUnreachable):
-		hint = "is keyhatchd running? It should listen at " + socket
-		if o.socket == "" && os.Geteuid() != 0 {
-			hint += "; the system's own is reached with --socket /run/keyhatch/admin/admin.sock"
+		hint = "start keyhatchd"
+		if o.socket != "" {
+			hint += ", or correct --socket"
+		} else if os.Geteuid() != 0 {
+			hint += ", or add --socket /run/keyhatch/admin/admin.sock to use the broker of the system"
 		}
 	}
 	if hint == "" {

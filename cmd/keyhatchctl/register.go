@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -18,13 +20,15 @@ func registerCommand(o *globalOptions) *cobra.Command {
 	var persist bool
 	c := &cobra.Command{
 		Use:   "register DIR",
-		Short: "Bring a project online, with its manifest as it is now",
-		Long: `register approves the manifest in DIR as it is now and makes the project's socket.
-The project is named by its directory. Its owner, root and the broker may use
-the socket; --allow-uid adds others, such as a container's user.
+		Short: "Register a project and approve its current manifest",
+		Long: `register approves the current manifest of the project in DIR and creates the
+project's socket. The name of the project is the base name of DIR.
 
---persist also writes what was approved into the broker's projects directory, so
-that the project is served after a stop of the broker and after a reboot too.`,
+Root, the broker's user, and the owner of DIR can use the socket. To allow another
+user, for example the container's user, add --allow-uid.
+
+With --persist, the broker registers the project again after a stop or a reboot.
+The approved manifest is then stored in the broker's projects directory.`,
 		Example: `  keyhatchctl register ~/src/api
   sudo keyhatchctl register --persist ~/src/api
   keyhatchctl register ~/src/api --allow-uid 1000`,
@@ -48,15 +52,21 @@ that the project is served after a stop of the broker and after a reboot too.`,
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), answer)
 				}
-				fmt.Fprintf(c.OutOrStdout(), "%s is served at %s\nmount %s into its container at /run/keyhatch\n",
+				fmt.Fprintf(c.OutOrStdout(), "registered %s: its socket is %s\nmount %s at /run/keyhatch in the project's container\n",
 					request.Name, answer.SocketPath, filepath.Dir(answer.SocketPath))
 				return nil
 			})
 		},
 	}
-	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "a uid that may use the socket too")
-	c.Flags().BoolVar(&persist, "persist", false, "declare the project, for every start of the broker")
+	addUIDFlag(c, &uids, "additional `UID` that can use the socket; can be repeated")
+	c.Flags().BoolVar(&persist, "persist", false, "declare the project, so that the broker registers it at every start")
 	return c
+}
+
+// addUIDFlag adds --allow-uid. Its help must not show [] as the default value.
+func addUIDFlag(c *cobra.Command, uids *[]uint, usage string) {
+	c.Flags().UintSliceVar(uids, "allow-uid", nil, usage)
+	c.Flags().Lookup("allow-uid").DefValue = ""
 }
 
 // newRegisterRequest returns the request that registers the project in dirArg.
@@ -73,11 +83,11 @@ func newRegisterRequest(dirArg string, uids []uint) (schema.RegisterRequest, err
 	if err != nil {
 		return schema.RegisterRequest{}, err
 	}
-	// A confined broker may be unable to look at the directory itself.
+	// A confined broker may not have access to the directory, so the owner is sent.
 	allowedUIDs := []uint32{info.Sys().(*syscall.Stat_t).Uid}
 	for _, uid := range uids {
 		if uint(uint32(uid)) != uid {
-			return schema.RegisterRequest{}, cli.UsageErrorf("--allow-uid: %d is no uid", uid)
+			return schema.RegisterRequest{}, cli.UsageErrorf("--allow-uid: %d is not a valid uid: the maximum is 4294967295", uid)
 		}
 		allowedUIDs = append(allowedUIDs, uint32(uid))
 	}
@@ -88,18 +98,21 @@ func newRegisterRequest(dirArg string, uids []uint) (schema.RegisterRequest, err
 	return schema.RegisterRequest{Name: name, ProjectPath: path, Manifest: &text, AllowUIDs: allowedUIDs, DevcontainerIDs: ids}, nil
 }
 
-// resolveProjectDir resolves the symbolic links in a project's directory, and
-// returns the project's name too.
+// resolveProjectDir returns the absolute path of a project's directory without
+// symbolic links, and the project's name.
 func resolveProjectDir(arg string) (path string, name schema.ProjectName, err error) {
 	if path, err = filepath.Abs(arg); err == nil {
 		path, err = filepath.EvalSymlinks(path)
 	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
 	if err != nil {
-		return "", "", err
+		return "", "", fmt.Errorf("cannot open the project's directory: %s: %w", arg, err)
 	}
 	base := filepath.Base(path)
 	if !schema.ValidProjectName(base) {
-		return "", "", fmt.Errorf("the directory's name %q is the project's, and does not match %s", base, schema.ProjectNamePattern)
+		return "", "", fmt.Errorf("invalid project name %q: the base name of the directory must match %s", base, schema.ProjectNamePattern)
 	}
 	return path, schema.ProjectName(base), nil
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A confined broker can look into no home directory: all that it needs is sent,
-// the manifest's text, the real path, and who owns it.
+// TestRegisterSendsManifestPathAndOwner checks that the request contains the
+// manifest's text, the path without links, and the owner of the directory. A confined
+// broker cannot read these itself.
 func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -34,7 +35,7 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
-	if os.Geteuid() == 0 { // an owner that is not the caller
+	if os.Geteuid() == 0 { // another owner than the current user
 		owner = 4321
 		if err := os.Chown(dir, 4321, -1); err != nil {
 			t.Fatal(err)
@@ -56,12 +57,12 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	}
 	if sent.Name != "api" || sent.ProjectPath != dir || sent.Manifest == nil || *sent.Manifest != text ||
 		!slices.Equal(sent.AllowUIDs, []uint32{owner, 7, 8}) {
-		t.Errorf("sent %+v, the owner is %d", sent, owner)
+		t.Errorf("sent %+v, but the owner is %d", sent, owner)
 	}
 	if want, err := devcontainerIDs(filepath.Join(root, "link"), dir); err != nil || len(want) != 4 || !slices.Equal(sent.DevcontainerIDs, want) {
 		t.Errorf("sent %v, want %v, %v", sent.DevcontainerIDs, want, err)
 	}
-	if want := "api is served at /run/keyhatch/projects/api/broker.sock\nmount /run/keyhatch/projects/api into its container at /run/keyhatch\n"; out != want {
-		t.Errorf("said %q", out)
+	if want := "registered api: its socket is /run/keyhatch/projects/api/broker.sock\nmount /run/keyhatch/projects/api at /run/keyhatch in the project's container\n"; out != want {
+		t.Errorf("printed %q, want %q", out, want)
 	}
 }

@@ -22,27 +22,28 @@ func reloadCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload NAME|DIR",
 		Short: "Approve a project's changed manifest",
-		Long: `reload reads the project's manifest, shows what it would change, and asks. What is
-shown is what is approved, whatever happens to the file meanwhile. A declared
-project's declaration is changed with it.`,
+		Long: `reload reads the project's manifest, shows the changes, and asks for approval.
+reload approves exactly the manifest that it showed, even if somebody changes the
+file before you answer. If the project is declared, its declaration is also updated.`,
 		Example: `  keyhatchctl reload api
   keyhatchctl reload --yes ~/src/api    # in a script`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			interactive := term.IsTerminal(int(os.Stdin.Fd()))
 			if !yes && !interactive {
-				return cli.UsageErrorf("there is no terminal to ask on: say --yes to approve what changes")
+				return &cli.Error{Err: errors.New("cannot ask for approval: standard input is not a terminal"),
+					Hint: "to approve without a question, run keyhatchctl reload --yes " + args[0], ExitCode: cli.ExitUsage}
 			}
 			return reloadProject(c, o, args[0], !yes)
 		},
 	}
-	c.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	c.Flags().BoolVar(&yes, "yes", false, "approve the changes without asking")
 	return c
 }
 
-// reloadProject connects twice, because the broker ends an idle connection while
-// the operator thinks. It reads the manifest once, so it sends the text that it
-// showed.
+// reloadProject connects twice, because the broker closes an idle connection while it
+// waits for the operator. It reads the manifest only once, so the approved text is the
+// text that it showed.
 func reloadProject(c *cobra.Command, o *globalOptions, arg string, confirmFirst bool) error {
 	var request schema.ReloadRequest
 	var change schema.ReloadResponse
@@ -87,26 +88,26 @@ func reloadProject(c *cobra.Command, o *globalOptions, arg string, confirmFirst 
 		if !confirmFirst {
 			printAllowlistChange(c.OutOrStdout(), request.Name, change)
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s may fetch %s\n", request.Name, cli.Plural(len(change.Allowlist), "secret"))
+		fmt.Fprintf(c.OutOrStdout(), "approved: %s can fetch %s\n", request.Name, cli.Plural(len(change.Allowlist), "secret"))
 		return nil
 	})
 }
 
-// confirmApproval asks the operator on the terminal. A signal ends the process at
-// once, because a read from a terminal does not notice a canceled context.
+// confirmApproval asks the operator on the terminal. It restores the default action of
+// signals, because canceling the context does not interrupt a read from a terminal.
 func confirmApproval(w io.Writer) error {
 	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	fmt.Fprint(w, "approve? [y/N] ")
 	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
 	if reply := strings.ToLower(strings.TrimSpace(line)); reply != "y" && reply != "yes" {
-		return errors.New("not approved; nothing was changed")
+		return errors.New("not approved: the manifest was not changed")
 	}
 	return nil
 }
 
 func printAllowlistChange(w io.Writer, name schema.ProjectName, change schema.ReloadResponse) {
 	if len(change.Added)+len(change.Removed) == 0 {
-		fmt.Fprintf(w, "%s: the same secrets as before\n", name)
+		fmt.Fprintf(w, "%s: the allowlist does not change\n", name)
 	}
 	for _, secret := range change.Added {
 		fmt.Fprintf(w, "+ %s\n", secret)

@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// What was shown is what is approved: a tree that changes between the two, as
-// one under hostile code does, changes nothing.
+// TestReloadSendsManifestThatWasShown changes the manifest after reload showed it and
+// before reload approves it, as hostile code in the container could.
 func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	file := filepath.Join(dir, ".devcontainer", "keyhatch.yaml")
@@ -53,6 +53,6 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	})
 	out, err := runCommand(t, "--socket", socket, "reload", "--yes", "api")
 	if err != nil || dryRuns != 1 || reloads != 1 || !strings.HasPrefix(out, "+ SHOWN\n") {
-		t.Errorf("%d dry runs, %d real ones, %v, %q", dryRuns, reloads, err, out)
+		t.Errorf("%d dry runs, %d reloads, %v, %q", dryRuns, reloads, err, out)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 )
 
-// replaceFile writes a file in one step, by renaming a temporary file. A reader sees
-// the old text or the new text, never a part of one.
+// replaceFile replaces a file atomically, by renaming a temporary file. A reader sees
+// either the whole old text or the whole new text.
 func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
@@ -15,7 +15,7 @@ func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // gone, once it is renamed
+	defer os.Remove(tmp.Name()) // fails harmlessly after the rename
 	_, err = tmp.Write(text)
 	if err == nil {
 		err = tmp.Chmod(mode)

@@ -37,9 +37,10 @@ func listCommand(o *globalOptions) *cobra.Command {
 func clearCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "clear",
-		Short: "Drop all secrets and wipe the memory that held them, now",
-		Long: `clear drops all secrets and wipes the memory that held them. A sidecar that is
-running pushes again when its store changes, or when it is started again.`,
+		Short: "Remove all secrets from the broker and wipe their memory",
+		Long: `clear removes all secrets from the broker's memory and wipes this memory. A running
+sidecar pushes the secrets again when its store changes or when the sidecar is
+restarted.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				if err := admin.Clear(c.Context()); err != nil {
@@ -58,17 +59,19 @@ running pushes again when its store changes, or when it is started again.`,
 func pushCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "push FILE|-",
-		Short: "Replace all secrets with those of a JSON file",
-		Long: `push replaces the whole set with that of a JSON object: each member is a secret,
-a string or for a bundle an object of strings. A sidecar that is running
-puts its store back at its next poll.`,
+		Short: "Replace all secrets with those in a JSON file",
+		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
+input if FILE is -. The file contains one JSON object. Each member is a secret: a
+string, or an object of strings for a bundle.
+
+A running sidecar replaces these secrets again when it next polls its store.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			secrets, err := readSecretsFile(args[0])
 			if err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
+				return fmt.Errorf("cannot read the secrets from %s: %w", fileOrStdin(args[0]), err)
 			}
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				answer, err := admin.Push(c.Context(), schema.PushRequest{Secrets: secrets})
@@ -85,7 +88,15 @@ puts its store back at its next poll.`,
 	}
 }
 
-// readSecretsFile reads a file of secrets. The caller's errors name the file.
+func fileOrStdin(arg string) string {
+	if arg == "-" {
+		return "standard input"
+	}
+	return arg
+}
+
+// readSecretsFile reads secrets from a file, or from standard input if file is "-". Its
+// errors do not contain the path.
 func readSecretsFile(file string) (map[schema.SecretName]schema.Value, error) {
 	in := io.Reader(os.Stdin)
 	if file != "-" {

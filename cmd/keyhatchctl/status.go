@@ -15,10 +15,12 @@ import (
 func statusCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Say how the broker is, in counts",
-		Long: `status says what the broker holds, in counts, and which projects it serves. Where
-a manifest was changed since its approval, what was approved is still served,
-and keyhatchctl reload approves the change.`,
+		Short: "Show the broker's status",
+		Long: `status shows how many secrets the broker has, how their memory is protected, and
+the registered projects.
+
+If a manifest changed since its approval, the approved manifest is still in effect.
+To approve the change, run keyhatchctl reload.`,
 		Example: `  keyhatchctl status
   keyhatchctl --json status | jq .secret_count`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -37,13 +39,13 @@ and keyhatchctl reload approves the change.`,
 }
 
 func printStatus(out io.Writer, s schema.StatusResponse) error {
-	loaded := "nothing: the sidecar has not pushed since the start or the last clear"
+	loaded := "no secrets: the sidecar has not pushed since the broker started or was cleared"
 	if s.SecretsLoadedAt != nil {
 		loaded = fmt.Sprintf("%s, generation %d, pushed %s", cli.Plural(s.SecretCount, "secret"), s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
 	}
 	memory := string(s.Memory)
 	if s.Memory == schema.MemoryUnlocked {
-		memory += " (could be swapped out: raise RLIMIT_MEMLOCK)"
+		memory += " (not locked, could be written to swap: raise RLIMIT_MEMLOCK for keyhatchd)"
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "broker\t%s, protocol %d\n", s.BrokerVersion, s.ProtocolVersion)
@@ -52,7 +54,7 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	fmt.Fprintf(w, "memory\t%s\n", memory)
 	fmt.Fprintf(w, "restart\t%s\n", restartEffects[s.DescriptorStore])
 	if s.AuditDropped > 0 {
-		fmt.Fprintf(w, "audit\t%d events could not be recorded\n", s.AuditDropped)
+		fmt.Fprintf(w, "audit\t%s could not be written\n", cli.Plural(int(s.AuditDropped), "event"))
 	}
 	fmt.Fprintf(w, "projects\t%d\n", len(s.Projects))
 	if err := w.Flush(); err != nil || len(s.Projects) == 0 {
@@ -62,10 +64,10 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	return printProjects(out, s.Projects)
 }
 
-// restartEffects describes what a restart of the broker loses, by the state of the
-// descriptor store.
+// restartEffects describes the effect of a restart of the broker, for each state of
+// the descriptor store.
 var restartEffects = map[schema.DescriptorStore]string{
-	schema.DescriptorStoreKept:    "loses nothing: the service manager keeps the sockets and registrations",
-	schema.DescriptorStoreRefused: "loses what is not declared: the service manager does not keep all (see the daemon's log)",
-	schema.DescriptorStoreAbsent:  "loses what is not declared: no service manager keeps it",
+	schema.DescriptorStoreKept:    "keeps all projects: the service manager stores their sockets and registrations",
+	schema.DescriptorStoreRefused: "can lose undeclared projects: the service manager does not store all their sockets (see the broker's log)",
+	schema.DescriptorStoreAbsent:  "loses undeclared projects: no service manager stores their sockets",
 }

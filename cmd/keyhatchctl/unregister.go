@@ -13,9 +13,9 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 	var persist bool
 	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
-		Short: "Take a project offline and end its connections",
+		Short: "Unregister a project and close its connections",
 		Example: `  keyhatchctl unregister api
-  sudo keyhatchctl unregister --persist ~/src/api    # it is not declared any more either`,
+  sudo keyhatchctl unregister --persist ~/src/api    # also remove its declaration`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
@@ -23,7 +23,7 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if persist { // first: it is what may fail for want of permission
+				if persist { // first, because this can fail if the user has no permission
 					if err := removeDeclaration(c.Context(), admin, p.Name); err != nil {
 						return err
 					}
@@ -32,16 +32,19 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 					return err
 				}
 				if p.Declared && !persist {
-					fmt.Fprintf(c.ErrOrStderr(), "%s is declared, and comes back at the broker's next start: --persist removes that too\n", p.Name)
+					fmt.Fprintf(c.ErrOrStderr(), "keyhatchctl: %s is declared, so the broker registers it again at its next start\n", p.Name)
+					if file, err := declarationPath(c.Context(), admin, p.Name); err == nil {
+						fmt.Fprintf(c.ErrOrStderr(), "hint: to remove the declaration, run sudo rm %s\n", file)
+					}
 				}
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
 				}
-				fmt.Fprintf(c.OutOrStdout(), "%s is no longer served\n", p.Name)
+				fmt.Fprintf(c.OutOrStdout(), "unregistered %s\n", p.Name)
 				return nil
 			})
 		},
 	}
-	c.Flags().BoolVar(&persist, "persist", false, "remove its declaration too")
+	c.Flags().BoolVar(&persist, "persist", false, "also remove the project's declaration")
 	return c
 }

@@ -20,30 +20,31 @@ func upCommand(o *globalOptions) *cobra.Command {
 	var uids []uint
 	c := &cobra.Command{
 		Use:   "up DIR [-- ARG...]",
-		Short: "Start a project's dev container with its secrets in reach",
-		Long: `up registers the project if it is not registered yet, and becomes devcontainer up
-with the project's directory and the keyhatch command mounted into the
-container. Nothing is edited in the project. Where it has the keyhatch Feature,
-that mounts both. What follows -- is for devcontainer up.
+		Short: "Start a project's dev container with access to its secrets",
+		Long: `up registers the project if it is not registered, and then runs devcontainer up.
+It mounts the directory of the project's socket and the keyhatch command into the
+container. If the project uses the keyhatch Feature, the Feature mounts both. up
+does not change any file in the project. Arguments after -- are passed to
+devcontainer up.
 
-A container that is there already keeps the mounts that it was made with: after
--- say --remove-existing-container to make it anew.`,
+An existing container keeps its old mounts. To recreate it, add
+-- --remove-existing-container.`,
 		Example: `  keyhatchctl up ~/src/api
   keyhatchctl up ~/src/api --allow-uid 1000 -- --remove-existing-container`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if dash := c.ArgsLenAtDash(); dash > 1 || dash < 0 && len(args) > 1 {
-				return cli.UsageErrorf("one directory, and what devcontainer is to have behind --")
+				return cli.UsageErrorf("unexpected argument %q: put arguments of devcontainer up after --", args[1])
 			}
 			return startDevcontainer(c.Context(), o, c.ErrOrStderr(), args[0], uids, args[1:])
 		},
 	}
-	c.Flags().UintSliceVar(&uids, "allow-uid", nil, "a uid that may use the socket too, such as the container's user")
+	addUIDFlag(c, &uids, "additional `UID` that can use the socket, for example the container's user; can be repeated")
 	return c
 }
 
-// startDevcontainer replaces this process with devcontainer up. It returns only if
-// that fails.
+// startDevcontainer replaces this process with devcontainer up. It returns only if an
+// error occurs.
 func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dirArg string, uids []uint, extraArgs []string) error {
 	devcontainer, err := exec.LookPath("devcontainer")
 	if err != nil {
@@ -65,7 +66,7 @@ func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dir
 		return err
 	}
 	projectDir := filepath.Dir(socket)
-	// The Feature's mount is below it.
+	// The Feature's mount uses a path in this directory.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
 	args := []string{"devcontainer", "up", "--workspace-folder", workspaceFolder, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
 	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, workspaceFolder, extraArgs)
@@ -77,16 +78,16 @@ func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dir
 		if clientPath, err := copyClient(request.Name); err == nil {
 			args = append(args, "--mount", "type=bind,source="+clientPath+",target="+containerClient)
 		} else {
-			fmt.Fprintf(log, "keyhatchctl: the container gets the socket and no keyhatch command: %v\n", err)
+			fmt.Fprintf(log, "keyhatchctl: cannot mount the keyhatch command into the container: %v\n", err)
 		}
 	}
 	err = syscall.Exec(devcontainer, append(args, extraArgs...), environment)
-	return fmt.Errorf("running %s: %w", devcontainer, err)
+	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered returns the project's socket. It registers the project if it is
-// not registered yet. It does not change a registration that exists, but it reports
-// a manifest that differs from the approved one.
+// ensureRegistered returns the project's socket. It registers the project if it is not
+// registered. It does not change an existing registration, but it prints a note if the
+// manifest differs from the approved manifest.
 func ensureRegistered(ctx context.Context, admin *client.Admin, log io.Writer, request schema.RegisterRequest, uidsGiven bool) (socket string, err error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -99,11 +100,11 @@ func ensureRegistered(ctx context.Context, admin *client.Admin, log io.Writer, r
 	}
 	p := status.Projects[i]
 	if uidsGiven {
-		return "", &cli.Error{Err: fmt.Errorf("%s is registered already, and --allow-uid is settled then", p.Name),
-			Hint: "keyhatchctl unregister " + string(p.Name) + ", then up again; its containers go on as they are"}
+		return "", &cli.Error{Err: fmt.Errorf("%s is already registered: --allow-uid can be set only when a project is registered", p.Name),
+			Hint: "run keyhatchctl unregister " + string(p.Name) + ", then run up again; running containers keep their mounts"}
 	}
 	if state := manifestState(p); state != "approved" {
-		fmt.Fprintf(log, "keyhatchctl: %s: the manifest is %s; what was approved is served\nhint: keyhatchctl reload %s\n", p.Name, state, p.Name)
+		fmt.Fprintf(log, "keyhatchctl: %s: the manifest %s; the approved manifest is still in effect\nhint: run keyhatchctl reload %s to approve the change\n", p.Name, manifestStateText(state), p.Name)
 	}
 	return p.SocketPath, nil
 }

@@ -41,8 +41,8 @@ func TestSocketAndDirectoryModes(t *testing.T) {
 	}
 }
 
-// TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon made while
-// it registered a project, took a push, and answered a get.
+// TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon created while it
+// registered a project, received a push, and answered a get.
 func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
@@ -60,11 +60,10 @@ func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	}
 }
 
-// TestSameUIDCannotReadProcess checks that another process of the same uid
-// cannot read the daemon's memory. The kernel gives the /proc files of an
-// undumpable process to root.
+// TestSameUIDCannotReadProcess checks that another process with the same uid cannot
+// read the daemon's memory. The /proc files of an undumpable process belong to root.
 func TestSameUIDCannotReadProcess(t *testing.T) {
-	requireOrSkip(t, os.Geteuid() == 0, "running a daemon as another uid takes root")
+	requireOrSkip(t, os.Geteuid() == 0, "running a daemon as another uid requires root")
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -99,10 +98,10 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 	}
 }
 
-// TestUIDMustBeAllowed connects with a uid that is not allowed, as a process in
-// a container can, and again after the uid is allowed.
+// TestUIDMustBeAllowed connects with a uid that is not allowed, like a process in a
+// container, and connects again after the uid is allowed.
 func TestUIDMustBeAllowed(t *testing.T) {
-	requireOrSkip(t, os.Geteuid() == 0, "connecting as another uid takes root")
+	requireOrSkip(t, os.Geteuid() == 0, "connecting as another uid requires root")
 	const uid = 12345
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	admin := dialAdmin(t, d)
@@ -125,8 +124,8 @@ func TestUIDMustBeAllowed(t *testing.T) {
 		if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		// The directory's descriptor stands for the mount: it leads past the
-		// directories that this uid cannot walk through.
+		// This uid cannot enter the parent directories. The directory's descriptor
+		// replaces the container's mount.
 		cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
 		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
 		cmd.ExtraFiles = []*os.File{mount}

@@ -19,10 +19,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A daemon is a keyhatchd in a process of its own.
+// A daemon is a keyhatchd in its own process.
 type daemon struct {
 	dir     string // runtime directory
-	audit   string // file
+	audit   string // path of the audit log
 	cmd     *exec.Cmd
 	output  *outputRecorder
 	waitErr error
@@ -66,12 +66,11 @@ func (d *daemon) projectSocket(name string) string {
 func (d *daemon) waitForOutput(t *testing.T, text string) {
 	t.Helper()
 	if !d.output.waitFor(text) {
-		t.Fatalf("the daemon ended and never said %q:\n%s", text, d.output.String())
+		t.Fatalf("the daemon ended and did not print %q:\n%s", text, d.output.String())
 	}
 }
 
-// stop sends a signal, waits until the daemon has ended, and returns the error
-// of Wait.
+// stop sends a signal, waits until the daemon ends, and returns the error of Wait.
 func (d *daemon) stop(sig os.Signal) error {
 	d.cmd.Process.Signal(sig)
 	<-d.ended
@@ -87,28 +86,28 @@ func (d *daemon) collectOutput() {
 	collected.Write(audit)
 }
 
-// Output of all daemons of this run, searched for tripwires when it is over.
+// The output of all daemons. It is searched for tripwires after the last test.
 var (
 	collectedMu sync.Mutex
 	collected   bytes.Buffer
 )
 
-// tripwire is in every secret value of this package's tests, and in nothing
-// else.
+// tripwire is part of every secret value in this package's tests, and of no other
+// text.
 const tripwire = "TRIPWIRE"
 
 // checkCollectedOutput reports whether the collected output is free of secrets.
-// It fails too if no audit log was collected.
+// It also fails if no audit log was collected.
 func checkCollectedOutput() bool {
 	if collected.Len() == 0 {
-		return true // a run of selected tests that started no daemon
+		return true // no selected test started a daemon
 	}
 	if i := bytes.Index(collected.Bytes(), []byte(tripwire)); i >= 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: a secret's value is in a log or in the audit log")
 		return false
 	}
 	if !bytes.Contains(collected.Bytes(), []byte("broker.started")) {
-		fmt.Fprintln(os.Stderr, "FAIL: the search for tripwires looked at no audit log")
+		fmt.Fprintln(os.Stderr, "FAIL: the search for tripwires did not include an audit log")
 		return false
 	}
 	return true
@@ -169,8 +168,8 @@ func eventually(timeout time.Duration, condition func() bool) bool {
 	}
 }
 
-// requireOrSkip skips the test if what it needs is not available. In CI the
-// test fails instead.
+// requireOrSkip skips the test if a requirement is not available. In CI the test fails
+// instead.
 func requireOrSkip(t *testing.T, available bool, reason string) {
 	t.Helper()
 	if available {

@@ -10,9 +10,10 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// A journalWriter sends audit events to the journal, one a Write, each field
-// under a name of its own: KEYHATCH_EVENT, KEYHATCH_PROJECT, KEYHATCH_PEER_UID.
-// The journal has a time of its own, so time is left to it.
+// A journalWriter sends audit events to the systemd journal. Each Write is one event
+// in JSON. Each member becomes a journal field, for example KEYHATCH_EVENT,
+// KEYHATCH_PROJECT, and KEYHATCH_PEER_UID. The time is omitted, because the journal
+// adds its own.
 type journalWriter struct{}
 
 func (journalWriter) Write(line []byte) (int, error) {

@@ -33,7 +33,7 @@ func TestSecondDaemonExits(t *testing.T) {
 		}
 		for _, want := range []string{"another keyhatchd is already running", "hint: "} {
 			if !strings.Contains(loser.output.String(), want) {
-				t.Errorf("the second daemon does not say %q:\n%s", want, loser.output.String())
+				t.Errorf("the second daemon does not print %q:\n%s", want, loser.output.String())
 			}
 		}
 		if _, err := dialAdmin(t, winner).Ping(context.Background()); err != nil {
@@ -58,7 +58,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 	d.stop(unix.SIGKILL)
 	if _, err := os.Stat(d.adminSocket()); err != nil {
-		t.Fatal("there is no stale socket to replace")
+		t.Fatal("the stale socket does not exist")
 	}
 	d = startDaemon(t, "keyhatchd", dir)
 	if _, err := dialAdmin(t, d).Ping(context.Background()); err != nil {
@@ -90,7 +90,7 @@ func TestLiveSocketIsNotReplaced(t *testing.T) {
 		t.Errorf("exit %d:\n%s", d.cmd.ProcessState.ExitCode(), d.output.String())
 	}
 	if conn, err := net.Dial("unix", d.adminSocket()); err != nil {
-		t.Errorf("the live socket is gone: %v", err)
+		t.Errorf("the live socket cannot be used: %v", err)
 	} else {
 		conn.Close()
 	}
@@ -114,8 +114,8 @@ func TestStopAnswersPendingRequests(t *testing.T) {
 		if _, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
-		// Stopped, so that the request is in the socket's queue, unread, when
-		// the signal comes.
+		// The daemon is paused, so the request is unread in the socket's queue when
+		// the signal arrives.
 		d.cmd.Process.Signal(unix.SIGSTOP)
 		if !eventually(5*time.Second, func() bool { return isStopped(d.cmd.Process.Pid) }) {
 			t.Fatal("the daemon does not stop for SIGSTOP")
@@ -126,13 +126,13 @@ func TestStopAnswersPendingRequests(t *testing.T) {
 			t.Errorf("%v: %v", sig, err)
 		}
 		if answer, err := lines.ReadString('\n'); err != nil || answer != `{"ok":true,"value":"`+tripwire+"\"}\n" {
-			t.Errorf("%v: the request on its way got %q, %v", sig, answer, err)
+			t.Errorf("%v: the pending request was answered with %q, %v", sig, answer, err)
 		}
 		for path, want := range map[string]bool{
 			d.adminSocket(): false, d.projectSocket("api"): false, filepath.Dir(d.adminSocket()): true, filepath.Dir(d.projectSocket("api")): true,
 		} {
 			if _, err := os.Stat(path); (err == nil) != want {
-				t.Errorf("%v: %s is there: %v, want %v", sig, path, err == nil, want)
+				t.Errorf("%v: %s exists: %v, want %v", sig, path, err == nil, want)
 			}
 		}
 	}

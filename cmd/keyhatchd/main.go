@@ -1,5 +1,5 @@
-// Command keyhatchd is keyhatch's broker: it holds secrets in memory and gives
-// each project container what its manifest allows.
+// Command keyhatchd is the broker. It keeps secrets in memory and serves each project
+// container the secrets on the allowlist of its manifest.
 package main
 
 import (
@@ -26,7 +26,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// drainTimeout bounds a stop: longer than any response may take.
+// drainTimeout is the maximum time for a shutdown. It is longer than the limit for
+// writing a response.
 const drainTimeout = schema.WriteTimeout + time.Second
 
 func main() { os.Exit(cli.Run(newRootCommand())) }
@@ -37,23 +38,26 @@ func newRootCommand() *cobra.Command {
 	var checkConfig bool
 	c := &cobra.Command{
 		Use:   "keyhatchd",
-		Short: "Hold secrets in memory and serve each project what its manifest allows",
-		Long: `keyhatchd is the broker. It takes the whole set of secrets from the sidecar over
-its admin socket, keeps it in locked memory and nowhere else, and serves each
-registered project over a socket of the project's own.
+		Short: "Serve secrets from memory to project containers",
+		Long: `keyhatchd is the broker. The sidecar pushes all secrets through the admin socket.
+keyhatchd keeps them in locked memory only. Each registered project has its own
+socket and can fetch only the secrets on the allowlist of its manifest.
 
-  DIR/admin/admin.sock             mode 0660; the sidecar and keyhatchctl use it
-  DIR/projects/NAME/broker.sock    mount the directory NAME into one container
+  DIR/admin/admin.sock             mode 0660; for the sidecar and keyhatchctl
+  DIR/projects/NAME/broker.sock    mount the directory NAME into the container
 
-As root, DIR is /run/keyhatch and the admin socket belongs to group keyhatch,
-where there is one; otherwise DIR is $XDG_RUNTIME_DIR/keyhatch. SIGTERM and
-SIGINT answer what has been asked, remove the sockets and wipe the memory.
+If keyhatchd runs as root, DIR is /run/keyhatch, and the admin socket belongs to
+group keyhatch if this group exists. Otherwise DIR is $XDG_RUNTIME_DIR/keyhatch.
 
-The settings below can stand in a YAML file too, with _ for -; the command line
-wins. SIGHUP reads the declared projects again, not the settings.
+On SIGTERM and SIGINT, keyhatchd answers the pending requests, removes its
+sockets, wipes the secrets, and exits. On SIGHUP, it reads the declared projects
+again, but not its settings.
 
-Under systemd the listeners come by name from keyhatch.socket and from the
-service's descriptor store, which keeps them through a restart.`,
+A YAML file can contain the settings below, with _ instead of - in their names.
+A flag overrides the file.
+
+Under systemd, keyhatchd gets its listeners by name from keyhatch.socket and from
+the descriptor store of the service. They survive a restart.`,
 		Example: `  keyhatchd
   keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log
   keyhatchd --check-config`,
@@ -69,13 +73,13 @@ service's descriptor store, which keeps them through a restart.`,
 		},
 	}
 	c.Flags().AddFlagSet(s.flags)
-	c.Flags().StringVar(&config, "config", "", "the file of settings (default for root: "+systemConfigFile+", where it is)")
-	c.Flags().BoolVar(&checkConfig, "check-config", false, "say which settings and declared projects are in force, and end")
+	c.Flags().StringVar(&config, "config", "", "`FILE` with settings in YAML (default for root: "+systemConfigFile+", if it exists)")
+	c.Flags().BoolVar(&checkConfig, "check-config", false, "print the effective settings and the declared projects, and exit")
 	return c
 }
 
 func run(ctx context.Context, s *settings) error {
-	// Before any secret can come in.
+	// This must happen before the process can receive a secret.
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
@@ -89,7 +93,7 @@ func run(ctx context.Context, s *settings) error {
 	}
 	events, err := audit.Open(audit.Config{Path: auditPath, Out: auditOut, Required: s.auditRequired, Log: log})
 	if err != nil {
-		return fmt.Errorf("opening the audit log: %w", err)
+		return fmt.Errorf("cannot open the audit log: %w", err)
 	}
 	defer events.Close()
 	hangup := make(chan os.Signal, 1)
@@ -100,7 +104,7 @@ func run(ctx context.Context, s *settings) error {
 		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
 	if errors.Is(err, broker.ErrRuntimeDirBusy) {
-		return &cli.Error{Err: err, Hint: "stop the other one, or choose another --runtime-dir"}
+		return &cli.Error{Err: err, Hint: "stop the other keyhatchd, or choose another directory with --runtime-dir"}
 	}
 	if err != nil {
 		return err
@@ -121,7 +125,7 @@ func run(ctx context.Context, s *settings) error {
 	return nil
 }
 
-// reloadOnHangup reads the declared projects again on each SIGHUP, until ctx
+// reloadOnHangup reads the declared projects again on each SIGHUP. It returns when ctx
 // ends.
 func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) {
 	for {
@@ -136,8 +140,8 @@ func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os
 	}
 }
 
-// adminGID is the group that owns the admin socket: keyhatch, for root and
-// where there is such a group.
+// adminGID returns the ID of group keyhatch, which will own the admin socket. It
+// returns -1 if the process is not root or the group does not exist.
 func adminGID() int {
 	if os.Geteuid() != 0 {
 		return -1

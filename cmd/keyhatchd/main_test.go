@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The test binary is the daemon under test: with KEYHATCH_TEST_AS set it is not
-// a test at all.
+// TestMain runs the tests, or another program if KEYHATCH_TEST_AS contains its name.
+// The tests start their own binary as the daemon.
 func TestMain(m *testing.M) {
 	switch os.Getenv("KEYHATCH_TEST_AS") {
 	case "":

@@ -19,8 +19,8 @@ import (
 
 // TestClearLeavesNoCopyInMemory pushes 100 random values, fetches 300 times,
 // clears, and counts the copies in the daemon's memory. While the values are
-// loaded there is at most one copy of each. Within a second after the clear
-// there is none.
+// loaded, the memory contains at most one copy of each value. Within a second after
+// the clear, the memory contains no copy.
 func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	requireMemoryAccess(t)
 	for _, c := range []struct{ role, memory string }{
@@ -29,25 +29,25 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	} {
 		t.Run(c.role, func(t *testing.T) {
 			dir := newRuntimeDir(t)
-			d := startDaemon(t, c.role, dir)
+			d := startDaemon(t, c.role, dir, "--request-rate", "0") // the test sends more requests than the default limit
 			status := sendRequest(t, d.adminSocket(), `{"op":"status"}`)
 			if strings.Contains(status, `"memory":"heap"`) {
 				t.Skip("a build for the race detector keeps secrets on the heap")
 			}
-			requireOrSkip(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel gives no "+c.memory)
+			requireOrSkip(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel does not provide "+c.memory)
 			values := randomValues(100)
 			registerNames(t, d, values)
 			pushAndFetch(t, d.adminSocket(), d.projectSocket("api"), values)
 
 			counts := countCopies(t, d.cmd.Process.Pid, values)
 			for i, n := range counts {
-				// What is in memfd_secret cannot be seen; all else would be.
+				// The scan cannot read memfd_secret memory. It can read all other memory.
 				if want := map[string]int{"mlock": 1}[c.memory]; n != want {
-					t.Errorf("value %d: %d copies can be seen while loaded, want %d", i, n, want)
+					t.Errorf("value %d: %d visible copies while loaded, want %d", i, n, want)
 				}
 			}
-			// Pushes that are refused, for their syntax and for their content, leave
-			// nothing in the buffer of a connection that goes on either.
+			// Refused pushes must not leave values in the buffer of an open connection.
+			// Some have invalid syntax, and some have invalid content.
 			for _, push := range []string{
 				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
 				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,
@@ -102,12 +102,12 @@ func TestMemoryScanFindsCopiesInNaiveBroker(t *testing.T) {
 	sendRequest(t, socket, `{"op":"clear-creds"}`)
 	cleared := sum(countCopies(t, cmd.Process.Pid, values))
 	if loaded <= 100 || cleared == 0 {
-		t.Errorf("the scan found %d copies while loaded and %d after the clear: it does not see what is there", loaded, cleared)
+		t.Errorf("the scan found %d copies while loaded and %d after the clear, but there are more", loaded, cleared)
 	}
 	t.Logf("the naive server has %d copies while loaded, %d after the clear", loaded, cleared)
 }
 
-// serveNaiveBroker serves push-creds, get and clear-creds with bufio and encoding/json.
+// serveNaiveBroker serves push-creds, get, and clear-creds with bufio and encoding/json.
 func serveNaiveBroker(socket string) {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -144,7 +144,7 @@ func serveNaiveBroker(socket string) {
 
 func requireMemoryAccess(t *testing.T) {
 	t.Helper()
-	requireOrSkip(t, os.Geteuid() == 0, "reading the memory of an undumpable process takes root")
+	requireOrSkip(t, os.Geteuid() == 0, "reading the memory of an undumpable process requires root")
 }
 
 func randomValues(n int) [][]byte {
@@ -211,7 +211,7 @@ func countCopies(t *testing.T, pid int, values [][]byte) []int {
 		n, _ := mem.ReadAt(region, int64(start))
 		bytesRead += n
 		region = region[:n]
-		// All values begin alike, so one search finds the candidates.
+		// All values start with the tripwire, so one search finds the candidates.
 		for at := 0; ; at++ {
 			i := bytes.Index(region[at:], []byte(tripwire))
 			if i < 0 {
@@ -226,7 +226,7 @@ func countCopies(t *testing.T, pid int, values [][]byte) []int {
 		}
 	}
 	if bytesRead == 0 {
-		t.Fatal("nothing of the process's memory could be read")
+		t.Fatal("cannot read the memory of the process")
 	}
 	return counts
 }

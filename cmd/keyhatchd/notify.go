@@ -11,17 +11,17 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// statusInterval is the longest time between two status notifications.
+// statusInterval is the maximum time between two status notifications.
 const statusInterval = 10 * time.Second
 
 // notifySystemd sends the broker's status to the service manager and resets its
-// watchdog, until ctx ends. It resets the watchdog only after a complete get
-// succeeded.
+// watchdog, until ctx ends. It resets the watchdog only after a complete test get
+// succeeds.
 func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger) {
 	interval := statusInterval
 	watchdog, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
-		log.Warn("the watchdog's time cannot be read; it is not fed", "error", err)
+		log.Warn("cannot read the watchdog timeout: the watchdog will not be reset", "error", err)
 	}
 	if watchdog > 0 {
 		interval = min(interval, watchdog/3)
@@ -36,7 +36,7 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 			if err == nil {
 				sd.SdNotify(false, sd.SdNotifyWatchdog)
 			} else if ctx.Err() == nil {
-				log.Error("the watchdog is not fed", "error", err)
+				log.Error("the watchdog was not reset: the test request failed", "error", err)
 			}
 		}
 		sd.SdNotify(false, statusNotification(server))
@@ -48,7 +48,7 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 	}
 }
 
-// statusNotification returns the STATUS= text that systemctl status shows.
+// statusNotification returns the STATUS= line for systemctl status.
 func statusNotification(server *broker.Server) string {
 	s := server.Status()
 	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(len(s.Projects), "project"), cli.Plural(s.SecretCount, "secret"), s.Generation)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A client in another language: one connection a request, one recv, and a field
-// nobody knows; the shape of remo-broker's protocol 2 clients.
+// pythonClient is a client like those of remo-broker's protocol 2: it uses one
+// connection per request and one recv per answer, and sends unknown fields.
 const pythonClient = `
 import json, socket, sys
 def ask(path, request):
@@ -35,7 +35,7 @@ assert ask(project, {"op": "get", "name": "A"})["code"] == "not_loaded"
 
 func TestPythonClientUsesBothSockets(t *testing.T) {
 	python, err := exec.LookPath("python3")
-	requireOrSkip(t, err == nil, "there is no python3")
+	requireOrSkip(t, err == nil, "python3 is not installed")
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
 	cmd := exec.Command(python, "-", d.adminSocket(), d.projectSocket("api"), tripwire)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,16 +21,16 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// Where root's daemon looks when nobody says otherwise.
+// The default paths of a daemon that runs as root.
 const (
 	systemConfigFile  = "/etc/keyhatch/keyhatchd.yaml"
 	systemProjectsDir = "/etc/keyhatch/projects.d"
 )
 
-// settings are the flags that the configuration file can give too, by the same
-// names with _ for -.
+// settings are the flags that the configuration file can also set. The file uses the
+// same names, with _ instead of -.
 type settings struct {
-	flags *pflag.FlagSet // those below
+	flags *pflag.FlagSet // one flag for each field below
 
 	runtimeDir    string
 	projectsDir   string
@@ -42,17 +43,18 @@ type settings struct {
 func newSettings() *settings {
 	f := pflag.NewFlagSet("settings", pflag.ContinueOnError)
 	s := &settings{flags: f}
-	f.StringVar(&s.runtimeDir, "runtime-dir", "", "directory of the sockets, at most 70 bytes or so")
-	f.StringVar(&s.projectsDir, "projects-dir", "", "directory of the declared projects (default for root: "+systemProjectsDir+")")
-	f.StringVar(&s.audit, "audit", "", "where audit events go: stdout, journal, or file:PATH, opened anew when rotated (default: journal under systemd, else stdout)")
-	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a project what cannot be recorded within a second")
-	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "requests a second of one project, twice that at once; 0 for no limit")
-	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "names a second that one project may be refused, three times that at once; 0 for no limit")
+	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets, about 70 bytes at most (default for root: /run/keyhatch, otherwise $XDG_RUNTIME_DIR/keyhatch)")
+	f.StringVar(&s.projectsDir, "projects-dir", "", "`DIR` of the declared projects (default for root: "+systemProjectsDir+")")
+	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; after a rotation, the file is opened again (default: journal under systemd, otherwise stdout)")
+	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
+	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 for no limit")
+	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of refused names per second for each project, with bursts of three times that number; 0 for no limit")
 	return s
 }
 
-// resolve fills in what the command line does not say: from the configuration
-// file, and then by default. It returns where each setting came from.
+// resolve sets the values that are not on the command line, from the configuration
+// file or by default. The returned map contains the source of each setting: "flag",
+// "default", or the path of the file.
 func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	sources = map[string]string{}
 	s.flags.VisitAll(func(f *pflag.Flag) {
@@ -68,13 +70,14 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	}
 	if file != "" {
 		text, err := os.ReadFile(file)
-		if err == nil {
-			err = s.applyFile(text, file, sources)
-		} else if optional && errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-		if err != nil {
-			return nil, &cli.Error{Err: err, Hint: "keyhatchd --check-config says what is in force"}
+		switch {
+		case optional && errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return nil, fmt.Errorf("cannot read the settings: %w", err)
+		default:
+			if err := s.applyFile(text, file, sources); err != nil {
+				return nil, &cli.Error{Err: err, Hint: "correct the file, then run keyhatchd --check-config --config " + file}
+			}
 		}
 	}
 	if s.projectsDir == "" && root && sources["projects-dir"] == "default" {
@@ -94,14 +97,16 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 
 // validate checks the settings and makes their paths absolute.
 func (s *settings) validate() error {
-	if s.requestRate < 0 || s.refusalRate < 0 {
-		return cli.UsageErrorf("a rate must be 0, for no limit, or more")
+	for _, rate := range []float64{s.requestRate, s.refusalRate} {
+		if !(rate >= 0) || math.IsInf(rate, 0) { // NaN is not >= 0
+			return cli.UsageErrorf("a rate must be a finite number, 0 or more")
+		}
 	}
 	if path, isFile := strings.CutPrefix(s.audit, "file:"); (!isFile || path == "") && s.audit != "stdout" && s.audit != "journal" {
-		return cli.UsageErrorf("audit must be stdout, journal or file:PATH")
+		return cli.UsageErrorf("audit must be stdout, journal, or file:PATH")
 	}
 	if s.runtimeDir == "" {
-		return cli.UsageErrorf("neither --runtime-dir nor XDG_RUNTIME_DIR says where the sockets shall be")
+		return cli.UsageErrorf("cannot choose a runtime directory: set --runtime-dir or XDG_RUNTIME_DIR")
 	}
 	for _, dir := range []*string{&s.runtimeDir, &s.projectsDir} {
 		if *dir == "" {
@@ -116,19 +121,19 @@ func (s *settings) validate() error {
 	return nil
 }
 
-// applyFile applies the settings of a configuration file that the command line
-// does not set. It rejects unknown and duplicate settings, because their author
-// expects them to have an effect.
+// applyFile applies the settings of a configuration file, except for those that are on
+// the command line. An unknown or duplicate setting is an error, because its author
+// expects an effect.
 func (s *settings) applyFile(text []byte, file string, sources map[string]string) error {
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc); errors.Is(err, io.EOF) {
-		return nil // comments only
+		return nil // the file has only comments
 	} else if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: invalid YAML: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s line %d: it must be a mapping of settings", file, root.Line)
+		return fmt.Errorf("%s line %d: the file must be a mapping of settings", file, root.Line)
 	}
 	names := []string{}
 	s.flags.VisitAll(func(f *pflag.Flag) { names = append(names, strings.ReplaceAll(f.Name, "-", "_")) })
@@ -137,28 +142,29 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 		key, value := root.Content[i], root.Content[i+1]
 		switch {
 		case !slices.Contains(names, key.Value):
-			return fmt.Errorf("%s line %d: there is no setting %q: the settings are %s", file, key.Line, key.Value, strings.Join(names, ", "))
+			return fmt.Errorf("%s line %d: unknown setting %q: the settings are %s", file, key.Line, key.Value, strings.Join(names, ", "))
 		case seen[key.Value]:
-			return fmt.Errorf("%s line %d: %s stands twice", file, key.Line, key.Value)
+			return fmt.Errorf("%s line %d: duplicate setting %s", file, key.Line, key.Value)
 		case value.Kind != yaml.ScalarNode || value.Tag == "!!null":
-			return fmt.Errorf("%s line %d: %s needs one value", file, value.Line, key.Value)
+			return fmt.Errorf("%s line %d: %s needs a single value", file, value.Line, key.Value)
 		}
 		seen[key.Value] = true
 		name := strings.ReplaceAll(key.Value, "_", "-")
 		if sources[name] == "flag" {
 			continue
 		}
-		if err := s.flags.Lookup(name).Value.Set(value.Value); err != nil {
-			return fmt.Errorf("%s line %d: %s cannot be %q", file, value.Line, key.Value, value.Value)
+		f := s.flags.Lookup(name)
+		if err := f.Value.Set(value.Value); err != nil {
+			return fmt.Errorf("%s line %d: %s needs %s, not %q", file, value.Line, key.Value, cli.ExpectedValue(f), value.Value)
 		}
 		sources[name] = file
 	}
 	return nil
 }
 
-// print writes the settings in force as a configuration file, with where each
-// came from, and then the declared projects. A file among those that cannot be
-// taken is an error.
+// print prints the effective settings in the format of a configuration file, with the
+// source of each setting, and then the declared projects. It returns an error if a
+// declaration is invalid.
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+f.Value.String(), sources[f.Name])

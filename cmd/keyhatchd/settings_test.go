@@ -7,6 +7,26 @@ import (
 	"testing"
 )
 
+// TestRatesMustBeFinite checks rates that Go parses as numbers but that are not a
+// limit.
+func TestRatesMustBeFinite(t *testing.T) {
+	for _, flag := range []string{"--request-rate", "--refusal-rate"} {
+		for _, rate := range []string{"NaN", "Inf", "+Inf", "-Inf", "-1"} {
+			s := newSettings()
+			if err := s.flags.Parse([]string{flag + "=" + rate, "--runtime-dir=/r", "--audit=stdout"}); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.validate(); err == nil || err.Error() != "a rate must be a finite number, 0 or more" {
+				t.Errorf("%s %s: %v", flag, rate, err)
+			}
+		}
+	}
+	s := newSettings()
+	if err := s.applyFile([]byte("request_rate: .inf\n"), "f", map[string]string{}); err == nil || !strings.Contains(err.Error(), "needs a number") {
+		t.Errorf("request_rate: .inf: %v", err)
+	}
+}
+
 func TestInvalidArgumentsExitWithUsageError(t *testing.T) {
 	for _, args := range [][]string{
 		{"--audit", "nowhere"}, {"--audit", "file:"}, {"--request-rate", "-1"}, {"--no-such-flag"}, {"argument"},
@@ -14,7 +34,7 @@ func TestInvalidArgumentsExitWithUsageError(t *testing.T) {
 		cmd := exec.Command(os.Args[0], args...)
 		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=keyhatchd")
 		out, _ := cmd.CombinedOutput()
-		if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "hint: see keyhatchd --help") {
+		if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "hint: run keyhatchd --help") {
 			t.Errorf("%v: exit %d: %s", args, cmd.ProcessState.ExitCode(), out)
 		}
 	}

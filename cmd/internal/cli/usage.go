@@ -93,10 +93,8 @@ func ExpectedValue(f *pflag.Flag) string {
 		return "true or false"
 	case "float64":
 		return "a number"
-	case "int", "uint", "uint32", "uint64":
+	case "int", "uint", "uint32", "uint64", "uintSlice":
 		return "a whole number"
-	case "uintSlice":
-		return "whole numbers, separated by commas"
 	}
 	return ""
 }

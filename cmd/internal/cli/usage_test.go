@@ -22,7 +22,7 @@ func TestUsageErrorsNameArgumentOrFlag(t *testing.T) {
 		{"list", nil, []string{"a"}, `unexpected argument "a"`},
 		{"list", nil, []string{"--wait", "5"}, `--wait needs a duration such as 15s, not "5"`},
 		{"list", nil, []string{"--wait"}, "--wait needs a value"},
-		{"list", nil, []string{"--uid", "me"}, `--uid needs whole numbers, separated by commas, not "me"`},
+		{"list", nil, []string{"--uid", "me"}, `--uid needs a whole number, not "me"`},
 		{"list", nil, []string{"--rate", "fast"}, `--rate needs a number, not "fast"`},
 		{"list", nil, []string{"--json=maybe"}, `--json needs true or false, not "maybe"`},
 		{"list", nil, []string{"--none"}, "unknown flag: --none"},

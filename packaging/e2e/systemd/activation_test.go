@@ -5,28 +5,28 @@ import (
 	"testing"
 )
 
-// TestFirstConnectionStartsTheDaemon: the socket is there before the daemon,
-// for members of its group and for nobody else.
+// TestFirstConnectionStartsTheDaemon checks that the socket exists before the daemon
+// starts, and that only root and members of the group can connect.
 func TestFirstConnectionStartsTheDaemon(t *testing.T) {
 	m := boot(t)
 	m.run(`systemctl start keyhatch.socket
 		useradd --groups keyhatch alice
 		useradd bob`)
 	if state := m.run("systemctl is-active keyhatch.service || true"); state != "inactive" {
-		t.Fatalf("before the first connection the daemon is %s", state)
+		t.Fatalf("the daemon is %s before the first connection", state)
 	}
 	statusAs := func(user string) string {
 		return "setpriv --reuid=" + user + " --regid=" + user + " --init-groups keyhatchctl status --socket " + adminSocket
 	}
 	m.mustFail(statusAs("bob"), "permission denied")
 	if state := m.run("systemctl is-active keyhatch.service || true"); state != "inactive" {
-		t.Errorf("one who was refused made the daemon %s", state)
+		t.Errorf("the daemon is %s after a refused connection", state)
 	}
 	if out := m.run(statusAs("alice")); !strings.Contains(out, "memory") {
 		t.Errorf("status for a member of the group: %s", out)
 	}
 	if state := m.run("systemctl is-active keyhatch.service"); state != "active" {
-		t.Errorf("after the first connection the daemon is %s", state)
+		t.Errorf("the daemon is %s after the first connection", state)
 	}
 	m.mustFail(statusAs("bob"), "permission denied")
 }

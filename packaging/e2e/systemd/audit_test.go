@@ -9,18 +9,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// auditTimeout is the time in which a get must be refused if audit is required:
-// one second, and some time for a machine under load.
+// auditTimeout is the maximum time until a get is refused if audit is required: one
+// second, plus some time for a machine under load.
 const auditTimeout = time.Second + 250*time.Millisecond
 
 // An auditFailure is a way for the audit log to fail.
 type auditFailure struct {
 	name    string
-	audit   string // setting
-	prepare string // scripts
+	audit   string // the audit setting
+	prepare string // shell scripts
 	begin   string
 	end     string
-	trail   string // prints what is in the audit trail
+	trail   string // prints the audit trail
 }
 
 var auditFailures = []auditFailure{
@@ -33,7 +33,7 @@ var auditFailures = []auditFailure{
 		trail: `journalctl --no-pager --output=json --unit=keyhatch.service`,
 	},
 	{
-		// Nobody reads, and what is written comes to a standstill.
+		// The journal does not read its sockets, so writes to them block.
 		name: "journal hung", audit: "journal",
 		begin: `pkill -STOP -x systemd-journal`,
 		end:   `pkill -CONT -x systemd-journal`,
@@ -60,8 +60,8 @@ func startWithAudit(m *machine, failure auditFailure, settings string) {
 
 const apiSocket = projectsDir + "api/broker.sock"
 
-// TestGetsContinueWhenAuditFails: gets, pushes, and clears continue. Dropped
-// audit events are counted and reported afterwards.
+// TestGetsContinueWhenAuditFails checks that gets, pushes, and clears continue, and
+// that dropped audit events are counted and reported later.
 func TestGetsContinueWhenAuditFails(t *testing.T) {
 	for _, failure := range auditFailures {
 		t.Run(failure.name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 			startWithAudit(m, failure, "")
 			before := m.status()
 			m.run(failure.begin)
-			// More than any queue, socket buffer or page holds.
+			// These gets fill every queue, socket buffer, and page.
 			var results map[string]int
 			if err := json.Unmarshal([]byte(m.run("e2e repeat-get "+apiSocket+" 20000")), &results); err != nil {
 				t.Fatal(err)
@@ -83,20 +83,20 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 			m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
 			during := m.status()
 			if during.InstanceID != before.InstanceID {
-				t.Error("the daemon did not live through it")
+				t.Error("the daemon restarted during the failure")
 			}
 			if during.AuditDropped == 0 {
-				t.Error("status counts nothing that was dropped")
+				t.Error("status does not count the dropped events")
 			}
 			m.run(failure.end)
-			// The next event finds its way, and says what did not.
-			m.waitFor("audit says what it dropped", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+failure.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
+			// The next event is written, and so is the number of dropped events.
+			m.waitFor("the number of dropped events is in the audit trail", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+failure.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
 			trail := m.run(failure.trail)
 			if strings.Contains(trail, tripwire) {
 				t.Error("a secret's value is in the audit trail")
 			}
 			if m.status().InstanceID != before.InstanceID {
-				t.Error("the daemon did not live through the end of it")
+				t.Error("the daemon restarted after the failure")
 			}
 			if n := m.unitProperty("keyhatch-sidecar.service", "NRestarts"); n != "0" {
 				t.Errorf("the sidecar restarted %s times", n)
@@ -105,8 +105,8 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 	}
 }
 
-// TestGetsAreRefusedWhenRequiredAuditFails: a get that cannot be recorded is
-// refused in time. Pushes and clears do not wait.
+// TestGetsAreRefusedWhenRequiredAuditFails checks that a get is refused in time if its
+// audit event cannot be written. Pushes and clears do not wait.
 func TestGetsAreRefusedWhenRequiredAuditFails(t *testing.T) {
 	for _, failure := range auditFailures {
 		t.Run(failure.name, func(t *testing.T) {
@@ -121,12 +121,12 @@ func TestGetsAreRefusedWhenRequiredAuditFails(t *testing.T) {
 			}
 			t.Logf("%s after %v", r.Outcome, r.Took.Round(time.Millisecond))
 			if r.Outcome != string(schema.CodeAuditUnavailable) || r.Took > auditTimeout {
-				t.Errorf("a get ended with %s after %v, want %s within 1 s", r.Outcome, r.Took, schema.CodeAuditUnavailable)
+				t.Errorf("a get returned %s after %v, want %s within 1 s", r.Outcome, r.Took, schema.CodeAuditUnavailable)
 			}
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)
 			m.run("keyhatchctl clear")
 			if m.status().Generation != 0 {
-				t.Error("the clear did nothing")
+				t.Error("the clear had no effect")
 			}
 			m.run(failure.end)
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)

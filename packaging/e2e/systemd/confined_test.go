@@ -11,18 +11,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxExposure limits the exposure level of systemd-analyze, from 0 (confined)
-// to 10.
+// maxExposure is the maximum exposure level of systemd-analyze. Level 0 is the most
+// confined, and level 10 is the least confined.
 const maxExposure = 0.4
 
-// TestUnitExposureScore scores the units as they are shipped.
+// TestUnitExposureScore checks the exposure level of the shipped units.
 func TestUnitExposureScore(t *testing.T) {
 	m := boot(t)
 	for _, unit := range []string{"keyhatch.service", "keyhatch-sidecar.service"} {
 		out := m.run("systemd-analyze security --offline=true --no-pager /usr/lib/systemd/system/" + unit)
 		submatches := regexp.MustCompile(`exposure level for ` + regexp.QuoteMeta(unit) + `: ([0-9.]+)`).FindStringSubmatch(out)
 		if submatches == nil {
-			t.Fatalf("no score:\n%s", out)
+			t.Fatalf("systemd-analyze printed no score:\n%s", out)
 		}
 		score, err := strconv.ParseFloat(submatches[1], 64)
 		if err != nil {
@@ -34,26 +34,26 @@ func TestUnitExposureScore(t *testing.T) {
 		}
 	}
 	if out := m.run("systemd-analyze verify keyhatch.socket keyhatch.service keyhatch-sidecar.service 2>&1"); out != "" {
-		t.Errorf("systemd-analyze verify says:\n%s", out)
+		t.Errorf("systemd-analyze verify reports:\n%s", out)
 	}
 }
 
-// TestAppArmorSyntax compiles the profile. Whether it holds is for a kernel that
-// enforces it.
+// TestAppArmorSyntax compiles the profile. It does not test the effect of the profile,
+// because this requires a kernel with AppArmor.
 func TestAppArmorSyntax(t *testing.T) {
 	m := boot(t)
 	m.run("apparmor_parser --skip-kernel-load --skip-cache --stdout /etc/apparmor.d/usr.bin.keyhatchd >/dev/null")
 	m.mustFail("sed 's/^}$/sillyword,\\n}/' /etc/apparmor.d/usr.bin.keyhatchd >/tmp/wrong; apparmor_parser --skip-kernel-load --skip-cache /tmp/wrong", "rror")
 }
 
-// TestConfinedDaemonServesAllOperations uses every operation under the shipped
-// unit, and under units with less locked memory or without memfd_secret.
+// TestConfinedDaemonServesAllOperations uses every operation with the shipped unit, and
+// with units with less locked memory or without memfd_secret.
 func TestConfinedDaemonServesAllOperations(t *testing.T) {
 	for _, c := range []struct {
 		name, override string
-		memories       []schema.Memory // that may hold the set
+		memories       []schema.Memory // allowed for the secrets
 	}{
-		{"as shipped", "", nil}, // the best that the kernel has
+		{"as shipped", "", nil}, // the best memory of this kernel
 		{"without memfd_secret", "SystemCallFilter=~memfd_secret", []schema.Memory{schema.MemoryLocked}},
 		{"with little memory to lock", "LimitMEMLOCK=64K", []schema.Memory{schema.MemorySecret, schema.MemoryLocked, schema.MemoryUnlocked}},
 		{"with neither", "LimitMEMLOCK=64K\nSystemCallFilter=~memfd_secret", []schema.Memory{schema.MemoryLocked, schema.MemoryUnlocked}},
@@ -87,26 +87,26 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 		status := m.status()
 		t.Logf("%s set: %s", size, status.Memory)
 		if !slices.Contains(memories, status.Memory) {
-			t.Errorf("%s set: it is held in %s, want one of %v", size, status.Memory, memories)
+			t.Errorf("%s set: it is in %s memory, want one of %v", size, status.Memory, memories)
 		}
 	}
 	checkMemory("a small")
 	if store := m.status().DescriptorStore; store != schema.DescriptorStoreKept {
-		t.Errorf("the descriptor store: %s", store)
+		t.Errorf("the descriptor store is %s", store)
 	}
-	if text := m.unitProperty("keyhatch.service", "StatusText"); !strings.Contains(text, " secrets loaded") {
+	if text := m.unitProperty("keyhatch.service", "StatusText"); !strings.Contains(text, " loaded, generation ") {
 		t.Errorf("systemctl status shows %q", text)
 	}
 	if got := m.run(keyhatch + "get A"); got != tripwire+"-A" {
-		t.Errorf("get: %d bytes that were not pushed", len(got))
+		t.Errorf("get: %d bytes, but not the pushed value", len(got))
 	}
 	m.mustFail(keyhatch+"get OTHER", "not on this project's allowlist")
 	m.mustFail(keyhatch+"get MISSING", "MISSING")
 
-	// Near the largest push that there may be.
+	// This set is almost as large as the largest push.
 	m.run(`i=0; while [ $i -lt 12 ]; do { printf ` + tripwire + `-; head -c 60000 /dev/zero | tr '\0' x; } >/etc/keyhatch/secrets/.new
 		mv /etc/keyhatch/secrets/.new /etc/keyhatch/secrets/BIG$i; i=$((i + 1)); done`)
-	m.waitFor("the large set is there", `keyhatchctl list | grep -qx BIG11`)
+	m.waitFor("the large set is loaded", `keyhatchctl list | grep -qx BIG11`)
 	checkMemory("a large")
 	m.run(keyhatch + "get A >/dev/null")
 
@@ -122,12 +122,12 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 
 	m.run("systemctl restart keyhatch.service")
 	m.run(keyhatch + "get --wait 15s A >/dev/null")
-	m.run(keyhatch + "list | grep -x BIG0") // the manifest that was approved last
+	m.run(keyhatch + "list | grep -x BIG0") // the last approved manifest
 	m.run("systemctl reload keyhatch.service")
 	m.run("keyhatchctl unregister api")
 	m.mustFail(keyhatch+"get A", "reach")
 
-	// Audit goes to the journal without being told, each event with its fields.
+	// By default, audit events go to the journal with their fields.
 	for _, event := range []schema.EventName{schema.EventSecretsPushed, schema.EventSecretsFetched, schema.EventSecretsCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {
 		if m.run("journalctl --no-pager --output=cat _SYSTEMD_UNIT=keyhatch.service KEYHATCH_EVENT="+string(event)) == "" {
 			t.Errorf("the journal has no %s", event)

@@ -10,8 +10,8 @@ import (
 
 const corePattern = "/proc/sys/kernel/core_pattern"
 
-// setCorePattern sets the kernel's core pattern until the test ends. All
-// containers share the pattern, so a second run of this test waits.
+// setCorePattern sets the kernel's core pattern until the test ends. All containers
+// share the pattern, so a concurrent run of this test waits for the lock.
 func setCorePattern(t *testing.T, pattern string) {
 	t.Helper()
 	lock, err := os.Open(corePattern)
@@ -27,17 +27,17 @@ func setCorePattern(t *testing.T, pattern string) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(corePattern, []byte(pattern), 0); err != nil {
-		requireOrSkip(t, false, "setting "+corePattern+" takes root on a machine that lets it: "+err.Error())
+		requireOrSkip(t, false, "cannot set "+corePattern+", which requires root: "+err.Error())
 	}
 	t.Cleanup(func() {
 		if err := os.WriteFile(corePattern, original, 0); err != nil {
-			t.Errorf("%s is not what it was, %q: %v", corePattern, original, err)
+			t.Errorf("cannot restore %s to %q: %v", corePattern, original, err)
 		}
 	})
 }
 
-// coreDropIn removes all settings of the unit against core files and has the Go
-// runtime request one, so that only the daemon's own protection is left.
+// coreDropIn removes all settings of the unit against core files and makes the Go
+// runtime request a core file. Only the daemon's own protection remains.
 const coreDropIn = `[Service]
 LimitCORE=infinity
 CoredumpFilter=all
@@ -55,8 +55,8 @@ LogsDirectory=keyhatch
 LimitCORE=infinity
 `
 
-// TestDaemonLeavesNoCore kills the daemon with signals that dump core, and
-// checks that the control process does leave a core file.
+// TestDaemonLeavesNoCore kills the daemon with signals that dump core. As a control, it
+// checks that an unprotected process does leave a core file.
 func TestDaemonLeavesNoCore(t *testing.T) {
 	for _, target := range []string{"file", "pipe"} {
 		t.Run(target, func(t *testing.T) {
@@ -64,9 +64,9 @@ func TestDaemonLeavesNoCore(t *testing.T) {
 			m.overrideUnit("keyhatch.service", coreDropIn)
 			m.writeFile("/etc/systemd/system/control.service", controlUnit)
 			m.run("systemctl daemon-reload; systemctl start keyhatch.service control.service")
-			// A file's path is that of the crashing process; its directory is one
-			// that the daemon may write. A pipe's program is the kernel's own
-			// machine's.
+			// The kernel resolves a file's path in the container of the crashing
+			// process, so the daemon must be able to write to the directory. It starts
+			// a pipe's program on the host.
 			pattern, cores := "/var/log/keyhatch/core.%e.%p", func() string { return m.run("ls /var/log/keyhatch") }
 			if target == "pipe" {
 				dir := t.TempDir()
@@ -89,27 +89,27 @@ func TestDaemonLeavesNoCore(t *testing.T) {
 			for _, signal := range []string{"SEGV", "ABRT", "QUIT"} {
 				before := m.unitProperty("keyhatch.service", "InvocationID")
 				m.run("systemctl kill --kill-who=main --signal=" + signal + " keyhatch.service")
-				m.waitFor("another daemon serves", "test $(systemctl show --property=InvocationID --value keyhatch.service) != "+before+
+				m.waitFor("a new daemon is running", "test $(systemctl show --property=InvocationID --value keyhatch.service) != "+before+
 					" && systemctl is-active --quiet keyhatch.service")
 			}
 			m.run("systemctl kill --kill-who=main --signal=SEGV control.service")
 			m.waitFor("the control has ended", "systemctl is-failed --quiet control.service")
 			if log := m.run("journalctl --no-pager --output=cat --unit=control.service"); !strings.Contains(log, "code=dumped") {
-				requireOrSkip(t, false, "this kernel makes no core of the control either:\n"+log)
+				requireOrSkip(t, false, "this kernel does not dump the control process either:\n"+log)
 			}
 			log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service")
 			if strings.Contains(log, "code=dumped") || !strings.Contains(log, "Main process exited") {
-				t.Errorf("the kernel dumped the daemon:\n%s", log)
+				t.Errorf("the kernel dumped the daemon, or the daemon did not exit:\n%s", log)
 			}
 			if got := cores(); strings.Contains(got, "keyhatchd") || !strings.Contains(got, "sleep") {
-				t.Errorf("cores:\n%s\nwant the control's alone", got)
+				t.Errorf("cores:\n%s\nwant only the core of the control process", got)
 			}
 		})
 	}
 }
 
-// TestSameUserCannotRead: another process of the daemon's own user can look
-// into one that is not hardened, and not into the daemon.
+// TestSameUserCannotRead checks that a process of the daemon's user can read the memory
+// of a process that is not hardened, but not the memory of the daemon.
 func TestSameUserCannotRead(t *testing.T) {
 	m := boot(t)
 	m.writeFile("/etc/systemd/system/control.service", controlUnit)

@@ -20,13 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tripwire is in every secret value, and nowhere else.
+// tripwire is part of every secret value, and of no other text.
 const tripwire = "TRIPWIRE"
 
 const adminSocket = "/run/keyhatch/admin/admin.sock"
 
-// runE2ECommand runs one command of e2e, which is this test binary inside the
-// machine. It prints the result as JSON.
+// runE2ECommand runs a subcommand of e2e and prints its result as JSON. e2e is this
+// test binary inside the machine.
 func runE2ECommand(name string, args []string) {
 	var result any
 	var err error
@@ -42,7 +42,7 @@ func runE2ECommand(name string, args []string) {
 	case "memory":
 		result = bestKernelMemory()
 	default:
-		err = errors.New("there is no e2e command " + name)
+		err = errors.New("unknown e2e command: " + name)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -51,13 +51,13 @@ func runE2ECommand(name string, args []string) {
 	json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// getTimeout is how long a client waits for a secret.
+// getTimeout is the maximum time that a client waits for a secret.
 const getTimeout = 15 * time.Second
 
-// A loadResult counts the gets of a load. It contains no secret.
+// A loadResult counts the gets of a load. It does not contain a secret.
 type loadResult struct {
 	Gets, Failed int
-	FirstError   string // error
+	FirstError   string
 	Slowest      time.Duration
 }
 
@@ -65,13 +65,14 @@ type loadResult struct {
 func getSecret(socket string, wait time.Duration) error {
 	answer, err := client.NewProject(socket).Get(context.Background(), "A", wait)
 	if err == nil && (answer.Value == nil || !strings.HasPrefix(*answer.Value, tripwire)) {
-		err = errors.New("the value is not what was pushed")
+		err = errors.New("the value is not the pushed value")
 	}
 	return err
 }
 
-// runLoad gets the secret with four clients at once until its standard input
-// ends, and then once more with each. It prints a line after the first get.
+// runLoad gets the secret with four concurrent clients until its standard input ends.
+// Each client then gets the secret once more. runLoad prints a line after the first
+// get.
 func runLoad(socket string) loadResult {
 	if err := getSecret(socket, getTimeout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -79,7 +80,7 @@ func runLoad(socket string) loadResult {
 	}
 	fmt.Println("begun")
 	var inputEnded atomic.Bool
-	go func() { // ends with standard input, at the latest with the process
+	go func() { // ends at the end of standard input
 		io.Copy(io.Discard, os.Stdin)
 		inputEnded.Store(true)
 	}()
@@ -142,7 +143,7 @@ func timeGet(socket string) timedGet {
 	return timedGet{outcome(err), time.Since(start)}
 }
 
-// bestKernelMemory returns the best kind of memory that this kernel offers.
+// bestKernelMemory returns the best kind of memory of this kernel.
 func bestKernelMemory() schema.Memory {
 	fd, err := unix.MemfdSecret(0)
 	if err != nil {
@@ -152,7 +153,7 @@ func bestKernelMemory() schema.Memory {
 	return schema.MemorySecret
 }
 
-// A restartResult has the time after each restart until the secrets were back.
+// A restartResult has the time from each restart until the secrets were loaded again.
 type restartResult struct{ RecoveryTimes []time.Duration }
 
 // restartRepeatedly restarts or kills the daemon at random moments. Before every
@@ -172,7 +173,7 @@ func restartRepeatedly(times string) (r restartResult, err error) {
 				return r, fmt.Errorf("before restart %d: %w", i, err)
 			}
 		}
-		// Not a wait for anything: the moment is to be any.
+		// A random delay, so that the restart happens at a random moment.
 		time.Sleep(rand.N(100 * time.Millisecond))
 		args := []string{"restart", "keyhatch.service"}
 		if i%2 == 1 {
@@ -200,7 +201,7 @@ func waitForSecrets(instance string) (schema.StatusResponse, error) {
 			return status, nil
 		}
 		if time.Now().After(deadline) {
-			return status, fmt.Errorf("the secrets did not come back: %w", err)
+			return status, fmt.Errorf("the secrets were not loaded again: %w", err)
 		}
 	}
 }

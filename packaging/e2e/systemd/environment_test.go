@@ -14,11 +14,11 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
 )
 
-// An environment is what all machines of a test run share.
+// An environment is shared by all machines of a test run.
 type environment struct {
 	engine *engine.Engine
 	image  string
-	root   string // a tree with all that is installed
+	root   string // the directory tree with all installed files
 }
 
 var stopEnvironment func()
@@ -42,7 +42,7 @@ var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
 	return w, w.build()
 })
 
-// build installs keyhatch and this test binary into the tree.
+// build installs keyhatch and this test binary into root.
 func (w *environment) build() error {
 	for _, args := range [][]string{
 		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
@@ -54,7 +54,7 @@ func (w *environment) build() error {
 			return fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
 		}
 	}
-	// MkdirTemp's 0700 must not become the mode of the machine's own root.
+	// MkdirTemp created root with mode 0700, which docker cp would copy to /.
 	return filepath.WalkDir(w.root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -66,7 +66,7 @@ func (w *environment) build() error {
 func openEnvironment(t *testing.T) *environment {
 	t.Helper()
 	if os.Getenv("KEYHATCH_E2E") == "" {
-		t.Skip("it boots a machine: make e2e-systemd runs it")
+		t.Skip("this test boots a machine: run make e2e-systemd")
 	}
 	w, err := sharedEnvironment()
 	if errors.Is(err, engine.ErrMissing) {
@@ -78,8 +78,8 @@ func openEnvironment(t *testing.T) *environment {
 	return w
 }
 
-// requireOrSkip skips the test if what it needs is not available. In CI the
-// test fails instead.
+// requireOrSkip skips the test if a requirement is not available. In CI the test fails
+// instead.
 func requireOrSkip(t *testing.T, available bool, reason string) {
 	t.Helper()
 	if available {

@@ -19,8 +19,8 @@ type load struct {
 	cmd   *exec.Cmd
 }
 
-// startLoad starts a load in its own mount namespace, like a container's, with
-// source mounted at target. It returns after the first get.
+// startLoad starts a load with its own mount namespace, like a container, and mounts
+// source at target. It returns after the first get.
 func startLoad(m *machine, source, target, socket string) *load {
 	m.t.Helper()
 	script := fmt.Sprintf("mount --bind %s %s\nexec e2e load %s", source, target, socket)
@@ -44,7 +44,7 @@ func startLoad(m *machine, source, target, socket string) *load {
 	if !l.lines.Scan() {
 		stdin.Close()
 		l.cmd.Wait()
-		m.t.Fatalf("the load did not begin: %s", stderr.String())
+		m.t.Fatalf("the load did not start: %s", stderr.String())
 	}
 	return l
 }
@@ -55,13 +55,13 @@ func (l *load) stopAndCheck(name string) {
 	l.stdin.Close()
 	var r loadResult
 	if !l.lines.Scan() {
-		l.t.Fatalf("%s: the load said nothing at its end", name)
+		l.t.Fatalf("%s: the load printed no result", name)
 	}
 	if err := json.Unmarshal(l.lines.Bytes(), &r); err != nil {
 		l.t.Fatal(err)
 	}
 	l.t.Logf("%s: %d gets, %d failed; the slowest took %v", name, r.Gets, r.Failed, r.Slowest.Round(time.Millisecond))
 	if r.Failed > 0 || r.Gets == 0 {
-		l.t.Errorf("%s: %d of %d gets failed, the first one: %s", name, r.Failed, r.Gets, r.FirstError)
+		l.t.Errorf("%s: %d of %d gets failed, first error: %s", name, r.Failed, r.Gets, r.FirstError)
 	}
 }

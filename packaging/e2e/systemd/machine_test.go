@@ -14,8 +14,8 @@ import (
 
 const projectsDir = "/run/keyhatch/projects/"
 
-// A machine is a container with systemd as its first process, and keyhatch
-// installed but not started.
+// A machine is a container with systemd as its first process. keyhatch is installed in
+// it, but not started.
 type machine struct {
 	t      *testing.T
 	engine *engine.Engine
@@ -27,7 +27,7 @@ func boot(t *testing.T) *machine {
 	t.Helper()
 	w := openEnvironment(t)
 	m := &machine{t: t, engine: w.engine}
-	// CAP_SYS_ADMIN: systemd mounts, for the namespaces of its units.
+	// systemd needs CAP_SYS_ADMIN to create mount namespaces for its units.
 	m.id = m.docker("run", "--detach", "--network=none", "--cap-add=SYS_ADMIN",
 		"--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
 		"--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
@@ -42,7 +42,7 @@ func boot(t *testing.T) *machine {
 	m.run(`systemd-sysusers keyhatch.conf
 		systemd-tmpfiles --create keyhatch.conf
 		systemctl daemon-reload
-		systemctl enable --quiet keyhatch.service`) // and with it the socket
+		systemctl enable --quiet keyhatch.service`) // this also enables the socket
 	return m
 }
 
@@ -51,12 +51,12 @@ func (m *machine) waitForBoot() {
 	m.waitFor("the system is up", `state=$(systemctl is-system-running); test "$state" = running || test "$state" = degraded`)
 }
 
-// checkJournal searches the journal for secrets, and prints its end if the test
-// failed.
+// checkJournal searches the journal for secrets. If the test failed, it prints the end
+// of the journal.
 func (m *machine) checkJournal() {
 	log, err := m.try(`journalctl --no-pager --output=short-precise --lines=100000`)
 	if err != nil {
-		m.t.Errorf("the journal cannot be read: %v", err)
+		m.t.Errorf("cannot read the journal: %v", err)
 	}
 	if strings.Contains(log, tripwire) {
 		m.t.Error("a secret's value is in the journal")
@@ -93,7 +93,7 @@ func (m *machine) run(script string) string {
 func (m *machine) mustFail(script, wantOutput string) {
 	m.t.Helper()
 	if out, err := m.try(script); err == nil || !strings.Contains(out+err.Error(), wantOutput) {
-		m.t.Errorf("%s: %s, %v; want a failure that says %q", script, out, err, wantOutput)
+		m.t.Errorf("%s: %s, %v; want a failure with %q in its output", script, out, err, wantOutput)
 	}
 }
 
@@ -106,18 +106,18 @@ func (m *machine) waitFor(condition, script string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("%s: it never came true: %s %v", condition, out, err)
+			m.t.Fatalf("timeout while waiting until %s: %s %v", condition, out, err)
 		}
 	}
 }
 
-// writeFile writes a file, with the directories above it.
+// writeFile writes a file and creates its parent directories.
 func (m *machine) writeFile(path, text string) {
 	m.t.Helper()
 	m.run(fmt.Sprintf("mkdir -p $(dirname %s)\ncat >%s <<'KEYHATCH-END'\n%s\nKEYHATCH-END\n", path, path, text))
 }
 
-// overrideUnit changes a unit as an operator would.
+// overrideUnit adds a drop-in file to a unit.
 func (m *machine) overrideUnit(unit, text string) {
 	m.t.Helper()
 	m.writeFile("/etc/systemd/system/"+unit+".d/test.conf", text)
@@ -131,14 +131,14 @@ func (m *machine) addSettings(settings string) {
 	m.run("cat >>/etc/keyhatch/keyhatchd.yaml <<'KEYHATCH-END'\n" + settings + "\nKEYHATCH-END\n")
 }
 
-// createProject makes a project's tree, and returns its path.
+// createProject creates a project's directory with a manifest, and returns its path.
 func (m *machine) createProject(name string) string {
 	m.t.Helper()
 	m.writeFile("/srv/"+name+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n  A:\n  MISSING:\n")
 	return "/srv/" + name
 }
 
-// startSidecar starts the sidecar on a store with one secret, A.
+// startSidecar starts the sidecar with a store that contains one secret, A.
 func (m *machine) startSidecar() {
 	m.t.Helper()
 	m.run(`printf '` + tripwire + `-A\n' | setpriv --reuid=keyhatch-sidecar --regid=keyhatch-sidecar --init-groups \

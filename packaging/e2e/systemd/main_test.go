@@ -1,6 +1,6 @@
-// Package systemd boots a real systemd in a container, installs keyhatch there
-// as a package would, and sees that it keeps its promises. `make e2e-systemd`
-// runs it. It needs root, or an engine that answers.
+// Package systemd tests keyhatch under a real systemd. It boots systemd in a container
+// and installs keyhatch there as a package would. To run the tests, use
+// `make e2e-systemd`. The tests need root or a running container engine.
 package systemd
 
 import (
@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// The test binary also is what runs in the container, under the name e2e.
+// TestMain runs the tests, or an e2e subcommand if the name of the binary is e2e. The
+// tests copy the binary into the container under this name.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "e2e" {
 		runE2ECommand(os.Args[1], os.Args[2:])

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// engineUnit stands for the container engine. At boot it starts a container
-// that has the project's directory mounted, and it waits for nothing.
+// engineUnit replaces the container engine. At boot, it starts a process with the
+// project's directory mounted, like a container. It does not wait for the daemon.
 const engineUnit = `[Unit]
 Description=a container engine
 [Service]
@@ -27,7 +27,7 @@ func TestDeclaredProjectsAreServedBeforeEngineStarts(t *testing.T) {
 	m.run("mkdir /mnt/api")
 	m.writeFile("/etc/systemd/system/docker.service", engineUnit)
 	m.run("systemctl enable --quiet docker.service")
-	// An edit in the project's tree grants nothing at the next boot.
+	// An edit in the project's tree must have no effect at the next boot.
 	m.writeFile("/srv/api/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: api\nsecrets:\n  A:\n  GRANTED_BY_NOBODY:\n")
 	m.reboot()
 	m.waitFor("the engine has started", "systemctl is-active --quiet docker.service || { systemctl status --no-pager docker.service; false; }")
@@ -36,7 +36,7 @@ func TestDeclaredProjectsAreServedBeforeEngineStarts(t *testing.T) {
 	}
 	log := m.run("journalctl --no-pager --output=cat --unit=docker.service")
 	if !strings.Contains(log, "MISSING") || strings.Contains(log, "GRANTED_BY_NOBODY") {
-		t.Errorf("the container was told of:\n%s", log)
+		t.Errorf("the container can fetch:\n%s", log)
 	}
 	m.run("keyhatch --socket " + projectsDir + "api/broker.sock get --wait 15s A >/dev/null")
 }

@@ -28,7 +28,7 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	} else if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	// A get of each mount after the last restart.
+	// Each mount must still work after the last restart.
 	for name, l := range loads {
 		l.stopAndCheck(name)
 	}
@@ -39,7 +39,7 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	percentile := func(percent int) time.Duration {
 		return r.RecoveryTimes[(len(r.RecoveryTimes)-1)*percent/100].Round(time.Millisecond)
 	}
-	t.Logf("%d restarts; the secrets were back after: median %v, 90%% %v, slowest %v", len(r.RecoveryTimes), percentile(50), percentile(90), percentile(100))
+	t.Logf("%d restarts; time until the secrets were loaded again: median %v, 90%% %v, slowest %v", len(r.RecoveryTimes), percentile(50), percentile(90), percentile(100))
 	if percentile(100) > time.Second {
 		t.Errorf("the sidecar pushed again %v after a restart, want at most 1 s", percentile(100))
 	}
@@ -59,9 +59,8 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	}
 }
 
-// TestDeclaredProjectsReturnAfterStop: after a stop and a start, declared
-// projects are served again in directories that were mounted before. A client
-// that waits does not fail.
+// TestDeclaredProjectsReturnAfterStop checks that declared projects are served again
+// after a stop and a start, in the same directories. A client that waits must not fail.
 func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
@@ -70,10 +69,11 @@ func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	m.run("mkdir /mnt/directory")
 	l := startLoad(m, projectsDir+"api", "/mnt/directory", "/mnt/directory/broker.sock")
 	before := m.run("stat --format=%i " + projectsDir + "api")
-	// Without the socket, which the sidecar's next try would start the daemon by.
+	// The socket must be stopped too. Otherwise the sidecar's next attempt would start the
+	// daemon.
 	m.run("systemctl stop keyhatch.socket keyhatch.service")
 	if state := m.run("systemctl is-active keyhatch.service || true"); state != "inactive" {
-		t.Errorf("the stopped daemon is %s", state)
+		t.Errorf("after the stop, the daemon is %s", state)
 	}
 	m.run("systemctl start keyhatch.socket keyhatch.service")
 	m.waitFor("the sidecar has pushed", `keyhatchctl list | grep -qx A`)
@@ -83,31 +83,31 @@ func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	}
 	status := m.status()
 	if len(status.Projects) != 1 || status.Projects[0].Name != "api" {
-		t.Errorf("after a stop and a start: %+v, want what is declared", status.Projects)
+		t.Errorf("after a stop and a start: %+v, want only the declared project", status.Projects)
 	}
 }
 
-// TestUnregisteredProjectStaysGoneAfterRestart: a restart does not bring back a
-// project that was unregistered.
+// TestUnregisteredProjectStaysGoneAfterRestart checks that a restart does not restore
+// an unregistered project.
 func TestUnregisteredProjectStaysGoneAfterRestart(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
 	m.run("keyhatchctl register " + m.createProject("web"))
 	m.run("keyhatchctl unregister web; systemctl restart keyhatch.service")
 	if p := m.status().Projects; len(p) != 1 || p[0].Name != "api" {
-		t.Errorf("registered: %+v, want api alone", p)
+		t.Errorf("registered: %+v, want only api", p)
 	}
 	m.run("keyhatchctl unregister --persist api; systemctl restart keyhatch.service")
 	if p := m.status().Projects; len(p) != 0 {
-		t.Errorf("registered: %+v, want nothing", p)
+		t.Errorf("registered: %+v, want no project", p)
 	}
 	if files := m.run("ls /etc/keyhatch/projects.d"); files != "" {
 		t.Errorf("declared: %s", files)
 	}
 }
 
-// TestReloadServesNewDeclarations: a reload reads new declarations. An invalid
-// file does not affect the other projects.
+// TestReloadServesNewDeclarations checks that a reload registers newly declared
+// projects, and that an invalid file does not affect the other projects.
 func TestReloadServesNewDeclarations(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
@@ -128,6 +128,6 @@ func TestReloadServesNewDeclarations(t *testing.T) {
 	m.run("systemctl restart keyhatch.service")
 	checkServed("after a restart", "api", "web")
 	if log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service"); !strings.Contains(log, "wrong.yaml") {
-		t.Error("the log does not say which file is wrong")
+		t.Error("the log does not name the invalid file")
 	}
 }

@@ -1,7 +1,6 @@
-// Command validate holds a Kubernetes manifest against Kubernetes' own Go types,
-// strictly: an unknown or misspelt field, a duplicate, or a wrong type is an
-// error. It needs no cluster. It is a module of its own so that nothing of
-// keyhatch's depends on Kubernetes.
+// Command validate checks a Kubernetes manifest with the Go types of Kubernetes. An
+// unknown field, a duplicate field, or a wrong type is an error. validate does not need
+// a cluster. It is a separate module, so keyhatch does not depend on Kubernetes.
 package main
 
 import (

@@ -1,0 +1,55 @@
+package cmd_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestSignalEndsCommandSilently sends signals to a command that waits for a secret. The
+// command must exit with 128 plus the signal's number and must not print an error.
+func TestSignalEndsCommandSilently(t *testing.T) {
+	m := newMessageRun(t)
+	m.startBroker()
+	m.prepare("mkdir -p api/.keyhatch && printf 'schema_version: 1\\nproject: api\\nsecrets: {A: }\\n' > api/.keyhatch/manifest.yaml")
+	m.prepare("keyhatchctl --socket $ADMIN register api")
+	for signal, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
+		for _, args := range [][]string{{"get", "--wait", "1m", "A"}, {"run", "--wait", "1m", "--", "true"}, {"export", "--wait", "1m"}} {
+			cmd := exec.Command(filepath.Join(binDir, "keyhatch"), args...)
+			cmd.Env, cmd.Dir = m.env, m.work
+			var output bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &output, &output
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// The command has installed its signal handler when it has a socket.
+			for deadline := time.Now().Add(15 * time.Second); !hasSocket(cmd.Process.Pid); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%v: the command did not connect", args)
+				}
+			}
+			cmd.Process.Signal(signal)
+			cmd.Wait()
+			if code := cmd.ProcessState.ExitCode(); code != want || output.Len() > 0 {
+				t.Errorf("%v, %v: exit %d, want %d: %s", args, signal, code, want, output.String())
+			}
+		}
+	}
+}
+
+// hasSocket reports whether a process has an open socket.
+func hasSocket(pid int) bool {
+	links, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "fd", "*"))
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, "socket:") {
+			return true
+		}
+	}
+	return false
+}
