@@ -106,19 +106,9 @@ func (c *conn) mayHoldDescriptors() bool {
 }
 
 // unreadBytes returns how much memory the kernel uses for answers that the client has
-// not read (SIOCOUTQ, unix(7)).
+// not read (SIOCOUTQ, unix(7)). It is 0 once the client has read them, or has closed
+// its end.
 func (c *conn) unreadBytes() (n int) {
 	c.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 	return n
-}
-
-// hungUp reports whether the client has closed its end.
-func (c *conn) hungUp() (closed bool) {
-	closed = true // if the descriptor is gone
-	c.raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd)}} // POLLHUP is always reported
-		n, err := unix.Poll(fds, 0)
-		closed = err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
-	})
-	return closed
 }

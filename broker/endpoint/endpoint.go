@@ -55,10 +55,11 @@ type Endpoint struct {
 
 // New returns an endpoint that does not accept yet. It owns the listener.
 func New(config Config) *Endpoint {
-	return &Endpoint{
-		config: config, mustPeek: !refuseDescriptors(config.Listener),
-		drain: newDrainState(), sessions: map[*Session]struct{}{},
-	}
+	return newEndpoint(config, !refuseDescriptors(config.Listener))
+}
+
+func newEndpoint(config Config, mustPeek bool) *Endpoint {
+	return &Endpoint{config: config, mustPeek: mustPeek, drain: newDrainState(), sessions: map[*Session]struct{}{}}
 }
 
 // SocketPath returns the path of the socket.
@@ -161,7 +162,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn) {
 func (e *Endpoint) endSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite() // the client sees the end behind the answers
-		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && !s.conn.hungUp() && e.sleep(interval); {
+		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
 		}
 	}

@@ -1,0 +1,338 @@
+package endpoint
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// answerOK answers every request with {"ok":true}.
+func answerOK(s *Session) { s.Run(okHandler()) }
+
+func okHandler() Handler {
+	return Handler{
+		MaxLine:       schema.MaxRequest,
+		Answer:        func([]byte) Reply { return Answer(schema.OKResponse{OK: true}) },
+		AnswerTooLong: func() Reply { return RefuseTooLong(schema.MaxRequest) },
+		AnswerLimited: func(retryAfter int) Reply { return RefuseFor(retryAfter, schema.CodeRateLimited, "limited") },
+	}
+}
+
+// start serves an endpoint until the test ends. With mustPeek, it is an endpoint on a
+// kernel that cannot refuse descriptors.
+func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, "s")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := Config{Listener: listener, MaxConnections: 8, Serve: serve, Log: slog.New(slog.DiscardHandler)}
+	if mustPeek {
+		e = newEndpoint(config, true)
+	} else {
+		e = New(config)
+	}
+	e.Start()
+	t.Cleanup(func() { e.Close(); os.RemoveAll(dir) })
+	return e, path
+}
+
+func dial(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func waitUntil(t *testing.T, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("timeout")
+		}
+	}
+}
+
+// lingeringSocket returns a TCP socket whose last close blocks for an hour, and a
+// function that ends that wait.
+func lingeringSocket(t *testing.T) (fd int, release func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	sender, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { receiver.Close() })
+	sender.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	for err = nil; err == nil; { // until the buffers of both sides are full
+		_, err = sender.Write(make([]byte, 1<<20))
+	}
+	sender.(*net.TCPConn).SetLinger(3600)
+	file, err := sender.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err = unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The descriptors share one socket, so only the last close lingers.
+	file.Close()
+	sender.Close()
+	return fd, func() { receiver.(*net.TCPConn).SetLinger(0); receiver.Close() }
+}
+
+// passDescriptor sends data with a descriptor, and closes its own copy. release makes
+// that close return if the descriptor was not sent.
+func passDescriptor(c *net.UnixConn, data string, fd int, release func()) error {
+	defer unix.Close(fd)
+	_, _, err := c.WriteMsgUnix([]byte(data), unix.UnixRights(fd), nil)
+	if err != nil {
+		release()
+	}
+	return err
+}
+
+// TestLingeringSocketBlocksPlainRead is the control of the next tests: without a
+// guard, reading the data that came with the descriptor blocks.
+func TestLingeringSocketBlocksPlainRead(t *testing.T) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	file := os.NewFile(uintptr(fds[0]), "sender")
+	sender, err := net.FileConn(file)
+	file.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sender.Close()
+	fd, release := lingeringSocket(t)
+	if err := passDescriptor(sender.(*net.UnixConn), "x", fd, release); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	go func() { // ended by release
+		defer close(read)
+		unix.Read(fds[1], make([]byte, 1))
+	}()
+	select {
+	case <-read:
+		t.Error("the read does not block: the other tests prove nothing")
+	case <-time.After(200 * time.Millisecond):
+	}
+	release()
+	<-read
+}
+
+// TestPassedDescriptorsAreRefused passes descriptors whose close would block, with
+// data at each place where the broker stops to read.
+func TestPassedDescriptorsAreRefused(t *testing.T) {
+	for _, mustPeek := range []bool{true, false} {
+		serves := map[string]func(*Session){
+			"request": answerOK,
+			"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) },
+			"no read": func(*Session) {},
+		}
+		for name, serve := range serves {
+			t.Run(fmt.Sprintf("%s, must peek %v", name, mustPeek), func(t *testing.T) {
+				e, path := start(t, serve, mustPeek)
+				for _, data := range []string{"x", "{}\n", "{}\n{}"} {
+					c := dial(t, path)
+					if name != "no read" {
+						fmt.Fprint(c, "{}\n{") // before the descriptor, and within a line
+					}
+					fd, release := lingeringSocket(t)
+					defer release()
+					err := passDescriptor(c, data, fd, release)
+					if !mustPeek && err == nil {
+						t.Skip("this kernel cannot refuse descriptors")
+					}
+					c.CloseWrite()
+					// Only an endpoint that reads the request refuses it in words.
+					answers, _ := io.ReadAll(c)
+					if name == "request" && mustPeek && !bytes.Contains(answers, []byte("passed descriptors are not allowed")) {
+						t.Errorf("the answers are %s", answers)
+					}
+					c.Close()
+				}
+				waitUntil(t, func() bool { return e.Connections() == 0 })
+				e.Close()
+			})
+		}
+	}
+}
+
+// TestUnreadAnswersCount sends requests and does not read the answers.
+func TestUnreadAnswersCount(t *testing.T) {
+	e, path := start(t, answerOK, false)
+	reading, closing := dial(t, path), dial(t, path)
+	for _, c := range []*net.UnixConn{reading, closing} {
+		fmt.Fprint(c, strings.Repeat("{}\n", 10))
+		c.CloseWrite()
+	}
+	// Both sessions have ended once both clients see the end.
+	for _, c := range []*net.UnixConn{reading, closing} {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, func() (ended bool) {
+			raw.Control(func(fd uintptr) {
+				fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+				unix.Poll(fds, 0)
+				ended = fds[0].Revents&unix.POLLRDHUP != 0
+			})
+			return ended
+		})
+	}
+	if n := e.Connections(); n != 2 {
+		t.Errorf("%d connections with unread answers are counted, want 2", n)
+	}
+	answers, err := io.ReadAll(reading)
+	if err != nil || strings.Count(string(answers), "\n") != 10 {
+		t.Errorf("read %q, %v", answers, err)
+	}
+	waitUntil(t, func() bool { return e.Connections() == 1 })
+	closing.Close()
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+}
+
+// TestUnreadBytesAreLimited fills one connection with answers.
+func TestUnreadBytesAreLimited(t *testing.T) {
+	var session *Session
+	wrote := make(chan bool)
+	_, path := start(t, func(s *Session) {
+		session = s
+		wrote <- s.Write(Reply{Pieces: net.Buffers{make([]byte, 1<<20)}})
+		wrote <- true
+	}, false)
+	dial(t, path)
+	if <-wrote {
+		t.Error("a client that does not read took 1 MiB")
+	}
+	if n := session.conn.unreadBytes(); n == 0 || n > 3*sendBuffer {
+		t.Errorf("the kernel holds %d bytes of unread answers, want at most %d", n, 3*sendBuffer)
+	}
+	<-wrote
+}
+
+// TestRefusedClientCanSendItsRequest refuses clients that send their request after the
+// refusal has arrived.
+func TestRefusedClientCanSendItsRequest(t *testing.T) {
+	_, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) }, false)
+	for range 20 {
+		c := dial(t, path)
+		lines := bufio.NewReader(c)
+		if _, err := lines.Peek(1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintln(c, "{}"); err != nil {
+			t.Fatalf("sending the request: %v", err)
+		}
+		if answer, err := lines.ReadString('\n'); err != nil || !strings.Contains(answer, "peer_unexpected") {
+			t.Fatalf("the refusal is %q, %v", answer, err)
+		}
+	}
+}
+
+// TestDrainEndsChattyConnection drains while a client sends requests without a pause.
+// Without an end of all reading, Drain would never return.
+func TestDrainEndsChattyConnection(t *testing.T) {
+	e, path := start(t, answerOK, false)
+	c := dial(t, path)
+	var clients sync.WaitGroup
+	first := make(chan struct{})
+	clients.Go(func() {
+		for {
+			if _, err := fmt.Fprint(c, strings.Repeat("{}\n", 100)); err != nil {
+				return
+			}
+		}
+	})
+	clients.Go(func() {
+		lines := bufio.NewReader(c)
+		lines.ReadString('\n')
+		close(first)
+		io.Copy(io.Discard, lines)
+	})
+	<-first
+	e.Drain(context.Background(), false)
+	clients.Wait()
+}
+
+// TestAcceptErrorDoesNotEndLoop makes every accept fail. The loop must try again, and
+// log the error.
+func TestAcceptErrorDoesNotEndLoop(t *testing.T) {
+	logged := make(chan struct{}, 100)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // does not listen
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "socket")
+	defer file.Close()
+	l, err := net.FileListener(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := l.(*net.UnixListener)
+	e := New(Config{Listener: listener, MaxConnections: 1, Serve: answerOK, Log: slog.New(slog.NewTextHandler(writerFunc(func(line []byte) {
+		if bytes.Contains(line, []byte("cannot accept")) {
+			logged <- struct{}{}
+		}
+	}), nil))})
+	e.Start()
+	defer e.Close()
+	for range 3 {
+		<-logged
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
+
+// TestLongRequestsCountAsSeveral sends long requests over the limit.
+func TestLongRequestsCountAsSeveral(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	lines := bufio.NewReader(c)
+	for i, want := range []string{`"ok":true`, "rate_limited"} {
+		fmt.Fprintln(c, strings.Repeat("x", 9*requestUnit))
+		if answer, err := lines.ReadString('\n'); err != nil || !strings.Contains(answer, want) {
+			t.Errorf("request %d: %s, %v, want %s", i, answer, err, want)
+		}
+	}
+}
