@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +13,19 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
+
+// A refusal is an error with a code for the client.
+type refusal struct {
+	code    schema.Code
+	message string
+}
+
+func (r *refusal) Error() string { return r.message }
+
+// refuse returns a refusal. The arguments must be validated, or the broker's own.
+func refuse(code schema.Code, format string, args ...any) error {
+	return &refusal{code, fmt.Sprintf(format, args...)}
+}
 
 // checkRegistration checks everything in a registration except its manifest.
 func checkRegistration(r schema.RegisterRequest) error {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/endpoint"
@@ -39,16 +40,19 @@ type registry struct {
 	closing sync.WaitGroup // endpoints of removed projects
 }
 
-// An entry is a registered project. Its fields below project are guarded by the
+// An entry is a registered project. The fields of the second group are guarded by the
 // registry's mu.
 type entry struct {
 	project    *project.Project
 	endpoint   *endpoint.Endpoint
-	listener   *net.UnixListener
 	socketPath string
 
+	listener     *net.UnixListener
+	socketID     rundir.SocketID        // of the file at socketPath
 	registration schema.RegisterRequest // with the text of the approved manifest
 	stored       storedProject
+	repairedAt   time.Time     // of the last repair of the socket
+	repairDelay  time.Duration // from then until the next one
 }
 
 // register adds a project. A registered project can only become a declared one,
@@ -156,7 +160,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 	})
 	e := &entry{
 		project: p, registration: registration,
-		listener: listener, socketPath: r.dir.ProjectSocket(registration.Name),
+		listener: listener, socketPath: r.dir.ProjectSocket(registration.Name), socketID: r.dir.ProjectSocketID(registration.Name),
 		endpoint: endpoint.New(endpoint.Config{
 			Listener: listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(),
 			Serve: p.Serve, Log: r.log,

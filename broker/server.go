@@ -71,6 +71,9 @@ type Server struct {
 	adminEndpoint *endpoint.Endpoint
 	adminKept     bool // the service manager holds the admin listener
 	probe         *probe
+
+	stopWatching chan struct{}
+	watching     sync.WaitGroup
 }
 
 // New locks the runtime directory and serves: first the projects that an earlier
@@ -105,7 +108,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		listener, err = dir.BindAdmin()
 	}
 	if err == nil {
-		s.probe, err = startProbe(dir, s.keyring.View(), config.Log)
+		s.probe, err = newProbe(s.keyring.View())
 	}
 	if err != nil {
 		dir.Close()
@@ -133,6 +136,8 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		Listener: listener, MaxConnections: schema.MaxAdminConnections, Serve: s.admin.serve, Log: config.Log,
 	})
 	s.adminEndpoint.Start()
+	s.stopWatching = make(chan struct{})
+	s.watching.Go(func() { watchSockets(s.registry, s.stopWatching) }) // ended by Shutdown
 	return s, nil
 }
 
@@ -170,7 +175,9 @@ func (s *Server) Shutdown(ctx context.Context) {
 	if !ok {
 		return
 	}
-	keepListener := map[*endpoint.Endpoint]bool{s.adminEndpoint: s.adminKept, s.probe.endpoint: false}
+	close(s.stopWatching)
+	s.watching.Wait()
+	keepListener := map[*endpoint.Endpoint]bool{s.adminEndpoint: s.adminKept}
 	for _, e := range entries {
 		keepListener[e.endpoint] = e.stored.listener
 	}
@@ -184,6 +191,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 		wg.Go(func() { e.Drain(ctx, keep) })
 	}
 	wg.Wait()
+	s.registry.closing.Wait()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
 	s.dir.Close()

@@ -60,7 +60,9 @@ type EventHeader struct {
 type EventCaller struct {
 	PeerUID uint32 `json:"peer_uid"`
 	PeerGID uint32 `json:"peer_gid"`
-	PeerPID int32  `json:"peer_pid"`
+	// PeerPID is absent if the process is in a pid namespace that the broker cannot
+	// see, or if the event is the sum for several processes.
+	PeerPID int32 `json:"peer_pid,omitzero"`
 }
 
 // BrokerStarted reports that the broker started to serve.

@@ -39,11 +39,6 @@ type Event interface {
 		schema.AuditDropped
 }
 
-// Header returns the header of an event that happens now.
-func Header(name schema.EventName) schema.EventHeader {
-	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
-}
-
 // A Config describes a log. Log is required, and either Path or Out.
 type Config struct {
 	// Path is a file that events are appended to. It is created with mode 0600.
@@ -66,6 +61,7 @@ type Log struct {
 	queue    chan *item
 	output   output // owned by the writer goroutine
 	recent   ring
+	fetches  *fetchMerger
 
 	unreported atomic.Uint64 // events dropped since the last audit.dropped event
 	dropped    atomic.Uint64 // events dropped since Open
@@ -88,6 +84,7 @@ func Open(config Config) (*Log, error) {
 		output: output{path: config.Path, out: config.Out},
 		done:   make(chan struct{}),
 	}
+	l.fetches = newFetchMerger(func(f Fetch) { Record(l, f.event()) })
 	if config.Path != "" {
 		if err := l.output.reopen(); err != nil {
 			return nil, err
@@ -100,6 +97,7 @@ func Open(config Config) (*Log, error) {
 // Close writes the events in the queue and closes the log. If the disk does not
 // respond, Close returns after half a second. Nothing may be recorded afterwards.
 func (l *Log) Close() {
+	l.fetches.close()
 	close(l.queue)
 	select {
 	case <-l.done:
@@ -130,27 +128,19 @@ func Record[E Event](l *Log, event E) {
 	}
 }
 
-// A Fetch is the event of one answer to a project: how many of the requested
-// secrets it contains, and how many it refuses.
-type Fetch struct {
-	Project                   schema.ProjectName
-	Caller                    schema.EventCaller
-	Allowed, Denied, NotFound int
-}
-
-// RecordFetch queues the event of an answer. If audit is required, it waits until
-// the event is written. It reports false if the event could not be written; the
-// secrets must not be sent then.
+// RecordFetch records an answer. If audit is required, it waits until the event is
+// written. It reports false if the event could not be written; the secrets must not be
+// sent then.
+//
+// If audit is not required, the first answer to a project and uid is recorded at once.
+// Later ones within a second are added up in one event, so that a project that fetches
+// all the time does not fill the disk.
 func (l *Log) RecordFetch(f Fetch) bool {
-	event := schema.SecretsFetched{
-		EventHeader: Header(schema.EventSecretsFetched), EventCaller: f.Caller, Project: f.Project,
-		Allowed: f.Allowed, Denied: f.Denied, NotFound: f.NotFound,
-	}
 	if !l.required {
-		Record(l, event)
+		l.fetches.add(f)
 		return true
 	}
-	queued := newItem(event)
+	queued := newItem(f.event())
 	if queued == nil {
 		l.countDropped()
 		return false

@@ -44,9 +44,10 @@ func callerOf(conn *net.UnixConn) (Caller, error) {
 	return Caller{cred.Uid, cred.Gid, cred.Pid}, nil
 }
 
-// IsIdentified reports whether the kernel could name the caller. If it could not,
-// no list of uids may match: all unknown callers have the same uid.
-func (c Caller) IsIdentified() bool { return c.PID != 0 && c.UID != UnmappedUID }
+// IsIdentified reports whether the kernel could name the caller's user. If it could
+// not, no list of uids may match: all unknown callers have the same uid. A pid of 0 is
+// no reason to refuse: for a broker in a container, every caller has it.
+func (c Caller) IsIdentified() bool { return c.UID != UnmappedUID }
 
 // Event returns the caller as it is recorded in audit events.
 func (c Caller) Event() schema.EventCaller {

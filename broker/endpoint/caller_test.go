@@ -7,7 +7,7 @@ func TestCallerIsIdentified(t *testing.T) {
 		{UID: 0, PID: 1}:             true,
 		{UID: 1000, PID: 7}:          true,
 		{UID: UnmappedUID, PID: 7}:   false,
-		{UID: 1000, PID: 0}:          false,
+		{UID: 1000, PID: 0}:          true,
 		{UID: UnmappedUID, GID: 100}: false,
 	} {
 		if caller.IsIdentified() != want {

@@ -25,7 +25,7 @@ const maxUnreadInterval = 100 * time.Millisecond
 
 // A Config describes an endpoint.
 type Config struct {
-	Listener       *net.UnixListener
+	Listener       *net.UnixListener // the first one, see ReplaceListener
 	MaxConnections int
 	// Connects limits new connections per second. nil means no limit.
 	Connects *Limiter
@@ -47,10 +47,10 @@ type Endpoint struct {
 	drain    *drainState
 	wg       sync.WaitGroup // the accept loop and all sessions
 
-	connectLimitedAt time.Time // owned by the accept loop
-
-	mu       sync.Mutex            // no other lock is taken while it is held
-	sessions map[*Session]struct{} // guarded by mu
+	mu               sync.Mutex            // no other lock is taken while it is held
+	listener         *net.UnixListener     // guarded by mu
+	sessions         map[*Session]struct{} // guarded by mu
+	connectLimitedAt time.Time             // guarded by mu
 }
 
 // New returns an endpoint that does not accept yet. It owns the listener.
@@ -59,19 +59,35 @@ func New(config Config) *Endpoint {
 }
 
 func newEndpoint(config Config, mustPeek bool) *Endpoint {
-	return &Endpoint{config: config, mustPeek: mustPeek, drain: newDrainState(), sessions: map[*Session]struct{}{}}
+	return &Endpoint{
+		config: config, mustPeek: mustPeek, drain: newDrainState(),
+		listener: config.Listener, sessions: map[*Session]struct{}{},
+	}
 }
 
 // SocketPath returns the path of the socket.
 func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String() }
 
 // Start accepts connections in a goroutine of its own, which Drain or Close ends.
-func (e *Endpoint) Start() { e.wg.Go(e.acceptLoop) }
+func (e *Endpoint) Start() { e.wg.Go(func() { e.acceptLoop(e.config.Listener) }) }
 
-func (e *Endpoint) acceptLoop() {
+// ReplaceListener accepts on another listener, because the socket file of the current
+// one is gone. It closes the current one. Connections stay open. The endpoint must be
+// started, and not draining.
+func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
+	refuseDescriptors(listener)
+	e.mu.Lock()
+	old := e.listener
+	e.listener = listener
+	e.mu.Unlock()
+	e.closer.close(func() { old.Close() }) // ends its accept loop
+	e.wg.Go(func() { e.acceptLoop(listener) })
+}
+
+func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 	pause := time.Duration(0)
 	for {
-		accepted, err := e.config.Listener.AcceptUnix()
+		accepted, err := listener.AcceptUnix()
 		if err == nil {
 			pause = 0
 			if !e.waitForConnectLimit() {
@@ -106,12 +122,22 @@ func (e *Endpoint) waitForConnectLimit() bool {
 		return true
 	}
 	wait, cancel := e.config.Connects.Reserve(1)
-	if wait > 0 && time.Since(e.connectLimitedAt) >= time.Second {
-		e.connectLimitedAt = time.Now()
+	if wait > 0 && e.mayExplainLimit() {
 		cancel()
 		return true
 	}
 	return e.sleep(wait)
+}
+
+// mayExplainLimit reports true once per second.
+func (e *Endpoint) mayExplainLimit() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Since(e.connectLimitedAt) < time.Second {
+		return false
+	}
+	e.connectLimitedAt = time.Now()
+	return true
 }
 
 // sleep returns false if the endpoint drains.
@@ -195,12 +221,12 @@ func (e *Endpoint) Connections() int {
 // in the backlog stay there for the next broker. Otherwise they are served.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
-	if keepListener {
-		e.config.Listener.Close()
-	} else {
-		e.config.Listener.SetDeadline(deadline)
-	}
 	e.mu.Lock()
+	if keepListener {
+		e.listener.Close()
+	} else {
+		e.listener.SetDeadline(deadline)
+	}
 	for s := range e.sessions {
 		s.conn.SetReadDeadline(deadline)
 		s.conn.SetWriteDeadline(deadline.Add(drainWriteTimeout - drainTimeout))
@@ -217,13 +243,14 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 // most for a second: one that does not end must not hold up an operator.
 func (e *Endpoint) Close() {
 	e.drain.start()
-	e.closer.close(func() { e.config.Listener.Close() }) // drops the backlog
 	e.mu.Lock()
+	listener := e.listener
 	for s := range e.sessions {
 		// A deadline, and not Close: the session closes the connection itself.
 		s.conn.SetDeadline(time.Unix(1, 0))
 	}
 	e.mu.Unlock()
+	e.closer.close(func() { listener.Close() }) // drops the backlog
 	select {
 	case <-e.ended():
 	case <-time.After(time.Second):

@@ -4,7 +4,7 @@
 //	DIR/admin/admin.sock             mode 0660
 //	DIR/projects/NAME/broker.sock    mode 0666, in a directory that a container mounts
 //	DIR/devcontainers/ID             a link to ../projects/NAME
-//	DIR/probe/probe.sock             mode 0600, for the broker's own health check
+//	DIR/lock                         mode 0600
 //
 // A project's directory is mounted into a container whose root can change it, so
 // the package does not trust its content and follows no link in it.
@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -29,29 +30,29 @@ var ErrBusy = errors.New("another keyhatchd is already running")
 // file already exists when the broker starts, no process is serving it.
 type Dir struct {
 	path     string
-	lock     *os.File // the directory itself, locked with flock(2)
-	adminGID int      // group of the admin socket; -1: the group of the process
+	lock     *os.File
+	adminGID int // group of the admin socket; -1: the group of the process
 }
+
+// entryNames are the names that can be in a runtime directory.
+var entryNames = []string{"admin", "devcontainers", "lock", "projects"}
 
 // Open locks the runtime directory, which it creates if necessary. The path must
 // be absolute. adminGID is the group that owns the admin socket; with -1 it keeps
-// the group of the process. The lock is on the directory itself and ends with the
-// process, so it needs no file that could be left behind. If another process
+// the group of the process. The lock ends with the process. If another process
 // holds the lock, the error is ErrBusy.
 func Open(path string, adminGID int) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path of the runtime directory must be absolute: %s", path)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
 	d := &Dir{path: path, adminGID: adminGID}
-	// Every user may enter the directory; the directories in it have modes of
-	// their own.
-	if err := d.ensureDir("", 0o755, -1); err != nil {
+	if err := d.createOrCheck(); err != nil {
 		return nil, err
 	}
-	lock, err := os.Open(path)
+	// The broker locks a file that only its own user can open. Any user could lock the
+	// directory itself, and keep the broker from starting.
+	lockPath := filepath.Join(path, "lock")
+	lock, err := os.OpenFile(lockPath, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func Open(path string, adminGID int) (*Dir, error) {
 		if err == unix.EWOULDBLOCK {
 			return nil, fmt.Errorf("%w: %s is locked", ErrBusy, path)
 		}
-		return nil, fmt.Errorf("locking %s: %w", path, err)
+		return nil, fmt.Errorf("locking %s: %w", lockPath, err)
 	}
 	d.lock = lock
 	err = d.ensureDir("admin", 0o750, adminGID)
@@ -75,6 +76,56 @@ func Open(path string, adminGID int) (*Dir, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// createOrCheck creates the directory. It accepts an existing directory only if no
+// other user can write to it, and if it contains nothing else. It does not change an
+// existing directory, which could be /tmp or a home directory by mistake.
+func (d *Dir) createOrCheck() error {
+	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
+		return err
+	}
+	err := os.Mkdir(d.path, 0o755)
+	if err == nil {
+		// Every user may enter the directory; the directories in it have modes of
+		// their own.
+		return os.Chmod(d.path, 0o755)
+	}
+	if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	st, err := d.checkOwner(d.path)
+	if err != nil {
+		return err
+	}
+	if st.Mode&0o022 != 0 {
+		return fmt.Errorf("other users can write to %s: choose a directory for keyhatch alone, for example %s", d.path, filepath.Join(d.path, "keyhatch"))
+	}
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !slices.Contains(entryNames, entry.Name()) {
+			return fmt.Errorf("%s contains %s, so it is not a runtime directory: choose a directory for keyhatch alone, for example %s", d.path, entry.Name(), filepath.Join(d.path, "keyhatch"))
+		}
+	}
+	return nil
+}
+
+// checkOwner checks that a path is a directory of the broker's user.
+func (d *Dir) checkOwner(path string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return st, fmt.Errorf("checking %s: %w", path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return st, fmt.Errorf("%s is not a directory", path)
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return st, fmt.Errorf("%s belongs to uid %d, but must belong to the broker's user", path, st.Uid)
+	}
+	return st, nil
 }
 
 // Close releases the lock.
@@ -92,15 +143,9 @@ func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return fmt.Errorf("checking %s: %w", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return fmt.Errorf("%s is not a directory", path)
-	}
-	if int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s belongs to uid %d, but must belong to the broker's user", path, st.Uid)
+	st, err := d.checkOwner(path)
+	if err != nil {
+		return err
 	}
 	if gid >= 0 && int(st.Gid) != gid {
 		if err := os.Lchown(path, -1, gid); err != nil {
@@ -115,14 +160,6 @@ func (d *Dir) BindAdmin() (*net.UnixListener, error) {
 	return bind(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
 }
 
-// BindProbe creates the socket of the broker's own health check.
-func (d *Dir) BindProbe() (*net.UnixListener, error) {
-	if err := d.ensureDir("probe", 0o700, -1); err != nil {
-		return nil, err
-	}
-	return bind(filepath.Join(d.path, "probe", "probe.sock"), 0o600, -1)
-}
-
 // BindProject creates a project's socket and its directory. The directory is
 // never removed: a container that has it mounted would keep the deleted one.
 func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
@@ -134,11 +171,17 @@ func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
 	return bind(d.ProjectSocket(name), 0o666, -1)
 }
 
-// Intact reports whether a listener is still reachable at its project's path.
-func (d *Dir) Intact(name schema.ProjectName, listener *net.UnixListener) bool {
-	path := d.ProjectSocket(name)
-	_, err := os.Lstat(path)
-	return err == nil && listener.Addr().String() == path
+// A SocketID identifies a socket file, even if another file has its path. The zero
+// SocketID is that of no file.
+type SocketID struct{ device, inode uint64 }
+
+// ProjectSocketID returns the identity of the file at the path of a project's socket.
+func (d *Dir) ProjectSocketID(name schema.ProjectName) SocketID {
+	var st unix.Stat_t
+	if err := unix.Lstat(d.ProjectSocket(name), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		return SocketID{}
+	}
+	return SocketID{st.Dev, st.Ino}
 }
 
 // Link gives a project's directory additional names, so that a dev container's
@@ -148,6 +191,9 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID) error {
 	target := filepath.Join("..", "projects", string(name))
 	for _, id := range ids {
 		path := filepath.Join(d.path, "devcontainers", string(id))
+		if current, err := os.Readlink(path); err == nil && current == target {
+			continue // a restart must not need space
+		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,14 @@ func bind(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
+	listener, err := bindNew(path, mode, gid)
+	if errors.Is(err, unix.ENOSPC) {
+		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files below %s", err, filepath.Dir(path))
+	}
+	return listener, err
+}
+
+func bindNew(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("creating a socket: %w", err)
@@ -97,7 +106,11 @@ func removeStale(path string) error {
 	if err != nil {
 		return err
 	}
-	if info.Mode().Type() != fs.ModeSocket {
+	switch info.Mode().Type() {
+	case fs.ModeSocket:
+	case fs.ModeSymlink:
+		return os.Remove(path) // a container put it there
+	default:
 		return fmt.Errorf("%s exists and is not a socket: move or remove it", path)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)

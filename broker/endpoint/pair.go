@@ -1,0 +1,53 @@
+package endpoint
+
+import (
+	"fmt"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Connect serves one connection without a listener, and returns the client's end. It
+// needs no socket file. The session ends when the client's end is closed.
+func Connect(serve func(*Session)) (*net.UnixConn, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("creating a pair of sockets: %w", err)
+	}
+	client, err := connOf(fds[0])
+	if err != nil {
+		unix.Close(fds[1])
+		return nil, err
+	}
+	served, err := connOf(fds[1])
+	if err != nil {
+		client.Close()
+		return nil, err
+	}
+	c, err := newConn(served, false)
+	if err == nil {
+		s := &Session{conn: c, drain: newDrainState()}
+		if s.caller, err = callerOf(served); err == nil {
+			go func() { // ended by the client
+				defer served.Close()
+				serve(s)
+			}()
+			return client, nil
+		}
+	}
+	client.Close()
+	served.Close()
+	return nil, err
+}
+
+// connOf takes over a descriptor.
+func connOf(fd int) (*net.UnixConn, error) {
+	file := os.NewFile(uintptr(fd), "socket")
+	defer file.Close()
+	c, err := net.FileConn(file)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}

@@ -1,0 +1,68 @@
+package broker
+
+import (
+	"os"
+	"time"
+)
+
+// repairInterval is how often the broker checks that the sockets of all projects exist.
+const repairInterval = time.Second
+
+// maxRepairDelay is the longest time between two repairs of the same socket. A container
+// that deletes its socket again and again must not keep the broker busy.
+const maxRepairDelay = time.Minute
+
+// watchSockets creates sockets again that a container has deleted or replaced. It ends
+// when stop is closed.
+func watchSockets(r *registry, stop <-chan struct{}) {
+	tick := time.NewTicker(repairInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+			repairSockets(r, time.Now())
+		}
+	}
+}
+
+func repairSockets(r *registry, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return
+	}
+	for name, e := range r.entries {
+		sinceRepair := now.Sub(e.repairedAt)
+		if r.dir.ProjectSocketID(name) == e.socketID || sinceRepair < e.repairDelay {
+			continue
+		}
+		if sinceRepair > 5*maxRepairDelay {
+			e.repairDelay = 0
+		}
+		e.repairedAt, e.repairDelay = now, min(max(2*e.repairDelay, repairInterval), maxRepairDelay)
+		r.log.Warn("a project's socket is missing; creating it again", "project", name)
+		if err := repairSocketLocked(r, e); err != nil {
+			r.log.Error("cannot create a project's socket again", "project", name, "error", err)
+		}
+	}
+}
+
+// repairSocketLocked replaces the listener of a project. Its connections stay open.
+func repairSocketLocked(r *registry, e *entry) error {
+	name := e.registration.Name
+	os.Remove(e.socketPath) // a file that a container put there, perhaps with a listener
+	listener, err := r.dir.BindProject(name)
+	if err != nil {
+		return err
+	}
+	e.endpoint.ReplaceListener(listener)
+	e.listener, e.socketID = listener, r.dir.ProjectSocketID(name)
+	if e.stored.listener {
+		r.store.removeListener(name)
+		e.stored.listener = false
+		r.storeForRestartLocked(e)
+	}
+	return nil
+}
