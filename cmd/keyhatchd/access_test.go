@@ -54,7 +54,7 @@ func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 		found = append(found, rel)
 		return err
 	})
-	want := ". audit.log run run/admin run/admin/admin.sock run/devcontainers run/probe run/probe/probe.sock run/projects run/projects/api run/projects/api/broker.sock"
+	want := ". audit.log run run/admin run/admin/admin.sock run/devcontainers run/lock run/projects run/projects/api run/projects/api/broker.sock"
 	if got := strings.Join(found, " "); got != want {
 		t.Errorf("on disk:\n%s\nwant:\n%s", got, want)
 	}
