@@ -20,7 +20,7 @@ var allowed = map[string][]string{
 	"broker/client":        {"broker/wire", "schema"},
 	"manifest":             {"schema"},
 	"broker":               {"broker/secmem", "broker/wire", "manifest", "schema"},
-	"sidecar":              {"broker/client", "schema"},
+	"sidecar":              {"broker/client", "broker/wire", "schema"},
 	"devcontainer":         {"broker/client", "schema"},
 	"cmd":                  {},
 	"cmd/internal/cli":     {},

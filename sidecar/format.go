@@ -8,7 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 	"gopkg.in/yaml.v3"
 )
@@ -55,7 +55,7 @@ func (f Format) parse(text []byte) (schema.PushRequest, error) {
 	var err error
 	switch f {
 	case JSON:
-		set.Secrets, err = client.ParseSecrets(text)
+		set.Secrets, err = wire.ParseSecrets(text)
 	case YAML:
 		err = parseYAML(text, &set)
 	case Dotenv:

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
@@ -101,5 +102,5 @@ func readSecrets(file string) (map[schema.SecretName]schema.Value, error) {
 		return nil, err
 	}
 	defer clear(text)
-	return client.ParseSecrets(text)
+	return wire.ParseSecrets(text)
 }
