@@ -212,7 +212,7 @@ func (m *manager) register(project string, names ...string) {
 func (m *manager) push(value string) {
 	m.t.Helper()
 	m.with(func(admin *client.Admin) error {
-		_, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}, "B": {Text: value}}})
+		_, err := admin.Push(context.Background(), pushLine(schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}, "B": {Text: value}}}))
 		return err
 	})
 }

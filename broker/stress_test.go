@@ -50,7 +50,7 @@ func TestEverythingAtOnce(t *testing.T) {
 	value := func(n int) string { return fmt.Sprint(tripwire, n, strings.Repeat("x", n*37%5000)) }
 	each(func(n int) {
 		admin(func(a *client.Admin) {
-			a.Push(ctx, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value(n)}, "B": {Text: value(n)}}})
+			a.Push(ctx, pushLine(schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value(n)}, "B": {Text: value(n)}}}))
 		})
 	})
 	each(func(n int) {

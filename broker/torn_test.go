@@ -122,7 +122,7 @@ func TestNoTornReads(t *testing.T) {
 	}
 	admin := s.dial(t)
 	for n := 1; n <= pushes; n++ {
-		response, err := admin.Push(context.Background(), schema.PushRequest{Secrets: generationSet(names, n)})
+		response, err := admin.Push(context.Background(), pushLine(schema.PushRequest{Secrets: generationSet(names, n)}))
 		if err != nil || response.Generation != uint64(n) {
 			t.Fatalf("push %d: generation %d, %v", n, response.Generation, err)
 		}

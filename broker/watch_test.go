@@ -69,7 +69,7 @@ func TestWatchTellsTheAllowed(t *testing.T) {
 	api.told(t, "A") // which went
 	web.told(t, "W")
 	// A text is not the same secret as those bytes in base64, nor as a bundle.
-	if _, err := s.dial(t).Push(context.Background(), schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}}); err != nil {
+	if _, err := s.dial(t).Push(context.Background(), pushLine(schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}})); err != nil {
 		t.Fatal(err)
 	}
 	api.told(t, "B")
@@ -139,7 +139,7 @@ func TestWatchMerges(t *testing.T) {
 		if push == pushes-1 {
 			secrets = texts() // all go
 		}
-		if _, err := admin.Push(t.Context(), schema.PushRequest{Secrets: secrets}); err != nil {
+		if _, err := admin.Push(t.Context(), pushLine(schema.PushRequest{Secrets: secrets})); err != nil {
 			t.Fatal(err)
 		}
 	}

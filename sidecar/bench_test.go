@@ -70,7 +70,7 @@ func fromStore(b *testing.B, watching func(*client.Project) (seen func(value str
 	for n := range 100 {
 		value := fmt.Sprint("by hand ", n)
 		began := time.Now()
-		if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}}}); err != nil {
+		if _, err := admin.Push(context.Background(), pushLine("A", value)); err != nil {
 			b.Fatal(err)
 		}
 		seen(value)
@@ -116,7 +116,7 @@ func BenchmarkRestartToHealed(b *testing.B) {
 		}
 		heals = append(heals, time.Since(began))
 		began = time.Now()
-		if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: tripwire}}}); err != nil {
+		if _, err := admin.Push(context.Background(), pushLine("A", tripwire)); err != nil {
 			b.Fatal(err)
 		}
 		pushes = append(pushes, time.Since(began))

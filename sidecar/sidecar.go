@@ -20,6 +20,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/go-json-experiment/json"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -305,7 +306,14 @@ func (s *state) push(ctx context.Context) bool {
 	}
 	set := s.set
 	err := s.link.call(func(admin *client.Admin) error {
-		answer, err := admin.Push(ctx, *set)
+		request := *set
+		request.Op = schema.OpPush
+		line, err := wire.Encode(request)
+		if err != nil {
+			return err
+		}
+		defer clear(line)
+		answer, err := admin.Push(ctx, line)
 		if err == nil {
 			s.pushed, s.generation = set, answer.Generation
 			s.Log.Info("pushed", "secrets", answer.SecretCount, "generation", answer.Generation)

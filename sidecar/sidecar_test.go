@@ -17,6 +17,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -115,6 +116,15 @@ func (h *host) until(what string, ok func() bool) {
 }
 
 func (h *host) write(name, text string) { h.t.Helper(); write(filepath.Join(h.store, name), text) }
+
+// pushLine encodes a push of one secret for client.Admin.Push.
+func pushLine(name schema.SecretName, text string) []byte {
+	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})
+	if err != nil {
+		panic(err)
+	}
+	return line
+}
 
 // A running sidecar.
 type running struct {
@@ -359,7 +369,7 @@ func TestPushedByHand(t *testing.T) {
 	h.has("A")
 	admin := h.admin()
 	defer admin.Close()
-	if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"X": {Text: tripwire}}}); err != nil {
+	if _, err := admin.Push(context.Background(), pushLine("X", tripwire)); err != nil {
 		t.Fatal(err)
 	}
 	r.says(h, "something else pushes to this broker")

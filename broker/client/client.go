@@ -85,6 +85,12 @@ func (c *conn) call(ctx context.Context, request, response any, wait time.Durati
 		return err // a marshaller's of ours: it says what cannot be sent
 	}
 	defer clear(line)
+	return c.send(ctx, line, response, wait)
+}
+
+// send sends one encoded request, whose line ends with a newline, and decodes
+// its answer into response like call.
+func (c *conn) send(ctx context.Context, line []byte, response any, wait time.Duration) error {
 	if err := c.SetDeadline(time.Now().Add(answerTimeout + wait)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}

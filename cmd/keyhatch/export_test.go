@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar"
 )
@@ -137,7 +138,11 @@ func serve(t *testing.T, manifest string, push schema.PushRequest) string {
 	defer admin.Close()
 	answer, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest})
 	if err == nil {
-		_, err = admin.Push(context.Background(), push)
+		push.Op = schema.OpPush
+		var line []byte
+		if line, err = wire.Encode(push); err == nil {
+			_, err = admin.Push(context.Background(), line)
+		}
 	}
 	if err != nil {
 		t.Fatal(err)

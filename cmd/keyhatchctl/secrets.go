@@ -72,7 +72,12 @@ puts its store back at its next poll.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			return o.with(c.Context(), func(admin *client.Admin) error {
-				answer, err := admin.Push(c.Context(), schema.PushRequest{Secrets: secrets})
+				line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: secrets})
+				if err != nil {
+					return err
+				}
+				defer clear(line)
+				answer, err := admin.Push(c.Context(), line)
 				if err != nil {
 					return err
 				}

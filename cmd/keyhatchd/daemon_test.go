@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -31,9 +32,13 @@ func register(t *testing.T, d *daemon) {
 
 func push(t *testing.T, d *daemon, value string) {
 	t.Helper()
-	if _, err := dialAdmin(t, d).Push(context.Background(), schema.PushRequest{
-		Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}},
-	}); err != nil {
+	line, err := wire.Encode(schema.PushRequest{
+		Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dialAdmin(t, d).Push(context.Background(), line); err != nil {
 		t.Fatal(err)
 	}
 }
