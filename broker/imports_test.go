@@ -20,18 +20,20 @@ var allowed = map[string][]string{
 	"broker/client":        {"broker/wire", "schema"},
 	"manifest":             {"schema"},
 	"broker":               {"broker/secmem", "broker/wire", "manifest", "schema"},
-	"sidecar":              {"broker/client", "broker/wire", "schema"},
+	"sidecar":              {"broker/client", "schema", "sidecar/store"},
+	"sidecar/store":        {"broker/secmem", "broker/wire", "schema"},
 	"devcontainer":         {"broker/client", "schema"},
 	"cmd":                  {},
 	"cmd/internal/cli":     {},
 	"cmd/keyhatchd":        {"broker", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
-	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar"},
+	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar", "sidecar/store"},
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "schema"},
 
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // tests only
 	"packaging/e2e/devcontainer": {}, // tests only
+	"sidecar/store/storetest":    {"schema", "sidecar/store"},
 }
 
 // banned are what a package must not link, however far away.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // BenchmarkStoreWriteToBroker takes the time from a secret's rename in the
@@ -82,7 +83,7 @@ func fromStore(b *testing.B, watching func(*client.Project) (seen func(value str
 	for n := 0; b.Loop(); n++ {
 		value := fmt.Sprint("written ", n)
 		began := time.Now()
-		if err := (Dir{Path: h.store}).Set("A", []byte(value)); err != nil {
+		if err := (store.Dir{Path: h.store}).Set("A", []byte(value)); err != nil {
 			b.Fatal(err)
 		}
 		seen(value)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // A broken broker answers status and ends the connection, at once or at the
@@ -58,7 +59,7 @@ func TestBrokenBrokerIsNotHammered(t *testing.T) {
 		r := h.run(func(c *Config) {
 			c.Socket = socket
 			if atOnce { // so there must be nothing to push
-				c.Store = Dir{Path: h.dir + "/none"}
+				c.Store = store.Dir{Path: h.dir + "/none"}
 			}
 		})
 		h.until("seven tries", func() bool { return dialed.Load() >= 7 })
@@ -77,19 +78,19 @@ func TestBrokenBrokerIsNotHammered(t *testing.T) {
 
 // slow is a store whose reads wait until they are let go.
 type slow struct {
-	Store
+	store.Store
 	slow  atomic.Bool
 	began chan struct{}
 }
 
-func (s *slow) Read(ctx context.Context) (schema.PushRequest, error) {
+func (s *slow) Read(ctx context.Context) (store.Set, error) {
 	if s.slow.Load() {
 		select {
 		case s.began <- struct{}{}:
 		default:
 		}
 		<-ctx.Done()
-		return schema.PushRequest{}, ctx.Err()
+		return nil, ctx.Err()
 	}
 	return s.Store.Read(ctx)
 }
@@ -99,11 +100,11 @@ func (s *slow) Read(ctx context.Context) (schema.PushRequest, error) {
 func TestSlowStoreDelaysNothing(t *testing.T) {
 	h := newHost(t)
 	h.write("A", tripwire)
-	store := &slow{Store: Dir{Path: h.store}, began: make(chan struct{}, 1)}
-	r := h.run(func(c *Config) { c.Store, c.Poll = store, 10*time.Millisecond })
+	from := &slow{Store: store.Dir{Path: h.store}, began: make(chan struct{}, 1)}
+	r := h.run(func(c *Config) { c.Store, c.Poll = from, 10*time.Millisecond })
 	h.has("A")
-	store.slow.Store(true)
-	<-store.began
+	from.slow.Store(true)
+	<-from.began
 	h.server.Close()
 	h.start()
 	h.has("A")
@@ -113,12 +114,12 @@ func TestSlowStoreDelaysNothing(t *testing.T) {
 // outdated is a store whose reading comes too late: what it has read is old by
 // the time it is let go.
 type outdated struct {
-	Dir
+	store.Dir
 	hold           atomic.Bool
 	began, release chan struct{}
 }
 
-func (o *outdated) Read(ctx context.Context) (schema.PushRequest, error) {
+func (o *outdated) Read(ctx context.Context) (store.Set, error) {
 	set, err := o.Dir.Read(ctx)
 	if o.hold.CompareAndSwap(true, false) {
 		o.began <- struct{}{}
@@ -132,18 +133,18 @@ func (o *outdated) Read(ctx context.Context) (schema.PushRequest, error) {
 func TestChangeDuringARead(t *testing.T) {
 	h := newHost(t)
 	h.write("A", tripwire)
-	store := &outdated{Dir: Dir{Path: h.store}, began: make(chan struct{}), release: make(chan struct{})}
+	from := &outdated{Dir: store.Dir{Path: h.store}, began: make(chan struct{}), release: make(chan struct{})}
 	log := &logged{}
 	h.run(func(c *Config) {
-		c.Store = store
+		c.Store = from
 		c.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
 	h.has("A")
-	store.hold.Store(true)
+	from.hold.Store(true)
 	h.write("B", tripwire)
-	<-store.began
+	<-from.began
 	h.write("C", tripwire)
 	running{log: log}.says(h, "moved while it was read")
-	store.release <- struct{}{}
+	from.release <- struct{}{}
 	h.has("A", "B", "C")
 }

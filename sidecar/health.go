@@ -7,12 +7,13 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // Health sees that the store is good and that the broker holds the names it
 // has, and returns how many. Values are not compared: they are not to be had.
-func Health(ctx context.Context, store Store, socket string) (int, error) {
-	set, err := store.Read(ctx)
+func Health(ctx context.Context, from store.Store, socket string) (int, error) {
+	set, err := from.Read(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("the store cannot be used: %w", err)
 	}
@@ -37,24 +38,13 @@ func Health(ctx context.Context, store Store, socket string) (int, error) {
 		there[name] = true
 	}
 	missing := 0
-	for _, name := range namesOf(set) {
+	for name := range set {
 		if !there[name] {
 			missing++
 		}
 	}
-	if missing > 0 || count(set) != len(names) {
-		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", count(set), len(names), missing)
+	if missing > 0 || len(set) != len(names) {
+		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", len(set), len(names), missing)
 	}
-	return count(set), nil
-}
-
-func namesOf(set schema.PushRequest) []schema.SecretName {
-	var names []schema.SecretName
-	for name := range set.Secrets {
-		names = append(names, name)
-	}
-	for name := range set.SecretsB64 {
-		names = append(names, name)
-	}
-	return names
+	return len(set), nil
 }

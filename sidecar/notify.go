@@ -19,7 +19,7 @@ func (s *state) tell() {
 	case s.storeErr == "" && s.link.admin == nil:
 		status = "waiting for the broker"
 	case s.storeErr == "" && s.pushed != nil:
-		status = fmt.Sprintf("%d secrets pushed, generation %d", len(s.pushed.Secrets)+len(s.pushed.SecretsB64), s.generation)
+		status = fmt.Sprintf("%d secrets pushed, generation %d", len(s.pushed), s.generation)
 	}
 	if status == s.told {
 		return

@@ -11,17 +11,14 @@ package sidecar
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
-	"reflect"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
-	"github.com/go-json-experiment/json"
 	"github.com/keyhatch/keyhatch/broker/client"
-	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // patience is how long a store may be at work without a word about it.
@@ -29,7 +26,7 @@ const patience = 10 * time.Second
 
 // A Config says what a sidecar does. Store, Socket, Poll and Log are required.
 type Config struct {
-	Store  Store
+	Store  store.Store
 	Socket string // the broker's admin socket
 	// Poll is how often the store is read and the broker asked, whatever the
 	// events say: on a network file system there are none.
@@ -53,15 +50,15 @@ type state struct {
 	reading  bool
 	stale    bool // something moved while it read
 
-	set      *schema.PushRequest // the last good one; nil: none yet
-	storeErr string              // said already
-	moving   time.Time           // since when it does not stand still; zero: it does
-	linkSaid map[string]bool     // since the connection last worked
+	set      store.Set       // the last good one; nil: none yet
+	storeErr string          // said already
+	moving   time.Time       // since when it does not stand still; zero: it does
+	linkSaid map[string]bool // since the connection last worked
 
-	pushed     *schema.PushRequest // what the broker took of us last
-	instance   string              // of the broker that took it
-	generation uint64              // that it gave
-	told       string              // to the service manager
+	pushed     store.Set // what the broker took of us last
+	instance   string    // of the broker that took it
+	generation uint64    // that it gave
+	told       string    // to the service manager
 }
 
 // Run keeps the broker equal to the store until ctx ends. It returns an error
@@ -138,7 +135,7 @@ func (c Config) Run(ctx context.Context) error {
 
 // A reading is what came of reading the store once.
 type reading struct {
-	set schema.PushRequest
+	set store.Set
 	err error
 	// again says that a directory was not watched before: what came into it before
 	// then had no event.
@@ -167,7 +164,10 @@ func (s *state) finish() {
 func (s *state) read(ctx context.Context) (r reading) {
 	r.again = s.watcher.watch(s.Store.Watch())
 	if r.set, r.err = s.Store.Read(ctx); r.err == nil {
-		r.err = fits(r.set)
+		// A set that is too large is bad like one that cannot be read.
+		var line []byte
+		line, r.err = r.set.EncodePush()
+		clear(line)
 	}
 	return r
 }
@@ -179,7 +179,7 @@ func (s *state) take(ctx context.Context, r reading) (again bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	if errors.Is(r.err, errMoved) {
+	if errors.Is(r.err, store.ErrUnstable) {
 		if s.moving.IsZero() {
 			s.moving = time.Now()
 		}
@@ -204,7 +204,7 @@ func (s *state) take(ctx context.Context, r reading) (again bool) {
 		s.storeErr = ""
 		s.Log.Info("the store is well again")
 	}
-	s.set = &r.set
+	s.set = r.set
 	return r.again
 }
 
@@ -218,20 +218,6 @@ func hintFor(err error) string {
 		return "let the sidecar's user read it: chown or chmod it"
 	}
 	return ""
-}
-
-// fits refuses a set that the broker would.
-func fits(set schema.PushRequest) error {
-	set.Op = schema.OpPush
-	line, err := json.Marshal(set)
-	if err != nil {
-		return errors.New("the set cannot be encoded") // its error could quote a secret
-	}
-	defer clear(line)
-	if len(line) > schema.MaxPush {
-		return fmt.Errorf("the set has %d bytes on the wire, and a push takes %d", len(line), schema.MaxPush)
-	}
-	return nil
 }
 
 // ask looks after the broker where nothing has changed here: it may have
@@ -301,14 +287,12 @@ func (s *state) push(ctx context.Context) bool {
 		}
 		s.compare(status)
 	}
-	if s.set == nil || (s.pushed != nil && reflect.DeepEqual(*s.set, *s.pushed)) {
+	if s.set == nil || (s.pushed != nil && s.set.Equal(s.pushed)) {
 		return true
 	}
 	set := s.set
 	err := s.link.call(func(admin *client.Admin) error {
-		request := *set
-		request.Op = schema.OpPush
-		line, err := wire.Encode(request)
+		line, err := set.EncodePush()
 		if err != nil {
 			return err
 		}

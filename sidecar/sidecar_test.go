@@ -19,7 +19,11 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
+
+const tripwire = storetest.Tripwire
 
 // A host is a broker that can be stopped and started, and a store.
 type host struct {
@@ -115,7 +119,10 @@ func (h *host) until(what string, ok func() bool) {
 	}
 }
 
-func (h *host) write(name, text string) { h.t.Helper(); write(filepath.Join(h.store, name), text) }
+func (h *host) write(name, text string) {
+	h.t.Helper()
+	storetest.WriteFile(filepath.Join(h.store, name), text)
+}
 
 // pushLine encodes a push of one secret for client.Admin.Push.
 func pushLine(name schema.SecretName, text string) []byte {
@@ -137,7 +144,7 @@ func (h *host) run(config func(*Config)) running {
 	h.t.Helper()
 	log := &logged{}
 	c := Config{
-		Store: Dir{Path: h.store}, Socket: h.server.AdminSocket(), Poll: time.Hour,
+		Store: store.Dir{Path: h.store}, Socket: h.server.AdminSocket(), Poll: time.Hour,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	if config != nil {
@@ -189,25 +196,25 @@ func (l *logged) String() string {
 
 // turns is a store that takes the place of another, and gives it back.
 type turns struct {
-	good Store
+	good store.Store
 	mu   sync.Mutex
-	now  Store
+	now  store.Store
 }
 
-func (u *turns) set(store Store) {
+func (u *turns) set(now store.Store) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.now = store
+	u.now = now
 }
 
-func (u *turns) Read(ctx context.Context) (schema.PushRequest, error) {
+func (u *turns) Read(ctx context.Context) (store.Set, error) {
 	u.mu.Lock()
-	store := u.now
+	from := u.now
 	u.mu.Unlock()
-	if store == nil {
-		store = u.good
+	if from == nil {
+		from = u.good
 	}
-	return store.Read(ctx)
+	return from.Read(ctx)
 }
 
 func (u *turns) Watch() []string      { return nil }
@@ -234,7 +241,7 @@ func TestEveryKindOfChange(t *testing.T) {
 			before := h.status().Generation
 			h.write("B", tripwire+"in place")
 			h.generation(before + 1)
-			if err := (Dir{Path: h.store}).Set("B", []byte(tripwire+"by rename")); err != nil {
+			if err := (store.Dir{Path: h.store}).Set("B", []byte(tripwire+"by rename")); err != nil {
 				t.Fatal(err)
 			}
 			h.generation(before + 2)
@@ -244,7 +251,7 @@ func TestEveryKindOfChange(t *testing.T) {
 			h.generation(before + 4)
 			// The whole directory is replaced by another.
 			other := h.dir + "/other"
-			write(other+"/C", tripwire)
+			storetest.WriteFile(other+"/C", tripwire)
 			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
 				t.Fatal(err)
 			}
@@ -355,8 +362,8 @@ func TestTwoSidecars(t *testing.T) {
 	h.write("A", tripwire)
 	one := h.run(func(c *Config) { c.Poll = 20 * time.Millisecond })
 	h.has("A")
-	write(h.dir+"/other/B", tripwire)
-	two := h.run(func(c *Config) { c.Poll = 30 * time.Millisecond; c.Store = Dir{Path: h.dir + "/other"} })
+	storetest.WriteFile(h.dir+"/other/B", tripwire)
+	two := h.run(func(c *Config) { c.Poll = 30 * time.Millisecond; c.Store = store.Dir{Path: h.dir + "/other"} })
 	one.says(h, "something else pushes to this broker")
 	two.says(h, "something else pushes to this broker")
 }
@@ -473,7 +480,7 @@ func TestHealth(t *testing.T) {
 	h := newHost(t)
 	h.write("A", tripwire)
 	health := func() string {
-		_, err := Health(context.Background(), Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
+		_, err := Health(context.Background(), store.Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
 	if got := health(); !strings.Contains(got, "the broker holds nothing") {

@@ -18,6 +18,8 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 	"golang.org/x/sys/unix"
 )
 
@@ -68,7 +70,7 @@ func TestTorture(t *testing.T) {
 			}
 		})
 		// A mount goes on showing a directory that was replaced outside.
-		torture(t, operations, h, false, func(c *Config) { c.Store = Dir{Path: bound} })
+		torture(t, operations, h, false, func(c *Config) { c.Store = store.Dir{Path: bound} })
 	})
 }
 
@@ -132,9 +134,8 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 		}
 	}()
 
-	store := h.store
-	dir := Dir{Path: store}
-	path := func() string { return filepath.Join(store, string(names[r.IntN(len(names))])) }
+	dir := store.Dir{Path: h.store}
+	path := func() string { return filepath.Join(h.store, string(names[r.IntN(len(names))])) }
 	for n := range operations {
 		switch r.IntN(20) {
 		case 0, 1, 2, 3, 4: // by rename
@@ -151,57 +152,57 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 			wrote := time.Now()
 			f.WriteString(value[:half])
 			// A slow writer: a project looks before the rest comes. One that stands
-			// still for longer than still cannot be told from one that is done.
-			for seen, began := looks.Load(), time.Now(); looks.Load() < seen+5 && time.Since(began) < still/5; {
+			// still for longer than StablePeriod cannot be told from one that is done.
+			for seen, began := looks.Load(), time.Now(); looks.Load() < seen+5 && time.Since(began) < store.StablePeriod/5; {
 				runtime.Gosched()
 			}
 			f.WriteString(value[half:])
 			f.Close()
-			if time.Since(wrote) > still {
+			if time.Since(wrote) > store.StablePeriod {
 				stalled[value[:half]] = true
 			}
 		case 9, 10, 11:
 			os.Remove(path())
 		case 12: // Kubernetes' layout, its link swapped
 			versioned := fmt.Sprintf("..v%d", n)
-			write(filepath.Join(store, versioned, "LINKED"), hashed(r))
-			tmp := filepath.Join(store, "..tmp")
+			storetest.WriteFile(filepath.Join(h.store, versioned, "LINKED"), hashed(r))
+			tmp := filepath.Join(h.store, "..tmp")
 			os.Remove(tmp)
 			if err := os.Symlink(versioned, tmp); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(tmp, filepath.Join(store, "..data")); err != nil {
+			if err := os.Rename(tmp, filepath.Join(h.store, "..data")); err != nil {
 				t.Fatal(err)
 			}
-			os.Symlink("..data/LINKED", filepath.Join(store, "LINKED"))
+			os.Symlink("..data/LINKED", filepath.Join(h.store, "LINKED"))
 		case 13: // the directory is replaced by another, with other secrets
 			if !replace {
 				continue
 			}
 			next := filepath.Join(h.dir, fmt.Sprint("next", n))
-			write(filepath.Join(next, "S0"), hashed(r))
+			storetest.WriteFile(filepath.Join(next, "S0"), hashed(r))
 			old := filepath.Join(h.dir, fmt.Sprint("old", n))
-			if err := os.Rename(store, old); err != nil {
+			if err := os.Rename(h.store, old); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(next, store); err != nil {
+			if err := os.Rename(next, h.store); err != nil {
 				t.Fatal(err)
 			}
 			os.RemoveAll(old)
 		case 14: // bad for a while: a name, or permission lost where that counts
-			bad := filepath.Join(store, "bad name")
-			write(bad, tripwire)
-			os.Chmod(store, 0)
-			os.Chmod(store, 0o700)
+			bad := filepath.Join(h.store, "bad name")
+			storetest.WriteFile(bad, tripwire)
+			os.Chmod(h.store, 0)
+			os.Chmod(h.store, 0o700)
 			os.Remove(bad)
 		case 15: // more events than a queue holds would be merged: a burst
 			for range 100 {
-				name := filepath.Join(store, ".burst")
-				write(name, "x")
+				name := filepath.Join(h.store, ".burst")
+				storetest.WriteFile(name, "x")
 				os.Remove(name)
 			}
 		default:
-			write(path(), hashed(r))
+			storetest.WriteFile(path(), hashed(r))
 		}
 		if n%(operations/20) == operations/20-1 {
 			sameAsStore(t, h, project, n)
@@ -216,7 +217,7 @@ func torture(t *testing.T, operations int, h *host, replace bool, config func(*C
 			t.Errorf("%s is %d bytes that are not whole", where, len(value))
 		}
 	}
-	t.Logf("%d looks, generation %d; %d writes stood still for over %v, and %d of them were seen", looks.Load(), h.status().Generation, len(stalled), still, len(torn))
+	t.Logf("%d looks, generation %d; %d writes stood still for over %v, and %d of them were seen", looks.Load(), h.status().Generation, len(stalled), store.StablePeriod, len(torn))
 }
 
 // TestQueueOverflow has the kernel keep a single event: the rest are lost, and
@@ -274,12 +275,12 @@ func inotifyLimit(t *testing.T, name, value string) (restore func()) {
 func sameAsStore(t *testing.T, h *host, project *client.Project, n int) {
 	t.Helper()
 	want := map[schema.SecretName]string{}
-	set, err := Dir{Path: h.store}.Read(context.Background())
+	set, err := store.Dir{Path: h.store}.Read(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range set.Secrets {
-		want[name] = value.Text
+	for name, value := range set {
+		want[name] = string(value.Bytes)
 	}
 	h.until(fmt.Sprintf("after operation %d the broker holds what the store has", n), func() bool {
 		got, err := project.GetMany(context.Background(), nil, 0)
@@ -348,11 +349,12 @@ func TestReloadsAreFlat(t *testing.T) {
 	for n := range 20 {
 		h.write(fmt.Sprintf("S%d", n), tripwire+strings.Repeat("v", 1000))
 	}
-	h.until("the store stands still", func() bool {
-		l, err := Dir{Path: h.store}.scan()
-		return err == nil && time.Since(l.newest) > 2*still
-	})
-	s := &state{Config: Config{Store: Dir{Path: h.store}, Log: discard()}}
+	// Read waits until the files have been stable for long enough, so the reads below
+	// do not wait.
+	if _, err := (store.Dir{Path: h.store}).Read(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s := &state{Config: Config{Store: store.Dir{Path: h.store}, Log: discard()}}
 	s.watcher = newWatcher(discard(), func(string) bool { return false })
 	defer s.watcher.close()
 	for range 100 {
@@ -365,7 +367,7 @@ func TestReloadsAreFlat(t *testing.T) {
 	if after := heap(); after > before+before/2+1<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)
 	}
-	if s.set == nil || len(s.set.Secrets) != 20 {
+	if s.set == nil || len(s.set) != 20 {
 		t.Error("nothing was read")
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
-	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // TestExportRoundTrip takes 1000 random values through each shell's eval, those
@@ -85,12 +85,12 @@ func TestExportRoundTrip(t *testing.T) {
 		if err := os.WriteFile(file, out, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		read, err := sidecar.File{Path: file, Format: "dotenv"}.Read(t.Context())
+		read, err := store.File{Path: file, Format: "dotenv"}.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range texts {
-			if got := read.Secrets[schema.SecretName(name)].Text; got != values[name] {
+			if got := string(read[schema.SecretName(name)].Bytes); got != values[name] {
 				t.Errorf("%s is %q, want %q", name, got, values[name])
 			}
 		}

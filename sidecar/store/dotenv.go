@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"strings"
@@ -15,7 +15,8 @@ import (
 //	NAME="with \n \r \t \" \\ \$ and \` as escapes"
 //
 // Nothing is expanded: a $ is a $.
-func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error {
+func parseDotenv(text string) (Set, error) {
+	set := Set{}
 	line := 0
 	for len(text) > 0 {
 		line++
@@ -32,25 +33,25 @@ func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error 
 		}
 		name, value, ok := strings.Cut(row, "=")
 		if !ok {
-			return atLine(start, "it is not NAME=value")
+			return nil, atLine(start, "it is not NAME=value")
 		}
 		name, value = strings.TrimSpace(name), strings.TrimLeftFunc(value, unicode.IsSpace)
 		if !schema.ValidSecretName(name) {
-			return atLine(start, "the name does not match %s", schema.SecretNamePattern)
+			return nil, atLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
-		if _, twice := secrets[schema.SecretName(name)]; twice {
-			return atLine(start, "%s stands twice", name)
+		if _, twice := set[schema.SecretName(name)]; twice {
+			return nil, atLine(start, "%s stands twice", name)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
 			// The value may go on over the lines that follow.
 			whole := value[1:] + "\n" + text
 			inner, used, ok := quotedEnd(whole, value[0])
 			if !ok {
-				return atLine(start, "the quote of %s does not end", name)
+				return nil, atLine(start, "the quote of %s does not end", name)
 			}
 			behind, rest, _ := strings.Cut(whole[used:], "\n")
 			if behind = strings.TrimSpace(behind); behind != "" && behind[0] != '#' {
-				return atLine(start, "there is something behind the quote of %s", name)
+				return nil, atLine(start, "there is something behind the quote of %s", name)
 			}
 			line += strings.Count(whole[:used], "\n")
 			text, value = rest, inner
@@ -58,11 +59,11 @@ func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error 
 			value = bare(strings.TrimSpace(value))
 		}
 		if strings.IndexByte(value, 0) >= 0 {
-			return atLine(start, "%s holds a NUL byte", name)
+			return nil, atLine(start, "%s holds a NUL byte", name)
 		}
-		secrets[schema.SecretName(name)] = schema.Value{Text: value}
+		set[schema.SecretName(name)] = Value{Bytes: []byte(value)}
 	}
-	return nil
+	return set, nil
 }
 
 // bare cuts a comment off an unquoted value. Only white space begins one: a

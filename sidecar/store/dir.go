@@ -1,16 +1,15 @@
-package sidecar
+package store
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -33,26 +32,92 @@ type Dir struct {
 // Read returns the whole set, as it was at one moment: it waits for the store
 // to stand still. Errors name the file and the rule, and hold nothing of any
 // file's content.
-func (d Dir) Read(ctx context.Context) (schema.PushRequest, error) {
+func (d Dir) Read(ctx context.Context) (Set, error) {
 	set, err := steady(ctx, d.scan, d.read)
-	if errors.Is(err, errMoved) {
+	if errors.Is(err, ErrUnstable) {
 		err = fmt.Errorf("%s: %w", d.Path, err)
 	}
 	return set, err
 }
 
-func (d Dir) read(l listing) (schema.PushRequest, error) {
-	set := newSet()
+func (d Dir) read(l listing) (Set, error) {
+	set := Set{}
 	for _, f := range l.files {
-		if err := d.add(&set, f); err != nil {
-			return schema.PushRequest{}, err
+		if err := d.add(set, f); err != nil {
+			return nil, err
 		}
 	}
 	return set, nil
 }
 
+// scan lists the store's files and checks everything that can be checked
+// without reading them.
+func (d Dir) scan() (listing, error) {
+	var l listing
+	err := d.scanDir("", func(name string, info fs.FileInfo) error {
+		if !info.IsDir() {
+			return l.add(d.Path, name, info)
+		}
+		return d.scanDir(name, func(field string, info fs.FileInfo) error {
+			if info.IsDir() {
+				return fmt.Errorf("%s: a bundle's directory holds files only", filepath.Join(d.Path, name, field))
+			}
+			return l.add(d.Path, name+"/"+field, info)
+		})
+	})
+	if err != nil {
+		return listing{}, err
+	}
+	slices.SortFunc(l.files, func(a, b file) int { return strings.Compare(a.name, b.name) })
+	total := int64(0)
+	for _, f := range l.files {
+		total += f.size
+	}
+	if total > schema.MaxPush {
+		return listing{}, fmt.Errorf("%s: its files have %d bytes, and a push takes %d", d.Path, total, schema.MaxPush)
+	}
+	return l, nil
+}
+
+func (d Dir) scanDir(sub string, each func(name string, info fs.FileInfo) error) error {
+	dir := filepath.Join(d.Path, sub)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		if sub != "" {
+			err = moved(err)
+		}
+		return err
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if passedOver(name) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if !schema.ValidSecretName(name) {
+			return fmt.Errorf("%s: the name does not match %s: rename it, or begin it with a dot", path, schema.SecretNamePattern)
+		}
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Lstat(path); err == nil {
+				return fmt.Errorf("%s: the link leads nowhere", path)
+			}
+		}
+		if err != nil {
+			return moved(err)
+		}
+		if !info.Mode().IsRegular() && !info.IsDir() {
+			return fmt.Errorf("%s: it is neither a file nor a directory", path)
+		}
+		if err := each(name, info); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // add reads one file into the set.
-func (d Dir) add(set *schema.PushRequest, f file) error {
+func (d Dir) add(set Set, f file) error {
 	path := filepath.Join(d.Path, f.name)
 	content, err := readFile(path, f.size)
 	if err != nil {
@@ -66,16 +131,14 @@ func (d Dir) add(set *schema.PushRequest, f file) error {
 	case isField && !text:
 		return fmt.Errorf("%s: a field of a bundle must be UTF-8: make a binary a secret of its own", path)
 	case isField:
-		value, ok := set.Secrets[schema.SecretName(bundle)]
-		if !ok {
-			value.Fields = map[schema.SecretName]string{}
-			set.Secrets[schema.SecretName(bundle)] = value
+		value, exists := set[schema.SecretName(bundle)]
+		if !exists {
+			value.Fields = map[schema.SecretName][]byte{}
+			set[schema.SecretName(bundle)] = value
 		}
-		value.Fields[schema.SecretName(field)] = string(content)
-	case text:
-		set.Secrets[schema.SecretName(f.name)] = schema.Value{Text: string(content)}
+		value.Fields[schema.SecretName(field)] = content
 	default:
-		set.SecretsB64[schema.SecretName(f.name)] = content
+		set[schema.SecretName(f.name)] = Value{Bytes: content, Binary: !text}
 	}
 	return nil
 }
@@ -86,32 +149,6 @@ func trimNewline(content []byte) []byte {
 		return rest
 	}
 	return bytes.TrimSuffix(content, []byte("\n"))
-}
-
-// readFile reads a file that had size bytes a moment ago.
-func readFile(path string, size int64) ([]byte, error) {
-	// Without O_NONBLOCK a FIFO that came in its place would hang the sidecar.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, moved(err)
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, size+1))
-	if err != nil {
-		return nil, moved(err)
-	}
-	if int64(len(content)) != size {
-		return nil, fmt.Errorf("%s: %w", path, errMoved)
-	}
-	return content, nil
-}
-
-// moved makes a file that is not there any more a reason to read again.
-func moved(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", err, errMoved)
-	}
-	return err
 }
 
 // Watch returns the directories whose events can mean a change: the store's,
@@ -144,25 +181,9 @@ func (d Dir) Concerns(path string) bool {
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
 
-// above returns the directory that path is in and, where path is a link, the one
-// that its target is in. Of a directory that does not exist it is the nearest
-// above that does: there its coming will be an event.
-func above(path string) []string {
-	dirs := []string{nearest(path)}
-	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSymlink {
-		if target, err := filepath.EvalSymlinks(path); err == nil {
-			dirs = append(dirs, nearest(target))
-		}
-	}
-	return dirs
-}
-
-func nearest(path string) string {
-	for {
-		dir := filepath.Dir(path)
-		if info, err := os.Stat(dir); (err == nil && info.IsDir()) || dir == path {
-			return dir
-		}
-		path = dir
-	}
+// passedOver are names that are no secrets: hidden ones, and what editors leave
+// behind while they write.
+func passedOver(name string) bool {
+	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
+		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"
 }

@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"context"
@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/keyhatch/keyhatch/schema"
 )
 
 // TestSteady reads what stands still, in time of its own: a file that is
@@ -22,11 +20,11 @@ func TestSteady(t *testing.T) {
 		at            time.Duration // when it is read for good
 	}{
 		{"an old file", -time.Minute, 0, 0, 5, 0},
-		{"a new file", 0, 0, 0, 5, still},
-		{"emptied, and written late", emptyStill / 2, 0, 0, 5, emptyStill/2 + still},
+		{"a new file", 0, 0, 0, 5, StablePeriod},
+		{"emptied, and written late", emptyStill / 2, 0, 0, 5, emptyStill/2 + StablePeriod},
 		{"emptied, and left so", never, 0, 0, 0, emptyStill},
-		{"cut short, and written soon", still / 2, 0, 2, 5, still/2 + still},
-		{"a clock ahead", 0, time.Hour, 0, 5, still},
+		{"cut short, and written soon", StablePeriod / 2, 0, 2, 5, StablePeriod/2 + StablePeriod},
+		{"a clock ahead", 0, time.Hour, 0, 5, StablePeriod},
 		{"a clock ahead, and a file left empty", never, time.Hour, 0, 0, emptyStill},
 		{"a clock behind", 0, -time.Hour, 0, 5, 0},
 	} {
@@ -43,13 +41,13 @@ func TestSteady(t *testing.T) {
 					return l, nil
 				}
 				read := int64(-1)
-				_, err := steady(context.Background(), scan, func(l listing) (schema.PushRequest, error) {
+				_, err := steady(context.Background(), scan, func(l listing) (Set, error) {
 					read = l.files[0].size
-					return schema.PushRequest{}, nil
+					return nil, nil
 				})
 				took := time.Since(began)
 				// It looks again once in a while, and a little later than it could.
-				if err != nil || read != c.size || took < c.at || took > c.at+2*still {
+				if err != nil || read != c.size || took < c.at || took > c.at+2*StablePeriod {
 					t.Errorf("%d bytes after %v: %v; want %d after %v", read, took, err, c.size, c.at)
 				}
 			})
@@ -66,8 +64,8 @@ func TestNeverSteady(t *testing.T) {
 			l.note(file{"A", 5, time.Now().String()}, time.Now())
 			return l, nil
 		}
-		_, err := steady(context.Background(), scan, func(listing) (schema.PushRequest, error) { return schema.PushRequest{}, nil })
-		if took := time.Since(began); !errors.Is(err, errMoved) || took < longest || took > longest+3*still {
+		_, err := steady(context.Background(), scan, func(listing) (Set, error) { return nil, nil })
+		if took := time.Since(began); !errors.Is(err, ErrUnstable) || took < longest || took > longest+3*StablePeriod {
 			t.Errorf("after %v: %v", took, err)
 		}
 	})

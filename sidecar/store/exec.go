@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"bytes"
@@ -29,7 +29,7 @@ type Exec struct {
 
 // Read runs the command. An exit code that is not 0, too much output, and a
 // command that goes on past the timeout are errors, whatever it printed.
-func (e Exec) Read(ctx context.Context) (schema.PushRequest, error) {
+func (e Exec) Read(ctx context.Context) (Set, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
@@ -41,7 +41,7 @@ func (e Exec) Read(ctx context.Context) (schema.PushRequest, error) {
 	defer func() { clear(stdout.b.Bytes()); clear(stderr.b.Bytes()) }()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
-	var set schema.PushRequest
+	var set Set
 	switch {
 	case errors.Is(err, exec.ErrWaitDelay):
 		// What holds the pipe is of the group still, so the group's number cannot
@@ -60,7 +60,7 @@ func (e Exec) Read(ctx context.Context) (schema.PushRequest, error) {
 		set, err = e.Format.parse(stdout.b.Bytes())
 	}
 	if err != nil {
-		return schema.PushRequest{}, fmt.Errorf("the command %q: %w%s", e.Command, err, e.safeStderr(stdout.b.Bytes(), stderr))
+		return nil, fmt.Errorf("the command %q: %w%s", e.Command, err, e.safeStderr(stdout.b.Bytes(), stderr))
 	}
 	return set, nil
 }
@@ -79,10 +79,12 @@ func (e Exec) safeStderr(stdout []byte, stderr *capped) string {
 	}
 	printed := string(stdout)
 	if set, err := e.Format.parse(stdout); err == nil {
-		for _, value := range set.Secrets {
-			printed += "\n" + value.Text
+		for _, value := range set {
+			if !value.Binary {
+				printed += "\n" + string(value.Bytes)
+			}
 			for _, field := range value.Fields {
-				printed += "\n" + field
+				printed += "\n" + string(field)
 			}
 		}
 	}

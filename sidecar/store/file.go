@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"context"
@@ -18,11 +18,11 @@ type File struct {
 }
 
 // Read returns the whole set, once the file stands still.
-func (f File) Read(ctx context.Context) (schema.PushRequest, error) {
-	set, err := steady(ctx, f.scan, func(l listing) (schema.PushRequest, error) {
+func (f File) Read(ctx context.Context) (Set, error) {
+	set, err := steady(ctx, f.scan, func(l listing) (Set, error) {
 		text, err := readFile(f.Path, l.files[0].size)
 		if err != nil {
-			return schema.PushRequest{}, err
+			return nil, err
 		}
 		defer clear(text)
 		set, err := f.Format.parse(text)
@@ -31,7 +31,7 @@ func (f File) Read(ctx context.Context) (schema.PushRequest, error) {
 		}
 		return set, nil
 	})
-	if errors.Is(err, errMoved) {
+	if errors.Is(err, ErrUnstable) {
 		err = fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return set, err
