@@ -1,30 +1,21 @@
 package sidecar
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// tell says how the sidecar is to the service manager, where there is one
-// (sd_notify(3)). Counts only: a status is read by everybody.
-func (s *state) tell() {
-	status := "the store cannot be used"
-	switch {
-	case s.set == nil && s.storeErr == "":
-		status = "reading the store"
-	case s.storeErr != "" && s.pushed != nil:
-		status = "the store cannot be used; the last good set is in force"
-	case s.storeErr == "" && s.link.admin == nil:
-		status = "waiting for the broker"
-	case s.storeErr == "" && s.pushed != nil:
-		status = fmt.Sprintf("%d secrets pushed, generation %d", len(s.pushed), s.generation)
-	}
-	if status == s.told {
+// A notifier sends the sidecar's status to the service manager, if there is one
+// (sd_notify(3)). A status has only counts, because everybody can read it.
+type notifier struct{ told string }
+
+// tell sends a status that differs from the last one.
+func (n *notifier) tell(status string) {
+	if status == n.told {
 		return
 	}
-	s.told = status
+	n.told = status
 	// Ready with the first word, whatever it is: a broker that is down must not
 	// hold up a boot.
 	daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+status)

@@ -354,20 +354,20 @@ func TestReloadsAreFlat(t *testing.T) {
 	if _, err := (store.Dir{Path: h.store}).Read(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	s := &state{Config: Config{Store: store.Dir{Path: h.store}, Log: discard()}}
-	s.watcher = newWatcher(discard(), func(string) bool { return false })
-	defer s.watcher.close()
+	w := newWatcher(discard(), func(string) bool { return false })
+	defer w.close()
+	reader := newReader(store.Dir{Path: h.store}, w, discard())
 	for range 100 {
-		s.take(context.Background(), s.read(context.Background()))
+		reader.take(context.Background(), reader.read(context.Background()))
 	}
 	before := heap()
 	for range reloads {
-		s.take(context.Background(), s.read(context.Background()))
+		reader.take(context.Background(), reader.read(context.Background()))
 	}
 	if after := heap(); after > before+before/2+1<<20 {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)
 	}
-	if s.set == nil || len(s.set) != 20 {
+	if reader.set == nil || len(reader.set) != 20 {
 		t.Error("nothing was read")
 	}
 }
