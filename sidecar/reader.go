@@ -62,7 +62,7 @@ func (r *reader) finish() {
 
 // read reads the store. It is the reader's part.
 func (r *reader) read(ctx context.Context) (done reading) {
-	done.again = r.watcher.watch(r.store.Watch())
+	done.again = r.watcher.watch(r.store.WatchDirs())
 	if done.set, done.err = r.store.Read(ctx); done.err == nil {
 		// A set that is too large is bad like one that cannot be read.
 		var line []byte

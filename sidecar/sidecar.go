@@ -43,7 +43,7 @@ func (c Config) Run(ctx context.Context) error {
 	if c.Poll <= 0 {
 		return errors.New("the poll interval must be more than 0")
 	}
-	w := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.Concerns(path) })
+	w := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.IsAffectedBy(path) })
 	defer w.close()
 	p := newPublisher(c.Socket, c.Log)
 	defer p.link.close()

@@ -217,8 +217,8 @@ func (u *turns) Read(ctx context.Context) (store.Set, error) {
 	return from.Read(ctx)
 }
 
-func (u *turns) Watch() []string      { return nil }
-func (u *turns) Concerns(string) bool { return true }
+func (u *turns) WatchDirs() []string      { return nil }
+func (u *turns) IsAffectedBy(string) bool { return true }
 
 // TestEveryKindOfChange arrives, found by events alone and by polling alone.
 func TestEveryKindOfChange(t *testing.T) {

@@ -82,7 +82,7 @@ func TestExecFollowsWhatItReads(t *testing.T) {
 	storetest.WriteFile(h.dir+"/in/source", "A="+tripwire)
 	source := h.dir + "/in/source"
 	h.run(func(c *Config) {
-		c.Store = store.Exec{Command: "cat " + source, Format: store.Dotenv, Paths: []string{source}, Timeout: 10 * time.Second}
+		c.Store = store.Exec{Command: "cat " + source, Format: store.Dotenv, WatchPaths: []string{source}, Timeout: 10 * time.Second}
 	})
 	h.has("A")
 	storetest.WriteFile(source, "B="+tripwire)
@@ -92,7 +92,7 @@ func TestExecFollowsWhatItReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.has("C")
-	if e := (store.Exec{Paths: []string{source}}); e.Concerns(h.dir+"/in/neighbour") || !e.Concerns(source) {
+	if e := (store.Exec{WatchPaths: []string{source}}); e.IsAffectedBy(h.dir+"/in/neighbour") || !e.IsAffectedBy(source) {
 		t.Error("a neighbour concerns it, or it does not concern itself")
 	}
 }
@@ -106,7 +106,7 @@ func TestBadStoreKeepsLastGood(t *testing.T) {
 	r := h.run(func(c *Config) { c.Store, c.Poll = turn, 5*time.Millisecond })
 	h.has("GOOD")
 	for _, c := range storetest.BadStores() {
-		turn.set(c.Make(t.TempDir()))
+		turn.set(c.Create(t.TempDir()))
 		r.says(h, "the store cannot be used")
 		turn.set(nil)
 		r.says(h, "well again")

@@ -60,7 +60,7 @@ func storeFlags(c *cobra.Command) func() (store.Store, error) {
 				if *format == "" {
 					return nil, cli.Usage("exec: needs --format dotenv, yaml or json")
 				}
-				all = append(all, store.Exec{Command: rest, Format: store.Format(*format), Paths: paths, Timeout: *timeout})
+				all = append(all, store.Exec{Command: rest, Format: store.Format(*format), WatchPaths: paths, Timeout: *timeout})
 				continue
 			}
 			path, err := filepath.Abs(rest)

@@ -8,13 +8,13 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-func TestBadStores(t *testing.T) {
+func TestReadRefusesBadStores(t *testing.T) {
 	all := storetest.BadStores()
 	if len(all) < 40 {
 		t.Errorf("only %d bad stores", len(all))
 	}
 	for _, c := range all {
-		_, err := c.Make(t.TempDir()).Read(context.Background())
+		_, err := c.Create(t.TempDir()).Read(context.Background())
 		if err == nil {
 			t.Errorf("%.60q: taken", c.Name)
 			continue

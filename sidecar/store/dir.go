@@ -33,42 +33,42 @@ type Dir struct {
 // to stand still. Errors name the file and the rule, and hold nothing of any
 // file's content.
 func (d Dir) Read(ctx context.Context) (Set, error) {
-	set, err := steady(ctx, d.scan, d.read)
+	set, err := readStable(ctx, d.listFiles, d.readFiles)
 	if errors.Is(err, ErrUnstable) {
 		err = fmt.Errorf("%s: %w", d.Path, err)
 	}
 	return set, err
 }
 
-func (d Dir) read(l listing) (Set, error) {
+func (d Dir) readFiles(l listing) (Set, error) {
 	set := Set{}
 	for _, f := range l.files {
-		if err := d.add(set, f); err != nil {
+		if err := d.addFile(set, f); err != nil {
 			return nil, err
 		}
 	}
 	return set, nil
 }
 
-// scan lists the store's files and checks everything that can be checked
+// listFiles lists the store's files and checks everything that can be checked
 // without reading them.
-func (d Dir) scan() (listing, error) {
+func (d Dir) listFiles() (listing, error) {
 	var l listing
-	err := d.scanDir("", func(name string, info fs.FileInfo) error {
+	err := d.eachEntry("", func(name string, info fs.FileInfo) error {
 		if !info.IsDir() {
-			return l.add(d.Path, name, info)
+			return l.addInfo(d.Path, name, info)
 		}
-		return d.scanDir(name, func(field string, info fs.FileInfo) error {
+		return d.eachEntry(name, func(field string, info fs.FileInfo) error {
 			if info.IsDir() {
 				return fmt.Errorf("%s: a bundle's directory holds files only", filepath.Join(d.Path, name, field))
 			}
-			return l.add(d.Path, name+"/"+field, info)
+			return l.addInfo(d.Path, name+"/"+field, info)
 		})
 	})
 	if err != nil {
 		return listing{}, err
 	}
-	slices.SortFunc(l.files, func(a, b file) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(l.files, func(a, b listedFile) int { return strings.Compare(a.name, b.name) })
 	total := int64(0)
 	for _, f := range l.files {
 		total += f.size
@@ -79,18 +79,20 @@ func (d Dir) scan() (listing, error) {
 	return l, nil
 }
 
-func (d Dir) scanDir(sub string, each func(name string, info fs.FileInfo) error) error {
+// eachEntry calls visit for each file and directory in a subdirectory of the store,
+// except those with ignored names. It follows links.
+func (d Dir) eachEntry(sub string, visit func(name string, info fs.FileInfo) error) error {
 	dir := filepath.Join(d.Path, sub)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		if sub != "" {
-			err = moved(err)
+			err = asUnstable(err)
 		}
 		return err
 	}
 	for _, entry := range entries {
 		name := entry.Name()
-		if passedOver(name) {
+		if isIgnored(name) {
 			continue
 		}
 		path := filepath.Join(dir, name)
@@ -104,20 +106,20 @@ func (d Dir) scanDir(sub string, each func(name string, info fs.FileInfo) error)
 			}
 		}
 		if err != nil {
-			return moved(err)
+			return asUnstable(err)
 		}
 		if !info.Mode().IsRegular() && !info.IsDir() {
 			return fmt.Errorf("%s: it is neither a file nor a directory", path)
 		}
-		if err := each(name, info); err != nil {
+		if err := visit(name, info); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// add reads one file into the set.
-func (d Dir) add(set Set, f file) error {
+// addFile reads one file into the set.
+func (d Dir) addFile(set Set, f listedFile) error {
 	path := filepath.Join(d.Path, f.name)
 	content, err := readFile(path, f.size)
 	if err != nil {
@@ -127,8 +129,8 @@ func (d Dir) add(set Set, f file) error {
 		content = trimNewline(content)
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
-	switch text := utf8.Valid(content); {
-	case isField && !text:
+	switch isText := utf8.Valid(content); {
+	case isField && !isText:
 		return fmt.Errorf("%s: a field of a bundle must be UTF-8: make a binary a secret of its own", path)
 	case isField:
 		value, exists := set[schema.SecretName(bundle)]
@@ -138,7 +140,7 @@ func (d Dir) add(set Set, f file) error {
 		}
 		value.Fields[schema.SecretName(field)] = content
 	default:
-		set[schema.SecretName(f.name)] = Value{Bytes: content, Binary: !text}
+		set[schema.SecretName(f.name)] = Value{Bytes: content, Binary: !isText}
 	}
 	return nil
 }
@@ -151,12 +153,12 @@ func trimNewline(content []byte) []byte {
 	return bytes.TrimSuffix(content, []byte("\n"))
 }
 
-// Watch returns the directories whose events can mean a change: the store's,
+// WatchDirs returns the directories whose events can mean a change: the store's,
 // its subdirectories, those that links lead to, and the parent, where the store
 // itself may be replaced. A directory further up that is renamed with all that is
 // in it gives none of them an event: that is left to polling.
-func (d Dir) Watch() []string {
-	dirs := append(above(d.Path), d.Path)
+func (d Dir) WatchDirs() []string {
+	dirs := append(parentDirs(d.Path), d.Path)
 	entries, err := os.ReadDir(d.Path)
 	if err != nil {
 		return dirs
@@ -175,15 +177,15 @@ func (d Dir) Watch() []string {
 	return dirs
 }
 
-// Concerns leaves out what happens beside the store in its parent.
-func (d Dir) Concerns(path string) bool {
+// IsAffectedBy leaves out what happens beside the store in its parent.
+func (d Dir) IsAffectedBy(path string) bool {
 	parent := filepath.Dir(d.Path)
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
 
-// passedOver are names that are no secrets: hidden ones, and what editors leave
+// isIgnored reports whether a name is no secret: a hidden file, or what editors leave
 // behind while they write.
-func passedOver(name string) bool {
+func isIgnored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
 		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-func TestDirRead(t *testing.T) {
+func TestDirReadsSecretsAndBundles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
@@ -46,13 +46,13 @@ func TestDirRead(t *testing.T) {
 	}
 }
 
-// TestDirKubernetes reads a volume as the kubelet lays it out, and again after
+// TestDirReadsKubernetesVolume reads a volume as the kubelet lays it out, and again after
 // its link was swapped.
-func TestDirKubernetes(t *testing.T) {
+func TestDirReadsKubernetesVolume(t *testing.T) {
 	dir := t.TempDir()
 	storetest.WriteFile(filepath.Join(dir, "..2026_1/TOKEN"), "old")
 	storetest.WriteFile(filepath.Join(dir, "..2026_2/TOKEN"), "new")
-	swap := func(to string) {
+	replaceDataLink := func(to string) {
 		tmp := filepath.Join(dir, "..data_tmp")
 		if err := os.Symlink(to, tmp); err != nil {
 			t.Fatal(err)
@@ -61,7 +61,7 @@ func TestDirKubernetes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	swap("..2026_1")
+	replaceDataLink("..2026_1")
 	if err := os.Symlink("..data/TOKEN", filepath.Join(dir, "TOKEN")); err != nil {
 		t.Fatal(err)
 	}
@@ -70,16 +70,16 @@ func TestDirKubernetes(t *testing.T) {
 		if err != nil || len(got) != 1 || string(got["TOKEN"].Bytes) != want {
 			t.Errorf("got %v, %v", slices.Collect(maps.Keys(got)), err)
 		}
-		swap("..2026_2")
+		replaceDataLink("..2026_2")
 	}
 }
 
-// TestDirBad names the file and the rule, and nothing of any content.
-func TestDirBad(t *testing.T) {
+// TestDirErrorsNameFileAndRule: an error names the file and the rule, and nothing of any content.
+func TestDirErrorsNameFileAndRule(t *testing.T) {
 	for _, c := range []struct {
-		name  string
-		make  func(dir string)
-		wants []string
+		name   string
+		create func(dir string)
+		wants  []string
 	}{
 		{"no directory", func(dir string) { os.RemoveAll(dir) }, []string{"no such file"}},
 		{"a file for a directory", func(dir string) { os.RemoveAll(dir); storetest.WriteFile(dir, storetest.Tripwire) }, []string{"not a directory"}},
@@ -103,7 +103,7 @@ func TestDirBad(t *testing.T) {
 	} {
 		dir := filepath.Join(t.TempDir(), "store")
 		storetest.WriteFile(dir+"/GOOD", storetest.Tripwire)
-		c.make(dir)
+		c.create(dir)
 		_, err := store.Dir{Path: dir}.Read(context.Background())
 		if err == nil {
 			t.Errorf("%s: taken", c.name)

@@ -9,7 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-func TestEdit(t *testing.T) {
+func TestDirSetRemoveAndList(t *testing.T) {
 	dir := store.Dir{Path: filepath.Join(t.TempDir(), "new")}
 	for name, value := range map[string]string{"A": "1", "aws/key": "2", "aws/secret": "3", "B": "4"} {
 		if err := dir.Set(name, []byte(value)); err != nil {

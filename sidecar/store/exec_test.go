@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// TestStderrHoldsNoValue: a command's complaint is shown, but no part of what it
+// TestRedactStderrHidesValues: a command's complaint is shown, but no part of what it
 // printed, however it is cut.
-func TestStderrHoldsNoValue(t *testing.T) {
-	for _, c := range []struct{ name, stdout, stderr, shown, secret string }{
+func TestRedactStderrHidesValues(t *testing.T) {
+	for _, c := range []struct{ name, stdout, stderr, wantShown, secret string }{
 		{"nothing printed", "", "no such key\n", "no such key", "-"},
 		{"a harmless word", "A=TRIPWIRE\n", "no such key\n", "no such key", "-"},
 		{"a whole value", "A=TRIPWIRE\n", "bad value TRIPWIRE\n", "is not shown", "TRIPWIRE"},
@@ -28,7 +28,7 @@ func TestStderrHoldsNoValue(t *testing.T) {
 		{"a value beside a plain line", "A=TRIPWIRE\n", "TRIPWIRE\nplain\n", "plain", "TRIPWIRE"},
 		{"a value that the cap cuts", "A=WXYZ\n", strings.Repeat("-", maxStderr-3) + "\nWX", "", "WX"},
 	} {
-		stderr := &capped{max: maxStderr}
+		stderr := &cappedBuffer{max: maxStderr}
 		stderr.Write([]byte(c.stderr))
 		if c.name == "a value that the cap cuts" {
 			stderr.Write([]byte("YZ\n"))
@@ -37,16 +37,16 @@ func TestStderrHoldsNoValue(t *testing.T) {
 		if strings.HasPrefix(c.stdout, "{") {
 			format = JSON
 		}
-		got := Exec{Format: format}.safeStderr([]byte(c.stdout), stderr)
-		if !strings.Contains(got, c.shown) || strings.Contains(strings.ReplaceAll(got, "standard output", ""), c.secret) && c.secret != "-" {
+		got := Exec{Format: format}.redactStderr([]byte(c.stdout), stderr)
+		if !strings.Contains(got, c.wantShown) || strings.Contains(strings.ReplaceAll(got, "standard output", ""), c.secret) && c.secret != "-" {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}
 }
 
-// TestCommandLeavesNothing: what a command leaves running in the background
+// TestExecKillsBackgroundProcesses: what a command leaves running in the background
 // ends with it.
-func TestCommandLeavesNothing(t *testing.T) {
+func TestExecKillsBackgroundProcesses(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	e := Exec{Command: "sleep 600 & echo $! >" + pidFile + "; echo A=TRIPWIRE", Format: Dotenv, Timeout: 20 * time.Second}
 	if _, err := e.Read(context.Background()); err == nil || !strings.Contains(err.Error(), "background") {

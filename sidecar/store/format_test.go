@@ -9,7 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-func TestGoodFormats(t *testing.T) {
+func TestParseReadsEveryFormat(t *testing.T) {
 	texts := store.Set{}
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",

@@ -2,6 +2,7 @@ package store
 
 import "fmt"
 
-func atLine(line int, format string, args ...any) error {
+// errorAtLine returns an error that begins with the number of a line.
+func errorAtLine(line int, format string, args ...any) error {
 	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
 }

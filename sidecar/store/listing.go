@@ -13,51 +13,52 @@ import (
 // are read.
 const StablePeriod = 100 * time.Millisecond
 
-// emptyStill is the same for files that are empty. Most writers begin with an
+// emptyStablePeriod is the same for files that are empty. Most writers begin with an
 // empty file, and on a busy disk the kernel alone can delay the write after a
 // truncate for longer than StablePeriod.
-const emptyStill = time.Second
+const emptyStablePeriod = time.Second
 
-// A file is one file of a Dir, as it was when it was looked at.
-type file struct {
-	name  string // SECRET, or BUNDLE/FIELD
-	size  int64
-	stamp string // differs where the file does
+// A listedFile is one file of a store, as it was when it was looked at.
+type listedFile struct {
+	name        string // SECRET, or BUNDLE/FIELD
+	size        int64
+	fingerprint string // differs where the file does
 }
 
-// A listing is all the files of a Dir, sorted by name.
+// A listing is all the files of a store, sorted by name.
 type listing struct {
-	files  []file
-	newest time.Time // the latest change of any file, or of its metadata
-	// emptied is the latest change of a file that is empty.
-	emptied time.Time
+	files      []listedFile
+	lastChange time.Time // the latest change of any file, or of its metadata
+	// lastEmptyChange is the latest change of a file that is empty.
+	lastEmptyChange time.Time
 }
 
-// note adds a file that changed at that time.
-func (l *listing) note(f file, changed time.Time) {
+// add adds a file that changed at that time, and keeps the latest times.
+func (l *listing) add(f listedFile, changedAt time.Time) {
 	l.files = append(l.files, f)
-	if changed.After(l.newest) {
-		l.newest = changed
+	if changedAt.After(l.lastChange) {
+		l.lastChange = changedAt
 	}
-	if f.size == 0 && changed.After(l.emptied) {
-		l.emptied = changed
+	if f.size == 0 && changedAt.After(l.lastEmptyChange) {
+		l.lastEmptyChange = changedAt
 	}
 }
 
-// wait is how long the files must go on standing still. A clock that is ahead of
-// this machine's does not make it longer.
-func (l listing) wait() time.Duration {
-	return max(min(StablePeriod-time.Since(l.newest), StablePeriod), min(emptyStill-time.Since(l.emptied), emptyStill))
+// remainingWait returns for how long the files must still not change. A clock that
+// is ahead of this machine's does not make it longer.
+func (l listing) remainingWait() time.Duration {
+	return max(min(StablePeriod-time.Since(l.lastChange), StablePeriod), min(emptyStablePeriod-time.Since(l.lastEmptyChange), emptyStablePeriod))
 }
 
-func (l listing) same(other listing) bool { return slices.Equal(l.files, other.files) }
+func (l listing) equal(other listing) bool { return slices.Equal(l.files, other.files) }
 
-func (l *listing) add(dir, name string, info fs.FileInfo) error {
+// addInfo adds the file with that name in dir.
+func (l *listing) addInfo(dir, name string, info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Errorf("%s: the system says nothing of it", filepath.Join(dir, name))
 	}
-	stamp := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
-	l.note(file{name, info.Size(), stamp}, time.Unix(st.Ctim.Unix()))
+	fingerprint := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
+	l.add(listedFile{name, info.Size(), fingerprint}, time.Unix(st.Ctim.Unix()))
 	return nil
 }

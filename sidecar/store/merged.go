@@ -27,18 +27,18 @@ func (m Merged) Read(ctx context.Context) (Set, error) {
 	return all, nil
 }
 
-// Watch returns the directories of all the stores.
-func (m Merged) Watch() (dirs []string) {
+// WatchDirs returns the directories of all the stores.
+func (m Merged) WatchDirs() (dirs []string) {
 	for _, store := range m {
-		dirs = append(dirs, store.Watch()...)
+		dirs = append(dirs, store.WatchDirs()...)
 	}
 	return dirs
 }
 
-// Concerns reports whether any of the stores is concerned.
-func (m Merged) Concerns(path string) bool {
+// IsAffectedBy reports whether any of the stores is concerned.
+func (m Merged) IsAffectedBy(path string) bool {
 	for _, store := range m {
-		if store.Concerns(path) {
+		if store.IsAffectedBy(path) {
 			return true
 		}
 	}

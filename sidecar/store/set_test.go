@@ -28,7 +28,7 @@ func TestEncodePushRefusesTooLargeSet(t *testing.T) {
 	}
 }
 
-func TestEncodePush(t *testing.T) {
+func TestEncodePushLine(t *testing.T) {
 	for _, c := range []struct {
 		set  store.Set
 		line string
@@ -49,7 +49,7 @@ func TestEncodePush(t *testing.T) {
 	}
 }
 
-func TestEqual(t *testing.T) {
+func TestSetEqual(t *testing.T) {
 	sets := []store.Set{
 		{}, {"A": textValue("")}, {"A": textValue("x")}, {"B": textValue("x")}, {"A": {Bytes: []byte("x"), Binary: true}},
 		{"A": bundleValue(nil)}, {"A": bundleValue(map[schema.SecretName]string{"x": ""})}, {"A": textValue("x"), "B": textValue("x")},

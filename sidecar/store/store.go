@@ -16,9 +16,9 @@ type Store interface {
 	// Read returns the whole set as it was at one moment. Errors name the file,
 	// the line where there is one, and the rule; they hold nothing of a secret.
 	Read(ctx context.Context) (Set, error)
-	// Watch returns the directories whose events can mean a change.
-	Watch() []string
-	// Concerns reports whether an event at path, which is in one of them, can
+	// WatchDirs returns the directories whose events can mean a change.
+	WatchDirs() []string
+	// IsAffectedBy reports whether an event at path, which is in one of them, can
 	// mean a change.
-	Concerns(path string) bool
+	IsAffectedBy(path string) bool
 }

@@ -18,7 +18,7 @@ func parseYAML(text []byte) (Set, error) {
 		// The parser's text quotes its input; its line is all that is kept.
 		line := 0
 		if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
-			return nil, atLine(line, "it is not valid YAML")
+			return nil, errorAtLine(line, "it is not valid YAML")
 		}
 		return nil, errors.New("it is not valid YAML")
 	}
@@ -27,28 +27,28 @@ func parseYAML(text []byte) (Set, error) {
 		return nil, errors.New("it has more than one YAML document")
 	}
 	set := Set{}
-	err := eachYAML(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
+	err := eachMember(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
 		if n.Kind == yaml.MappingNode {
 			fields := map[schema.SecretName][]byte{}
 			set[name] = Value{Fields: fields}
-			return eachYAML(n, func(field schema.SecretName, n *yaml.Node) error {
+			return eachMember(n, func(field schema.SecretName, n *yaml.Node) error {
 				if n.Tag == "!!binary" {
-					return atLine(n.Line, "field %s of %s is binary: make it a secret of its own", field, name)
+					return errorAtLine(n.Line, "field %s of %s is binary: make it a secret of its own", field, name)
 				}
 				var err error
-				fields[field], err = scalarYAML(n)
+				fields[field], err = scalarText(n)
 				return err
 			})
 		}
 		if n.Tag == "!!binary" {
 			binary, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
 			if err != nil {
-				return atLine(n.Line, "%s is not base64", name)
+				return errorAtLine(n.Line, "%s is not base64", name)
 			}
 			set[name] = Value{Bytes: binary, Binary: true}
 			return nil
 		}
-		value, err := scalarYAML(n)
+		value, err := scalarText(n)
 		set[name] = Value{Bytes: value}
 		return err
 	})
@@ -58,22 +58,22 @@ func parseYAML(text []byte) (Set, error) {
 	return set, nil
 }
 
-// eachYAML reads a mapping of valid names, each of which stands once. Aliases
+// eachMember reads a mapping of valid names, each of which stands once. Aliases
 // are refused: a store needs none, and a bomb is made of them.
-func eachYAML(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) error {
+func eachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
-		return atLine(n.Line, "it is not a mapping of names")
+		return errorAtLine(n.Line, "it is not a mapping of names")
 	}
 	seen := map[string]bool{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
 		case key.Anchor != "" || value.Anchor != "" || key.Kind == yaml.AliasNode || value.Kind == yaml.AliasNode || key.Tag == "!!merge":
-			return atLine(key.Line, "anchors, aliases and merge keys are not allowed")
+			return errorAtLine(key.Line, "anchors, aliases and merge keys are not allowed")
 		case key.Kind != yaml.ScalarNode || !schema.ValidSecretName(key.Value):
-			return atLine(key.Line, "a name does not match %s", schema.SecretNamePattern)
+			return errorAtLine(key.Line, "a name does not match %s", schema.SecretNamePattern)
 		case seen[key.Value]:
-			return atLine(key.Line, "%s stands twice", key.Value)
+			return errorAtLine(key.Line, "%s stands twice", key.Value)
 		}
 		seen[key.Value] = true
 		if err := member(schema.SecretName(key.Value), value); err != nil {
@@ -83,14 +83,16 @@ func eachYAML(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) er
 	return nil
 }
 
-func scalarYAML(n *yaml.Node) ([]byte, error) {
+// scalarText returns the text of a string, a number, a boolean or a time, as it is
+// written.
+func scalarText(n *yaml.Node) ([]byte, error) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		return nil, atLine(n.Line, "a value is neither text nor a mapping of texts")
+		return nil, errorAtLine(n.Line, "a value is neither text nor a mapping of texts")
 	case n.Tag == "!!null":
-		return nil, atLine(n.Line, `a value is missing: write "" for an empty one`)
+		return nil, errorAtLine(n.Line, `a value is missing: write "" for an empty one`)
 	case n.Tag != "!!str" && n.Tag != "!!int" && n.Tag != "!!float" && n.Tag != "!!bool" && n.Tag != "!!timestamp":
-		return nil, atLine(n.Line, "a value has a tag that is not known")
+		return nil, errorAtLine(n.Line, "a value has a tag that is not known")
 	}
 	return []byte(n.Value), nil
 }
