@@ -14,42 +14,42 @@ import (
 // each at random between its half and its whole, so that many sidecars do not
 // come back in step.
 const (
-	firstRetry = 10 * time.Millisecond
-	lastRetry  = 2 * time.Second
+	minRetryDelay = 10 * time.Millisecond
+	maxRetryDelay = 2 * time.Second
 )
 
-// A link is the admin connection, which is held open: its end is how the
+// A connection is the admin connection. It is held open, because its end is how the
 // sidecar learns at once that the broker went away, and its secrets with it.
-type link struct {
-	socket string
-	admin  *client.Admin // nil: not connected
-	ended  <-chan struct{}
-	stop   func() // ends the watch for the end
-	retry  time.Duration
-	// worked says that this connection did what it is for. That one could be made
-	// says little: a broker that ends each would be asked without a pause.
-	worked bool
+type connection struct {
+	socket       string
+	admin        *client.Admin // nil if not connected
+	closed       <-chan struct{}
+	stopWatching func() // stops watching for the end
+	retryDelay   time.Duration
+	// hasWorked is true once a request on this connection had an answer. To connect is
+	// not enough: a broker that ends each connection would be dialed without a delay.
+	hasWorked bool
 }
 
-// call uses the connection, which is not watched meanwhile. Any error but a
+// call makes a request on the connection, which is not watched meanwhile. Any error but a
 // refusal of the broker's closes it.
-func (l *link) call(use func(*client.Admin) error) error {
-	l.stop()
-	err := use(l.admin)
+func (c *connection) call(request func(*client.Admin) error) error {
+	c.stopWatching()
+	err := request(c.admin)
 	if err != nil && client.CodeOf(err) == "" {
-		l.admin.Close()
-		l.admin, l.ended = nil, nil
+		c.admin.Close()
+		c.admin, c.closed = nil, nil
 		return err
 	}
-	l.worked, l.retry = true, 0
-	l.ended, l.stop = l.admin.Closed()
+	c.hasWorked, c.retryDelay = true, 0
+	c.closed, c.stopWatching = c.admin.WatchClosed()
 	return err
 }
 
 // dial connects and asks for the broker's status, which says whether both ends
 // speak the same protocol and what the broker holds.
-func (l *link) dial(ctx context.Context) (schema.StatusResponse, error) {
-	admin, err := client.DialAdmin(ctx, l.socket)
+func (c *connection) dial(ctx context.Context) (schema.StatusResponse, error) {
+	admin, err := client.DialAdmin(ctx, c.socket)
 	if err != nil {
 		return schema.StatusResponse{}, err
 	}
@@ -62,22 +62,22 @@ func (l *link) dial(ctx context.Context) (schema.StatusResponse, error) {
 		admin.Close()
 		return schema.StatusResponse{}, err
 	}
-	l.admin, l.worked = admin, false
-	l.ended, l.stop = admin.Closed()
+	c.admin, c.hasWorked = admin, false
+	c.closed, c.stopWatching = admin.WatchClosed()
 	return status, nil
 }
 
 // close ends the connection.
-func (l *link) close() {
-	if l.admin != nil {
-		l.stop()
-		l.admin.Close()
-		l.admin, l.ended = nil, nil
+func (c *connection) close() {
+	if c.admin != nil {
+		c.stopWatching()
+		c.admin.Close()
+		c.admin, c.closed = nil, nil
 	}
 }
 
-// pause returns how long to wait before the next try.
-func (l *link) pause() time.Duration {
-	l.retry = min(max(2*l.retry, firstRetry), lastRetry)
-	return l.retry/2 + rand.N(l.retry/2)
+// nextRetryDelay returns how long to wait before the next try.
+func (c *connection) nextRetryDelay() time.Duration {
+	c.retryDelay = min(max(2*c.retryDelay, minRetryDelay), maxRetryDelay)
+	return c.retryDelay/2 + rand.N(c.retryDelay/2)
 }

@@ -12,66 +12,68 @@ import (
 // A publisher pushes sets to the broker, and knows what the broker holds. It
 // connects and reconnects as necessary.
 type publisher struct {
-	link     link
-	log      *slog.Logger
-	linkSaid map[string]bool // since the connection last worked
+	connection       connection
+	log              *slog.Logger
+	reportedProblems map[string]bool // since the last request that worked
 
-	pushed     store.Set // what the broker took of us last
-	instance   string    // of the broker that took it
-	generation uint64    // that it gave
+	pushed     store.Set // the last set that the broker accepted; nil: none, or the broker lost it
+	instanceID string    // of the broker that accepted it
+	generation uint64    // that the broker gave to it
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
-	return &publisher{link: link{socket: socket}, log: log, linkSaid: map[string]bool{}}
+	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
 }
 
-// ask looks after the broker where nothing has changed here: it may have
+// checkBroker asks the broker for its status, because it may have
 // restarted, been cleared, or been given another set.
-func (p *publisher) ask(ctx context.Context) {
-	if p.link.admin == nil {
+func (p *publisher) checkBroker(ctx context.Context) {
+	if p.connection.admin == nil {
 		return // push dials
 	}
-	err := p.link.call(func(admin *client.Admin) error {
+	err := p.connection.call(func(admin *client.Admin) error {
 		status, err := admin.Status(ctx)
 		if err == nil {
-			p.compare(status)
+			p.checkStatus(status)
 		}
 		return err
 	})
 	if err == nil {
-		p.linkWorked()
+		p.reportRecovery()
 	} else if ctx.Err() == nil {
-		p.sayLink(slog.LevelWarn, "the broker does not say how it is", err)
+		p.reportProblem(slog.LevelWarn, "the broker does not say how it is", err)
 	}
 }
 
-// sayLink says what is wrong with the connection, each thing once until it works.
-func (p *publisher) sayLink(level slog.Level, what string, err error) {
-	said, attributes := what, []any{}
+// reportProblem logs a problem of the connection. It logs each problem once until a
+// request works.
+func (p *publisher) reportProblem(level slog.Level, message string, err error) {
+	problem, attributes := message, []any{}
 	if err != nil {
-		said += err.Error()
+		problem += err.Error()
 		attributes = append(attributes, "error", err)
 	}
-	if !p.linkSaid[said] {
-		p.linkSaid[said] = true
-		p.log.Log(context.Background(), level, what, attributes...)
+	if !p.reportedProblems[problem] {
+		p.reportedProblems[problem] = true
+		p.log.Log(context.Background(), level, message, attributes...)
 	}
 }
 
-func (p *publisher) linkWorked() {
-	if len(p.linkSaid) > 0 {
-		clear(p.linkSaid)
+// reportRecovery logs that a request worked, if a problem was logged before.
+func (p *publisher) reportRecovery() {
+	if len(p.reportedProblems) > 0 {
+		clear(p.reportedProblems)
 		p.log.Info("the broker answers again")
 	}
 }
 
-// compare decides what a broker's status means: a broker that restarted, and
-// one that was given another set, get the store's again. A broker that holds
-// nothing was cleared by its operator, and that holds until the store changes.
-func (p *publisher) compare(status schema.StatusResponse) {
+// checkStatus decides what must be pushed again. A broker that restarted, and
+// one that has another set, get the set of the store again. A broker that has
+// no set was cleared by its operator, and stays empty until the store changes.
+func (p *publisher) checkStatus(status schema.StatusResponse) {
 	switch {
-	case status.InstanceID != p.instance:
-		p.instance, p.pushed = status.InstanceID, nil
+	case status.InstanceID != p.instanceID:
+		p.instanceID, p.pushed = status.InstanceID, nil
 	case status.Generation != p.generation && status.Generation != 0:
 		p.pushed = nil
 		p.log.Warn("something else pushes to this broker, perhaps a second sidecar; the store is pushed again",
@@ -79,37 +81,37 @@ func (p *publisher) compare(status schema.StatusResponse) {
 	}
 }
 
-// push brings the broker what it does not have, connecting first where there is
-// no connection. It reports false where it must be tried again soon.
-func (p *publisher) push(ctx context.Context, set store.Set) bool {
-	if p.link.admin == nil {
-		status, err := p.link.dial(ctx)
+// push pushes a set that the broker does not have, and connects first if there is
+// no connection. It reports false if the caller must try again soon.
+func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
+	if p.connection.admin == nil {
+		status, err := p.connection.dial(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				p.sayLink(slog.LevelWarn, "no broker to push to yet", err)
+				p.reportProblem(slog.LevelWarn, "no broker to push to yet", err)
 			}
 			return ctx.Err() != nil
 		}
-		p.compare(status)
+		p.checkStatus(status)
 	}
 	if set == nil || (p.pushed != nil && set.Equal(p.pushed)) {
 		return true
 	}
-	err := p.link.call(func(admin *client.Admin) error {
+	err := p.connection.call(func(admin *client.Admin) error {
 		line, err := set.EncodePush()
 		if err != nil {
 			return err
 		}
 		defer clear(line)
-		answer, err := admin.Push(ctx, line)
+		response, err := admin.Push(ctx, line)
 		if err == nil {
-			p.pushed, p.generation = set, answer.Generation
-			p.log.Info("pushed", "secrets", answer.SecretCount, "generation", answer.Generation)
+			p.pushed, p.generation = set, response.Generation
+			p.log.Info("pushed", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err
 	})
 	if err == nil {
-		p.linkWorked()
+		p.reportRecovery()
 	}
 	if err == nil || ctx.Err() != nil {
 		return true
@@ -120,30 +122,30 @@ func (p *publisher) push(ctx context.Context, set store.Set) bool {
 		p.log.Error("the broker refused the set", "code", client.CodeOf(err), "error", err)
 		return true
 	}
-	p.sayLink(slog.LevelWarn, "the push did not get through", err)
+	p.reportProblem(slog.LevelWarn, "the push did not get through", err)
 	return false
 }
 
-// ended closes a connection that the broker ended. It reports whether that
-// connection had worked.
-func (p *publisher) ended() (worked bool) {
-	worked = p.link.worked
-	p.link.close()
-	p.sayLink(slog.LevelInfo, "the broker ended the connection", nil)
-	return worked
+// handleDisconnect closes a connection that the broker ended. It reports whether
+// a request on that connection had worked.
+func (p *publisher) handleDisconnect() (hadWorked bool) {
+	hadWorked = p.connection.hasWorked
+	p.connection.close()
+	p.reportProblem(slog.LevelInfo, "the broker ended the connection", nil)
+	return hadWorked
 }
 
-// clear clears the broker.
-func (p *publisher) clear() {
-	ctx, cancel := context.WithTimeout(context.Background(), lastRetry)
+// clearBroker drops the broker's set.
+func (p *publisher) clearBroker() {
+	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
-	if p.link.admin == nil {
-		if _, err := p.link.dial(ctx); err != nil {
+	if p.connection.admin == nil {
+		if _, err := p.connection.dial(ctx); err != nil {
 			p.log.Error("the broker could not be cleared", "error", err)
 			return
 		}
 	}
-	if err := p.link.call(func(admin *client.Admin) error { return admin.Clear(ctx) }); err != nil {
+	if err := p.connection.call(func(admin *client.Admin) error { return admin.Clear(ctx) }); err != nil {
 		p.log.Error("the broker could not be cleared", "error", err)
 	}
 }

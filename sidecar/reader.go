@@ -10,106 +10,106 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// patience is how long a store may be at work without a word about it.
-const patience = 10 * time.Second
+// unstableGracePeriod is how long a store may change before that is logged.
+const unstableGracePeriod = 10 * time.Second
 
-// A reader reads the store, in a goroutine of its own, and keeps the last good
-// set. All its fields are Run's; while reading is true the watcher and the store
-// are the goroutine's.
-type reader struct {
-	store    store.Store
-	watcher  *watcher
-	log      *slog.Logger
-	readings chan reading // of the goroutine, where reading is true
-	reading  bool
-	stale    bool // something moved while it read
+// A storeReader reads the store in a goroutine and keeps the last good set.
+// Run's goroutine owns all its fields, except that while isReading is true the
+// reading goroutine uses the watcher and the store.
+type storeReader struct {
+	store        store.Store
+	watcher      *watcher
+	log          *slog.Logger
+	results      chan readResult // receives one result if isReading is true
+	isReading    bool
+	rereadNeeded bool // the store changed during the read
 
-	set      store.Set // the last good one; nil: none yet
-	storeErr string    // said already
-	moving   time.Time // since when it does not stand still; zero: it does
+	lastGood      store.Set // nil until the store was read once
+	lastError     string    // logged already; empty if the store is good
+	unstableSince time.Time // zero if the store is stable
 }
 
-func newReader(from store.Store, w *watcher, log *slog.Logger) *reader {
-	return &reader{store: from, watcher: w, log: log, readings: make(chan reading)}
+func newStoreReader(from store.Store, w *watcher, log *slog.Logger) *storeReader {
+	return &storeReader{store: from, watcher: w, log: log, results: make(chan readResult)}
 }
 
-// A reading is what came of reading the store once.
-type reading struct {
+// A readResult is the result of one read of the store.
+type readResult struct {
 	set store.Set
 	err error
-	// again says that a directory was not watched before: what came into it before
-	// then had no event.
-	again bool
+	// dirsAdded means that a directory was not watched before. Changes in it before
+	// that sent no event.
+	dirsAdded bool
 }
 
-// begin has the store read, now or as soon as the reading under way is done.
-func (r *reader) begin(ctx context.Context) {
-	r.stale = r.reading
-	if r.reading {
+// startReading starts a read, or has Run start one after the current read.
+func (r *storeReader) startReading(ctx context.Context) {
+	r.rereadNeeded = r.isReading
+	if r.isReading {
 		r.log.Debug("the store moved while it was read: it will be read again")
 		return
 	}
-	r.reading = true
-	go func() { r.readings <- r.read(ctx) }() // waited for by finish; ends with ctx
+	r.isReading = true
+	go func() { r.results <- r.read(ctx) }() // wait waits for it; it ends with ctx
 }
 
-// finish waits for the reading under way. ctx has ended.
-func (r *reader) finish() {
-	if r.reading {
-		<-r.readings
+// wait waits for the current read, which ends when its ctx ends.
+func (r *storeReader) wait() {
+	if r.isReading {
+		<-r.results
 	}
 }
 
-// read reads the store. It is the reader's part.
-func (r *reader) read(ctx context.Context) (done reading) {
-	done.again = r.watcher.watch(r.store.WatchDirs())
-	if done.set, done.err = r.store.Read(ctx); done.err == nil {
+// read watches and reads the store. It runs in the reading goroutine.
+func (r *storeReader) read(ctx context.Context) (result readResult) {
+	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
+	if result.set, result.err = r.store.Read(ctx); result.err == nil {
 		// A set that is too large is bad like one that cannot be read.
 		var line []byte
-		line, done.err = done.set.EncodePush()
+		line, result.err = result.set.EncodePush()
 		clear(line)
 	}
-	return done
+	return result
 }
 
-// take makes what was read the set to push, and says, once each, that the store
-// is bad and that it is well. It reports whether to look again soon: at a
-// directory that was not watched before, or at a store that does not stand still.
-func (r *reader) take(ctx context.Context, done reading) (again bool) {
+// acceptResult makes a good result the set to push. It logs once that the store is
+// bad, and once that it is good again. It reports whether to read again soon, because
+// a directory was not watched before or the store is changing.
+func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retrySoon bool) {
 	if ctx.Err() != nil {
 		return false
 	}
-	if errors.Is(done.err, store.ErrUnstable) {
-		if r.moving.IsZero() {
-			r.moving = time.Now()
+	if errors.Is(result.err, store.ErrUnstable) {
+		if r.unstableSince.IsZero() {
+			r.unstableSince = time.Now()
 		}
-		if time.Since(r.moving) < patience {
-			return true // somebody is at work: look again soon
+		if time.Since(r.unstableSince) < unstableGracePeriod {
+			return true // a program is writing to the store
 		}
 	} else {
-		r.moving = time.Time{}
+		r.unstableSince = time.Time{}
 	}
-	if done.err != nil {
-		if done.err.Error() != r.storeErr {
-			r.storeErr = done.err.Error()
-			attributes := []any{"error", done.err}
-			if hint := hintFor(done.err); hint != "" {
+	if result.err != nil {
+		if result.err.Error() != r.lastError {
+			r.lastError = result.err.Error()
+			attributes := []any{"error", result.err}
+			if hint := hintFor(result.err); hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
 			r.log.Error("the store cannot be used; the broker keeps the last good set until it can", attributes...)
 		}
-		return done.again
+		return result.dirsAdded
 	}
-	if r.storeErr != "" {
-		r.storeErr = ""
+	if r.lastError != "" {
+		r.lastError = ""
 		r.log.Info("the store is well again")
 	}
-	r.set = done.set
-	return done.again
+	r.lastGood = result.set
+	return result.dirsAdded
 }
 
-// hintFor says what to do about errors that are the system's: the sidecar's own
-// name their rule, which says it.
+// hintFor returns a hint for errors of the system. The store's own errors name the
+// rule, and need none.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -30,7 +30,7 @@ type Config struct {
 	ClearOnExit bool
 	Log         *slog.Logger
 
-	noEvents bool // a test's: polling must do alone
+	ignoreEvents bool // for tests: only polling finds changes
 }
 
 // Run keeps the broker equal to the store until ctx ends. It returns an error
@@ -43,85 +43,85 @@ func (c Config) Run(ctx context.Context) error {
 	if c.Poll <= 0 {
 		return errors.New("the poll interval must be more than 0")
 	}
-	w := newWatcher(c.Log, func(path string) bool { return !c.noEvents && c.Store.IsAffectedBy(path) })
-	defer w.close()
-	p := newPublisher(c.Socket, c.Log)
-	defer p.link.close()
+	watcher := newWatcher(c.Log, func(path string) bool { return !c.ignoreEvents && c.Store.IsAffectedBy(path) })
+	defer watcher.close()
+	publisher := newPublisher(c.Socket, c.Log)
+	defer publisher.connection.close()
 	if c.ClearOnExit {
-		defer p.clear()
+		defer publisher.clearBroker()
 	}
-	r := newReader(c.Store, w, c.Log)
-	defer r.finish()
-	var n notifier
+	reader := newStoreReader(c.Store, watcher, c.Log)
+	defer reader.wait()
+	var notifier notifier
 
-	poll := time.NewTicker(c.Poll)
-	defer poll.Stop()
-	settle := newSettling()
-	defer settle.timer.Stop()
-	retry := time.NewTimer(time.Hour)
-	retry.Stop()
-	defer retry.Stop()
-	// A pause before a broker that fails is not cut short by a store that moves.
-	pausing := false
-	pause := func() { retry.Reset(p.link.pause()); pausing = true }
-	var alive <-chan time.Time // nil, and so never, where nobody looks
-	if w := watchdog(); w != nil {
-		defer w.Stop()
-		alive = w.C
+	pollTicker := time.NewTicker(c.Poll)
+	defer pollTicker.Stop()
+	debouncer := newDebouncer()
+	defer debouncer.timer.Stop()
+	retryTimer := time.NewTimer(time.Hour)
+	retryTimer.Stop()
+	defer retryTimer.Stop()
+	// The delay before a failing broker stays when the store changes.
+	retryPending := false
+	scheduleRetry := func() { retryTimer.Reset(publisher.connection.nextRetryDelay()); retryPending = true }
+	var watchdogTick <-chan time.Time // nil, and so never ready, without a watchdog
+	if ticker := newWatchdogTicker(); ticker != nil {
+		defer ticker.Stop()
+		watchdogTick = ticker.C
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			daemon.SdNotify(false, daemon.SdNotifyStopping)
 			return nil
-		case <-alive:
+		case <-watchdogTick:
 			daemon.SdNotify(false, daemon.SdNotifyWatchdog)
 			continue
-		case <-w.events():
-			settle.moved()
+		case <-watcher.changes:
+			debouncer.trigger()
 			continue
-		case <-settle.timer.C:
-			settle.over()
-			r.begin(ctx)
+		case <-debouncer.timer.C:
+			debouncer.reset()
+			reader.startReading(ctx)
 			continue
-		case <-poll.C:
-			if !r.reading {
-				r.begin(ctx)
+		case <-pollTicker.C:
+			if !reader.isReading {
+				reader.startReading(ctx)
 			}
-			p.ask(ctx)
-		case done := <-r.readings:
-			r.reading = false
-			if r.take(ctx, done) {
-				settle.moved()
+			publisher.checkBroker(ctx)
+		case result := <-reader.results:
+			reader.isReading = false
+			if reader.acceptResult(ctx, result) {
+				debouncer.trigger()
 			}
-			if r.stale {
-				r.begin(ctx)
+			if reader.rereadNeeded {
+				reader.startReading(ctx)
 			}
-		case <-p.link.ended:
-			if !p.ended() {
-				pause()
+		case <-publisher.connection.closed:
+			if !publisher.handleDisconnect() {
+				scheduleRetry()
 			}
-		case <-retry.C:
-			pausing = false
+		case <-retryTimer.C:
+			retryPending = false
 		}
-		if !pausing && !p.push(ctx, r.set) {
-			pause()
+		if !retryPending && !publisher.push(ctx, reader.lastGood) {
+			scheduleRetry()
 		}
-		n.tell(status(r, p))
+		notifier.sendStatus(statusText(reader, publisher))
 	}
 }
 
-// status returns the service manager's line about the sidecar.
-func status(r *reader, p *publisher) string {
+// statusText returns the service manager's line about the sidecar.
+func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
-	case r.set == nil && r.storeErr == "":
+	case reader.lastGood == nil && reader.lastError == "":
 		return "reading the store"
-	case r.storeErr != "" && p.pushed != nil:
+	case reader.lastError != "" && publisher.pushed != nil:
 		return "the store cannot be used; the last good set is in force"
-	case r.storeErr == "" && p.link.admin == nil:
+	case reader.lastError == "" && publisher.connection.admin == nil:
 		return "waiting for the broker"
-	case r.storeErr == "" && p.pushed != nil:
-		return fmt.Sprintf("%d secrets pushed, generation %d", len(p.pushed), p.generation)
+	case reader.lastError == "" && publisher.pushed != nil:
+		return fmt.Sprintf("%d secrets pushed, generation %d", len(publisher.pushed), publisher.generation)
 	}
 	return "the store cannot be used"
 }

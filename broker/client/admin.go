@@ -77,10 +77,10 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 	return response, err
 }
 
-// Closed returns a channel that is closed once the broker has ended the
+// WatchClosed returns a channel that is closed once the broker has ended the
 // connection, and a function that must be called, and waits, before the
 // connection is used again or closed. It is how the sidecar learns at once
 // that the broker restarted empty.
-func (a *Admin) Closed() (ended <-chan struct{}, stop func()) {
+func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

@@ -80,7 +80,7 @@ says that they are the same. An exec: store's command is run for it.`,
 		if err != nil {
 			return err
 		}
-		count, err := sidecar.Health(c.Context(), from, to)
+		count, err := sidecar.CheckHealth(c.Context(), from, to)
 		if err != nil {
 			return err
 		}
