@@ -86,3 +86,17 @@ func storeFlags(c *cobra.Command) func() (store.Store, error) {
 		return all, nil
 	}
 }
+
+// socketFlag adds --socket and returns what reads it.
+func socketFlag(c *cobra.Command) func() (string, error) {
+	socket := c.Flags().String("socket", "", "the broker's admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
+	return func() (string, error) {
+		if *socket != "" {
+			return *socket, nil
+		}
+		if path := cli.DefaultAdminSocket(); path != "" {
+			return path, nil
+		}
+		return "", cli.Usage("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
+	}
+}
