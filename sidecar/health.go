@@ -13,8 +13,8 @@ import (
 // CheckHealth checks that the store is good and that the broker has the names it
 // has, and returns how many. It does not compare values: the broker does not return
 // them.
-func CheckHealth(ctx context.Context, from store.Store, socket string) (count int, err error) {
-	set, err := from.Read(ctx)
+func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
+	set, err := source.Read(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("the store cannot be used: %w", err)
 	}

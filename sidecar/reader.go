@@ -29,8 +29,8 @@ type storeReader struct {
 	unstableSince time.Time // zero if the store is stable
 }
 
-func newStoreReader(from store.Store, w *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: from, watcher: w, log: log, results: make(chan readResult)}
+func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *storeReader {
+	return &storeReader{store: source, watcher: watcher, log: log, results: make(chan readResult)}
 }
 
 // A readResult is the result of one read of the store.

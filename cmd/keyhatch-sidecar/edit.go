@@ -22,9 +22,9 @@ appears whole, with mode 0600.`,
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets`,
 		Args: cobra.ExactArgs(1),
 	}
-	store := dirFlag(c)
+	getDir := addDirFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		dir, err := store()
+		dir, err := getDir()
 		if err != nil {
 			return err
 		}
@@ -58,9 +58,9 @@ func removeCommand() *cobra.Command {
 		Short: "Remove a secret, a bundle's field or a whole bundle from the store",
 		Args:  cobra.ExactArgs(1),
 	}
-	store := dirFlag(c)
+	getDir := addDirFlag(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		dir, err := store()
+		dir, err := getDir()
 		if err != nil {
 			return err
 		}
@@ -72,10 +72,10 @@ func removeCommand() *cobra.Command {
 func listCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{Use: "list", Short: "List the names in the store"}
-	store := dirFlag(c)
+	getDir := addDirFlag(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print them as a JSON array")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		dir, err := store()
+		dir, err := getDir()
 		if err != nil {
 			return err
 		}

@@ -10,12 +10,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// dirFlag adds --store for the commands that edit one, and returns what reads
-// it.
-func dirFlag(c *cobra.Command) func() (store.Dir, error) {
-	spec := c.Flags().String("store", "", "the store: dir:PATH")
+// addDirFlag adds --store for the commands that edit a directory. It returns a
+// function that reads the flag after parsing.
+func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
+	storeArg := c.Flags().String("store", "", "the store: dir:PATH")
 	return func() (store.Dir, error) {
-		path, ok := strings.CutPrefix(*spec, "dir:")
+		path, ok := strings.CutPrefix(*storeArg, "dir:")
 		if !ok || path == "" {
 			return store.Dir{}, cli.Usage("--store must be dir:PATH")
 		}
@@ -24,23 +24,23 @@ func dirFlag(c *cobra.Command) func() (store.Dir, error) {
 	}
 }
 
-// storeFlags adds the flags that say which stores there are, and returns what
-// reads them.
-func storeFlags(c *cobra.Command) func() (store.Store, error) {
-	f := c.Flags()
-	stores := f.StringArray("store", nil, "dir:PATH, file:PATH or exec:COMMAND; several are merged")
-	format := f.String("format", "", "dotenv, yaml or json, where a file's name does not say it, and for commands")
-	watch := f.StringArray("watch", nil, "a file or directory whose change means that commands are to be run again")
-	timeout := f.Duration("timeout", 30*time.Second, "how long a command may take")
-	keepNewline := f.Bool("keep-newline", false, "take the files of directories as they are, to the last newline")
+// addStoreFlags adds the flags that select and configure stores. It returns a
+// function that reads them after parsing.
+func addStoreFlags(c *cobra.Command) func() (store.Store, error) {
+	flags := c.Flags()
+	storeArgs := flags.StringArray("store", nil, "dir:PATH, file:PATH or exec:COMMAND; several are merged")
+	format := flags.String("format", "", "dotenv, yaml or json, where a file's name does not say it, and for commands")
+	watchArgs := flags.StringArray("watch", nil, "a file or directory whose change means that commands are to be run again")
+	timeout := flags.Duration("timeout", 30*time.Second, "how long a command may take")
+	keepNewline := flags.Bool("keep-newline", false, "take the files of directories as they are, to the last newline")
 	return func() (store.Store, error) {
-		var paths []string
-		for _, path := range *watch {
+		var watchPaths []string
+		for _, path := range *watchArgs {
 			path, err := filepath.Abs(path)
 			if err != nil {
 				return nil, err
 			}
-			paths = append(paths, path)
+			watchPaths = append(watchPaths, path)
 		}
 		switch *format {
 		case "", string(store.Dotenv), string(store.YAML), string(store.JSON):
@@ -50,49 +50,49 @@ func storeFlags(c *cobra.Command) func() (store.Store, error) {
 		if *timeout <= 0 {
 			return nil, cli.Usage("--timeout must be more than 0")
 		}
-		var all store.Merged
-		for _, one := range *stores {
-			kind, rest, _ := strings.Cut(one, ":")
-			if rest == "" || (kind != "dir" && kind != "file" && kind != "exec") {
+		var stores store.Merged
+		for _, arg := range *storeArgs {
+			kind, location, _ := strings.Cut(arg, ":")
+			if location == "" || (kind != "dir" && kind != "file" && kind != "exec") {
 				return nil, cli.Usage("--store must be dir:PATH, file:PATH or exec:COMMAND")
 			}
 			if kind == "exec" {
 				if *format == "" {
 					return nil, cli.Usage("exec: needs --format dotenv, yaml or json")
 				}
-				all = append(all, store.Exec{Command: rest, Format: store.Format(*format), WatchPaths: paths, Timeout: *timeout})
+				stores = append(stores, store.Exec{Command: location, Format: store.Format(*format), WatchPaths: watchPaths, Timeout: *timeout})
 				continue
 			}
-			path, err := filepath.Abs(rest)
+			path, err := filepath.Abs(location)
 			if err != nil {
 				return nil, err
 			}
 			if kind == "dir" {
-				all = append(all, store.Dir{Path: path, KeepNewline: *keepNewline})
+				stores = append(stores, store.Dir{Path: path, KeepNewline: *keepNewline})
 				continue
 			}
-			as := store.Format(*format)
+			fileFormat := store.Format(*format)
 			if byName := store.FormatOf(path); byName != "" {
-				as = byName
+				fileFormat = byName
 			}
-			if as == "" {
-				return nil, cli.Usage("%s: its name does not say its format: say --format dotenv, yaml or json", rest)
+			if fileFormat == "" {
+				return nil, cli.Usage("%s: its name does not say its format: say --format dotenv, yaml or json", location)
 			}
-			all = append(all, store.File{Path: path, Format: as})
+			stores = append(stores, store.File{Path: path, Format: fileFormat})
 		}
-		if len(all) == 0 {
+		if len(stores) == 0 {
 			return nil, cli.Usage("--store is missing: dir:PATH, file:PATH or exec:COMMAND")
 		}
-		return all, nil
+		return stores, nil
 	}
 }
 
-// socketFlag adds --socket and returns what reads it.
-func socketFlag(c *cobra.Command) func() (string, error) {
-	socket := c.Flags().String("socket", "", "the broker's admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
+// addSocketFlag adds --socket. It returns a function that reads it after parsing.
+func addSocketFlag(c *cobra.Command) func() (string, error) {
+	socketArg := c.Flags().String("socket", "", "the broker's admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
 	return func() (string, error) {
-		if *socket != "" {
-			return *socket, nil
+		if *socketArg != "" {
+			return *socketArg, nil
 		}
 		if path := cli.DefaultAdminSocket(); path != "" {
 			return path, nil

@@ -15,17 +15,17 @@ func healthCommand() *cobra.Command {
 says that they are the same. An exec: store's command is run for it.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
-	store, socket := storeFlags(c), socketFlag(c)
+	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		from, err := store()
+		source, err := getStore()
 		if err != nil {
 			return err
 		}
-		to, err := socket()
+		socket, err := getSocket()
 		if err != nil {
 			return err
 		}
-		count, err := sidecar.CheckHealth(c.Context(), from, to)
+		count, err := sidecar.CheckHealth(c.Context(), source, socket)
 		if err != nil {
 			return err
 		}

@@ -21,7 +21,7 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
-	store, socket := storeFlags(c), socketFlag(c)
+	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "how often to look whatever the events say; network file systems have none")
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "what becomes of the broker's secrets at the end: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -31,17 +31,17 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
 		if poll <= 0 {
 			return cli.Usage("--poll must be more than 0")
 		}
-		from, err := store()
+		source, err := getStore()
 		if err != nil {
 			return err
 		}
-		to, err := socket()
+		socket, err := getSocket()
 		if err != nil {
 			return err
 		}
 		log, flush := cli.DaemonLog()
 		defer flush()
-		config := sidecar.Config{Store: from, Socket: to, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
+		config := sidecar.Config{Store: source, Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c
