@@ -27,7 +27,7 @@ func (a *Admin) Close() error { return a.conn.Close() }
 // wire.Encode returns it, with its Op and its newline. Push keeps no reference to
 // line. The caller wipes it.
 func (a *Admin) Push(ctx context.Context, line []byte) (response schema.PushResponse, err error) {
-	err = a.conn.send(ctx, line, &response, 0)
+	err = a.conn.sendLine(ctx, line, &response, 0)
 	return response, err
 }
 

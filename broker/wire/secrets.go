@@ -20,86 +20,88 @@ func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 	}
 	p := secretsParser{text, jsontext.NewDecoder(bytes.NewBuffer(text))}
 	secrets := map[schema.SecretName]schema.Value{}
-	if err := p.object(func(name schema.SecretName) error {
+	if err := p.readObject(func(name schema.SecretName) error {
 		var value schema.Value
 		var err error
-		switch p.d.PeekKind() {
+		switch p.decoder.PeekKind() {
 		case jsontext.KindString:
-			value.Text, err = p.string()
+			value.Text, err = p.readString()
 		case jsontext.KindBeginObject:
 			value.Fields = map[schema.SecretName]string{}
-			err = p.object(func(field schema.SecretName) error {
-				if p.d.PeekKind() != jsontext.KindString {
-					return p.wrong("field %s of %s is not a string", field, name)
+			err = p.readObject(func(field schema.SecretName) error {
+				if p.decoder.PeekKind() != jsontext.KindString {
+					return p.errorHere("field %s of %s is not a string", field, name)
 				}
-				value.Fields[field], err = p.string()
+				value.Fields[field], err = p.readString()
 				return err
 			})
 		default:
-			err = p.wrong("%s is neither a string nor an object of strings", name)
+			err = p.errorHere("%s is neither a string nor an object of strings", name)
 		}
 		secrets[name] = value
 		return err
 	}); err != nil {
 		return nil, err
 	}
-	if _, err := p.d.ReadToken(); err != io.EOF {
-		return nil, p.wrong("there is data after the JSON object")
+	if _, err := p.decoder.ReadToken(); err != io.EOF {
+		return nil, p.errorHere("there is data after the JSON object")
 	}
 	return secrets, nil
 }
 
 type secretsParser struct {
-	text []byte
-	d    *jsontext.Decoder
+	text    []byte
+	decoder *jsontext.Decoder
 }
 
-// wrong is an error with the line that was reached.
-func (p secretsParser) wrong(format string, args ...any) error {
-	return p.wrongAt(p.d.InputOffset(), format, args...)
+// errorHere returns an error with the line that was reached.
+func (p secretsParser) errorHere(format string, args ...any) error {
+	return p.errorAt(p.decoder.InputOffset(), format, args...)
 }
 
-func (p secretsParser) wrongAt(offset int64, format string, args ...any) error {
+// errorAt returns an error with the line of an offset in the text.
+func (p secretsParser) errorAt(offset int64, format string, args ...any) error {
 	line := 1 + bytes.Count(p.text[:offset], []byte("\n"))
 	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
 }
 
-// notJSON stands for a parser's own errors, which quote what they cannot read.
-// Of them only the place is kept.
-func (p secretsParser) notJSON(err error) error {
-	offset := p.d.InputOffset()
+// syntaxError replaces an error of the decoder, which quotes what it cannot read.
+// It keeps only the line.
+func (p secretsParser) syntaxError(err error) error {
+	offset := p.decoder.InputOffset()
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		offset = min(e.ByteOffset, int64(len(p.text)))
 	}
-	return p.wrongAt(offset, "it is not a JSON object in UTF-8, with each name once")
+	return p.errorAt(offset, "it is not a JSON object in UTF-8, with each name once")
 }
 
-func (p secretsParser) string() (string, error) {
-	token, err := p.d.ReadToken()
+func (p secretsParser) readString() (string, error) {
+	token, err := p.decoder.ReadToken()
 	if err != nil {
-		return "", p.notJSON(err)
+		return "", p.syntaxError(err)
 	}
 	return token.String(), nil
 }
 
-func (p secretsParser) object(member func(schema.SecretName) error) error {
-	if token, err := p.d.ReadToken(); err != nil || token.Kind() != jsontext.KindBeginObject {
-		return p.notJSON(err)
+// readObject reads an object, and calls readMember at the value of each member.
+func (p secretsParser) readObject(readMember func(schema.SecretName) error) error {
+	if token, err := p.decoder.ReadToken(); err != nil || token.Kind() != jsontext.KindBeginObject {
+		return p.syntaxError(err)
 	}
-	for p.d.PeekKind() == jsontext.KindString {
-		name, err := p.string()
+	for p.decoder.PeekKind() == jsontext.KindString {
+		name, err := p.readString()
 		if err != nil {
 			return err
 		}
 		if !schema.ValidSecretName(name) {
-			return p.wrong("a name does not match %s", schema.SecretNamePattern)
+			return p.errorHere("a name does not match %s", schema.SecretNamePattern)
 		}
-		if err := member(schema.SecretName(name)); err != nil {
+		if err := readMember(schema.SecretName(name)); err != nil {
 			return err
 		}
 	}
-	if _, err := p.d.ReadToken(); err != nil {
-		return p.notJSON(err)
+	if _, err := p.decoder.ReadToken(); err != nil {
+		return p.syntaxError(err)
 	}
 	return nil
 }
