@@ -48,12 +48,12 @@ func (c *connection) call(request func(*client.Admin) error) error {
 
 // dial connects and asks for the broker's status, which says whether both ends
 // speak the same protocol and what the broker holds.
-func (c *connection) dial(ctx context.Context) (schema.StatusResponse, error) {
+func (c *connection) dial(ctx context.Context) (status schema.StatusResponse, err error) {
 	admin, err := client.DialAdmin(ctx, c.socket)
 	if err != nil {
 		return schema.StatusResponse{}, err
 	}
-	status, err := admin.Status(ctx)
+	status, err = admin.Status(ctx)
 	if err == nil && status.ProtocolVersion != schema.ProtocolVersion {
 		err = fmt.Errorf("the broker speaks protocol %d, and this sidecar %d: install the one that came with broker %s",
 			status.ProtocolVersion, schema.ProtocolVersion, status.BrokerVersion)

@@ -17,7 +17,7 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 		{"one", []time.Duration{0}, []time.Duration{quietPeriod}},
 		{"three close together", []time.Duration{0, quietPeriod / 2, quietPeriod}, []time.Duration{2 * quietPeriod}},
 		{"two apart", []time.Duration{0, 3 * quietPeriod}, []time.Duration{quietPeriod, 4 * quietPeriod}},
-		{"without an end", every(quietPeriod/2, 2*maxDelay), []time.Duration{maxDelay, 2*maxDelay + quietPeriod/2 - time.Millisecond}},
+		{"without an end", eventTimes(quietPeriod/2, 2*maxDelay), []time.Duration{maxDelay, 2*maxDelay + quietPeriod/2 - time.Millisecond}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -55,9 +55,9 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 	}
 }
 
-// every returns the moments of the events, all step apart. They are a
+// eventTimes returns the moments of the events, all step apart. They are a
 // little before the full ones, so that no two timers end at once.
-func every(step, until time.Duration) (events []time.Duration) {
+func eventTimes(step, until time.Duration) (events []time.Duration) {
 	for at := time.Duration(0); at <= until; at += step {
 		events = append(events, max(0, at-time.Millisecond))
 	}

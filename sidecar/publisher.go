@@ -34,7 +34,7 @@ func (p *publisher) checkBroker(ctx context.Context) {
 	err := p.connection.call(func(admin *client.Admin) error {
 		status, err := admin.Status(ctx)
 		if err == nil {
-			p.checkStatus(status)
+			p.updateFromStatus(status)
 		}
 		return err
 	})
@@ -67,10 +67,10 @@ func (p *publisher) reportRecovery() {
 	}
 }
 
-// checkStatus decides what must be pushed again. A broker that restarted, and
+// updateFromStatus notes what the broker has, and so what must be pushed again. A broker that restarted, and
 // one that has another set, get the set of the store again. A broker that has
 // no set was cleared by its operator, and stays empty until the store changes.
-func (p *publisher) checkStatus(status schema.StatusResponse) {
+func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != p.instanceID:
 		p.instanceID, p.pushed = status.InstanceID, nil
@@ -92,7 +92,7 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 			}
 			return ctx.Err() != nil
 		}
-		p.checkStatus(status)
+		p.updateFromStatus(status)
 	}
 	if set == nil || (p.pushed != nil && set.Equal(p.pushed)) {
 		return true

@@ -225,7 +225,7 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
-	restore := inotifyLimit(t, "max_queued_events", "1")
+	restore := setInotifyLimit(t, "max_queued_events", "1")
 	h.runSidecar(nil)
 	h.waitForNames("A")
 	restore() // the watcher that is there keeps its short queue
@@ -247,7 +247,7 @@ func TestPollingWithoutInotifyInstance(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	// For as short as can be: the limit is everybody's.
-	restore := inotifyLimit(t, "max_user_instances", "0")
+	restore := setInotifyLimit(t, "max_user_instances", "0")
 	r := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
 	r.waitForLog(h, "the store cannot be watched; polling finds its changes")
 	restore()
@@ -256,9 +256,9 @@ func TestPollingWithoutInotifyInstance(t *testing.T) {
 	h.waitForNames("A", "B")
 }
 
-// inotifyLimit sets one of inotify(7)'s limits until restore is called, or the
+// setInotifyLimit sets one of inotify(7)'s limits until restore is called, or the
 // test ends.
-func inotifyLimit(t *testing.T, name, value string) (restore func()) {
+func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
 	t.Helper()
 	path := "/proc/sys/fs/inotify/" + name
 	old, err := os.ReadFile(path)
@@ -272,7 +272,7 @@ func inotifyLimit(t *testing.T, name, value string) (restore func()) {
 }
 
 // waitForSameContent waits until the project sees exactly what is in the store.
-func waitForSameContent(t *testing.T, h *testHost, project *client.Project, n int) {
+func waitForSameContent(t *testing.T, h *testHost, project *client.Project, operation int) {
 	t.Helper()
 	want := map[schema.SecretName]string{}
 	set, err := store.Dir{Path: h.store}.Read(context.Background())
@@ -282,7 +282,7 @@ func waitForSameContent(t *testing.T, h *testHost, project *client.Project, n in
 	for name, value := range set {
 		want[name] = string(value.Bytes)
 	}
-	h.waitUntil(fmt.Sprintf("after operation %d the broker holds what the store has", n), func() bool {
+	h.waitUntil(fmt.Sprintf("after operation %d the broker holds what the store has", operation), func() bool {
 		got, err := project.GetMany(context.Background(), nil, 0)
 		if err != nil || got.Generation == 0 || len(got.Secrets) != len(want) {
 			return false

@@ -54,11 +54,11 @@ func (d Dir) readFiles(l listing) (Set, error) {
 // without reading them.
 func (d Dir) listFiles() (listing, error) {
 	var l listing
-	err := d.eachEntry("", func(name string, info fs.FileInfo) error {
+	err := d.forEachEntry("", func(name string, info fs.FileInfo) error {
 		if !info.IsDir() {
 			return l.addInfo(d.Path, name, info)
 		}
-		return d.eachEntry(name, func(field string, info fs.FileInfo) error {
+		return d.forEachEntry(name, func(field string, info fs.FileInfo) error {
 			if info.IsDir() {
 				return fmt.Errorf("%s: a bundle's directory holds files only", filepath.Join(d.Path, name, field))
 			}
@@ -79,9 +79,9 @@ func (d Dir) listFiles() (listing, error) {
 	return l, nil
 }
 
-// eachEntry calls visit for each file and directory in a subdirectory of the store,
+// forEachEntry calls visit for each file and directory in a subdirectory of the store,
 // except those with ignored names. It follows links.
-func (d Dir) eachEntry(sub string, visit func(name string, info fs.FileInfo) error) error {
+func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) error) error {
 	dir := filepath.Join(d.Path, sub)
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -27,11 +27,11 @@ func parseYAML(text []byte) (Set, error) {
 		return nil, errors.New("it has more than one YAML document")
 	}
 	set := Set{}
-	err := eachMember(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
+	err := forEachMember(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
 		if n.Kind == yaml.MappingNode {
 			fields := map[schema.SecretName][]byte{}
 			set[name] = Value{Fields: fields}
-			return eachMember(n, func(field schema.SecretName, n *yaml.Node) error {
+			return forEachMember(n, func(field schema.SecretName, n *yaml.Node) error {
 				if n.Tag == "!!binary" {
 					return errorAtLine(n.Line, "field %s of %s is binary: make it a secret of its own", field, name)
 				}
@@ -58,9 +58,9 @@ func parseYAML(text []byte) (Set, error) {
 	return set, nil
 }
 
-// eachMember reads a mapping of valid names, each of which stands once. Aliases
+// forEachMember reads a mapping of valid names, each of which stands once. Aliases
 // are refused: a store needs none, and a bomb is made of them.
-func eachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) error {
+func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
 		return errorAtLine(n.Line, "it is not a mapping of names")
 	}
