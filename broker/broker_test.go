@@ -124,7 +124,7 @@ func (s *testServer) dialAdmin(t *testing.T) *client.Admin {
 
 func (s *testServer) push(t *testing.T, secrets map[schema.SecretName]schema.Value) schema.PushResponse {
 	t.Helper()
-	response, err := s.dialAdmin(t).Push(context.Background(), schema.PushRequest{Secrets: secrets})
+	response, err := s.dialAdmin(t).Push(context.Background(), pushLine(schema.PushRequest{Secrets: secrets}))
 	if err != nil {
 		t.Fatal(err)
 	}

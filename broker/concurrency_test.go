@@ -51,7 +51,7 @@ func TestConcurrentOperations(t *testing.T) {
 	value := func(n int) string { return fmt.Sprint(tripwire, n, strings.Repeat("x", n*37%5000)) }
 	repeat(func(n int) {
 		admin(func(a *client.Admin) {
-			a.Push(ctx, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value(n)}, "B": {Text: value(n)}}})
+			a.Push(ctx, pushLine(schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value(n)}, "B": {Text: value(n)}}}))
 		})
 	})
 	repeat(func(n int) {

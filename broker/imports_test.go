@@ -33,19 +33,21 @@ var allowed = map[string][]string{
 		"broker/audit", "broker/endpoint", "broker/fdstore", "broker/keyring", "broker/project",
 		"broker/rundir", "broker/secmem", "broker/wire", "manifest", "schema",
 	},
-	"sidecar":              {"broker/client", "schema"},
+	"sidecar":              {"broker/client", "schema", "sidecar/store"},
+	"sidecar/store":        {"broker/secmem", "broker/wire", "schema"},
 	"devcontainer":         {"broker/client", "schema"},
 	"cmd":                  {},
 	"cmd/internal/cli":     {},
 	"cmd/keyhatchd":        {"broker", "broker/audit", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
-	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar"},
+	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar", "sidecar/store"},
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "devcontainer/credential", "schema"},
 
 	"devcontainer/credential":    {"devcontainer", "schema"},
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // tests only
 	"packaging/e2e/devcontainer": {}, // tests only
+	"sidecar/store/storetest":    {"schema", "sidecar/store"},
 }
 
 // banned lists the packages that a package must not import, directly or indirectly.
@@ -55,6 +57,7 @@ var banned = map[string][]string{
 	"cmd/keyhatchd":        {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/client"},
 	"cmd/keyhatchctl":      {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/secmem"},
 	"cmd/keyhatch-sidecar": {"github.com/invopop/jsonschema", module + "broker/secmem", module + "manifest"},
+	"sidecar/store":        {"github.com/fsnotify/", "github.com/coreos/go-systemd/", module + "broker/client"},
 	"broker":               {"github.com/fsnotify/", "github.com/invopop/jsonschema"},
 }
 

@@ -212,7 +212,7 @@ func (m *serviceManager) register(project string, names ...string) {
 func (m *serviceManager) push(value string) {
 	m.t.Helper()
 	m.withAdmin(func(admin *client.Admin) error {
-		_, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}, "B": {Text: value}}})
+		_, err := admin.Push(context.Background(), pushLine(schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}, "B": {Text: value}}}))
 		return err
 	})
 }

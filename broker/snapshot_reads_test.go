@@ -124,7 +124,7 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 	}
 	admin := s.dialAdmin(t)
 	for n := 1; n <= pushes; n++ {
-		response, err := admin.Push(context.Background(), schema.PushRequest{Secrets: secretsOfGeneration(names, n)})
+		response, err := admin.Push(context.Background(), pushLine(schema.PushRequest{Secrets: secretsOfGeneration(names, n)}))
 		if err != nil || response.Generation != uint64(n) {
 			t.Fatalf("push %d: generation %d, %v", n, response.Generation, err)
 		}

@@ -70,7 +70,7 @@ func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 	api.expectChange(t, "A") // A was removed
 	web.expectChange(t, "W")
 	// A text differs from binary bytes with the same base64 text.
-	if _, err := s.dialAdmin(t).Push(context.Background(), schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}}); err != nil {
+	if _, err := s.dialAdmin(t).Push(context.Background(), pushLine(schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}})); err != nil {
 		t.Fatal(err)
 	}
 	api.expectChange(t, "B")
@@ -143,7 +143,7 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 		if push == pushes-1 {
 			secrets = textSecrets() // removes all secrets
 		}
-		if _, err := admin.Push(t.Context(), schema.PushRequest{Secrets: secrets}); err != nil {
+		if _, err := admin.Push(t.Context(), pushLine(schema.PushRequest{Secrets: secrets})); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,13 +9,14 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // BenchmarkStoreWriteToBroker takes the time from a secret's rename in the
 // store to the answer that has it. Its baseline is the same set pushed by hand.
 // The goal is 300 ms, of which 200 are the wait for quiet.
 func BenchmarkStoreWriteToBroker(b *testing.B) {
-	fromStore(b, func(project *client.Project) func(string) {
+	benchmarkPropagation(b, func(project *client.Project) func(string) {
 		return func(value string) {
 			for {
 				got, err := project.Get(context.Background(), "A", 0)
@@ -32,7 +33,7 @@ func BenchmarkStoreWriteToBroker(b *testing.B) {
 // baseline is the same way from a push by hand. Like the broker's, the goal is
 // 300 ms, of which 200 are the wait for quiet.
 func BenchmarkStoreWriteToVisible(b *testing.B) {
-	fromStore(b, func(project *client.Project) func(string) {
+	benchmarkPropagation(b, func(project *client.Project) func(string) {
 		ctx, cancel := context.WithCancel(context.Background())
 		values, ended := make(chan string), make(chan struct{})
 		go func() { // ended by the cleanup
@@ -54,57 +55,57 @@ func BenchmarkStoreWriteToVisible(b *testing.B) {
 	})
 }
 
-// fromStore reports how long it takes from a secret's rename in the store until
-// it is seen, as watching sees it, against a push by hand.
-func fromStore(b *testing.B, watching func(*client.Project) (seen func(value string))) {
-	h := newHost(b)
-	h.write("A", tripwire)
+// benchmarkPropagation reports how long it takes from a secret's rename in the store until
+// waitForValue returns, against a push by hand.
+func benchmarkPropagation(b *testing.B, watch func(*client.Project) (waitForValue func(value string))) {
+	h := newTestHost(b)
+	h.writeSecret("A", tripwire)
 	manifest := "schema_version: 1\nproject: api\nsecrets:\n  A:\n"
-	admin := h.admin()
+	admin := h.dialAdmin()
 	defer admin.Close()
 	if _, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest}); err != nil {
 		b.Fatal(err)
 	}
-	seen := watching(client.NewProject(h.dir + "/run/projects/api/broker.sock"))
+	waitForValue := watch(client.NewProject(h.dir + "/run/projects/api/broker.sock"))
 	var pushes []time.Duration
 	for n := range 100 {
 		value := fmt.Sprint("by hand ", n)
-		began := time.Now()
-		if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}}}); err != nil {
+		start := time.Now()
+		if _, err := admin.Push(context.Background(), pushLine("A", value)); err != nil {
 			b.Fatal(err)
 		}
-		seen(value)
-		pushes = append(pushes, time.Since(began))
+		waitForValue(value)
+		pushes = append(pushes, time.Since(start))
 	}
-	h.run(nil)
-	seen(tripwire)
+	h.runSidecar(nil)
+	waitForValue(tripwire)
 	var writes []time.Duration
 	for n := 0; b.Loop(); n++ {
 		value := fmt.Sprint("written ", n)
-		began := time.Now()
-		if err := (Dir{Path: h.store}).Set("A", []byte(value)); err != nil {
+		start := time.Now()
+		if err := (store.Dir{Path: h.store}).Set("A", []byte(value)); err != nil {
 			b.Fatal(err)
 		}
-		seen(value)
-		writes = append(writes, time.Since(began))
+		waitForValue(value)
+		writes = append(writes, time.Since(start))
 	}
-	report(b, writes, pushes)
+	reportTimes(b, writes, pushes)
 }
 
 // BenchmarkRestartToHealed takes the time from a broker that serves again to
 // one that holds the secrets again. Its baseline is a push by hand. The goal is
 // 150 ms.
 func BenchmarkRestartToHealed(b *testing.B) {
-	h := newHost(b)
-	h.write("A", tripwire)
-	h.run(nil)
-	h.has("A")
+	h := newTestHost(b)
+	h.writeSecret("A", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("A")
 	var heals, pushes []time.Duration
 	for b.Loop() {
 		h.server.Close()
-		h.start()
-		began := time.Now()
-		admin := h.admin()
+		h.startBroker()
+		start := time.Now()
+		admin := h.dialAdmin()
 		for {
 			status, err := admin.Status(context.Background())
 			if err != nil {
@@ -114,25 +115,25 @@ func BenchmarkRestartToHealed(b *testing.B) {
 				break
 			}
 		}
-		heals = append(heals, time.Since(began))
-		began = time.Now()
-		if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: tripwire}}}); err != nil {
+		heals = append(heals, time.Since(start))
+		start = time.Now()
+		if _, err := admin.Push(context.Background(), pushLine("A", tripwire)); err != nil {
 			b.Fatal(err)
 		}
-		pushes = append(pushes, time.Since(began))
+		pushes = append(pushes, time.Since(start))
 		admin.Close()
 	}
-	report(b, heals, pushes)
+	reportTimes(b, heals, pushes)
 }
 
-// report prints the median and the 99th percentile, and the median as a
+// reportTimes prints the median and the 99th percentile, and the median as a
 // multiple of the baseline's, measured in the same run.
-func report(b *testing.B, took, baseline []time.Duration) {
-	slices.Sort(took)
+func reportTimes(b *testing.B, elapsed, baseline []time.Duration) {
+	slices.Sort(elapsed)
 	slices.Sort(baseline)
-	median := took[len(took)/2]
+	median := elapsed[len(elapsed)/2]
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(float64(median.Microseconds())/1000, "median-ms")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	b.ReportMetric(float64(elapsed[len(elapsed)*99/100].Microseconds())/1000, "p99-ms")
 	b.ReportMetric(float64(median)/float64(baseline[len(baseline)/2]), "x-baseline")
 }

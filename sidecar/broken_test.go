@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A broken broker answers status and ends the connection, at once or at the
+// startBrokenBroker starts a broker that answers status and ends the connection, at once or at the
 // first push.
-func brokenBroker(t *testing.T, atOnce bool) (socket string, dialed *atomic.Int64) {
+func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCount *atomic.Int64) {
 	t.Helper()
-	h := newHost(t)
+	h := newTestHost(t)
 	h.server.Close()
 	socket = filepath.Join(h.dir, "broken.sock")
 	l, err := net.Listen("unix", socket)
@@ -27,123 +28,124 @@ func brokenBroker(t *testing.T, atOnce bool) (socket string, dialed *atomic.Int6
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	dialed = &atomic.Int64{}
+	dialCount = &atomic.Int64{}
 	go func() { // ended by the listener's end
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			dialed.Add(1)
+			dialCount.Add(1)
 			lines := bufio.NewReader(c)
 			lines.ReadString('\n')
 			fmt.Fprintf(c, `{"ok":true,"instance_id":"one","protocol_version":%d}`+"\n", schema.ProtocolVersion)
-			if !atOnce {
+			if !closesAtOnce {
 				lines.ReadString('\n')
 			}
 			c.Close()
 		}
 	}()
-	return socket, dialed
+	return socket, dialCount
 }
 
-// TestBrokenBrokerIsNotHammered: that a connection can be made does not make
+// TestRetryDelayGrowsForBrokenBroker: that a connection can be made does not make
 // the next try come sooner. What is wrong is said once.
-func TestBrokenBrokerIsNotHammered(t *testing.T) {
-	for _, atOnce := range []bool{false, true} {
-		socket, dialed := brokenBroker(t, atOnce)
-		h := newHost(t)
-		h.write("A", tripwire)
-		began := time.Now()
-		r := h.run(func(c *Config) {
+func TestRetryDelayGrowsForBrokenBroker(t *testing.T) {
+	for _, closesAtOnce := range []bool{false, true} {
+		socket, dialCount := startBrokenBroker(t, closesAtOnce)
+		h := newTestHost(t)
+		h.writeSecret("A", tripwire)
+		start := time.Now()
+		r := h.runSidecar(func(c *Config) {
 			c.Socket = socket
-			if atOnce { // so there must be nothing to push
-				c.Store = Dir{Path: h.dir + "/none"}
+			if closesAtOnce { // so there must be nothing to push
+				c.Store = store.Dir{Path: h.dir + "/none"}
 			}
 		})
-		h.until("seven tries", func() bool { return dialed.Load() >= 7 })
+		h.waitUntil("seven tries", func() bool { return dialCount.Load() >= 7 })
 		// Six pauses, each at least half of 10, 20, 40, 80, 160 and 320 ms.
-		if took := time.Since(began); took < 315*time.Millisecond {
-			t.Errorf("at once %v: seven tries took %v", atOnce, took)
+		if elapsed := time.Since(start); elapsed < 315*time.Millisecond {
+			t.Errorf("at once %v: seven tries took %v", closesAtOnce, elapsed)
 		}
 		r.stop()
 		for _, line := range []string{"the push did not get through", "the broker ended the connection"} {
 			if n := strings.Count(r.log.String(), line); n > 1 {
-				t.Errorf("at once %v: %q was said %d times", atOnce, line, n)
+				t.Errorf("at once %v: %q was said %d times", closesAtOnce, line, n)
 			}
 		}
 	}
 }
 
-// slow is a store whose reads wait until they are let go.
-type slow struct {
-	Store
-	slow  atomic.Bool
-	began chan struct{}
+// A blockingStore is a store whose reads block until their ctx ends, once block is
+// set.
+type blockingStore struct {
+	store.Store
+	block       atomic.Bool
+	readStarted chan struct{}
 }
 
-func (s *slow) Read(ctx context.Context) (schema.PushRequest, error) {
-	if s.slow.Load() {
+func (s *blockingStore) Read(ctx context.Context) (store.Set, error) {
+	if s.block.Load() {
 		select {
-		case s.began <- struct{}{}:
+		case s.readStarted <- struct{}{}:
 		default:
 		}
 		<-ctx.Done()
-		return schema.PushRequest{}, ctx.Err()
+		return nil, ctx.Err()
 	}
 	return s.Store.Read(ctx)
 }
 
-// TestSlowStoreDelaysNothing: while a command takes its time, a broker that
+// TestSlowReadBlocksNeitherPushNorExit: while a command takes its time, a broker that
 // restarts gets the last good set all the same, and the end is not waited for.
-func TestSlowStoreDelaysNothing(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	store := &slow{Store: Dir{Path: h.store}, began: make(chan struct{}, 1)}
-	r := h.run(func(c *Config) { c.Store, c.Poll = store, 10*time.Millisecond })
-	h.has("A")
-	store.slow.Store(true)
-	<-store.began
+func TestSlowReadBlocksNeitherPushNorExit(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	blocking := &blockingStore{Store: store.Dir{Path: h.store}, readStarted: make(chan struct{}, 1)}
+	r := h.runSidecar(func(c *Config) { c.Store, c.Poll = blocking, 10*time.Millisecond })
+	h.waitForNames("A")
+	blocking.block.Store(true)
+	<-blocking.readStarted
 	h.server.Close()
-	h.start()
-	h.has("A")
+	h.startBroker()
+	h.waitForNames("A")
 	r.stop()
 }
 
-// outdated is a store whose reading comes too late: what it has read is old by
-// the time it is let go.
-type outdated struct {
-	Dir
-	hold           atomic.Bool
-	began, release chan struct{}
+// A delayedStore is a store whose next read is delayed after it has read the files,
+// so that its result can be out of date.
+type delayedStore struct {
+	store.Dir
+	delayNext            atomic.Bool
+	readStarted, release chan struct{}
 }
 
-func (o *outdated) Read(ctx context.Context) (schema.PushRequest, error) {
+func (o *delayedStore) Read(ctx context.Context) (store.Set, error) {
 	set, err := o.Dir.Read(ctx)
-	if o.hold.CompareAndSwap(true, false) {
-		o.began <- struct{}{}
+	if o.delayNext.CompareAndSwap(true, false) {
+		o.readStarted <- struct{}{}
 		<-o.release
 	}
 	return set, err
 }
 
-// TestChangeDuringARead is read again right after it, though no event comes any
+// TestChangeDuringReadIsReadAgain: the store is read again right after it, though no event comes any
 // more.
-func TestChangeDuringARead(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	store := &outdated{Dir: Dir{Path: h.store}, began: make(chan struct{}), release: make(chan struct{})}
-	log := &logged{}
-	h.run(func(c *Config) {
-		c.Store = store
+func TestChangeDuringReadIsReadAgain(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	delayed := &delayedStore{Dir: store.Dir{Path: h.store}, readStarted: make(chan struct{}), release: make(chan struct{})}
+	log := &logBuffer{}
+	h.runSidecar(func(c *Config) {
+		c.Store = delayed
 		c.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	h.has("A")
-	store.hold.Store(true)
-	h.write("B", tripwire)
-	<-store.began
-	h.write("C", tripwire)
-	running{log: log}.says(h, "moved while it was read")
-	store.release <- struct{}{}
-	h.has("A", "B", "C")
+	h.waitForNames("A")
+	delayed.delayNext.Store(true)
+	h.writeSecret("B", tripwire)
+	<-delayed.readStarted
+	h.writeSecret("C", tripwire)
+	runningSidecar{log: log}.waitForLog(h, "moved while it was read")
+	delayed.release <- struct{}{}
+	h.waitForNames("A", "B", "C")
 }

@@ -7,54 +7,45 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// Health sees that the store is good and that the broker holds the names it
-// has, and returns how many. Values are not compared: they are not to be had.
-func Health(ctx context.Context, store Store, socket string) (int, error) {
-	set, err := store.Read(ctx)
+// CheckHealth checks that the store is good and that the broker has the names it
+// has, and returns how many. It does not compare values: the broker does not return
+// them.
+func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
+	set, err := source.Read(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("the store cannot be used: %w", err)
 	}
-	l := link{socket: socket}
-	status, err := l.dial(ctx)
+	conn := connection{socket: socket}
+	status, err := conn.dial(ctx)
 	if err != nil {
 		return 0, err
 	}
-	defer l.close()
+	defer conn.close()
 	if status.Generation == 0 {
 		return 0, errors.New("the broker holds nothing: it restarted or was cleared, and nothing was pushed since")
 	}
 	var names []schema.SecretName
-	if err := l.call(func(admin *client.Admin) (err error) {
+	if err := conn.call(func(admin *client.Admin) (err error) {
 		names, err = admin.List(ctx)
 		return err
 	}); err != nil {
 		return 0, err
 	}
-	there := map[schema.SecretName]bool{}
+	pushed := map[schema.SecretName]bool{}
 	for _, name := range names {
-		there[name] = true
+		pushed[name] = true
 	}
 	missing := 0
-	for _, name := range namesOf(set) {
-		if !there[name] {
+	for name := range set {
+		if !pushed[name] {
 			missing++
 		}
 	}
-	if missing > 0 || count(set) != len(names) {
-		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", count(set), len(names), missing)
+	if missing > 0 || len(set) != len(names) {
+		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", len(set), len(names), missing)
 	}
-	return count(set), nil
-}
-
-func namesOf(set schema.PushRequest) []schema.SecretName {
-	var names []schema.SecretName
-	for name := range set.Secrets {
-		names = append(names, name)
-	}
-	for name := range set.SecretsB64 {
-		names = append(names, name)
-	}
-	return names
+	return len(set), nil
 }

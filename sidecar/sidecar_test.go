@@ -18,11 +18,16 @@ import (
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-// A host is a broker that can be stopped and started, and a store.
-type host struct {
+const tripwire = storetest.Tripwire
+
+// A testHost is a broker that can be stopped and started, and a store.
+type testHost struct {
 	t      testing.TB
 	dir    string
 	store  string
@@ -30,18 +35,18 @@ type host struct {
 	audits []*audit.Log // of every server that was started
 }
 
-func newHost(t testing.TB) *host {
+func newTestHost(t testing.TB) *testHost {
 	t.Helper()
 	// Short, because a socket's path has room for 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &host{t: t, dir: dir, store: filepath.Join(dir, "store")}
+	h := &testHost{t: t, dir: dir, store: filepath.Join(dir, "store")}
 	if err := os.Mkdir(h.store, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	h.start()
+	h.startBroker()
 	t.Cleanup(func() {
 		h.server.Close()
 		for _, audit := range h.audits {
@@ -52,7 +57,7 @@ func newHost(t testing.TB) *host {
 	return h
 }
 
-func (h *host) start() {
+func (h *testHost) startBroker() {
 	h.t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	audit, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
@@ -66,7 +71,7 @@ func (h *host) start() {
 	h.audits = append(h.audits, audit)
 }
 
-func (h *host) admin() *client.Admin {
+func (h *testHost) dialAdmin() *client.Admin {
 	h.t.Helper()
 	admin, err := client.DialAdmin(context.Background(), h.server.AdminSocket())
 	if err != nil {
@@ -75,27 +80,27 @@ func (h *host) admin() *client.Admin {
 	return admin
 }
 
-// has waits until the broker holds exactly these names.
-func (h *host) has(names ...schema.SecretName) {
+// waitForNames waits until the broker holds exactly these names.
+func (h *testHost) waitForNames(names ...schema.SecretName) {
 	h.t.Helper()
 	var got []schema.SecretName
-	h.until(fmt.Sprint("the broker holds ", names), func() bool {
-		admin := h.admin()
+	h.waitUntil(fmt.Sprint("the broker holds ", names), func() bool {
+		admin := h.dialAdmin()
 		defer admin.Close()
 		got, _ = admin.List(context.Background())
 		return slices.Equal(got, names)
 	})
 }
 
-// generation waits until the broker's generation is at least n.
-func (h *host) generation(n uint64) {
+// waitForGeneration waits until the broker's generation is at least n.
+func (h *testHost) waitForGeneration(n uint64) {
 	h.t.Helper()
-	h.until(fmt.Sprint("generation ", n), func() bool { return h.status().Generation >= n })
+	h.waitUntil(fmt.Sprint("generation ", n), func() bool { return h.status().Generation >= n })
 }
 
-func (h *host) status() schema.StatusResponse {
+func (h *testHost) status() schema.StatusResponse {
 	h.t.Helper()
-	admin := h.admin()
+	admin := h.dialAdmin()
 	defer admin.Close()
 	status, err := admin.Status(context.Background())
 	if err != nil {
@@ -104,7 +109,7 @@ func (h *host) status() schema.StatusResponse {
 	return status
 }
 
-func (h *host) until(what string, ok func() bool) {
+func (h *testHost) waitUntil(what string, ok func() bool) {
 	h.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -115,20 +120,32 @@ func (h *host) until(what string, ok func() bool) {
 	}
 }
 
-func (h *host) write(name, text string) { h.t.Helper(); write(filepath.Join(h.store, name), text) }
+func (h *testHost) writeSecret(name, text string) {
+	h.t.Helper()
+	storetest.WriteFile(filepath.Join(h.store, name), text)
+}
 
-// A running sidecar.
-type running struct {
-	log  *logged
+// pushLine encodes a push of one secret for client.Admin.Push.
+func pushLine(name schema.SecretName, text string) []byte {
+	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})
+	if err != nil {
+		panic(err)
+	}
+	return line
+}
+
+// A runningSidecar is a sidecar that runs until stop is called or the test ends.
+type runningSidecar struct {
+	log  *logBuffer
 	stop func()
 }
 
-// run starts a sidecar on the host's store; config may change what it does.
-func (h *host) run(config func(*Config)) running {
+// runSidecar starts a sidecar on the host's store; config may change what it does.
+func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	h.t.Helper()
-	log := &logged{}
+	log := &logBuffer{}
 	c := Config{
-		Store: Dir{Path: h.store}, Socket: h.server.AdminSocket(), Poll: time.Hour,
+		Store: store.Dir{Path: h.store}, Socket: h.server.AdminSocket(), Poll: time.Hour,
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	}
 	if config != nil {
@@ -147,117 +164,117 @@ func (h *host) run(config func(*Config)) running {
 		}
 	})
 	h.t.Cleanup(stop)
-	return running{log, stop}
+	return runningSidecar{log, stop}
 }
 
-func (r running) says(h *host, text string) {
+func (r runningSidecar) waitForLog(h *testHost, text string) {
 	h.t.Helper()
-	h.until("the sidecar says "+text, func() bool { return strings.Contains(r.log.String(), text) })
+	h.waitUntil("the sidecar says "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
-type logged struct {
+type logBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (l *logged) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
-func (l *logged) reset() {
+func (l *logBuffer) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.b.Reset()
 }
 
-func (l *logged) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
 
-// turns is a store that takes the place of another, and gives it back.
-type turns struct {
-	good Store
-	mu   sync.Mutex
-	now  Store
+// A switchableStore reads override, or good if override is nil.
+type switchableStore struct {
+	good     store.Store
+	mu       sync.Mutex
+	override store.Store
 }
 
-func (u *turns) set(store Store) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.now = store
+func (s *switchableStore) set(override store.Store) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.override = override
 }
 
-func (u *turns) Read(ctx context.Context) (schema.PushRequest, error) {
-	u.mu.Lock()
-	store := u.now
-	u.mu.Unlock()
-	if store == nil {
-		store = u.good
+func (s *switchableStore) Read(ctx context.Context) (store.Set, error) {
+	s.mu.Lock()
+	from := s.override
+	s.mu.Unlock()
+	if from == nil {
+		from = s.good
 	}
-	return store.Read(ctx)
+	return from.Read(ctx)
 }
 
-func (u *turns) Watch() []string      { return nil }
-func (u *turns) Concerns(string) bool { return true }
+func (s *switchableStore) WatchDirs() []string      { return nil }
+func (s *switchableStore) IsAffectedBy(string) bool { return true }
 
-// TestEveryKindOfChange arrives, found by events alone and by polling alone.
-func TestEveryKindOfChange(t *testing.T) {
+// TestEveryKindOfChangeIsPushed: each is found by events alone and by polling alone.
+func TestEveryKindOfChangeIsPushed(t *testing.T) {
 	for name, config := range map[string]func(*Config){
 		"events":  nil,
-		"polling": func(c *Config) { c.Poll = 20 * time.Millisecond; c.noEvents = true },
+		"polling": func(c *Config) { c.Poll = 20 * time.Millisecond; c.ignoreEvents = true },
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHost(t)
-			h.write("A", tripwire+"1")
-			h.run(config)
-			h.has("A")
+			h := newTestHost(t)
+			h.writeSecret("A", tripwire+"1")
+			h.runSidecar(config)
+			h.waitForNames("A")
 
-			h.write("B", tripwire)
-			h.has("A", "B")
+			h.writeSecret("B", tripwire)
+			h.waitForNames("A", "B")
 			if err := os.Remove(h.store + "/A"); err != nil {
 				t.Fatal(err)
 			}
-			h.has("B")
+			h.waitForNames("B")
 			before := h.status().Generation
-			h.write("B", tripwire+"in place")
-			h.generation(before + 1)
-			if err := (Dir{Path: h.store}).Set("B", []byte(tripwire+"by rename")); err != nil {
+			h.writeSecret("B", tripwire+"in place")
+			h.waitForGeneration(before + 1)
+			if err := (store.Dir{Path: h.store}).Set("B", []byte(tripwire+"by rename")); err != nil {
 				t.Fatal(err)
 			}
-			h.generation(before + 2)
-			h.write("aws/key", tripwire)
-			h.has("B", "aws")
-			h.write("aws/secret", tripwire+"in a directory that is new")
-			h.generation(before + 4)
+			h.waitForGeneration(before + 2)
+			h.writeSecret("aws/key", tripwire)
+			h.waitForNames("B", "aws")
+			h.writeSecret("aws/secret", tripwire+"in a directory that is new")
+			h.waitForGeneration(before + 4)
 			// The whole directory is replaced by another.
 			other := h.dir + "/other"
-			write(other+"/C", tripwire)
+			storetest.WriteFile(other+"/C", tripwire)
 			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Rename(other, h.store); err != nil {
 				t.Fatal(err)
 			}
-			h.has("C")
-			h.write("D", tripwire)
-			h.has("C", "D")
+			h.waitForNames("C")
+			h.writeSecret("D", tripwire)
+			h.waitForNames("C", "D")
 			// Healthy and empty is a set too.
 			os.Remove(h.store + "/C")
 			os.Remove(h.store + "/D")
-			h.has()
+			h.waitForNames()
 		})
 	}
 }
 
-// TestLinkSwap swaps Kubernetes' ..data link.
-func TestLinkSwap(t *testing.T) {
-	h := newHost(t)
-	h.write("..1/A", tripwire)
-	h.write("..2/A", tripwire+"rotated")
+// TestReplacedDataLinkIsPushed replaces Kubernetes' ..data link.
+func TestReplacedDataLinkIsPushed(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("..1/A", tripwire)
+	h.writeSecret("..2/A", tripwire+"rotated")
 	link := func(to, name string) {
 		if err := os.Symlink(to, h.store+"/"+name); err != nil {
 			t.Fatal(err)
@@ -265,32 +282,32 @@ func TestLinkSwap(t *testing.T) {
 	}
 	link("..1", "..data")
 	link("..data/A", "A")
-	h.run(nil)
-	h.has("A")
+	h.runSidecar(nil)
+	h.waitForNames("A")
 	link("..2", "..tmp")
 	if err := os.Rename(h.store+"/..tmp", h.store+"/..data"); err != nil {
 		t.Fatal(err)
 	}
-	h.generation(2)
+	h.waitForGeneration(2)
 }
 
-// TestLastGoodSet breaks the store in several ways: the broker keeps what it
+// TestBadStoreKeepsPushedSet breaks the store in several ways: the broker keeps what it
 // has, and each is said once, and that it is well again.
-func TestLastGoodSet(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	r := h.run(func(c *Config) { c.Poll = 10 * time.Millisecond })
-	h.has("A")
-	h.write("bad name", tripwire)
-	r.says(h, "bad name")
+func TestBadStoreKeepsPushedSet(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	r := h.runSidecar(func(c *Config) { c.Poll = 10 * time.Millisecond })
+	h.waitForNames("A")
+	h.writeSecret("bad name", tripwire)
+	r.waitForLog(h, "bad name")
 	os.Rename(h.store, h.dir+"/away")
-	r.says(h, "no such file")
-	h.has("A")
+	r.waitForLog(h, "no such file")
+	h.waitForNames("A")
 	os.Rename(h.dir+"/away", h.store)
 	os.Remove(h.store + "/bad name")
-	r.says(h, "well again")
-	h.write("B", tripwire)
-	h.has("A", "B")
+	r.waitForLog(h, "well again")
+	h.writeSecret("B", tripwire)
+	h.waitForNames("A", "B")
 	if h.status().Generation != 2 {
 		t.Errorf("generation %d: something was pushed in between", h.status().Generation)
 	}
@@ -299,80 +316,80 @@ func TestLastGoodSet(t *testing.T) {
 	}
 }
 
-// TestBrokerComesBack restarts the broker: the set is pushed again at once, and
+// TestPushAfterBrokerRestart restarts the broker: the set is pushed again at once, and
 // a connection that ended for no reason costs no push.
-func TestBrokerComesBack(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	r := h.run(nil)
-	h.has("A")
+func TestPushAfterBrokerRestart(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	r := h.runSidecar(nil)
+	h.waitForNames("A")
 	for range 20 {
 		h.server.Close()
-		h.start()
-		h.has("A")
+		h.startBroker()
+		h.waitForNames("A")
 	}
-	r.says(h, "ended the connection")
+	r.waitForLog(h, "ended the connection")
 	h.server.Close()
-	h.write("B", tripwire) // changes while there is no broker
-	r.says(h, "no broker to push to yet")
-	h.start()
-	h.has("A", "B")
+	h.writeSecret("B", tripwire) // changes while there is no broker
+	r.waitForLog(h, "no broker to push to yet")
+	h.startBroker()
+	h.waitForNames("A", "B")
 }
 
-// TestClearHolds until the store changes.
-func TestClearHolds(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	r := h.run(func(c *Config) { c.Poll = 5 * time.Millisecond })
-	h.has("A")
-	admin := h.admin()
+// TestClearedBrokerStaysEmptyUntilChange clears the broker by hand.
+func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	r := h.runSidecar(func(c *Config) { c.Poll = 5 * time.Millisecond })
+	h.waitForNames("A")
+	admin := h.dialAdmin()
 	defer admin.Close()
 	if err := admin.Clear(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	// Many polls later there is still nothing: bad news is a state to wait for.
-	h.write("bad name", tripwire)
-	r.says(h, "bad name")
+	h.writeSecret("bad name", tripwire)
+	r.waitForLog(h, "bad name")
 	os.Remove(h.store + "/bad name")
-	r.says(h, "well again")
-	h.has()
-	h.write("B", tripwire)
-	h.has("A", "B")
+	r.waitForLog(h, "well again")
+	h.waitForNames()
+	h.writeSecret("B", tripwire)
+	h.waitForNames("A", "B")
 }
 
-// TestTwoSidecars see each other, and each says so.
-func TestTwoSidecars(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	one := h.run(func(c *Config) { c.Poll = 20 * time.Millisecond })
-	h.has("A")
-	write(h.dir+"/other/B", tripwire)
-	two := h.run(func(c *Config) { c.Poll = 30 * time.Millisecond; c.Store = Dir{Path: h.dir + "/other"} })
-	one.says(h, "something else pushes to this broker")
-	two.says(h, "something else pushes to this broker")
+// TestTwoSidecarsWarn: they see each other, and each says so.
+func TestTwoSidecarsWarn(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	first := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
+	h.waitForNames("A")
+	storetest.WriteFile(h.dir+"/other/B", tripwire)
+	second := h.runSidecar(func(c *Config) { c.Poll = 30 * time.Millisecond; c.Store = store.Dir{Path: h.dir + "/other"} })
+	first.waitForLog(h, "something else pushes to this broker")
+	second.waitForLog(h, "something else pushes to this broker")
 }
 
-// TestPushedByHand puts another set into the broker: the store's comes back.
-func TestPushedByHand(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	r := h.run(func(c *Config) { c.Poll = 20 * time.Millisecond })
-	h.has("A")
-	admin := h.admin()
+// TestForeignPushIsReplaced puts another set into the broker: the store's comes back.
+func TestForeignPushIsReplaced(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	r := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
+	h.waitForNames("A")
+	admin := h.dialAdmin()
 	defer admin.Close()
-	if _, err := admin.Push(context.Background(), schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"X": {Text: tripwire}}}); err != nil {
+	if _, err := admin.Push(context.Background(), pushLine("X", tripwire)); err != nil {
 		t.Fatal(err)
 	}
-	r.says(h, "something else pushes to this broker")
-	h.has("A")
+	r.waitForLog(h, "something else pushes to this broker")
+	h.waitForNames("A")
 }
 
-func TestOnExit(t *testing.T) {
+func TestClearOnExit(t *testing.T) {
 	for _, clear := range []bool{false, true} {
-		h := newHost(t)
-		h.write("A", tripwire)
-		r := h.run(func(c *Config) { c.ClearOnExit = clear })
-		h.has("A")
+		h := newTestHost(t)
+		h.writeSecret("A", tripwire)
+		r := h.runSidecar(func(c *Config) { c.ClearOnExit = clear })
+		h.waitForNames("A")
 		r.stop()
 		if got := h.status().SecretCount; (got == 0) != clear {
 			t.Errorf("clear %v: %d secrets after the end", clear, got)
@@ -380,25 +397,25 @@ func TestOnExit(t *testing.T) {
 	}
 }
 
-// TestOnlyWhatDiffers touches files without changing them: nothing is pushed.
-func TestOnlyWhatDiffers(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	h.run(nil)
-	h.has("A")
+// TestUnchangedStoreIsNotPushed touches files without changing them: nothing is pushed.
+func TestUnchangedStoreIsNotPushed(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("A")
 	for range 5 {
-		h.write("A", tripwire)
+		h.writeSecret("A", tripwire)
 	}
-	h.write("B", tripwire)
-	h.has("A", "B")
+	h.writeSecret("B", tripwire)
+	h.waitForNames("A", "B")
 	if g := h.status().Generation; g != 2 {
 		t.Errorf("generation %d, want 2", g)
 	}
 }
 
-// TestSkewIsRefused has a broker of another protocol answer.
-func TestSkewIsRefused(t *testing.T) {
-	h := newHost(t)
+// TestOtherProtocolVersionIsRefused has a broker of another protocol answer.
+func TestOtherProtocolVersionIsRefused(t *testing.T) {
+	h := newTestHost(t)
 	h.server.Close()
 	l, err := net.Listen("unix", h.server.AdminSocket())
 	if err != nil {
@@ -415,29 +432,29 @@ func TestSkewIsRefused(t *testing.T) {
 			defer c.Close()
 		}
 	}()
-	h.write("A", tripwire)
-	r := h.run(nil)
-	r.says(h, "the broker speaks protocol 3, and this sidecar 2: install the one that came with broker 9.9")
+	h.writeSecret("A", tripwire)
+	r := h.runSidecar(nil)
+	r.waitForLog(h, "the broker speaks protocol 3, and this sidecar 2: install the one that came with broker 9.9")
 }
 
-// TestNotify plays the service manager: ready and a status in counts, the
+// TestServiceManagerIsNotified plays the service manager: ready and a status in counts, the
 // watchdog fed, and stopping.
-func TestNotify(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
-	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})
+func TestServiceManagerIsNotified(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	notifySocket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer manager.Close()
+	defer notifySocket.Close()
 	t.Setenv("NOTIFY_SOCKET", h.dir+"/notify")
 	t.Setenv("WATCHDOG_USEC", "20000")
-	r := h.run(nil)
-	hears := func(want string) {
+	r := h.runSidecar(nil)
+	waitForMessage := func(want string) {
 		t.Helper()
-		manager.SetReadDeadline(time.Now().Add(10 * time.Second))
+		notifySocket.SetReadDeadline(time.Now().Add(10 * time.Second))
 		for b := make([]byte, 4096); ; {
-			n, err := manager.Read(b)
+			n, err := notifySocket.Read(b)
 			if err != nil {
 				t.Fatalf("the service manager never hears %q: %v", want, err)
 			}
@@ -449,38 +466,38 @@ func TestNotify(t *testing.T) {
 			}
 		}
 	}
-	hears("READY=1\nSTATUS=1 secrets pushed, generation 1")
-	hears("WATCHDOG=1")
-	h.write("bad name", tripwire)
-	hears("READY=1\nSTATUS=the store cannot be used; the last good set is in force")
-	hears("WATCHDOG=1")
+	waitForMessage("READY=1\nSTATUS=1 secrets pushed, generation 1")
+	waitForMessage("WATCHDOG=1")
+	h.writeSecret("bad name", tripwire)
+	waitForMessage("READY=1\nSTATUS=the store cannot be used; the last good set is in force")
+	waitForMessage("WATCHDOG=1")
 	r.stop()
-	hears("STOPPING=1")
+	waitForMessage("STOPPING=1")
 }
 
-// TestHealth is good when the broker holds what the store has, and says why it
+// TestCheckHealth: health is good when the broker holds what the store has, and says why it
 // is not.
-func TestHealth(t *testing.T) {
-	h := newHost(t)
-	h.write("A", tripwire)
+func TestCheckHealth(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
 	health := func() string {
-		_, err := Health(context.Background(), Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
+		_, err := CheckHealth(context.Background(), store.Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
 	if got := health(); !strings.Contains(got, "the broker holds nothing") {
 		t.Errorf("before a push: %s", got)
 	}
-	r := h.run(nil)
-	h.has("A")
+	r := h.runSidecar(nil)
+	h.waitForNames("A")
 	if got := health(); got != "<nil>" {
 		t.Errorf("all is well: %s", got)
 	}
 	r.stop()
-	h.write("B", tripwire)
+	h.writeSecret("B", tripwire)
 	if got := health(); !strings.Contains(got, "1 of the store's are missing") {
 		t.Errorf("a secret that was not pushed: %s", got)
 	}
-	h.write("bad name", tripwire)
+	h.writeSecret("bad name", tripwire)
 	if got := health(); !strings.Contains(got, "does not match") {
 		t.Errorf("a bad store: %s", got)
 	}

@@ -23,10 +23,11 @@ func DialAdmin(ctx context.Context, path string) (*Admin, error) {
 // Close ends the connection.
 func (a *Admin) Close() error { return a.conn.Close() }
 
-// Push replaces the broker's whole set. The Op of every request is filled in.
-func (a *Admin) Push(ctx context.Context, request schema.PushRequest) (response schema.PushResponse, err error) {
-	request.Op = schema.OpPush
-	err = a.conn.call(ctx, request, &response, 0)
+// Push replaces the broker's whole set. line is a schema.PushRequest as
+// wire.Encode returns it, with its Op and its newline. Push keeps no reference to
+// line. The caller wipes it.
+func (a *Admin) Push(ctx context.Context, line []byte) (response schema.PushResponse, err error) {
+	err = a.conn.sendLine(ctx, line, &response, 0)
 	return response, err
 }
 
@@ -36,7 +37,7 @@ func (a *Admin) Clear(ctx context.Context) error {
 	return a.conn.call(ctx, schema.ClearRequest{Op: schema.OpClear}, &response, 0)
 }
 
-// Register brings a project online.
+// Register brings a project online. It fills in the request's Op.
 func (a *Admin) Register(ctx context.Context, request schema.RegisterRequest) (response schema.RegisterResponse, err error) {
 	request.Op = schema.OpRegister
 	err = a.conn.call(ctx, request, &response, 0)
@@ -50,6 +51,7 @@ func (a *Admin) Unregister(ctx context.Context, name schema.ProjectName) error {
 }
 
 // Reload swaps a project's allowlist, or with DryRun says what that would do.
+// It fills in the request's Op.
 func (a *Admin) Reload(ctx context.Context, request schema.ReloadRequest) (response schema.ReloadResponse, err error) {
 	request.Op = schema.OpReload
 	err = a.conn.call(ctx, request, &response, 0)
@@ -75,10 +77,10 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 	return response, err
 }
 
-// Closed returns a channel that is closed once the broker has ended the
+// WatchClosed returns a channel that is closed once the broker has ended the
 // connection, and a function that must be called, and waits, before the
 // connection is used again or closed. It is how the sidecar learns at once
 // that the broker restarted empty.
-func (a *Admin) Closed() (ended <-chan struct{}, stop func()) {
+func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

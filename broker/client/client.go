@@ -19,13 +19,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// answerTimeout is how long a broker may take to answer, beyond what a request
+// responseTimeout is how long a broker may take to answer, beyond what a request
 // asks it to wait. Only a broker that hangs takes longer.
-const answerTimeout = 10 * time.Second
+const responseTimeout = 10 * time.Second
 
-// maxPath is the longest path that fits into a Unix socket address (unix(7):
+// maxSocketPath is the longest path that fits into a Unix socket address (unix(7):
 // sun_path has 108 bytes, the last of them a NUL).
-const maxPath = 107
+const maxSocketPath = 107
 
 // ErrUnreachable says that no broker answers on the socket: there is no socket,
 // nobody listens, or the connection ended before the answer.
@@ -59,11 +59,11 @@ type conn struct {
 }
 
 func dial(ctx context.Context, path string) (*conn, error) {
-	if len(path) > maxPath {
-		return nil, fmt.Errorf("%w: the socket's path has %d bytes and %d is the most the system allows", ErrUnreachable, len(path), maxPath)
+	if len(path) > maxSocketPath {
+		return nil, fmt.Errorf("%w: the socket's path has %d bytes and %d is the most the system allows", ErrUnreachable, len(path), maxSocketPath)
 	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, "unix", path)
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, "unix", path)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
@@ -85,29 +85,35 @@ func (c *conn) call(ctx context.Context, request, response any, wait time.Durati
 		return err // a marshaller's of ours: it says what cannot be sent
 	}
 	defer clear(line)
-	if err := c.SetDeadline(time.Now().Add(answerTimeout + wait)); err != nil {
+	return c.sendLine(ctx, line, response, wait)
+}
+
+// sendLine sends one encoded request, whose line ends with a newline, and decodes
+// its answer into response like call.
+func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait time.Duration) error {
+	if err := c.SetDeadline(time.Now().Add(responseTimeout + wait)); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	// The end of ctx must interrupt a read that waits.
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	stopInterrupt := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stopInterrupt()
 
 	_, writeErr := c.Write(line)
 	// Whatever became of the write, there may be an answer: a broker that
 	// refuses a caller says so and ends the connection.
-	answer, err := c.read(ctx, writeErr)
+	answer, err := c.readLine(ctx, writeErr)
 	if err != nil {
 		return err
 	}
-	var failure schema.ErrorResponse
-	if err := wire.Decode(answer, &failure, schema.MaxResponseDepth); err != nil {
+	var errorResponse schema.ErrorResponse
+	if err := wire.Decode(answer, &errorResponse, schema.MaxResponseDepth); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	if !failure.OK {
-		if failure.Code == "" {
+	if !errorResponse.OK {
+		if errorResponse.Code == "" {
 			return fmt.Errorf("%w: an error without a code", ErrProtocol)
 		}
-		return &Error{failure.Code, failure.Message, time.Duration(failure.RetryAfterSeconds) * time.Second}
+		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second}
 	}
 	if err := wire.Decode(answer, response, schema.MaxResponseDepth); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -115,8 +121,8 @@ func (c *conn) call(ctx context.Context, request, response any, wait time.Durati
 	return nil
 }
 
-// read reads one line. writeErr, where it is not nil, is why there may be none.
-func (c *conn) read(ctx context.Context, writeErr error) ([]byte, error) {
+// readLine reads one line. writeErr, where it is not nil, is why there may be none.
+func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	line, err := c.lines.ReadLine()
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

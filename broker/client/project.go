@@ -20,10 +20,10 @@ func NewProject(path string) *Project { return &Project{path} }
 // that time, at most schema.MaxWait, is over, through restarts of the broker
 // too; 0 asks once.
 func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Duration) (response schema.GetResponse, err error) {
-	err = p.waitFor(ctx, wait, func(left time.Duration) error {
+	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetResponse{}
-		request := schema.GetRequest{Op: schema.OpGet, Name: name, WaitMS: left.Milliseconds()}
-		return p.call(ctx, request, &response, left)
+		request := schema.GetRequest{Op: schema.OpGet, Name: name, WaitMS: remaining.Milliseconds()}
+		return p.call(ctx, request, &response, remaining)
 	})
 	return response, err
 }
@@ -33,10 +33,10 @@ func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Dur
 // or that time, at most schema.MaxWait, is over, through restarts of the broker
 // too; 0 asks once.
 func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait time.Duration) (response schema.GetManyResponse, err error) {
-	err = p.waitFor(ctx, wait, func(left time.Duration) error {
+	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetManyResponse{}
-		request := schema.GetManyRequest{Op: schema.OpGetMany, Names: names, WaitMS: left.Milliseconds()}
-		return p.call(ctx, request, &response, left)
+		request := schema.GetManyRequest{Op: schema.OpGetMany, Names: names, WaitMS: remaining.Milliseconds()}
+		return p.call(ctx, request, &response, remaining)
 	})
 	return response, err
 }
@@ -50,7 +50,7 @@ func (p *Project) Info(ctx context.Context) (response schema.InfoResponse, err e
 // Ping says who is there. With wait it goes on until somebody is, or that time
 // is over; 0 asks once.
 func (p *Project) Ping(ctx context.Context, wait time.Duration) (response schema.ProjectPingResponse, err error) {
-	err = p.waitFor(ctx, wait, func(time.Duration) error {
+	err = p.retry(ctx, wait, func(time.Duration) error {
 		return p.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)
 	})
 	return response, err
@@ -67,31 +67,31 @@ func (p *Project) call(ctx context.Context, request, response any, wait time.Dur
 
 // The pauses between two tries to reach a broker, each twice the last.
 const (
-	firstPause = 10 * time.Millisecond
-	lastPause  = 250 * time.Millisecond
+	minRetryDelay = 10 * time.Millisecond
+	maxRetryDelay = 250 * time.Millisecond
 )
 
-// waitFor calls try with the time that is left until it gets through to a
+// retry calls try with the time that is left until it gets through to a
 // broker. The broker does the waiting for the secret; only a broker that is not
 // there, goes away meanwhile, or says to come back, is asked again.
-func (p *Project) waitFor(ctx context.Context, wait time.Duration, try func(left time.Duration) error) error {
-	until := time.Now().Add(wait)
-	for pause := firstPause; ; pause = min(2*pause, lastPause) {
-		err := try(min(max(time.Until(until), 0), schema.MaxWait))
-		left := pause
-		refused, _ := errors.AsType[*Error](err)
-		if refused != nil && refused.Code == schema.CodeRateLimited {
-			left = refused.RetryAfter
+func (p *Project) retry(ctx context.Context, wait time.Duration, try func(remaining time.Duration) error) error {
+	deadline := time.Now().Add(wait)
+	for backoff := minRetryDelay; ; backoff = min(2*backoff, maxRetryDelay) {
+		err := try(min(max(time.Until(deadline), 0), schema.MaxWait))
+		delay := backoff
+		refusal, _ := errors.AsType[*Error](err)
+		if refusal != nil && refusal.Code == schema.CodeRateLimited {
+			delay = refusal.RetryAfter
 		} else if !errors.Is(err, ErrUnreachable) {
 			return err
 		}
-		if time.Now().Add(left).After(until) {
+		if time.Now().Add(delay).After(deadline) {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(left):
+		case <-time.After(delay):
 		}
 	}
 }

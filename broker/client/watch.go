@@ -10,44 +10,44 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// lastRedial is the longest pause of a Watch that has no broker.
-const lastRedial = 2 * time.Second
+// maxRedialDelay is the longest pause of a Watch that has no broker.
+const maxRedialDelay = 2 * time.Second
 
-// Watch calls changed whenever what the project may fetch may have changed,
+// Watch calls onChange whenever what the project may fetch may have changed,
 // until ctx ends or the broker refuses, and returns why. It redials through
 // restarts of the broker.
 //
 // Each connection that finds secrets loaded, the first one too, begins with an
 // event without names: anything may have changed before it. So whoever fetches
-// in changed misses nothing. Nothing is read meanwhile, and what happens then is
+// in onChange misses nothing. Nothing is read meanwhile, and what happens then is
 // in the next event.
-func (p *Project) Watch(ctx context.Context, changed func(schema.ChangedEvent)) error {
-	pause := firstPause
+func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent)) error {
+	delay := minRetryDelay
 	for {
-		err := p.watchOnce(ctx, func(event schema.ChangedEvent) {
-			pause = firstPause
-			changed(event)
+		err := p.watchConnection(ctx, func(event schema.ChangedEvent) {
+			delay = minRetryDelay
+			onChange(event)
 		})
-		refused, _ := errors.AsType[*Error](err)
+		refusal, _ := errors.AsType[*Error](err)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case refused != nil && refused.Code == schema.CodeRateLimited:
-			pause = max(pause, refused.RetryAfter)
+		case refusal != nil && refusal.Code == schema.CodeRateLimited:
+			delay = max(delay, refusal.RetryAfter)
 		case !errors.Is(err, ErrUnreachable):
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pause):
+		case <-time.After(delay):
 		}
-		pause = min(2*pause, lastRedial)
+		delay = min(2*delay, maxRedialDelay)
 	}
 }
 
-// watchOnce watches on one connection. It always returns an error.
-func (p *Project) watchOnce(ctx context.Context, changed func(schema.ChangedEvent)) error {
+// watchConnection watches on one connection. It always returns an error.
+func (p *Project) watchConnection(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	c, err := dial(ctx, p.path)
 	if err != nil {
 		return err
@@ -58,13 +58,13 @@ func (p *Project) watchOnce(ctx context.Context, changed func(schema.ChangedEven
 		return err
 	}
 	if response.Generation != 0 {
-		changed(schema.ChangedEvent{Event: schema.WatchEventChanged, Generation: response.Generation})
+		onChange(schema.ChangedEvent{Event: schema.WatchEventChanged, Generation: response.Generation})
 	}
 	c.SetDeadline(time.Time{})
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for {
-		line, err := c.read(ctx, nil)
+		line, err := c.readLine(ctx, nil)
 		if err != nil {
 			return err
 		}
@@ -73,7 +73,7 @@ func (p *Project) watchOnce(ctx context.Context, changed func(schema.ChangedEven
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
 		if event.Event == schema.WatchEventChanged { // others may come in time
-			changed(event)
+			onChange(event)
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -22,7 +21,7 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
-	store, socket := storeFlags(c), socketFlag(c)
+	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "how often to look whatever the events say; network file systems have none")
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "what becomes of the broker's secrets at the end: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -32,60 +31,18 @@ once. After keyhatchctl clear the broker stays empty until the store changes.`,
 		if poll <= 0 {
 			return cli.UsageErrorf("--poll must be more than 0")
 		}
-		from, err := store()
+		source, err := getStore()
 		if err != nil {
 			return err
 		}
-		to, err := socket()
+		socket, err := getSocket()
 		if err != nil {
 			return err
 		}
 		log, flush := cli.NewDaemonLogger()
 		defer flush()
-		config := sidecar.Config{Store: from, Socket: to, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
+		config := sidecar.Config{Store: source, Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
-	}
-	return c
-}
-
-// socketFlag adds --socket and returns what reads it.
-func socketFlag(c *cobra.Command) func() (string, error) {
-	socket := c.Flags().String("socket", "", "the broker's admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
-	return func() (string, error) {
-		if *socket != "" {
-			return *socket, nil
-		}
-		if path := cli.DefaultAdminSocket(); path != "" {
-			return path, nil
-		}
-		return "", cli.UsageErrorf("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
-	}
-}
-
-func healthCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "health --store STORE...",
-		Short: "See that the broker holds what the store has, for a container's HEALTHCHECK",
-		Long: `health reads the store and asks the broker for the names it holds: exit code 0
-says that they are the same. An exec: store's command is run for it.`,
-		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
-	}
-	store, socket := storeFlags(c), socketFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		from, err := store()
-		if err != nil {
-			return err
-		}
-		to, err := socket()
-		if err != nil {
-			return err
-		}
-		count, err := sidecar.Health(c.Context(), from, to)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(c.OutOrStdout(), "the broker holds the store's %d secrets\n", count)
-		return nil
 	}
 	return c
 }

@@ -17,8 +17,9 @@ import (
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
-	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
 // TestExportRoundTripsThroughShellsAndDotenv exports 1000 random values. Each shell must
@@ -85,12 +86,12 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 		if err := os.WriteFile(file, out, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		read, err := sidecar.File{Path: file, Format: "dotenv"}.Read(t.Context())
+		read, err := store.File{Path: file, Format: "dotenv"}.Read(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range texts {
-			if got := read.Secrets[schema.SecretName(name)].Text; got != values[name] {
+			if got := string(read[schema.SecretName(name)].Bytes); got != values[name] {
 				t.Errorf("%s is %q, want %q", name, got, values[name])
 			}
 		}
@@ -138,7 +139,11 @@ func serveProject(t *testing.T, manifest string, push schema.PushRequest) string
 	defer admin.Close()
 	answer, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest})
 	if err == nil {
-		_, err = admin.Push(context.Background(), push)
+		push.Op = schema.OpPush
+		var line []byte
+		if line, err = wire.Encode(push); err == nil {
+			_, err = admin.Push(context.Background(), line)
+		}
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
@@ -74,7 +75,12 @@ A running sidecar replaces these secrets again when it next polls its store.`,
 				return fmt.Errorf("cannot read the secrets from %s: %w", fileOrStdin(args[0]), err)
 			}
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
-				answer, err := admin.Push(c.Context(), schema.PushRequest{Secrets: secrets})
+				line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: secrets})
+				if err != nil {
+					return err
+				}
+				defer clear(line)
+				answer, err := admin.Push(c.Context(), line)
 				if err != nil {
 					return err
 				}
@@ -112,5 +118,5 @@ func readSecretsFile(file string) (map[schema.SecretName]schema.Value, error) {
 		return nil, err
 	}
 	defer clear(text)
-	return client.ParseSecrets(text)
+	return wire.ParseSecrets(text)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -195,9 +196,13 @@ func registerProject(t *testing.T, d *daemon) {
 
 func pushSecret(t *testing.T, d *daemon, value string) {
 	t.Helper()
-	if _, err := dialAdmin(t, d).Push(context.Background(), schema.PushRequest{
-		Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}},
-	}); err != nil {
+	line, err := wire.Encode(schema.PushRequest{
+		Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dialAdmin(t, d).Push(context.Background(), line); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"context"
@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// TestStderrHoldsNoValue: a command's complaint is shown, but no part of what it
+// TestRedactStderrHidesValues: a command's complaint is shown, but no part of what it
 // printed, however it is cut.
-func TestStderrHoldsNoValue(t *testing.T) {
-	for _, c := range []struct{ name, stdout, stderr, shown, secret string }{
+func TestRedactStderrHidesValues(t *testing.T) {
+	for _, c := range []struct{ name, stdout, stderr, wantShown, secret string }{
 		{"nothing printed", "", "no such key\n", "no such key", "-"},
 		{"a harmless word", "A=TRIPWIRE\n", "no such key\n", "no such key", "-"},
 		{"a whole value", "A=TRIPWIRE\n", "bad value TRIPWIRE\n", "is not shown", "TRIPWIRE"},
@@ -28,7 +28,7 @@ func TestStderrHoldsNoValue(t *testing.T) {
 		{"a value beside a plain line", "A=TRIPWIRE\n", "TRIPWIRE\nplain\n", "plain", "TRIPWIRE"},
 		{"a value that the cap cuts", "A=WXYZ\n", strings.Repeat("-", maxStderr-3) + "\nWX", "", "WX"},
 	} {
-		stderr := &capped{max: maxStderr}
+		stderr := &cappedBuffer{max: maxStderr}
 		stderr.Write([]byte(c.stderr))
 		if c.name == "a value that the cap cuts" {
 			stderr.Write([]byte("YZ\n"))
@@ -37,18 +37,18 @@ func TestStderrHoldsNoValue(t *testing.T) {
 		if strings.HasPrefix(c.stdout, "{") {
 			format = JSON
 		}
-		got := Exec{Format: format}.safeStderr([]byte(c.stdout), stderr)
-		if !strings.Contains(got, c.shown) || strings.Contains(strings.ReplaceAll(got, "standard output", ""), c.secret) && c.secret != "-" {
+		got := Exec{Format: format}.redactStderr([]byte(c.stdout), stderr)
+		if !strings.Contains(got, c.wantShown) || strings.Contains(strings.ReplaceAll(got, "standard output", ""), c.secret) && c.secret != "-" {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}
 }
 
-// TestCommandLeavesNothing: what a command leaves running in the background
+// TestExecKillsBackgroundProcesses: what a command leaves running in the background
 // ends with it.
-func TestCommandLeavesNothing(t *testing.T) {
+func TestExecKillsBackgroundProcesses(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
-	e := Exec{Command: "sleep 600 & echo $! >" + pidFile + "; echo A=" + tripwire, Format: Dotenv, Timeout: 20 * time.Second}
+	e := Exec{Command: "sleep 600 & echo $! >" + pidFile + "; echo A=TRIPWIRE", Format: Dotenv, Timeout: 20 * time.Second}
 	if _, err := e.Read(context.Background()); err == nil || !strings.Contains(err.Error(), "background") {
 		t.Errorf("a command that holds its output open: %v", err)
 	}
@@ -60,30 +60,15 @@ func TestCommandLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	(&host{t: t}).until("the background process is gone", func() bool {
+	isGone := func() bool {
 		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 		return syscall.Kill(pid, 0) != nil || err != nil || strings.Contains(string(stat), ") Z ")
-	})
-}
-
-// TestExecFollowsWhatItReads runs the command again when a file of Paths
-// changes, by rename too, and not when a neighbour does.
-func TestExecFollowsWhatItReads(t *testing.T) {
-	h := newHost(t)
-	write(h.dir+"/in/source", "A="+tripwire)
-	source := h.dir + "/in/source"
-	h.run(func(c *Config) {
-		c.Store = Exec{Command: "cat " + source, Format: Dotenv, Paths: []string{source}, Timeout: 10 * time.Second}
-	})
-	h.has("A")
-	write(source, "B="+tripwire)
-	h.has("B")
-	write(h.dir+"/in/next", "C="+tripwire)
-	if err := os.Rename(h.dir+"/in/next", source); err != nil {
-		t.Fatal(err)
 	}
-	h.has("C")
-	if e := (Exec{Paths: []string{source}}); e.Concerns(h.dir+"/in/neighbour") || !e.Concerns(source) {
-		t.Error("a neighbour concerns it, or it does not concern itself")
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); !isGone(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal("the background process is still there")
+		}
 	}
 }

@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"context"
@@ -18,11 +18,11 @@ type File struct {
 }
 
 // Read returns the whole set, once the file stands still.
-func (f File) Read(ctx context.Context) (schema.PushRequest, error) {
-	set, err := steady(ctx, f.scan, func(l listing) (schema.PushRequest, error) {
+func (f File) Read(ctx context.Context) (Set, error) {
+	set, err := readStable(ctx, f.listFiles, func(l listing) (Set, error) {
 		text, err := readFile(f.Path, l.files[0].size)
 		if err != nil {
-			return schema.PushRequest{}, err
+			return nil, err
 		}
 		defer clear(text)
 		set, err := f.Format.parse(text)
@@ -31,13 +31,13 @@ func (f File) Read(ctx context.Context) (schema.PushRequest, error) {
 		}
 		return set, nil
 	})
-	if errors.Is(err, errMoved) {
+	if errors.Is(err, ErrUnstable) {
 		err = fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return set, err
 }
 
-func (f File) scan() (listing, error) {
+func (f File) listFiles() (listing, error) {
 	var l listing
 	info, err := os.Stat(f.Path)
 	switch {
@@ -48,14 +48,14 @@ func (f File) scan() (listing, error) {
 	case info.Size() > schema.MaxPush:
 		return l, fmt.Errorf("%s: it has %d bytes, and a push takes %d", f.Path, info.Size(), schema.MaxPush)
 	}
-	return l, l.add("", f.Path, info)
+	return l, l.addInfo("", f.Path, info)
 }
 
-// Watch returns the file's directory, and that of the file a link leads to.
-func (f File) Watch() []string { return above(f.Path) }
+// WatchDirs returns the file's directory, and that of the file a link leads to.
+func (f File) WatchDirs() []string { return parentDirs(f.Path) }
 
-// Concerns leaves out the file's neighbours, but not what a link goes through.
-func (f File) Concerns(path string) bool {
+// IsAffectedBy leaves out the file's neighbours, but not what a link goes through.
+func (f File) IsAffectedBy(path string) bool {
 	if filepath.Dir(path) != filepath.Dir(f.Path) || filepath.Base(path) == filepath.Base(f.Path) {
 		return true
 	}

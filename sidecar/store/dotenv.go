@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"strings"
@@ -15,7 +15,8 @@ import (
 //	NAME="with \n \r \t \" \\ \$ and \` as escapes"
 //
 // Nothing is expanded: a $ is a $.
-func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error {
+func parseDotenv(text string) (Set, error) {
+	set := Set{}
 	line := 0
 	for len(text) > 0 {
 		line++
@@ -32,42 +33,42 @@ func parseDotenv(text string, secrets map[schema.SecretName]schema.Value) error 
 		}
 		name, value, ok := strings.Cut(row, "=")
 		if !ok {
-			return atLine(start, "it is not NAME=value")
+			return nil, errorAtLine(start, "it is not NAME=value")
 		}
 		name, value = strings.TrimSpace(name), strings.TrimLeftFunc(value, unicode.IsSpace)
 		if !schema.ValidSecretName(name) {
-			return atLine(start, "the name does not match %s", schema.SecretNamePattern)
+			return nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
-		if _, twice := secrets[schema.SecretName(name)]; twice {
-			return atLine(start, "%s stands twice", name)
+		if _, exists := set[schema.SecretName(name)]; exists {
+			return nil, errorAtLine(start, "%s stands twice", name)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
 			// The value may go on over the lines that follow.
-			whole := value[1:] + "\n" + text
-			inner, used, ok := quotedEnd(whole, value[0])
+			quoted := value[1:] + "\n" + text
+			unquoted, consumed, ok := parseQuoted(quoted, value[0])
 			if !ok {
-				return atLine(start, "the quote of %s does not end", name)
+				return nil, errorAtLine(start, "the quote of %s does not end", name)
 			}
-			behind, rest, _ := strings.Cut(whole[used:], "\n")
-			if behind = strings.TrimSpace(behind); behind != "" && behind[0] != '#' {
-				return atLine(start, "there is something behind the quote of %s", name)
+			trailing, rest, _ := strings.Cut(quoted[consumed:], "\n")
+			if trailing = strings.TrimSpace(trailing); trailing != "" && trailing[0] != '#' {
+				return nil, errorAtLine(start, "there is something behind the quote of %s", name)
 			}
-			line += strings.Count(whole[:used], "\n")
-			text, value = rest, inner
+			line += strings.Count(quoted[:consumed], "\n")
+			text, value = rest, unquoted
 		} else {
-			value = bare(strings.TrimSpace(value))
+			value = trimComment(strings.TrimSpace(value))
 		}
 		if strings.IndexByte(value, 0) >= 0 {
-			return atLine(start, "%s holds a NUL byte", name)
+			return nil, errorAtLine(start, "%s holds a NUL byte", name)
 		}
-		secrets[schema.SecretName(name)] = schema.Value{Text: value}
+		set[schema.SecretName(name)] = Value{Bytes: []byte(value)}
 	}
-	return nil
+	return set, nil
 }
 
-// bare cuts a comment off an unquoted value. Only white space begins one: a
+// trimComment cuts a comment off an unquoted value. Only white space begins one: a
 // password may hold a #.
-func bare(value string) string {
+func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {
 		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {
 			return strings.TrimSpace(value[:i])
@@ -79,9 +80,9 @@ func bare(value string) string {
 	return value
 }
 
-// quotedEnd returns what is between the quotes and how much of text that took,
+// parseQuoted returns what is between the quotes and how much of text that took,
 // the closing quote included.
-func quotedEnd(text string, quote byte) (inner string, used int, ok bool) {
+func parseQuoted(text string, quote byte) (unquoted string, consumed int, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
 		c := text[i]

@@ -1,4 +1,4 @@
-package sidecar
+package store
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ import (
 // Set writes a secret, or with BUNDLE/FIELD a bundle's field, with mode 0600.
 // The file appears whole, by rename.
 func (d Dir) Set(name string, value []byte) error {
-	path, err := d.file(name)
+	path, err := d.secretPath(name)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (d Dir) Set(name string, value []byte) error {
 
 // Remove removes a secret, a bundle's field, or a whole bundle.
 func (d Dir) Remove(name string) error {
-	path, err := d.file(name)
+	path, err := d.secretPath(name)
 	if err != nil {
 		return err
 	}
@@ -52,20 +52,20 @@ func (d Dir) Remove(name string) error {
 		return os.Remove(path)
 	}
 	// Renamed first, so that the bundle goes in one step.
-	gone, err := os.MkdirTemp(d.Path, ".gone-*")
+	removed, err := os.MkdirTemp(d.Path, ".gone-*")
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(path, filepath.Join(gone, "bundle")); err != nil {
-		os.Remove(gone)
+	if err := os.Rename(path, filepath.Join(removed, "bundle")); err != nil {
+		os.Remove(removed)
 		return err
 	}
-	return os.RemoveAll(gone)
+	return os.RemoveAll(removed)
 }
 
 // List returns the names of the secrets and of the bundles' fields, sorted.
 func (d Dir) List() ([]string, error) {
-	l, err := d.scan()
+	l, err := d.listFiles()
 	names := make([]string, len(l.files))
 	for i, f := range l.files {
 		names[i] = f.name
@@ -73,10 +73,10 @@ func (d Dir) List() ([]string, error) {
 	return names, err
 }
 
-// file checks a name before it becomes part of a path.
-func (d Dir) file(name string) (string, error) {
+// secretPath checks a name before it becomes part of a path.
+func (d Dir) secretPath(name string) (string, error) {
 	for i, part := range strings.Split(name, "/") {
-		if i > 1 || !schema.ValidSecretName(part) || passedOver(part) {
+		if i > 1 || !schema.ValidSecretName(part) || isIgnored(part) {
 			return "", fmt.Errorf("a name is NAME or BUNDLE/FIELD, each matching %s", schema.SecretNamePattern)
 		}
 	}

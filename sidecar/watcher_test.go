@@ -9,25 +9,25 @@ import (
 	"time"
 )
 
-// TestNoInotify runs a sidecar where the system has no inotify instance, or no
+// TestPollingUnderInotifyLimits runs a sidecar where the system has no inotify instance, or no
 // watch, to give: it says so once, and polling finds every change. The limits are
 // those of a user namespace of the test's own, so nobody else feels them.
-func TestNoInotify(t *testing.T) {
-	const child = "KEYHATCH_TEST_NO_INOTIFY"
-	if limit := os.Getenv(child); limit != "" {
+func TestPollingUnderInotifyLimits(t *testing.T) {
+	const limitEnv = "KEYHATCH_TEST_NO_INOTIFY"
+	if limit := os.Getenv(limitEnv); limit != "" {
 		if err := os.WriteFile("/proc/sys/user/"+limit, []byte("0"), 0); err != nil {
 			t.Fatal("setting the limit: ", err)
 		}
-		h := newHost(t)
-		h.write("A", tripwire)
-		r := h.run(func(c *Config) { c.Poll = 10 * time.Millisecond })
-		h.has("A")
-		h.write("B", tripwire)
-		h.has("A", "B")
+		h := newTestHost(t)
+		h.writeSecret("A", tripwire)
+		r := h.runSidecar(func(c *Config) { c.Poll = 10 * time.Millisecond })
+		h.waitForNames("A")
+		h.writeSecret("B", tripwire)
+		h.waitForNames("A", "B")
 		if err := os.Remove(h.store + "/A"); err != nil {
 			t.Fatal(err)
 		}
-		h.has("B")
+		h.waitForNames("B")
 		r.stop()
 		if n := strings.Count(r.log.String(), "polling finds"); n != 1 {
 			t.Errorf("it was said %d times that there are no events", n)
@@ -36,8 +36,8 @@ func TestNoInotify(t *testing.T) {
 	}
 	for _, limit := range []string{"max_inotify_instances", "max_inotify_watches"} {
 		t.Run(limit, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestNoInotify$", "-test.v")
-			cmd.Env = append(os.Environ(), child+"="+limit)
+			cmd := exec.Command(os.Args[0], "-test.run=^TestPollingUnderInotifyLimits$", "-test.v")
+			cmd.Env = append(os.Environ(), limitEnv+"="+limit)
 			cmd.SysProcAttr = &syscall.SysProcAttr{
 				Cloneflags:  syscall.CLONE_NEWUSER,
 				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
@@ -46,9 +46,9 @@ func TestNoInotify(t *testing.T) {
 			var out strings.Builder
 			cmd.Stdout, cmd.Stderr = &out, &out
 			if err := cmd.Start(); err != nil {
-				need(t, false, "no user namespace here: "+err.Error())
+				skipUnless(t, false, "no user namespace here: "+err.Error())
 			}
-			if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestNoInotify") {
+			if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestPollingUnderInotifyLimits") {
 				t.Errorf("%v\n%s", err, out.String())
 			}
 		})

@@ -1,0 +1,107 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// ParseSecrets reads a set of secrets that people write as JSON: an object
+// whose members are strings, or for bundles objects of strings. It is strict as
+// the wire is. Errors say the line and the rule, and hold nothing of the text
+// but names that are valid.
+func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
+	if len(text) > schema.MaxPush {
+		return nil, fmt.Errorf("it is over %d bytes, more than a push takes", schema.MaxPush)
+	}
+	p := secretsParser{text, jsontext.NewDecoder(bytes.NewBuffer(text))}
+	secrets := map[schema.SecretName]schema.Value{}
+	if err := p.readObject(func(name schema.SecretName) error {
+		var value schema.Value
+		var err error
+		switch p.decoder.PeekKind() {
+		case jsontext.KindString:
+			value.Text, err = p.readString()
+		case jsontext.KindBeginObject:
+			value.Fields = map[schema.SecretName]string{}
+			err = p.readObject(func(field schema.SecretName) error {
+				if p.decoder.PeekKind() != jsontext.KindString {
+					return p.errorHere("field %s of %s is not a string", field, name)
+				}
+				value.Fields[field], err = p.readString()
+				return err
+			})
+		default:
+			err = p.errorHere("%s is neither a string nor an object of strings", name)
+		}
+		secrets[name] = value
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	if _, err := p.decoder.ReadToken(); err != io.EOF {
+		return nil, p.errorHere("there is data after the JSON object")
+	}
+	return secrets, nil
+}
+
+type secretsParser struct {
+	text    []byte
+	decoder *jsontext.Decoder
+}
+
+// errorHere returns an error with the line that was reached.
+func (p secretsParser) errorHere(format string, args ...any) error {
+	return p.errorAt(p.decoder.InputOffset(), format, args...)
+}
+
+// errorAt returns an error with the line of an offset in the text.
+func (p secretsParser) errorAt(offset int64, format string, args ...any) error {
+	line := 1 + bytes.Count(p.text[:offset], []byte("\n"))
+	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
+}
+
+// syntaxError replaces an error of the decoder, which quotes what it cannot read.
+// It keeps only the line.
+func (p secretsParser) syntaxError(err error) error {
+	offset := p.decoder.InputOffset()
+	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
+		offset = min(e.ByteOffset, int64(len(p.text)))
+	}
+	return p.errorAt(offset, "it is not a JSON object in UTF-8, with each name once")
+}
+
+func (p secretsParser) readString() (string, error) {
+	token, err := p.decoder.ReadToken()
+	if err != nil {
+		return "", p.syntaxError(err)
+	}
+	return token.String(), nil
+}
+
+// readObject reads an object, and calls readMember at the value of each member.
+func (p secretsParser) readObject(readMember func(schema.SecretName) error) error {
+	if token, err := p.decoder.ReadToken(); err != nil || token.Kind() != jsontext.KindBeginObject {
+		return p.syntaxError(err)
+	}
+	for p.decoder.PeekKind() == jsontext.KindString {
+		name, err := p.readString()
+		if err != nil {
+			return err
+		}
+		if !schema.ValidSecretName(name) {
+			return p.errorHere("a name does not match %s", schema.SecretNamePattern)
+		}
+		if err := readMember(schema.SecretName(name)); err != nil {
+			return err
+		}
+	}
+	if _, err := p.decoder.ReadToken(); err != nil {
+		return p.syntaxError(err)
+	}
+	return nil
+}

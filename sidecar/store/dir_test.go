@@ -1,0 +1,121 @@
+package store_test
+
+import (
+	"context"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+)
+
+func TestDirReadsSecretsAndBundles(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
+		"BIN": "\xff\x00\n", "aws/key": "k\n", "aws/secret": "s",
+		".hidden": storetest.Tripwire, "..data/A": storetest.Tripwire, "A~": storetest.Tripwire, "A.swp": storetest.Tripwire, "#A#": storetest.Tripwire, "4913": storetest.Tripwire, "aws/.x": storetest.Tripwire,
+		".swp/x": storetest.Tripwire,
+	} {
+		storetest.WriteFile(filepath.Join(dir, name), text)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "nothing"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	got, err := store.Dir{Path: dir}.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := store.Set{
+		"A": textValue("one"), "B": textValue("two\n"), "C": textValue("three"), "EMPTY": textValue(""), "NL": textValue(""), "a.b-c": textValue("four"),
+		"aws": bundleValue(map[schema.SecretName]string{"key": "k", "secret": "s"}),
+		"BIN": {Bytes: []byte("\xff\x00"), Binary: true},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background()); err != nil || string(got["A"].Bytes) != "one\n" {
+		t.Errorf("keeping newlines: %v", err)
+	}
+}
+
+// TestDirReadsKubernetesVolume reads a volume as the kubelet lays it out, and again after
+// its link was swapped.
+func TestDirReadsKubernetesVolume(t *testing.T) {
+	dir := t.TempDir()
+	storetest.WriteFile(filepath.Join(dir, "..2026_1/TOKEN"), "old")
+	storetest.WriteFile(filepath.Join(dir, "..2026_2/TOKEN"), "new")
+	replaceDataLink := func(to string) {
+		tmp := filepath.Join(dir, "..data_tmp")
+		if err := os.Symlink(to, tmp); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(tmp, filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replaceDataLink("..2026_1")
+	if err := os.Symlink("..data/TOKEN", filepath.Join(dir, "TOKEN")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"old", "new"} {
+		got, err := store.Dir{Path: dir}.Read(context.Background())
+		if err != nil || len(got) != 1 || string(got["TOKEN"].Bytes) != want {
+			t.Errorf("got %v, %v", slices.Collect(maps.Keys(got)), err)
+		}
+		replaceDataLink("..2026_2")
+	}
+}
+
+// TestDirErrorsNameFileAndRule: an error names the file and the rule, and nothing of any content.
+func TestDirErrorsNameFileAndRule(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		create func(dir string)
+		wants  []string
+	}{
+		{"no directory", func(dir string) { os.RemoveAll(dir) }, []string{"no such file"}},
+		{"a file for a directory", func(dir string) { os.RemoveAll(dir); storetest.WriteFile(dir, storetest.Tripwire) }, []string{"not a directory"}},
+		{"a bad name", func(dir string) { storetest.WriteFile(dir+"/bad name", storetest.Tripwire) }, []string{"bad name", "does not match"}},
+		{"a long name", func(dir string) { storetest.WriteFile(dir+"/"+strings.Repeat("x", 129), storetest.Tripwire) }, []string{"does not match"}},
+		{"a bad field", func(dir string) { storetest.WriteFile(dir+"/aws/bad name", storetest.Tripwire) }, []string{"aws/bad name", "does not match"}},
+		{"a bad bundle", func(dir string) { storetest.WriteFile(dir+"/a b/x", storetest.Tripwire) }, []string{"a b", "does not match"}},
+		{"a deep bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, []string{"aws/deep", "files only"}},
+		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, []string{"aws/x", "must be UTF-8"}},
+		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, []string{"/A", "leads nowhere"}},
+		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, []string{"/A", "too many"}},
+		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "neither a file nor a directory"}},
+		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "neither a file nor a directory"}},
+		{"too large", func(dir string) {
+			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
+		}, []string{"1048576"}},
+		{"too large together", func(dir string) {
+			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
+			storetest.WriteFile(dir+"/b/x", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
+		}, []string{"1048576"}},
+	} {
+		dir := filepath.Join(t.TempDir(), "store")
+		storetest.WriteFile(dir+"/GOOD", storetest.Tripwire)
+		c.create(dir)
+		_, err := store.Dir{Path: dir}.Read(context.Background())
+		if err == nil {
+			t.Errorf("%s: taken", c.name)
+			continue
+		}
+		for _, want := range c.wants {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v does not say %q", c.name, err, want)
+			}
+		}
+		if strings.Contains(err.Error(), storetest.Tripwire) {
+			t.Errorf("%s: the error holds content", c.name)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package store_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+)
+
+func TestParseReadsEveryFormat(t *testing.T) {
+	texts := store.Set{}
+	for name, text := range map[schema.SecretName]string{
+		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
+		"LINES": "one\ntwo=2\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
+		"ENDS": "one \t\ntwo \n", // white space before a line's end
+	} {
+		texts[name] = textValue(text)
+	}
+	dotenv := "# all there is\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
+		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo=2\n\"\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
+		" export  ENDS = 'one \t\ntwo \n' \n"
+	bundle := store.Set{
+		"A": textValue("x\n"), "aws": bundleValue(map[schema.SecretName]string{"key": "k", "n": "5"}), "N": textValue("007"), "B": textValue("no"),
+	}
+	for _, c := range []struct {
+		format store.Format
+		text   string
+		want   store.Set
+	}{
+		{store.Dotenv, dotenv, texts},
+		{store.Dotenv, "# none\n", store.Set{}},
+		{store.JSON, `{"A": "x\n", "aws": {"key": "k", "n": "5"}, "N": "007", "B": "no"}`, bundle},
+		{store.JSON, "{}\n", store.Set{}},
+		{store.YAML, "A: |\n  x\naws: {key: k, n: 5}\nN: 007\nB: no\n", bundle},
+		{store.YAML, "{}\n", store.Set{}},
+	} {
+		got, err := c.format.Parse([]byte(c.text))
+		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", c.format, err, diff)
+		}
+	}
+	got, err := store.YAML.Parse([]byte("A: !!binary |\n  /wA=\n"))
+	if err != nil || string(got["A"].Bytes) != "\xff\x00" || !got["A"].Binary {
+		t.Errorf("binary YAML: %v", err)
+	}
+}
+
+// FuzzFormats never panics, and its errors are short.
+func FuzzFormats(f *testing.F) {
+	for _, c := range storetest.BadStores() {
+		f.Add([]byte(c.Name))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		for _, format := range []store.Format{store.Dotenv, store.JSON, store.YAML} {
+			set, err := format.Parse(text)
+			if err != nil {
+				if len(err.Error()) > 300 {
+					t.Errorf("%s: a long error: %v", format, err)
+				}
+				continue
+			}
+			for name := range set {
+				if !schema.ValidSecretName(name) {
+					t.Errorf("%s takes the name %q", format, name)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,8 @@
+package store
+
+import "fmt"
+
+// errorAtLine returns an error that begins with the number of a line.
+func errorAtLine(line int, format string, args ...any) error {
+	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
+}

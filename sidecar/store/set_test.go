@@ -1,0 +1,64 @@
+package store_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+)
+
+func textValue(text string) store.Value { return store.Value{Bytes: []byte(text)} }
+
+func bundleValue(texts map[schema.SecretName]string) store.Value {
+	fields := map[schema.SecretName][]byte{}
+	for field, text := range texts {
+		fields[field] = []byte(text)
+	}
+	return store.Value{Fields: fields}
+}
+
+func TestEncodePushRefusesTooLargeSet(t *testing.T) {
+	escaped := store.Set{"A": textValue(strings.Repeat("\x01", schema.MaxPush/3))}
+	if _, err := escaped.EncodePush(); err == nil || !strings.Contains(err.Error(), "on the wire") {
+		t.Errorf("a set that is too large once escaped: %v", err)
+	}
+	if _, err := (store.Set{}).EncodePush(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEncodePushLine(t *testing.T) {
+	for _, c := range []struct {
+		set  store.Set
+		line string
+	}{
+		{store.Set{}, `{"op":"push-creds","secrets":{},"secrets_b64":{}}`},
+		{store.Set{
+			"B":   textValue("<\x01\"é"),
+			"A":   {Bytes: []byte("\xff\x00"), Binary: true},
+			"C":   {Bytes: []byte("text"), Binary: true}, // YAML's !!binary
+			"aws": bundleValue(map[schema.SecretName]string{"secret": "s", "key": "k"}),
+			"e":   bundleValue(nil),
+		}, `{"op":"push-creds","secrets":{"B":"<\u0001\"é","aws":{"key":"k","secret":"s"},"e":{}},"secrets_b64":{"A":"/wA=","C":"dGV4dA=="}}`},
+	} {
+		line, err := c.set.EncodePush()
+		if err != nil || string(line) != c.line+"\n" {
+			t.Errorf("got %s, %v; want %s", line, err, c.line)
+		}
+	}
+}
+
+func TestSetEqual(t *testing.T) {
+	sets := []store.Set{
+		{}, {"A": textValue("")}, {"A": textValue("x")}, {"B": textValue("x")}, {"A": {Bytes: []byte("x"), Binary: true}},
+		{"A": bundleValue(nil)}, {"A": bundleValue(map[schema.SecretName]string{"x": ""})}, {"A": textValue("x"), "B": textValue("x")},
+	}
+	for i, a := range sets {
+		for j, b := range sets {
+			if a.Equal(b) != (i == j) {
+				t.Errorf("sets %d and %d: Equal is %v", i, j, a.Equal(b))
+			}
+		}
+	}
+}
