@@ -1,0 +1,303 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// runAttacker runs in a process of its own, as another user: KIND SOCKET COUNT. It
+// prints the number of its attempts, and of those that succeeded.
+func runAttacker(args []string) {
+	kind, socket := args[0], args[1]
+	count, err := strconv.Atoi(args[2])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	attempts, succeeded := map[string]func(string, int) (int, int){
+		"descriptors": sendDescriptors,
+		"unread":      sendAndDoNotRead,
+		"lines":       func(socket string, seconds int) (int, int) { return flood(socket, seconds, strings.Repeat("\n", 4096)) },
+		"requests": func(socket string, seconds int) (int, int) {
+			return flood(socket, seconds, `{"op":"get-many","names":["A"],"x":"`+strings.Repeat("x", 60<<10)+`"}`+"\n")
+		},
+		"connects": floodConnects,
+		"hold":     holdConnections,
+		"wait":     waitSendLeave,
+		"refusals": readRefusals,
+		"fetch":    fetchAllTheTime,
+		"chatty":   beChatty,
+	}[kind](socket, count)
+	fmt.Println(attempts, succeeded)
+}
+
+func dial(socket string) (*net.UnixConn, error) {
+	return net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+}
+
+// lingeringSocket returns a TCP socket whose last close blocks for an hour, because the
+// receiver does not read.
+func lingeringSocket(l net.Listener) (fd int, receiver net.Conn, err error) {
+	sender, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return -1, nil, err
+	}
+	defer sender.Close()
+	if receiver, err = l.Accept(); err != nil {
+		return -1, nil, err
+	}
+	tcp := sender.(*net.TCPConn)
+	tcp.SetWriteBuffer(4 << 10)
+	receiver.(*net.TCPConn).SetReadBuffer(4 << 10)
+	tcp.SetWriteDeadline(time.Now().Add(2 * time.Millisecond))
+	for err == nil {
+		_, err = tcp.Write(make([]byte, 64<<10))
+	}
+	tcp.SetLinger(3600)
+	file, err := tcp.File()
+	if err != nil {
+		return -1, nil, err
+	}
+	defer file.Close()
+	fd, err = unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, receiver, err
+}
+
+// sendDescriptors fills the reader's buffer and then passes descriptors whose last
+// close blocks. It succeeds if the kernel took the descriptor.
+func sendDescriptors(socket string, count int) (attempts, succeeded int) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, 0
+	}
+	defer l.Close()
+	var receivers []net.Conn
+	defer func() {
+		for _, r := range receivers {
+			r.(*net.TCPConn).SetLinger(0)
+			r.Close()
+		}
+	}()
+	for range count {
+		c, err := dial(socket)
+		if err != nil {
+			continue
+		}
+		fd, receiver, err := lingeringSocket(l)
+		if err != nil {
+			c.Close()
+			continue
+		}
+		attempts++
+		c.Write([]byte("{}\n{"))
+		// The descriptor is sent many times: each copy must be closed.
+		rights := make([]int, 50)
+		for i := range rights {
+			rights[i] = fd
+		}
+		_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
+		if err == nil {
+			succeeded++
+			unix.Close(fd) // now the broker has the last copy
+			receivers = append(receivers, receiver)
+		} else {
+			receiver.(*net.TCPConn).SetLinger(0)
+			receiver.Close()
+			unix.Close(fd)
+		}
+		c.CloseWrite()
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		io.Copy(io.Discard, c)
+		c.Close()
+	}
+	return attempts, succeeded
+}
+
+// sendAndDoNotRead sends requests over many connections, ends its side, and keeps the
+// descriptors. It succeeds for each connection that the broker accepted.
+func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
+	var open []*net.UnixConn
+	for range count {
+		attempts++
+		c, err := dial(socket)
+		if err != nil { // the backlog is full
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		c.SetWriteDeadline(time.Now().Add(time.Second))
+		if _, err := c.Write([]byte(strings.Repeat("\n", 240))); err == nil {
+			succeeded++
+		}
+		c.CloseWrite()
+		open = append(open, c)
+	}
+	io.Copy(io.Discard, os.Stdin) // until the attack is measured
+	return attempts, succeeded
+}
+
+// flood sends a text over 64 connections, and reads the answers.
+func flood(socket string, seconds int, text string) (attempts, succeeded int) {
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	done := make(chan int)
+	for range 64 {
+		go func() {
+			sent := 0
+			for time.Now().Before(end) {
+				c, err := dial(socket)
+				if err != nil {
+					time.Sleep(10 * time.Millisecond)
+					continue
+				}
+				c.SetDeadline(end)
+				go io.Copy(io.Discard, c)
+				for err == nil {
+					if _, err = c.Write([]byte(text)); err == nil {
+						sent++
+					}
+				}
+				c.Close()
+			}
+			done <- sent
+		}()
+	}
+	for range 64 {
+		attempts += <-done
+	}
+	return attempts, attempts
+}
+
+// floodConnects connects as often as it can.
+func floodConnects(socket string, seconds int) (attempts, succeeded int) {
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	for time.Now().Before(end) {
+		c, err := net.DialTimeout("unix", socket, 100*time.Millisecond)
+		attempts++
+		if err == nil {
+			succeeded++
+			c.Close()
+		}
+	}
+	return attempts, succeeded
+}
+
+// holdConnections opens connections and keeps them until its standard input ends.
+func holdConnections(socket string, count int) (attempts, succeeded int) {
+	var open []net.Conn
+	for range count {
+		c, err := net.DialTimeout("unix", socket, 100*time.Millisecond)
+		attempts++
+		if err == nil {
+			succeeded++
+			open = append(open, c)
+		}
+	}
+	io.Copy(io.Discard, os.Stdin)
+	for _, c := range open {
+		c.Close()
+	}
+	return attempts, succeeded
+}
+
+// waitSendLeave waits for a secret that does not exist, sends one more byte, and leaves.
+func waitSendLeave(socket string, count int) (attempts, succeeded int) {
+	for range count {
+		c, err := dial(socket)
+		attempts++
+		if err != nil {
+			continue
+		}
+		if _, err := c.Write([]byte(`{"op":"get-many","wait_ms":300000}` + "\n{")); err == nil {
+			succeeded++
+		}
+		c.Close()
+	}
+	return attempts, succeeded
+}
+
+// readRefusals connects with a uid that is refused. It succeeds if it reads the refusal.
+func readRefusals(socket string, count int) (attempts, succeeded int) {
+	for range count {
+		attempts++
+		c, err := dial(socket)
+		if err != nil {
+			continue
+		}
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		time.Sleep(time.Millisecond) // the refusal arrives before the request is sent
+		_, writeErr := c.Write([]byte(`{"op":"get","name":"A"}` + "\n"))
+		answer, _ := io.ReadAll(c)
+		if writeErr == nil && strings.Contains(string(answer), "peer_unexpected") {
+			succeeded++
+		}
+		c.Close()
+	}
+	return attempts, succeeded
+}
+
+// fetchAllTheTime fetches an allowed secret as often as it may. It succeeds for each
+// value that it got.
+func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	c, err := dial(socket)
+	if err != nil {
+		return 0, 0
+	}
+	defer c.Close()
+	c.SetDeadline(end)
+	buffer := make([]byte, 4096)
+	for time.Now().Before(end) {
+		attempts++
+		if _, err := c.Write([]byte(`{"op":"get","name":"A"}` + "\n")); err != nil {
+			break
+		}
+		n, err := c.Read(buffer)
+		if err != nil {
+			break
+		}
+		if strings.Contains(string(buffer[:n]), `"ok":true`) {
+			succeeded++
+		}
+	}
+	return attempts, succeeded
+}
+
+// beChatty keeps connections busy in three ways until its standard input ends: it sends
+// without a pause, does not read, and waits.
+func beChatty(socket string, count int) (attempts, succeeded int) {
+	for i := range count {
+		c, err := dial(socket)
+		attempts++
+		if err != nil {
+			continue
+		}
+		succeeded++
+		switch i % 3 {
+		case 0:
+			go io.Copy(io.Discard, c)
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = c.Write([]byte(`{"op":"ping"}` + "\n"))
+				}
+			}()
+		case 1:
+			go func() {
+				for err := error(nil); err == nil; {
+					_, err = c.Write([]byte(`{"op":"ping"}` + "\n"))
+				}
+			}()
+		case 2:
+			c.Write([]byte(`{"op":"get-many","wait_ms":300000}` + "\n"))
+		}
+	}
+	fmt.Fprintln(os.Stdout, attempts, succeeded)
+	os.Stdout.Sync()
+	io.Copy(io.Discard, os.Stdin)
+	return attempts, succeeded
+}

@@ -1,0 +1,376 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// count returns the number of attempts: fewer on an emulated machine.
+func (s *setup) count(n int) int {
+	if s.small {
+		return max(1, n/50)
+	}
+	return n
+}
+
+func passDescriptors(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	v := startVictim(b.socket("web"))
+	// Each attempt passes 50 descriptors.
+	attempts, taken, err := b.attack(attackerUID, "descriptors", b.socket("evil"), strconv.Itoa(s.count(200)))
+	gets, _, victimErr := v.finish()
+	if err == nil {
+		err = victimErr
+	}
+	threads := b.usage().threads
+	if err == nil && threads > before.threads+16 {
+		err = fmt.Errorf("%d threads before, %d afterwards", before.threads, threads)
+	}
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
+		err = fmt.Errorf("the stop took %v", took)
+	}
+	return 50 * attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, 50*taken), err
+}
+
+// startAttacker starts an attacker that holds what it has until stop is called.
+func (b *broker) startAttacker(uid uint32, args ...string) (stop func() (attempts, succeeded int), err error) {
+	cmd, err := b.attacker(uid, args...)
+	if err != nil {
+		return nil, err
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() (attempts, succeeded int) {
+		in.Close()
+		cmd.Wait()
+		fmt.Sscan(out.String(), &attempts, &succeeded)
+		return attempts, succeeded
+	}, nil
+}
+
+func leaveAnswersUnread(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	kernelBefore := kernelMemory()
+	v := startVictim(b.socket("web"))
+	stop, err := b.startAttacker(attackerUID, "unread", b.socket("evil"), strconv.Itoa(s.count(5000)))
+	if err != nil {
+		return 0, "", err
+	}
+	time.Sleep(5 * time.Second) // the attacker connects all the time
+	connections, err := b.connections()
+	if err == nil && (connections == 0 || connections > 64) {
+		err = fmt.Errorf("%d connections are open, want 1 to 64", connections)
+	}
+	kernel := kernelMemory() - kernelBefore
+	attempts, _ := stop()
+	gets, _, victimErr := v.finish()
+	if err == nil {
+		err = victimErr
+	}
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	return attempts, fmt.Sprintf("%d gets, %d connections held, kernel memory %+d KiB", gets, connections, kernel), err
+}
+
+// kernelMemory returns the kernel's memory for small objects, in KiB. Unread data is a
+// part of it.
+func kernelMemory() (kilobytes int) {
+	text, _ := os.ReadFile("/proc/meminfo")
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "Slab:" {
+			kilobytes, _ = strconv.Atoi(fields[1])
+		}
+	}
+	return kilobytes
+}
+
+// takeAllDescriptors connects to a broker that may have only 64 descriptors.
+func takeAllDescriptors(s *setup) (int, string, error) {
+	b, err := startBroker(s, "prlimit", "--nofile=64:64")
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	v := startVictim(b.socket("web"))
+	time.Sleep(100 * time.Millisecond) // the neighbour is connected
+	stop, err := b.startAttacker(attackerUID, "hold", b.socket("evil"), "200")
+	if err != nil {
+		return 0, "", err
+	}
+	time.Sleep(s.flood)
+	attempts, _ := stop()
+	gets, _, err := v.finish()
+	if err == nil {
+		err = b.get("web") // over a new connection
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	return attempts, fmt.Sprintf("%d gets", gets), err
+}
+
+func waitAndLeave(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	attempts, _, err := b.attack(attackerUID, "wait", b.socket("evil"), strconv.Itoa(s.count(200)))
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	return attempts, "no connection stays", err
+}
+
+func deleteSocket(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	slowest := time.Duration(0)
+	for attempt, sabotage := range []func(string) error{
+		os.Remove,
+		func(path string) error { os.Remove(path); return os.Symlink("/etc/shadow", path) },
+	} {
+		if attempt > 0 {
+			time.Sleep(2 * time.Second) // a second repair at once is delayed
+		}
+		if err := sabotage(b.socket("evil")); err != nil {
+			return attempt, "", err
+		}
+		began := time.Now()
+		if err := waitFor(5*time.Second, func() error { return b.get("evil") }); err != nil {
+			return attempt, "", err
+		}
+		slowest = max(slowest, time.Since(began))
+		if err := b.get("web"); err != nil {
+			return attempt, "", err
+		}
+	}
+	if slowest > 2*time.Second && !s.small {
+		return 2, "", fmt.Errorf("it took %v", slowest)
+	}
+	return 2, fmt.Sprintf("back after %v", slowest.Round(10*time.Millisecond)), nil
+}
+
+func connectRefused(s *setup) (int, string, error) {
+	if os.Geteuid() != 0 {
+		return 0, "skipped: needs root", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	attempts, read, err := b.attack(refusedUID, "refusals", b.socket("evil"), strconv.Itoa(s.count(300)))
+	if err == nil && read < attempts {
+		err = fmt.Errorf("only %d of %d clients read their refusal", read, attempts)
+	}
+	return attempts, fmt.Sprintf("%d refusals read", read), err
+}
+
+func fillAuditLog(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	seconds := int(s.flood / time.Second)
+	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), strconv.Itoa(seconds))
+	if err != nil {
+		return 0, "", err
+	}
+	b.stop()
+	lines := b.auditLines("secrets.fetched")
+	counted := 0
+	for _, line := range lines {
+		var event struct{ Allowed int }
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			return attempts, "", err
+		}
+		counted += event.Allowed
+	}
+	noticed := fmt.Sprintf("%d fetches, %d events", fetched, len(lines))
+	switch {
+	case len(lines) > seconds+3:
+		err = errors.New("too many events")
+	case counted < fetched || counted > fetched+2: // an answer may be on its way at the end
+		err = fmt.Errorf("the events count %d fetches of %d", counted, fetched)
+	case len(b.auditLines(secret)) > 0:
+		err = errors.New("the audit log contains a secret")
+	}
+	return attempts, noticed, err
+}
+
+func delayStop(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	stop, err := b.startAttacker(attackerUID, "chatty", b.socket("evil"), "60")
+	if err != nil {
+		return 0, "", err
+	}
+	defer stop()
+	if err := waitFor(5*time.Second, func() error {
+		if n, err := b.connections(); err != nil || n < 30 {
+			return fmt.Errorf("only %d connections, %v", n, err)
+		}
+		return nil
+	}); err != nil {
+		return 0, "", err
+	}
+	took := b.stop()
+	if took > 1500*time.Millisecond && !s.small {
+		err = errors.New("too slow")
+	}
+	return 60, fmt.Sprintf("stopped after %v", took.Round(time.Millisecond)), err
+}
+
+func lockDirectory(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	b.stop()
+	dir, err := os.Open(b.runtimeDir())
+	if err != nil {
+		return 0, "", err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return 0, "", err
+	}
+	if err := b.start(); err != nil {
+		return 1, "", err
+	}
+	info, err := os.Stat(filepath.Join(b.runtimeDir(), "lock"))
+	if err == nil && info.Mode().Perm() != 0o600 {
+		err = fmt.Errorf("the mode of the lock file is %v", info.Mode())
+	}
+	return 1, "the broker starts", err
+}
+
+// fillFileSystem fills the file system of the runtime directory, and kills the broker.
+func fillFileSystem(s *setup) (int, string, error) {
+	if os.Geteuid() != 0 {
+		return 0, "skipped: needs root", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	b.stop()
+	if err := os.RemoveAll(b.runtimeDir()); err != nil {
+		return 0, "", err
+	}
+	if err := os.Mkdir(b.runtimeDir(), 0o755); err != nil {
+		return 0, "", err
+	}
+	if err := unix.Mount("keyhatch-attack", b.runtimeDir(), "tmpfs", 0, "size=256k,nr_inodes=64,mode=755"); err != nil {
+		return 0, "skipped: cannot mount a tmpfs", nil
+	}
+	defer unix.Unmount(b.runtimeDir(), unix.MNT_DETACH)
+	if err := b.start(); err != nil {
+		return 0, "", err
+	}
+	attempts := 0
+	for ; attempts < 1000; attempts++ {
+		path := filepath.Join(filepath.Dir(b.socket("evil")), "filler-"+strconv.Itoa(attempts))
+		if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				break
+			}
+		}
+	}
+	// Served projects go on, and the health check works.
+	for _, project := range []string{"web", "evil"} {
+		if err := b.get(project); err != nil {
+			return attempts, "", fmt.Errorf("%s: %w", project, err)
+		}
+	}
+	// Killed, the broker leaves its sockets; creating them again needs the space that
+	// they have. Only the container's own socket can be lost to the filler.
+	b.cmd.Process.Kill()
+	<-b.ended
+	if err := b.start(); err != nil {
+		return attempts, "", fmt.Errorf("restart: %w", err)
+	}
+	return attempts, "served, and served after a restart", b.get("web")
+}
+
+// hiddenPID runs the broker in a pid namespace, as a container does.
+func hiddenPID(s *setup) (int, string, error) {
+	if os.Geteuid() != 0 {
+		return 0, "skipped: needs root", nil
+	}
+	if out, err := exec.Command("unshare", "--pid", "--fork", "true").CombinedOutput(); err != nil {
+		return 0, "skipped: " + strings.TrimSpace(string(out)), nil
+	}
+	b, err := startBroker(s, "unshare", "--pid", "--fork", "--kill-child")
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), "1")
+	if err == nil && fetched == 0 {
+		err = errors.New("a caller without a visible pid is refused")
+	}
+	_, refused, refusedErr := b.attack(refusedUID, "refusals", b.socket("evil"), "5")
+	if err == nil {
+		err = refusedErr
+	}
+	if err == nil && refused != 5 {
+		err = errors.New("a refused uid was not refused")
+	}
+	b.cmd.Process.Signal(syscall.SIGTERM)
+	for _, line := range b.auditLines("secrets.fetched") {
+		if strings.Contains(line, "peer_pid") {
+			err = errors.New("an event contains a pid that the broker cannot know")
+		}
+	}
+	return attempts, fmt.Sprintf("%d fetches", fetched), err
+}

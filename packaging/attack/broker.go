@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// attackerUID may use the socket of project evil, and refusedUID may not.
+const (
+	attackerUID = 12345
+	refusedUID  = 12346
+)
+
+const secret = "TRIPWIRE-of-the-attack-suite"
+
+// A broker is a running keyhatchd with the projects evil, which the attacker has, and
+// web, the neighbour.
+type broker struct {
+	setup *setup
+	dir   string
+	cmd   *exec.Cmd
+	log   *bytes.Buffer
+	ended chan struct{}
+}
+
+// startBroker starts a broker in a directory of its own. wrap is a command that the
+// broker is started with, for example unshare.
+func startBroker(s *setup, wrap ...string) (*broker, error) {
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		return nil, err
+	}
+	os.Chmod(dir, 0o755)
+	b := &broker{setup: s, dir: dir}
+	return b, b.start(wrap...)
+}
+
+func (b *broker) start(wrap ...string) error {
+	args := append(wrap, b.setup.keyhatchd, "--runtime-dir", b.runtimeDir(), "--audit", "file:"+b.auditLog())
+	b.cmd, b.log, b.ended = exec.Command(args[0], args[1:]...), &bytes.Buffer{}, make(chan struct{})
+	b.cmd.Stderr = b.log
+	if err := b.cmd.Start(); err != nil {
+		return err
+	}
+	go func() { b.cmd.Wait(); close(b.ended) }()
+	var admin *client.Admin
+	if err := waitFor(20*time.Second, func() (err error) {
+		admin, err = client.DialAdmin(context.Background(), b.runtimeDir()+"/admin/admin.sock")
+		return err
+	}); err != nil {
+		return fmt.Errorf("the broker does not start: %w: %s", err, b.log)
+	}
+	defer admin.Close()
+	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{"A": {Text: secret}}})
+	if err == nil {
+		_, err = admin.Push(context.Background(), line)
+	}
+	for _, name := range []string{"evil", "web"} {
+		if err != nil {
+			return err
+		}
+		err = b.register(admin, name)
+	}
+	return err
+}
+
+func (b *broker) register(admin *client.Admin, name string) error {
+	manifest := "schema_version: 1\nproject: " + name + "\nsecrets: {A: }\n"
+	_, err := admin.Register(context.Background(), schema.RegisterRequest{
+		Name: schema.ProjectName(name), ProjectPath: "/nowhere/" + name, Manifest: &manifest, AllowUIDs: []uint32{attackerUID},
+	})
+	if client.CodeOf(err) == schema.CodeProjectExists {
+		return nil
+	}
+	if err == nil && os.Geteuid() == 0 {
+		// The container's root can change its mounted directory; the tests' attacker is
+		// no root, so it gets the projects directory instead.
+		os.Chmod(filepath.Join(b.runtimeDir(), "projects"), 0o711)
+	}
+	return err
+}
+
+func (b *broker) runtimeDir() string { return filepath.Join(b.dir, "run") }
+func (b *broker) auditLog() string   { return filepath.Join(b.dir, "audit.log") }
+
+func (b *broker) socket(project string) string {
+	return filepath.Join(b.runtimeDir(), "projects", project, "broker.sock")
+}
+
+// stop ends the broker and returns how long that took.
+func (b *broker) stop() time.Duration {
+	began := time.Now()
+	b.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-b.ended:
+	case <-time.After(30 * time.Second):
+		b.cmd.Process.Kill()
+		<-b.ended
+	}
+	return time.Since(began)
+}
+
+// remove stops the broker and deletes its directory.
+func (b *broker) remove() {
+	b.stop()
+	os.RemoveAll(b.dir)
+}
+
+// A usage is what a process uses.
+type usage struct{ threads, descriptors, kilobytes int }
+
+func (b *broker) usage() usage {
+	u := usage{}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
+	if err != nil {
+		return u
+	}
+	for line := range strings.Lines(string(status)) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) < 2:
+		case fields[0] == "Threads:":
+			u.threads, _ = strconv.Atoi(fields[1])
+		case fields[0] == "VmRSS:":
+			u.kilobytes, _ = strconv.Atoi(fields[1])
+		}
+	}
+	open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.cmd.Process.Pid))
+	u.descriptors = len(open)
+	return u
+}
+
+// recovered waits until the broker uses as much as before the attack. The runtime keeps
+// some threads and memory for later.
+func (b *broker) recovered(before usage) error {
+	select {
+	case <-b.ended:
+		return fmt.Errorf("the broker ended: %s", b.log)
+	default:
+	}
+	return waitFor(5*time.Second, func() error {
+		after := b.usage()
+		if after.threads > before.threads+8 || after.descriptors > before.descriptors+4 || after.kilobytes > before.kilobytes+16<<10 {
+			return fmt.Errorf("the broker used %+v before, and %+v afterwards", before, after)
+		}
+		return nil
+	})
+}
+
+// connections returns the number of connections of project evil.
+func (b *broker) connections() (int, error) {
+	admin, err := client.DialAdmin(context.Background(), b.runtimeDir()+"/admin/admin.sock")
+	if err != nil {
+		return 0, err
+	}
+	defer admin.Close()
+	status, err := admin.Status(context.Background())
+	for _, p := range status.Projects {
+		if p.Name == "evil" {
+			return p.Connections, err
+		}
+	}
+	return 0, err
+}
+
+func (b *broker) waitForNoConnections() error {
+	return waitFor(5*time.Second, func() error {
+		n, err := b.connections()
+		if err == nil && n > 0 {
+			err = fmt.Errorf("%d connections of the attacker are still counted", n)
+		}
+		return err
+	})
+}
+
+// attacker starts this program as the attacker. Standard input ends it.
+func (b *broker) attacker(uid uint32, args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, append([]string{"as-attacker"}, args...)...)
+	cmd.Stderr = os.Stderr
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	}
+	return cmd, nil
+}
+
+// attack runs an attacker to its end and returns what it printed: the number of its
+// attempts, and of those that succeeded.
+func (b *broker) attack(uid uint32, args ...string) (attempts, succeeded int, err error) {
+	cmd, err := b.attacker(uid, args...)
+	if err != nil {
+		return 0, 0, err
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		return 0, 0, fmt.Errorf("the attacker: %w", err)
+	}
+	_, err = fmt.Sscan(string(out), &attempts, &succeeded)
+	return attempts, succeeded, err
+}
+
+// get fetches the secret of a project over a new connection.
+func (b *broker) get(project string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	answer, err := client.NewProject(b.socket(project)).Get(ctx, "A", 0)
+	if err == nil && (answer.Value == nil || *answer.Value != secret) {
+		err = errors.New("the neighbour got a wrong value")
+	}
+	return err
+}
+
+// auditLines returns the lines of the audit log that contain a text.
+func (b *broker) auditLines(text string) (lines []string) {
+	file, err := os.Open(b.auditLog())
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	for scanner := bufio.NewScanner(file); scanner.Scan(); {
+		if strings.Contains(scanner.Text(), text) {
+			lines = append(lines, scanner.Text())
+		}
+	}
+	return lines
+}
+
+// waitFor repeats a check until it succeeds, or returns its last error.
+func waitFor(timeout time.Duration, check func() error) error {
+	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
+		err := check()
+		if err == nil || time.Now().After(end) {
+			return err
+		}
+	}
+}

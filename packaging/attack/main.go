@@ -1,0 +1,82 @@
+// Command attack attacks a real keyhatchd as a hostile container would, and prints
+// what a neighbour noticed. It exits with 1 if an attack did more than it may.
+//
+// It starts its own brokers in a temporary directory. As root, the attackers run as
+// another user than the broker. All load stays on this machine and is bounded.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// A setup is what all attacks share.
+type setup struct {
+	keyhatchd string
+	flood     time.Duration // how long each flood lasts
+	small     bool          // an emulated machine: smaller counts, and no latencies
+}
+
+// An attack returns how often it tried and what the victim noticed. An error means
+// that the attack did more than it may.
+type attack struct {
+	name  string
+	limit string // what the attack may do
+	run   func(*setup) (attempts int, noticed string, err error)
+}
+
+var attacks = []attack{
+	{"pass descriptors", "no thread, no descriptor, no delay stays", passDescriptors},
+	{"leave answers unread", "at most 2 MiB per project", leaveAnswersUnread},
+	{"flood of empty lines", "a neighbour's median stays within 3x", floodEmptyLines},
+	{"flood of long requests", "a neighbour's median stays within 3x", floodLongRequests},
+	{"flood of connections", "a neighbour's median stays within 3x", floodConnections},
+	{"take all descriptors", "a neighbour is served", takeAllDescriptors},
+	{"wait, send a byte, leave", "no connection stays counted", waitAndLeave},
+	{"delete and replace the socket", "it is back within 2 s", deleteSocket},
+	{"connect with a refused uid", "each one reads its refusal", connectRefused},
+	{"fetch all the time", "one audit event per second", fillAuditLog},
+	{"keep the broker from stopping", "a stop takes at most 1.5 s", delayStop},
+	{"lock the runtime directory", "the broker starts", lockDirectory},
+	{"fill the file system", "a restart and other projects work", fillFileSystem},
+	{"call from another pid namespace", "the uid decides", hiddenPID},
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "as-attacker" {
+		runAttacker(os.Args[2:])
+		return
+	}
+	s := &setup{}
+	only := flag.String("only", "", "run only attacks whose name contains this text")
+	flag.StringVar(&s.keyhatchd, "keyhatchd", "bin/keyhatchd", "the broker to attack")
+	flag.DurationVar(&s.flood, "flood", 10*time.Second, "how long each flood lasts")
+	flag.BoolVar(&s.small, "small", false, "use small counts and measure no latencies, for an emulated machine")
+	flag.Parse()
+
+	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(out, "ATTACK\tATTEMPTS\tNOTICED\tLIMIT\tRESULT")
+	failed := 0
+	for _, a := range attacks {
+		if !strings.Contains(a.name, *only) {
+			continue
+		}
+		attempts, noticed, err := a.run(s)
+		result := "ok"
+		if err != nil {
+			result = "FAILED: " + err.Error()
+			failed++
+		}
+		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\n", a.name, attempts, noticed, a.limit, result)
+		fmt.Fprintln(os.Stderr, a.name+":", result) // progress
+	}
+	out.Flush()
+	if failed > 0 {
+		fmt.Fprintf(os.Stderr, "%d attacks did more than they may\n", failed)
+		os.Exit(1)
+	}
+}
