@@ -3,10 +3,11 @@
 VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
 GO      ?= go
+FLOOD   ?= 60s
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build install feature test race fuzz bench kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
+.PHONY: help build install feature test race fuzz bench attack attack-vm kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -46,6 +47,14 @@ fuzz: ## fuzz the parsers, 15 s each
 
 bench: ## measure how long a change and a restart take, as multiples of a baseline
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
+
+attack: build ## attack a broker as a hostile container would, and show the effects; best as root
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
+	bin/attack -keyhatchd bin/keyhatchd -flood $(FLOOD)
+
+attack-vm: build ## the same on Linux 6.1 in a virtual machine; needs root
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
+	packaging/attack/vm.sh bin/keyhatchd bin/attack
 
 e2e-devcontainer: build feature ## test real dev containers with a real engine and the Dev Container CLI; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer

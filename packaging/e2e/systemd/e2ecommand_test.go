@@ -37,6 +37,8 @@ func runE2ECommand(name string, args []string) {
 		result, err = restartRepeatedly(args[0])
 	case "repeat-get":
 		result, err = repeatGet(args[0], args[1])
+	case "repeat-clear":
+		result, err = repeatClear(args[0])
 	case "time-get":
 		result = timeGet(args[0])
 	case "memory":
@@ -49,6 +51,25 @@ func runE2ECommand(name string, args []string) {
 		os.Exit(1)
 	}
 	json.NewEncoder(os.Stdout).Encode(result)
+}
+
+// repeatClear clears the broker's secrets several times. Each clear is one audit event.
+func repeatClear(count string) (int, error) {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return 0, err
+	}
+	admin, err := client.DialAdmin(context.Background(), adminSocket)
+	if err != nil {
+		return 0, err
+	}
+	defer admin.Close()
+	for range n {
+		if err := admin.Clear(context.Background()); err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
 }
 
 // getTimeout is the maximum time that a client waits for a secret.
