@@ -70,6 +70,7 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 		}
 		got.WriteString("< " + answer + "\n")
 	}
+	checkComplete(t, seen)
 	if *update {
 		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
@@ -79,13 +80,22 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 	want := strings.Split(string(text), "\n")
 	for i, line := range strings.Split(got.String(), "\n") {
 		if i >= len(want) || line != want[i] {
-			t.Fatalf("line %d:\n got %s\nwant %s", i+1, line, strings.Join(want[i:min(i+1, len(want))], ""))
+			t.Fatalf("line %d; if the new answer is correct, run go test ./broker -run Conversation -update:\n got %s\nwant %s", i+1, line, strings.Join(want[i:min(i+1, len(want))], ""))
 		}
 	}
+}
+
+// checkComplete checks that the conversation has a successful and a refused request of
+// each operation. No ping is refused, except like every malformed line.
+func checkComplete(t *testing.T, seen map[string]bool) {
+	t.Helper()
 	for _, ops := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
 		for _, op := range ops {
-			if !seen[string(op.Op)+" ok"] || (!seen[string(op.Op)+" error"] && op.Op != schema.OpPing) {
-				t.Errorf("the conversation must have a successful and a refused %s", op.Op)
+			if !seen[string(op.Op)+" ok"] {
+				t.Errorf("testdata/conversation.txt has no successful %s: add a line with such a request", op.Op)
+			}
+			if !seen[string(op.Op)+" error"] && op.Op != schema.OpPing {
+				t.Errorf(`testdata/conversation.txt has no refused %s: add a line with such a request, for example {"op":"%s","x":"(bad UTF-8)"}`, op.Op, op.Op)
 			}
 		}
 	}

@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "devcontainer/credential", "schema"},
 
 	"devcontainer/credential":    {"devcontainer", "schema"},
+	"packaging/attack":           {"broker/client", "broker/wire", "schema"},
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // tests only
 	"packaging/e2e/devcontainer": {}, // tests only

@@ -19,7 +19,7 @@ func TestParseHelpers(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"helpers: git":                                                      "must be a mapping",
-		"helpers: {svn: x}":                                                 "the keys are [aws docker git kubectl]",
+		"helpers: {svn: x}":                                                 `unknown key "svn"`,
 		"helpers: {aws: OTHER}":                                             `"OTHER" is not under secrets`,
 		"helpers: {aws: [AWS]}":                                             "must be a string",
 		"helpers: {git: {host: x}}":                                         "must be a list",

@@ -1,5 +1,5 @@
-// Package project serves one project's socket: it checks the caller, checks the
-// allowlist, and answers get, get-many, watch, info, and ping.
+// Package project serves one project's socket: it checks the caller and the allowlist,
+// and answers the operations of project sockets.
 //
 // It trusts no caller, and it cannot change the secrets or other projects: it has
 // a read-only view of the keyring, and no access to admin operations.

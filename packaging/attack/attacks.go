@@ -16,14 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// count returns the number of attempts: fewer on an emulated machine.
-func (s *setup) count(n int) int {
-	if s.small {
-		return max(1, n/50)
-	}
-	return n
-}
-
 func passDescriptors(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {

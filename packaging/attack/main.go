@@ -14,13 +14,6 @@ import (
 	"time"
 )
 
-// A setup is what all attacks share.
-type setup struct {
-	keyhatchd string
-	flood     time.Duration // how long each flood lasts
-	small     bool          // an emulated machine: smaller counts, and no latencies
-}
-
 // An attack returns how often it tried and what the victim noticed. An error means
 // that the attack did more than it may.
 type attack struct {
