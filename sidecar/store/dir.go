@@ -74,7 +74,7 @@ func (d Dir) listFiles() (listing, error) {
 		total += f.size
 	}
 	if total > schema.MaxPush {
-		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum for a push is %d", d.Path, total, schema.MaxPush)
+		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes", d.Path, total, schema.MaxPush)
 	}
 	return l, nil
 }

@@ -96,11 +96,11 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "not a regular file or a directory"}},
 		{"too large", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
-		}, []string{"the maximum for a push is 1048576"}},
+		}, []string{"the maximum size of a push is 1048576 bytes"}},
 		{"too large together", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
 			storetest.WriteFile(dir+"/b/x", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
-		}, []string{"the maximum for a push is 1048576"}},
+		}, []string{"the maximum size of a push is 1048576 bytes"}},
 	} {
 		dir := filepath.Join(t.TempDir(), "store")
 		storetest.WriteFile(dir+"/GOOD", storetest.Tripwire)

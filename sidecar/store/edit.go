@@ -14,7 +14,7 @@ import (
 
 // Set writes a secret. If name is BUNDLE/FIELD, Set writes a field of a bundle. The
 // file has mode 0600. Set renames a complete file into place, so a reader never sees
-// a part of the value.
+// an incomplete value.
 func (d Dir) Set(name string, value []byte) error {
 	path, err := d.secretPath(name)
 	if err != nil {

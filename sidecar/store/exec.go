@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxStderr limits how much of a command's standard error an error contains, in
-// bytes.
+// maxStderr is the maximum length, in bytes, of a command's standard error in an error
+// message.
 const maxStderr = 2 << 10
 
 // An Exec is a store that reads the standard output of a command.
@@ -50,9 +50,9 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 		// The background process still belongs to the group, so the kernel cannot have
 		// given the group's ID to other processes.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		err = errors.New("a background process keeps its output open: redirect the output of that process, or let the command wait for it")
+		err = errors.New("a background process keeps the output of the command open: redirect the output of that process, or let the command wait for the process")
 	case stdout.overflowed:
-		err = fmt.Errorf("its output has more than %d bytes, the maximum for a push", schema.MaxPush)
+		err = fmt.Errorf("its output has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("timed out after %v", e.Timeout)
 	case ctx.Err() != nil:
@@ -75,12 +75,12 @@ const minLeak = 5
 
 // redactStderr returns the lines of standard error for an error message. It replaces
 // each line that contains a part of standard output, because this part can be a
-// secret. It compares both with the printed text and with the parsed values, which
-// have no quotes and escapes.
+// secret. It also looks for the parsed values, because a value in standard output can
+// contain escapes that standard error does not contain.
 func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	text := stderr.buf.String()
 	if stderr.overflowed {
-		// The limit can have cut a value in two, and a short rest of a value would not be
+		// The limit can have cut a value in two, and a short part of a value would not be
 		// recognized. Drop the last, incomplete line.
 		text = text[:strings.LastIndexByte(text, '\n')+1]
 	}

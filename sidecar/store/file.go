@@ -45,7 +45,7 @@ func (f File) listFiles() (listing, error) {
 	case !info.Mode().IsRegular():
 		return l, fmt.Errorf("%s: not a regular file", f.Path)
 	case info.Size() > schema.MaxPush:
-		return l, fmt.Errorf("%s: the file has %d bytes, but the maximum for a push is %d", f.Path, info.Size(), schema.MaxPush)
+		return l, fmt.Errorf("%s: the file has %d bytes, but the maximum size of a push is %d bytes", f.Path, info.Size(), schema.MaxPush)
 	}
 	return l, l.addInfo("", f.Path, info)
 }

@@ -44,10 +44,10 @@ func FormatOf(name string) Format {
 // not yet written. An empty set is written as {}, or as a comment in dotenv.
 func (f Format) parse(text []byte) (Set, error) {
 	if len(text) == 0 {
-		return nil, errors.New("empty text: for a store without secrets, write {} (in dotenv, a comment)")
+		return nil, errors.New("the text is empty: for a store without secrets, write {} (in dotenv, a comment)")
 	}
 	if !utf8.Valid(text) {
-		return nil, errors.New("invalid UTF-8")
+		return nil, errors.New("the text is not valid UTF-8")
 	}
 	switch f {
 	case JSON:

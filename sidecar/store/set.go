@@ -60,7 +60,7 @@ func (s Set) EncodePush() ([]byte, error) {
 	}
 	if size := len(line) - 1; size > schema.MaxPush {
 		clear(line)
-		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum for a push is %d", size, schema.MaxPush)
+		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes", size, schema.MaxPush)
 	}
 	return line, nil
 }

@@ -20,7 +20,7 @@ func bundleValue(texts map[schema.SecretName]string) store.Value {
 
 func TestEncodePushRefusesTooLargeSet(t *testing.T) {
 	escaped := store.Set{"A": textValue(strings.Repeat("\x01", schema.MaxPush/3))}
-	if _, err := escaped.EncodePush(); err == nil || !strings.Contains(err.Error(), "but the maximum for a push is 1048576") {
+	if _, err := escaped.EncodePush(); err == nil || !strings.Contains(err.Error(), "but the maximum size of a push is 1048576 bytes") {
 		t.Errorf("a set that is too large after JSON escaping: %v", err)
 	}
 	if _, err := (store.Set{}).EncodePush(); err != nil {

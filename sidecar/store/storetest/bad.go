@@ -58,7 +58,7 @@ func BadStores() []BadStore {
 	big := "A=" + Tripwire + strings.Repeat("x", schema.MaxPush)
 	return []BadStore{
 		// dotenv
-		badFile("a.env", "", "empty text"),
+		badFile("a.env", "", "the text is empty"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE\n", "line 2", "expected NAME=value"),
 		badFile("a.env", "A=TRIPWIRE\nA=TRIPWIRE\n", "line 2", "duplicate name A"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE b=TRIPWIRE\n", "line 2", "does not match"),
@@ -68,12 +68,12 @@ func BadStores() []BadStore {
 		badFile("a.env", "A='TRIPWIRE' TRIPWIRE\n", "line 1", "after the closing quote of A"),
 		badFile("a.env", "A='TRIPWIRE\n2\n3'\nB='x'y\n", "line 4", "after the closing quote of B"),
 		badFile("a.env", "A=TRIPWIRE\x00\n", "line 1", "the value of A contains a NUL byte"),
-		badFile("a.env", "A=TRIPWIRE\xff\n", "invalid UTF-8"),
-		badFile("a.env", "\x7fELF\x02\x01\x01\xf0TRIPWIRE", "invalid UTF-8"),
+		badFile("a.env", "A=TRIPWIRE\xff\n", "the text is not valid UTF-8"),
+		badFile("a.env", "\x7fELF\x02\x01\x01\xf0TRIPWIRE", "the text is not valid UTF-8"),
 		badFile("a.env", big, "1048576"),
 		badFile("a.env", strings.Repeat("N", 129)+"=TRIPWIRE", "line 1", "does not match"),
 		// JSON
-		badFile("a.json", "", "empty text"),
+		badFile("a.json", "", "the text is empty"),
 		badFile("a.json", "null", "line 1", "not a JSON object"),
 		badFile("a.json", "[\"TRIPWIRE\"]", "not a JSON object"),
 		badFile("a.json", "{\n\"A\": \"TRIPWIRE\",\n\"A\": \"TRIPWIRE\"}", "line 3", "each name once"),
@@ -85,10 +85,10 @@ func BadStores() []BadStore {
 		badFile("a.json", "{\"A\": {\"x\": 5}}", "field x of A is not a string"),
 		badFile("a.json", "{\"TRIPWIRE TRIPWIRE\": \"TRIPWIRE\"}", "does not match"),
 		badFile("a.json", "{\"A\": \"TRIPWIRE\\ud800\"}", "not a JSON object"),
-		badFile("a.json", "{\"A\": \"TRIPWIRE\xff\"}", "invalid UTF-8"),
+		badFile("a.json", "{\"A\": \"TRIPWIRE\xff\"}", "the text is not valid UTF-8"),
 		badFile("a.json", "{\"A\": {\"TRIPWIRE !\": \"TRIPWIRE\"}}", "does not match"),
 		// YAML
-		badFile("a.yaml", "", "empty text"),
+		badFile("a.yaml", "", "the text is empty"),
 		badFile("a.yaml", "- TRIPWIRE\n", "line 1", "expected a mapping"),
 		badFile("a.yaml", "TRIPWIRE\n", "line 1", "expected a mapping"),
 		badFile("a.yaml", "A: TRIPWIRE\nA: TRIPWIRE\n", "line 2", "duplicate name A"),
@@ -121,7 +121,7 @@ func BadStores() []BadStore {
 		badCommand("echo A=TRIPWIRE; sleep 60 & wait", store.Dotenv, "timed out after 300ms"),
 		badCommand("yes A=TRIPWIRE", store.Dotenv, "output has more than 1048576 bytes"),
 		badCommand("printf '{\"A\": \"TRIPWI'", store.JSON, "line 1", "not a JSON object"),
-		badCommand("true", store.Dotenv, "empty text"),
+		badCommand("true", store.Dotenv, "the text is empty"),
 		badCommand("no-such-command-at-all", store.Dotenv, "exit status 127", "standard error:"),
 		badCommand("echo A=TRIPWIRE; echo oops TRIPWIRE >&2; echo plain >&2; exit 1", store.Dotenv, "is not shown", "plain"),
 		// Merges.
