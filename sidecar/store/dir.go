@@ -110,7 +110,7 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 			return asUnstable(describePathError(err))
 		}
 		if !info.Mode().IsRegular() && !info.IsDir() {
-			return fmt.Errorf("%s: not a regular file or a directory", path)
+			return fmt.Errorf("%s: must be a regular file or a directory", path)
 		}
 		if err := visit(name, info); err != nil {
 			return err

@@ -92,8 +92,8 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, []string{"aws/x", "must be valid UTF-8"}},
 		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, []string{"/A", "target of the symbolic link does not exist"}},
 		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, []string{"/A", "too many"}},
-		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "not a regular file or a directory"}},
-		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "not a regular file or a directory"}},
+		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "must be a regular file or a directory"}},
+		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "must be a regular file or a directory"}},
 		{"too large", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
 		}, []string{"the maximum size of a push is 1048576 bytes"}},

@@ -92,7 +92,7 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 func scalarText(n *yaml.Node) ([]byte, error) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		return nil, errorAtLine(n.Line, "the value is not a string or a mapping of strings")
+		return nil, errorAtLine(n.Line, "the value must be a string or a mapping of strings")
 	case n.Tag == "!!null":
 		return nil, errorAtLine(n.Line, `the value is missing: write "" for an empty value`)
 	case n.Tag != "!!str" && n.Tag != "!!int" && n.Tag != "!!float" && n.Tag != "!!bool" && n.Tag != "!!timestamp":

@@ -97,7 +97,7 @@ func BadStores() []BadStore {
 		badFile("a.yaml", "A: &a TRIPWIRE\nB: *a\n", "line 1", "anchors, aliases"),
 		badFile("a.yaml", "A: TRIPWIRE\nB: {<<: {x: TRIPWIRE}}\n", "line 2", "and merge keys"),
 		badFile("a.yaml", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b]\n", "line 1", "anchors, aliases"),
-		badFile("a.yaml", "A: [TRIPWIRE]\n", "line 1", "not a string or a mapping of strings"),
+		badFile("a.yaml", "A: [TRIPWIRE]\n", "line 1", "the value must be a string or a mapping of strings"),
 		badFile("a.yaml", "A: {x: {y: TRIPWIRE}}\n", "line 1", "field x of A is not a string"),
 		badFile("a.yaml", "A: TRIPWIRE\nB:\n", "line 2", "the value is missing"),
 		badFile("a.yaml", "A: TRIPWIRE\n---\nB: TRIPWIRE\n", "more than one YAML document"),
