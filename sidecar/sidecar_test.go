@@ -301,7 +301,7 @@ func TestBadStoreKeepsPushedSet(t *testing.T) {
 	h.writeSecret("bad name", tripwire)
 	r.waitForLog(h, "bad name")
 	os.Rename(h.store, h.dir+"/away")
-	r.waitForLog(h, "no such file")
+	r.waitForLog(h, "does not exist")
 	h.waitForNames("A")
 	os.Rename(h.dir+"/away", h.store)
 	os.Remove(h.store + "/bad name")

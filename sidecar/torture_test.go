@@ -333,7 +333,7 @@ func TestLargestSetIsPushed(t *testing.T) {
 	h.waitForGeneration(2)
 	// One step over the limit: the last good set stays.
 	h.writeSecret("BIG", strings.Repeat("v", schema.MaxPush/2))
-	r.waitForLog(h, "a push takes 1048576")
+	r.waitForLog(h, "the maximum size of a push is 1048576 bytes")
 	if s := h.status(); s.SecretCount != 5000 || s.Generation != 2 {
 		t.Errorf("%d secrets, generation %d", s.SecretCount, s.Generation)
 	}

@@ -11,22 +11,23 @@ import (
 func TestReadRefusesBadStores(t *testing.T) {
 	all := storetest.BadStores()
 	if len(all) < 40 {
-		t.Errorf("only %d bad stores", len(all))
+		t.Errorf("only %d bad stores; the table should have at least 40", len(all))
 	}
 	for _, c := range all {
 		_, err := c.Create(t.TempDir()).Read(context.Background())
 		if err == nil {
-			t.Errorf("%.60q: taken", c.Name)
+			t.Errorf("%.60q: Read returned no error", c.Name)
 			continue
 		}
 		for _, want := range c.Wants {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%.60q: %.300v\ndoes not say %q", c.Name, err, want)
+				t.Errorf("%.60q: the error does not contain %[3]q:\n%.300[2]v", c.Name, err, want)
 			}
 		}
-		// A command's own text is the operator's; all else is checked.
+		// The error can contain the command line, because the operator wrote it. Check the
+		// rest of the error.
 		if text := strings.ReplaceAll(err.Error(), c.Name, ""); strings.Contains(strings.ReplaceAll(text, strings.ReplaceAll(c.Name, `"`, `\"`), ""), storetest.Tripwire) {
-			t.Errorf("%.60q: the error holds content: %v", c.Name, err)
+			t.Errorf("%.60q: the error contains content of the store: %v", c.Name, err)
 		}
 	}
 }

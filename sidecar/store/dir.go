@@ -15,26 +15,26 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Dir is a store that is a directory: each file in it is a secret named by
-// the file, each subdirectory a bundle whose files are its fields. Links are
-// followed, so a Kubernetes or Compose secret volume is such a store too.
+// A Dir is a store in a directory. Each file is a secret with the name of the
+// file. Each subdirectory is a bundle, and its files are the fields. A Dir follows
+// symbolic links, so a secret volume of Kubernetes or Compose can be a Dir too.
 //
-// Names that begin with a dot, which hides Kubernetes' ..data too, and what
-// editors leave behind (name~, name.swp, #name#, vim's 4913) are passed over, and
-// so is a subdirectory that holds nothing. A file that is not UTF-8 is a binary
-// secret. One newline at the end of a file is not part of the secret.
+// A Dir ignores empty subdirectories, names that begin with a dot (such as ..data
+// of Kubernetes), and temporary files of editors: name~, name.swp, #name#, and
+// 4913, which vim creates. A file that is not valid UTF-8 is a binary secret. One
+// newline at the end of a file does not belong to the secret.
 type Dir struct {
 	Path string
-	// KeepNewline takes files as they are, to the last byte.
+	// KeepNewline keeps a newline at the end of a file as part of the secret.
 	KeepNewline bool
 }
 
-// Read returns the whole set, as it was at one moment: it waits for the store
-// to stand still. Errors name the file and the rule, and hold nothing of any
-// file's content.
+// Read waits until the files stop changing, and returns the complete set of
+// secrets at one moment. An error names the file and the rule. It never contains
+// the content of a file.
 func (d Dir) Read(ctx context.Context) (Set, error) {
 	set, err := readStable(ctx, d.listFiles, d.readFiles)
-	if errors.Is(err, ErrUnstable) {
+	if err == ErrUnstable { // an error that wraps ErrUnstable already has a path
 		err = fmt.Errorf("%s: %w", d.Path, err)
 	}
 	return set, err
@@ -50,8 +50,8 @@ func (d Dir) readFiles(l listing) (Set, error) {
 	return set, nil
 }
 
-// listFiles lists the store's files and checks everything that can be checked
-// without reading them.
+// listFiles lists the files of the store. It makes every check that does not need
+// the content of the files.
 func (d Dir) listFiles() (listing, error) {
 	var l listing
 	err := d.forEachEntry("", func(name string, info fs.FileInfo) error {
@@ -60,7 +60,7 @@ func (d Dir) listFiles() (listing, error) {
 		}
 		return d.forEachEntry(name, func(field string, info fs.FileInfo) error {
 			if info.IsDir() {
-				return fmt.Errorf("%s: a bundle's directory holds files only", filepath.Join(d.Path, name, field))
+				return fmt.Errorf("%s: a bundle must contain only files", filepath.Join(d.Path, name, field))
 			}
 			return l.addInfo(d.Path, name+"/"+field, info)
 		})
@@ -74,18 +74,19 @@ func (d Dir) listFiles() (listing, error) {
 		total += f.size
 	}
 	if total > schema.MaxPush {
-		return listing{}, fmt.Errorf("%s: its files have %d bytes, and a push takes %d", d.Path, total, schema.MaxPush)
+		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes", d.Path, total, schema.MaxPush)
 	}
 	return l, nil
 }
 
-// forEachEntry calls visit for each file and directory in a subdirectory of the store,
-// except those with ignored names. It follows links.
+// forEachEntry calls visit for each file and directory in the subdirectory sub of
+// the store, or in the store itself if sub is empty. It skips ignored names and
+// follows symbolic links.
 func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) error) error {
 	dir := filepath.Join(d.Path, sub)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		if sub != "" {
+		if err = describePathError(err); sub != "" {
 			err = asUnstable(err)
 		}
 		return err
@@ -97,19 +98,19 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 		}
 		path := filepath.Join(dir, name)
 		if !schema.ValidSecretName(name) {
-			return fmt.Errorf("%s: the name does not match %s: rename it, or begin it with a dot", path, schema.SecretNamePattern)
+			return fmt.Errorf("%s: the name does not match %s: rename it, or put a dot before the name to exclude it from the store", path, schema.SecretNamePattern)
 		}
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			if _, err := os.Lstat(path); err == nil {
-				return fmt.Errorf("%s: the link leads nowhere", path)
+				return fmt.Errorf("%s: the target of the symbolic link does not exist", path)
 			}
 		}
 		if err != nil {
-			return asUnstable(err)
+			return asUnstable(describePathError(err))
 		}
 		if !info.Mode().IsRegular() && !info.IsDir() {
-			return fmt.Errorf("%s: it is neither a file nor a directory", path)
+			return fmt.Errorf("%s: must be a regular file or a directory", path)
 		}
 		if err := visit(name, info); err != nil {
 			return err
@@ -118,7 +119,7 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 	return nil
 }
 
-// addFile reads one file into the set.
+// addFile reads a file and adds the secret or the field to the set.
 func (d Dir) addFile(set Set, f listedFile) error {
 	path := filepath.Join(d.Path, f.name)
 	content, err := readFile(path, f.size)
@@ -131,7 +132,7 @@ func (d Dir) addFile(set Set, f listedFile) error {
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
 	case isField && !isText:
-		return fmt.Errorf("%s: a field of a bundle must be UTF-8: make a binary a secret of its own", path)
+		return fmt.Errorf("%s: a field of a bundle must be valid UTF-8: store the binary value as a separate secret", path)
 	case isField:
 		value, exists := set[schema.SecretName(bundle)]
 		if !exists {
@@ -145,7 +146,7 @@ func (d Dir) addFile(set Set, f listedFile) error {
 	return nil
 }
 
-// trimNewline drops the newline that editors and echo put at the end.
+// trimNewline removes one newline at the end. Editors and echo add this newline.
 func trimNewline(content []byte) []byte {
 	if rest, ok := bytes.CutSuffix(content, []byte("\r\n")); ok {
 		return rest
@@ -153,10 +154,11 @@ func trimNewline(content []byte) []byte {
 	return bytes.TrimSuffix(content, []byte("\n"))
 }
 
-// WatchDirs returns the directories whose events can mean a change: the store's,
-// its subdirectories, those that links lead to, and the parent, where the store
-// itself may be replaced. A directory further up that is renamed with all that is
-// in it gives none of them an event: that is left to polling.
+// WatchDirs returns the directories in which an event can mean a change of the
+// store: the store, its subdirectories, the targets of links in it, and its parent
+// directory, because a rename can replace the store itself. A rename of a directory
+// above the parent sends no event to these directories. Only polling finds such a
+// change.
 func (d Dir) WatchDirs() []string {
 	dirs := append(parentDirs(d.Path), d.Path)
 	entries, err := os.ReadDir(d.Path)
@@ -177,14 +179,15 @@ func (d Dir) WatchDirs() []string {
 	return dirs
 }
 
-// IsAffectedBy leaves out what happens beside the store in its parent.
+// IsAffectedBy reports whether an event at path can mean a change of the store. It
+// returns false for other files in the parent directory.
 func (d Dir) IsAffectedBy(path string) bool {
 	parent := filepath.Dir(d.Path)
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
 
-// isIgnored reports whether a name is no secret: a hidden file, or what editors leave
-// behind while they write.
+// isIgnored reports whether a file with this name is not a secret: a hidden file, or
+// a temporary file of an editor.
 func isIgnored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
 		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"

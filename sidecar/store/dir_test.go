@@ -42,12 +42,12 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 		t.Error(diff)
 	}
 	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background()); err != nil || string(got["A"].Bytes) != "one\n" {
-		t.Errorf("keeping newlines: %v", err)
+		t.Errorf("with KeepNewline: %v", err)
 	}
 }
 
-// TestDirReadsKubernetesVolume reads a volume as the kubelet lays it out, and again after
-// its link was swapped.
+// TestDirReadsKubernetesVolume reads a volume with the layout that the kubelet creates.
+// Then it replaces the ..data link as the kubelet does for an update, and reads again.
 func TestDirReadsKubernetesVolume(t *testing.T) {
 	dir := t.TempDir()
 	storetest.WriteFile(filepath.Join(dir, "..2026_1/TOKEN"), "old")
@@ -74,48 +74,49 @@ func TestDirReadsKubernetesVolume(t *testing.T) {
 	}
 }
 
-// TestDirErrorsNameFileAndRule: an error names the file and the rule, and nothing of any content.
+// TestDirErrorsNameFileAndRule checks that an error names the file and the rule, and
+// does not contain the content of any file.
 func TestDirErrorsNameFileAndRule(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		create func(dir string)
 		wants  []string
 	}{
-		{"no directory", func(dir string) { os.RemoveAll(dir) }, []string{"no such file"}},
+		{"no directory", func(dir string) { os.RemoveAll(dir) }, []string{"/store does not exist"}},
 		{"a file for a directory", func(dir string) { os.RemoveAll(dir); storetest.WriteFile(dir, storetest.Tripwire) }, []string{"not a directory"}},
 		{"a bad name", func(dir string) { storetest.WriteFile(dir+"/bad name", storetest.Tripwire) }, []string{"bad name", "does not match"}},
 		{"a long name", func(dir string) { storetest.WriteFile(dir+"/"+strings.Repeat("x", 129), storetest.Tripwire) }, []string{"does not match"}},
 		{"a bad field", func(dir string) { storetest.WriteFile(dir+"/aws/bad name", storetest.Tripwire) }, []string{"aws/bad name", "does not match"}},
 		{"a bad bundle", func(dir string) { storetest.WriteFile(dir+"/a b/x", storetest.Tripwire) }, []string{"a b", "does not match"}},
-		{"a deep bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, []string{"aws/deep", "files only"}},
-		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, []string{"aws/x", "must be UTF-8"}},
-		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, []string{"/A", "leads nowhere"}},
+		{"a deep bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, []string{"aws/deep", "must contain only files"}},
+		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, []string{"aws/x", "must be valid UTF-8"}},
+		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, []string{"/A", "target of the symbolic link does not exist"}},
 		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, []string{"/A", "too many"}},
-		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "neither a file nor a directory"}},
-		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "neither a file nor a directory"}},
+		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "must be a regular file or a directory"}},
+		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "must be a regular file or a directory"}},
 		{"too large", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
-		}, []string{"1048576"}},
+		}, []string{"the maximum size of a push is 1048576 bytes"}},
 		{"too large together", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
 			storetest.WriteFile(dir+"/b/x", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
-		}, []string{"1048576"}},
+		}, []string{"the maximum size of a push is 1048576 bytes"}},
 	} {
 		dir := filepath.Join(t.TempDir(), "store")
 		storetest.WriteFile(dir+"/GOOD", storetest.Tripwire)
 		c.create(dir)
 		_, err := store.Dir{Path: dir}.Read(context.Background())
 		if err == nil {
-			t.Errorf("%s: taken", c.name)
+			t.Errorf("%s: Read returned no error", c.name)
 			continue
 		}
 		for _, want := range c.wants {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: %v does not say %q", c.name, err, want)
+				t.Errorf("%s: the error %q does not contain %q", c.name, err.Error(), want)
 			}
 		}
 		if strings.Contains(err.Error(), storetest.Tripwire) {
-			t.Errorf("%s: the error holds content", c.name)
+			t.Errorf("%s: the error contains content of a file", c.name)
 		}
 	}
 }

@@ -7,14 +7,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// parseDotenv reads NAME=value lines:
+// parseDotenv parses lines of the form NAME=value:
 //
-//	# a comment, and empty lines
-//	NAME=bare value          # up to white space and a #, trimmed
-//	export NAME='as it is'   # may go over several lines
-//	NAME="with \n \r \t \" \\ \$ and \` as escapes"
+//	# comments and empty lines are ignored
+//	NAME=bare value          # ends before white space and a #
+//	export NAME='literal'    # can contain newlines
+//	NAME="the escapes are \n \r \t \" \\ \$ and \`"
 //
-// Nothing is expanded: a $ is a $.
+// parseDotenv does not expand variables: a $ is only a $.
 func parseDotenv(text string) (Set, error) {
 	set := Set{}
 	line := 0
@@ -23,7 +23,8 @@ func parseDotenv(text string) (Set, error) {
 		start := line
 		var row string
 		row, text, _ = strings.Cut(text, "\n")
-		// What ends the row may belong to a quoted value that goes on behind it.
+		// Do not trim the end of the row. The white space there can be part of a quoted
+		// value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
 		if row == "" || row[0] == '#' {
 			continue
@@ -33,25 +34,25 @@ func parseDotenv(text string) (Set, error) {
 		}
 		name, value, ok := strings.Cut(row, "=")
 		if !ok {
-			return nil, errorAtLine(start, "it is not NAME=value")
+			return nil, errorAtLine(start, "expected NAME=value")
 		}
 		name, value = strings.TrimSpace(name), strings.TrimLeftFunc(value, unicode.IsSpace)
 		if !schema.ValidSecretName(name) {
 			return nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
 		if _, exists := set[schema.SecretName(name)]; exists {
-			return nil, errorAtLine(start, "%s stands twice", name)
+			return nil, errorAtLine(start, "duplicate name %s", name)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
-			// The value may go on over the lines that follow.
+			// The value can continue on the following lines.
 			quoted := value[1:] + "\n" + text
 			unquoted, consumed, ok := parseQuoted(quoted, value[0])
 			if !ok {
-				return nil, errorAtLine(start, "the quote of %s does not end", name)
+				return nil, errorAtLine(start, "the value of %s has no closing quote", name)
 			}
 			trailing, rest, _ := strings.Cut(quoted[consumed:], "\n")
 			if trailing = strings.TrimSpace(trailing); trailing != "" && trailing[0] != '#' {
-				return nil, errorAtLine(start, "there is something behind the quote of %s", name)
+				return nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
 			}
 			line += strings.Count(quoted[:consumed], "\n")
 			text, value = rest, unquoted
@@ -59,15 +60,16 @@ func parseDotenv(text string) (Set, error) {
 			value = trimComment(strings.TrimSpace(value))
 		}
 		if strings.IndexByte(value, 0) >= 0 {
-			return nil, errorAtLine(start, "%s holds a NUL byte", name)
+			return nil, errorAtLine(start, "the value of %s contains a NUL byte", name)
 		}
 		set[schema.SecretName(name)] = Value{Bytes: []byte(value)}
 	}
 	return set, nil
 }
 
-// trimComment cuts a comment off an unquoted value. Only white space begins one: a
-// password may hold a #.
+// trimComment removes a comment from an unquoted value. A # begins a comment only at
+// the beginning of the value or after white space, because a password can contain a
+// #.
 func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {
 		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {
@@ -80,8 +82,9 @@ func trimComment(value string) string {
 	return value
 }
 
-// parseQuoted returns what is between the quotes and how much of text that took,
-// the closing quote included.
+// parseQuoted parses text, which begins after the opening quote. It returns the value
+// with its escapes replaced, and the number of bytes up to and including the closing
+// quote.
 func parseQuoted(text string, quote byte) (unquoted string, consumed int, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -100,7 +103,7 @@ func parseQuoted(text string, quote byte) (unquoted string, consumed int, ok boo
 				b.WriteByte('\t')
 			case '"', '\\', '$', '`':
 				b.WriteByte(text[i])
-			default: // not an escape of ours: both bytes are meant
+			default: // not an escape: keep the backslash
 				b.WriteByte('\\')
 				b.WriteByte(text[i])
 			}

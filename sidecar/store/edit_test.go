@@ -6,6 +6,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
@@ -30,17 +31,43 @@ func TestDirSetRemoveAndList(t *testing.T) {
 		}
 	}
 	if names, err := dir.List(); err != nil || !slices.Equal(names, []string{"A"}) {
-		t.Errorf("the store lists %v, %v", names, err)
+		t.Errorf("List returned %v, %v", names, err)
 	}
 	if entries, err := os.ReadDir(dir.Path); err != nil || len(entries) != 1 {
-		t.Errorf("something is left behind beside A: %v, %v", entries, err)
+		t.Errorf("the directory contains other entries than A: %v, %v", entries, err)
 	}
-	for _, name := range []string{"", "..", ".x", "a/b/c", "a/", "/a", "a/..", "a b", "x~"} {
+	for _, name := range []string{"", "..", ".x", "a/b/c", "a/", "/a", "a/..", "a b", "x~", "x.swp"} {
 		if err := dir.Set(name, nil); err == nil {
-			t.Errorf("Set takes the name %q", name)
+			t.Errorf("Set accepted the invalid name %q", name)
 		}
 		if err := dir.Remove(name); err == nil {
-			t.Errorf("Remove takes the name %q", name)
+			t.Errorf("Remove accepted the invalid name %q", name)
+		}
+	}
+}
+
+func TestDirEditErrors(t *testing.T) {
+	dir := store.Dir{Path: filepath.Join(t.TempDir(), "store")}
+	if err := dir.Set("aws/key", nil); err != nil {
+		t.Fatal(err)
+	}
+	missing := store.Dir{Path: dir.Path + "/missing/store"}
+	_, listErr := missing.List()
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{listErr, "cannot read the store: " + missing.Path + " does not exist"},
+		{missing.Remove("A"), "cannot remove A: " + missing.Path + " does not exist"},
+		{missing.Set("A", nil), "cannot write A: cannot create the directory " + missing.Path + ": no such file or directory"},
+		{dir.Remove("A"), "cannot remove A: the store has no such secret"},
+		{dir.Remove("aws/key/x"), "invalid name: expected NAME or BUNDLE/FIELD, each matching " + schema.SecretNamePattern},
+		{dir.Remove("aws/none"), "cannot remove aws/none: the store has no such secret"},
+		{dir.Set("aws", nil), "cannot write aws: " + dir.Path + "/aws: file exists"},
+		{dir.Set("x.swp", nil), "invalid name: the sidecar ignores x.swp, because editors create temporary files with such names"},
+	} {
+		if c.err == nil || c.err.Error() != c.want {
+			t.Errorf("got the error %v; want %s", c.err, c.want)
 		}
 	}
 }

@@ -14,26 +14,29 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxStderr is how much of a command's standard error is shown, in bytes.
+// maxStderr is the maximum length, in bytes, of a command's standard error in an error
+// message.
 const maxStderr = 2 << 10
 
-// An Exec is a store that is a command's standard output.
+// An Exec is a store that reads the standard output of a command.
 type Exec struct {
 	Command string // for /bin/sh -c
 	Format  Format
-	// WatchPaths are files and directories whose change means that the command is to
-	// be run again, beside each poll.
+	// WatchPaths are files and directories. The sidecar runs the command when one of
+	// them changes, and at every poll.
 	WatchPaths []string
-	Timeout    time.Duration
+	Timeout    time.Duration // for one run of the command
 }
 
-// Read runs the command. An exit code that is not 0, too much output, and a
-// command that goes on past the timeout are errors, whatever it printed.
+// Read runs the command and parses its standard output. If the exit code is not 0, the
+// output is too large, or the command exceeds the timeout, Read returns an error and
+// ignores the output.
 func (e Exec) Read(ctx context.Context) (Set, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
-	// A group of its own, so that the timeout ends what it started too.
+	// The command gets its own process group, so that the timeout also kills the
+	// processes that the command started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
@@ -44,37 +47,41 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	var set Set
 	switch {
 	case errors.Is(err, exec.ErrWaitDelay):
-		// What holds the pipe is of the group still, so the group's number cannot
-		// have been given to another.
+		// The background process still belongs to the group, so the kernel cannot have
+		// given the group's ID to other processes.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		err = errors.New("it left something in the background that holds its output open: send that elsewhere, or wait for it")
+		err = errors.New("a background process keeps the output of the command open: redirect the output of that process, or let the command wait for the process")
 	case stdout.overflowed:
-		err = fmt.Errorf("it printed over %d bytes, more than a push takes", schema.MaxPush)
+		err = fmt.Errorf("its output has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("it was not done within %v", e.Timeout)
+		err = fmt.Errorf("timed out after %v", e.Timeout)
 	case ctx.Err() != nil:
 		return set, ctx.Err()
-	case err != nil:
-		err = fmt.Errorf("it ended with %w", err)
-	default:
+	}
+	failure := "the command %q failed: %w%s"
+	if err == nil {
 		set, err = e.Format.parse(stdout.buf.Bytes())
+		failure = "the output of the command %q is invalid: %w%s"
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the command %q: %w%s", e.Command, err, e.redactStderr(stdout.buf.Bytes(), stderr))
+		return nil, fmt.Errorf(failure, e.Command, err, e.redactStderr(stdout.buf.Bytes(), stderr))
 	}
 	return set, nil
 }
 
-// minLeak is how many bytes in a row must be equal for a line of standard error
-// to be taken for a quotation of standard output.
+// minLeak is the length in bytes from which a string in both standard error and
+// standard output counts as a leaked part of a secret.
 const minLeak = 5
 
-// redactStderr returns what may be shown of standard error: lines that quote
-// nothing of standard output, neither as it was printed nor as it is meant.
+// redactStderr returns the lines of standard error for an error message. It replaces
+// each line that contains a part of standard output, because this part can be a
+// secret. It also looks for the parsed values, because a value in standard output can
+// contain escapes that standard error does not contain.
 func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	text := stderr.buf.String()
 	if stderr.overflowed {
-		// The cap may have cut a value in two, and a half is not known again.
+		// The limit can have cut a value in two, and a short part of a value would not be
+		// recognized. Drop the last, incomplete line.
 		text = text[:strings.LastIndexByte(text, '\n')+1]
 	}
 	output := string(stdout)
@@ -97,7 +104,7 @@ func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	var shown []string
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); leaksOutput(line, output, shortWords) {
-			line = "(a line that holds a part of standard output is not shown)"
+			line = "(a line is not shown because it contains a part of standard output)"
 		}
 		if line != "" {
 			shown = append(shown, line)
@@ -106,11 +113,11 @@ func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	if shown == nil {
 		return ""
 	}
-	return "; it says: " + strings.Join(shown, "; ")
+	return "; standard error: " + strings.Join(shown, "; ")
 }
 
-// leaksOutput reports whether a line holds minLeak bytes of what was printed, or one
-// of its short words.
+// leaksOutput reports whether a line contains a string of minLeak bytes that is also
+// in the output, or one of the short words of the output.
 func leaksOutput(line, output string, shortWords map[string]bool) bool {
 	for i := 0; i+minLeak <= len(line); i++ {
 		if strings.Contains(output, line[i:i+minLeak]) {
@@ -120,7 +127,8 @@ func leaksOutput(line, output string, shortWords map[string]bool) bool {
 	return slices.ContainsFunc(splitWords(line), func(word string) bool { return shortWords[word] })
 }
 
-// splitWords splits at everything that a format puts around values.
+// splitWords splits text at white space and at the characters that a format puts
+// around values.
 func splitWords(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'`={}[],;.:\\", r) })
 }
@@ -146,7 +154,8 @@ func (c *cappedBuffer) Write(p []byte) (int, error) {
 	return c.buf.Write(p)
 }
 
-// WatchDirs returns the directories of WatchPaths and what is directly in them.
+// WatchDirs returns the directories that Dir.WatchDirs returns for each of the
+// WatchPaths.
 func (e Exec) WatchDirs() (dirs []string) {
 	for _, path := range e.WatchPaths {
 		dirs = append(dirs, Dir{Path: path}.WatchDirs()...)
@@ -154,7 +163,8 @@ func (e Exec) WatchDirs() (dirs []string) {
 	return dirs
 }
 
-// IsAffectedBy leaves out the neighbours of WatchPaths.
+// IsAffectedBy reports whether an event at path can mean a change of one of the
+// WatchPaths. It returns false for other files in the same directory.
 func (e Exec) IsAffectedBy(path string) bool {
 	for _, watched := range e.WatchPaths {
 		if (Dir{Path: watched}).IsAffectedBy(path) {

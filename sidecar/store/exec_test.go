@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// TestRedactStderrHidesValues: a command's complaint is shown, but no part of what it
-// printed, however it is cut.
+// TestRedactStderrHidesValues checks that an error contains the standard error of a
+// command, but no part of its standard output, even if a value is cut or escaped.
 func TestRedactStderrHidesValues(t *testing.T) {
 	for _, c := range []struct{ name, stdout, stderr, wantShown, secret string }{
-		{"nothing printed", "", "no such key\n", "no such key", "-"},
+		{"no output", "", "no such key\n", "no such key", "-"},
 		{"a harmless word", "A=TRIPWIRE\n", "no such key\n", "no such key", "-"},
 		{"a whole value", "A=TRIPWIRE\n", "bad value TRIPWIRE\n", "is not shown", "TRIPWIRE"},
 		{"the beginning of a value", "A=TRIPWIRE\n", "near TRIPW\n", "is not shown", "TRIPW"},
@@ -23,14 +23,14 @@ func TestRedactStderrHidesValues(t *testing.T) {
 		{"a value of separators", "A=\"x1,y2:z3=q4\"\n", "bad x1,y2:z3=q4\n", "is not shown", "x1,y2"},
 		{"a short value", "A=abc\n", "bad abc\n", "is not shown", "abc"},
 		{"a short value in quotes", `{"A": "abc"}`, "bad 'abc'\n", "is not shown", "abc"},
-		{"a value in escapes", `{"A": "\u0054\u0052\u0049\u0050\u0057\u0049"}`, "bad TRIPWI\n", "is not shown", "TRIPWI"},
+		{"a value printed with escapes", `{"A": "\u0054\u0052\u0049\u0050\u0057\u0049"}`, "bad TRIPWI\n", "is not shown", "TRIPWI"},
 		{"an escaped value", `{"A": "T\"RIPWIRE"}`, "bad T\"RIPWIRE\n", "is not shown", "RIPWIRE"},
 		{"a value beside a plain line", "A=TRIPWIRE\n", "TRIPWIRE\nplain\n", "plain", "TRIPWIRE"},
-		{"a value that the cap cuts", "A=WXYZ\n", strings.Repeat("-", maxStderr-3) + "\nWX", "", "WX"},
+		{"a value that the limit cuts", "A=WXYZ\n", strings.Repeat("-", maxStderr-3) + "\nWX", "", "WX"},
 	} {
 		stderr := &cappedBuffer{max: maxStderr}
 		stderr.Write([]byte(c.stderr))
-		if c.name == "a value that the cap cuts" {
+		if c.name == "a value that the limit cuts" {
 			stderr.Write([]byte("YZ\n"))
 		}
 		format := Dotenv
@@ -44,13 +44,13 @@ func TestRedactStderrHidesValues(t *testing.T) {
 	}
 }
 
-// TestExecKillsBackgroundProcesses: what a command leaves running in the background
-// ends with it.
+// TestExecKillsBackgroundProcesses checks that Read kills the processes that the command
+// left in the background.
 func TestExecKillsBackgroundProcesses(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	e := Exec{Command: "sleep 600 & echo $! >" + pidFile + "; echo A=TRIPWIRE", Format: Dotenv, Timeout: 20 * time.Second}
 	if _, err := e.Read(context.Background()); err == nil || !strings.Contains(err.Error(), "background") {
-		t.Errorf("a command that holds its output open: %v", err)
+		t.Errorf("a command whose background process keeps the output open: %v", err)
 	}
 	text, err := os.ReadFile(pidFile)
 	if err != nil {
@@ -68,7 +68,7 @@ func TestExecKillsBackgroundProcesses(t *testing.T) {
 	defer tick.Stop()
 	for end := time.Now().Add(15 * time.Second); !isGone(); <-tick.C {
 		if time.Now().After(end) {
-			t.Fatal("the background process is still there")
+			t.Fatal("the background process is still running")
 		}
 	}
 }

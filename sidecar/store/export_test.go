@@ -1,4 +1,4 @@
 package store
 
-// Parse is parse for the tests in package store_test.
+// Parse exports parse for the tests in package store_test.
 func (f Format) Parse(text []byte) (Set, error) { return f.parse(text) }

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -11,13 +10,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A File is a store that is one file.
+// A File is a store in one file.
 type File struct {
 	Path   string
 	Format Format
 }
 
-// Read returns the whole set, once the file stands still.
+// Read waits until the file stops changing, and returns the complete set of secrets.
 func (f File) Read(ctx context.Context) (Set, error) {
 	set, err := readStable(ctx, f.listFiles, func(l listing) (Set, error) {
 		text, err := readFile(f.Path, l.files[0].size)
@@ -31,7 +30,7 @@ func (f File) Read(ctx context.Context) (Set, error) {
 		}
 		return set, nil
 	})
-	if errors.Is(err, ErrUnstable) {
+	if err == ErrUnstable { // an error that wraps ErrUnstable already has a path
 		err = fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return set, err
@@ -42,19 +41,22 @@ func (f File) listFiles() (listing, error) {
 	info, err := os.Stat(f.Path)
 	switch {
 	case err != nil:
-		return l, err
+		return l, describePathError(err)
 	case !info.Mode().IsRegular():
-		return l, fmt.Errorf("%s: it is not a file", f.Path)
+		return l, fmt.Errorf("%s: not a regular file", f.Path)
 	case info.Size() > schema.MaxPush:
-		return l, fmt.Errorf("%s: it has %d bytes, and a push takes %d", f.Path, info.Size(), schema.MaxPush)
+		return l, fmt.Errorf("%s: the file has %d bytes, but the maximum size of a push is %d bytes", f.Path, info.Size(), schema.MaxPush)
 	}
 	return l, l.addInfo("", f.Path, info)
 }
 
-// WatchDirs returns the file's directory, and that of the file a link leads to.
+// WatchDirs returns the directory of the file. If the file is a symbolic link,
+// WatchDirs also returns the directory of the target.
 func (f File) WatchDirs() []string { return parentDirs(f.Path) }
 
-// IsAffectedBy leaves out the file's neighbours, but not what a link goes through.
+// IsAffectedBy reports whether an event at path can mean a change of the file. It
+// returns false for other files in the same directory. If the file is a symbolic link,
+// every event counts, because any of these files can be a part of the link's path.
 func (f File) IsAffectedBy(path string) bool {
 	if filepath.Dir(path) != filepath.Dir(f.Path) || filepath.Base(path) == filepath.Base(f.Path) {
 		return true

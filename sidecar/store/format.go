@@ -9,20 +9,21 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Format is how a file, or a command's output, holds a set of secrets.
+// A Format is the format of a file, or of the output of a command.
 type Format string
 
-// The formats. In JSON and YAML a secret is a string, or for a bundle an object
-// of strings; in YAML a number or a boolean is the text as it is written. In
-// all of them a name may stand only once.
+// The formats. In JSON and YAML, a secret is a string, and a bundle is an object of
+// strings. In YAML, a number or a boolean becomes the text that the file contains. In
+// every format, a duplicate name is an error.
 const (
 	Dotenv Format = "dotenv"
 	JSON   Format = "json"
 	YAML   Format = "yaml"
 )
 
-// FormatOf tells a file's format by its name: .json, .yaml or .yml, and dotenv
-// for .env, .env.local and the like. It is empty for any other.
+// FormatOf returns the format that matches the name of a file: JSON for .json, YAML
+// for .yaml and .yml, and Dotenv for names like .env, dev.env, and .env.local. For
+// other names, it returns the empty string.
 func FormatOf(name string) Format {
 	name = name[strings.LastIndexByte(name, '/')+1:]
 	switch {
@@ -36,16 +37,17 @@ func FormatOf(name string) Format {
 	return ""
 }
 
-// parse reads a set. Errors say the line and the rule, and hold nothing of the
-// text but names that are valid. A text without a single byte is an error: it is
-// a file that is about to be written far more often than an empty set, which a
-// comment or {} says.
+// parse parses a set of secrets. An error names the line and the rule. The only
+// parts of the text in an error are valid names.
+//
+// An empty text is an error. Usually it is a file that a program has truncated and
+// not yet written. An empty set is written as {}, or as a comment in dotenv.
 func (f Format) parse(text []byte) (Set, error) {
 	if len(text) == 0 {
-		return nil, errors.New("it is empty: for no secrets write {}, or in dotenv a comment")
+		return nil, errors.New("the text is empty: for a store without secrets, write {} (in dotenv, a comment)")
 	}
 	if !utf8.Valid(text) {
-		return nil, errors.New("it is not UTF-8")
+		return nil, errors.New("the text is not valid UTF-8")
 	}
 	switch f {
 	case JSON:
@@ -55,7 +57,7 @@ func (f Format) parse(text []byte) (Set, error) {
 	case Dotenv:
 		return parseDotenv(string(text))
 	}
-	return nil, errors.New("its format is not known: say --format dotenv, yaml or json")
+	return nil, errors.New("unknown format: use --format dotenv, yaml, or json")
 }
 
 func parseJSON(text []byte) (Set, error) {

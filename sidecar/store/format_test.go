@@ -14,11 +14,11 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
 		"LINES": "one\ntwo=2\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
-		"ENDS": "one \t\ntwo \n", // white space before a line's end
+		"ENDS": "one \t\ntwo \n", // white space before the end of a line
 	} {
 		texts[name] = textValue(text)
 	}
-	dotenv := "# all there is\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
+	dotenv := "# a comment\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
 		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo=2\n\"\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
 		" export  ENDS = 'one \t\ntwo \n' \n"
 	bundle := store.Set{
@@ -47,7 +47,8 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	}
 }
 
-// FuzzFormats never panics, and its errors are short.
+// FuzzFormats checks that parsing never panics, that errors are short, and that all
+// names in a set are valid.
 func FuzzFormats(f *testing.F) {
 	for _, c := range storetest.BadStores() {
 		f.Add([]byte(c.Name))
@@ -57,13 +58,13 @@ func FuzzFormats(f *testing.F) {
 			set, err := format.Parse(text)
 			if err != nil {
 				if len(err.Error()) > 300 {
-					t.Errorf("%s: a long error: %v", format, err)
+					t.Errorf("%s: the error is longer than 300 bytes: %v", format, err)
 				}
 				continue
 			}
 			for name := range set {
 				if !schema.ValidSecretName(name) {
-					t.Errorf("%s takes the name %q", format, name)
+					t.Errorf("%s: the set contains the invalid name %q", format, name)
 				}
 			}
 		}

@@ -9,31 +9,31 @@ import (
 	"time"
 )
 
-// StablePeriod is how long the files of a store must not have changed before they
-// are read.
+// StablePeriod is how long the files of a store must be unchanged before Read reads
+// them.
 const StablePeriod = 100 * time.Millisecond
 
-// emptyStablePeriod is the same for files that are empty. Most writers begin with an
-// empty file, and on a busy disk the kernel alone can delay the write after a
-// truncate for longer than StablePeriod.
+// emptyStablePeriod replaces StablePeriod for empty files. Most programs first truncate
+// a file and then write it. On a busy disk, the kernel can delay this write for longer
+// than StablePeriod.
 const emptyStablePeriod = time.Second
 
-// A listedFile is one file of a store, as it was when it was looked at.
+// A listedFile is the state of one file of a store at the time of the listing.
 type listedFile struct {
 	name        string // SECRET, or BUNDLE/FIELD
 	size        int64
-	fingerprint string // differs where the file does
+	fingerprint string // changes if the file changes
 }
 
-// A listing is all the files of a store, sorted by name.
+// A listing contains all files of a store, sorted by name.
 type listing struct {
 	files      []listedFile
-	lastChange time.Time // the latest change of any file, or of its metadata
-	// lastEmptyChange is the latest change of a file that is empty.
+	lastChange time.Time // the latest change of the content or metadata of a file
+	// lastEmptyChange is the latest change of an empty file.
 	lastEmptyChange time.Time
 }
 
-// add adds a file that changed at that time, and keeps the latest times.
+// add adds a file whose last change was at changedAt.
 func (l *listing) add(f listedFile, changedAt time.Time) {
 	l.files = append(l.files, f)
 	if changedAt.After(l.lastChange) {
@@ -44,19 +44,20 @@ func (l *listing) add(f listedFile, changedAt time.Time) {
 	}
 }
 
-// remainingWait returns for how long the files must still not change. A clock that
-// is ahead of this machine's does not make it longer.
+// remainingWait returns how much longer the files must be unchanged. If the clock of
+// the file system is ahead of the local clock, the wait is at most StablePeriod or
+// emptyStablePeriod.
 func (l listing) remainingWait() time.Duration {
 	return max(min(StablePeriod-time.Since(l.lastChange), StablePeriod), min(emptyStablePeriod-time.Since(l.lastEmptyChange), emptyStablePeriod))
 }
 
 func (l listing) equal(other listing) bool { return slices.Equal(l.files, other.files) }
 
-// addInfo adds the file with that name in dir.
+// addInfo adds the file dir/name.
 func (l *listing) addInfo(dir, name string, info fs.FileInfo) error {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fmt.Errorf("%s: the system says nothing of it", filepath.Join(dir, name))
+		return fmt.Errorf("%s: the operating system returned no metadata of the file", filepath.Join(dir, name))
 	}
 	fingerprint := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
 	l.add(listedFile{name, info.Size(), fingerprint}, time.Unix(st.Ctim.Unix()))

@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// Merged is the union of stores. A name that two of them have is an error,
-// because which one counts would be a guess.
+// Merged is a store that combines several stores. If two stores contain the same name,
+// Read returns an error, because neither store has priority.
 type Merged []Store
 
-// Read reads all the stores.
+// Read reads all stores and returns the union of their sets.
 func (m Merged) Read(ctx context.Context) (Set, error) {
 	all := Set{}
 	for _, store := range m {
@@ -19,7 +19,7 @@ func (m Merged) Read(ctx context.Context) (Set, error) {
 		}
 		for name, value := range set {
 			if _, exists := all[name]; exists {
-				return nil, fmt.Errorf("%s is in two stores: remove it from one", name)
+				return nil, fmt.Errorf("%s is in two stores: remove it from one of them", name)
 			}
 			all[name] = value
 		}
@@ -27,7 +27,7 @@ func (m Merged) Read(ctx context.Context) (Set, error) {
 	return all, nil
 }
 
-// WatchDirs returns the directories of all the stores.
+// WatchDirs returns the directories of all stores.
 func (m Merged) WatchDirs() (dirs []string) {
 	for _, store := range m {
 		dirs = append(dirs, store.WatchDirs()...)
@@ -35,7 +35,7 @@ func (m Merged) WatchDirs() (dirs []string) {
 	return dirs
 }
 
-// IsAffectedBy reports whether any of the stores is concerned.
+// IsAffectedBy reports whether an event at path can mean a change of any of the stores.
 func (m Merged) IsAffectedBy(path string) bool {
 	for _, store := range m {
 		if store.IsAffectedBy(path) {

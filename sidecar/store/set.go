@@ -10,14 +10,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Set is the complete content of a store. A store that is read without an error
-// returns a Set that is not nil, even if it is empty.
+// A Set is the complete content of a store. If a store is read without an error, its
+// Set is not nil, even if it is empty.
 type Set map[schema.SecretName]Value
 
-// A Value is one secret: a text, a binary, or a bundle of named texts.
+// A Value is one secret: a text, a binary value, or a bundle of named texts.
 type Value struct {
 	Bytes  []byte // nil for a bundle
-	Binary bool   // Bytes are pushed as base64; they may be UTF-8 or not
+	Binary bool   // Bytes are pushed as base64, even if they are valid UTF-8
 	Fields map[schema.SecretName][]byte
 }
 
@@ -31,8 +31,9 @@ func (v Value) equal(other Value) bool {
 		(v.Fields == nil) == (other.Fields == nil) && maps.EqualFunc(v.Fields, other.Fields, bytes.Equal)
 }
 
-// EncodePush returns the line, with its newline, that pushes the set to a broker.
-// A set that is too large for the broker is an error. The caller wipes the line.
+// EncodePush returns the request line, including its newline, that pushes the set to a
+// broker. If the line exceeds schema.MaxPush, EncodePush returns an error. The caller
+// must wipe the line.
 func (s Set) EncodePush() ([]byte, error) {
 	request := schema.PushRequest{
 		Op:         schema.OpPush,
@@ -55,11 +56,11 @@ func (s Set) EncodePush() ([]byte, error) {
 	}
 	line, err := wire.Encode(request)
 	if err != nil {
-		return nil, errors.New("the set cannot be encoded") // its error could quote a secret
+		return nil, errors.New("cannot encode the secrets") // err could contain a part of a secret
 	}
 	if size := len(line) - 1; size > schema.MaxPush {
 		clear(line)
-		return nil, fmt.Errorf("the set has %d bytes on the wire, and a push takes %d", size, schema.MaxPush)
+		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes", size, schema.MaxPush)
 	}
 	return line, nil
 }

@@ -11,12 +11,13 @@ import (
 	"time"
 )
 
-// maxUnstablePeriod is how long a store on a file system may change before it is bad.
+// maxUnstablePeriod is how long the files of a store can change before readStable
+// returns ErrUnstable.
 const maxUnstablePeriod = 2 * time.Second
 
 // ErrUnstable is the error of a store whose files changed during every attempt to
 // read them.
-var ErrUnstable = errors.New("it changes while it is read")
+var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
 // readStable reads a store once its files have stopped changing. Otherwise it
 // could read a file that was truncated and not yet written, or one of two files
@@ -38,8 +39,8 @@ func readStable(ctx context.Context, listFiles func() (listing, error), read fun
 	}
 }
 
-// tryRead is one attempt of readStable. It returns ErrUnstable if the listing
-// changes meanwhile.
+// tryRead is one attempt of readStable. It returns ErrUnstable if the listing changes
+// during the attempt.
 func tryRead(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
 	before, err := listFiles()
 	if err != nil {
@@ -50,7 +51,7 @@ func tryRead(ctx context.Context, listFiles func() (listing, error), read func(l
 		if err := sleep(ctx, min(remaining, StablePeriod)); err != nil {
 			return nil, err
 		}
-		// Looked at now and then, so that what is written meanwhile is not waited for.
+		// List the files again. If a file changed, do not wait for the rest of the time.
 		if now, err := listFiles(); err != nil {
 			return nil, err
 		} else if !now.equal(before) {
@@ -79,17 +80,17 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	}
 }
 
-// readFile reads a file that had size bytes a moment ago.
+// readFile reads a file that must have size bytes, its size in the last listing.
 func readFile(path string, size int64) ([]byte, error) {
-	// Without O_NONBLOCK a FIFO that came in its place would hang the sidecar.
+	// If a FIFO has replaced the file, open blocks without O_NONBLOCK.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, asUnstable(err)
+		return nil, asUnstable(describePathError(err))
 	}
 	defer f.Close()
 	content, err := io.ReadAll(io.LimitReader(f, size+1))
 	if err != nil {
-		return nil, asUnstable(err)
+		return nil, asUnstable(describePathError(err))
 	}
 	if int64(len(content)) != size {
 		return nil, fmt.Errorf("%s: %w", path, ErrUnstable)
@@ -97,7 +98,7 @@ func readFile(path string, size int64) ([]byte, error) {
 	return content, nil
 }
 
-// asUnstable adds ErrUnstable to the error of a file that no longer exists.
+// asUnstable adds ErrUnstable to an error that means that a file no longer exists.
 func asUnstable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", err, ErrUnstable)

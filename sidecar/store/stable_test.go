@@ -8,24 +8,24 @@ import (
 	"time"
 )
 
-// TestReadStableWaitsForWriter reads what stands still, in time of its own: a file that is
-// truncated at 0 and written at writtenAt. clockSkew is how far the file system's clock
-// is ahead.
+// TestReadStableWaitsForWriter uses a fake clock and a file that is truncated at the
+// start of the test and written at writtenAt. clockSkew is how far the clock of the
+// file system is ahead of the local clock.
 func TestReadStableWaitsForWriter(t *testing.T) {
 	const never = time.Hour
 	for _, c := range []struct {
 		name                  string
 		writtenAt, clockSkew  time.Duration
-		sizeBefore, sizeAfter int64         // of the file until it is written, and then
-		readAt                time.Duration // when it is read for good
+		sizeBefore, sizeAfter int64         // size of the file before and after writtenAt
+		readAt                time.Duration // time of the successful read
 	}{
 		{"an old file", -time.Minute, 0, 0, 5, 0},
 		{"a new file", 0, 0, 0, 5, StablePeriod},
 		{"emptied, and written late", emptyStablePeriod / 2, 0, 0, 5, emptyStablePeriod/2 + StablePeriod},
-		{"emptied, and left so", never, 0, 0, 0, emptyStablePeriod},
+		{"emptied, and never written", never, 0, 0, 0, emptyStablePeriod},
 		{"cut short, and written soon", StablePeriod / 2, 0, 2, 5, StablePeriod/2 + StablePeriod},
 		{"a clock ahead", 0, time.Hour, 0, 5, StablePeriod},
-		{"a clock ahead, and a file left empty", never, time.Hour, 0, 0, emptyStablePeriod},
+		{"a clock ahead, and a file that stays empty", never, time.Hour, 0, 0, emptyStablePeriod},
 		{"a clock behind", 0, -time.Hour, 0, 5, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -46,16 +46,18 @@ func TestReadStableWaitsForWriter(t *testing.T) {
 					return nil, nil
 				})
 				elapsed := time.Since(start)
-				// It looks again once in a while, and a little later than it could.
+				// readStable lists the files at intervals, so it can read a little later than
+				// necessary.
 				if err != nil || readSize != c.sizeAfter || elapsed < c.readAt || elapsed > c.readAt+2*StablePeriod {
-					t.Errorf("%d bytes after %v: %v; want %d after %v", readSize, elapsed, err, c.sizeAfter, c.readAt)
+					t.Errorf("read %d bytes after %v, error %v; want %d bytes after %v", readSize, elapsed, err, c.sizeAfter, c.readAt)
 				}
 			})
 		})
 	}
 }
 
-// TestReadStableGivesUpOnChangingStore gives up on a store that moves all the time, and says why.
+// TestReadStableGivesUpOnChangingStore checks that readStable returns ErrUnstable for a
+// store that never stops changing.
 func TestReadStableGivesUpOnChangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()

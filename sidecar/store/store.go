@@ -1,24 +1,26 @@
 // Package store reads stores of secrets: directories, files, and the output of
-// commands. It also edits directories. It knows no broker: it returns a Set, and
-// its caller decides what to do with the Set.
+// commands. It also edits directories. It does not connect to the broker: it returns
+// a Set, and the caller pushes the Set.
 //
-// A store is not trusted to be complete. A file that changes while it is read is
-// read again, and a store that cannot be read completely is an error, never a
-// smaller Set. Errors name files, lines and rules, and contain nothing of a
-// secret.
+// The package does not assume that a store is complete. If a file changes during the
+// read, the file is read again. If a store cannot be read completely, the result is
+// an error, never a smaller Set. Errors name files, lines, and rules, and never
+// contain any part of a secret.
 package store
 
 import "context"
 
-// A Store is what a sidecar reads: a Dir, a File, an Exec, or several of them
-// Merged.
+// A Store is a source of secrets: a Dir, a File, an Exec, or a Merged store of
+// several.
 type Store interface {
-	// Read returns the whole set as it was at one moment. Errors name the file,
-	// the line where there is one, and the rule; they hold nothing of a secret.
+	// Read returns the complete set of secrets at one moment. An error names the
+	// file, the line if the file has lines, and the rule. It never contains any part
+	// of a secret.
 	Read(ctx context.Context) (Set, error)
-	// WatchDirs returns the directories whose events can mean a change.
+	// WatchDirs returns the directories in which an event can mean a change of the
+	// store.
 	WatchDirs() []string
-	// IsAffectedBy reports whether an event at path, which is in one of them, can
-	// mean a change.
+	// IsAffectedBy reports whether an event at path can mean a change of the store.
+	// The path is in one of the directories that WatchDirs returned.
 	IsAffectedBy(path string) bool
 }

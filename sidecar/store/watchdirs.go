@@ -6,9 +6,10 @@ import (
 	"path/filepath"
 )
 
-// parentDirs returns the directory that path is in and, where path is a link, the one
-// that its target is in. Of a directory that does not exist it is the nearest
-// above that does: there its coming will be an event.
+// parentDirs returns the directory that contains path. If path is a symbolic link, it
+// also returns the directory that contains the target. If a directory does not exist,
+// parentDirs returns the nearest existing directory above it, because this directory
+// receives an event when the missing directory is created.
 func parentDirs(path string) []string {
 	dirs := []string{nearestExistingDir(path)}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSymlink {

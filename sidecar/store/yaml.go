@@ -15,16 +15,16 @@ func parseYAML(text []byte) (Set, error) {
 	d := yaml.NewDecoder(strings.NewReader(string(text)))
 	var doc yaml.Node
 	if err := d.Decode(&doc); err != nil {
-		// The parser's text quotes its input; its line is all that is kept.
+		// The parser's error contains parts of its input. Keep only the line number.
 		line := 0
 		if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
-			return nil, errorAtLine(line, "it is not valid YAML")
+			return nil, errorAtLine(line, "invalid YAML")
 		}
-		return nil, errors.New("it is not valid YAML")
+		return nil, errors.New("invalid YAML")
 	}
 	var second yaml.Node
 	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, errors.New("it has more than one YAML document")
+		return nil, errors.New("more than one YAML document")
 	}
 	set := Set{}
 	err := forEachMember(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
@@ -33,7 +33,10 @@ func parseYAML(text []byte) (Set, error) {
 			set[name] = Value{Fields: fields}
 			return forEachMember(n, func(field schema.SecretName, n *yaml.Node) error {
 				if n.Tag == "!!binary" {
-					return errorAtLine(n.Line, "field %s of %s is binary: make it a secret of its own", field, name)
+					return errorAtLine(n.Line, "field %s of %s is binary: store the binary value as a separate secret", field, name)
+				}
+				if n.Kind != yaml.ScalarNode {
+					return errorAtLine(n.Line, "field %s of %s is not a string", field, name)
 				}
 				var err error
 				fields[field], err = scalarText(n)
@@ -43,7 +46,7 @@ func parseYAML(text []byte) (Set, error) {
 		if n.Tag == "!!binary" {
 			binary, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(n.Value), ""))
 			if err != nil {
-				return errorAtLine(n.Line, "%s is not base64", name)
+				return errorAtLine(n.Line, "the value of %s is not valid base64", name)
 			}
 			set[name] = Value{Bytes: binary, Binary: true}
 			return nil
@@ -58,22 +61,23 @@ func parseYAML(text []byte) (Set, error) {
 	return set, nil
 }
 
-// forEachMember reads a mapping of valid names, each of which stands once. Aliases
-// are refused: a store needs none, and a bomb is made of them.
+// forEachMember calls member for each name in a mapping. It refuses invalid and
+// duplicate names. It also refuses aliases: a store does not need them, and nested
+// aliases can expand to a very large document (a YAML bomb).
 func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
-		return errorAtLine(n.Line, "it is not a mapping of names")
+		return errorAtLine(n.Line, "expected a mapping of names to values")
 	}
 	seen := map[string]bool{}
 	for i := 0; i < len(n.Content); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
 		case key.Anchor != "" || value.Anchor != "" || key.Kind == yaml.AliasNode || value.Kind == yaml.AliasNode || key.Tag == "!!merge":
-			return errorAtLine(key.Line, "anchors, aliases and merge keys are not allowed")
+			return errorAtLine(key.Line, "anchors, aliases, and merge keys are not allowed")
 		case key.Kind != yaml.ScalarNode || !schema.ValidSecretName(key.Value):
-			return errorAtLine(key.Line, "a name does not match %s", schema.SecretNamePattern)
+			return errorAtLine(key.Line, "the name does not match %s", schema.SecretNamePattern)
 		case seen[key.Value]:
-			return errorAtLine(key.Line, "%s stands twice", key.Value)
+			return errorAtLine(key.Line, "duplicate name %s", key.Value)
 		}
 		seen[key.Value] = true
 		if err := member(schema.SecretName(key.Value), value); err != nil {
@@ -83,16 +87,16 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 	return nil
 }
 
-// scalarText returns the text of a string, a number, a boolean or a time, as it is
-// written.
+// scalarText returns the text of a string, a number, a boolean, or a time, exactly as
+// it is in the file.
 func scalarText(n *yaml.Node) ([]byte, error) {
 	switch {
 	case n.Kind != yaml.ScalarNode:
-		return nil, errorAtLine(n.Line, "a value is neither text nor a mapping of texts")
+		return nil, errorAtLine(n.Line, "the value must be a string or a mapping of strings")
 	case n.Tag == "!!null":
-		return nil, errorAtLine(n.Line, `a value is missing: write "" for an empty one`)
+		return nil, errorAtLine(n.Line, `the value is missing: write "" for an empty value`)
 	case n.Tag != "!!str" && n.Tag != "!!int" && n.Tag != "!!float" && n.Tag != "!!bool" && n.Tag != "!!timestamp":
-		return nil, errorAtLine(n.Line, "a value has a tag that is not known")
+		return nil, errorAtLine(n.Line, "the value has an unknown YAML tag")
 	}
 	return []byte(n.Value), nil
 }

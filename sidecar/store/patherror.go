@@ -1,0 +1,31 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+)
+
+// A missingError is the path of a file or directory that does not exist.
+type missingError string
+
+func (e missingError) Error() string { return string(e) + " does not exist" }
+
+func (e missingError) Unwrap() error { return fs.ErrNotExist }
+
+// describePathError rewrites an error of package os: it puts the path first and omits the name
+// of the system call.
+func describePathError(err error) error {
+	if linkErr, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("%s: %w", linkErr.New, linkErr.Err)
+	}
+	pathErr, ok := errors.AsType[*fs.PathError](err)
+	switch {
+	case !ok:
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		return missingError(pathErr.Path)
+	}
+	return fmt.Errorf("%s: %w", pathErr.Path, pathErr.Err)
+}
