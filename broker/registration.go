@@ -65,15 +65,13 @@ func differsOnlyInManifest(a, b schema.RegisterRequest) bool {
 
 // readManifest parses the text of a manifest. If text is nil, it reads the
 // manifest in the project's directory. It also returns the text that it parsed.
-func readManifest(name schema.ProjectName, projectPath string, text *string) (*manifest.Manifest, string, error) {
+func readManifest(name schema.ProjectName, projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
 	var raw []byte
-	var err error
 	if text != nil {
 		raw = []byte(*text)
 	} else {
 		raw, _, err = manifest.ReadFromDir(projectPath)
 	}
-	var parsed *manifest.Manifest
 	if err == nil {
 		parsed, err = manifest.Parse(raw, name)
 	}

@@ -111,7 +111,7 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 // start starts the command. If keyhatch is in the foreground of the terminal, the
 // command's process group becomes the foreground group.
 func (s *supervisor) start(environment []string) (err error) {
-	foreground := s.tty >= 0 && foregroundGroup(s.tty) == unix.Getpgrp()
+	foreground := s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp()
 	s.exited, s.restartEnvironment, s.killTimer = false, nil, nil
 	s.pid, err = syscall.ForkExec(s.Path, s.Args, &syscall.ProcAttr{
 		Env:   environment,
@@ -142,7 +142,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	case unix.SIGCONT:
 		// After fg, keyhatch is in the foreground and passes the terminal to the
 		// child. After bg, it is not.
-		if s.tty >= 0 && foregroundGroup(s.tty) == unix.Getpgrp() {
+		if s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp() {
 			s.setForegroundGroup(s.pid)
 		}
 		unix.Kill(-s.pid, unix.SIGCONT)
@@ -192,7 +192,7 @@ func (s *supervisor) suspend() {
 	case s.tty < 0:
 	case sessionLeader == os.Getpid():
 		s.forward(unix.SIGCONT)
-	case foregroundGroup(s.tty) == unix.Getpgrp():
+	case foregroundProcessGroup(s.tty) == unix.Getpgrp():
 		// The child was stopped because it read from the terminal in the background.
 		// An fg command has moved keyhatch to the foreground since then. The shell
 		// sends no SIGCONT, because it did not see keyhatch stop.
@@ -207,7 +207,7 @@ func (s *supervisor) suspend() {
 // child's group is. Otherwise the next command in keyhatch's group could not read from the
 // terminal.
 func (s *supervisor) reclaimTerminal() {
-	if s.tty >= 0 && foregroundGroup(s.tty) == s.pid {
+	if s.tty >= 0 && foregroundProcessGroup(s.tty) == s.pid {
 		s.setForegroundGroup(unix.Getpgrp())
 	}
 }
@@ -221,8 +221,8 @@ func (s *supervisor) setForegroundGroup(group int) {
 	signal.Reset(unix.SIGTTOU)
 }
 
-// foregroundGroup returns the terminal's foreground process group, or 0 on an error.
-func foregroundGroup(tty int) (group int) {
+// foregroundProcessGroup returns the terminal's foreground process group, or 0 on an error.
+func foregroundProcessGroup(tty int) (group int) {
 	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
 	if err != nil {
 		return 0

@@ -77,7 +77,7 @@ func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[
 		return nil, nil, err
 	}
 	defer d.Close()
-	if err := checkTrusted(d); err != nil {
+	if err := checkOwnerAndMode(d); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", dir, err)
 	}
 	for _, entry := range entries {
@@ -101,7 +101,7 @@ func readDeclaration(path, name string) (Declaration, error) {
 		return Declaration{}, err
 	}
 	defer file.Close()
-	if err := checkTrusted(file); err != nil {
+	if err := checkOwnerAndMode(file); err != nil {
 		return Declaration{}, err
 	}
 	text, err := io.ReadAll(io.LimitReader(file, maxDeclaration+1))
@@ -111,9 +111,9 @@ func readDeclaration(path, name string) (Declaration, error) {
 	return ParseDeclaration(text, name)
 }
 
-// checkTrusted returns an error if a user other than root and the broker's user can
+// checkOwnerAndMode returns an error if a user other than root and the broker's user can
 // write to the file. A declaration grants access to secrets.
-func checkTrusted(file *os.File) error {
+func checkOwnerAndMode(file *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
 		return err

@@ -179,7 +179,7 @@ func newItem[E Event](event E) *item {
 // Subscribe returns a reader of the events that are written from now on, and of
 // those recent ones that were recorded after since. The zero time starts with
 // the oldest event that is still in memory.
-func (l *Log) Subscribe(since time.Time) *Reader { return l.recent.reader(since) }
+func (l *Log) Subscribe(since time.Time) *Reader { return l.recent.newReader(since) }
 
 func (l *Log) writeEvents() {
 	defer close(l.done)

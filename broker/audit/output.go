@@ -17,7 +17,7 @@ type output struct {
 
 func (o *output) writeLine(line []byte) error {
 	if o.path != "" {
-		if err := o.followRotation(); err != nil {
+		if err := o.reopenIfRotated(); err != nil {
 			return err
 		}
 	}
@@ -31,9 +31,9 @@ func (o *output) writeLine(line []byte) error {
 	return err
 }
 
-// followRotation opens the file again if its path leads to another file, or to
+// reopenIfRotated opens the file again if its path leads to another file, or to
 // none.
-func (o *output) followRotation() error {
+func (o *output) reopenIfRotated() error {
 	open, err := o.file.Stat()
 	if err != nil {
 		return err

@@ -50,7 +50,7 @@ func (r *ring) wakeLocked() {
 // oldestLocked returns the number of the oldest entry.
 func (r *ring) oldestLocked() uint64 { return r.next - min(r.next, ringSize) }
 
-func (r *ring) reader(since time.Time) *Reader {
+func (r *ring) newReader(since time.Time) *Reader {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.oldestLocked()

@@ -174,7 +174,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn) {
 		return
 	}
 	e.wg.Go(func() { // ended by its client, a deadline, or Close
-		defer e.endSession(s)
+		defer e.finishSession(s)
 		if s.caller, err = callerOf(accepted); err != nil {
 			e.config.Log.Error("refusing a connection", "error", err)
 			return
@@ -183,9 +183,9 @@ func (e *Endpoint) startSession(accepted *net.UnixConn) {
 	})
 }
 
-// endSession closes a connection once the client has read all answers, has closed its
+// finishSession closes a connection once the client has read all answers, has closed its
 // end, or the endpoint drains.
-func (e *Endpoint) endSession(s *Session) {
+func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite() // the client sees the end behind the answers
 		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {

@@ -52,7 +52,7 @@ func parsePush(arena *secmem.Arena, line []byte) (*Snapshot, error) {
 	}
 	// The rest of the arena is free, or held parts of the request that are no
 	// secrets.
-	snapshot.arena.Trim(end)
+	snapshot.arena.TrimTo(end)
 	return snapshot, nil
 }
 

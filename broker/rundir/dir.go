@@ -157,7 +157,7 @@ func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 
 // BindAdmin creates the admin socket.
 func (d *Dir) BindAdmin() (*net.UnixListener, error) {
-	return bind(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
+	return listenUnix(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
 }
 
 // BindProject creates a project's socket and its directory. The directory is
@@ -168,7 +168,7 @@ func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
 	}
 	// Any uid may connect, because only root and the project's container can
 	// reach the directory.
-	return bind(d.ProjectSocket(name), 0o666, -1)
+	return listenUnix(d.ProjectSocket(name), 0o666, -1)
 }
 
 // A SocketID identifies a socket file, even if another file has its path. The zero

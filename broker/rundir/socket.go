@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bind creates a listening socket, which has its final mode before any process can
+// listenUnix creates a listening socket, which has its final mode before any process can
 // connect to it. The caller must hold the lock of the runtime directory.
-func bind(path string, mode uint32, gid int) (*net.UnixListener, error) {
+func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	// unix(7): sun_path has 108 bytes, the last of them a NUL.
 	if len(path) > 107 {
 		return nil, fmt.Errorf("the socket path %s has %d bytes, but the limit is 107: choose a shorter runtime directory", path, len(path))
 	}
-	if err := removeStale(path); err != nil {
+	if err := removeStaleSocket(path); err != nil {
 		return nil, err
 	}
-	listener, err := bindNew(path, mode, gid)
+	listener, err := bindNewSocket(path, mode, gid)
 	if errors.Is(err, unix.ENOSPC) {
 		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files below %s", err, filepath.Dir(path))
 	}
 	return listener, err
 }
 
-func bindNew(path string, mode uint32, gid int) (*net.UnixListener, error) {
+func bindNewSocket(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("creating a socket: %w", err)
@@ -95,10 +95,10 @@ func chmodSocket(path string, mode uint32) error {
 	return nil
 }
 
-// removeStale removes a socket file that has no listener. The lock excludes a
+// removeStaleSocket removes a socket file that has no listener. The lock excludes a
 // socket of another broker, but not one that a service manager listens on for the
 // broker. That one must stay.
-func removeStale(path string) error {
+func removeStaleSocket(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

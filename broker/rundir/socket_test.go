@@ -15,7 +15,7 @@ func TestChmodSocketChangesOnlySockets(t *testing.T) {
 	if err := os.WriteFile(victim, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l, err := bind(filepath.Join(dir, "other"), 0o600, -1)
+	l, err := listenUnix(filepath.Join(dir, "other"), 0o600, -1)
 	if err != nil {
 		t.Fatal(err)
 	}

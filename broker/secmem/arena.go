@@ -9,7 +9,7 @@ import (
 // An Arena is one piece of memory for secrets. Its bytes must not be used after
 // Free. An Arena is not safe for concurrent use.
 //
-// New, Trim, and Free are in mapped.go. The race detector does not see mapped
+// New, TrimTo, and Free are in mapped.go. The race detector does not see mapped
 // memory, so heap.go has them for the race build.
 type Arena struct {
 	mem  []byte

@@ -10,8 +10,8 @@ func New(size int) (*Arena, error) {
 	return &Arena{make([]byte, roundToPages(size)), schema.MemoryHeap}, nil
 }
 
-// Trim wipes all pages behind the first size bytes.
-func (a *Arena) Trim(size int) {
+// TrimTo wipes all pages behind the first size bytes.
+func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep < len(a.mem) {
 		clear(a.mem[keep:])

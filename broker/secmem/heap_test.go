@@ -16,9 +16,9 @@ func TestFreeAndTrimWipeMemory(t *testing.T) {
 	}
 	mem := a.Bytes()
 	copy(mem, bytes.Repeat([]byte("x"), len(mem)))
-	a.Trim(1)
+	a.TrimTo(1)
 	if rest := mem[len(a.Bytes()):]; len(rest) == 0 || len(bytes.Trim(rest, "\x00")) > 0 {
-		t.Error("Trim does not wipe the memory that it frees")
+		t.Error("TrimTo does not wipe the memory that it frees")
 	}
 	a.Free()
 	if len(bytes.Trim(mem, "\x00")) > 0 {

@@ -46,7 +46,7 @@ func secretMapping(size int) ([]byte, error) {
 	return mapping(fd, size, unix.MAP_SHARED)
 }
 
-// mapping uses MmapPtr, because unix.Munmap accepts only whole mappings, and Trim
+// mapping uses MmapPtr, because unix.Munmap accepts only whole mappings, and TrimTo
 // unmaps a part of one.
 func mapping(fd, size, flags int) ([]byte, error) {
 	p, err := unix.MmapPtr(fd, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags)
@@ -60,8 +60,8 @@ func unmap(mem []byte) error {
 	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem)))
 }
 
-// Trim wipes and unmaps all pages behind the first size bytes.
-func (a *Arena) Trim(size int) {
+// TrimTo wipes and unmaps all pages behind the first size bytes.
+func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep >= len(a.mem) {
 		return

@@ -25,9 +25,9 @@ func TestArenaSizes(t *testing.T) {
 		for i := range mem {
 			mem[i] = 'x'
 		}
-		a.Trim(page + 1)
+		a.TrimTo(page + 1)
 		if want := min(len(mem), 2*page); len(a.Bytes()) != want || a.Bytes()[want-1] != 'x' {
-			t.Errorf("after Trim, the arena has %d of %d bytes, want %d", len(a.Bytes()), len(mem), want)
+			t.Errorf("after TrimTo, the arena has %d of %d bytes, want %d", len(a.Bytes()), len(mem), want)
 		}
 		a.Free()
 		if a.Bytes() != nil {
@@ -64,9 +64,9 @@ func TestFreeUnmapsMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		if a.Kind() != first.Kind() {
-			t.Fatalf("the kind of memory changed to %s from %s: Free or Trim does not unmap all memory", a.Kind(), first.Kind())
+			t.Fatalf("the kind of memory changed to %s from %s: Free or TrimTo does not unmap all memory", a.Kind(), first.Kind())
 		}
-		a.Trim(1)
+		a.TrimTo(1)
 		a.Free()
 	}
 }

@@ -29,7 +29,7 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		fmt.Fprintln(c.ErrOrStderr(), "git was not configured: the approved manifest declares no host under helpers: git")
 		return nil
 	}
-	command, err := gitHelperCommand(socket)
+	command, err := gitCredentialHelperValue(socket)
 	if err != nil {
 		return err
 	}
@@ -61,9 +61,9 @@ func uninstallGit(c *cobra.Command) error {
 	return removeGitHelpers(c.Context(), c.OutOrStdout())
 }
 
-// gitHelperCommand returns the command that git runs. The command's path is absolute,
+// gitCredentialHelperValue returns the command that git runs. The command's path is absolute,
 // because git may run with another PATH.
-func gitHelperCommand(socket string) (string, error) {
+func gitCredentialHelperValue(socket string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", err

@@ -61,8 +61,8 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	return response, errors.Join(err, restoreErr)
 }
 
-// updateDeclaration replaces the manifest in a declared project's file.
-func updateDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName, text string) error {
+// rewriteDeclarationFile replaces the manifest in a declared project's file.
+func rewriteDeclarationFile(ctx context.Context, admin *client.Admin, name schema.ProjectName, text string) error {
 	file, err := declarationPath(ctx, admin, name)
 	if err != nil {
 		return err

@@ -75,7 +75,7 @@ func checkAll(ctx context.Context, o *globalOptions) []cli.Finding {
 	if len(status.Projects) == 0 {
 		return append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; run keyhatchctl register DIR to register one"})
 	}
-	return append(findings, checkRuntimeDir(runtimeDirOf(status.Projects[0]))...)
+	return append(findings, checkRuntimeDir(runtimeDirFromSocket(status.Projects[0]))...)
 }
 
 // connectionProblem returns the finding for a failed status request.
@@ -165,7 +165,7 @@ func checkProject(p schema.ProjectStatus) (findings []cli.Finding) {
 	return findings
 }
 
-func runtimeDirOf(p schema.ProjectStatus) string {
+func runtimeDirFromSocket(p schema.ProjectStatus) string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(p.SocketPath)))
 }
 
@@ -177,7 +177,7 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 		return 0
 	}
 	for _, id := range ids {
-		target, err := os.Readlink(filepath.Join(runtimeDirOf(p), devcontainersDir, string(id)))
+		target, err := os.Readlink(filepath.Join(runtimeDirFromSocket(p), devcontainersDir, string(id)))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != string(p.Name) {
 			missing++
 		}

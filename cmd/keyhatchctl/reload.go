@@ -74,7 +74,7 @@ func reloadProject(c *cobra.Command, o *globalOptions, arg string, confirmFirst 
 	request.DryRun = false
 	return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 		if declared {
-			if err := updateDeclaration(c.Context(), admin, request.Name, *request.Manifest); err != nil {
+			if err := rewriteDeclarationFile(c.Context(), admin, request.Name, *request.Manifest); err != nil {
 				return err
 			}
 		}

@@ -22,7 +22,7 @@ func Documents() (map[string][]byte, error) {
 	documents := map[string][]byte{}
 	for name, document := range map[string]func() (*jsonschema.Schema, error){
 		protocolFile: newProtocolDocument,
-		manifestFile: newManifestDocument,
+		manifestFile: newManifestSchema,
 	} {
 		root, err := document()
 		if err != nil {
@@ -106,9 +106,9 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 	return root, completeDocument(root, protocolRules)
 }
 
-// newManifestDocument returns a document whose root is the manifest, so that an
+// newManifestSchema returns a document whose root is the manifest, so that an
 // editor can use it directly.
-func newManifestDocument() (*jsonschema.Schema, error) {
+func newManifestSchema() (*jsonschema.Schema, error) {
 	r, err := newReflector(false)
 	if err != nil {
 		return nil, err

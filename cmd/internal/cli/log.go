@@ -21,20 +21,20 @@ const logQueueSize = 256
 // SIGPIPE. It does not ignore the signal, because child processes would inherit that.
 func NewDaemonLogger() (log *slog.Logger, flush func()) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	lines := newDroppingWriter(os.Stderr)
+	lines := newLossyWriter(os.Stderr)
 	return slog.New(slog.NewTextHandler(lines, nil)), lines.flush
 }
 
-// A droppingWriter writes lines in its own goroutine and drops lines while its
+// A lossyWriter writes lines in its own goroutine and drops lines while its
 // queue is full. If standard error is a stream to the journal, it blocks when the
 // journal stops.
-type droppingWriter struct {
+type lossyWriter struct {
 	lines   chan []byte // nil requests a signal on flushed
 	flushed chan struct{}
 }
 
-func newDroppingWriter(out io.Writer) droppingWriter {
-	p := droppingWriter{make(chan []byte, logQueueSize), make(chan struct{}, 1)}
+func newLossyWriter(out io.Writer) lossyWriter {
+	p := lossyWriter{make(chan []byte, logQueueSize), make(chan struct{}, 1)}
 	go func() { // runs until the process ends
 		for line := range p.lines {
 			if line == nil {
@@ -47,7 +47,7 @@ func newDroppingWriter(out io.Writer) droppingWriter {
 	return p
 }
 
-func (p droppingWriter) Write(line []byte) (int, error) {
+func (p lossyWriter) Write(line []byte) (int, error) {
 	select {
 	case p.lines <- append([]byte{}, line...):
 	default:
@@ -56,7 +56,7 @@ func (p droppingWriter) Write(line []byte) (int, error) {
 }
 
 // flush waits until the queue is written, for at most one second.
-func (p droppingWriter) flush() {
+func (p lossyWriter) flush() {
 	select {
 	case p.lines <- nil:
 	default:

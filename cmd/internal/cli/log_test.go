@@ -22,7 +22,7 @@ func (r *blockedWriter) Write(p []byte) (int, error) {
 func TestLogDropsLinesWhenQueueIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &blockedWriter{unblock: make(chan struct{})}
-		w := newDroppingWriter(r)
+		w := newLossyWriter(r)
 		for range 3 * logQueueSize {
 			if n, err := w.Write([]byte("line\n")); n != 5 || err != nil {
 				t.Fatal(n, err)
