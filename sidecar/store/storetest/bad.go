@@ -76,7 +76,7 @@ func BadStores() []BadStore {
 		badFile("a.json", "", "it is empty"),
 		badFile("a.json", "null", "line 1", "not a JSON object"),
 		badFile("a.json", "[\"TRIPWIRE\"]", "not a JSON object"),
-		badFile("a.json", "{\n\"A\": \"TRIPWIRE\",\n\"A\": \"TRIPWIRE\"}", "line 3", "each name once"),
+		badFile("a.json", "{\n\"A\": \"TRIPWIRE\",\n\"A\": \"TRIPWIRE\"}", "line 3", "duplicate name"),
 		badFile("a.json", "{\n\"A\": \"TRIPWIRE", "line 2", "not a JSON object"),
 		badFile("a.json", "{\"A\": \"TRIPWIRE\"} TRIPWIRE", "data after"),
 		badFile("a.json", "{\"A\": 5, \"B\": \"TRIPWIRE\"}", "line 1", "A is neither a string"),
