@@ -16,8 +16,9 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// startBrokenBroker starts a broker that answers status and ends the connection, at once or at the
-// first push.
+// startBrokenBroker starts a broker that answers the status request and then ends the
+// connection. It does so immediately if closesAtOnce is true, and otherwise at the first
+// push.
 func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCount *atomic.Int64) {
 	t.Helper()
 	h := newTestHost(t)
@@ -29,7 +30,7 @@ func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCoun
 	}
 	t.Cleanup(func() { l.Close() })
 	dialCount = &atomic.Int64{}
-	go func() { // ended by the listener's end
+	go func() { // ends when the listener is closed
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -48,8 +49,8 @@ func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCoun
 	return socket, dialCount
 }
 
-// TestRetryDelayGrowsForBrokenBroker: that a connection can be made does not make
-// the next try come sooner. What is wrong is said once.
+// TestRetryDelayGrowsForBrokenBroker checks that the retry delay grows even if each
+// connection succeeds before the broker ends it. Each problem is logged once.
 func TestRetryDelayGrowsForBrokenBroker(t *testing.T) {
 	for _, closesAtOnce := range []bool{false, true} {
 		socket, dialCount := startBrokenBroker(t, closesAtOnce)
@@ -58,26 +59,25 @@ func TestRetryDelayGrowsForBrokenBroker(t *testing.T) {
 		start := time.Now()
 		r := h.runSidecar(func(c *Config) {
 			c.Socket = socket
-			if closesAtOnce { // so there must be nothing to push
+			if closesAtOnce { // without a store, the sidecar does not push
 				c.Store = store.Dir{Path: h.dir + "/none"}
 			}
 		})
-		h.waitUntil("seven tries", func() bool { return dialCount.Load() >= 7 })
-		// Six pauses, each at least half of 10, 20, 40, 80, 160 and 320 ms.
+		h.waitUntil("the sidecar has dialed seven times", func() bool { return dialCount.Load() >= 7 })
+		// The six delays are at least half of 10, 20, 40, 80, 160, and 320 ms.
 		if elapsed := time.Since(start); elapsed < 315*time.Millisecond {
-			t.Errorf("at once %v: seven tries took %v", closesAtOnce, elapsed)
+			t.Errorf("closesAtOnce %v: the sidecar dialed seven times in %v", closesAtOnce, elapsed)
 		}
 		r.stop()
-		for _, line := range []string{"the push did not get through", "the broker ended the connection"} {
+		for _, line := range []string{"the push failed; retrying", "the broker ended the connection"} {
 			if n := strings.Count(r.log.String(), line); n > 1 {
-				t.Errorf("at once %v: %q was said %d times", closesAtOnce, line, n)
+				t.Errorf("closesAtOnce %v: %q was logged %d times", closesAtOnce, line, n)
 			}
 		}
 	}
 }
 
-// A blockingStore is a store whose reads block until their ctx ends, once block is
-// set.
+// A blockingStore is a store whose Read blocks until its ctx ends if block is true.
 type blockingStore struct {
 	store.Store
 	block       atomic.Bool
@@ -96,8 +96,9 @@ func (s *blockingStore) Read(ctx context.Context) (store.Set, error) {
 	return s.Store.Read(ctx)
 }
 
-// TestSlowReadBlocksNeitherPushNorExit: while a command takes its time, a broker that
-// restarts gets the last good set all the same, and the end is not waited for.
+// TestSlowReadBlocksNeitherPushNorExit restarts the broker while a read of the store
+// blocks. The sidecar pushes the last set that it could read, and it exits without
+// waiting for the store.
 func TestSlowReadBlocksNeitherPushNorExit(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -112,8 +113,8 @@ func TestSlowReadBlocksNeitherPushNorExit(t *testing.T) {
 	r.stop()
 }
 
-// A delayedStore is a store whose next read is delayed after it has read the files,
-// so that its result can be out of date.
+// A delayedStore is a store that delays the result of its next read if delayNext is
+// true. The files can change during the delay, so that the result is outdated.
 type delayedStore struct {
 	store.Dir
 	delayNext            atomic.Bool
@@ -129,8 +130,8 @@ func (o *delayedStore) Read(ctx context.Context) (store.Set, error) {
 	return set, err
 }
 
-// TestChangeDuringReadIsReadAgain: the store is read again right after it, though no event comes any
-// more.
+// TestChangeDuringReadIsReadAgain changes the store during a read. The sidecar reads
+// the store again after this read, although no other event arrives.
 func TestChangeDuringReadIsReadAgain(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -145,7 +146,7 @@ func TestChangeDuringReadIsReadAgain(t *testing.T) {
 	h.writeSecret("B", tripwire)
 	<-delayed.readStarted
 	h.writeSecret("C", tripwire)
-	runningSidecar{log: log}.waitForLog(h, "moved while it was read")
+	runningSidecar{log: log}.waitForLog(h, "the store changed during the read; reading it again")
 	delayed.release <- struct{}{}
 	h.waitForNames("A", "B", "C")
 }

@@ -10,29 +10,31 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The pauses between two tries to reach the broker, each twice the last, and
-// each at random between its half and its whole, so that many sidecars do not
-// come back in step.
+// The minimum and the maximum delay before the next attempt to reach the broker. The
+// delay doubles after each attempt. The actual delay is random, between half of the
+// delay and the full delay, so that several sidecars do not retry at the same time.
 const (
 	minRetryDelay = 10 * time.Millisecond
 	maxRetryDelay = 2 * time.Second
 )
 
-// A connection is the admin connection. It is held open, because its end is how the
-// sidecar learns at once that the broker went away, and its secrets with it.
+// A connection is the connection to the broker's admin socket. It stays open, so that
+// the sidecar learns immediately when the broker ends and loses its secrets.
 type connection struct {
 	socket       string
 	admin        *client.Admin // nil if not connected
 	closed       <-chan struct{}
-	stopWatching func() // stops watching for the end
+	stopWatching func() // must be called before admin is used
 	retryDelay   time.Duration
-	// hasWorked is true once a request on this connection had an answer. To connect is
-	// not enough: a broker that ends each connection would be dialed without a delay.
+	// hasWorked is true if the broker has answered a request on this connection, other
+	// than the status request of dial. A successful dial is not enough: if a broker
+	// accepts and then ends each connection, the retry delay must still grow.
 	hasWorked bool
 }
 
-// call makes a request on the connection, which is not watched meanwhile. Any error but a
-// refusal of the broker's closes it.
+// call calls request with the connection and does not watch the connection during the
+// call. If request returns an error that does not come from the broker, call closes the
+// connection.
 func (c *connection) call(request func(*client.Admin) error) error {
 	c.stopWatching()
 	err := request(c.admin)
@@ -46,8 +48,8 @@ func (c *connection) call(request func(*client.Admin) error) error {
 	return err
 }
 
-// dial connects and asks for the broker's status, which says whether both ends
-// speak the same protocol and what the broker holds.
+// dial connects and returns the broker's status. It returns an error if the broker uses
+// another protocol version.
 func (c *connection) dial(ctx context.Context) (status schema.StatusResponse, err error) {
 	admin, err := client.DialAdmin(ctx, c.socket)
 	if err != nil {
@@ -55,7 +57,7 @@ func (c *connection) dial(ctx context.Context) (status schema.StatusResponse, er
 	}
 	status, err = admin.Status(ctx)
 	if err == nil && status.ProtocolVersion != schema.ProtocolVersion {
-		err = fmt.Errorf("the broker speaks protocol %d, and this sidecar %d: install the one that came with broker %s",
+		err = fmt.Errorf("the broker uses protocol version %d, but this sidecar uses version %d: install the keyhatch-sidecar of broker version %s",
 			status.ProtocolVersion, schema.ProtocolVersion, status.BrokerVersion)
 	}
 	if err != nil {
@@ -67,7 +69,7 @@ func (c *connection) dial(ctx context.Context) (status schema.StatusResponse, er
 	return status, nil
 }
 
-// close ends the connection.
+// close closes the connection if it is open.
 func (c *connection) close() {
 	if c.admin != nil {
 		c.stopWatching()
@@ -76,7 +78,7 @@ func (c *connection) close() {
 	}
 }
 
-// nextRetryDelay returns how long to wait before the next try.
+// nextRetryDelay returns the delay before the next attempt.
 func (c *connection) nextRetryDelay() time.Duration {
 	c.retryDelay = min(max(2*c.retryDelay, minRetryDelay), maxRetryDelay)
 	return c.retryDelay/2 + rand.N(c.retryDelay/2)

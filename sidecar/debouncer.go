@@ -2,24 +2,24 @@ package sidecar
 
 import "time"
 
-// A change is read once there was no event for quietPeriod, but not later than
-// maxDelay after the first event.
+// A changed store is read when no event has arrived for quietPeriod. If events do not
+// stop, the store is read maxDelay after the first event.
 const (
 	quietPeriod = 200 * time.Millisecond
 	maxDelay    = 2 * time.Second
 )
 
-// A debouncer delays the read of a store until its events have stopped. When its
-// timer fires, the caller calls reset and reads.
+// A debouncer delays reading a store until no more events arrive. When the timer
+// fires, the caller must call reset and then read the store.
 type debouncer struct {
 	timer    *time.Timer
-	deadline time.Time // zero if there was no event since the last reset
+	deadline time.Time // zero if no event arrived since the last reset
 }
 
-// newDebouncer returns a debouncer that fires at once, for the first read.
+// newDebouncer returns a debouncer that fires immediately, for the first read.
 func newDebouncer() *debouncer { return &debouncer{timer: time.NewTimer(0)} }
 
-// trigger restarts the quiet period.
+// trigger must be called for each event. It restarts the quiet period.
 func (d *debouncer) trigger() {
 	if d.deadline.IsZero() {
 		d.deadline = time.Now().Add(maxDelay)
@@ -27,5 +27,5 @@ func (d *debouncer) trigger() {
 	d.timer.Reset(min(quietPeriod, time.Until(d.deadline)))
 }
 
-// reset makes the next trigger the first one.
+// reset forgets the events so far. The next event is then the first one.
 func (d *debouncer) reset() { d.deadline = time.Time{} }

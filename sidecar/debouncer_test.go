@@ -6,18 +6,19 @@ import (
 	"time"
 )
 
-// TestDebouncerFiresAfterQuietPeriod: one change is read after quietPeriod; changes that never stop are
-// read maxDelay after the first, and again maxDelay after the next.
+// TestDebouncerFiresAfterQuietPeriod checks that the debouncer fires quietPeriod after
+// the last event. If the events do not stop, it fires maxDelay after the first event,
+// and then maxDelay after the first event since the reset.
 func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		events []time.Duration // after the beginning
+		events []time.Duration // since the start of the test
 		fired  []time.Duration
 	}{
-		{"one", []time.Duration{0}, []time.Duration{quietPeriod}},
-		{"three close together", []time.Duration{0, quietPeriod / 2, quietPeriod}, []time.Duration{2 * quietPeriod}},
-		{"two apart", []time.Duration{0, 3 * quietPeriod}, []time.Duration{quietPeriod, 4 * quietPeriod}},
-		{"without an end", eventTimes(quietPeriod/2, 2*maxDelay), []time.Duration{maxDelay, 2*maxDelay + quietPeriod/2 - time.Millisecond}},
+		{"one event", []time.Duration{0}, []time.Duration{quietPeriod}},
+		{"three events close together", []time.Duration{0, quietPeriod / 2, quietPeriod}, []time.Duration{2 * quietPeriod}},
+		{"two events far apart", []time.Duration{0, 3 * quietPeriod}, []time.Duration{quietPeriod, 4 * quietPeriod}},
+		{"events that do not stop", eventTimes(quietPeriod/2, 2*maxDelay), []time.Duration{maxDelay, 2*maxDelay + quietPeriod/2 - time.Millisecond}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -26,7 +27,7 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 				start := time.Now()
 				<-d.timer.C
 				if d.reset(); time.Since(start) != 0 {
-					t.Error("the first read is not at once")
+					t.Error("the timer did not fire immediately for the first read")
 				}
 				var fired []time.Duration
 				events := c.events
@@ -46,7 +47,7 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 				}
 				for i, want := range c.fired {
 					if fired[i] != want {
-						t.Errorf("over after %v, want %v", fired, c.fired)
+						t.Errorf("the timer fired after %v, want %v", fired, c.fired)
 						break
 					}
 				}
@@ -55,8 +56,8 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 	}
 }
 
-// eventTimes returns the moments of the events, all step apart. They are a
-// little before the full ones, so that no two timers end at once.
+// eventTimes returns one time per step. Each time is one millisecond before a multiple
+// of step, so that an event and the debouncer's timer never fire at the same time.
 func eventTimes(step, until time.Duration) (events []time.Duration) {
 	for at := time.Duration(0); at <= until; at += step {
 		events = append(events, max(0, at-time.Millisecond))

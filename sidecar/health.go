@@ -10,13 +10,13 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// CheckHealth checks that the store is good and that the broker has the names it
-// has, and returns how many. It does not compare values: the broker does not return
-// them.
+// CheckHealth checks that the store is readable and that the broker has secrets with
+// exactly the names in the store. It returns the number of secrets. It cannot compare
+// values, because the admin socket does not return them.
 func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
 	set, err := source.Read(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("the store cannot be used: %w", err)
+		return 0, fmt.Errorf("cannot read the store: %w", err)
 	}
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx)
@@ -25,7 +25,7 @@ func CheckHealth(ctx context.Context, source store.Store, socket string) (count 
 	}
 	defer conn.close()
 	if status.Generation == 0 {
-		return 0, errors.New("the broker holds nothing: it restarted or was cleared, and nothing was pushed since")
+		return 0, errors.New("the broker has no secrets: no sidecar has pushed since the broker was started or cleared")
 	}
 	var names []schema.SecretName
 	if err := conn.call(func(admin *client.Admin) (err error) {
@@ -45,7 +45,8 @@ func CheckHealth(ctx context.Context, source store.Store, socket string) (count 
 		}
 	}
 	if missing > 0 || len(set) != len(names) {
-		return 0, fmt.Errorf("the store has %d secrets, the broker %d, and %d of the store's are missing there", len(set), len(names), missing)
+		return 0, fmt.Errorf("the broker does not have the same secrets as the store: number of secrets in the store: %d, in the broker: %d, in the store but not in the broker: %d",
+			len(set), len(names), missing)
 	}
 	return len(set), nil
 }

@@ -9,24 +9,24 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A publisher pushes sets to the broker, and knows what the broker holds. It
-// connects and reconnects as necessary.
+// A publisher pushes sets to the broker and remembers the set that the broker has. It
+// connects and reconnects if necessary.
 type publisher struct {
 	connection       connection
 	log              *slog.Logger
-	reportedProblems map[string]bool // since the last request that worked
+	reportedProblems map[string]bool // problems logged since the last successful request
 
-	pushed     store.Set // the last set that the broker accepted; nil: none, or the broker lost it
-	instanceID string    // of the broker that accepted it
-	generation uint64    // that the broker gave to it
+	pushed     store.Set // the last set that the broker accepted, or nil if a push is needed
+	instanceID string    // of the broker process that accepted pushed
+	generation uint64    // of pushed in the broker
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
 	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
 }
 
-// checkBroker asks the broker for its status, because it may have
-// restarted, been cleared, or been given another set.
+// checkBroker requests the broker's status, because the broker may have restarted, an
+// operator may have cleared it, or another client may have pushed to it.
 func (p *publisher) checkBroker(ctx context.Context) {
 	if p.connection.admin == nil {
 		return // push dials
@@ -41,12 +41,12 @@ func (p *publisher) checkBroker(ctx context.Context) {
 	if err == nil {
 		p.reportRecovery()
 	} else if ctx.Err() == nil {
-		p.reportProblem(slog.LevelWarn, "the broker does not say how it is", err)
+		p.reportProblem(slog.LevelWarn, "cannot get the broker's status", err)
 	}
 }
 
-// reportProblem logs a problem of the connection. It logs each problem once until a
-// request works.
+// reportProblem logs a problem with the connection. It does not log the same problem
+// again until a request succeeds.
 func (p *publisher) reportProblem(level slog.Level, message string, err error) {
 	problem, attributes := message, []any{}
 	if err != nil {
@@ -59,7 +59,8 @@ func (p *publisher) reportProblem(level slog.Level, message string, err error) {
 	}
 }
 
-// reportRecovery logs that a request worked, if a problem was logged before.
+// reportRecovery must be called after a successful request. If a problem was logged
+// before, reportRecovery logs that the problem is over.
 func (p *publisher) reportRecovery() {
 	if len(p.reportedProblems) > 0 {
 		clear(p.reportedProblems)
@@ -67,28 +68,29 @@ func (p *publisher) reportRecovery() {
 	}
 }
 
-// updateFromStatus notes what the broker has, and so what must be pushed again. A broker that restarted, and
-// one that has another set, get the set of the store again. A broker that has
-// no set was cleared by its operator, and stays empty until the store changes.
+// updateFromStatus compares the broker's status with the last push. If the broker
+// restarted or has another set, the set of the store must be pushed again. If the same
+// broker process has no set, an operator has cleared it. It then stays empty until the
+// store changes.
 func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != p.instanceID:
 		p.instanceID, p.pushed = status.InstanceID, nil
 	case status.Generation != p.generation && status.Generation != 0:
 		p.pushed = nil
-		p.log.Warn("something else pushes to this broker, perhaps a second sidecar; the store is pushed again",
-			"generation", status.Generation, "ours", p.generation)
+		p.log.Warn("another client, possibly a second sidecar, has pushed to this broker; pushing the store again",
+			"generation", status.Generation, "expected_generation", p.generation)
 	}
 }
 
-// push pushes a set that the broker does not have, and connects first if there is
-// no connection. It reports false if the caller must try again soon.
+// push pushes set unless the broker already has it. If there is no connection, push
+// connects first, even if set is nil. It returns false if the caller must retry soon.
 func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx)
 		if err != nil {
 			if ctx.Err() == nil {
-				p.reportProblem(slog.LevelWarn, "no broker to push to yet", err)
+				p.reportProblem(slog.LevelWarn, "cannot connect to the broker; retrying", err)
 			}
 			return ctx.Err() != nil
 		}
@@ -117,17 +119,17 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		return true
 	}
 	if client.CodeOf(err) != "" {
-		// Trying again at once would get the same answer; the next change or
-		// poll tries again.
-		p.log.Error("the broker refused the set", "code", client.CodeOf(err), "error", err)
+		// An immediate retry would fail in the same way. The next change or poll tries
+		// again.
+		p.log.Error("the broker refused the push", "code", client.CodeOf(err), "error", err)
 		return true
 	}
-	p.reportProblem(slog.LevelWarn, "the push did not get through", err)
+	p.reportProblem(slog.LevelWarn, "the push failed; retrying", err)
 	return false
 }
 
-// handleDisconnect closes a connection that the broker ended. It reports whether
-// a request on that connection had worked.
+// handleDisconnect closes the connection after the broker ended it. It reports whether
+// the broker had answered a request on that connection.
 func (p *publisher) handleDisconnect() (hadWorked bool) {
 	hadWorked = p.connection.hasWorked
 	p.connection.close()
@@ -135,17 +137,17 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker drops the broker's set.
+// clearBroker removes all secrets from the broker.
 func (p *publisher) clearBroker() {
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
 	if p.connection.admin == nil {
 		if _, err := p.connection.dial(ctx); err != nil {
-			p.log.Error("the broker could not be cleared", "error", err)
+			p.log.Error("cannot clear the broker", "error", err)
 			return
 		}
 	}
 	if err := p.connection.call(func(admin *client.Admin) error { return admin.Clear(ctx) }); err != nil {
-		p.log.Error("the broker could not be cleared", "error", err)
+		p.log.Error("cannot clear the broker", "error", err)
 	}
 }

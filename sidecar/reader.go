@@ -10,12 +10,13 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// unstableGracePeriod is how long a store may change before that is logged.
+// unstableGracePeriod is the time for which a store can change without becoming stable
+// before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// A storeReader reads the store in a goroutine and keeps the last good set.
-// Run's goroutine owns all its fields, except that while isReading is true the
-// reading goroutine uses the watcher and the store.
+// A storeReader reads the store in a goroutine and keeps the last set that it could
+// read. Run's goroutine owns all fields. The reading goroutine uses watcher and store
+// while isReading is true.
 type storeReader struct {
 	store        store.Store
 	watcher      *watcher
@@ -24,8 +25,8 @@ type storeReader struct {
 	isReading    bool
 	rereadNeeded bool // the store changed during the read
 
-	lastGood      store.Set // nil until the store was read once
-	lastError     string    // logged already; empty if the store is good
+	lastGood      store.Set // nil until the first successful read
+	lastError     string    // the last error that was logged, or "" if the store is readable
 	unstableSince time.Time // zero if the store is stable
 }
 
@@ -37,34 +38,36 @@ func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *sto
 type readResult struct {
 	set store.Set
 	err error
-	// dirsAdded means that a directory was not watched before. Changes in it before
-	// that sent no event.
+	// dirsAdded is true if this read started to watch another directory. Earlier
+	// changes in that directory caused no event.
 	dirsAdded bool
 }
 
-// startReading starts a read, or has Run start one after the current read.
+// startReading starts a read. If a read is in progress, startReading sets rereadNeeded,
+// and Run starts another read afterwards.
 func (r *storeReader) startReading(ctx context.Context) {
 	r.rereadNeeded = r.isReading
 	if r.isReading {
-		r.log.Debug("the store moved while it was read: it will be read again")
+		r.log.Debug("the store changed during the read; reading it again")
 		return
 	}
 	r.isReading = true
-	go func() { r.results <- r.read(ctx) }() // wait waits for it; it ends with ctx
+	go func() { r.results <- r.read(ctx) }() // ends with ctx; wait waits for it
 }
 
-// wait waits for the current read, which ends when its ctx ends.
+// wait waits for the read that is in progress, if any. The read ends when its ctx ends.
 func (r *storeReader) wait() {
 	if r.isReading {
 		<-r.results
 	}
 }
 
-// read watches and reads the store. It runs in the reading goroutine.
+// read updates the watched directories and reads the store. It runs in the reading
+// goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
 	if result.set, result.err = r.store.Read(ctx); result.err == nil {
-		// A set that is too large is bad like one that cannot be read.
+		// A set that is too large to push is an error of the store.
 		var line []byte
 		line, result.err = result.set.EncodePush()
 		clear(line)
@@ -72,9 +75,9 @@ func (r *storeReader) read(ctx context.Context) (result readResult) {
 	return result
 }
 
-// acceptResult makes a good result the set to push. It logs once that the store is
-// bad, and once that it is good again. It reports whether to read again soon, because
-// a directory was not watched before or the store is changing.
+// acceptResult stores the set of a successful read in lastGood. It logs each error
+// once, and once that the store is readable again. It returns true if the store must
+// be read again soon, because it is changing or another directory is now watched.
 func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retrySoon bool) {
 	if ctx.Err() != nil {
 		return false
@@ -96,26 +99,26 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 			if hint := hintFor(result.err); hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Error("the store cannot be used; the broker keeps the last good set until it can", attributes...)
+			r.log.Error("cannot read the store; the broker keeps the previous secrets", attributes...)
 		}
 		return result.dirsAdded
 	}
 	if r.lastError != "" {
 		r.lastError = ""
-		r.log.Info("the store is well again")
+		r.log.Info("the store is readable again")
 	}
 	r.lastGood = result.set
 	return result.dirsAdded
 }
 
-// hintFor returns a hint for errors of the system. The store's own errors name the
-// rule, and need none.
+// hintFor returns a hint for an error of the operating system, or "". The errors of
+// package store explain the rule themselves.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "create it, mount it, or correct --store; it is found when it comes"
+		return "create or mount the store, or correct --store; the sidecar does not need a restart to find a new store"
 	case errors.Is(err, fs.ErrPermission):
-		return "let the sidecar's user read it: chown or chmod it"
+		return "give the sidecar's user read permission, for example with chown or chmod"
 	}
 	return ""
 }

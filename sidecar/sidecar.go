@@ -1,11 +1,11 @@
-// Package sidecar watches a store of secrets and keeps a broker's memory equal
-// to it: whenever the store changes, and whenever the broker comes back empty,
-// the whole set is pushed.
+// Package sidecar watches a store of secrets and keeps the broker's memory equal to the
+// store. It pushes the complete set when the store changes and when the broker has
+// restarted without secrets.
 //
-// The sidecar is trusted with every secret. Its store is not trusted to be
-// whole: while it is missing, unreadable or half-written the last good set
-// stays in force. What it logs are counts, files and rules, never a secret's
-// content.
+// The sidecar is trusted with every secret. It does not trust the store to be complete.
+// If the store is missing, unreadable, or partly written, the broker keeps the previous
+// secrets. Log messages contain counts, file names, and rules, never the content of a
+// secret.
 package sidecar
 
 import (
@@ -19,29 +19,29 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A Config says what a sidecar does. Store, Socket, Poll and Log are required.
+// A Config is the configuration of a sidecar. Store, Socket, Poll, and Log are required.
 type Config struct {
 	Store  store.Store
 	Socket string // the broker's admin socket
-	// Poll is how often the store is read and the broker asked, whatever the
-	// events say: on a network file system there are none.
+	// Poll is the interval at which the sidecar reads the store and checks the broker,
+	// even if no event arrived. Network file systems send no events.
 	Poll time.Duration
-	// ClearOnExit drops the broker's secrets when the sidecar ends.
+	// ClearOnExit removes all secrets from the broker when the sidecar ends.
 	ClearOnExit bool
 	Log         *slog.Logger
 
-	ignoreEvents bool // for tests: only polling finds changes
+	ignoreEvents bool // for tests: only polling detects changes
 }
 
-// Run keeps the broker equal to the store until ctx ends. It returns an error
-// only where it cannot begin.
+// Run keeps the broker equal to the store until ctx ends. It returns an error only if
+// the configuration is invalid.
 //
-// One goroutine, Run's, owns the events, the timers, the reader's and the
-// publisher's state. Only the reading itself is done by another, one at a time,
-// because a command may take its time while the broker restarts.
+// Run's goroutine owns the events, the timers, and the state of the reader and the
+// publisher. The store is read in another goroutine, one read at a time. Otherwise a
+// slow command of a store would delay the push after a restart of the broker.
 func (c Config) Run(ctx context.Context) error {
 	if c.Poll <= 0 {
-		return errors.New("the poll interval must be more than 0")
+		return errors.New("the poll interval must be greater than 0")
 	}
 	watcher := newWatcher(c.Log, func(path string) bool { return !c.ignoreEvents && c.Store.IsAffectedBy(path) })
 	defer watcher.close()
@@ -61,10 +61,10 @@ func (c Config) Run(ctx context.Context) error {
 	retryTimer := time.NewTimer(time.Hour)
 	retryTimer.Stop()
 	defer retryTimer.Stop()
-	// The delay before a failing broker stays when the store changes.
+	// While a retry is pending, a change of the store does not cause an earlier attempt.
 	retryPending := false
 	scheduleRetry := func() { retryTimer.Reset(publisher.connection.nextRetryDelay()); retryPending = true }
-	var watchdogTick <-chan time.Time // nil, and so never ready, without a watchdog
+	var watchdogTick <-chan time.Time // nil, and therefore never ready, without a watchdog
 	if ticker := newWatchdogTicker(); ticker != nil {
 		defer ticker.Stop()
 		watchdogTick = ticker.C
@@ -111,17 +111,21 @@ func (c Config) Run(ctx context.Context) error {
 	}
 }
 
-// statusText returns the service manager's line about the sidecar.
+// statusText returns the sidecar's status line for the service manager.
 func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
 	case reader.lastGood == nil && reader.lastError == "":
 		return "reading the store"
 	case reader.lastError != "" && publisher.pushed != nil:
-		return "the store cannot be used; the last good set is in force"
+		return "cannot read the store; the broker keeps the previous secrets"
 	case reader.lastError == "" && publisher.connection.admin == nil:
 		return "waiting for the broker"
 	case reader.lastError == "" && publisher.pushed != nil:
-		return fmt.Sprintf("%d secrets pushed, generation %d", len(publisher.pushed), publisher.generation)
+		noun := "secrets"
+		if len(publisher.pushed) == 1 {
+			noun = "secret"
+		}
+		return fmt.Sprintf("%d %s pushed, generation %d", len(publisher.pushed), noun, publisher.generation)
 	}
-	return "the store cannot be used"
+	return "cannot read the store"
 }

@@ -26,18 +26,18 @@ import (
 
 const tripwire = storetest.Tripwire
 
-// A testHost is a broker that can be stopped and started, and a store.
+// A testHost has a store and a broker that can be stopped and started.
 type testHost struct {
 	t      testing.TB
 	dir    string
 	store  string
 	server *broker.Server
-	audits []*audit.Log // of every server that was started
+	audits []*audit.Log // one for each broker that was started
 }
 
 func newTestHost(t testing.TB) *testHost {
 	t.Helper()
-	// Short, because a socket's path has room for 107 bytes.
+	// The path must be short, because the path of a socket has at most 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -80,11 +80,12 @@ func (h *testHost) dialAdmin() *client.Admin {
 	return admin
 }
 
-// waitForNames waits until the broker holds exactly these names.
+// waitForNames waits until the broker has exactly the secrets with these names, which
+// must be sorted.
 func (h *testHost) waitForNames(names ...schema.SecretName) {
 	h.t.Helper()
 	var got []schema.SecretName
-	h.waitUntil(fmt.Sprint("the broker holds ", names), func() bool {
+	h.waitUntil(fmt.Sprint("the broker has the secrets ", names), func() bool {
 		admin := h.dialAdmin()
 		defer admin.Close()
 		got, _ = admin.List(context.Background())
@@ -95,7 +96,7 @@ func (h *testHost) waitForNames(names ...schema.SecretName) {
 // waitForGeneration waits until the broker's generation is at least n.
 func (h *testHost) waitForGeneration(n uint64) {
 	h.t.Helper()
-	h.waitUntil(fmt.Sprint("generation ", n), func() bool { return h.status().Generation >= n })
+	h.waitUntil(fmt.Sprint("the generation is at least ", n), func() bool { return h.status().Generation >= n })
 }
 
 func (h *testHost) status() schema.StatusResponse {
@@ -109,13 +110,13 @@ func (h *testHost) status() schema.StatusResponse {
 	return status
 }
 
-func (h *testHost) waitUntil(what string, ok func() bool) {
+func (h *testHost) waitUntil(condition string, ok func() bool) {
 	h.t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for end := time.Now().Add(15 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {
-			h.t.Fatalf("never came true: %s", what)
+			h.t.Fatalf("timeout while waiting until %s", condition)
 		}
 	}
 }
@@ -125,7 +126,7 @@ func (h *testHost) writeSecret(name, text string) {
 	storetest.WriteFile(filepath.Join(h.store, name), text)
 }
 
-// pushLine encodes a push of one secret for client.Admin.Push.
+// pushLine returns the line for client.Admin.Push that pushes one secret.
 func pushLine(name schema.SecretName, text string) []byte {
 	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})
 	if err != nil {
@@ -140,7 +141,8 @@ type runningSidecar struct {
 	stop func()
 }
 
-// runSidecar starts a sidecar on the host's store; config may change what it does.
+// runSidecar starts a sidecar with the host's store. config can change its
+// configuration, and may be nil.
 func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	h.t.Helper()
 	log := &logBuffer{}
@@ -160,7 +162,7 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 			h.t.Error(err)
 		}
 		if strings.Contains(log.String(), tripwire) {
-			h.t.Error("the sidecar logged a secret's content")
+			h.t.Error("the sidecar logged the content of a secret")
 		}
 	})
 	h.t.Cleanup(stop)
@@ -169,7 +171,7 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 
 func (r runningSidecar) waitForLog(h *testHost, text string) {
 	h.t.Helper()
-	h.waitUntil("the sidecar says "+text, func() bool { return strings.Contains(r.log.String(), text) })
+	h.waitUntil("the sidecar logs "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
 type logBuffer struct {
@@ -221,7 +223,8 @@ func (s *switchableStore) Read(ctx context.Context) (store.Set, error) {
 func (s *switchableStore) WatchDirs() []string      { return nil }
 func (s *switchableStore) IsAffectedBy(string) bool { return true }
 
-// TestEveryKindOfChangeIsPushed: each is found by events alone and by polling alone.
+// TestEveryKindOfChangeIsPushed checks that the sidecar detects each kind of change with
+// events alone and with polling alone.
 func TestEveryKindOfChangeIsPushed(t *testing.T) {
 	for name, config := range map[string]func(*Config){
 		"events":  nil,
@@ -248,9 +251,9 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 			h.waitForGeneration(before + 2)
 			h.writeSecret("aws/key", tripwire)
 			h.waitForNames("B", "aws")
-			h.writeSecret("aws/secret", tripwire+"in a directory that is new")
+			h.writeSecret("aws/secret", tripwire+"in a new directory")
 			h.waitForGeneration(before + 4)
-			// The whole directory is replaced by another.
+			// Replace the complete directory.
 			other := h.dir + "/other"
 			storetest.WriteFile(other+"/C", tripwire)
 			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
@@ -262,7 +265,7 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 			h.waitForNames("C")
 			h.writeSecret("D", tripwire)
 			h.waitForNames("C", "D")
-			// Healthy and empty is a set too.
+			// An empty store is valid, and its set is pushed.
 			os.Remove(h.store + "/C")
 			os.Remove(h.store + "/D")
 			h.waitForNames()
@@ -270,7 +273,8 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 	}
 }
 
-// TestReplacedDataLinkIsPushed replaces Kubernetes' ..data link.
+// TestReplacedDataLinkIsPushed replaces the link ..data, as Kubernetes does when it
+// updates a secret volume.
 func TestReplacedDataLinkIsPushed(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("..1/A", tripwire)
@@ -291,8 +295,8 @@ func TestReplacedDataLinkIsPushed(t *testing.T) {
 	h.waitForGeneration(2)
 }
 
-// TestBadStoreKeepsPushedSet breaks the store in several ways: the broker keeps what it
-// has, and each is said once, and that it is well again.
+// TestBadStoreKeepsPushedSet breaks the store in several ways. The broker keeps its
+// secrets. The sidecar logs each error once, and logs that the store is readable again.
 func TestBadStoreKeepsPushedSet(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -305,19 +309,20 @@ func TestBadStoreKeepsPushedSet(t *testing.T) {
 	h.waitForNames("A")
 	os.Rename(h.dir+"/away", h.store)
 	os.Remove(h.store + "/bad name")
-	r.waitForLog(h, "well again")
+	r.waitForLog(h, "the store is readable again")
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 	if h.status().Generation != 2 {
-		t.Errorf("generation %d: something was pushed in between", h.status().Generation)
+		t.Errorf("generation %d, want 2: the sidecar pushed while the store was bad", h.status().Generation)
 	}
-	if n := strings.Count(r.log.String(), "bad name"); n > 2 { // once before it was away, once after
-		t.Errorf("it was said %d times", n)
+	// The error can be logged once before the directory is renamed, and once afterwards.
+	if n := strings.Count(r.log.String(), "bad name"); n > 2 {
+		t.Errorf("the bad name was logged %d times, want at most 2", n)
 	}
 }
 
-// TestPushAfterBrokerRestart restarts the broker: the set is pushed again at once, and
-// a connection that ended for no reason costs no push.
+// TestPushAfterBrokerRestart restarts the broker. The sidecar pushes again immediately,
+// and a change of the store during the restart is not lost.
 func TestPushAfterBrokerRestart(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -330,13 +335,14 @@ func TestPushAfterBrokerRestart(t *testing.T) {
 	}
 	r.waitForLog(h, "ended the connection")
 	h.server.Close()
-	h.writeSecret("B", tripwire) // changes while there is no broker
-	r.waitForLog(h, "no broker to push to yet")
+	h.writeSecret("B", tripwire) // while no broker is running
+	r.waitForLog(h, "cannot connect to the broker; retrying")
 	h.startBroker()
 	h.waitForNames("A", "B")
 }
 
-// TestClearedBrokerStaysEmptyUntilChange clears the broker by hand.
+// TestClearedBrokerStaysEmptyUntilChange clears the broker as an operator does. The
+// sidecar does not push again until the store changes.
 func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -347,17 +353,18 @@ func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	if err := admin.Clear(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	// Many polls later there is still nothing: bad news is a state to wait for.
+	// Wait for several polls. The log shows when the sidecar has read a bad store and
+	// then the same good store again.
 	h.writeSecret("bad name", tripwire)
 	r.waitForLog(h, "bad name")
 	os.Remove(h.store + "/bad name")
-	r.waitForLog(h, "well again")
+	r.waitForLog(h, "the store is readable again")
 	h.waitForNames()
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 }
 
-// TestTwoSidecarsWarn: they see each other, and each says so.
+// TestTwoSidecarsWarn runs two sidecars for one broker. Both log a warning.
 func TestTwoSidecarsWarn(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -365,11 +372,12 @@ func TestTwoSidecarsWarn(t *testing.T) {
 	h.waitForNames("A")
 	storetest.WriteFile(h.dir+"/other/B", tripwire)
 	second := h.runSidecar(func(c *Config) { c.Poll = 30 * time.Millisecond; c.Store = store.Dir{Path: h.dir + "/other"} })
-	first.waitForLog(h, "something else pushes to this broker")
-	second.waitForLog(h, "something else pushes to this broker")
+	first.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
+	second.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
 }
 
-// TestForeignPushIsReplaced puts another set into the broker: the store's comes back.
+// TestForeignPushIsReplaced pushes another set to the broker. The sidecar pushes the
+// set of the store again.
 func TestForeignPushIsReplaced(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -380,7 +388,7 @@ func TestForeignPushIsReplaced(t *testing.T) {
 	if _, err := admin.Push(context.Background(), pushLine("X", tripwire)); err != nil {
 		t.Fatal(err)
 	}
-	r.waitForLog(h, "something else pushes to this broker")
+	r.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
 	h.waitForNames("A")
 }
 
@@ -392,12 +400,13 @@ func TestClearOnExit(t *testing.T) {
 		h.waitForNames("A")
 		r.stop()
 		if got := h.status().SecretCount; (got == 0) != clear {
-			t.Errorf("clear %v: %d secrets after the end", clear, got)
+			t.Errorf("ClearOnExit %v: the broker has %d secrets after the sidecar has ended", clear, got)
 		}
 	}
 }
 
-// TestUnchangedStoreIsNotPushed touches files without changing them: nothing is pushed.
+// TestUnchangedStoreIsNotPushed writes the same values into the files again. The sidecar
+// does not push.
 func TestUnchangedStoreIsNotPushed(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -413,7 +422,8 @@ func TestUnchangedStoreIsNotPushed(t *testing.T) {
 	}
 }
 
-// TestOtherProtocolVersionIsRefused has a broker of another protocol answer.
+// TestOtherProtocolVersionIsRefused connects the sidecar to a broker with another
+// protocol version.
 func TestOtherProtocolVersionIsRefused(t *testing.T) {
 	h := newTestHost(t)
 	h.server.Close()
@@ -422,7 +432,7 @@ func TestOtherProtocolVersionIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	go func() { // ended by the listener's end
+	go func() { // ends when the listener is closed
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -434,11 +444,11 @@ func TestOtherProtocolVersionIsRefused(t *testing.T) {
 	}()
 	h.writeSecret("A", tripwire)
 	r := h.runSidecar(nil)
-	r.waitForLog(h, "the broker speaks protocol 3, and this sidecar 2: install the one that came with broker 9.9")
+	r.waitForLog(h, "the broker uses protocol version 3, but this sidecar uses version 2: install the keyhatch-sidecar of broker version 9.9")
 }
 
-// TestServiceManagerIsNotified plays the service manager: ready and a status in counts, the
-// watchdog fed, and stopping.
+// TestServiceManagerIsNotified acts as the service manager. The sidecar reports that it
+// is ready, a status with counts, the watchdog notifications, and that it is stopping.
 func TestServiceManagerIsNotified(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -456,27 +466,27 @@ func TestServiceManagerIsNotified(t *testing.T) {
 		for b := make([]byte, 4096); ; {
 			n, err := notifySocket.Read(b)
 			if err != nil {
-				t.Fatalf("the service manager never hears %q: %v", want, err)
+				t.Fatalf("the service manager did not receive %q: %v", want, err)
 			}
 			if strings.Contains(string(b[:n]), tripwire) {
-				t.Fatal("the service manager hears a secret")
+				t.Fatal("the service manager received a secret")
 			}
 			if string(b[:n]) == want {
 				return
 			}
 		}
 	}
-	waitForMessage("READY=1\nSTATUS=1 secrets pushed, generation 1")
+	waitForMessage("READY=1\nSTATUS=1 secret pushed, generation 1")
 	waitForMessage("WATCHDOG=1")
 	h.writeSecret("bad name", tripwire)
-	waitForMessage("READY=1\nSTATUS=the store cannot be used; the last good set is in force")
+	waitForMessage("READY=1\nSTATUS=cannot read the store; the broker keeps the previous secrets")
 	waitForMessage("WATCHDOG=1")
 	r.stop()
 	waitForMessage("STOPPING=1")
 }
 
-// TestCheckHealth: health is good when the broker holds what the store has, and says why it
-// is not.
+// TestCheckHealth checks that CheckHealth succeeds if the broker has the secrets of the
+// store, and that it returns the reason if it fails.
 func TestCheckHealth(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -484,26 +494,26 @@ func TestCheckHealth(t *testing.T) {
 		_, err := CheckHealth(context.Background(), store.Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
-	if got := health(); !strings.Contains(got, "the broker holds nothing") {
+	if got := health(); !strings.Contains(got, "the broker has no secrets") {
 		t.Errorf("before a push: %s", got)
 	}
 	r := h.runSidecar(nil)
 	h.waitForNames("A")
 	if got := health(); got != "<nil>" {
-		t.Errorf("all is well: %s", got)
+		t.Errorf("after a push: %s", got)
 	}
 	r.stop()
 	h.writeSecret("B", tripwire)
-	if got := health(); !strings.Contains(got, "1 of the store's are missing") {
-		t.Errorf("a secret that was not pushed: %s", got)
+	if got := health(); !strings.Contains(got, "in the store: 2, in the broker: 1, in the store but not in the broker: 1") {
+		t.Errorf("with a secret that was not pushed: %s", got)
 	}
 	h.writeSecret("bad name", tripwire)
-	if got := health(); !strings.Contains(got, "does not match") {
-		t.Errorf("a bad store: %s", got)
+	if got := health(); !strings.Contains(got, "bad name") || !strings.Contains(got, schema.SecretNamePattern) {
+		t.Errorf("with a bad store: %s", got)
 	}
 	os.Remove(h.store + "/bad name")
 	h.server.Close()
-	if got := health(); !strings.Contains(got, "cannot be reached") {
-		t.Errorf("no broker: %s", got)
+	if got := health(); !strings.Contains(got, "cannot reach the broker at "+h.dir) {
+		t.Errorf("without a broker: %s", got)
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-// TestStoreIsFoundAgainWithItsParents: the store goes with the directories above it, and is
-// made again. Events alone find it.
+// TestStoreIsFoundAgainWithItsParents removes the store together with the directories
+// above it and creates them again. Events alone are enough to find the store.
 func TestStoreIsFoundAgainWithItsParents(t *testing.T) {
 	for name, newStore := range map[string]func(path string) store.Store{
 		"dir":  func(path string) store.Store { return store.Dir{Path: path} },
@@ -21,10 +21,10 @@ func TestStoreIsFoundAgainWithItsParents(t *testing.T) {
 			h := newTestHost(t)
 			top := h.dir + "/a"
 			path := top + "/b/c/store"
-			r := h.runSidecar(func(c *Config) { c.Store = newStore(path) }) // not there yet
-			r.waitForLog(h, "the store cannot be used")
-			if strings.Contains(r.log.String(), "not everything can be watched") {
-				t.Error("what does not exist yet is called unwatchable")
+			r := h.runSidecar(func(c *Config) { c.Store = newStore(path) }) // does not exist yet
+			r.waitForLog(h, "cannot read the store")
+			if strings.Contains(r.log.String(), "cannot watch every directory") {
+				t.Error("the log reports a missing directory as one that cannot be watched")
 			}
 			text := `{"A": "` + tripwire + `"}`
 			storetest.WriteFile(path+"/A", text)
@@ -34,16 +34,17 @@ func TestStoreIsFoundAgainWithItsParents(t *testing.T) {
 				if err := os.RemoveAll(top); err != nil {
 					t.Fatal(err)
 				}
-				r.waitForLog(h, "the store cannot be used")
+				r.waitForLog(h, "cannot read the store")
 				r.log.reset()
 				storetest.WriteFile(path+"/A", text)
-				r.waitForLog(h, "well again")
+				r.waitForLog(h, "the store is readable again")
 			}
 		})
 	}
 }
 
-// TestFileChangesArePushed: every way to replace a file, merged with a directory.
+// TestFileChangesArePushed changes the file of a file store in every way. The store is
+// merged with a directory.
 func TestFileChangesArePushed(t *testing.T) {
 	h := newTestHost(t)
 	path := h.dir + "/conf/a.env"
@@ -60,7 +61,7 @@ func TestFileChangesArePushed(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.waitForNames("C", "DIR")
-	storetest.WriteFile(h.dir+"/far/real", "D="+tripwire) // by a link, and behind it
+	storetest.WriteFile(h.dir+"/far/real", "D="+tripwire) // by a link, then by replacing its target
 	if err := os.Symlink(h.dir+"/far/real", h.dir+"/conf/link"); err != nil {
 		t.Fatal(err)
 	}
@@ -75,8 +76,9 @@ func TestFileChangesArePushed(t *testing.T) {
 	h.waitForNames("DIR", "E")
 }
 
-// TestExecRunsAgainWhenWatchPathChanges runs the command again when a file of WatchPaths
-// changes, by rename too, and not when a neighbour does.
+// TestExecRunsAgainWhenWatchPathChanges checks that the command runs again if a file in
+// WatchPaths is written or replaced, and that another file in the same directory has no
+// effect.
 func TestExecRunsAgainWhenWatchPathChanges(t *testing.T) {
 	h := newTestHost(t)
 	storetest.WriteFile(h.dir+"/in/source", "A="+tripwire)
@@ -93,12 +95,12 @@ func TestExecRunsAgainWhenWatchPathChanges(t *testing.T) {
 	}
 	h.waitForNames("C")
 	if e := (store.Exec{WatchPaths: []string{source}}); e.IsAffectedBy(h.dir+"/in/neighbour") || !e.IsAffectedBy(source) {
-		t.Error("a neighbour concerns it, or it does not concern itself")
+		t.Error("IsAffectedBy is true for another file, or false for the watched file")
 	}
 }
 
-// TestEveryBadStoreKeepsPushedSet gives a running sidecar each bad store in turn: the
-// broker keeps what it had, and the error is said without content.
+// TestEveryBadStoreKeepsPushedSet gives each bad store to a running sidecar. The broker
+// keeps its secrets, and the log contains the error but no content of the store.
 func TestEveryBadStoreKeepsPushedSet(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("GOOD", tripwire)
@@ -107,12 +109,12 @@ func TestEveryBadStoreKeepsPushedSet(t *testing.T) {
 	h.waitForNames("GOOD")
 	for _, c := range storetest.BadStores() {
 		switchable.set(c.Create(t.TempDir()))
-		r.waitForLog(h, "the store cannot be used")
+		r.waitForLog(h, "cannot read the store")
 		switchable.set(nil)
-		r.waitForLog(h, "well again")
+		r.waitForLog(h, "the store is readable again")
 		r.log.reset()
 	}
 	if s := h.status(); s.Generation != 1 || s.SecretCount != 1 {
-		t.Errorf("generation %d with %d secrets", s.Generation, s.SecretCount)
+		t.Errorf("generation %d with %d secrets, want generation 1 with 1 secret", s.Generation, s.SecretCount)
 	}
 }

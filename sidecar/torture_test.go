@@ -23,7 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// valueWithChecksum returns a value that holds its own hash, so that half of one shows.
+// valueWithChecksum returns a random value that ends with its hash, so that the test can
+// detect a partial value.
 func valueWithChecksum(r *rand.Rand) string {
 	text := fmt.Sprint(tripwire, r.Uint64(), strings.Repeat("x", r.IntN(3000)))
 	sum := sha256.Sum256([]byte(text))
@@ -36,9 +37,9 @@ func checksumMatches(value string) bool {
 	return ok && sum == hex.EncodeToString(want[:])
 }
 
-// TestTorture drives a store with random operations, by events and by polling
-// alone. At each quiet point the broker's set equals the store's, and every set
-// a project ever sees is whole.
+// TestTorture changes a store with random operations, with events alone and with polling
+// alone. After each group of operations, the broker has the same secrets as the store. A
+// project never receives a partial value.
 func TestTorture(t *testing.T) {
 	operations := 2000
 	if testing.Short() {
@@ -55,27 +56,28 @@ func TestTorture(t *testing.T) {
 	}
 	t.Run("bind mount", func(t *testing.T) {
 		t.Parallel()
-		skipUnless(t, os.Geteuid() == 0, "a bind mount takes root")
+		skipUnless(t, os.Geteuid() == 0, "a bind mount requires root")
 		h := newTestHost(t)
 		bound := filepath.Join(h.dir, "bound")
 		if err := os.Mkdir(bound, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := unix.Mount(h.store, bound, "", unix.MS_BIND, ""); err != nil {
-			skipUnless(t, false, fmt.Sprint("no bind mount here: ", err))
+			skipUnless(t, false, fmt.Sprint("cannot create a bind mount: ", err))
 		}
 		t.Cleanup(func() {
 			if err := unix.Unmount(bound, 0); err != nil {
 				t.Error(err)
 			}
 		})
-		// A mount goes on showing a directory that was replaced outside.
+		// The directory is not replaced here, because the mount would still show the old
+		// directory.
 		runTorture(t, operations, h, false, func(c *Config) { c.Store = store.Dir{Path: bound} })
 	})
 }
 
-// skipUnless skips a test that this machine cannot run, with the reason; in CI that
-// is a failure.
+// skipUnless skips a test that this machine cannot run. If KEYHATCH_TEST_ALL is set, as
+// in CI, the test fails instead.
 func skipUnless(t *testing.T, possible bool, reason string) {
 	t.Helper()
 	if possible {
@@ -106,13 +108,13 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 	h.runSidecar(config)
 	project := client.NewProject(h.dir + "/run/projects/api/broker.sock")
 
-	// A project looks on all the time: it must see nothing that is not whole, but
-	// for what stood still for too long, because this machine did.
+	// A project fetches all the time. It must not receive a partial value. The only
+	// exception is a write that paused for too long because this machine was slow.
 	done := make(chan struct{})
 	var reads atomic.Int64
 	watcher := make(chan error, 1)
-	partial, slowWrites := map[string]string{}, map[string]bool{} // partial is the watcher's until it has ended
-	go func() {                                                   // ended by done
+	partial, slowWrites := map[string]string{}, map[string]bool{} // the goroutine owns partial until it ends
+	go func() {                                                   // ends when done is closed
 		for {
 			select {
 			case <-done:
@@ -151,8 +153,9 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 			half := r.IntN(len(value))
 			wrote := time.Now()
 			f.WriteString(value[:half])
-			// A slow writer: a project looks before the rest comes. One that stands
-			// still for longer than StablePeriod cannot be told from one that is done.
+			// Write slowly, so that the project fetches before the second half is written.
+			// If a writer pauses for longer than StablePeriod, the sidecar cannot know that
+			// the write is incomplete.
 			for seen, start := reads.Load(), time.Now(); reads.Load() < seen+5 && time.Since(start) < store.StablePeriod/5; {
 				runtime.Gosched()
 			}
@@ -163,7 +166,7 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 			}
 		case 9, 10, 11:
 			os.Remove(path())
-		case 12: // Kubernetes' layout, its link swapped
+		case 12: // replace the link ..data, as Kubernetes does
 			versioned := fmt.Sprintf("..v%d", n)
 			storetest.WriteFile(filepath.Join(h.store, versioned, "LINKED"), valueWithChecksum(r))
 			tmp := filepath.Join(h.store, "..tmp")
@@ -175,7 +178,7 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 				t.Fatal(err)
 			}
 			os.Symlink("..data/LINKED", filepath.Join(h.store, "LINKED"))
-		case 13: // the directory is replaced by another, with other secrets
+		case 13: // replace the directory with one that contains other secrets
 			if !replaceDir {
 				continue
 			}
@@ -189,13 +192,13 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 				t.Fatal(err)
 			}
 			os.RemoveAll(old)
-		case 14: // bad for a while: a name, or permission lost where that counts
+		case 14: // a bad name, and no permission unless the test runs as root
 			bad := filepath.Join(h.store, "bad name")
 			storetest.WriteFile(bad, tripwire)
 			os.Chmod(h.store, 0)
 			os.Chmod(h.store, 0o700)
 			os.Remove(bad)
-		case 15: // more events than a queue holds would be merged: a burst
+		case 15: // many events in a short time
 			for range 100 {
 				name := filepath.Join(h.store, ".burst")
 				storetest.WriteFile(name, "x")
@@ -212,23 +215,23 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 	if err := <-watcher; err != nil {
 		t.Error(err)
 	}
-	for value, where := range partial {
+	for value, source := range partial {
 		if !slowWrites[value] {
-			t.Errorf("%s is %d bytes that are not whole", where, len(value))
+			t.Errorf("%s is a partial value of %d bytes", source, len(value))
 		}
 	}
-	t.Logf("%d looks, generation %d; %d writes stood still for over %v, and %d of them were seen", reads.Load(), h.status().Generation, len(slowWrites), store.StablePeriod, len(partial))
+	t.Logf("%d fetches, generation %d; %d writes took longer than %v; %d partial values were fetched", reads.Load(), h.status().Generation, len(slowWrites), store.StablePeriod, len(partial))
 }
 
-// TestInotifyQueueOverflowLosesNoChange has the kernel keep a single event: the rest are lost, and
-// nothing else is.
+// TestInotifyQueueOverflowLosesNoChange limits the kernel's event queue to one event. The
+// kernel drops the other events, but the sidecar still pushes every change.
 func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	restore := setInotifyLimit(t, "max_queued_events", "1")
 	h.runSidecar(nil)
 	h.waitForNames("A")
-	restore() // the watcher that is there keeps its short queue
+	restore() // the existing inotify instance keeps its short queue
 	var want []schema.SecretName
 	for n := range 300 {
 		name := fmt.Sprintf("S%03d", n)
@@ -242,22 +245,22 @@ func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	h.waitForNames(want...)
 }
 
-// TestPollingWithoutInotifyInstance has the kernel give out no watcher at all: polling does it.
+// TestPollingWithoutInotifyInstance sets the limit of inotify instances to 0. Polling
+// detects the changes.
 func TestPollingWithoutInotifyInstance(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
-	// For as short as can be: the limit is everybody's.
+	// Restore the limit as soon as possible, because it affects other processes.
 	restore := setInotifyLimit(t, "max_user_instances", "0")
 	r := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
-	r.waitForLog(h, "the store cannot be watched; polling finds its changes")
+	r.waitForLog(h, "cannot watch the store; polling still detects changes")
 	restore()
 	h.waitForNames("A")
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 }
 
-// setInotifyLimit sets one of inotify(7)'s limits until restore is called, or the
-// test ends.
+// setInotifyLimit sets a limit of inotify(7) until restore is called or the test ends.
 func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
 	t.Helper()
 	path := "/proc/sys/fs/inotify/" + name
@@ -265,13 +268,13 @@ func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
 	if err == nil {
 		err = os.WriteFile(path, []byte(value), 0o600)
 	}
-	skipUnless(t, err == nil, fmt.Sprint("inotify's limits cannot be set: ", err))
+	skipUnless(t, err == nil, fmt.Sprint("cannot set the limits of inotify: ", err))
 	restore = func() { os.WriteFile(path, old, 0o600) }
 	t.Cleanup(restore)
 	return restore
 }
 
-// waitForSameContent waits until the project sees exactly what is in the store.
+// waitForSameContent waits until the project can fetch exactly the secrets in the store.
 func waitForSameContent(t *testing.T, h *testHost, project *client.Project, operation int) {
 	t.Helper()
 	want := map[schema.SecretName]string{}
@@ -282,7 +285,7 @@ func waitForSameContent(t *testing.T, h *testHost, project *client.Project, oper
 	for name, value := range set {
 		want[name] = string(value.Bytes)
 	}
-	h.waitUntil(fmt.Sprintf("after operation %d the broker holds what the store has", operation), func() bool {
+	h.waitUntil(fmt.Sprintf("the broker has the secrets of the store after operation %d", operation), func() bool {
 		got, err := project.GetMany(context.Background(), nil, 0)
 		if err != nil || got.Generation == 0 || len(got.Secrets) != len(want) {
 			return false
@@ -296,7 +299,8 @@ func waitForSameContent(t *testing.T, h *testHost, project *client.Project, oper
 	})
 }
 
-// TestBrokerRestartsWhileStoreChanges: it converges each time.
+// TestBrokerRestartsWhileStoreChanges changes the store while the broker restarts. After
+// each restart, the broker gets the current secrets.
 func TestBrokerRestartsWhileStoreChanges(t *testing.T) {
 	restarts := 200
 	if testing.Short() {
@@ -320,26 +324,26 @@ func TestBrokerRestartsWhileStoreChanges(t *testing.T) {
 	}
 }
 
-// TestLargestSetIsPushed pushes as much as there may be, and reloads it: 5,000 secrets,
-// close to 1 MiB.
+// TestLargestSetIsPushed pushes a set that is almost as large as the limit of 1 MiB, with
+// 5,000 secrets, and then changes it. The sidecar does not push a set over the limit.
 func TestLargestSetIsPushed(t *testing.T) {
 	h := newTestHost(t)
 	for n := range 5000 {
 		h.writeSecret(fmt.Sprintf("S%04d", n), tripwire+strings.Repeat("v", 180))
 	}
 	r := h.runSidecar(nil)
-	h.waitUntil("5000 secrets", func() bool { return h.status().SecretCount == 5000 })
+	h.waitUntil("the broker has 5000 secrets", func() bool { return h.status().SecretCount == 5000 })
 	h.writeSecret("S0000", tripwire+"other")
 	h.waitForGeneration(2)
-	// One step over the limit: the last good set stays.
+	// This secret makes the set too large. The broker keeps the previous secrets.
 	h.writeSecret("BIG", strings.Repeat("v", schema.MaxPush/2))
 	r.waitForLog(h, "the maximum size of a push is 1048576 bytes")
 	if s := h.status(); s.SecretCount != 5000 || s.Generation != 2 {
-		t.Errorf("%d secrets, generation %d", s.SecretCount, s.Generation)
+		t.Errorf("%d secrets, generation %d, want 5000 secrets, generation 2", s.SecretCount, s.Generation)
 	}
 }
 
-// TestReadsDoNotGrowHeap reads and compares 10,000 times: the heap does not grow.
+// TestReadsDoNotGrowHeap reads the store 10,000 times. The heap does not grow.
 func TestReadsDoNotGrowHeap(t *testing.T) {
 	reloads := 10000
 	if testing.Short() {
@@ -368,7 +372,7 @@ func TestReadsDoNotGrowHeap(t *testing.T) {
 		t.Errorf("the heap grew from %d to %d bytes", before, after)
 	}
 	if reader.lastGood == nil || len(reader.lastGood) != 20 {
-		t.Error("nothing was read")
+		t.Errorf("the reader has %d secrets, want 20", len(reader.lastGood))
 	}
 }
 

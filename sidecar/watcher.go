@@ -8,30 +8,31 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A watcher turns file system events into one signal: the store may have changed.
-// The caller then reads everything, so events that are merged, lost in an
-// overflow or about something else do no harm.
+// A watcher combines file system events into one signal: the store may have changed.
+// The caller then reads the complete store. Therefore merged events, lost events, and
+// events of other files do no harm.
 type watcher struct {
-	inotify       *fsnotify.Watcher // nil if the system has no instance left
+	inotify       *fsnotify.Watcher // nil if the system provides no inotify instance
 	changes       chan struct{}
 	done          chan struct{}
 	log           *slog.Logger
-	limitReported bool // that a directory cannot be watched
-	// isRelevant reports whether an event at path can mean a change of the store.
+	limitReported bool // true after a warning that a directory cannot be watched
+	// isRelevant reports whether an event at path can mean that the store changed.
 	isRelevant func(path string) bool
 }
 
-// newWatcher watches nothing yet. Where the system gives out no more watchers
-// (inotify(7), max_user_instances) it never sends, and polling finds every change.
+// newWatcher returns a watcher that does not watch a directory yet. If the limit of
+// inotify instances is reached (inotify(7), max_user_instances), the watcher never
+// signals, and only polling detects changes.
 func newWatcher(log *slog.Logger, isRelevant func(path string) bool) *watcher {
 	w := &watcher{changes: make(chan struct{}, 1), done: make(chan struct{}), log: log, isRelevant: isRelevant}
 	var err error
 	if w.inotify, err = fsnotify.NewWatcher(); err != nil {
-		log.Warn("the store cannot be watched; polling finds its changes", "error", err)
+		log.Warn("cannot watch the store; polling still detects changes", "error", err)
 		close(w.done)
 		return w
 	}
-	go w.run() // ended, and waited for, by close
+	go w.run() // close ends it and waits for it
 	return w
 }
 
@@ -46,7 +47,7 @@ func (w *watcher) run() {
 			if !w.isRelevant(event.Name) {
 				continue
 			}
-		case _, ok := <-w.inotify.Errors: // an overflow: events were lost
+		case _, ok := <-w.inotify.Errors: // the event queue overflowed, and events were lost
 			if !ok {
 				return
 			}
@@ -58,8 +59,9 @@ func (w *watcher) run() {
 	}
 }
 
-// setDirs watches these directories and no others. It reports whether one of them
-// was not watched before: what came into it before then had no event.
+// setDirs watches exactly these directories. It returns true if at least one of them
+// was not watched before. The caller must then read the store again, because earlier
+// changes in that directory caused no event.
 func (w *watcher) setDirs(dirs []string) (added bool) {
 	if w.inotify == nil {
 		return false
@@ -69,14 +71,14 @@ func (w *watcher) setDirs(dirs []string) (added bool) {
 		watched[dir] = true
 	}
 	for _, dir := range dirs {
-		// Adding a path again is how a directory that was replaced under its
-		// name is watched anew; it costs nothing where it was not.
+		// Add paths that are already watched, too. If a directory was replaced by another
+		// one with the same name, Add watches the new one. Otherwise it has no effect.
 		if err := w.inotify.Add(dir); err != nil {
-			// One that does not exist is awaited in the directory above it.
+			// A missing directory is normal: a directory above it is watched until it exists.
 			if !errors.Is(err, fs.ErrNotExist) && !w.limitReported {
 				w.limitReported = true
-				w.log.Warn("not everything can be watched; polling finds what events do not", "error", err,
-					"hint", "raise fs.inotify.max_user_watches with sysctl, or lower --poll")
+				w.log.Warn("cannot watch every directory of the store; polling still detects changes", "error", err,
+					"hint", "increase the limit, for example with sudo sysctl fs.inotify.max_user_watches=524288, or set a shorter interval with --poll")
 			}
 			continue
 		}

@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// TestPollingUnderInotifyLimits runs a sidecar where the system has no inotify instance, or no
-// watch, to give: it says so once, and polling finds every change. The limits are
-// those of a user namespace of the test's own, so nobody else feels them.
+// TestPollingUnderInotifyLimits runs a sidecar that cannot get an inotify instance or an
+// inotify watch. The sidecar logs this once, and polling detects every change. The test
+// sets the limits in its own user namespace, so they do not affect other processes.
 func TestPollingUnderInotifyLimits(t *testing.T) {
 	const limitEnv = "KEYHATCH_TEST_NO_INOTIFY"
 	if limit := os.Getenv(limitEnv); limit != "" {
 		if err := os.WriteFile("/proc/sys/user/"+limit, []byte("0"), 0); err != nil {
-			t.Fatal("setting the limit: ", err)
+			t.Fatal("cannot set the limit: ", err)
 		}
 		h := newTestHost(t)
 		h.writeSecret("A", tripwire)
@@ -29,8 +29,8 @@ func TestPollingUnderInotifyLimits(t *testing.T) {
 		}
 		h.waitForNames("B")
 		r.stop()
-		if n := strings.Count(r.log.String(), "polling finds"); n != 1 {
-			t.Errorf("it was said %d times that there are no events", n)
+		if n := strings.Count(r.log.String(), "polling still detects changes"); n != 1 {
+			t.Errorf("the missing events were logged %d times, want 1", n)
 		}
 		return
 	}
@@ -46,7 +46,7 @@ func TestPollingUnderInotifyLimits(t *testing.T) {
 			var out strings.Builder
 			cmd.Stdout, cmd.Stderr = &out, &out
 			if err := cmd.Start(); err != nil {
-				skipUnless(t, false, "no user namespace here: "+err.Error())
+				skipUnless(t, false, "cannot create a user namespace: "+err.Error())
 			}
 			if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestPollingUnderInotifyLimits") {
 				t.Errorf("%v\n%s", err, out.String())

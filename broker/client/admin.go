@@ -8,7 +8,8 @@ import (
 )
 
 // Admin is one connection to a broker's admin socket. It is not safe for
-// concurrent use. Any error but an *Error leaves it fit only to be closed.
+// concurrent use. If a method returns an error that is not an *Error, the caller
+// must close the connection.
 type Admin struct{ conn *conn }
 
 // DialAdmin connects to the admin socket at path.
@@ -23,35 +24,36 @@ func DialAdmin(ctx context.Context, path string) (*Admin, error) {
 // Close ends the connection.
 func (a *Admin) Close() error { return a.conn.Close() }
 
-// Push replaces the broker's whole set. line is a schema.PushRequest as
-// wire.Encode returns it, with its Op and its newline. Push keeps no reference to
-// line. The caller wipes it.
+// Push replaces all secrets of the broker. line is a schema.PushRequest with its Op,
+// encoded by wire.Encode. Push does not keep a reference to line, and the caller must
+// wipe it.
 func (a *Admin) Push(ctx context.Context, line []byte) (response schema.PushResponse, err error) {
 	err = a.conn.sendLine(ctx, line, &response, 0)
 	return response, err
 }
 
-// Clear drops the broker's set.
+// Clear removes all secrets from the broker.
 func (a *Admin) Clear(ctx context.Context) error {
 	var response schema.OKResponse
 	return a.conn.call(ctx, schema.ClearRequest{Op: schema.OpClear}, &response, 0)
 }
 
-// Register brings a project online. It fills in the request's Op.
+// Register registers a project. It sets the request's Op.
 func (a *Admin) Register(ctx context.Context, request schema.RegisterRequest) (response schema.RegisterResponse, err error) {
 	request.Op = schema.OpRegister
 	err = a.conn.call(ctx, request, &response, 0)
 	return response, err
 }
 
-// Unregister takes a project offline.
+// Unregister removes a project from the broker.
 func (a *Admin) Unregister(ctx context.Context, name schema.ProjectName) error {
 	var response schema.OKResponse
 	return a.conn.call(ctx, schema.UnregisterRequest{Op: schema.OpUnregister, Name: name}, &response, 0)
 }
 
-// Reload swaps a project's allowlist, or with DryRun says what that would do.
-// It fills in the request's Op.
+// Reload replaces a project's manifest and therefore its allowlist. With DryRun, it
+// only returns the effect that the new manifest would have. Reload
+// sets the request's Op.
 func (a *Admin) Reload(ctx context.Context, request schema.ReloadRequest) (response schema.ReloadResponse, err error) {
 	request.Op = schema.OpReload
 	err = a.conn.call(ctx, request, &response, 0)
@@ -65,22 +67,22 @@ func (a *Admin) List(ctx context.Context) ([]schema.SecretName, error) {
 	return response.Names, err
 }
 
-// Status says how the broker is.
+// Status returns the broker's status.
 func (a *Admin) Status(ctx context.Context) (response schema.StatusResponse, err error) {
 	err = a.conn.call(ctx, schema.StatusRequest{Op: schema.OpStatus}, &response, 0)
 	return response, err
 }
 
-// Ping says who is there.
+// Ping returns the broker's version and protocol version.
 func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, err error) {
 	err = a.conn.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)
 	return response, err
 }
 
-// WatchClosed returns a channel that is closed once the broker has ended the
-// connection, and a function that must be called, and waits, before the
-// connection is used again or closed. It is how the sidecar learns at once
-// that the broker restarted empty.
+// WatchClosed returns a channel that is closed when the broker ends the connection.
+// The caller must call stop before it uses or closes the connection again. stop waits
+// until the connection can be used. With WatchClosed, the sidecar learns immediately
+// that the broker restarted and lost its secrets.
 func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

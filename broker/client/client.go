@@ -1,9 +1,10 @@
-// Package client is keyhatch's only dialer: Admin speaks to the admin socket,
-// Project to a project's socket.
+// Package client contains keyhatch's only dialer. Admin connects to the admin socket,
+// and Project connects to a project socket.
 //
-// A client trusts the path it is given and the answers that come from there; a
-// project container's mount is what makes that so. Secrets that it returns are
-// ordinary Go memory: the discipline of locked memory is the broker's.
+// A client trusts the path of the socket and the answers that it receives there. In a
+// project container, the mount of the socket's directory justifies this trust. The
+// secrets that a client returns are in ordinary Go memory. Only the broker uses locked
+// memory.
 package client
 
 import (
@@ -19,31 +20,33 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// responseTimeout is how long a broker may take to answer, beyond what a request
-// asks it to wait. Only a broker that hangs takes longer.
+// responseTimeout is the maximum time to wait for an answer, in addition to the wait
+// time in the request. Only a broker that hangs needs more time.
 const responseTimeout = 10 * time.Second
 
-// maxSocketPath is the longest path that fits into a Unix socket address (unix(7):
-// sun_path has 108 bytes, the last of them a NUL).
+// maxSocketPath is the maximum length of a socket's path in bytes (unix(7): sun_path
+// has 108 bytes, and the last one is a NUL).
 const maxSocketPath = 107
 
-// ErrUnreachable says that no broker answers on the socket: there is no socket,
-// nobody listens, or the connection ended before the answer.
-var ErrUnreachable = errors.New("the broker cannot be reached")
+// ErrUnreachable means that no broker answered on the socket: the socket does not
+// exist, no process listens on it, or the connection ended before the answer. Errors
+// of this package append the path of the socket and the reason.
+var ErrUnreachable = errors.New("cannot reach the broker")
 
-// ErrProtocol says that the answer was not one of protocol version 2.
-var ErrProtocol = errors.New("the answer is not of this protocol")
+// ErrProtocol means that the answer does not follow version 2 of the protocol.
+var ErrProtocol = errors.New("invalid answer from the broker")
 
-// An Error is the broker's own refusal.
+// An Error is an error that the broker returned.
 type Error struct {
 	Code       schema.Code
 	Message    string
-	RetryAfter time.Duration // 0 where the broker named none
+	RetryAfter time.Duration // 0 if the broker did not set it
 }
 
 func (e *Error) Error() string { return e.Message }
 
-// CodeOf returns the code of a broker's refusal, or "" for any other error.
+// CodeOf returns the code of an error that the broker returned, or "" for any other
+// error.
 func CodeOf(err error) schema.Code {
 	if refusal, ok := errors.AsType[*Error](err); ok {
 		return refusal.Code
@@ -51,16 +54,28 @@ func CodeOf(err error) schema.Code {
 	return ""
 }
 
-// conn is a connection to either kind of socket. One request is on its way at
-// a time.
+// conn is a connection to the admin socket or to a project socket. At most one request
+// is in progress at a time.
 type conn struct {
 	*net.UnixConn
+	path  string
 	lines *wire.Reader
+}
+
+// unreachable returns an ErrUnreachable for the socket at path. It shortens errors of
+// package net, which repeat the path.
+func unreachable(path string, reason error) error {
+	if errno, ok := errors.AsType[syscall.Errno](reason); ok {
+		reason = errno
+	} else if operation, ok := errors.AsType[*net.OpError](reason); ok {
+		reason = operation.Err
+	}
+	return fmt.Errorf("%w at %s: %w", ErrUnreachable, path, reason)
 }
 
 func dial(ctx context.Context, path string) (*conn, error) {
 	if len(path) > maxSocketPath {
-		return nil, fmt.Errorf("%w: the socket's path has %d bytes and %d is the most the system allows", ErrUnreachable, len(path), maxSocketPath)
+		return nil, unreachable(path, fmt.Errorf("the path has %d bytes, but the system allows at most %d", len(path), maxSocketPath))
 	}
 	var dialer net.Dialer
 	c, err := dialer.DialContext(ctx, "unix", path)
@@ -68,39 +83,35 @@ func dial(ctx context.Context, path string) (*conn, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		var errno syscall.Errno
-		if errors.As(err, &errno) {
-			return nil, fmt.Errorf("%w: connecting to %s: %w", ErrUnreachable, path, errno)
-		}
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, unreachable(path, err)
 	}
-	return &conn{c.(*net.UnixConn), wire.NewReader(c, schema.MaxResponse, nil)}, nil
+	return &conn{c.(*net.UnixConn), path, wire.NewReader(c, schema.MaxResponse, nil)}, nil
 }
 
-// call sends one request and decodes its answer into response, a pointer to
-// one of schema's response types. The answer may take wait longer than usual.
+// call sends one request and decodes the answer into response, which is a pointer to a
+// response type of package schema. It waits responseTimeout plus wait for the answer.
 func (c *conn) call(ctx context.Context, request, response any, wait time.Duration) error {
 	line, err := wire.Encode(request)
 	if err != nil {
-		return err // a marshaller's of ours: it says what cannot be sent
+		return err // from a MarshalJSON method of package schema
 	}
 	defer clear(line)
 	return c.sendLine(ctx, line, response, wait)
 }
 
-// sendLine sends one encoded request, whose line ends with a newline, and decodes
-// its answer into response like call.
+// sendLine sends an encoded request, which ends with a newline, and decodes the answer
+// in the same way as call.
 func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait time.Duration) error {
 	if err := c.SetDeadline(time.Now().Add(responseTimeout + wait)); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return unreachable(c.path, err)
 	}
-	// The end of ctx must interrupt a read that waits.
+	// If ctx ends, a read that waits must return.
 	stopInterrupt := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stopInterrupt()
 
 	_, writeErr := c.Write(line)
-	// Whatever became of the write, there may be an answer: a broker that
-	// refuses a caller says so and ends the connection.
+	// Read the answer even if the write failed. A broker that refuses a caller sends an
+	// error and ends the connection, possibly before it reads the request.
 	answer, err := c.readLine(ctx, writeErr)
 	if err != nil {
 		return err
@@ -111,7 +122,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	}
 	if !errorResponse.OK {
 		if errorResponse.Code == "" {
-			return fmt.Errorf("%w: an error without a code", ErrProtocol)
+			return fmt.Errorf("%w: it reports an error without a code", ErrProtocol)
 		}
 		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second}
 	}
@@ -121,7 +132,8 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	return nil
 }
 
-// readLine reads one line. writeErr, where it is not nil, is why there may be none.
+// readLine reads one line. If the connection ends before the line and writeErr is not
+// nil, writeErr is the reason in the returned error.
 func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	line, err := c.lines.ReadLine()
 	if ctx.Err() != nil {
@@ -132,11 +144,11 @@ func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	}
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		return nil, fmt.Errorf("%w: it is over %d bytes", ErrProtocol, schema.MaxResponse)
+		return nil, fmt.Errorf("%w: it is longer than %d bytes", ErrProtocol, schema.MaxResponse)
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%w: the connection ended before the answer", ErrUnreachable)
+		return nil, unreachable(c.path, errors.New("the connection ended before the answer"))
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, unreachable(c.path, err)
 	}
 	return line, nil
 }

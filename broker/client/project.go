@@ -8,17 +8,17 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Project fetches from one project's socket. It dials for each request, so it
-// holds nothing that a restart of the broker could make stale; only Watch keeps
-// its connection. It is safe for concurrent use.
+// Project is a client for one project socket. It opens a connection for each request,
+// so a restart of the broker cannot leave it with a dead connection. Only Watch keeps
+// its connection open. Project is safe for concurrent use.
 type Project struct{ path string }
 
 // NewProject returns a client for the project socket at path.
 func NewProject(path string) *Project { return &Project{path} }
 
-// Get returns one secret. With wait it goes on until the secret is there or
-// that time, at most schema.MaxWait, is over, through restarts of the broker
-// too; 0 asks once.
+// Get returns one secret. If the broker does not have the secret, or if the broker is
+// unreachable, Get waits until it can return the secret, for at most wait. The maximum
+// of wait is schema.MaxWait. If wait is 0, Get sends one request and does not wait.
 func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Duration) (response schema.GetResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetResponse{}
@@ -28,10 +28,9 @@ func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Dur
 	return response, err
 }
 
-// GetMany returns several secrets of one snapshot; nil names asks for the
-// whole allowlist. With wait it goes on until all that are allowed are there
-// or that time, at most schema.MaxWait, is over, through restarts of the broker
-// too; 0 asks once.
+// GetMany returns several secrets of one snapshot. If names is nil, it returns all
+// secrets on the allowlist. It waits as Get does, until the broker has all requested
+// secrets that are on the allowlist.
 func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait time.Duration) (response schema.GetManyResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetManyResponse{}
@@ -47,8 +46,8 @@ func (p *Project) Info(ctx context.Context) (response schema.InfoResponse, err e
 	return response, err
 }
 
-// Ping says who is there. With wait it goes on until somebody is, or that time
-// is over; 0 asks once.
+// Ping returns the broker's version and the name of the project. If the broker is
+// unreachable, Ping retries for at most wait. If wait is 0, it tries once.
 func (p *Project) Ping(ctx context.Context, wait time.Duration) (response schema.ProjectPingResponse, err error) {
 	err = p.retry(ctx, wait, func(time.Duration) error {
 		return p.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)
@@ -65,15 +64,16 @@ func (p *Project) call(ctx context.Context, request, response any, wait time.Dur
 	return c.call(ctx, request, response, wait)
 }
 
-// The pauses between two tries to reach a broker, each twice the last.
+// The minimum and the maximum delay before the next attempt to reach a broker. The
+// delay doubles after each attempt.
 const (
 	minRetryDelay = 10 * time.Millisecond
 	maxRetryDelay = 250 * time.Millisecond
 )
 
-// retry calls try with the time that is left until it gets through to a
-// broker. The broker does the waiting for the secret; only a broker that is not
-// there, goes away meanwhile, or says to come back, is asked again.
+// retry calls try with the remaining time until a broker answers or wait is over. The
+// broker itself waits for missing secrets. Therefore retry calls try again only if the
+// broker is unreachable, ends the connection, or reports a rate limit.
 func (p *Project) retry(ctx context.Context, wait time.Duration, try func(remaining time.Duration) error) error {
 	deadline := time.Now().Add(wait)
 	for backoff := minRetryDelay; ; backoff = min(2*backoff, maxRetryDelay) {

@@ -10,17 +10,19 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxRedialDelay is the longest pause of a Watch that has no broker.
+// maxRedialDelay is the maximum delay of Watch before it dials an unreachable broker
+// again.
 const maxRedialDelay = 2 * time.Second
 
-// Watch calls onChange whenever what the project may fetch may have changed,
-// until ctx ends or the broker refuses, and returns why. It redials through
-// restarts of the broker.
+// Watch calls onChange when the secrets that the project can fetch may have changed.
+// It returns when ctx ends or the broker returns an error, and the returned error is
+// the reason. If the connection ends, for example because the broker restarts, Watch
+// dials again.
 //
-// Each connection that finds secrets loaded, the first one too, begins with an
-// event without names: anything may have changed before it. So whoever fetches
-// in onChange misses nothing. Nothing is read meanwhile, and what happens then is
-// in the next event.
+// If the broker has secrets when a connection starts, Watch first calls onChange with
+// an event without names, because any secret may have changed before. Therefore a
+// caller that fetches in onChange misses no change. While onChange runs, Watch does
+// not read. The broker combines all changes during that time into the next event.
 func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	delay := minRetryDelay
 	for {
@@ -72,7 +74,7 @@ func (p *Project) watchConnection(ctx context.Context, onChange func(schema.Chan
 		if err := wire.Decode(line, &event, schema.MaxResponseDepth); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		if event.Event == schema.WatchEventChanged { // others may come in time
+		if event.Event == schema.WatchEventChanged { // later versions may send other events
 			onChange(event)
 		}
 	}

@@ -10,13 +10,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ParseSecrets reads a set of secrets that people write as JSON: an object
-// whose members are strings, or for bundles objects of strings. It is strict as
-// the wire is. Errors say the line and the rule, and hold nothing of the text
-// but names that are valid.
+// ParseSecrets parses the secrets in a JSON file that a user wrote. The text is one
+// object. The value of a secret is a string, and the value of a bundle is an object of
+// strings. ParseSecrets is as strict as Decode. An error contains the line number and
+// the rule. It quotes only valid names from the text, never a value.
 func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 	if len(text) > schema.MaxPush {
-		return nil, fmt.Errorf("it is over %d bytes, more than a push takes", schema.MaxPush)
+		return nil, fmt.Errorf("the text is longer than %d bytes, the maximum size of a push", schema.MaxPush)
 	}
 	p := secretsParser{text, jsontext.NewDecoder(bytes.NewBuffer(text))}
 	secrets := map[schema.SecretName]schema.Value{}
@@ -36,7 +36,7 @@ func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 				return err
 			})
 		default:
-			err = p.errorHere("%s is neither a string nor an object of strings", name)
+			err = p.errorHere("the value of %s must be a string or an object of strings", name)
 		}
 		secrets[name] = value
 		return err
@@ -44,7 +44,7 @@ func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 		return nil, err
 	}
 	if _, err := p.decoder.ReadToken(); err != io.EOF {
-		return nil, p.errorHere("there is data after the JSON object")
+		return nil, p.errorHere("unexpected data after the JSON object")
 	}
 	return secrets, nil
 }
@@ -54,25 +54,28 @@ type secretsParser struct {
 	decoder *jsontext.Decoder
 }
 
-// errorHere returns an error with the line that was reached.
+// errorHere returns an error with the number of the current line.
 func (p secretsParser) errorHere(format string, args ...any) error {
 	return p.errorAt(p.decoder.InputOffset(), format, args...)
 }
 
-// errorAt returns an error with the line of an offset in the text.
+// errorAt returns an error with the number of the line at an offset in the text.
 func (p secretsParser) errorAt(offset int64, format string, args ...any) error {
 	line := 1 + bytes.Count(p.text[:offset], []byte("\n"))
 	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
 }
 
-// syntaxError replaces an error of the decoder, which quotes what it cannot read.
-// It keeps only the line.
+// syntaxError replaces an error of the decoder, because the decoder's error can quote
+// the text. It keeps only the line number.
 func (p secretsParser) syntaxError(err error) error {
 	offset := p.decoder.InputOffset()
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		offset = min(e.ByteOffset, int64(len(p.text)))
 	}
-	return p.errorAt(offset, "it is not a JSON object in UTF-8, with each name once")
+	if errors.Is(err, jsontext.ErrDuplicateName) {
+		return p.errorAt(offset, "duplicate name in an object")
+	}
+	return p.errorAt(offset, "the text is not a JSON object in UTF-8")
 }
 
 func (p secretsParser) readString() (string, error) {
@@ -83,7 +86,7 @@ func (p secretsParser) readString() (string, error) {
 	return token.String(), nil
 }
 
-// readObject reads an object, and calls readMember at the value of each member.
+// readObject reads an object. It calls readMember before the value of each member.
 func (p secretsParser) readObject(readMember func(schema.SecretName) error) error {
 	if token, err := p.decoder.ReadToken(); err != nil || token.Kind() != jsontext.KindBeginObject {
 		return p.syntaxError(err)

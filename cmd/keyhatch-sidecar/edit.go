@@ -2,24 +2,28 @@ package main
 
 import (
 	"fmt"
-	"io"
-	"os"
-
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+	"io"
+	"os"
+	"strings"
 )
 
 func setCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME|BUNDLE/FIELD",
-		Short: "Write one secret into the store",
-		Long: `set takes the value from standard input, or asks for it without echo on a
-terminal; never from an argument, which every process could see. The file
-appears whole, with mode 0600.`,
+		Short: "Write a secret or a field of a bundle into the store",
+		Long: `set reads the value from standard input. On a terminal, it asks for the value and
+does not show it. The value cannot be an argument, because other users can see the
+arguments of a process.
+
+The file is replaced in one step, with mode 0600. set creates the directory of the
+store if it does not exist.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
-  gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets`,
+  gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
+  keyhatch-sidecar set aws/aws_access_key_id --store dir:$HOME/secrets`,
 		Args: cobra.ExactArgs(1),
 	}
 	getDir := addDirFlag(c)
@@ -28,17 +32,32 @@ appears whole, with mode 0600.`,
 		if err != nil {
 			return err
 		}
+		if err := checkName(args[0]); err != nil {
+			return err
+		}
 		value, err := readValue(args[0])
 		if err != nil {
-			return fmt.Errorf("reading the value: %w", err)
+			return fmt.Errorf("cannot read the value: %w", err)
 		}
 		defer clear(value)
 		if len(value) > schema.MaxPush {
-			return fmt.Errorf("the value has over %d bytes, more than a push takes", schema.MaxPush)
+			return fmt.Errorf("the value is too large: it has more than %d bytes, the maximum size of a push", schema.MaxPush)
 		}
 		return dir.Set(args[0], value)
 	}
 	return c
+}
+
+// checkName returns a usage error for an invalid name. The error does not quote the
+// name, because the user may have typed a value by mistake.
+func checkName(name string) error {
+	parts := strings.Split(name, "/")
+	for _, part := range parts {
+		if len(parts) > 2 || !schema.ValidSecretName(part) {
+			return cli.UsageErrorf("invalid name: use NAME or BUNDLE/FIELD; each part must match %s", schema.SecretNamePattern)
+		}
+	}
+	return nil
 }
 
 func readValue(name string) ([]byte, error) {
@@ -55,13 +74,18 @@ func readValue(name string) ([]byte, error) {
 func removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm NAME|BUNDLE/FIELD",
-		Short: "Remove a secret, a bundle's field or a whole bundle from the store",
-		Args:  cobra.ExactArgs(1),
+		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
+		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
+  keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
+		Args: cobra.ExactArgs(1),
 	}
 	getDir := addDirFlag(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		dir, err := getDir()
 		if err != nil {
+			return err
+		}
+		if err := checkName(args[0]); err != nil {
 			return err
 		}
 		return dir.Remove(args[0])
@@ -71,9 +95,14 @@ func removeCommand() *cobra.Command {
 
 func listCommand() *cobra.Command {
 	var asJSON bool
-	c := &cobra.Command{Use: "list", Short: "List the names in the store"}
+	c := &cobra.Command{
+		Use:     "list",
+		Short:   "List the names of the secrets in the store",
+		Long:    `list prints the names of the secrets, and the fields of bundles as BUNDLE/FIELD.`,
+		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
+	}
 	getDir := addDirFlag(c)
-	c.Flags().BoolVar(&asJSON, "json", false, "print them as a JSON array")
+	c.Flags().BoolVar(&asJSON, "json", false, "print the names as a JSON array")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		dir, err := getDir()
 		if err != nil {

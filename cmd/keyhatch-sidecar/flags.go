@@ -10,86 +10,68 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// addDirFlag adds --store for the commands that edit a directory. It returns a
-// function that reads the flag after parsing.
+// addDirFlag adds the flag --store to a command that edits a directory. It returns a
+// function that returns the value of the flag. The flag must be parsed before.
 func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
-	storeArg := c.Flags().String("store", "", "the store: dir:PATH")
+	storeArg := c.Flags().String("store", "", "directory `STORE`, in the form dir:PATH (required)")
 	return func() (store.Dir, error) {
+		if *storeArg == "" {
+			return store.Dir{}, cli.UsageErrorf("missing flag: --store dir:PATH")
+		}
 		path, ok := strings.CutPrefix(*storeArg, "dir:")
 		if !ok || path == "" {
-			return store.Dir{}, cli.UsageErrorf("--store must be dir:PATH")
+			return store.Dir{}, cli.UsageErrorf("--store must be dir:PATH, because this command only edits directories")
 		}
 		path, err := filepath.Abs(path)
 		return store.Dir{Path: path}, err
 	}
 }
 
-// addStoreFlags adds the flags that select and configure stores. It returns a
-// function that reads them after parsing.
+// addStoreFlags adds the flags that select and configure stores. It returns a function
+// that returns the stores. The flags must be parsed before.
 func addStoreFlags(c *cobra.Command) func() (store.Store, error) {
 	flags := c.Flags()
-	storeArgs := flags.StringArray("store", nil, "dir:PATH, file:PATH or exec:COMMAND; several are merged")
-	format := flags.String("format", "", "dotenv, yaml or json, where a file's name does not say it, and for commands")
-	watchArgs := flags.StringArray("watch", nil, "a file or directory whose change means that commands are to be run again")
-	timeout := flags.Duration("timeout", 30*time.Second, "how long a command may take")
-	keepNewline := flags.Bool("keep-newline", false, "take the files of directories as they are, to the last newline")
+	storeArgs := flags.StringArray("store", nil, "`STORE` to read: "+storeForms()+"; repeat the flag to merge stores (required)")
+	format := flags.String("format", "", "`FORMAT` of commands, and of files without a known extension: dotenv, yaml, or json")
+	watchArgs := flags.StringArray("watch", nil, "file or directory `PATH`: when it changes, the command of an exec: store runs again; repeat the flag for several paths")
+	timeout := flags.Duration("timeout", 30*time.Second, "maximum time for the command of an exec: store")
+	keepNewline := flags.Bool("keep-newline", false, "keep the newline at the end of a file in a dir: store")
 	return func() (store.Store, error) {
-		var watchPaths []string
+		options := storeOptions{format: store.Format(*format), timeout: *timeout, keepNewline: *keepNewline}
+		switch options.format {
+		case "", store.Dotenv, store.YAML, store.JSON:
+		default:
+			return nil, cli.UsageErrorf("--format must be dotenv, yaml, or json")
+		}
+		if options.timeout <= 0 {
+			return nil, cli.UsageErrorf("--timeout must be greater than 0")
+		}
 		for _, path := range *watchArgs {
 			path, err := filepath.Abs(path)
 			if err != nil {
 				return nil, err
 			}
-			watchPaths = append(watchPaths, path)
-		}
-		switch *format {
-		case "", string(store.Dotenv), string(store.YAML), string(store.JSON):
-		default:
-			return nil, cli.UsageErrorf("--format must be dotenv, yaml or json")
-		}
-		if *timeout <= 0 {
-			return nil, cli.UsageErrorf("--timeout must be more than 0")
+			options.watchPaths = append(options.watchPaths, path)
 		}
 		var stores store.Merged
 		for _, arg := range *storeArgs {
-			kind, location, _ := strings.Cut(arg, ":")
-			if location == "" || (kind != "dir" && kind != "file" && kind != "exec") {
-				return nil, cli.UsageErrorf("--store must be dir:PATH, file:PATH or exec:COMMAND")
-			}
-			if kind == "exec" {
-				if *format == "" {
-					return nil, cli.UsageErrorf("exec: needs --format dotenv, yaml or json")
-				}
-				stores = append(stores, store.Exec{Command: location, Format: store.Format(*format), WatchPaths: watchPaths, Timeout: *timeout})
-				continue
-			}
-			path, err := filepath.Abs(location)
+			opened, err := openStore(arg, options)
 			if err != nil {
 				return nil, err
 			}
-			if kind == "dir" {
-				stores = append(stores, store.Dir{Path: path, KeepNewline: *keepNewline})
-				continue
-			}
-			fileFormat := store.Format(*format)
-			if byName := store.FormatOf(path); byName != "" {
-				fileFormat = byName
-			}
-			if fileFormat == "" {
-				return nil, cli.UsageErrorf("%s: its name does not say its format: say --format dotenv, yaml or json", location)
-			}
-			stores = append(stores, store.File{Path: path, Format: fileFormat})
+			stores = append(stores, opened)
 		}
 		if len(stores) == 0 {
-			return nil, cli.UsageErrorf("--store is missing: dir:PATH, file:PATH or exec:COMMAND")
+			return nil, cli.UsageErrorf("missing flag: --store %s", storeForms())
 		}
 		return stores, nil
 	}
 }
 
-// addSocketFlag adds --socket. It returns a function that reads it after parsing.
+// addSocketFlag adds the flag --socket. It returns a function that returns the path of
+// the admin socket. The flag must be parsed before.
 func addSocketFlag(c *cobra.Command) func() (string, error) {
-	socketArg := c.Flags().String("socket", "", "the broker's admin socket (default: /run/keyhatch/admin/admin.sock for root, else below $XDG_RUNTIME_DIR)")
+	socketArg := c.Flags().String("socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
 	return func() (string, error) {
 		if *socketArg != "" {
 			return *socketArg, nil
@@ -97,6 +79,6 @@ func addSocketFlag(c *cobra.Command) func() (string, error) {
 		if path := cli.DefaultAdminSocket(); path != "" {
 			return path, nil
 		}
-		return "", cli.UsageErrorf("neither --socket nor XDG_RUNTIME_DIR says where the admin socket is")
+		return "", cli.UsageErrorf("cannot find the admin socket: set --socket or XDG_RUNTIME_DIR")
 	}
 }

@@ -1,18 +1,24 @@
 package main
 
 import (
+	"errors"
 	"fmt"
-
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/spf13/cobra"
+	"io/fs"
 )
 
 func healthCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health --store STORE...",
-		Short: "See that the broker holds what the store has, for a container's HEALTHCHECK",
-		Long: `health reads the store and asks the broker for the names it holds: exit code 0
-says that they are the same. An exec: store's command is run for it.`,
+		Short: "Check that the broker has the secrets of the store",
+		Long: `health reads the store and compares the names of its secrets with the names in the
+broker. It does not compare values. For an exec: store, it runs the command.
+
+The exit code is 0 only if the names are the same. Use health in the HEALTHCHECK of
+a container.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
@@ -26,10 +32,17 @@ says that they are the same. An exec: store's command is run for it.`,
 			return err
 		}
 		count, err := sidecar.CheckHealth(c.Context(), source, socket)
+		if errors.Is(err, client.ErrUnreachable) {
+			hint := "start keyhatchd, or correct --socket"
+			if errors.Is(err, fs.ErrPermission) {
+				hint = "run the command as root or as a member of group keyhatch, or correct --socket"
+			}
+			return &cli.Error{Err: err, Hint: hint}
+		}
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.OutOrStdout(), "the broker holds the store's %d secrets\n", count)
+		fmt.Fprintf(c.OutOrStdout(), "the broker has all secrets of the store (%s)\n", cli.Plural(count, "secret"))
 		return nil
 	}
 	return c

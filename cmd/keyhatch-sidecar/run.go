@@ -13,23 +13,28 @@ func runCommand() *cobra.Command {
 	var poll time.Duration
 	c := &cobra.Command{
 		Use:   "run --store STORE...",
-		Short: "Push the store now, and whenever it changes or the broker comes back",
-		Long: `run keeps the broker's memory equal to the store. A store that is missing or bad
-changes nothing: the broker keeps the last good set, and what is wrong is said
-once. After keyhatchctl clear the broker stays empty until the store changes.`,
+		Short: "Keep the broker's secrets equal to the store",
+		Long: `run pushes all secrets of the store to the broker. It pushes them again when the
+store changes and when the broker restarts.
+
+If the store cannot be read, the broker keeps the previous secrets, and run logs the
+error once. After keyhatchctl clear, the broker stays empty until the store changes.
+
+With several --store flags, run pushes the secrets of all stores together. A name
+that is in two stores is an error.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
 	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
-	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "how often to look whatever the events say; network file systems have none")
-	c.Flags().StringVar(&onExit, "on-exit", "keep", "what becomes of the broker's secrets at the end: keep or clear")
+	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send none)")
+	c.Flags().StringVar(&onExit, "on-exit", "keep", "on exit, `ACTION` for the broker's secrets: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if onExit != "keep" && onExit != "clear" {
 			return cli.UsageErrorf("--on-exit must be keep or clear")
 		}
 		if poll <= 0 {
-			return cli.UsageErrorf("--poll must be more than 0")
+			return cli.UsageErrorf("--poll must be greater than 0")
 		}
 		source, err := getStore()
 		if err != nil {

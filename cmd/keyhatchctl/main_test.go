@@ -133,7 +133,7 @@ func TestErrorsHaveHints(t *testing.T) {
 		{`{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`, "", "the broker uses protocol 3, but this keyhatchctl uses protocol 2", "version 9.1"},
 		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "retry"},
 		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
-		{`no JSON`, "", "the answer is not of this protocol", ""},
+		{`no JSON`, "", "invalid answer from the broker", ""},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is not the admin socket"},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"allow_uids must not contain 65534"}`, "65534", ""},
 		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl reload"},
