@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -139,6 +140,7 @@ func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
 		open = append(open, c)
 	}
 	io.Copy(io.Discard, os.Stdin) // until the attack is measured
+	runtime.KeepAlive(open)
 	return attempts, succeeded
 }
 
