@@ -41,6 +41,13 @@ type storedDescriptor struct {
 
 func newServiceManager(t *testing.T, max int) *serviceManager {
 	t.Helper()
+	return newServiceManagerOn(t, max, func(string) {})
+}
+
+// newServiceManagerOn prepares the runtime directory before it is used, for example by
+// a mount.
+func newServiceManagerOn(t *testing.T, max int, prepare func(runtimeDir string)) *serviceManager {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +56,11 @@ func newServiceManager(t *testing.T, max int) *serviceManager {
 	if m.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/notify", Net: "unixgram"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(dir+"/run/admin", 0o750); err != nil {
+	if err := os.Mkdir(dir+"/run", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	prepare(dir + "/run")
+	if err := os.Mkdir(dir+"/run/admin", 0o750); err != nil {
 		t.Fatal(err)
 	}
 	l, err := net.Listen("unix", m.adminSocket())

@@ -12,15 +12,15 @@ import (
 // interruptInterval is how long closing one socket may take before it is interrupted.
 const interruptInterval = 20 * time.Millisecond
 
-// A closer closes sockets that may contain passed descriptors. Closing such a socket
+// A interruptingCloser closes sockets that may contain passed descriptors. Closing such a socket
 // can block its thread: a TCP socket with unsent data and SO_LINGER waits for its peer
 // in the last close. A signal ends that wait, so a closer interrupts its thread until
 // the socket is closed. It closes one socket at a time, so an endpoint never has more
 // than one thread in such a close.
-type closer struct{ mu sync.Mutex }
+type interruptingCloser struct{ mu sync.Mutex }
 
 // close runs a function that closes a socket.
-func (c *closer) close(closeSocket func()) {
+func (c *interruptingCloser) close(closeSocket func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	runtime.LockOSThread() // so that the signal reaches the thread that closes

@@ -43,7 +43,7 @@ type Config struct {
 type Endpoint struct {
 	config   Config
 	mustPeek bool // the kernel does not refuse passed descriptors
-	closer   closer
+	closer   interruptingCloser
 	drain    *drainState
 	wg       sync.WaitGroup // the accept loop and all sessions
 

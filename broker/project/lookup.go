@@ -63,8 +63,8 @@ func (l lookup) isComplete() bool {
 	return true
 }
 
-// count returns how many names have each outcome.
-func (l lookup) count() (allowed, denied, notFound, notLoaded int) {
+// countOutcomes returns how many names have each outcome.
+func (l lookup) countOutcomes() (allowed, denied, notFound, notLoaded int) {
 	for _, r := range l.results {
 		switch r.code {
 		case "":

@@ -188,7 +188,7 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	if !ok {
 		return endpoint.HangUp()
 	}
-	allowed, denied, notFound, notLoaded := found.count()
+	allowed, denied, notFound, notLoaded := found.countOutcomes()
 	// A caller with many refused names is guessing.
 	if retryAfter, exceeded := p.refusals.Exceeded(denied + notFound); exceeded {
 		found.release()

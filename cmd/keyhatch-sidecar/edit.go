@@ -32,7 +32,7 @@ store if it does not exist.`,
 		if err != nil {
 			return err
 		}
-		if err := checkName(args[0]); err != nil {
+		if err := checkSecretName(args[0]); err != nil {
 			return err
 		}
 		value, err := readValue(args[0])
@@ -48,9 +48,9 @@ store if it does not exist.`,
 	return c
 }
 
-// checkName returns a usage error for an invalid name. The error does not quote the
+// checkSecretName returns a usage error for an invalid name. The error does not quote the
 // name, because the user may have typed a value by mistake.
-func checkName(name string) error {
+func checkSecretName(name string) error {
 	parts := strings.Split(name, "/")
 	for _, part := range parts {
 		if len(parts) > 2 || !schema.ValidSecretName(part) {
@@ -85,7 +85,7 @@ func removeCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := checkName(args[0]); err != nil {
+		if err := checkSecretName(args[0]); err != nil {
 			return err
 		}
 		return dir.Remove(args[0])

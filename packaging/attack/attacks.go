@@ -131,8 +131,10 @@ func takeAllDescriptors(s *setup) (int, string, error) {
 	time.Sleep(s.flood)
 	attempts, _ := stop()
 	gets, _, err := v.finish()
-	if err == nil {
-		err = b.get("web") // over a new connection
+	for _, project := range []string{"web", "evil"} {
+		if err == nil {
+			err = b.get(project) // over a new connection
+		}
 	}
 	if err == nil {
 		err = b.recovered(before)

@@ -68,8 +68,8 @@ var protocolRules = map[string]func(*jsonschema.Schema){
 	"RegisterRequest.manifest":     maxLengthRule(schema.MaxManifest),
 	"ReloadRequest.manifest":       maxLengthRule(schema.MaxManifest),
 
-	"GetRequest.wait_ms":     waitRule,
-	"GetManyRequest.wait_ms": waitRule,
+	"GetRequest.wait_ms":     addWaitLimit,
+	"GetManyRequest.wait_ms": addWaitLimit,
 	"GetManyRequest.names":   func(s *jsonschema.Schema) { s.UniqueItems = true },
 
 	"GetResponse": oneValueRule,
@@ -139,7 +139,7 @@ func minLengthRule(n uint64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.MinLength = &n }
 }
 
-func waitRule(s *jsonschema.Schema) {
+func addWaitLimit(s *jsonschema.Schema) {
 	s.Minimum = "0"
 	s.Maximum = json.Number(strconv.FormatInt(schema.MaxWait.Milliseconds(), 10))
 }

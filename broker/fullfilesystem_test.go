@@ -1,0 +1,66 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// TestFullFileSystemStopsNobodyElse fills the file system of the runtime directory, as a
+// container can that has a project's directory. Served projects, health checks, and
+// restarts need no space. A new project gets a clear error.
+func TestFullFileSystemStopsNobodyElse(t *testing.T) {
+	m := newServiceManagerOn(t, 100, func(dir string) {
+		if err := unix.Mount("keyhatch-test", dir, "tmpfs", 0, "size=256k,nr_inodes=64,mode=755"); err != nil {
+			t.Skip("this test mounts a file system, which needs root:", err)
+		}
+		t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	})
+	s := m.start()
+	m.register("evil", "A")
+	fill := func() {
+		for i := 0; ; i++ {
+			path := filepath.Join(filepath.Dir(m.projectSocket("evil")), fmt.Sprint("filler", i))
+			file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if os.IsExist(err) {
+				continue
+			}
+			if err != nil {
+				return
+			}
+			for err == nil {
+				_, err = file.Write(make([]byte, 4096))
+			}
+			file.Close()
+		}
+	}
+	fill()
+	for range 3 {
+		if err := s.Probe(t.Context()); err != nil {
+			t.Errorf("the health check fails: %v", err)
+		}
+		s.Close()
+		fill() // takes what the broker has removed
+		s = m.start()
+		m.push(tripwire)
+		if answer := connect(t, m.projectSocket("evil")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+			t.Errorf("after a restart, the answer is %s", answer)
+		}
+	}
+	text := manifestText("web", "A")
+	admin, err := client.DialAdmin(context.Background(), m.adminSocket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if _, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "web", ProjectPath: "/nowhere/web", Manifest: &text}); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+		t.Errorf("registering a project: %v", err)
+	}
+}
