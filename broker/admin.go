@@ -112,7 +112,7 @@ func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Repl
 // rejectForMemory ends the connection, which may have no memory to read into.
 func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
 	a.log.Error("a push failed", "error", err)
-	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: out of locked memory")
+	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: the broker cannot allocate more locked memory (RLIMIT_MEMLOCK)")
 	reply.End = true
 	return a.rejectPush(caller, schema.CodeInternalError, reply)
 }

@@ -8,9 +8,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A restartStore stores listeners and registrations with the service manager, so
-// that they survive a restart. If the service manager refuses them, the broker
-// continues to serve, and status reports it. Not safe for concurrent use.
+// A restartStore stores the listeners and registrations of projects with the service
+// manager, so that they survive a restart of the broker. If the service manager refuses
+// to store them, the broker continues to serve, and `keyhatchctl status` shows the
+// problem. A restartStore is not safe for concurrent use.
 type restartStore struct {
 	store *fdstore.Store
 	state schema.DescriptorStore
@@ -28,7 +29,7 @@ type storedProject struct {
 func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorStoreAbsent, log}
 	if notifySocket == "" {
-		log.Info("no service manager: projects that are not declared will not survive a restart")
+		log.Info("the broker was started without a service manager: after a restart, only declared projects are served")
 		return r
 	}
 	r.state = schema.DescriptorStoreKept
@@ -40,7 +41,7 @@ func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 
 func (r *restartStore) reportRefused(err error) {
 	r.state = schema.DescriptorStoreRefused
-	r.log.Warn("projects that are not declared will not survive a restart", "error", err)
+	r.log.Warn("after a restart of the broker, only declared projects are served", "error", err)
 }
 
 // save stores a project's listener, and its registration under the next sequence
@@ -98,15 +99,15 @@ func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint
 
 // removeUnusable removes a descriptor that the broker cannot use.
 func (r *restartStore) removeUnusable(name string) {
-	r.log.Warn("removing an unusable descriptor from the service manager's store", "name", name)
+	r.log.Warn("removing an unusable file descriptor from the service manager's descriptor store", "name", name)
 	if err := r.store.Remove(name); err != nil {
-		r.log.Warn("cannot remove a descriptor from the service manager's store", "name", name, "error", err)
+		r.log.Warn("cannot remove a file descriptor from the service manager's descriptor store", "name", name, "error", err)
 	}
 }
 
 // warnIfFailed logs that a project's descriptors could not be removed.
 func (r *restartStore) warnIfFailed(name schema.ProjectName, err error) {
 	if err != nil {
-		r.log.Warn("cannot remove a descriptor from the service manager's store", "project", name, "error", err)
+		r.log.Warn("cannot remove a file descriptor from the service manager's descriptor store", "project", name, "error", err)
 	}
 }

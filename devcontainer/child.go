@@ -185,7 +185,8 @@ func (s *supervisor) reap() {
 // too, so that the parent shell notices. A later SIGCONT continues both.
 //
 // If keyhatch is the session leader, as in docker run -it, there is no parent shell that
-// could send SIGCONT. Then the child continues at once.
+// could send SIGCONT. In that case, suspend does not stop keyhatch, and continues the
+// child at once.
 func (s *supervisor) suspend() {
 	sessionLeader, _ := unix.Getsid(0)
 	switch {

@@ -70,5 +70,5 @@ func ValueBytes(value schema.SecretValue) ([]byte, error) {
 	case value.ValueB64 != nil:
 		return value.ValueB64, nil
 	}
-	return nil, fmt.Errorf("%w: it contains a secret without a value", client.ErrProtocol)
+	return nil, fmt.Errorf("%w: the answer contains a secret without a value", client.ErrProtocol)
 }

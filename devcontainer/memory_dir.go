@@ -10,7 +10,7 @@ import (
 
 // ErrNoMemoryDir means that no directory is both in memory and private to this user. A
 // secret file would reach a disk or another user.
-var ErrNoMemoryDir = errors.New("no private directory in memory for secret files")
+var ErrNoMemoryDir = errors.New("found no private directory on a memory file system (tmpfs) for secret files")
 
 // MemoryDir returns the directory for the rendered files of this user.
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }

@@ -38,8 +38,8 @@ func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *sto
 type readResult struct {
 	set store.Set
 	err error
-	// dirsAdded is true if this read started to watch another directory. Earlier
-	// changes in that directory caused no event.
+	// dirsAdded is true if the watcher watches a new directory since this read. Earlier
+	// changes in that directory caused no event, so the store must be read again.
 	dirsAdded bool
 }
 

@@ -64,7 +64,7 @@ func (k *Keyring) replace(snapshot *Snapshot) Info {
 	return info
 }
 
-// Clear drops the current snapshot and returns its number of secrets.
+// Clear drops the current snapshot and returns how many secrets it contained.
 func (k *Keyring) Clear() int {
 	k.mu.Lock()
 	old := k.current

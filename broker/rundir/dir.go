@@ -99,7 +99,7 @@ func (d *Dir) createOrCheck() error {
 		return err
 	}
 	if st.Mode&0o022 != 0 {
-		return fmt.Errorf("other users can write to %s: choose a directory for keyhatch alone, for example %s", d.path, filepath.Join(d.path, "keyhatch"))
+		return fmt.Errorf("other users can write to %s: choose a directory that only keyhatch uses, for example %s", d.path, filepath.Join(d.path, "keyhatch"))
 	}
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
@@ -107,7 +107,7 @@ func (d *Dir) createOrCheck() error {
 	}
 	for _, entry := range entries {
 		if !slices.Contains(entryNames, entry.Name()) {
-			return fmt.Errorf("%s contains %s, so it is not a runtime directory: choose a directory for keyhatch alone, for example %s", d.path, entry.Name(), filepath.Join(d.path, "keyhatch"))
+			return fmt.Errorf("cannot use %s as the runtime directory, because it contains %s, which does not belong to keyhatch: choose a directory that only keyhatch uses, for example %s", d.path, entry.Name(), filepath.Join(d.path, "keyhatch"))
 		}
 	}
 	return nil

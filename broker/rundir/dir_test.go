@@ -15,7 +15,7 @@ import (
 func TestOpenLeavesExistingDirectoriesAlone(t *testing.T) {
 	for want, prepare := range map[string]func(dir string) error{
 		"other users can write": func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
-		"contains Documents":    func(dir string) error { return os.Mkdir(filepath.Join(dir, "Documents"), 0o755) },
+		"it contains Documents": func(dir string) error { return os.Mkdir(filepath.Join(dir, "Documents"), 0o755) },
 	} {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "projects"), 0o755); err != nil {

@@ -10,10 +10,11 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ParseSecrets parses the secrets in a JSON file that a user wrote. The text is one
-// object. The value of a secret is a string, and the value of a bundle is an object of
-// strings. ParseSecrets is as strict as Decode. An error contains the line number and
-// the rule. It quotes only valid names from the text, never a value.
+// ParseSecrets parses a JSON file of secrets that a user wrote. The file
+// contains one JSON object. Each member is a secret: a string, or for a bundle an object
+// of strings. ParseSecrets is as strict as Decode. An error contains the line number and
+// the rule that the file breaks. It can contain a valid name from the file, but never a
+// value.
 func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 	if len(text) > schema.MaxPush {
 		return nil, fmt.Errorf("the text is longer than %d bytes, the maximum size of a push", schema.MaxPush)

@@ -48,8 +48,9 @@ func Decode(line []byte, v any, depth int) error {
 	if err == nil {
 		return nil
 	}
-	// Check has accepted the line, so a field has another type than in v. Only the
-	// name of a field that v has may be in the error.
+	// Check has accepted the line, so decoding can only fail because a field has the
+	// wrong type. The error contains the field's name only if v has such a field:
+	// another name comes from the input, and could be a part of a secret.
 	if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
 		field := strings.SplitN(string(wrong.JSONPointer), "/", 3)
 		if len(field) > 1 && slices.Contains(fieldNames(reflect.TypeOf(v).Elem()), field[1]) {

@@ -15,7 +15,7 @@ func healthCommand() *cobra.Command {
 		Use:   "health --store STORE...",
 		Short: "Check that the broker has the secrets of the store",
 		Long: `health reads the store and compares the names of its secrets with the names in the
-broker. It does not compare values. For an exec: store, it runs the command.
+broker. It does not compare values. If the store is a command, health runs the command.
 
 The exit code is 0 only if the names are the same. Use health in the HEALTHCHECK of
 a container.`,

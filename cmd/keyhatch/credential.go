@@ -96,8 +96,9 @@ The empty line turns off all helpers that come before it, for this host only.
 This is necessary because git gives each working credential to all of its
 helpers, and some of them would store it.
 
-If a program such as an editor later adds another helper after these lines,
-keyhatch refuses to answer git. Run install again to correct the order.
+keyhatch must be the last helper for the host. If another program, such as an
+editor, later adds a helper below these lines, keyhatch gives git no credential.
+Run install again to correct the order.
 
 install does not change the other lines of the configuration. The helpers in
 these lines take effect again after keyhatch credential install --remove.`,

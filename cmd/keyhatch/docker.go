@@ -15,7 +15,7 @@ import (
 func dockerCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "docker get|list|store|erase",
-		Short: "Answer docker's credential helper requests",
+		Short: "Act as a credential helper for docker",
 		Long: `Answer docker's credential helper requests for the registries that the manifest
 declares under helpers: docker.
 

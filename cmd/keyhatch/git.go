@@ -12,7 +12,7 @@ import (
 func gitCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "git get|store|erase",
-		Short: "Answer git's credential helper requests",
+		Short: "Act as a credential helper for git",
 		Long: `Answer git's credential helper requests for the hosts that the manifest declares
 under helpers: git. A host means https, unless the manifest declares it with
 http://. For any other host, the answer is empty.

@@ -26,7 +26,7 @@ func declarationPath(ctx context.Context, admin *client.Admin, name schema.Proje
 		return "", err
 	}
 	if status.ProjectsDir == "" {
-		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "restart the broker with keyhatchd --projects-dir DIR"}
+		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "stop the broker, and start it again with --projects-dir DIR"}
 	}
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }

@@ -28,7 +28,7 @@ const (
 const secret = "TRIPWIRE-of-the-attack-suite"
 
 // A broker is a running keyhatchd with the projects evil, which the attacker has, and
-// web, the neighbour.
+// web, the other project.
 type broker struct {
 	setup *setup
 	dir   string
@@ -222,7 +222,7 @@ func (b *broker) get(project string) error {
 	defer cancel()
 	answer, err := client.NewProject(b.socket(project)).Get(ctx, "A", 0)
 	if err == nil && (answer.Value == nil || *answer.Value != secret) {
-		err = errors.New("the neighbour got a wrong value")
+		err = errors.New("the project got a wrong value")
 	}
 	return err
 }

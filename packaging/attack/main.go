@@ -1,5 +1,6 @@
-// Command attack attacks a real keyhatchd as a hostile container would, and prints
-// what a neighbour noticed. It exits with 1 if an attack did more than it may.
+// Command attack attacks a real keyhatchd as a hostile container would, and prints the
+// effect on another project and on the operator. It exits with 1 if an attack had more
+// effect than its limit allows.
 //
 // It starts its own brokers in a temporary directory. As root, the attackers run as
 // another user than the broker. All load stays on this machine and is bounded.
@@ -14,11 +15,11 @@ import (
 	"time"
 )
 
-// An attack returns how often it tried and what the victim noticed. An error means
-// that the attack did more than it may.
+// An attack returns its number of attempts and its effect on others. An error means that
+// the effect was larger than the limit.
 type attack struct {
 	name  string
-	limit string // what the attack may do
+	limit string // the largest allowed effect
 	run   func(*setup) (attempts int, noticed string, err error)
 }
 
@@ -69,7 +70,7 @@ func main() {
 	}
 	out.Flush()
 	if failed > 0 {
-		fmt.Fprintf(os.Stderr, "%d attacks did more than they may\n", failed)
+		fmt.Fprintf(os.Stderr, "%d attacks had more effect than allowed\n", failed)
 		os.Exit(1)
 	}
 }

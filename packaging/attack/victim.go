@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A victim is a neighbour that fetches its secret over one connection, at a rate below
-// its limit.
+// A victim is a client of another project. It fetches its secret over one connection, at a
+// rate below its limit.
 type victim struct {
 	stop    chan struct{}
 	done    sync.WaitGroup
@@ -50,7 +50,7 @@ func (v *victim) run(socket string) error {
 			return err
 		}
 		if !strings.Contains(string(buffer[:n]), secret) {
-			return errors.New("the neighbour got a wrong answer")
+			return errors.New("the other project got a wrong answer")
 		}
 		v.times = append(v.times, time.Since(began))
 	}
@@ -61,7 +61,7 @@ func (v *victim) finish() (gets int, median time.Duration, err error) {
 	close(v.stop)
 	v.done.Wait()
 	if v.failure == nil && len(v.times) == 0 {
-		v.failure = errors.New("the neighbour fetched nothing")
+		v.failure = errors.New("the other project could not fetch its secret")
 	}
 	if v.failure != nil {
 		return 0, 0, v.failure

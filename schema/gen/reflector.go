@@ -94,7 +94,7 @@ func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema
 		define, ok := scalarDefinitions[name]
 		if !ok {
 			if root.Definitions[name] == nil {
-				return fmt.Errorf("cannot complete the schema: %s is not defined", name)
+				return fmt.Errorf("cannot generate the JSON Schema: it refers to %s, which is not defined", name)
 			}
 			continue
 		}

@@ -73,7 +73,8 @@ func (d Dir) remove(path string) error {
 	if !info.IsDir() {
 		return os.Remove(path)
 	}
-	// Rename the bundle first, so that all its fields disappear in one step.
+	// Rename the bundle's directory before deleting it, so that all fields disappear in
+	// one step.
 	removed, err := os.MkdirTemp(d.Path, ".gone-*")
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ func FormatOf(name string) Format {
 // not yet written. An empty set is written as {}, or as a comment in dotenv.
 func (f Format) parse(text []byte) (Set, error) {
 	if len(text) == 0 {
-		return nil, errors.New("the text is empty: for a store without secrets, write {} (in dotenv, a comment)")
+		return nil, errors.New("the input is empty: if the store has no secrets, write {} in JSON or YAML, or a comment in dotenv")
 	}
 	if !utf8.Valid(text) {
 		return nil, errors.New("the text is not valid UTF-8")

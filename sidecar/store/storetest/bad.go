@@ -16,8 +16,8 @@ import (
 // Tripwire is part of the content of every bad store. No error may contain it.
 const Tripwire = "TRIPWIRE"
 
-// WriteFile writes a file and creates the directories above it. If this fails,
-// WriteFile panics, so it can be used in a table without a *testing.T.
+// WriteFile writes a file and creates its parent directories. It panics on an error, so
+// that a table of tests can call it without a *testing.T.
 func WriteFile(path, text string) {
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
@@ -58,7 +58,7 @@ func BadStores() []BadStore {
 	big := "A=" + Tripwire + strings.Repeat("x", schema.MaxPush)
 	return []BadStore{
 		// dotenv
-		badFile("a.env", "", "the text is empty"),
+		badFile("a.env", "", "the input is empty"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE\n", "line 2", "expected NAME=value"),
 		badFile("a.env", "A=TRIPWIRE\nA=TRIPWIRE\n", "line 2", "duplicate name A"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE b=TRIPWIRE\n", "line 2", "does not match"),
@@ -73,7 +73,7 @@ func BadStores() []BadStore {
 		badFile("a.env", big, "1048576"),
 		badFile("a.env", strings.Repeat("N", 129)+"=TRIPWIRE", "line 1", "does not match"),
 		// JSON
-		badFile("a.json", "", "the text is empty"),
+		badFile("a.json", "", "the input is empty"),
 		badFile("a.json", "null", "line 1", "not a JSON object"),
 		badFile("a.json", "[\"TRIPWIRE\"]", "not a JSON object"),
 		badFile("a.json", "{\n\"A\": \"TRIPWIRE\",\n\"A\": \"TRIPWIRE\"}", "line 3", "duplicate name"),
@@ -88,7 +88,7 @@ func BadStores() []BadStore {
 		badFile("a.json", "{\"A\": \"TRIPWIRE\xff\"}", "the text is not valid UTF-8"),
 		badFile("a.json", "{\"A\": {\"TRIPWIRE !\": \"TRIPWIRE\"}}", "does not match"),
 		// YAML
-		badFile("a.yaml", "", "the text is empty"),
+		badFile("a.yaml", "", "the input is empty"),
 		badFile("a.yaml", "- TRIPWIRE\n", "line 1", "expected a mapping"),
 		badFile("a.yaml", "TRIPWIRE\n", "line 1", "expected a mapping"),
 		badFile("a.yaml", "A: TRIPWIRE\nA: TRIPWIRE\n", "line 2", "duplicate name A"),
@@ -121,7 +121,7 @@ func BadStores() []BadStore {
 		badCommand("echo A=TRIPWIRE; sleep 60 & wait", store.Dotenv, "timed out after 300ms"),
 		badCommand("yes A=TRIPWIRE", store.Dotenv, "output has more than 1048576 bytes"),
 		badCommand("printf '{\"A\": \"TRIPWI'", store.JSON, "line 1", "not a JSON object"),
-		badCommand("true", store.Dotenv, "the text is empty"),
+		badCommand("true", store.Dotenv, "the input is empty"),
 		badCommand("no-such-command-at-all", store.Dotenv, "exit status 127", "standard error:"),
 		badCommand("echo A=TRIPWIRE; echo oops TRIPWIRE >&2; echo plain >&2; exit 1", store.Dotenv, "is not shown", "plain"),
 		// Merges.
