@@ -45,7 +45,7 @@ type RegisterRequest struct {
 	// name.
 	ProjectPath string `json:"project_path"`
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
-	// manifest file below the project's directory.
+	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
 	// AllowUIDs lists additional uids that may use the project's socket. Root, the
 	// broker's own uid, and the owner of the project's directory may always use it.
@@ -85,7 +85,7 @@ type ReloadRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
-	// manifest file below the project's directory.
+	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
 	// DryRun makes the broker compute the response without replacing the
 	// manifest.

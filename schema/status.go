@@ -78,7 +78,8 @@ const (
 	// MemoryLocked is mlock(2) with MADV_DONTDUMP. It is never swapped, and never part
 	// of a core dump.
 	MemoryLocked Memory = "mlock"
-	// MemoryUnlocked can be swapped, because RLIMIT_MEMLOCK is too low.
+	// MemoryUnlocked is memory that the kernel can write to swap, because
+	// RLIMIT_MEMLOCK is too low.
 	MemoryUnlocked Memory = "unlocked"
 	// MemoryHeap is the Go heap. Only a build with the race detector uses it.
 	MemoryHeap Memory = "heap"

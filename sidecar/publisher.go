@@ -143,11 +143,11 @@ func (p *publisher) clearBroker() {
 	defer cancel()
 	if p.connection.admin == nil {
 		if _, err := p.connection.dial(ctx); err != nil {
-			p.log.Error("cannot clear the broker", "error", err)
+			p.log.Error("cannot delete the secrets from the broker", "error", err)
 			return
 		}
 	}
 	if err := p.connection.call(func(admin *client.Admin) error { return admin.Clear(ctx) }); err != nil {
-		p.log.Error("cannot clear the broker", "error", err)
+		p.log.Error("cannot delete the secrets from the broker", "error", err)
 	}
 }

@@ -45,7 +45,7 @@ func (d *drainState) setWriteDeadline(conn net.Conn, timeout time.Duration) {
 	d.setDeadline(conn.SetWriteDeadline, timeout, drainWriteTimeout-drainTimeout)
 }
 
-// setDeadline sets a deadline, at most extra behind the end of all reading. The lock
+// setDeadline sets a deadline, at most extra after the end of all reading. The lock
 // excludes start, so that no connection keeps a long timeout while the endpoint drains.
 func (d *drainState) setDeadline(set func(time.Time) error, timeout, extra time.Duration) {
 	d.mu.Lock()

@@ -187,7 +187,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn) {
 // end, or the endpoint drains.
 func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
-		s.conn.CloseWrite() // the client sees the end behind the answers
+		s.conn.CloseWrite() // the client sees the end after the answers
 		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
 		}

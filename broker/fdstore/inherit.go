@@ -27,10 +27,9 @@ type Registration struct {
 	Sequence uint64
 }
 
-// Inherit sorts descriptors by their names, which are the names of the files
-// (sd_listen_fds_with_names(3)), and takes them over. An unknown name is an
-// error: if the broker did not accept on such a socket, clients would hang
-// instead of failing.
+// Inherit takes over descriptors. The name of each file decides what it is for
+// (sd_listen_fds_with_names(3)). An unknown name is an error, because the broker would
+// not accept connections on such a socket, and clients would hang instead of failing.
 func Inherit(files []*os.File) (*Inherited, error) {
 	in := &Inherited{
 		Listeners:     map[schema.ProjectName]*net.UnixListener{},

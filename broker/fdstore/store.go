@@ -25,7 +25,7 @@ type Store struct {
 	address string // of the service manager's socket
 }
 
-// Open returns the store behind the socket at address, which is NOTIFY_SOCKET in
+// Open returns the store of the service manager at a socket address, which is NOTIFY_SOCKET in
 // the environment of a service.
 func Open(address string) *Store { return &Store{address} }
 

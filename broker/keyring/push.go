@@ -221,7 +221,7 @@ func validBase64(text []byte) bool {
 }
 
 // quoteBundles writes each bundle in the form in which it is sent, a JSON string
-// that contains compact JSON, behind end, and wipes the original. If the arena is
+// that contains compact JSON, after end, and wipes the original. If the arena is
 // too small, the snapshot moves to a larger one. It returns the new end.
 func quoteBundles(snapshot *Snapshot, end int) (int, error) {
 	needed := 0

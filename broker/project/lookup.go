@@ -103,7 +103,7 @@ func (r result) fields() net.Buffers {
 	return net.Buffers{[]byte(`"value":`), r.value.JSON}
 }
 
-// getResponse returns the schema.GetResponse with the first secret.
+// getResponse returns the schema.GetResponse with the only secret of the lookup.
 func (l lookup) getResponse() net.Buffers {
 	pieces := append(net.Buffers{[]byte(`{"ok":true,`)}, l.results[0].fields()...)
 	return append(pieces, []byte("}\n"))

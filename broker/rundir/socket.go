@@ -23,7 +23,7 @@ func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	}
 	listener, err := bindNewSocket(path, mode, gid)
 	if errors.Is(err, unix.ENOSPC) {
-		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files below %s", err, filepath.Dir(path))
+		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, filepath.Dir(path))
 	}
 	return listener, err
 }

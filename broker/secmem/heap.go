@@ -10,7 +10,7 @@ func New(size int) (*Arena, error) {
 	return &Arena{make([]byte, roundToPages(size)), schema.MemoryHeap}, nil
 }
 
-// TrimTo wipes all pages behind the first size bytes.
+// TrimTo keeps the first size bytes, and wipes all pages after them.
 func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep < len(a.mem) {

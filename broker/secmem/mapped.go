@@ -60,7 +60,7 @@ func unmap(mem []byte) error {
 	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem)))
 }
 
-// TrimTo wipes and unmaps all pages behind the first size bytes.
+// TrimTo keeps the first size bytes, and wipes and unmaps all pages after them.
 func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep >= len(a.mem) {

@@ -101,8 +101,8 @@ func (r *Reader) Discard() error {
 	return ErrTooLong
 }
 
-// Detach releases the current buffer to the caller, who provided its memory. The
-// bytes behind the last line move to a new buffer, and are wiped in the old one.
+// Detach gives the current buffer back to the caller, who provided its memory. The
+// bytes after the last returned line move to a new buffer, and are wiped in the old one.
 func (r *Reader) Detach() error {
 	pending := r.buf[r.pos:r.end]
 	buf, err := r.grow(pending, max(startSize, len(pending)))
@@ -125,7 +125,7 @@ func (r *Reader) fill() error {
 		r.pos, r.end = 0, r.end-r.pos
 	}
 	if r.end == len(r.buf) {
-		// Double the size, but only up to the limit and one byte for the newline.
+		// Double the size, but to at most the limit plus one byte for the newline.
 		size := min(max(startSize, 2*len(r.buf)), max(startSize, r.max+1))
 		buf, err := r.grow(r.buf[r.pos:r.end], size)
 		if err != nil {

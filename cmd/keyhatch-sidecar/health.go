@@ -3,11 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/spf13/cobra"
-	"io/fs"
 )
 
 func healthCommand() *cobra.Command {

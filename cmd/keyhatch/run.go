@@ -140,7 +140,8 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 	return runError(path, syscall.Exec(path, args, environment))
 }
 
-// supervise runs the command until it ends, and updates it when secrets change.
+// supervise runs the command until it ends. When secrets change, it restarts the command
+// or sends it a signal, as its ChangeAction requires.
 func supervise(ctx context.Context, p *plan, child devcontainer.Child, environment []string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()

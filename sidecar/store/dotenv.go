@@ -23,7 +23,7 @@ func parseDotenv(text string) (Set, error) {
 		start := line
 		var row string
 		row, text, _ = strings.Cut(text, "\n")
-		// Do not trim the end of the row. The white space there can be part of a quoted
+		// Do not trim the end of the line. The white space there can be part of a quoted
 		// value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
 		if row == "" || row[0] == '#' {

@@ -13,8 +13,8 @@ import "context"
 // A Store is a source of secrets: a Dir, a File, an Exec, or a Merged store of
 // several.
 type Store interface {
-	// Read returns the complete set of secrets at one moment. An error names the
-	// file, the line if the file has lines, and the rule. It never contains any part
+	// Read returns the complete set of secrets as it was at one moment. An error names
+	// the file, the line if the file has lines, and the rule that it breaks. It never contains any part
 	// of a secret.
 	Read(ctx context.Context) (Set, error)
 	// WatchDirs returns the directories in which an event can mean a change of the
