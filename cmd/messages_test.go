@@ -108,7 +108,7 @@ func (m *messageRun) prepare(command string) {
 }
 
 func (m *messageRun) startBroker() {
-	broker := exec.Command(filepath.Join(binDir, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--audit", "file:"+m.work+"/audit.log")
+	broker := exec.Command(filepath.Join(binDir, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--projects-dir", "", "--audit", "file:"+m.work+"/audit.log")
 	broker.Env = m.env
 	if err := broker.Start(); err != nil {
 		m.t.Fatal(err)

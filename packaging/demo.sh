@@ -44,7 +44,7 @@ until_ok() {
 in_project() { local name=$1; shift; KEYHATCH_SOCKET="$run/projects/$name/broker.sock" "$@"; }
 
 step "1. A broker: secrets in its memory, nothing on disk"
-keyhatchd --runtime-dir "$run" --audit "file:$work/audit.ndjson" 2>"$work/keyhatchd.log" &
+keyhatchd --runtime-dir "$run" --projects-dir= --audit "file:$work/audit.ndjson" 2>"$work/keyhatchd.log" &
 pids+=($!)
 until_ok keyhatchctl --socket "$admin" status
 echo "  keyhatchd serves at ${admin#"$work"/}"

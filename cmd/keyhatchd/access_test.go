@@ -75,7 +75,7 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 		t.Fatalf("%v: %s", err, output)
 	}
 	output := newOutputRecorder()
-	cmd := exec.Command(binary, "--runtime-dir", dir+"/run", "--audit", "file:"+dir+"/audit.log")
+	cmd := exec.Command(binary, "--runtime-dir", dir+"/run", "--projects-dir", "", "--audit", "file:"+dir+"/audit.log")
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=keyhatchd")
 	cmd.Stderr = output
 	otherUser := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}

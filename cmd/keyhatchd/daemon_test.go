@@ -42,7 +42,7 @@ func startDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 func launchDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	t.Helper()
 	d := &daemon{dir: dir, audit: filepath.Join(filepath.Dir(dir), "audit.log"), output: newOutputRecorder(), ended: make(chan struct{})}
-	d.cmd = exec.Command(os.Args[0], append([]string{"--runtime-dir", dir, "--audit", "file:" + d.audit}, args...)...)
+	d.cmd = exec.Command(os.Args[0], append([]string{"--runtime-dir", dir, "--projects-dir", "", "--audit", "file:" + d.audit}, args...)...)
 	d.cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS="+role)
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
 	if err := d.cmd.Start(); err != nil {

@@ -50,7 +50,7 @@ func startBroker(s *setup, wrap ...string) (*broker, error) {
 }
 
 func (b *broker) start(wrap ...string) error {
-	args := append(wrap, b.setup.keyhatchd, "--runtime-dir", b.runtimeDir(), "--audit", "file:"+b.auditLog())
+	args := append(wrap, b.setup.keyhatchd, "--runtime-dir", b.runtimeDir(), "--projects-dir", "", "--audit", "file:"+b.auditLog())
 	b.cmd, b.log, b.ended = exec.Command(args[0], args[1:]...), &bytes.Buffer{}, make(chan struct{})
 	b.cmd.Stderr = b.log
 	if err := b.cmd.Start(); err != nil {
