@@ -175,16 +175,30 @@ func flood(socket string, seconds int, text string) (attempts, succeeded int) {
 	return attempts, attempts
 }
 
-// floodConnects connects as often as it can.
+// floodConnects connects as often as it can, with eight goroutines.
 func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	for time.Now().Before(end) {
-		c, err := net.DialTimeout("unix", socket, 100*time.Millisecond)
-		attempts++
-		if err == nil {
-			succeeded++
-			c.Close()
-		}
+	counts := make(chan [2]int)
+	for range 8 {
+		go func() {
+			var count [2]int
+			for time.Now().Before(end) {
+				c, err := net.DialTimeout("unix", socket, 100*time.Millisecond)
+				count[0]++
+				if err == nil {
+					count[1]++
+					c.Close()
+				} else {
+					time.Sleep(time.Millisecond) // the backlog is full
+				}
+			}
+			counts <- count
+		}()
+	}
+	for range 8 {
+		count := <-counts
+		attempts += count[0]
+		succeeded += count[1]
 	}
 	return attempts, succeeded
 }
