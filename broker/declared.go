@@ -11,8 +11,8 @@ import (
 
 // applyDeclarations makes the registry match the declared projects in a directory:
 // it adds new ones, replaces changed manifests, and removes projects that are no
-// longer declared. A file with an error changes nothing of its project. Such errors
-// are logged and returned.
+// longer declared. If a file has an error, its project stays as it is. Such errors are
+// logged and returned.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil

@@ -28,8 +28,8 @@ func newProbe(view keyring.View) (*probe, error) {
 	return &probe{p.Serve}, nil
 }
 
-// check sends a get and reads the answer. The request takes the same way through
-// session, allowlist, and keyring as every other get.
+// check sends a get and reads the answer. The request goes through the same session,
+// allowlist, and keyring code as every other get.
 func (p *probe) check(ctx context.Context) error {
 	conn, err := endpoint.Connect(p.serve)
 	if err != nil {

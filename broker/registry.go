@@ -222,8 +222,8 @@ func (r *registry) approveManifest(name schema.ProjectName, projectPath string, 
 	return parsed, approved, err
 }
 
-// status returns the status of each project, sorted by name, and of the descriptor
-// store.
+// status returns the status of each project, sorted by name, and the status of the
+// descriptor store.
 func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,8 +240,8 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	return projects, r.store.state
 }
 
-// stop ends all changes and returns the projects as they are then. It returns
-// false if the registry is stopped already.
+// stop makes the registry refuse all further changes, and returns its projects. It
+// returns false if the registry was already stopped.
 func (r *registry) stop() ([]*entry, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

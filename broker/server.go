@@ -156,8 +156,8 @@ func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 
 // ApplyDeclarations reads the directory of declared projects again. It adds new
 // projects, replaces changed manifests, and removes projects that are no longer
-// declared. A file with an error changes nothing of its project. Such errors are
-// logged and returned.
+// declared. If a file has an error, its project stays as it is. Such errors are logged
+// and returned.
 func (s *Server) ApplyDeclarations() error {
 	return applyDeclarations(s.registry, s.config.ProjectsDir)
 }

@@ -36,8 +36,8 @@ func (c *interruptingCloser) close(closeSocket func()) {
 			case <-closed:
 				return
 			case <-tick.C:
-				// The Go runtime uses SIGURG itself, and ignores the signals that it
-				// did not send.
+				// The Go runtime uses SIGURG for its own purposes. It ignores a SIGURG
+				// that the program itself sends.
 				unix.Tgkill(pid, thread, unix.SIGURG)
 			}
 		}

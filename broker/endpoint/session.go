@@ -153,8 +153,8 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 	return h.Answer(line), 0
 }
 
-// pause waits without reading, so that the client costs almost no work. It is not
-// completed if the client is gone or the endpoint drains.
+// pause waits for d and reads nothing from the client, so that the client causes almost
+// no work. It returns false early if the client disconnects or the endpoint drains.
 func (s *Session) pause(d time.Duration) (completed bool) {
 	if d <= 0 {
 		return true

@@ -50,8 +50,8 @@ func parsePush(arena *secmem.Arena, line []byte) (*Snapshot, error) {
 		snapshot.Release()
 		return nil, err
 	}
-	// The rest of the arena is free, or held parts of the request that are no
-	// secrets.
+	// The rest of the arena is unused, or contains parts of the request that are not
+	// secret.
 	snapshot.arena.TrimTo(end)
 	return snapshot, nil
 }

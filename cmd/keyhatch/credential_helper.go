@@ -52,7 +52,7 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	}
 	name := h.secret(approved)
 	if name == "" {
-		return &cli.Error{Err: fmt.Errorf("the approved manifest does not declare a secret for %s", h.name),
+		return &cli.Error{Err: fmt.Errorf("the approved manifest does not declare a secret for the credential helper %s", h.name),
 			Hint: "add helpers: {" + h.name + ": NAME} to the manifest, then run keyhatchctl reload DIR on the host"}
 	}
 	text, err := fetchFormatted(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })

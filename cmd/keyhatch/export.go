@@ -26,12 +26,15 @@ The formats are:
   json    one JSON object of strings
   dotenv  NAME=VALUE lines
 
-In dotenv, export writes a simple value without quotes. It writes any other value
-in single quotes and without escapes, even if the value contains newlines. If the
-value contains a single quote, a carriage return, two backslashes in a row, or a
-backslash at the end, export uses double quotes with the escapes \n, \r, \", \\,
-\$, and \` + "`" + `. keyhatch-sidecar can read all of these forms. Some other programs do
-not decode the escapes in double quotes.`,
+The dotenv format has three forms of values:
+
+  no quotes      a simple value
+  double quotes  a value with a single quote, a carriage return, two backslashes in
+                 a row, or a backslash at the end; the escapes are \n \r \" \\ \$ \` + "`" + `
+  single quotes  every other value, without escapes, even if it contains newlines
+
+keyhatch-sidecar can read all of these forms. Some other programs do not decode the
+escapes in double quotes.`,
 		Example: `  eval "$(keyhatch export)"
   keyhatch export --format dotenv --only NPM_TOKEN
   keyhatch export --format json | jq -r .NPM_TOKEN`,

@@ -229,7 +229,7 @@ func waitSendLeave(socket string, count int) (attempts, succeeded int) {
 		if err != nil {
 			continue
 		}
-		if _, err := c.Write([]byte(`{"op":"get-many","wait_ms":300000}` + "\n{")); err == nil {
+		if _, err := c.Write([]byte(`{"op":"get","name":"MISSING","wait_ms":300000}` + "\n{")); err == nil {
 			succeeded++
 		}
 		c.Close()
@@ -309,7 +309,7 @@ func beChatty(socket string, count int) (attempts, succeeded int) {
 				}
 			}()
 		case 2:
-			c.Write([]byte(`{"op":"get-many","wait_ms":300000}` + "\n"))
+			c.Write([]byte(`{"op":"get","name":"MISSING","wait_ms":300000}` + "\n"))
 		}
 	}
 	fmt.Fprintln(os.Stdout, attempts, succeeded)

@@ -79,7 +79,7 @@ func (b *broker) start(wrap ...string) error {
 }
 
 func (b *broker) register(admin *client.Admin, name string) error {
-	manifest := "schema_version: 1\nproject: " + name + "\nsecrets: {A: }\n"
+	manifest := "schema_version: 1\nproject: " + name + "\nsecrets: {A: , MISSING: }\n"
 	_, err := admin.Register(context.Background(), schema.RegisterRequest{
 		Name: schema.ProjectName(name), ProjectPath: "/nowhere/" + name, Manifest: &manifest, AllowUIDs: []uint32{attackerUID},
 	})
