@@ -30,7 +30,7 @@ const requiredTimeout = 900 * time.Millisecond
 const closeTimeout = 500 * time.Millisecond
 
 // An Event is one of schema's audit events. None of them has a field that could
-// hold the name or the value of a secret, so a caller cannot record either.
+// hold the name or the value of a secret, so a caller can record neither.
 type Event interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |

@@ -93,8 +93,8 @@ func (s *Snapshot) info() Info {
 func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l.end] }
 
 // setGeneration numbers the snapshot, and records for each secret which generation
-// changed its value last. Later snapshots can then be compared by numbers, when
-// the values of this one are wiped. The caller holds a reference to previous, which
+// changed its value last. Later snapshots can then be compared with this one by
+// number, even after its values are wiped. The caller holds a reference to previous, which
 // may be nil.
 func (s *Snapshot) setGeneration(generation uint64, previous *Snapshot) {
 	s.generation = generation

@@ -3,8 +3,8 @@
 //
 // It protects against copies that the garbage collector leaves behind, against swap
 // and core dumps, and with memfd_secret(2) also against reads through /proc/PID/mem.
-// It does not protect against root, because root can load code into the kernel, or
-// against code in this process.
+// It does not protect against code in this process. It also does not protect against
+// root, because root can load code into the kernel.
 package secmem
 
 import (

@@ -12,8 +12,8 @@ import (
 const DockerNotFoundMessage = "credentials not found in native keychain"
 
 // FindDockerLogin finds the login for a registry. docker names a registry by its host,
-// and Docker Hub by the URL https://index.docker.io/v1/. A manifest can call Docker Hub
-// docker.io.
+// and Docker Hub by the URL https://index.docker.io/v1/. A manifest can use the
+// name docker.io for Docker Hub.
 func FindDockerLogin(logins []schema.Login, registry string) (login schema.Login, found bool) {
 	scheme, host, hasScheme := strings.Cut(registry, "://")
 	if !hasScheme {

@@ -198,7 +198,7 @@ func connectRefused(s *setup) (int, string, error) {
 	defer b.remove()
 	attempts, read, err := b.attack(refusedUID, "refusals", b.socket("evil"), strconv.Itoa(s.count(300)))
 	if err == nil && read < attempts {
-		err = fmt.Errorf("only %d of %d clients read their refusal", read, attempts)
+		err = fmt.Errorf("only %d of %d refused clients received the refusal", read, attempts)
 	}
 	return attempts, fmt.Sprintf("%d refusals read", read), err
 }
