@@ -95,9 +95,9 @@ func chmodSocket(path string, mode uint32) error {
 	return nil
 }
 
-// removeStaleSocket removes a socket file that has no listener. The lock excludes a
-// socket of another broker, but not one that a service manager listens on for the
-// broker. That one must stay.
+// removeStaleSocket removes a socket file if no process listens on it. No other broker
+// can listen on it, because of the lock. But a service manager can listen on a socket for
+// the broker, and that socket must stay.
 func removeStaleSocket(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

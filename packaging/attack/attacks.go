@@ -326,8 +326,8 @@ func fillFileSystem(s *setup) (int, string, error) {
 			return attempts, "", fmt.Errorf("%s: %w", project, err)
 		}
 	}
-	// Killed, the broker leaves its sockets; creating them again needs the space that
-	// they have. Only the container's own socket can be lost to the filler.
+	// A broker that is killed does not remove its sockets. The next broker replaces them,
+	// and needs no additional space.
 	b.cmd.Process.Kill()
 	<-b.ended
 	if err := b.start(); err != nil {
