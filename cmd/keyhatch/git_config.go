@@ -48,7 +48,7 @@ func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 		return nil
 	}
 	return &cli.Error{
-		Err: fmt.Errorf("refusing to answer git: git would give the secret to another helper too, which is configured after keyhatch: %s", strings.Join(otherHelpers, ", ")),
+		Err: fmt.Errorf("refusing to answer git: git would also give the secret to a helper that is configured after keyhatch: %s", strings.Join(otherHelpers, ", ")),
 		Hint: "run keyhatch credential install; if this does not help, find the other helper with " +
 			"git config --show-origin --get-regexp 'credential.*helper'",
 	}
