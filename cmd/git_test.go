@@ -110,7 +110,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.write("home/.gitconfig", string(text)+"[credential]\n\thelper = "+recorder+"\n")
-			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "another helper too") {
+			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "configured after keyhatch") {
 				t.Errorf("%v: %s", err, out)
 			}
 			h.checkTokenNotOnDisk()

@@ -10,7 +10,7 @@ import (
 )
 
 // errDescriptors means that a client passed descriptors (SCM_RIGHTS, unix(7)).
-var errDescriptors = errors.New("passed descriptors are not allowed")
+var errDescriptors = errors.New("a client must not pass file descriptors")
 
 // sendBuffer limits the bytes of unread answers of one connection in the kernel. The
 // kernel doubles the number. 64 connections of a project then hold at most 2 MiB.

@@ -181,7 +181,7 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 					c.CloseWrite()
 					// Only an endpoint that reads the request refuses it in words.
 					answers, _ := io.ReadAll(c)
-					if name == "request" && mustPeek && !bytes.Contains(answers, []byte("passed descriptors are not allowed")) {
+					if name == "request" && mustPeek && !bytes.Contains(answers, []byte("a client must not pass file descriptors")) {
 						t.Errorf("the answers are %s", answers)
 					}
 					c.Close()

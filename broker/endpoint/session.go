@@ -127,7 +127,7 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return Refuse(schema.CodeProtocolError, "the rest of the line did not arrive within %v", schema.LineTimeout)
 	case errors.Is(err, errDescriptors):
-		return Refuse(schema.CodeProtocolError, "passed descriptors are not allowed")
+		return Refuse(schema.CodeProtocolError, "a client must not pass file descriptors")
 	}
 	return HangUp()
 }

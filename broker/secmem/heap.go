@@ -4,8 +4,8 @@ package secmem
 
 import "github.com/keyhatch/keyhatch/schema"
 
-// New returns an arena on the Go heap. The race detector does not see mapped memory,
-// and with the heap it reports a use after Free as a race.
+// New returns an arena on the Go heap, because the race detector does not see mapped
+// memory. On the heap, the race detector reports a use after Free as a race.
 func New(size int) (*Arena, error) {
 	return &Arena{make([]byte, roundToPages(size)), schema.MemoryHeap}, nil
 }

@@ -22,9 +22,9 @@ func upCommand(o *globalOptions) *cobra.Command {
 		Use:   "up DIR [-- ARG...]",
 		Short: "Start a project's dev container with access to its secrets",
 		Long: `up registers the project if it is not registered, and then runs devcontainer up.
-It mounts the directory of the project's socket and the keyhatch command into the
-container. If the project uses the keyhatch Feature, the Feature mounts both. up
-does not change any file in the project. Arguments after -- are passed to
+If the project uses the keyhatch Feature, the Feature mounts the directory of the
+project's socket and the keyhatch command into the container. Otherwise, up mounts
+them. up does not change any file in the project. Arguments after -- are passed to
 devcontainer up.
 
 An existing container keeps its old mounts. To recreate it, add
