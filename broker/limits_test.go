@@ -22,7 +22,7 @@ func TestRequestLimitIsPerProject(t *testing.T) {
 	s.register(t, "web", "A")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
 	c := connect(t, s.projectSocket("api"))
-	for range schema.RequestBurstFactor - 1 { // the connection counts as one
+	for range schema.RequestBurstFactor { // the connection counts together with the first one
 		if answer := c.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 			t.Fatal(answer)
 		}

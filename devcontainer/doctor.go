@@ -174,7 +174,7 @@ func checkSecretsLoaded(ctx context.Context, socket string) Finding {
 		// A request without names returns the generation but no secret.
 		var answer schema.GetManyResponse
 		if answer, err = project.GetMany(ctx, []schema.SecretName{}, 0); err == nil && answer.Generation > 0 {
-			return Finding{Check: "secrets", Detail: fmt.Sprintf("the broker has secrets; the manifest allows %d of them for this project", len(info.Allowlist))}
+			return Finding{Check: "secrets", Detail: fmt.Sprintf("the broker has secrets; the number of names that the manifest allows is %d", len(info.Allowlist))}
 		}
 	}
 	if err != nil {

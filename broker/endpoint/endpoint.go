@@ -90,11 +90,12 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 		accepted, err := listener.AcceptUnix()
 		if err == nil {
 			pause = 0
-			if !e.waitForConnectLimit() {
+			paid, ok := e.waitForConnectLimit()
+			if !ok {
 				e.closer.close(func() { accepted.Close() })
 				return
 			}
-			e.startSession(accepted)
+			e.startSession(accepted, paid)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -116,17 +117,18 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 
 // waitForConnectLimit delays the accept loop while there are too many new connections.
 // Clients wait in the backlog. One connection per second does not wait: it gets an
-// answer that explains the delay. The result is false if the endpoint drains.
-func (e *Endpoint) waitForConnectLimit() bool {
+// answer that explains the delay. paid is the number of requests that the connection has
+// paid for. ok is false if the endpoint drains.
+func (e *Endpoint) waitForConnectLimit() (paid int, ok bool) {
 	if e.config.Connects == nil {
-		return true
+		return 0, true
 	}
 	wait, cancel := e.config.Connects.Reserve(1)
 	if wait > 0 && e.mayExplainLimit() {
 		cancel()
-		return true
+		return 0, true
 	}
-	return e.sleep(wait)
+	return 1, e.sleep(wait)
 }
 
 // mayExplainLimit reports true once per second.
@@ -153,14 +155,14 @@ func (e *Endpoint) sleep(d time.Duration) bool {
 	}
 }
 
-func (e *Endpoint) startSession(accepted *net.UnixConn) {
+func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	c, err := newConn(accepted, e.mustPeek)
 	if err != nil {
 		e.config.Log.Error("refusing a connection", "error", err)
 		accepted.Close()
 		return
 	}
-	s := &Session{conn: c, drain: e.drain}
+	s := &Session{conn: c, drain: e.drain, prepaid: paid}
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections
 	if !full {

@@ -26,6 +26,7 @@ type Session struct {
 	lines  *wire.Reader // nil before Run
 
 	limitedAt time.Time // of the last reply that refused a request over the limit
+	prepaid   int       // requests that the new connection has already paid for
 }
 
 // A Handler describes how a session's requests are read and answered.
@@ -141,7 +142,9 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 	if h.Limit == nil {
 		return h.Answer(line), 0
 	}
-	wait, cancel := h.Limit.Reserve(1 + len(line)/requestUnit)
+	cost := 1 + len(line)/requestUnit - s.prepaid
+	s.prepaid = 0
+	wait, cancel := h.Limit.Reserve(cost)
 	if wait > 0 && time.Since(s.limitedAt) >= time.Second {
 		s.limitedAt = time.Now()
 		cancel()

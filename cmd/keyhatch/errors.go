@@ -52,7 +52,7 @@ func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 			Hint: fmt.Sprintf("add %s under secrets in the manifest, then run keyhatchctl reload DIR on the host", name)}
 	case schema.CodeNotFound:
 		return &cli.Error{Err: err, ExitCode: exitNotFound,
-			Hint: fmt.Sprintf("in the sidecar, run keyhatch-sidecar set %s --store STORE", name)}
+			Hint: fmt.Sprintf("in the sidecar, run keyhatch-sidecar set %s --store dir:PATH", name)}
 	case schema.CodeNotLoaded:
 		hint := "start the sidecar: keyhatch-sidecar run --store STORE"
 		if waitCommand != "" {

@@ -18,8 +18,9 @@ under helpers: git. A host means https, unless the manifest declares it with
 http://. For any other host, the answer is empty.
 
 store and erase succeed but change nothing.`,
-		Example: `  git config --global credential.https://github.com.helper '!keyhatch credential git'`,
-		Args:    cobra.MinimumNArgs(1), // gitcredentials(7): a helper must ignore unknown operations
+		Example: `  keyhatch credential install
+  printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
+		Args: cobra.MinimumNArgs(1), // gitcredentials(7): a helper must ignore unknown operations
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] != "get" {
 				_, err := io.Copy(io.Discard, c.InOrStdin())
