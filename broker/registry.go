@@ -134,7 +134,7 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 	e, err := r.addEntryLocked(registration, parsed, listener)
 	if err != nil {
 		os.Remove(listener.Addr().String())
-		listener.Close()
+		endpoint.CloseListener(listener)
 		return nil, err
 	}
 	r.storeForRestartLocked(e)

@@ -3,6 +3,7 @@ package broker
 import (
 	"net"
 
+	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/broker/fdstore"
 	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -27,7 +28,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	for name, listener := range in.Listeners {
 		if r.entries[name] == nil {
 			r.store.removeListener(name)
-			listener.Close()
+			endpoint.CloseListener(listener)
 		}
 	}
 }
@@ -48,7 +49,7 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 		r.log.Warn("a project's socket is missing; creating it again", "project", registration.Name)
 		delete(in.Listeners, registration.Name)
 		r.store.removeListener(registration.Name)
-		listener.Close()
+		endpoint.CloseListener(listener)
 		listener = nil
 	}
 	inherited := listener != nil

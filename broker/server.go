@@ -166,10 +166,13 @@ func (s *Server) ApplyDeclarations() error {
 // broker no longer works.
 func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
 
-// Shutdown removes all sockets that the service manager does not hold, answers the
-// requests that clients have already sent, wipes the secrets, and releases the
-// runtime directory. Connections that are still busy when ctx ends are closed. Only
-// the first call has an effect.
+// Shutdown answers the requests that clients have already sent, wipes the secrets, and
+// releases the runtime directory. Connections that are still busy when ctx ends are
+// closed. Only the first call has an effect.
+//
+// The socket files stay, and the next broker replaces them. If Shutdown removed them, a
+// container that fills the file system could take their space, and keep the next broker
+// from starting.
 func (s *Server) Shutdown(ctx context.Context) {
 	entries, ok := s.registry.stop()
 	if !ok {
@@ -180,11 +183,6 @@ func (s *Server) Shutdown(ctx context.Context) {
 	keepListener := map[*endpoint.Endpoint]bool{s.adminEndpoint: s.adminKept}
 	for _, e := range entries {
 		keepListener[e.endpoint] = e.stored.listener
-	}
-	for e, keep := range keepListener {
-		if !keep {
-			os.Remove(e.SocketPath())
-		}
 	}
 	var wg sync.WaitGroup
 	for e, keep := range keepListener {

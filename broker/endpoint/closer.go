@@ -10,7 +10,7 @@ import (
 )
 
 // interruptInterval is how long closing one socket may take before it is interrupted.
-const interruptInterval = 20 * time.Millisecond
+const interruptInterval = 2 * time.Millisecond
 
 // A interruptingCloser closes sockets that may contain passed descriptors. Closing such a socket
 // can block its thread: a TCP socket with unsent data and SO_LINGER waits for its peer

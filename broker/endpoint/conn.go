@@ -17,17 +17,14 @@ var errDescriptors = errors.New("a client must not pass file descriptors")
 const sendBuffer = 16 << 10
 
 // refuseDescriptors makes the kernel refuse descriptors that clients pass, for every
-// later connection of a listener. It reports false if the kernel cannot do that:
-// SO_PASSRIGHTS came with Linux 6.16.
-func refuseDescriptors(listener *net.UnixListener) bool {
-	raw, err := listener.SyscallConn()
-	if err != nil {
-		return false
+// later connection of a listener. Before Linux 6.16, the kernel has no such option
+// (SO_PASSRIGHTS), and the call has no effect.
+func refuseDescriptors(listener *net.UnixListener) {
+	if raw, err := listener.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+		})
 	}
-	controlErr := raw.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
-	})
-	return err == nil && controlErr == nil
 }
 
 // A conn is a connection that never receives descriptors.
@@ -44,9 +41,20 @@ type conn struct {
 	mustPeek bool // the kernel does not refuse descriptors
 }
 
-func newConn(c *net.UnixConn, mustPeek bool) (*conn, error) {
+func newConn(c *net.UnixConn) (*conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
+		return nil, err
+	}
+	mustPeek := true
+	if err := raw.Control(func(fd uintptr) {
+		// A connection has the option of its listener at the time of its connect. The
+		// listener of an earlier broker may not have had the option then.
+		value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
+		mustPeek = err != nil || value != 0
+		// Out-of-band data would be invisible to a peek.
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	}); err != nil {
 		return nil, err
 	}
 	// The limit on unread answers must hold even if this fails, which the kernel

@@ -41,11 +41,10 @@ type Config struct {
 // A connection counts until it is really closed: while the client has not read its
 // answers, they use memory of the broker, so the connection stays open.
 type Endpoint struct {
-	config   Config
-	mustPeek bool // the kernel does not refuse passed descriptors
-	closer   interruptingCloser
-	drain    *drainState
-	wg       sync.WaitGroup // the accept loop and all sessions
+	config Config
+	closer interruptingCloser
+	drain  *drainState
+	wg     sync.WaitGroup // the accept loop and all sessions
 
 	mu               sync.Mutex            // no other lock is taken while it is held
 	listener         *net.UnixListener     // guarded by mu
@@ -55,14 +54,22 @@ type Endpoint struct {
 
 // New returns an endpoint that does not accept yet. It owns the listener.
 func New(config Config) *Endpoint {
-	return newEndpoint(config, !refuseDescriptors(config.Listener))
+	refuseDescriptors(config.Listener)
+	return newEndpoint(config)
 }
 
-func newEndpoint(config Config, mustPeek bool) *Endpoint {
+func newEndpoint(config Config) *Endpoint {
 	return &Endpoint{
-		config: config, mustPeek: mustPeek, drain: newDrainState(),
+		config: config, drain: newDrainState(),
 		listener: config.Listener, sessions: map[*Session]struct{}{},
 	}
+}
+
+// CloseListener closes a listener that has no endpoint. Its backlog may contain
+// descriptors whose close blocks.
+func CloseListener(listener *net.UnixListener) {
+	var c interruptingCloser
+	c.close(func() { listener.Close() })
 }
 
 // SocketPath returns the path of the socket.
@@ -80,7 +87,8 @@ func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	old := e.listener
 	e.listener = listener
 	e.mu.Unlock()
-	e.closer.close(func() { old.Close() }) // ends its accept loop
+	// Closing ends the accept loop of the old listener. It can take a while.
+	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
 	e.wg.Go(func() { e.acceptLoop(listener) })
 }
 
@@ -156,7 +164,7 @@ func (e *Endpoint) sleep(d time.Duration) bool {
 }
 
 func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
-	c, err := newConn(accepted, e.mustPeek)
+	c, err := newConn(accepted)
 	if err != nil {
 		e.config.Log.Error("refusing a connection", "error", err)
 		accepted.Close()

@@ -46,7 +46,7 @@ func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path
 	}
 	config := Config{Listener: listener, MaxConnections: 8, Serve: serve, Log: slog.New(slog.DiscardHandler)}
 	if mustPeek {
-		e = newEndpoint(config, true)
+		e = newEndpoint(config)
 	} else {
 		e = New(config)
 	}
@@ -111,11 +111,19 @@ func lingeringSocket(t *testing.T) (fd int, release func()) {
 	return fd, func() { receiver.(*net.TCPConn).SetLinger(0); receiver.Close() }
 }
 
-// passDescriptor sends data with a descriptor, and closes its own copy. release makes
-// that close return if the descriptor was not sent.
-func passDescriptor(c *net.UnixConn, data string, fd int, release func()) error {
+// passDescriptor sends data with a descriptor, and closes its own copy. flags can be
+// MSG_OOB. release makes that close return if the descriptor was not sent.
+func passDescriptor(c *net.UnixConn, data string, fd, flags int, release func()) error {
 	defer unix.Close(fd)
-	_, _, err := c.WriteMsgUnix([]byte(data), unix.UnixRights(fd), nil)
+	raw, err := c.SyscallConn()
+	if err == nil {
+		controlErr := raw.Control(func(socket uintptr) {
+			err = unix.Sendmsg(int(socket), []byte(data), unix.UnixRights(fd), nil, flags)
+		})
+		if err == nil {
+			err = controlErr
+		}
+	}
 	if err != nil {
 		release()
 	}
@@ -138,7 +146,7 @@ func TestLingeringSocketBlocksPlainRead(t *testing.T) {
 	}
 	defer sender.Close()
 	fd, release := lingeringSocket(t)
-	if err := passDescriptor(sender.(*net.UnixConn), "x", fd, release); err != nil {
+	if err := passDescriptor(sender.(*net.UnixConn), "x", fd, 0, release); err != nil {
 		t.Fatal(err)
 	}
 	read := make(chan struct{})
@@ -167,14 +175,17 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 		for name, serve := range serves {
 			t.Run(fmt.Sprintf("%s, must peek %v", name, mustPeek), func(t *testing.T) {
 				e, path := start(t, serve, mustPeek)
-				for _, data := range []string{"x", "{}\n", "{}\n{}"} {
+				for _, sent := range []struct {
+					data  string
+					flags int
+				}{{"x", 0}, {"{}\n", 0}, {"{}\n{}", 0}, {"x", unix.MSG_OOB}} {
 					c := dial(t, path)
 					if name != "no read" {
 						fmt.Fprint(c, "{}\n{") // before the descriptor, and within a line
 					}
 					fd, release := lingeringSocket(t)
 					defer release()
-					err := passDescriptor(c, data, fd, release)
+					err := passDescriptor(c, sent.data, fd, sent.flags, release)
 					if !mustPeek && err == nil {
 						t.Skip("this kernel cannot refuse descriptors")
 					}

@@ -25,7 +25,7 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 		client.Close()
 		return nil, err
 	}
-	c, err := newConn(served, false)
+	c, err := newConn(served)
 	if err == nil {
 		s := &Session{conn: c, drain: newDrainState()}
 		if s.caller, err = callerOf(served); err == nil {

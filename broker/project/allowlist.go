@@ -36,7 +36,10 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 // lookup looks names up in the current snapshot. The caller must release the
 // lookup.
 func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
-	return lookUp(a.manifest(), a.view.Acquire(), names)
+	// The snapshot comes first. Otherwise a reload and a push between the two could add
+	// a new value of a name that the reload has revoked.
+	snapshot := a.view.Acquire()
+	return lookUp(a.manifest(), snapshot, names)
 }
 
 // await looks names up. If an allowed secret is missing, it waits for a push that

@@ -157,7 +157,7 @@ func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 
 // BindAdmin creates the admin socket.
 func (d *Dir) BindAdmin() (*net.UnixListener, error) {
-	return listenUnix(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
+	return d.listen(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
 }
 
 // BindProject creates a project's socket and its directory. The directory is
@@ -168,7 +168,15 @@ func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
 	}
 	// Any uid may connect, because only root and the project's container can
 	// reach the directory.
-	return listenUnix(d.ProjectSocket(name), 0o666, -1)
+	return d.listen(d.ProjectSocket(name), 0o666, -1)
+}
+
+func (d *Dir) listen(path string, mode uint32, gid int) (*net.UnixListener, error) {
+	listener, err := listenUnix(path, mode, gid)
+	if errors.Is(err, unix.ENOSPC) {
+		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, filepath.Join(d.path, "projects"))
+	}
+	return listener, err
 }
 
 // A SocketID identifies a socket file, even if another file has its path. The zero

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,14 +20,6 @@ func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	if err := removeStaleSocket(path); err != nil {
 		return nil, err
 	}
-	listener, err := bindNewSocket(path, mode, gid)
-	if errors.Is(err, unix.ENOSPC) {
-		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, filepath.Dir(path))
-	}
-	return listener, err
-}
-
-func bindNewSocket(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("creating a socket: %w", err)
@@ -41,6 +32,9 @@ func bindNewSocket(path string, mode uint32, gid int) (*net.UnixListener, error)
 	if err := unix.Fchmod(fd, mode); err != nil {
 		return nil, fmt.Errorf("setting the mode of %s: %w", path, err)
 	}
+	// Connections inherit this option, so it must be set before the socket listens. The
+	// kernel then refuses passed descriptors (Linux 6.16; see package endpoint).
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return nil, fmt.Errorf("binding %s: %w", path, err)
 	}

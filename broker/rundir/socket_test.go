@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestChmodSocketChangesOnlySockets checks that chmodSocket fails for a file or a link
@@ -43,4 +45,27 @@ func TestChmodSocketChangesOnlySockets(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dir, "other")); err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("the mode of the socket is %v, %v", info.Mode(), err)
 	}
+}
+
+// TestSocketRefusesDescriptorsBeforeItListens checks the option that connections
+// inherit. A client can connect as soon as the socket listens.
+func TestSocketRefusesDescriptorsBeforeItListens(t *testing.T) {
+	l, err := listenUnix(filepath.Join(t.TempDir(), "s"), 0o600, -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := l.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
+		if err == unix.ENOPROTOOPT {
+			t.Skip("this kernel is older than Linux 6.16")
+		}
+		if err != nil || value != 0 {
+			t.Errorf("SO_PASSRIGHTS is %d, %v", value, err)
+		}
+	})
 }

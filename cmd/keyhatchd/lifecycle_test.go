@@ -97,8 +97,8 @@ func TestLiveSocketIsNotReplaced(t *testing.T) {
 }
 
 // TestStopAnswersPendingRequests stops a daemon that has not read a request
-// yet. The daemon answers it, removes the sockets but not their directories,
-// and exits with 0.
+// yet. The daemon answers it, and exits with 0. The next daemon replaces the sockets,
+// which stay.
 func TestStopAnswersPendingRequests(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
@@ -129,7 +129,7 @@ func TestStopAnswersPendingRequests(t *testing.T) {
 			t.Errorf("%v: the pending request was answered with %q, %v", sig, answer, err)
 		}
 		for path, want := range map[string]bool{
-			d.adminSocket(): false, d.projectSocket("api"): false, filepath.Dir(d.adminSocket()): true, filepath.Dir(d.projectSocket("api")): true,
+			d.adminSocket(): true, d.projectSocket("api"): true, filepath.Dir(d.adminSocket()): true, filepath.Dir(d.projectSocket("api")): true,
 		} {
 			if _, err := os.Stat(path); (err == nil) != want {
 				t.Errorf("%v: %s exists: %v, want %v", sig, path, err == nil, want)

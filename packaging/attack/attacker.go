@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ func runAttacker(args []string) {
 			return flood(socket, seconds, `{"op":"get-many","names":["A"],"x":"`+strings.Repeat("x", 60<<10)+`"}`+"\n")
 		},
 		"connects": floodConnects,
+		"fill":     fillFiles,
 		"hold":     holdConnections,
 		"wait":     waitSendLeave,
 		"refusals": readRefusals,
@@ -103,7 +105,12 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		for i := range rights {
 			rights[i] = fd
 		}
-		_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
+		if attempts%2 == 0 {
+			_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
+		} else { // a peek does not see out-of-band data
+			err = sendOutOfBand(c, rights)
+			c.Write([]byte("}\n"))
+		}
 		if err == nil {
 			succeeded++
 			unix.Close(fd) // now the broker has the last copy
@@ -119,6 +126,44 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		c.Close()
 	}
 	return attempts, succeeded
+}
+
+// sendOutOfBand passes descriptors with an out-of-band byte.
+func sendOutOfBand(c *net.UnixConn, descriptors []int) (err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if controlErr := raw.Control(func(fd uintptr) {
+		err = unix.Sendmsg(int(fd), []byte("x"), unix.UnixRights(descriptors...), nil, unix.MSG_OOB)
+	}); controlErr != nil {
+		return controlErr
+	}
+	return err
+}
+
+// fillFiles creates files in a directory as long as its standard input is open. It takes
+// all space that becomes free.
+func fillFiles(dir string, _ int) (attempts, succeeded int) {
+	ended := make(chan struct{})
+	go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
+	for {
+		select {
+		case <-ended:
+			return attempts, succeeded
+		default:
+		}
+		attempts++
+		file, err := os.OpenFile(filepath.Join(dir, fmt.Sprint("filler-", attempts)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			continue
+		}
+		succeeded++
+		for err == nil {
+			_, err = file.Write(make([]byte, 4096))
+		}
+		file.Close()
+	}
 }
 
 // sendAndDoNotRead sends requests over many connections, ends its side, and keeps the

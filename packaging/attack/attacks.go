@@ -311,29 +311,36 @@ func fillFileSystem(s *setup) (int, string, error) {
 	if err := b.start(); err != nil {
 		return 0, "", err
 	}
-	attempts := 0
-	for ; attempts < 1000; attempts++ {
-		path := filepath.Join(filepath.Dir(b.socket("evil")), "filler-"+strconv.Itoa(attempts))
-		if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
-			if err := os.WriteFile(path, nil, 0o600); err != nil {
-				break
-			}
-		}
+	evil := filepath.Dir(b.socket("evil"))
+	if err := os.Chown(evil, attackerUID, attackerUID); err != nil { // as a container's root
+		return 0, "", err
 	}
-	// Served projects go on, and the health check works.
+	os.Chmod(filepath.Dir(evil), 0o711)
+	stop, err := b.startAttacker(attackerUID, "fill", evil, "0")
+	if err != nil {
+		return 0, "", err
+	}
+	defer stop()
+	time.Sleep(500 * time.Millisecond) // the file system is full
+	// Served projects continue.
 	for _, project := range []string{"web", "evil"} {
 		if err := b.get(project); err != nil {
-			return attempts, "", fmt.Errorf("%s: %w", project, err)
+			return 0, "", fmt.Errorf("%s: %w", project, err)
 		}
 	}
-	// A broker that is killed does not remove its sockets. The next broker replaces them,
-	// and needs no additional space.
-	b.cmd.Process.Kill()
-	<-b.ended
-	if err := b.start(); err != nil {
-		return attempts, "", fmt.Errorf("restart: %w", err)
+	for range 3 {
+		b.stop()
+		os.Chown(evil, 0, 0) // the directory must belong to the broker
+		if err := b.start(); err != nil {
+			return 0, "", fmt.Errorf("restart: %w", err)
+		}
+		if err := b.get("web"); err != nil {
+			return 0, "", err
+		}
+		os.Chown(evil, attackerUID, attackerUID)
 	}
-	return attempts, "served, and served after a restart", b.get("web")
+	_, created := stop()
+	return created, "served, also after 3 restarts", nil
 }
 
 // hiddenPID runs the broker in a pid namespace, as a container does.
