@@ -79,6 +79,9 @@ func TestLiveSocketIsNotReplaced(t *testing.T) {
 	d := launchDaemon(t, "keyhatchd", dir)
 	d.waitForOutput(t, "serving")
 	d.stop(unix.SIGTERM)
+	if err := os.Remove(d.adminSocket()); err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("unix", d.adminSocket())
 	if err != nil {
 		t.Fatal(err)
