@@ -41,7 +41,7 @@ race: ## run the tests under the race detector
 fuzz: ## fuzz the parsers, 15 s each
 	$(GO) test ./broker/keyring -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
-	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzReader$$' -fuzztime 15s
+	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzReader$$' -fuzztime 15s -fuzzminimizetime 10x
 	$(GO) test ./sidecar/store -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
