@@ -81,8 +81,8 @@ func chmodSocket(path string, mode uint32) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s is not the socket that the broker created", path)
 	}
-	// fchmod does not accept an O_PATH descriptor, and fchmodat follows links
-	// before Linux 6.6. This is what fchmodat(3) does for AT_SYMLINK_NOFOLLOW.
+	// fchmod does not accept an O_PATH descriptor, and before Linux 6.6 fchmodat follows
+	// links. fchmodat(3) uses the same workaround for AT_SYMLINK_NOFOLLOW.
 	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
 		return fmt.Errorf("setting the mode of %s: %w", path, err)
 	}
