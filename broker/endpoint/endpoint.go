@@ -116,7 +116,7 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 		// connection waits in the backlog. No error may end the loop: the project would
 		// be unreachable until the broker restarts.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		e.config.Log.Error("cannot accept a connection yet", "error", err, "retry_in", pause)
+		e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
 		if !e.sleep(pause) {
 			return
 		}

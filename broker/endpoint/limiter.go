@@ -30,9 +30,9 @@ func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 	return reservation.DelayFrom(now), func() { reservation.CancelAt(now) }
 }
 
-// Exceeded takes n units. If there are not enough units, it takes none. It then returns
-// true, and the number of seconds until there are enough. A number above the burst counts
-// as the burst.
+// Exceeded takes n units. If fewer than n units are left, it takes none, and returns the
+// seconds until there are enough, and true. If n is larger than the burst, Exceeded uses
+// the burst instead.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
 	wait, cancel := l.Reserve(n)
 	if wait == 0 {

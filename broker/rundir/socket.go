@@ -81,8 +81,9 @@ func chmodSocket(path string, mode uint32) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s is not the socket that the broker created", path)
 	}
-	// fchmod does not accept an O_PATH descriptor, and before Linux 6.6 fchmodat follows
-	// links. fchmodat(3) uses the same workaround for AT_SYMLINK_NOFOLLOW.
+	// The system call fchmod does not accept an O_PATH descriptor, and before Linux 6.6
+	// the system call fchmodat follows links. So this code does the same as fchmodat(3)
+	// in the C library with AT_SYMLINK_NOFOLLOW.
 	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
 		return fmt.Errorf("setting the mode of %s: %w", path, err)
 	}

@@ -24,8 +24,8 @@ func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 	go func() { // ended by stop
 		defer close(done)
 		raw.Read(func(fd uintptr) bool {
-			// A peek would not work here: if the client sends data and then leaves, the
-			// data hides the end of the connection.
+			// A peek would not find the end of the connection if the client has sent data
+			// before: it would return the data.
 			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 			n, err := unix.Poll(fds, 0)
 			if err != nil || n == 0 || fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) == 0 {

@@ -58,7 +58,7 @@ keyhatch renders the files again. --on-change selects the effect on COMMAND:
                does not change
   none         do not disturb COMMAND
 
-If a new secret is missing, COMMAND keeps running with the old secrets.
+If a secret is missing after a change, COMMAND keeps running with the old secrets.
 
 run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
 is 128 plus the signal's number.`,

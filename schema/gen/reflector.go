@@ -177,7 +177,7 @@ func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property strin
 		return ref{}, fmt.Errorf("cannot restrict %s: it does not have the property %s", name, property)
 	}
 	if constProperty.Const != nil && constProperty.Const != constant {
-		return ref{}, fmt.Errorf("cannot use %s for two messages: %s would be both %v and %v", name, property, constProperty.Const, constant)
+		return ref{}, fmt.Errorf("cannot use the type %s for two messages: its property %s must be %v in one of them and %v in the other", name, property, constProperty.Const, constant)
 	}
 	constProperty.Const = constant
 	return ref{"#/$defs/" + name}, nil
