@@ -20,8 +20,8 @@ const maxUnstablePeriod = 2 * time.Second
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
 // readStable reads a store once its files have stopped changing. Otherwise it
-// could read a file that was truncated and not yet written, or one of two files
-// that belong together.
+// could read a file that was truncated and not yet written. Or it could read two
+// files that belong together when only one of them was updated.
 //
 // If the files' own timestamps are old enough, readStable reads at once. If they
 // are recent, or in the future because of clock skew, it waits and lists the
