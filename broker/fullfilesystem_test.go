@@ -42,6 +42,12 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 		}
 	}
 	fill()
+	// A restart must not even replace a link: the container could take its space.
+	link := filepath.Join(m.dir, "run/devcontainers", strings.Repeat("a", 52))
+	before, err := os.Lstat(link)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		if err := s.Probe(t.Context()); err != nil {
 			t.Errorf("the health check fails: %v", err)
@@ -53,6 +59,9 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 		if answer := connect(t, m.projectSocket("evil")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 			t.Errorf("after a restart, the answer is %s", answer)
 		}
+	}
+	if after, err := os.Lstat(link); err != nil || !os.SameFile(before, after) {
+		t.Errorf("the link of the dev container was replaced, %v", err)
 	}
 	text := manifestText("web", "A")
 	admin, err := client.DialAdmin(context.Background(), m.adminSocket())
