@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/audit"
@@ -37,7 +38,8 @@ type registry struct {
 	store    *restartStore                 // guarded by mu
 	stopping bool                          // guarded by mu: the registry no longer changes
 
-	closing sync.WaitGroup // endpoints of removed projects
+	closing     sync.WaitGroup // endpoints of removed projects
+	connections atomic.Int64   // of all projects
 }
 
 // An entry is a registered project. The fields of the second group are guarded by the
@@ -162,7 +164,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		project: p, registration: registration,
 		listener: listener, socketPath: r.dir.ProjectSocket(registration.Name), socketID: r.dir.ProjectSocketID(registration.Name),
 		endpoint: endpoint.New(endpoint.Config{
-			Listener: listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(),
+			Listener: listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
 			Serve: p.Serve, Log: r.log,
 		}),
 	}

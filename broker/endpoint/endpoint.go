@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -23,12 +24,23 @@ import (
 // its last answers. The kernel does not report that.
 const maxUnreadInterval = 100 * time.Millisecond
 
+// Unread answers use at most 128 MiB in all: so much only if more than manyConnections
+// connections hold 32 KiB each. From then on, an endpoint whose clients leave more than
+// unreadShare bytes unread gets no new connections.
+const (
+	manyConnections = 4096
+	unreadShare     = 64 << 10
+)
+
 // A Config describes an endpoint.
 type Config struct {
 	Listener       *net.UnixListener // the first one, see ReplaceListener
 	MaxConnections int
 	// Connects limits new connections per second. nil means no limit.
 	Connects *Limiter
+	// Total counts the connections of several endpoints. nil means that only this
+	// endpoint counts.
+	Total *atomic.Int64
 	// Serve answers one connection, usually by calling Session.Run. The connection
 	// is closed when it returns.
 	Serve func(*Session)
@@ -59,6 +71,9 @@ func New(config Config) *Endpoint {
 }
 
 func newEndpoint(config Config) *Endpoint {
+	if config.Total == nil {
+		config.Total = new(atomic.Int64)
+	}
 	return &Endpoint{
 		config: config, drain: newDrainState(),
 		listener: config.Listener, sessions: map[*Session]struct{}{},
@@ -172,9 +187,10 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	s := &Session{conn: c, drain: e.drain, prepaid: paid}
 	e.mu.Lock()
-	full := len(e.sessions) >= e.config.MaxConnections
+	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
 		e.sessions[s] = struct{}{}
+		e.config.Total.Add(1)
 	}
 	e.mu.Unlock()
 	if full {
@@ -193,6 +209,19 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	})
 }
 
+// holdsTooMuchLocked reports whether the clients of this endpoint use too much memory by
+// not reading. It looks only if there are many connections in all.
+func (e *Endpoint) holdsTooMuchLocked() bool {
+	if e.config.Total.Load() < manyConnections {
+		return false
+	}
+	unread := 0
+	for s := range e.sessions {
+		unread += s.conn.unreadBytes()
+	}
+	return unread > unreadShare
+}
+
 // finishSession closes a connection once the client has read all answers, has closed its
 // end, or the endpoint drains.
 func (e *Endpoint) finishSession(s *Session) {
@@ -205,6 +234,7 @@ func (e *Endpoint) finishSession(s *Session) {
 	e.close(s.conn)
 	e.mu.Lock()
 	delete(e.sessions, s)
+	e.config.Total.Add(-1)
 	e.mu.Unlock()
 }
 

@@ -258,6 +258,49 @@ func TestUnreadBytesAreLimited(t *testing.T) {
 	<-wrote
 }
 
+// TestUnreadAnswersAreLimitedInAll has many connections of other endpoints. Clients that
+// do not read then get no new connections, and other clients do.
+func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
+	e, path := start(t, answerOK, false)
+	other, otherPath := start(t, answerOK, false)
+	e.config.Total.Store(manyConnections)
+	other.config.Total.Store(manyConnections)
+	ping := func(path string) string {
+		c := dial(t, path)
+		defer c.Close()
+		fmt.Fprintln(c, "{}")
+		answer, _ := bufio.NewReader(c).ReadString('\n')
+		return answer
+	}
+	if answer := ping(path); !strings.Contains(answer, `"ok":true`) {
+		t.Errorf("without unread answers, the answer is %s", answer)
+	}
+	var unread []*net.UnixConn
+	for range 4 {
+		c := dial(t, path)
+		fmt.Fprint(c, strings.Repeat("{}\n", 300))
+		unread = append(unread, c)
+	}
+	waitUntil(t, func() bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.holdsTooMuchLocked()
+	})
+	if answer := ping(path); !strings.Contains(answer, "rate_limited") {
+		t.Errorf("with unread answers, the answer is %s", answer)
+	}
+	if answer := ping(otherPath); !strings.Contains(answer, `"ok":true`) {
+		t.Errorf("the answer of another endpoint is %s", answer)
+	}
+	for _, c := range unread {
+		c.Close()
+	}
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if answer := ping(path); !strings.Contains(answer, `"ok":true`) {
+		t.Errorf("after the answers are gone, the answer is %s", answer)
+	}
+}
+
 // TestRefusedClientCanSendItsRequest refuses clients that send their request after the
 // refusal has arrived.
 func TestRefusedClientCanSendItsRequest(t *testing.T) {
