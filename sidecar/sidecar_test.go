@@ -427,6 +427,9 @@ func TestUnchangedStoreIsNotPushed(t *testing.T) {
 func TestOtherProtocolVersionIsRefused(t *testing.T) {
 	h := newTestHost(t)
 	h.server.Close()
+	if err := os.Remove(h.server.AdminSocket()); err != nil {
+		t.Fatal(err)
+	}
 	l, err := net.Listen("unix", h.server.AdminSocket())
 	if err != nil {
 		t.Fatal(err)
