@@ -194,7 +194,13 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	e.mu.Unlock()
 	if full {
-		// The buffer of a new socket has room for this, so it does not wait.
+		// Only one client per second gets an answer, because unread answers of closed
+		// connections are not counted. A new socket has room for it, so the write does
+		// not wait.
+		if !e.mayExplainLimit() {
+			e.close(c)
+			return
+		}
 		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections: the limit of this socket is %d", e.config.MaxConnections))
 		e.close(c)
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"math"
+	"net"
 	"os"
 	"time"
 
@@ -14,6 +15,11 @@ import (
 // requestUnit is the size of a request that counts as one, in bytes. A longer request
 // counts as more, because it costs the broker more.
 const requestUnit = 4 << 10
+
+// maxWrite is the largest write, in bytes. The kernel keeps the data of a larger one in
+// separate pages, which a client can move into pipes with splice(2). Such pages are
+// charged to the broker, but no longer counted as unread data.
+const maxWrite = 2 << 10
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
@@ -180,11 +186,30 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 // write timeout.
 func (s *Session) Write(reply Reply) bool {
 	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
-	_, err := reply.Pieces.WriteTo(s.conn.UnixConn)
+	err := s.writePieces(reply.Pieces)
 	if reply.Release != nil {
 		reply.Release()
 	}
 	return err == nil
+}
+
+// writePieces writes at most maxWrite bytes per system call.
+func (s *Session) writePieces(pieces net.Buffers) error {
+	for len(pieces) > 0 {
+		var chunk net.Buffers
+		for size := 0; len(pieces) > 0 && size < maxWrite; {
+			n := min(len(pieces[0]), maxWrite-size)
+			chunk = append(chunk, pieces[0][:n])
+			size += n
+			if pieces[0] = pieces[0][n:]; len(pieces[0]) == 0 {
+				pieces = pieces[1:]
+			}
+		}
+		if _, err := chunk.WriteTo(s.conn.UnixConn); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // WriteRefusal sends a reply to a client that may not use the socket, and reads one
