@@ -49,9 +49,9 @@ socket and can fetch only the secrets on the allowlist of its manifest.
 If keyhatchd runs as root, DIR is /run/keyhatch, and the admin socket belongs to
 group keyhatch if this group exists. Otherwise DIR is $XDG_RUNTIME_DIR/keyhatch.
 
-On SIGTERM and SIGINT, keyhatchd answers the pending requests, removes its
-sockets, wipes the secrets, and exits. On SIGHUP, it reads the declared projects
-again, but not its settings.
+On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
+and exits. Its socket files stay, and the next keyhatchd replaces them. On SIGHUP,
+it reads the declared projects again, but not its settings.
 
 A YAML file can contain the settings below, with _ instead of - in their names.
 A flag overrides the file.
