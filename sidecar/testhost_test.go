@@ -1,0 +1,223 @@
+package sidecar
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+)
+
+const tripwire = storetest.Tripwire
+
+// A testHost has a store and a broker that can be stopped and started.
+type testHost struct {
+	t      testing.TB
+	dir    string
+	store  string
+	server *broker.Server
+	audits []*audit.Log // one for each broker that was started
+}
+
+func newTestHost(t testing.TB) *testHost {
+	t.Helper()
+	// The path must be short, because the path of a socket has at most 107 bytes.
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &testHost{t: t, dir: dir, store: filepath.Join(dir, "store")}
+	if err := os.Mkdir(h.store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	h.startBroker()
+	t.Cleanup(func() {
+		h.server.Close()
+		for _, audit := range h.audits {
+			audit.Close()
+		}
+		os.RemoveAll(dir)
+	})
+	return h
+}
+
+func (h *testHost) startBroker() {
+	h.t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	audit, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.server, err = broker.New(broker.Config{RuntimeDir: h.dir + "/run", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.audits = append(h.audits, audit)
+}
+
+func (h *testHost) dialAdmin() *client.Admin {
+	h.t.Helper()
+	admin, err := client.DialAdmin(context.Background(), h.server.AdminSocket())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return admin
+}
+
+// waitForNames waits until the broker has exactly the secrets with these names, which
+// must be sorted.
+func (h *testHost) waitForNames(names ...schema.SecretName) {
+	h.t.Helper()
+	var got []schema.SecretName
+	h.waitUntil(fmt.Sprint("the broker has the secrets ", names), func() bool {
+		admin := h.dialAdmin()
+		defer admin.Close()
+		got, _ = admin.List(context.Background())
+		return slices.Equal(got, names)
+	})
+}
+
+// waitForGeneration waits until the broker's generation is at least n.
+func (h *testHost) waitForGeneration(n uint64) {
+	h.t.Helper()
+	h.waitUntil(fmt.Sprint("the generation is at least ", n), func() bool { return h.status().Generation >= n })
+}
+
+func (h *testHost) status() schema.StatusResponse {
+	h.t.Helper()
+	admin := h.dialAdmin()
+	defer admin.Close()
+	status, err := admin.Status(context.Background())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return status
+}
+
+func (h *testHost) waitUntil(condition string, ok func() bool) {
+	h.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(15 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			h.t.Fatalf("timeout while waiting until %s", condition)
+		}
+	}
+}
+
+func (h *testHost) writeSecret(name, text string) {
+	h.t.Helper()
+	storetest.WriteFile(filepath.Join(h.store, name), text)
+}
+
+// pushLine returns the line for client.Admin.Push that pushes one secret.
+func pushLine(name schema.SecretName, text string) []byte {
+	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})
+	if err != nil {
+		panic(err)
+	}
+	return line
+}
+
+// A runningSidecar is a sidecar that runs until stop is called or the test ends.
+type runningSidecar struct {
+	log  *logBuffer
+	stop func()
+}
+
+// runSidecar starts a sidecar with the host's store. config can change its
+// configuration, and may be nil.
+func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
+	h.t.Helper()
+	log := &logBuffer{}
+	c := Config{
+		Store: store.Dir{Path: h.store}, Socket: h.server.AdminSocket(), Poll: time.Hour,
+		Log: slog.New(slog.NewTextHandler(log, nil)),
+	}
+	if config != nil {
+		config(&c)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- c.Run(ctx) }()
+	stop := sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			h.t.Error(err)
+		}
+		if strings.Contains(log.String(), tripwire) {
+			h.t.Error("the sidecar logged the content of a secret")
+		}
+	})
+	h.t.Cleanup(stop)
+	return runningSidecar{log, stop}
+}
+
+func (r runningSidecar) waitForLog(h *testHost, text string) {
+	h.t.Helper()
+	h.waitUntil("the sidecar logs "+text, func() bool { return strings.Contains(r.log.String(), text) })
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A switchableStore reads override, or good if override is nil.
+type switchableStore struct {
+	good     store.Store
+	mu       sync.Mutex
+	override store.Store
+}
+
+func (s *switchableStore) set(override store.Store) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.override = override
+}
+
+func (s *switchableStore) Read(ctx context.Context) (store.Set, error) {
+	s.mu.Lock()
+	from := s.override
+	s.mu.Unlock()
+	if from == nil {
+		from = s.good
+	}
+	return from.Read(ctx)
+}
+
+func (s *switchableStore) WatchDirs() []string      { return nil }
+func (s *switchableStore) IsAffectedBy(string) bool { return true }
