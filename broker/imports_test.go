@@ -48,6 +48,7 @@ var allowed = map[string][]string{
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // tests only
 	"packaging/e2e/devcontainer": {}, // tests only
+	"packaging/testenv":          {},
 	"sidecar/store/storetest":    {"schema", "sidecar/store"},
 }
 

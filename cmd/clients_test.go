@@ -8,12 +8,14 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestDockerLogsInThroughHelper runs docker, which reads a manifest from a registry that
 // requires a login.
 func TestDockerLogsInThroughHelper(t *testing.T) {
-	requireTool(t, "docker")
+	testenv.RequireTool(t, "docker")
 	const manifest = `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`
 	manifestsServed := 0
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -62,7 +64,7 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 
 // TestAWSSignsWithBundle runs aws, which signs a request with the keys of a bundle.
 func TestAWSSignsWithBundle(t *testing.T) {
-	requireTool(t, "aws")
+	testenv.RequireTool(t, "aws")
 	var authorization, session string
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		authorization, session = r.Header.Get("Authorization"), r.Header.Get("X-Amz-Security-Token")
@@ -83,7 +85,7 @@ func TestAWSSignsWithBundle(t *testing.T) {
 
 // TestKubectlSendsToken runs kubectl with a server that requires a token.
 func TestKubectlSendsToken(t *testing.T) {
-	requireTool(t, "kubectl")
+	testenv.RequireTool(t, "kubectl")
 	authorization := ""
 	s := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		authorization = r.Header.Get("Authorization")

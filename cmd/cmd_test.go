@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // binDir contains the four commands, which are built once for all tests.
@@ -79,7 +81,7 @@ func TestScripts(t *testing.T) {
 			case "root":
 				return os.Geteuid() == 0, nil
 			case "all": // in CI, where a missing tool is an error
-				return os.Getenv("KEYHATCH_TEST_ALL") != "", nil
+				return testenv.All(), nil
 			}
 			return false, fmt.Errorf("unknown condition %s", condition)
 		},

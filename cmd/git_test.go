@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // A gitServer serves one repository to clients with the token.
@@ -54,7 +56,7 @@ func (s *gitServer) wasAuthenticated() bool {
 // a token from keyhatch. git must not pass that token to another helper, which
 // would store it.
 func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
-	requireTool(t, "git")
+	testenv.RequireTool(t, "git")
 	for _, scheme := range []string{"https", "http"} {
 		t.Run(scheme, func(t *testing.T) {
 			// The manifest contains the address, so the listener must exist first.
@@ -151,7 +153,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 // TestInstallRefusesNonRegularGitConfig checks that install refuses a device such as
 // /dev/null. git would replace it with a regular file.
 func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
-	requireTool(t, "git")
+	testenv.RequireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	// The test uses a FIFO, because other processes need /dev/null.
 	fifo := filepath.Join(h.dir, "device")

@@ -25,19 +25,6 @@ type host struct {
 	env  []string
 }
 
-// requireTool skips the test if a tool is not installed. In CI the test fails
-// instead.
-func requireTool(t *testing.T, tool string) {
-	t.Helper()
-	if _, err := exec.LookPath(tool); err == nil {
-		return
-	}
-	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-		t.Fatalf("%s is not installed", tool)
-	}
-	t.Skipf("%s is not installed", tool)
-}
-
 // newHost starts a broker with the project api. helpers is the YAML text under helpers
 // in the manifest, and secrets is a JSON object.
 func newHost(t *testing.T, helpers, secrets string) *host {

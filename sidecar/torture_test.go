@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
@@ -56,14 +57,14 @@ func TestTorture(t *testing.T) {
 	}
 	t.Run("bind mount", func(t *testing.T) {
 		t.Parallel()
-		skipUnless(t, os.Geteuid() == 0, "a bind mount requires root")
+		testenv.Require(t, os.Geteuid() == 0, "a bind mount requires root")
 		h := newTestHost(t)
 		bound := filepath.Join(h.dir, "bound")
 		if err := os.Mkdir(bound, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := unix.Mount(h.store, bound, "", unix.MS_BIND, ""); err != nil {
-			skipUnless(t, false, fmt.Sprint("cannot create a bind mount: ", err))
+			testenv.Require(t, false, fmt.Sprint("cannot create a bind mount: ", err))
 		}
 		t.Cleanup(func() {
 			if err := unix.Unmount(bound, 0); err != nil {
@@ -74,19 +75,6 @@ func TestTorture(t *testing.T) {
 		// directory.
 		runTorture(t, operations, h, false, func(c *Config) { c.Store = store.Dir{Path: bound} })
 	})
-}
-
-// skipUnless skips a test that this machine cannot run. If KEYHATCH_TEST_ALL is set, as
-// in CI, the test fails instead.
-func skipUnless(t *testing.T, possible bool, reason string) {
-	t.Helper()
-	if possible {
-		return
-	}
-	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
 
 func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, config func(*Config)) {
@@ -268,7 +256,7 @@ func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
 	if err == nil {
 		err = os.WriteFile(path, []byte(value), 0o600)
 	}
-	skipUnless(t, err == nil, fmt.Sprint("cannot set the limits of inotify: ", err))
+	testenv.Require(t, err == nil, fmt.Sprint("cannot set the limits of inotify: ", err))
 	restore = func() { os.WriteFile(path, old, 0o600) }
 	t.Cleanup(restore)
 	return restore

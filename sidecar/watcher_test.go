@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestPollingUnderInotifyLimits runs a sidecar that cannot get an inotify instance or an
@@ -46,7 +48,7 @@ func TestPollingUnderInotifyLimits(t *testing.T) {
 			var out strings.Builder
 			cmd.Stdout, cmd.Stderr = &out, &out
 			if err := cmd.Start(); err != nil {
-				skipUnless(t, false, "cannot create a user namespace: "+err.Error())
+				testenv.Require(t, false, "cannot create a user namespace: "+err.Error())
 			}
 			if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestPollingUnderInotifyLimits") {
 				t.Errorf("%v\n%s", err, out.String())

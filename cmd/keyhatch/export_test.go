@@ -18,6 +18,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
@@ -47,12 +48,7 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 	socket := serveProject(t, manifest, push)
 	for _, shell := range [][]string{{"bash"}, {"dash"}, {"zsh"}, {"busybox", "sh"}} {
 		t.Run(shell[0], func(t *testing.T) {
-			if _, err := exec.LookPath(shell[0]); err != nil {
-				if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-					t.Fatal(err)
-				}
-				t.Skip(err)
-			}
+			testenv.RequireTool(t, shell[0])
 			c := exec.Command(shell[0], append(shell[1:], "-c", `eval "$(keyhatch export)"; exec env -0`)...)
 			c.Env = append(os.Environ(), "KEYHATCH_SOCKET="+socket)
 			c.Dir = t.TempDir()

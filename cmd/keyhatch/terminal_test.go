@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -17,12 +18,7 @@ import (
 // gets the typed text and the signals of the keys. It can be stopped and continued.
 // Afterwards, the shell controls the terminal again.
 func TestRunWatchInInteractiveShell(t *testing.T) {
-	if _, err := exec.LookPath("bash"); err != nil {
-		if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	testenv.RequireTool(t, "bash")
 	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {A: }\n", schema.PushRequest{
 		Secrets: map[schema.SecretName]schema.Value{"A": {Text: "TRIPWIRE"}},
 	})
@@ -53,12 +49,7 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 // TestRunWatchAsSessionLeader runs keyhatch without a parent shell, as docker run -it
 // does. Ctrl-Z must not stop the command forever, because no shell can continue it.
 func TestRunWatchAsSessionLeader(t *testing.T) {
-	if _, err := exec.LookPath("bash"); err != nil {
-		if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
-	}
+	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
 	term.typeText("exec keyhatch run --watch -- sh -c 'echo beg\"\"un; while read line; do echo read:$line; done'\n")
 	term.expect("begun\r\n")

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -63,7 +64,7 @@ func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 // TestSameUIDCannotReadProcess checks that another process with the same uid cannot
 // read the daemon's memory. The /proc files of an undumpable process belong to root.
 func TestSameUIDCannotReadProcess(t *testing.T) {
-	requireOrSkip(t, os.Geteuid() == 0, "running a daemon as another uid requires root")
+	testenv.Require(t, os.Geteuid() == 0, "running a daemon as another uid requires root")
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +102,7 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 // TestUIDMustBeAllowed connects with a uid that is not allowed, like a process in a
 // container, and connects again after the uid is allowed.
 func TestUIDMustBeAllowed(t *testing.T) {
-	requireOrSkip(t, os.Geteuid() == 0, "connecting as another uid requires root")
+	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
 	const uid = 12345
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	admin := dialAdmin(t, d)

@@ -169,19 +169,6 @@ func eventually(timeout time.Duration, condition func() bool) bool {
 	}
 }
 
-// requireOrSkip skips the test if a requirement is not available. In CI the test fails
-// instead.
-func requireOrSkip(t *testing.T, available bool, reason string) {
-	t.Helper()
-	if available {
-		return
-	}
-	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
 const testManifest = "schema_version: 1\nproject: api\nsecrets:\n  A:\n  MISSING:\n"
 
 func registerProject(t *testing.T, d *daemon) {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestClearLeavesNoCopyInMemory pushes 100 random values, fetches 300 times,
@@ -34,7 +36,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 			if strings.Contains(status, `"memory":"heap"`) {
 				t.Skip("a build for the race detector keeps secrets on the heap")
 			}
-			requireOrSkip(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel does not provide "+c.memory)
+			testenv.Require(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel does not provide "+c.memory)
 			values := randomValues(100)
 			registerNames(t, d, values)
 			pushAndFetch(t, d.adminSocket(), d.projectSocket("api"), values)
@@ -144,7 +146,7 @@ func serveNaiveBroker(socket string) {
 
 func requireMemoryAccess(t *testing.T) {
 	t.Helper()
-	requireOrSkip(t, os.Geteuid() == 0, "reading the memory of an undumpable process requires root")
+	testenv.Require(t, os.Geteuid() == 0, "reading the memory of an undumpable process requires root")
 }
 
 func randomValues(n int) [][]byte {

@@ -4,6 +4,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // pythonClient is a client like those of remo-broker's protocol 2: it uses one
@@ -35,7 +37,7 @@ assert ask(project, {"op": "get", "name": "A"})["code"] == "not_loaded"
 
 func TestPythonClientUsesBothSockets(t *testing.T) {
 	python, err := exec.LookPath("python3")
-	requireOrSkip(t, err == nil, "python3 is not installed")
+	testenv.Require(t, err == nil, "python3 is not installed")
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
 	cmd := exec.Command(python, "-", d.adminSocket(), d.projectSocket("api"), tripwire)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // shared contains the engine, the image, the commands, and the released Feature. All tests
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(func() int {
 		err := prepareShared()
-		if errors.Is(err, engine.ErrMissing) && os.Getenv("KEYHATCH_TEST_ALL") == "" {
+		if errors.Is(err, engine.ErrMissing) && !testenv.All() {
 			fmt.Println("skipped:", err)
 			return 0
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 const corePattern = "/proc/sys/kernel/core_pattern"
@@ -27,7 +29,7 @@ func setCorePattern(t *testing.T, pattern string) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(corePattern, []byte(pattern), 0); err != nil {
-		requireOrSkip(t, false, "cannot set "+corePattern+", which requires root: "+err.Error())
+		testenv.Require(t, false, "cannot set "+corePattern+", which requires root: "+err.Error())
 	}
 	t.Cleanup(func() {
 		if err := os.WriteFile(corePattern, original, 0); err != nil {
@@ -95,7 +97,7 @@ func TestDaemonLeavesNoCore(t *testing.T) {
 			m.run("systemctl kill --kill-who=main --signal=SEGV control.service")
 			m.waitFor("the control has ended", "systemctl is-failed --quiet control.service")
 			if log := m.run("journalctl --no-pager --output=cat --unit=control.service"); !strings.Contains(log, "code=dumped") {
-				requireOrSkip(t, false, "this kernel does not dump the control process either:\n"+log)
+				testenv.Require(t, false, "this kernel does not dump the control process either:\n"+log)
 			}
 			log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service")
 			if strings.Contains(log, "code=dumped") || !strings.Contains(log, "Main process exited") {

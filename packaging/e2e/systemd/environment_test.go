@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/keyhatch/keyhatch/packaging/e2e/engine"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // An environment is shared by all machines of a test run.
@@ -70,23 +71,10 @@ func openEnvironment(t *testing.T) *environment {
 	}
 	w, err := sharedEnvironment()
 	if errors.Is(err, engine.ErrMissing) {
-		requireOrSkip(t, false, err.Error())
+		testenv.Require(t, false, err.Error())
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	return w
-}
-
-// requireOrSkip skips the test if a requirement is not available. In CI the test fails
-// instead.
-func requireOrSkip(t *testing.T, available bool, reason string) {
-	t.Helper()
-	if available {
-		return
-	}
-	if os.Getenv("KEYHATCH_TEST_ALL") != "" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
 }
