@@ -83,6 +83,9 @@ func removeFiles(ctx context.Context, project *client.Project) error {
 	if err == nil {
 		return devcontainer.NewRendering(memoryDir, info.Project).Remove()
 	}
+	if !errors.Is(err, client.ErrUnreachable) {
+		return err
+	}
 	renderings, err := devcontainer.FindRenderings(memoryDir)
 	for _, rendering := range renderings {
 		err = errors.Join(err, rendering.Remove())
