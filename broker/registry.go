@@ -135,8 +135,7 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 	}
 	e, err := r.addEntryLocked(registration, parsed, listener)
 	if err != nil {
-		os.Remove(listener.Addr().String())
-		endpoint.CloseListener(listener)
+		discardSocket(listener)
 		return nil, err
 	}
 	r.storeForRestartLocked(e)
@@ -146,6 +145,12 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 		Project: registration.Name, AllowlistSize: len(parsed.Allowlist()),
 	})
 	return e, nil
+}
+
+// discardSocket removes the socket of a project that could not be added.
+func discardSocket(listener *net.UnixListener) {
+	os.Remove(listener.Addr().String())
+	endpoint.CloseListener(listener)
 }
 
 // addEntryLocked adds a project whose socket listens already. The caller must start

@@ -90,3 +90,28 @@ func TestDescriptorStoreWithoutRoom(t *testing.T) {
 		}
 	}
 }
+
+// TestFailedRestoreRemovesNewSocket makes the restore fail after the broker has created a
+// new socket. The socket must not stay, because no process would listen on it.
+func TestFailedRestoreRemovesNewSocket(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	m.register("api", "A")
+	s.Shutdown(context.Background())
+	if err := os.Remove(m.projectSocket("api")); err != nil {
+		t.Fatal(err)
+	}
+	link := m.dir + "/run/devcontainers/" + strings.Repeat("a", 52)
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(link+"/full", 0o755); err != nil { // so that the broker cannot create the link
+		t.Fatal(err)
+	}
+	if n := len(m.start().Status().Projects); n != 0 {
+		t.Fatalf("%d projects are served, want none", n)
+	}
+	if _, err := os.Lstat(m.projectSocket("api")); !os.IsNotExist(err) {
+		t.Errorf("the socket stays: %v", err)
+	}
+}

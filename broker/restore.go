@@ -61,7 +61,7 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 	e, err := r.addEntryLocked(registration, parsed, listener)
 	if err != nil {
 		if !inherited {
-			listener.Close()
+			discardSocket(listener)
 		}
 		return err
 	}
