@@ -1,21 +1,21 @@
 package broker
 
 import (
-	"os"
 	"time"
 )
 
-// repairInterval is how often the broker checks that the sockets of all projects exist.
-const repairInterval = time.Second
+// checkInterval is how often the broker checks the sockets and the connections of all
+// projects.
+const checkInterval = time.Second
 
 // maxRepairDelay is the longest time between two repairs of the same socket. A container
 // that deletes its socket again and again must not keep the broker busy.
 const maxRepairDelay = time.Minute
 
-// watchSockets creates sockets again that a container has deleted or replaced. It ends
-// when stop is closed.
-func watchSockets(r *registry, stop <-chan struct{}) {
-	tick := time.NewTicker(repairInterval)
+// checkProjects creates sockets again that a container has deleted or replaced, and ends
+// connections that nobody reads from. It returns when stop is closed.
+func checkProjects(r *registry, stop <-chan struct{}) {
+	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
 	for {
 		select {
@@ -23,6 +23,7 @@ func watchSockets(r *registry, stop <-chan struct{}) {
 			return
 		case <-tick.C:
 			repairSockets(r, time.Now())
+			endNonReaders(r)
 		}
 	}
 }
@@ -41,7 +42,7 @@ func repairSockets(r *registry, now time.Time) {
 		if sinceRepair > 5*maxRepairDelay {
 			e.repairDelay = 0
 		}
-		e.repairedAt, e.repairDelay = now, min(max(2*e.repairDelay, repairInterval), maxRepairDelay)
+		e.repairedAt, e.repairDelay = now, min(max(2*e.repairDelay, checkInterval), maxRepairDelay)
 		r.log.Warn("a project's socket is missing; creating it again", "project", name)
 		if err := repairSocketLocked(r, e); err != nil {
 			r.log.Error("cannot create a project's socket again", "project", name, "error", err)
@@ -52,7 +53,6 @@ func repairSockets(r *registry, now time.Time) {
 // repairSocketLocked replaces the listener of a project. Its connections stay open.
 func repairSocketLocked(r *registry, e *entry) error {
 	name := e.registration.Name
-	os.Remove(e.socketPath) // a file that a container put there, perhaps with a listener
 	listener, err := r.dir.BindProject(name)
 	if err != nil {
 		return err
@@ -65,4 +65,12 @@ func repairSocketLocked(r *registry, e *entry) error {
 		r.storeForRestartLocked(e)
 	}
 	return nil
+}
+
+func endNonReaders(r *registry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range r.entries {
+		e.endpoint.EndNonReaders()
+	}
 }

@@ -72,8 +72,8 @@ type Server struct {
 	adminKept     bool // the service manager holds the admin listener
 	probe         *probe
 
-	stopWatching chan struct{}
-	watching     sync.WaitGroup
+	stopChecking chan struct{}
+	checking     sync.WaitGroup
 }
 
 // New locks the runtime directory and serves: first the projects that an earlier
@@ -136,8 +136,8 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		Listener: listener, MaxConnections: schema.MaxAdminConnections, Serve: s.admin.serve, Log: config.Log,
 	})
 	s.adminEndpoint.Start()
-	s.stopWatching = make(chan struct{})
-	s.watching.Go(func() { watchSockets(s.registry, s.stopWatching) }) // ended by Shutdown
+	s.stopChecking = make(chan struct{})
+	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // ended by Shutdown
 	return s, nil
 }
 
@@ -178,8 +178,8 @@ func (s *Server) Shutdown(ctx context.Context) {
 	if !ok {
 		return
 	}
-	close(s.stopWatching)
-	s.watching.Wait()
+	close(s.stopChecking)
+	s.checking.Wait()
 	keepListener := map[*endpoint.Endpoint]bool{s.adminEndpoint: s.adminKept}
 	for _, e := range entries {
 		keepListener[e.endpoint] = e.stored.listener

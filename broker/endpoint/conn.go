@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -37,8 +39,10 @@ func refuseDescriptors(listener *net.UnixListener) {
 // the socket.
 type conn struct {
 	*net.UnixConn
-	raw      syscall.RawConn
-	mustPeek bool // the kernel does not refuse descriptors
+	raw         syscall.RawConn
+	mustPeek    bool        // the kernel does not refuse descriptors
+	writeClosed atomic.Bool // by CloseWrite
+	file        *os.File    // replaces the UnixConn after leavePoller; otherwise nil
 }
 
 func newConn(c *net.UnixConn) (*conn, error) {
@@ -97,15 +101,72 @@ func (c *conn) peek(p []byte) (n int, err error) {
 	return n, err
 }
 
+// CloseWrite shuts down the writing side: the client sees the end after the answers.
+func (c *conn) CloseWrite() error {
+	c.writeClosed.Store(true)
+	return c.UnixConn.CloseWrite()
+}
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	if c.file != nil {
+		return c.file.Close()
+	}
+	return c.UnixConn.Close()
+}
+
+// leavePoller removes the connection from the poller of the Go runtime. Otherwise each
+// shutdown(2) of the client would wake the broker, for as long as the connection exists.
+// Afterwards, the connection can no longer be read and written.
+func (c *conn) leavePoller() (err error) {
+	fd := -1
+	if controlErr := c.raw.Control(func(current uintptr) {
+		if fd, err = unix.FcntlInt(current, unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			err = unix.SetNonblock(fd, false) // os.NewFile adds a non-blocking file to the poller
+		}
+	}); controlErr != nil {
+		return controlErr
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	file := os.NewFile(uintptr(fd), "connection")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return err
+	}
+	c.UnixConn.Close() // this is not the last descriptor, so this does not block
+	c.file, c.raw = file, raw
+	return nil
+}
+
+// clientStoppedReading reports whether the client has shut down its reading side only
+// (SHUT_RD, shutdown(2)). It can then read no answer.
+func (c *conn) clientStoppedReading() (stopped bool) {
+	c.raw.Control(func(fd uintptr) {
+		// Sending zero bytes sends nothing, and fails if the client does not read.
+		if unix.Sendto(int(fd), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil) != unix.EPIPE {
+			return
+		}
+		// The error is the same if the client has closed the connection.
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		_, err := unix.Poll(fds, 0)
+		stopped = err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) == 0
+	})
+	return stopped && !c.writeClosed.Load()
+}
+
 // mayHoldDescriptors reports whether the socket may contain data with descriptors. It
 // first makes the kernel refuse more data from the client.
 func (c *conn) mayHoldDescriptors() bool {
 	if !c.mustPeek {
 		return false
 	}
-	c.CloseRead()
 	unread := true
 	c.raw.Control(func(fd uintptr) {
+		_ = unix.Shutdown(int(fd), unix.SHUT_RD)
 		var b [1]byte
 		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		unread = err == nil && n > 0

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -31,6 +32,10 @@ const (
 	manyConnections = 4096
 	unreadShare     = 64 << 10
 )
+
+// nonReaderBursts is the cost of connections that EndNonReaders ends, in bursts of the
+// limit on new connections. A burst is about two seconds long.
+const nonReaderBursts = 10
 
 // A Config describes an endpoint.
 type Config struct {
@@ -113,12 +118,11 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 		accepted, err := listener.AcceptUnix()
 		if err == nil {
 			pause = 0
-			paid, ok := e.waitForConnectLimit()
-			if !ok {
-				e.closer.close(func() { accepted.Close() })
+			paid, wait := e.payForConnection()
+			e.startSession(accepted, paid)
+			if !e.sleep(wait) {
 				return
 			}
-			e.startSession(accepted, paid)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -138,20 +142,21 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 	}
 }
 
-// waitForConnectLimit delays the accept loop while there are too many new connections.
-// Clients wait in the backlog. One connection per second does not wait: it gets an
-// answer that explains the delay. paid is the number of requests that the connection has
-// paid for. ok is false if the endpoint drains.
-func (e *Endpoint) waitForConnectLimit() (paid int, ok bool) {
+// payForConnection takes a new connection from the limit. It returns how many requests the
+// connection has paid for, and how long the accept loop must wait before the next one.
+// Clients wait in the backlog. The accepted connection does not wait, so that it always
+// belongs to a session. Once per second, a connection over the limit is free: it gets an
+// answer that explains the delay.
+func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
-		return 0, true
+		return 0, 0
 	}
 	wait, cancel := e.config.Connects.Reserve(1)
 	if wait > 0 && e.mayExplainLimit() {
 		cancel()
-		return 0, true
+		return 0, 0
 	}
-	return 1, e.sleep(wait)
+	return 1, wait
 }
 
 // mayExplainLimit reports true once per second.
@@ -232,7 +237,12 @@ func (e *Endpoint) holdsTooMuchLocked() bool {
 // end, or the endpoint drains.
 func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
-		s.conn.CloseWrite() // the client sees the end after the answers
+		s.conn.CloseWrite()
+		e.mu.Lock()
+		if err := s.conn.leavePoller(); err != nil {
+			e.config.Log.Error("a connection stays in the poller", "error", err)
+		}
+		e.mu.Unlock()
 		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
 		}
@@ -251,6 +261,29 @@ func (e *Endpoint) close(c *conn) {
 		return
 	}
 	c.Close()
+}
+
+// EndNonReaders ends the connections whose clients have shut down their reading side. It
+// must be called about once per second.
+//
+// Such a client can read no answer. But each of its calls of shutdown(2) would wake the
+// broker, without any limit. So these connections also count as many requests, and the
+// clients can repeat this only a few times per minute.
+func (e *Endpoint) EndNonReaders() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	found := false
+	for s := range e.sessions {
+		if s.conn.clientStoppedReading() {
+			s.conn.SetDeadline(time.Unix(1, 0))
+			found = true
+		}
+	}
+	if found && e.config.Connects != nil {
+		for range nonReaderBursts {
+			e.config.Connects.Reserve(math.MaxInt)
+		}
+	}
 }
 
 // Connections returns the number of open connections.

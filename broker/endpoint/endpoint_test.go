@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,12 @@ func okHandler() Handler {
 // kernel that cannot refuse descriptors.
 func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path string) {
 	t.Helper()
+	return startConfig(t, Config{Serve: serve}, mustPeek)
+}
+
+// startConfig is start with a config, to which it adds what is missing.
+func startConfig(t *testing.T, config Config, mustPeek bool) (e *Endpoint, path string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +51,7 @@ func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := Config{Listener: listener, MaxConnections: 8, Serve: serve, Log: slog.New(slog.DiscardHandler)}
+	config.Listener, config.MaxConnections, config.Log = listener, 8, slog.New(slog.DiscardHandler)
 	if mustPeek {
 		e = newEndpoint(config)
 	} else {
@@ -292,9 +299,11 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	}
 	var unread []*net.UnixConn
 	for range 4 {
-		c := dial(t, path)
+		unread = append(unread, dial(t, path))
+	}
+	waitUntil(t, func() bool { return e.Connections() == 4 }) // later ones could be refused
+	for _, c := range unread {
 		fmt.Fprint(c, strings.Repeat("{}\n", 300))
-		unread = append(unread, c)
 	}
 	waitUntil(t, func() bool {
 		e.mu.Lock()
@@ -404,4 +413,102 @@ func TestLongRequestsCountAsSeveral(t *testing.T) {
 			t.Errorf("request %d: %s, %v, want %s", i, answer, err, want)
 		}
 	}
+}
+
+// TestNonReadersAreEnded shuts down the reading side of connections in each state. Other
+// connections must stay, also those that send nothing more.
+func TestNonReadersAreEnded(t *testing.T) {
+	waiting := make(chan struct{}, 8)
+	handler := okHandler()
+	limit := NewLimiter(1000, 2)
+	e, path := startConfig(t, Config{Connects: limit, Serve: func(s *Session) {
+		handler := handler
+		handler.Answer = func(line []byte) Reply {
+			if string(line) != "wait" {
+				return Answer(schema.OKResponse{OK: true})
+			}
+			gone, stop := s.Gone()
+			defer stop()
+			waiting <- struct{}{}
+			<-gone
+			return HangUp()
+		}
+		s.Run(handler)
+	}}, false)
+
+	stays := dial(t, path)
+	fmt.Fprint(stays, "{}\n")
+	bufio.NewReader(stays).ReadString('\n')
+	halfClosed := dial(t, path)
+	fmt.Fprint(halfClosed, "wait\n")
+	<-waiting
+	idle, inWait := dial(t, path), dial(t, path)
+	fmt.Fprint(inWait, "wait\n{")
+	<-waiting
+	waitUntil(t, func() bool { return e.Connections() == 4 })
+
+	e.EndNonReaders()
+	if wait, _ := limit.Reserve(1); wait > 0 {
+		t.Errorf("without such a client, a new connection waits for %v", wait)
+	}
+	idle.CloseRead()
+	inWait.CloseRead()
+	waitUntil(t, func() bool {
+		e.EndNonReaders()
+		return e.Connections() == 2
+	})
+	if wait, _ := limit.Reserve(1); wait < 15*time.Second {
+		t.Errorf("a new connection waits for %v", wait)
+	}
+	fmt.Fprint(stays, "{}\n")
+	if answer, err := bufio.NewReader(stays).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+		t.Errorf("the answer of another connection is %q, %v", answer, err)
+	}
+	halfClosed.CloseWrite()
+	waitUntil(t, func() bool { return e.Connections() == 1 })
+}
+
+// TestUnreadConnectionLeavesPoller leaves answers unread. The connection must not be in
+// the poller any more, because each shutdown(2) of the client would wake the broker.
+func TestUnreadConnectionLeavesPoller(t *testing.T) {
+	var inode atomic.Uint64
+	e, path := start(t, func(s *Session) {
+		s.conn.raw.Control(func(fd uintptr) {
+			var st unix.Stat_t
+			unix.Fstat(int(fd), &st)
+			inode.Store(st.Ino)
+		})
+		if !isPolled(t, inode.Load()) {
+			t.Error("an open connection is not found in the poller: this test proves nothing")
+		}
+		answerOK(s)
+	}, false)
+	c := dial(t, path)
+	fmt.Fprint(c, strings.Repeat("{}\n", 10))
+	c.CloseWrite()
+	waitUntil(t, func() bool { return inode.Load() != 0 && !isPolled(t, inode.Load()) })
+	if n := e.Connections(); n != 1 {
+		t.Errorf("%d connections are counted, want 1", n)
+	}
+	if answers, err := io.ReadAll(c); err != nil || strings.Count(string(answers), "\n") != 10 {
+		t.Errorf("read %q, %v", answers, err)
+	}
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+}
+
+// isPolled reports whether an epoll descriptor of this process contains the file with an
+// inode number (proc_pid_fdinfo(5)).
+func isPolled(t *testing.T, inode uint64) bool {
+	t.Helper()
+	files, err := filepath.Glob("/proc/self/fdinfo/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, _ := os.ReadFile(file) // the file may be closed already
+		if strings.Contains(string(text), fmt.Sprintf("ino:%x ", inode)) {
+			return true
+		}
+	}
+	return false
 }

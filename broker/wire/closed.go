@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WatchClosed returns a channel that is closed when the peer ends the
-// connection. It does not read, so data that the peer sends can be read later.
+// WatchClosed returns a channel that is closed when the peer ends the connection, or when
+// its read deadline ends. It does not read, so data that the peer sends can be read later.
 //
 // No other goroutine may read from the connection until stop has returned. stop
 // must be called. It waits for the watching goroutine, and leaves the connection
@@ -23,6 +23,7 @@ func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 	}
 	go func() { // ended by stop
 		defer close(done)
+		defer close(ended)
 		raw.Read(func(fd uintptr) bool {
 			// A peek would not find the end of the connection if the client has sent data
 			// before: it would return the data.
@@ -31,7 +32,6 @@ func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 			if err != nil || n == 0 || fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) == 0 {
 				return false // wait for the next event
 			}
-			close(ended)
 			return true
 		})
 	}()

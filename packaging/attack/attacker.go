@@ -37,6 +37,7 @@ func runAttacker(args []string) {
 		"refusals": readRefusals,
 		"fetch":    fetchAllTheTime,
 		"chatty":   beChatty,
+		"shutdown": shutDownInLoop,
 	}[kind](socket, count)
 	fmt.Println(attempts, succeeded)
 }
@@ -361,4 +362,54 @@ func beChatty(socket string, count int) (attempts, succeeded int) {
 	os.Stdout.Sync()
 	io.Copy(io.Discard, os.Stdin)
 	return attempts, succeeded
+}
+
+// shutDownInLoop shuts down one direction of its connections again and again. Each call
+// can wake the broker.
+func shutDownInLoop(socket string, seconds int) (attempts, succeeded int) {
+	end := time.Now().Add(time.Duration(seconds) * time.Second)
+	for i := 0; time.Now().Before(end); i++ {
+		c, err := dial(socket)
+		if err != nil {
+			time.Sleep(10 * time.Millisecond)
+			continue
+		}
+		attempts++
+		direction := unix.SHUT_RD
+		switch i % 3 {
+		case 0: // the connection waits for a secret, with more data to be read
+			c.Write([]byte(`{"op":"get","name":"MISSING","wait_ms":300000}` + "\n{"))
+		case 1: // the connection is idle
+		case 2: // the requests have ended, and the answers are unread
+			direction = unix.SHUT_WR
+			c.Write([]byte(strings.Repeat("\n", 240)))
+		}
+		stateEnd := time.Now().Add(time.Duration(seconds) * time.Second / 6)
+		for time.Now().Before(stateEnd) && (direction == unix.SHUT_WR || !hasEnded(c)) {
+			for range 100 {
+				shutDownOnce(c, direction)
+			}
+			succeeded += 100
+		}
+		c.Close()
+	}
+	return attempts, succeeded
+}
+
+func shutDownOnce(c *net.UnixConn, direction int) {
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { unix.Shutdown(int(fd), direction) })
+	}
+}
+
+// hasEnded reports whether the broker has closed a connection.
+func hasEnded(c *net.UnixConn) bool {
+	fds := make([]unix.PollFd, 1) // POLLHUP is always reported
+	if raw, err := c.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			fds[0].Fd = int32(fd)
+			unix.Poll(fds, 0)
+		})
+	}
+	return fds[0].Revents&unix.POLLHUP != 0
 }

@@ -262,6 +262,24 @@ func delayStop(s *setup) (int, string, error) {
 	return 60, fmt.Sprintf("stopped after %v", took.Round(time.Millisecond)), err
 }
 
+// shutDown measures the processor time that the broker uses for an attacker that only
+// calls shutdown(2).
+func shutDown(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	seconds := max(25, int(s.flood/time.Second)) // the first seconds are not limited
+	before := b.processorTime()
+	_, attempts, err := b.attack(attackerUID, "shutdown", b.socket("evil"), strconv.Itoa(seconds))
+	share := 100 * float64(b.processorTime()-before) / float64(time.Duration(seconds)*time.Second)
+	if err == nil && share > 10 && !s.small {
+		err = errors.New("too much processor time")
+	}
+	return attempts, fmt.Sprintf("%.1f%% of a processor", share), err
+}
+
 func lockDirectory(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {

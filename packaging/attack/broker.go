@@ -144,6 +144,19 @@ func (b *broker) usage() usage {
 	return u
 }
 
+// processorTime returns the processor time that the broker has used (proc_pid_stat(5)).
+// The kernel counts it in units of 10 ms.
+func (b *broker) processorTime() time.Duration {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 // recovered waits until the broker uses as much as before the attack. The runtime keeps
 // some threads and memory for later.
 func (b *broker) recovered(before usage) error {

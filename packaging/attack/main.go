@@ -35,6 +35,7 @@ var attacks = []attack{
 	{"connect with a refused uid", "each one reads its refusal", connectRefused},
 	{"fetch all the time", "one audit event per second", fillAuditLog},
 	{"keep the broker from stopping", "a stop takes at most 1.5 s", delayStop},
+	{"shut down in a loop", "at most 10% of a processor", shutDown},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "a restart and other projects work", fillFileSystem},
 	{"call from another pid namespace", "the uid decides", hiddenPID},
