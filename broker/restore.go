@@ -1,13 +1,9 @@
 package broker
 
 import (
-	"net"
-
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/broker/fdstore"
-	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
-	"github.com/keyhatch/keyhatch/schema"
 )
 
 // restoreProjects serves the projects that an earlier broker left in the
@@ -45,8 +41,8 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 		return err
 	}
 	listener := in.Listeners[registration.Name]
-	if listener != nil && !hasSocketFile(r, registration.Name, listener) {
-		r.log.Warn("a project's socket is missing; creating it again", "project", registration.Name)
+	if listener != nil && !r.dir.IsReachable(registration.Name, listener) {
+		r.log.Warn("a project's socket is missing or was replaced; creating it again", "project", registration.Name)
 		delete(in.Listeners, registration.Name)
 		r.store.removeListener(registration.Name)
 		endpoint.CloseListener(listener)
@@ -71,10 +67,4 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 	}
 	e.endpoint.Start()
 	return nil
-}
-
-// hasSocketFile reports whether the path of a project's socket exists, and is the path
-// of the listener.
-func hasSocketFile(r *registry, name schema.ProjectName, listener *net.UnixListener) bool {
-	return r.dir.ProjectSocketID(name) != rundir.SocketID{} && listener.Addr().String() == r.dir.ProjectSocket(name)
 }

@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -157,7 +158,11 @@ func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 
 // BindAdmin creates the admin socket.
 func (d *Dir) BindAdmin() (*net.UnixListener, error) {
-	return d.listen(filepath.Join(d.path, "admin", "admin.sock"), 0o660, d.adminGID)
+	path := filepath.Join(d.path, "admin", "admin.sock")
+	if err := removeStaleSocket(path); err != nil {
+		return nil, err
+	}
+	return d.listen(path, 0o660, d.adminGID)
 }
 
 // BindProject creates a project's socket and its directory. The directory is
@@ -166,9 +171,15 @@ func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
 	if err := d.ensureDir(filepath.Join("projects", string(name)), 0o755, -1); err != nil {
 		return nil, err
 	}
+	// A file here is a leftover, or the project's container created it. It may even be a
+	// socket on which a process of the container listens.
+	path := d.ProjectSocket(name)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cannot replace %s: %w", path, err)
+	}
 	// Any uid may connect, because only root and the project's container can
 	// reach the directory.
-	return d.listen(d.ProjectSocket(name), 0o666, -1)
+	return d.listen(path, 0o666, -1)
 }
 
 func (d *Dir) listen(path string, mode uint32, gid int) (*net.UnixListener, error) {
@@ -190,6 +201,42 @@ func (d *Dir) ProjectSocketID(name schema.ProjectName) SocketID {
 		return SocketID{}
 	}
 	return SocketID{st.Dev, st.Ino}
+}
+
+// IsReachable reports whether clients that connect to a project's socket reach the
+// listener. A container can replace the socket file while no broker runs. The check
+// connects to the socket, so the listener accepts a connection that is closed already.
+func (d *Dir) IsReachable(name schema.ProjectName, listener *net.UnixListener) bool {
+	if d.ProjectSocketID(name) == (SocketID{}) {
+		return false // connecting would follow a symlink
+	}
+	want, err := peerCredentials(listener)
+	if err != nil {
+		return false
+	}
+	client, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.ProjectSocket(name), Net: "unix"})
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	got, err := peerCredentials(client)
+	return err == nil && got == want
+}
+
+// peerCredentials returns the credentials of the process that called listen(2), for a
+// listener and for its clients (SO_PEERCRED, unix(7)).
+func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return credentials, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		var c *unix.Ucred
+		if c, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			credentials = *c
+		}
+	})
+	return credentials, errors.Join(err, controlErr)
 }
 
 // Link gives a project's directory additional names, so that a dev container's

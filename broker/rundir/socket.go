@@ -17,9 +17,6 @@ func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	if len(path) > 107 {
 		return nil, fmt.Errorf("the socket path %s has %d bytes, but the limit is 107: choose a shorter runtime directory", path, len(path))
 	}
-	if err := removeStaleSocket(path); err != nil {
-		return nil, err
-	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("creating a socket: %w", err)
@@ -103,8 +100,6 @@ func removeStaleSocket(path string) error {
 	}
 	switch info.Mode().Type() {
 	case fs.ModeSocket:
-	case fs.ModeSymlink:
-		return os.Remove(path) // a container put it there
 	default:
 		return fmt.Errorf("%s exists and is not a socket: move or remove it", path)
 	}
