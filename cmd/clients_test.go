@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestDockerLogsInThroughHelper runs docker, which reads a manifest from a registry that
-// requires a login.
+// TestDockerLogsInThroughHelper runs docker, which reads an image manifest from a registry
+// that requires a login. The login comes from the credential helper.
 func TestDockerLogsInThroughHelper(t *testing.T) {
 	testenv.RequireTool(t, "docker")
 	const manifest = `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`
@@ -47,10 +47,10 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 	writeConfig("keyhatch")
 	out, err := h.try("", "docker", "manifest", "inspect", address(s)+"/x/y:latest")
 	if err != nil || !strings.Contains(out, "schemaVersion") || manifestsServed == 0 {
-		t.Errorf("%v after %d manifests: %s", err, manifestsServed, out)
+		t.Errorf("docker manifest inspect: %v; the registry served %d manifests: %s", err, manifestsServed, out)
 	}
 	h.checkTokenNotOnDisk()
-	// For a registry that is not in the project's manifest, docker gets no credentials.
+	// docker gets no credentials for a registry that is not in the project's manifest.
 	if out, err := h.try("other.example\n", "docker-credential-keyhatch", "get"); err == nil || out != "credentials not found in native keychain\n" {
 		t.Errorf("%v: %q", err, out)
 	}
@@ -62,7 +62,8 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 	}
 }
 
-// TestAWSSignsWithBundle runs aws, which signs a request with the keys of a bundle.
+// TestAWSSignsWithBundle runs the command aws, which signs a request with the AWS key pair
+// in a bundle.
 func TestAWSSignsWithBundle(t *testing.T) {
 	testenv.RequireTool(t, "aws")
 	var authorization, session string
@@ -78,12 +79,13 @@ func TestAWSSignsWithBundle(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	if !strings.Contains(authorization, "Credential=AKIABROKERED/") || session != "SESSION" {
-		t.Errorf("signed by %q, session %q", authorization, session)
+		t.Errorf("the request has the authorization %q and the session token %q", authorization, session)
 	}
 	h.checkTokenNotOnDisk()
 }
 
-// TestKubectlSendsToken runs kubectl with a server that requires a token.
+// TestKubectlSendsToken runs kubectl, which sends a token to a server that requires the
+// token.
 func TestKubectlSendsToken(t *testing.T) {
 	testenv.RequireTool(t, "kubectl")
 	authorization := ""
@@ -107,7 +109,7 @@ users:
   user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}
 `, s.URL, h.writeCACert(s)))
 	version := h.run("", "kubectl", "version", "--client", "-o", "json")
-	if strings.Contains(version, `"minor": "20"`) { // v1 of the plugin API exists since version 1.22
+	if strings.Contains(version, `"minor": "20"`) { // kubectl supports v1 of the exec plugin API since version 1.22
 		text, err := os.ReadFile(kubeconfig)
 		if err != nil {
 			t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// binDir contains the four commands, which are built once for all tests.
+// binDir is the directory of the four commands, which are built once for all tests.
 var binDir string
 
 func TestMain(m *testing.M) {
@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(binDir)
-		// The commands are built by another process, so the test cache does not know their
-		// sources.
+		// go test does not know the source files of the commands, because another process
+		// compiles the commands. Without statSources, go test could use a cached result.
 		if err := statSources(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -46,8 +46,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// statSources looks at every source file of the module, so that go test does not reuse
-// a cached result after one has changed.
+// statSources calls os.Stat for every source file of the module. Therefore go test does not
+// reuse a cached test result after a source file has changed.
 func statSources() error {
 	return filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".go") {
@@ -57,9 +57,10 @@ func statSources() error {
 	})
 }
 
-// TestScripts runs testdata/*.txt. $RUN is the path of a runtime directory, which is
-// short enough for a socket. Scripts write the logs of the commands to $WORK/out. The
-// command tripwires checks that no log contains TRIPWIRE.
+// TestScripts runs the scripts testdata/*.txt. $RUN is the path of the broker's runtime
+// directory. This path is short enough for the path of a socket. Scripts write the logs of
+// the commands to $WORK/out. The script command tripwires checks that no log contains
+// TRIPWIRE.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -80,7 +81,7 @@ func TestScripts(t *testing.T) {
 			switch condition {
 			case "root":
 				return os.Geteuid() == 0, nil
-			case "all": // in CI, where a missing tool is an error
+			case "all": // true in CI, because a missing tool is an error in CI
 				return testenv.All(), nil
 			}
 			return false, fmt.Errorf("unknown condition %s", condition)
@@ -93,7 +94,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// cmdUntil repeats a command until it succeeds: until CMD ARG...
+// cmdUntil repeats a command until the command succeeds. Usage: until CMD ARG...
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: until CMD ARG...")
@@ -107,7 +108,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdExits runs a command and checks its exit code: exits CODE CMD ARG...
+// cmdExits runs a command and checks its exit code. Usage: exits CODE CMD ARG...
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -124,9 +125,9 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdTripwires searches for TRIPWIRE in the files below out, and in the command
-// line and the environment of each running command. It fails if the files are
-// empty.
+// cmdTripwires searches for TRIPWIRE in the files in the directory out, and in the command
+// line and the environment of each running keyhatch command. It fails if it finds TRIPWIRE.
+// It also fails if all files are empty, because the search would then prove nothing.
 func cmdTripwires(ts *testscript.TestScript, neg bool, args []string) {
 	searched, found := 0, ""
 	search := func(path string) {
@@ -144,7 +145,7 @@ func cmdTripwires(ts *testscript.TestScript, neg bool, args []string) {
 		return err
 	}))
 	if searched == 0 {
-		ts.Fatalf("the files in out are empty, so the search is not a test")
+		ts.Fatalf("all files in out are empty, so the search proves nothing")
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*/exe")
 	ts.Check(err)
@@ -155,6 +156,6 @@ func cmdTripwires(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	if (found != "") != neg {
-		ts.Fatalf("tripwire in %q", found)
+		ts.Fatalf("the file that contains TRIPWIRE is %q", found)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// A gitServer serves one repository to clients with the token.
+// A gitServer serves one repository to clients that send the token as the password.
 type gitServer struct {
 	*httptest.Server
 	mu            sync.Mutex
@@ -52,14 +52,15 @@ func (s *gitServer) wasAuthenticated() bool {
 	return s.authenticated > 0
 }
 
-// TestGitUsesTokenAndHidesItFromOtherHelpers lists and clones a repository with
-// a token from keyhatch. git must not pass that token to another helper, which
-// would store it.
+// TestGitUsesTokenAndHidesItFromOtherHelpers lists and clones a repository with a token
+// from keyhatch. git must not pass the token to another helper, because that helper could
+// store the token.
 func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	for _, scheme := range []string{"https", "http"} {
 		t.Run(scheme, func(t *testing.T) {
-			// The manifest contains the address, so the listener must exist first.
+			// The manifest contains the server's address, so the listener must exist before
+			// the manifest is written.
 			placeholder := httptest.NewUnstartedServer(nil)
 			listener := placeholder.Listener
 			host := listener.Addr().String()
@@ -83,7 +84,8 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			url := scheme + "://" + address(s.Server) + "/x.git"
 			hostKey := "credential." + strings.TrimSuffix(url, "/x.git")
-			// The user already has a helper for this host, and a general helper.
+			// Before the installation, the user already has a helper for this host and a
+			// helper for all hosts.
 			h.run("", "git", "config", "--global", hostKey+".helper", recorder)
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
@@ -103,9 +105,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// An editor later adds its helper after the helper of keyhatch. git would
-			// pass the token to it. Therefore keyhatch must not answer until the user
-			// installs it again.
+			// After the installation, an editor adds a helper after the helper of keyhatch.
+			// git would pass the token to the editor's helper. Therefore keyhatch must not
+			// answer until the user runs keyhatch credential install again.
 			config := filepath.Join(h.home, ".gitconfig")
 			text, err := os.ReadFile(config)
 			if err != nil {
@@ -123,8 +125,8 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// The control: git passes the token of a simple helper to the other helper
-			// if the configuration has no empty helper line.
+			// Check that the test can fail: if the configuration has no empty helper line,
+			// git passes the token of a simple helper to the other helper.
 			os.Remove(recorderLog)
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
@@ -134,11 +136,12 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 				t.Errorf("git does not pass the token to the other helper even without the empty helper line, so the test is not valid: %s, %v", text, err)
 			}
 
-			// --remove restores the user's configuration. After that, git has no credentials.
+			// keyhatch credential install --remove restores the user's configuration. After
+			// that, git gets no credentials.
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
-			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // without a broker
+			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // --remove works without a broker
 			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+".helper"); values != recorder+"\n" {
 				t.Errorf("the user's helper is now %q", values)
 			}
@@ -150,12 +153,13 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	}
 }
 
-// TestInstallRefusesNonRegularGitConfig checks that install refuses a device such as
-// /dev/null. git would replace it with a regular file.
+// TestInstallRefusesNonRegularGitConfig checks that keyhatch credential install refuses a
+// git configuration file that is a device, such as /dev/null. git would replace the device
+// with a regular file.
 func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
-	// The test uses a FIFO, because other processes need /dev/null.
+	// The test uses a FIFO instead of /dev/null, because other processes need /dev/null.
 	fifo := filepath.Join(h.dir, "device")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
@@ -171,8 +175,8 @@ func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	}
 }
 
-// TestGitHelperPrintsNothingOnFailure checks that the helper reports an error if the
-// broker is not running, and that its output contains no credentials.
+// TestGitHelperPrintsNothingOnFailure checks that git's credential helper reports an error
+// if the broker is unreachable, and that its output contains no credentials.
 func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	for query, want := range map[string]string{"protocol=https\nhost=x\n": "username=x-access-token\npassword=" + token + "\n", "protocol=https\nhost=y\n": ""} {

@@ -12,12 +12,13 @@ import (
 	"time"
 )
 
-// The tests of the credential helpers run the real git, docker, aws, and kubectl,
-// each against a server that requires the pushed token.
+// The tests of the credential helpers run the real git, docker, aws, and kubectl. Each of
+// these tools sends a request to a server that requires the pushed token.
 
 const token = "TRIPWIRE-token"
 
-// A host has a broker with one project, and a home directory for the tools.
+// A host is a test environment. It has a broker with one project, and a home directory for
+// the tools.
 type host struct {
 	t    *testing.T
 	dir  string
@@ -25,11 +26,11 @@ type host struct {
 	env  []string
 }
 
-// newHost starts a broker with the project api. helpers is the YAML text under helpers
-// in the manifest, and secrets is a JSON object.
+// newHost starts a broker, registers the project api, and pushes secrets. helpers is the
+// YAML text under helpers in the manifest. secrets is a JSON object.
 func newHost(t *testing.T, helpers, secrets string) *host {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
+	dir, err := os.MkdirTemp("", "kh") // the path is short, because a socket path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,8 +115,8 @@ func (h *host) run(stdin string, args ...string) string {
 	return out
 }
 
-// checkTokenNotOnDisk searches for the token in every file below the host's
-// directory.
+// checkTokenNotOnDisk fails if a text file in the host's directory or in one of its
+// subdirectories contains the token.
 func (h *host) checkTokenNotOnDisk() {
 	h.t.Helper()
 	if out, err := exec.Command("grep", "-rlI", token, h.dir).Output(); err == nil {

@@ -28,7 +28,8 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// The command has installed its signal handler when it has a socket.
+			// If the command has an open socket, it has already installed its signal
+			// handler.
 			for deadline := time.Now().Add(15 * time.Second); !hasSocket(cmd.Process.Pid); time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("%v: the command did not connect", args)

@@ -20,12 +20,14 @@ import (
 var update = flag.Bool("update", false, "write the output of the commands into testdata/messages")
 
 // TestMessages runs commands with typical wrong input and compares the complete output
-// with testdata/messages/*.txt. If a message changes, its author must read it there.
+// with testdata/messages/*.txt. The author of a changed message must read the new output in
+// these files.
 //
-// A shell runs a line "$ COMMAND". The lines after it are standard output, standard
-// error, and the exit code. A line "% COMMAND" is a preparation, which must succeed.
-// "% broker" starts a broker in the directory $RUN. Lines that start with # are
-// comments. Each file has its own $WORK and $RUN.
+// For a line "$ COMMAND", a shell runs COMMAND. The next lines contain the standard output,
+// the standard error, and the exit code of COMMAND. For a line "% COMMAND", a shell runs
+// COMMAND as a preparation, which must succeed. The line "% broker" starts a broker in the
+// directory $RUN. Lines that start with # are comments. Each file has its own directories
+// $WORK and $RUN.
 func TestMessages(t *testing.T) {
 	files, err := filepath.Glob("testdata/messages/*.txt")
 	if err != nil || len(files) == 0 {
@@ -51,7 +53,7 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// A messageRun runs the commands of one file.
+// A messageRun runs the commands in one file of testdata/messages.
 type messageRun struct {
 	t                *testing.T
 	work, runtimeDir string
@@ -60,7 +62,7 @@ type messageRun struct {
 
 func newMessageRun(t *testing.T) *messageRun {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
+	dir, err := os.MkdirTemp("", "kh") // the path is short, because a socket path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,7 @@ func newMessageRun(t *testing.T) *messageRun {
 	return m
 }
 
-// run returns the text with the actual output of each command.
+// run runs the commands in text. It returns text with the actual output of each command.
 func (m *messageRun) run(text string) string {
 	var out strings.Builder
 	for line := range strings.Lines(text) {

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestKeyhatchIsSmallAndStatic checks that the released binary is static, is smaller
-// than 6 MiB, and contains no code for the admin socket. The binary is copied into every
-// container.
+// TestKeyhatchIsSmallAndStatic checks that the released binary of keyhatch is static, is
+// smaller than 6 MiB, and contains no code for the admin socket. The size is important
+// because the binary is copied into every container.
 func TestKeyhatchIsSmallAndStatic(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "keyhatch")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./keyhatch")
@@ -41,7 +41,7 @@ func TestKeyhatchIsSmallAndStatic(t *testing.T) {
 		t.Error("the binary contains code for the admin socket")
 	}
 	if !hasSymbol(t, "keyhatchctl", adminSymbol) || !hasSymbol(t, "keyhatch", "/broker/client.(*Project)") {
-		t.Error("the search does not find symbols that exist")
+		t.Error("hasSymbol does not find symbols that exist")
 	}
 }
 

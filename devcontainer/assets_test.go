@@ -17,8 +17,8 @@ const (
 )
 
 // TestAssetMetadataMatchesSchema validates the metadata of the Feature and the template.
-// It also checks that the schema rejects typical mistakes, because the Dev Container CLI
-// accepts almost everything.
+// The test also checks that the JSON Schema rejects typical mistakes, because the Dev
+// Container CLI accepts almost any metadata.
 func TestAssetMetadataMatchesSchema(t *testing.T) {
 	schema, err := os.ReadFile("testdata/assets.schema.json")
 	if err != nil {
@@ -35,7 +35,7 @@ func TestAssetMetadataMatchesSchema(t *testing.T) {
 	}
 	for _, c := range []struct {
 		file, definition string
-		invalidEdits     [][2]string // old, new
+		invalidEdits     [][2]string // each edit replaces the first text with the second text
 	}{
 		{featureFile, "feature", [][2]string{
 			{`"type": "bind"`, `"type": "tmpfs"`},
@@ -64,7 +64,7 @@ func TestAssetMetadataMatchesSchema(t *testing.T) {
 			return definition.Validate(instance)
 		}
 		if err := validate(text); err != nil {
-			t.Errorf("%s: %v", c.file, err)
+			t.Errorf("%s does not match the schema: %v", c.file, err)
 		}
 		for _, edit := range c.invalidEdits {
 			edited := strings.Replace(text, edit[0], edit[1], 1)
@@ -72,7 +72,7 @@ func TestAssetMetadataMatchesSchema(t *testing.T) {
 				t.Fatalf("%s does not contain %s", c.file, edit[0])
 			}
 			if validate(edited) == nil {
-				t.Errorf("%s: the schema accepts %s", c.file, edit[1])
+				t.Errorf("%s: the schema accepts the wrong text %s", c.file, edit[1])
 			}
 		}
 	}
@@ -89,16 +89,16 @@ func TestTemplateDeclaresTheOptionsItUses(t *testing.T) {
 	for _, match := range reference.FindAllStringSubmatch(files, -1) {
 		used[match[1]] = true
 		if !declared[match[1]] {
-			t.Errorf("%s is not declared as an option", match[0])
+			t.Errorf("the template uses %s, but %s does not declare this option", match[0], templateFile)
 		}
 	}
 	if len(declared) == 0 || len(used) != len(declared) {
-		t.Errorf("declared %v, used %v", declared, used)
+		t.Errorf("the template declares the options %v and uses the options %v", declared, used)
 	}
 }
 
 // TestAssetsHaveTheReleaseVersion checks that the Feature and the template have the same
-// version as the commands, because they are released together.
+// version as the commands, because all of them are released together.
 func TestAssetsHaveTheReleaseVersion(t *testing.T) {
 	version := regexp.MustCompile(`(?m)^VERSION := (.*)$`).FindStringSubmatch(readFile(t, "../Makefile"))
 	if version == nil {

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ChangeAction is the reaction to a change of a child's secrets: a restart or a signal.
-// The zero value means that the child is not disturbed.
+// ChangeAction selects the effect of changed secrets on a Child: a restart, a signal, or no
+// effect. The zero value means no effect.
 type ChangeAction struct {
 	Restart bool
 	Signal  syscall.Signal
 }
 
-// ParseChangeAction parses restart, signal:NAME, or none.
+// ParseChangeAction parses the text restart, signal:NAME, or none.
 func ParseChangeAction(text string) (ChangeAction, error) {
 	switch text {
 	case "restart":
@@ -39,40 +39,42 @@ func ParseChangeAction(text string) (ChangeAction, error) {
 }
 
 // A Child is a command that runs as a child process, so that it can be restarted or
-// signaled when secrets change. It is the leader of its own process group. If keyhatch is
-// in the foreground of the terminal, the child's group becomes the foreground group.
+// signaled when secrets change. The child process is the leader of its own process group.
+// If keyhatch's process group is the foreground group of the terminal, the child's group
+// becomes the foreground group.
 type Child struct {
 	Path        string
 	Args        []string
 	OnChange    ChangeAction
 	GracePeriod time.Duration // time between SIGTERM and SIGKILL when the child is restarted
-	// Updates receives the new environment after each change.
+	// Run receives the new environment from Updates after each change of the secrets.
 	Updates <-chan []string
 }
 
-// supervisor is the state of Run. Only Run's goroutine uses it. Signals, updates, and
-// timers reach that goroutine through channels.
+// supervisor is the state of Child.Run. Only the goroutine that calls Child.Run uses this
+// state. That goroutine receives signals, updates, and timer events from channels.
 type supervisor struct {
 	Child
-	tty      int // descriptor of the controlling terminal, or -1
+	tty      int // file descriptor of the controlling terminal, or -1
 	pid      int // process ID of the child, which is also the ID of its process group
 	exitCode int // exit code of the child; valid if exited is true
 
 	exited             bool
 	restartEnvironment []string         // environment for the pending restart; nil if no restart is pending
-	killTimer          <-chan time.Time // fires when the grace period of a restart ends; nil if no restart is pending
+	killTimer          <-chan time.Time // fires when the grace period of a restart ends; nil until a restart begins
 }
 
 // Run starts the command, forwards signals to it, and returns its exit code. If a signal
 // ended the command, the exit code is 128 plus the signal's number. Run returns an error
 // only if the command could not be started or restarted.
 //
-// A restart ends the whole process group, so that no process keeps the old secrets or a
-// listening port. Run becomes the reaper of orphans (prctl(2), PR_SET_CHILD_SUBREAPER),
-// because otherwise it could not know when the last process of the group has ended.
+// A restart ends all processes of the command's process group, so that no process still has
+// the old secrets or a listening port. Run makes keyhatch the parent of orphaned descendants
+// (prctl(2), PR_SET_CHILD_SUBREAPER). Otherwise Run could not detect that the last process
+// of the group has ended.
 func (c Child) Run(environment []string) (exitCode int, err error) {
 	s := &supervisor{Child: c}
-	childEnded := make(chan os.Signal, 1) // reap handles all ended children after one signal
+	childEnded := make(chan os.Signal, 1) // one signal is enough, because reap handles all ended children
 	signal.Notify(childEnded, syscall.SIGCHLD)
 	defer signal.Stop(childEnded)
 	signals := make(chan os.Signal, 64)
@@ -108,8 +110,8 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 	}
 }
 
-// start starts the command. If keyhatch is in the foreground of the terminal, the
-// command's process group becomes the foreground group.
+// start starts the command. If keyhatch's process group is the foreground group of the
+// terminal, the command's process group becomes the foreground group.
 func (s *supervisor) start(environment []string) (err error) {
 	foreground := s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp()
 	s.exited, s.restartEnvironment, s.killTimer = false, nil, nil
@@ -121,7 +123,8 @@ func (s *supervisor) start(environment []string) (err error) {
 	return err
 }
 
-// applyUpdate starts a restart with the new environment, or signals the child.
+// applyUpdate begins a restart with the new environment, sends a signal to the child, or
+// does nothing, as OnChange requires.
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.OnChange.Restart:
@@ -129,34 +132,35 @@ func (s *supervisor) applyUpdate(environment []string) {
 		if s.killTimer == nil {
 			s.killTimer = time.After(s.GracePeriod)
 			unix.Kill(-s.pid, unix.SIGTERM)
-			unix.Kill(-s.pid, unix.SIGCONT) // a stopped process handles SIGTERM only after it continues
+			unix.Kill(-s.pid, unix.SIGCONT) // a stopped process handles SIGTERM only after SIGCONT
 		}
 	case s.OnChange.Signal != 0:
 		unix.Kill(s.pid, s.OnChange.Signal)
 	}
 }
 
-// forward sends a signal that keyhatch received to the child.
+// forward sends the child a signal that keyhatch received.
 func (s *supervisor) forward(sig syscall.Signal) {
 	switch sig {
 	case unix.SIGCONT:
-		// After fg, keyhatch is in the foreground and passes the terminal to the
-		// child. After bg, it is not.
+		// After the shell command fg, keyhatch is in the foreground and makes the
+		// child's group the foreground group. After bg, keyhatch is in the background
+		// and does not change the foreground group.
 		if s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp() {
 			s.setForegroundGroup(s.pid)
 		}
 		unix.Kill(-s.pid, unix.SIGCONT)
 		return
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
-		s.restartEnvironment = nil // the user wants to end the command, so cancel a pending restart
+		s.restartEnvironment = nil // cancel a pending restart, because the user wants to end the command
 	}
 	if !s.exited {
 		unix.Kill(s.pid, sig)
 	}
 }
 
-// reap collects the status of every process that has ended or stopped: the child and
-// its orphaned descendants.
+// reap collects the status of every process that has ended or stopped. These processes are
+// the child and its orphaned descendants.
 func (s *supervisor) reap() {
 	for {
 		var status unix.WaitStatus
@@ -181,12 +185,12 @@ func (s *supervisor) reap() {
 	}
 }
 
-// suspend is called when the child was stopped, for example by Ctrl-Z. It stops keyhatch
-// too, so that the parent shell notices. A later SIGCONT continues both.
+// suspend is called when the child was stopped, for example by Ctrl-Z. suspend also stops
+// keyhatch, so that the parent shell notices the stop. A later SIGCONT continues keyhatch and
+// the child.
 //
-// If keyhatch is the session leader, as in docker run -it, there is no parent shell that
-// could send SIGCONT. In that case, suspend does not stop keyhatch, and continues the
-// child at once.
+// If keyhatch is the session leader, as in docker run -it, no parent shell can send SIGCONT.
+// In this case, suspend does not stop keyhatch and continues the child at once.
 func (s *supervisor) suspend() {
 	sessionLeader, _ := unix.Getsid(0)
 	switch {
@@ -195,8 +199,8 @@ func (s *supervisor) suspend() {
 		s.forward(unix.SIGCONT)
 	case foregroundProcessGroup(s.tty) == unix.Getpgrp():
 		// The child was stopped because it read from the terminal in the background.
-		// An fg command has moved keyhatch to the foreground since then. The shell
-		// sends no SIGCONT, because it did not see keyhatch stop.
+		// Then the user moved keyhatch to the foreground with the shell command fg.
+		// The shell sends no SIGCONT, because keyhatch itself was not stopped.
 		s.forward(unix.SIGCONT)
 	default:
 		s.reclaimTerminal()
@@ -204,25 +208,26 @@ func (s *supervisor) suspend() {
 	}
 }
 
-// reclaimTerminal makes keyhatch's process group the foreground group again, if the
-// child's group is. Otherwise the next command in keyhatch's group could not read from the
-// terminal.
+// reclaimTerminal makes keyhatch's process group the foreground group again if the child's
+// group is the foreground group. Otherwise the next command in keyhatch's group, for example
+// the next command of a script, could not read from the terminal.
 func (s *supervisor) reclaimTerminal() {
 	if s.tty >= 0 && foregroundProcessGroup(s.tty) == s.pid {
 		s.setForegroundGroup(unix.Getpgrp())
 	}
 }
 
-// setForegroundGroup makes group the terminal's foreground group. The kernel stops a
-// background process that does this with SIGTTOU, unless the process ignores this signal
-// (tcsetpgrp(3)).
+// setForegroundGroup makes group the terminal's foreground group. If a background process
+// does this, the kernel sends SIGTTOU, which stops the process unless the process ignores
+// SIGTTOU (tcsetpgrp(3)).
 func (s *supervisor) setForegroundGroup(group int) {
 	signal.Ignore(unix.SIGTTOU)
 	unix.IoctlSetPointerInt(s.tty, unix.TIOCSPGRP, group)
 	signal.Reset(unix.SIGTTOU)
 }
 
-// foregroundProcessGroup returns the terminal's foreground process group, or 0 on an error.
+// foregroundProcessGroup returns the ID of the terminal's foreground process group, or 0
+// after an error.
 func foregroundProcessGroup(tty int) (group int) {
 	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
 	if err != nil {
@@ -231,7 +236,8 @@ func foregroundProcessGroup(tty int) (group int) {
 	return group
 }
 
-// openTerminal opens the controlling terminal. It returns -1 if there is none.
+// openTerminal opens the controlling terminal. If keyhatch has no controlling terminal,
+// openTerminal returns -1.
 func openTerminal() (tty int) {
 	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -240,10 +246,14 @@ func openTerminal() (tty int) {
 	return fd
 }
 
-// forwardedSignals returns the signals that Run forwards to the child. It leaves out the
-// signals that cannot be caught, the signals that concern keyhatch itself (faults,
-// SIGCHLD, SIGPIPE, and SIGURG and SIGPROF, which the Go runtime uses), and SIGTTIN and
-// SIGTTOU, with which the terminal stops a background process.
+// forwardedSignals returns the signals that Run forwards to the child. Run does not forward:
+//
+//   - signals that cannot be caught;
+//   - signals that concern keyhatch itself: faults, SIGCHLD, SIGPIPE, and SIGURG and SIGPROF,
+//     which the Go runtime uses;
+//   - SIGTTIN and SIGTTOU, with which the terminal stops a background process;
+//   - signals that keyhatch ignores, for example SIGHUP under nohup, because the child
+//     inherits the ignored signals.
 func forwardedSignals() []os.Signal {
 	var signals []os.Signal
 	for sig := unix.Signal(1); sig <= 64; sig++ {
@@ -252,10 +262,10 @@ func forwardedSignals() []os.Signal {
 			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, unix.SIGABRT,
 			unix.SIGTTIN, unix.SIGTTOU:
 			continue
-		case 32, 33, 34: // reserved for the C library (signal(7))
+		case 32, 33, 34: // signals that the C library uses (signal(7))
 			continue
 		}
-		if !signal.Ignored(sig) { // for example SIGHUP under nohup: the child inherits this
+		if !signal.Ignored(sig) {
 			signals = append(signals, sig)
 		}
 	}

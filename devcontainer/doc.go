@@ -2,7 +2,7 @@
 // fetches the project's secrets and passes them to programs as environment variables or
 // files.
 //
-// It runs next to hostile code and trusts only the socket. Hostile code can write to the
-// project's directory, so this package reads no file there. The approved manifest, which
-// also defines the variables and files, comes from the broker.
+// The package runs next to hostile code and trusts only the project's socket. Hostile code
+// can change the project's files, so the package does not read them. It gets the approved
+// manifest, which also defines the variables and files, from the broker.
 package devcontainer

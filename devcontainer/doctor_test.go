@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestUnreachableIsExplainedByPlatform uses made-up platforms, because a test cannot run
-// on another kernel. cmd/testdata/doctor.txt tests doctor in real situations.
+// TestUnreachableIsExplainedByPlatform uses invented platforms, because a test cannot run
+// on another kernel. cmd/testdata/doctor.txt tests keyhatch doctor on the real platform.
 func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 	for _, c := range []struct {
 		platform      Platform
@@ -22,14 +22,14 @@ func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 		{Platform{KernelRelease: "6.10.14-linuxkit"}, ProblemBrokerDown, ProblemDockerDesktop},
 		{Platform{KernelRelease: "5.15.167.4-microsoft-standard-WSL2"}, ProblemNotRegistered, ProblemDockerDesktop},
 		{Platform{KernelRelease: "6.8.0-azure", InCodespace: true}, ProblemMountMissing, ProblemCodespaces},
-		// A problem that a broker reported does not depend on the platform.
+		// If a broker answered, the platform is not the cause of the problem.
 		{Platform{KernelRelease: "6.10.14-linuxkit"}, ProblemUIDRefused, ProblemUIDRefused},
 		{Platform{InCodespace: true}, ProblemProtocolSkew, ProblemProtocolSkew},
 		{Platform{InCodespace: true}, "", ""},
 	} {
 		got := c.platform.explainUnreachable(Finding{Check: "socket", Problem: c.problem, Detail: "the detail", Fix: "the fix"})
 		if got.Problem != c.want || !strings.Contains(got.Detail, "the detail") || got.Fix == "" {
-			t.Errorf("%+v: problem %s became %+v, want %s", c.platform, c.problem, got, c.want)
+			t.Errorf("%+v: problem %q became %+v, want problem %q", c.platform, c.problem, got, c.want)
 		}
 	}
 	if platform := DetectPlatform(); platform.KernelRelease == "" || platform.MemoryMount != "/dev/shm" {
@@ -45,9 +45,9 @@ func TestCheckMemoryMountAcceptsOnlyTmpfs(t *testing.T) {
 	}
 }
 
-// TestRefusedUIDIsFromTheBrokersMessage uses the broker's message, because in a rootless
-// container the broker sees another uid than the container. cmd/testdata/doctor.txt tests
-// this with the message of a real broker.
+// TestRefusedUIDIsFromTheBrokersMessage checks that RefusedUID reads the uid from the
+// broker's message. In a rootless container, the broker sees another uid than the process
+// sees. cmd/testdata/doctor.txt tests RefusedUID with the message of a real broker.
 func TestRefusedUIDIsFromTheBrokersMessage(t *testing.T) {
 	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 is not allowed to use the socket of project api: register the project with this uid in allow_uids"}
 	if got := RefusedUID(fmt.Errorf("get: %w", refusal)); got != 100999 {
@@ -56,7 +56,7 @@ func TestRefusedUIDIsFromTheBrokersMessage(t *testing.T) {
 	if got := RefusedUIDFix(refusal); !strings.Contains(got, "--allow-uid 100999") {
 		t.Error(got)
 	}
-	// The broker does not accept this uid in --allow-uid.
+	// The broker does not accept uid 65534 in --allow-uid.
 	refusal.Message = "uid 65534 is not allowed to use the socket of project api"
 	if got := RefusedUIDFix(refusal); strings.Contains(got, "--allow-uid") || !strings.Contains(got, "65534") {
 		t.Error(got)

@@ -10,24 +10,25 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxEntrySize is the maximum size of a NAME=value string in bytes (execve(2):
-// MAX_ARG_STRLEN is 32 pages, including the final NUL byte).
+// maxEntrySize is the maximum size of a NAME=value string in bytes, without the final NUL
+// byte. The kernel allows 32 pages with the NUL byte (execve(2), MAX_ARG_STRLEN).
 const maxEntrySize = 131071
 
-// ErrVariableValue means that an environment variable cannot contain a value. A file can
-// contain it.
+// ErrVariableValue means that an environment variable cannot contain the value of a secret.
+// A file can contain the value.
 var ErrVariableValue = errors.New("the secret cannot be put into an environment variable")
 
-// ErrVariableName means that a name is not a valid variable name, or that two secrets
+// ErrVariableName means that a name is not a valid variable name, or that two secrets would
 // have the same variable.
 var ErrVariableName = errors.New("cannot assign an environment variable")
 
 // Variables maps each secret to the name of its environment variable.
 type Variables map[schema.SecretName]string
 
-// AssignVariables assigns a variable to each secret in only, or to each secret on the
-// allowlist if only is nil. The approved manifest defines the names of the variables. A
-// secret that the manifest declares as a file gets a variable only if it is in only.
+// AssignVariables assigns a variable to each secret in the list only. If only is nil, it
+// assigns a variable to each secret on the allowlist. The approved manifest defines the names
+// of the variables. A secret that the manifest declares as a file gets no variable, unless the
+// list only contains the secret.
 func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variables, error) {
 	names := info.Allowlist
 	if only != nil {
@@ -45,7 +46,7 @@ func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variab
 			}
 		}
 		if !isVariableName(variable) {
-			return nil, fmt.Errorf("%w to %s: not a valid variable name", ErrVariableName, name)
+			return nil, fmt.Errorf("%w to %s: %s is not a valid variable name", ErrVariableName, name, variable)
 		}
 		if other, found := secretOf[variable]; found && other != name {
 			return nil, fmt.Errorf("%w to %s: the variable %s already belongs to %s", ErrVariableName, name, variable, other)
@@ -66,11 +67,11 @@ func isVariableName(name string) bool {
 	return name != ""
 }
 
-// SecretNames returns the secrets, sorted by name.
+// SecretNames returns the sorted names of the secrets.
 func (v Variables) SecretNames() []schema.SecretName { return slices.Sorted(maps.Keys(v)) }
 
 // Entries returns one NAME=value string for each variable, sorted by the secret's name.
-// Each secret must be in values.
+// values must contain every secret of v.
 func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]string, error) {
 	var entries []string
 	for _, name := range v.SecretNames() {
@@ -83,7 +84,7 @@ func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]s
 		case strings.IndexByte(entry, 0) >= 0:
 			return nil, fmt.Errorf("%w: the value of %s contains a NUL byte", ErrVariableValue, name)
 		case len(entry) > maxEntrySize:
-			return nil, fmt.Errorf("%w: %s is too long, the limit is %d bytes including the variable's name", ErrVariableValue, name, maxEntrySize)
+			return nil, fmt.Errorf("%w: %s is too long: NAME=value may have at most %d bytes", ErrVariableValue, name, maxEntrySize)
 		}
 		entries = append(entries, entry)
 	}
@@ -91,7 +92,7 @@ func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]s
 }
 
 // Environment returns base with the variables added. If base already contains one of the
-// variables, the secret replaces it.
+// variables, the value of the secret replaces the old value.
 func (v Variables) Environment(values map[schema.SecretName]schema.SecretValue, base []string) ([]string, error) {
 	entries, err := v.Entries(values)
 	if err != nil {
@@ -104,7 +105,7 @@ func (v Variables) Environment(values map[schema.SecretName]schema.SecretValue, 
 // user, the search path, the terminal, the time zone, and the language.
 var pristineVariables = []string{"HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TERM", "TZ", "USER"}
 
-// PristineEnvironment returns those entries of base that are in pristineVariables.
+// PristineEnvironment returns the entries of base whose names are in pristineVariables.
 func PristineEnvironment(base []string) []string {
 	var kept []string
 	for _, entry := range base {
@@ -115,8 +116,9 @@ func PristineEnvironment(base []string) []string {
 	return kept
 }
 
-// withoutVariables returns base without the given variables. If an environment contains a
-// variable twice, some programs use the first entry and others use the last.
+// withoutVariables returns base without the given variables, so that no variable is in the
+// environment twice. If a variable has two entries, some programs use the first entry and
+// others use the last entry.
 func withoutVariables(base []string, variables Variables) []string {
 	replaced := map[string]bool{}
 	for _, variable := range variables {

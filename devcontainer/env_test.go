@@ -20,7 +20,7 @@ func TestAssignVariables(t *testing.T) {
 		info    schema.InfoResponse
 		only    []schema.SecretName
 		want    Variables
-		refused string // a secret's name in the expected error
+		refused string // the name of the secret in the expected error, or ""
 	}{
 		"all in the manifest": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
 		"a file in only":      {info, []schema.SecretName{"f"}, Variables{"f": "f"}, ""},
@@ -29,7 +29,7 @@ func TestAssignVariables(t *testing.T) {
 		"none":                {schema.InfoResponse{}, nil, Variables{}, ""},
 		// Without declarations, a variable has the name of its secret.
 		"an allowlist alone": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
-		// AssignVariables does not check the allowlist. The broker does.
+		// AssignVariables does not check the allowlist, because the broker checks it.
 		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
 		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
 		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},
@@ -46,7 +46,8 @@ func TestAssignVariables(t *testing.T) {
 	}
 }
 
-// fetchEnvironment fetches the variables' secrets and returns the environment.
+// fetchEnvironment fetches the secrets of variables from a server that sends answer, and
+// returns base with the variables added.
 func fetchEnvironment(t *testing.T, answer string, variables Variables, base []string) ([]string, error) {
 	t.Helper()
 	values, err := Fetch(t.Context(), serveAnswer(t, answer), variables.SecretNames(), 0)
@@ -57,7 +58,7 @@ func fetchEnvironment(t *testing.T, answer string, variables Variables, base []s
 }
 
 func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
-	// The variable VA with this value has the maximum size.
+	// The entry of the variable VA with this value has exactly the maximum size.
 	longest := strings.Repeat("x", maxEntrySize-len("VA="))
 	for name, c := range map[string]struct {
 		answer      string
@@ -72,7 +73,7 @@ func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
 		"a NUL":             {getManyAnswer(`"A":{"value":"TRIPWIRE\u0000"},"B":{"value":""}`, ""), nil, ErrVariableValue, "A contains a NUL byte"},
 		"a NUL in base64":   {getManyAnswer(`"A":{"value":""},"B":{"value_b64":"AA=="}`, ""), nil, ErrVariableValue, "B contains a NUL byte"},
 		"no value":          {getManyAnswer(`"A":{},"B":{"value":""}`, ""), nil, client.ErrProtocol, "without a value"},
-		"no answer":         {getManyAnswer(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "neither a value nor an error for B"},
+		"no answer":         {getManyAnswer(`"A":{"value":"a"}`, ""), nil, client.ErrProtocol, "no value and no error for B"},
 		"refused":           {`{"ok":false,"code":"rate_limited","message":"slow down"}`, nil, nil, "slow down"},
 	} {
 		got, err := fetchEnvironment(t, c.answer, Variables{"A": "VA", "B": "VB"}, []string{"VA=old", "HOME=/h", "VA=older"})
@@ -86,7 +87,7 @@ func TestEnvironmentReplacesVariablesAndRefusesBadValues(t *testing.T) {
 }
 
 // TestMissingErrorNamesAllSecrets checks that the error lists all missing secrets, sorted
-// by name, and that no other secret is returned.
+// by name, and that the available secret is not returned either.
 func TestMissingErrorNamesAllSecrets(t *testing.T) {
 	answer := getManyAnswer(`"B":{"value":"b"}`, `"C":{"code":"denied","message":"no C"},"A":{"code":"not_found","message":"no A"}`)
 	got, err := fetchEnvironment(t, answer, Variables{"A": "A", "B": "B", "C": "C"}, nil)

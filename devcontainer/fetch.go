@@ -11,8 +11,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// MissingError lists the secrets that a command needs but that the broker did not
-// return.
+// MissingError lists the secrets that a command needs and that the broker did not return.
 type MissingError struct {
 	// Secrets is sorted by name.
 	Secrets []MissingSecret
@@ -32,12 +31,12 @@ func (e *MissingError) Error() string {
 	return strings.Join(messages, "; ")
 }
 
-// Fetch fetches secrets from one snapshot. It waits up to wait for missing secrets. If
-// a secret is still missing, Fetch returns no secret, and a *MissingError that lists all
-// missing secrets.
+// Fetch fetches secrets from one snapshot. It waits for missing secrets, for at most wait.
+// If a secret is still missing after that time, Fetch returns no secret. The error is then
+// a *MissingError that lists all missing secrets.
 func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
 	if len(names) == 0 {
-		return nil, nil // a request without names would return all secrets of the allowlist
+		return nil, nil // without a list of names, the broker would return all secrets on the allowlist
 	}
 	names = slices.Sorted(slices.Values(names))
 	answer, err := project.GetMany(ctx, slices.Compact(names), wait)
@@ -51,7 +50,7 @@ func Fetch(ctx context.Context, project *client.Project, names []schema.SecretNa
 		}
 		reason := answer.Errors[name]
 		if reason.Code == "" {
-			return nil, fmt.Errorf("%w: it contains neither a value nor an error for %s", client.ErrProtocol, name)
+			return nil, fmt.Errorf("%w: the answer contains no value and no error for %s", client.ErrProtocol, name)
 		}
 		missing.Secrets = append(missing.Secrets, MissingSecret{name, reason})
 	}
@@ -61,7 +60,7 @@ func Fetch(ctx context.Context, project *client.Project, names []schema.SecretNa
 	return answer.Secrets, nil
 }
 
-// ValueBytes returns the bytes of a secret that programs get: the text, the decoded
+// ValueBytes returns the bytes that a program gets for a secret: the text, the decoded
 // binary value, or the JSON text of a bundle.
 func ValueBytes(value schema.SecretValue) ([]byte, error) {
 	switch {

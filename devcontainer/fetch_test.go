@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// serveAnswer answers every request on a socket with answer until the test ends. It
-// returns a client for the socket.
+// serveAnswer starts a server that sends answer to every request until the test ends. It
+// returns a client of this server.
 func serveAnswer(t *testing.T, answer string) *client.Project {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // a short path, because socket addresses have a length limit
@@ -30,7 +30,7 @@ func serveAnswer(t *testing.T, answer string) *client.Project {
 	}
 	stopped := make(chan struct{})
 	t.Cleanup(func() { listener.Close(); <-stopped })
-	go func() { // ends with the listener
+	go func() { // ends when the listener is closed
 		defer close(stopped)
 		for {
 			conn, err := listener.Accept()
@@ -45,8 +45,8 @@ func serveAnswer(t *testing.T, answer string) *client.Project {
 	return client.NewProject(path)
 }
 
-// getManyAnswer returns an answer to get-many. secrets and errors are the members of the
-// two JSON objects.
+// getManyAnswer returns an answer to the operation get-many. secrets and errors are the
+// members of the JSON objects with these names.
 func getManyAnswer(secrets, errors string) string {
 	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
 }

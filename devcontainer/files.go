@@ -14,14 +14,14 @@ import (
 // A File is a secret that the manifest declares as a file.
 type File struct {
 	Name     schema.SecretName
-	Path     string // the declared path, absolute
+	Path     string // the declared path, as an absolute path
 	Mode     fs.FileMode
-	Template string // "" means that the file contains the value alone
+	Template string // "" means that the file contains only the value
 }
 
 // DeclaredFiles returns the files that the approved manifest declares, sorted by the
-// secret's name. If only is not nil, DeclaredFiles returns only the files of these
-// secrets. home replaces ~ in paths.
+// secret's name. If only is not nil, DeclaredFiles returns only the files of the secrets in
+// the list only. home replaces ~ at the beginning of a path.
 func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) (files []File, err error) {
 	for _, name := range info.Allowlist {
 		injection := info.Secrets[name]
@@ -35,7 +35,7 @@ func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home stri
 		path := injection.Path
 		if rest, ok := strings.CutPrefix(path, "~/"); ok {
 			if !filepath.IsAbs(home) {
-				return nil, fmt.Errorf("cannot render %s: its path begins with ~/, but HOME is not an absolute path", name)
+				return nil, fmt.Errorf("cannot render %s: the declared path begins with ~/, but HOME is not an absolute path", name)
 			}
 			path = filepath.Join(home, rest)
 		}

@@ -29,7 +29,7 @@ func TestDeclaredFiles(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	for _, home := range []string{"", "me"} {
-		if _, err := DeclaredFiles(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: its path begins with ~/") {
+		if _, err := DeclaredFiles(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: the declared path begins with ~/") {
 			t.Errorf("HOME=%s: %v", home, err)
 		}
 	}

@@ -8,16 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoMemoryDir means that no directory is both in memory and private to this user. A
-// secret file would reach a disk or another user.
+// ErrNoMemoryDir means that no directory was found that is in memory and that only this
+// user can access. In another directory, a secret file could be written to a disk or be read
+// by another user.
 var ErrNoMemoryDir = errors.New("found no private directory on a memory file system (tmpfs) for secret files")
 
 // MemoryDir returns the directory for the rendered files of this user.
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }
 
 // verifyMemoryDir checks that the directory is in memory and that only this user can
-// access it. The name of the directory is known, so another user could have created it
-// first.
+// access it. The check is necessary because the name of the directory is predictable, so
+// another user could have created the directory.
 func verifyMemoryDir(dir string) error {
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -41,7 +42,7 @@ func verifyMemoryDir(dir string) error {
 }
 
 // checkTmpfs checks that dir is on a tmpfs. Without this check, makeDirs could create a
-// directory on a disk before verifyMemoryDir refuses it.
+// directory on a disk before verifyMemoryDir refuses that directory.
 func checkTmpfs(dir string) error {
 	var statfs unix.Statfs_t
 	if err := unix.Statfs(dir, &statfs); err != nil {

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRenderRefusesUnsafeMemoryDir tries directories that are not in memory or that
-// another user can access.
+// TestRenderRefusesUnsafeMemoryDir renders a file into directories that are not in memory
+// or that another user can access. Render must return ErrNoMemoryDir.
 func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 	diskDir := t.TempDir()
 	var statfs unix.Statfs_t
@@ -53,10 +53,10 @@ func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 			t.Errorf("%s: %v, want %q", name, err, c.wantMessage)
 		}
 		if _, err := os.Lstat(target); err == nil {
-			t.Errorf("%s: the link was created in spite of the error", name)
+			t.Errorf("%s: Render created the link in spite of the error", name)
 		}
 		if _, err := os.Lstat(c.dir); name == "on disk" && err == nil {
-			t.Error("a directory was created on disk")
+			t.Error("Render created a directory on a disk")
 		}
 	}
 }

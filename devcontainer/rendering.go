@@ -13,23 +13,25 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrPathOccupied means that a declared path exists and is not one of keyhatch's links.
-var ErrPathOccupied = errors.New("the path exists, and keyhatch did not create it")
+// ErrPathOccupied means that a declared path exists and is not a link that keyhatch created
+// for this project.
+var ErrPathOccupied = errors.New("the path exists, but keyhatch did not create it for this project")
 
-// A Rendering is the set of one project's files in memory and the links to them:
+// A Rendering is the set of one project's files in memory and the links to these files. For
+// the secret NAME, DIR contains:
 //
-//	DIR/PROJECT/files/NAME    the file
-//	DIR/PROJECT/links/NAME    the backlink: a link to the declared path
+//	DIR/PROJECT/files/NAME    the file with the secret
+//	DIR/PROJECT/links/NAME    the backlink, a symbolic link to the declared path
 //
-// The declared path is a link to the file. Remove finds the declared path through the
-// backlink, even if the manifest no longer declares the file.
+// The declared path is a symbolic link to the file. Remove uses the backlink to find the
+// declared path, even if the manifest no longer declares the file.
 type Rendering struct {
-	dir     string // MemoryDir, except in tests; makeDirs verifies it
+	dir     string // the directory DIR; makeDirs verifies that it is safe
 	project schema.ProjectName
 }
 
-// NewRendering returns the rendering of a project in dir, which is MemoryDir except in
-// tests. It creates no directory.
+// NewRendering returns the rendering of a project in dir. dir is the result of MemoryDir,
+// except in tests. NewRendering creates no directory.
 func NewRendering(dir string, project schema.ProjectName) Rendering {
 	return Rendering{dir, project}
 }
@@ -50,9 +52,10 @@ func (r Rendering) isManaged(path string) bool {
 	return err == nil && strings.HasPrefix(target, r.projectDir()+"/files/")
 }
 
-// Render writes the files and links them at their declared paths. A rename makes each
-// file appear complete. Render reports whether a file or a link changed. It makes all
-// checks before it changes the first file.
+// Render writes the files and creates links to them at the declared paths. It renames each
+// file only after the file is complete, so that no program reads a partly written file.
+// changed reports whether a file or a link changed. Render makes all checks before it
+// changes the first file.
 func (r Rendering) Render(files []File, values map[schema.SecretName]schema.SecretValue) (changed bool, err error) {
 	if len(files) == 0 {
 		return false, nil
@@ -69,12 +72,12 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	for _, f := range files {
 		switch _, err := os.Lstat(f.Path); {
 		case err == nil && !r.isManaged(f.Path):
-			return false, fmt.Errorf("cannot link %s to %s: %w", f.Path, f.Name, ErrPathOccupied)
+			return false, fmt.Errorf("cannot create the link %s for the secret %s: %w", f.Path, f.Name, ErrPathOccupied)
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return false, err
 		}
 	}
-	tempFiles := make([]string, len(files)) // files that are not yet renamed; "" if the file is up to date
+	tempFiles := make([]string, len(files)) // paths of temporary files that are not yet renamed; "" if there is none
 	defer func() {
 		for _, path := range tempFiles {
 			if path != "" {
@@ -87,7 +90,7 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 			continue
 		}
 		if tempFiles[i], err = r.writeTemp(contents[i], f.Mode); err != nil {
-			return false, fmt.Errorf("cannot write the file of %s: %w", f.Name, err)
+			return false, fmt.Errorf("cannot write the file of the secret %s: %w", f.Name, err)
 		}
 	}
 	for i, f := range files {
@@ -106,8 +109,8 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	return changed, nil
 }
 
-// makeDirs creates the directories. It verifies only r.dir, because no other user can
-// create or move a file inside it.
+// makeDirs creates the directories of the rendering. It verifies only r.dir, because no other
+// user can create or move a file inside a verified r.dir.
 func (r Rendering) makeDirs() error {
 	if err := checkTmpfs(filepath.Dir(r.dir)); err != nil {
 		return err
@@ -129,7 +132,7 @@ func (r Rendering) makeDirs() error {
 // isUpToDate reports whether path is a regular file with this content and mode.
 func isUpToDate(path string, content []byte, mode fs.FileMode) bool {
 	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != mode { // equal modes also mean a regular file
+	if err != nil || info.Mode() != mode { // a regular file has no type bits, so equal modes also mean a regular file
 		return false
 	}
 	current, err := os.ReadFile(path)
@@ -153,8 +156,9 @@ func (r Rendering) writeTemp(content []byte, mode fs.FileMode) (path string, err
 	return f.Name(), nil
 }
 
-// linkIntoPlace links the file at its declared path, and reports whether the link is
-// new. If the secret has a link at another path, linkIntoPlace removes that link.
+// linkIntoPlace creates the link to the file at the declared path. created is false if the
+// link and the backlink already exist. If the secret has a link at an older declared path,
+// linkIntoPlace removes the old link.
 func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
 	target := r.filePath(f.Name)
 	if oldPath, err := os.Readlink(r.backlinkPath(f.Name)); err == nil && oldPath != f.Path && linksTo(oldPath, target) {
@@ -163,37 +167,37 @@ func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
 	if linksTo(f.Path, target) && linksTo(r.backlinkPath(f.Name), f.Path) {
 		return false, nil
 	}
-	// The backlink must be created first: without a backlink, Remove would not find the
-	// link after a crash.
+	// Create the backlink before the link. Otherwise, if keyhatch crashed after it created
+	// the link, Remove would not find the link.
 	if err := replaceSymlink(f.Path, r.backlinkPath(f.Name)); err != nil {
 		return false, err
 	}
 	if err := os.MkdirAll(filepath.Dir(f.Path), 0o700); err != nil {
 		return false, err
 	}
-	// Symlink fails if the path exists, so it cannot replace a file that was created
-	// after Render's check.
+	// os.Symlink fails if the path exists. Therefore it cannot replace a file that another
+	// program created after Render checked the path.
 	err = os.Symlink(target, f.Path)
 	if errors.Is(err, fs.ErrExist) {
 		if !r.isManaged(f.Path) {
-			return false, fmt.Errorf("cannot link %s to %s: %w", f.Path, f.Name, ErrPathOccupied)
+			return false, fmt.Errorf("cannot create the link %s for the secret %s: %w", f.Path, f.Name, ErrPathOccupied)
 		}
 		err = replaceSymlink(target, f.Path)
 	}
 	return err == nil, err
 }
 
-// linksTo reports whether link is a symbolic link whose text is target.
+// linksTo reports whether link is a symbolic link that contains exactly the path target.
 func linksTo(link, target string) bool {
 	actual, err := os.Readlink(link)
 	return err == nil && actual == target
 }
 
-// replaceSymlink makes path a symbolic link to target in one step. It replaces an
-// existing link.
+// replaceSymlink creates a symbolic link to target at path. If a link already exists at path,
+// replaceSymlink replaces the link in one step.
 func replaceSymlink(target, path string) error {
 	tempPath := filepath.Join(filepath.Dir(path), fmt.Sprintf(".keyhatch-%d", os.Getpid()))
-	os.Remove(tempPath) // left by a killed process that had the same process ID
+	os.Remove(tempPath) // a killed process with the same process ID may have created this link
 	if err := os.Symlink(target, tempPath); err != nil {
 		return err
 	}
@@ -219,9 +223,9 @@ func FindRenderings(dir string) ([]Rendering, error) {
 	return renderings, nil
 }
 
-// Prune removes the project's files, except the files in keep, and the links to them. If
-// a declared path is no longer keyhatch's link, Prune does not remove it. It removes a
-// file from memory even if it cannot remove the link.
+// Prune removes the project's files and the links to them, except the files in keep and
+// their links. If a declared path is no longer a link that keyhatch created, Prune does not
+// remove the path. If Prune cannot remove a link, it still removes the file from memory.
 func (r Rendering) Prune(keep []File) error {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -251,9 +255,9 @@ func (r Rendering) Prune(keep []File) error {
 		return errors.Join(errs...)
 	}
 	errs = append(errs, os.RemoveAll(r.projectDir()))
-	os.Remove(r.dir) // fails if another project has files
+	os.Remove(r.dir) // fails if r.dir still contains files of another project
 	return errors.Join(errs...)
 }
 
-// Remove removes all of the project's files.
+// Remove removes all of the project's files and the links to them.
 func (r Rendering) Remove() error { return r.Prune(nil) }

@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// newTestRendering returns a rendering in a temporary directory in memory, and a
-// temporary home directory.
+// newTestRendering returns a rendering whose directory is temporary and in memory. It also
+// returns a temporary home directory.
 func newTestRendering(t *testing.T) (r Rendering, home string) {
 	t.Helper()
 	memory, err := os.MkdirTemp("/dev/shm", "kh")
@@ -34,8 +34,8 @@ func secretValues(pairs ...string) map[schema.SecretName]schema.SecretValue {
 	return values
 }
 
-// TestReadersNeverSeeAPartialFile reads a file while it is rendered repeatedly with two
-// texts. Each read must return one complete text.
+// TestReadersNeverSeeAPartialFile reads a file repeatedly while Render writes the file with
+// two texts in turn. Each read must return one of the two complete texts.
 func TestReadersNeverSeeAPartialFile(t *testing.T) {
 	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}}
@@ -72,8 +72,8 @@ func TestReadersNeverSeeAPartialFile(t *testing.T) {
 	}
 }
 
-// TestRenderChangesNothingWhenOneFileIsRefused renders two files, of which one has a bad
-// template or an occupied path. Neither file may change.
+// TestRenderChangesNothingWhenOneFileIsRefused renders two files. The second file has a bad
+// template, or its path is occupied. Render must change none of the files.
 func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
 	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/sub/b", 0o640, "{{value}}"}}
@@ -111,14 +111,14 @@ func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
 		}
 		before, _ := os.Lstat(path)
 		_, err := r.Render([]File{files[0], {"B", path, 0o600, ""}}, secretValues("A=3", "B=3"))
-		if !errors.Is(err, ErrPathOccupied) || !strings.Contains(err.Error(), "cannot link "+path+" to B: ") {
+		if !errors.Is(err, ErrPathOccupied) || !strings.Contains(err.Error(), "cannot create the link "+path+" for the secret B: ") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
-			t.Errorf("%s was replaced", name)
+			t.Errorf("%s: Render replaced the file at the occupied path", name)
 		}
 	}
-	checkContents("occupied", "1", "1")
+	checkContents("an occupied path", "1", "1")
 }
 
 func TestRenderAppliesModeAndPathChanges(t *testing.T) {

@@ -10,12 +10,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrTemplate means that a template is invalid or does not match its secret.
+// ErrTemplate means that a template is invalid, or that the secret does not have a field that
+// the template uses.
 var ErrTemplate = errors.New("cannot fill in the template")
 
-// fileContent returns the content of a secret's file. Without a template, this is the
-// value of the secret. In a template, {{field}} is replaced by a field of a bundle, and
-// {{value}} by the value of any other secret.
+// fileContent returns the content of a secret's file. Without a template, the content is the
+// value of the secret. In the template of a bundle, fileContent replaces {{field}} with the
+// field of this name. In the template of any other secret, it replaces {{value}} with the
+// value of the secret.
 func fileContent(name schema.SecretName, template string, value schema.SecretValue) ([]byte, error) {
 	text, err := ValueBytes(value)
 	if err != nil || template == "" {
@@ -23,7 +25,7 @@ func fileContent(name schema.SecretName, template string, value schema.SecretVal
 	}
 	fields := map[string]string{"value": string(text)}
 	if value.Bundle {
-		fields = nil // in a bundle, {{value}} is the field with this name
+		fields = nil // in the template of a bundle, {{value}} means the field with the name value
 		if err := json.Unmarshal(text, &fields); err != nil {
 			return nil, fmt.Errorf("%w: the bundle %s is not a JSON object of strings", client.ErrProtocol, name)
 		}
@@ -35,8 +37,8 @@ func fileContent(name schema.SecretName, template string, value schema.SecretVal
 	return []byte(filled), nil
 }
 
-// fillTemplate replaces each {{field}} in one pass. It does not expand values again, so a
-// value may contain {{, $, or \1.
+// fillTemplate replaces each {{field}} with the field's value in one pass. It does not expand
+// the inserted values, so a value may contain {{, $, or \1.
 func fillTemplate(template string, fields map[string]string) (string, error) {
 	var b strings.Builder
 	for {

@@ -15,7 +15,7 @@ func TestFillTemplate(t *testing.T) {
 		"plain } { }}":    "plain } { }}",
 		"{{a}}":           "A",
 		"<{{ a }}{{a}}>":  "<AA>",
-		"{{b.c}}":         "{{a}}", // a value is not expanded again
+		"{{b.c}}":         "{{a}}", // an inserted value is not expanded
 		"{{re}}{{e}}\n":   `$1 \1 ${a} }}` + "\n",
 		"$1 \\1 {{a}} $&": "$1 \\1 A $&",
 	} {
@@ -37,7 +37,7 @@ func TestFileContent(t *testing.T) {
 	for name, c := range map[string]struct {
 		template string
 		value    schema.SecretValue
-		want     string // "" for an error
+		want     string // "" if an error is expected
 	}{
 		"text, no template":   {"", schema.SecretValue{Value: &text}, "TRIPWIRE"},
 		"bytes, no template":  {"", schema.SecretValue{ValueB64: []byte{0, 255}}, "\x00\xff"},

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Shows keyhatch in one terminal, with real sockets: a broker, a sidecar with a real
-# directory, and two projects. It does not need root, and removes all its files.
-# usage: demo.sh DIRECTORY-OF-THE-COMMANDS
+# This script shows keyhatch in one terminal: a broker, a sidecar that watches a directory,
+# and two projects. The script uses real sockets, does not need root, and removes all its
+# files at the end.
+# usage: demo.sh DIR (DIR is the directory that contains the keyhatch commands)
 set -euo pipefail
 
 PATH="$(cd "$1" && pwd):$PATH"
@@ -14,7 +15,7 @@ cleanup() {
 	for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
 	for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
 	if [ "$status" -ne 0 ]; then
-		echo "the demo failed; its logs:" >&2
+		echo "the demo failed; these are the logs of the broker and the sidecar:" >&2
 		cat "$work"/*.log >&2 || true
 	fi
 	rm -rf "$work"
@@ -23,33 +24,35 @@ cleanup() {
 trap cleanup EXIT
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-# Shorten the paths of temporary files, to keep the output readable.
+# show prints a command, runs it, and prints its output. In this text, show removes the path
+# of the temporary directory, so that the lines are short.
 show() { printf '  $ %s\n' "$*" | sed "s|$work/||g"; "$@" 2>&1 | sed "s|$work/||g; s/^/  /"; }
-# Runs and shows a command. The demo fails if the exit code or the text is wrong.
+# expect prints a command, runs it, and prints its output. The demo fails if the exit code
+# is not CODE, or if the output does not contain TEXT.
 expect() { # CODE TEXT COMMAND...
 	local code=$1 text=$2 got=0 out
 	shift 2
 	printf '  $ %s\n' "$*" | sed "s|$work/||g; s|in_project \([a-z]*\) |[\1] |"
 	out=$("$@" 2>&1) || got=$?
 	printf '%s\n' "$out" | sed "s|$work/||g; s/^/  /"
-	[ "$got" -eq "$code" ] || { echo "exit code $got, expected $code" >&2; return 1; }
-	case $out in *"$text"*) ;; *) echo "expected to see: $text" >&2; return 1 ;; esac
+	[ "$got" -eq "$code" ] || { echo "the exit code is $got, but the demo expects $code" >&2; return 1; }
+	case $out in *"$text"*) ;; *) echo "the output does not contain: $text" >&2; return 1 ;; esac
 }
-# Waits at most 10 seconds until a command succeeds.
+# until_ok repeats a command until the command succeeds, for at most 10 seconds.
 until_ok() {
 	for _ in $(seq 200); do "$@" >/dev/null 2>&1 && return; sleep 0.05; done
-	echo "timeout waiting for: $*" >&2
+	echo "this command did not succeed within 10 seconds: $*" >&2
 	return 1
 }
 in_project() { local name=$1; shift; KEYHATCH_SOCKET="$run/projects/$name/broker.sock" "$@"; }
 
-step "1. A broker: secrets in its memory, nothing on disk"
+step "1. Start a broker, which stores secrets only in its memory"
 keyhatchd --runtime-dir "$run" --projects-dir= --audit "file:$work/audit.ndjson" 2>"$work/keyhatchd.log" &
 pids+=($!)
 until_ok keyhatchctl --socket "$admin" status
 echo "  keyhatchd serves at ${admin#"$work"/}"
 
-step "2. A sidecar: it watches a directory and pushes all secrets"
+step "2. Start a sidecar, which watches a directory and pushes all secrets"
 mkdir -m 700 "$store"
 printf 'npm-first-token\n' | keyhatch-sidecar set NPM_TOKEN --store "dir:$store"
 printf 'gh-token\n' | keyhatch-sidecar set GH_TOKEN --store "dir:$store"
@@ -59,7 +62,7 @@ has_secrets() { keyhatchctl --socket "$admin" list | grep -q NPM_TOKEN; }
 until_ok has_secrets
 show keyhatchctl --socket "$admin" list
 
-step "3. Two projects: each manifest is an allowlist, each project has a socket"
+step "3. Register two projects, which have different allowlists and sockets"
 for name in api web; do
 	mkdir -p "$work/$name/.devcontainer"
 	secret=NPM_TOKEN; [ "$name" = web ] && secret=GH_TOKEN
@@ -67,31 +70,31 @@ for name in api web; do
 	show keyhatchctl --socket "$admin" register "$work/$name"
 done
 
-step "4. api can fetch the secret on its allowlist, and no other"
+step "4. Fetch secrets: each project can fetch only the secret on its allowlist"
 expect 0 npm-first-token in_project api keyhatch get NPM_TOKEN
 expect 4 "allowlist" in_project api keyhatch get GH_TOKEN
 expect 0 gh-token in_project web keyhatch run -- sh -c 'echo "a command sees $GH_TOKEN"'
 
-step "5. A rotation: a file in the store changes, and the project gets the new value"
+step "5. Rotate a secret: after its file in the store changes, the project gets the new value"
 printf 'npm-second-token\n' >"$store/NPM_TOKEN"
 rotated() { [ "$(in_project api keyhatch get NPM_TOKEN)" = npm-second-token ]; }
 until_ok rotated
 expect 0 npm-second-token in_project api keyhatch get NPM_TOKEN
 
-step "6. A clear: the memory is wiped, and old values are no longer served"
+step "6. Clear the secrets: the broker wipes them, and no longer serves the old values"
 show keyhatchctl --socket "$admin" clear
 expect 5 "no secrets yet" in_project api keyhatch get NPM_TOKEN
 
-step "7. The status of the broker"
+step "7. Show the status of the broker"
 show keyhatchctl --socket "$admin" status
 
-step "8. The audit log: counts, never a name or a value"
+step "8. Show the audit log, which contains counts, but no name and no value of a secret"
 kill "${pids[1]}"; wait "${pids[1]}" || true
 kill "${pids[0]}"; wait "${pids[0]}" || true
 sed 's/^/  /' "$work/audit.ndjson"
 if grep -qE 'TOKEN|npm-|gh-' "$work/audit.ndjson"; then
-	echo "a name or a value is in the audit log" >&2
+	echo "the audit log contains the name or the value of a secret" >&2
 	exit 1
 fi
 pids=()
-step "Done. All temporary files are removed."
+step "The demo is complete. It removes all its temporary files now."

@@ -16,9 +16,9 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// startBrokenBroker starts a broker that answers the status request and then ends the
-// connection. It does so immediately if closesAtOnce is true, and otherwise at the first
-// push.
+// startBrokenBroker starts a broker that answers only the first request of each
+// connection. If closesAtOnce is true, the broker ends the connection immediately after
+// this answer. Otherwise the broker ends the connection when the second request arrives.
 func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCount *atomic.Int64) {
 	t.Helper()
 	h := newTestHost(t)
@@ -30,7 +30,7 @@ func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCoun
 	}
 	t.Cleanup(func() { l.Close() })
 	dialCount = &atomic.Int64{}
-	go func() { // ends when the listener is closed
+	go func() { // ends when the cleanup closes the listener
 		for {
 			c, err := l.Accept()
 			if err != nil {
@@ -49,8 +49,9 @@ func startBrokenBroker(t *testing.T, closesAtOnce bool) (socket string, dialCoun
 	return socket, dialCount
 }
 
-// TestRetryDelayGrowsForBrokenBroker checks that the retry delay grows even if each
-// connection succeeds before the broker ends it. Each problem is logged once.
+// TestRetryDelayGrowsForBrokenBroker checks that the sidecar's retry delay grows even if
+// every attempt to connect succeeds and the broker ends each connection afterwards. The
+// test also checks that the sidecar logs each problem only once.
 func TestRetryDelayGrowsForBrokenBroker(t *testing.T) {
 	for _, closesAtOnce := range []bool{false, true} {
 		socket, dialCount := startBrokenBroker(t, closesAtOnce)
@@ -59,25 +60,27 @@ func TestRetryDelayGrowsForBrokenBroker(t *testing.T) {
 		start := time.Now()
 		r := h.runSidecar(func(c *Config) {
 			c.Socket = socket
-			if closesAtOnce { // without a store, the sidecar does not push
+			if closesAtOnce { // if the store does not exist, the sidecar does not push
 				c.Store = store.Dir{Path: h.dir + "/none"}
 			}
 		})
-		h.waitUntil("the sidecar has dialed seven times", func() bool { return dialCount.Load() >= 7 })
-		// The six delays are at least half of 10, 20, 40, 80, 160, and 320 ms.
+		h.waitUntil("the sidecar has connected seven times", func() bool { return dialCount.Load() >= 7 })
+		// Between seven attempts to connect, there are six retry delays. They are at
+		// least half of 10, 20, 40, 80, 160, and 320 ms, so their sum is at least 315 ms.
 		if elapsed := time.Since(start); elapsed < 315*time.Millisecond {
-			t.Errorf("closesAtOnce %v: the sidecar dialed seven times in %v", closesAtOnce, elapsed)
+			t.Errorf("closesAtOnce %v: the sidecar connected seven times in %v; want at least 315 ms", closesAtOnce, elapsed)
 		}
 		r.stop()
 		for _, line := range []string{"the push failed; retrying", "the broker ended the connection"} {
 			if n := strings.Count(r.log.String(), line); n > 1 {
-				t.Errorf("closesAtOnce %v: %q was logged %d times", closesAtOnce, line, n)
+				t.Errorf("closesAtOnce %v: the sidecar logged %q %d times; want at most 1", closesAtOnce, line, n)
 			}
 		}
 	}
 }
 
-// A blockingStore is a store whose Read blocks until its ctx ends if block is true.
+// A blockingStore is a store whose Read can block. If block is true, Read blocks until
+// its ctx ends.
 type blockingStore struct {
 	store.Store
 	block       atomic.Bool
@@ -96,9 +99,9 @@ func (s *blockingStore) Read(ctx context.Context) (store.Set, error) {
 	return s.Store.Read(ctx)
 }
 
-// TestSlowReadBlocksNeitherPushNorExit restarts the broker while a read of the store
-// blocks. The sidecar pushes the last set that it could read, and it exits without
-// waiting for the store.
+// TestSlowReadBlocksNeitherPushNorExit checks the sidecar while a read of the store
+// blocks. After a restart of the broker, the sidecar must push the last set that it has
+// read. The sidecar must also exit without waiting for the store.
 func TestSlowReadBlocksNeitherPushNorExit(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -113,8 +116,9 @@ func TestSlowReadBlocksNeitherPushNorExit(t *testing.T) {
 	r.stop()
 }
 
-// A delayedStore is a store that delays the result of its next read if delayNext is
-// true. The files can change during the delay, so that the result is outdated.
+// A delayedStore is a store whose Read can return an outdated result. If delayNext is
+// true, the next Read reads the files, and then waits for release before it returns. A
+// test can change the files during this wait.
 type delayedStore struct {
 	store.Dir
 	delayNext            atomic.Bool
@@ -130,8 +134,9 @@ func (o *delayedStore) Read(ctx context.Context) (store.Set, error) {
 	return set, err
 }
 
-// TestChangeDuringReadIsReadAgain changes the store during a read. The sidecar reads
-// the store again after this read, although no other event arrives.
+// TestChangeDuringReadIsReadAgain changes the store while the sidecar reads the store. It
+// checks that the sidecar reads the store again after this read, even if no other file
+// event arrives.
 func TestChangeDuringReadIsReadAgain(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -146,7 +151,7 @@ func TestChangeDuringReadIsReadAgain(t *testing.T) {
 	h.writeSecret("B", tripwire)
 	<-delayed.readStarted
 	h.writeSecret("C", tripwire)
-	runningSidecar{log: log}.waitForLog(h, "the store changed during the read; reading it again")
+	runningSidecar{log: log}.waitForLog(h, "the store changed during a read; the sidecar will read the store again")
 	delayed.release <- struct{}{}
 	h.waitForNames("A", "B", "C")
 }

@@ -10,31 +10,33 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The minimum and the maximum delay before the next attempt to reach the broker. The
-// delay doubles after each attempt. The actual delay is random, between half of the
-// delay and the full delay, so that several sidecars do not retry at the same time.
+// minRetryDelay and maxRetryDelay limit the retry delay, which is the time before the
+// next attempt to reach the broker. The retry delay doubles after each failed attempt.
+// The sidecar waits for a random time between half of the retry delay and the full retry
+// delay, so that several sidecars do not retry at the same time.
 const (
 	minRetryDelay = 10 * time.Millisecond
 	maxRetryDelay = 2 * time.Second
 )
 
-// A connection is the connection to the broker's admin socket. It stays open, so that
-// the sidecar learns immediately when the broker ends and loses its secrets.
+// A connection is the sidecar's connection to the broker's admin socket. The sidecar does
+// not close the connection between requests. If the broker process ends and loses its
+// secrets, the connection breaks, and the sidecar notices this immediately.
 type connection struct {
 	socket       string
-	admin        *client.Admin // nil if not connected
-	closed       <-chan struct{}
-	stopWatching func() // must be called before admin is used
+	admin        *client.Admin   // nil if not connected
+	closed       <-chan struct{} // closed when the broker ends the connection
+	stopWatching func()          // must be called before admin is used
 	retryDelay   time.Duration
-	// hasWorked is true if the broker has answered a request on this connection, other
-	// than the status request of dial. A successful dial is not enough: if a broker
-	// accepts and then ends each connection, the retry delay must still grow.
+	// hasWorked is true if the broker has answered a request on this connection. The
+	// status request of dial does not count, because the retry delay must also grow if a
+	// broker accepts each connection and then ends the connection.
 	hasWorked bool
 }
 
-// call calls request with the connection and does not watch the connection during the
-// call. If request returns an error that does not come from the broker, call closes the
-// connection.
+// call calls request with the admin client. During request, call does not watch whether
+// the broker ends the connection. If request returns an error that is not an answer of
+// the broker, call closes the connection.
 func (c *connection) call(request func(*client.Admin) error) error {
 	c.stopWatching()
 	err := request(c.admin)
@@ -48,8 +50,8 @@ func (c *connection) call(request func(*client.Admin) error) error {
 	return err
 }
 
-// dial connects and returns the broker's status. It returns an error if the broker uses
-// another protocol version.
+// dial connects to the broker and returns the broker's status. If the broker uses another
+// protocol version, dial returns an error.
 func (c *connection) dial(ctx context.Context) (status schema.StatusResponse, err error) {
 	admin, err := client.DialAdmin(ctx, c.socket)
 	if err != nil {
@@ -78,7 +80,8 @@ func (c *connection) close() {
 	}
 }
 
-// nextRetryDelay returns the delay before the next attempt.
+// nextRetryDelay doubles the retry delay. It returns a random delay before the next
+// attempt to reach the broker.
 func (c *connection) nextRetryDelay() time.Duration {
 	c.retryDelay = min(max(2*c.retryDelay, minRetryDelay), maxRetryDelay)
 	return c.retryDelay/2 + rand.N(c.retryDelay/2)

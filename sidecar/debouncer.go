@@ -2,24 +2,28 @@ package sidecar
 
 import "time"
 
-// A changed store is read when no event has arrived for quietPeriod. If events do not
-// stop, the store is read maxDelay after the first event.
+// quietPeriod and maxDelay control when the sidecar reads a changed store. The sidecar
+// reads the store after no file event has arrived for quietPeriod. If the file events do
+// not stop, the sidecar reads the store maxDelay after the first file event.
 const (
 	quietPeriod = 200 * time.Millisecond
 	maxDelay    = 2 * time.Second
 )
 
-// A debouncer delays reading a store until no more events arrive. When the timer
-// fires, the caller must call reset and then read the store.
+// A debouncer delays a read of the store until file events stop arriving. When the timer
+// of the debouncer fires, the caller must call reset and then read the store.
 type debouncer struct {
-	timer    *time.Timer
-	deadline time.Time // zero if no event arrived since the last reset
+	timer *time.Timer
+	// deadline is the latest time at which the timer fires. It is zero if no file event
+	// has arrived since the last reset.
+	deadline time.Time
 }
 
-// newDebouncer returns a debouncer that fires immediately, for the first read.
+// newDebouncer returns a debouncer. Its timer fires immediately, so that the caller reads
+// the store for the first time.
 func newDebouncer() *debouncer { return &debouncer{timer: time.NewTimer(0)} }
 
-// trigger must be called for each event. It restarts the quiet period.
+// trigger restarts the quiet period. The caller must call trigger for each file event.
 func (d *debouncer) trigger() {
 	if d.deadline.IsZero() {
 		d.deadline = time.Now().Add(maxDelay)
@@ -27,5 +31,6 @@ func (d *debouncer) trigger() {
 	d.timer.Reset(min(quietPeriod, time.Until(d.deadline)))
 }
 
-// reset forgets the events so far. The next event is then the first one.
+// reset forgets all previous file events. The debouncer then treats the next event as the
+// first event.
 func (d *debouncer) reset() { d.deadline = time.Time{} }

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// TestDebouncerFiresAfterQuietPeriod checks that the debouncer fires quietPeriod after
-// the last event. If the events do not stop, it fires maxDelay after the first event,
-// and then maxDelay after the first event since the reset.
+// TestDebouncerFiresAfterQuietPeriod checks that the debouncer's timer fires quietPeriod
+// after the last event. If the events do not stop, the timer must fire maxDelay after the
+// first event. After a reset, the next event counts as the first event.
 func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		events []time.Duration // since the start of the test
-		fired  []time.Duration
+		events []time.Duration // the times of the events since the start of the test
+		fired  []time.Duration // the times at which the timer must fire
 	}{
 		{"one event", []time.Duration{0}, []time.Duration{quietPeriod}},
 		{"three events close together", []time.Duration{0, quietPeriod / 2, quietPeriod}, []time.Duration{2 * quietPeriod}},
@@ -27,7 +27,7 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 				start := time.Now()
 				<-d.timer.C
 				if d.reset(); time.Since(start) != 0 {
-					t.Error("the timer did not fire immediately for the first read")
+					t.Error("the timer of a new debouncer did not fire immediately")
 				}
 				var fired []time.Duration
 				events := c.events
@@ -47,7 +47,7 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 				}
 				for i, want := range c.fired {
 					if fired[i] != want {
-						t.Errorf("the timer fired after %v, want %v", fired, c.fired)
+						t.Errorf("the timer of the debouncer fired after %v; want %v", fired, c.fired)
 						break
 					}
 				}
@@ -56,8 +56,9 @@ func TestDebouncerFiresAfterQuietPeriod(t *testing.T) {
 	}
 }
 
-// eventTimes returns one time per step. Each time is one millisecond before a multiple
-// of step, so that an event and the debouncer's timer never fire at the same time.
+// eventTimes returns the times of events at the interval step. The first time is 0. Each
+// other time is one millisecond before a multiple of step, so that an event never arrives
+// at the moment when the debouncer's timer fires.
 func eventTimes(step, until time.Duration) (events []time.Duration) {
 	for at := time.Duration(0); at <= until; at += step {
 		events = append(events, max(0, at-time.Millisecond))

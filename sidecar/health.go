@@ -10,9 +10,10 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// CheckHealth checks that the store is readable and that the broker has secrets with
-// exactly the names in the store. It returns the number of secrets. It cannot compare
-// values, because the admin socket does not return them.
+// CheckHealth checks that the store is readable, and that the secrets in the broker have
+// exactly the same names as the secrets in the store. It returns the number of secrets.
+// CheckHealth cannot compare the values of the secrets, because the admin socket never
+// returns values.
 func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
 	set, err := source.Read(ctx)
 	if err != nil {
@@ -45,7 +46,7 @@ func CheckHealth(ctx context.Context, source store.Store, socket string) (count 
 		}
 	}
 	if missing > 0 || len(set) != len(names) {
-		return 0, fmt.Errorf("the broker does not have the same secrets as the store: number of secrets in the store: %d, in the broker: %d, in the store but not in the broker: %d",
+		return 0, fmt.Errorf("the names of the secrets in the store and in the broker differ: %d names in the store, %d in the broker, %d only in the store",
 			len(set), len(names), missing)
 	}
 	return len(set), nil

@@ -6,25 +6,26 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 )
 
-// A notifier sends the sidecar's status to the service manager, if the sidecar runs as
-// a service (sd_notify(3)). A status contains counts but no names, because every user
-// of the machine can read it.
+// A notifier sends the sidecar's status to the service manager with sd_notify(3). If the
+// sidecar does not run as a service, the notifier has no effect. The status contains only
+// counts, and no names of secrets, because every user of the machine can read the status.
 type notifier struct{ lastStatus string }
 
-// sendStatus sends a status if it differs from the last one.
+// sendStatus sends the status if the status differs from the last status that was sent.
 func (n *notifier) sendStatus(status string) {
 	if status == n.lastStatus {
 		return
 	}
 	n.lastStatus = status
-	// The first status also reports that the sidecar is ready, even if the broker is
-	// unreachable. Otherwise a missing broker would delay the boot.
+	// Every status message also reports that the sidecar is ready, even if the broker is
+	// not reachable. Otherwise the boot would wait for a broker that is not running.
 	daemon.SdNotify(false, daemon.SdNotifyReady+"\nSTATUS="+status)
 }
 
-// newWatchdogTicker returns a ticker with half the watchdog interval of the service
-// manager (sd_watchdog_enabled(3)), or nil if the watchdog is disabled. Run's loop
-// notifies the watchdog at each tick, so the service manager detects a loop that hangs.
+// newWatchdogTicker returns a ticker whose interval is half of the service manager's
+// watchdog interval (sd_watchdog_enabled(3)). If the watchdog is disabled,
+// newWatchdogTicker returns nil. Run's loop notifies the watchdog at each tick. If the
+// loop hangs, the notifications stop. Then the service manager detects the problem.
 func newWatchdogTicker() *time.Ticker {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {

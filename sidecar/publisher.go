@@ -9,27 +9,29 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A publisher pushes sets to the broker and remembers the set that the broker has. It
-// connects and reconnects if necessary.
+// A publisher pushes sets of secrets to the broker, and remembers the last set that it
+// pushed. If the publisher has no connection to the broker, it connects again.
 type publisher struct {
 	connection       connection
 	log              *slog.Logger
 	reportedProblems map[string]bool // problems logged since the last successful request
 
-	pushed     store.Set // the last set that the broker accepted, or nil if a push is needed
-	instanceID string    // of the broker process that accepted pushed
-	generation uint64    // of pushed in the broker
+	// pushed is the last set that the broker accepted. It is nil before the first push,
+	// after a restart of the broker, and after another client has replaced the set.
+	pushed     store.Set
+	instanceID string // identifies the broker process that returned the last status
+	generation uint64 // the broker's generation number of the last successful push
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
 	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
 }
 
-// checkBroker requests the broker's status, because the broker may have restarted, an
-// operator may have cleared it, or another client may have pushed to it.
+// checkBroker requests the broker's status. From the status, the publisher learns whether
+// the broker has restarted, and whether another client has pushed secrets to the broker.
 func (p *publisher) checkBroker(ctx context.Context) {
 	if p.connection.admin == nil {
-		return // push dials
+		return // the next call of push connects to the broker and gets the status
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
 		status, err := admin.Status(ctx)
@@ -45,8 +47,8 @@ func (p *publisher) checkBroker(ctx context.Context) {
 	}
 }
 
-// reportProblem logs a problem with the connection. It does not log the same problem
-// again until a request succeeds.
+// reportProblem logs a problem with the connection to the broker. It does not log the
+// same problem again until a request to the broker succeeds.
 func (p *publisher) reportProblem(level slog.Level, message string, err error) {
 	problem, attributes := message, []any{}
 	if err != nil {
@@ -59,8 +61,9 @@ func (p *publisher) reportProblem(level slog.Level, message string, err error) {
 	}
 }
 
-// reportRecovery must be called after a successful request. If a problem was logged
-// before, reportRecovery logs that the problem is over.
+// reportRecovery must be called after a successful request to the broker. If
+// reportProblem has logged a problem before, reportRecovery logs that the broker answers
+// again.
 func (p *publisher) reportRecovery() {
 	if len(p.reportedProblems) > 0 {
 		clear(p.reportedProblems)
@@ -68,10 +71,12 @@ func (p *publisher) reportRecovery() {
 	}
 }
 
-// updateFromStatus compares the broker's status with the last push. If the broker
-// restarted or has another set, the set of the store must be pushed again. If the same
-// broker process has no set, an operator has cleared it. It then stays empty until the
-// store changes.
+// updateFromStatus compares the broker's status with the last push. If the broker has
+// restarted or has another set of secrets, updateFromStatus sets pushed to nil, so that
+// the sidecar pushes the set of the store again.
+//
+// If the broker has not restarted but has no secrets, an operator has cleared the broker.
+// Then the sidecar pushes only after the store changes.
 func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != p.instanceID:
@@ -83,8 +88,9 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	}
 }
 
-// push pushes set unless the broker already has it. If there is no connection, push
-// connects first, even if set is nil. It returns false if the caller must retry soon.
+// push pushes set to the broker, unless the broker already has this set. If there is no
+// connection, push connects first, even if set is nil. It returns false if the caller
+// must retry soon.
 func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx)
@@ -108,7 +114,7 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		response, err := admin.Push(ctx, line)
 		if err == nil {
 			p.pushed, p.generation = set, response.Generation
-			p.log.Info("pushed", "secrets", response.SecretCount, "generation", response.Generation)
+			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err
 	})
@@ -119,8 +125,8 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		return true
 	}
 	if client.CodeOf(err) != "" {
-		// An immediate retry would fail in the same way. The next change or poll tries
-		// again.
+		// Do not retry immediately, because the broker would refuse the same set again.
+		// Run calls push again after the next change of the store and at each poll.
 		p.log.Error("the broker refused the push", "code", client.CodeOf(err), "error", err)
 		return true
 	}
@@ -128,8 +134,9 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 	return false
 }
 
-// handleDisconnect closes the connection after the broker ended it. It reports whether
-// the broker had answered a request on that connection.
+// handleDisconnect closes a connection that the broker has ended. It reports whether the
+// broker has answered a request on this connection, apart from the status request of
+// dial.
 func (p *publisher) handleDisconnect() (hadWorked bool) {
 	hadWorked = p.connection.hasWorked
 	p.connection.close()
@@ -137,17 +144,18 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker removes all secrets from the broker.
+// clearBroker removes all secrets from the broker. If this fails, clearBroker logs the
+// error.
 func (p *publisher) clearBroker() {
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
 	if p.connection.admin == nil {
 		if _, err := p.connection.dial(ctx); err != nil {
-			p.log.Error("cannot delete the secrets from the broker", "error", err)
+			p.log.Error("cannot remove the secrets from the broker on exit", "error", err)
 			return
 		}
 	}
 	if err := p.connection.call(func(admin *client.Admin) error { return admin.Clear(ctx) }); err != nil {
-		p.log.Error("cannot delete the secrets from the broker", "error", err)
+		p.log.Error("cannot remove the secrets from the broker on exit", "error", err)
 	}
 }

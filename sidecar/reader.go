@@ -10,24 +10,25 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// unstableGracePeriod is the time for which a store can change without becoming stable
+// unstableGracePeriod is how long reading the store can fail with store.ErrUnstable
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// A storeReader reads the store in a goroutine and keeps the last set that it could
-// read. Run's goroutine owns all fields. The reading goroutine uses watcher and store
-// while isReading is true.
+// A storeReader reads the store in a separate goroutine. It stores the set of the last
+// successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
+// reading goroutine uses only the fields watcher and store, and only while isReading is
+// true.
 type storeReader struct {
 	store        store.Store
 	watcher      *watcher
 	log          *slog.Logger
-	results      chan readResult // receives one result if isReading is true
+	results      chan readResult // the reading goroutine sends one result at the end of each read
 	isReading    bool
-	rereadNeeded bool // the store changed during the read
+	rereadNeeded bool // true if the store changed during the current read
 
 	lastGood      store.Set // nil until the first successful read
 	lastError     string    // the last error that was logged, or "" if the store is readable
-	unstableSince time.Time // zero if the store is stable
+	unstableSince time.Time // when reads began to fail with ErrUnstable; zero if they do not
 }
 
 func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *storeReader {
@@ -38,24 +39,25 @@ func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *sto
 type readResult struct {
 	set store.Set
 	err error
-	// dirsAdded is true if the watcher watches a new directory since this read. Earlier
-	// changes in that directory caused no event, so the store must be read again.
+	// dirsAdded is true if the watcher began to watch another directory for this read.
+	// The store must then be read again, because earlier changes in this directory caused
+	// no event.
 	dirsAdded bool
 }
 
-// startReading starts a read. If a read is in progress, startReading sets rereadNeeded,
-// and Run starts another read afterwards.
+// startReading starts a read of the store. If another read is in progress, startReading
+// only sets rereadNeeded. Run then starts the next read after the current read has ended.
 func (r *storeReader) startReading(ctx context.Context) {
 	r.rereadNeeded = r.isReading
 	if r.isReading {
-		r.log.Debug("the store changed during the read; reading it again")
+		r.log.Debug("the store changed during a read; the sidecar will read the store again")
 		return
 	}
 	r.isReading = true
-	go func() { r.results <- r.read(ctx) }() // ends with ctx; wait waits for it
+	go func() { r.results <- r.read(ctx) }() // ctx ends this goroutine; wait waits for its end
 }
 
-// wait waits for the read that is in progress, if any. The read ends when its ctx ends.
+// wait waits until no read is in progress. A read ends when its ctx ends.
 func (r *storeReader) wait() {
 	if r.isReading {
 		<-r.results
@@ -67,7 +69,7 @@ func (r *storeReader) wait() {
 func (r *storeReader) read(ctx context.Context) (result readResult) {
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
 	if result.set, result.err = r.store.Read(ctx); result.err == nil {
-		// A set that is too large to push is an error of the store.
+		// If the set is too large to push, report this as an error of the store.
 		var line []byte
 		line, result.err = result.set.EncodePush()
 		clear(line)
@@ -75,9 +77,12 @@ func (r *storeReader) read(ctx context.Context) (result readResult) {
 	return result
 }
 
-// acceptResult stores the set of a successful read in lastGood. It logs each error
-// once, and once that the store is readable again. It returns true if the store must
-// be read again soon, because it is changing or another directory is now watched.
+// acceptResult stores the set of a successful read in lastGood. It logs an error only if
+// the error differs from the last logged error. After an error, it logs once that the
+// store is readable again.
+//
+// acceptResult returns true if the store must be read again soon, because the store is
+// still changing or because the watcher began to watch another directory.
 func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retrySoon bool) {
 	if ctx.Err() != nil {
 		return false
@@ -87,7 +92,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 			r.unstableSince = time.Now()
 		}
 		if time.Since(r.unstableSince) < unstableGracePeriod {
-			return true // a program is writing to the store
+			return true // a program is probably still writing to the store
 		}
 	} else {
 		r.unstableSince = time.Time{}
@@ -99,7 +104,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 			if hint := hintFor(result.err); hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Error("cannot read the store; the broker keeps the previous secrets", attributes...)
+			r.log.Error("cannot read the store; the secrets in the broker do not change", attributes...)
 		}
 		return result.dirsAdded
 	}
@@ -111,14 +116,15 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 	return result.dirsAdded
 }
 
-// hintFor returns a hint for an error of the operating system, or "". The errors of
-// package store explain the rule themselves.
+// hintFor returns a hint if the store does not exist or if the sidecar has no permission
+// to read the store. For all other errors, hintFor returns "", because an error of
+// package store already names the rule that the store breaks.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "create or mount the store, or correct --store; the sidecar does not need a restart to find a new store"
+		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):
-		return "give the sidecar's user read permission, for example with chown or chmod"
+		return "give the user of the sidecar process permission to read the store, for example with chown or chmod"
 	}
 	return ""
 }

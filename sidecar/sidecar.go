@@ -1,11 +1,11 @@
-// Package sidecar watches a store of secrets and keeps the broker's memory equal to the
-// store. It pushes the complete set when the store changes and when the broker has
-// restarted without secrets.
+// Package sidecar watches a store of secrets and keeps the secrets in the broker's memory
+// equal to the store. It pushes the complete set of secrets when the store changes, when
+// the broker has restarted without secrets, and when another client has replaced the set.
 //
-// The sidecar is trusted with every secret. It does not trust the store to be complete.
-// If the store is missing, unreadable, or partly written, the broker keeps the previous
-// secrets. Log messages contain counts, file names, and rules, never the content of a
-// secret.
+// The sidecar is trusted with every secret. It does not assume that the store is
+// complete. If the store is missing, unreadable, or partly written, the sidecar continues
+// to use the set of the last successful read. Log messages contain counts, file names,
+// and rules. They never contain the value of a secret.
 package sidecar
 
 import (
@@ -19,26 +19,29 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A Config is the configuration of a sidecar. Store, Socket, Poll, and Log are required.
+// A Config is the configuration of a sidecar. The fields Store, Socket, Poll, and Log are
+// required.
 type Config struct {
 	Store  store.Store
-	Socket string // the broker's admin socket
-	// Poll is the interval at which the sidecar reads the store and checks the broker,
-	// even if no event arrived. Network file systems send no events.
+	Socket string // the path of the broker's admin socket
+	// Poll is the interval at which the sidecar reads the store and requests the broker's
+	// status, even if no file event arrived. Network file systems send no file events.
 	Poll time.Duration
-	// ClearOnExit removes all secrets from the broker when the sidecar ends.
+	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
+	// ends.
 	ClearOnExit bool
 	Log         *slog.Logger
 
-	ignoreEvents bool // for tests: only polling detects changes
+	ignoreEvents bool // tests set ignoreEvents, so that only polling detects changes
 }
 
-// Run keeps the broker equal to the store until ctx ends. It returns an error only if
-// the configuration is invalid.
+// Run keeps the secrets in the broker equal to the store until ctx ends. It returns an
+// error only if the configuration is invalid.
 //
 // Run's goroutine owns the events, the timers, and the state of the reader and the
-// publisher. The store is read in another goroutine, one read at a time. Otherwise a
-// slow command of a store would delay the push after a restart of the broker.
+// publisher. Another goroutine reads the store, and only one read runs at a time. If
+// Run's goroutine read the store, a slow store command would delay the push after a
+// restart of the broker.
 func (c Config) Run(ctx context.Context) error {
 	if c.Poll <= 0 {
 		return errors.New("the poll interval must be greater than 0")
@@ -61,10 +64,12 @@ func (c Config) Run(ctx context.Context) error {
 	retryTimer := time.NewTimer(time.Hour)
 	retryTimer.Stop()
 	defer retryTimer.Stop()
-	// While a retry is pending, a change of the store does not cause an earlier attempt.
+	// While retryPending is true, Run waits for retryTimer before it calls push. A change
+	// of the store does not shorten this wait.
 	retryPending := false
 	scheduleRetry := func() { retryTimer.Reset(publisher.connection.nextRetryDelay()); retryPending = true }
-	var watchdogTick <-chan time.Time // nil, and therefore never ready, without a watchdog
+	// watchdogTick is nil if the watchdog is disabled. A nil channel is never ready.
+	var watchdogTick <-chan time.Time
 	if ticker := newWatchdogTicker(); ticker != nil {
 		defer ticker.Stop()
 		watchdogTick = ticker.C
@@ -111,13 +116,13 @@ func (c Config) Run(ctx context.Context) error {
 	}
 }
 
-// statusText returns the sidecar's status line for the service manager.
+// statusText returns the text that describes the sidecar's status to the service manager.
 func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
 	case reader.lastGood == nil && reader.lastError == "":
 		return "reading the store"
 	case reader.lastError != "" && publisher.pushed != nil:
-		return "cannot read the store; the broker keeps the previous secrets"
+		return "cannot read the store; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.connection.admin == nil:
 		return "waiting for the broker"
 	case reader.lastError == "" && publisher.pushed != nil:
@@ -125,7 +130,7 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		if len(publisher.pushed) == 1 {
 			noun = "secret"
 		}
-		return fmt.Sprintf("%d %s pushed, generation %d", len(publisher.pushed), noun, publisher.generation)
+		return fmt.Sprintf("pushed %d %s, generation %d", len(publisher.pushed), noun, publisher.generation)
 	}
 	return "cannot read the store"
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-// TestEveryKindOfChangeIsPushed checks that the sidecar detects each kind of change with
-// events alone and with polling alone.
+// TestEveryKindOfChangeIsPushed checks that the sidecar detects and pushes each kind of
+// change of the store. One subtest uses only file events, and another subtest uses only
+// polling.
 func TestEveryKindOfChangeIsPushed(t *testing.T) {
 	for name, config := range map[string]func(*Config){
 		"events":  nil,
@@ -45,7 +46,7 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 			h.waitForNames("B", "aws")
 			h.writeSecret("aws/secret", tripwire+"in a new directory")
 			h.waitForGeneration(before + 4)
-			// Replace the complete directory.
+			// Replace the directory of the store with another directory.
 			other := h.dir + "/other"
 			storetest.WriteFile(other+"/C", tripwire)
 			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
@@ -57,7 +58,8 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 			h.waitForNames("C")
 			h.writeSecret("D", tripwire)
 			h.waitForNames("C", "D")
-			// An empty store is valid, and its set is pushed.
+			// Remove all secrets. An empty store is valid, so the sidecar pushes an empty
+			// set.
 			os.Remove(h.store + "/C")
 			os.Remove(h.store + "/D")
 			h.waitForNames()
@@ -65,8 +67,8 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 	}
 }
 
-// TestReplacedDataLinkIsPushed replaces the link ..data, as Kubernetes does when it
-// updates a secret volume.
+// TestReplacedDataLinkIsPushed replaces the link ..data in the store, as Kubernetes does
+// when it updates a secret volume. It checks that the sidecar pushes the new secret.
 func TestReplacedDataLinkIsPushed(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("..1/A", tripwire)
@@ -87,8 +89,9 @@ func TestReplacedDataLinkIsPushed(t *testing.T) {
 	h.waitForGeneration(2)
 }
 
-// TestBadStoreKeepsPushedSet breaks the store in several ways. The broker keeps its
-// secrets. The sidecar logs each error once, and logs that the store is readable again.
+// TestBadStoreKeepsPushedSet makes the store unreadable in several ways. It checks that
+// the secrets in the broker do not change, that the sidecar does not log the same error
+// at each poll, and that the sidecar logs when the store is readable again.
 func TestBadStoreKeepsPushedSet(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -105,16 +108,18 @@ func TestBadStoreKeepsPushedSet(t *testing.T) {
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 	if h.status().Generation != 2 {
-		t.Errorf("generation %d, want 2: the sidecar pushed while the store was bad", h.status().Generation)
+		t.Errorf("generation %d, want 2: the sidecar pushed while it could not read the store", h.status().Generation)
 	}
-	// The error can be logged once before the directory is renamed, and once afterwards.
+	// The sidecar can log the error about the bad name once before the test moves the
+	// directory away, and once after the test has moved the directory back.
 	if n := strings.Count(r.log.String(), "bad name"); n > 2 {
-		t.Errorf("the bad name was logged %d times, want at most 2", n)
+		t.Errorf("the sidecar logged the error about the bad name %d times, want at most 2", n)
 	}
 }
 
-// TestPushAfterBrokerRestart restarts the broker. The sidecar pushes again immediately,
-// and a change of the store during the restart is not lost.
+// TestPushAfterBrokerRestart checks that the sidecar pushes again immediately after a
+// restart of the broker. It also checks that the sidecar pushes a change that was made
+// while no broker was running.
 func TestPushAfterBrokerRestart(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -127,14 +132,15 @@ func TestPushAfterBrokerRestart(t *testing.T) {
 	}
 	r.waitForLog(h, "ended the connection")
 	h.server.Close()
-	h.writeSecret("B", tripwire) // while no broker is running
+	h.writeSecret("B", tripwire) // change the store while no broker is running
 	r.waitForLog(h, "cannot connect to the broker; retrying")
 	h.startBroker()
 	h.waitForNames("A", "B")
 }
 
-// TestClearedBrokerStaysEmptyUntilChange clears the broker as an operator does. The
-// sidecar does not push again until the store changes.
+// TestClearedBrokerStaysEmptyUntilChange removes all secrets from the broker, as an
+// operator can do. It checks that the sidecar does not push again until the store
+// changes.
 func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -145,8 +151,8 @@ func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	if err := admin.Clear(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	// Wait for several polls. The log shows when the sidecar has read a bad store and
-	// then the same good store again.
+	// Wait for several polls. The log shows when the sidecar has read the store with a
+	// bad name, and when it has then read the original store again.
 	h.writeSecret("bad name", tripwire)
 	r.waitForLog(h, "bad name")
 	os.Remove(h.store + "/bad name")
@@ -156,7 +162,8 @@ func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	h.waitForNames("A", "B")
 }
 
-// TestTwoSidecarsWarn runs two sidecars for one broker. Both log a warning.
+// TestTwoSidecarsWarn runs two sidecars that push to the same broker. It checks that both
+// sidecars log a warning.
 func TestTwoSidecarsWarn(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -168,8 +175,8 @@ func TestTwoSidecarsWarn(t *testing.T) {
 	second.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
 }
 
-// TestForeignPushIsReplaced pushes another set to the broker. The sidecar pushes the
-// set of the store again.
+// TestForeignPushIsReplaced pushes another set to the broker without the sidecar. It
+// checks that the sidecar then pushes the set of the store again.
 func TestForeignPushIsReplaced(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -192,13 +199,13 @@ func TestClearOnExit(t *testing.T) {
 		h.waitForNames("A")
 		r.stop()
 		if got := h.status().SecretCount; (got == 0) != clear {
-			t.Errorf("ClearOnExit %v: the broker has %d secrets after the sidecar has ended", clear, got)
+			t.Errorf("with ClearOnExit %v, the broker has %d secrets after the sidecar has ended", clear, got)
 		}
 	}
 }
 
-// TestUnchangedStoreIsNotPushed writes the same values into the files again. The sidecar
-// does not push.
+// TestUnchangedStoreIsNotPushed checks that the sidecar does not push if a program writes
+// the same value into a file again.
 func TestUnchangedStoreIsNotPushed(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -210,12 +217,12 @@ func TestUnchangedStoreIsNotPushed(t *testing.T) {
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 	if g := h.status().Generation; g != 2 {
-		t.Errorf("generation %d, want 2", g)
+		t.Errorf("generation %d, want 2: the sidecar pushed a set that had not changed", g)
 	}
 }
 
-// TestOtherProtocolVersionIsRefused connects the sidecar to a broker with another
-// protocol version.
+// TestOtherProtocolVersionIsRefused checks that the sidecar logs an error if the broker
+// uses another protocol version.
 func TestOtherProtocolVersionIsRefused(t *testing.T) {
 	h := newTestHost(t)
 	h.server.Close()
@@ -242,8 +249,10 @@ func TestOtherProtocolVersionIsRefused(t *testing.T) {
 	r.waitForLog(h, "the broker uses protocol version 3, but this sidecar uses version 2: install the keyhatch-sidecar of broker version 9.9")
 }
 
-// TestServiceManagerIsNotified acts as the service manager. The sidecar reports that it
-// is ready, a status with counts, the watchdog notifications, and that it is stopping.
+// TestServiceManagerIsNotified checks the messages that the sidecar sends to the service
+// manager. The sidecar must report that it is ready, that it is stopping, and a status
+// that contains counts. It must also notify the watchdog. No message may contain a
+// secret.
 func TestServiceManagerIsNotified(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -271,17 +280,17 @@ func TestServiceManagerIsNotified(t *testing.T) {
 			}
 		}
 	}
-	waitForMessage("READY=1\nSTATUS=1 secret pushed, generation 1")
+	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1")
 	waitForMessage("WATCHDOG=1")
 	h.writeSecret("bad name", tripwire)
-	waitForMessage("READY=1\nSTATUS=cannot read the store; the broker keeps the previous secrets")
+	waitForMessage("READY=1\nSTATUS=cannot read the store; the secrets in the broker do not change")
 	waitForMessage("WATCHDOG=1")
 	r.stop()
 	waitForMessage("STOPPING=1")
 }
 
 // TestCheckHealth checks that CheckHealth succeeds if the broker has the secrets of the
-// store, and that it returns the reason if it fails.
+// store. In all other cases, CheckHealth must return an error that contains the reason.
 func TestCheckHealth(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -290,25 +299,25 @@ func TestCheckHealth(t *testing.T) {
 		return fmt.Sprint(err)
 	}
 	if got := health(); !strings.Contains(got, "the broker has no secrets") {
-		t.Errorf("before a push: %s", got)
+		t.Errorf("CheckHealth before the first push returned: %s", got)
 	}
 	r := h.runSidecar(nil)
 	h.waitForNames("A")
 	if got := health(); got != "<nil>" {
-		t.Errorf("after a push: %s", got)
+		t.Errorf("CheckHealth after a push returned: %s", got)
 	}
 	r.stop()
 	h.writeSecret("B", tripwire)
-	if got := health(); !strings.Contains(got, "in the store: 2, in the broker: 1, in the store but not in the broker: 1") {
-		t.Errorf("with a secret that was not pushed: %s", got)
+	if got := health(); !strings.Contains(got, "2 names in the store, 1 in the broker, 1 only in the store") {
+		t.Errorf("CheckHealth with a secret that was not pushed returned: %s", got)
 	}
 	h.writeSecret("bad name", tripwire)
 	if got := health(); !strings.Contains(got, "bad name") || !strings.Contains(got, schema.SecretNamePattern) {
-		t.Errorf("with a bad store: %s", got)
+		t.Errorf("CheckHealth with a bad name in the store returned: %s", got)
 	}
 	os.Remove(h.store + "/bad name")
 	h.server.Close()
 	if got := health(); !strings.Contains(got, "cannot reach the broker at "+h.dir) {
-		t.Errorf("without a broker: %s", got)
+		t.Errorf("CheckHealth without a running broker returned: %s", got)
 	}
 }

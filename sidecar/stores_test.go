@@ -10,8 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-// TestStoreIsFoundAgainWithItsParents removes the store together with the directories
-// above it and creates them again. Events alone are enough to find the store.
+// TestStoreIsFoundAgainWithItsParents removes a store together with the directories above
+// it, and then creates all of them again. It checks that the sidecar finds the store
+// again with file events, without polling.
 func TestStoreIsFoundAgainWithItsParents(t *testing.T) {
 	for name, newStore := range map[string]func(path string) store.Store{
 		"dir":  func(path string) store.Store { return store.Dir{Path: path} },
@@ -21,10 +22,10 @@ func TestStoreIsFoundAgainWithItsParents(t *testing.T) {
 			h := newTestHost(t)
 			top := h.dir + "/a"
 			path := top + "/b/c/store"
-			r := h.runSidecar(func(c *Config) { c.Store = newStore(path) }) // does not exist yet
+			r := h.runSidecar(func(c *Config) { c.Store = newStore(path) }) // path does not exist yet
 			r.waitForLog(h, "cannot read the store")
-			if strings.Contains(r.log.String(), "cannot watch every directory") {
-				t.Error("the log reports a missing directory as one that cannot be watched")
+			if strings.Contains(r.log.String(), "cannot watch all directories") {
+				t.Error("the sidecar logged a warning that it cannot watch a directory; want no warning about a directory that does not exist yet")
 			}
 			text := `{"A": "` + tripwire + `"}`
 			storetest.WriteFile(path+"/A", text)
@@ -43,8 +44,9 @@ func TestStoreIsFoundAgainWithItsParents(t *testing.T) {
 	}
 }
 
-// TestFileChangesArePushed changes the file of a file store in every way. The store is
-// merged with a directory.
+// TestFileChangesArePushed changes the file of a file store in several ways, and checks
+// that the sidecar pushes each change. The sidecar merges the file store with a directory
+// store.
 func TestFileChangesArePushed(t *testing.T) {
 	h := newTestHost(t)
 	path := h.dir + "/conf/a.env"
@@ -54,14 +56,15 @@ func TestFileChangesArePushed(t *testing.T) {
 		c.Store = store.Merged{store.File{Path: path, Format: store.Dotenv}, store.Dir{Path: h.store}}
 	})
 	h.waitForNames("A", "DIR")
-	storetest.WriteFile(path, "B="+tripwire) // in place
+	storetest.WriteFile(path, "B="+tripwire) // change the file in place
 	h.waitForNames("B", "DIR")
-	storetest.WriteFile(h.dir+"/conf/next", "C="+tripwire) // by rename
+	storetest.WriteFile(h.dir+"/conf/next", "C="+tripwire) // replace the file by a rename
 	if err := os.Rename(h.dir+"/conf/next", path); err != nil {
 		t.Fatal(err)
 	}
 	h.waitForNames("C", "DIR")
-	storetest.WriteFile(h.dir+"/far/real", "D="+tripwire) // by a link, then by replacing its target
+	// Replace the file with a symbolic link. Then replace the target of the link.
+	storetest.WriteFile(h.dir+"/far/real", "D="+tripwire)
 	if err := os.Symlink(h.dir+"/far/real", h.dir+"/conf/link"); err != nil {
 		t.Fatal(err)
 	}
@@ -76,9 +79,9 @@ func TestFileChangesArePushed(t *testing.T) {
 	h.waitForNames("DIR", "E")
 }
 
-// TestExecRunsAgainWhenWatchPathChanges checks that the command runs again if a file in
-// WatchPaths is written or replaced, and that another file in the same directory has no
-// effect.
+// TestExecRunsAgainWhenWatchPathChanges checks that the sidecar runs the command of an
+// exec store again if a file in WatchPaths is written or replaced. It also checks that a
+// change of another file in the same directory does not affect the store.
 func TestExecRunsAgainWhenWatchPathChanges(t *testing.T) {
 	h := newTestHost(t)
 	storetest.WriteFile(h.dir+"/in/source", "A="+tripwire)
@@ -95,12 +98,13 @@ func TestExecRunsAgainWhenWatchPathChanges(t *testing.T) {
 	}
 	h.waitForNames("C")
 	if e := (store.Exec{WatchPaths: []string{source}}); e.IsAffectedBy(h.dir+"/in/neighbour") || !e.IsAffectedBy(source) {
-		t.Error("IsAffectedBy is true for another file, or false for the watched file")
+		t.Error("IsAffectedBy returned true for another file in the directory, or false for the watched file")
 	}
 }
 
-// TestEveryBadStoreKeepsPushedSet gives each bad store to a running sidecar. The broker
-// keeps its secrets, and the log contains the error but no content of the store.
+// TestEveryBadStoreKeepsPushedSet lets a running sidecar read each bad store of package
+// storetest. It checks that the sidecar logs an error, and that the secrets in the broker
+// do not change. The log must contain no content of the store.
 func TestEveryBadStoreKeepsPushedSet(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("GOOD", tripwire)

@@ -25,18 +25,20 @@ import (
 
 const tripwire = storetest.Tripwire
 
-// A testHost has a store and a broker that can be stopped and started.
+// A testHost is a host for tests. It has a store, and a broker that a test can stop and
+// start.
 type testHost struct {
 	t      testing.TB
 	dir    string
 	store  string
 	server *broker.Server
-	audits []*audit.Log // one for each broker that was started
+	audits []*audit.Log // one audit log for each broker that was started
 }
 
 func newTestHost(t testing.TB) *testHost {
 	t.Helper()
-	// The path must be short, because the path of a socket has at most 107 bytes.
+	// The path of dir must be short, because the path of a socket can have at most 107
+	// bytes.
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -79,8 +81,8 @@ func (h *testHost) dialAdmin() *client.Admin {
 	return admin
 }
 
-// waitForNames waits until the broker has exactly the secrets with these names, which
-// must be sorted.
+// waitForNames waits until the secrets in the broker have exactly these names. The caller
+// must pass the names in sorted order.
 func (h *testHost) waitForNames(names ...schema.SecretName) {
 	h.t.Helper()
 	var got []schema.SecretName
@@ -92,7 +94,8 @@ func (h *testHost) waitForNames(names ...schema.SecretName) {
 	})
 }
 
-// waitForGeneration waits until the broker's generation is at least n.
+// waitForGeneration waits until the generation number of the broker's secrets is at least
+// n.
 func (h *testHost) waitForGeneration(n uint64) {
 	h.t.Helper()
 	h.waitUntil(fmt.Sprint("the generation is at least ", n), func() bool { return h.status().Generation >= n })
@@ -115,7 +118,7 @@ func (h *testHost) waitUntil(condition string, ok func() bool) {
 	defer tick.Stop()
 	for end := time.Now().Add(15 * time.Second); !ok(); <-tick.C {
 		if time.Now().After(end) {
-			h.t.Fatalf("timeout while waiting until %s", condition)
+			h.t.Fatalf("timed out after 15 seconds; the test waited until %s", condition)
 		}
 	}
 }
@@ -125,7 +128,7 @@ func (h *testHost) writeSecret(name, text string) {
 	storetest.WriteFile(filepath.Join(h.store, name), text)
 }
 
-// pushLine returns the line for client.Admin.Push that pushes one secret.
+// pushLine returns a request line for client.Admin.Push. The request pushes one secret.
 func pushLine(name schema.SecretName, text string) []byte {
 	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})
 	if err != nil {
@@ -134,14 +137,15 @@ func pushLine(name schema.SecretName, text string) []byte {
 	return line
 }
 
-// A runningSidecar is a sidecar that runs until stop is called or the test ends.
+// A runningSidecar is a sidecar that runs until the test calls stop, or until the test
+// ends.
 type runningSidecar struct {
 	log  *logBuffer
 	stop func()
 }
 
-// runSidecar starts a sidecar with the host's store. config can change its
-// configuration, and may be nil.
+// runSidecar starts a sidecar that reads the host's store. If config is not nil, config
+// can change the configuration of the sidecar.
 func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	h.t.Helper()
 	log := &logBuffer{}
@@ -196,7 +200,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// A switchableStore reads override, or good if override is nil.
+// A switchableStore is a store that a test can replace while a sidecar runs. It reads the
+// store override. If override is nil, it reads the store good.
 type switchableStore struct {
 	good     store.Store
 	mu       sync.Mutex

@@ -24,8 +24,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// valueWithChecksum returns a random value that ends with its hash, so that the test can
-// detect a partial value.
+// valueWithChecksum returns a random text and, at the end, the hash of this text. With
+// the hash, a test can detect that it received only a part of the value.
 func valueWithChecksum(r *rand.Rand) string {
 	text := fmt.Sprint(tripwire, r.Uint64(), strings.Repeat("x", r.IntN(3000)))
 	sum := sha256.Sum256([]byte(text))
@@ -38,9 +38,10 @@ func checksumMatches(value string) bool {
 	return ok && sum == hex.EncodeToString(want[:])
 }
 
-// TestTorture changes a store with random operations, with events alone and with polling
-// alone. After each group of operations, the broker has the same secrets as the store. A
-// project never receives a partial value.
+// TestTorture changes a store with random operations. One subtest uses only file events,
+// one uses only polling, and one uses a store in a bind mount. After each group of
+// operations, the broker must have the same secrets as the store. A project must never
+// receive only a part of a value.
 func TestTorture(t *testing.T) {
 	operations := 2000
 	if testing.Short() {
@@ -71,8 +72,8 @@ func TestTorture(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		// The directory is not replaced here, because the mount would still show the old
-		// directory.
+		// Do not replace the directory of the store in this subtest, because the bind
+		// mount would still show the old directory.
 		runTorture(t, operations, h, false, func(c *Config) { c.Store = store.Dir{Path: bound} })
 	})
 }
@@ -96,13 +97,16 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 	h.runSidecar(config)
 	project := client.NewProject(h.dir + "/run/projects/api/broker.sock")
 
-	// A project fetches all the time. It must not receive a partial value. The only
-	// exception is a write that paused for too long because this machine was slow.
+	// A goroutine fetches the project's secrets again and again. It must not receive a
+	// partial value. The only exception is a write that took longer than StablePeriod,
+	// because the machine that runs the test was slow.
 	done := make(chan struct{})
 	var reads atomic.Int64
 	watcher := make(chan error, 1)
-	partial, slowWrites := map[string]string{}, map[string]bool{} // the goroutine owns partial until it ends
-	go func() {                                                   // ends when done is closed
+	// partial maps each partial value to a description. Only the fetching goroutine uses
+	// partial until that goroutine ends.
+	partial, slowWrites := map[string]string{}, map[string]bool{}
+	go func() { // ends when done is closed
 		for {
 			select {
 			case <-done:
@@ -128,11 +132,11 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 	path := func() string { return filepath.Join(h.store, string(names[r.IntN(len(names))])) }
 	for n := range operations {
 		switch r.IntN(20) {
-		case 0, 1, 2, 3, 4: // by rename
+		case 0, 1, 2, 3, 4: // write a secret by renaming a complete file
 			if err := dir.Set(filepath.Base(path()), []byte(valueWithChecksum(r))); err != nil {
 				t.Fatal(err)
 			}
-		case 5, 6, 7, 8: // truncate, and write in two halves
+		case 5, 6, 7, 8: // truncate a file, and then write the new value in two parts
 			f, err := os.OpenFile(path(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 			if err != nil {
 				t.Fatal(err)
@@ -141,9 +145,10 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 			half := r.IntN(len(value))
 			wrote := time.Now()
 			f.WriteString(value[:half])
-			// Write slowly, so that the project fetches before the second half is written.
-			// If a writer pauses for longer than StablePeriod, the sidecar cannot know that
-			// the write is incomplete.
+			// Wait before writing the second part, so that the project fetches while the
+			// file is incomplete. If a program pauses for longer than StablePeriod during
+			// a write, the sidecar cannot know that the file is incomplete. Therefore
+			// wait for a shorter time.
 			for seen, start := reads.Load(), time.Now(); reads.Load() < seen+5 && time.Since(start) < store.StablePeriod/5; {
 				runtime.Gosched()
 			}
@@ -152,9 +157,9 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 			if time.Since(wrote) > store.StablePeriod {
 				slowWrites[value[:half]] = true
 			}
-		case 9, 10, 11:
+		case 9, 10, 11: // remove a secret
 			os.Remove(path())
-		case 12: // replace the link ..data, as Kubernetes does
+		case 12: // replace the link ..data, as Kubernetes does for an update
 			versioned := fmt.Sprintf("..v%d", n)
 			storetest.WriteFile(filepath.Join(h.store, versioned, "LINKED"), valueWithChecksum(r))
 			tmp := filepath.Join(h.store, "..tmp")
@@ -166,7 +171,7 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 				t.Fatal(err)
 			}
 			os.Symlink("..data/LINKED", filepath.Join(h.store, "LINKED"))
-		case 13: // replace the directory with one that contains other secrets
+		case 13: // replace the store's directory with another directory that contains one secret
 			if !replaceDir {
 				continue
 			}
@@ -180,13 +185,15 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 				t.Fatal(err)
 			}
 			os.RemoveAll(old)
-		case 14: // a bad name, and no permission unless the test runs as root
+		// Create a file with a bad name. Then remove and restore the permission to read
+		// the store. If the test runs as root, the missing permission has no effect.
+		case 14:
 			bad := filepath.Join(h.store, "bad name")
 			storetest.WriteFile(bad, tripwire)
 			os.Chmod(h.store, 0)
 			os.Chmod(h.store, 0o700)
 			os.Remove(bad)
-		case 15: // many events in a short time
+		case 15: // cause many file events in a short time
 			for range 100 {
 				name := filepath.Join(h.store, ".burst")
 				storetest.WriteFile(name, "x")
@@ -205,21 +212,22 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 	}
 	for value, source := range partial {
 		if !slowWrites[value] {
-			t.Errorf("%s is a partial value of %d bytes", source, len(value))
+			t.Errorf("the project fetched only a part of the value of %s: %d bytes", source, len(value))
 		}
 	}
-	t.Logf("%d fetches, generation %d; %d writes took longer than %v; %d partial values were fetched", reads.Load(), h.status().Generation, len(slowWrites), store.StablePeriod, len(partial))
+	t.Logf("%d fetches, generation %d; %d writes took longer than %v; the project fetched %d partial values", reads.Load(), h.status().Generation, len(slowWrites), store.StablePeriod, len(partial))
 }
 
-// TestInotifyQueueOverflowLosesNoChange limits the kernel's event queue to one event. The
-// kernel drops the other events, but the sidecar still pushes every change.
+// TestInotifyQueueOverflowLosesNoChange limits the kernel's inotify queue to one event,
+// so that the kernel discards many events. It checks that the sidecar still pushes every
+// change.
 func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	restore := setInotifyLimit(t, "max_queued_events", "1")
 	h.runSidecar(nil)
 	h.waitForNames("A")
-	restore() // the existing inotify instance keeps its short queue
+	restore() // the old limit does not affect the inotify instance of the running sidecar
 	var want []schema.SecretName
 	for n := range 300 {
 		name := fmt.Sprintf("S%03d", n)
@@ -233,22 +241,23 @@ func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	h.waitForNames(want...)
 }
 
-// TestPollingWithoutInotifyInstance sets the limit of inotify instances to 0. Polling
-// detects the changes.
+// TestPollingWithoutInotifyInstance sets the limit of inotify instances to 0. It checks
+// that the sidecar still detects changes of the store with polling.
 func TestPollingWithoutInotifyInstance(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	// Restore the limit as soon as possible, because it affects other processes.
 	restore := setInotifyLimit(t, "max_user_instances", "0")
 	r := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
-	r.waitForLog(h, "cannot watch the store; polling still detects changes")
+	r.waitForLog(h, "cannot watch the store for changes; polling still detects changes")
 	restore()
 	h.waitForNames("A")
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 }
 
-// setInotifyLimit sets a limit of inotify(7) until restore is called or the test ends.
+// setInotifyLimit sets a limit that inotify(7) describes. The new limit applies until the
+// test calls restore, or until the test ends.
 func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
 	t.Helper()
 	path := "/proc/sys/fs/inotify/" + name
@@ -262,7 +271,8 @@ func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
 	return restore
 }
 
-// waitForSameContent waits until the project can fetch exactly the secrets in the store.
+// waitForSameContent waits until the secrets that the project can fetch are exactly the
+// secrets in the store.
 func waitForSameContent(t *testing.T, h *testHost, project *client.Project, operation int) {
 	t.Helper()
 	want := map[schema.SecretName]string{}
@@ -287,8 +297,8 @@ func waitForSameContent(t *testing.T, h *testHost, project *client.Project, oper
 	})
 }
 
-// TestBrokerRestartsWhileStoreChanges changes the store while the broker restarts. After
-// each restart, the broker gets the current secrets.
+// TestBrokerRestartsWhileStoreChanges changes the store while the broker restarts. It
+// checks that the sidecar pushes the current secrets after each restart.
 func TestBrokerRestartsWhileStoreChanges(t *testing.T) {
 	restarts := 200
 	if testing.Short() {
@@ -312,8 +322,9 @@ func TestBrokerRestartsWhileStoreChanges(t *testing.T) {
 	}
 }
 
-// TestLargestSetIsPushed pushes a set that is almost as large as the limit of 1 MiB, with
-// 5,000 secrets, and then changes it. The sidecar does not push a set over the limit.
+// TestLargestSetIsPushed checks that the sidecar pushes a set with 5,000 secrets that is
+// almost as large as the limit of 1 MiB, and that it pushes a change of this set. The
+// sidecar must not push a set that exceeds the limit.
 func TestLargestSetIsPushed(t *testing.T) {
 	h := newTestHost(t)
 	for n := range 5000 {
@@ -323,15 +334,17 @@ func TestLargestSetIsPushed(t *testing.T) {
 	h.waitUntil("the broker has 5000 secrets", func() bool { return h.status().SecretCount == 5000 })
 	h.writeSecret("S0000", tripwire+"other")
 	h.waitForGeneration(2)
-	// This secret makes the set too large. The broker keeps the previous secrets.
+	// Write a secret that makes the set too large. The secrets in the broker must not
+	// change.
 	h.writeSecret("BIG", strings.Repeat("v", schema.MaxPush/2))
 	r.waitForLog(h, "the maximum size of a push is 1048576 bytes")
 	if s := h.status(); s.SecretCount != 5000 || s.Generation != 2 {
-		t.Errorf("%d secrets, generation %d, want 5000 secrets, generation 2", s.SecretCount, s.Generation)
+		t.Errorf("the broker has %d secrets and generation %d, want 5000 secrets and generation 2", s.SecretCount, s.Generation)
 	}
 }
 
-// TestReadsDoNotGrowHeap reads the store 10,000 times. The heap does not grow.
+// TestReadsDoNotGrowHeap reads the store 10,000 times. It checks that the heap does not
+// grow.
 func TestReadsDoNotGrowHeap(t *testing.T) {
 	reloads := 10000
 	if testing.Short() {
@@ -341,8 +354,8 @@ func TestReadsDoNotGrowHeap(t *testing.T) {
 	for n := range 20 {
 		h.writeSecret(fmt.Sprintf("S%d", n), tripwire+strings.Repeat("v", 1000))
 	}
-	// Read waits until the files have been stable for long enough, so the reads below
-	// do not wait.
+	// Read the store once before the measurement. This first Read waits until the files
+	// have been unchanged for long enough, so all later reads return without waiting.
 	if _, err := (store.Dir{Path: h.store}).Read(context.Background()); err != nil {
 		t.Fatal(err)
 	}

@@ -8,31 +8,32 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A watcher combines file system events into one signal: the store may have changed.
-// The caller then reads the complete store. Therefore merged events, lost events, and
-// events of other files do no harm.
+// A watcher sends a signal on the channel changes when a file event shows that the store
+// may have changed. The caller then reads the complete store. Therefore the result of the
+// read is correct even if events were merged or lost, or if an event was for another
+// file.
 type watcher struct {
 	inotify       *fsnotify.Watcher // nil if the system provides no inotify instance
 	changes       chan struct{}
-	done          chan struct{}
+	done          chan struct{} // closed when the goroutine of the watcher has ended
 	log           *slog.Logger
-	limitReported bool // true after a warning that a directory cannot be watched
+	limitReported bool // true after the watcher logged that it cannot watch a directory
 	// isRelevant reports whether an event at path can mean that the store changed.
 	isRelevant func(path string) bool
 }
 
-// newWatcher returns a watcher that does not watch a directory yet. If the limit of
-// inotify instances is reached (inotify(7), max_user_instances), the watcher never
-// signals, and only polling detects changes.
+// newWatcher returns a watcher that does not watch any directory yet. If the limit of
+// inotify instances is reached (max_user_instances in inotify(7)), the watcher never
+// sends a signal. Then only polling detects changes of the store.
 func newWatcher(log *slog.Logger, isRelevant func(path string) bool) *watcher {
 	w := &watcher{changes: make(chan struct{}, 1), done: make(chan struct{}), log: log, isRelevant: isRelevant}
 	var err error
 	if w.inotify, err = fsnotify.NewWatcher(); err != nil {
-		log.Warn("cannot watch the store; polling still detects changes", "error", err)
+		log.Warn("cannot watch the store for changes; polling still detects changes", "error", err)
 		close(w.done)
 		return w
 	}
-	go w.run() // close ends it and waits for it
+	go w.run() // close ends this goroutine and waits for it
 	return w
 }
 
@@ -47,7 +48,9 @@ func (w *watcher) run() {
 			if !w.isRelevant(event.Name) {
 				continue
 			}
-		case _, ok := <-w.inotify.Errors: // the event queue overflowed, and events were lost
+		// An error means that events may be lost, for example because the kernel's event
+		// queue overflowed.
+		case _, ok := <-w.inotify.Errors:
 			if !ok {
 				return
 			}
@@ -59,9 +62,9 @@ func (w *watcher) run() {
 	}
 }
 
-// setDirs watches exactly these directories. It returns true if at least one of them
-// was not watched before. The caller must then read the store again, because earlier
-// changes in that directory caused no event.
+// setDirs makes the watcher watch exactly the directories in dirs. It returns true if at
+// least one of these directories was not watched before. The caller must then read the
+// store again, because earlier changes in the added directory caused no event.
 func (w *watcher) setDirs(dirs []string) (added bool) {
 	if w.inotify == nil {
 		return false
@@ -71,14 +74,17 @@ func (w *watcher) setDirs(dirs []string) (added bool) {
 		watched[dir] = true
 	}
 	for _, dir := range dirs {
-		// Add paths that are already watched, too. If a directory was replaced by another
-		// one with the same name, Add watches the new one. Otherwise it has no effect.
+		// Call Add also for a path that is already watched. If another directory has
+		// replaced the watched directory at this path, Add watches the new directory.
+		// Otherwise Add has no effect.
 		if err := w.inotify.Add(dir); err != nil {
-			// A missing directory is normal: a directory above it is watched until it exists.
+			// Do not report a missing directory. The watcher also watches an existing
+			// directory above the missing directory, so it gets an event when the
+			// directory is created.
 			if !errors.Is(err, fs.ErrNotExist) && !w.limitReported {
 				w.limitReported = true
-				w.log.Warn("cannot watch every directory of the store; polling still detects changes", "error", err,
-					"hint", "increase the limit, for example with sudo sysctl fs.inotify.max_user_watches=524288, or set a shorter interval with --poll")
+				w.log.Warn("cannot watch all directories of the store; polling still detects changes", "error", err,
+					"hint", "increase the limit of inotify watches, for example with sudo sysctl fs.inotify.max_user_watches=524288, or set a shorter interval with --poll")
 			}
 			continue
 		}

@@ -11,14 +11,15 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestPollingUnderInotifyLimits runs a sidecar that cannot get an inotify instance or an
-// inotify watch. The sidecar logs this once, and polling detects every change. The test
-// sets the limits in its own user namespace, so they do not affect other processes.
+// TestPollingUnderInotifyLimits runs a sidecar that cannot create an inotify instance or
+// an inotify watch. It checks that the sidecar logs one warning and detects every change
+// with polling. The test sets the inotify limits in a new user namespace, so the limits
+// do not affect other processes.
 func TestPollingUnderInotifyLimits(t *testing.T) {
 	const limitEnv = "KEYHATCH_TEST_NO_INOTIFY"
 	if limit := os.Getenv(limitEnv); limit != "" {
 		if err := os.WriteFile("/proc/sys/user/"+limit, []byte("0"), 0); err != nil {
-			t.Fatal("cannot set the limit: ", err)
+			t.Fatal("cannot set the inotify limit: ", err)
 		}
 		h := newTestHost(t)
 		h.writeSecret("A", tripwire)
@@ -32,7 +33,7 @@ func TestPollingUnderInotifyLimits(t *testing.T) {
 		h.waitForNames("B")
 		r.stop()
 		if n := strings.Count(r.log.String(), "polling still detects changes"); n != 1 {
-			t.Errorf("the missing events were logged %d times, want 1", n)
+			t.Errorf("the sidecar logged the warning about inotify %d times, want 1", n)
 		}
 		return
 	}

@@ -15,12 +15,12 @@ func setCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME|BUNDLE/FIELD",
 		Short: "Write a secret or a field of a bundle into the store",
-		Long: `set reads the value from standard input. On a terminal, it asks for the value and
-does not show it. The value cannot be an argument, because other users can see the
-arguments of a process.
+		Long: `set reads the value from standard input. If standard input is a terminal, set asks for
+the value and hides your input. The value cannot be an argument of the command, because
+other users can see the arguments of a process.
 
-The file is replaced in one step, with mode 0600. set creates the directory of the
-store if it does not exist.`,
+set replaces the file of the secret in one step. The new file has mode 0600. If the
+directory of the store does not exist, set creates the directory.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set aws/aws_access_key_id --store dir:$HOME/secrets`,
@@ -48,8 +48,9 @@ store if it does not exist.`,
 	return c
 }
 
-// checkSecretName returns a usage error for an invalid name. The error does not quote the
-// name, because the user may have typed a value by mistake.
+// checkSecretName returns a usage error if the name of a secret is invalid. The error
+// does not quote the name, because the user may have typed the value of a secret by
+// mistake.
 func checkSecretName(name string) error {
 	parts := strings.Split(name, "/")
 	for _, part := range parts {
@@ -98,7 +99,7 @@ func listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "list",
 		Short:   "List the names of the secrets in the store",
-		Long:    `list prints the names of the secrets, and the fields of bundles as BUNDLE/FIELD.`,
+		Long:    `list prints the name of each secret. It prints each field of a bundle as BUNDLE/FIELD.`,
 		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
 	}
 	getDir := addDirFlag(c)

@@ -10,17 +10,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// addDirFlag adds the flag --store to a command that edits a directory. It returns a
-// function that returns the value of the flag. The flag must be parsed before.
+// addDirFlag adds the flag --store to a command that works only with a directory. It
+// returns a function that returns the selected directory. The caller must parse the flags
+// before it calls this function.
 func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
-	storeArg := c.Flags().String("store", "", "directory `STORE`, in the form dir:PATH (required)")
+	storeArg := c.Flags().String("store", "", "`STORE` directory, in the form dir:PATH (required)")
 	return func() (store.Dir, error) {
 		if *storeArg == "" {
 			return store.Dir{}, cli.UsageErrorf("missing flag: --store dir:PATH")
 		}
 		path, ok := strings.CutPrefix(*storeArg, "dir:")
 		if !ok || path == "" {
-			return store.Dir{}, cli.UsageErrorf("--store must be dir:PATH, because this command only edits directories")
+			return store.Dir{}, cli.UsageErrorf("--store must be dir:PATH, because this command works only with a directory")
 		}
 		path, err := filepath.Abs(path)
 		return store.Dir{Path: path}, err
@@ -28,14 +29,15 @@ func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
 }
 
 // addStoreFlags adds the flags that select and configure stores. It returns a function
-// that returns the stores. The flags must be parsed before.
+// that returns all selected stores as one Merged store. The caller must parse the flags
+// before it calls this function.
 func addStoreFlags(c *cobra.Command) func() (store.Store, error) {
 	flags := c.Flags()
 	storeArgs := flags.StringArray("store", nil, "`STORE` to read: "+storeForms()+"; repeat the flag to merge stores (required)")
-	format := flags.String("format", "", "`FORMAT` of commands, and of files without a known extension: dotenv, yaml, or json")
-	watchArgs := flags.StringArray("watch", nil, "file or directory `PATH`: when it changes, the command of an exec: store runs again; repeat the flag for several paths")
-	timeout := flags.Duration("timeout", 30*time.Second, "maximum time for the command of an exec: store")
-	keepNewline := flags.Bool("keep-newline", false, "keep the newline at the end of a file in a dir: store")
+	format := flags.String("format", "", "`FORMAT` of the output of an exec: store, or of a file: store with an unknown extension: dotenv, yaml, or json")
+	watchArgs := flags.StringArray("watch", nil, "watch the file or directory `PATH`, and run the command of an exec: store again when PATH changes; repeat the flag to watch several paths")
+	timeout := flags.Duration("timeout", 30*time.Second, "maximum run time of the command of an exec: store")
+	keepNewline := flags.Bool("keep-newline", false, "treat the newline at the end of a file in a dir: store as part of the secret")
 	return func() (store.Store, error) {
 		options := storeOptions{format: store.Format(*format), timeout: *timeout, keepNewline: *keepNewline}
 		switch options.format {
@@ -69,7 +71,7 @@ func addStoreFlags(c *cobra.Command) func() (store.Store, error) {
 }
 
 // addSocketFlag adds the flag --socket. It returns a function that returns the path of
-// the admin socket. The flag must be parsed before.
+// the admin socket. The caller must parse the flags before it calls this function.
 func addSocketFlag(c *cobra.Command) func() (string, error) {
 	socketArg := c.Flags().String("socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
 	return func() (string, error) {

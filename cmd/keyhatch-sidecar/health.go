@@ -15,11 +15,12 @@ func healthCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health --store STORE...",
 		Short: "Check that the broker has the secrets of the store",
-		Long: `health reads the store and compares the names of its secrets with the names in the
-broker. It does not compare values. If the store is a command, health runs the command.
+		Long: `health compares the names of the secrets in the store with the names of the secrets in
+the broker. It does not compare the values. If the store is a command, health runs the
+command.
 
-The exit code is 0 only if the names are the same. Use health in the HEALTHCHECK of
-a container.`,
+The exit code is 0 only if the names are the same. You can use health in the
+HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)

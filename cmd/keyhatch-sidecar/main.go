@@ -18,15 +18,20 @@ func command() *cobra.Command {
 		Long: `A store is the place that contains your secrets. keyhatch-sidecar supports three
 kinds of stores:
 
-  dir:PATH      A directory. Each file is a secret, and the name of the file is
-                the name of the secret. Each subdirectory is a bundle, and its
-                files are the fields of the bundle. Names that begin with a dot
-                are ignored. One newline at the end of a file is removed.
-  file:PATH     A dotenv, YAML, or JSON file. The name of the file or --format
-                sets the format.
-  exec:COMMAND  The output of a shell command, in the format of --format.
+  dir:PATH      A directory. Each file is a secret. The name of the file is the
+                name of the secret. Each subdirectory is a bundle. The files in
+                the subdirectory are the fields of the bundle. Files and
+                subdirectories with a name that begins with a dot are ignored.
+                One newline at the end of a file is not part of the secret.
+  file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
+                example .env or secrets.yaml. If the file name has no known
+                extension, use --format.
+  exec:COMMAND  The standard output of a shell command. The flag --format sets
+                the format of the output.
 
-run pushes a store. set, rm, and list edit a directory.`,
+The command run pushes the secrets of a store to the broker. The command health checks
+that the broker has these secrets. The commands set and rm change a dir: store, and
+list prints the names in a dir: store.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar run --store dir:$HOME/secrets`,
 	}

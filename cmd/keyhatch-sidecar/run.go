@@ -14,21 +14,22 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run --store STORE...",
 		Short: "Keep the broker's secrets equal to the store",
-		Long: `run pushes all secrets of the store to the broker. It pushes them again when the
-store changes and when the broker restarts.
+		Long: `run pushes all secrets of the store to the broker. It pushes all secrets again when
+the store changes and when the broker restarts.
 
-If the store cannot be read, the broker keeps the previous secrets, and run logs the
-error once. After keyhatchctl clear, the broker stays empty until the store changes.
+If run cannot read the store, run logs the error once. The secrets in the broker do not
+change. After keyhatchctl clear, the broker has no secrets until the store changes or
+the broker restarts.
 
-With several --store flags, run pushes the secrets of all stores together. A name
-that is in two stores is an error.`,
+If you use several --store flags, run pushes the secrets of all these stores together.
+If two stores contain the same name, this is an error.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
 	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
-	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send none)")
-	c.Flags().StringVar(&onExit, "on-exit", "keep", "on exit, `ACTION` for the broker's secrets: keep or clear")
+	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send no events)")
+	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if onExit != "keep" && onExit != "clear" {
 			return cli.UsageErrorf("--on-exit must be keep or clear")

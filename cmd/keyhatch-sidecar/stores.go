@@ -9,28 +9,30 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A storeKind is a kind of store that --store can select, as NAME:ARGUMENT.
+// A storeKind is a kind of store. The user selects the store with --store NAME:ARGUMENT.
 type storeKind struct {
 	name, argument string
 	open           func(location string, options storeOptions) (store.Store, error)
 }
 
-// storeKinds lists all kinds. The help and the errors of --store are made from it.
+// storeKinds lists all kinds of stores. The help and the error messages of the flag
+// --store list these kinds.
 var storeKinds = []storeKind{
 	{"dir", "PATH", openDir},
 	{"file", "PATH", openFile},
 	{"exec", "COMMAND", openExec},
 }
 
-// storeOptions are the other flags that configure stores.
+// storeOptions contains the values of the flags that configure stores, except --store.
 type storeOptions struct {
 	format      store.Format  // "" if --format is not set
-	watchPaths  []string      // for exec
-	timeout     time.Duration // for exec
-	keepNewline bool          // for dir
+	watchPaths  []string      // only for exec: stores
+	timeout     time.Duration // only for exec: stores
+	keepNewline bool          // only for dir: stores
 }
 
-// storeForms lists the forms of --store, for example "dir:PATH, or exec:COMMAND".
+// storeForms returns the possible values of the flag --store as a text for the user, for
+// example "dir:PATH, or exec:COMMAND".
 func storeForms() string {
 	var forms []string
 	for _, kind := range storeKinds {
@@ -40,7 +42,7 @@ func storeForms() string {
 	return strings.Join(forms[:last], ", ") + ", or " + forms[last]
 }
 
-// openStore returns the store that an argument of --store selects.
+// openStore returns the store that arg selects. arg is the value of one flag --store.
 func openStore(arg string, options storeOptions) (store.Store, error) {
 	name, location, _ := strings.Cut(arg, ":")
 	for _, kind := range storeKinds {

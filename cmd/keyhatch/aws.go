@@ -9,12 +9,13 @@ import (
 func awsCommand(helper credentialHelper, newProject func() *client.Project) *cobra.Command {
 	return &cobra.Command{
 		Use:   "aws",
-		Short: "Print AWS credentials for credential_process",
+		Short: "Print AWS credentials in the format of credential_process",
 		Long: `Print the AWS key pair that the manifest declares under helpers: aws, in the
-format of a credential_process.
+format that the AWS tools expect from a credential_process.
 
-The AWS tools prefer environment variables to credential_process. Do not set
-AWS_ACCESS_KEY_ID for a program that uses this command.`,
+If the variable AWS_ACCESS_KEY_ID is set, the AWS tools use it and do not run the
+credential_process. Therefore do not set the variable for a program that should
+use this command.`,
 		Example: `  printf '[default]\ncredential_process = keyhatch credential aws\n' >~/.aws/config`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return helper.printSecret(c, newProject(), credential.FormatAWS)

@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// credentialHelpers lists the credential helpers. It is the source for the subcommands,
-// the link names, and install.
+// credentialHelpers lists the credential helpers. The subcommands of keyhatch credential,
+// the link names, and keyhatch credential install are based on this list.
 var credentialHelpers = []credentialHelper{
 	{
 		name: "git", linkName: "git-credential-keyhatch",
@@ -34,7 +34,8 @@ var credentialHelpers = []credentialHelper{
 }
 
 // expandLinkName returns the arguments of a command line. If keyhatch was started through
-// a helper's link, expandLinkName inserts the helper's command before the arguments.
+// a helper's link, such as git-credential-keyhatch, expandLinkName inserts the helper's
+// command before the arguments.
 func expandLinkName(argv []string) (args []string) {
 	for _, helper := range credentialHelpers {
 		if helper.linkName != "" && helper.linkName == filepath.Base(argv[0]) {
@@ -68,7 +69,7 @@ Configure each tool once:
            command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}}]
 
 docker starts its helper as docker-credential-keyhatch. git can start its helper
-as git-credential-keyhatch. Both are links to keyhatch.`,
+as git-credential-keyhatch. Both names are links to keyhatch.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
@@ -92,16 +93,16 @@ this user's git configuration:
       helper =
       helper = !keyhatch credential git
 
-The empty line turns off all helpers that come before it, for this host only.
-This is necessary because git gives each working credential to all of its
-helpers, and some of them would store it.
+The empty helper line turns off all earlier helpers, but only for this host. This
+is necessary because git gives each working credential to all helpers, and some
+helpers would store the credential.
 
 keyhatch must be the last helper for the host. If another program, such as an
-editor, later adds a helper below these lines, keyhatch gives git no credential.
-Run install again to correct the order.
+editor, adds a helper after these lines, keyhatch gives git no credential. Run
+keyhatch credential install again to correct the order.
 
-install does not change the other lines of the configuration. The helpers in
-these lines take effect again after keyhatch credential install --remove.`,
+install does not change the other helpers in the configuration. After
+keyhatch credential install --remove, git uses these helpers again.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -121,6 +122,6 @@ these lines take effect again after keyhatch credential install --remove.`,
 			return nil
 		},
 	}
-	c.Flags().BoolVar(&remove, "remove", false, "remove the lines that install wrote")
+	c.Flags().BoolVar(&remove, "remove", false, "remove the lines that install wrote to the git configuration")
 	return c
 }

@@ -17,20 +17,20 @@ type credentialHelper struct {
 	// name is the helper's key under helpers in the manifest, its JSON field in
 	// schema.Helpers, and the name of its command.
 	name string
-	// linkName is the name of the link through which the program starts keyhatch. It is
-	// empty if the program runs the helper's command instead.
+	// linkName is the name of the link through which the program starts keyhatch. linkName
+	// is empty if the program instead runs keyhatch credential NAME.
 	linkName string
 
-	// Exactly one of these is set. It returns the helper's part of the approved
-	// manifest: the logins of several hosts, or a single secret.
+	// Exactly one of the functions logins and secret is set. It returns the helper's part
+	// of the approved manifest: the logins for several hosts, or the name of one secret.
 	logins func(schema.Helpers) []schema.Login
 	secret func(schema.Helpers) schema.SecretName
 
 	// command returns the command that answers the program.
 	command func(credentialHelper, func() *client.Project) *cobra.Command
 
-	// install configures the program to run keyhatch, and uninstall removes this
-	// configuration. They are nil if the user must configure the program.
+	// install configures the program to run keyhatch. uninstall removes this configuration.
+	// Both functions are nil if the user must configure the program.
 	install   func(helper credentialHelper, c *cobra.Command, project *client.Project, socket string) error
 	uninstall func(c *cobra.Command) error
 }
@@ -44,7 +44,8 @@ func (h credentialHelper) approvedLogins(ctx context.Context, project *client.Pr
 	return h.logins(approved), nil
 }
 
-// printSecret prints the helper's single secret, formatted for the program.
+// printSecret prints the secret that the manifest declares for the helper, formatted for the
+// program.
 func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project, format func(schema.SecretName, schema.SecretValue) ([]byte, error)) error {
 	approved, err := approvedHelpers(c.Context(), project)
 	if err != nil {
@@ -63,8 +64,8 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	return err
 }
 
-// approvedHelpers returns the helpers of the approved manifest. It gets them from the
-// broker, because a program can start its helper in any directory.
+// approvedHelpers returns the section helpers of the approved manifest. It gets the section
+// from the broker, because a program can start its helper outside of the project's directory.
 func approvedHelpers(ctx context.Context, project *client.Project) (schema.Helpers, error) {
 	if err := checkProtocol(ctx, project, 0); err != nil {
 		return schema.Helpers{}, withHint(err)

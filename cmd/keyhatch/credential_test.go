@@ -21,10 +21,10 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 			t.Errorf("%s: the command is %q", helper.name, got)
 		}
 		if (helper.logins == nil) == (helper.secret == nil) {
-			t.Errorf("%s must have either logins or secret", helper.name)
+			t.Errorf("%s must have exactly one of the functions logins and secret", helper.name)
 		}
 		if (helper.install == nil) != (helper.uninstall == nil) {
-			t.Errorf("%s must have both install and uninstall, or neither", helper.name)
+			t.Errorf("%s has only one of the functions install and uninstall", helper.name)
 		}
 	}
 	schemaType := reflect.TypeFor[schema.Helpers]()
@@ -33,8 +33,8 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		inSchema = append(inSchema, name)
 
-		// A manifest with only this helper sets only this field, and only the helper of
-		// this name uses it.
+		// If a manifest declares only this helper, only this field of schema.Helpers is
+		// set. Only the credential helper with the same name uses the field.
 		value := "A"
 		if field.Type.Kind() == reflect.Slice {
 			value = "[{host: git.example, secret: A}]"
@@ -46,20 +46,20 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 		}
 		for i := range schemaType.NumField() {
 			if set := !reflect.ValueOf(*m.Helpers).Field(i).IsZero(); set != (schemaType.Field(i).Name == field.Name) {
-				t.Errorf("helpers: {%s: %s}: field %s is set: %v", name, value, schemaType.Field(i).Name, set)
+				t.Errorf("helpers: {%s: %s}: the field %s of schema.Helpers is set: %v", name, value, schemaType.Field(i).Name, set)
 			}
 		}
 		for _, helper := range credentialHelpers {
 			uses := helper.logins != nil && len(helper.logins(*m.Helpers)) > 0 || helper.secret != nil && helper.secret(*m.Helpers) != ""
 			if uses != (helper.name == name) {
-				t.Errorf("helpers: {%s: %s}: the helper %s uses it: %v", name, value, helper.name, uses)
+				t.Errorf("helpers: {%s: %s}: the credential helper %s uses the field: %v", name, value, helper.name, uses)
 			}
 		}
 	}
 	slices.Sort(inTable)
 	slices.Sort(inSchema)
 	if !slices.Equal(inTable, inSchema) {
-		t.Errorf("the table has %v, and schema.Helpers has %v", inTable, inSchema)
+		t.Errorf("credentialHelpers has %v, but schema.Helpers has %v", inTable, inSchema)
 	}
 
 	// The error for an unknown key lists the keys that are accepted.
@@ -72,6 +72,6 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 		t.Fatalf("the error for an unknown helper lists no keys: %v", err)
 	}
 	if inManifest := strings.Fields(accepted[1]); !slices.Equal(inManifest, inSchema) {
-		t.Errorf("the manifest accepts %v, and schema.Helpers has %v", inManifest, inSchema)
+		t.Errorf("the manifest accepts %v, but schema.Helpers has %v", inManifest, inSchema)
 	}
 }

@@ -19,8 +19,8 @@ func dockerCommand(helper credentialHelper, newProject func() *client.Project) *
 		Long: `Answer docker's credential helper requests for the registries that the manifest
 declares under helpers: docker.
 
-store fails, because a login must be in the sidecar's store. erase succeeds but
-changes nothing.`,
+The operation store fails, because a login must be in the sidecar's store. The
+operation erase succeeds but changes nothing.`,
 		Example: `  echo ghcr.io | keyhatch credential docker get`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -32,7 +32,7 @@ changes nothing.`,
 			case "store":
 				io.Copy(io.Discard, c.InOrStdin())
 				// docker shows the helper's standard output to the user.
-				fmt.Fprintln(c.OutOrStdout(), "keyhatch does not store logins: put the login into the sidecar's store, and declare it under helpers in the manifest")
+				fmt.Fprintln(c.OutOrStdout(), "keyhatch does not store logins: add the login to the sidecar's store, and declare the login under helpers in the manifest")
 				return cli.ExitStatus(cli.ExitFailure)
 			case "get", "list":
 			default:

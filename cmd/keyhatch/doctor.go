@@ -7,17 +7,17 @@ import (
 )
 
 // doctorCommand takes the socket's path and not a client.Project, because doctor also
-// checks the file itself.
+// checks the file of the socket.
 func doctorCommand(socket *string) *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Diagnose problems with this container's access to secrets",
-		Long: `Check the mounted socket, the broker, and the memory for secret files. For each
-problem, doctor prints the cause and the fix. It fetches no secret.
+		Long: `Check the mounted socket, the broker, and the memory file system for secret files.
+For each problem, doctor prints the cause and the fix. doctor fetches no secret.
 
 The exit code is 0 only if all checks pass. To check the host, run
-keyhatchctl doctor there.`,
+keyhatchctl doctor on the host.`,
 		Example: `  keyhatch doctor
   keyhatch doctor --json | jq -r '.findings[].problem // empty'`,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -12,26 +12,27 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The exit codes of this command, in addition to those of package cli.
+// The exit codes of keyhatch, in addition to the exit codes in package cli.
 const (
 	exitUnreachable = 3
 	exitDenied      = 4
-	exitNotFound    = 5 // also if the broker has no secrets
+	exitNotFound    = 5 // the secret does not exist, or the broker has no secrets
 )
 
-// errNotText means that a value is not valid UTF-8, but the export format requires it.
-var errNotText = errors.New("not valid UTF-8")
+// errNotText means that a value is not valid UTF-8, but the export format requires valid
+// UTF-8.
+var errNotText = errors.New("the value is not valid UTF-8")
 
-// withHint adds an exit code and a hint to an error if it has one for it. It returns all
-// other errors, and nil, unchanged.
+// withHint adds an exit code and a hint to a known error. It returns any other error, and
+// nil, unchanged.
 func withHint(err error) error { return withHintFor(err, "NAME", "") }
 
-// withHintFor is withHint for an error about the secret name. waitCommand is a command that
-// repeats the failed command and waits for the secrets, or "" if the failed command cannot
-// wait.
+// withHintFor works like withHint. name is the secret that the error is about, and the hint
+// can contain this name. waitCommand is the failed command with the flag --wait, or "" if the
+// failed command has no such flag.
 func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	if errors.Is(err, client.ErrUnreachable) {
-		hint := "run keyhatch doctor to find the cause: usually, the project is not registered (keyhatchctl register DIR), or its directory is not mounted at /run/keyhatch"
+		hint := "run keyhatch doctor to find the cause; usually, the project is not registered (run keyhatchctl register DIR on the host), or the directory of the project's socket is not mounted at /run/keyhatch"
 		if errors.Is(err, fs.ErrPermission) {
 			hint = fmt.Sprintf("run keyhatch doctor to find out why uid %d cannot open the socket", os.Getuid())
 		}
@@ -46,7 +47,7 @@ func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	}
 	switch code {
 	case schema.CodeRateLimited:
-		return &cli.Error{Err: err, Hint: "try again in a second"}
+		return &cli.Error{Err: err, Hint: "try again after one second"}
 	case schema.CodeDenied:
 		return &cli.Error{Err: err, ExitCode: exitDenied,
 			Hint: fmt.Sprintf("add %s under secrets in the manifest, then run keyhatchctl reload DIR on the host", name)}
@@ -65,7 +66,8 @@ func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	return err
 }
 
-// localHint returns the hint for an error that does not come from the broker, or "".
+// localHint returns the hint for an error that keyhatch itself detected. If there is no hint,
+// localHint returns "".
 func localHint(err error) string {
 	switch {
 	case errors.Is(err, devcontainer.ErrVariableValue):
@@ -77,7 +79,7 @@ func localHint(err error) string {
 	case errors.Is(err, devcontainer.ErrPathOccupied):
 		return "move the existing file, or declare another path in the manifest; keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):
-		return "use a container with a tmpfs at /dev/shm (docker run --tmpfs /dev/shm, not a volume), and remove the directory there if it belongs to another user or has another mode"
+		return "use a container with a tmpfs, not a volume, at /dev/shm (docker run --tmpfs /dev/shm); if the directory in the error message has the wrong owner or mode, remove that directory"
 	case errors.Is(err, devcontainer.ErrVariableName):
 		return "declare a variable for the secret with env: in the manifest, or select other secrets with --only"
 	}

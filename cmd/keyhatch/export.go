@@ -28,10 +28,10 @@ The formats are:
 
 The dotenv format has three forms of values:
 
-  no quotes      a simple value
+  no quotes      a value that consists only of letters, digits, and _-./:@%+,
   double quotes  a value with a single quote, a carriage return, two backslashes in
                  a row, or a backslash at the end; the escapes are \n \r \" \\ \$ \` + "`" + `
-  single quotes  every other value, without escapes, even if it contains newlines
+  single quotes  every other value; it may contain newlines, and it has no escapes
 
 keyhatch-sidecar can read all of these forms. Some other programs do not decode the
 escapes in double quotes.`,
@@ -68,15 +68,16 @@ escapes in double quotes.`,
 	return c
 }
 
-// exportFormats maps the values of --format to functions that write NAME=value entries.
+// exportFormats maps each value of --format to the function that writes NAME=value entries
+// in this format.
 var exportFormats = map[string]func(w *strings.Builder, entries []string) error{
 	"shell":  writeShell,
 	"dotenv": writeDotenv,
 	"json":   writeJSON,
 }
 
-// writeShell puts each value into single quotes. Inside single quotes, a POSIX shell gives
-// no character a special meaning except the closing quote.
+// writeShell writes each value in single quotes. Inside single quotes, only the closing quote
+// has a special meaning for a POSIX shell.
 func writeShell(w *strings.Builder, entries []string) error {
 	for _, entry := range entries {
 		name, value, _ := strings.Cut(entry, "=")
@@ -103,7 +104,7 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 	return nil
 }
 
-// isSafeUnquoted reports whether value needs no quotes in any dotenv dialect.
+// isSafeUnquoted reports whether value needs no quotes in any variant of the dotenv format.
 func isSafeUnquoted(value string) bool {
 	for i := 0; i < len(value); i++ {
 		c := value[i]

@@ -24,8 +24,8 @@ import (
 )
 
 // TestExportRoundTripsThroughShellsAndDotenv exports 1000 random values. Each shell must
-// get the same values through eval. The sidecar's dotenv parser must read the same text
-// values.
+// get the same values through eval. The sidecar's dotenv parser must get the same values
+// for all values that are text.
 func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	values, texts := map[string]string{}, []string{}
@@ -43,7 +43,7 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 		}
 	}
 	if len(push.SecretsB64) < 100 || len(texts) < 500 {
-		t.Fatalf("%d values are bytes and %d are text: want at least 100 and 500", len(push.SecretsB64), len(texts))
+		t.Fatalf("%d values are bytes, want at least 100; %d values are text, want at least 500", len(push.SecretsB64), len(texts))
 	}
 	socket := serveProject(t, manifest, push)
 	for _, shell := range [][]string{{"bash"}, {"dash"}, {"zsh"}, {"busybox", "sh"}} {
@@ -95,7 +95,7 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 }
 
 // randomValue returns a value without NUL bytes. Every fourth value consists of random
-// bytes. The others consist of characters that shells and parsers often handle wrongly.
+// bytes. The other values consist of characters that shells and parsers often handle wrongly.
 func randomValue(random *rand.Rand, index int) string {
 	pieces := []string{"'", `"`, "$", "`", "\\", "\n", "\r", "\t", " ", "#", "=", "!", "*", "~", "{", "}", ";", "&", "|", "<", ">",
 		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f"}

@@ -23,9 +23,10 @@ func filesCommand(newProject func() *client.Project) *cobra.Command {
 ` + devcontainer.MemoryDir() + `, and make the declared path a link to that file. files
 prints the declared paths.
 
-The directory must be on a tmpfs and accessible only to this user. Each file gets
-the declared mode and appears complete. If the declared path already exists and is
-not one of keyhatch's links, files fails and does not change it.
+The directory must be on a tmpfs and accessible only to this user. Each file has
+the declared mode. A program never reads a partly written file. If a declared path
+exists and is not a link that keyhatch created for this project, files fails and
+does not change the path.
 
 In a template, {{field}} is a field of a bundle, and {{value}} is the value of any
 other secret. If a secret is missing, files changes no file and lists every missing
@@ -35,7 +36,8 @@ With --watch, files keeps running and renders the files again when a secret or t
 approved manifest changes.
 
 With --remove, files removes this project's files and the links to them. If the
-broker is unreachable, files removes the files of all projects of this user.`,
+broker is unreachable, files cannot determine the project. It then removes the files
+of all projects that this user has rendered.`,
 		Example: `  keyhatch files --wait 15s
   keyhatch files --watch &
   keyhatch files --remove`,
@@ -71,9 +73,9 @@ func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, 
 	}
 	if watch {
 		p.watch(c.Context(), func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the files, the old files stay in place: %v\n", err)
+			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the files, so the old files remain: %v\n", err)
 		}, func([]string, bool) {})
-		return c.Context().Err() // only a signal ends the watch
+		return c.Context().Err() // nil if the broker ended the watch with an error, which is already printed
 	}
 	return nil
 }

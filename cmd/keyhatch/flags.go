@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// defaultSocket is the path of the socket in a container.
+// defaultSocket is the default path of the project's socket in a container.
 const defaultSocket = "/run/keyhatch/broker.sock"
 
 // fetchFlags contains the flags of the commands that fetch several secrets.
@@ -17,13 +17,13 @@ type fetchFlags struct {
 	wait time.Duration
 }
 
-// register adds --only and --wait.
+// register adds the flags --only and --wait.
 func (f *fetchFlags) register(c *cobra.Command) {
-	c.Flags().StringSliceVar(&f.only, "only", nil, "fetch only these secrets: `NAMES` separated by commas (default: all that the manifest allows)")
+	c.Flags().StringSliceVar(&f.only, "only", nil, "fetch only these secrets: `NAMES` separated by commas (default: all secrets that the manifest allows)")
 	f.registerWait(c)
 }
 
-// registerWait adds only --wait.
+// registerWait adds the flag --wait, but not the flag --only.
 func (f *fetchFlags) registerWait(c *cobra.Command) {
 	c.Flags().DurationVar(&f.wait, "wait", 0, "maximum time to wait for missing secrets, for example 15s")
 }
@@ -31,8 +31,8 @@ func (f *fetchFlags) registerWait(c *cobra.Command) {
 // parse checks the flags and returns the names in --only, or nil if --only is not set.
 func (f *fetchFlags) parse(c *cobra.Command) (only []schema.SecretName, err error) {
 	if c.Flags().Changed("only") && len(f.only) == 0 {
-		// In a script, the value may come from an empty variable. It must not mean all
-		// secrets.
+		// In a script, the value of --only may come from an empty variable. An empty
+		// value must not select all secrets.
 		return nil, cli.UsageErrorf("--only contains no name: remove --only to fetch all secrets")
 	}
 	if err := checkWait(f.wait); err != nil {

@@ -14,13 +14,14 @@ func gitCommand(helper credentialHelper, newProject func() *client.Project) *cob
 		Use:   "git get|store|erase",
 		Short: "Act as a credential helper for git",
 		Long: `Answer git's credential helper requests for the hosts that the manifest declares
-under helpers: git. A host means https, unless the manifest declares it with
-http://. For any other host, the answer is empty.
+under helpers: git. Requests for a declared host must use https, unless the
+manifest declares the host with http://. For any other request, the answer is
+empty.
 
-store and erase succeed but change nothing.`,
+The operations store and erase succeed but change nothing.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
-		Args: cobra.MinimumNArgs(1), // gitcredentials(7): a helper must ignore unknown operations
+		Args: cobra.MinimumNArgs(1), // a credential helper must ignore unknown operations (gitcredentials(7))
 		RunE: func(c *cobra.Command, args []string) error {
 			if args[0] != "get" {
 				_, err := io.Copy(io.Discard, c.InOrStdin())

@@ -14,20 +14,21 @@ import (
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 )
 
-// keyhatchHelperPattern matches each value of credential.helper that runs keyhatch.
+// keyhatchHelperPattern matches each value of git's setting credential.helper that runs
+// keyhatch.
 var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
-// checkNoOtherHelper returns an error if git has another helper for the query, because git
-// gives a working login to all of its helpers to store. An empty helper turns off the
-// helpers before it, but not the helpers that an editor configures after it (observed
-// with git 2.39).
+// checkNoOtherHelper returns an error if git has another helper for the query. git sends a
+// working login to all of its helpers, so that they can store the login. An empty helper
+// value turns off only the helpers before this value. It does not turn off a helper that an
+// editor configures after keyhatch (observed with git 2.39).
 func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	cmd := exec.CommandContext(ctx, "git", "config", "-z", "--get-regexp", `^credential\.(.*\.)?helper$`)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {
-		return nil // no helper is configured, so git did not start this process
+		return nil // no helper is configured, so this process was not started by git
 	}
 	if err != nil {
 		return fmt.Errorf("cannot list git's credential helpers: %w %s", err, strings.TrimSpace(stderr.String()))
@@ -54,9 +55,9 @@ func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	}
 }
 
-// checkGitConfigFile checks that this user's git configuration is a regular file. git
-// replaces the file when it writes. As root, it would replace even a device such as
-// /dev/null.
+// checkGitConfigFile returns an error if GIT_CONFIG_GLOBAL is the path of an existing file
+// that is not a regular file. To change its configuration, git replaces the file. If git
+// runs as root, it would replace even a device such as /dev/null.
 func checkGitConfigFile() error {
 	if path := os.Getenv("GIT_CONFIG_GLOBAL"); path != "" {
 		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
@@ -66,7 +67,7 @@ func checkGitConfigFile() error {
 	return nil
 }
 
-// runGitConfig runs git config --global with these arguments.
+// runGitConfig runs git config --global with the arguments args.
 func runGitConfig(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, "git", append([]string{"config", "--global"}, args...)...)
 	var stderr bytes.Buffer

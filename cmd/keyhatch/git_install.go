@@ -16,7 +16,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// installGit configures git to run keyhatch for each host of the manifest.
+// installGit configures git to run keyhatch for each host that the approved manifest declares.
 func installGit(helper credentialHelper, c *cobra.Command, project *client.Project, socket string) error {
 	if err := checkGitConfigFile(); err != nil {
 		return err
@@ -33,15 +33,16 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 	if err != nil {
 		return err
 	}
-	// Remove the old lines first. This removes the hosts that are no longer in the
-	// manifest, and it moves keyhatch after the helpers that were added later.
+	// First remove the lines of an earlier installation. Otherwise git would still use
+	// keyhatch for hosts that are no longer in the manifest, and keyhatch would be before
+	// the helpers that other programs have added since then.
 	if err := removeGitHelpers(c.Context(), io.Discard); err != nil {
 		return err
 	}
 	for _, login := range logins {
-		// The slash makes this a section of its own. It does not mix with the user's
-		// section for this host. A new section goes to the end of the file, after all
-		// helpers that the empty value must turn off.
+		// The slash at the end of the URL makes git create a separate section, so the
+		// user's section for this host does not change. git adds a new section at the end
+		// of the file, after all helpers that the empty value must turn off.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {
@@ -61,8 +62,8 @@ func uninstallGit(c *cobra.Command) error {
 	return removeGitHelpers(c.Context(), c.OutOrStdout())
 }
 
-// gitCredentialHelperValue returns the command that git runs. The command's path is absolute,
-// because git may run with another PATH.
+// gitCredentialHelperValue returns the value of git's setting credential.helper, which is a
+// command. The path in the command is absolute, because git may run with another PATH.
 func gitCredentialHelperValue(socket string) (string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -78,9 +79,9 @@ func gitCredentialHelperValue(socket string) (string, error) {
 // quoteShell quotes a word for the shell in which git runs its helpers.
 func quoteShell(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
 
-// removeGitHelpers removes the configuration that installGit wrote, for every host. It
-// recognizes a section of installGit by the final slash and by keyhatch as the last
-// helper.
+// removeGitHelpers removes the configuration that installGit wrote, for every host. It assumes
+// that installGit wrote a section if the URL of the section ends in a slash and the last
+// helper of the section is keyhatch.
 func removeGitHelpers(ctx context.Context, log io.Writer) error {
 	out, err := exec.CommandContext(ctx, "git", "config", "--global", "-z", "--get-regexp", `^credential\..*/\.helper$`).Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 1 {

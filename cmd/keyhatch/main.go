@@ -21,22 +21,22 @@ func rootCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keyhatch",
 		Short: "Fetch this project's secrets from the broker",
-		Long: `Fetch this project's secrets through the broker's socket, which is mounted into
-this container. The approved manifest lists the secrets that the project may
-fetch. The broker denies all others.
+		Long: `Fetch this project's secrets from the broker through the project's socket, which is
+mounted into this container. The approved manifest lists the secrets that the
+project may fetch. The broker denies all other secrets.
 
 Exit codes:
   0    success
   1    other error
   2    usage error
   3    the broker is unreachable
-  4    the secret is denied
+  4    the broker denied access to the secret
   5    the secret does not exist, or the broker has no secrets
   130  interrupted with Ctrl-C
 
 keyhatch run uses 125 for its own errors, 126 if the command cannot be executed,
-and 127 if the command does not exist. Otherwise it returns the exit code of the
-command.`,
+and 127 if the command does not exist. Otherwise keyhatch run returns the exit code
+of the command.`,
 		Example: `  keyhatch list
   keyhatch get NPM_TOKEN
   keyhatch run -- npm ci
@@ -47,7 +47,7 @@ command.`,
 	if defaultPath == "" {
 		defaultPath = defaultSocket
 	}
-	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "path of the project's socket, also set by KEYHATCH_SOCKET")
+	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "path of the project's socket; you can also set the path in KEYHATCH_SOCKET")
 	newProject := func() *client.Project { return client.NewProject(socket) }
 	c.AddCommand(getCommand(newProject), listCommand(newProject), runCommand(newProject), exportCommand(newProject), filesCommand(newProject),
 		credentialCommand(newProject, &socket), doctorCommand(&socket))

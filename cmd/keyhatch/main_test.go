@@ -31,9 +31,9 @@ func TestMain(m *testing.M) {
 	}})
 }
 
-// TestScripts runs testdata/*.txt. Each script has its own broker and the project api,
-// whose manifest is in the script. $SOCKET is the project's socket. The commands that a
-// script can use are described below.
+// TestScripts runs the scripts testdata/*.txt. Each script has its own broker with the
+// project api. The project's manifest is in the script. $SOCKET is the path of the project's
+// socket. The functions with the prefix cmd implement the additional commands of the scripts.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -61,7 +61,8 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { os.RemoveAll(memoryDir) })
 			env.Setenv("MEMORY", memoryDir+"/files") // the directory for rendered files
 			env.Setenv("HOME", env.WorkDir)
-			// With the race detector, each command would sleep for 1 s before it exits.
+			// Without this setting, a command that is built with the race detector sleeps
+			// for one second before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
 			socket, err := registerProject(server.AdminSocket(), filepath.Join(env.WorkDir, "api"))
@@ -88,7 +89,7 @@ func registerProject(admin, dir string) (socket string, err error) {
 	return answer.SocketPath, err
 }
 
-// cmdApprove reloads the project with the manifest in FILE: approve FILE
+// cmdApprove reloads the project with the manifest in FILE. Usage: approve FILE
 func cmdApprove(ts *testscript.TestScript, _ bool, args []string) {
 	a, err := client.DialAdmin(context.Background(), ts.Getenv("ADMIN"))
 	ts.Check(err)
@@ -98,7 +99,7 @@ func cmdApprove(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// cmdExits runs a command and checks its exit code: exits CODE CMD ARG...
+// cmdExits runs a command and checks its exit code. Usage: exits CODE CMD ARG...
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	exitCode := 0
 	if err := ts.Exec(args[1], args[2:]...); err != nil {
@@ -113,7 +114,7 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdPush sends the push-creds request in FILE to the admin socket: push FILE
+// cmdPush sends the push-creds request in FILE to the admin socket. Usage: push FILE
 func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	var request any
 	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &request))
@@ -131,7 +132,7 @@ func cmdPush(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// cmdUntil repeats a command until it succeeds: until CMD ARG...
+// cmdUntil repeats a command until the command succeeds. Usage: until CMD ARG...
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -143,7 +144,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // cmdFakeBroker starts a fake broker that listens on $DIR/FILE until the script ends. FILE
-// has one line "OP ANSWER" for each operation: fake FILE
+// contains one line "OP ANSWER" for each operation. Usage: fake FILE
 func cmdFakeBroker(ts *testscript.TestScript, _ bool, args []string) {
 	answers := map[string]string{}
 	for line := range strings.Lines(ts.ReadFile(args[0])) {
@@ -154,7 +155,7 @@ func cmdFakeBroker(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	stopped := make(chan struct{})
 	ts.Defer(func() { listener.Close(); <-stopped })
-	go func() { // ends with the listener
+	go func() { // ends when the listener is closed
 		defer close(stopped)
 		for {
 			c, err := listener.Accept()

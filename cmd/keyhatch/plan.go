@@ -12,11 +12,11 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// memoryDir is the directory for rendered files. Tests change it.
+// memoryDir is the directory for rendered files. Tests use another directory.
 var memoryDir = devcontainer.MemoryDir()
 
-// planOptions selects the secrets that a command fetches and the ways in which it
-// delivers them.
+// planOptions selects the secrets that a command fetches. It also selects whether the secrets
+// become environment variables or files.
 type planOptions struct {
 	only            []schema.SecretName // nil means all secrets that the manifest allows
 	wait            time.Duration
@@ -25,8 +25,8 @@ type planOptions struct {
 	withFiles       bool     // render the files that the manifest declares
 }
 
-// assign assigns the secrets of the approved manifest to files and variables. A secret
-// with a file gets no variable.
+// assign assigns the secrets of the approved manifest to files and variables. If a secret is
+// assigned to a file, it gets no variable.
 func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File, variables devcontainer.Variables, err error) {
 	if o.withFiles {
 		if files, err = devcontainer.DeclaredFiles(info, o.only, os.Getenv("HOME")); err != nil {
@@ -42,20 +42,20 @@ func (o planOptions) assign(info schema.InfoResponse) (files []devcontainer.File
 	return files, variables, err
 }
 
-// A plan lists the secrets to fetch and their destinations. It is based on the manifest
-// that was approved when the plan was made or last refreshed.
+// A plan lists the secrets to fetch, and the files and variables for these secrets. newPlan
+// and refresh create these lists from the manifest that is approved at that time.
 type plan struct {
 	project       *client.Project
 	options       planOptions
-	remainingWait time.Duration // the rest of options.wait
+	remainingWait time.Duration // the part of options.wait that newPlan did not use
 	rendering     devcontainer.Rendering
 	files         []devcontainer.File
 	variables     devcontainer.Variables
 }
 
 // newPlan checks the broker's protocol version and makes a plan from the approved
-// manifest. It fetches no secret. If the broker is unreachable, newPlan waits for it up to
-// options.wait.
+// manifest. It fetches no secret. If the broker is unreachable, newPlan waits for the broker,
+// for at most options.wait.
 func newPlan(ctx context.Context, project *client.Project, options planOptions) (*plan, error) {
 	started := time.Now()
 	if err := checkProtocol(ctx, project, options.wait); err != nil {
@@ -85,8 +85,9 @@ func (p *plan) refresh(ctx context.Context) error {
 	return err
 }
 
-// fetchAndRender fetches all secrets of the plan from one snapshot and renders the
-// files. It returns the environment, and reports whether a file or a link changed.
+// fetchAndRender fetches all secrets of the plan from one snapshot and renders the files. It
+// returns the environment with the secrets. filesChanged reports whether a file or a link
+// changed.
 func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environment []string, filesChanged bool, err error) {
 	names := p.variables.SecretNames()
 	for _, f := range p.files {
@@ -103,16 +104,17 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 		return nil, false, err
 	}
 	if p.options.withFiles && p.options.only == nil {
-		// Remove the files that are no longer declared, because they may contain a
-		// secret that the project may no longer have.
+		// Remove the files that the manifest no longer declares, because they may
+		// contain secrets that the manifest no longer allows.
 		err = p.rendering.Prune(p.files)
 	}
 	return environment, filesChanged, err
 }
 
-// watch calls onUpdate after each change of the secrets or the manifest, until ctx is
-// canceled. If an update fails, for example because a secret is missing, watch changes no
-// file, calls onError, and waits for the next change.
+// watch updates the files and calls onUpdate after each change of the secrets or the
+// manifest. If an update fails, for example because a secret is missing, watch changes no
+// file, calls onError, and waits for the next change. watch returns when ctx is canceled. If
+// the broker refuses to report changes, watch calls onError and returns.
 func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) {
 	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {

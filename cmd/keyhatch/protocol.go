@@ -11,8 +11,8 @@ import (
 )
 
 // checkProtocol pings the broker and returns an error if the broker uses another protocol
-// version. Without this check, a later answer could fail to decode without a clear reason.
-// If the broker is unreachable, checkProtocol waits for it up to wait.
+// version. Without this check, decoding a later answer could fail with an unclear error. If
+// the broker is unreachable, checkProtocol waits for the broker, for at most wait.
 func checkProtocol(ctx context.Context, project *client.Project, wait time.Duration) error {
 	pong, err := project.Ping(ctx, wait)
 	if err != nil {
@@ -21,7 +21,7 @@ func checkProtocol(ctx context.Context, project *client.Project, wait time.Durat
 	if pong.ProtocolVersion != schema.ProtocolVersion {
 		return &cli.Error{
 			Err:  fmt.Errorf("the broker uses protocol version %d, but this keyhatch command uses version %d", pong.ProtocolVersion, schema.ProtocolVersion),
-			Hint: "install the keyhatch command that belongs to the broker, version " + pong.BrokerVersion,
+			Hint: "install version " + pong.BrokerVersion + " of the keyhatch command, because the broker has this version",
 		}
 	}
 	return nil

@@ -17,16 +17,16 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes for errors of run itself. env(1) and shells use the same codes. If the
-// command ran, run returns the command's exit code.
+// The exit codes of keyhatch run if the command could not be run. env(1) and shells use the
+// same codes. If the command ran, keyhatch run returns the command's exit code.
 const (
 	exitRunFailed       = 125
 	exitNotExecutable   = 126
 	exitCommandNotFound = 127
 )
 
-// restartGracePeriod is the time between SIGTERM and SIGKILL at a restart. Tests change
-// it.
+// restartGracePeriod is the time between SIGTERM and SIGKILL when the command is restarted.
+// Tests change this value.
 var restartGracePeriod = 10 * time.Second
 
 func runCommand(newProject func() *client.Project) *cobra.Command {
@@ -40,23 +40,25 @@ keyhatch replaces itself with COMMAND.
 All secrets come from one snapshot. If a secret is missing, COMMAND does not
 start, and keyhatch lists every missing secret.
 
-The variable has the name of the secret, unless the approved manifest declares
+Each variable has the name of its secret, unless the approved manifest declares
 another name with env. An edit of the manifest has no effect until the operator
-reloads the manifest. run skips a secret that the manifest declares as a file,
-unless --only names the secret.
+reloads the manifest. A secret that the manifest declares as a file gets no
+variable, unless --only contains the name of the secret.
 
-With --pristine, COMMAND gets only these variables of the current environment:
-HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ, and USER.
+With --pristine, COMMAND gets the secrets and only these variables of the current
+environment: HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ, and USER.
 
-With --watch, keyhatch keeps running, forwards signals to COMMAND, and renders
-the files that the manifest declares, like keyhatch files. When a secret changes,
-keyhatch renders the files again. --on-change selects the effect on COMMAND:
+With --watch, keyhatch keeps running and forwards signals to COMMAND. It also
+renders the files that the manifest declares, like keyhatch files. When a secret
+changes, keyhatch renders the files again. --on-change selects the effect of the
+change on COMMAND:
 
-  restart      send SIGTERM to COMMAND and its descendants, send SIGKILL after
-               10s, and start COMMAND again with the new secrets
-  signal:NAME  send a signal, for example signal:HUP; the environment of COMMAND
-               does not change
-  none         do not disturb COMMAND
+  restart      send SIGTERM to COMMAND and its descendants, send SIGKILL to the
+               remaining processes after 10s, and start COMMAND again with the
+               new secrets
+  signal:NAME  send a signal to COMMAND, for example signal:HUP; the environment
+               of COMMAND does not change
+  none         do not restart COMMAND and do not send a signal
 
 If a secret is missing after a change, COMMAND keeps running with the old secrets.
 
@@ -75,7 +77,7 @@ is 128 plus the signal's number.`,
 			if failure, ok := errors.AsType[*cli.Error](err); ok && (failure.ExitCode == cli.ExitUsage || failure.ExitCode == exitNotExecutable || failure.ExitCode == exitCommandNotFound) {
 				return err
 			}
-			// All other errors are errors of run itself.
+			// All other errors are errors of keyhatch run itself.
 			failure := &cli.Error{Err: err, ExitCode: exitRunFailed}
 			if hinted, ok := errors.AsType[*cli.Error](withHintFor(err, "NAME", "keyhatch run --wait 15s -- COMMAND")); ok {
 				failure.Hint = hinted.Hint
@@ -86,8 +88,8 @@ is 128 plus the signal's number.`,
 	// The flags after COMMAND belong to COMMAND.
 	c.Flags().SetInterspersed(false)
 	flags.register(c)
-	c.Flags().BoolVar(&flags.pristine, "pristine", false, "remove all but a few basic variables from the command's environment")
-	c.Flags().BoolVar(&flags.watch, "watch", false, "keep running, and update the command when a secret changes")
+	c.Flags().BoolVar(&flags.pristine, "pristine", false, "start the command with the secrets and only a few variables of the current environment")
+	c.Flags().BoolVar(&flags.watch, "watch", false, "keep running, and update the files and the command when a secret changes")
 	c.Flags().StringVar(&flags.onChange, "on-change", "restart", "with --watch, the `ACTION` when a secret changes: restart, signal:NAME, or none")
 	return c
 }
@@ -98,7 +100,8 @@ type runFlags struct {
 	onChange        string
 }
 
-// run replaces this process with the command, or supervises it with --watch.
+// run replaces this process with the command. With --watch, run starts the command as a child
+// process and supervises it.
 func run(c *cobra.Command, project *client.Project, flags runFlags, args []string) error {
 	ctx := c.Context()
 	only, err := flags.parse(c)
@@ -112,11 +115,11 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 	case c.Flags().Changed("on-change") && !flags.watch:
 		return cli.UsageErrorf("--on-change requires --watch")
 	}
-	// Look up the command before the secrets are fetched, so that a typing error is
-	// reported first.
+	// Look up the command before the secrets are fetched, so that a mistyped command is the
+	// first error that is reported.
 	path, err := exec.LookPath(args[0])
 	if err != nil {
-		code := exitNotExecutable // for example no permission, or a directory
+		code := exitNotExecutable // for example, the file has no execute permission or is a directory
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 			code = exitCommandNotFound
 		}
@@ -140,21 +143,22 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 	return runError(path, syscall.Exec(path, args, environment))
 }
 
-// supervise runs the command until it ends. When secrets change, it restarts the command
-// or sends it a signal, as its ChangeAction requires.
+// supervise runs the command until the command ends. When secrets change, supervise restarts
+// the command, sends a signal to the command, or does nothing, as child.OnChange requires.
 func supervise(ctx context.Context, p *plan, child devcontainer.Child, environment []string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	// From here on, signals go to the command. supervise ends only when the command ends.
+	// From here on, a signal must not cancel ctx, because child.Run forwards signals to the
+	// command. supervise returns only after the command has ended.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	updates, done := make(chan []string), make(chan struct{})
 	child.Updates = updates
 	current := environment
-	go func() { // ends when ctx is canceled below
+	go func() { // ends after child.Run has returned, when ctx is canceled
 		defer close(done)
 		p.watch(ctx, func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, the command keeps the old ones: %v\n", err)
+			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, so the command keeps the old secrets: %v\n", err)
 		}, func(updated []string, filesChanged bool) {
 			if slices.Equal(updated, current) && !filesChanged {
 				return

@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRunWatchInInteractiveShell uses run --watch in an interactive shell. The command
-// gets the typed text and the signals of the keys. It can be stopped and continued.
-// Afterwards, the shell controls the terminal again.
+// TestRunWatchInInteractiveShell uses keyhatch run --watch in an interactive shell. The
+// command must get the typed text and the signals of keys such as Ctrl-C. The user must be
+// able to stop and continue the command. After the command ends, the shell must control the
+// terminal again.
 func TestRunWatchInInteractiveShell(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {A: }\n", schema.PushRequest{
@@ -26,11 +27,11 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 	term.typeText("keyhatch run --watch -- sh -c 'echo $A begun; cat; echo ended'\n")
 	term.expect("TRIPWIRE begun\r\n")
 	term.typeText("one\n")
-	term.expect("one\r\none\r\n") // the terminal's echo, and the output of cat
+	term.expect("one\r\none\r\n") // the terminal's echo of the typed text, then the output of cat
 	term.typeText("\x1a")
 	term.expect("Stopped")
 	term.typeUntil("echo she\"\"ll\n", "shell\r\n")
-	term.typeUntil("set -b; bg\n", "Stopped") // in the background, cat is stopped when it reads; set -b makes bash report this at once
+	term.typeUntil("set -b; bg\n", "Stopped") // a read from the terminal stops cat in the background; set -b makes bash report the stop at once
 	term.typeUntil("echo bash is ba\"\"ck\n", "back\r\n")
 	term.typeText("fg\n")
 	term.typeUntil("two\n", "two\r\ntwo\r\n")
@@ -39,7 +40,7 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 	term.expect("$ ")
 	term.typeText("echo code=$?\n")
 	term.expect("code=130")
-	// The next command in the same script can read from the terminal.
+	// After keyhatch run, the next command in the same script can read from the terminal.
 	term.typeText("sh -c 'keyhatch run --watch -- true; echo ready; read line; echo read:$line'\n")
 	term.expect("\r\nready")
 	term.typeText("three\n")
@@ -47,7 +48,7 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 }
 
 // TestRunWatchAsSessionLeader runs keyhatch without a parent shell, as docker run -it
-// does. Ctrl-Z must not stop the command forever, because no shell can continue it.
+// does. Ctrl-Z must not stop the command forever, because no shell can continue the command.
 func TestRunWatchAsSessionLeader(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
@@ -62,7 +63,7 @@ func TestRunWatchAsSessionLeader(t *testing.T) {
 type terminal struct {
 	t      *testing.T
 	ptmx   *os.File
-	unread []byte // output that expect has not matched yet
+	unread []byte // output that is not yet compared with an expected text
 }
 
 func newTerminal(t *testing.T, socket string) *terminal {
@@ -79,7 +80,8 @@ func newTerminal(t *testing.T, socket string) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Fd sets the descriptor to blocking mode, in which read deadlines do not work.
+	// The method Fd sets the file descriptor to blocking mode, in which read deadlines do
+	// not work.
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +115,9 @@ func (term *terminal) typeText(text string) {
 	}
 }
 
-// typeUntil types a line repeatedly until text appears. Typed text can get lost while the
-// foreground group changes, because the shell then changes the terminal's settings.
+// typeUntil types a line repeatedly until text appears in the output. A typed line can get
+// lost while the foreground group changes, because the shell then changes the terminal's
+// settings.
 func (term *terminal) typeUntil(line, text string) {
 	term.t.Helper()
 	for range 50 {

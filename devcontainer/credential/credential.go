@@ -1,9 +1,8 @@
-// Package credential formats secrets for the credential helper protocols of git,
-// docker, aws, and kubectl, and finds the login for the host in a program's query.
+// Package credential formats secrets for the credential helper protocols of git, docker,
+// aws, and kubectl. It also finds the login for the host in a program's query.
 //
-// The only input that it reads is git's query. It trusts neither the query nor the
-// secret: it refuses a value that could change the meaning of an answer, and no error
-// contains a value.
+// The package does not trust the queries and the secrets. It refuses a value that could
+// change the meaning of an answer. Its errors contain no value.
 package credential
 
 import (
@@ -17,7 +16,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrUnusable means that a secret does not have the form that a helper needs.
+// ErrUnusable means that a secret does not have the form that a credential helper needs.
 var ErrUnusable = errors.New("cannot use the secret as a credential")
 
 // basicAuth is the username and password of a login.
@@ -25,10 +24,10 @@ type basicAuth struct {
 	username, password string
 }
 
-// newBasicAuth takes the username and password from a login's secret. The secret is
-// either a bundle with the fields username and password, or the password alone. If the
-// secret contains no username, newBasicAuth uses the username of the login, and otherwise
-// defaultUsername.
+// newBasicAuth takes the username and password from a login's secret. The secret is either
+// a bundle with the fields username and password, or only the password. If the secret
+// contains no username, newBasicAuth uses the username of the login. If the login has no
+// username, newBasicAuth uses defaultUsername.
 func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername string) (basicAuth, error) {
 	auth := basicAuth{username: cmp.Or(login.Username, defaultUsername)}
 	if value.Bundle {
@@ -52,7 +51,7 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 		return auth, fmt.Errorf("%w: %s does not have a username: set username under helpers in the manifest, or add the field username to the bundle", ErrUnusable, login.Secret)
 	case auth.password == "":
 		return auth, fmt.Errorf("%w: %s is empty, or is a bundle without the field password", ErrUnusable, login.Secret)
-	// With a newline, a value could add another field to the answer (CVE-2020-5260).
+	// A value with a newline could add another field to the answer (CVE-2020-5260).
 	case strings.ContainsAny(auth.username+auth.password, "\n\r\x00"):
 		return auth, fmt.Errorf("%w: %s contains a newline, a carriage return, or a NUL byte", ErrUnusable, login.Secret)
 	}
@@ -70,14 +69,14 @@ func bundleFields(name schema.SecretName, value schema.SecretValue) (map[string]
 	}
 	fields := map[string]string{}
 	if err := json.Unmarshal(text, &fields); err != nil {
-		return nil, fmt.Errorf("%w: the fields of the bundle %s are not all strings", ErrUnusable, name)
+		return nil, fmt.Errorf("%w: the bundle %s is not a JSON object of strings", ErrUnusable, name)
 	}
 	return fields, nil
 }
 
-// findLogin finds the login for a scheme and a host, which may include a port. A host
-// without a scheme in the manifest means https, so that keyhatch gives a secret to an
-// unencrypted connection only if the manifest declares http://.
+// findLogin finds the login for a scheme and a host. The host may include a port. If the
+// manifest declares a host without a scheme, the scheme is https. Therefore a secret is used
+// on an unencrypted connection only if the manifest declares the host with http://.
 func findLogin(logins []schema.Login, scheme, host string) (schema.Login, bool) {
 	host = strings.ToLower(host)
 	for _, login := range logins {

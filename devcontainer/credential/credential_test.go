@@ -30,9 +30,9 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 		{"an uppercase host", "protocol=https\nhost=GitHub.com\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"the default port", "protocol=https\nhost=github.com:443\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"the default port in the manifest", "protocol=https\nhost=usual.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
-		{"a user", "protocol=https\nhost=git.example:8443\n", textValue("tok"), "username=bot\npassword=tok\n"},
-		{"the same user", "protocol=https\nhost=git.example:8443\nusername=bot\n", textValue("tok"), "username=bot\npassword=tok\n"},
-		{"another user", "protocol=https\nhost=git.example:8443\nusername=me\n", textValue("tok"), ""},
+		{"a login with a username", "protocol=https\nhost=git.example:8443\n", textValue("tok"), "username=bot\npassword=tok\n"},
+		{"a query with the username of the login", "protocol=https\nhost=git.example:8443\nusername=bot\n", textValue("tok"), "username=bot\npassword=tok\n"},
+		{"a query with another username", "protocol=https\nhost=git.example:8443\nusername=me\n", textValue("tok"), ""},
 		{"a bundle", "protocol=https\nhost=github.com\n", bundleValue(`{"username":"me","password":"pw"}`), "username=me\npassword=pw\n"},
 		{"http, declared with http://", "protocol=http\nhost=localhost:3000\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"http, not declared", "protocol=http\nhost=github.com\n", textValue("tok"), "-"},
@@ -72,15 +72,15 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 		}
 	}
 	if q, err := ReadGitQuery(strings.NewReader("x=" + strings.Repeat("x", maxQuerySize) + "\nprotocol=https\n")); err == nil {
-		t.Errorf("a query that is too long was accepted as %+v", q)
+		t.Errorf("ReadGitQuery accepted a query that is too long: %+v", q)
 	}
 	if _, err := ReadGitQuery(strings.NewReader("nonsense\n")); err == nil {
-		t.Error("a line without = was accepted")
+		t.Error("ReadGitQuery accepted a line without =")
 	}
 }
 
-// TestUnusableSecretIsRefusedWithoutItsValue formats secrets that a program could
-// misunderstand. The result must be an error that does not contain the value.
+// TestUnusableSecretIsRefusedWithoutItsValue formats secrets that cannot be used as
+// credentials. The result must be an error that does not contain the secret's value.
 func TestUnusableSecretIsRefusedWithoutItsValue(t *testing.T) {
 	login := schema.Login{Host: "h", Secret: "GH"}
 	for name, format := range map[string]func() ([]byte, error){

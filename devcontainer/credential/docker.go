@@ -7,13 +7,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// DockerNotFoundMessage is the exact text after which docker continues without a login
-// (docker-credential-helpers, credentials.NewErrCredentialsNotFound).
+// DockerNotFoundMessage is the exact text that a helper must print if it has no login. docker
+// then continues without a login (docker-credential-helpers,
+// credentials.NewErrCredentialsNotFound).
 const DockerNotFoundMessage = "credentials not found in native keychain"
 
-// FindDockerLogin finds the login for a registry. docker names a registry by its host,
-// and Docker Hub by the URL https://index.docker.io/v1/. A manifest can use the
-// name docker.io for Docker Hub.
+// FindDockerLogin finds the login for a registry. docker sends the host of the registry. For
+// Docker Hub, docker sends the URL https://index.docker.io/v1/. A manifest can declare Docker
+// Hub as docker.io.
 func FindDockerLogin(logins []schema.Login, registry string) (login schema.Login, found bool) {
 	scheme, host, hasScheme := strings.Cut(registry, "://")
 	if !hasScheme {
@@ -37,8 +38,8 @@ func FormatDocker(registry string, login schema.Login, value schema.SecretValue)
 	return json.Marshal(struct{ ServerURL, Username, Secret string }{registry, auth.username, auth.password})
 }
 
-// FormatDockerList formats the answer to docker's list operation: the registry of each
-// login, with the username from the manifest. It needs no secret.
+// FormatDockerList formats the answer to docker's list operation. The answer contains the
+// registry and the username of each login in the manifest, and no secret.
 func FormatDockerList(logins []schema.Login) (answer []byte, err error) {
 	usernames := map[string]string{}
 	for _, login := range logins {

@@ -15,21 +15,21 @@ const maxQuerySize = 64 << 10
 // accept any username with a token.
 const defaultGitUsername = "x-access-token"
 
-// A GitQuery is the part of git's request to a credential helper that matters here (git
-// documentation, git-credential, "INPUT/OUTPUT FORMAT").
+// A GitQuery contains the attributes of git's request to a credential helper that are
+// necessary to find a login (git documentation, git-credential, "INPUT/OUTPUT FORMAT").
 type GitQuery struct{ scheme, host, username string }
 
 // ReadGitQuery reads one name=value attribute per line, up to an empty line or the end of
-// the input. It keeps a carriage return as part of the value. If it removed the carriage
-// return, the host would differ from the host that git uses (CVE-2024-52006).
+// the input. It does not remove a carriage return at the end of a value, because the host
+// would then differ from the host that git uses (CVE-2024-52006).
 func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	var q GitQuery
 	text, err := io.ReadAll(io.LimitReader(in, maxQuerySize+1))
 	if err != nil {
 		return q, err
 	}
-	if len(text) > maxQuerySize { // a truncated query could ask for another host
-		return q, fmt.Errorf("cannot read git's query: longer than %d bytes", maxQuerySize)
+	if len(text) > maxQuerySize { // a truncated query could contain the name of another host
+		return q, fmt.Errorf("cannot read git's query: the query is longer than %d bytes", maxQuerySize)
 	}
 	for line := range strings.SplitSeq(string(text), "\n") {
 		if line == "" {
@@ -37,7 +37,7 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 		}
 		name, value, ok := strings.Cut(line, "=")
 		if !ok {
-			return q, fmt.Errorf("cannot read git's query: each line must be name=value")
+			return q, fmt.Errorf("cannot read git's query: each line must have the form name=value")
 		}
 		switch name {
 		case "protocol":
@@ -58,7 +58,7 @@ func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bo
 
 // MayMatch reports whether a key credential.PATTERN.helper in git's configuration can
 // apply to the query (gitcredentials(7)). A pattern can omit parts of the URL and can
-// contain wildcards in the host. In case of doubt, MayMatch returns true.
+// contain wildcards in the host. If MayMatch cannot decide, it returns true.
 func (q GitQuery) MayMatch(pattern string) bool {
 	scheme, rest, found := strings.Cut(pattern, "://")
 	if !found {
@@ -70,8 +70,8 @@ func (q GitQuery) MayMatch(pattern string) bool {
 		(host == "" || strings.Contains(host, "*") || strings.EqualFold(trimDefaultPort(q.scheme, host), trimDefaultPort(q.scheme, q.host)))
 }
 
-// FormatAnswer formats the answer to git. The answer is empty if git asks for a
-// different username.
+// FormatAnswer formats the answer to git. The answer is empty if git asks for another
+// username than the username of the login.
 func (q GitQuery) FormatAnswer(login schema.Login, value schema.SecretValue) (answer []byte, err error) {
 	auth, err := newBasicAuth(login, value, defaultGitUsername)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// execAPIVersions are the supported versions of the exec plugin API. All of them have
-// the same messages.
+// execAPIVersions are the supported versions of kubectl's exec plugin API. The messages of
+// all these versions have the same fields.
 var execAPIVersions = []string{"client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"}
 
 // FormatKubectl formats a secret as the output of an exec plugin (Kubernetes
@@ -24,7 +24,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			APIVersion string `json:"apiVersion"`
 		}
 		if err := json.Unmarshal([]byte(execInfo), &request); err != nil {
-			return nil, fmt.Errorf("cannot read KUBERNETES_EXEC_INFO: not valid JSON")
+			return nil, fmt.Errorf("cannot read KUBERNETES_EXEC_INFO: the value is not valid JSON")
 		}
 		version = ""
 		for _, supported := range execAPIVersions {
@@ -33,7 +33,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			}
 		}
 		if version == "" {
-			return nil, fmt.Errorf("kubectl asks for an unsupported API version, the supported versions are %s: set apiVersion: %s in the exec section of the kubeconfig user", strings.Join(execAPIVersions, " and "), execAPIVersions[0])
+			return nil, fmt.Errorf("kubectl asks for an unsupported version of the exec API (supported versions: %s): set apiVersion: %s in the exec section of the user in the kubeconfig file", strings.Join(execAPIVersions, " and "), execAPIVersions[0])
 		}
 	}
 	status := map[string]string{}

@@ -1,4 +1,5 @@
-// Package testenv decides what a test does on a machine that lacks something it needs.
+// Package testenv skips a test, or lets the test fail, if the machine lacks something that
+// the test needs.
 package testenv
 
 import (
@@ -7,8 +8,9 @@ import (
 	"testing"
 )
 
-// Require skips the test if the machine lacks something that the test needs. If
-// KEYHATCH_TEST_ALL is set, as in CI, the test fails instead.
+// Require skips the test if available is false, which means that the machine lacks something
+// that the test needs. If KEYHATCH_TEST_ALL is set, as in CI, the test fails instead. Require
+// prints the reason.
 func Require(t testing.TB, available bool, reason string) {
 	t.Helper()
 	if available {
@@ -20,14 +22,14 @@ func Require(t testing.TB, available bool, reason string) {
 	t.Skip(reason)
 }
 
-// RequireTool requires that a program is in PATH.
+// RequireTool skips the test, or lets it fail, if the program is not in PATH. See Require.
 func RequireTool(t testing.TB, name string) {
 	t.Helper()
 	_, err := exec.LookPath(name)
 	Require(t, err == nil, name+" is not installed")
 }
 
-// All reports whether no test may be skipped.
+// All reports whether KEYHATCH_TEST_ALL is set. If it is set, no test may be skipped.
 func All() bool {
 	return os.Getenv("KEYHATCH_TEST_ALL") != ""
 }

@@ -15,26 +15,29 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Dir is a store in a directory. Each file is a secret with the name of the
-// file. Each subdirectory is a bundle, and its files are the fields. A Dir follows
-// symbolic links, so a secret volume of Kubernetes or Compose can be a Dir too.
+// A Dir is a store in a directory. Each file in the directory is a secret, and the name
+// of the file is the name of the secret. Each subdirectory is a bundle. The files in the
+// subdirectory are the fields of the bundle. A Dir follows symbolic links, so a secret
+// volume of Kubernetes or Compose can also be a Dir.
 //
-// A Dir ignores empty subdirectories, names that begin with a dot (such as ..data
-// of Kubernetes), and temporary files of editors: name~, name.swp, #name#, and
-// 4913, which vim creates. A file that is not valid UTF-8 is a binary secret. One
-// newline at the end of a file does not belong to the secret.
+// A Dir ignores empty subdirectories, names that begin with a dot (for example, the link
+// ..data of Kubernetes), and temporary files of editors. The names of these temporary
+// files are name~, name.swp, #name#, and 4913. The editor vim creates the file 4913.
+//
+// A file that is not valid UTF-8 is a binary secret. One newline at the end of a file is
+// not part of the secret.
 type Dir struct {
 	Path string
-	// KeepNewline keeps a newline at the end of a file as part of the secret.
+	// If KeepNewline is true, a newline at the end of a file is part of the secret.
 	KeepNewline bool
 }
 
-// Read waits until the files stop changing, and returns the complete set of
-// secrets at one moment. An error names the file and the rule. It never contains
-// the content of a file.
+// Read waits until the files stop changing. It returns the complete set of secrets that
+// the directory contained at one moment. An error names the file and the rule that the
+// file breaks. The error never contains the content of a file.
 func (d Dir) Read(ctx context.Context) (Set, error) {
 	set, err := readStable(ctx, d.listFiles, d.readFiles)
-	if err == ErrUnstable { // an error that wraps ErrUnstable already has a path
+	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
 		err = fmt.Errorf("%s: %w", d.Path, err)
 	}
 	return set, err
@@ -50,8 +53,8 @@ func (d Dir) readFiles(l listing) (Set, error) {
 	return set, nil
 }
 
-// listFiles lists the files of the store. It makes every check that does not need
-// the content of the files.
+// listFiles lists the files of the store. It performs all checks that do not need the
+// content of the files.
 func (d Dir) listFiles() (listing, error) {
 	var l listing
 	err := d.forEachEntry("", func(name string, info fs.FileInfo) error {
@@ -60,7 +63,7 @@ func (d Dir) listFiles() (listing, error) {
 		}
 		return d.forEachEntry(name, func(field string, info fs.FileInfo) error {
 			if info.IsDir() {
-				return fmt.Errorf("%s: a bundle must contain only files", filepath.Join(d.Path, name, field))
+				return fmt.Errorf("%s: a bundle must contain only files, but this path is a directory", filepath.Join(d.Path, name, field))
 			}
 			return l.addInfo(d.Path, name+"/"+field, info)
 		})
@@ -79,9 +82,9 @@ func (d Dir) listFiles() (listing, error) {
 	return l, nil
 }
 
-// forEachEntry calls visit for each file and directory in the subdirectory sub of
-// the store, or in the store itself if sub is empty. It skips ignored names and
-// follows symbolic links.
+// forEachEntry calls visit for each file and each directory in the subdirectory sub of
+// the store. If sub is empty, forEachEntry uses the directory of the store itself. It
+// skips ignored names and follows symbolic links.
 func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) error) error {
 	dir := filepath.Join(d.Path, sub)
 	entries, err := os.ReadDir(dir)
@@ -98,7 +101,7 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 		}
 		path := filepath.Join(dir, name)
 		if !schema.ValidSecretName(name) {
-			return fmt.Errorf("%s: the name does not match %s: rename it, or put a dot before the name to exclude it from the store", path, schema.SecretNamePattern)
+			return fmt.Errorf("%s: the name does not match %s: change the name, or start the name with a dot to exclude this path from the store", path, schema.SecretNamePattern)
 		}
 		info, err := os.Stat(path)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +113,7 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 			return asUnstable(describePathError(err))
 		}
 		if !info.Mode().IsRegular() && !info.IsDir() {
-			return fmt.Errorf("%s: must be a regular file or a directory", path)
+			return fmt.Errorf("%s must be a regular file or a directory", path)
 		}
 		if err := visit(name, info); err != nil {
 			return err
@@ -119,7 +122,8 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 	return nil
 }
 
-// addFile reads a file and adds the secret or the field to the set.
+// addFile reads a file and adds its content to set, as a secret or as a field of a
+// bundle.
 func (d Dir) addFile(set Set, f listedFile) error {
 	path := filepath.Join(d.Path, f.name)
 	content, err := readFile(path, f.size)
@@ -146,7 +150,8 @@ func (d Dir) addFile(set Set, f listedFile) error {
 	return nil
 }
 
-// trimNewline removes one newline at the end. Editors and echo add this newline.
+// trimNewline removes one newline at the end of content. Editors and the echo command add
+// such a newline to a file.
 func trimNewline(content []byte) []byte {
 	if rest, ok := bytes.CutSuffix(content, []byte("\r\n")); ok {
 		return rest
@@ -154,11 +159,14 @@ func trimNewline(content []byte) []byte {
 	return bytes.TrimSuffix(content, []byte("\n"))
 }
 
-// WatchDirs returns the directories in which an event can mean a change of the
-// store: the store, its subdirectories, the targets of links in it, and its parent
-// directory, because a rename can replace the store itself. A rename of a directory
-// above the parent sends no event to these directories. Only polling finds such a
-// change.
+// WatchDirs returns the directories in which a file event can mean that the store
+// changed. These are the directory of the store, its subdirectories, and its parent
+// directory. The parent directory is necessary because a rename can replace the directory
+// of the store. For a symbolic link in the store, WatchDirs returns the target of the
+// link, or the directory that contains the target if the target is a file.
+//
+// If a directory above the parent directory is renamed, the returned directories receive
+// no event. Only polling detects such a change.
 func (d Dir) WatchDirs() []string {
 	dirs := append(parentDirs(d.Path), d.Path)
 	entries, err := os.ReadDir(d.Path)
@@ -179,15 +187,15 @@ func (d Dir) WatchDirs() []string {
 	return dirs
 }
 
-// IsAffectedBy reports whether an event at path can mean a change of the store. It
-// returns false for other files in the parent directory.
+// IsAffectedBy reports whether a file event at path can mean that the store changed. It
+// returns false for other files in the parent directory of the store.
 func (d Dir) IsAffectedBy(path string) bool {
 	parent := filepath.Dir(d.Path)
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
 
-// isIgnored reports whether a file with this name is not a secret: a hidden file, or
-// a temporary file of an editor.
+// isIgnored reports whether the sidecar ignores a file with this name, because the file
+// is hidden or is a temporary file of an editor.
 func isIgnored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
 		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"

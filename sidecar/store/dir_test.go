@@ -42,12 +42,13 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 		t.Error(diff)
 	}
 	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background()); err != nil || string(got["A"].Bytes) != "one\n" {
-		t.Errorf("with KeepNewline: %v", err)
+		t.Errorf("with KeepNewline: got %q for A, error %v; want a newline at the end", got["A"].Bytes, err)
 	}
 }
 
-// TestDirReadsKubernetesVolume reads a volume with the layout that the kubelet creates.
-// Then it replaces the ..data link as the kubelet does for an update, and reads again.
+// TestDirReadsKubernetesVolume checks that Dir.Read reads a volume with the layout that
+// the kubelet creates. The test then replaces the link ..data, as the kubelet does for an
+// update, and checks that Dir.Read returns the new secret.
 func TestDirReadsKubernetesVolume(t *testing.T) {
 	dir := t.TempDir()
 	storetest.WriteFile(filepath.Join(dir, "..2026_1/TOKEN"), "old")
@@ -68,14 +69,14 @@ func TestDirReadsKubernetesVolume(t *testing.T) {
 	for _, want := range []string{"old", "new"} {
 		got, err := store.Dir{Path: dir}.Read(context.Background())
 		if err != nil || len(got) != 1 || string(got["TOKEN"].Bytes) != want {
-			t.Errorf("got %v, %v", slices.Collect(maps.Keys(got)), err)
+			t.Errorf("got secrets with the names %v, error %v; want only TOKEN with the value %q", slices.Collect(maps.Keys(got)), err, want)
 		}
 		replaceDataLink("..2026_2")
 	}
 }
 
-// TestDirErrorsNameFileAndRule checks that an error names the file and the rule, and
-// does not contain the content of any file.
+// TestDirErrorsNameFileAndRule checks that an error of Dir.Read names the file and the
+// rule that the file breaks, and that the error does not contain the content of any file.
 func TestDirErrorsNameFileAndRule(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -83,21 +84,21 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 		wants  []string
 	}{
 		{"no directory", func(dir string) { os.RemoveAll(dir) }, []string{"/store does not exist"}},
-		{"a file for a directory", func(dir string) { os.RemoveAll(dir); storetest.WriteFile(dir, storetest.Tripwire) }, []string{"not a directory"}},
+		{"a file instead of a directory", func(dir string) { os.RemoveAll(dir); storetest.WriteFile(dir, storetest.Tripwire) }, []string{"not a directory"}},
 		{"a bad name", func(dir string) { storetest.WriteFile(dir+"/bad name", storetest.Tripwire) }, []string{"bad name", "does not match"}},
 		{"a long name", func(dir string) { storetest.WriteFile(dir+"/"+strings.Repeat("x", 129), storetest.Tripwire) }, []string{"does not match"}},
 		{"a bad field", func(dir string) { storetest.WriteFile(dir+"/aws/bad name", storetest.Tripwire) }, []string{"aws/bad name", "does not match"}},
 		{"a bad bundle", func(dir string) { storetest.WriteFile(dir+"/a b/x", storetest.Tripwire) }, []string{"a b", "does not match"}},
-		{"a deep bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, []string{"aws/deep", "must contain only files"}},
+		{"a directory in a bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, []string{"aws/deep", "must contain only files"}},
 		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, []string{"aws/x", "must be valid UTF-8"}},
 		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, []string{"/A", "target of the symbolic link does not exist"}},
 		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, []string{"/A", "too many"}},
 		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "must be a regular file or a directory"}},
 		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "must be a regular file or a directory"}},
-		{"too large", func(dir string) {
+		{"a file that is too large", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
 		}, []string{"the maximum size of a push is 1048576 bytes"}},
-		{"too large together", func(dir string) {
+		{"two files that are too large together", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
 			storetest.WriteFile(dir+"/b/x", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
 		}, []string{"the maximum size of a push is 1048576 bytes"}},
@@ -107,16 +108,16 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 		c.create(dir)
 		_, err := store.Dir{Path: dir}.Read(context.Background())
 		if err == nil {
-			t.Errorf("%s: Read returned no error", c.name)
+			t.Errorf("a store with %s: Read returned no error", c.name)
 			continue
 		}
 		for _, want := range c.wants {
 			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: the error %q does not contain %q", c.name, err.Error(), want)
+				t.Errorf("a store with %s: the error %q does not contain %q", c.name, err.Error(), want)
 			}
 		}
 		if strings.Contains(err.Error(), storetest.Tripwire) {
-			t.Errorf("%s: the error contains content of a file", c.name)
+			t.Errorf("a store with %s: the error contains content of a file", c.name)
 		}
 	}
 }

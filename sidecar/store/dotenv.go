@@ -10,11 +10,11 @@ import (
 // parseDotenv parses lines of the form NAME=value:
 //
 //	# comments and empty lines are ignored
-//	NAME=bare value          # ends before white space and a #
-//	export NAME='literal'    # can contain newlines
+//	NAME=unquoted value      # white space before a # ends an unquoted value
+//	export NAME='literal'    # a quoted value can contain newlines
 //	NAME="the escapes are \n \r \t \" \\ \$ and \`"
 //
-// parseDotenv does not expand variables: a $ is only a $.
+// parseDotenv does not expand variables. A $ in a value stays a $.
 func parseDotenv(text string) (Set, error) {
 	set := Set{}
 	line := 0
@@ -23,8 +23,8 @@ func parseDotenv(text string) (Set, error) {
 		start := line
 		var row string
 		row, text, _ = strings.Cut(text, "\n")
-		// Do not trim the end of the line. The white space there can be part of a quoted
-		// value that continues on the next line.
+		// Do not remove white space at the end of the line. This white space can be part
+		// of a quoted value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
 		if row == "" || row[0] == '#' {
 			continue
@@ -44,7 +44,7 @@ func parseDotenv(text string) (Set, error) {
 			return nil, errorAtLine(start, "duplicate name %s", name)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
-			// The value can continue on the following lines.
+			// A quoted value can continue on the following lines.
 			quoted := value[1:] + "\n" + text
 			unquoted, consumed, ok := parseQuoted(quoted, value[0])
 			if !ok {
@@ -67,9 +67,9 @@ func parseDotenv(text string) (Set, error) {
 	return set, nil
 }
 
-// trimComment removes a comment from an unquoted value. A # begins a comment only at
-// the beginning of the value or after white space, because a password can contain a
-// #.
+// trimComment removes a comment from an unquoted value. A # begins a comment only at the
+// beginning of the value or after white space. At any other place, a # can be part of a
+// password.
 func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {
 		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {
@@ -82,9 +82,9 @@ func trimComment(value string) string {
 	return value
 }
 
-// parseQuoted parses text, which begins after the opening quote. It returns the value
-// with its escapes replaced, and the number of bytes up to and including the closing
-// quote.
+// parseQuoted parses a quoted value. text begins after the opening quote. parseQuoted
+// replaces the escapes in the value. It returns the value, and the number of bytes of
+// text up to and including the closing quote.
 func parseQuoted(text string, quote byte) (unquoted string, consumed int, ok bool) {
 	var b strings.Builder
 	for i := 0; i < len(text); i++ {
@@ -103,7 +103,7 @@ func parseQuoted(text string, quote byte) (unquoted string, consumed int, ok boo
 				b.WriteByte('\t')
 			case '"', '\\', '$', '`':
 				b.WriteByte(text[i])
-			default: // not an escape: keep the backslash
+			default: // the two bytes are not an escape, so the backslash is part of the value
 				b.WriteByte('\\')
 				b.WriteByte(text[i])
 			}

@@ -12,9 +12,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Set writes a secret. If name is BUNDLE/FIELD, Set writes a field of a bundle. The
-// file has mode 0600. Set renames a complete file into place, so a reader never sees
-// an incomplete value.
+// Set writes a secret. If name has the form BUNDLE/FIELD, Set writes a field of a bundle.
+// The file of the secret has mode 0600. Set first writes a temporary file. Then it
+// renames the temporary file to the name of the secret, so a reader never sees an
+// incomplete value.
 func (d Dir) Set(name string, value []byte) error {
 	path, err := d.secretPath(name)
 	if err != nil {
@@ -32,12 +33,13 @@ func (d Dir) write(path string, value []byte) error {
 			return fmt.Errorf("cannot create the directory %s: %w", dir, errors.Unwrap(err))
 		}
 	}
-	// The name begins with a dot, so the sidecar ignores the unfinished file.
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // creates it with mode 0600
+	// The name of the temporary file begins with a dot, so the sidecar ignores the
+	// unfinished file. CreateTemp creates the file with mode 0600.
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
 	}
-	defer os.Remove(f.Name()) // fails after a successful rename
+	defer os.Remove(f.Name()) // has no effect after a successful rename
 	if _, err = f.Write(value); err == nil {
 		err = f.Sync()
 	}
@@ -73,8 +75,8 @@ func (d Dir) remove(path string) error {
 	if !info.IsDir() {
 		return os.Remove(path)
 	}
-	// Rename the bundle's directory before deleting it, so that all fields disappear in
-	// one step.
+	// Rename the bundle's directory before deleting the directory, so that all fields of
+	// the bundle disappear from the store in one step.
 	removed, err := os.MkdirTemp(d.Path, ".gone-*")
 	if err != nil {
 		return err
@@ -86,8 +88,8 @@ func (d Dir) remove(path string) error {
 	return os.RemoveAll(removed)
 }
 
-// List returns the sorted names of the secrets. Each field of a bundle is listed as
-// BUNDLE/FIELD.
+// List returns the names of the secrets in sorted order. For a bundle, List returns each
+// field as BUNDLE/FIELD.
 func (d Dir) List() ([]string, error) {
 	l, err := d.listFiles()
 	if err != nil {
@@ -100,15 +102,15 @@ func (d Dir) List() ([]string, error) {
 	return names, nil
 }
 
-// secretPath returns the path of a secret or a field. It checks the name first, so the
-// path is always inside the store.
+// secretPath returns the path of the file that contains a secret or a field. It checks
+// the name first, so the path is always inside the directory of the store.
 func (d Dir) secretPath(name string) (string, error) {
 	for i, part := range strings.Split(name, "/") {
 		if i > 1 || !schema.ValidSecretName(part) {
-			return "", fmt.Errorf("invalid name: expected NAME or BUNDLE/FIELD, each matching %s", schema.SecretNamePattern)
+			return "", fmt.Errorf("invalid name: use NAME or BUNDLE/FIELD; each part must match %s", schema.SecretNamePattern)
 		}
 		if isIgnored(part) {
-			return "", fmt.Errorf("invalid name: the sidecar ignores %s, because editors create temporary files with such names", part)
+			return "", fmt.Errorf("invalid name: the sidecar ignores the name %s, because editors create temporary files with such names", part)
 		}
 	}
 	return filepath.Join(d.Path, name), nil

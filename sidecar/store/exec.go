@@ -14,28 +14,28 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxStderr is the maximum length, in bytes, of a command's standard error in an error
-// message.
+// maxStderr is the maximum number of bytes of a command's standard error that Read stores
+// for its error message.
 const maxStderr = 2 << 10
 
 // An Exec is a store that reads the standard output of a command.
 type Exec struct {
-	Command string // for /bin/sh -c
-	Format  Format
-	// WatchPaths are files and directories. The sidecar runs the command when one of
-	// them changes, and at every poll.
+	Command string // /bin/sh -c runs this command
+	Format  Format // the format of the command's standard output
+	// WatchPaths contains files and directories. The sidecar runs the command when one of
+	// these files or directories changes, and at each poll.
 	WatchPaths []string
-	Timeout    time.Duration // for one run of the command
+	Timeout    time.Duration // the maximum duration of one run of the command
 }
 
-// Read runs the command and parses its standard output. If the exit code is not 0, the
-// output is too large, or the command exceeds the timeout, Read returns an error and
-// ignores the output.
+// Read runs the command and parses the command's standard output. Read returns an error
+// and no Set if the exit code is not 0, if the output is too large, or if the command
+// exceeds the timeout.
 func (e Exec) Read(ctx context.Context) (Set, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
-	// The command gets its own process group, so that the timeout also kills the
+	// Run the command in a new process group, so that the timeout also kills the
 	// processes that the command started.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
@@ -47,10 +47,11 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	var set Set
 	switch {
 	case errors.Is(err, exec.ErrWaitDelay):
-		// The background process still belongs to the group, so the kernel cannot have
-		// given the group's ID to other processes.
+		// Kill the command's process group. While a background process belongs to this
+		// group, the kernel does not reuse the group's ID, so the signal reaches only
+		// processes that the command started.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-		err = errors.New("a background process keeps the output of the command open: redirect the output of that process, or let the command wait for the process")
+		err = errors.New("a background process still has the command's output open: redirect the output of the background process, or let the command wait for the background process")
 	case stdout.overflowed:
 		err = fmt.Errorf("its output has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -69,19 +70,23 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	return set, nil
 }
 
-// minLeak is the length in bytes from which a string in both standard error and
-// standard output counts as a leaked part of a secret.
+// minLeak is the minimum length in bytes of a string that counts as a leaked part of a
+// secret. Such a string is in both the standard error and the standard output of a
+// command.
 const minLeak = 5
 
-// redactStderr returns the lines of standard error for an error message. It replaces
-// each line that contains a part of standard output, because this part can be a
-// secret. It also looks for the parsed values, because a value in standard output can
-// contain escapes that standard error does not contain.
+// redactStderr returns the lines of a command's standard error for an error message. If a
+// line contains a part of the command's standard output, redactStderr replaces the line,
+// because this part can be a secret.
+//
+// redactStderr also searches each line for the parsed values, because standard error can
+// contain a value without the escapes that the value has in standard output.
 func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	text := stderr.buf.String()
 	if stderr.overflowed {
-		// The limit can have cut a value in two, and a short part of a value would not be
-		// recognized. Drop the last, incomplete line.
+		// Remove the incomplete last line. The limit maxStderr may have cut off a part of
+		// a secret value in this line. leaksOutput would not recognize the short rest of
+		// the value.
 		text = text[:strings.LastIndexByte(text, '\n')+1]
 	}
 	output := string(stdout)
@@ -104,7 +109,7 @@ func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	var shown []string
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(line); leaksOutput(line, output, shortWords) {
-			line = "(a line is not shown because it contains a part of standard output)"
+			line = "(this line is not shown, because it contains a part of the standard output)"
 		}
 		if line != "" {
 			shown = append(shown, line)
@@ -116,8 +121,8 @@ func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
 	return "; standard error: " + strings.Join(shown, "; ")
 }
 
-// leaksOutput reports whether a line contains a string of minLeak bytes that is also
-// in the output, or one of the short words of the output.
+// leaksOutput reports whether line contains a part of output. Such a part is a string of
+// minLeak bytes that output also contains, or one of the words in shortWords.
 func leaksOutput(line, output string, shortWords map[string]bool) bool {
 	for i := 0; i+minLeak <= len(line); i++ {
 		if strings.Contains(output, line[i:i+minLeak]) {
@@ -127,14 +132,14 @@ func leaksOutput(line, output string, shortWords map[string]bool) bool {
 	return slices.ContainsFunc(splitWords(line), func(word string) bool { return shortWords[word] })
 }
 
-// splitWords splits text at white space and at the characters that a format puts
-// around values.
+// splitWords splits text at white space and at the characters that can surround a value
+// in dotenv, JSON, and YAML.
 func splitWords(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'`={}[],;.:\\", r) })
 }
 
-// A cappedBuffer keeps the first max bytes and discards the rest. It calls
-// onOverflow when it discards.
+// A cappedBuffer stores the first max bytes that are written to it, and discards all
+// other bytes. It calls onOverflow when it discards bytes.
 type cappedBuffer struct {
 	buf        bytes.Buffer
 	max        int
@@ -154,8 +159,7 @@ func (c *cappedBuffer) Write(p []byte) (int, error) {
 	return c.buf.Write(p)
 }
 
-// WatchDirs returns the directories that Dir.WatchDirs returns for each of the
-// WatchPaths.
+// WatchDirs returns the result of Dir.WatchDirs for each path in WatchPaths.
 func (e Exec) WatchDirs() (dirs []string) {
 	for _, path := range e.WatchPaths {
 		dirs = append(dirs, Dir{Path: path}.WatchDirs()...)
@@ -163,8 +167,8 @@ func (e Exec) WatchDirs() (dirs []string) {
 	return dirs
 }
 
-// IsAffectedBy reports whether an event at path can mean a change of one of the
-// WatchPaths. It returns false for other files in the same directory.
+// IsAffectedBy reports whether a file event at path can mean that a file or directory in
+// WatchPaths changed. It returns false for other files in the same directory.
 func (e Exec) IsAffectedBy(path string) bool {
 	for _, watched := range e.WatchPaths {
 		if (Dir{Path: watched}).IsAffectedBy(path) {

@@ -12,7 +12,8 @@ import (
 )
 
 // TestRedactStderrHidesValues checks that an error contains the standard error of a
-// command, but no part of its standard output, even if a value is cut or escaped.
+// command, and no part of the command's standard output. A value must also be hidden if
+// standard error contains only a part of the value, or the value without escapes.
 func TestRedactStderrHidesValues(t *testing.T) {
 	for _, c := range []struct{ name, stdout, stderr, wantShown, secret string }{
 		{"no output", "", "no such key\n", "no such key", "-"},
@@ -25,7 +26,7 @@ func TestRedactStderrHidesValues(t *testing.T) {
 		{"a short value in quotes", `{"A": "abc"}`, "bad 'abc'\n", "is not shown", "abc"},
 		{"a value printed with escapes", `{"A": "\u0054\u0052\u0049\u0050\u0057\u0049"}`, "bad TRIPWI\n", "is not shown", "TRIPWI"},
 		{"an escaped value", `{"A": "T\"RIPWIRE"}`, "bad T\"RIPWIRE\n", "is not shown", "RIPWIRE"},
-		{"a value beside a plain line", "A=TRIPWIRE\n", "TRIPWIRE\nplain\n", "plain", "TRIPWIRE"},
+		{"a value and a harmless line", "A=TRIPWIRE\n", "TRIPWIRE\nplain\n", "plain", "TRIPWIRE"},
 		{"a value that the limit cuts", "A=WXYZ\n", strings.Repeat("-", maxStderr-3) + "\nWX", "", "WX"},
 	} {
 		stderr := &cappedBuffer{max: maxStderr}
@@ -39,18 +40,18 @@ func TestRedactStderrHidesValues(t *testing.T) {
 		}
 		got := Exec{Format: format}.redactStderr([]byte(c.stdout), stderr)
 		if !strings.Contains(got, c.wantShown) || strings.Contains(strings.ReplaceAll(got, "standard output", ""), c.secret) && c.secret != "-" {
-			t.Errorf("%s: %q", c.name, got)
+			t.Errorf("standard error with %s: got %q; want it to contain %q and not %q", c.name, got, c.wantShown, c.secret)
 		}
 	}
 }
 
-// TestExecKillsBackgroundProcesses checks that Read kills the processes that the command
-// left in the background.
+// TestExecKillsBackgroundProcesses checks that Exec.Read kills a background process that
+// the command started and that still runs after the command has ended.
 func TestExecKillsBackgroundProcesses(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	e := Exec{Command: "sleep 600 & echo $! >" + pidFile + "; echo A=TRIPWIRE", Format: Dotenv, Timeout: 20 * time.Second}
 	if _, err := e.Read(context.Background()); err == nil || !strings.Contains(err.Error(), "background") {
-		t.Errorf("a command whose background process keeps the output open: %v", err)
+		t.Errorf("Read of a command whose background process still has the output open: got the error %v; want one that names the background process", err)
 	}
 	text, err := os.ReadFile(pidFile)
 	if err != nil {

@@ -12,18 +12,19 @@ import (
 // A Format is the format of a file, or of the output of a command.
 type Format string
 
-// The formats. In JSON and YAML, a secret is a string, and a bundle is an object of
-// strings. In YAML, a number or a boolean becomes the text that the file contains. In
-// every format, a duplicate name is an error.
+// Dotenv, JSON, and YAML are the supported formats. In JSON and YAML, a secret is a
+// string, and a bundle is an object whose values are strings. In YAML, a secret can also
+// be a number or a boolean. The value of the secret is then exactly the text in the file.
+// In every format, a duplicate name is an error.
 const (
 	Dotenv Format = "dotenv"
 	JSON   Format = "json"
 	YAML   Format = "yaml"
 )
 
-// FormatOf returns the format that matches the name of a file: JSON for .json, YAML
-// for .yaml and .yml, and Dotenv for names like .env, dev.env, and .env.local. For
-// other names, it returns the empty string.
+// FormatOf returns the format that matches the name of a file. It returns JSON for .json,
+// YAML for .yaml and .yml, and Dotenv for names such as .env, dev.env, and .env.local.
+// For all other names, FormatOf returns the empty string.
 func FormatOf(name string) Format {
 	name = name[strings.LastIndexByte(name, '/')+1:]
 	switch {
@@ -37,11 +38,13 @@ func FormatOf(name string) Format {
 	return ""
 }
 
-// parse parses a set of secrets. An error names the line and the rule. The only
-// parts of the text in an error are valid names.
+// parse parses a text that contains a set of secrets. An error names the line and the
+// rule that the text breaks. An error can contain valid names from the text. It contains
+// no other part of the text.
 //
-// An empty text is an error. Usually it is a file that a program has truncated and
-// not yet written. An empty set is written as {}, or as a comment in dotenv.
+// An empty text is an error, because it usually comes from a file that a program has
+// truncated and not yet written. To represent an empty set, a text must contain {} in
+// JSON and YAML, or a comment in dotenv.
 func (f Format) parse(text []byte) (Set, error) {
 	if len(text) == 0 {
 		return nil, errors.New("the input is empty: if the store has no secrets, write {} in JSON or YAML, or a comment in dotenv")

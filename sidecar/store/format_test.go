@@ -14,7 +14,7 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
 		"LINES": "one\ntwo=2\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
-		"ENDS": "one \t\ntwo \n", // white space before the end of a line
+		"ENDS": "one \t\ntwo \n", // each line of this value has white space before its newline
 	} {
 		texts[name] = textValue(text)
 	}
@@ -38,17 +38,17 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	} {
 		got, err := c.format.Parse([]byte(c.text))
 		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
-			t.Errorf("%s: %v\n%s", c.format, err, diff)
+			t.Errorf("Parse of %s: error %v; difference of the sets (-want +got):\n%s", c.format, err, diff)
 		}
 	}
 	got, err := store.YAML.Parse([]byte("A: !!binary |\n  /wA=\n"))
 	if err != nil || string(got["A"].Bytes) != "\xff\x00" || !got["A"].Binary {
-		t.Errorf("binary YAML: %v", err)
+		t.Errorf("Parse of YAML with a binary value: got %+v, error %v", got["A"], err)
 	}
 }
 
-// FuzzFormats checks that parsing never panics, that errors are short, and that all
-// names in a set are valid.
+// FuzzFormats checks that Parse never panics, that its errors are short, and that all
+// names in the returned set are valid.
 func FuzzFormats(f *testing.F) {
 	for _, c := range storetest.BadStores() {
 		f.Add([]byte(c.Name))

@@ -5,11 +5,11 @@ import (
 	"fmt"
 )
 
-// Merged is a store that combines several stores. If two stores contain the same name,
-// Read returns an error, because neither store has priority.
+// Merged is a store that combines several stores. If two of these stores contain the same
+// name, Read returns an error, because all stores have the same priority.
 type Merged []Store
 
-// Read reads all stores and returns the union of their sets.
+// Read reads all stores and returns one set with the secrets of all stores.
 func (m Merged) Read(ctx context.Context) (Set, error) {
 	all := Set{}
 	for _, store := range m {
@@ -19,7 +19,7 @@ func (m Merged) Read(ctx context.Context) (Set, error) {
 		}
 		for name, value := range set {
 			if _, exists := all[name]; exists {
-				return nil, fmt.Errorf("%s is in two stores: remove it from one of them", name)
+				return nil, fmt.Errorf("%s is in two stores: remove the secret from one of the two stores", name)
 			}
 			all[name] = value
 		}
@@ -27,7 +27,7 @@ func (m Merged) Read(ctx context.Context) (Set, error) {
 	return all, nil
 }
 
-// WatchDirs returns the directories of all stores.
+// WatchDirs returns the directories that the WatchDirs methods of all stores return.
 func (m Merged) WatchDirs() (dirs []string) {
 	for _, store := range m {
 		dirs = append(dirs, store.WatchDirs()...)
@@ -35,7 +35,8 @@ func (m Merged) WatchDirs() (dirs []string) {
 	return dirs
 }
 
-// IsAffectedBy reports whether an event at path can mean a change of any of the stores.
+// IsAffectedBy reports whether a file event at path can mean that at least one of the
+// stores changed.
 func (m Merged) IsAffectedBy(path string) bool {
 	for _, store := range m {
 		if store.IsAffectedBy(path) {

@@ -7,15 +7,16 @@ import (
 	"os"
 )
 
-// A missingError is the path of a file or directory that does not exist.
+// A missingError is the error for a file or directory that does not exist. The value of a
+// missingError is the path.
 type missingError string
 
 func (e missingError) Error() string { return string(e) + " does not exist" }
 
 func (e missingError) Unwrap() error { return fs.ErrNotExist }
 
-// describePathError rewrites an error of package os: it puts the path first and omits the name
-// of the system call.
+// describePathError rewrites the text of an error of package os. The new text begins with
+// the path, and does not contain the name of the system call.
 func describePathError(err error) error {
 	if linkErr, ok := errors.AsType[*os.LinkError](err); ok {
 		return fmt.Errorf("%s: %w", linkErr.New, linkErr.Err)

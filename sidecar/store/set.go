@@ -10,18 +10,20 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Set is the complete content of a store. If a store is read without an error, its
-// Set is not nil, even if it is empty.
+// A Set contains all secrets of a store. A successful Read never returns a nil Set, even
+// if the store contains no secrets.
 type Set map[schema.SecretName]Value
 
-// A Value is one secret: a text, a binary value, or a bundle of named texts.
+// A Value is the content of one secret. The content is a text, binary data, or a bundle
+// of named texts.
 type Value struct {
-	Bytes  []byte // nil for a bundle
-	Binary bool   // Bytes are pushed as base64, even if they are valid UTF-8
-	Fields map[schema.SecretName][]byte
+	Bytes []byte // nil for a bundle
+	// If Binary is true, Bytes is pushed as base64, even if Bytes is valid UTF-8.
+	Binary bool
+	Fields map[schema.SecretName][]byte // nil if the value is not a bundle
 }
 
-// Equal reports whether both sets have the same names with the same values.
+// Equal reports whether s and other contain the same names with the same values.
 func (s Set) Equal(other Set) bool {
 	return maps.EqualFunc(s, other, Value.equal)
 }
@@ -31,9 +33,9 @@ func (v Value) equal(other Value) bool {
 		(v.Fields == nil) == (other.Fields == nil) && maps.EqualFunc(v.Fields, other.Fields, bytes.Equal)
 }
 
-// EncodePush returns the request line, including its newline, that pushes the set to a
-// broker. If the line exceeds schema.MaxPush, EncodePush returns an error. The caller
-// must wipe the line.
+// EncodePush returns the line of the request that pushes the set to a broker. The line
+// ends with a newline. If the line without the newline has more than schema.MaxPush
+// bytes, EncodePush returns an error. The caller must wipe the line after use.
 func (s Set) EncodePush() ([]byte, error) {
 	request := schema.PushRequest{
 		Op:         schema.OpPush,
@@ -56,7 +58,8 @@ func (s Set) EncodePush() ([]byte, error) {
 	}
 	line, err := wire.Encode(request)
 	if err != nil {
-		return nil, errors.New("cannot encode the secrets") // err could contain a part of a secret
+		// Do not return err, because its text could contain a part of a secret.
+		return nil, errors.New("cannot encode the secrets")
 	}
 	if size := len(line) - 1; size > schema.MaxPush {
 		clear(line)

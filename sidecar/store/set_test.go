@@ -21,7 +21,7 @@ func bundleValue(texts map[schema.SecretName]string) store.Value {
 func TestEncodePushRefusesTooLargeSet(t *testing.T) {
 	escaped := store.Set{"A": textValue(strings.Repeat("\x01", schema.MaxPush/3))}
 	if _, err := escaped.EncodePush(); err == nil || !strings.Contains(err.Error(), "but the maximum size of a push is 1048576 bytes") {
-		t.Errorf("a set that is too large after JSON escaping: %v", err)
+		t.Errorf("EncodePush of a set that is too large after JSON escaping: got the error %v; want an error about the maximum size", err)
 	}
 	if _, err := (store.Set{}).EncodePush(); err != nil {
 		t.Error(err)
@@ -37,7 +37,7 @@ func TestEncodePushLine(t *testing.T) {
 		{store.Set{
 			"B":   textValue("<\x01\"é"),
 			"A":   {Bytes: []byte("\xff\x00"), Binary: true},
-			"C":   {Bytes: []byte("text"), Binary: true}, // from !!binary in YAML
+			"C":   {Bytes: []byte("text"), Binary: true}, // a YAML value with the tag !!binary
 			"aws": bundleValue(map[schema.SecretName]string{"secret": "s", "key": "k"}),
 			"e":   bundleValue(nil),
 		}, `{"op":"push-creds","secrets":{"B":"<\u0001\"é","aws":{"key":"k","secret":"s"},"e":{}},"secrets_b64":{"A":"/wA=","C":"dGV4dA=="}}`},
@@ -57,7 +57,7 @@ func TestSetEqual(t *testing.T) {
 	for i, a := range sets {
 		for j, b := range sets {
 			if a.Equal(b) != (i == j) {
-				t.Errorf("sets %d and %d: Equal is %v", i, j, a.Equal(b))
+				t.Errorf("Equal returned %v for the sets %d and %d; want %v", a.Equal(b), i, j, i == j)
 			}
 		}
 	}

@@ -11,21 +11,22 @@ import (
 	"time"
 )
 
-// maxUnstablePeriod is how long the files of a store can change before readStable
-// returns ErrUnstable.
+// maxUnstablePeriod is how long readStable repeats its attempts to read a store that is
+// changing. After this time, readStable returns ErrUnstable.
 const maxUnstablePeriod = 2 * time.Second
 
-// ErrUnstable is the error of a store whose files changed during every attempt to
-// read them.
+// ErrUnstable is the error that Read returns if the files of the store changed during
+// every attempt to read them.
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
-// readStable reads a store once its files have stopped changing. Otherwise it
-// could read a file that was truncated and not yet written. Or it could read two
-// files that belong together when only one of them was updated.
+// readStable waits until the files of a store have stopped changing, and then reads the
+// store. Without the wait, readStable could read a file that was truncated and not yet
+// written. It could also read two files that belong together when only one of these files
+// was updated.
 //
-// If the files' own timestamps are old enough, readStable reads at once. If they
-// are recent, or in the future because of clock skew, it waits and lists the
-// files again.
+// If the timestamps of all files are old enough, readStable reads immediately. If a
+// timestamp is recent, or in the future because of clock skew, readStable waits and lists
+// the files again.
 func readStable(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
 	deadline := time.Now().Add(maxUnstablePeriod)
 	for {
@@ -39,8 +40,8 @@ func readStable(ctx context.Context, listFiles func() (listing, error), read fun
 	}
 }
 
-// tryRead is one attempt of readStable. It returns ErrUnstable if the listing changes
-// during the attempt.
+// tryRead makes one attempt to read the store for readStable. If the listing of the files
+// changes during the attempt, tryRead returns ErrUnstable.
 func tryRead(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
 	before, err := listFiles()
 	if err != nil {
@@ -51,7 +52,8 @@ func tryRead(ctx context.Context, listFiles func() (listing, error), read func(l
 		if err := sleep(ctx, min(remaining, StablePeriod)); err != nil {
 			return nil, err
 		}
-		// List the files again. If a file changed, do not wait for the rest of the time.
+		// List the files again during the wait. If a file has changed, this attempt has
+		// failed and the rest of the wait is useless.
 		if now, err := listFiles(); err != nil {
 			return nil, err
 		} else if !now.equal(before) {
@@ -80,9 +82,11 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	}
 }
 
-// readFile reads a file that must have size bytes, its size in the last listing.
+// readFile reads a file. size is the file's size in the last listing. If the file now has
+// another size, readFile returns an error that wraps ErrUnstable.
 func readFile(path string, size int64) ([]byte, error) {
-	// If a FIFO has replaced the file, open blocks without O_NONBLOCK.
+	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
+	// Without O_NONBLOCK, opening a FIFO would block.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, asUnstable(describePathError(err))
@@ -98,7 +102,8 @@ func readFile(path string, size int64) ([]byte, error) {
 	return content, nil
 }
 
-// asUnstable adds ErrUnstable to an error that means that a file no longer exists.
+// asUnstable wraps err together with ErrUnstable if err means that a file no longer
+// exists. It returns all other errors unchanged.
 func asUnstable(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", err, ErrUnstable)

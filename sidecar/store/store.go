@@ -1,26 +1,25 @@
-// Package store reads stores of secrets: directories, files, and the output of
-// commands. It also edits directories. It does not connect to the broker: it returns
-// a Set, and the caller pushes the Set.
+// Package store reads secrets from stores. A store is a directory, a file, or the output
+// of a command. The package can also edit a directory. It does not connect to the broker.
+// It returns a Set, which the caller pushes to the broker.
 //
-// The package does not assume that a store is complete. If a file changes during the
-// read, the file is read again. If a store cannot be read completely, the result is
-// an error, never a smaller Set. Errors name files, lines, and rules, and never
-// contain any part of a secret.
+// The package does not assume that a store is complete. If a file changes during a read,
+// the package reads the store again. If the package cannot read a store completely, it
+// returns an error. It never returns an incomplete Set. Errors name files, lines, and
+// rules. They never contain any part of a secret.
 package store
 
 import "context"
 
-// A Store is a source of secrets: a Dir, a File, an Exec, or a Merged store of
-// several.
+// A Store is a source of secrets. The types Dir, File, Exec, and Merged are stores.
 type Store interface {
-	// Read returns the complete set of secrets as it was at one moment. An error names
-	// the file, the line if the file has lines, and the rule that it breaks. It never contains any part
-	// of a secret.
+	// Read returns the complete set of secrets that the store contained at one moment. An
+	// error names the file, the line if the file has lines, and the rule that the file
+	// breaks. The error never contains any part of a secret.
 	Read(ctx context.Context) (Set, error)
-	// WatchDirs returns the directories in which an event can mean a change of the
-	// store.
+	// WatchDirs returns the directories that the caller must watch for file events. An
+	// event in one of these directories can mean that the store changed.
 	WatchDirs() []string
-	// IsAffectedBy reports whether an event at path can mean a change of the store.
+	// IsAffectedBy reports whether a file event at path can mean that the store changed.
 	// The path is in one of the directories that WatchDirs returned.
 	IsAffectedBy(path string) bool
 }

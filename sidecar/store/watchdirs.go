@@ -6,10 +6,12 @@ import (
 	"path/filepath"
 )
 
-// parentDirs returns the directory that contains path. If path is a symbolic link, it
-// also returns the directory that contains the target. If a directory does not exist,
-// parentDirs returns the nearest existing directory above it, because this directory
-// receives an event when the missing directory is created.
+// parentDirs returns the directory that contains path. If path is a symbolic link,
+// parentDirs also returns the directory that contains the target of the link.
+//
+// If the directory that contains path does not exist, parentDirs returns the nearest
+// existing directory above it. This existing directory receives an event when the missing
+// directory is created.
 func parentDirs(path string) []string {
 	dirs := []string{nearestExistingDir(path)}
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSymlink {

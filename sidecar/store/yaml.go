@@ -15,7 +15,8 @@ func parseYAML(text []byte) (Set, error) {
 	d := yaml.NewDecoder(strings.NewReader(string(text)))
 	var doc yaml.Node
 	if err := d.Decode(&doc); err != nil {
-		// The parser's error contains parts of its input. Keep only the line number.
+		// Use only the line number of the parser's error, because the error's text
+		// contains parts of the input, which can be secrets.
 		line := 0
 		if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
 			return nil, errorAtLine(line, "invalid YAML")
@@ -24,7 +25,7 @@ func parseYAML(text []byte) (Set, error) {
 	}
 	var second yaml.Node
 	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one YAML document")
+		return nil, errors.New("the text contains more than one YAML document")
 	}
 	set := Set{}
 	err := forEachMember(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
@@ -61,9 +62,11 @@ func parseYAML(text []byte) (Set, error) {
 	return set, nil
 }
 
-// forEachMember calls member for each name in a mapping. It refuses invalid and
-// duplicate names. It also refuses aliases: a store does not need them, and nested
-// aliases can expand to a very large document (a YAML bomb).
+// forEachMember calls member for each name in a YAML mapping. It refuses invalid names
+// and duplicate names.
+//
+// forEachMember also refuses anchors, aliases, and merge keys. A store does not need
+// these features, and nested aliases can expand to a very large document (a YAML bomb).
 func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
 		return errorAtLine(n.Line, "expected a mapping of names to values")
@@ -87,8 +90,8 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 	return nil
 }
 
-// scalarText returns the text of a string, a number, a boolean, or a time, exactly as
-// it is in the file.
+// scalarText returns the value of a YAML string, or the text of a YAML number, boolean,
+// or time exactly as the text is in the file.
 func scalarText(n *yaml.Node) ([]byte, error) {
 	switch {
 	case n.Kind != yaml.ScalarNode:

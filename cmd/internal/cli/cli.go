@@ -2,8 +2,7 @@
 // usage errors, error output, exit codes, and logs.
 //
 // The format of an error is "keyhatch: what failed: why", in lower case and without
-// a final period. If the user can do something about the error, a line "hint: ..."
-// follows.
+// a final period. If the user can solve the problem, a line "hint: ..." follows.
 package cli
 
 import (
@@ -18,12 +17,12 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Version is set by the linker in a release build.
+// Version is the version of the four commands. In a release build, the linker sets it.
 var Version = "0.1.0-dev"
 
 // Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the
-// command's context. If the command then fails because of that, Run prints no error
-// and returns 128 plus the signal's number, as a shell does.
+// command's context. If the command fails because its context was canceled, Run prints
+// no error and returns 128 plus the signal's number, as a shell does.
 func Run(root *cobra.Command) int {
 	ctx, stop := cancelOnSignal()
 	defer stop()
@@ -49,13 +48,14 @@ type signalError syscall.Signal
 
 func (e signalError) Error() string { return "received signal: " + syscall.Signal(e).String() }
 
-// cancelOnSignal returns a context that SIGINT and SIGTERM cancel, until stop is
-// called. The context's cause is a signalError.
+// cancelOnSignal returns a context that SIGINT and SIGTERM cancel. The cause of the
+// canceled context is then a signalError. stop cancels the context and ends the
+// handling of the signals.
 func cancelOnSignal() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() { // ends with the context
+	go func() { // ends when the context is canceled
 		select {
 		case sig := <-signals:
 			cancel(signalError(sig.(syscall.Signal)))
@@ -65,8 +65,8 @@ func cancelOnSignal() (ctx context.Context, stop func()) {
 	return ctx, func() { signal.Stop(signals); cancel(context.Canceled) }
 }
 
-// PrintError prints the error of a command to standard error and returns the
-// error's exit code.
+// PrintError prints the error of a command to standard error and returns the exit
+// code for this error.
 func PrintError(command *cobra.Command, err error) int {
 	failure, ok := errors.AsType[*Error](err)
 	if !ok {

@@ -19,8 +19,8 @@ func (f *Error) Error() string { return f.Err.Error() }
 
 func (f *Error) Unwrap() error { return f.Err }
 
-// An ExitStatus is the exit code of a child process. The command exits with the
-// same code and prints no error.
+// An ExitStatus is an error that contains only an exit code, for example the exit
+// code of a child process. The command exits with this code and prints no error.
 type ExitStatus int
 
 func (e ExitStatus) Error() string { return fmt.Sprintf("the command exited with code %d", int(e)) }

@@ -9,39 +9,40 @@ import (
 	"time"
 )
 
-// logQueueSize is the maximum number of log lines in the queue.
+// logQueueSize is the maximum number of log lines that wait to be written.
 const logQueueSize = 256
 
 // NewDaemonLogger returns a logger for a daemon. The logger writes to standard error.
 // If the reader of standard error is slow or has exited, the daemon continues, and
-// the logger drops lines. flush writes the lines that are still in the queue.
+// the logger drops lines. flush waits until the queued lines are written.
 //
-// A Go process ends if it writes to a broken standard output or error, even if its
-// parent ignored SIGPIPE (os/signal, "SIGPIPE"). Therefore NewDaemonLogger handles
-// SIGPIPE. It does not ignore the signal, because child processes would inherit that.
+// If standard output or standard error is a broken pipe, SIGPIPE ends a Go process
+// that writes to the pipe, even if the parent process ignored SIGPIPE (os/signal,
+// "SIGPIPE"). Therefore NewDaemonLogger handles SIGPIPE. It does not ignore SIGPIPE,
+// because child processes would inherit the ignored signal.
 func NewDaemonLogger() (log *slog.Logger, flush func()) {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	lines := newLossyWriter(os.Stderr)
 	return slog.New(slog.NewTextHandler(lines, nil)), lines.flush
 }
 
-// A lossyWriter writes lines in its own goroutine and drops lines while its
-// queue is full. If standard error is a stream to the journal, it blocks when the
-// journal stops.
+// A lossyWriter writes lines in a separate goroutine and drops lines while its queue
+// is full. The goroutine is necessary because a write to standard error can block, for
+// example if standard error is a stream to the journal and the journal stops.
 type lossyWriter struct {
-	lines   chan []byte // nil requests a signal on flushed
+	lines   chan []byte // a nil line requests a message on flushed
 	flushed chan struct{}
 }
 
 func newLossyWriter(out io.Writer) lossyWriter {
 	p := lossyWriter{make(chan []byte, logQueueSize), make(chan struct{}, 1)}
-	go func() { // runs until the process ends
+	go func() { // ends when lines is closed; in a daemon, it runs until the process ends
 		for line := range p.lines {
 			if line == nil {
 				p.flushed <- struct{}{}
 				continue
 			}
-			out.Write(line) // an error cannot be reported
+			out.Write(line) // an error is ignored, because it cannot be reported
 		}
 	}()
 	return p
@@ -55,7 +56,8 @@ func (p lossyWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// flush waits until the queue is written, for at most one second.
+// flush waits until the lines in the queue are written, for at most one second. If the
+// queue is full, flush does not wait.
 func (p lossyWriter) flush() {
 	select {
 	case p.lines <- nil:

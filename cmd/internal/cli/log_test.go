@@ -17,8 +17,9 @@ func (r *blockedWriter) Write(p []byte) (int, error) {
 	return r.text.Write(p)
 }
 
-// TestLogDropsLinesWhenQueueIsFull writes more lines than the queue holds while
-// the writer is blocked. The lines in the queue are written in order.
+// TestLogDropsLinesWhenQueueIsFull writes more lines than the queue can contain while
+// the underlying writer is blocked. After the writer is unblocked, the lines in the
+// queue and a later line must be written.
 func TestLogDropsLinesWhenQueueIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &blockedWriter{unblock: make(chan struct{})}
@@ -28,13 +29,13 @@ func TestLogDropsLinesWhenQueueIsFull(t *testing.T) {
 				t.Fatal(n, err)
 			}
 		}
-		w.flush() // must return, although the queue is full
+		w.flush() // flush must return even though the queue is full
 		close(r.unblock)
 		synctest.Wait()
 		w.Write([]byte("last\n"))
 		w.flush()
 		if n := strings.Count(r.text.String(), "line\n"); n < logQueueSize || n > logQueueSize+1 || !strings.HasSuffix(r.text.String(), "last\n") {
-			t.Errorf("%d lines were written, want %d or %d and the last line", n, logQueueSize, logQueueSize+1)
+			t.Errorf("%d lines were written, want %d or %d lines and then the last line", n, logQueueSize, logQueueSize+1)
 		}
 		close(w.lines)
 	})

@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 )
 
-// DefaultRuntimeDir returns the default directory of the broker's sockets:
-// /run/keyhatch for root, otherwise $XDG_RUNTIME_DIR/keyhatch. If XDG_RUNTIME_DIR
-// is not set, it returns "".
+// DefaultRuntimeDir returns the default directory of the broker's sockets. For root,
+// the directory is /run/keyhatch. For other users, it is $XDG_RUNTIME_DIR/keyhatch, or
+// "" if XDG_RUNTIME_DIR is not set.
 func DefaultRuntimeDir() string {
 	if os.Geteuid() == 0 {
 		return "/run/keyhatch"
@@ -18,8 +18,8 @@ func DefaultRuntimeDir() string {
 	return ""
 }
 
-// DefaultAdminSocket returns the path of the admin socket in DefaultRuntimeDir, or
-// "".
+// DefaultAdminSocket returns the path of the admin socket in DefaultRuntimeDir. If
+// DefaultRuntimeDir returns "", DefaultAdminSocket also returns "".
 func DefaultAdminSocket() string {
 	if dir := DefaultRuntimeDir(); dir != "" {
 		return filepath.Join(dir, "admin", "admin.sock")

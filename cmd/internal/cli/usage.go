@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// wrapUsageErrors turns cobra's errors about flags and arguments into usage errors
-// with our own texts, for a command and all its subcommands.
+// wrapUsageErrors replaces cobra's errors about flags and arguments with usage errors
+// that have our own texts. It changes a command and all its subcommands.
 func wrapUsageErrors(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	validateArgs := c.Args
@@ -51,14 +51,15 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 var optionalPart = regexp.MustCompile(`\[[^\]]*\]`)
 
 // requiredArguments returns the names of the required arguments in a command's Use
-// line, without flags and their values: "up DIR [-- ARG...]" has only DIR.
+// line, without flags and their values. For example, the Use line "up DIR [-- ARG...]"
+// has only the required argument DIR.
 func requiredArguments(use string) (names []string) {
 	words := strings.Fields(optionalPart.ReplaceAllString(use, ""))
 	for i := 1; i < len(words); i++ {
 		switch {
 		case words[i] == "--":
 		case strings.HasPrefix(words[i], "--"):
-			i++ // the flag's value
+			i++ // skip the flag's value
 		default:
 			names = append(names, words[i])
 		}
@@ -66,7 +67,7 @@ func requiredArguments(use string) (names []string) {
 	return names
 }
 
-// flagError returns the usage error for an error of pflag.
+// flagError returns the usage error for an error that pflag returned.
 func flagError(err error) error {
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 		if expected := ExpectedValue(e.GetFlag()); expected != "" {
@@ -83,8 +84,9 @@ func flagError(err error) error {
 	return UsageErrorf("%w", err)
 }
 
-// ExpectedValue describes the values of a flag for an error message, for example
-// "a duration such as 15s". It returns "" for a type that it does not know.
+// ExpectedValue returns a description of the values that a flag accepts, for an error
+// message. An example is "a duration such as 15s". For an unknown type of flag,
+// ExpectedValue returns "".
 func ExpectedValue(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "duration":
@@ -99,7 +101,7 @@ func ExpectedValue(f *pflag.Flag) string {
 	return ""
 }
 
-// UsageErrorf returns an error for a wrong use of the command line.
+// UsageErrorf returns an error for a wrong command line. The exit code is ExitUsage.
 func UsageErrorf(format string, args ...any) error {
 	return &Error{Err: fmt.Errorf(format, args...), ExitCode: ExitUsage}
 }

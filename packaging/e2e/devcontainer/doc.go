@@ -1,5 +1,5 @@
-// Package devcontainer starts real dev containers with a container engine and the Dev
-// Container CLI. It checks that each project gets its own secrets and no others, and that
-// no value remains on a disk, in a log, or in an image. Run it with make
-// e2e-devcontainer.
+// Package devcontainer tests keyhatch in real dev containers. It starts the dev containers
+// with a container engine and the Dev Container CLI. It checks that each project gets only
+// its own secrets, and that no value of a secret remains on a disk, in a log, or in an
+// image. To run the tests, use `make e2e-devcontainer`.
 package devcontainer

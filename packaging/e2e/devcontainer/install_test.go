@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// featureChecks is a script that checks an installed Feature.
+// featureChecks is a shell script that checks the files of an installed Feature.
 const featureChecks = `
 set -e
 test "$(stat -c '%a %U' /usr/local/bin/keyhatch)" = "755 root"
@@ -22,8 +22,9 @@ grep -q 'complete -c keyhatch' /usr/share/fish/vendor_completions.d/keyhatch.fis
 test -z "$(find /usr/local/bin -name '.keyhatch*')"
 `
 
-// TestFeatureInstallsWithAnyShellAndWithoutNetwork runs the Feature's script twice in
-// different shells, without a network, and with and without a remote user.
+// TestFeatureInstallsWithAnyShellAndWithoutNetwork runs the Feature's install.sh twice in
+// each of several shells, without a network. It runs install.sh with and without a remote
+// user, and with and without options.
 func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 	featureDir := t.TempDir()
 	if err := os.Chmod(featureDir, 0o755); err != nil {
@@ -35,8 +36,8 @@ func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 		for _, user := range []string{"", "_REMOTE_USER=dev _REMOTE_USER_HOME=/home/dev"} {
 			for _, options := range []string{"GITHELPER=true FILES=true", ""} {
 				t.Run(strings.Join([]string{shell, user, options}, ","), func(t *testing.T) {
-					// Like the Dev Container CLI, run the script from a copy of the
-					// folder and delete the copy afterwards.
+					// The Dev Container CLI runs install.sh from a copy of the Feature's
+					// folder and deletes the copy afterwards. This script does the same.
 					script := "cp -r /feature /tmp/f && cd /tmp/f && for again in 1 2; do env -i PATH=/usr/bin:/bin " + user + " " + options + " " +
 						shell + " ./install.sh || exit; done && cd / && rm -rf /tmp/f && " + featureChecks
 					if options != "" {
@@ -54,7 +55,7 @@ func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 		script := "mkdir /tmp/f && cp /feature/install.sh /tmp/f && sh /tmp/f/install.sh"
 		_, err := output(h.command("docker", "run", "--rm", "--network", "none", "-v", featureDir+":/feature:ro", shared.image, "sh", "-c", script))
 		if err == nil || !strings.Contains(err.Error(), "run make feature") {
-			t.Errorf("%v", err)
+			t.Errorf("install.sh without a binary: %v, want an error that contains %q", err, "run make feature")
 		}
 	})
 }

@@ -17,20 +17,20 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// shared contains the engine, the image, the commands, and the released Feature. All tests
-// use them. prepareShared creates them once.
+// shared contains the engine, the image, the commands, and the packed Feature that all
+// tests use. prepareShared sets these fields once.
 var shared struct {
 	engine  *engine.Engine
 	image   string
-	bin     string // directory of the commands for the host
-	feature string // path of the Feature's tarball
+	bin     string // the directory that contains the keyhatch commands for the host
+	feature string // the path of the Feature's tarball
 }
 
-const installCLIHint = "devcontainer: npm install --prefix ~/.cache/keyhatch-ci/devcontainers @devcontainers/cli@0.89.0"
+const installCLIHint = "the Dev Container CLI: to install it, run npm install --prefix ~/.cache/keyhatch-ci/devcontainers @devcontainers/cli@0.89.0"
 
 func TestMain(m *testing.M) {
 	if os.Getenv("KEYHATCH_E2E") == "" {
-		fmt.Println("skipped: run this test with make e2e-devcontainer")
+		fmt.Println("skipped: to run these tests, use make e2e-devcontainer")
 		return
 	}
 	os.Exit(func() int {
@@ -59,11 +59,11 @@ func prepareShared() (err error) {
 	shared.feature = filepath.Join(root, "dist", "devcontainer-feature-keyhatch.tgz")
 	for _, artifact := range []string{filepath.Join(shared.bin, "keyhatchd"), shared.feature} {
 		if _, err := os.Stat(artifact); err != nil {
-			return fmt.Errorf("%w: run make e2e-devcontainer, which builds it", err)
+			return fmt.Errorf("a file that the tests need is missing: %w: to build the file, run make e2e-devcontainer", err)
 		}
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: root, to start containers with another uid", engine.ErrMissing)
+		return fmt.Errorf("%w: the tests must run as root to start containers with another uid", engine.ErrMissing)
 	}
 	cli, err := findCLI()
 	if err != nil {
@@ -97,7 +97,7 @@ func findCLI() (string, error) {
 }
 
 // A host simulates a machine. It has a runtime directory and directories for projects.
-// Its broker runs only after startBroker.
+// Call startBroker to start the host's broker.
 type host struct {
 	t          *testing.T
 	dir        string
@@ -106,7 +106,8 @@ type host struct {
 }
 
 func newHost(t *testing.T) *host {
-	dir, err := os.MkdirTemp("", "khd") // a short path, because socket addresses have a length limit
+	// Use a short name for the directory, because the paths of sockets have a length limit.
+	dir, err := os.MkdirTemp("", "khd")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func newHost(t *testing.T) *host {
 	return h
 }
 
-// startBroker starts the broker and waits until it answers.
+// startBroker starts the broker and waits until the broker answers.
 func (h *host) startBroker() {
 	h.t.Helper()
 	log, err := os.OpenFile(filepath.Join(h.dir, "keyhatchd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -131,7 +132,7 @@ func (h *host) startBroker() {
 	waitFor(h.t, func() error { _, err := h.keyhatchctl("status"); return err })
 }
 
-// stopBroker sends the broker a signal and waits until it has ended.
+// stopBroker sends a signal to the broker and waits until the broker has exited.
 func (h *host) stopBroker(sig os.Signal) {
 	if h.broker != nil {
 		h.broker.Process.Signal(sig)
@@ -140,16 +141,18 @@ func (h *host) stopBroker(sig os.Signal) {
 	}
 }
 
-// command returns a command with the engine and the runtime directory in its environment.
+// command returns a command. The command's environment contains the addresses of the
+// container engine and of the runtime directory.
 func (h *host) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(h.t.Context(), name, args...)
 	cmd.Env = append(shared.engine.Env(), "KEYHATCH_RUNTIME_DIR="+h.runtimeDir,
-		// Only the classic builder can use images that are not in a registry.
+		// Turn off BuildKit, because only the classic builder can use images that are not
+		// in a registry.
 		"DOCKER_BUILDKIT=0", "XDG_CACHE_HOME="+filepath.Join(h.dir, "cache"))
 	return cmd
 }
 
-// keyhatchctl runs keyhatchctl with the broker's admin socket.
+// keyhatchctl runs the command keyhatchctl with the path of the host's admin socket.
 func (h *host) keyhatchctl(args ...string) (string, error) {
 	return output(h.command("keyhatchctl", append([]string{"--socket", h.runtimeDir + "/admin/admin.sock"}, args...)...))
 }
@@ -163,8 +166,8 @@ func (h *host) mustKeyhatchctl(args ...string) string {
 	return out
 }
 
-// output runs a command and returns its standard output. An error contains the standard
-// output and the standard error.
+// output runs a command and returns its standard output. If the command fails, the error
+// contains the standard output and the standard error of the command.
 func output(cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -178,11 +181,11 @@ func output(cmd *exec.Cmd) (string, error) {
 type container struct {
 	host     *host
 	id       string
-	execUser string // the user for exec; "" means the image's user
+	execUser string // the user for docker exec; "" means the image's user
 }
 
-// startContainer starts a dev container with cmd. The last line of cmd's output must be
-// the result that devcontainer up prints.
+// startContainer runs cmd, which must start a dev container. The last line of cmd's output
+// must be the JSON result that devcontainer up prints.
 func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 	h.t.Helper()
 	out, err := output(cmd)
@@ -200,7 +203,7 @@ func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 	return &container{h, result.ContainerID, execUser}
 }
 
-// removeContainer removes a container and the image that was built for it.
+// removeContainer removes a container and the image that was built for the container.
 func removeContainer(id string) {
 	ctx := context.Background()
 	image, _ := shared.engine.Docker(ctx, "inspect", "--format", "{{.Image}}", id)
@@ -227,8 +230,8 @@ func (c *container) mustExec(args ...string) string {
 	return out
 }
 
-// waitFor repeats check until it returns no error. The time limit is only there to end a
-// test that fails.
+// waitFor repeats check until check returns no error. If check still fails after one
+// minute, the test fails.
 func waitFor(t *testing.T, check func() error) {
 	t.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)

@@ -14,23 +14,24 @@ import (
 	"testing"
 )
 
-// encodings returns the forms in which a file can contain a value: plain text, and base64
-// at each of the three possible offsets, both with and without JSON escapes.
+// encodings returns the forms in which a file can contain a value. The forms are plain text
+// and base64 at each of the three possible offsets, each with and without JSON escapes.
 func encodings(value string) (all [][]byte) {
 	escaped, _ := json.Marshal(value)
 	for _, text := range []string{value, strings.Trim(string(escaped), `"`)} {
 		all = append(all, []byte(text))
 		for offset := range 3 {
 			encoded := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", offset) + text))
-			// The first and the last four digits depend on the surrounding bytes.
+			// The first and the last four base64 digits depend on the bytes before and after
+			// the value, so remove these digits.
 			all = append(all, []byte(encoded[4:len(encoded)-4]))
 		}
 	}
 	return all
 }
 
-// containsAny reads r to the end and reports whether it contains one of the values in any
-// encoding.
+// containsAny reads all of r and reports whether r contains one of the values in one of the
+// forms that encodings returns.
 func containsAny(r io.Reader, values ...string) (found bool, err error) {
 	var patterns [][]byte
 	longest := 0
@@ -57,9 +58,9 @@ func containsAny(r io.Reader, values ...string) (found bool, err error) {
 	}
 }
 
-// checkNoValueLeft searches for the values in the containers' disks, logs, metadata, and
-// images, and in the files of the host. Then it writes a value to each of these places and
-// checks that the same search finds the value.
+// checkNoValueLeft checks that the values are not in the containers' disks, logs, metadata,
+// and images, and not in the files of the host. Then it writes a value to a container's disk
+// and image, and checks that the same search finds the value there.
 func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ...string) {
 	checkOutput := func(place string, want bool, cmd *exec.Cmd) {
 		t.Helper()
@@ -75,7 +76,7 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 			err = waitErr
 		}
 		if err != nil || found != want {
-			t.Errorf("%s: found is %v, want %v (%v)", place, found, want, err)
+			t.Errorf("search in %s: found a value is %v, want %v (error: %v)", place, found, want, err)
 		}
 	}
 	docker := func(args ...string) *exec.Cmd { return h.command("docker", args...) }
@@ -87,8 +88,8 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 		checkOutput("the image's layers and history", false, docker("save", image))
 		checkOutput("the image's labels", false, docker("inspect", image))
 	}
-	// The host's directory contains the projects with their lockfiles, and the broker's
-	// log, audit log, and runtime directory.
+	// The host's directory contains the projects with the lockfiles of their Features. It
+	// also contains the broker's log, audit log, and runtime directory.
 	filesRead := 0
 	if err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
@@ -102,25 +103,26 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 		filesRead++
 		found, err := containsAny(file, values...)
 		if found {
-			t.Errorf("%s contains a value", path)
+			t.Errorf("the file %s contains the value of a secret", path)
 		}
 		return err
 	}); err != nil || filesRead < 10 {
-		t.Errorf("read %d files, want at least 10: %v", filesRead, err)
+		t.Errorf("the search read %d files of the host, want at least 10 (error: %v)", filesRead, err)
 	}
 
-	// Check the search itself: write a value to each place, in each encoding.
+	// Check that the search works: write a value in each form to a container's disk, and
+	// also to an image. The search must find the value.
 	c := containers[len(containers)-1]
 	for i, form := range encodings(values[0]) {
 		plantCmd := h.command("docker", "exec", "-i", c.id, "sh", "-c", "cat >/root/planted")
 		plantCmd.Stdin = bytes.NewReader(append(append([]byte("xx"), form...), "xx"...))
 		mustOutput(t, plantCmd)
-		checkOutput("planted on the disk", true, docker("export", c.id))
+		checkOutput("a disk to which the test wrote a value", true, docker("export", c.id))
 		if i == 0 {
 			escaped, _ := json.Marshal(values[0])
 			image := strings.TrimSpace(mustOutput(t, docker("commit", "--change", "LABEL planted="+string(escaped), c.id)))
-			checkOutput("planted in a layer", true, docker("save", image))
-			checkOutput("planted in a label", true, docker("inspect", image))
+			checkOutput("an image layer to which the test wrote a value", true, docker("save", image))
+			checkOutput("an image label to which the test wrote a value", true, docker("inspect", image))
 			mustOutput(t, docker("rmi", image))
 		}
 	}

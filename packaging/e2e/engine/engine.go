@@ -1,8 +1,8 @@
-// Package engine provides the end-to-end tests with a container engine and with images
-// that are built from Debian packages, so that no test needs a registry.
+// Package engine starts a container engine for the end-to-end tests. It also builds images
+// from Debian packages, so that the tests do not need a registry.
 //
-// Use it only on machines that exist for tests: a process that can access the engine's
-// socket can become root.
+// Use this package only on machines that are only used for tests. Every process that can
+// access the engine's socket can become root.
 package engine
 
 import (
@@ -18,11 +18,12 @@ import (
 	"time"
 )
 
-// ErrMissing means that this machine lacks a requirement of a test. The test is then
-// skipped.
+// ErrMissing means that this machine lacks something that a test needs. The test can then
+// be skipped.
 var ErrMissing = errors.New("missing requirement")
 
-// startTimeout is much longer than an engine needs to start.
+// startTimeout is the maximum time that an engine may need to start. An engine usually
+// starts much faster.
 const startTimeout = time.Minute
 
 // An Engine is a running container engine.
@@ -30,19 +31,19 @@ type Engine struct {
 	// Host is the engine's address, as in DOCKER_HOST.
 	Host string
 
-	// These are set only if Start started the engine.
-	dir    string // contains the socket, the data, and the log
+	// The following fields are set only if Start started the engine.
+	dir    string // contains the engine's socket, data, and log
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when cmd has ended
+	exited chan struct{} // closed when cmd has exited
 }
 
-// Start returns the engine at DOCKER_HOST or at the default address. If no engine answers
-// there, Start starts an engine that has its socket and its data in a temporary directory.
-// Containers of that engine have no network, so that the engine does not change the host's
-// network settings.
+// Start returns the engine at DOCKER_HOST, or at the default address if DOCKER_HOST is not
+// set. If no engine answers at this address, Start starts an engine. The socket and the data
+// of the started engine are in a temporary directory. Containers of the started engine have
+// no network, so that the engine does not change the host's network settings.
 func Start() (*Engine, error) {
 	if _, err := exec.LookPath("docker"); err != nil {
-		return nil, fmt.Errorf("%w: docker (Debian: docker.io)", ErrMissing)
+		return nil, fmt.Errorf("%w: the command docker (Debian package docker.io)", ErrMissing)
 	}
 	e := &Engine{Host: os.Getenv("DOCKER_HOST")}
 	if e.Host == "" {
@@ -52,10 +53,10 @@ func Start() (*Engine, error) {
 		return e, nil
 	}
 	if _, err := exec.LookPath("dockerd"); err != nil {
-		return nil, fmt.Errorf("%w: a container engine at %s, or dockerd (Debian: docker.io)", ErrMissing, e.Host)
+		return nil, fmt.Errorf("%w: a container engine at %s, or the command dockerd (Debian package docker.io)", ErrMissing, e.Host)
 	}
 	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("%w: a container engine at %s, or root to start one", ErrMissing, e.Host)
+		return nil, fmt.Errorf("%w: a container engine at %s; only root can start a new engine", ErrMissing, e.Host)
 	}
 	var err error
 	if e.dir, err = os.MkdirTemp("", "khe"); err != nil {
@@ -70,14 +71,15 @@ func Start() (*Engine, error) {
 	e.cmd = exec.Command("dockerd", "--host", e.Host, "--data-root", e.dir+"/data", "--exec-root", e.dir+"/exec",
 		"--pidfile", e.dir+"/pid", "--bridge=none", "--iptables=false", "--ip6tables=false")
 	e.cmd.Stdout, e.cmd.Stderr = log, log
-	// The kernel stops the engine even if the test is killed.
+	// Let the kernel stop the engine when the test process ends, even if the test process
+	// is killed.
 	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := e.cmd.Start(); err != nil {
 		os.RemoveAll(e.dir)
 		return nil, err
 	}
 	e.exited = make(chan struct{})
-	go func() { e.cmd.Wait(); close(e.exited) }() // ends when Stop stops the engine
+	go func() { e.cmd.Wait(); close(e.exited) }() // this goroutine ends when Stop stops the engine
 	for deadline := time.Now().Add(startTimeout); !e.isReady(); {
 		select {
 		case <-e.exited:
@@ -100,8 +102,8 @@ func (e *Engine) isReady() bool {
 	return err == nil
 }
 
-// Stop stops the engine if Start started it, and removes its data. The caller must remove
-// all containers first.
+// Stop stops the engine and removes the engine's data. If Start did not start the engine,
+// Stop does nothing. The caller must first remove all containers.
 func (e *Engine) Stop() {
 	if e.cmd == nil {
 		return
@@ -111,11 +113,11 @@ func (e *Engine) Stop() {
 	os.RemoveAll(e.dir)
 }
 
-// Env returns the environment for commands that use the engine.
+// Env returns an environment for commands that use the engine. It contains DOCKER_HOST.
 func (e *Engine) Env() []string { return append(os.Environ(), "DOCKER_HOST="+e.Host) }
 
-// Docker runs docker with these arguments and returns its standard output without the
-// final newline. An error contains docker's standard error.
+// Docker runs docker with these arguments and returns docker's standard output without the
+// final newline. If docker fails, the error contains docker's standard error.
 func (e *Engine) Docker(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, "docker", args...)
 	cmd.Env = e.Env()
@@ -132,7 +134,7 @@ func output(cmd *exec.Cmd) (string, error) {
 	return strings.TrimSuffix(stdout.String(), "\n"), nil
 }
 
-// cacheDir returns the directory that keeps base images between runs.
+// cacheDir returns the directory in which base images are stored between test runs.
 func cacheDir() (string, error) {
 	cache, err := os.UserCacheDir() // XDG_CACHE_HOME, or ~/.cache
 	if err != nil {

@@ -14,13 +14,13 @@ import (
 	"strings"
 )
 
-// debianRelease is the Debian release of base images.
+// debianRelease is the name of the Debian release in the base images.
 const debianRelease = "bookworm"
 
-// BaseImage returns the name of an image that contains a minimal Debian and these
-// packages with their dependencies, but without recommended packages and package lists.
-// The first call for a set of packages takes minutes. BaseImage keeps the image as an
-// archive in the user's cache directory.
+// BaseImage returns the name of an image that contains a minimal Debian system. The image
+// also contains these packages and their dependencies, but no recommended packages and no
+// package lists. The first call for a set of packages takes minutes. BaseImage stores the
+// image as an archive in the user's cache directory, so later calls are faster.
 func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, error) {
 	packages = slices.Sorted(slices.Values(packages))
 	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))
@@ -47,14 +47,15 @@ func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, err
 	return image, nil
 }
 
-// makeArchive builds the image's file tree in a temporary directory and packs it. A rename
-// makes the archive appear complete.
+// makeArchive builds the image's directory tree in a temporary directory, and packs the tree
+// into an archive. It writes the archive under a temporary name and then renames it, so that
+// no process sees an incomplete archive.
 func makeArchive(ctx context.Context, archive string, packages []string) error {
 	if _, err := exec.LookPath("debootstrap"); err != nil {
-		return fmt.Errorf("%w: debootstrap", ErrMissing)
+		return fmt.Errorf("%w: the command debootstrap", ErrMissing)
 	}
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: root, to run debootstrap", ErrMissing)
+		return fmt.Errorf("%w: the tests must run as root to run debootstrap", ErrMissing)
 	}
 	workDir, err := os.MkdirTemp(filepath.Dir(archive), "making-")
 	if err != nil {
@@ -74,7 +75,8 @@ func makeArchive(ctx context.Context, archive string, packages []string) error {
 			return err
 		}
 	}
-	// With the same machine-id, systemd and dbus would treat all containers as one machine.
+	// Empty the file machine-id, so that each container gets its own machine ID. If all
+	// containers had the same ID, systemd and dbus would treat them as one machine.
 	if err := os.WriteFile(filepath.Join(tree, "etc/machine-id"), nil, 0o444); err != nil {
 		return err
 	}

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// TestFirstConnectionStartsTheDaemon checks that the socket exists before the daemon
-// starts, and that only root and members of the group can connect.
+// TestFirstConnectionStartsTheDaemon checks that systemd starts the daemon at the first
+// connection to the admin socket. It also checks that a user outside the group keyhatch
+// cannot connect.
 func TestFirstConnectionStartsTheDaemon(t *testing.T) {
 	m := boot(t)
 	m.run(`systemctl start keyhatch.socket
@@ -23,7 +24,7 @@ func TestFirstConnectionStartsTheDaemon(t *testing.T) {
 		t.Errorf("the daemon is %s after a refused connection", state)
 	}
 	if out := m.run(statusAs("alice")); !strings.Contains(out, "memory") {
-		t.Errorf("status for a member of the group: %s", out)
+		t.Errorf("keyhatchctl status printed this text for a member of the group keyhatch: %s", out)
 	}
 	if state := m.run("systemctl is-active keyhatch.service"); state != "active" {
 		t.Errorf("the daemon is %s after the first connection", state)
@@ -31,8 +32,8 @@ func TestFirstConnectionStartsTheDaemon(t *testing.T) {
 	m.mustFail(statusAs("bob"), "permission denied")
 }
 
-// TestSocketAndDirectoryModes checks the modes and owners of the sockets and
-// directories, also after a restart of the daemon and of the machine.
+// TestSocketAndDirectoryModes checks the modes and owners of the sockets and directories.
+// It repeats the check after a restart of the daemon and after a reboot of the machine.
 func TestSocketAndDirectoryModes(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
@@ -49,13 +50,13 @@ func TestSocketAndDirectoryModes(t *testing.T) {
 		t.Helper()
 		if got := m.run(`cd /run/keyhatch; stat --format='%a %U %G %n' $PWD $PWD/admin $PWD/admin/admin.sock $PWD/projects $PWD/projects/api $PWD/projects/api/broker.sock \
 			/etc/keyhatch /etc/keyhatch/projects.d /etc/keyhatch/secrets`); got != want {
-			t.Errorf("%s:\n%s\nwant:\n%s", when, got, want)
+			t.Errorf("modes and owners %s:\n%s\nwant:\n%s", when, got, want)
 		}
 	}
-	checkModes("at first")
+	checkModes("after the first start")
 	m.run("systemctl restart keyhatch.service")
 	checkModes("after a restart")
 	m.reboot()
-	m.waitFor("the daemon serves", "systemctl is-active --quiet keyhatch.service")
+	m.waitFor("the daemon is active", "systemctl is-active --quiet keyhatch.service")
 	checkModes("after a reboot")
 }

@@ -9,18 +9,19 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// auditTimeout is the maximum time until a get is refused if audit is required: one
-// second, plus some time for a machine under load.
+// auditTimeout is the maximum time until a get is refused if audit is required and its
+// event cannot be written. It is one second, plus a quarter of a second for a machine under
+// load.
 const auditTimeout = time.Second + 250*time.Millisecond
 
-// An auditFailure is a way for the audit log to fail.
+// An auditFailure is one cause for a failure of the audit log.
 type auditFailure struct {
 	name    string
-	audit   string // the audit setting
-	prepare string // shell scripts
-	begin   string
-	end     string
-	trail   string // prints the audit trail
+	audit   string // the value of the setting audit
+	prepare string // a shell script that runs before the daemon starts, or ""
+	begin   string // a shell script that makes the audit log fail
+	end     string // a shell script that ends the failure
+	trail   string // a shell script that prints all audit events
 }
 
 var auditFailures = []auditFailure{
@@ -33,7 +34,7 @@ var auditFailures = []auditFailure{
 		trail: `journalctl --no-pager --output=json --unit=keyhatch.service`,
 	},
 	{
-		// The journal does not read its sockets, so writes to them block.
+		// A stopped journal does not read its sockets, so writes to these sockets block.
 		name: "journal hung", audit: "journal",
 		begin: `pkill -STOP -x systemd-journal`,
 		end:   `pkill -CONT -x systemd-journal`,
@@ -60,8 +61,9 @@ func startWithAudit(m *machine, failure auditFailure, settings string) {
 
 const apiSocket = projectsDir + "api/broker.sock"
 
-// TestGetsContinueWhenAuditFails checks that gets, pushes, and clears continue, and
-// that dropped audit events are counted and reported later.
+// TestGetsContinueWhenAuditFails checks that the broker still answers gets, pushes, and
+// clears while the audit log fails. It also checks that the broker counts the dropped audit
+// events, and later writes this count to the audit log.
 func TestGetsContinueWhenAuditFails(t *testing.T) {
 	for _, failure := range auditFailures {
 		t.Run(failure.name, func(t *testing.T) {
@@ -74,10 +76,11 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 				t.Fatal(err)
 			}
 			if results["ok"] != 20000 {
-				t.Errorf("gets: %v", results)
+				t.Errorf("the outcomes of 20000 gets are %v, want only ok", results)
 			}
-			// The events of gets are merged. These events fill every queue, socket buffer,
-			// and page.
+			// The broker merges the audit events of gets, but not the audit events of clears.
+			// The events of 20000 clears fill every queue, every socket buffer, and the free
+			// space in the last page of the log file.
 			m.run("e2e repeat-clear 20000")
 			m.mustFail("keyhatch --socket "+apiSocket+" get A", "hint:")
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)
@@ -87,14 +90,15 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 				t.Error("the daemon restarted during the failure")
 			}
 			if during.AuditDropped == 0 {
-				t.Error("status does not count the dropped events")
+				t.Error("the status of the broker does not count the dropped audit events")
 			}
 			m.run(failure.end)
-			// The next event is written, and so is the number of dropped events.
-			m.waitFor("the number of dropped events is in the audit trail", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+failure.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
+			// After the failure, the next audit event must be written, and also an event
+			// with the number of dropped events.
+			m.waitFor("the number of dropped events is in the audit log", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+failure.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
 			trail := m.run(failure.trail)
 			if strings.Contains(trail, tripwire) {
-				t.Error("a secret's value is in the audit trail")
+				t.Error("the audit log contains the value of a secret")
 			}
 			if m.status().InstanceID != before.InstanceID {
 				t.Error("the daemon restarted after the failure")
@@ -106,8 +110,9 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 	}
 }
 
-// TestGetsAreRefusedWhenRequiredAuditFails checks that a get is refused in time if its
-// audit event cannot be written. Pushes and clears do not wait.
+// TestGetsAreRefusedWhenRequiredAuditFails checks that a get is refused within
+// auditTimeout if audit is required and the get's audit event cannot be written. Pushes and
+// clears must still work.
 func TestGetsAreRefusedWhenRequiredAuditFails(t *testing.T) {
 	for _, failure := range auditFailures {
 		t.Run(failure.name, func(t *testing.T) {

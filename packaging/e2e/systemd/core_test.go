@@ -12,8 +12,9 @@ import (
 
 const corePattern = "/proc/sys/kernel/core_pattern"
 
-// setCorePattern sets the kernel's core pattern until the test ends. All containers
-// share the pattern, so a concurrent run of this test waits for the lock.
+// setCorePattern sets the kernel's core pattern until the test ends. All containers share
+// the core pattern. Therefore setCorePattern locks the file, so that another run of this
+// test waits.
 func setCorePattern(t *testing.T, pattern string) {
 	t.Helper()
 	lock, err := os.Open(corePattern)
@@ -29,7 +30,7 @@ func setCorePattern(t *testing.T, pattern string) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(corePattern, []byte(pattern), 0); err != nil {
-		testenv.Require(t, false, "cannot set "+corePattern+", which requires root: "+err.Error())
+		testenv.Require(t, false, "cannot write "+corePattern+", which only root can write: "+err.Error())
 	}
 	t.Cleanup(func() {
 		if err := os.WriteFile(corePattern, original, 0); err != nil {
@@ -38,16 +39,17 @@ func setCorePattern(t *testing.T, pattern string) {
 	})
 }
 
-// coreDropIn removes all settings of the unit against core files and makes the Go
-// runtime request a core file. Only the daemon's own protection remains.
+// coreDropIn is a drop-in file that allows core dumps. It turns off the unit's settings
+// against core dumps, and makes the Go runtime request a core dump after a crash. The only
+// protection that remains is in the code of the daemon.
 const coreDropIn = `[Service]
 LimitCORE=infinity
 CoredumpFilter=all
 Environment=GOTRACEBACK=crash
 `
 
-// controlUnit runs a control process with the daemon's confinement but without
-// protection against core files.
+// controlUnit runs a control process, sleep, with the user and the file access of the
+// daemon. The control process has no protection against core dumps.
 const controlUnit = `[Service]
 ExecStart=/bin/sleep infinity
 User=keyhatch
@@ -57,8 +59,9 @@ LogsDirectory=keyhatch
 LimitCORE=infinity
 `
 
-// TestDaemonLeavesNoCore kills the daemon with signals that dump core. As a control, it
-// checks that an unprotected process does leave a core file.
+// TestDaemonLeavesNoCore kills the daemon with signals that cause core dumps, and checks
+// that the kernel writes no core dump. To check the test itself, it also kills an
+// unprotected control process. The kernel must write a core dump of the control process.
 func TestDaemonLeavesNoCore(t *testing.T) {
 	for _, target := range []string{"file", "pipe"} {
 		t.Run(target, func(t *testing.T) {
@@ -66,9 +69,10 @@ func TestDaemonLeavesNoCore(t *testing.T) {
 			m.overrideUnit("keyhatch.service", coreDropIn)
 			m.writeFile("/etc/systemd/system/control.service", controlUnit)
 			m.run("systemctl daemon-reload; systemctl start keyhatch.service control.service")
-			// The kernel resolves a file's path in the container of the crashing
-			// process, so the daemon must be able to write to the directory. It starts
-			// a pipe's program on the host.
+			// If the core pattern is a file, the kernel resolves its path in the container
+			// of the crashing process. Therefore the path must be in a directory to which
+			// the daemon can write. If the core pattern is a pipe, the kernel starts the
+			// pipe's program on the host.
 			pattern, cores := "/var/log/keyhatch/core.%e.%p", func() string { return m.run("ls /var/log/keyhatch") }
 			if target == "pipe" {
 				dir := t.TempDir()
@@ -95,23 +99,24 @@ func TestDaemonLeavesNoCore(t *testing.T) {
 					" && systemctl is-active --quiet keyhatch.service")
 			}
 			m.run("systemctl kill --kill-who=main --signal=SEGV control.service")
-			m.waitFor("the control has ended", "systemctl is-failed --quiet control.service")
+			m.waitFor("the control process has ended", "systemctl is-failed --quiet control.service")
 			if log := m.run("journalctl --no-pager --output=cat --unit=control.service"); !strings.Contains(log, "code=dumped") {
-				testenv.Require(t, false, "this kernel does not dump the control process either:\n"+log)
+				testenv.Require(t, false, "this kernel does not write a core dump of the unprotected control process:\n"+log)
 			}
 			log := m.run("journalctl --no-pager --output=cat --unit=keyhatch.service")
 			if strings.Contains(log, "code=dumped") || !strings.Contains(log, "Main process exited") {
-				t.Errorf("the kernel dumped the daemon, or the daemon did not exit:\n%s", log)
+				t.Errorf("the kernel wrote a core dump of the daemon, or the daemon did not exit:\n%s", log)
 			}
 			if got := cores(); strings.Contains(got, "keyhatchd") || !strings.Contains(got, "sleep") {
-				t.Errorf("cores:\n%s\nwant only the core of the control process", got)
+				t.Errorf("the core dumps are:\n%s\nwant only the core dump of the control process (sleep)", got)
 			}
 		})
 	}
 }
 
-// TestSameUserCannotRead checks that a process of the daemon's user can read the memory
-// of a process that is not hardened, but not the memory of the daemon.
+// TestSameUserCannotRead checks that another process of the daemon's user cannot read the
+// daemon's memory, environment, and file descriptors in /proc. To check the test itself, it
+// reads the same files of an unprotected process of the same user.
 func TestSameUserCannotRead(t *testing.T) {
 	m := boot(t)
 	m.writeFile("/etc/systemd/system/control.service", controlUnit)

@@ -20,13 +20,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tripwire is part of every secret value, and of no other text.
+// tripwire is a word that every value of a secret contains. No other text contains it.
 const tripwire = "TRIPWIRE"
 
 const adminSocket = "/run/keyhatch/admin/admin.sock"
 
-// runE2ECommand runs a subcommand of e2e and prints its result as JSON. e2e is this
-// test binary inside the machine.
+// runE2ECommand runs a subcommand of the program e2e and prints the subcommand's result as
+// JSON. The program e2e is this test binary, which the tests copy into the machine.
 func runE2ECommand(name string, args []string) {
 	var result any
 	var err error
@@ -53,7 +53,7 @@ func runE2ECommand(name string, args []string) {
 	json.NewEncoder(os.Stdout).Encode(result)
 }
 
-// repeatClear clears the broker's secrets several times. Each clear is one audit event.
+// repeatClear clears the broker's secrets count times. Each clear causes one audit event.
 func repeatClear(count string) (int, error) {
 	n, err := strconv.Atoi(count)
 	if err != nil {
@@ -72,10 +72,11 @@ func repeatClear(count string) (int, error) {
 	return n, nil
 }
 
-// getTimeout is the maximum time that a client waits for a secret.
+// getTimeout is the maximum time that a client of a load waits for a secret.
 const getTimeout = 15 * time.Second
 
-// A loadResult counts the gets of a load. It does not contain a secret.
+// A loadResult contains the number of gets of a load and the duration of the slowest get.
+// It does not contain a secret.
 type loadResult struct {
 	Gets, Failed int
 	FirstError   string
@@ -86,14 +87,14 @@ type loadResult struct {
 func getSecret(socket string, wait time.Duration) error {
 	answer, err := client.NewProject(socket).Get(context.Background(), "A", wait)
 	if err == nil && (answer.Value == nil || !strings.HasPrefix(*answer.Value, tripwire)) {
-		err = errors.New("the value is not the pushed value")
+		err = errors.New("get did not return the pushed value")
 	}
 	return err
 }
 
-// runLoad gets the secret with four concurrent clients until its standard input ends.
-// Each client then gets the secret once more. runLoad prints a line after the first
-// get.
+// runLoad repeatedly gets the secret A with four concurrent clients until the standard input
+// of the process ends. Each client then gets the secret once more. After the first get,
+// runLoad prints a line.
 func runLoad(socket string) loadResult {
 	if err := getSecret(socket, getTimeout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -101,7 +102,7 @@ func runLoad(socket string) loadResult {
 	}
 	fmt.Println("begun")
 	var inputEnded atomic.Bool
-	go func() { // ends at the end of standard input
+	go func() { // this goroutine ends when standard input ends
 		io.Copy(io.Discard, os.Stdin)
 		inputEnded.Store(true)
 	}()
@@ -131,8 +132,9 @@ func runLoad(socket string) loadResult {
 	return r
 }
 
-// repeatGet gets the secret a number of times without waiting. It counts the
-// outcomes: "ok", a code, or an error.
+// repeatGet gets the secret A several times. A get does not wait for a missing secret.
+// repeatGet returns how often each outcome happened. An outcome is "ok", an error code, or
+// the text of another error.
 func repeatGet(socket, times string) (map[string]int, error) {
 	n, err := strconv.Atoi(times)
 	results := map[string]int{}
@@ -152,7 +154,7 @@ func outcome(err error) string {
 	return "ok"
 }
 
-// A timedGet is the outcome and the duration of one get.
+// A timedGet contains the outcome and the duration of one get.
 type timedGet struct {
 	Outcome string
 	Took    time.Duration
@@ -164,7 +166,7 @@ func timeGet(socket string) timedGet {
 	return timedGet{outcome(err), time.Since(start)}
 }
 
-// bestKernelMemory returns the best kind of memory of this kernel.
+// bestKernelMemory returns the best kind of memory for secrets that this kernel supports.
 func bestKernelMemory() schema.Memory {
 	fd, err := unix.MemfdSecret(0)
 	if err != nil {
@@ -174,11 +176,11 @@ func bestKernelMemory() schema.Memory {
 	return schema.MemorySecret
 }
 
-// A restartResult has the time from each restart until the secrets were loaded again.
+// A restartResult contains, for each restart, the time until the secrets were loaded again.
 type restartResult struct{ RecoveryTimes []time.Duration }
 
-// restartRepeatedly restarts or kills the daemon at random moments. Before every
-// tenth restart it registers a project.
+// restartRepeatedly alternately restarts and kills the daemon, at random moments. It
+// registers a new project before the first restart and before every tenth restart after it.
 func restartRepeatedly(times string) (r restartResult, err error) {
 	n, err := strconv.Atoi(times)
 	if err != nil {
@@ -194,7 +196,7 @@ func restartRepeatedly(times string) (r restartResult, err error) {
 				return r, fmt.Errorf("before restart %d: %w", i, err)
 			}
 		}
-		// A random delay, so that the restart happens at a random moment.
+		// Wait for a random time, so that the restart happens at a random moment.
 		time.Sleep(rand.N(100 * time.Millisecond))
 		args := []string{"restart", "keyhatch.service"}
 		if i%2 == 1 {
@@ -214,7 +216,8 @@ func restartRepeatedly(times string) (r restartResult, err error) {
 	return r, nil
 }
 
-// waitForSecrets waits until a daemon with another instance ID has secrets.
+// waitForSecrets waits until a daemon whose instance ID differs from the argument has loaded
+// secrets. It returns an error after 20 seconds.
 func waitForSecrets(instance string) (schema.StatusResponse, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		status, err := fetchStatus()
@@ -236,7 +239,8 @@ func fetchStatus() (schema.StatusResponse, error) {
 	return admin.Status(context.Background())
 }
 
-// registerProject registers a project without declaring it.
+// registerProject registers a project that is not declared. The argument is the number in
+// the project's name.
 func registerProject(i int) error {
 	admin, err := client.DialAdmin(context.Background(), adminSocket)
 	if err != nil {

@@ -15,16 +15,17 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// An environment is shared by all machines of a test run.
+// An environment contains the engine, the image, and the files that all machines of a test
+// run share.
 type environment struct {
 	engine *engine.Engine
 	image  string
-	root   string // the directory tree with all installed files
+	root   string // a directory that contains all installed files, to be copied to /
 }
 
 var stopEnvironment func()
 
-// sharedEnvironment is created for the first test that boots a machine.
+// sharedEnvironment returns the environment. The first call creates the environment.
 var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
 	e, err := engine.Start()
 	if err != nil {
@@ -43,7 +44,7 @@ var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
 	return w, w.build()
 })
 
-// build installs keyhatch and this test binary into root.
+// build installs keyhatch and the program e2e, which is this test binary, into root.
 func (w *environment) build() error {
 	for _, args := range [][]string{
 		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
@@ -55,7 +56,8 @@ func (w *environment) build() error {
 			return fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
 		}
 	}
-	// MkdirTemp created root with mode 0700, which docker cp would copy to /.
+	// Change the mode of root. MkdirTemp created root with mode 0700, and docker cp would
+	// copy this mode to the directory / of the machine.
 	return filepath.WalkDir(w.root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -67,7 +69,7 @@ func (w *environment) build() error {
 func openEnvironment(t *testing.T) *environment {
 	t.Helper()
 	if os.Getenv("KEYHATCH_E2E") == "" {
-		t.Skip("this test boots a machine: run make e2e-systemd")
+		t.Skip("this test boots a machine: to run it, use make e2e-systemd")
 	}
 	w, err := sharedEnvironment()
 	if errors.Is(err, engine.ErrMissing) {

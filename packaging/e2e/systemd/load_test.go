@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// A load is a process in the machine that gets a secret repeatedly.
+// A load is a process in the machine that repeatedly gets a secret.
 type load struct {
 	t     *testing.T
 	stdin io.Closer
@@ -19,8 +19,8 @@ type load struct {
 	cmd   *exec.Cmd
 }
 
-// startLoad starts a load with its own mount namespace, like a container, and mounts
-// source at target. It returns after the first get.
+// startLoad starts a load. Like a container, the load has its own mount namespace, in which
+// source is mounted at target. startLoad returns after the first get of the load.
 func startLoad(m *machine, source, target, socket string) *load {
 	m.t.Helper()
 	script := fmt.Sprintf("mount --bind %s %s\nexec e2e load %s", source, target, socket)
@@ -49,7 +49,7 @@ func startLoad(m *machine, source, target, socket string) *load {
 	return l
 }
 
-// stopAndCheck stops the load and checks that no get failed.
+// stopAndCheck stops the load and checks that no get of the load failed.
 func (l *load) stopAndCheck(name string) {
 	l.t.Helper()
 	l.stdin.Close()

@@ -14,15 +14,15 @@ import (
 
 const projectsDir = "/run/keyhatch/projects/"
 
-// A machine is a container with systemd as its first process. keyhatch is installed in
-// it, but not started.
+// A machine is a container whose first process is systemd. keyhatch is installed in the
+// machine, but not started.
 type machine struct {
 	t      *testing.T
 	engine *engine.Engine
 	id     string
 }
 
-// boot starts a machine. It is removed when the test ends.
+// boot starts a machine. The machine is removed when the test ends.
 func boot(t *testing.T) *machine {
 	t.Helper()
 	w := openEnvironment(t)
@@ -42,27 +42,27 @@ func boot(t *testing.T) *machine {
 	m.run(`systemd-sysusers keyhatch.conf
 		systemd-tmpfiles --create keyhatch.conf
 		systemctl daemon-reload
-		systemctl enable --quiet keyhatch.service`) // this also enables the socket
+		systemctl enable --quiet keyhatch.service`) // this command also enables keyhatch.socket
 	return m
 }
 
 func (m *machine) waitForBoot() {
 	m.t.Helper()
-	m.waitFor("the system is up", `state=$(systemctl is-system-running); test "$state" = running || test "$state" = degraded`)
+	m.waitFor("the machine has booted", `state=$(systemctl is-system-running); test "$state" = running || test "$state" = degraded`)
 }
 
-// checkJournal searches the journal for secrets. If the test failed, it prints the end
-// of the journal.
+// checkJournal checks that the machine's journal contains no value of a secret. If the test
+// has failed, checkJournal prints the end of the journal.
 func (m *machine) checkJournal() {
 	log, err := m.try(`journalctl --no-pager --output=short-precise --lines=100000`)
 	if err != nil {
 		m.t.Errorf("cannot read the journal: %v", err)
 	}
 	if strings.Contains(log, tripwire) {
-		m.t.Error("a secret's value is in the journal")
+		m.t.Error("the journal contains the value of a secret")
 	}
 	if m.t.Failed() {
-		m.t.Logf("the end of the journal:\n%s", log[max(0, len(log)-8000):])
+		m.t.Logf("the end of the machine's journal is:\n%s", log[max(0, len(log)-8000):])
 	}
 }
 
@@ -75,7 +75,7 @@ func (m *machine) docker(args ...string) string {
 	return out
 }
 
-// try runs a script in the machine, as root, and returns its standard output.
+// try runs a shell script in the machine, as root, and returns the script's standard output.
 func (m *machine) try(script string) (string, error) {
 	return m.engine.Docker(context.Background(), "exec", m.id, "sh", "-euc", script)
 }
@@ -89,15 +89,17 @@ func (m *machine) run(script string) string {
 	return out
 }
 
-// mustFail runs a script that must fail with wantOutput in its output.
+// mustFail runs a shell script that must fail. The output of the script must contain
+// wantOutput.
 func (m *machine) mustFail(script, wantOutput string) {
 	m.t.Helper()
 	if out, err := m.try(script); err == nil || !strings.Contains(out+err.Error(), wantOutput) {
-		m.t.Errorf("%s: %s, %v; want a failure with %q in its output", script, out, err, wantOutput)
+		m.t.Errorf("the script %q printed %q, error %v; want a failure with %q in its output", script, out, err, wantOutput)
 	}
 }
 
-// waitFor repeats a script until it succeeds, for at most 30 seconds.
+// waitFor repeats a shell script until the script succeeds, for at most 30 seconds. The
+// condition describes in words what the script checks.
 func (m *machine) waitFor(condition, script string) {
 	m.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -106,45 +108,47 @@ func (m *machine) waitFor(condition, script string) {
 			return
 		}
 		if time.Now().After(deadline) {
-			m.t.Fatalf("timeout while waiting until %s: %s %v", condition, out, err)
+			m.t.Fatalf("timed out while waiting until %s: the script printed %q, error %v", condition, out, err)
 		}
 	}
 }
 
-// writeFile writes a file and creates its parent directories.
+// writeFile writes a file in the machine. It also creates the file's parent directories.
 func (m *machine) writeFile(path, text string) {
 	m.t.Helper()
 	m.run(fmt.Sprintf("mkdir -p $(dirname %s)\ncat >%s <<'KEYHATCH-END'\n%s\nKEYHATCH-END\n", path, path, text))
 }
 
-// overrideUnit adds a drop-in file to a unit.
+// overrideUnit adds a drop-in file to a systemd unit, and reloads systemd.
 func (m *machine) overrideUnit(unit, text string) {
 	m.t.Helper()
 	m.writeFile("/etc/systemd/system/"+unit+".d/test.conf", text)
 	m.run("systemctl daemon-reload")
 }
 
-// addSettings adds settings to the daemon's configuration file. A test under
-// load needs request_rate: 0.
+// addSettings adds settings to the daemon's settings file. A test that sends many requests
+// needs request_rate: 0, which turns off the request limit.
 func (m *machine) addSettings(settings string) {
 	m.t.Helper()
 	m.run("cat >>/etc/keyhatch/keyhatchd.yaml <<'KEYHATCH-END'\n" + settings + "\nKEYHATCH-END\n")
 }
 
-// createProject creates a project's directory with a manifest, and returns its path.
+// createProject creates a project's directory with a manifest, and returns the path of the
+// directory. The allowlist contains the secrets A and MISSING.
 func (m *machine) createProject(name string) string {
 	m.t.Helper()
 	m.writeFile("/srv/"+name+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: "+name+"\nsecrets:\n  A:\n  MISSING:\n")
 	return "/srv/" + name
 }
 
-// startSidecar starts the sidecar with a store that contains one secret, A.
+// startSidecar starts the sidecar with a store that contains only the secret A. It returns
+// after the sidecar has pushed the secret.
 func (m *machine) startSidecar() {
 	m.t.Helper()
 	m.run(`printf '` + tripwire + `-A\n' | setpriv --reuid=keyhatch-sidecar --regid=keyhatch-sidecar --init-groups \
 			keyhatch-sidecar set A --store dir:/etc/keyhatch/secrets
 		systemctl enable --quiet --now keyhatch-sidecar.service`)
-	m.waitFor("the sidecar has pushed", `keyhatchctl list | grep -qx A`)
+	m.waitFor("the sidecar has pushed the secret", `keyhatchctl list | grep -qx A`)
 }
 
 func (m *machine) status() (status schema.StatusResponse) {
@@ -155,7 +159,7 @@ func (m *machine) status() (status schema.StatusResponse) {
 	return status
 }
 
-// unitProperty returns a property of a unit.
+// unitProperty returns the value of a property of a systemd unit.
 func (m *machine) unitProperty(unit, property string) string {
 	m.t.Helper()
 	return m.run("systemctl show --property=" + property + " --value " + unit)

@@ -1,6 +1,7 @@
-// Package systemd tests keyhatch under a real systemd. It boots systemd in a container
-// and installs keyhatch there as a package would. To run the tests, use
-// `make e2e-systemd`. The tests need root or a running container engine.
+// Package systemd tests keyhatch under a real systemd. It boots systemd in a container, and
+// installs keyhatch in the container like a Debian package would. To run the tests, use
+// `make e2e-systemd`. The tests need root, unless a container engine is running and the base
+// image has already been built.
 package systemd
 
 import (
@@ -9,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestMain runs the tests, or an e2e subcommand if the name of the binary is e2e. The
-// tests copy the binary into the container under this name.
+// TestMain runs the tests. But if the name of the test binary is e2e, TestMain runs a
+// subcommand of e2e. The tests copy the test binary into the container as e2e.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "e2e" {
 		runE2ECommand(os.Args[1], os.Args[2:])

@@ -6,8 +6,9 @@ import (
 	"testing"
 )
 
-// TestProjectsFileSystem uses the mount unit of the README. A container that fills it
-// affects neither /run nor other projects.
+// TestProjectsFileSystem installs the mount unit from README.md, which creates a separate
+// file system for the directories of projects. A container that fills this file system must
+// not affect /run, the broker, or other projects.
 func TestProjectsFileSystem(t *testing.T) {
 	readme, err := os.ReadFile("../../../README.md")
 	if err != nil {
@@ -22,14 +23,14 @@ func TestProjectsFileSystem(t *testing.T) {
 	m.run("cat >/etc/systemd/system/run-keyhatch-projects.mount <<'UNIT'\n" + unit + "UNIT\nsystemctl daemon-reload")
 	m.run("systemctl enable --now run-keyhatch-projects.mount")
 	if kind := m.run("stat --file-system --format=%T /run/keyhatch/projects"); kind != "tmpfs" {
-		t.Errorf("the file system of the projects is %s", kind)
+		t.Errorf("the file system of the projects is %s, want tmpfs", kind)
 	}
 	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.createProject("api"))
 	m.startSidecar()
 	m.run("dd if=/dev/zero of=" + projectsDir + "api/filler bs=64k 2>/dev/null || true")
-	m.run("dd if=/dev/zero of=/run/other bs=64k count=16 2>/dev/null") // /run has space
+	m.run("dd if=/dev/zero of=/run/other bs=64k count=16 2>/dev/null") // /run must have free space
 	m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
 	m.run("systemctl restart keyhatch.service")
-	m.waitFor("the secret is served after a restart", "keyhatch --socket "+apiSocket+" get A >/dev/null")
+	m.waitFor("the broker serves the secret after a restart", "keyhatch --socket "+apiSocket+" get A >/dev/null")
 	m.run("keyhatchctl register " + m.createProject("web") + "; keyhatch --socket " + projectsDir + "web/broker.sock get A >/dev/null")
 }

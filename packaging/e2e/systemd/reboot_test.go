@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// engineUnit replaces the container engine. At boot, it starts a process with the
-// project's directory mounted, like a container. It does not wait for the daemon.
+// engineUnit is a unit that simulates a container engine. At boot, it starts a process in
+// which a project's directory is mounted, as in a container. The process does not wait for
+// the daemon.
 const engineUnit = `[Unit]
 Description=a container engine
 [Service]
@@ -18,8 +19,9 @@ ExecStart=/usr/bin/keyhatch --socket /mnt/api/broker.sock list
 WantedBy=multi-user.target
 `
 
-// TestDeclaredProjectsAreServedBeforeEngineStarts reboots a machine with a
-// declared project and a container engine.
+// TestDeclaredProjectsAreServedBeforeEngineStarts reboots a machine with a declared project
+// and a container engine. The project's socket must already work when the engine starts a
+// container of the project.
 func TestDeclaredProjectsAreServedBeforeEngineStarts(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
@@ -30,13 +32,13 @@ func TestDeclaredProjectsAreServedBeforeEngineStarts(t *testing.T) {
 	// An edit in the project's tree must have no effect at the next boot.
 	m.writeFile("/srv/api/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: api\nsecrets:\n  A:\n  GRANTED_BY_NOBODY:\n")
 	m.reboot()
-	m.waitFor("the engine has started", "systemctl is-active --quiet docker.service || { systemctl status --no-pager docker.service; false; }")
+	m.waitFor("the container engine has started", "systemctl is-active --quiet docker.service || { systemctl status --no-pager docker.service; false; }")
 	if started := m.unitProperty("keyhatch.service", "NRestarts"); started != "0" {
 		t.Errorf("the daemon restarted %s times at boot", started)
 	}
 	log := m.run("journalctl --no-pager --output=cat --unit=docker.service")
 	if !strings.Contains(log, "MISSING") || strings.Contains(log, "GRANTED_BY_NOBODY") {
-		t.Errorf("the container can fetch:\n%s", log)
+		t.Errorf("the container's allowlist is not the approved allowlist:\n%s", log)
 	}
 	m.run("keyhatch --socket " + projectsDir + "api/broker.sock get --wait 15s A >/dev/null")
 }

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestRestartsUnderLoadFailNoRequest restarts and kills the daemon a hundred
-// times under load.
+// TestRestartsUnderLoadFailNoRequest restarts or kills the daemon a hundred times while
+// clients send requests. No request may fail.
 func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	m := boot(t)
 	m.addSettings("request_rate: 0")
@@ -28,7 +28,8 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	} else if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	// Each mount must still work after the last restart.
+	// Both loads must still work after the last restart: the load whose mount is the
+	// socket's directory, and the load whose mount is the socket file.
 	for name, l := range loads {
 		l.stopAndCheck(name)
 	}
@@ -41,7 +42,7 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	}
 	t.Logf("%d restarts; time until the secrets were loaded again: median %v, 90%% %v, slowest %v", len(r.RecoveryTimes), percentile(50), percentile(90), percentile(100))
 	if percentile(100) > time.Second {
-		t.Errorf("the sidecar pushed again %v after a restart, want at most 1 s", percentile(100))
+		t.Errorf("after the slowest restart, it took %v until the secrets were loaded again, want at most 1 s", percentile(100))
 	}
 	var names []string
 	for _, p := range m.status().Projects {
@@ -52,15 +53,16 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 		want = append(want, fmt.Sprintf("p%d", i))
 	}
 	if !slices.Equal(names, want) {
-		t.Errorf("registered: %v, want %v", names, want)
+		t.Errorf("the registered projects are %v, want %v", names, want)
 	}
 	for _, name := range want {
 		m.run("keyhatch --socket " + projectsDir + name + "/broker.sock get --wait 15s A >/dev/null")
 	}
 }
 
-// TestDeclaredProjectsReturnAfterStop checks that declared projects are served again
-// after a stop and a start, in the same directories. A client that waits must not fail.
+// TestDeclaredProjectsReturnAfterStop checks that the daemon serves declared projects again
+// after a stop and a start, in the same directories. Requests of a client that waits must
+// not fail during the stop.
 func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
@@ -69,45 +71,45 @@ func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	m.run("mkdir /mnt/directory")
 	l := startLoad(m, projectsDir+"api", "/mnt/directory", "/mnt/directory/broker.sock")
 	before := m.run("stat --format=%i " + projectsDir + "api")
-	// The socket must be stopped too. Otherwise the sidecar's next attempt would start the
-	// daemon.
+	// Stop keyhatch.socket too. Otherwise the sidecar would connect to the admin socket, and
+	// systemd would start the daemon again.
 	m.run("systemctl stop keyhatch.socket keyhatch.service")
 	if state := m.run("systemctl is-active keyhatch.service || true"); state != "inactive" {
-		t.Errorf("after the stop, the daemon is %s", state)
+		t.Errorf("after the stop, the daemon is %s, want inactive", state)
 	}
 	m.run("systemctl start keyhatch.socket keyhatch.service")
-	m.waitFor("the sidecar has pushed", `keyhatchctl list | grep -qx A`)
+	m.waitFor("the sidecar has pushed the secret", `keyhatchctl list | grep -qx A`)
 	l.stopAndCheck("directory mount")
 	if after := m.run("stat --format=%i " + projectsDir + "api"); after != before {
-		t.Error("the directory was replaced")
+		t.Error("the stop and start replaced the directory of project api")
 	}
 	status := m.status()
 	if len(status.Projects) != 1 || status.Projects[0].Name != "api" {
-		t.Errorf("after a stop and a start: %+v, want only the declared project", status.Projects)
+		t.Errorf("the projects after a stop and a start are %+v, want only the declared project api", status.Projects)
 	}
 }
 
-// TestUnregisteredProjectStaysGoneAfterRestart checks that a restart does not restore
-// an unregistered project.
+// TestUnregisteredProjectStaysGoneAfterRestart checks that a restart does not restore a
+// project that was unregistered, whether or not the project was declared.
 func TestUnregisteredProjectStaysGoneAfterRestart(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
 	m.run("keyhatchctl register " + m.createProject("web"))
 	m.run("keyhatchctl unregister web; systemctl restart keyhatch.service")
 	if p := m.status().Projects; len(p) != 1 || p[0].Name != "api" {
-		t.Errorf("registered: %+v, want only api", p)
+		t.Errorf("the registered projects are %+v, want only api", p)
 	}
 	m.run("keyhatchctl unregister --persist api; systemctl restart keyhatch.service")
 	if p := m.status().Projects; len(p) != 0 {
-		t.Errorf("registered: %+v, want no project", p)
+		t.Errorf("the registered projects are %+v, want no project", p)
 	}
 	if files := m.run("ls /etc/keyhatch/projects.d"); files != "" {
-		t.Errorf("declared: %s", files)
+		t.Errorf("the declared projects are %s, want no project", files)
 	}
 }
 
-// TestReloadServesNewDeclarations checks that a reload registers newly declared
-// projects, and that an invalid file does not affect the other projects.
+// TestReloadServesNewDeclarations checks that systemctl reload registers newly declared
+// projects. An invalid file in projects.d must not affect the other projects.
 func TestReloadServesNewDeclarations(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
@@ -119,11 +121,11 @@ func TestReloadServesNewDeclarations(t *testing.T) {
 			names = append(names, string(p.Name))
 		}
 		if !slices.Equal(names, want) {
-			t.Errorf("%s: %v, want %v", when, names, want)
+			t.Errorf("the projects %s are %v, want %v", when, names, want)
 		}
 	}
 	m.run("systemctl reload keyhatch.service")
-	m.waitFor("web is served", "keyhatchctl projects | grep -q web")
+	m.waitFor("project web is served", "keyhatchctl projects | grep -q web")
 	checkServed("after a reload", "api", "web")
 	m.run("systemctl restart keyhatch.service")
 	checkServed("after a restart", "api", "web")

@@ -1,6 +1,7 @@
-// Command validate checks a Kubernetes manifest with the Go types of Kubernetes. An
-// unknown field, a duplicate field, or a wrong type is an error. validate does not need
-// a cluster. It is a separate module, so keyhatch does not depend on Kubernetes.
+// Command validate checks a Kubernetes manifest with the Go types of Kubernetes. It
+// reports an unknown field, a duplicate field, or a wrong type as an error. It does not
+// need a cluster. validate is a separate Go module, so that keyhatch does not depend on
+// Kubernetes.
 package main
 
 import (
@@ -48,7 +49,7 @@ func validate(path string) (int, error) {
 			return count, err
 		}
 		if _, _, err := decoder.Decode(text[:n], nil, nil); err != nil {
-			return count, fmt.Errorf("object %d: %w", count+1, err)
+			return count, fmt.Errorf("object %d is invalid: %w", count+1, err)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package storetest contains unreadable stores for the tests of the packages store and
+// Package storetest creates stores with errors for the tests of the packages store and
 // sidecar.
 package storetest
 
@@ -13,11 +13,12 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// Tripwire is part of the content of every bad store. No error may contain it.
+// Tripwire is a text inside the secrets of the test stores. A test fails if this text is
+// in an error or a log message.
 const Tripwire = "TRIPWIRE"
 
-// WriteFile writes a file and creates its parent directories. It panics on an error, so
-// that a table of tests can call it without a *testing.T.
+// WriteFile writes a file and creates the file's parent directories. It panics if it
+// fails, so that a table of test cases can call WriteFile without a *testing.T.
 func WriteFile(path, text string) {
 	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
@@ -28,16 +29,18 @@ func WriteFile(path, text string) {
 	}
 }
 
-// A BadStore is a store that cannot be read. Its files are in a separate directory.
-// The error of Read must contain each of the strings in Wants, and no content of the
-// store.
+// A BadStore describes a store that cannot be read. The error of Read must contain each
+// string in Wants. The error must contain no content of the store.
 type BadStore struct {
-	Name   string
-	Create func(dir string) store.Store // creates the files in dir; panics if this fails
+	Name string
+	// Create creates the files of the store in dir and returns the store. It panics if it
+	// fails. dir must be an empty directory.
+	Create func(dir string) store.Store
 	Wants  []string
 }
 
-// badFile returns a store in a file with this name and text.
+// badFile returns a BadStore that consists of one file. The file has this name and
+// contains this text.
 func badFile(name, text string, wants ...string) BadStore {
 	return BadStore{name + ": " + text, func(dir string) store.Store {
 		path := filepath.Join(dir, name)
@@ -46,18 +49,18 @@ func badFile(name, text string, wants ...string) BadStore {
 	}, append([]string{name}, wants...)}
 }
 
-// badCommand returns a store that reads the output of a command.
+// badCommand returns a BadStore that reads the output of a command.
 func badCommand(command string, format store.Format, wants ...string) BadStore {
 	return BadStore{command, func(string) store.Store {
 		return store.Exec{Command: command, Format: format, Timeout: 300 * time.Millisecond}
 	}, wants}
 }
 
-// BadStores returns at least one store for every rule that a store can violate.
+// BadStores returns at least one bad store for each rule that a store can break.
 func BadStores() []BadStore {
 	big := "A=" + Tripwire + strings.Repeat("x", schema.MaxPush)
 	return []BadStore{
-		// dotenv
+		// These stores are dotenv files.
 		badFile("a.env", "", "the input is empty"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE\n", "line 2", "expected NAME=value"),
 		badFile("a.env", "A=TRIPWIRE\nA=TRIPWIRE\n", "line 2", "duplicate name A"),
@@ -72,7 +75,7 @@ func BadStores() []BadStore {
 		badFile("a.env", "\x7fELF\x02\x01\x01\xf0TRIPWIRE", "the text is not valid UTF-8"),
 		badFile("a.env", big, "1048576"),
 		badFile("a.env", strings.Repeat("N", 129)+"=TRIPWIRE", "line 1", "does not match"),
-		// JSON
+		// These stores are JSON files.
 		badFile("a.json", "", "the input is empty"),
 		badFile("a.json", "null", "line 1", "not a JSON object"),
 		badFile("a.json", "[\"TRIPWIRE\"]", "not a JSON object"),
@@ -87,7 +90,7 @@ func BadStores() []BadStore {
 		badFile("a.json", "{\"A\": \"TRIPWIRE\\ud800\"}", "not a JSON object"),
 		badFile("a.json", "{\"A\": \"TRIPWIRE\xff\"}", "the text is not valid UTF-8"),
 		badFile("a.json", "{\"A\": {\"TRIPWIRE !\": \"TRIPWIRE\"}}", "does not match"),
-		// YAML
+		// These stores are YAML files.
 		badFile("a.yaml", "", "the input is empty"),
 		badFile("a.yaml", "- TRIPWIRE\n", "line 1", "expected a mapping"),
 		badFile("a.yaml", "TRIPWIRE\n", "line 1", "expected a mapping"),
@@ -105,7 +108,7 @@ func BadStores() []BadStore {
 		badFile("a.yaml", "A: !!binary TRIPWIRE!\n", "line 1", "the value of A is not valid base64"),
 		badFile("a.yaml", "A: {x: !!binary VFJJUFdJUkU=}\n", "line 1", "field x of A is binary"),
 		badFile("a.yaml", "A: !mine TRIPWIRE\n", "line 1", "unknown YAML tag"),
-		// Missing files, and paths that are not regular files.
+		// The path of each of these stores does not exist or is not a regular file.
 		{"no file", func(dir string) store.Store { return store.File{Path: dir + "/none.env", Format: store.Dotenv} }, []string{"none.env does not exist"}},
 		{"a directory", func(dir string) store.Store { return store.File{Path: dir, Format: store.Dotenv} }, []string{"not a regular file"}},
 		{"a FIFO", func(dir string) store.Store {
@@ -114,7 +117,7 @@ func BadStores() []BadStore {
 			}
 			return store.File{Path: dir + "/a.env", Format: store.Dotenv}
 		}, []string{"a.env", "not a regular file"}},
-		// Commands.
+		// These stores are commands that fail or print invalid output.
 		badCommand("echo A=TRIPWIRE; exit 3", store.Dotenv, "failed: exit status 3"),
 		badCommand("echo A=TRIPWIRE; kill -9 $$", store.Dotenv, "signal: killed"),
 		badCommand("echo A=TRIPWIRE; sleep 60", store.Dotenv, "timed out after 300ms"),
@@ -124,13 +127,13 @@ func BadStores() []BadStore {
 		badCommand("true", store.Dotenv, "the input is empty"),
 		badCommand("no-such-command-at-all", store.Dotenv, "exit status 127", "standard error:"),
 		badCommand("echo A=TRIPWIRE; echo oops TRIPWIRE >&2; echo plain >&2; exit 1", store.Dotenv, "is not shown", "plain"),
-		// Merges.
+		// These stores are Merged stores.
 		{"a name in two stores", func(dir string) store.Store {
 			WriteFile(dir+"/d/A", Tripwire)
 			WriteFile(dir+"/a.env", "A="+Tripwire)
 			return store.Merged{store.Dir{Path: dir + "/d"}, store.File{Path: dir + "/a.env", Format: store.Dotenv}}
 		}, []string{"A is in two stores"}},
-		{"one of two is bad", func(dir string) store.Store {
+		{"one of two merged stores does not exist", func(dir string) store.Store {
 			WriteFile(dir+"/d/A", Tripwire)
 			return store.Merged{store.Dir{Path: dir + "/d"}, store.File{Path: dir + "/none.env", Format: store.Dotenv}}
 		}, []string{"none.env does not exist"}},
