@@ -36,9 +36,9 @@ func (c *interruptingCloser) close(closeSocket func()) {
 			case <-closed:
 				return
 			case <-tick.C:
-				// The Go runtime uses SIGURG for its own purposes. It ignores a SIGURG
-				// that the program itself sends.
-				unix.Tgkill(pid, thread, unix.SIGURG)
+				// The Go runtime handles SIGWINCH, and then ignores it. SIGURG would not
+				// interrupt the close, because secmem.Harden makes the kernel discard it.
+				unix.Tgkill(pid, thread, unix.SIGWINCH)
 			}
 		}
 	}()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -19,6 +20,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
+
+// TestMain ignores SIGURG, as secmem.Harden does in the broker. The tests must not depend
+// on that signal.
+func TestMain(m *testing.M) {
+	signal.Ignore(unix.SIGURG)
+	m.Run()
+}
 
 // answerOK answers every request with {"ok":true}.
 func answerOK(s *Session) { s.Run(okHandler()) }

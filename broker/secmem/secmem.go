@@ -9,6 +9,7 @@ package secmem
 
 import (
 	"fmt"
+	"os/signal"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -24,10 +25,18 @@ func Probe() (schema.Memory, error) {
 	return a.Kind(), nil
 }
 
-// Harden makes the process undumpable. The kernel then writes no core for any core
+// Harden prepares the process for secrets. Call it before the process receives one.
+//
+// It makes the process undumpable. The kernel then writes no core for any core
 // pattern, and other processes of the same uid can use neither ptrace nor
 // /proc/PID/mem. RLIMIT_CORE alone does not stop a core pattern that is a pipe
 // (core(5)).
+//
+// It also turns off asynchronous preemption. The Go runtime preempts a goroutine with
+// SIGURG. If the goroutine is copying or searching secret bytes, the kernel and the
+// runtime save the vector registers, with pieces of these bytes, in memory outside the
+// arenas. Do not call signal.Notify for SIGURG, or without a list of signals: that
+// would turn asynchronous preemption on again.
 func Harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("making the process undumpable: %w", err)
@@ -35,5 +44,10 @@ func Harden() error {
 	// This only repeats the protection, so an error from a system call filter does
 	// not matter.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	// The kernel discards an ignored signal and does not interrupt the thread. Unlike
+	// GODEBUG=asyncpreemptoff=1, this also works in a running process, and the
+	// environment cannot override it. Child processes inherit it, but the default action
+	// of SIGURG is the same.
+	signal.Ignore(unix.SIGURG)
 	return nil
 }

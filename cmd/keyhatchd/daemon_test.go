@@ -41,9 +41,24 @@ func startDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 
 func launchDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	t.Helper()
+	d := newDaemon(os.Args[0], dir, args...)
+	d.cmd.Env = append(d.cmd.Env, "KEYHATCH_TEST_AS="+role)
+	d.launch(t)
+	return d
+}
+
+// newDaemon returns a daemon that is not running yet. The caller can change its
+// command before launch.
+func newDaemon(program, dir string, args ...string) *daemon {
 	d := &daemon{dir: dir, audit: filepath.Join(filepath.Dir(dir), "audit.log"), output: newOutputRecorder(), ended: make(chan struct{})}
-	d.cmd = exec.Command(os.Args[0], append([]string{"--runtime-dir", dir, "--projects-dir", "", "--audit", "file:" + d.audit}, args...)...)
-	d.cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS="+role)
+	d.cmd = exec.Command(program, append([]string{"--runtime-dir", dir, "--projects-dir", "", "--audit", "file:" + d.audit}, args...)...)
+	d.cmd.Env = os.Environ()
+	return d
+}
+
+// launch runs the daemon until the test ends.
+func (d *daemon) launch(t *testing.T) {
+	t.Helper()
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -54,7 +69,6 @@ func launchDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 		<-d.ended
 		d.collectOutput()
 	})
-	return d
 }
 
 func (d *daemon) adminSocket() string { return filepath.Join(d.dir, "admin", "admin.sock") }

@@ -6,10 +6,12 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +40,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 			}
 			testenv.Require(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel does not provide "+c.memory)
 			values := randomValues(100)
-			registerNames(t, d, values)
+			registerNames(t, d, "api", len(values))
 			pushAndFetch(t, d.adminSocket(), d.projectSocket("api"), values)
 
 			counts := countCopies(t, d.cmd.Process.Pid, values)
@@ -157,13 +159,14 @@ func randomValues(n int) [][]byte {
 	return values
 }
 
-func registerNames(t *testing.T, d *daemon, values [][]byte) {
+// registerNames registers a project that may fetch n secrets: S0, S1, ...
+func registerNames(t *testing.T, d *daemon, project string, n int) {
 	t.Helper()
-	text := "schema_version: 1\nproject: api\nsecrets:\n"
-	for i := range values {
+	text := "schema_version: 1\nproject: " + project + "\nsecrets:\n"
+	for i := range n {
 		text += fmt.Sprintf("  S%d:\n", i)
 	}
-	request, _ := json.Marshal(map[string]any{"op": "register", "name": "api", "project_path": "/nowhere/api", "manifest": text})
+	request, _ := json.Marshal(map[string]any{"op": "register", "name": project, "project_path": "/nowhere/" + project, "manifest": text})
 	if answer := sendRequest(t, d.adminSocket(), string(request)); !strings.Contains(answer, `"ok":true`) {
 		t.Fatal(answer)
 	}
@@ -188,11 +191,40 @@ func pushAndFetch(t *testing.T, admin, project string, values [][]byte) {
 	}
 }
 
-// countCopies counts the copies of each value in the readable memory of a
-// process. Memory of memfd_secret is not readable.
+// countCopies counts the copies of each value in the readable memory of a process.
 func countCopies(t *testing.T, pid int, values [][]byte) []int {
 	t.Helper()
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	counts := make([]int, len(values))
+	for region := range readMemory(t, pid) {
+		// All values start with the tripwire, so one search finds the candidates.
+		for at := 0; ; at++ {
+			i := bytes.Index(region.content[at:], []byte(tripwire))
+			if i < 0 {
+				break
+			}
+			at += i
+			for v, value := range values {
+				if bytes.HasPrefix(region.content[at:], value) {
+					counts[v]++
+				}
+			}
+		}
+	}
+	return counts
+}
+
+// A memoryRegion is the content of one mapping of a process.
+type memoryRegion struct {
+	start   uint64
+	content []byte
+	isArena bool
+}
+
+// readMemory returns the readable memory of a process. Memory of memfd_secret is not
+// readable. Other arenas are recognized because they are excluded from core dumps.
+func readMemory(t *testing.T, pid int) iter.Seq[memoryRegion] {
+	t.Helper()
+	mappings, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,37 +232,32 @@ func countCopies(t *testing.T, pid int, values [][]byte) []int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer mem.Close()
-	counts := make([]int, len(values))
-	bytesRead := 0
-	for line := range strings.Lines(string(maps)) {
+	return func(yield func(memoryRegion) bool) {
+		defer mem.Close()
+		bytesRead := 0
 		var start, end uint64
 		var permissions string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &start, &end, &permissions); n != 3 || permissions[0] != 'r' || end-start > 1<<28 {
-			continue
-		}
-		region := make([]byte, end-start)
-		n, _ := mem.ReadAt(region, int64(start))
-		bytesRead += n
-		region = region[:n]
-		// All values start with the tripwire, so one search finds the candidates.
-		for at := 0; ; at++ {
-			i := bytes.Index(region[at:], []byte(tripwire))
-			if i < 0 {
-				break
+		for line := range strings.Lines(string(mappings)) {
+			var from, to uint64
+			var mode string
+			if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n == 3 {
+				start, end, permissions = from, to, mode // the first line of a mapping
 			}
-			at += i
-			for v, value := range values {
-				if bytes.HasPrefix(region[at:], value) {
-					counts[v]++
-				}
+			flags, isLast := strings.CutPrefix(line, "VmFlags:")
+			if !isLast || permissions[0] != 'r' || end-start > 1<<28 {
+				continue
+			}
+			content := make([]byte, end-start)
+			n, _ := mem.ReadAt(content, int64(start))
+			bytesRead += n
+			if !yield(memoryRegion{start, content[:n], slices.Contains(strings.Fields(flags), "dd")}) {
+				return
 			}
 		}
+		if bytesRead == 0 {
+			t.Fatal("cannot read the memory of the process")
+		}
 	}
-	if bytesRead == 0 {
-		t.Fatal("cannot read the memory of the process")
-	}
-	return counts
 }
 
 func sum(counts []int) (total int) {

@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch
+// secrets, and then searches the daemon's memory for fragments of the secrets. The
+// control is a daemon with asynchronous preemption.
+func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
+	requireMemoryAccess(t)
+	set := newLargeSet(t)
+	start := func(d *daemon) {
+		d.launch(t)
+		d.waitForOutput(t, "serving")
+		for _, project := range loadedProjects {
+			registerNames(t, d, project, set.count)
+		}
+	}
+
+	control := newDaemon(os.Args[0], newRuntimeDir(t), "--request-rate", "0")
+	control.cmd.Env = append(control.cmd.Env, "KEYHATCH_TEST_AS=keyhatchd-with-preemption")
+	start(control)
+	if strings.Contains(sendRequest(t, control.adminSocket(), `{"op":"status"}`), `"memory":"heap"`) {
+		t.Skip("a build for the race detector keeps secrets on the heap")
+	}
+	if !eventually(10*time.Second, func() bool {
+		set.load(t, control, time.Second)
+		return len(set.findFragments(t, control.cmd.Process.Pid)) > 0
+	}) {
+		t.Fatal("the search finds no fragment in a daemon with asynchronous preemption")
+	}
+	control.stop(unix.SIGTERM)
+
+	program := filepath.Join(t.TempDir(), "keyhatchd")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	d := newDaemon(program, newRuntimeDir(t), "--request-rate", "0")
+	d.cmd.Env = append(d.cmd.Env, "GODEBUG=asyncpreemptoff=0")
+	start(d)
+	for range 3 {
+		set.load(t, d, time.Second)
+		if found := set.findFragments(t, d.cmd.Process.Pid); len(found) > 0 {
+			t.Fatalf("%d fragments are in memory outside the arenas, for example %s", len(found), found[0])
+		}
+	}
+}
+
+// TestPreemptionIsOffHoweverStarted checks that the kernel discards the signal with
+// which the Go runtime preempts goroutines.
+func TestPreemptionIsOffHoweverStarted(t *testing.T) {
+	for _, environment := range []string{"GODEBUG=", "GODEBUG=asyncpreemptoff=0", "GODEBUG=madvdontneed=1"} {
+		t.Run(environment, func(t *testing.T) {
+			d := newDaemon(os.Args[0], newRuntimeDir(t))
+			d.cmd.Env = append(d.cmd.Env, "KEYHATCH_TEST_AS=keyhatchd", environment)
+			d.launch(t)
+			d.waitForOutput(t, "serving")
+			if !ignoresSignal(t, d.cmd.Process.Pid, unix.SIGURG) {
+				t.Error("asynchronous preemption is on")
+			}
+		})
+	}
+	t.Run("socket activation", func(t *testing.T) {
+		dir := newRuntimeDir(t)
+		d := newDaemon(os.Args[0], dir)
+		if err := os.MkdirAll(filepath.Dir(d.adminSocket()), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		l, err := net.Listen("unix", d.adminSocket())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		file, err := l.(*net.UnixListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		// The shell sets LISTEN_PID and becomes the daemon.
+		wrapped := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, d.cmd.Args...)...)
+		wrapped.Env = append(d.cmd.Env, "KEYHATCH_TEST_AS=keyhatchd", "LISTEN_FDS=1", "LISTEN_FDNAMES=admin")
+		wrapped.ExtraFiles = []*os.File{file}
+		d.cmd = wrapped
+		d.launch(t)
+		d.waitForOutput(t, "serving")
+		if _, err := dialAdmin(t, d).Ping(context.Background()); err != nil {
+			t.Error(err)
+		}
+		if !ignoresSignal(t, d.cmd.Process.Pid, unix.SIGURG) {
+			t.Error("asynchronous preemption is on")
+		}
+	})
+	t.Run("control", func(t *testing.T) {
+		d := startDaemon(t, "keyhatchd-with-preemption", newRuntimeDir(t))
+		if !eventually(5*time.Second, func() bool { return !ignoresSignal(t, d.cmd.Process.Pid, unix.SIGURG) }) {
+			t.Error("asynchronous preemption looks off, but it is on")
+		}
+	})
+}
+
+// restorePreemption turns asynchronous preemption on again after main has turned it
+// off. Notify installs the handler of the Go runtime, which also preempts.
+func restorePreemption() {
+	if eventually(time.Minute, func() bool { return signal.Ignored(unix.SIGURG) }) {
+		signal.Notify(make(chan os.Signal, 1), unix.SIGURG)
+	}
+}
+
+// ignoresSignal reports whether a process ignores a signal (SigIgn in proc_pid_status(5)).
+func ignoresSignal(t *testing.T, pid int, sig unix.Signal) bool {
+	t.Helper()
+	_, after, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/status", pid)), "\nSigIgn:\t")
+	line, _, _ := strings.Cut(after, "\n")
+	mask, err := strconv.ParseUint(line, 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mask&(1<<(sig-1)) != 0
+}
+
+// fragmentSize is the smallest number of secret bytes that findFragments reports. It is
+// the size of the smallest vector register.
+const fragmentSize = 16
+
+// loadedProjects are the projects that fetch secrets in largeSet.load.
+var loadedProjects = []string{"a", "b", "c"}
+
+// A largeSet is a push of almost the largest size: texts, binary secrets, and bundles
+// of random bytes.
+type largeSet struct {
+	push  []byte // the request
+	count int    // of the secrets, which are S0, S1, ...
+
+	bytes []byte           // all secrets, and the decoded binary secrets
+	index map[uint64]int32 // the position of each 8 bytes in bytes
+}
+
+func newLargeSet(t *testing.T) *largeSet {
+	t.Helper()
+	s := &largeSet{count: 15, index: map[uint64]int32{}}
+	secrets, binaries := map[string]any{}, map[string]string{}
+	for i := range s.count {
+		random := make([]byte, 48<<10)
+		rand.Read(random)
+		text := base64.StdEncoding.EncodeToString(random)
+		s.bytes = append(s.bytes, text...)
+		switch name := fmt.Sprintf("S%d", i); i % 3 {
+		case 0:
+			secrets[name] = tripwire + text
+		case 1:
+			binaries[name] = text
+			s.bytes = append(s.bytes, random...)
+		case 2:
+			secrets[name] = map[string]string{"user": tripwire, "password": text}
+		}
+	}
+	var err error
+	if s.push, err = json.Marshal(map[string]any{"op": "push-creds", "secrets": secrets, "secrets_b64": binaries}); err != nil {
+		t.Fatal(err)
+	}
+	for i := range len(s.bytes) - 7 {
+		s.index[binary.NativeEndian.Uint64(s.bytes[i:])] = int32(i)
+	}
+	return s
+}
+
+// load lets two clients push the set and two clients of each project fetch secrets,
+// for the given time.
+func (s *largeSet) load(t *testing.T, d *daemon, duration time.Duration) {
+	t.Helper()
+	if answer := sendRequest(t, d.adminSocket(), string(s.push)); !strings.HasPrefix(answer, `{"ok":true`) {
+		t.Fatal(answer)
+	}
+	deadline := time.Now().Add(duration)
+	var clients sync.WaitGroup
+	repeat := func(socket string, request func(n int) []byte) {
+		for range 2 {
+			clients.Go(func() {
+				if err := sendUntil(deadline, socket, request); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	repeat(d.adminSocket(), func(int) []byte { return s.push })
+	for _, project := range loadedProjects {
+		repeat(d.projectSocket(project), func(n int) []byte {
+			return fmt.Appendf(nil, `{"op":"get","name":"S%d"}`, n%s.count)
+		})
+	}
+	clients.Wait()
+}
+
+// sendUntil sends requests on one connection, one after the other.
+func sendUntil(deadline time.Time, socket string, request func(n int) []byte) error {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	lines := bufio.NewReaderSize(conn, 1<<20)
+	for n := 0; time.Now().Before(deadline); n++ {
+		if _, err := conn.Write(append(request(n), '\n')); err != nil {
+			return err
+		}
+		answer, err := lines.ReadSlice('\n')
+		if err != nil {
+			return err
+		}
+		if !bytes.HasPrefix(answer, []byte(`{"ok":true`)) {
+			return fmt.Errorf("%s", answer)
+		}
+	}
+	return nil
+}
+
+// findFragments searches the memory of a process outside the arenas for parts of the
+// set that have at least fragmentSize bytes. It describes each of them.
+func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
+	t.Helper()
+	for region := range readMemory(t, pid) {
+		if region.isArena {
+			continue
+		}
+		memory := region.content
+		// A fragment of 16 bytes contains an aligned word.
+		for at := 0; at+8 <= len(memory); at += 8 {
+			i, ok := s.index[binary.NativeEndian.Uint64(memory[at:])]
+			if !ok {
+				continue
+			}
+			before := commonSuffix(memory[:at], s.bytes[:i])
+			after := commonPrefix(memory[at:], s.bytes[i:])
+			if before+after >= fragmentSize {
+				found = append(found, fmt.Sprintf("%d bytes at %#x", before+after, region.start+uint64(at-before)))
+				at += (after - 1) &^ 7
+			}
+		}
+	}
+	return found
+}
+
+func commonPrefix(a, b []byte) (n int) {
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func commonSuffix(a, b []byte) (n int) {
+	for n < min(len(a), len(b)) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
+	}
+	return n
+}
