@@ -7,16 +7,17 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// mergeInterval is how long answers are added up before they are recorded.
+// mergeInterval is the time during which the counts of several answers are added up. The
+// sum is then recorded as one event.
 const mergeInterval = time.Second
 
-// Header returns the header of an event that happens now.
+// Header returns the header of an audit event. Its time is the current time.
 func Header(name schema.EventName) schema.EventHeader {
 	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
 }
 
-// A Fetch is the event of one answer to a project: how many of the requested
-// secrets it contains, and how many it refuses.
+// A Fetch describes one answer to a project. It counts the secrets in the answer and the
+// requested names that were refused.
 type Fetch struct {
 	Project                   schema.ProjectName
 	Caller                    schema.EventCaller
@@ -30,11 +31,11 @@ func (f Fetch) event() schema.SecretsFetched {
 	}
 }
 
-// A fetchMerger adds up the answers to a project and uid.
+// A fetchMerger adds up the counts of all answers to the same project and uid.
 type fetchMerger struct {
 	record func(Fetch)
 
-	mu      sync.Mutex // held while record is called; Log has no lock
+	mu      sync.Mutex // locked while record runs; this cannot deadlock, because record locks no mutex
 	pending map[fetchKey]*pendingFetch
 	closed  bool
 }
@@ -44,9 +45,10 @@ type fetchKey struct {
 	uid     uint32
 }
 
-// A pendingFetch exists for mergeInterval after an event.
+// A pendingFetch adds up the answers that follow a recorded event. If no answer follows
+// within mergeInterval, the pendingFetch is deleted.
 type pendingFetch struct {
-	sum   Fetch // since the event
+	sum   Fetch // the sum of all answers since the last recorded event
 	timer *time.Timer
 }
 
@@ -72,13 +74,14 @@ func (m *fetchMerger) add(f Fetch) {
 	p.sum.Denied += f.Denied
 	p.sum.NotFound += f.NotFound
 	if p.sum.Caller != f.Caller {
-		p.sum.Caller.PeerPID = 0 // more than one process
+		p.sum.Caller.PeerPID = 0 // the sum includes answers to several processes
 	}
 }
 
 func (f Fetch) isZero() bool { return f == Fetch{} }
 
-// flush records the sum for a project and uid.
+// flush records the sum of the answers to a project and uid, if there were any answers
+// since the last recorded event.
 func (m *fetchMerger) flush(key fetchKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -95,7 +98,8 @@ func (m *fetchMerger) flush(key fetchKey) {
 	p.timer.Reset(mergeInterval)
 }
 
-// close records all sums. Nothing may be added afterwards.
+// close records all sums that are not recorded yet. The caller must not call add after
+// close.
 func (m *fetchMerger) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,11 +1,11 @@
-// Package audit writes the broker's audit events, one JSON object per line, to
-// a file, to standard output, or to the journal.
+// Package audit writes the broker's audit events, one JSON object per line, to a file, to
+// standard output, or to the journal.
 //
-// An event contains counts, never the name or the value of a secret. Writing
-// never delays the broker: an event that does not fit into the queue, or that
-// cannot be written, is counted, and the count is written as soon as writing
-// works again. Only if audit is required does an answer to a project wait for
-// its event.
+// An event contains counts, never the name or the value of a secret. The broker does not
+// wait until an event is written. If the queue is full or a write fails, the event is
+// dropped. The log counts dropped events, and writes their number when writing works
+// again. There is one exception: if audit is required, the broker sends an answer to a
+// project only after its event was written.
 package audit
 
 import (
@@ -18,19 +18,21 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// queueSize is how many events can wait for the disk before events are dropped.
+// queueSize is the number of events that can wait in the queue for the disk. If the queue
+// is full, new events are dropped.
 const queueSize = 4096
 
-// requiredTimeout is how long an answer waits for its event if audit is
-// required. The client gets its refusal within a second.
+// requiredTimeout is the maximum time that an answer waits for its event if audit is
+// required. It is shorter than one second, so that a client gets the refusal within one
+// second.
 const requiredTimeout = 900 * time.Millisecond
 
-// closeTimeout is how long Close waits for the disk. A restart of the daemon
-// waits for Close, and every client waits for the restart.
+// closeTimeout is the maximum time that Close waits for the disk. It is short because a
+// restart of the daemon waits for Close, and every client waits for the restart.
 const closeTimeout = 500 * time.Millisecond
 
-// An Event is one of schema's audit events. None of them has a field that could
-// hold the name or the value of a secret, so a caller can record neither.
+// Event lists the types of audit events. None of these types has a field for the name or
+// the value of a secret, so a caller cannot record a secret by mistake.
 type Event interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
@@ -39,27 +41,29 @@ type Event interface {
 		schema.AuditDropped
 }
 
-// A Config describes a log. Log is required, and either Path or Out.
+// A Config describes an audit log. The field Log is required. Either Path or Out is
+// required.
 type Config struct {
-	// Path is a file that events are appended to. It is created with mode 0600.
-	// If it is renamed or removed, for example by log rotation, the next event
-	// creates it again.
+	// Path is the file that events are appended to. If the file does not exist, the log
+	// creates it with mode 0600. If the file is renamed or removed, for example by log
+	// rotation, the log creates a new file at Path before it writes the next event.
 	Path string
-	// Out receives the events if Path is empty, one event per Write.
+	// Out receives the events if Path is empty. The log calls Out.Write once for each
+	// event.
 	Out io.Writer
-	// Required makes RecordFetch wait until the event is written.
+	// Required makes RecordFetch wait until its event is written.
 	Required bool
-	// Log receives an error when events cannot be written.
+	// Log receives a message when writing events begins to fail, and when writing works
+	// again.
 	Log *slog.Logger
 }
 
-// A Log is an open audit log. Its methods may be called by several goroutines at
-// the same time.
+// A Log is an open audit log. Several goroutines may call its methods at the same time.
 type Log struct {
 	required bool
 	log      *slog.Logger
 	queue    chan *item
-	output   output // owned by the writer goroutine
+	output   output // used only by the writer goroutine
 	recent   ring
 	fetches  *fetchMerger
 
@@ -72,11 +76,11 @@ type Log struct {
 type item struct {
 	time    time.Time
 	line    []byte
-	written chan error  // has room for one result; nil if no caller waits
-	givenUp atomic.Bool // the caller no longer waits: the event must not be written
+	written chan error  // receives the result of the write; nil if no caller waits
+	givenUp atomic.Bool // true if the caller no longer waits, so the event must not be written
 }
 
-// Open opens a log. The caller must Close it.
+// Open opens an audit log. The caller must close the log.
 func Open(config Config) (*Log, error) {
 	l := &Log{
 		required: config.Required, log: config.Log,
@@ -90,23 +94,23 @@ func Open(config Config) (*Log, error) {
 			return nil, err
 		}
 	}
-	go l.writeEvents() // ended, and waited for, by Close
+	go l.writeEvents() // Close ends this goroutine and waits for it
 	return l, nil
 }
 
-// Close writes the events in the queue and closes the log. If the disk does not
-// respond, Close returns after half a second. Nothing may be recorded afterwards.
+// Close writes the events in the queue and closes the log. If the disk does not respond,
+// Close returns after half a second. The caller must not record events after Close.
 func (l *Log) Close() {
 	l.fetches.close()
 	close(l.queue)
 	select {
 	case <-l.done:
 	case <-time.After(closeTimeout):
-		l.log.Error("closing the audit log: some events could not be written in time", "events", len(l.queue))
+		l.log.Error("closed the audit log before all events were written: the disk did not respond in time", "events", len(l.queue))
 	}
 }
 
-// Dropped returns the number of events that could not be recorded since Open.
+// Dropped returns the number of events since Open that could not be recorded.
 func (l *Log) Dropped() uint64 { return l.dropped.Load() }
 
 func (l *Log) countDropped() {
@@ -114,7 +118,8 @@ func (l *Log) countDropped() {
 	l.dropped.Add(1)
 }
 
-// Record queues an event. It never waits.
+// Record adds an event to the queue. It never waits. If the queue is full, Record drops
+// and counts the event.
 func Record[E Event](l *Log, event E) {
 	queued := newItem(event)
 	if queued == nil {
@@ -128,13 +133,14 @@ func Record[E Event](l *Log, event E) {
 	}
 }
 
-// RecordFetch records an answer. If audit is required, it waits until the event is
-// written. It reports false if the event could not be written; the secrets must not be
-// sent then.
+// RecordFetch records an answer to a project. If audit is required, RecordFetch waits
+// until the event is written. It returns false if the event could not be written. The
+// caller must then not send the secrets.
 //
-// If audit is not required, the first answer to a project and uid is recorded at once.
-// Later ones within a second are added up in one event, so that a project that fetches
-// all the time does not fill the disk.
+// If audit is not required, RecordFetch always returns true. It records the first answer
+// to a project and uid at once. It adds up later answers within a second, and records
+// them as one event. Otherwise a project that fetches secrets continuously could fill the
+// disk.
 func (l *Log) RecordFetch(f Fetch) bool {
 	if !l.required {
 		l.fetches.add(f)
@@ -145,6 +151,7 @@ func (l *Log) RecordFetch(f Fetch) bool {
 		l.countDropped()
 		return false
 	}
+	// The buffer lets writeEvents send the result even if this call no longer waits.
 	queued.written = make(chan error, 1)
 	timeout := time.NewTimer(requiredTimeout)
 	defer timeout.Stop()
@@ -158,16 +165,17 @@ func (l *Log) RecordFetch(f Fetch) bool {
 	case err := <-queued.written:
 		return err == nil
 	case <-timeout.C:
-		// The secret will not be sent. If the event is being written at this
-		// moment, the log overstates access, which is the safe direction.
+		// RecordFetch returns false, so the caller does not send the secret. If the event
+		// is being written at this moment, the log reports an access that did not happen.
+		// That is safer than an access that is not in the log.
 		queued.givenUp.Store(true)
 		l.countDropped()
 		return false
 	}
 }
 
-// newItem encodes an event. It returns nil if that fails, which would be a bug:
-// an event consists of numbers and validated names.
+// newItem encodes an event. It returns nil if the event cannot be encoded. That would be
+// a bug, because an event contains only numbers and validated names.
 func newItem[E Event](event E) *item {
 	line, err := wire.Encode(event)
 	if err != nil {
@@ -176,9 +184,9 @@ func newItem[E Event](event E) *item {
 	return &item{time: time.Now(), line: line}
 }
 
-// Subscribe returns a reader of the events that are written from now on, and of
-// those recent ones that were recorded after since. The zero time starts with
-// the oldest event that is still in memory.
+// Subscribe returns a reader of new events and of recent events. Its first event is the
+// oldest event in memory that was recorded after since. If since is the zero time, the
+// reader starts with the oldest event in memory.
 func (l *Log) Subscribe(since time.Time) *Reader { return l.recent.newReader(since) }
 
 func (l *Log) writeEvents() {
@@ -189,7 +197,7 @@ func (l *Log) writeEvents() {
 		if queued.givenUp.Load() {
 			continue
 		}
-		l.reportDropped() // before the first event that can be recorded again
+		l.reportDropped() // write the number of dropped events before the next event
 		err := l.write(queued)
 		if queued.written != nil {
 			queued.written <- err
@@ -197,10 +205,10 @@ func (l *Log) writeEvents() {
 		if err != nil {
 			l.countDropped()
 			if !failing {
-				l.log.Error("cannot write audit events; counting them until writing works again", "error", err)
+				l.log.Error("cannot write audit events; they are dropped and counted until writing works again", "error", err)
 			}
 		} else if failing {
-			l.log.Info("writing audit events works again")
+			l.log.Info("audit events are written again")
 		}
 		failing = err != nil
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A fakeDisk accepts room bytes and then is full. If writes is not nil, each write
-// blocks until a value is received from writes.
+// A fakeDisk is a disk with space for room bytes. If writes is not nil, each Write sends
+// a value on writes, and blocks until the test receives this value.
 type fakeDisk struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
@@ -37,9 +37,9 @@ func (disk *fakeDisk) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestDroppedEventsAreCounted lets the disk become full in the middle of a line, and
-// then makes room. The log must report the number of lost events. The incomplete line
-// must end with a newline, and every other line must be complete.
+// TestDroppedEventsAreCounted fills the fake disk in the middle of a line, and then frees
+// space. The log must report the number of lost events. The incomplete line must end with
+// a newline, and every other line must be complete.
 func TestDroppedEventsAreCounted(t *testing.T) {
 	disk := &fakeDisk{room: 100}
 	var log bytes.Buffer
@@ -47,7 +47,7 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 4 { // each has about 80 bytes
+	for range 4 { // each event has about 80 bytes, so only the first one fits
 		Record(a, schema.BrokerStarted{EventHeader: Header(schema.EventBrokerStarted), ProtocolVersion: 2})
 	}
 	for a.unreported.Load() < 3 {
@@ -82,8 +82,8 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 	}
 }
 
-// TestRecordDoesNotBlock records more events than the queue can hold while every
-// write to the disk blocks.
+// TestRecordDoesNotBlock records more events than the queue can contain while every write
+// to the fake disk blocks. Record must return without waiting for the disk.
 func TestRecordDoesNotBlock(t *testing.T) {
 	disk := &fakeDisk{room: 1 << 30, writes: make(chan struct{})}
 	var log bytes.Buffer
@@ -114,6 +114,6 @@ func TestRecordDoesNotBlock(t *testing.T) {
 		}
 	}
 	if written < queueSize || dropped == 0 || written+dropped != queueSize+100 {
-		t.Errorf("%d events were written and %d were counted as dropped, want %d together", written, dropped, queueSize+100)
+		t.Errorf("%d events were written and %d events were counted as dropped, want a sum of %d", written, dropped, queueSize+100)
 	}
 }

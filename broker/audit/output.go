@@ -6,13 +6,13 @@ import (
 	"os"
 )
 
-// An output is the place that lines are written to. If path is set, out is the
-// file at path.
+// An output is the destination of the audit log's lines. If path is set, file and out are
+// the open file at path.
 type output struct {
 	path string
 	out  io.Writer
 	file *os.File
-	torn bool // an error cut the last line short
+	torn bool // true if the last write stopped in the middle of a line
 }
 
 func (o *output) writeLine(line []byte) error {
@@ -31,8 +31,8 @@ func (o *output) writeLine(line []byte) error {
 	return err
 }
 
-// reopenIfRotated opens the file again if its path leads to another file, or to
-// none.
+// reopenIfRotated opens path again if path no longer leads to the open file, for example
+// after log rotation.
 func (o *output) reopenIfRotated() error {
 	open, err := o.file.Stat()
 	if err != nil {

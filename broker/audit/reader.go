@@ -7,16 +7,17 @@ import (
 	"time"
 )
 
-// ringSize is how many recent events stay in memory for readers.
+// ringSize is the number of recent events that stay in memory for readers.
 const ringSize = 1024
 
-// A ring holds the events that were written last. Its readers keep only a
-// position in it, so a slow reader costs no memory and delays no writer.
+// A ring contains the last events that were written. A reader stores only its position in
+// the ring. Therefore a slow reader needs no additional memory and does not delay the
+// writer.
 type ring struct {
 	mu      sync.Mutex
-	entries [ringSize]entry // entry n is at n % ringSize
-	next    uint64          // number of the next entry
-	changed chan struct{}   // closed by add and close; nil if no reader waits
+	entries [ringSize]entry // entry number n is at index n % ringSize
+	next    uint64          // number of the next entry that add writes
+	changed chan struct{}   // closed by the methods add and close; nil if no reader waits
 	closed  bool
 }
 
@@ -47,7 +48,7 @@ func (r *ring) wakeLocked() {
 	}
 }
 
-// oldestLocked returns the number of the oldest entry.
+// oldestLocked returns the number of the oldest entry in the ring.
 func (r *ring) oldestLocked() uint64 { return r.next - min(r.next, ringSize) }
 
 func (r *ring) newReader(since time.Time) *Reader {
@@ -60,17 +61,18 @@ func (r *ring) newReader(since time.Time) *Reader {
 	return &Reader{ring: r, next: n}
 }
 
-// A Reader reads events in the order in which they were written. It is not safe
-// for concurrent use. It holds nothing that must be released.
+// A Reader returns events in the order in which they were written. It is not safe for
+// concurrent use. It has no Close method, because it uses no resource that must be
+// released.
 type Reader struct {
 	ring *ring
 	next uint64
 }
 
-// Next returns the next event as a line with its newline. It waits until there
-// is one. missed is the number of events before it that the reader was too slow
-// for. Next returns io.EOF after the last event of a closed log, and the error of
-// ctx when ctx ends.
+// Next waits for the next event and returns it as one line with its newline. If the
+// reader was too slow, Next skips the events that are no longer in memory. missed is the
+// number of skipped events. Next returns io.EOF after the last event of a closed log. If
+// ctx ends, Next returns the error of ctx.
 func (r *Reader) Next(ctx context.Context) (line []byte, missed uint64, err error) {
 	for {
 		line, missed, changed, closed := r.tryNext()
@@ -88,7 +90,9 @@ func (r *Reader) Next(ctx context.Context) (line []byte, missed uint64, err erro
 	}
 }
 
-// tryNext returns the next event, or a channel that is closed when there is one.
+// tryNext returns the next event if there is one. Otherwise it returns a channel, which
+// is closed when the next event is written or the log is closed. The result closed
+// reports whether the log is already closed.
 func (r *Reader) tryNext() (line []byte, missed uint64, changed <-chan struct{}, closed bool) {
 	r.ring.mu.Lock()
 	defer r.ring.mu.Unlock()

@@ -20,7 +20,8 @@ func recordPushes(l *Log, generations ...uint64) {
 	}
 }
 
-// expectGeneration reads the next event, which must be a push with this generation.
+// expectGeneration reads the next event. It must be a push with the given generation, and
+// the reader must have missed the given number of events before it.
 func expectGeneration(t *testing.T, r *Reader, generation, missed uint64) {
 	t.Helper()
 	line, gotMissed, err := r.Next(t.Context())
@@ -29,8 +30,8 @@ func expectGeneration(t *testing.T, r *Reader, generation, missed uint64) {
 	}
 }
 
-// TestReaderFollowsEvents reads recent events and later events, until the log is
-// closed.
+// TestReaderFollowsEvents checks that a reader returns recent events, then new events,
+// and then io.EOF after the log was closed.
 func TestReaderFollowsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
@@ -39,7 +40,7 @@ func TestReaderFollowsEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 		recordPushes(l, 1)
-		time.Sleep(time.Second) // in the fake time of synctest
+		time.Sleep(time.Second) // on the fake clock of synctest
 		since := time.Now()
 		time.Sleep(time.Second)
 		recordPushes(l, 2)
@@ -52,22 +53,23 @@ func TestReaderFollowsEvents(t *testing.T) {
 		ended, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, _, err := recent.Next(ended); err != context.DeadlineExceeded {
-			t.Errorf("without an event, Next returned %v", err)
+			t.Errorf("there was no new event, but Next returned %v instead of the error of its context", err)
 		}
 		go recordPushes(l, 3)
-		expectGeneration(t, recent, 3, 0) // waits for the event
+		expectGeneration(t, recent, 3, 0) // Next waits until the event is recorded
 		l.Close()
 		expectGeneration(t, all, 3, 0)
 		if _, _, err := all.Next(t.Context()); err != io.EOF {
-			t.Errorf("after Close, Next returned %v", err)
+			t.Errorf("after the last event of a closed log, Next returned %v, want io.EOF", err)
 		}
 		if strings.Count(out.String(), "\n") != 3 {
-			t.Errorf("the log must have three lines, and is\n%s", out.String())
+			t.Errorf("the log does not have three lines:\n%s", out.String())
 		}
 	})
 }
 
-// TestReaderReportsMissedEvents reads after more events than the ring can hold.
+// TestReaderReportsMissedEvents writes more events than the ring can contain before it
+// reads. The reader must skip the lost events and report their number.
 func TestReaderReportsMissedEvents(t *testing.T) {
 	l, err := Open(Config{Out: io.Discard, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRequiredFetchWaitsForWrite checks that, if audit is required, RecordFetch
-// returns true only after its event was written. It must return false if the disk is
-// full or a write blocks.
+// TestRequiredFetchWaitsForWrite checks RecordFetch in a log that requires audit.
+// RecordFetch must return true only after its event was written. It must return false if
+// the disk is full or a write blocks.
 func TestRequiredFetchWaitsForWrite(t *testing.T) {
 	fetched := Fetch{Project: "api", Allowed: 1}
 	synctest.Test(t, func(t *testing.T) {
@@ -22,7 +22,7 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !a.RecordFetch(fetched) || !strings.Contains(disk.text.String(), "secrets.fetched") {
-			t.Errorf("RecordFetch did not write its event: the disk has %s", disk.text.String())
+			t.Errorf("RecordFetch did not write its event: the disk contains only %s", disk.text.String())
 		}
 		disk.mu.Lock()
 		disk.room = 0
@@ -30,7 +30,8 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 		if a.RecordFetch(fetched) {
 			t.Error("RecordFetch succeeded with a full disk")
 		}
-		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)}) // must not wait
+		// Record must not wait for the full disk.
+		Record(a, schema.BrokerStopped{EventHeader: Header(schema.EventBrokerStopped)})
 		synctest.Wait()
 		disk.mu.Lock()
 		disk.room = 1 << 20
@@ -53,7 +54,7 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 			t.Fatal(err)
 		}
 		first := make(chan bool)
-		go func() { first <- a.RecordFetch(fetched) }() // blocks in the write
+		go func() { first <- a.RecordFetch(fetched) }() // blocks in the Write of the fake disk
 		synctest.Wait()
 		if a.RecordFetch(fetched) || <-first {
 			t.Error("RecordFetch succeeded with a blocked disk")
@@ -64,7 +65,7 @@ func TestRequiredFetchWaitsForWrite(t *testing.T) {
 		}()
 		a.Close()
 		if n := bytes.Count(disk.text.Bytes(), []byte("secrets.fetched")); n != 1 {
-			t.Errorf("%d events were written, want 1: the second call timed out before its write", n)
+			t.Errorf("%d events were written, want 1, because the second RecordFetch timed out before its event was written", n)
 		}
 		close(disk.writes)
 	})

@@ -11,25 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inherited are the descriptors that the service manager passed to this start of the
-// broker: the admin listener, and the content of the descriptor store.
+// Inherited contains the file descriptors that the service manager passed to the broker
+// at its start. These are the admin listener and the content of the file descriptor
+// store.
 type Inherited struct {
-	Admin         *net.UnixListener // nil if the broker was started by hand
+	Admin         *net.UnixListener // nil if the service manager passed no file descriptors
 	Listeners     map[schema.ProjectName]*net.UnixListener
 	Registrations map[schema.ProjectName]Registration
-	Unusable      []string // names of stored descriptors that can be removed
+	Unusable      []string // names of stored file descriptors that the broker cannot use and can remove
 }
 
-// A Registration is a stored registration, and the sequence number under which it
-// is stored.
+// A Registration is a stored registration of a project, with the sequence number under
+// which it is stored.
 type Registration struct {
 	Request  schema.RegisterRequest
 	Sequence uint64
 }
 
-// Inherit takes over descriptors. The name of each file decides what it is for
-// (sd_listen_fds_with_names(3)). An unknown name is an error, because the broker would
-// not accept connections on such a socket, and clients would hang instead of failing.
+// Inherit converts inherited files to listeners and registrations. The name of each file
+// determines its purpose (sd_listen_fds_with_names(3)). Inherit returns an error for an
+// unknown name, because the broker would accept no connections on such a socket. Its
+// clients would hang instead of failing.
 func Inherit(files []*os.File) (*Inherited, error) {
 	in := &Inherited{
 		Listeners:     map[schema.ProjectName]*net.UnixListener{},
@@ -44,7 +46,7 @@ func Inherit(files []*os.File) (*Inherited, error) {
 	}
 	if len(files) > 0 && in.Admin == nil {
 		in.Close()
-		return nil, fmt.Errorf("the service manager passed no descriptor named %s: set FileDescriptorName=%s in the socket unit", adminName, adminName)
+		return nil, fmt.Errorf("the service manager passed no file descriptor named %s: set FileDescriptorName=%s in the socket unit", adminName, adminName)
 	}
 	return in, nil
 }
@@ -64,11 +66,11 @@ func (in *Inherited) add(file *os.File) error {
 	project, isListener := strings.CutPrefix(name, listenerPrefix)
 	switch {
 	case name == adminName && in.Admin != nil:
-		return fmt.Errorf("the service manager passed two descriptors named %s: the socket unit must have exactly one ListenStream=", adminName)
+		return fmt.Errorf("the service manager passed two file descriptors named %s: the socket unit must have exactly one ListenStream=", adminName)
 	case name == adminName:
 		l, err := newListener(file)
 		if err != nil {
-			return fmt.Errorf("the descriptor %s: %w", name, err)
+			return fmt.Errorf("using the file descriptor %s: %w", name, err)
 		}
 		in.Admin = l
 	case isListener && schema.ValidProjectName(project):
@@ -84,7 +86,7 @@ func (in *Inherited) add(file *os.File) error {
 			return errUnexpectedName(name)
 		}
 		in.addRegistration(file, project, sequence)
-	case name == probeName: // Verify was interrupted by the end of the process
+	case name == probeName: // the previous broker process ended during Verify
 		in.Unusable = append(in.Unusable, name)
 	default:
 		return errUnexpectedName(name)
@@ -92,7 +94,9 @@ func (in *Inherited) add(file *os.File) error {
 	return nil
 }
 
-// addRegistration keeps the newest registration of each project.
+// addRegistration adds the registration that file contains. If a project has several
+// registrations, addRegistration uses only the newest one. It marks invalid and older
+// registrations as unusable.
 func (in *Inherited) addRegistration(file *os.File, project schema.ProjectName, sequence uint64) {
 	request, err := unseal(file)
 	other, duplicate := in.Registrations[project]
@@ -107,11 +111,11 @@ func (in *Inherited) addRegistration(file *os.File, project schema.ProjectName, 
 }
 
 func errUnexpectedName(name string) error {
-	return fmt.Errorf("the service manager passed a descriptor with an unknown name, %q: known names are %s, %sNAME, and %sNAME@N", name, adminName, listenerPrefix, registrationPrefix)
+	return fmt.Errorf("the service manager passed a file descriptor with the unknown name %q: known names are %s, %sNAME, and %sNAME@N", name, adminName, listenerPrefix, registrationPrefix)
 }
 
-// newListener returns a listener for a descriptor, which must be a listening Unix
-// stream socket.
+// newListener returns a listener for a file. The file must be a listening Unix stream
+// socket.
 func newListener(file *os.File) (*net.UnixListener, error) {
 	fd := int(file.Fd())
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)

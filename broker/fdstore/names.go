@@ -7,13 +7,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The names of descriptors. A changed registration is stored under the next
-// sequence number before the previous one is removed, so the store always has
-// one.
+// The names of inherited and stored file descriptors. A changed registration is stored
+// under the next sequence number. The previous registration is removed after that, so the
+// store always contains a registration of the project.
 const (
 	adminName          = "admin"
-	listenerPrefix     = "project-"      // and the project's name
-	registrationPrefix = "registration-" // and the project's name, @, and the sequence number
+	listenerPrefix     = "project-"      // followed by the project's name
+	registrationPrefix = "registration-" // followed by the project's name, @, and the sequence number
 	probeName          = "probe"
 )
 

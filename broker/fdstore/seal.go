@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxRegistration limits the size of a stored registration, in bytes: a manifest
-// with every byte escaped, and room for the rest.
+// maxRegistration is the maximum size of a stored registration, in bytes. It is large
+// enough for a manifest in which every byte is escaped, and for the other fields.
 const maxRegistration = 8 * schema.MaxManifest
 
-// allSeals make the content of a memfd final for every process that holds it.
+// allSeals prevents every process from changing the content or the size of a memfd.
 const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
-// seal writes a registration into a sealed memfd, which is memory and no file.
-// The caller must close it.
+// seal writes a registration to a memfd and seals the memfd. A memfd is in memory, so the
+// registration is not written to disk. The caller must close the returned file.
 func seal(request schema.RegisterRequest) (*os.File, error) {
 	text, err := wire.Encode(request)
 	if err != nil {
@@ -27,7 +27,7 @@ func seal(request schema.RegisterRequest) (*os.File, error) {
 	}
 	name := "keyhatch-registration"
 	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_NOEXEC_SEAL)
-	if err == unix.EINVAL { // before Linux 6.3, which added MFD_NOEXEC_SEAL
+	if err == unix.EINVAL { // Linux before 6.3 does not know MFD_NOEXEC_SEAL
 		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
@@ -44,8 +44,8 @@ func seal(request schema.RegisterRequest) (*os.File, error) {
 	return file, nil
 }
 
-// unseal reads a registration. It refuses a file without seals, because another
-// process could still change it.
+// unseal reads a registration from a memfd. It refuses a memfd without seals, because
+// another process could still change the content.
 func unseal(file *os.File) (schema.RegisterRequest, error) {
 	if have, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || have&allSeals != allSeals {
 		return schema.RegisterRequest{}, errors.New("not a sealed memfd")
@@ -59,7 +59,7 @@ func unseal(file *os.File) (schema.RegisterRequest, error) {
 		return schema.RegisterRequest{}, err
 	}
 	if request.Manifest == nil {
-		return schema.RegisterRequest{}, errors.New("it contains no manifest")
+		return schema.RegisterRequest{}, errors.New("the registration contains no manifest")
 	}
 	return request, nil
 }

@@ -1,10 +1,11 @@
-// Package fdstore keeps listeners and registrations in the service manager's
-// descriptor store (sd_notify(3), FDSTORE=1). The service manager passes them to
-// the next start of the broker, also after a crash. A client that connects to a
-// listener in the meantime waits in its backlog.
+// Package fdstore stores the listeners and registrations of projects in the service
+// manager's file descriptor store (sd_notify(3), FDSTORE=1). When the broker starts
+// again, even after a crash, the service manager passes the stored file descriptors to
+// the broker. If a client connects while no broker runs, its connection waits in the
+// backlog of the listener.
 //
-// The package trusts the service manager. It does not judge registrations: that
-// is the caller's task.
+// The package trusts the service manager. It does not check whether a registration is
+// allowed. The caller must check this.
 package fdstore
 
 import (
@@ -17,35 +18,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// managerTimeout is how long the service manager may take to respond.
+// managerTimeout is the maximum time to wait for a response of the service manager.
 const managerTimeout = 5 * time.Second
 
-// A Store is the descriptor store of a service. It holds no resources.
+// A Store is the file descriptor store of a service. It has no Close method, because it
+// uses no resource that must be released.
 type Store struct {
-	address string // of the service manager's socket
+	address string // address of the service manager's socket
 }
 
-// Open returns the store of the service manager at a socket address, which is NOTIFY_SOCKET in
-// the environment of a service.
+// Open returns the file descriptor store of a service manager. address is the address of
+// the service manager's socket. In the environment of a service, NOTIFY_SOCKET contains
+// this address.
 func Open(address string) *Store { return &Store{address} }
 
-// SaveListener stores a project's listener. The service manager does not confirm
-// this: call Verify.
+// SaveListener stores a project's listener. The service manager does not confirm that it
+// has stored the listener, so call Verify afterwards.
 func (s *Store) SaveListener(project schema.ProjectName, listener *net.UnixListener) error {
 	raw, err := listener.SyscallConn()
 	if err != nil {
 		return err
 	}
-	// The descriptor of the listener itself: the copy that File returns would have
-	// other flags.
+	// Store the listener's own file descriptor. The File method would return a copy, and
+	// the copy would have other flags.
 	if controlErr := raw.Control(func(fd uintptr) { err = s.add(listenerName(project), int(fd)) }); controlErr != nil {
 		return controlErr
 	}
 	return err
 }
 
-// SaveRegistration stores a project's registration under a sequence number. The
-// service manager does not confirm this: call Verify.
+// SaveRegistration stores a project's registration under a sequence number. The service
+// manager does not confirm that it has stored the registration, so call Verify
+// afterwards.
 func (s *Store) SaveRegistration(request schema.RegisterRequest, sequence uint64) error {
 	sealed, err := seal(request)
 	if err != nil {
@@ -55,17 +59,18 @@ func (s *Store) SaveRegistration(request schema.RegisterRequest, sequence uint64
 	return s.add(registrationName(request.Name, sequence), int(sealed.Fd()))
 }
 
-// RemoveListener removes a project's listener.
+// RemoveListener removes a project's listener from the store.
 func (s *Store) RemoveListener(project schema.ProjectName) error {
 	return s.Remove(listenerName(project))
 }
 
-// RemoveRegistration removes the registration with this sequence number.
+// RemoveRegistration removes the project's registration with this sequence number from
+// the store.
 func (s *Store) RemoveRegistration(project schema.ProjectName, sequence uint64) error {
 	return s.Remove(registrationName(project, sequence))
 }
 
-// Remove removes the descriptors with this name.
+// Remove removes all file descriptors with this name from the store.
 func (s *Store) Remove(name string) error {
 	return s.send("FDSTOREREMOVE=1\nFDNAME="+name, -1)
 }
@@ -74,19 +79,21 @@ func (s *Store) add(name string, fd int) error {
 	return s.send("FDSTORE=1\nFDNAME="+name, fd)
 }
 
-// Verify returns nil if everything that was saved before is in the store.
+// Verify checks whether all listeners and registrations that were saved before are in the
+// store. It returns an error if one of them is missing.
 //
-// systemd closes a descriptor that it refuses, and sends no answer. So Verify
-// stores the writing end of a pipe as well: if the pipe stays open, there was
-// still room after everything else.
+// If systemd refuses a file descriptor, it closes the file descriptor and sends no
+// answer. Therefore Verify also stores the writing end of a pipe. If systemd does not
+// close the pipe, the store had enough room for the pipe and for everything that was
+// saved before.
 func (s *Store) Verify() error {
 	stored, err := s.sendPipe("FDSTORE=1\nFDNAME=" + probeName)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(stored)
-	// The service manager closes the barrier's pipe when it has processed all
-	// messages before it.
+	// The service manager processes messages in order. When it processes BARRIER=1, it
+	// closes the pipe of this message.
 	barrier, err := s.sendPipe("BARRIER=1")
 	if err != nil {
 		return err
@@ -96,13 +103,14 @@ func (s *Store) Verify() error {
 		return fmt.Errorf("the service manager did not respond within %v", managerTimeout)
 	}
 	if closesWithin(stored, 0) {
-		return errors.New("the service manager does not store descriptors: FileDescriptorStoreMax= is 0 or too small")
+		return errors.New("the service manager does not store all file descriptors: FileDescriptorStoreMax= is 0 or too small")
 	}
 	return s.Remove(probeName)
 }
 
-// sendPipe sends a message with the writing end of a pipe, and returns the
-// reading end. No other copy of the writing end stays open.
+// sendPipe sends a message with the writing end of a new pipe, and returns the reading
+// end. It closes its own copy of the writing end. The pipe is then closed as soon as the
+// service manager closes its copy.
 func (s *Store) sendPipe(message string) (reader int, err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
@@ -117,8 +125,9 @@ func (s *Store) sendPipe(message string) (reader int, err error) {
 	return pipe[0], nil
 }
 
-// send sends one message, and a descriptor if fd is not negative. It uses system
-// calls because package net sends no descriptor from an unbound socket.
+// send sends one message. If fd is not negative, the message includes the file descriptor
+// fd. send uses system calls, because package net cannot send a file descriptor from an
+// unbound socket.
 func (s *Store) send(message string, fd int) error {
 	socket, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -127,7 +136,7 @@ func (s *Store) send(message string, fd int) error {
 	defer unix.Close(socket)
 	timeout := unix.NsecToTimeval(managerTimeout.Nanoseconds())
 	if err := unix.SetsockoptTimeval(socket, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &timeout); err != nil {
-		return fmt.Errorf("preparing a socket: %w", err)
+		return fmt.Errorf("setting the timeout of a socket: %w", err)
 	}
 	var rights []byte
 	if fd >= 0 {
@@ -144,10 +153,10 @@ func (s *Store) send(message string, fd int) error {
 	}
 }
 
-// closesWithin reports whether the last writer of a pipe is closed, or closes
-// within the timeout.
+// closesWithin reports whether the last writing end of a pipe is already closed, or is
+// closed within the timeout.
 func closesWithin(reader int, timeout time.Duration) bool {
-	fds := []unix.PollFd{{Fd: int32(reader)}} // POLLHUP is always reported
+	fds := []unix.PollFd{{Fd: int32(reader)}} // poll(2) reports POLLHUP even if Events is 0
 	deadline := time.Now().Add(timeout)
 	for {
 		n, err := unix.Poll(fds, int(max(0, time.Until(deadline)).Milliseconds()))

@@ -1,10 +1,10 @@
-// Package keyring holds the current snapshot of secrets in locked memory, and
-// parses pushes into new snapshots.
+// Package keyring stores the current snapshot of secrets in locked memory, and parses
+// push requests into new snapshots.
 //
-// A push replaces the snapshot in one step. A reader acquires a snapshot, uses it,
-// and releases it; the last release wipes the memory. A View can only read. The
-// package trusts the bytes of a push in no way, and its errors contain nothing
-// of them except validated names.
+// A push replaces the snapshot in one step. A reader acquires a snapshot, uses it, and
+// releases it. The last release wipes the snapshot's memory. A View can read a keyring,
+// but cannot change it. The package does not trust the bytes of a push request. Its
+// errors contain no part of a push request, except validated names.
 package keyring
 
 import (
@@ -15,27 +15,27 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Keyring holds the current snapshot. Its methods may be called by several
-// goroutines at the same time.
+// A Keyring stores the current snapshot. Several goroutines may call its methods at the
+// same time.
 type Keyring struct {
-	pushing sync.Mutex // one push at a time; taken before mu
+	pushing sync.Mutex // allows only one push at a time; always locked before mu
 
-	mu         sync.Mutex    // no other lock is taken while it is held
+	mu         sync.Mutex    // no other mutex may be locked while mu is locked
 	current    *Snapshot     // nil if no secrets are loaded
-	generation uint64        // of the last push; written with pushing held too
-	changed    chan struct{} // closed, and replaced, by each push and clear
+	generation uint64        // generation of the last push; changed only while pushing and mu are locked
+	changed    chan struct{} // each push and each clear closes this channel and creates a new one
 }
 
 // New returns a keyring without secrets.
 func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 
-// Push replaces the current snapshot with the secrets of a push request. line is
-// the request, and lies in arena. Push takes over the arena: it becomes the
-// snapshot's memory, or is wiped.
+// Push replaces the current snapshot with the secrets of a push request. line is the
+// request, and its bytes are a part of arena. From this call on, the keyring owns arena.
+// Push uses arena as the memory of the new snapshot, or wipes arena after an error.
 //
-// When Push returns, no reader can acquire an older snapshot. On an error the
-// current snapshot stays. The error is a *wire.Error if the line is not strict
-// JSON, and a *PayloadError if it breaks a rule of push requests. Any other error
+// After Push has returned, no reader can acquire an older snapshot. After an error, the
+// current snapshot is unchanged. The error is a *wire.Error if the line is not strict
+// JSON, and a *PayloadError if the line breaks a rule of push requests. Any other error
 // means that there is not enough memory.
 func (k *Keyring) Push(arena *secmem.Arena, line []byte) (Info, error) {
 	snapshot, err := parsePush(arena, line)
@@ -45,17 +45,20 @@ func (k *Keyring) Push(arena *secmem.Arena, line []byte) (Info, error) {
 	return k.replace(snapshot), nil
 }
 
-// replace makes a snapshot the current one, and takes over its reference.
+// replace makes a snapshot the current snapshot. The keyring then owns the caller's
+// reference to the snapshot.
 func (k *Keyring) replace(snapshot *Snapshot) Info {
 	k.pushing.Lock()
 	defer k.pushing.Unlock()
 	previous := k.acquire()
 	snapshot.setGeneration(k.generation+1, previous)
 	previous.Release()
-	info := snapshot.info() // before a later push can release the snapshot
+	// Read info now, because Clear can release the snapshot as soon as it is the current one.
+	info := snapshot.info()
 
 	k.mu.Lock()
-	old := k.current // nil if a clear came in between
+	// old can be nil although previous was not nil, because Clear does not lock pushing.
+	old := k.current
 	k.generation = snapshot.generation
 	k.current = snapshot
 	k.notifyLocked()
@@ -64,7 +67,7 @@ func (k *Keyring) replace(snapshot *Snapshot) Info {
 	return info
 }
 
-// Clear drops the current snapshot and returns how many secrets it contained.
+// Clear removes the current snapshot and returns the number of secrets in it.
 func (k *Keyring) Clear() int {
 	k.mu.Lock()
 	old := k.current
@@ -74,12 +77,12 @@ func (k *Keyring) Clear() int {
 	if old == nil {
 		return 0
 	}
-	count := len(old.secrets) // read before Release, but also valid after it
+	count := len(old.secrets)
 	old.Release()
 	return count
 }
 
-// Names returns the names of the current secrets, sorted.
+// Names returns the sorted names of the secrets in the current snapshot.
 func (k *Keyring) Names() []schema.SecretName {
 	snapshot := k.acquire()
 	defer snapshot.Release()
@@ -93,7 +96,8 @@ func (k *Keyring) Names() []schema.SecretName {
 	return names
 }
 
-// Info describes the current snapshot.
+// Info returns a description of the current snapshot. If no secrets are loaded, all
+// fields of the description are zero.
 func (k *Keyring) Info() Info {
 	snapshot := k.acquire()
 	defer snapshot.Release()
@@ -120,16 +124,16 @@ func (k *Keyring) notifyLocked() {
 	k.changed = make(chan struct{})
 }
 
-// A View reads a keyring, and cannot change it.
+// A View can read a keyring, but cannot change it.
 type View struct{ keyring *Keyring }
 
-// Acquire returns the current snapshot, or nil if no secrets are loaded. The
-// caller must release it.
+// Acquire returns the current snapshot, or nil if no secrets are loaded. The caller must
+// release the snapshot.
 func (v View) Acquire() *Snapshot { return v.keyring.acquire() }
 
-// Changed returns a channel that is closed when another snapshot, or none,
-// becomes the current one. Call it before Acquire: a change between the two calls
-// then closes the channel.
+// Changed returns a channel that the next push or clear closes. Call Changed before
+// Acquire. Then a push or clear between the two calls closes the channel, so that the
+// caller cannot miss the change.
 func (v View) Changed() <-chan struct{} {
 	v.keyring.mu.Lock()
 	defer v.keyring.mu.Unlock()

@@ -2,8 +2,8 @@ package keyring
 
 import "testing"
 
-// TestLastReaderWipesSnapshot checks that a replaced snapshot is wiped when its
-// last reader releases it, and not before.
+// TestLastReaderWipesSnapshot checks that the memory of a replaced snapshot is wiped when
+// its last reader releases it, and not before.
 func TestLastReaderWipesSnapshot(t *testing.T) {
 	k := New()
 	first, err := parseLine([]byte(`{"secrets":{"A":"TRIPWIRE"}}`))
@@ -22,7 +22,7 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 	select {
 	case <-changed:
 	default:
-		t.Error("the channel of Changed was not closed")
+		t.Error("a new snapshot did not close the channel that Changed returned")
 	}
 	reader.Release()
 	if first.arena.Bytes() == nil {
@@ -33,7 +33,7 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 	}
 	slowReader.Release()
 	if first.arena.Bytes() != nil {
-		t.Error("the release by the last reader did not wipe the snapshot")
+		t.Error("the snapshot was not wiped when the last reader released it")
 	}
 	if k.Clear(); second.arena.Bytes() != nil {
 		t.Error("Clear did not wipe the snapshot")

@@ -2,13 +2,14 @@ package keyring
 
 import "github.com/keyhatch/keyhatch/broker/secmem"
 
-// A LineBuffer provides the locked memory that an admin connection is read into,
-// so that a push is never in any other memory. It is not safe for concurrent use.
+// A LineBuffer provides locked memory into which an admin connection is read. Therefore
+// the secrets of a push are never in ordinary memory. A LineBuffer is not safe for
+// concurrent use.
 type LineBuffer struct{ arena *secmem.Arena }
 
-// Grow is the source of memory of a wire.Reader. It returns at least size bytes
-// that begin with pending, and frees the memory that pending is in, unless the
-// buffer no longer owns it.
+// Grow allocates at least size bytes of locked memory for a wire.Reader. It copies
+// pending to the start of the new memory. Then it frees the old memory, unless Take has
+// returned the old memory to a caller.
 func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	larger, err := secmem.New(size)
 	if err != nil {
@@ -20,15 +21,15 @@ func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	return larger.Bytes(), nil
 }
 
-// Take returns the current memory, which then belongs to the caller. The next
-// call of Grow allocates new memory.
+// Take returns the current memory. The caller then owns this memory and must free it. The
+// next call of Grow allocates new memory.
 func (b *LineBuffer) Take() *secmem.Arena {
 	arena := b.arena
 	b.arena = nil
 	return arena
 }
 
-// Free wipes and frees the memory.
+// Free wipes and frees the current memory, if there is any.
 func (b *LineBuffer) Free() {
 	if b.arena != nil {
 		b.arena.Free()

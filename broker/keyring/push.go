@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A PayloadError is a rule that a push request breaks. Its text contains no value,
-// and a name only if the name is valid.
+// A PayloadError reports the rule that a push request breaks. Its text never contains a
+// value. It contains a name only if the name is valid.
 type PayloadError struct{ rule string }
 
 func (e *PayloadError) Error() string { return e.rule }
@@ -21,13 +21,15 @@ func payloadError(format string, args ...any) error {
 	return &PayloadError{fmt.Sprintf(format, args...)}
 }
 
-// errSyntax cannot happen, because the line is checked before. If it did, an error
-// would be better than a panic during a push.
+// errSyntax should never be returned, because wire.Check has already checked the syntax
+// of the line. If a bug makes the parser fail, this error is better than a panic during a
+// push.
 var errSyntax = payloadError("cannot parse the request")
 
-// parsePush makes a snapshot of a push request. line lies in the arena, which
-// parsePush takes over: after an error it is wiped. The secrets stay in place. The
-// snapshot has one reference.
+// parsePush creates a snapshot from a push request. The bytes of line are a part of
+// arena. parsePush takes over the ownership of arena, and wipes arena after an error.
+// Secrets that are not bundles stay at their place in the arena. The returned snapshot
+// has one reference.
 func parsePush(arena *secmem.Arena, line []byte) (*Snapshot, error) {
 	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
 		arena.Free()
@@ -35,7 +37,8 @@ func parsePush(arena *secmem.Arena, line []byte) (*Snapshot, error) {
 	}
 	p := &pushParser{
 		line: line,
-		// The line is a slice of the arena that extends to the end of the arena.
+		// The capacities of line and of the arena end at the same byte, because line is a
+		// slice of the arena. Therefore their difference is the offset of line.
 		offset:  cap(arena.Bytes()) - cap(line),
 		decoder: jsontext.NewDecoder(bytes.NewBuffer(line)),
 		secrets: map[schema.SecretName]location{},
@@ -50,23 +53,23 @@ func parsePush(arena *secmem.Arena, line []byte) (*Snapshot, error) {
 		snapshot.Release()
 		return nil, err
 	}
-	// The rest of the arena is unused, or contains parts of the request that are not
-	// secret.
+	// Free the memory after end, because it is unused. The memory before end contains the
+	// secrets, and parts of the request that are not secret.
 	snapshot.arena.TrimTo(end)
 	return snapshot, nil
 }
 
-// A pushParser finds the secrets in a line that has been checked as strict JSON,
-// so that only the rules of push requests are left.
+// A pushParser finds the secrets in a line that is already known to be strict JSON. It
+// checks the additional rules of push requests.
 type pushParser struct {
 	line    []byte
-	offset  int // of the line in the arena
+	offset  int // the offset of line in the arena
 	decoder *jsontext.Decoder
 	secrets map[schema.SecretName]location
 }
 
-// parseRequest reads the top level: the two maps of secrets. It ignores other
-// fields.
+// parseRequest reads the two maps of secrets at the top level of the request, and ignores
+// other fields.
 func (p *pushParser) parseRequest() error {
 	found := false
 	err := p.parseObject(func(field []byte) error {
@@ -86,8 +89,8 @@ func (p *pushParser) parseRequest() error {
 	return err
 }
 
-// parseObject reads an object. It calls member with each name, in quotes and
-// without escapes, when the decoder is in front of the value.
+// parseObject reads an object. For each member of the object, it reads the name and then
+// calls member, which must read the value. The name is in quotes and contains no escapes.
 func (p *pushParser) parseObject(member func(name []byte) error) error {
 	if _, err := p.decoder.ReadToken(); err != nil {
 		return errSyntax
@@ -115,7 +118,8 @@ func (p *pushParser) parseObject(member func(name []byte) error) error {
 	return nil
 }
 
-// parseSecrets reads one of the maps of secrets.
+// parseSecrets reads one of the two maps of secrets. For each secret, it calls read,
+// which must read the value.
 func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (location, error)) error {
 	if p.decoder.PeekKind() != jsontext.KindBeginObject {
 		return payloadError("%s must be an object", field)
@@ -137,15 +141,17 @@ func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (lo
 	})
 }
 
-// parseValue reads a text, which already has the form in which it is sent, or a
-// bundle.
+// parseValue reads the value of a text or of a bundle. A text is not converted, because
+// it is sent to clients in the same form in which it was pushed.
 func (p *pushParser) parseValue(name schema.SecretName) (location, error) {
 	switch p.decoder.PeekKind() {
 	case jsontext.KindString:
 		start, end, err := p.parseString()
 		return location{kind: Text, start: start, end: end}, err
 	case jsontext.KindBeginObject:
-		// The offset is that of the colon, or of white space around it.
+		// The decoder's offset is before the colon between the name and the value, or
+		// before white space around this colon. Therefore search for the opening brace of
+		// the bundle.
 		start := int(p.decoder.InputOffset())
 		start += bytes.IndexByte(p.line[start:], '{')
 		err := p.parseObject(func(field []byte) error {
@@ -162,9 +168,10 @@ func (p *pushParser) parseValue(name schema.SecretName) (location, error) {
 	return location{}, payloadError("%s must be a string or an object of strings", name)
 }
 
-// parseBinary reads base64. Strict base64 has only one spelling, so the received
-// text is sent as it is, except for the escapes that some JSON writers use for
-// / and +.
+// parseBinary reads the base64 text of a binary secret. The text is sent to clients as it
+// was pushed, because strict base64 has only one spelling of each value. The only
+// exception is that parseBinary removes the escapes that some JSON writers use for / and
+// +.
 func (p *pushParser) parseBinary(name schema.SecretName) (location, error) {
 	if p.decoder.PeekKind() != jsontext.KindString {
 		return location{}, payloadError("%s in secrets_b64 must be a string", name)
@@ -175,7 +182,8 @@ func (p *pushParser) parseBinary(name schema.SecretName) (location, error) {
 	}
 	quoted := p.line[start-p.offset : end-p.offset]
 	if bytes.IndexByte(quoted, '\\') >= 0 {
-		// In place: the text without escapes is never longer.
+		// Remove the escapes in place. The text without escapes is never longer than the
+		// text with escapes.
 		text, err := jsontext.AppendUnquote(quoted[:0], quoted)
 		if err != nil {
 			return location{}, errSyntax
@@ -192,7 +200,8 @@ func (p *pushParser) parseBinary(name schema.SecretName) (location, error) {
 	return location{kind: Binary, start: start, end: end}, nil
 }
 
-// parseString reads a string and returns its place in the arena, quotes included.
+// parseString reads a string and returns its position in the arena. The position includes
+// the quotes.
 func (p *pushParser) parseString() (start, end int, err error) {
 	value, err := p.decoder.ReadValue()
 	if err != nil {
@@ -202,8 +211,8 @@ func (p *pushParser) parseString() (start, end int, err error) {
 	return end - len(value), end, nil
 }
 
-// validBase64 reports whether text is canonical base64. It decodes in pieces, into
-// a buffer that it wipes.
+// validBase64 reports whether text is canonical base64. It decodes text in small pieces
+// into a buffer, and wipes the buffer at the end.
 func validBase64(text []byte) bool {
 	var buffer [48]byte
 	defer clear(buffer[:])
@@ -212,7 +221,8 @@ func validBase64(text []byte) bool {
 		piece := text[:min(len(text), 64)]
 		text = text[len(piece):]
 		n, err := strict.Decode(buffer[:], piece)
-		// The decoder skips line ends, and padding may only be in the last piece.
+		// The decoder skips line ends, so compare the lengths to find them. Only the last
+		// piece may have padding.
 		if err != nil || strict.EncodedLen(n) != len(piece) || (len(text) > 0 && n != len(buffer)) {
 			return false
 		}
@@ -220,14 +230,15 @@ func validBase64(text []byte) bool {
 	return true
 }
 
-// quoteBundles writes each bundle in the form in which it is sent, a JSON string
-// that contains compact JSON, after end, and wipes the original. If the arena is
-// too small, the snapshot moves to a larger one. It returns the new end.
+// quoteBundles converts each bundle to the form in which it is sent to clients, which is
+// a JSON string that contains compact JSON. It writes the converted bundles after end,
+// and wipes the original bundles. If the arena is too small, quoteBundles moves the
+// snapshot to a larger arena. It returns the new end of the used memory.
 func quoteBundles(snapshot *Snapshot, end int) (int, error) {
 	needed := 0
 	for _, l := range snapshot.secrets {
 		if l.kind == Bundle {
-			needed += 2 + 2*(l.end-l.start) // quotes, and every byte escaped
+			needed += 2 + 2*(l.end-l.start) // the maximum, with two quotes and an escape for every byte
 		}
 	}
 	if old := snapshot.arena; end+needed > len(old.Bytes()) {
@@ -252,9 +263,9 @@ func quoteBundles(snapshot *Snapshot, end int) (int, error) {
 	return end, nil
 }
 
-// quoteCompact writes a JSON string to dst that contains the compact form of the
-// JSON text source, and returns its length. Valid JSON text contains no control
-// characters except white space, so only quotes and backslashes need escapes.
+// quoteCompact writes a JSON string to dst and returns the length of this string. The
+// string contains the compact form of the JSON text source. Valid JSON text contains no
+// control characters except white space, so only quotes and backslashes need escapes.
 func quoteCompact(dst, source []byte) int {
 	n := 0
 	put := func(c byte) { dst[n] = c; n++ }

@@ -9,8 +9,9 @@ import (
 	"github.com/keyhatch/keyhatch/broker/secmem"
 )
 
-// parseLine parses a push like an admin connection does: the arena has some bytes of
-// an earlier line before the push.
+// parseLine parses a push request in the same way as an admin connection. The arena
+// contains some bytes of an earlier line before the push request, so the request does not
+// start at offset 0.
 func parseLine(line []byte) (*Snapshot, error) {
 	const offset = 7
 	arena, err := secmem.New(offset + len(line))
@@ -36,8 +37,8 @@ func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	return values
 }
 
-// FuzzPush compares the stored values of every accepted push with the values that
-// encoding/json decodes.
+// FuzzPush pushes random lines. If a push is accepted, FuzzPush compares the stored
+// values with the values that encoding/json decodes.
 func FuzzPush(f *testing.F) {
 	for _, seed := range []string{
 		`{"op":"push-creds","secrets":{"A":"x","B":{"u":"a\"b\\c\u0001","p":" { \" } "}},"secrets_b64":{"C":"AP\/\u002b"}}`,
@@ -49,7 +50,7 @@ func FuzzPush(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if bytes.IndexByte(line, '\n') >= 0 {
-			return // this would be more than one line
+			return // a request never contains a newline
 		}
 		snapshot, err := parseLine(line)
 		if err != nil {
@@ -69,7 +70,7 @@ func FuzzPush(f *testing.F) {
 		}
 		for name, raw := range want.Secrets {
 			var text string
-			if json.Unmarshal(raw, &text) != nil { // a bundle
+			if json.Unmarshal(raw, &text) != nil { // then raw is a bundle
 				var compact bytes.Buffer
 				if err := json.Compact(&compact, raw); err != nil {
 					t.Fatal(err)
@@ -82,14 +83,14 @@ func FuzzPush(f *testing.F) {
 		}
 		for name, text := range want.SecretsB64 {
 			if _, err := base64.StdEncoding.Strict().DecodeString(text); err != nil || got[name] != text {
-				t.Errorf("%s is %q, want %q, %v", name, got[name], text, err)
+				t.Errorf("%s is %q, want %q; decoding the wanted value: %v", name, got[name], text, err)
 			}
 		}
 	})
 }
 
-// TestBundleIsStoredOnce checks that the arena has only one copy of a bundle. A
-// bundle is stored in another form than it is pushed.
+// TestBundleIsStoredOnce checks that the arena contains only one copy of a bundle.
+// parsePush converts a bundle to another form, so it must wipe the original bundle.
 func TestBundleIsStoredOnce(t *testing.T) {
 	snapshot, err := parseLine([]byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":{"g":"` + string(bytes.Repeat([]byte("x"), 9000)) + `"}}}`))
 	if err != nil {

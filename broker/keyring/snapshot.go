@@ -15,17 +15,18 @@ type Kind uint8
 // The kinds of secrets.
 const (
 	Text   Kind = iota
-	Binary      // sent in base64
-	Bundle      // named fields, sent as a JSON object in a string
+	Binary      // bytes, sent to clients in base64
+	Bundle      // named fields, sent to clients as a string that contains a JSON object
 )
 
-// A Value is a secret in a snapshot. Its bytes may be used until the snapshot is
-// released.
+// A Value is a secret in a snapshot. Its bytes are valid until the caller releases the
+// snapshot.
 type Value struct {
 	Kind Kind
-	// JSON is the value as it is sent: a JSON string with its quotes.
+	// JSON is the value in the form in which it is sent to clients. This form is a JSON
+	// string, including its quotes.
 	JSON []byte
-	// Since is the generation that changed the value last.
+	// Since is the number of the generation in which the value changed last.
 	Since uint64
 }
 
@@ -41,12 +42,12 @@ type Info struct {
 type location struct {
 	kind       Kind
 	start, end int
-	since      uint64 // the generation that changed the value last
+	since      uint64 // the generation in which the value changed last
 }
 
-// A Snapshot is one complete, immutable set of secrets. It is reference-counted:
-// the last Release wipes its memory. Without the count, a slow reader would be
-// sent wiped memory.
+// A Snapshot is one complete, immutable set of secrets. It counts its references, and the
+// last Release wipes its memory. Without this count, the memory could be wiped while a
+// slow reader still uses it, and a client would receive wiped memory.
 type Snapshot struct {
 	arena      *secmem.Arena
 	secrets    map[schema.SecretName]location
@@ -55,14 +56,14 @@ type Snapshot struct {
 	references atomic.Int64
 }
 
-// newSnapshot returns a snapshot with one reference. It takes over the arena.
+// newSnapshot returns a snapshot with one reference. The snapshot then owns the arena.
 func newSnapshot(arena *secmem.Arena, secrets map[schema.SecretName]location) *Snapshot {
 	s := &Snapshot{arena: arena, secrets: secrets, loadedAt: time.Now().UTC()}
 	s.references.Store(1)
 	return s
 }
 
-// Lookup returns a secret.
+// Lookup returns the secret with this name, and reports whether the secret exists.
 func (s *Snapshot) Lookup(name schema.SecretName) (Value, bool) {
 	l, ok := s.secrets[name]
 	if !ok {
@@ -71,7 +72,7 @@ func (s *Snapshot) Lookup(name schema.SecretName) (Value, bool) {
 	return Value{l.kind, s.bytesAt(l), l.since}, true
 }
 
-// Generation returns the number of the snapshot. It is 0 for a nil snapshot.
+// Generation returns the number of the snapshot. For a nil snapshot, it returns 0.
 func (s *Snapshot) Generation() uint64 {
 	if s == nil {
 		return 0
@@ -79,7 +80,7 @@ func (s *Snapshot) Generation() uint64 {
 	return s.generation
 }
 
-// Release gives up a reference that Acquire returned. A nil snapshot needs none.
+// Release releases a reference that Acquire returned. If s is nil, Release does nothing.
 func (s *Snapshot) Release() {
 	if s != nil && s.references.Add(-1) == 0 {
 		s.arena.Free()
@@ -92,10 +93,10 @@ func (s *Snapshot) info() Info {
 
 func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l.end] }
 
-// setGeneration numbers the snapshot, and records for each secret which generation
-// changed its value last. Later snapshots can then be compared with this one by
-// number, even after its values are wiped. The caller holds a reference to previous, which
-// may be nil.
+// setGeneration sets the number of the snapshot. For each secret, it also stores the
+// number of the generation in which the value changed last. Later code can find changed
+// values by comparing these numbers, even if the old values are already wiped. previous
+// is the preceding snapshot or nil. The caller must have a reference to previous.
 func (s *Snapshot) setGeneration(generation uint64, previous *Snapshot) {
 	s.generation = generation
 	for name, l := range s.secrets {

@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// allowedSecrets is the keyring as a project may see it: through the allowlist of
-// its approved manifest.
+// allowedSecrets is a project's view of the keyring. It provides only the secrets on the
+// allowlist of the approved manifest.
 type allowedSecrets struct {
 	view     keyring.View
 	approval atomic.Pointer[approval]
@@ -25,7 +25,8 @@ type approval struct {
 
 func (a *allowedSecrets) manifest() *manifest.Manifest { return a.approval.Load().manifest }
 
-// setManifest puts a manifest in force. Requests that wait are checked again.
+// setManifest replaces the approved manifest. Requests that wait for a secret then check
+// their names again.
 func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	previous := a.approval.Swap(&approval{m, make(chan struct{})})
 	if previous != nil {
@@ -33,21 +34,23 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// lookup looks names up in the current snapshot. The caller must release the
+// lookup looks up names in the current snapshot. The caller must release the returned
 // lookup.
 func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
-	// The snapshot comes first. Otherwise a reload and a push between the two could add
-	// a new value of a name that the reload has revoked.
+	// Acquire the snapshot before reading the manifest. In the opposite order, a reload
+	// that revokes a name and then a push of a new value could happen between the two
+	// steps. The project would then get the new value of the revoked name.
 	snapshot := a.view.Acquire()
 	return lookUp(a.manifest(), snapshot, names)
 }
 
-// await looks names up. If an allowed secret is missing, it waits for a push that
-// brings it, until the timeout. Each attempt checks the allowlist again, so a
-// reload also affects requests that wait. The caller must release the lookup.
+// await looks up names. If an allowed secret is missing, await waits until a push
+// contains the secret or the timeout expires. It checks the allowlist again before each
+// lookup, so a reload also affects requests that wait. The caller must release the
+// returned lookup.
 //
-// await reports false if the client is gone, or if the broker stops: the client
-// will ask the next broker.
+// await returns false if the client has disconnected or the broker stops. After a
+// restart, the client sends its request to the new broker.
 func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, timeout time.Duration) (lookup, bool) {
 	found := a.lookup(names)
 	if timeout <= 0 || found.isComplete() {
@@ -78,15 +81,16 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 	}
 }
 
-// changes returns a channel that is closed when the snapshot changes, and one that
-// is closed when the manifest is replaced. Call it before a lookup: a change between
-// the two calls then closes a channel.
+// changes returns two channels. The first channel is closed when the snapshot changes,
+// and the second channel is closed when the manifest is replaced. Call changes before a
+// lookup. Then a change between the two calls closes a channel, so that the caller cannot
+// miss the change.
 func (a *allowedSecrets) changes() (snapshotChanged, manifestReplaced <-chan struct{}) {
 	return a.view.Changed(), a.approval.Load().replaced
 }
 
-// versions returns the versions and the generation of the current snapshot, which
-// is 0 if no secrets are loaded.
+// versions returns the versions of the allowed secrets, and the generation of the current
+// snapshot. If no secrets are loaded, the generation is 0.
 func (a *allowedSecrets) versions() (versions, uint64) {
 	snapshot := a.view.Acquire()
 	defer snapshot.Release()

@@ -11,23 +11,25 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A lookup is the outcome of a request for secrets, in one snapshot.
+// A lookup contains the results for all names of one request. All values come from one
+// snapshot.
 type lookup struct {
 	snapshot *keyring.Snapshot // nil if no secrets are loaded
 	results  []result
 }
 
-// A result is the outcome for one name: a secret, or the code of the refusal.
+// A result is the result for one name. It contains the value of the secret, or the code
+// of the refusal.
 type result struct {
 	name  schema.SecretName
-	code  schema.Code // "" if there is a secret
+	code  schema.Code // "" if the secret was found
 	value keyring.Value
 }
 
-// lookUp is the allowlist check. A name that is not on the allowlist is never
-// looked up, so the answer for it cannot depend on the secrets that exist. If
-// names is nil, it looks up the whole allowlist. The lookup takes over the
-// snapshot.
+// lookUp checks names against the allowlist, and looks up the allowed names in the
+// snapshot. It never looks up a name that is not on the allowlist, so the answer for such
+// a name cannot depend on the secrets that exist. If names is nil, lookUp looks up the
+// whole allowlist. The returned lookup owns the reference to the snapshot.
 func lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot, names []schema.SecretName) lookup {
 	if names == nil {
 		names = approved.Allowlist()
@@ -53,7 +55,8 @@ func lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot, names []sch
 
 func (l lookup) release() { l.snapshot.Release() }
 
-// isComplete reports whether waiting could not find more secrets.
+// isComplete reports whether every allowed name was found. If so, the request need not
+// wait for a push.
 func (l lookup) isComplete() bool {
 	for _, r := range l.results {
 		if r.code == schema.CodeNotLoaded || r.code == schema.CodeNotFound {
@@ -63,7 +66,7 @@ func (l lookup) isComplete() bool {
 	return true
 }
 
-// countOutcomes returns how many names have each outcome.
+// countOutcomes returns the number of names for each outcome.
 func (l lookup) countOutcomes() (allowed, denied, notFound, notLoaded int) {
 	for _, r := range l.results {
 		switch r.code {
@@ -80,7 +83,8 @@ func (l lookup) countOutcomes() (allowed, denied, notFound, notLoaded int) {
 	return allowed, denied, notFound, notLoaded
 }
 
-// message explains a refusal. It contains nothing except the name.
+// message returns a text that explains why the name was refused. The text contains the
+// name, but no other data.
 func (r result) message() string {
 	switch r.code {
 	case schema.CodeDenied:
@@ -91,8 +95,9 @@ func (r result) message() string {
 	return fmt.Sprintf("the broker has no secret named %s", r.name)
 }
 
-// fields returns the fields of a secret in a response (schema.SecretValue). The
-// value itself is not copied: it is sent from the snapshot's memory.
+// fields returns the JSON members that describe a secret in a response
+// (schema.SecretValue). It does not copy the value, because the value is sent directly
+// from the snapshot's memory.
 func (r result) fields() net.Buffers {
 	switch r.value.Kind {
 	case keyring.Binary:
@@ -103,14 +108,16 @@ func (r result) fields() net.Buffers {
 	return net.Buffers{[]byte(`"value":`), r.value.JSON}
 }
 
-// getResponse returns the schema.GetResponse with the only secret of the lookup.
+// getResponse returns an encoded schema.GetResponse. The lookup must contain exactly one
+// result, and the result must be a secret.
 func (l lookup) getResponse() net.Buffers {
 	pieces := append(net.Buffers{[]byte(`{"ok":true,`)}, l.results[0].fields()...)
 	return append(pieces, []byte("}\n"))
 }
 
-// getManyResponse returns the schema.GetManyResponse with all secrets and
-// refusals. Names need no escapes, because they are valid names.
+// getManyResponse returns an encoded schema.GetManyResponse with all secrets and
+// refusals. It does not escape names, because a valid name contains no character that
+// needs an escape.
 func (l lookup) getManyResponse() net.Buffers {
 	text := strconv.AppendUint([]byte(`{"ok":true,"generation":`), l.snapshot.Generation(), 10)
 	text = append(text, `,"secrets":{`...)
@@ -136,7 +143,8 @@ func (l lookup) getManyResponse() net.Buffers {
 		}
 	}
 	encoded, err := wire.Encode(refusals)
-	if err != nil { // impossible for names and constants
+	// This error cannot happen, because valid names and constant texts can always be encoded.
+	if err != nil {
 		encoded = []byte("{}\n")
 	}
 	text = append(text, encoded[:len(encoded)-1]...)

@@ -1,8 +1,8 @@
-// Package project serves one project's socket: it checks the caller and the allowlist,
-// and answers the operations of project sockets.
+// Package project answers the requests on one project's socket. It checks the caller and
+// the allowlist.
 //
-// It trusts no caller, and it cannot change the secrets or other projects: it has
-// a read-only view of the keyring, and no access to admin operations.
+// The package trusts no caller. It cannot change the secrets or other projects, because
+// it has only a read-only view of the keyring and no access to admin operations.
 package project
 
 import (
@@ -25,35 +25,35 @@ type Config struct {
 	UIDs     []uint32 // uids that may connect
 	Manifest *manifest.Manifest
 	View     keyring.View
-	// Audit records requests and refusals. If it is nil, they are not recorded and
-	// not counted: so it is for the broker's own health check.
+	// Audit records requests and refusals. If Audit is nil, requests are not recorded and
+	// not counted. The broker's own health check uses a project without Audit.
 	Audit *audit.Log
-	// RequestRate limits requests per second, RefusalRate refused names per second.
-	// The bursts are schema.RequestBurstFactor and schema.RefusalBurstFactor seconds long. 0
-	// means no limit.
+	// RequestRate is the maximum number of requests per second. RefusalRate is the
+	// maximum number of refused names per second. 0 means no limit. The maximum burst is
+	// the rate multiplied by schema.RequestBurstFactor or schema.RefusalBurstFactor.
 	RequestRate, RefusalRate float64
-	// BrokerVersion and InstanceID are part of the answer to ping.
+	// BrokerVersion and InstanceID are part of the response to a ping.
 	BrokerVersion, InstanceID string
 }
 
-// A Project answers the requests on one project's socket. Its methods may be
-// called by several goroutines at the same time.
+// A Project answers the requests on one project's socket. Several goroutines may call its
+// methods at the same time.
 type Project struct {
 	config   Config
 	secrets  allowedSecrets
 	requests *endpoint.Limiter
-	refusals *endpoint.Limiter // of names that are denied or not found
+	refusals *endpoint.Limiter // limits names that are denied or not found
 
-	// Limit these events: a caller that is refused could otherwise fill the audit
-	// log.
+	// Limit the number of these audit events, because a refused caller could otherwise
+	// fill the audit log.
 	rateLimitEvents  rate.Sometimes
 	refusedUIDEvents rate.Sometimes
 
-	allowed, denied, notFound atomic.Uint64 // names in all answers
+	allowed, denied, notFound atomic.Uint64 // numbers of names in all answers, by outcome
 }
 
-// New returns a project. All fields of the config are required, unless their
-// comment describes the zero value.
+// New returns a project. Every field of config is required, unless the comment of the
+// field describes the zero value.
 func New(config Config) *Project {
 	p := &Project{
 		config:           config,
@@ -70,19 +70,20 @@ func New(config Config) *Project {
 // Manifest returns the approved manifest.
 func (p *Project) Manifest() *manifest.Manifest { return p.secrets.manifest() }
 
-// ReplaceManifest puts another approved manifest in force, also for requests that
-// wait and for watches.
+// ReplaceManifest replaces the approved manifest. The new manifest also applies to
+// requests that wait and to watches.
 func (p *Project) ReplaceManifest(m *manifest.Manifest) { p.secrets.setManifest(m) }
 
-// Counts returns how many names were requested, by the outcome.
+// Counts returns the number of requested names for each outcome.
 func (p *Project) Counts() schema.Counts {
 	return schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()}
 }
 
-// RequestLimit returns the limit on requests per second. New connections count too.
+// RequestLimit returns the limiter for requests per second. A new connection and its
+// first request together count as one request.
 func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
 
-// Serve answers one connection.
+// Serve answers all requests on one connection.
 func (p *Project) Serve(s *endpoint.Session) {
 	if refusal, refused := p.refuseCaller(s.Caller()); refused {
 		s.WriteRefusal(refusal)
@@ -176,10 +177,11 @@ func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
 	})
 }
 
-// fetch does the common part of the operations that return secrets: it waits for
-// them, enforces the limit on refused names, and records and counts the request.
-// newReply then makes the operation's reply. fetch alone releases the snapshot: at
-// once if it refuses, otherwise when the reply is written.
+// fetch is the common part of get and get-many. It waits for the secrets, enforces the
+// limit on refused names, and records and counts the request. Then newReply creates the
+// reply of the operation. Only fetch is responsible for the release of the snapshot. If
+// it refuses the request, it releases the snapshot immediately. Otherwise the snapshot is
+// released after the reply was written.
 func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.SecretName, waitMS int64, newReply func(lookup) endpoint.Reply) endpoint.Reply {
 	if waitMS < 0 || waitMS > schema.MaxWait.Milliseconds() {
 		return endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds())
@@ -189,7 +191,8 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 		return endpoint.HangUp()
 	}
 	allowed, denied, notFound, notLoaded := found.countOutcomes()
-	// A caller with many refused names is guessing.
+	// A caller that requests many names that are denied or not found is probably
+	// guessing.
 	if retryAfter, exceeded := p.refusals.Exceeded(denied + notFound); exceeded {
 		found.release()
 		return p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found")
@@ -203,8 +206,8 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	return reply
 }
 
-// record adds a request to the audit log and to the project's counts. It reports
-// false if the request must be refused because it could not be recorded.
+// record adds a request to the audit log and to the project's counts. It returns false if
+// the request could not be recorded. Then the request must be refused.
 func (p *Project) record(caller endpoint.Caller, allowed, denied, notFound int) bool {
 	if p.config.Audit == nil {
 		return true
@@ -220,7 +223,8 @@ func (p *Project) record(caller endpoint.Caller, allowed, denied, notFound int) 
 	return true
 }
 
-// refuseLimited refuses a request over a limit; retryAfter is in seconds.
+// refuseLimited refuses a request that exceeds a rate limit. retryAfter is in seconds.
+// limited describes the limit in the message.
 func (p *Project) refuseLimited(caller endpoint.Caller, retryAfter int, limited string) endpoint.Reply {
 	p.rateLimitEvents.Do(func() {
 		if p.config.Audit != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRefusedCallersCannotFillAuditLog checks that only some of many refused callers
-// are recorded.
+// TestRefusedCallersCannotFillAuditLog checks that the audit log contains events for only
+// a few of many refused callers.
 func TestRefusedCallersCannotFillAuditLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events bytes.Buffer
@@ -28,7 +28,7 @@ func TestRefusedCallersCannotFillAuditLog(t *testing.T) {
 		const callers = 1000
 		for i := range callers {
 			if i%100 == 0 {
-				time.Sleep(time.Second) // in the fake time of synctest
+				time.Sleep(time.Second) // on the fake clock of synctest
 			}
 			if _, refused := p.refuseCaller(endpoint.Caller{UID: 4321, PID: 1}); !refused {
 				t.Fatal("a caller whose uid is not allowed was not refused")

@@ -6,13 +6,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// versions maps each allowed secret that is loaded to the generation that changed
-// its value last. They are only numbers: a watch keeps neither a value nor anything
-// derived from one.
+// versions maps the name of each allowed secret that is loaded to the generation in which
+// its value changed last. A watch compares only these numbers. Therefore it stores no
+// values, and no data that is computed from values.
 type versions map[schema.SecretName]uint64
 
-// changedNames returns the names that were added, removed, or changed since v,
-// sorted.
+// changedNames returns the sorted names of the secrets that were added, removed, or
+// changed between v and current.
 func (v versions) changedNames(current versions) []schema.SecretName {
 	var names []schema.SecretName
 	for name, since := range current {

@@ -5,17 +5,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// watch answers a watch request. Then it writes a line for each change of the
-// project's secrets, until the connection ends. It returns the last reply.
+// watch answers a watch request. Then it writes a line for each change of the project's
+// secrets, until the connection ends. It returns the last reply on the connection.
 //
-// While a line is being written, changes are collected for the next line. A slow
-// client gets fewer lines and costs no memory.
+// While a line is being written, changes are collected for the next line. Therefore a
+// slow client gets fewer lines, and costs no memory.
 func watch(s *endpoint.Session, secrets *allowedSecrets) endpoint.Reply {
-	// The client must send nothing more. It can only end the connection, or break
-	// that rule.
+	// After a watch request, the client may only end the connection. Any other input is a
+	// protocol error.
 	input, stop := s.AwaitInput()
 	defer stop()
-	// The channels come first: a change between the two is seen later.
+	// Get the channels before the versions. Then a change between the two calls closes a
+	// channel, so that the loop notices the change.
 	changed, replaced := secrets.changes()
 	reported, generation := secrets.versions()
 	line := endpoint.Answer(schema.WatchResponse{OK: true, Generation: generation})

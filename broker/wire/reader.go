@@ -6,34 +6,34 @@ import (
 	"io"
 )
 
-// ErrTooLong means that a line is longer than the reader's limit. The reader can
-// then only Discard the line.
+// ErrTooLong means that a line is longer than the reader's limit. After this error, the
+// caller can only skip the line with Discard.
 var ErrTooLong = errors.New("the line is too long")
 
-// startSize is the size of a reader's first buffer, in bytes. A page is enough for
-// every request except a push or a long manifest.
+// startSize is the size of a reader's first buffer, in bytes. One memory page is enough
+// for every request, except a push or a long manifest.
 const startSize = 4 << 10
 
 // A Reader splits a stream into lines. It is not safe for concurrent use.
 type Reader struct {
 	src io.Reader
 	max int
-	// grow returns a buffer of at least size bytes that begins with pending, and
-	// frees the old buffer. pending are the bytes that were read and not yet
-	// returned.
+	// grow allocates a new buffer. The comment of NewReader describes its arguments.
 	grow func(pending []byte, size int) ([]byte, error)
 
 	buf      []byte
-	pos, end int // buf[pos:end] is pending
+	pos, end int // buf[pos:end] contains the bytes that were read but not yet returned
 }
 
-// NewReader returns a reader of lines of at most max bytes, not counting the
-// newline.
+// NewReader returns a reader of lines. A line can have at most max bytes, not counting
+// the newline.
 //
-// The reader calls grow when it needs a larger buffer. grow receives the bytes that
-// were read and not yet returned, and the smallest size that is needed, in bytes.
-// It returns a buffer that begins with those bytes. The reader does not use the old
-// buffer again, so grow can free it. A nil grow means the Go heap.
+// The reader calls grow when it needs a new buffer. The argument pending contains the
+// bytes that were read but not yet returned. The argument size is the required minimum
+// size of the new buffer, in bytes. grow returns a new buffer that begins with a copy of
+// pending. grow can free the old buffer, because the reader does not use the old buffer
+// again. There is one exception. After Detach has called grow, it wipes the pending bytes
+// in the old buffer. If grow is nil, the reader allocates its buffers on the Go heap.
 func NewReader(src io.Reader, max int, grow func(pending []byte, size int) ([]byte, error)) *Reader {
 	if grow == nil {
 		grow = func(pending []byte, size int) ([]byte, error) {
@@ -53,9 +53,9 @@ func (r *Reader) Await() error {
 	return r.fill()
 }
 
-// ReadLine returns the next line without its newline. The line is a part of the
-// reader's buffer, and valid until the next call of any method. ReadLine returns
-// io.EOF at the end of the stream, io.ErrUnexpectedEOF if the stream ends within a
+// ReadLine returns the next line without its newline. The line is a part of the reader's
+// buffer, so it is valid only until the next call of any method. ReadLine returns io.EOF
+// at the end of the stream. It returns io.ErrUnexpectedEOF if the stream ends within a
 // line, and ErrTooLong if a line is longer than the limit.
 func (r *Reader) ReadLine() ([]byte, error) {
 	scanned := r.pos
@@ -82,9 +82,9 @@ func (r *Reader) ReadLine() ([]byte, error) {
 	}
 }
 
-// Discard reads the rest of a line that is too long, including its newline. A
-// client that is still writing the line can then read the answer. Discard gives up
-// after 16 times the limit.
+// Discard reads the rest of a line that is too long, including its newline. Otherwise a
+// client that still writes the line could not read the answer. Discard returns ErrTooLong
+// if it has not found the newline after 16 times the limit.
 func (r *Reader) Discard() error {
 	for left := 16 * r.max; left > 0; {
 		pending := r.buf[r.pos:r.end]
@@ -101,8 +101,9 @@ func (r *Reader) Discard() error {
 	return ErrTooLong
 }
 
-// Detach gives the current buffer back to the caller, who provided its memory. The
-// bytes after the last returned line move to a new buffer, and are wiped in the old one.
+// Detach makes the reader continue with a new buffer. The old buffer, which contains the
+// last returned line, then belongs to the caller. Detach moves the bytes after this line
+// to the new buffer, and wipes them in the old buffer.
 func (r *Reader) Detach() error {
 	pending := r.buf[r.pos:r.end]
 	buf, err := r.grow(pending, max(startSize, len(pending)))
@@ -114,7 +115,7 @@ func (r *Reader) Detach() error {
 	return nil
 }
 
-// fill makes room in the buffer and reads once.
+// fill makes room in the buffer and then reads from the source once.
 func (r *Reader) fill() error {
 	switch {
 	case r.pos == r.end:
@@ -125,7 +126,8 @@ func (r *Reader) fill() error {
 		r.pos, r.end = 0, r.end-r.pos
 	}
 	if r.end == len(r.buf) {
-		// Double the size, but to at most the limit plus one byte for the newline.
+		// Double the size of the buffer. The maximum is the limit plus one byte for the
+		// newline.
 		size := min(max(startSize, 2*len(r.buf)), max(startSize, r.max+1))
 		buf, err := r.grow(r.buf[r.pos:r.end], size)
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 	"testing/iotest"
 )
 
-// readAll returns the lines of a stream and the error at its end. It copies each
+// readAll returns the lines of a stream and the error after the last line. It copies each
 // line, because a line is valid only until the next call of ReadLine.
 func readAll(r *Reader) (lines []string, err error) {
 	for {
@@ -23,9 +23,9 @@ func readAll(r *Reader) (lines []string, err error) {
 	}
 }
 
-// poisonedMemory overwrites the old buffer when a reader needs a larger one. An arena
-// would be wiped and unmapped. The test then fails if a line still points to the old
-// buffer.
+// poisonedMemory provides buffers to a reader. When the reader gets a larger buffer,
+// poisonedMemory overwrites the old buffer, so that a test fails if a line still points
+// to the old buffer. In the broker, such a line would point to freed memory.
 type poisonedMemory struct{ last []byte }
 
 func (p *poisonedMemory) grow(pending []byte, size int) ([]byte, error) {
@@ -46,25 +46,25 @@ func TestReaderSplitsLines(t *testing.T) {
 		lines  []string
 		end    error
 	}{
-		"nothing":            {"", 10, nil, io.EOF},
-		"one line":           {"a\n", 10, []string{"a"}, io.EOF},
-		"pipelined":          {"a\nbc\n\nd\n", 10, []string{"a", "bc", "", "d"}, io.EOF},
-		"a carriage return":  {"a\r\n", 10, []string{"a\r"}, io.EOF},
-		"cut within a line":  {"a\nb", 10, []string{"a"}, io.ErrUnexpectedEOF},
-		"at the limit":       {"0123456789\na\n", 10, []string{"0123456789", "a"}, io.EOF},
-		"one over":           {"a\n0123456789x\na\n", 10, []string{"a"}, ErrTooLong},
-		"over, without end":  {"0123456789x", 10, nil, ErrTooLong},
-		"at it, without end": {"0123456789", 10, nil, io.ErrUnexpectedEOF},
-		"growing":            {"a\n" + long + "\nb\n", 9000, []string{"a", long, "b"}, io.EOF},
-		"growing, one over":  {"a\n" + long + "x\nb\n", 9000, []string{"a"}, ErrTooLong},
-		"at the first size":  {long[:startSize] + "\n" + long[:startSize-1] + "\nb\n", startSize, []string{long[:startSize], long[:startSize-1], "b"}, io.EOF},
-		"many, moved":        {strings.Repeat(long[:1000]+"\n", 20), 1000, piecesOf(long[:1000], 20), io.EOF},
+		"an empty stream":                            {"", 10, nil, io.EOF},
+		"one line":                                   {"a\n", 10, []string{"a"}, io.EOF},
+		"several lines":                              {"a\nbc\n\nd\n", 10, []string{"a", "bc", "", "d"}, io.EOF},
+		"a carriage return":                          {"a\r\n", 10, []string{"a\r"}, io.EOF},
+		"a stream that ends within a line":           {"a\nb", 10, []string{"a"}, io.ErrUnexpectedEOF},
+		"a line at the limit":                        {"0123456789\na\n", 10, []string{"0123456789", "a"}, io.EOF},
+		"a line one byte over the limit":             {"a\n0123456789x\na\n", 10, []string{"a"}, ErrTooLong},
+		"over the limit, without a newline":          {"0123456789x", 10, nil, ErrTooLong},
+		"at the limit, without a newline":            {"0123456789", 10, nil, io.ErrUnexpectedEOF},
+		"a line that needs a larger buffer":          {"a\n" + long + "\nb\n", 9000, []string{"a", long, "b"}, io.EOF},
+		"a larger buffer, one byte over the limit":   {"a\n" + long + "x\nb\n", 9000, []string{"a"}, ErrTooLong},
+		"lines as long as the first buffer":          {long[:startSize] + "\n" + long[:startSize-1] + "\nb\n", startSize, []string{long[:startSize], long[:startSize-1], "b"}, io.EOF},
+		"lines that move to the front of the buffer": {strings.Repeat(long[:1000]+"\n", 20), 1000, piecesOf(long[:1000], 20), io.EOF},
 	} {
 		for source, wrap := range map[string]func(io.Reader) io.Reader{
-			"at once":             func(r io.Reader) io.Reader { return r },
-			"a byte":              iotest.OneByteReader,
-			"halves":              iotest.HalfReader,
-			"data with the error": iotest.DataErrReader,
+			"at once":                      func(r io.Reader) io.Reader { return r },
+			"one byte at a time":           iotest.OneByteReader,
+			"half of the buffer at a time": iotest.HalfReader,
+			"data with the error":          iotest.DataErrReader,
 		} {
 			t.Run(name+"/"+source, func(t *testing.T) {
 				r := NewReader(wrap(strings.NewReader(tc.stream)), tc.max, (&poisonedMemory{}).grow)
@@ -92,8 +92,8 @@ func TestReaderWithoutGrowUsesHeap(t *testing.T) {
 	}
 }
 
-// TestReaderBufferStaysWithinLimit checks that an endless line does not use more
-// memory than the limit.
+// TestReaderBufferStaysWithinLimit checks that the buffer does not grow beyond the limit
+// if a line never ends.
 func TestReaderBufferStaysWithinLimit(t *testing.T) {
 	const limit = 100_000
 	largest := 0
@@ -107,7 +107,7 @@ func TestReaderBufferStaysWithinLimit(t *testing.T) {
 		t.Errorf("ReadLine of an endless line returned %v", err)
 	}
 	if largest > limit+1 {
-		t.Errorf("the buffer grew to %d bytes, but lines are limited to %d", largest, limit)
+		t.Errorf("the buffer grew to %d bytes, but lines are limited to %d bytes", largest, limit)
 	}
 }
 
@@ -162,19 +162,20 @@ func TestAwaitConsumesNothing(t *testing.T) {
 		}
 	}
 	if err := r.Await(); err != io.EOF {
-		t.Errorf("Await at the end returned %v", err)
+		t.Errorf("at the end of the stream, Await returned %v", err)
 	}
-	// If a line is already in the buffer, Await must not read: a read could block.
-	r = NewReader(io.MultiReader(strings.NewReader("a\nb\n"), iotest.ErrReader(errors.New("read on"))), 10, nil)
+	// If a line is already in the buffer, Await must not read, because the read could
+	// block.
+	r = NewReader(io.MultiReader(strings.NewReader("a\nb\n"), iotest.ErrReader(errors.New("unexpected read"))), 10, nil)
 	r.ReadLine()
 	if err := r.Await(); err != nil {
 		t.Errorf("Await with a line in the buffer returned %v", err)
 	}
 }
 
-// TestDetachMovesPendingBytes checks that Detach moves the bytes after the detached
-// line to the new buffer and wipes them in the old one. The line itself must not
-// change, because the caller owns it now.
+// TestDetachMovesPendingBytes checks that Detach moves the bytes after the last returned
+// line to the new buffer, and wipes them in the old buffer. The returned line must not
+// change, because it now belongs to the caller.
 func TestDetachMovesPendingBytes(t *testing.T) {
 	var buffers [][]byte
 	grow := func(pending []byte, size int) ([]byte, error) {
@@ -192,7 +193,7 @@ func TestDetachMovesPendingBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(buffers) != 2 {
-		t.Fatalf("%d buffers were allocated after Detach, want 2", len(buffers))
+		t.Fatalf("%d buffers were allocated, want one for the line and one in Detach", len(buffers))
 	}
 	if string(line) != "first" {
 		t.Errorf("the detached line changed to %q", line)
@@ -200,14 +201,14 @@ func TestDetachMovesPendingBytes(t *testing.T) {
 	if rest := buffers[0][len("first\n"):]; !bytes.Equal(rest, make([]byte, len(rest))) {
 		t.Errorf("the old buffer still contains %q", bytes.Trim(rest, "\x00"))
 	}
-	clear(buffers[0]) // the caller may do this
+	clear(buffers[0]) // allowed, because the old buffer belongs to the caller
 	if lines, err := readAll(r); !reflect.DeepEqual(lines, []string{"second"}) || err != io.ErrUnexpectedEOF {
 		t.Errorf("after Detach, the lines are %q, %v", lines, err)
 	}
 }
 
-// TestMovedBytesAreWiped checks that the reader wipes the old copy of bytes that it
-// moves to the front of the buffer.
+// TestMovedBytesAreWiped checks that the reader moves bytes to the front of its buffer
+// without leaving a copy at their old position.
 func TestMovedBytesAreWiped(t *testing.T) {
 	var buffer []byte
 	grow := func(pending []byte, size int) ([]byte, error) {
@@ -227,8 +228,8 @@ func TestMovedBytesAreWiped(t *testing.T) {
 	}
 }
 
-// FuzzReader checks that the lines of a stream do not depend on the sizes of the
-// reads.
+// FuzzReader compares a Reader with splitLines. The lines must not depend on how many
+// bytes each read of the stream returns.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("a\nbc\n\nd"), []byte{1, 2}, uint16(10))
 	f.Add([]byte("0123456789\n0123456789x\n"), []byte{3}, uint16(10))
@@ -245,7 +246,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// splitLines is a simple implementation of Reader, for a complete stream.
+// splitLines splits a complete stream into lines. It follows the same rules as a Reader,
+// but is simpler.
 func splitLines(stream []byte, limit int) (lines []string, err error) {
 	for len(stream) > 0 {
 		line, rest, found := bytes.Cut(stream, []byte("\n"))
@@ -260,7 +262,8 @@ func splitLines(stream []byte, limit int) (lines []string, err error) {
 	return lines, io.EOF
 }
 
-// chunkReader is a stream with reads of the given lengths, which are repeated.
+// chunkReader reads from a stream in pieces. lengths contains the sizes of the pieces.
+// After the last size, it starts again with the first size.
 type chunkReader struct {
 	rest, lengths []byte
 	next          int

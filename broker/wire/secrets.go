@@ -10,14 +10,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ParseSecrets parses a JSON file of secrets that a user wrote. The file
-// contains one JSON object. Each member is a secret: a string, or for a bundle an object
-// of strings. ParseSecrets is as strict as Decode. An error contains the line number and
-// the rule that the file breaks. It can contain a valid name from the file, but never a
-// value.
+// ParseSecrets parses a JSON file of secrets that a user wrote. The file contains one
+// JSON object, and each member of this object is a secret. The value of a member is a
+// string, or an object of strings if the secret is a bundle. ParseSecrets is as strict as
+// Decode. An error contains the line number and the rule that the file breaks. It can
+// contain a valid name from the file, but never a value.
 func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 	if len(text) > schema.MaxPush {
-		return nil, fmt.Errorf("the text is longer than %d bytes, the maximum size of a push", schema.MaxPush)
+		return nil, fmt.Errorf("the text is longer than %d bytes, which is the maximum size of a push", schema.MaxPush)
 	}
 	p := secretsParser{text, jsontext.NewDecoder(bytes.NewBuffer(text))}
 	secrets := map[schema.SecretName]schema.Value{}
@@ -55,19 +55,19 @@ type secretsParser struct {
 	decoder *jsontext.Decoder
 }
 
-// errorHere returns an error with the number of the current line.
+// errorHere returns an error that contains the number of the current line.
 func (p secretsParser) errorHere(format string, args ...any) error {
 	return p.errorAt(p.decoder.InputOffset(), format, args...)
 }
 
-// errorAt returns an error with the number of the line at an offset in the text.
+// errorAt returns an error that contains the number of the line at an offset in the text.
 func (p secretsParser) errorAt(offset int64, format string, args ...any) error {
 	line := 1 + bytes.Count(p.text[:offset], []byte("\n"))
 	return fmt.Errorf("line %d: %s", line, fmt.Sprintf(format, args...))
 }
 
-// syntaxError replaces an error of the decoder, because the decoder's error can quote
-// the text. It keeps only the line number.
+// syntaxError replaces an error of the decoder, because the decoder's error can quote the
+// text. The new error contains the line number, but no part of the text.
 func (p secretsParser) syntaxError(err error) error {
 	offset := p.decoder.InputOffset()
 	if e, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
@@ -87,7 +87,8 @@ func (p secretsParser) readString() (string, error) {
 	return token.String(), nil
 }
 
-// readObject reads an object. It calls readMember before the value of each member.
+// readObject reads an object. For each member, it reads the name and then calls
+// readMember, which must read the value.
 func (p secretsParser) readObject(readMember func(schema.SecretName) error) error {
 	if token, err := p.decoder.ReadToken(); err != nil || token.Kind() != jsontext.KindBeginObject {
 		return p.syntaxError(err)

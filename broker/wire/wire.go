@@ -1,11 +1,13 @@
-// Package wire is the only framing code of keyhatch. Both ends of every socket use
-// it. A message is one JSON object per line. The package limits the size of a line,
-// reads it into memory that the caller provides, and decodes it strictly.
+// Package wire reads and writes the messages of keyhatch. It is the only package that does
+// this. The broker and all its clients use it. A message is one JSON object on one line.
+// The package limits the size of a line, reads the line into memory that the caller
+// provides, and decodes the line strictly.
 //
-// Strict means that the package refuses input that encoding/json accepts or repairs
-// by default: invalid UTF-8, lone surrogates, duplicate names, names that differ
-// from a field only in case, trailing data, and deep nesting. The package does not
-// trust its input, and its errors never quote it, because a line may be a push.
+// Strict decoding means that the package refuses input that encoding/json accepts or
+// repairs by default. Examples are invalid UTF-8, lone surrogates, duplicate names, names
+// that differ from a field only in upper and lower case, trailing data, and deep nesting.
+// The package does not trust its input. Its errors never quote the input, because a line
+// can be a push of secrets.
 package wire
 
 import (
@@ -21,14 +23,15 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// An Error is a rule that a line breaks. Its text is a constant of this package, or
-// contains the name of a field of the type that was decoded into. It never contains
-// a part of the line.
+// An Error reports the rule that a line breaks. Its text is a constant of this package,
+// or contains the name of a field of the Go type that Decode or Check was called with. It
+// never contains a part of the line.
 type Error struct{ Rule string }
 
 func (e *Error) Error() string { return e.Rule }
 
-// Encode returns v as one line with its newline. Maps are sorted by name.
+// Encode returns v as one line of JSON, including the newline. The members of maps are
+// sorted by name.
 func Encode(v any) ([]byte, error) {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
@@ -37,9 +40,9 @@ func Encode(v any) ([]byte, error) {
 	return append(b, '\n'), nil
 }
 
-// Decode checks that line is one JSON object with at most depth levels, and stores
-// its fields in v, a pointer to a struct. Fields that v does not have are checked
-// and then ignored. Every error is an *Error.
+// Decode checks that line is one JSON object with at most depth levels, and stores its
+// fields in v. v is a pointer to a struct. Decode checks fields that v does not have, and
+// then ignores them. Every error is an *Error.
 func Decode(line []byte, v any, depth int) error {
 	if err := Check(line, v, depth); err != nil {
 		return err
@@ -48,9 +51,9 @@ func Decode(line []byte, v any, depth int) error {
 	if err == nil {
 		return nil
 	}
-	// Check has accepted the line, so decoding can only fail because a field has the
-	// wrong type. The error contains the field's name only if v has such a field:
-	// another name comes from the input, and could be a part of a secret.
+	// Check has accepted the line, so decoding can fail only because a field has the
+	// wrong type. The error contains the name of this field only if v has such a field.
+	// Any other name comes from the input, and could be a part of a secret.
 	if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
 		field := strings.SplitN(string(wrong.JSONPointer), "/", 3)
 		if len(field) > 1 && slices.Contains(fieldNames(reflect.TypeOf(v).Elem()), field[1]) {
@@ -60,8 +63,8 @@ func Decode(line []byte, v any, depth int) error {
 	return &Error{"a field has the wrong type or is out of range"}
 }
 
-// Check checks line as Decode does for the type of v, but it does not store the
-// fields. It copies only the names in line, never a value.
+// Check checks line in the same way as Decode does for the type of v, but it does not
+// store the fields. It can copy names from line, but never a value.
 func Check(line []byte, v any, depth int) error {
 	fields := fieldNames(reflect.TypeOf(v).Elem())
 	d := jsontext.NewDecoder(bytes.NewBuffer(line))
@@ -69,7 +72,7 @@ func Check(line []byte, v any, depth int) error {
 		return &Error{"the line is not a JSON object"}
 	}
 	for {
-		// At depth 1, a name is next if the number of tokens so far is even.
+		// At depth 1, the next token is a name if the number of tokens so far is even.
 		_, length := d.StackIndex(d.StackDepth())
 		isName := d.StackDepth() == 1 && length%2 == 0
 		token, err := d.ReadToken()
@@ -83,7 +86,7 @@ func Check(line []byte, v any, depth int) error {
 			name := token.String()
 			for _, field := range fields {
 				if name != field && strings.EqualFold(name, field) {
-					return &Error{fmt.Sprintf("a field name differs from %q only in case", field)}
+					return &Error{fmt.Sprintf("a field name differs from %q only in upper and lower case", field)}
 				}
 			}
 		}
@@ -97,7 +100,8 @@ func Check(line []byte, v any, depth int) error {
 	return nil
 }
 
-// syntaxError replaces an error of the parser, whose text quotes its input.
+// syntaxError replaces an error of the parser, because the text of such an error quotes
+// the input.
 func syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return &Error{"duplicate name in an object"}

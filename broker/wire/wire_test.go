@@ -9,7 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// target has a field of each type that occurs in requests.
+// target has one field for each type that occurs in requests.
 type target struct {
 	Op     schema.Op           `json:"op"`
 	Name   schema.SecretName   `json:"name"`
@@ -27,7 +27,7 @@ type inlined struct {
 	Inner string `json:"inner,omitzero"`
 }
 
-// tripwire is part of refused lines. No error may contain it.
+// tripwire is a text in lines that Decode must refuse. No error may contain this text.
 const tripwire = "TRIPWIRE"
 
 func TestDecodeRefuses(t *testing.T) {
@@ -40,50 +40,50 @@ func TestDecodeRefuses(t *testing.T) {
 	)
 	wrong := func(field string) string { return `field "` + field + `" has the wrong type or is out of range` }
 	for name, tc := range map[string]struct{ line, rule string }{
-		"nothing":              {"", notObj},
-		"white space":          {" \t", notObj},
-		"a word":               {tripwire, notObj},
-		"an array":             {`["` + tripwire + `"]`, notObj},
-		"a string":             {`"` + tripwire + `"`, notObj},
-		"null":                 {`null`, notObj},
-		"a byte order mark":    {"\xef\xbb\xbf" + `{"op":"` + tripwire + `"}`, notObj},
-		"cut short":            {`{"op":"` + tripwire, syntax},
-		"no closing brace":     {`{"op":"` + tripwire + `"`, syntax},
-		"a trailing comma":     {`{"op":"` + tripwire + `",}`, syntax},
-		"single quotes":        {`{'op':'` + tripwire + `'}`, syntax},
-		"a bare name":          {`{op:"` + tripwire + `"}`, syntax},
-		"a comment":            {`{/*` + tripwire + `*/"op":"x"}`, syntax},
-		"a raw control":        {`{"op":"` + tripwire + "\t" + `"}`, syntax},
-		"a NUL":                {`{"op":"` + tripwire + "\x00" + `"}`, syntax},
-		"a bad escape":         {`{"op":"\x` + tripwire + `"}`, syntax},
-		"a bad literal":        {`{"dry_run":True,"op":"` + tripwire + `"}`, syntax},
-		"a leading zero":       {`{"op":"` + tripwire + `","wait_ms":01}`, syntax},
-		"NaN":                  {`{"op":"` + tripwire + `","wait_ms":NaN}`, syntax},
-		"invalid UTF-8":        {`{"op":"` + tripwire + "\xff" + `"}`, syntax},
-		"an overlong form":     {`{"op":"` + tripwire + "\xc0\xaf" + `"}`, syntax},
-		"an encoded surrogate": {`{"op":"` + tripwire + "\xed\xa0\x80" + `"}`, syntax},
-		"a lone high half":     {`{"op":"` + tripwire + `\ud800"}`, syntax},
-		"a lone low half":      {`{"op":"` + tripwire + `\udc00"}`, syntax},
-		"halves swapped":       {`{"op":"` + tripwire + `\udc00\ud800"}`, syntax},
-		"a bad name":           {`{"` + tripwire + "\xff" + `":1}`, syntax},
-		"bad, but ignored":     {`{"x":{"y":"` + tripwire + "\xff" + `"}}`, syntax},
+		"an empty line":                     {"", notObj},
+		"white space":                       {" \t", notObj},
+		"a word":                            {tripwire, notObj},
+		"an array":                          {`["` + tripwire + `"]`, notObj},
+		"a string":                          {`"` + tripwire + `"`, notObj},
+		"null":                              {`null`, notObj},
+		"a byte order mark":                 {"\xef\xbb\xbf" + `{"op":"` + tripwire + `"}`, notObj},
+		"an object without an end":          {`{"op":"` + tripwire, syntax},
+		"no closing brace":                  {`{"op":"` + tripwire + `"`, syntax},
+		"a trailing comma":                  {`{"op":"` + tripwire + `",}`, syntax},
+		"single quotes":                     {`{'op':'` + tripwire + `'}`, syntax},
+		"a name without quotes":             {`{op:"` + tripwire + `"}`, syntax},
+		"a comment":                         {`{/*` + tripwire + `*/"op":"x"}`, syntax},
+		"a control character in a string":   {`{"op":"` + tripwire + "\t" + `"}`, syntax},
+		"a NUL in a string":                 {`{"op":"` + tripwire + "\x00" + `"}`, syntax},
+		"a bad escape":                      {`{"op":"\x` + tripwire + `"}`, syntax},
+		"a bad literal":                     {`{"dry_run":True,"op":"` + tripwire + `"}`, syntax},
+		"a leading zero":                    {`{"op":"` + tripwire + `","wait_ms":01}`, syntax},
+		"NaN":                               {`{"op":"` + tripwire + `","wait_ms":NaN}`, syntax},
+		"invalid UTF-8":                     {`{"op":"` + tripwire + "\xff" + `"}`, syntax},
+		"an overlong UTF-8 form":            {`{"op":"` + tripwire + "\xc0\xaf" + `"}`, syntax},
+		"a surrogate in UTF-8":              {`{"op":"` + tripwire + "\xed\xa0\x80" + `"}`, syntax},
+		"a lone high surrogate":             {`{"op":"` + tripwire + `\ud800"}`, syntax},
+		"a lone low surrogate":              {`{"op":"` + tripwire + `\udc00"}`, syntax},
+		"surrogates in the wrong order":     {`{"op":"` + tripwire + `\udc00\ud800"}`, syntax},
+		"invalid UTF-8 in a name":           {`{"` + tripwire + "\xff" + `":1}`, syntax},
+		"invalid UTF-8 in an unknown field": {`{"x":{"y":"` + tripwire + "\xff" + `"}}`, syntax},
 
-		"twice":                  {`{"op":"` + tripwire + `","op":"y"}`, twice},
-		"twice, once escaped":    {`{"op":"` + tripwire + `","\u006fp":"y"}`, twice},
-		"twice, unknown":         {`{"` + tripwire + `":1,"` + tripwire + `":2}`, twice},
-		"twice, within":          {`{"x":{"` + tripwire + `":1,"` + tripwire + `":2}}`, twice},
-		"twice, within, escaped": {`{"x":{"` + tripwire + `":1,"\u0054RIPWIRE":2}}`, twice},
+		"a duplicate name":                                  {`{"op":"` + tripwire + `","op":"y"}`, twice},
+		"a duplicate name, once escaped":                    {`{"op":"` + tripwire + `","\u006fp":"y"}`, twice},
+		"a duplicate name of an unknown field":              {`{"` + tripwire + `":1,"` + tripwire + `":2}`, twice},
+		"a duplicate name in a nested object":               {`{"x":{"` + tripwire + `":1,"` + tripwire + `":2}}`, twice},
+		"a duplicate name in a nested object, once escaped": {`{"x":{"` + tripwire + `":1,"\u0054RIPWIRE":2}}`, twice},
 
-		"another case":          {`{"Op":"` + tripwire + `"}`, `a field name differs from "op" only in case`},
-		"another case, escaped": {`{"\u004fp":"` + tripwire + `"}`, `a field name differs from "op" only in case`},
-		"beside the right one":  {`{"op":"` + tripwire + `","OP":"x"}`, `a field name differs from "op" only in case`},
-		"a case of Unicode":     {`{"name\u017f":"` + tripwire + `"}`, `a field name differs from "names" only in case`},
-		"inlined":               {`{"INNER":"` + tripwire + `"}`, `a field name differs from "inner" only in case`},
+		"a name in another case":                               {`{"Op":"` + tripwire + `"}`, `a field name differs from "op" only in upper and lower case`},
+		"an escaped name in another case":                      {`{"\u004fp":"` + tripwire + `"}`, `a field name differs from "op" only in upper and lower case`},
+		"a name in another case after the correct name":        {`{"op":"` + tripwire + `","OP":"x"}`, `a field name differs from "op" only in upper and lower case`},
+		"a name that is equal only under Unicode case folding": {`{"name\u017f":"` + tripwire + `"}`, `a field name differs from "names" only in upper and lower case`},
+		"an embedded field in another case":                    {`{"INNER":"` + tripwire + `"}`, `a field name differs from "inner" only in upper and lower case`},
 
-		"another object":   {`{"op":"` + tripwire + `"}{}`, more},
-		"a closing brace":  {`{"op":"` + tripwire + `"}}`, more},
-		"text behind":      {`{"op":"x"} ` + tripwire, more},
-		"a newline behind": {"{\"op\":\"x\"}\n{\"op\":\"" + tripwire + "\"}", more},
+		"a second object":                 {`{"op":"` + tripwire + `"}{}`, more},
+		"a second closing brace":          {`{"op":"` + tripwire + `"}}`, more},
+		"text after the object":           {`{"op":"x"} ` + tripwire, more},
+		"a second object after a newline": {"{\"op\":\"x\"}\n{\"op\":\"" + tripwire + "\"}", more},
 
 		"depth 4":                {`{"a":{"b":{"c":{"` + tripwire + `":1}}}}`, deep},
 		"depth 4, empty":         {`{"` + tripwire + `":{"b":{"c":{}}}}`, deep},
@@ -91,20 +91,20 @@ func TestDecodeRefuses(t *testing.T) {
 		"depth 4, second member": {`{"a":1,"` + tripwire + `":[1,{"c":[]}]}`, deep},
 		"very deep":              {`{"` + tripwire + `":` + strings.Repeat("[", 20_000), deep},
 
-		"a number for a string":           {`{"op":` + "1" + `,"name":"` + tripwire + `"}`, wrong("op")},
-		"an object for a string":          {`{"op":{"x":"` + tripwire + `"}}`, wrong("op")},
-		"a string for a list":             {`{"names":"` + tripwire + `"}`, wrong("names")},
-		"a number in a list":              {`{"names":["` + tripwire + `",1]}`, wrong("names")},
-		"a string for a number":           {`{"wait_ms":"` + tripwire + `"}`, wrong("wait_ms")},
-		"a fraction":                      {`{"wait_ms":1.5,"name":"` + tripwire + `"}`, wrong("wait_ms")},
-		"out of range":                    {`{"wait_ms":9223372036854775808,"name":"` + tripwire + `"}`, wrong("wait_ms")},
-		"negative, unsigned":              {`{"allow_uids":[-1],"name":"` + tripwire + `"}`, wrong("allow_uids")},
-		"a string for a boolean":          {`{"dry_run":"` + tripwire + `"}`, wrong("dry_run")},
-		"a number for a pointer":          {`{"manifest":1,"name":"` + tripwire + `"}`, wrong("manifest")},
-		"wrong under a name that is data": {`{"map":{"` + tripwire + `":1}}`, wrong("map")},
-		"not base64":                      {`{"bytes":"` + tripwire + `!"}`, wrong("bytes")},
-		"base64 without padding":          {`{"bytes":"TRIPWIREQQ"}`, wrong("bytes")},
-		"wrong in what is inlined":        {`{"inner":["` + tripwire + `"]}`, wrong("inner")},
+		"a number for a string":                                  {`{"op":` + "1" + `,"name":"` + tripwire + `"}`, wrong("op")},
+		"an object for a string":                                 {`{"op":{"x":"` + tripwire + `"}}`, wrong("op")},
+		"a string for a list":                                    {`{"names":"` + tripwire + `"}`, wrong("names")},
+		"a number in a list of strings":                          {`{"names":["` + tripwire + `",1]}`, wrong("names")},
+		"a string for a number":                                  {`{"wait_ms":"` + tripwire + `"}`, wrong("wait_ms")},
+		"a fraction":                                             {`{"wait_ms":1.5,"name":"` + tripwire + `"}`, wrong("wait_ms")},
+		"a number that is out of range":                          {`{"wait_ms":9223372036854775808,"name":"` + tripwire + `"}`, wrong("wait_ms")},
+		"a negative number for an unsigned field":                {`{"allow_uids":[-1],"name":"` + tripwire + `"}`, wrong("allow_uids")},
+		"a string for a boolean":                                 {`{"dry_run":"` + tripwire + `"}`, wrong("dry_run")},
+		"a number for a pointer":                                 {`{"manifest":1,"name":"` + tripwire + `"}`, wrong("manifest")},
+		"a wrong type in a map, whose names come from the input": {`{"map":{"` + tripwire + `":1}}`, wrong("map")},
+		"not base64":                                             {`{"bytes":"` + tripwire + `!"}`, wrong("bytes")},
+		"base64 without padding":                                 {`{"bytes":"TRIPWIREQQ"}`, wrong("bytes")},
+		"a wrong type in an embedded field":                      {`{"inner":["` + tripwire + `"]}`, wrong("inner")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := Decode([]byte(tc.line), &target{}, 3)
@@ -115,7 +115,7 @@ func TestDecodeRefuses(t *testing.T) {
 				t.Errorf("got %q, want %q", err, tc.rule)
 			}
 			if strings.Contains(err.Error(), tripwire) {
-				t.Errorf("the error contains a part of the line: %v", err)
+				t.Errorf("the error contains a part of the refused line: %v", err)
 			}
 		})
 	}
@@ -127,20 +127,20 @@ func TestDecodeAccepts(t *testing.T) {
 		line string
 		want target
 	}{
-		"an empty object":  {`{}`, target{}},
-		"white space":      {" {\t\"op\" :\r \"x\" } ", target{Op: "x"}},
-		"unknown fields":   {`{"op":"x","new":1,"other":{"op":[1]}}`, target{Op: "x"}},
-		"a case within":    {`{"x":{"OP":1,"Op":2,"op":3}}`, target{}},
-		"an unknown case":  {`{"x":1,"X":2}`, target{}},
-		"an escaped name":  {`{"\u006fp":"x"}`, target{Op: "x"}},
-		"a surrogate pair": {`{"op":"\ud83d\ude00"}`, target{Op: "😀"}},
-		"unicode":          {`{"op":"é"}`, target{Op: "é"}},
-		"null is absent":   {`{"op":"x","names":null,"wait_ms":null,"manifest":null}`, target{Op: "x"}},
-		"depth 3":          {`{"names":["a"],"x":{"y":{"z":1}}}`, target{Names: []schema.SecretName{"a"}}},
-		"an empty text":    {`{"manifest":""}`, target{Text: &text}},
-		"empty bytes":      {`{"bytes":""}`, target{Bytes: []byte{}}},
-		"bytes":            {`{"bytes":"AP8="}`, target{Bytes: []byte{0, 0xff}}},
-		"inlined":          {`{"inner":"x"}`, target{inlined: inlined{"x"}}},
+		"an empty object":                        {`{}`, target{}},
+		"white space":                            {" {\t\"op\" :\r \"x\" } ", target{Op: "x"}},
+		"unknown fields":                         {`{"op":"x","new":1,"other":{"op":[1]}}`, target{Op: "x"}},
+		"another case in a nested object":        {`{"x":{"OP":1,"Op":2,"op":3}}`, target{}},
+		"unknown names that differ only in case": {`{"x":1,"X":2}`, target{}},
+		"an escaped name":                        {`{"\u006fp":"x"}`, target{Op: "x"}},
+		"a surrogate pair":                       {`{"op":"\ud83d\ude00"}`, target{Op: "😀"}},
+		"unicode":                                {`{"op":"é"}`, target{Op: "é"}},
+		"null counts as absent":                  {`{"op":"x","names":null,"wait_ms":null,"manifest":null}`, target{Op: "x"}},
+		"depth 3":                                {`{"names":["a"],"x":{"y":{"z":1}}}`, target{Names: []schema.SecretName{"a"}}},
+		"an empty text":                          {`{"manifest":""}`, target{Text: &text}},
+		"empty bytes":                            {`{"bytes":""}`, target{Bytes: []byte{}}},
+		"bytes":                                  {`{"bytes":"AP8="}`, target{Bytes: []byte{0, 0xff}}},
+		"an embedded field":                      {`{"inner":"x"}`, target{inlined: inlined{"x"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got target
@@ -158,7 +158,7 @@ func TestDecodeEnforcesDepth(t *testing.T) {
 	line := []byte(`{"a":{"b":{"c":{}}}}`)
 	for depth := 1; depth <= 5; depth++ {
 		if err := Decode(line, &target{}, depth); (err == nil) != (depth >= 4) {
-			t.Errorf("a line of depth 4 with a limit of %d: %v", depth, err)
+			t.Errorf("Decode of a line of depth 4 with a limit of %d returned %v", depth, err)
 		}
 	}
 }
@@ -167,12 +167,12 @@ func TestDecodeDoesNotChangeLine(t *testing.T) {
 	const text = `{"op":"\u0078","x":["a\/b"],"bytes":"AP8="}`
 	line := []byte(text)
 	if err := Decode(line, &target{}, 3); err != nil || string(line) != text {
-		t.Errorf("the line changed to %s, %v", line, err)
+		t.Errorf("Decode changed the line to %s, error %v", line, err)
 	}
 }
 
-// TestEncode checks that Encode writes exactly one line, and that Decode returns the
-// encoded value.
+// TestEncode checks that Encode writes exactly one line, and that Decode can decode this
+// line to the same value.
 func TestEncode(t *testing.T) {
 	request := schema.GetRequest{Op: schema.OpGet, Name: "A", WaitMS: 5}
 	line, err := Encode(request)
@@ -184,16 +184,16 @@ func TestEncode(t *testing.T) {
 		t.Errorf("decoded %+v, %v", got, err)
 	}
 	if _, err := Encode(schema.GetRequest{Op: "\xff"}); err == nil {
-		t.Error("invalid UTF-8 was encoded")
+		t.Error("Encode accepts invalid UTF-8")
 	}
 	line, err = Encode(schema.ErrorResponse{Message: "two\nlines"})
 	if err != nil || strings.Count(string(line), "\n") != 1 {
-		t.Errorf("%q is not one line, %v", line, err)
+		t.Errorf("Encode returned %q, which is not one line, error %v", line, err)
 	}
 }
 
-// FuzzDecode checks that encoding/json accepts every line that Decode accepts, and
-// decodes the same values.
+// FuzzDecode checks that encoding/json accepts every line that Decode accepts, and that
+// both decode the same values.
 func FuzzDecode(f *testing.F) {
 	for _, line := range []string{
 		`{}`, `{"op":"get","name":"A","wait_ms":5}`, `{"op":"x","op":"y"}`, `{"Op":"x"}`, "{\"op\":\"\xff\"}",
