@@ -65,6 +65,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 		return answerProjectOp(a, request.Op, line, caller, a.registry.unregister)
 	case schema.OpReload:
 		return answerProjectOp(a, request.Op, line, caller, a.registry.reload)
+	case schema.OpInspect:
+		return answerProjectOp(a, request.Op, line, caller, a.registry.inspect)
 	case schema.OpList:
 		return endpoint.Answer(schema.ListResponse{OK: true, Names: a.keyring.Names()})
 	case schema.OpStatus:
@@ -144,6 +146,7 @@ func (a *admin) status() schema.StatusResponse {
 		status.SecretsLoadedAt, status.Memory = &info.LoadedAt, info.Memory
 	}
 	status.Projects, status.DescriptorStore = a.registry.status()
+	status.Problems = findProblems(a.registry, a.projectsDir)
 	return status
 }
 

@@ -9,9 +9,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDeniedAnswerDoesNotDependOnSecrets requests names that are not on the
-// allowlist: before a push, after a push with one of these secrets, and after a
-// clear. Apart from the name, the answers must be identical.
+// TestDeniedAnswerDoesNotDependOnSecrets requests names that are not on the allowlist. It
+// does so before a push, after a push of one of these secrets, and after a clear. Apart
+// from the name, all answers must be identical.
 func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -25,7 +25,8 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 			} {
 				answer := c.request(t, strings.ReplaceAll(request, "NAME", name))
 				if i := strings.Index(answer, `"generation":`); i >= 0 {
-					// The generation may differ: a watch reports it anyway.
+					// The answers may contain different generations, because a client can
+					// learn the generation from a watch anyway.
 					answer = answer[:i] + answer[strings.IndexByte(answer[i:], ',')+i:]
 				}
 				answer = strings.ReplaceAll(answer, name, "NAME")
@@ -33,7 +34,7 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 					t.Fatalf("%s: the answer to %s is %s", when, name, answer)
 				}
 				if first, ok := answers[request]; ok && first != answer {
-					t.Errorf("%s: the answer to %s is\n%s, and was before\n%s", when, name, answer, first)
+					t.Errorf("%s: the answer to %s is\n%s\nbut the first answer was\n%s", when, name, answer, first)
 				}
 				answers[request] = answer
 			}
@@ -48,8 +49,8 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	askAll("after a clear")
 }
 
-// TestProjectSocketRefusesAdminOperations sends every admin op to a project socket,
-// with requests that the admin socket accepts.
+// TestProjectSocketRefusesAdminOperations sends every admin op to a project socket. The
+// admin socket would accept these requests, but the project socket must refuse them.
 func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -69,6 +70,6 @@ func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 		}
 	}
 	if answer := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-		t.Errorf("the secret changed: the answer is %s", answer)
+		t.Errorf("after the refused requests, the secret has changed: the answer to get is %s", answer)
 	}
 }

@@ -21,10 +21,11 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// tripwire is the prefix of every secret value in the tests of this package.
+// tripwire is the prefix of every secret value in the tests of this package. Tests search
+// for this prefix in places that must not contain a secret.
 const tripwire = "TRIPWIRE"
 
-// A testServer is a Server with its own runtime directory.
+// A testServer is a broker.Server with its own runtime directory.
 type testServer struct {
 	*broker.Server
 	dir         string
@@ -33,17 +34,18 @@ type testServer struct {
 	log         *lockedBuffer // the server's log and its audit events
 }
 
-// newServer starts a server that runs until the end of the test. Then it searches
-// the log and the audit events for tripwires.
+// newServer starts a server that runs until the end of the test. At the end, newServer
+// checks that the log and the audit events contain no secret value.
 func newServer(t *testing.T) *testServer {
 	t.Helper()
 	return newServerWithConfig(t, func(*broker.Config) {})
 }
 
-// newServerWithConfig is newServer with a modified configuration.
+// newServerWithConfig starts a server in the same way as newServer, but change can modify
+// its configuration first.
 func newServerWithConfig(t *testing.T, change func(*broker.Config)) *testServer {
 	t.Helper()
-	// The path is short, because the path of a socket is limited to 107 bytes.
+	// Use a short path, because the path of a socket is limited to 107 bytes.
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
 		t.Fatal(err)
@@ -70,13 +72,14 @@ func newServerWithConfig(t *testing.T, change func(*broker.Config)) *testServer 
 			t.Error("the log contains the value of a secret")
 		}
 		if !strings.Contains(text, "broker.stopped") {
-			t.Error("the searched log does not contain the server's events")
+			t.Error("the log does not contain the server's events, so the search for secrets proves nothing")
 		}
 	})
 	return s
 }
 
-// restart stops the server and starts another server, without secrets or projects.
+// restart stops the server and starts another server in the same runtime directory. The
+// new server has no secrets and no projects.
 func (s *testServer) restart(t *testing.T) {
 	t.Helper()
 	s.Close()
@@ -90,7 +93,7 @@ func (s *testServer) projectSocket(name string) string {
 	return filepath.Join(s.dir, "run/projects", name, "broker.sock")
 }
 
-// register registers a project with an allowlist of names.
+// register registers a project whose allowlist contains exactly these names.
 func (s *testServer) register(t *testing.T, project string, names ...string) {
 	t.Helper()
 	text := manifestText(project, names...)
@@ -131,7 +134,7 @@ func (s *testServer) push(t *testing.T, secrets map[schema.SecretName]schema.Val
 	return response
 }
 
-// A rawConn sends and reads raw lines.
+// A rawConn is a connection on which a test sends and reads lines directly.
 type rawConn struct {
 	net.Conn
 	lines *bufio.Reader
@@ -147,8 +150,8 @@ func connect(t *testing.T, path string) *rawConn {
 	return &rawConn{c, bufio.NewReader(c)}
 }
 
-// request sends a line and returns the answer, both without newline. It returns ""
-// if the connection ended.
+// request sends a line and returns the answer without its newline. It returns "" if the
+// connection ended.
 func (c *rawConn) request(t *testing.T, line string) string {
 	t.Helper()
 	if _, err := fmt.Fprintln(c, line); err != nil {
@@ -192,7 +195,8 @@ func waitUntil(t *testing.T, condition func() bool) {
 	}
 }
 
-// connections returns the number of a project's connections, as reported by status.
+// connections returns the number of a project's connections that the admin op status
+// reports.
 func (s *testServer) connections(t *testing.T, name schema.ProjectName) int {
 	t.Helper()
 	admin, err := client.DialAdmin(context.Background(), s.adminSocket)

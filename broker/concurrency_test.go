@@ -19,9 +19,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestConcurrentOperations runs all ops concurrently, with valid and invalid
-// requests, and shuts the server down while they run. Every answered value must be
-// complete and from one push. No operation may hang, and no goroutine may remain.
+// TestConcurrentOperations runs all ops concurrently, with valid and invalid requests,
+// and shuts the server down before all of them have ended. Every answered value must be
+// complete, and all values of an answer must come from one push. No operation may hang,
+// and no goroutine may remain.
 func TestConcurrentOperations(t *testing.T) {
 	before, lockedBefore := runtime.NumGoroutine(), lockedMemory(t)
 	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 5000, 20 })
@@ -40,8 +41,8 @@ func TestConcurrentOperations(t *testing.T) {
 			}
 		})
 	}
-	// Errors are expected, because other goroutines remove secrets and projects.
-	// Wrong answers are not.
+	// This test accepts errors, because other goroutines remove secrets and projects. It
+	// does not accept wrong answers.
 	admin := func(do func(*client.Admin)) {
 		if a, err := client.DialAdmin(ctx, s.adminSocket); err == nil {
 			do(a)
@@ -75,7 +76,7 @@ func TestConcurrentOperations(t *testing.T) {
 	checkComplete := func(what, got string) {
 		var n int
 		if _, err := fmt.Sscanf(strings.TrimRight(strings.TrimPrefix(got, tripwire), "x"), "%d", &n); err != nil || got != value(n) {
-			t.Errorf("%s: an incomplete value of %d bytes", what, len(got))
+			t.Errorf("%s returned an incomplete value of %d bytes", what, len(got))
 		}
 	}
 	api := client.NewProject(s.projectSocket("api"))
@@ -93,7 +94,7 @@ func TestConcurrentOperations(t *testing.T) {
 			if len(got.Secrets) == 2 {
 				checkComplete("get-many", *got.Secrets["A"].Value)
 				if *got.Secrets["A"].Value != *got.Secrets["B"].Value {
-					t.Error("get-many: the values are from two pushes")
+					t.Error("get-many: the values come from two different pushes")
 				}
 			}
 		})
@@ -108,11 +109,11 @@ func TestConcurrentOperations(t *testing.T) {
 	web := client.NewProject(s.projectSocket("web"))
 	repeat(func(int) {
 		if got, err := web.Get(ctx, "A", 0); err == nil {
-			checkComplete("web", *got.Value)
+			checkComplete("get in project web", *got.Value)
 		}
 	})
-	// These clients do not read their answers, close the connection early, or send
-	// invalid lines.
+	// Connect with clients that do not read their answers, close the connection early, or
+	// send invalid lines.
 	badRequests := []string{`{"op":"get","name":"A"}` + "\n", `{"op":"watch"}` + "\n", `{"op":"get-many","wait_ms":1000}` + "\n", `{"op":`, "nonsense\n", `{"op":"watch"}` + "\n\n", "\xff\xfe\n"}
 	repeat(func(n int) {
 		c, err := net.Dial("unix", s.projectSocket("api"))
@@ -126,7 +127,7 @@ func TestConcurrentOperations(t *testing.T) {
 		}
 		c.Close()
 	})
-	// This client watches.
+	// Watch the project with another client.
 	watching, stop := context.WithCancel(ctx)
 	wg.Go(func() {
 		api.Watch(watching, func(e schema.ChangedEvent) {
@@ -135,7 +136,7 @@ func TestConcurrentOperations(t *testing.T) {
 			}
 		})
 	})
-	// The shutdown begins while most of the operations are still running.
+	// Begin the shutdown while most of the operations are still running.
 	var end sync.WaitGroup
 	end.Go(func() {
 		waitUntil(t, func() bool { return s.Status().Generation > uint64(rounds/2) || ctx.Err() != nil })
@@ -147,15 +148,16 @@ func TestConcurrentOperations(t *testing.T) {
 	if ctx.Err() != nil {
 		t.Fatal("the operations or the shutdown took longer than one minute")
 	}
-	waitUntil(t, func() bool { return runtime.NumGoroutine() <= before+1 }) // 1: the audit log's goroutine
+	// The one additional goroutine belongs to the audit log.
+	waitUntil(t, func() bool { return runtime.NumGoroutine() <= before+1 })
 	if after := lockedMemory(t); after != lockedBefore {
-		t.Errorf("%s of locked memory before, %s after: an arena was not freed", lockedBefore, after)
+		t.Errorf("the process had %s of locked memory before the test and has %s after it: an arena was not freed", lockedBefore, after)
 	}
 }
 
-// lockedMemory returns the amount of this process's locked memory
-// (proc_pid_status(5)). It includes all arenas, except under the race detector, which
-// has arenas on the heap.
+// lockedMemory returns the amount of this process's locked memory (proc_pid_status(5)).
+// Locked memory includes all arenas, except in a build with the race detector, in which
+// arenas are on the heap.
 func lockedMemory(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/status")

@@ -9,8 +9,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestConnectionLimitIsPerProject opens as many connections to a project as allowed.
-// The next connection must be refused. Other projects must not be affected.
+// TestConnectionLimitIsPerProject opens as many connections to a project as the limit
+// allows. The broker must refuse the next connection to this project. The limit must not
+// affect other projects.
 func TestConnectionLimitIsPerProject(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -32,17 +33,18 @@ func TestConnectionLimitIsPerProject(t *testing.T) {
 	for s.connections(t, "api") == schema.MaxProjectConnections {
 	}
 	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"ping"}`); !strings.Contains(got, `"ok":true`) {
-		t.Errorf("after one connection was closed, the answer to a new one is %s", got)
+		t.Errorf("after one connection was closed, the answer on a new connection is %s", got)
 	}
 }
 
-// TestConnectionEndsWithinLine closes a connection before the end of a line.
+// TestConnectionEndsWithinLine ends a connection in the middle of a line. The answer must
+// be an error without any part of the line.
 func TestConnectionEndsWithinLine(t *testing.T) {
 	s := newServer(t)
 	c := connect(t, s.adminSocket)
 	fmt.Fprint(c, `{"op":"push-creds","secrets":{"A":"`+tripwire)
 	c.Conn.(*net.UnixConn).CloseWrite()
 	if got := c.readLine(t); !strings.Contains(got, "before the end of a line") || strings.Contains(got, tripwire) {
-		t.Errorf("the answer is %s", got)
+		t.Errorf("the answer to an incomplete line is %s", got)
 	}
 }

@@ -8,16 +8,17 @@ import (
 	"testing"
 )
 
-// TestContributingNamesExistingFiles checks the paths in CONTRIBUTING.md.
+// TestContributingNamesExistingFiles checks that every path in CONTRIBUTING.md leads to
+// an existing file.
 func TestContributingNamesExistingFiles(t *testing.T) {
 	text, err := os.ReadFile("../CONTRIBUTING.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Short paths, such as project/project.go, are below broker.
+	// Short paths, such as project/project.go, are relative to the directory broker.
 	paths := regexp.MustCompile("`([a-z./_-]+/[A-Za-z._-]+\\.[a-z]+)`").FindAllStringSubmatch(string(text), -1)
 	if len(paths) < 30 {
-		t.Fatalf("only %d paths were found", len(paths))
+		t.Fatalf("found only %d paths in CONTRIBUTING.md, want at least 30", len(paths))
 	}
 	for _, path := range paths {
 		if strings.Contains(path[1], "NAME") || strings.Contains(path[1], "github.com") {

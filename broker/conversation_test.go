@@ -17,14 +17,17 @@ import (
 
 var update = flag.Bool("update", false, "write the broker's answers to testdata/conversation.txt")
 
-// TestConversationMatchesGoldenFile compares the answers to valid and invalid
-// requests of every op with the golden answers in testdata/conversation.txt. It also
-// validates every message against the schema.
+// TestConversationMatchesGoldenFile sends valid and invalid requests of every op to a
+// broker. It compares the answers with the golden answers in testdata/conversation.txt,
+// and validates every message against the JSON Schema.
 //
-// A line "admin> REQUEST" or "api> REQUEST" is sent to that socket. All requests to a
-// socket use the same connection, until the connection ends. "api+> REQUEST" is sent
-// on a second connection to api, which watches, and "api+" reads the next line from
-// it. Values that differ between two runs are replaced with *.
+// The requests are in the same file. The test sends REQUEST to the admin socket for a
+// line "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST".
+// It uses one connection for all requests to a socket, until this connection ends. For a
+// line "api+> REQUEST", the test sends REQUEST on a second connection to api, which is
+// used for a watch. For a line "api+", the test reads the next line from this second
+// connection. In the golden file, values that differ between two runs are replaced with
+// *.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
 	text, err := os.ReadFile(golden)
@@ -64,7 +67,7 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 		answer = maskVarying(answer, s.dir)
 		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "no other request is allowed") {
 			if conns[socket].readLine(t) != "" {
-				t.Errorf("%s: the connection stays open after the answer", line)
+				t.Errorf("the connection stays open after the answer to %s", line)
 			}
 			delete(conns, socket)
 		}
@@ -80,13 +83,14 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 	want := strings.Split(string(text), "\n")
 	for i, line := range strings.Split(got.String(), "\n") {
 		if i >= len(want) || line != want[i] {
-			t.Fatalf("line %d; if the new answer is correct, run go test ./broker -run Conversation -update:\n got %s\nwant %s", i+1, line, strings.Join(want[i:min(i+1, len(want))], ""))
+			t.Fatalf("line %d of testdata/conversation.txt differs; if the new answer is correct, run go test ./broker -run Conversation -update:\n got %s\nwant %s", i+1, line, strings.Join(want[i:min(i+1, len(want))], ""))
 		}
 	}
 }
 
-// checkComplete checks that the conversation has a successful and a refused request of
-// each operation. No ping is refused, except like every malformed line.
+// checkComplete checks that the conversation contains a successful request and a refused
+// request of each operation. ping is an exception, because the broker refuses a ping only
+// if the line is malformed.
 func checkComplete(t *testing.T, seen map[string]bool) {
 	t.Helper()
 	for _, ops := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {
@@ -101,8 +105,8 @@ func checkComplete(t *testing.T, seen map[string]bool) {
 	}
 }
 
-// expandPlaceholders replaces the placeholders for very long texts and for invalid
-// UTF-8, which a golden file should not contain.
+// expandPlaceholders replaces the placeholders in a request with very long texts or with
+// invalid UTF-8. A golden file should not contain such texts.
 func expandPlaceholders(request string) string {
 	request = strings.ReplaceAll(request, "(64 KiB)", strings.Repeat("x", schema.MaxRequest))
 	request = strings.ReplaceAll(request, "(1 MiB)", strings.Repeat("x", schema.MaxPush))
@@ -116,7 +120,7 @@ func maskVarying(answer, dir string) string {
 	return varyingFields.ReplaceAllString(answer, "$1$2*")
 }
 
-// A validator validates messages against the generated schema.
+// A validator validates messages against the generated JSON Schema.
 type validator struct {
 	compiler *jsonschema.Compiler
 	types    map[string]map[schema.Op]schema.Operation

@@ -3,10 +3,11 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/manifest"
-	"github.com/keyhatch/keyhatch/schema"
 )
 
 // applyDeclarations makes the registry match the declared projects in a directory:
@@ -27,18 +28,19 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		r.log.Error("cannot read the declared projects; the served projects stay as they are", "error", err)
 		return err
 	}
-	var problems []error
-	for name, declaration := range declared {
-		if err := applyDeclarationLocked(r, declaration); err != nil {
-			invalid[name] = err
+	r.notApplied = invalid
+	for _, name := range slices.Sorted(maps.Keys(declared)) {
+		if err := applyDeclarationLocked(r, declared[name], declared); err != nil {
+			r.notApplied[name] = err
 		}
 	}
-	for name, err := range invalid {
+	var problems []error
+	for name, err := range r.notApplied {
 		r.log.Error("cannot serve a declared project", "file", name+".yaml", "error", err)
 		problems = append(problems, fmt.Errorf("%s.yaml: %w", name, err))
 	}
 	for name, e := range r.entries {
-		if _, ok := declared[string(name)]; e.registration.Declared && !ok && invalid[string(name)] == nil {
+		if _, ok := declared[string(name)]; e.registration.Declared && !ok && r.notApplied[string(name)] == nil {
 			r.log.Info("a project is no longer declared", "project", name)
 			r.removeProjectLocked(e, endpoint.Self())
 		}
@@ -46,35 +48,27 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	return errors.Join(problems...)
 }
 
-// applyDeclarationLocked serves one project as it is declared.
-func applyDeclarationLocked(r *registry, d manifest.Declaration) error {
-	registration := schema.RegisterRequest{
-		Op: schema.OpRegister, Name: d.Name, ProjectPath: d.Path, Manifest: &d.Manifest,
-		AllowUIDs: d.AllowUIDs, DevcontainerIDs: d.DevcontainerIDs, Declared: true,
-	}
+// applyDeclarationLocked serves one of the declared projects.
+func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[string]manifest.Declaration) error {
+	registration := registrationOf(d)
 	if err := checkRegistration(registration); err != nil {
 		return err
 	}
-	parsed, err := manifest.Parse([]byte(d.Manifest), d.Name)
+	if err := r.checkNameLocked(d.Name, d.Path); err != nil {
+		return err
+	}
+	parsed, err := manifest.Parse([]byte(d.Manifest))
 	if err != nil {
 		return err
 	}
-	e := r.entries[d.Name]
-	if e != nil && !differsOnlyInManifest(e.registration, registration) {
-		r.removeProjectLocked(e, endpoint.Self())
-		e = nil
+	if e := r.findPathLocked(d.Path); e != nil {
+		if other, ok := declared[string(e.registration.Name)]; ok && other.Name != d.Name && other.Path == d.Path {
+			return fmt.Errorf("%s.yaml declares the same path", other.Name)
+		}
+		if e.registration.Declared && e.registration.Name == d.Name && compareRegistrations(e.registration, registration) == nil {
+			return nil
+		}
 	}
-	if e == nil {
-		_, err := r.addProjectLocked(registration, parsed, endpoint.Self())
-		return err
-	}
-	previous := e.registration
-	e.registration.Declared = true
-	switch {
-	case *previous.Manifest != d.Manifest:
-		r.replaceManifestLocked(e, parsed, d.Manifest, endpoint.Self())
-	case !previous.Declared:
-		r.storeForRestartLocked(e)
-	}
-	return nil
+	_, err = r.addOrChangeLocked(registration, parsed, endpoint.Self())
+	return err
 }

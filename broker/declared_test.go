@@ -28,8 +28,8 @@ func (m *serviceManager) writeDeclarationFile(name, text string) {
 	}
 }
 
-// TestDeclaredProjects checks that the broker serves declared projects at the start,
-// even if the descriptor store is empty after a stop. ApplyDeclarations must apply
+// TestDeclaredProjects checks that the broker serves declared projects after every start,
+// even if the file descriptor store is empty after a stop. ApplyDeclarations must apply
 // changes, and invalid files must not affect other projects.
 func TestDeclaredProjects(t *testing.T) {
 	m := newServiceManager(t, 100)
@@ -56,7 +56,7 @@ func TestDeclaredProjects(t *testing.T) {
 		return strings.Join(list, " ")
 	}
 	if got := names(); got != "api! web!" {
-		t.Fatalf("the served projects are %s", got)
+		t.Fatalf("after the first start, the served projects are %s", got)
 	}
 	m.register("run", "A")
 	err := s.ApplyDeclarations()
@@ -66,27 +66,29 @@ func TestDeclaredProjects(t *testing.T) {
 		}
 	}
 
-	// Change a file, make a file invalid, add a file, and then remove it.
+	// Change the file of api, make the file of web invalid, and add a file for new, which
+	// is removed later.
 	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestText("api", "B")})
 	m.writeDeclarationFile("web.yaml", "broken")
 	m.declare(manifest.Declaration{Name: "new", Path: "/nowhere/new", Manifest: manifestText("new", "A")})
 	s.ApplyDeclarations()
 	if got := names(); got != "api! new! run web!" {
-		t.Errorf("the served projects are %s", got)
+		t.Errorf("after the files were changed, the served projects are %s", got)
 	}
 	m.push(tripwire)
 	for request, want := range map[string]string{"A": "denied", "B": tripwire} {
 		if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"get","name":"`+request+`"}`); !strings.Contains(answer, want) {
-			t.Errorf("%s: %s", request, answer)
+			t.Errorf("the answer to a get of %s is %s", request, answer)
 		}
 	}
 	os.Remove(m.dir + "/projects.d/new.yaml")
 	s.ApplyDeclarations()
 	if got := names(); got != "api! run web!" {
-		t.Errorf("the served projects are %s", got)
+		t.Errorf("after new.yaml was removed, the served projects are %s", got)
 	}
 
-	// All projects survive a restart. Only declared projects survive a stop.
+	// All projects survive a restart. Only declared projects survive a stop of the
+	// service.
 	s.Shutdown(context.Background())
 	s = m.start()
 	if got := names(); got != "api! run web!" {
@@ -100,17 +102,17 @@ func TestDeclaredProjects(t *testing.T) {
 		t.Errorf("after a stop, the served projects are %s", got)
 	}
 
-	// The broker must ignore files that others can write. They could otherwise add
-	// secrets to an allowlist.
+	// The broker must ignore files that other users can write. Otherwise these users
+	// could add secrets to an allowlist.
 	for _, path := range []string{"/projects.d/web.yaml", "/projects.d"} {
 		if err := os.Chmod(m.dir+path, 0o777); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "must not be writable by other users") {
-			t.Errorf("%s has mode 0777, and the error is %v", path, err)
+			t.Errorf("ApplyDeclarations does not refuse %s with mode 0777: the error is %v", path, err)
 		}
 		if got := names(); got != "api! web!" {
-			t.Errorf("the served projects are %s", got)
+			t.Errorf("with insecure file modes, the served projects are %s", got)
 		}
 		if err := os.Chmod(m.dir+path, 0o755); err != nil {
 			t.Fatal(err)

@@ -17,8 +17,8 @@ import (
 	"testing"
 )
 
-// TestFilesDoNotFormCircles checks that the files of a package do not refer to each
-// other in a circle, directly or through other files. A reader can then read the
+// TestFilesDoNotFormCircles checks that the files of a package do not refer to each other
+// in a circle, directly or through other files. Without circles, a reader can read the
 // files in an order in which each file uses only declarations of earlier files.
 func TestFilesDoNotFormCircles(t *testing.T) {
 	out, err := exec.Command("go", "list", "-export", "-deps", "-json=ImportPath,Dir,GoFiles,Export", module+"...").Output()
@@ -44,7 +44,7 @@ func TestFilesDoNotFormCircles(t *testing.T) {
 		}
 	}
 	if len(own) < len(allowed)/2 {
-		t.Fatalf("found only %d packages", len(own))
+		t.Fatalf("go list returned only %d packages of this module", len(own))
 	}
 	fset := token.NewFileSet()
 	imports := importer.ForCompiler(fset, "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
@@ -67,8 +67,9 @@ func TestFilesDoNotFormCircles(t *testing.T) {
 	}
 }
 
-// TestCircleOfFilesIsFound checks that circles finds a circle: a method that is not
-// in the same file as its type.
+// TestCircleOfFilesIsFound checks that the function circles finds two files that refer to
+// each other. One file contains a type, and the other file contains a method of this
+// type.
 func TestCircleOfFilesIsFound(t *testing.T) {
 	fset := token.NewFileSet()
 	var files []*ast.File
@@ -88,11 +89,11 @@ func TestCircleOfFilesIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	if found := circles(references); len(found) != 1 || !slices.Equal(found[0], []string{"a.go", "b.go"}) {
-		t.Errorf("found the circles %v, want one of a.go and b.go", found)
+		t.Errorf("circles returned %v, want one circle of a.go and b.go", found)
 	}
 }
 
-// fileReferences maps each file to the other files whose declarations it uses.
+// fileReferences returns, for each file, the other files whose declarations it uses.
 func fileReferences(path string, fset *token.FileSet, files []*ast.File, imports types.Importer) (map[string]map[string]bool, error) {
 	info := &types.Info{Uses: map[*ast.Ident]types.Object{}}
 	config := types.Config{Importer: imports}
@@ -117,8 +118,8 @@ func fileReferences(path string, fset *token.FileSet, files []*ast.File, imports
 	return references, nil
 }
 
-// circles returns the groups of files in which each file refers to all others,
-// directly or through other files.
+// circles returns groups of files. In each group, each file refers to all other files of
+// the group, directly or through other files.
 func circles(references map[string]map[string]bool) (found [][]string) {
 	reachable := map[string]map[string]bool{}
 	for file := range references {

@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestFullFileSystemStopsNobodyElse fills the file system of the runtime directory, as a
-// container can that has a project's directory. Served projects, health checks, and
-// restarts need no space. A new project gets a clear error.
+// TestFullFileSystemStopsNobodyElse fills the file system of the runtime directory. A
+// container can do the same in its project's directory. Served projects, health checks,
+// and restarts must still work, because they need no space. The registration of a new
+// project must fail with a clear error.
 func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 	m := newServiceManagerOn(t, 100, func(dir string) {
 		if err := unix.Mount("keyhatch-test", dir, "tmpfs", 0, "size=256k,nr_inodes=64,mode=755"); err != nil {
@@ -43,7 +44,8 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 		}
 	}
 	fill()
-	// A restart must not even replace a link: the container could take its space.
+	// A restart must not replace the link of a dev container. Otherwise the container
+	// could use the space of the old link before the broker creates the new link.
 	link := filepath.Join(m.dir, "run/devcontainers", strings.Repeat("a", 52))
 	before, err := os.Lstat(link)
 	if err != nil {
@@ -51,18 +53,18 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 	}
 	for range 3 {
 		if err := s.Probe(t.Context()); err != nil {
-			t.Errorf("the health check fails: %v", err)
+			t.Errorf("the health check fails on a full file system: %v", err)
 		}
 		s.Close()
-		fill() // takes what the broker has removed
+		fill() // uses the space of all files that the broker has removed
 		s = m.start()
 		m.push(tripwire)
 		if answer := connect(t, m.projectSocket("evil")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-			t.Errorf("after a restart, the answer is %s", answer)
+			t.Errorf("after a restart with a full file system, the answer to get is %s", answer)
 		}
 	}
 	if after, err := os.Lstat(link); err != nil || !os.SameFile(before, after) {
-		t.Errorf("the link of the dev container was replaced, %v", err)
+		t.Errorf("a restart replaced or removed the link of the dev container; error %v", err)
 	}
 	text := manifestText("web", "A")
 	admin, err := client.DialAdmin(context.Background(), m.adminSocket())
@@ -71,6 +73,6 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 	}
 	defer admin.Close()
 	if _, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "web", ProjectPath: "/nowhere/web", Manifest: &text}); err == nil || !strings.Contains(err.Error(), "no space left on device") {
-		t.Errorf("registering a project: %v", err)
+		t.Errorf("registering a project on a full file system returned %v, want an error about missing space", err)
 	}
 }

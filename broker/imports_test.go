@@ -14,8 +14,8 @@ import (
 
 const module = "github.com/keyhatch/keyhatch/"
 
-// allowed lists the imports that each package may have within the module. If you add
-// a package, add it here too.
+// allowed lists, for each package of this module, the other packages of the module that
+// it may import. If you add a package, add it to this table.
 var allowed = map[string][]string{
 	"schema":          {},
 	"schema/gen":      {"schema"},
@@ -46,14 +46,14 @@ var allowed = map[string][]string{
 	"devcontainer/credential":    {"devcontainer", "schema"},
 	"packaging/attack":           {"broker/client", "broker/wire", "schema"},
 	"packaging/e2e/engine":       {},
-	"packaging/e2e/systemd":      {}, // tests only
-	"packaging/e2e/devcontainer": {}, // tests only
+	"packaging/e2e/systemd":      {}, // contains only tests
+	"packaging/e2e/devcontainer": {}, // contains only tests
 	"packaging/testenv":          {},
 	"sidecar/store/storetest":    {"schema", "sidecar/store"},
 }
 
-// banned lists the packages that a package must not import, directly or indirectly.
-// An entry that ends with a slash is a prefix.
+// banned lists, for some packages of this module, the packages that they must not import
+// directly or indirectly. An entry that ends with a slash is a prefix.
 var banned = map[string][]string{
 	"cmd/keyhatch":         {module + "manifest", "github.com/fsnotify/", "github.com/coreos/go-systemd/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/secmem"},
 	"cmd/keyhatchd":        {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/client"},
@@ -69,7 +69,7 @@ type listed struct {
 	Deps       []string
 }
 
-// TestImports checks the imports of every package against allowed and banned.
+// TestImports checks the imports of every package against the tables allowed and banned.
 func TestImports(t *testing.T) {
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", module+"...").Output()
 	if err != nil {
@@ -88,7 +88,7 @@ func TestImports(t *testing.T) {
 		}
 	}
 	if found < len(allowed) {
-		t.Errorf("checked %d packages, but the table has %d", found, len(allowed))
+		t.Errorf("checked %d packages, but the table of allowed imports has %d packages", found, len(allowed))
 	}
 }
 
@@ -113,8 +113,9 @@ func wrongImports(p listed) (problems []string) {
 	return problems
 }
 
-// TestProjectOnlyReadsKeyring checks that the data plane cannot replace or clear the
-// secrets: it uses the types of the keyring that only read.
+// TestProjectOnlyReadsKeyring checks that package project cannot replace or clear the
+// secrets. The package may use only those types and constants of package keyring that
+// cannot change a keyring.
 func TestProjectOnlyReadsKeyring(t *testing.T) {
 	files, err := filepath.Glob("project/*.go")
 	if err != nil {
@@ -138,16 +139,17 @@ func TestProjectOnlyReadsKeyring(t *testing.T) {
 		}
 	}
 	if !used["View"] {
-		t.Fatal("the test does not see how project uses the keyring")
+		t.Fatal("this test found no use of keyring.View in package project")
 	}
 	for name := range used {
 		if !slices.Contains([]string{"View", "Snapshot", "Value", "Kind", "Text", "Binary", "Bundle"}, name) {
-			t.Errorf("project uses keyring.%s", name)
+			t.Errorf("package project uses keyring.%s, which is not allowed", name)
 		}
 	}
 }
 
-// TestImportsControl checks that wrongImports finds wrong imports.
+// TestImportsControl checks that the function wrongImports reports imports that are not
+// allowed.
 func TestImportsControl(t *testing.T) {
 	for _, p := range []listed{
 		{ImportPath: module + "schema", Imports: []string{module + "broker"}},
@@ -156,7 +158,7 @@ func TestImportsControl(t *testing.T) {
 		{ImportPath: module + "cmd/keyhatch", Deps: []string{"github.com/fsnotify/fsnotify"}},
 	} {
 		if len(wrongImports(p)) == 0 {
-			t.Errorf("wrongImports accepts %+v", p)
+			t.Errorf("wrongImports accepts imports that are not allowed: %+v", p)
 		}
 	}
 }

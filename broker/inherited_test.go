@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnexpectedDescriptorsAreRefused checks that the broker does not start with
-// unexpected descriptors, and that it starts with descriptors from a crash.
+// TestUnexpectedDescriptorsAreRefused checks that the broker does not start if it
+// inherits unexpected file descriptors. The broker must start if a crash left unusable
+// file descriptors in the store.
 func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -29,14 +30,14 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 			s.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("got error %v, want one with %q", err, want)
+			t.Errorf("broker.New returned the error %v, want an error that contains %q", err, want)
 		}
 	}
 	all := func() []*os.File { return m.inheritedFiles() }
-	refused("no descriptor named admin", all()[1:]...)
+	refused("no file descriptor named admin", all()[1:]...)
 	refused(`"other"`, append(all(), m.dup(int(m.admin.Fd()), "other"))...)
 	refused(`"LISTEN_FD_9"`, append(all(), m.dup(int(m.admin.Fd()), "LISTEN_FD_9"))...)
-	refused("two descriptors named admin", append(all(), m.dup(int(m.admin.Fd()), "admin"))...)
+	refused("two file descriptors named admin", append(all(), m.dup(int(m.admin.Fd()), "admin"))...)
 	null, err := os.Open("/dev/null")
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +46,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	refused("not a listening socket", m.dup(int(null.Fd()), "admin"))
 
 	// After a crash, the store can contain a registration without seals, a listener
-	// without a registration, and a probe.
+	// without a registration, and the pipe of an interrupted call of Store.Verify.
 	unsealed, err := unix.MemfdCreate("x", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -54,10 +55,11 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
-	// It can also contain two registrations of a project, in any order, if the broker
-	// was killed after it stored the new registration and before it removed the old
-	// one.
-	for name, front := range map[string]bool{"front": true, "behind": false} {
+	// The store can also contain two registrations of one project. This happens if the
+	// broker is killed after it has stored the new registration and before it has removed
+	// the old registration. The order of the two registrations in the store must not
+	// matter.
+	for name, front := range map[string]bool{"first": true, "last": false} {
 		m.mu.Lock()
 		i := slices.IndexFunc(m.store, func(s storedDescriptor) bool { return strings.HasPrefix(s.name, "registration-api@") })
 		last := storedDescriptor{m.store[i].name, dupFD(t, m.store[i].fd)}
@@ -84,7 +86,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	}
 	s = m.start()
 	if status := s.Status(); len(status.Projects) != 1 || status.Projects[0].Name != "api" {
-		t.Errorf("the projects are %+v, want only api", status.Projects)
+		t.Errorf("the served projects are %+v, want only api", status.Projects)
 	}
 	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration-api@3"}) })
 }

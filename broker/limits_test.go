@@ -13,26 +13,29 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRequestLimitIsPerProject checks that the broker refuses the requests of a
-// project over its rate limit, and that other projects are not affected.
+// TestRequestLimitIsPerProject checks that the broker refuses requests of a project that
+// exceeds its request rate, and that other projects are not affected.
 func TestRequestLimitIsPerProject(t *testing.T) {
-	// The rate is so low that the burst is not refilled during the test.
+	// The rate is so low that the project cannot send more than one burst during the
+	// test.
 	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0.01, 0 })
 	s.register(t, "api", "A")
 	s.register(t, "web", "A")
 	s.push(t, map[schema.SecretName]schema.Value{"A": {Text: tripwire}})
 	c := connect(t, s.projectSocket("api"))
-	for range schema.RequestBurstFactor { // the connection counts together with the first one
+	// A new connection and its first request count as one request.
+	for range schema.RequestBurstFactor {
 		if answer := c.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 			t.Fatal(answer)
 		}
 	}
-	// One refusal per second and connection, then the broker stops reading.
+	// The broker sends at most one refusal per second and connection. Then it stops
+	// reading from the connection.
 	expectRateLimited := func(c *rawConn) {
 		t.Helper()
 		var refused schema.ErrorResponse
 		if err := json.Unmarshal([]byte(c.request(t, `{"op":"ping"}`)), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 50 {
-			t.Errorf("the answer over the limit is %+v, %v", refused, err)
+			t.Errorf("the answer to a request that exceeds the limit is %+v, error %v", refused, err)
 		}
 	}
 	expectRateLimited(c)
@@ -40,7 +43,7 @@ func TestRequestLimitIsPerProject(t *testing.T) {
 	fmt.Fprintln(c, "malformed")
 	c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	if _, err := c.lines.ReadByte(); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the connection is over its limit, and was answered: %v", err)
+		t.Errorf("the broker answered a second request that exceeds the limit on the same connection: %v", err)
 	}
 	if answer := connect(t, s.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 		t.Errorf("the answer of another project is %s", answer)
@@ -52,9 +55,9 @@ func TestRequestLimitIsPerProject(t *testing.T) {
 	}
 }
 
-// TestRefusalLimitCountsDeniedAndMissingNames checks that denied names and missing
-// names count against the same limit, and that existing allowed secrets can still be
-// fetched.
+// TestRefusalLimitCountsDeniedAndMissingNames checks that denied names and missing names
+// count against the same limit. A project that exceeds this limit must still get the
+// secrets that are allowed and exist.
 func TestRefusalLimitCountsDeniedAndMissingNames(t *testing.T) {
 	for _, name := range []string{"DENIED", "MISSING"} {
 		s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0, 0.01 })
@@ -64,19 +67,19 @@ func TestRefusalLimitCountsDeniedAndMissingNames(t *testing.T) {
 		get := func(name string) string { return c.request(t, fmt.Sprintf(`{"op":"get","name":%q}`, name)) }
 		for i := range schema.RefusalBurstFactor {
 			if answer := get(name); strings.Contains(answer, "rate_limited") {
-				t.Fatalf("the answer to %s in request %d is %s", name, i+1, answer)
+				t.Fatalf("the answer to a get of %s (request number %d) is %s", name, i+1, answer)
 			}
 		}
 		for _, other := range []string{name, "NEVER_HEARD_OF"} {
 			if answer := get(other); !strings.Contains(answer, "rate_limited") {
-				t.Errorf("after %s, the answer to %s is %s", name, other, answer)
+				t.Errorf("after too many requests for %s, the answer to a get of %s is %s", name, other, answer)
 			}
 		}
 		if answer := c.request(t, `{"op":"get-many","names":["A","DENIED"]}`); !strings.Contains(answer, "rate_limited") || strings.Contains(answer, tripwire) {
-			t.Errorf("the answer to get-many is %s", answer)
+			t.Errorf("after too many refused names, the answer to a get-many with a denied name is %s", answer)
 		}
 		if answer := get("A"); !strings.Contains(answer, tripwire) {
-			t.Errorf("the answer to an allowed secret is %s", answer)
+			t.Errorf("the answer to the request for an allowed secret is %s", answer)
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 type probe struct{ serve func(*endpoint.Session) }
 
 func newProbe(view keyring.View) (*probe, error) {
-	parsed, err := manifest.Parse([]byte("schema_version: 1\nproject: probe\nsecrets: {}\n"), "probe")
+	parsed, err := manifest.Parse([]byte("schema_version: 1\nproject: probe\nsecrets: {}\n"))
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 )
 
-// TestProbeFailsWithoutAnswer probes a broker that never answers.
+// TestProbeFailsWithoutAnswer checks that the health check fails if the broker never
+// answers.
 func TestProbeFailsWithoutAnswer(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)

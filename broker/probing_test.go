@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// TestProbeIsNotRecorded checks that the broker's health check leaves no audit event.
+// TestProbeIsNotRecorded checks that the broker's health check writes no audit event.
 func TestProbeIsNotRecorded(t *testing.T) {
 	s := newServer(t)
 	if err := s.Probe(context.Background()); err != nil {
 		t.Error(err)
 	}
 	if text := s.log.String(); strings.Contains(text, "secrets.fetched") {
-		t.Error("the audit log contains an event of the probe")
+		t.Error("the audit log contains an event of the health check")
 	}
 }

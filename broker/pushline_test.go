@@ -5,7 +5,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// pushLine encodes the request for client.Admin.Push. It fills in the Op.
+// pushLine encodes a push request for client.Admin.Push. It sets the Op of the request.
 func pushLine(request schema.PushRequest) []byte {
 	request.Op = schema.OpPush
 	line, err := wire.Encode(request)

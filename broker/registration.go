@@ -7,11 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // A refusal is an error with a code for the client.
@@ -36,8 +38,8 @@ func checkRegistration(r schema.RegisterRequest) error {
 	switch {
 	case !filepath.IsAbs(path) || filepath.Clean(path) != path:
 		return refuse(schema.CodeProtocolError, "project_path must be an absolute path without ., .., double slashes, or a trailing slash")
-	case filepath.Base(path) != string(r.Name):
-		return refuse(schema.CodeProtocolError, "name must be the base name of project_path")
+	case strings.ContainsRune(path, 0) || len(path) >= unix.PathMax:
+		return refuse(schema.CodeProtocolError, "project_path must have less than %d bytes, and no NUL", unix.PathMax)
 	case slices.Contains(r.AllowUIDs, endpoint.UnmappedUID):
 		return refuse(schema.CodeProtocolError, "allow_uids must not contain %d, because the kernel reports this uid for every unknown user", endpoint.UnmappedUID)
 	}
@@ -56,11 +58,29 @@ func checkProjectName(name schema.ProjectName) error {
 	return refuse(schema.CodeProtocolError, "name must match %s", schema.ProjectNamePattern)
 }
 
-// differsOnlyInManifest reports whether everything else in two registrations is
-// equal.
-func differsOnlyInManifest(a, b schema.RegisterRequest) bool {
-	return a.ProjectPath == b.ProjectPath && slices.Equal(a.AllowUIDs, b.AllowUIDs) &&
-		slices.Equal(a.DevcontainerIDs, b.DevcontainerIDs)
+// registrationOf returns the registration that a declaration describes.
+func registrationOf(d manifest.Declaration) schema.RegisterRequest {
+	return schema.RegisterRequest{
+		Op: schema.OpRegister, Name: d.Name, ProjectPath: d.Path, Manifest: &d.Manifest,
+		AllowUIDs: d.AllowUIDs, DevcontainerIDs: d.DevcontainerIDs, Declared: true,
+	}
+}
+
+// compareRegistrations returns the parts in which two registrations of a name differ.
+func compareRegistrations(served, declared schema.RegisterRequest) (differences []string) {
+	if served.ProjectPath != declared.ProjectPath {
+		differences = append(differences, "path")
+	}
+	if *served.Manifest != *declared.Manifest {
+		differences = append(differences, "manifest")
+	}
+	if !slices.Equal(served.AllowUIDs, declared.AllowUIDs) {
+		differences = append(differences, "uids")
+	}
+	if !slices.Equal(served.DevcontainerIDs, declared.DevcontainerIDs) {
+		differences = append(differences, "dev container IDs")
+	}
+	return differences
 }
 
 // readManifest parses the text of a manifest. If text is nil, it reads the
@@ -73,7 +93,7 @@ func readManifest(name schema.ProjectName, projectPath string, text *string) (pa
 		raw, _, err = manifest.ReadFromDir(projectPath)
 	}
 	if err == nil {
-		parsed, err = manifest.Parse(raw, name)
+		parsed, err = manifest.Parse(raw)
 	}
 	if errors.Is(err, manifest.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return nil, "", refuse(schema.CodeManifestNotFound, "%v", err)

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -33,10 +33,15 @@ type registry struct {
 
 	// mu is held while an operation changes the projects. The locks of endpoints,
 	// the keyring, and the audit log are taken after it, never before it.
-	mu       sync.Mutex
-	entries  map[schema.ProjectName]*entry // guarded by mu
-	store    *restartStore                 // guarded by mu
-	stopping bool                          // guarded by mu: the registry no longer changes
+	mu      sync.Mutex
+	entries map[schema.ProjectName]*entry // guarded by mu
+	store   *restartStore                 // guarded by mu
+	// rejected are stored registrations that this broker does not serve. They stay in the
+	// store until the operator registers or unregisters the project.
+	rejected map[schema.ProjectName]rejectedProject // guarded by mu
+	// notApplied are the errors of declarations when they were last applied.
+	notApplied map[string]error // guarded by mu
+	stopping   bool             // guarded by mu: the registry no longer changes
 
 	closing     sync.WaitGroup // endpoints of removed projects
 	connections atomic.Int64   // of all projects
@@ -57,8 +62,16 @@ type entry struct {
 	repairDelay  time.Duration // from then until the next one
 }
 
-// register adds a project. A registered project can only become a declared one,
-// if nothing else differs.
+// A rejectedProject is a stored registration that the broker cannot serve, for example
+// because its manifest violates a rule of this version.
+type rejectedProject struct {
+	projectPath string
+	stored      storedProject
+	err         error
+}
+
+// register adds a project. If the request allows it, register changes the project that is
+// registered at the same path.
 func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
@@ -68,41 +81,89 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if r.stopping {
 		return schema.RegisterResponse{}, errStopping()
 	}
-	if e, exists := r.entries[request.Name]; exists {
-		if request.Declared && request.Manifest != nil && *request.Manifest == *e.registration.Manifest && differsOnlyInManifest(request, e.registration) {
-			e.registration.Declared = true
-			r.storeForRestartLocked(e)
-			return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
-		}
-		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is already registered: use reload to change its manifest", request.Name)
+	if err := r.checkNameLocked(request.Name, request.ProjectPath); err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	registered := r.findPathLocked(request.ProjectPath)
+	onlyDeclares := registered != nil && request.Declared && request.Manifest != nil && request.Name == registered.registration.Name &&
+		compareRegistrations(registered.registration, request) == nil
+	if registered != nil && !request.Replace && !onlyDeclares {
+		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is already registered: use reload to change its manifest", registered.registration.Name)
 	}
 	parsed, text, err := r.approveManifest(request.Name, request.ProjectPath, request.Manifest, caller)
 	if err != nil {
 		return schema.RegisterResponse{}, err
 	}
-	request.Manifest = &text
-	e, err := r.addProjectLocked(request, parsed, caller)
+	request.Manifest, request.Replace = &text, false
+	e, err := r.addOrChangeLocked(request, parsed, caller)
 	if err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
 }
 
+// checkNameLocked refuses a name that belongs to another path.
+func (r *registry) checkNameLocked(name schema.ProjectName, projectPath string) error {
+	if e := r.entries[name]; e != nil && e.registration.ProjectPath != projectPath {
+		return refuse(schema.CodeProjectExists, "the name %s is in use for another project, %s: choose another name", name, e.registration.ProjectPath)
+	}
+	err := r.dir.CheckName(name, projectPath)
+	if errors.Is(err, rundir.ErrNameInUse) {
+		return refuse(schema.CodeProjectExists, "the name %s was used for another project: choose another name, or remove the link %s if no container mounts this path", name, filepath.Dir(r.dir.NamedSocket(name)))
+	}
+	return err
+}
+
+// addOrChangeLocked serves a project as its registration describes it.
+func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+	e := r.findPathLocked(registration.ProjectPath)
+	switch {
+	case e == nil:
+		return r.addProjectLocked(registration, parsed, caller)
+	case e.registration.Name != registration.Name, !slices.Equal(e.registration.AllowUIDs, registration.AllowUIDs):
+		return r.replaceProjectLocked(e, registration, parsed, caller)
+	}
+	return e, r.changeProjectLocked(e, registration, parsed, caller)
+}
+
 // unregister ends a project's connections and removes its socket. The project's
 // directory stays: if the project is registered again, a container that has the
-// directory mounted works again.
+// directory mounted works again. The link with the project's name stays too, see
+// rundir.CheckName.
 func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.Caller) (schema.OKResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.OKResponse{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if rejected, ok := r.rejected[request.Name]; ok && !r.stopping {
+		r.forgetRejectedLocked(request.Name, rejected.projectPath)
+		return schema.OKResponse{OK: true}, nil
+	}
 	e, err := r.findLocked(request.Name)
 	if err != nil {
 		return schema.OKResponse{}, err
 	}
 	r.removeProjectLocked(e, caller)
 	return schema.OKResponse{OK: true}, nil
+}
+
+// inspect returns the registration of a project.
+func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (schema.InspectResponse, error) {
+	if err := checkProjectName(request.Name); err != nil {
+		return schema.InspectResponse{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.entries[request.Name]
+	if e == nil {
+		return schema.InspectResponse{}, refuse(schema.CodeProjectUnknown, "%s is not registered", request.Name)
+	}
+	return schema.InspectResponse{
+		OK: true, Name: e.registration.Name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
+		Manifest: *e.registration.Manifest, AllowUIDs: e.registration.AllowUIDs, DevcontainerIDs: e.registration.DevcontainerIDs,
+		Declared: e.registration.Declared,
+	}, nil
 }
 
 // reload replaces a project's manifest. Its connections stay open.
@@ -129,36 +190,77 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 
 // addProjectLocked binds and serves a new project.
 func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	listener, err := r.dir.BindProject(registration.Name)
+	if err := r.linkProjectLocked(registration); err != nil {
+		return nil, err
+	}
+	listener, err := r.dir.BindProject(registration.ProjectPath)
 	if err != nil {
 		return nil, err
 	}
-	e, err := r.addEntryLocked(registration, parsed, listener)
-	if err != nil {
-		discardSocket(listener)
+	return r.serveNewLocked(registration, parsed, listener, caller), nil
+}
+
+// replaceProjectLocked serves a project under another name or for other uids. It closes
+// the project's connections, because they may belong to a uid that is no longer allowed.
+func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+	if err := r.linkProjectLocked(registration); err != nil {
 		return nil, err
 	}
+	// If this fails, the old socket is created again, as after a deletion by a container.
+	listener, err := r.dir.BindProject(registration.ProjectPath)
+	if err != nil {
+		return nil, err
+	}
+	r.forgetProjectLocked(e, caller)
+	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(e.registration, registration))
+	return r.serveNewLocked(registration, parsed, listener, caller), nil
+}
+
+// changeProjectLocked changes everything in a registration that does not affect open
+// connections.
+func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
+	if err := r.linkProjectLocked(registration); err != nil {
+		return err
+	}
+	old := e.registration
+	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(old, registration))
+	e.registration = registration
+	if *old.Manifest != *registration.Manifest {
+		r.replaceManifestLocked(e, parsed, *registration.Manifest, caller)
+		return nil
+	}
+	r.storeForRestartLocked(e)
+	return nil
+}
+
+// removedIDs returns the dev container IDs that only the old registration has.
+func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
+	return difference(old.DevcontainerIDs, new.DevcontainerIDs)
+}
+
+// linkProjectLocked creates the links to the directory of a project.
+func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error {
+	if err := r.dir.LinkName(registration.Name, registration.ProjectPath); err != nil {
+		return err
+	}
+	return r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
+}
+
+func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, listener *net.UnixListener, caller endpoint.Caller) *entry {
+	e := r.addEntryLocked(registration, parsed, listener)
 	r.storeForRestartLocked(e)
 	e.endpoint.Start()
 	audit.Record(r.audit, schema.ProjectRegistered{
 		EventHeader: audit.Header(schema.EventProjectRegistered), EventCaller: caller.Event(),
 		Project: registration.Name, AllowlistSize: len(parsed.Allowlist()),
 	})
-	return e, nil
-}
-
-// discardSocket removes the socket of a project that could not be added.
-func discardSocket(listener *net.UnixListener) {
-	os.Remove(listener.Addr().String())
-	endpoint.CloseListener(listener)
+	return e
 }
 
 // addEntryLocked adds a project whose socket listens already. The caller must start
 // its endpoint.
-func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, listener *net.UnixListener) (*entry, error) {
-	if err := r.dir.Link(registration.Name, registration.DevcontainerIDs); err != nil {
-		return nil, err
-	}
+func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, listener *net.UnixListener) *entry {
+	r.forgetRejectedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
 		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
 		UIDs:        allowedUIDs(registration.ProjectPath, registration.AllowUIDs),
@@ -167,22 +269,27 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 	})
 	e := &entry{
 		project: p, registration: registration,
-		listener: listener, socketPath: r.dir.ProjectSocket(registration.Name), socketID: r.dir.ProjectSocketID(registration.Name),
+		listener: listener, socketPath: r.dir.NamedSocket(registration.Name), socketID: r.dir.ProjectSocketID(registration.ProjectPath),
 		endpoint: endpoint.New(endpoint.Config{
 			Listener: listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
 			Serve: p.Serve, Log: r.log,
 		}),
 	}
 	r.entries[registration.Name] = e
-	return e, nil
+	return e
 }
 
 func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
+	r.dir.UnlinkDevcontainers(e.registration.ProjectPath, e.registration.DevcontainerIDs)
+	r.dir.RemoveSocket(e.registration.ProjectPath)
+	r.forgetProjectLocked(e, caller)
+}
+
+// forgetProjectLocked ends a project, but leaves its files in the runtime directory.
+func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
 	r.store.remove(&e.stored, name)
-	r.dir.Unlink(name, e.registration.DevcontainerIDs)
-	os.Remove(e.socketPath)
 	r.closing.Go(e.endpoint.Close) // not here: Close waits for clients
 	audit.Record(r.audit, schema.ProjectUnregistered{
 		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,
@@ -204,6 +311,17 @@ func (r *registry) storeForRestartLocked(e *entry) {
 	r.store.save(&e.stored, e.listener, e.registration)
 }
 
+// forgetRejectedLocked removes the rejected registrations of a name and of a path from
+// the store.
+func (r *registry) forgetRejectedLocked(name schema.ProjectName, projectPath string) {
+	for rejectedName, rejected := range r.rejected {
+		if rejectedName == name || rejected.projectPath == projectPath {
+			r.store.remove(&rejected.stored, rejectedName)
+			delete(r.rejected, rejectedName)
+		}
+	}
+}
+
 // findLocked returns a registered project. It fails if the broker is stopping,
 // because a change would no longer reach the next broker.
 func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
@@ -214,6 +332,16 @@ func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 		return e, nil
 	}
 	return nil, refuse(schema.CodeProjectUnknown, "%s is not registered", name)
+}
+
+// findPathLocked returns the project that is registered at a path, or nil.
+func (r *registry) findPathLocked(projectPath string) *entry {
+	for _, e := range r.entries {
+		if e.registration.ProjectPath == projectPath {
+			return e
+		}
+	}
+	return nil
 }
 
 func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }
@@ -269,9 +397,9 @@ func compareAllowlists(old, new *manifest.Manifest) (added, removed []schema.Sec
 	return difference(new.Allowlist(), old.Allowlist()), difference(old.Allowlist(), new.Allowlist())
 }
 
-// difference returns the names in a that are not in b, in the order of a.
-func difference(a, b []schema.SecretName) []schema.SecretName {
-	rest := []schema.SecretName{}
+// difference returns the elements of a that are not in b, in the order of a.
+func difference[T comparable](a, b []T) []T {
+	rest := []T{}
 	for _, name := range a {
 		if !slices.Contains(b, name) {
 			rest = append(rest, name)

@@ -36,7 +36,7 @@ func repairSockets(r *registry, now time.Time) {
 	}
 	for name, e := range r.entries {
 		sinceRepair := now.Sub(e.repairedAt)
-		if r.dir.ProjectSocketID(name) == e.socketID || sinceRepair < e.repairDelay {
+		if r.dir.ProjectSocketID(e.registration.ProjectPath) == e.socketID || sinceRepair < e.repairDelay {
 			continue
 		}
 		if sinceRepair > 5*maxRepairDelay {
@@ -52,13 +52,13 @@ func repairSockets(r *registry, now time.Time) {
 
 // repairSocketLocked replaces the listener of a project. Its connections stay open.
 func repairSocketLocked(r *registry, e *entry) error {
-	name := e.registration.Name
-	listener, err := r.dir.BindProject(name)
+	name, projectPath := e.registration.Name, e.registration.ProjectPath
+	listener, err := r.dir.BindProject(projectPath)
 	if err != nil {
 		return err
 	}
 	e.endpoint.ReplaceListener(listener)
-	e.listener, e.socketID = listener, r.dir.ProjectSocketID(name)
+	e.listener, e.socketID = listener, r.dir.ProjectSocketID(projectPath)
 	if e.stored.listener {
 		r.store.removeListener(name)
 		e.stored.listener = false

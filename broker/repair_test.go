@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestMissingSocketIsCreatedAgain deletes and replaces a project's socket, as root in
-// the project's container can.
+// TestMissingSocketIsCreatedAgain deletes or replaces a project's socket file. Root in
+// the project's container can do the same. The broker must create the socket again.
 func TestMissingSocketIsCreatedAgain(t *testing.T) {
 	for name, sabotage := range map[string]func(path string) error{
 		"deleted": func(string) error { return nil },
@@ -51,24 +51,24 @@ func TestMissingSocketIsCreatedAgain(t *testing.T) {
 			})
 			for _, c := range []*rawConn{open, connect(t, path), connect(t, m.projectSocket("web"))} {
 				if answer := c.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-					t.Errorf("the answer is %s", answer)
+					t.Errorf("after the socket was created again, the answer to get is %s", answer)
 				}
 			}
-			// The new listener survives a restart.
+			// The listener of the new socket must survive a restart.
 			s.Close()
 			s = m.start()
 			m.push(tripwire)
 			if answer := connect(t, path).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-				t.Errorf("the answer after a restart is %s", answer)
+				t.Errorf("after a restart, the answer to get on the new socket is %s", answer)
 			}
 			if n := len(s.Status().Projects); n != 2 || s.Status().DescriptorStore != schema.DescriptorStoreKept {
-				t.Errorf("%d projects are served after a restart, want 2", n)
+				t.Errorf("after a restart, %d projects are served, want 2, and the state of the file descriptor store is %s", n, s.Status().DescriptorStore)
 			}
 		})
 	}
 }
 
-// canPing reports whether a broker answers on a socket.
+// canPing reports whether a broker answers a ping on a socket.
 func canPing(path string) bool {
 	c, err := net.Dial("unix", path)
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"testing"
 )
 
-// TestSocketReplacedBetweenTwoBrokers replaces a project's socket while no broker runs. The
-// next broker must notice that its listener is no longer reachable.
+// TestSocketReplacedBetweenTwoBrokers replaces a project's socket file while no broker
+// runs. The next broker must notice that clients no longer reach its listener, and must
+// create the socket again.
 func TestSocketReplacedBetweenTwoBrokers(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -28,9 +29,10 @@ func TestSocketReplacedBetweenTwoBrokers(t *testing.T) {
 	s = m.start()
 	m.push(tripwire)
 	if answer := connect(t, path).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-		t.Errorf("the answer is %s", answer)
+		t.Errorf("after the socket file was replaced, the answer to get is %s", answer)
 	}
-	// An unchanged socket stays, so that the clients in its backlog stay too.
+	// A restart must not replace an unchanged socket, because clients can be waiting in
+	// its backlog.
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -42,8 +44,9 @@ func TestSocketReplacedBetweenTwoBrokers(t *testing.T) {
 	}
 }
 
-// listenInOtherProcess runs TestListener in another process, because the kernel knows a
-// listener's owner by its process.
+// listenInOtherProcess runs TestListener in another process. The listener must belong to
+// another process, because the broker recognizes its own listener by the process that
+// created it.
 func listenInOtherProcess(t *testing.T, path string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestListener$", "-test.v")
@@ -65,7 +68,8 @@ func listenInOtherProcess(t *testing.T, path string) (stop func()) {
 	return func() { in.Close(); cmd.Wait() }
 }
 
-// TestListener is no test: it is the other process of listenInOtherProcess.
+// TestListener is not a test. It is the code that listenInOtherProcess runs in another
+// process.
 func TestListener(t *testing.T) {
 	path := os.Getenv("KEYHATCH_TEST_LISTEN")
 	if path == "" {

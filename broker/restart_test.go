@@ -12,9 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRestartKeepsListenersAndRegistrations stops a broker and starts another one.
-// Both use the same listener, so the second broker must answer a request that was
-// sent between the two. It must serve the manifest that was approved last.
+// TestRestartKeepsListenersAndRegistrations stops a broker and starts another broker with
+// the same listener. The second broker must answer a request that was sent while no
+// broker was running. It must serve the manifest that was approved last.
 func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -28,7 +28,8 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 	for round := range 5 {
 		before := s.Status().InstanceID
 		s.Shutdown(context.Background())
-		waiting := connect(t, m.projectSocket("api")) // waits in the backlog, because no broker runs
+		// The connection waits in the listener's backlog, because no broker is running.
+		waiting := connect(t, m.projectSocket("api"))
 		if _, err := io.WriteString(waiting, `{"op":"get","name":"B","wait_ms":20000}`+"\n"); err != nil {
 			t.Fatal(err)
 		}
@@ -45,8 +46,12 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 			t.Errorf("round %d: the broker serves the older manifest: %s", round, answer)
 		}
 	}
-	if target, err := os.Readlink(m.dir + "/run/devcontainers/" + strings.Repeat("a", 52)); err != nil || target != "../projects/api" {
-		t.Errorf("the link of the dev container leads to %q, %v", target, err)
+	named, err := os.Readlink(m.dir + "/run/projects/api")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if target, err := os.Readlink(m.dir + "/run/devcontainers/" + strings.Repeat("a", 52)); err != nil || target != "../projects/"+named {
+		t.Errorf("the link of the dev container leads to %q, error %v, but the link api leads to %q", target, err, named)
 	}
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api") })
 	waitUntil(t, func() bool { return len(m.storedNames()) == 0 })
@@ -55,17 +60,17 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 	}
 }
 
-// TestDescriptorStoreWithoutRoom uses descriptor stores that are too small for all
-// projects. The broker must serve every project, and status must report the refusal.
-// The broker must remove a project from the store if the store has only one of its
-// two descriptors.
+// TestDescriptorStoreWithoutRoom uses file descriptor stores that are too small for all
+// projects. The broker must serve every project, and status must report that the store is
+// too small. A project has two file descriptors. If the store contains only one of them,
+// the broker must remove it.
 func TestDescriptorStoreWithoutRoom(t *testing.T) {
 	for _, c := range []struct {
 		max  int
 		kept []string
 	}{
 		{4, []string{"project-one", "registration-one@1"}},
-		{2, []string{}}, // no room for the probe that checks the store
+		{2, []string{}}, // no room for the pipe with which the broker checks the store
 		{1, []string{}},
 		{0, []string{}},
 	} {
@@ -73,26 +78,27 @@ func TestDescriptorStoreWithoutRoom(t *testing.T) {
 		s := m.start()
 		m.register("one", "A")
 		m.register("two", "A")
-		// The service manager does not acknowledge a removal, so wait for it.
+		// Wait for the removal, because the service manager does not confirm it.
 		waitUntil(t, func() bool { return slices.Equal(m.storedNames(), c.kept) })
 		if state := s.Status().DescriptorStore; state != schema.DescriptorStoreRefused {
-			t.Errorf("room for %d: the state of the descriptor store is %s", c.max, state)
+			t.Errorf("with room for %d file descriptors, the state of the store is %s", c.max, state)
 		}
 		m.push(tripwire)
 		for _, project := range []string{"one", "two"} {
 			if answer := connect(t, m.projectSocket(project)).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-				t.Errorf("room for %d: the answer of project %s is %s", c.max, project, answer)
+				t.Errorf("with room for %d file descriptors, the answer of project %s is %s", c.max, project, answer)
 			}
 		}
 		s.Shutdown(context.Background())
 		if n := len(m.start().Status().Projects); n != len(c.kept)/2 {
-			t.Errorf("room for %d: %d projects are served after the restart", c.max, n)
+			t.Errorf("with room for %d file descriptors, %d projects are served after the restart", c.max, n)
 		}
 	}
 }
 
-// TestFailedRestoreRemovesNewSocket makes the restore fail after the broker has created a
-// new socket. The socket must not stay, because no process would listen on it.
+// TestFailedRestoreRemovesNewSocket makes the restore of a project fail after the broker
+// has created a new socket file. The broker must remove the socket file, because no
+// process would listen on it.
 func TestFailedRestoreRemovesNewSocket(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -105,13 +111,14 @@ func TestFailedRestoreRemovesNewSocket(t *testing.T) {
 	if err := os.Remove(link); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(link+"/full", 0o755); err != nil { // so that the broker cannot create the link
+	// A directory with content prevents the broker from creating the link.
+	if err := os.MkdirAll(link+"/full", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(m.start().Status().Projects); n != 0 {
-		t.Fatalf("%d projects are served, want none", n)
+		t.Fatalf("%d projects are served after a failed restore, want none", n)
 	}
 	if _, err := os.Lstat(m.projectSocket("api")); !os.IsNotExist(err) {
-		t.Errorf("the socket stays: %v", err)
+		t.Errorf("the broker did not remove the new socket file: %v", err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 )
 
 // restoreProjects serves the projects that an earlier broker left in the
-// descriptor store. A project that cannot be restored is logged, and does not keep
-// the others from it.
+// descriptor store. A project that cannot be restored stays in the store, and
+// `keyhatchctl status` shows it.
 func restoreProjects(r *registry, in *fdstore.Inherited) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -18,7 +18,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	for name, registration := range in.Registrations {
 		if err := restoreProjectLocked(r, in, registration); err != nil {
 			r.log.Error("cannot restore a project", "project", name, "error", err)
-			r.store.removeRegistration(name, registration.Sequence)
+			r.rejected[name] = rejectedProject{registration.Request.ProjectPath, storedProject{sequence: registration.Sequence}, err}
 		}
 	}
 	for name, listener := range in.Listeners {
@@ -36,12 +36,12 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 	if err := checkRegistration(registration); err != nil {
 		return err
 	}
-	parsed, err := manifest.Parse([]byte(*registration.Manifest), registration.Name)
+	parsed, err := manifest.Parse([]byte(*registration.Manifest))
 	if err != nil {
 		return err
 	}
 	listener := in.Listeners[registration.Name]
-	if listener != nil && !r.dir.IsReachable(registration.Name, listener) {
+	if listener != nil && !r.dir.IsReachable(registration.ProjectPath, listener) {
 		r.log.Warn("a project's socket is missing or was replaced; creating it again", "project", registration.Name)
 		delete(in.Listeners, registration.Name)
 		r.store.removeListener(registration.Name)
@@ -49,18 +49,15 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 		listener = nil
 	}
 	inherited := listener != nil
+	if err := r.linkProjectLocked(registration); err != nil {
+		return err
+	}
 	if !inherited {
-		if listener, err = r.dir.BindProject(registration.Name); err != nil {
+		if listener, err = r.dir.BindProject(registration.ProjectPath); err != nil {
 			return err
 		}
 	}
-	e, err := r.addEntryLocked(registration, parsed, listener)
-	if err != nil {
-		if !inherited {
-			discardSocket(listener)
-		}
-		return err
-	}
+	e := r.addEntryLocked(registration, parsed, listener)
 	e.stored = storedProject{listener: inherited, sequence: stored.Sequence}
 	if !inherited {
 		r.storeForRestartLocked(e)

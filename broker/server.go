@@ -122,8 +122,8 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log,
 		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
 		brokerVersion: config.Version, instanceID: instanceID,
-		entries: map[schema.ProjectName]*entry{},
-		store:   newRestartStore(config.NotifySocket, config.Log),
+		entries: map[schema.ProjectName]*entry{}, rejected: map[schema.ProjectName]rejectedProject{},
+		store: newRestartStore(config.NotifySocket, config.Log),
 	}
 	restoreProjects(s.registry, in)
 	s.ApplyDeclarations()

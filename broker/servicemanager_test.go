@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A serviceManager implements the part of systemd that handles descriptors
-// (sd_notify(3)). It holds the admin listener and a store of at most max descriptors,
-// and closes the descriptors that it refuses.
+// A serviceManager replaces systemd in tests. It implements only the part that handles
+// file descriptors (sd_notify(3)). It has the admin listener and a store of at most max
+// file descriptors. It closes the file descriptors that do not fit into the store.
 type serviceManager struct {
 	t      *testing.T
 	dir    string
@@ -44,8 +44,8 @@ func newServiceManager(t *testing.T, max int) *serviceManager {
 	return newServiceManagerOn(t, max, func(string) {})
 }
 
-// newServiceManagerOn prepares the runtime directory before it is used, for example by
-// a mount.
+// newServiceManagerOn calls prepare before the runtime directory is used. prepare can,
+// for example, mount a file system there.
 func newServiceManagerOn(t *testing.T, max int, prepare func(runtimeDir string)) *serviceManager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
@@ -72,7 +72,7 @@ func newServiceManagerOn(t *testing.T, max int, prepare func(runtimeDir string))
 		t.Fatal(err)
 	}
 	l.Close()
-	go m.serve() // ended by the Close of the socket below
+	go m.serve() // ends when the cleanup function below closes the socket
 	t.Cleanup(func() {
 		m.socket.Close()
 		<-m.ended
@@ -126,12 +126,13 @@ func (m *serviceManager) handleMessage(lines []string, fds []int) {
 		if slices.Contains(lines, "FDSTORE=1") && len(m.store) < m.max {
 			m.store = append(m.store, storedDescriptor{name, fd})
 		} else {
-			unix.Close(fd) // the store is full, or this is a barrier
+			unix.Close(fd) // the store is full, or the message is BARRIER=1
 		}
 	}
 }
 
-// dropStore closes all stored descriptors, like systemd at a stop of the service.
+// dropStore closes all stored file descriptors. systemd does the same when it stops the
+// service.
 func (m *serviceManager) dropStore() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -152,8 +153,8 @@ func (m *serviceManager) storedNames() []string {
 	return names
 }
 
-// inheritedFiles returns the named descriptors that the broker inherits at its start.
-// They are duplicates.
+// inheritedFiles returns copies of the file descriptors that the broker inherits at its
+// start, with their names.
 func (m *serviceManager) inheritedFiles() []*os.File {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -21,8 +21,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// secretsOfGeneration returns secrets whose values contain the generation n and a
-// hash. The values are so long that the broker needs several writes for a response.
+// secretsOfGeneration returns secrets for the push with generation n. Each value contains
+// n and a hash of its text. The values are so long that the broker needs several writes
+// for a response.
 func secretsOfGeneration(names []string, n int) map[schema.SecretName]schema.Value {
 	set := map[schema.SecretName]schema.Value{}
 	for i, name := range names {
@@ -39,7 +40,8 @@ func secretsOfGeneration(names []string, n int) map[schema.SecretName]schema.Val
 	return set
 }
 
-// readGeneration checks the hash in a value and returns the generation in it.
+// readGeneration checks the hash in a value, and returns the generation that the value
+// contains.
 func readGeneration(value schema.SecretValue) (int, error) {
 	text := *value.Value
 	if value.Bundle {
@@ -55,7 +57,7 @@ func readGeneration(value schema.SecretValue) (int, error) {
 	}
 	sum := sha256.Sum256([]byte(text[:i]))
 	if hex.EncodeToString(sum[:]) != text[i+1:] {
-		return 0, fmt.Errorf("the hash of the value is wrong: the value is mixed or was wiped during the write")
+		return 0, fmt.Errorf("the hash of the value is wrong: the value comes from several pushes or was wiped during the write")
 	}
 	var n int
 	_, err := fmt.Sscanf(text, tripwire+" %d", &n)
@@ -63,9 +65,9 @@ func readGeneration(value schema.SecretValue) (int, error) {
 }
 
 // TestReadsAreOfOneGeneration runs pushes, clears, fast readers, and slow readers
-// concurrently. Every response of a get-many must be complete and from one
-// generation. It must not be older than a push that was acknowledged before the
-// request.
+// concurrently. Every response to a get-many must be complete, and all its values must
+// have the same generation. The generation must not be older than a push that was
+// acknowledged before the request.
 func TestReadsAreOfOneGeneration(t *testing.T) {
 	s := newServer(t)
 	names := make([]string, 30)
@@ -95,7 +97,7 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 				before := acknowledged.Load()
 				answer, err := getMany(s.projectSocket("api"), slow)
 				if slow && errors.Is(err, io.EOF) {
-					cut.Add(1) // on a busy machine, the reader can exceed the write timeout
+					cut.Add(1) // on a busy machine, a slow reader can exceed the write timeout
 					continue
 				}
 				if err != nil {
@@ -126,7 +128,7 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 	for n := 1; n <= pushes; n++ {
 		response, err := admin.Push(context.Background(), pushLine(schema.PushRequest{Secrets: secretsOfGeneration(names, n)}))
 		if err != nil || response.Generation != uint64(n) {
-			t.Fatalf("push %d: generation %d, %v", n, response.Generation, err)
+			t.Fatalf("push %d returned generation %d, error %v", n, response.Generation, err)
 		}
 		acknowledged.Store(int64(n))
 		if n%10 == 0 {
@@ -147,8 +149,9 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 	t.Logf("%d complete responses, %d responses without secrets, %d disconnected readers, %d pushes", reads.Load(), empty.Load(), cut.Load(), pushes)
 }
 
-// getMany requests all secrets. If readSlowly is true, it reads the response in small
-// pieces, so that the snapshot is replaced during the write.
+// getMany requests all secrets of a project. If readSlowly is true, it reads the response
+// in small pieces, so that a push replaces the snapshot while the broker writes the
+// response.
 func getMany(socket string, readSlowly bool) (schema.GetManyResponse, error) {
 	if !readSlowly {
 		return client.NewProject(socket).GetMany(context.Background(), nil, 0)
@@ -169,7 +172,7 @@ func getMany(socket string, readSlowly bool) (schema.GetManyResponse, error) {
 		n, err := c.Read(chunk)
 		line = append(line, chunk[:n]...)
 		if bytes.IndexByte(chunk[:n], 0) >= 0 {
-			return answer, errors.New("wiped memory was sent")
+			return answer, errors.New("the broker sent wiped memory")
 		}
 		if err != nil {
 			return answer, err
@@ -177,7 +180,7 @@ func getMany(socket string, readSlowly bool) (schema.GetManyResponse, error) {
 		if line[len(line)-1] == '\n' {
 			return answer, json.Unmarshal(line, &answer)
 		}
-		// Give the pusher time to run.
+		// Send another request, so that the pushing goroutine has time to run.
 		_, _ = getSecret(socket)
 	}
 }
@@ -186,9 +189,9 @@ func getSecret(socket string) (schema.GetResponse, error) {
 	return client.NewProject(socket).Get(context.Background(), "S0", 0)
 }
 
-// TestStalledReaderIsDisconnected checks a client that does not read its response.
-// Pushes and other connections must not be delayed. The broker must close the
-// connection after the write timeout, and must not send wiped memory.
+// TestStalledReaderIsDisconnected uses a client that does not read its response. This
+// client must not delay pushes or other connections. The broker must close its connection
+// after the write timeout, and must not send wiped memory to it.
 func TestStalledReaderIsDisconnected(t *testing.T) {
 	s := newServer(t)
 	names := []string{"S0"}
@@ -197,7 +200,7 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 	s.push(t, map[schema.SecretName]schema.Value{"S0": {Text: tripwire + big}})
 	stalled := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(stalled, `{"op":"get","name":"S0"}`)
-	// The first byte shows that the broker has read the request.
+	// If the first byte of the answer has arrived, the broker has read the request.
 	if _, err := stalled.lines.Peek(1); err != nil {
 		t.Fatal(err)
 	}
@@ -205,13 +208,14 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"S0"}`); got != `{"ok":true,"value":"next"}` {
 		t.Errorf("the answer on another connection is %s", got)
 	}
-	// The broker stops sending by itself, and the unread answer counts until it is read.
+	// The broker must end the connection by itself. The connection still counts until the
+	// client has read the answer.
 	ended, stop := wire.WatchClosed(stalled.Conn.(*net.UnixConn))
 	<-ended
 	stop()
 	stalled.SetReadDeadline(time.Time{})
 	if n := s.connections(t, "api"); n != 2 {
-		t.Errorf("%d connections are counted, want the stalled one and the other one", n)
+		t.Errorf("%d connections are counted, want 2: the stalled connection and the other connection", n)
 	}
 	var got []byte
 	buf := make([]byte, 64<<10)
@@ -223,7 +227,7 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 		}
 	}
 	if len(got) >= len(big) {
-		t.Errorf("a client that did not read for %v received all %d bytes", schema.WriteTimeout, len(got))
+		t.Errorf("a client that did not read within the write timeout of %v received all %d bytes", schema.WriteTimeout, len(got))
 	}
 	if strings.Contains(string(got), "\x00") {
 		t.Error("the broker sent wiped memory")

@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestGetWaitsForSecret checks how the wait of a get ends: with a push, with a reload
-// that removes the name, with the timeout, and with the end of the connection.
+// TestGetWaitsForSecret checks all events that end the wait of a get. These are a push of
+// the secret, a reload that removes the name, the timeout, and the end of the connection.
 func TestGetWaitsForSecret(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")
@@ -45,10 +45,10 @@ func TestGetWaitsForSecret(t *testing.T) {
 	}
 	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
 	if r := <-b; client.CodeOf(r.err) != schema.CodeDenied {
-		t.Errorf("get B after a reload without B: %v", r.err)
+		t.Errorf("after a reload removed B from the allowlist, get B returned %v", r.err)
 	}
 	if _, err := project.Get(ctx, "A", 5*time.Millisecond); client.CodeOf(err) != schema.CodeNotFound {
-		t.Errorf("get A after the timeout: %v", err)
+		t.Errorf("after the timeout, get A returned %v", err)
 	}
 	gone := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(gone, `{"op":"get","name":"A","wait_ms":300000}`)
@@ -57,16 +57,18 @@ func TestGetWaitsForSecret(t *testing.T) {
 	gone.Close()
 	for s.connections(t, "api") > 0 {
 	}
-	// A request after a waiting request is answered when the wait has ended.
+	// If a client sends a second request while its first request waits, the broker
+	// answers the second request after the wait has ended.
 	pipelined := connect(t, s.projectSocket("api"))
 	fmt.Fprintln(pipelined, `{"op":"get","name":"A","wait_ms":20}`+"\n"+`{"op":"ping"}`)
 	if first, second := pipelined.readLine(t), pipelined.readLine(t); !strings.Contains(first, "not_found") || !strings.Contains(second, `"project":"api"`) {
-		t.Errorf("the answers to pipelined requests are %s, %s", first, second)
+		t.Errorf("the answers to two requests on one connection are %s and %s", first, second)
 	}
 }
 
-// TestShutdownLeavesWaitingGetUnanswered stops the broker while a get waits. The
-// broker must not answer, because the client will ask the next broker.
+// TestShutdownLeavesWaitingGetUnanswered stops the broker while a get waits. The broker
+// must end the connection without an answer, so that the client sends its request to the
+// next broker.
 func TestShutdownLeavesWaitingGetUnanswered(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")

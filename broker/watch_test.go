@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// textSecrets returns the secrets of NAME=value pairs, with the tripwire before each
-// value.
+// textSecrets converts pairs of the form NAME=value to secrets. The value of each secret
+// begins with the tripwire.
 func textSecrets(pairs ...string) map[schema.SecretName]schema.Value {
 	secrets := map[schema.SecretName]schema.Value{}
 	for _, pair := range pairs {
@@ -26,7 +26,7 @@ func textSecrets(pairs ...string) map[schema.SecretName]schema.Value {
 	return secrets
 }
 
-// startWatch starts a watch and returns the connection after the first answer.
+// startWatch starts a watch, reads the response, and returns the connection.
 func (s *testServer) startWatch(t *testing.T, project string) *rawConn {
 	t.Helper()
 	c := connect(t, s.projectSocket(project))
@@ -36,22 +36,23 @@ func (s *testServer) startWatch(t *testing.T, project string) *rawConn {
 	return c
 }
 
-// expectChange reads one line, which must report changes of exactly these names.
+// expectChange reads one line. The line must report changes of exactly these names.
 func (c *rawConn) expectChange(t *testing.T, names ...schema.SecretName) {
 	t.Helper()
 	line := c.readLine(t)
 	var event schema.ChangedEvent
 	if err := json.Unmarshal([]byte(line), &event); err != nil || event.Event != "changed" || !slices.Equal(event.Names, names) {
-		t.Errorf("the line is %s, want the names %v", line, names)
+		t.Errorf("the line of the watch is %s, want a change of the names %v", line, names)
 	}
 	if strings.Contains(line, tripwire) {
 		t.Error("the line contains the value of a secret")
 	}
 }
 
-// TestWatchReportsOnlyAllowedSecrets pushes secrets that two projects are allowed or
-// not allowed to fetch. Each project must get lines only for its own secrets. The test
-// reads every line, so an unexpected line would be noticed.
+// TestWatchReportsOnlyAllowedSecrets changes secrets that are allowed for one of two
+// projects, and secrets that are allowed for neither project. Each project must get lines
+// only for its allowed secrets. The test reads every line, so it would find an unexpected
+// line.
 func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")
@@ -60,16 +61,17 @@ func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 
 	s.push(t, textSecrets("A=1", "SECRET=1"))
 	api.expectChange(t, "A")
-	s.push(t, textSecrets("A=1", "SECRET=2", "W=1")) // only for web
-	s.push(t, textSecrets("A=1", "SECRET=3", "W=1")) // for neither project
-	s.push(t, textSecrets("A=1", "W=1"))             // for neither project
+	s.push(t, textSecrets("A=1", "SECRET=2", "W=1")) // only web can fetch a changed secret
+	s.push(t, textSecrets("A=1", "SECRET=3", "W=1")) // no project can fetch a changed secret
+	s.push(t, textSecrets("A=1", "W=1"))             // no project can fetch a changed secret
 	web.expectChange(t, "W")
 	s.push(t, textSecrets("A=2", "B=2", "W=1"))
 	api.expectChange(t, "A", "B")
 	s.push(t, textSecrets("B=2", "W=2"))
 	api.expectChange(t, "A") // A was removed
 	web.expectChange(t, "W")
-	// A text differs from binary bytes with the same base64 text.
+	// The value of a secret also changes if a push replaces its binary bytes with a text
+	// that is equal to their base64 form.
 	if _, err := s.dialAdmin(t).Push(context.Background(), pushLine(schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}})); err != nil {
 		t.Fatal(err)
 	}
@@ -85,8 +87,8 @@ func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 	api.expectChange(t, "B") // B exists again
 }
 
-// TestWatchReportsReload checks the line after a reload that allows one secret and
-// removes another one.
+// TestWatchReportsReload checks the line that a watch reports after a reload. The reload
+// allows one more secret and removes another secret from the allowlist.
 func TestWatchReportsReload(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B", "ABSENT")
@@ -102,8 +104,8 @@ func TestWatchReportsReload(t *testing.T) {
 	c.expectChange(t, "A")
 }
 
-// TestReloadWakesWaitingGet checks that a reload ends the wait of a get-many if the
-// new allowlist has no missing secret.
+// TestReloadWakesWaitingGet checks that a reload ends the wait of a get-many if no secret
+// on the new allowlist is missing.
 func TestReloadWakesWaitingGet(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -116,13 +118,13 @@ func TestReloadWakesWaitingGet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := c.readLine(t); got != `{"ok":true,"generation":0,"secrets":{},"errors":{}}` {
-		t.Errorf("the answer is %s", got)
+		t.Errorf("after the reload, the answer to the waiting get-many is %s", got)
 	}
 }
 
-// TestWatchMergesChangesForSlowClient does not read while many pushes change many
-// names. Then every line must be complete, there must be fewer lines than pushes, and
-// the last line must have the last generation.
+// TestWatchMergesChangesForSlowClient does not read from a watch while many pushes change
+// many names. When it reads, every line must be complete, there must be fewer lines than
+// pushes, and the last line must contain the last generation.
 func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	s := newServer(t)
 	var names []string
@@ -154,12 +156,12 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 		var event schema.ChangedEvent
 		if err := json.Unmarshal([]byte(line), &event); err != nil {
 			if took > schema.WriteTimeout/2 {
-				t.Skip("this machine is too slow to push within the time that a client may leave a line unread")
+				t.Skip("this machine is too slow: the pushes took longer than the time in which a client must read a line")
 			}
 			t.Fatalf("a line of %d bytes is not valid JSON: %v", len(line), err)
 		}
 		if event.Generation <= last.Generation || len(event.Names) != len(names) {
-			t.Fatalf("a line has generation %d and %d names, after generation %d", event.Generation, len(event.Names), last.Generation)
+			t.Fatalf("a line has generation %d and %d names, but the previous line has generation %d", event.Generation, len(event.Names), last.Generation)
 		}
 		lines, last = lines+1, event
 	}
@@ -168,8 +170,8 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	}
 }
 
-// TestWatchEndsReleaseConnection ends a watch in every possible way. The broker must
-// close the connection each time.
+// TestWatchEndsReleaseConnection ends a watch in every possible way. After each end, the
+// broker must close the connection and must not count it any more.
 func TestWatchEndsReleaseConnection(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -193,7 +195,7 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 	pipelined := connect(t, s.projectSocket("api"))
 	fmt.Fprint(pipelined, `{"op":"watch"}`+"\n"+`{"op":"ping"}`+"\n")
 	if first, second := pipelined.readLine(t), pipelined.readLine(t); !strings.HasPrefix(first, `{"ok":true`) || !strings.Contains(second, "protocol_error") {
-		t.Errorf("the answers to a watch and a pipelined request are %s, %s", first, second)
+		t.Errorf("the answers to a watch and to a second request that was sent with it are %s and %s", first, second)
 	}
 	gone()
 	c = s.startWatch(t, "api")
@@ -216,8 +218,9 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 	}
 }
 
-// TestClientWatchSurvivesRestart restarts the broker during a watch. The client
-// reports each new connection as an event without names, and misses no change.
+// TestClientWatchSurvivesRestart restarts the broker during a watch of package client.
+// The client must report each new connection as an event without names, and must not miss
+// a change.
 func TestClientWatchSurvivesRestart(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -238,7 +241,8 @@ func TestClientWatchSurvivesRestart(t *testing.T) {
 	s.restart(t)
 	s.register(t, "api", "A")
 	s.push(t, textSecrets("A=3"))
-	// The client can connect again before or after the push.
+	// The event has no name if the client connects after the push, and the name A if it
+	// connects before the push.
 	if e := <-events; e.Generation != 1 || len(e.Names) > 0 && !slices.Equal(e.Names, []schema.SecretName{"A"}) {
 		t.Errorf("the event after the restart is %+v", e)
 	}
@@ -250,8 +254,8 @@ func TestClientWatchSurvivesRestart(t *testing.T) {
 	}
 }
 
-// TestClientWatchEndsWhenRefused checks that the client stops if the broker refuses
-// the watch.
+// TestClientWatchEndsWhenRefused checks that Watch of package client returns if the
+// broker refuses the watch request.
 func TestClientWatchEndsWhenRefused(t *testing.T) {
 	s := newServer(t)
 	err := client.NewProject(s.adminSocket).Watch(t.Context(), nil)

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestProtocolChangesAreAdditive compares the schema with the baseline, which is
-// the schema of the last release. Within version 2, only additive changes are
+// TestProtocolChangesAreAdditive compares the current schema with the baseline, which is
+// the schema of the last release. Within protocol version 2, only additive changes are
 // allowed.
 func TestProtocolChangesAreAdditive(t *testing.T) {
 	baseline := readDocument(t, "testdata/keyhatch.v2.baseline.json")
@@ -36,8 +36,8 @@ func readDocument(t *testing.T, path string) object {
 	return document
 }
 
-// breakingChanges lists the changes from one document to another that could
-// break a client or a broker written for the first one.
+// breakingChanges lists the changes between two schema documents that could break a
+// client or a broker that was written for the older document.
 func breakingChanges(before, after object) []string {
 	c := &comparison{requestDefs: reachableDefs(before, "request"), responseDefs: reachableDefs(before, "response")}
 	c.compareTable("x-operations", before["x-operations"], after["x-operations"])
@@ -58,11 +58,12 @@ func breakingChanges(before, after object) []string {
 	return c.changes
 }
 
-// A comparison knows in which direction each definition is sent. A new required
-// field breaks requests. A field that becomes optional breaks responses and events.
+// A comparison compares two schema documents. It knows which definitions are sent in
+// requests, and which are sent in responses or events. A new required field breaks
+// requests. A field that becomes optional breaks responses and events.
 type comparison struct {
 	requestDefs, responseDefs map[string]bool
-	definition                string // the definition being compared
+	definition                string // the name of the definition that is being compared
 	changes                   []string
 }
 
@@ -70,18 +71,19 @@ func (c *comparison) report(format string, args ...any) {
 	c.changes = append(c.changes, fmt.Sprintf(format, args...))
 }
 
-// compareTable checks that every entry of a table of references is unchanged.
+// compareTable checks that a table of references still contains every old entry
+// unchanged.
 func (c *comparison) compareTable(path string, before, after any) {
 	old, isObject := before.(object)
 	if !isObject {
 		if !reflect.DeepEqual(before, after) {
-			c.report("%s is not %v", path, before)
+			c.report("%s is not %v any more", path, before)
 		}
 		return
 	}
 	now, ok := after.(object)
 	if !ok {
-		c.report("%s is gone", path)
+		c.report("%s was removed", path)
 		return
 	}
 	for key := range old {
@@ -92,7 +94,7 @@ func (c *comparison) compareTable(path string, before, after any) {
 func (c *comparison) compareSchema(path string, before, after any) {
 	now, ok := after.(object)
 	if !ok {
-		c.report("%s is gone", path)
+		c.report("%s was removed", path)
 		return
 	}
 	old := before.(object)
@@ -106,14 +108,14 @@ func (c *comparison) compareSchema(path string, before, after any) {
 	for k := range keywords {
 		switch k {
 		case "description":
-		case "enum": // a new value is additive: clients must expect unknown ones
+		case "enum": // a new value is additive, because clients must expect unknown values
 			for _, value := range asList(old[k]) {
 				if !slices.Contains(asList(now[k]), value) {
-					c.report("%s: the value %v is gone", path, value)
+					c.report("%s: the value %v was removed", path, value)
 				}
 			}
 			if old[k] == nil {
-				c.report("%s: enum is new", path)
+				c.report("%s: enum was added", path)
 			}
 		case "properties":
 			properties, _ := now[k].(object)
@@ -124,7 +126,7 @@ func (c *comparison) compareSchema(path string, before, after any) {
 			c.compareRequired(path, asList(old[k]), asList(now[k]))
 		case "items", "propertyNames", "additionalProperties":
 			if old[k] == nil {
-				c.report("%s: %s is new", path, k)
+				c.report("%s: %s was added", path, k)
 				continue
 			}
 			if _, isObject := old[k].(object); isObject {
@@ -132,9 +134,9 @@ func (c *comparison) compareSchema(path string, before, after any) {
 				continue
 			}
 			fallthrough
-		default: // type, const, $ref, pattern, and the others must not change
+		default: // type, const, $ref, pattern, and all other keywords must not change
 			if !reflect.DeepEqual(old[k], now[k]) {
-				c.report("%s: %s was %v and is %v", path, k, old[k], now[k])
+				c.report("%s: %s was %v and is now %v", path, k, old[k], now[k])
 			}
 		}
 	}
@@ -143,19 +145,18 @@ func (c *comparison) compareSchema(path string, before, after any) {
 func (c *comparison) compareRequired(path string, before, after []any) {
 	for _, name := range after {
 		if c.requestDefs[c.definition] && !slices.Contains(before, name) {
-			c.report("%s: a request must have %v now", path, name)
+			c.report("%s: a request must have %v, which was not required before", path, name)
 		}
 	}
 	for _, name := range before {
 		if c.responseDefs[c.definition] && !slices.Contains(after, name) {
-			c.report("%s: %v may be missing now", path, name)
+			c.report("%s: %v may be missing, but was required before", path, name)
 		}
 	}
 }
 
-// reachableDefs returns the names of the definitions that are sent in a
-// direction, "request" or "response". Errors and events are sent in the
-// direction of responses.
+// reachableDefs returns the names of all definitions that are used in requests or in
+// responses. direction is "request" or "response". Errors and events count as responses.
 func reachableDefs(document object, direction string) map[string]bool {
 	names := map[string]bool{}
 	var walk func(node any)
@@ -199,66 +200,66 @@ func lookup(v any, path ...string) object {
 	return v.(object)
 }
 
-// TestBreakingChangesAreFound checks that breakingChanges reports each kind of
-// breaking change and accepts each kind of additive change.
+// TestBreakingChangesAreFound checks that breakingChanges reports each kind of breaking
+// change, and accepts each kind of additive change.
 func TestBreakingChangesAreFound(t *testing.T) {
 	withoutValue := func(values any, value string) []any {
 		return slices.DeleteFunc(slices.Clone(asList(values)), func(v any) bool { return v == value })
 	}
 	for name, tc := range map[string]struct {
 		change func(d object)
-		want   string // part of the one report; "" for an additive change
+		want   string // a part of the only report; "" for an additive change
 	}{
-		"a definition goes": {func(d object) { delete(lookup(d, "$defs"), "Counts") }, "Counts is gone"},
-		"an op goes":        {func(d object) { delete(lookup(d, "x-operations", "project"), "info") }, "project/info is gone"},
-		"a socket goes":     {func(d object) { delete(lookup(d, "x-operations"), "project") }, "x-operations/project is gone"},
-		"an op is retyped": {func(d object) {
+		"a definition is removed": {func(d object) { delete(lookup(d, "$defs"), "Counts") }, "Counts was removed"},
+		"an op is removed":        {func(d object) { delete(lookup(d, "x-operations", "project"), "info") }, "project/info was removed"},
+		"a socket is removed":     {func(d object) { delete(lookup(d, "x-operations"), "project") }, "x-operations/project was removed"},
+		"an op gets another type": {func(d object) {
 			lookup(d, "x-operations", "admin", "status", "response")["$ref"] = "#/$defs/OKResponse"
 		}, "status/response/$ref is not"},
-		"an event goes":        {func(d object) { delete(lookup(d, "x-events"), "push.rejected") }, "push.rejected is gone"},
-		"the error is retyped": {func(d object) { lookup(d, "x-error")["$ref"] = "#/$defs/OKResponse" }, "x-error/$ref is not"},
-		"a limit shrinks":      {func(d object) { lookup(d, "x-limits")["MaxRequest"] = 1.0 }, "the limit MaxRequest"},
-		"a limit goes":         {func(d object) { delete(lookup(d, "x-limits"), "MaxPush") }, "the limit MaxPush"},
-		"a property goes": {func(d object) {
+		"an event is removed":                  {func(d object) { delete(lookup(d, "x-events"), "push.rejected") }, "push.rejected was removed"},
+		"the error response gets another type": {func(d object) { lookup(d, "x-error")["$ref"] = "#/$defs/OKResponse" }, "x-error/$ref is not"},
+		"a limit is lowered":                   {func(d object) { lookup(d, "x-limits")["MaxRequest"] = 1.0 }, "the limit MaxRequest"},
+		"a limit is removed":                   {func(d object) { delete(lookup(d, "x-limits"), "MaxPush") }, "the limit MaxPush"},
+		"a property is removed": {func(d object) {
 			delete(lookup(d, "$defs", "StatusResponse", "properties"), "memory")
-		}, "StatusResponse.memory is gone"},
+		}, "StatusResponse.memory was removed"},
 		"a property changes type": {func(d object) {
 			lookup(d, "$defs", "PushResponse", "properties", "generation")["type"] = "string"
 		}, "PushResponse.generation: type was integer"},
 		"a reference changes": {func(d object) {
 			lookup(d, "$defs", "GetRequest", "properties", "name")["$ref"] = "#/$defs/ProjectName"
 		}, "GetRequest.name: $ref was"},
-		"items change": {func(d object) {
+		"the items of a list get another type": {func(d object) {
 			lookup(d, "$defs", "ListResponse", "properties", "names", "items")["$ref"] = "#/$defs/Code"
 		}, "ListResponse.names/items: $ref was"},
-		"a map's values change": {func(d object) {
+		"the values of a map get another type": {func(d object) {
 			lookup(d, "$defs", "PushRequest", "properties", "secrets", "additionalProperties")["$ref"] = "#/$defs/Code"
 		}, "PushRequest.secrets/additionalProperties: $ref was"},
-		"a type is closed": {func(d object) {
+		"a type forbids unknown fields": {func(d object) {
 			lookup(d, "$defs", "GetRequest")["additionalProperties"] = false
-		}, "GetRequest: additionalProperties is new"},
-		"a bound is new": {func(d object) {
+		}, "GetRequest: additionalProperties was added"},
+		"a property gets a maximum length": {func(d object) {
 			lookup(d, "$defs", "RegisterRequest", "properties", "project_path")["maxLength"] = 9.0
 		}, "RegisterRequest.project_path: maxLength was"},
-		"an enum value goes": {func(d object) {
+		"an enum value is removed": {func(d object) {
 			code := lookup(d, "$defs", "Code")
 			code["enum"] = withoutValue(code["enum"], "denied")
-		}, "Code: the value denied is gone"},
-		"an open string is closed": {func(d object) {
+		}, "Code: the value denied was removed"},
+		"a string gets an enum": {func(d object) {
 			lookup(d, "$defs", "ErrorResponse", "properties", "message")["enum"] = []any{"no"}
-		}, "ErrorResponse.message: enum is new"},
-		"a const changes": {func(d object) {
+		}, "ErrorResponse.message: enum was added"},
+		"a constant changes": {func(d object) {
 			lookup(d, "$defs", "ClearRequest", "properties", "op")["const"] = "clear"
 		}, "ClearRequest.op: const was"},
-		"a request needs more": {func(d object) {
+		"an optional request field becomes required": {func(d object) {
 			r := lookup(d, "$defs", "GetRequest")
 			r["required"] = append(slices.Clone(asList(r["required"])), "wait_ms")
 		}, "GetRequest: a request must have wait_ms"},
-		"a response promises less": {func(d object) {
+		"a required response field becomes optional": {func(d object) {
 			r := lookup(d, "$defs", "ProjectStatus")
 			r["required"] = withoutValue(r["required"], "counts")
 		}, "ProjectStatus: counts may be missing"},
-		"an event promises less": {func(d object) {
+		"a required event field becomes optional": {func(d object) {
 			r := lookup(d, "$defs", "SecretsFetched")
 			r["required"] = withoutValue(r["required"], "denied")
 		}, "SecretsFetched: denied may be missing"},
@@ -270,12 +271,12 @@ func TestBreakingChangesAreFound(t *testing.T) {
 		"a new description": {func(d object) { lookup(d, "$defs", "GetRequest")["description"] = "other" }, ""},
 		"a higher limit":    {func(d object) { lookup(d, "x-limits")["MaxRequest"] = 1e9 }, ""},
 		"a new code":        {func(d object) { c := lookup(d, "$defs", "Code"); c["enum"] = append(asList(c["enum"]), "new") }, ""},
-		"a response tells more": {func(d object) {
+		"a new required response field": {func(d object) {
 			r := lookup(d, "$defs", "InfoResponse")
 			lookup(r, "properties")["x"] = object{}
 			r["required"] = append(slices.Clone(asList(r["required"])), "x")
 		}, ""},
-		"a request needs less": {func(d object) { lookup(d, "$defs", "GetRequest")["required"] = []any{"op"} }, ""},
+		"a required request field becomes optional": {func(d object) { lookup(d, "$defs", "GetRequest")["required"] = []any{"op"} }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const baseline = "testdata/keyhatch.v2.baseline.json"
@@ -286,7 +287,7 @@ func TestBreakingChangesAreFound(t *testing.T) {
 			case tc.want == "" && len(changes) > 0:
 				t.Errorf("an additive change was reported as breaking: %v", changes)
 			case tc.want != "" && (len(changes) != 1 || !strings.Contains(changes[0], tc.want)):
-				t.Errorf("got the reports %q, want exactly one with %q", changes, tc.want)
+				t.Errorf("breakingChanges returned the reports %q, want exactly one report that contains %q", changes, tc.want)
 			}
 		})
 	}

@@ -4,76 +4,83 @@ import (
 	"time"
 )
 
-// PushRequest replaces all secrets in one step. If any part of a push is
-// invalid, the broker rejects the whole push and keeps the current secrets. At
-// least one of the two maps is required. A name must not be in both.
+// PushRequest replaces all secrets in one step. If any part of a push is invalid, the
+// broker rejects the whole push and keeps the current secrets. At least one of the fields
+// secrets and secrets_b64 is required. A name must not be in both fields.
 type PushRequest struct {
 	Op Op `json:"op"`
-	// Secrets holds text values and bundles.
+	// Secrets contains text values and bundles.
 	Secrets map[SecretName]Value `json:"secrets,omitzero"`
-	// SecretsB64 holds binary values, in standard base64 with padding
-	// (RFC 4648, section 4). A get returns them in value_b64.
+	// SecretsB64 contains binary values, in standard base64 with padding (RFC 4648,
+	// section 4). A get returns such a value in value_b64.
 	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitzero"`
 }
 
-// PushResponse confirms that the pushed secrets are in force. No later get
-// returns an older secret.
+// PushResponse confirms that the broker has replaced its secrets. No later get returns an
+// older secret.
 type PushResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK bool `json:"ok"`
 	// LoadedAt is the time at which the broker accepted the push (RFC 3339, UTC).
 	LoadedAt time.Time `json:"loaded_at"`
-	// SecretCount is the number of pushed secrets. A bundle counts as one.
+	// SecretCount is the number of pushed secrets. A bundle counts as one secret.
 	SecretCount int `json:"secret_count"`
-	// Generation is the number of the new snapshot. It grows by one with each
-	// accepted push, and restarts at 1 if the instance_id changes.
+	// Generation is the number of the new snapshot. It increases by one with each
+	// accepted push. If the instance_id changes, it starts at 1 again.
 	Generation uint64 `json:"generation"`
 }
 
-// ClearRequest removes all secrets and wipes the memory that held them.
+// ClearRequest removes all secrets from the broker. The broker wipes the memory that
+// contained the secrets.
 type ClearRequest struct {
 	Op Op `json:"op"`
 }
 
-// RegisterRequest registers a project. The broker checks the manifest, binds the
+// RegisterRequest registers a project. The broker checks the manifest, creates the
 // project's socket, and then serves the project.
 type RegisterRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
-	// ProjectPath is the project's directory, as an absolute path without ., ..,
-	// double slashes, or a trailing slash. Its base name must be the project's
-	// name.
+	// ProjectPath is the absolute path of the project's directory. It must not contain .,
+	// .., double slashes, or a trailing slash. The directory of the project's socket
+	// belongs to this path, and not to the name. A name that leads to the directory of
+	// another path is refused with project_exists.
 	ProjectPath string `json:"project_path"`
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
 	// AllowUIDs lists additional uids that may use the project's socket. Root, the
-	// broker's own uid, and the owner of the project's directory may always use it.
+	// broker's own uid, and the owner of the project's directory may always use this
+	// socket.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
-	// containers. For each of them, the broker creates a link to the project's
-	// directory. A mount can then name the link without knowing the project.
+	// containers. For each value, the broker creates a link to the directory of the
+	// project's socket. A dev container can then mount the link, and need not know the
+	// name of the project.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
-	// Declared reports whether the caller also wrote this registration to the
-	// directory of declared projects. If so, and if the project is already
-	// registered with the same values, the broker marks the project as declared and
-	// does not return project_exists.
+	// Declared reports whether the caller has also written this registration to the
+	// directory of declared projects. If so, and if the project is already registered
+	// with the same values, the broker marks the project as declared and does not return
+	// project_exists.
 	Declared bool `json:"declared,omitzero"`
+	// Replace allows the broker to change a registration of the same project_path. If the
+	// name or allow_uids changes, the broker closes the connections of the project.
+	// Without replace, the response is project_exists.
+	Replace bool `json:"replace,omitzero"`
 }
 
 // RegisterResponse contains the path of the project's socket.
 type RegisterResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK bool `json:"ok"`
 	// SocketPath is the path of the project's socket. A container must mount the
-	// directory of the socket.
+	// directory of the socket, and not the socket file.
 	SocketPath string `json:"socket_path"`
 }
 
-// UnregisterRequest unregisters a project. The broker closes the project's
-// connections and removes its socket, but keeps the directory of the socket. If the
-// project is registered again, a container that has mounted the directory can
-// connect again.
+// UnregisterRequest unregisters a project. The broker closes the project's connections
+// and removes its socket, but keeps the directory of the socket. A container that has
+// mounted this directory can connect again after the project is registered again.
 type UnregisterRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
@@ -87,37 +94,56 @@ type ReloadRequest struct {
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
-	// DryRun makes the broker compute the response without replacing the
-	// manifest.
+	// DryRun makes the broker return the same response without replacing the manifest.
 	DryRun bool `json:"dry_run,omitzero"`
 }
 
-// ReloadResponse contains the new allowlist and its difference from the old one.
-// Each list is sorted.
+// ReloadResponse contains the new allowlist, and the names that the reload adds to the
+// old allowlist or removes from it. Each list is sorted.
 type ReloadResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK        bool         `json:"ok"`
 	Allowlist []SecretName `json:"allowlist"`
 	Added     []SecretName `json:"added"`
 	Removed   []SecretName `json:"removed"`
 }
 
-// ListRequest asks for the names of the secrets in memory.
+// InspectRequest requests the registration of one project.
+type InspectRequest struct {
+	Op   Op          `json:"op"`
+	Name ProjectName `json:"name"`
+}
+
+// InspectResponse contains the registration of a project.
+type InspectResponse struct {
+	// OK is always true in this response.
+	OK          bool        `json:"ok"`
+	Name        ProjectName `json:"name"`
+	ProjectPath string      `json:"project_path"`
+	SocketPath  string      `json:"socket_path"`
+	// Manifest is the text of the approved manifest.
+	Manifest        string           `json:"manifest"`
+	AllowUIDs       []uint32         `json:"allow_uids,omitzero"`
+	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
+	Declared        bool             `json:"declared"`
+}
+
+// ListRequest requests the names of all secrets in the broker's memory.
 type ListRequest struct {
 	Op Op `json:"op"`
 }
 
-// ListResponse contains the names, sorted. The list is empty before the first
-// push and after a clear.
+// ListResponse contains the sorted names of all secrets. The list is empty before the
+// first push and after a clear.
 type ListResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK    bool         `json:"ok"`
 	Names []SecretName `json:"names"`
 }
 
 // AdminPingResponse identifies the broker.
 type AdminPingResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK              bool   `json:"ok"`
 	BrokerVersion   string `json:"broker_version"`
 	ProtocolVersion int    `json:"protocol_version"`

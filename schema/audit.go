@@ -2,10 +2,10 @@ package schema
 
 import "time"
 
-// EventName names an audit event.
+// EventName is the name of an audit event.
 type EventName string
 
-// The audit events.
+// The names of the audit events.
 const (
 	EventBrokerStarted       EventName = "broker.started"
 	EventBrokerStopped       EventName = "broker.stopped"
@@ -22,15 +22,15 @@ const (
 	EventAuditDropped        EventName = "audit.dropped"
 )
 
-// AuditEvent connects the name of an event with its type. Event is the zero
-// value of the type.
+// AuditEvent connects the name of an audit event with its Go type. Event is the zero
+// value of this type.
 type AuditEvent struct {
 	Name  EventName
 	Event any
 }
 
-// AuditEvents lists all audit events. Their types can hold only numbers, times,
-// codes, and names of events and projects. A test checks that no field could hold
+// AuditEvents lists all audit events. Their types can contain only numbers, times, codes,
+// and names of events and projects. A test checks that none of their fields can contain
 // the name or the value of a secret.
 var AuditEvents = []AuditEvent{
 	{EventBrokerStarted, BrokerStarted{}},
@@ -55,13 +55,13 @@ type EventHeader struct {
 	Event EventName `json:"event"`
 }
 
-// EventCaller identifies the process that connected to the socket. The kernel
-// recorded these values at connect (SO_PEERCRED, unix(7)).
+// EventCaller identifies the process that connected to the socket. The kernel recorded
+// these values when the process connected (SO_PEERCRED, unix(7)).
 type EventCaller struct {
 	PeerUID uint32 `json:"peer_uid"`
 	PeerGID uint32 `json:"peer_gid"`
-	// PeerPID is absent if the process is in a pid namespace that the broker cannot
-	// see, or if the event is the sum for several processes.
+	// PeerPID is absent if the broker cannot see the pid namespace of the process. It is
+	// also absent if the event counts requests of several processes.
 	PeerPID int32 `json:"peer_pid,omitzero"`
 }
 
@@ -114,8 +114,9 @@ type ProjectUnregistered struct {
 	Project ProjectName `json:"project"`
 }
 
-// ProjectReloaded reports that the manifest of a project was replaced. Added and
-// Removed are numbers of names on the allowlist.
+// ProjectReloaded reports that the manifest of a project was replaced. Added is the
+// number of names that were added to the allowlist, and Removed is the number of names
+// that were removed from it.
 type ProjectReloaded struct {
 	EventHeader
 	EventCaller
@@ -124,8 +125,8 @@ type ProjectReloaded struct {
 	Removed int         `json:"removed"`
 }
 
-// ManifestRejected reports that a register or reload failed because of its
-// manifest.
+// ManifestRejected reports that a register or reload failed because its manifest was
+// rejected.
 type ManifestRejected struct {
 	EventHeader
 	EventCaller
@@ -133,8 +134,9 @@ type ManifestRejected struct {
 	Code    Code        `json:"code"`
 }
 
-// SecretsFetched contains the number of names in one get or get-many, by result.
-// NotFound includes the names that were refused with not_loaded.
+// SecretsFetched contains the number of requested names for each result of a get or
+// get-many. NotFound includes the names that were refused with not_loaded. If a project
+// sends many requests, one event can count several requests.
 type SecretsFetched struct {
 	EventHeader
 	EventCaller
@@ -144,25 +146,25 @@ type SecretsFetched struct {
 	NotFound int         `json:"not_found"`
 }
 
-// PeerRefused reports that a caller's uid is not allowed to use a project's
-// socket. After the first PeerRefusedBurst events of a project, the broker records
-// at most one per second.
+// PeerRefused reports that a caller's uid is not allowed to use a project's socket. After
+// the first PeerRefusedBurst events of a project, the broker records at most one such
+// event per second.
 type PeerRefused struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// RateLimited reports that a project exceeded a rate limit. The broker records at
-// most one such event per project and second.
+// RateLimited reports that a project exceeded a rate limit. For each project, the broker
+// records at most one such event per second.
 type RateLimited struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// AuditDropped contains the number of events that the broker could not write since
-// the last event that it wrote.
+// AuditDropped contains the number of events that the broker could not write since the
+// last event that was written.
 type AuditDropped struct {
 	EventHeader
 	Count uint64 `json:"count"`

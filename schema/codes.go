@@ -1,45 +1,50 @@
 package schema
 
-// Code is the reason for a refusal, for programs. The message next to the code is
-// for people.
+// Code is the reason for a refusal, in a form for programs. The message in the same
+// response is for people.
 type Code string
 
 // The codes of ErrorResponse and SecretError.
 const (
-	// CodeDenied: the name is not on the project's allowlist. The answer is the
-	// same whether or not the secret exists.
+	// CodeDenied means that the name is not on the project's allowlist. The response is
+	// the same whether or not the secret exists.
 	CodeDenied Code = "denied"
-	// CodeNotFound: secrets are loaded, but there is no secret of this name.
+	// CodeNotFound means that secrets are loaded, but no secret has this name.
 	CodeNotFound Code = "not_found"
-	// CodeNotLoaded: no secrets were pushed since the broker started or since the
-	// last clear.
+	// CodeNotLoaded means that no secrets were pushed since the broker started or since
+	// the last clear.
 	CodeNotLoaded Code = "not_loaded"
-	// CodeRateLimited: too many requests or connections. The client should retry
-	// after retry_after_seconds.
+	// CodeRateLimited means that the client sent too many requests, requested too many
+	// names that were refused, or opened too many connections. It should retry after
+	// retry_after_seconds.
 	CodeRateLimited Code = "rate_limited"
-	// CodeProtocolError: the line is not a valid request for this socket.
+	// CodeProtocolError means that the line is not a valid request for this socket.
 	CodeProtocolError Code = "protocol_error"
-	// CodeInvalidPayload: a push is invalid, so the broker rejected all of it.
+	// CodeInvalidPayload means that a push is invalid. The broker rejected the whole
+	// push.
 	CodeInvalidPayload Code = "invalid_payload"
-	// CodePayloadTooLarge: the line is longer than the limit. The connection ends.
+	// CodePayloadTooLarge means that the line is longer than the limit. The broker closes
+	// the connection.
 	CodePayloadTooLarge Code = "payload_too_large"
-	// CodeManifestInvalid: the manifest is invalid. The message contains the rule
-	// and the line.
+	// CodeManifestInvalid means that the manifest is invalid. The message contains the
+	// broken rule and the line number in the manifest.
 	CodeManifestInvalid Code = "manifest_invalid"
-	// CodeManifestNotFound: the project's directory does not contain a manifest.
+	// CodeManifestNotFound means that the project's directory does not contain a
+	// manifest.
 	CodeManifestNotFound Code = "manifest_not_found"
-	// CodeProjectUnknown: no project of this name is registered.
+	// CodeProjectUnknown means that no project with this name is registered.
 	CodeProjectUnknown Code = "project_unknown"
-	// CodeProjectExists: a project of this name is already registered.
+	// CodeProjectExists means that a project with this name is already registered.
 	CodeProjectExists Code = "project_exists"
-	// CodePeerUnexpected: the caller's uid is not allowed to use this socket.
+	// CodePeerUnexpected means that the caller's uid is not allowed to use this socket.
 	CodePeerUnexpected Code = "peer_unexpected"
-	// CodeUnauthorized: the admin token is missing or wrong.
+	// CodeUnauthorized means that the admin token is missing or wrong.
 	CodeUnauthorized Code = "unauthorized"
-	// CodeAuditUnavailable: the broker could not write the audit event, and its
+	// CodeAuditUnavailable means that the broker could not write the audit event, and its
 	// configuration requires the event (audit_required).
 	CodeAuditUnavailable Code = "audit_unavailable"
-	// CodeInternalError: the broker failed. The broker's log has the details.
+	// CodeInternalError means that the broker failed. The broker's log contains the
+	// details.
 	CodeInternalError Code = "internal_error"
 )
 

@@ -1,21 +1,23 @@
 package schema
 
-// Manifest is a project's manifest, a YAML file of at most MaxManifest bytes. Its
-// path is .devcontainer/keyhatch.yaml or, if that file does not exist,
-// .keyhatch/manifest.yaml. Unknown and duplicate keys are errors.
+// Manifest is a project's manifest, which is a YAML file of at most MaxManifest bytes.
+// Its path is .devcontainer/keyhatch.yaml. If that file does not exist, its path is
+// .keyhatch/manifest.yaml. Unknown keys and duplicate keys are errors.
 type Manifest struct {
-	// SchemaVersion is ManifestVersion.
+	// SchemaVersion is the version of the manifest's format. It must be equal to
+	// ManifestVersion.
 	SchemaVersion int `json:"schema_version"`
 	// Project is the base name of the project's directory.
 	Project ProjectName `json:"project"`
-	// Description is for people, at most MaxDescription characters.
+	// Description is a text for people. It can have at most MaxDescription characters.
 	Description string `json:"description,omitempty"`
-	// Secrets is the allowlist: only the secrets named by its keys can be fetched.
-	// Each value describes how the secret is injected. null means an environment
-	// variable of the same name. An empty map is valid and allows no secret.
+	// Secrets is the allowlist. A project can fetch only the secrets whose names are keys
+	// of this map. Each value describes how the secret is injected. The value null means
+	// that the secret is injected as an environment variable with the name of the secret.
+	// An empty map is valid and allows no secret.
 	Secrets map[SecretName]*Injection `json:"secrets"`
-	// Helpers assigns secrets to the credential helpers of git, docker, aws, and
-	// kubectl. Each of these secrets must be in Secrets.
+	// Helpers assigns secrets to the credential helpers of git, docker, aws, and kubectl.
+	// Each of these secrets must also be on the allowlist.
 	Helpers *Helpers `json:"helpers,omitempty"`
 }
 
@@ -25,47 +27,48 @@ type Helpers struct {
 	Git []Login `json:"git,omitempty"`
 	// Docker contains one login for each registry.
 	Docker []Login `json:"docker,omitempty"`
-	// AWS names a bundle with the fields aws_access_key_id and
-	// aws_secret_access_key. The fields aws_session_token and expiration are
-	// optional.
+	// AWS is the name of a bundle with the fields aws_access_key_id and
+	// aws_secret_access_key. The fields aws_session_token and expiration are optional.
 	AWS SecretName `json:"aws,omitempty"`
-	// Kubectl names a token or a bundle. The bundle has the field token, or the
-	// fields clientCertificateData and clientKeyData. The field
-	// expirationTimestamp is optional.
+	// Kubectl is the name of a secret, which is a token or a bundle. A bundle has the
+	// field token, or the two fields clientCertificateData and clientKeyData. The field
+	// expirationTimestamp of a bundle is optional.
 	Kubectl SecretName `json:"kubectl,omitempty"`
 }
 
-// Login assigns a secret to a host.
+// Login assigns a secret to a host, so that a tool can log in to this host.
 type Login struct {
-	// Host is a host name or an address in lower case, with a port if the port is
-	// not the default. The login is valid for https only. For http without TLS,
-	// write http://HOST.
+	// Host is a host name or an address in lower case. A port is required if it is not
+	// the default port. The login is used for https only. For http without TLS, write
+	// http://HOST.
 	Host string `json:"host"`
-	// Secret is the password or token, or a bundle with username and password.
+	// Secret is the name of a secret, which is a password, a token, or a bundle with the
+	// fields username and password.
 	Secret SecretName `json:"secret"`
-	// Username is the user name if the secret is not a bundle. For git, the default
-	// is x-access-token. For docker, it is required.
+	// Username is the user name for a secret that is not a bundle. For git, the default
+	// is x-access-token. For docker, a user name is required.
 	Username string `json:"username,omitempty"`
 }
 
 // Injection describes how the programs of a project receive a secret.
 type Injection struct {
-	// As is env (the default) or file.
+	// As is the method of injection, env or file. The default is env.
 	As InjectAs `json:"as,omitempty"`
 	// Env is the name of the environment variable. The default is the name of the
 	// secret.
 	Env string `json:"env,omitempty"`
-	// Path is the path of the file, with as: file. It is absolute or begins with
-	// ~/. keyhatch stores the file in memory, and creates a link to the file at this
-	// path. If another file already exists there, keyhatch does not replace it.
+	// Path is the path of the file if the method of injection is file. It is absolute or
+	// begins with ~/. keyhatch stores the file in memory, and creates a link to the file
+	// at this path. If another file already exists at this path, keyhatch does not
+	// replace it.
 	Path string `json:"path,omitempty"`
 	// Mode is the mode of the file in octal. The default is "0600".
 	Mode string `json:"mode,omitempty"`
-	// Template is the text of the file. keyhatch replaces {{field}} with the field
-	// of a bundle, and {{value}} with the value of any other secret. A field that
-	// the secret does not have is an error. Inserted values are not expanded again.
-	// There is no escape for a literal {{. Without a template, the file contains the
-	// value of the secret, or the JSON text of a bundle.
+	// Template is the text of the file. keyhatch replaces {{field}} with the field of a
+	// bundle, and {{value}} with the value of any other secret. A placeholder for a field
+	// that the secret does not have is an error. keyhatch does not replace placeholders
+	// in inserted values. A template cannot contain a literal {{. Without a template, the
+	// file contains the value of the secret, or the JSON text of a bundle.
 	Template string `json:"template,omitempty"`
 }
 

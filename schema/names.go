@@ -1,6 +1,6 @@
 package schema
 
-// SecretName is the name of a secret or of a field of a bundle. It matches
+// SecretName is the name of a secret, or the name of a field of a bundle. It matches
 // SecretNamePattern.
 type SecretName string
 
@@ -9,8 +9,8 @@ type SecretName string
 type ProjectName string
 
 // DevcontainerID is the value of ${devcontainerId}, as defined by the dev container
-// specification: a hash that identifies a dev container configuration, in 52 digits
-// of base 32. It matches DevcontainerIDPattern.
+// specification. It is a hash of 52 base 32 digits that identifies the configuration of a
+// dev container. It matches DevcontainerIDPattern.
 type DevcontainerID string
 
 // The patterns of names, as regular expressions for JSON Schema (ECMA 262).
@@ -22,8 +22,8 @@ const (
 	LoginUsernamePattern  = `^[!-~]{1,128}$`
 )
 
-// ValidSecretName reports whether name matches SecretNamePattern. It accepts bytes
-// too, so that a caller can check a name in a buffer without a copy.
+// ValidSecretName reports whether name matches SecretNamePattern. name can also be a byte
+// slice, so that a caller can check a name in a buffer without copying it.
 func ValidSecretName[T ~string | ~[]byte](name T) bool {
 	if len(name) == 0 || len(name) > 128 {
 		return false

@@ -9,8 +9,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestNamesMatchTheirPatterns checks that the functions that the broker uses accept
-// the same names as the published patterns.
+// TestNamesMatchTheirPatterns checks that the functions that validate names accept the
+// same names as the published patterns.
 func TestNamesMatchTheirPatterns(t *testing.T) {
 	secret := regexp.MustCompile(schema.SecretNamePattern)
 	project := regexp.MustCompile(schema.ProjectNamePattern)
@@ -18,16 +18,16 @@ func TestNamesMatchTheirPatterns(t *testing.T) {
 	check := func(name string) {
 		t.Helper()
 		if got, want := schema.ValidSecretName(name), secret.MatchString(name); got != want {
-			t.Errorf("ValidSecretName(%q) is %v, want %v as for the pattern", name, got, want)
+			t.Errorf("ValidSecretName(%q) is %v, want the result %v of the published pattern", name, got, want)
 		}
 		if got, want := schema.ValidDevcontainerID(schema.DevcontainerID(name)), devcontainer.MatchString(name); got != want {
-			t.Errorf("ValidDevcontainerID(%q) is %v, want %v as for the pattern", name, got, want)
+			t.Errorf("ValidDevcontainerID(%q) is %v, want the result %v of the published pattern", name, got, want)
 		}
 		if schema.ValidSecretName(name) != schema.ValidSecretName([]byte(name)) {
-			t.Errorf("ValidSecretName(%q) differs between a string and bytes", name)
+			t.Errorf("ValidSecretName(%q) returns different results for a string and for a byte slice", name)
 		}
 		if got, want := schema.ValidProjectName(name), project.MatchString(name); got != want {
-			t.Errorf("ValidProjectName(%q) is %v, want %v as for the pattern", name, got, want)
+			t.Errorf("ValidProjectName(%q) is %v, want the result %v of the published pattern", name, got, want)
 		}
 	}
 	for _, name := range []string{
@@ -51,13 +51,13 @@ func TestNamesMatchTheirPatterns(t *testing.T) {
 }
 
 func TestNameValidation(t *testing.T) {
-	for name, want := range map[string][2]bool{ // secret, project
+	for name, want := range map[string][2]bool{ // whether ValidSecretName and ValidProjectName accept the name
 		"a": {true, true}, "A": {true, false}, "_a": {true, false}, "0": {true, true},
 		"a.b": {true, false}, "a-b_c": {true, true}, "": {false, false}, "-a": {false, false}, "a\n": {false, false},
 		strings.Repeat("a", 64): {true, true}, strings.Repeat("a", 65): {true, false}, strings.Repeat("a", 129): {false, false},
 	} {
 		if schema.ValidSecretName(name) != want[0] || schema.ValidProjectName(name) != want[1] {
-			t.Errorf("%q: want ValidSecretName %v, ValidProjectName %v", name, want[0], want[1])
+			t.Errorf("ValidSecretName(%[1]q) must return %[2]v, and ValidProjectName(%[1]q) must return %[3]v", name, want[0], want[1])
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package schema
 
-// Operation connects an op with the types of its request and its response. Both
-// fields are zero values of these types. Every op can also return an
+// Operation connects an op with the types of its request and of its response. The fields
+// Request and Response are zero values of these types. Every op can also return an
 // ErrorResponse.
 type Operation struct {
 	Op       Op
@@ -16,6 +16,7 @@ var AdminOperations = []Operation{
 	{OpRegister, RegisterRequest{}, RegisterResponse{}},
 	{OpUnregister, UnregisterRequest{}, OKResponse{}},
 	{OpReload, ReloadRequest{}, ReloadResponse{}},
+	{OpInspect, InspectRequest{}, InspectResponse{}},
 	{OpList, ListRequest{}, ListResponse{}},
 	{OpStatus, StatusRequest{}, StatusResponse{}},
 	{OpPing, PingRequest{}, AdminPingResponse{}},
@@ -31,7 +32,7 @@ var ProjectOperations = []Operation{
 }
 
 // StreamEvents lists the ops that send more lines after the response, until the
-// connection ends. The value is the zero value of the type of these lines.
+// connection ends. Each value of the map is the zero value of the type of these lines.
 var StreamEvents = map[Op]any{
 	OpWatch: ChangedEvent{},
 }

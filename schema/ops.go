@@ -1,10 +1,12 @@
 package schema
 
-// Op is the name of an operation. The admin socket and the project sockets have
-// different ops. Only ping exists on both.
+// Op is the name of an operation. The admin socket and the project sockets have different
+// ops. Only ping exists on both kinds of socket.
 type Op string
 
-// The ops.
+// The names of the ops. The first group contains the op of both kinds of socket, the
+// second group the ops of the admin socket, and the third group the ops of project
+// sockets.
 const (
 	OpPing Op = "ping"
 
@@ -13,6 +15,7 @@ const (
 	OpRegister   Op = "register"
 	OpUnregister Op = "unregister"
 	OpReload     Op = "reload"
+	OpInspect    Op = "inspect"
 	OpList       Op = "list-creds"
 	OpStatus     Op = "status"
 
@@ -22,15 +25,15 @@ const (
 	OpWatch   Op = "watch"
 )
 
-// Request contains the field that every request has. The other fields depend on
-// the op.
+// Request contains the only field that all requests have. The other fields depend on the
+// op.
 type Request struct {
 	Op Op `json:"op"`
 }
 
 // OKResponse is the response of an op that returns no data.
 type OKResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK bool `json:"ok"`
 }
 
@@ -38,18 +41,18 @@ type OKResponse struct {
 // the op and the reason. It never contains the value of a secret, or a part of the
 // request that was not validated.
 type ErrorResponse struct {
-	// OK is false.
+	// OK is always false in this response.
 	OK bool `json:"ok"`
-	// Code is the reason, for programs.
+	// Code is the reason for the refusal, in a form for programs.
 	Code Code `json:"code"`
-	// Message is the reason, for people.
+	// Message is the reason for the refusal, in a form for people.
 	Message string `json:"message"`
-	// RetryAfterSeconds is the number of seconds to wait before a retry. Only
-	// rate_limited has this field.
+	// RetryAfterSeconds is the number of seconds to wait before a retry. Only a response
+	// with the code rate_limited has this field.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
 }
 
-// PingRequest asks the broker for its version and its instance ID.
+// PingRequest requests the version and the instance ID of the broker.
 type PingRequest struct {
 	Op Op `json:"op"`
 }

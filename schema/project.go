@@ -1,18 +1,18 @@
 package schema
 
-// GetRequest asks for one secret.
+// GetRequest requests one secret.
 type GetRequest struct {
 	Op   Op         `json:"op"`
 	Name SecretName `json:"name"`
-	// WaitMS is the maximum time to wait for a missing secret if the secret is
-	// allowed, in milliseconds. The limit is MaxWait.
+	// WaitMS is the maximum time to wait for the secret if it is allowed but missing, in
+	// milliseconds. It can be at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
-// GetResponse contains the secret: in value_b64 if it was pushed in secrets_b64,
-// otherwise in value.
+// GetResponse contains the secret. If the secret was pushed in secrets_b64, the secret is
+// in value_b64. Otherwise it is in value.
 type GetResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK bool `json:"ok"`
 	SecretValue
 }
@@ -24,72 +24,74 @@ type SecretValue struct {
 	Value *string `json:"value,omitzero"`
 	// ValueB64 is the value of a binary secret, in standard base64 with padding.
 	ValueB64 []byte `json:"value_b64,omitzero"`
-	// Bundle is true if the value is the JSON text of a bundle.
+	// Bundle is true if the secret is a bundle. Then value is the JSON text of the
+	// bundle.
 	Bundle bool `json:"bundle,omitzero"`
 }
 
-// GetManyRequest asks for several secrets from one snapshot.
+// GetManyRequest requests several secrets from one snapshot.
 type GetManyRequest struct {
 	Op Op `json:"op"`
-	// Names lists the requested secrets without duplicates. If it is absent, the
-	// whole allowlist is requested.
+	// Names lists the requested secrets without duplicates. If names is absent, all
+	// secrets on the allowlist are requested.
 	Names []SecretName `json:"names,omitzero"`
-	// WaitMS is the maximum time to wait until every allowed secret among the names
-	// exists, in milliseconds. The limit is MaxWait.
+	// WaitMS is the maximum time to wait until all requested secrets that are allowed
+	// exist, in milliseconds. It can be at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
 // GetManyResponse contains the secrets that were found, and an error for each other
-// name. Every requested name is in exactly one of the two maps.
+// requested name. Every requested name is either in secrets or in errors.
 type GetManyResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK bool `json:"ok"`
-	// Generation is the number of the snapshot that contains all values. 0 means
+	// Generation is the number of the snapshot that contains all returned values. 0 means
 	// that no secrets are loaded.
 	Generation uint64                     `json:"generation"`
 	Secrets    map[SecretName]SecretValue `json:"secrets"`
 	Errors     map[SecretName]SecretError `json:"errors"`
 }
 
-// SecretError is the reason for a missing secret in the response of a get-many. The
-// code is denied, not_found, or not_loaded.
+// SecretError is the reason why the response of a get-many does not contain a requested
+// secret. The code is denied, not_found, or not_loaded.
 type SecretError struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
 }
 
-// InfoRequest asks for the project's allowlist and for its approved manifest.
+// InfoRequest requests the project's allowlist and the content of its approved manifest.
 type InfoRequest struct {
 	Op Op `json:"op"`
 }
 
-// InfoResponse contains the sorted allowlist and the content of the approved
-// manifest. It does not depend on the secrets that exist. A client must use this
-// response and not the manifest file in the project's tree, because the operator did
-// not approve later edits of that file.
+// InfoResponse contains the sorted allowlist and the content of the approved manifest. It
+// does not depend on the secrets that exist. A client must not use the manifest file in
+// the project's tree, because the operator has not approved later edits of that file.
 type InfoResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK        bool         `json:"ok"`
 	Project   ProjectName  `json:"project"`
 	Allowlist []SecretName `json:"allowlist"`
-	// SchemaVersion is the schema_version of the manifest.
+	// SchemaVersion is the schema_version of the approved manifest.
 	SchemaVersion int `json:"schema_version"`
-	// Secrets describes how each secret is injected. Default values are filled in.
+	// Secrets describes how each secret is injected. Fields that the manifest does not
+	// contain have their default values.
 	Secrets map[SecretName]*Injection `json:"secrets,omitempty"`
-	// Helpers contains the helpers of the manifest. It is absent if the manifest
-	// has none.
+	// Helpers contains the helpers of the approved manifest. It is absent if the manifest
+	// contains no helpers.
 	Helpers *Helpers `json:"helpers,omitempty"`
 }
 
-// WatchRequest asks for an event each time the project's secrets change. The client
-// must not send another request on the same connection.
+// WatchRequest requests a line each time the secrets that the project can fetch change.
+// The client must not send another request on the same connection.
 type WatchRequest struct {
 	Op Op `json:"op"`
 }
 
-// WatchResponse confirms the watch. ChangedEvents follow it.
+// WatchResponse confirms that the watch has started. Each later line on the connection is
+// a ChangedEvent.
 type WatchResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK bool `json:"ok"`
 	// Generation is the number of the snapshot at the start of the watch. The first
 	// ChangedEvent lists the changes since that snapshot. 0 means that no secrets
@@ -97,25 +99,25 @@ type WatchResponse struct {
 	Generation uint64 `json:"generation"`
 }
 
-// WatchEventChanged is the value of event in every ChangedEvent.
+// WatchEventChanged is the value of the field event in every ChangedEvent.
 const WatchEventChanged = "changed"
 
-// ChangedEvent reports that the secrets of the project have changed.
+// ChangedEvent reports that the secrets that the project can fetch have changed.
 type ChangedEvent struct {
-	// Event is "changed".
+	// Event is always "changed".
 	Event string `json:"event"`
 	// Generation is the number of the current snapshot. 0 means that no secrets are
 	// loaded.
 	Generation uint64 `json:"generation"`
-	// Names lists the secrets that were added, removed, or changed since the
-	// previous line, sorted. Each of them is on the allowlist, or was on the
-	// allowlist before this change.
+	// Names lists the sorted names of the secrets that were added, removed, or changed
+	// since the previous line. Each name is on the allowlist, or was on the allowlist
+	// before this change.
 	Names []SecretName `json:"names"`
 }
 
 // ProjectPingResponse identifies the broker and the project of the socket.
 type ProjectPingResponse struct {
-	// OK is true.
+	// OK is always true in this response.
 	OK              bool        `json:"ok"`
 	BrokerVersion   string      `json:"broker_version"`
 	ProtocolVersion int         `json:"protocol_version"`

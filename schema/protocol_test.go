@@ -11,7 +11,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestProtocolDocumentsEveryName checks that PROTOCOL.md documents every op, code,
+// TestProtocolDocumentsEveryName checks that PROTOCOL.md mentions every op, code, audit
 // event, pattern, and limit.
 func TestProtocolDocumentsEveryName(t *testing.T) {
 	text := readProtocol(t)
@@ -65,8 +65,8 @@ func readProtocol(t *testing.T) string {
 	return string(text)
 }
 
-// checkMentions checks that text contains phrase, and that no other digit follows
-// the phrase.
+// checkMentions checks that text contains phrase, and that no digit follows phrase.
+// Otherwise a longer number would also match.
 func checkMentions(t *testing.T, text, phrase string) {
 	t.Helper()
 	for rest := text; ; {
@@ -82,9 +82,9 @@ func checkMentions(t *testing.T, text, phrase string) {
 	}
 }
 
-// TestProtocolExamplesAreValid checks the examples against the schema and the
-// codec. Each block of JSON is a request with its response, a response, or an
-// event.
+// TestProtocolExamplesAreValid checks the examples in PROTOCOL.md against the JSON Schema
+// and against the codec in package wire. Each block of JSON contains a request with its
+// response, a single response, or an event.
 func TestProtocolExamplesAreValid(t *testing.T) {
 	v := newValidator(t, "keyhatch.v2.json")
 	socket, answered := "", map[string]bool{}
@@ -116,7 +116,7 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 	t.Helper()
 	for _, line := range block {
 		if strings.HasPrefix(line, `{"op":`) && len(block) != 2 {
-			t.Errorf("PROTOCOL.md:%d: the block has a request without exactly one response", lineNumber)
+			t.Errorf("PROTOCOL.md:%d: a block with a request must also contain exactly one response", lineNumber)
 		}
 	}
 	switch {
@@ -127,10 +127,10 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 		}
 		operation := findOperation(socket, request.Op)
 		if operation == nil {
-			t.Fatalf("PROTOCOL.md:%d: the %q socket has no op %q", lineNumber, socket, request.Op)
+			t.Fatalf("PROTOCOL.md:%d: there is no op %[3]q on the socket %[2]q", lineNumber, socket, request.Op)
 		}
-		// The type of a push cannot be decoded, because the broker parses a push in
-		// place.
+		// A push request cannot be decoded into its Go type, because the broker parses a
+		// push without this type.
 		if request.Op != schema.OpPush {
 			checkRoundTrip(t, lineNumber, block[0], operation.Request, schema.MaxDepth)
 		}
@@ -160,7 +160,7 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 				return
 			}
 		}
-		t.Errorf("PROTOCOL.md:%d: the example is neither a response nor an event", lineNumber)
+		t.Errorf("PROTOCOL.md:%d: the example is not a response or an event", lineNumber)
 	default:
 		t.Errorf("PROTOCOL.md:%d: the block has %d lines, want 1 or 2", lineNumber, len(block))
 	}
@@ -176,8 +176,8 @@ func findOperation(socket string, op schema.Op) *schema.Operation {
 	return nil
 }
 
-// checkRoundTrip decodes a line and encodes the result. If a field is misspelled,
-// the encoded line is shorter.
+// checkRoundTrip decodes a line and encodes the result again. If the name of a field is
+// misspelled, the encoded line is shorter than the original line.
 func checkRoundTrip(t *testing.T, lineNumber int, line string, messageType any, depth int) {
 	t.Helper()
 	v := reflect.New(reflect.TypeOf(messageType))
@@ -186,7 +186,7 @@ func checkRoundTrip(t *testing.T, lineNumber int, line string, messageType any, 
 		return
 	}
 	encoded, err := wire.Encode(v.Interface())
-	if err != nil || len(encoded) != len(line)+1 { // the order of map keys can differ
-		t.Errorf("PROTOCOL.md:%d: encoded again, the line is %s, %v", lineNumber, encoded, err)
+	if err != nil || len(encoded) != len(line)+1 { // compare only lengths, because the order of map keys can differ
+		t.Errorf("PROTOCOL.md:%d: the decoded line is encoded again as %s, error %v", lineNumber, encoded, err)
 	}
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestProtocolDocumentsEveryField checks that the section of each op documents
-// every field of its messages, at every depth. Either an example has the field,
-// or a table of the section has a row that begins with the field's path.
+// TestProtocolDocumentsEveryField checks that PROTOCOL.md documents every field of all
+// messages, at every depth. The section of an op must contain an example with the field,
+// or a table row that begins with the path of the field.
 //
-// Paths have the syntax of jq, for example "projects[].counts.denied". NAME is a
-// placeholder for the name of a secret that is the key of a map.
+// Paths have the syntax of jq, for example "projects[].counts.denied". If the keys of a
+// map are names of secrets, NAME is a placeholder for such a key.
 func TestProtocolDocumentsEveryField(t *testing.T) {
 	sections := opSections(readProtocol(t))
 	for socket, operations := range map[string][]schema.Operation{"admin": schema.AdminOperations, "project": schema.ProjectOperations} {
@@ -41,7 +41,8 @@ func TestProtocolDocumentsEveryField(t *testing.T) {
 	}
 }
 
-// opSections returns the lines of each op's section, by socket and op.
+// opSections returns the lines of each op's section. The keys of the map contain the
+// socket and the op.
 func opSections(text string) map[string][]string {
 	sections := map[string][]string{}
 	socket, op := "", ""
@@ -62,8 +63,9 @@ func opSections(text string) map[string][]string {
 
 var fieldRow = regexp.MustCompile("^\\| `([^`]+)` \\|")
 
-// documentedFields returns the paths of the fields that a section documents for one
-// kind of message. The examples are lines of JSON. A table row applies to every kind
+// documentedFields returns the paths of the fields that a section documents for one kind
+// of message, which is a request, a response, or an event. It finds fields in JSON
+// examples of this kind of message and in table rows. A table row applies to every kind
 // of message.
 func documentedFields(t *testing.T, section []string, message string, messageType reflect.Type) (paths []string) {
 	t.Helper()
@@ -84,7 +86,7 @@ func documentedFields(t *testing.T, section []string, message string, messageTyp
 	return paths
 }
 
-// fieldPaths returns the paths of all fields of a type, below prefix.
+// fieldPaths returns the paths of all fields of a type. Each path begins with prefix.
 func fieldPaths(t reflect.Type, prefix string) (paths []string) {
 	switch t = messageElem(t); {
 	case t.Kind() == reflect.Struct && !hasOwnJSON(t):
@@ -100,8 +102,8 @@ func fieldPaths(t reflect.Type, prefix string) (paths []string) {
 	return paths
 }
 
-// exampleFieldPaths returns the paths of the fields that an example contains. The
-// example is a value that encoding/json has decoded.
+// exampleFieldPaths returns the paths of the fields that an example contains. example is
+// a value that encoding/json has decoded.
 func exampleFieldPaths(t reflect.Type, example any, prefix string) (paths []string) {
 	switch t = messageElem(t); {
 	case t.Kind() == reflect.Struct && !hasOwnJSON(t):
@@ -124,8 +126,8 @@ func exampleFieldPaths(t reflect.Type, example any, prefix string) (paths []stri
 	return paths
 }
 
-// jsonFields returns the types of a struct's fields by their JSON names, including
-// the fields of embedded structs.
+// jsonFields returns the types of a struct's fields, including the fields of embedded
+// structs. The keys of the map are JSON names.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
 	for _, field := range reflect.VisibleFields(t) {
@@ -136,7 +138,7 @@ func jsonFields(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
-// messageElem returns the element type of a pointer type. It returns other types
+// messageElem returns the element type of a pointer type. It returns any other type
 // unchanged.
 func messageElem(t reflect.Type) reflect.Type {
 	if t.Kind() == reflect.Pointer {
@@ -145,7 +147,7 @@ func messageElem(t reflect.Type) reflect.Type {
 	return t
 }
 
-// hasOwnJSON reports whether a type encodes itself, for example time.Time.
+// hasOwnJSON reports whether a type has its own JSON encoding, for example time.Time.
 func hasOwnJSON(t reflect.Type) bool { return t.Implements(reflect.TypeFor[json.Marshaler]()) }
 
 func TestFieldPathsIncludeNestedFields(t *testing.T) {

@@ -15,8 +15,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestTablesAreComplete checks that every constant is in a table. Otherwise the
-// schema, and the tests that iterate over the tables, would not include it.
+// TestTablesAreComplete checks that every constant is in a table, for example every Code
+// in Codes. A constant that is not in a table would be missing from the generated schema
+// and from other tests.
 func TestTablesAreComplete(t *testing.T) {
 	tables := map[string][]string{"Op": nil, "EventName": nil, "Code": nil, "Memory": nil, "InjectAs": {"env", "file"}}
 	for _, op := range slices.Concat(schema.AdminOperations, schema.ProjectOperations) {
@@ -43,13 +44,13 @@ func TestTablesAreComplete(t *testing.T) {
 		}
 		slices.Sort(table)
 		if kind != "Op" && len(slices.Compact(table)) != len(declared[kind]) {
-			t.Errorf("the table of %s has duplicates, or values without a constant", kind)
+			t.Errorf("the table of %s contains duplicates, or values for which there is no constant", kind)
 		}
 	}
 }
 
-// typedConstants returns the values of the package's typed string constants, by
-// the name of the type.
+// typedConstants returns the values of all string constants of the package that have a
+// named type. The keys of the map are the names of these types.
 func typedConstants(t *testing.T) map[string][]string {
 	t.Helper()
 	values := map[string][]string{}
@@ -102,14 +103,14 @@ func TestOperationsAreDistinct(t *testing.T) {
 	for _, admin := range schema.AdminOperations {
 		for _, project := range schema.ProjectOperations {
 			if admin.Op == project.Op && admin.Op != schema.OpPing {
-				t.Errorf("%s is an op of both sockets, which is allowed only for ping", admin.Op)
+				t.Errorf("%s is an op of both kinds of socket, but only ping may exist on both", admin.Op)
 			}
 		}
 	}
 }
 
-// TestAuditEventsHoldCountsOnly checks that no audit event has a field that could
-// hold the name or the value of a secret.
+// TestAuditEventsHoldCountsOnly checks that no audit event has a field that could contain
+// the name or the value of a secret.
 func TestAuditEventsHoldCountsOnly(t *testing.T) {
 	for _, event := range schema.AuditEvents {
 		for _, field := range leakingFields(reflect.TypeOf(event.Event), string(event.Name)) {
@@ -118,13 +119,13 @@ func TestAuditEventsHoldCountsOnly(t *testing.T) {
 	}
 }
 
-// leakingFields lists the fields of a type that could hold the name or the value of
-// a secret.
+// leakingFields lists the fields of a type that could contain the name or the value of a
+// secret.
 func leakingFields(t reflect.Type, path string) []string {
 	switch t {
 	case reflect.TypeFor[time.Time](), reflect.TypeFor[schema.EventName](),
 		reflect.TypeFor[schema.Code](), reflect.TypeFor[schema.ProjectName]():
-		return nil // times, codes, and names of events and projects
+		return nil // these types cannot contain the name or the value of a secret
 	}
 	switch t.Kind() {
 	case reflect.Bool, reflect.Float32, reflect.Float64,
@@ -138,7 +139,8 @@ func leakingFields(t reflect.Type, path string) []string {
 		}
 		return leaking
 	}
-	// Strings and slices: a slice of numbers can hold the bytes of a secret.
+	// All other types could contain a secret. Even a slice of numbers can contain the
+	// bytes of a secret.
 	return []string{path + " is a " + t.String()}
 }
 

@@ -11,8 +11,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// A validator validates messages against the definitions of one published
-// document.
+// A validator validates messages against the definitions in one published JSON Schema.
 type validator struct {
 	compiler *jsonschema.Compiler
 	file     string
@@ -37,13 +36,13 @@ func newValidator(t *testing.T, file string) *validator {
 	return &validator{compiler, file}
 }
 
-// validate validates a line against the definition of a message's type.
+// validate validates a line against the definition of messageType.
 func (c *validator) validate(line string, messageType any) error {
 	return c.validateAgainst("#/$defs/"+reflect.TypeOf(messageType).Name(), line)
 }
 
-// validateAgainst validates a text against the definition at pointer. If pointer is
-// empty, it uses the whole document.
+// validateAgainst validates a text against the definition to which the JSON pointer
+// leads. If pointer is empty, it validates the text against the whole document.
 func (c *validator) validateAgainst(pointer, text string) error {
 	definition, err := c.compiler.Compile(c.file + pointer)
 	if err != nil {
@@ -63,8 +62,9 @@ func (c *validator) checkLine(t *testing.T, lineNumber int, line string, message
 	}
 }
 
-// TestSchemaRejectsInvalidMessages checks that the schema rejects messages that the
-// broker rejects too. A JSON Schema cannot express every rule of the broker.
+// TestSchemaRejectsInvalidMessages checks that the schema accepts valid messages, and
+// rejects messages that the broker also rejects. A JSON Schema cannot express every rule
+// of the broker.
 func TestSchemaRejectsInvalidMessages(t *testing.T) {
 	v := newValidator(t, "keyhatch.v2.json")
 	for _, tc := range []struct {
@@ -98,14 +98,14 @@ func TestSchemaRejectsInvalidMessages(t *testing.T) {
 		{`{"ok":false,"code":"other","message":""}`, schema.ErrorResponse{}, false},
 	} {
 		if err := v.validate(tc.line, tc.messageType); (err == nil) != tc.valid {
-			t.Errorf("%s: want valid %v, got error %v", tc.line, tc.valid, err)
+			t.Errorf("validating %s returned the error %v, want valid=%v", tc.line, err, tc.valid)
 		}
 	}
 }
 
-// TestManifestSchemaRejectsInvalidManifests checks, among other rules, that the
-// schema of the manifest rejects unknown keys. An editor can then report a misspelled
-// key.
+// TestManifestSchemaRejectsInvalidManifests checks that the schema of the manifest
+// rejects manifests that break a rule. It must, for example, reject unknown keys, so that
+// an editor can report a misspelled key.
 func TestManifestSchemaRejectsInvalidManifests(t *testing.T) {
 	v := newValidator(t, "manifest.v1.json")
 	for text, valid := range map[string]bool{
@@ -135,7 +135,7 @@ func TestManifestSchemaRejectsInvalidManifests(t *testing.T) {
 		`{"schema_version":1,"project":"api","secrets":{},"description":"` + strings.Repeat("x", schema.MaxDescription+1) + `"}`:           false,
 	} {
 		if err := v.validateAgainst("", text); (err == nil) != valid {
-			t.Errorf("%s: want valid %v, got error %v", text, valid, err)
+			t.Errorf("validating %s returned the error %v, want valid=%v", text, err, valid)
 		}
 	}
 }

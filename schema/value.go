@@ -7,12 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// Value is a secret in a push: a text or a bundle. Only clients use this type. The
-// broker parses a push in place.
+// Value is a secret in a push. It is a text or a bundle. Only clients use this type,
+// because the broker parses a push without copying the secrets.
 type Value struct {
-	// Text is the value of the secret if Fields is nil.
+	// Text is the value of the secret. It is used only if Fields is nil.
 	Text string
-	// Fields contains the fields of a bundle.
+	// Fields contains the fields of a bundle. It is nil if the secret is a text.
 	Fields map[SecretName]string
 }
 
@@ -33,7 +33,7 @@ func (v Value) MarshalJSON() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // an escaped < takes six bytes of MaxPush
+	enc.SetEscapeHTML(false) // an escaped < has six bytes, which count against MaxPush
 	err := enc.Encode(plain)
 	return b.Bytes(), err
 }

@@ -12,24 +12,24 @@ func TestValueMarshalJSON(t *testing.T) {
 	type fields = map[schema.SecretName]string
 	for name, tc := range map[string]struct {
 		value schema.Value
-		want  string // "" for an error
+		want  string // "" if MarshalJSON must return an error
 	}{
-		"text":              {schema.Value{Text: "x"}, `"x"`},
-		"empty text":        {schema.Value{}, `""`},
-		"markup":            {schema.Value{Text: "<a&b>"}, `"<a&b>"`},
-		"quotes":            {schema.Value{Text: "\"\\\n"}, `"\"\\\n"`},
-		"unicode":           {schema.Value{Text: "é\u2603"}, "\"é\u2603\""},
-		"bundle":            {schema.Value{Fields: fields{"b": "2", "a": "<"}}, `{"a":"<","b":"2"}`},
-		"empty bundle":      {schema.Value{Fields: fields{}}, `{}`},
-		"bundle wins":       {schema.Value{Text: "x", Fields: fields{"a": "1"}}, `{"a":"1"}`},
-		"bytes":             {schema.Value{Text: "TRIPWIRE\xff"}, ""},
-		"bytes in a bundle": {schema.Value{Fields: fields{"a": "1", "b": "TRIPWIRE\xff"}}, ""},
+		"text":                        {schema.Value{Text: "x"}, `"x"`},
+		"empty text":                  {schema.Value{}, `""`},
+		"markup":                      {schema.Value{Text: "<a&b>"}, `"<a&b>"`},
+		"quotes":                      {schema.Value{Text: "\"\\\n"}, `"\"\\\n"`},
+		"unicode":                     {schema.Value{Text: "é\u2603"}, "\"é\u2603\""},
+		"bundle":                      {schema.Value{Fields: fields{"b": "2", "a": "<"}}, `{"a":"<","b":"2"}`},
+		"empty bundle":                {schema.Value{Fields: fields{}}, `{}`},
+		"bundle with an ignored text": {schema.Value{Text: "x", Fields: fields{"a": "1"}}, `{"a":"1"}`},
+		"text with invalid UTF-8":     {schema.Value{Text: "TRIPWIRE\xff"}, ""},
+		"bundle with invalid UTF-8":   {schema.Value{Fields: fields{"a": "1", "b": "TRIPWIRE\xff"}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := tc.value.MarshalJSON()
 			if tc.want == "" {
 				if err == nil {
-					t.Fatalf("invalid UTF-8 was encoded without an error")
+					t.Fatalf("MarshalJSON encoded invalid UTF-8 without an error")
 				}
 				if strings.Contains(err.Error(), "TRIPWIRE") {
 					t.Errorf("the error contains the value of the secret")
@@ -43,9 +43,9 @@ func TestValueMarshalJSON(t *testing.T) {
 	}
 }
 
-// TestEmptyFieldIsEncoded checks that an empty text, map, or list is encoded. It
-// differs from an absent field: an empty push is valid, and the broker reads the
-// manifest file only if the manifest is absent.
+// TestEmptyFieldIsEncoded checks that an empty text, map, or list is encoded, because an
+// empty field differs from an absent field. For example, an empty push is valid, and the
+// broker reads the manifest file only if the manifest field is absent.
 func TestEmptyFieldIsEncoded(t *testing.T) {
 	empty := ""
 	for _, tc := range []struct {

@@ -24,15 +24,15 @@ func DialAdmin(ctx context.Context, path string) (*Admin, error) {
 // Close ends the connection.
 func (a *Admin) Close() error { return a.conn.Close() }
 
-// Push replaces all secrets of the broker. line is a schema.PushRequest with its Op,
-// encoded by wire.Encode. Push does not keep a reference to line, and the caller must
-// wipe it.
+// Push replaces all secrets of the broker. line must be a schema.PushRequest with its Op,
+// encoded by wire.Encode. Push does not use line after it has returned. The caller must
+// wipe line.
 func (a *Admin) Push(ctx context.Context, line []byte) (response schema.PushResponse, err error) {
 	err = a.conn.sendLine(ctx, line, &response, 0)
 	return response, err
 }
 
-// Clear removes all secrets from the broker.
+// Clear removes all secrets from the broker's memory.
 func (a *Admin) Clear(ctx context.Context) error {
 	var response schema.OKResponse
 	return a.conn.call(ctx, schema.ClearRequest{Op: schema.OpClear}, &response, 0)
@@ -51,12 +51,18 @@ func (a *Admin) Unregister(ctx context.Context, name schema.ProjectName) error {
 	return a.conn.call(ctx, schema.UnregisterRequest{Op: schema.OpUnregister, Name: name}, &response, 0)
 }
 
-// Reload replaces a project's manifest and therefore its allowlist. With DryRun, it
-// only returns the effect that the new manifest would have. Reload
-// sets the request's Op.
+// Reload replaces a project's manifest and therefore its allowlist. If DryRun is set, the
+// broker does not replace the manifest, and only returns the effect of the new manifest.
+// Reload sets the request's Op.
 func (a *Admin) Reload(ctx context.Context, request schema.ReloadRequest) (response schema.ReloadResponse, err error) {
 	request.Op = schema.OpReload
 	err = a.conn.call(ctx, request, &response, 0)
+	return response, err
+}
+
+// Inspect returns the registration of a project.
+func (a *Admin) Inspect(ctx context.Context, name schema.ProjectName) (response schema.InspectResponse, err error) {
+	err = a.conn.call(ctx, schema.InspectRequest{Op: schema.OpInspect, Name: name}, &response, 0)
 	return response, err
 }
 
@@ -79,10 +85,10 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 	return response, err
 }
 
-// WatchClosed returns a channel that is closed when the broker ends the connection.
+// WatchClosed returns a channel that is closed when the broker ends the connection. The
+// sidecar uses it to learn immediately that the broker restarted and lost its secrets.
 // The caller must call stop before it uses or closes the connection again. stop waits
-// until the connection can be used. With WatchClosed, the sidecar learns immediately
-// that the broker restarted and lost its secrets.
+// until the connection can be used.
 func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

@@ -1,10 +1,10 @@
-// Package client contains keyhatch's only dialer. Admin connects to the admin socket,
-// and Project connects to a project socket.
+// Package client contains keyhatch's only dialer. An Admin connects to the admin socket,
+// and a Project connects to a project socket.
 //
-// A client trusts the path of the socket and the answers that it receives there. In a
-// project container, the mount of the socket's directory justifies this trust. The
-// secrets that a client returns are in ordinary Go memory. Only the broker uses locked
-// memory.
+// A client trusts every answer that it receives on the socket at its path. In a project
+// container, this is justified because the socket's directory was mounted into the
+// container on purpose. The secrets that a client returns are in ordinary Go memory. Only
+// the broker uses locked memory.
 package client
 
 import (
@@ -20,23 +20,23 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// responseTimeout is the maximum time to wait for an answer, in addition to the wait
-// time in the request. Only a broker that hangs needs more time.
+// responseTimeout is the maximum time to wait for an answer, in addition to the wait time
+// in the request. A broker that needs more time is assumed to hang.
 const responseTimeout = 10 * time.Second
 
 // maxSocketPath is the maximum length of a socket's path in bytes (unix(7): sun_path
 // has 108 bytes, and the last one is a NUL).
 const maxSocketPath = 107
 
-// ErrUnreachable means that no broker answered on the socket: the socket does not
-// exist, no process listens on it, or the connection ended before the answer. Errors
+// ErrUnreachable means that no broker answered on the socket. Either the socket does not
+// exist, or no process listens on it, or the connection ended before the answer. Errors
 // of this package append the path of the socket and the reason.
 var ErrUnreachable = errors.New("cannot reach the broker")
 
 // ErrProtocol means that the answer does not follow version 2 of the protocol.
 var ErrProtocol = errors.New("invalid answer from the broker")
 
-// An Error is an error that the broker returned.
+// An Error is an error response of the broker.
 type Error struct {
 	Code       schema.Code
 	Message    string
@@ -63,7 +63,7 @@ type conn struct {
 }
 
 // unreachable returns an ErrUnreachable for the socket at path. It shortens errors of
-// package net, which repeat the path.
+// package net, because such errors repeat the path.
 func unreachable(path string, reason error) error {
 	if errno, ok := errors.AsType[syscall.Errno](reason); ok {
 		reason = errno
@@ -93,7 +93,7 @@ func dial(ctx context.Context, path string) (*conn, error) {
 func (c *conn) call(ctx context.Context, request, response any, wait time.Duration) error {
 	line, err := wire.Encode(request)
 	if err != nil {
-		return err // from a MarshalJSON method of package schema
+		return err // a MarshalJSON method of package schema failed
 	}
 	defer clear(line)
 	return c.sendLine(ctx, line, response, wait)
@@ -105,7 +105,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	if err := c.SetDeadline(time.Now().Add(responseTimeout + wait)); err != nil {
 		return unreachable(c.path, err)
 	}
-	// If ctx ends, a read that waits must return.
+	// If ctx ends, set a deadline in the past, so that a blocked read returns.
 	stopInterrupt := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stopInterrupt()
 
@@ -122,7 +122,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	}
 	if !errorResponse.OK {
 		if errorResponse.Code == "" {
-			return fmt.Errorf("%w: it reports an error without a code", ErrProtocol)
+			return fmt.Errorf("%w: the answer is an error without a code", ErrProtocol)
 		}
 		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second}
 	}
@@ -144,7 +144,7 @@ func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	}
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		return nil, fmt.Errorf("%w: it is longer than %d bytes", ErrProtocol, schema.MaxResponse)
+		return nil, fmt.Errorf("%w: the answer is longer than %d bytes", ErrProtocol, schema.MaxResponse)
 	case errors.Is(err, io.EOF):
 		return nil, unreachable(c.path, errors.New("the connection ended before the answer"))
 	case err != nil:

@@ -8,17 +8,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Project is a client for one project socket. It opens a connection for each request,
-// so a restart of the broker cannot leave it with a dead connection. Only Watch keeps
-// its connection open. Project is safe for concurrent use.
+// Project is a client for one project socket. It opens a new connection for each request,
+// so that it never uses a connection that a restart of the broker has ended. Only Watch
+// uses its connection for a longer time. Project is safe for concurrent use.
 type Project struct{ path string }
 
 // NewProject returns a client for the project socket at path.
 func NewProject(path string) *Project { return &Project{path} }
 
 // Get returns one secret. If the broker does not have the secret, or if the broker is
-// unreachable, Get waits until it can return the secret, for at most wait. The maximum
-// of wait is schema.MaxWait. If wait is 0, Get sends one request and does not wait.
+// unreachable, Get waits until it can return the secret. wait is the maximum time to
+// wait, and can be at most schema.MaxWait. If wait is 0, Get sends one request and does
+// not wait.
 func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Duration) (response schema.GetResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetResponse{}
@@ -29,8 +30,8 @@ func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Dur
 }
 
 // GetMany returns several secrets of one snapshot. If names is nil, it returns all
-// secrets on the allowlist. It waits as Get does, until the broker has all requested
-// secrets that are on the allowlist.
+// secrets on the allowlist. If a requested secret on the allowlist is missing, GetMany
+// waits for this secret in the same way as Get.
 func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait time.Duration) (response schema.GetManyResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetManyResponse{}
@@ -71,9 +72,10 @@ const (
 	maxRetryDelay = 250 * time.Millisecond
 )
 
-// retry calls try with the remaining time until a broker answers or wait is over. The
-// broker itself waits for missing secrets. Therefore retry calls try again only if the
-// broker is unreachable, ends the connection, or reports a rate limit.
+// retry calls try with the remaining time, until a broker answers or the time wait has
+// passed. retry need not wait for missing secrets, because the broker waits for them.
+// Therefore retry calls try again only if the broker is unreachable, ends the connection,
+// or reports a rate limit.
 func (p *Project) retry(ctx context.Context, wait time.Duration, try func(remaining time.Duration) error) error {
 	deadline := time.Now().Add(wait)
 	for backoff := minRetryDelay; ; backoff = min(2*backoff, maxRetryDelay) {

@@ -10,19 +10,20 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxRedialDelay is the maximum delay of Watch before it dials an unreachable broker
-// again.
+// maxRedialDelay is the maximum time that Watch waits before it connects to an
+// unreachable broker again.
 const maxRedialDelay = 2 * time.Second
 
-// Watch calls onChange when the secrets that the project can fetch may have changed.
-// It returns when ctx ends or the broker returns an error, and the returned error is
-// the reason. If the connection ends, for example because the broker restarts, Watch
-// dials again.
+// Watch calls onChange when the secrets that the project can fetch may have changed. It
+// returns when ctx ends or when the broker returns an error. The returned error is the
+// error of ctx or of the broker. If the connection ends, for example because the broker
+// restarts, Watch connects again.
 //
-// If the broker has secrets when a connection starts, Watch first calls onChange with
-// an event without names, because any secret may have changed before. Therefore a
-// caller that fetches in onChange misses no change. While onChange runs, Watch does
-// not read. The broker combines all changes during that time into the next event.
+// If the broker has secrets when a connection starts, Watch first calls onChange with an
+// event without names, because any secret may have changed before the connection.
+// Therefore a caller that fetches its secrets in onChange misses no change. While
+// onChange runs, Watch does not read. The broker combines all changes during that time
+// into the next event.
 func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	delay := minRetryDelay
 	for {
@@ -48,7 +49,8 @@ func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent))
 	}
 }
 
-// watchConnection watches on one connection. It always returns an error.
+// watchConnection opens one connection and watches until the connection ends. It always
+// returns an error.
 func (p *Project) watchConnection(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	c, err := dial(ctx, p.path)
 	if err != nil {
@@ -74,7 +76,8 @@ func (p *Project) watchConnection(ctx context.Context, onChange func(schema.Chan
 		if err := wire.Decode(line, &event, schema.MaxResponseDepth); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		if event.Event == schema.WatchEventChanged { // later versions may send other events
+		// Ignore other events, because later versions of the broker may send new ones.
+		if event.Event == schema.WatchEventChanged {
 			onChange(event)
 		}
 	}

@@ -1,13 +1,18 @@
 // Package rundir manages the runtime directory: its lock, the directories in it,
 // the sockets with their exact modes, and the links for dev containers.
 //
-//	DIR/admin/admin.sock             mode 0660
-//	DIR/projects/NAME/broker.sock    mode 0666, in a directory that a container mounts
-//	DIR/devcontainers/ID             a link to ../projects/NAME
-//	DIR/lock                         mode 0600
+//	DIR/admin/admin.sock                mode 0660
+//	DIR/projects/.DIGEST/broker.sock    mode 0666, in a directory that a container mounts
+//	DIR/projects/NAME                   a link to .DIGEST
+//	DIR/devcontainers/ID                a link to ../projects/.DIGEST
+//	DIR/lock                            mode 0600
 //
-// A project's directory is mounted into a container whose root can change it, so
-// the package does not trust its content and follows no link in it.
+// DIGEST is computed from the path of the project, and not from its name. Otherwise, if a
+// name is used again for another project, a container that still mounts the directory of
+// the first project could fetch the secrets of the second project.
+//
+// A container's root can change the directory that is mounted there, so the package does
+// not trust its content and follows no link in it.
 package rundir
 
 import (
@@ -18,9 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
-	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
 
@@ -132,11 +135,6 @@ func (d *Dir) checkOwner(path string) (unix.Stat_t, error) {
 // Close releases the lock.
 func (d *Dir) Close() { d.lock.Close() }
 
-// ProjectSocket returns the path of a project's socket.
-func (d *Dir) ProjectSocket(name schema.ProjectName) string {
-	return filepath.Join(d.path, "projects", string(name), "broker.sock")
-}
-
 // ensureDir creates a directory with exactly this mode, ignoring the umask. If it
 // exists already, it must belong to the broker, and gets the mode and the group.
 func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
@@ -165,106 +163,10 @@ func (d *Dir) BindAdmin() (*net.UnixListener, error) {
 	return d.listen(path, 0o660, d.adminGID)
 }
 
-// BindProject creates a project's socket and its directory. The directory is
-// never removed: a container that has it mounted would keep the deleted one.
-func (d *Dir) BindProject(name schema.ProjectName) (*net.UnixListener, error) {
-	if err := d.ensureDir(filepath.Join("projects", string(name)), 0o755, -1); err != nil {
-		return nil, err
-	}
-	// A file here is a leftover, or the project's container created it. It may even be a
-	// socket on which a process of the container listens.
-	path := d.ProjectSocket(name)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot replace %s: %w", path, err)
-	}
-	// Any uid may connect, because only root and the project's container can
-	// reach the directory.
-	return d.listen(path, 0o666, -1)
-}
-
 func (d *Dir) listen(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	listener, err := listenUnix(path, mode, gid)
 	if errors.Is(err, unix.ENOSPC) {
 		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, filepath.Join(d.path, "projects"))
 	}
 	return listener, err
-}
-
-// A SocketID identifies a socket file, even if another file has its path. The zero
-// SocketID is that of no file.
-type SocketID struct{ device, inode uint64 }
-
-// ProjectSocketID returns the identity of the file at the path of a project's socket.
-func (d *Dir) ProjectSocketID(name schema.ProjectName) SocketID {
-	var st unix.Stat_t
-	if err := unix.Lstat(d.ProjectSocket(name), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return SocketID{}
-	}
-	return SocketID{st.Dev, st.Ino}
-}
-
-// IsReachable reports whether clients that connect to a project's socket reach the
-// listener. A container can replace the socket file while no broker runs. The check
-// connects to the socket, so the listener accepts a connection that is closed already.
-func (d *Dir) IsReachable(name schema.ProjectName, listener *net.UnixListener) bool {
-	if d.ProjectSocketID(name) == (SocketID{}) {
-		return false // connecting would follow a symlink
-	}
-	want, err := peerCredentials(listener)
-	if err != nil {
-		return false
-	}
-	client, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: d.ProjectSocket(name), Net: "unix"})
-	if err != nil {
-		return false
-	}
-	defer client.Close()
-	got, err := peerCredentials(client)
-	return err == nil && got == want
-}
-
-// peerCredentials returns the credentials of the process that called listen(2), for a
-// listener and for its clients (SO_PEERCRED, unix(7)).
-func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return credentials, err
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		var c *unix.Ucred
-		if c, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			credentials = *c
-		}
-	})
-	return credentials, errors.Join(err, controlErr)
-}
-
-// Link gives a project's directory additional names, so that a dev container's
-// mount can name the directory before the project's name is known. It replaces a
-// link of another project: a dev container's id belongs to exactly one folder.
-func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID) error {
-	target := filepath.Join("..", "projects", string(name))
-	for _, id := range ids {
-		path := filepath.Join(d.path, "devcontainers", string(id))
-		if current, err := os.Readlink(path); err == nil && current == target {
-			continue // a restart must not need space
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := os.Symlink(target, path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// Unlink removes those of the links that lead to the project.
-func (d *Dir) Unlink(name schema.ProjectName, ids []schema.DevcontainerID) {
-	for _, id := range ids {
-		path := filepath.Join(d.path, "devcontainers", string(id))
-		if target, err := os.Readlink(path); err == nil && filepath.Base(target) == string(name) {
-			os.Remove(path)
-		}
-	}
 }

@@ -10,12 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxSocketPath is the maximum length of a socket's path, in bytes. The field sun_path has
+// 108 bytes, and the last one is a NUL (unix(7)).
+const maxSocketPath = 107
+
+func errTooLong(path string) error {
+	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory or a shorter name", path, len(path), maxSocketPath)
+}
+
 // listenUnix creates a listening socket, which has its final mode before any process can
 // connect to it. The caller must hold the lock of the runtime directory.
 func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
-	// unix(7): sun_path has 108 bytes, the last of them a NUL.
-	if len(path) > 107 {
-		return nil, fmt.Errorf("the socket path %s has %d bytes, but the limit is 107: choose a shorter runtime directory", path, len(path))
+	if len(path) > maxSocketPath {
+		return nil, errTooLong(path)
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

@@ -177,7 +177,7 @@ func (s *settings) print(out io.Writer, sources map[string]string) error {
 		return err
 	}
 	for name, d := range declared {
-		if _, err := manifest.Parse([]byte(d.Manifest), d.Name); err != nil {
+		if _, err := manifest.Parse([]byte(d.Manifest)); err != nil {
 			invalid[name] = err
 		}
 	}

@@ -15,9 +15,9 @@ const (
 	baseURL      = "https://github.com/keyhatch/keyhatch/schema/"
 )
 
-// Documents returns the published files: the text of each file, by its name. The
-// working directory must be the directory of package schema, because the
-// descriptions are read from the comments in its source.
+// Documents returns the text of each published file. The keys of the map are the names of
+// the files. The working directory must be the directory of package schema, because
+// Documents reads the comments in the source of this package.
 func Documents() (map[string][]byte, error) {
 	documents := map[string][]byte{}
 	for name, document := range map[string]func() (*jsonschema.Schema, error){
@@ -26,7 +26,7 @@ func Documents() (map[string][]byte, error) {
 	} {
 		root, err := document()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("generating %s: %w", name, err)
 		}
 		root.Version = jsonschema.Version
 		root.ID = jsonschema.ID(baseURL + name)
@@ -35,23 +35,24 @@ func Documents() (map[string][]byte, error) {
 		enc.SetEscapeHTML(false)
 		enc.SetIndent("", "  ")
 		if err := enc.Encode(root); err != nil {
-			return nil, fmt.Errorf("%s: %w", name, err)
+			return nil, fmt.Errorf("generating %s: %w", name, err)
 		}
 		documents[name] = b.Bytes()
 	}
 	return documents, nil
 }
 
-// operationRefs contains references to the definitions of an operation's messages.
+// operationRefs contains references to the definitions of the messages of one op.
 type operationRefs struct {
 	Request  ref  `json:"request"`
 	Response ref  `json:"response"`
-	Stream   *ref `json:"stream,omitempty"` // the lines after the response
+	Stream   *ref `json:"stream,omitempty"` // refers to the lines that follow the response
 }
 
-// newProtocolDocument returns a document with one definition for each message. Its
-// root accepts any value, because the definition for a line depends on the socket,
-// the op, and the direction. x-operations contains these definitions.
+// newProtocolDocument returns a document with one definition for each message. The root
+// of the document accepts any value, because the correct definition depends on the
+// socket, the op, and the direction of the message. x-operations refers to the correct
+// definition.
 func newProtocolDocument() (*jsonschema.Schema, error) {
 	r, err := newReflector(true)
 	if err != nil {
@@ -60,9 +61,9 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 	root := &jsonschema.Schema{
 		Title: fmt.Sprintf("keyhatch protocol %d", schema.ProtocolVersion),
 		Description: "Requests, responses, and audit events of keyhatch. For each op of each socket, x-operations refers to " +
-			"the definitions of the request and of the response. If more lines follow the response, stream refers to their " +
-			"definition. Any op can return x-error instead. Receivers must ignore unknown fields. PROTOCOL.md explains how to " +
-			"use the messages.",
+			"the definitions of the request and of the response. If the broker sends more lines after the response, stream " +
+			"refers to the definition of these lines. x-error refers to the definition of an error response, which any op can " +
+			"return instead. Receivers must ignore unknown fields. PROTOCOL.md explains how to use the messages.",
 		Definitions: jsonschema.Definitions{},
 	}
 	operations := map[string]map[schema.Op]operationRefs{}
@@ -106,8 +107,8 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 	return root, completeDocument(root, protocolRules)
 }
 
-// newManifestSchema returns a document whose root is the manifest, so that an
-// editor can use it directly.
+// newManifestSchema returns a document whose root describes the manifest. An editor can
+// use this document directly.
 func newManifestSchema() (*jsonschema.Schema, error) {
 	r, err := newReflector(false)
 	if err != nil {

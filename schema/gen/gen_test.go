@@ -7,7 +7,7 @@ import (
 )
 
 func TestCommittedFilesAreUpToDate(t *testing.T) {
-	t.Chdir("..") // go generate runs in this directory
+	t.Chdir("..") // go generate also runs the generator in schema
 	documents, err := Documents()
 	if err != nil {
 		t.Fatal(err)
@@ -15,7 +15,7 @@ func TestCommittedFilesAreUpToDate(t *testing.T) {
 	for name, want := range documents {
 		got, err := os.ReadFile(name)
 		if err != nil {
-			t.Errorf("%v: run make generate", err)
+			t.Errorf("cannot read a generated file: %v: run make generate", err)
 			continue
 		}
 		if !bytes.Equal(got, want) {

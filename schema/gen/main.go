@@ -1,11 +1,11 @@
-// Gen generates the published JSON Schemas, keyhatch.v2.json and manifest.v1.json,
-// from package schema: its Go types, its comments, and its tables of operations and
-// events. go generate runs it in schema/. Its only input is the source of this
-// repository.
+// Gen generates the published JSON Schemas, keyhatch.v2.json and manifest.v1.json. It
+// generates them from the Go types, the comments, and the tables of operations and events
+// in package schema. go generate runs Gen in the directory schema. The only input of Gen
+// is the source of this repository.
 //
 // rules.go adds the rules that a Go type cannot express, for example a pattern or a
-// limit. The output is deterministic, so that a test can compare it with the
-// committed files.
+// limit. The output of two runs is identical, so a test can compare it with the committed
+// files.
 package main
 
 import (

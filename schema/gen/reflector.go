@@ -11,16 +11,16 @@ import (
 
 var secretName = reflect.TypeFor[schema.SecretName]()
 
-// A reflector is a jsonschema.Reflector that handles the scalar types of package
+// A reflector is a jsonschema.Reflector that also handles the scalar types of package
 // schema.
 type reflector struct {
 	*jsonschema.Reflector
 	err error // set by mapScalar if a type cannot be part of the schema
 }
 
-// newReflector returns a reflector with the comments of package schema. If open is
-// true, objects may have unknown fields. Wire messages are open, because a newer
-// version may add fields. The manifest is closed, so that an editor reports a
+// newReflector returns a reflector that has read the comments of package schema. If open
+// is true, objects can have unknown fields. Wire messages are open, because a later
+// version can add fields. The manifest is not open, so that an editor reports a
 // misspelled key.
 func newReflector(open bool) (*reflector, error) {
 	r := &reflector{Reflector: &jsonschema.Reflector{Anonymous: true, AllowAdditionalProperties: open}}
@@ -35,8 +35,8 @@ func newReflector(open bool) (*reflector, error) {
 	return r, nil
 }
 
-// mapScalar returns a reference for the types that scalarDefinitions defines,
-// and bounds for the unsigned integers.
+// mapScalar returns a reference for each type in scalarDefinitions, and a range for each
+// unsigned integer type. For other types it returns nil.
 func (r *reflector) mapScalar(t reflect.Type) *jsonschema.Schema {
 	if t.PkgPath() == secretName.PkgPath() {
 		if _, ok := scalarDefinitions[t.Name()]; ok {
@@ -49,7 +49,8 @@ func (r *reflector) mapScalar(t reflect.Type) *jsonschema.Schema {
 	case reflect.Uint64:
 		return &jsonschema.Schema{Type: "integer", Minimum: "0"}
 	case reflect.Map:
-		// completeDocument requires that the keys of every map are names of secrets.
+		// A map with other keys is an error, because completeDocument adds the rule that
+		// all map keys are names of secrets.
 		if t.Key() != secretName {
 			r.err = fmt.Errorf("cannot generate a schema for %v: the keys of a map must have type SecretName", t)
 		}
@@ -58,8 +59,8 @@ func (r *reflector) mapScalar(t reflect.Type) *jsonschema.Schema {
 }
 
 // lookupComment returns the comment of a type or a field, with each paragraph on one
-// line. If the comment of a field begins with the Go name of the field, it replaces
-// the name with the JSON name.
+// line. If the comment of a field begins with the Go name of the field, lookupComment
+// replaces the Go name with the JSON name.
 func (r *reflector) lookupComment(t reflect.Type, field string) string {
 	key := t.PkgPath() + "." + t.Name()
 	if field == "" {
@@ -83,8 +84,9 @@ func joinLines(text string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// completeDocument adds the parts that the types cannot express: the definitions of
-// the referenced scalars, the pattern for the keys of maps, and the rules.
+// completeDocument adds the parts that Go types cannot express. These are the definitions
+// of the scalars that the document refers to, the pattern for the keys of maps, and the
+// rules.
 func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) error {
 	comments, err := newReflector(true)
 	if err != nil {
@@ -126,8 +128,8 @@ func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema
 	return nil
 }
 
-// referencedScalars returns the names of all definitions that a document refers to.
-// SecretName is always included, because completeDocument refers to it.
+// referencedScalars returns the names of all definitions that a document refers to. It
+// always includes SecretName, because completeDocument adds references to SecretName.
 func referencedScalars(root *jsonschema.Schema) []string {
 	names := []string{"SecretName"}
 	var walk func(s *jsonschema.Schema)
@@ -152,14 +154,14 @@ func referencedScalars(root *jsonschema.Schema) []string {
 	return names
 }
 
-// ref is a reference to a definition of the same document.
+// ref is a reference to a definition in the same document.
 type ref struct {
 	Ref string `json:"$ref"`
 }
 
-// addDefinition adds the definition of v's type and of its nested types to root. It
-// restricts one property of the type to a constant. Several ops can share a type
-// only if they have the same constant.
+// addDefinition adds the definition of v's type and of its nested types to root. In the
+// definition of v's type, it restricts one property to a constant. Therefore several ops
+// can use the same type only if they have the same constant.
 func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
 	name := reflect.TypeOf(v).Name()
 	if existing := root.Definitions[name]; existing == nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// publishedLimits is published as x-limits, because the descriptions refer to the
-// limits by their Go names. Lengths are in bytes, and times are in milliseconds.
+// publishedLimits contains the limits that are published as x-limits, because the
+// descriptions in the JSON Schema refer to these limits by their Go names. Lengths are in
+// bytes, and times are in milliseconds. MaxDescription is in characters.
 var publishedLimits = map[string]int64{
 	"MaxRequest":       schema.MaxRequest,
 	"MaxPush":          schema.MaxPush,
@@ -21,8 +22,8 @@ var publishedLimits = map[string]int64{
 	"MaxWait":          schema.MaxWait.Milliseconds(),
 }
 
-// scalarDefinitions contains the definitions of the named types that are not
-// structs, or that encode themselves. The keys are the names of the Go types.
+// scalarDefinitions contains the definitions of the named types that are not structs or
+// that have their own JSON encoding. The keys are the names of the Go types.
 var scalarDefinitions = map[string]func() *jsonschema.Schema{
 	"SecretName": func() *jsonschema.Schema {
 		return &jsonschema.Schema{Type: "string", Pattern: schema.SecretNamePattern}
@@ -36,8 +37,9 @@ var scalarDefinitions = map[string]func() *jsonschema.Schema{
 	"Code":            func() *jsonschema.Schema { return enumOf(schema.Codes) },
 	"Memory":          func() *jsonschema.Schema { return enumOf(schema.MemoryKinds) },
 	"DescriptorStore": func() *jsonschema.Schema { return enumOf(schema.DescriptorStores) },
+	"ProblemKind":     func() *jsonschema.Schema { return enumOf(schema.ProblemKinds) },
 	"InjectAs":        func() *jsonschema.Schema { return enumOf([]schema.InjectAs{schema.InjectAsEnv, schema.InjectAsFile}) },
-	"Value": func() *jsonschema.Schema { // as encoded by Value.MarshalJSON
+	"Value": func() *jsonschema.Schema { // describes the output of Value.MarshalJSON
 		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
 			{Type: "string"},
 			{
@@ -57,8 +59,8 @@ func enumOf[T any](values []T) *jsonschema.Schema {
 	return s
 }
 
-// protocolRules contains the rules that the wire types cannot express. A key is a
-// definition, or a definition and a property.
+// protocolRules contains the rules that the wire types cannot express. A key is the name
+// of a definition, or the name of a definition and of one of its properties.
 var protocolRules = map[string]func(*jsonschema.Schema){
 	"PushRequest": func(s *jsonschema.Schema) {
 		s.AnyOf = []*jsonschema.Schema{requireProperty("secrets"), requireProperty("secrets_b64")}
@@ -85,8 +87,8 @@ var protocolRules = map[string]func(*jsonschema.Schema){
 	"ProjectStatus.manifest_sha256":        patternRule(`^[0-9a-f]{64}$`),
 }
 
-// manifestRules contains the rules for manifests that a JSON Schema can express.
-// Package manifest enforces all rules.
+// manifestRules contains the rules for manifests that a JSON Schema can express. Package
+// manifest enforces these rules and further rules.
 var manifestRules = map[string]func(*jsonschema.Schema){
 	"Manifest.description": maxLengthRule(schema.MaxDescription),
 	"Injection":            injectionRule,
@@ -101,8 +103,9 @@ var manifestRules = map[string]func(*jsonschema.Schema){
 	},
 }
 
-// injectionRule requires a path if a secret is injected as a file. It forbids the
-// fields of a file for an environment variable, and the reverse.
+// injectionRule describes which fields of an injection can be combined. A secret that is
+// injected as a file must have a path, and must not have env. A secret that is injected
+// as an environment variable must not have path, mode, or template.
 func injectionRule(s *jsonschema.Schema) {
 	isFile := requireProperty("as")
 	isFile.Properties = jsonschema.NewProperties()
@@ -119,7 +122,7 @@ func requireProperty(name string) *jsonschema.Schema {
 	return &jsonschema.Schema{Required: []string{name}}
 }
 
-// oneValueRule requires exactly one of value and value_b64.
+// oneValueRule requires that a message contains exactly one of value and value_b64.
 func oneValueRule(s *jsonschema.Schema) {
 	s.OneOf = []*jsonschema.Schema{requireProperty("value"), requireProperty("value_b64")}
 }
@@ -128,8 +131,8 @@ func patternRule(p string) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.Pattern = p }
 }
 
-// maxLengthRule limits a string to n characters. If the broker's limit is in bytes,
-// the schema accepts more than the broker, because a character can have several
+// maxLengthRule limits a string to n characters. If the broker's limit is n bytes, the
+// schema accepts longer strings than the broker, because a character can have several
 // bytes.
 func maxLengthRule(n uint64) func(*jsonschema.Schema) {
 	return func(s *jsonschema.Schema) { s.MaxLength = &n }
