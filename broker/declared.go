@@ -18,6 +18,8 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil
 	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
@@ -39,7 +41,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		r.log.Error("cannot serve a declared project", "file", name+".yaml", "error", err)
 		problems = append(problems, fmt.Errorf("%s.yaml: %w", name, err))
 	}
-	for name, e := range r.entries {
+	for name, e := range maps.Clone(r.entries) { // removeProjectLocked releases mu
 		if _, ok := declared[string(name)]; e.registration.Declared && !ok && r.notApplied[string(name)] == nil {
 			r.log.Info("a project is no longer declared", "project", name)
 			r.removeProjectLocked(e, endpoint.Self())

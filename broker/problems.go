@@ -15,21 +15,21 @@ import (
 // for a restart. It reads the declarations again, because the operator can edit them at
 // any time.
 func findProblems(r *registry, projectsDir string) (problems []schema.ProjectProblem) {
-	add := func(project string, kind schema.ProblemKind, format string, args ...any) {
-		problems = append(problems, schema.ProjectProblem{Project: project, Problem: kind, Message: fmt.Sprintf(format, args...)})
+	add := func(project, path string, kind schema.ProblemKind, format string, args ...any) {
+		problems = append(problems, schema.ProjectProblem{Project: project, ProjectPath: path, Problem: kind, Message: fmt.Sprintf(format, args...)})
 	}
 	var declared map[string]manifest.Declaration
 	var invalid map[string]error
 	var err error
 	if projectsDir != "" {
 		if declared, invalid, err = manifest.ReadDeclarations(projectsDir); err != nil {
-			add("", schema.ProblemNotApplied, "cannot read the declared projects: %v", err)
+			add("", "", schema.ProblemNotApplied, "cannot read the declared projects: %v", err)
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(invalid)) {
-		add(name, schema.ProblemNotApplied, "%s.yaml is not a valid declaration", name)
+		add(name, "", schema.ProblemNotApplied, "%s.yaml is not a valid declaration", name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(declared)) {
 		served := r.entries[schema.ProjectName(name)]
@@ -39,26 +39,26 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 				differences = append(differences, "it was registered without --persist")
 			}
 			if differences != nil {
-				add(name, schema.ProblemNotDeclared, "the served project and its declaration differ in: %s", strings.Join(differences, ", "))
+				add(name, declared[name].Path, schema.ProblemNotDeclared, "the served project and its declaration differ in: %s", strings.Join(differences, ", "))
 			}
 			continue
 		}
 		if err := r.notApplied[name]; err != nil {
-			add(name, schema.ProblemNotApplied, "the declared project is not served: %s", describeWithoutSecrets(err))
+			add(name, declared[name].Path, schema.ProblemNotApplied, "the declared project is not served: %s", describeWithoutSecrets(err))
 		} else {
-			add(name, schema.ProblemNotApplied, "the broker has not read the declaration yet")
+			add(name, declared[name].Path, schema.ProblemNotApplied, "the broker has not read the declaration yet")
 		}
 	}
 	if err == nil && projectsDir != "" {
 		for _, name := range slices.Sorted(maps.Keys(r.entries)) {
 			_, isDeclared := declared[string(name)]
 			if r.entries[name].registration.Declared && !isDeclared && invalid[string(name)] == nil {
-				add(string(name), schema.ProblemNotDeclared, "the declaration was removed, but the project is still served")
+				add(string(name), r.entries[name].registration.ProjectPath, schema.ProblemNotDeclared, "the declaration was removed, but the project is still served")
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.rejected)) {
-		add(string(name), schema.ProblemNotRestored, "the project was registered before the broker restarted, but it is no longer served: %s", describeWithoutSecrets(r.rejected[name].err))
+		add(string(name), r.rejected[name].projectPath, schema.ProblemNotRestored, "the project was registered before the broker restarted, but it is no longer served: %s", describeWithoutSecrets(r.rejected[name].err))
 	}
 	return problems
 }

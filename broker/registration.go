@@ -85,7 +85,7 @@ func compareRegistrations(served, declared schema.RegisterRequest) (differences 
 
 // readManifest parses the text of a manifest. If text is nil, it reads the
 // manifest in the project's directory. It also returns the text that it parsed.
-func readManifest(name schema.ProjectName, projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
+func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
 	var raw []byte
 	if text != nil {
 		raw = []byte(*text)

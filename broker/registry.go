@@ -3,7 +3,6 @@ package broker
 import (
 	"errors"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,8 +30,12 @@ type registry struct {
 	requestRate, refusalRate  float64 // of each project, per second; 0: no limit
 	brokerVersion, instanceID string
 
-	// mu is held while an operation changes the projects. The locks of endpoints,
-	// the keyring, and the audit log are taken after it, never before it.
+	// changing is held during an operation that changes projects. It is taken before mu.
+	changing sync.Mutex
+	// mu is held while an operation reads or changes the fields below. It is never held
+	// during an operation in a directory that a container mounts, because the container
+	// can block such an operation. The locks of endpoints, the keyring, and the audit log
+	// are taken after mu, never before mu.
 	mu      sync.Mutex
 	entries map[schema.ProjectName]*entry // guarded by mu
 	store   *restartStore                 // guarded by mu
@@ -52,12 +55,13 @@ type registry struct {
 type entry struct {
 	project    *project.Project
 	endpoint   *endpoint.Endpoint
+	path       string // of the project's directory
 	socketPath string
 
-	listener     *net.UnixListener
-	socketID     rundir.SocketID        // of the file at socketPath
+	socket       rundir.Socket
 	registration schema.RegisterRequest // with the text of the approved manifest
 	stored       storedProject
+	checking     bool          // a goroutine checks the socket
 	repairedAt   time.Time     // of the last repair of the socket
 	repairDelay  time.Duration // from then until the next one
 }
@@ -76,6 +80,10 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
 	}
+	// Without a lock, see reload.
+	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
@@ -84,17 +92,17 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if err := r.checkNameLocked(request.Name, request.ProjectPath); err != nil {
 		return schema.RegisterResponse{}, err
 	}
+	request.Manifest = &text
 	registered := r.findPathLocked(request.ProjectPath)
-	onlyDeclares := registered != nil && request.Declared && request.Manifest != nil && request.Name == registered.registration.Name &&
+	onlyDeclares := registered != nil && request.Declared && request.Name == registered.registration.Name &&
 		compareRegistrations(registered.registration, request) == nil
 	if registered != nil && !request.Replace && !onlyDeclares {
 		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is already registered: use reload to change its manifest", registered.registration.Name)
 	}
-	parsed, text, err := r.approveManifest(request.Name, request.ProjectPath, request.Manifest, caller)
-	if err != nil {
-		return schema.RegisterResponse{}, err
+	if manifestErr != nil {
+		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
 	}
-	request.Manifest, request.Replace = &text, false
+	request.Replace = false
 	e, err := r.addOrChangeLocked(request, parsed, caller)
 	if err != nil {
 		return schema.RegisterResponse{}, err
@@ -134,6 +142,8 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.OKResponse{}, err
 	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rejected, ok := r.rejected[request.Name]; ok && !r.stopping {
@@ -171,15 +181,24 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.ReloadResponse{}, err
 	}
+	// Read the manifest without a lock: the container can write to that directory, and could
+	// block the lock.
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	e, err := r.findLocked(request.Name)
+	r.mu.Unlock()
 	if err != nil {
 		return schema.ReloadResponse{}, err
 	}
-	parsed, text, err := r.approveManifest(request.Name, e.registration.ProjectPath, request.Manifest, caller)
+	parsed, text, err := readManifest(e.path, request.Manifest)
 	if err != nil {
-		return schema.ReloadResponse{}, err
+		return schema.ReloadResponse{}, r.rejectManifest(request.Name, err, caller)
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.entries[request.Name] != e || r.stopping {
+		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "%s was changed at the same time: try again", request.Name)
 	}
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
 	if !request.DryRun {
@@ -193,11 +212,24 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 	if err := r.linkProjectLocked(registration); err != nil {
 		return nil, err
 	}
-	listener, err := r.dir.BindProject(registration.ProjectPath)
+	socket, err := r.bindUnlocked(registration.ProjectPath)
 	if err != nil {
 		return nil, err
 	}
-	return r.serveNewLocked(registration, parsed, listener, caller), nil
+	return r.serveNewLocked(registration, parsed, socket, caller), nil
+}
+
+// bindUnlocked creates a socket. It releases mu in the meantime. Because changing is held,
+// no other operation changes the projects, but the broker can begin to stop.
+func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
+	r.mu.Unlock()
+	socket, err := r.dir.BindProject(projectPath)
+	r.mu.Lock()
+	if err == nil && r.stopping {
+		endpoint.CloseListener(socket.Listener)
+		err = errStopping()
+	}
+	return socket, err
 }
 
 // replaceProjectLocked serves a project under another name or for other uids. It closes
@@ -207,13 +239,13 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 		return nil, err
 	}
 	// If this fails, the old socket is created again, as after a deletion by a container.
-	listener, err := r.dir.BindProject(registration.ProjectPath)
+	socket, err := r.bindUnlocked(registration.ProjectPath)
 	if err != nil {
 		return nil, err
 	}
 	r.forgetProjectLocked(e, caller)
 	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(e.registration, registration))
-	return r.serveNewLocked(registration, parsed, listener, caller), nil
+	return r.serveNewLocked(registration, parsed, socket, caller), nil
 }
 
 // changeProjectLocked changes everything in a registration that does not affect open
@@ -246,8 +278,8 @@ func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error 
 	return r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
 }
 
-func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, listener *net.UnixListener, caller endpoint.Caller) *entry {
-	e := r.addEntryLocked(registration, parsed, listener)
+func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, caller endpoint.Caller) *entry {
+	e := r.addEntryLocked(registration, parsed, socket)
 	r.storeForRestartLocked(e)
 	e.endpoint.Start()
 	audit.Record(r.audit, schema.ProjectRegistered{
@@ -259,7 +291,7 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 
 // addEntryLocked adds a project whose socket listens already. The caller must start
 // its endpoint.
-func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, listener *net.UnixListener) *entry {
+func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
 	r.forgetRejectedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
 		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
@@ -268,10 +300,9 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
 	})
 	e := &entry{
-		project: p, registration: registration,
-		listener: listener, socketPath: r.dir.NamedSocket(registration.Name), socketID: r.dir.ProjectSocketID(registration.ProjectPath),
+		project: p, registration: registration, path: registration.ProjectPath, socket: socket, socketPath: r.dir.NamedSocket(registration.Name),
 		endpoint: endpoint.New(endpoint.Config{
-			Listener: listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
+			Listener: socket.Listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
 			Serve: p.Serve, Log: r.log,
 		}),
 	}
@@ -279,10 +310,15 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 	return e
 }
 
+// removeProjectLocked releases mu while it removes the socket, see bindUnlocked.
 func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
 	r.dir.UnlinkDevcontainers(e.registration.ProjectPath, e.registration.DevcontainerIDs)
-	r.dir.RemoveSocket(e.registration.ProjectPath)
 	r.forgetProjectLocked(e, caller)
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	if err := r.dir.RemoveSocket(e.registration.ProjectPath, e.socket.ID); err != nil {
+		r.log.Warn("cannot remove the socket of a project", "project", e.registration.Name, "error", err)
+	}
 }
 
 // forgetProjectLocked ends a project, but leaves its files in the runtime directory.
@@ -308,7 +344,7 @@ func (r *registry) replaceManifestLocked(e *entry, parsed *manifest.Manifest, te
 }
 
 func (r *registry) storeForRestartLocked(e *entry) {
-	r.store.save(&e.stored, e.listener, e.registration)
+	r.store.save(&e.stored, e.socket.Listener, e.registration)
 }
 
 // forgetRejectedLocked removes the rejected registrations of a name and of a path from
@@ -346,15 +382,14 @@ func (r *registry) findPathLocked(projectPath string) *entry {
 
 func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }
 
-// approveManifest is readManifest, and records a manifest that is rejected.
-func (r *registry) approveManifest(name schema.ProjectName, projectPath string, text *string, caller endpoint.Caller) (*manifest.Manifest, string, error) {
-	parsed, approved, err := readManifest(name, projectPath, text)
+// rejectManifest records that a manifest was rejected, and returns the error.
+func (r *registry) rejectManifest(name schema.ProjectName, err error, caller endpoint.Caller) error {
 	if rejected, ok := errors.AsType[*refusal](err); ok {
 		audit.Record(r.audit, schema.ManifestRejected{
 			EventHeader: audit.Header(schema.EventManifestRejected), EventCaller: caller.Event(), Project: name, Code: rejected.code,
 		})
 	}
-	return parsed, approved, err
+	return err
 }
 
 // status returns the status of each project, sorted by name, and the status of the
@@ -399,11 +434,9 @@ func compareAllowlists(old, new *manifest.Manifest) (added, removed []schema.Sec
 
 // difference returns the elements of a that are not in b, in the order of a.
 func difference[T comparable](a, b []T) []T {
-	rest := []T{}
-	for _, name := range a {
-		if !slices.Contains(b, name) {
-			rest = append(rest, name)
-		}
+	inB := make(map[T]bool, len(b))
+	for _, element := range b {
+		inB[element] = true
 	}
-	return rest
+	return slices.DeleteFunc(append([]T{}, a...), func(element T) bool { return inB[element] })
 }

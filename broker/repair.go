@@ -2,6 +2,8 @@ package broker
 
 import (
 	"time"
+
+	"github.com/keyhatch/keyhatch/broker/rundir"
 )
 
 // checkInterval is how often the broker checks the sockets and the connections of all
@@ -13,7 +15,7 @@ const checkInterval = time.Second
 const maxRepairDelay = time.Minute
 
 // checkProjects creates sockets again that a container has deleted or replaced, and ends
-// connections that nobody reads from. It returns when stop is closed.
+// connections whose clients do not read. It returns when stop is closed.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
@@ -22,55 +24,75 @@ func checkProjects(r *registry, stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-tick.C:
-			repairSockets(r, time.Now())
-			endNonReaders(r)
+			checkAll(r)
 		}
 	}
 }
 
-func repairSockets(r *registry, now time.Time) {
+func checkAll(r *registry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
 		return
 	}
-	for name, e := range r.entries {
-		sinceRepair := now.Sub(e.repairedAt)
-		if r.dir.ProjectSocketID(e.registration.ProjectPath) == e.socketID || sinceRepair < e.repairDelay {
-			continue
-		}
-		if sinceRepair > 5*maxRepairDelay {
-			e.repairDelay = 0
-		}
-		e.repairedAt, e.repairDelay = now, min(max(2*e.repairDelay, checkInterval), maxRepairDelay)
-		r.log.Warn("a project's socket is missing; creating it again", "project", name)
-		if err := repairSocketLocked(r, e); err != nil {
-			r.log.Error("cannot create a project's socket again", "project", name, "error", err)
+	for _, e := range r.entries {
+		e.endpoint.EndNonReaders()
+		if !e.checking {
+			e.checking = true
+			// Each project has its own goroutine, because its container can block it. The
+			// goroutine ends when the kernel lets it, even after a stop.
+			go checkSocket(r, e)
 		}
 	}
 }
 
-// repairSocketLocked replaces the listener of a project. Its connections stay open.
-func repairSocketLocked(r *registry, e *entry) error {
-	name, projectPath := e.registration.Name, e.registration.ProjectPath
-	listener, err := r.dir.BindProject(projectPath)
-	if err != nil {
-		return err
+// checkSocket creates a project's socket again if the container has deleted or replaced it.
+func checkSocket(r *registry, e *entry) {
+	id, err := r.dir.ProjectSocketID(e.path)
+	if err == nil && mustRepair(r, e, id) {
+		repairSocket(r, e)
 	}
-	e.endpoint.ReplaceListener(listener)
-	e.listener, e.socketID = listener, r.dir.ProjectSocketID(projectPath)
+	r.mu.Lock()
+	e.checking = false
+	r.mu.Unlock()
+}
+
+func mustRepair(r *registry, e *entry, id rundir.SocketID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	sinceRepair := now.Sub(e.repairedAt)
+	if r.stopping || id == e.socket.ID || sinceRepair < e.repairDelay {
+		return false
+	}
+	if sinceRepair > 5*maxRepairDelay {
+		e.repairDelay = 0
+	}
+	e.repairedAt, e.repairDelay = now, min(max(2*e.repairDelay, checkInterval), maxRepairDelay)
+	return true
+}
+
+// repairSocket replaces the listener of a project. Its connections stay open.
+func repairSocket(r *registry, e *entry) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name := e.registration.Name
+	if r.stopping || r.entries[name] != e {
+		return // the project was unregistered, or registered again
+	}
+	r.log.Warn("a project's socket is missing; creating it again", "project", name)
+	socket, err := r.bindUnlocked(e.path)
+	if err != nil {
+		r.log.Error("cannot create a project's socket again", "project", name, "error", err)
+		return
+	}
+	e.endpoint.ReplaceListener(socket.Listener)
+	e.socket = socket
 	if e.stored.listener {
 		r.store.removeListener(name)
 		e.stored.listener = false
 		r.storeForRestartLocked(e)
-	}
-	return nil
-}
-
-func endNonReaders(r *registry) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, e := range r.entries {
-		e.endpoint.EndNonReaders()
 	}
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/broker/fdstore"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
@@ -40,24 +41,25 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 	if err != nil {
 		return err
 	}
-	listener := in.Listeners[registration.Name]
-	if listener != nil && !r.dir.IsReachable(registration.ProjectPath, listener) {
-		r.log.Warn("a project's socket is missing or was replaced; creating it again", "project", registration.Name)
-		delete(in.Listeners, registration.Name)
-		r.store.removeListener(registration.Name)
-		endpoint.CloseListener(listener)
-		listener = nil
+	var socket rundir.Socket
+	inherited := false
+	if listener := in.Listeners[registration.Name]; listener != nil {
+		if socket, inherited = r.dir.FindSocket(registration.ProjectPath, listener); !inherited {
+			r.log.Warn("a project's socket is missing or was replaced; creating it again", "project", registration.Name)
+			delete(in.Listeners, registration.Name)
+			r.store.removeListener(registration.Name)
+			endpoint.CloseListener(listener)
+		}
 	}
-	inherited := listener != nil
 	if err := r.linkProjectLocked(registration); err != nil {
 		return err
 	}
 	if !inherited {
-		if listener, err = r.dir.BindProject(registration.ProjectPath); err != nil {
+		if socket, err = r.dir.BindProject(registration.ProjectPath); err != nil {
 			return err
 		}
 	}
-	e := r.addEntryLocked(registration, parsed, listener)
+	e := r.addEntryLocked(registration, parsed, socket)
 	e.stored = storedProject{listener: inherited, sequence: stored.Sequence}
 	if !inherited {
 		r.storeForRestartLocked(e)

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -37,12 +38,18 @@ func refuseDescriptors(listener *net.UnixListener) {
 // end the process. So a conn looks at its data first, and fails if there are
 // descriptors with the data. The descriptors stay in the socket, and a closer closes
 // the socket.
+//
+// While a connection is in the poller of the Go runtime, each shutdown(2) of the client
+// wakes the broker. So a conn can leave the poller.
 type conn struct {
 	*net.UnixConn
-	raw         syscall.RawConn
 	mustPeek    bool        // the kernel does not refuse descriptors
 	writeClosed atomic.Bool // by CloseWrite
-	file        *os.File    // replaces the UnixConn after leavePoller; otherwise nil
+	blocked     atomic.Bool // waitUntilWritable waits
+
+	mu   sync.Mutex      // no other lock is taken while it is held
+	raw  syscall.RawConn // guarded by mu
+	file *os.File        // guarded by mu; replaces the UnixConn after leavePoller; otherwise nil
 }
 
 func newConn(c *net.UnixConn) (*conn, error) {
@@ -71,24 +78,84 @@ func newConn(c *net.UnixConn) (*conn, error) {
 
 // Read reads data, or returns errDescriptors.
 func (c *conn) Read(p []byte) (int, error) {
-	if !c.mustPeek {
-		return c.UnixConn.Read(p)
+	if c.mustPeek {
+		n, err := c.peek(p)
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			return 0, io.EOF
+		}
+		// Peeking stops at the first descriptor, so there are none with the first n bytes.
+		p = p[:n]
 	}
-	n, err := c.peek(p)
-	if err != nil {
-		return 0, err
+	if _, file := c.current(); file != nil {
+		return file.Read(p)
 	}
-	if n == 0 {
-		return 0, io.EOF
-	}
-	// Peeking stops at the first descriptor, so there are none with the first n bytes.
-	return c.UnixConn.Read(p[:n])
+	return c.UnixConn.Read(p)
+}
+
+// current returns the raw connection, and the file if the conn has left the poller.
+func (c *conn) current() (syscall.RawConn, *os.File) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.raw, c.file
+}
+
+// control calls f with the descriptor of the connection, if the connection is open.
+func (c *conn) control(f func(fd int)) {
+	raw, _ := c.current()
+	raw.Control(func(fd uintptr) { f(int(fd)) })
+}
+
+// send sends some bytes of the pieces, and returns their number. It does not wait: if there
+// is no room, the error is EAGAIN.
+func (c *conn) send(pieces [][]byte) (n int, err error) {
+	err = net.ErrClosed
+	c.control(func(fd int) {
+		for err = unix.EINTR; err == unix.EINTR; {
+			n, err = unix.SendmsgBuffers(fd, pieces, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+		}
+	})
+	return n, err
+}
+
+// waitUntilWritable waits in the poller until send can send more, until the client ends
+// its requests, or until the write deadline.
+func (c *conn) waitUntilWritable() error {
+	raw, _ := c.current()
+	c.blocked.Store(true)
+	defer c.blocked.Store(false)
+	return raw.Write(func(fd uintptr) bool {
+		return pollNow(int(fd), unix.POLLOUT|unix.POLLRDHUP) != 0
+	})
+}
+
+// clientEndedRequests reports whether the client has shut down its writing side, or has
+// closed the connection.
+func (c *conn) clientEndedRequests() (ended bool) {
+	c.control(func(fd int) { ended = pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 })
+	return ended
+}
+
+// hasInput reports whether a read returns at once: there is data, or the end.
+func (c *conn) hasInput() (input bool) {
+	c.control(func(fd int) { input = pollNow(fd, unix.POLLIN|unix.POLLRDHUP) != 0 })
+	return input
+}
+
+// pollNow returns the events of a descriptor, without waiting.
+func pollNow(fd int, events int16) int16 {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
+	unix.Poll(fds, 0) // after an error, there are no events
+	return fds[0].Revents
 }
 
 // peek waits for data and copies it to p without removing it from the socket.
 func (c *conn) peek(p []byte) (n int, err error) {
 	var flags int
-	readErr := c.raw.Read(func(fd uintptr) bool {
+	raw, _ := c.current()
+	readErr := raw.Read(func(fd uintptr) bool {
 		n, _, flags, _, err = unix.Recvmsg(int(fd), p, nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		return err != unix.EAGAIN && err != unix.EINTR
 	})
@@ -109,16 +176,20 @@ func (c *conn) CloseWrite() error {
 
 // Close closes the connection.
 func (c *conn) Close() error {
-	if c.file != nil {
-		return c.file.Close()
+	if _, file := c.current(); file != nil {
+		return file.Close()
 	}
 	return c.UnixConn.Close()
 }
 
-// leavePoller removes the connection from the poller of the Go runtime. Otherwise each
-// shutdown(2) of the client would wake the broker, for as long as the connection exists.
-// Afterwards, the connection can no longer be read and written.
+// leavePoller removes the connection from the poller of the Go runtime, if it is there.
+// Afterwards, deadlines have no effect, and a read fails if there is no data.
 func (c *conn) leavePoller() (err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.file != nil {
+		return nil
+	}
 	fd := -1
 	if controlErr := c.raw.Control(func(current uintptr) {
 		if fd, err = unix.FcntlInt(current, unix.F_DUPFD_CLOEXEC, 0); err == nil {
@@ -145,15 +216,11 @@ func (c *conn) leavePoller() (err error) {
 // clientStoppedReading reports whether the client has shut down its reading side only
 // (SHUT_RD, shutdown(2)). It can then read no answer.
 func (c *conn) clientStoppedReading() (stopped bool) {
-	c.raw.Control(func(fd uintptr) {
-		// Sending zero bytes sends nothing, and fails if the client does not read.
-		if unix.Sendto(int(fd), nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil) != unix.EPIPE {
-			return
-		}
-		// The error is the same if the client has closed the connection.
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
-		_, err := unix.Poll(fds, 0)
-		stopped = err == nil && fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) == 0
+	c.control(func(fd int) {
+		// Sending zero bytes sends nothing, and fails if the client does not read. The error
+		// is the same if the client has closed the connection.
+		stopped = unix.Sendto(fd, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil) == unix.EPIPE &&
+			pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) == 0
 	})
 	return stopped && !c.writeClosed.Load()
 }
@@ -165,10 +232,10 @@ func (c *conn) mayHoldDescriptors() bool {
 		return false
 	}
 	unread := true
-	c.raw.Control(func(fd uintptr) {
-		_ = unix.Shutdown(int(fd), unix.SHUT_RD)
+	c.control(func(fd int) {
+		_ = unix.Shutdown(fd, unix.SHUT_RD)
 		var b [1]byte
-		n, _, err := unix.Recvfrom(int(fd), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 		unread = err == nil && n > 0
 	})
 	return unread
@@ -178,6 +245,6 @@ func (c *conn) mayHoldDescriptors() bool {
 // not read (SIOCOUTQ, unix(7)). It is 0 once the client has read them, or has closed
 // its end.
 func (c *conn) unreadBytes() (n int) {
-	c.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	c.control(func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) })
 	return n
 }

@@ -238,11 +238,9 @@ func (e *Endpoint) holdsTooMuchLocked() bool {
 func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite()
-		e.mu.Lock()
 		if err := s.conn.leavePoller(); err != nil {
 			e.config.Log.Error("a connection stays in the poller", "error", err)
 		}
-		e.mu.Unlock()
 		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
 		}
@@ -264,20 +262,26 @@ func (e *Endpoint) close(c *conn) {
 }
 
 // EndNonReaders ends the connections whose clients have shut down their reading side. It
-// must be called about once per second.
+// also makes the connections leave the poller whose clients have shut down their writing
+// side and do not read. It must be called about once per second.
 //
-// Such a client can read no answer. But each of its calls of shutdown(2) would wake the
-// broker, without any limit. So these connections also count as many requests, and the
-// clients can repeat this only a few times per minute.
+// Otherwise, each call of shutdown(2) would wake the broker, without any limit. So these
+// connections also count as many requests, and the clients can repeat this only a few
+// times per minute.
 func (e *Endpoint) EndNonReaders() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	found := false
 	for s := range e.sessions {
-		if s.conn.clientStoppedReading() {
+		switch {
+		case s.conn.clientStoppedReading():
 			s.conn.SetDeadline(time.Unix(1, 0))
-			found = true
+		case s.conn.blocked.Load() && s.conn.clientEndedRequests():
+			s.conn.SetWriteDeadline(time.Unix(1, 0)) // interrupts Session.waitUntilWritable
+		default:
+			continue
 		}
+		found = true
 	}
 	if found && e.config.Connects != nil {
 		for range nonReaderBursts {

@@ -336,8 +336,9 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 // TestRefusedClientCanSendItsRequest refuses clients that send their request after the
 // refusal has arrived.
 func TestRefusedClientCanSendItsRequest(t *testing.T) {
-	_, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) }, false)
+	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) }, false)
 	for range 20 {
+		waitUntil(t, func() bool { return e.Connections() == 0 })
 		c := dial(t, path)
 		lines := bufio.NewReader(c)
 		if _, err := lines.Peek(1); err != nil {
@@ -519,4 +520,58 @@ func isPolled(t *testing.T, inode uint64) bool {
 		}
 	}
 	return false
+}
+
+// TestHalfClosedClientReadsWholeAnswer requests a large answer, shuts down the writing
+// side, and reads after a pause. The connection must leave the poller, and the answer must
+// still arrive.
+func TestHalfClosedClientReadsWholeAnswer(t *testing.T) {
+	answer := strings.Repeat("x", 1<<20)
+	for name, endFirst := range map[string]bool{"ended before the answer": true, "ended while the answer is blocked": false} {
+		t.Run(name, func(t *testing.T) {
+			var session atomic.Pointer[Session]
+			handler := okHandler()
+			handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{[]byte(answer), []byte("\n")}} }
+			limit := NewLimiter(1000, 2)
+			e, path := startConfig(t, Config{Connects: limit, Serve: func(s *Session) {
+				session.Store(s)
+				s.Run(handler)
+			}}, false)
+			c := dial(t, path)
+			fmt.Fprint(c, "{}\n")
+			hasLeft := func() bool {
+				s := session.Load()
+				if s == nil {
+					return false
+				}
+				_, file := s.conn.current()
+				return file != nil
+			}
+			if endFirst {
+				c.CloseWrite()
+			} else {
+				waitUntil(t, func() bool { return session.Load() != nil && session.Load().conn.blocked.Load() })
+				e.EndNonReaders()
+				if hasLeft() {
+					t.Error("a connection left the poller while the client can send requests")
+				}
+				c.CloseWrite()
+			}
+			waitUntil(t, func() bool {
+				if !endFirst {
+					e.EndNonReaders()
+				}
+				return hasLeft()
+			})
+			// A client that shuts down its writing side first costs nothing.
+			if wait, _ := limit.Reserve(1); (wait > 0) == endFirst {
+				t.Errorf("a new connection waits for %v", wait)
+			}
+			got, err := io.ReadAll(c)
+			if err != nil || string(got) != answer+"\n" {
+				t.Errorf("read %d bytes, %v, want %d", len(got), err, len(answer)+1)
+			}
+			waitUntil(t, func() bool { return e.Connections() == 0 })
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"math"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // requestUnit is the size of a request that counts as one, in bytes. A longer request
@@ -20,6 +22,10 @@ const requestUnit = 4 << 10
 // separate pages, which a client can move into pipes with splice(2). Such pages are
 // charged to the broker, but no longer counted as unread data.
 const maxWrite = 2 << 10
+
+// outOfPollerInterval is how often the broker looks at a connection that has left the
+// poller.
+const outOfPollerInterval = 10 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
@@ -195,19 +201,63 @@ func (s *Session) Write(reply Reply) bool {
 
 // writePieces writes at most maxWrite bytes per system call.
 func (s *Session) writePieces(pieces net.Buffers) error {
+	end := time.Now().Add(schema.WriteTimeout)
 	for len(pieces) > 0 {
-		var chunk net.Buffers
-		for size := 0; len(pieces) > 0 && size < maxWrite; {
-			n := min(len(pieces[0]), maxWrite-size)
-			chunk = append(chunk, pieces[0][:n])
-			size += n
-			if pieces[0] = pieces[0][n:]; len(pieces[0]) == 0 {
-				pieces = pieces[1:]
-			}
+		n, err := s.conn.send(firstBytes(pieces, maxWrite))
+		if err == unix.EAGAIN {
+			err = s.waitUntilWritable(end)
 		}
-		if _, err := chunk.WriteTo(s.conn.UnixConn); err != nil {
+		if err != nil {
 			return err
 		}
+		pieces = dropBytes(pieces, n)
+	}
+	return nil
+}
+
+// firstBytes returns the first size bytes of the pieces.
+func firstBytes(pieces [][]byte, size int) (first [][]byte) {
+	for _, piece := range pieces {
+		if size <= len(piece) {
+			return append(first, piece[:size])
+		}
+		first = append(first, piece)
+		size -= len(piece)
+	}
+	return first
+}
+
+// dropBytes returns the pieces without their first size bytes.
+func dropBytes(pieces net.Buffers, size int) net.Buffers {
+	for len(pieces) > 0 && size >= len(pieces[0]) {
+		size -= len(pieces[0])
+		pieces = pieces[1:]
+	}
+	if size > 0 {
+		pieces[0] = pieces[0][size:]
+	}
+	return pieces
+}
+
+// waitUntilWritable waits until the client has read some of its answers.
+func (s *Session) waitUntilWritable(end time.Time) error {
+	if !s.conn.clientEndedRequests() {
+		err := s.conn.waitUntilWritable()
+		if err == nil || !s.conn.clientEndedRequests() {
+			return err
+		}
+		// Endpoint.EndNonReaders interrupted the wait.
+	}
+	if err := s.conn.leavePoller(); err != nil {
+		return err
+	}
+	select {
+	case <-s.Draining():
+		return os.ErrDeadlineExceeded
+	case <-time.After(outOfPollerInterval):
+	}
+	if time.Now().After(end) {
+		return os.ErrDeadlineExceeded
 	}
 	return nil
 }
@@ -220,6 +270,25 @@ func (s *Session) WriteRefusal(reply Reply) {
 		return
 	}
 	s.conn.CloseWrite()
-	s.drain.setReadDeadline(s.conn, refusalTimeout)
-	wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
+	if err := s.conn.leavePoller(); err != nil {
+		return
+	}
+	request, received := make([]byte, requestUnit), 0
+	interval := time.Millisecond
+	for end := time.Now().Add(refusalTimeout); received <= schema.MaxRequest && time.Now().Before(end); {
+		if !s.conn.hasInput() {
+			select {
+			case <-s.Draining():
+				return
+			case <-time.After(interval):
+			}
+			interval = min(2*interval, outOfPollerInterval)
+			continue
+		}
+		n, err := s.conn.Read(request)
+		if err != nil || bytes.IndexByte(request[:n], '\n') >= 0 {
+			return
+		}
+		received += n
+	}
 }

@@ -23,6 +23,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,6 +37,9 @@ type Dir struct {
 	path     string
 	lock     *os.File
 	adminGID int // group of the admin socket; -1: the group of the process
+
+	mu         sync.Mutex
+	operations map[string]chan struct{} // guarded by mu; by project path; see inDirectory
 }
 
 // entryNames are the names that can be in a runtime directory.

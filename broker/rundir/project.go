@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -37,21 +38,105 @@ func (d *Dir) NamedSocket(name schema.ProjectName) string {
 	return filepath.Join(d.path, "projects", string(name), "broker.sock")
 }
 
+// ErrBlocked means that an operation in the directory of a project did not end in time.
+var ErrBlocked = errors.New("a container may be blocking the directory of the project")
+
+// directoryTimeout bounds each operation in a directory that a container mounts. A process
+// in the container can list a large directory slowly, and the kernel lets nobody change the
+// directory in the meantime. No way exists to interrupt the wait for that lock.
+const directoryTimeout = time.Second
+
+// inDirectory runs an operation in the directory of a project. If the operation does not
+// end in time, inDirectory returns ErrBlocked, and closes abandoned. The operation then
+// continues, and must undo its result. At most one operation runs for each project.
+func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan struct{})) error {
+	timeout := time.NewTimer(directoryTimeout)
+	defer timeout.Stop()
+	busy := d.busy(projectPath)
+	select {
+	case busy <- struct{}{}:
+	case <-timeout.C:
+		return ErrBlocked
+	}
+	ended, abandoned := make(chan struct{}), make(chan struct{})
+	go func() { // ends when the kernel lets it
+		operate(abandoned)
+		<-busy
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-timeout.C:
+		close(abandoned)
+		return ErrBlocked
+	}
+}
+
+// busy returns a channel that is full while an operation in the directory of a project
+// runs.
+func (d *Dir) busy(projectPath string) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.operations == nil {
+		d.operations = map[string]chan struct{}{}
+	}
+	if d.operations[projectPath] == nil {
+		d.operations[projectPath] = make(chan struct{}, 1)
+	}
+	return d.operations[projectPath]
+}
+
+// A Socket is the socket of a project.
+type Socket struct {
+	Listener *net.UnixListener
+	ID       SocketID
+}
+
 // BindProject creates the socket of the project at a path, and its directory. The
 // directory is never removed: a container that has it mounted would keep the deleted one.
-func (d *Dir) BindProject(projectPath string) (*net.UnixListener, error) {
+// The error can be ErrBlocked.
+func (d *Dir) BindProject(projectPath string) (Socket, error) {
+	type result struct {
+		socket Socket
+		err    error
+	}
+	results := make(chan result, 1)
+	if err := d.inDirectory(projectPath, func(abandoned <-chan struct{}) {
+		socket, err := d.bindProject(projectPath)
+		select {
+		case <-abandoned:
+			if err == nil { // nobody would accept on this socket
+				os.Remove(d.socketPath(projectPath))
+				socket.Listener.Close()
+			}
+		default:
+			results <- result{socket, err}
+		}
+	}); err != nil {
+		return Socket{}, err
+	}
+	r := <-results
+	return r.socket, r.err
+}
+
+func (d *Dir) bindProject(projectPath string) (Socket, error) {
 	if err := d.ensureDir(filepath.Join("projects", directoryName(projectPath)), 0o755, -1); err != nil {
-		return nil, err
+		return Socket{}, err
 	}
 	// A file here is a leftover, or the project's container created it. It may even be a
 	// socket on which a process of the container listens.
 	path := d.socketPath(projectPath)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cannot replace %s: %w", path, err)
+		return Socket{}, fmt.Errorf("cannot replace %s: %w", path, err)
 	}
 	// Any uid may connect, because only root and the project's container can
 	// reach the directory.
-	return d.listen(path, 0o666, -1)
+	listener, err := d.listen(path, 0o666, -1)
+	if err != nil {
+		return Socket{}, err
+	}
+	return Socket{listener, d.socketID(projectPath)}, nil
 }
 
 // CheckName returns an error if the name cannot lead to the directory of the path. The
@@ -98,15 +183,21 @@ func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	return os.Symlink(directoryName(projectPath), link)
 }
 
-// RemoveSocket removes the socket of the project at a path.
-func (d *Dir) RemoveSocket(projectPath string) { os.Remove(d.socketPath(projectPath)) }
+// RemoveSocket removes the socket of the project at a path, unless another file has its
+// path.
+func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
+	return d.inDirectory(projectPath, func(<-chan struct{}) {
+		if d.socketID(projectPath) == id {
+			os.Remove(d.socketPath(projectPath))
+		}
+	})
+}
 
 // A SocketID identifies a socket file, even if another file has its path. The zero
 // SocketID is that of no file.
 type SocketID struct{ device, inode uint64 }
 
-// ProjectSocketID returns the identity of the socket of the project at a path.
-func (d *Dir) ProjectSocketID(projectPath string) SocketID {
+func (d *Dir) socketID(projectPath string) SocketID {
 	var st unix.Stat_t
 	if err := unix.Lstat(d.socketPath(projectPath), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return SocketID{}
@@ -114,13 +205,38 @@ func (d *Dir) ProjectSocketID(projectPath string) SocketID {
 	return SocketID{st.Dev, st.Ino}
 }
 
-// IsReachable reports whether clients that connect to the socket of the project at a path
-// reach the listener. A container can replace the socket file while no broker runs. The
-// check connects to the socket, so the listener accepts a connection that is closed already.
-func (d *Dir) IsReachable(projectPath string, listener *net.UnixListener) bool {
-	if d.ProjectSocketID(projectPath) == (SocketID{}) {
-		return false // connecting would follow a symlink
+// ProjectSocketID returns the identity of the socket of the project at a path. The error
+// is ErrBlocked.
+func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
+	ids := make(chan SocketID, 1)
+	if err := d.inDirectory(projectPath, func(<-chan struct{}) { ids <- d.socketID(projectPath) }); err != nil {
+		return SocketID{}, err
 	}
+	return <-ids, nil
+}
+
+// FindSocket returns the socket of a listener if clients that connect to the socket of the
+// project at a path reach the listener. A container can replace the socket file while no
+// broker runs. The check connects to the socket, so the listener accepts a connection that
+// is closed already.
+func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket Socket, ok bool) {
+	found := make(chan SocketID, 1)
+	if err := d.inDirectory(projectPath, func(<-chan struct{}) {
+		id := d.socketID(projectPath)
+		if id != (SocketID{}) && !d.reaches(projectPath, listener) { // connecting would follow a symlink
+			id = SocketID{}
+		}
+		found <- id
+	}); err != nil {
+		return Socket{}, false
+	}
+	id := <-found
+	return Socket{listener, id}, id != SocketID{}
+}
+
+// reaches reports whether the process that listens on the socket of a project is the
+// process that created the listener.
+func (d *Dir) reaches(projectPath string, listener *net.UnixListener) bool {
 	want, err := peerCredentials(listener)
 	if err != nil {
 		return false

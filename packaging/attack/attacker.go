@@ -25,6 +25,8 @@ func runAttacker(args []string) {
 	}
 	attempts, succeeded := map[string]func(string, int) (int, int){
 		"descriptors": sendDescriptors,
+		"fuse":        sendHangingFiles,
+		"splice":      moveAnswersIntoPipes,
 		"unread":      sendAndDoNotRead,
 		"lines":       func(socket string, seconds int) (int, int) { return flood(socket, seconds, strings.Repeat("\n", 4096)) },
 		"requests": func(socket string, seconds int) (int, int) {
@@ -380,9 +382,10 @@ func shutDownInLoop(socket string, seconds int) (attempts, succeeded int) {
 		case 0: // the connection waits for a secret, with more data to be read
 			c.Write([]byte(`{"op":"get","name":"MISSING","wait_ms":300000}` + "\n{"))
 		case 1: // the connection is idle
-		case 2: // the requests have ended, and the answers are unread
+		case 2: // the broker waits until the answers are read
 			direction = unix.SHUT_WR
 			c.Write([]byte(strings.Repeat("\n", 240)))
+			time.Sleep(50 * time.Millisecond)
 		}
 		stateEnd := time.Now().Add(time.Duration(seconds) * time.Second / 6)
 		for time.Now().Before(stateEnd) && (direction == unix.SHUT_WR || !hasEnded(c)) {
@@ -412,4 +415,88 @@ func hasEnded(c *net.UnixConn) bool {
 		})
 	}
 	return fds[0].Revents&unix.POLLHUP != 0
+}
+
+// sendHangingFiles passes descriptors of a file system that does not answer when a file is
+// closed. It needs root. It succeeds if the kernel took the descriptor.
+func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		return 0, 0
+	}
+	defer os.Remove(dir)
+	m, err := mountFUSE(dir)
+	if err != nil {
+		return 0, 0
+	}
+	defer m.unmount()
+	go m.serve() // ends with unmount
+	for range count {
+		c, err := dial(socket)
+		if err != nil {
+			continue
+		}
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			c.Close()
+			continue
+		}
+		attempts++
+		c.Write([]byte("{}\n{"))
+		if _, _, err := c.WriteMsgUnix([]byte("x"), unix.UnixRights(fd), nil); err == nil {
+			succeeded++
+		}
+		unix.Close(fd)
+		c.CloseWrite()
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		io.Copy(io.Discard, c)
+		c.Close()
+	}
+	return attempts, succeeded
+}
+
+// moveAnswersIntoPipes moves the pages of large answers into pipes with splice(2), and
+// keeps the pipes until its standard input ends. Such pages stay charged to the broker.
+// count is the number of pipes. It succeeds for each pipe that is full.
+func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
+	const pipeSize = 1 << 18
+	var pipes [][2]int
+	for range count {
+		var pipe [2]int
+		if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+			break
+		}
+		pipes = append(pipes, pipe)
+		unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, pipeSize)
+		attempts++
+		c, err := dial(socket)
+		if err != nil {
+			continue
+		}
+		c.Write([]byte(`{"op":"get","name":"BIG"}` + "\n"))
+		file, err := c.File()
+		c.Close()
+		if err != nil {
+			continue
+		}
+		for {
+			// Splicing must not wait for room in the pipe, so it does not wait for data either.
+			readable := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}
+			if n, err := unix.Poll(readable, 1000); err != nil || n == 0 {
+				break
+			}
+			n, err := unix.Splice(int(file.Fd()), nil, pipe[1], nil, pipeSize, unix.SPLICE_F_MOVE)
+			if err == unix.EAGAIN { // the pipe is full
+				succeeded++
+			}
+			if err != nil || n == 0 {
+				break
+			}
+		}
+		file.Close()
+	}
+	fmt.Fprintln(os.Stdout, attempts, succeeded)
+	os.Stdout.Sync()
+	io.Copy(io.Discard, os.Stdin)
+	return attempts, succeeded
 }

@@ -46,6 +46,127 @@ func passDescriptors(s *setup) (int, string, error) {
 	return 50 * attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, 50*taken), err
 }
 
+func passHangingFiles(s *setup) (int, string, error) {
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		return 0, "skipped: needs root and /dev/fuse", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	v := startVictim(b.socket("web"))
+	attempts, taken, err := b.attack(0, "fuse", b.socket("evil"), strconv.Itoa(s.count(200)))
+	gets, _, victimErr := v.finish()
+	if err == nil {
+		err = victimErr
+	}
+	if err == nil && attempts == 0 {
+		err = errors.New("the attacker could pass no file")
+	}
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
+		err = fmt.Errorf("the stop took %v", took)
+	}
+	return attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, taken), err
+}
+
+// blockDirectory makes every operation in the directory of project evil hang. A container
+// does that by listing a large directory slowly: the kernel locks the directory meanwhile.
+func blockDirectory(s *setup) (int, string, error) {
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		return 0, "skipped: needs root and /dev/fuse", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	dir, err := filepath.EvalSymlinks(filepath.Dir(b.socket("evil")))
+	if err != nil {
+		return 0, "", err
+	}
+	m, err := mountFUSE(dir)
+	if err != nil {
+		return 0, "skipped: cannot mount FUSE", nil
+	}
+	defer m.unmount()
+	slowest, statuses := time.Duration(0), 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); statuses++ {
+		began := time.Now()
+		if _, err := b.connections(); err != nil { // asks for the status
+			return statuses, "", err
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	err = b.get("web")
+	if slowest > 500*time.Millisecond && !s.small {
+		err = fmt.Errorf("a status took %v", slowest)
+	}
+	took := b.stop()
+	if err == nil && took > 1500*time.Millisecond && !s.small {
+		err = fmt.Errorf("the stop took %v", took)
+	}
+	return statuses, fmt.Sprintf("status after %v at most, stopped after %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
+}
+
+// moveAnswers runs the broker in a memory cgroup, and measures how much of its memory an
+// attacker can keep in pipes.
+func moveAnswers(s *setup) (int, string, error) {
+	group, usage, err := newMemoryGroup()
+	if err != nil {
+		return 0, "skipped: " + err.Error(), nil
+	}
+	defer os.Remove(group)
+	b, err := startBroker(s, "sh", "-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, group)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := readNumber(usage)
+	stop, err := b.startAttacker(attackerUID, "splice", b.socket("evil"), strconv.Itoa(s.count(200)))
+	if err != nil {
+		return 0, "", err
+	}
+	time.Sleep(8 * time.Second) // the attacker holds what it has
+	grown := (readNumber(usage) - before) >> 10
+	attempts, _ := stop()
+	noticed := fmt.Sprintf("the broker's cgroup grew by %d KiB", grown)
+	if grown > 4<<10 {
+		return attempts, noticed, errors.New("too much memory")
+	}
+	return attempts, noticed, b.get("web")
+}
+
+// newMemoryGroup creates a memory cgroup (cgroups(7)), and returns its directory and the
+// file with its usage.
+func newMemoryGroup() (dir, usage string, err error) {
+	for root, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.usage_in_bytes", "/sys/fs/cgroup": "memory.current"} {
+		dir := filepath.Join(root, fmt.Sprintf("keyhatch-attack-%d", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			continue
+		}
+		usage := filepath.Join(dir, file)
+		if _, err := os.Stat(usage); err == nil {
+			return dir, usage, nil
+		}
+		os.Remove(dir)
+	}
+	return "", "", errors.New("cannot create a memory cgroup")
+}
+
+func readNumber(file string) int {
+	text, _ := os.ReadFile(file)
+	number, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return number
+}
+
 // startAttacker starts an attacker that holds what it has until stop is called.
 func (b *broker) startAttacker(uid uint32, args ...string) (stop func() (attempts, succeeded int), err error) {
 	cmd, err := b.attacker(uid, args...)
@@ -128,7 +249,7 @@ func takeAllDescriptors(s *setup) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	time.Sleep(s.flood)
+	time.Sleep(min(s.flood, 30*time.Second))
 	attempts, _ := stop()
 	gets, _, err := v.finish()
 	for _, project := range []string{"web", "evil"} {
@@ -209,7 +330,7 @@ func fillAuditLog(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	defer b.remove()
-	seconds := int(s.flood / time.Second)
+	seconds := int(min(s.flood, 20*time.Second) / time.Second)
 	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), strconv.Itoa(seconds))
 	if err != nil {
 		return 0, "", err
@@ -270,14 +391,22 @@ func shutDown(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	defer b.remove()
-	seconds := max(25, int(s.flood/time.Second)) // the first seconds are not limited
-	before := b.processorTime()
-	_, attempts, err := b.attack(attackerUID, "shutdown", b.socket("evil"), strconv.Itoa(seconds))
-	share := 100 * float64(b.processorTime()-before) / float64(time.Duration(seconds)*time.Second)
-	if err == nil && share > 10 && !s.small {
-		err = errors.New("too much processor time")
+	const seconds = 30 // the first ones are not limited
+	attempts, noticed := 0, ""
+	for name, uid := range map[string]uint32{"allowed": attackerUID, "refused": refusedUID} {
+		before := b.processorTime()
+		_, calls, attackErr := b.attack(uid, "shutdown", b.socket("evil"), strconv.Itoa(seconds))
+		attempts += calls
+		share := 100 * float64(b.processorTime()-before) / float64(time.Duration(seconds)*time.Second)
+		noticed += fmt.Sprintf("%.1f%% of a processor for a uid that is %s; ", share, name)
+		if attackErr == nil && share > 10 && !s.small {
+			attackErr = errors.New("too much processor time")
+		}
+		if err == nil {
+			err = attackErr
+		}
 	}
-	return attempts, fmt.Sprintf("%.1f%% of a processor", share), err
+	return attempts, strings.TrimSuffix(noticed, "; "), err
 }
 
 func lockDirectory(s *setup) (int, string, error) {

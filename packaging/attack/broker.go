@@ -65,7 +65,9 @@ func (b *broker) start(wrap ...string) error {
 		return fmt.Errorf("the broker does not start: %w: %s", err, b.log)
 	}
 	defer admin.Close()
-	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{"A": {Text: secret}}})
+	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{
+		"A": {Text: secret}, "BIG": {Text: strings.Repeat("x", 1000<<10)},
+	}})
 	if err == nil {
 		_, err = admin.Push(context.Background(), line)
 	}
@@ -79,7 +81,7 @@ func (b *broker) start(wrap ...string) error {
 }
 
 func (b *broker) register(admin *client.Admin, name string) error {
-	manifest := "schema_version: 1\nproject: " + name + "\nsecrets: {A: , MISSING: }\n"
+	manifest := "schema_version: 1\nproject: " + name + "\nsecrets: {A: , BIG: , MISSING: }\n"
 	_, err := admin.Register(context.Background(), schema.RegisterRequest{
 		Name: schema.ProjectName(name), ProjectPath: "/nowhere/" + name, Manifest: &manifest, AllowUIDs: []uint32{attackerUID},
 	})

@@ -25,13 +25,16 @@ type attack struct {
 
 var attacks = []attack{
 	{"pass descriptors", "no thread, no descriptor, no delay stays", passDescriptors},
+	{"pass files that hang", "no thread, no descriptor, no delay stays", passHangingFiles},
 	{"leave answers unread", "at most 2 MiB per project", leaveAnswersUnread},
+	{"move answers into pipes", "at most 4 MiB", moveAnswers},
 	{"flood of empty lines", "a neighbour's median stays within 3x", floodEmptyLines},
 	{"flood of long requests", "a neighbour's median stays within 3x", floodLongRequests},
 	{"flood of connections", "a neighbour's median stays within 3x", floodConnections},
 	{"take all descriptors", "a neighbour is served", takeAllDescriptors},
 	{"wait, send a byte, leave", "no connection stays counted", waitAndLeave},
 	{"delete and replace the socket", "it is back within 2 s", deleteSocket},
+	{"block the mounted directory", "others and a stop are not delayed", blockDirectory},
 	{"connect with a refused uid", "each one reads its refusal", connectRefused},
 	{"fetch all the time", "one audit event per second", fillAuditLog},
 	{"keep the broker from stopping", "a stop takes at most 1.5 s", delayStop},
