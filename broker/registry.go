@@ -326,6 +326,7 @@ func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
 	r.store.remove(&e.stored, name)
+	e.project.End()                // the end of the connections takes a moment
 	r.closing.Go(e.endpoint.Close) // not here: Close waits for clients
 	audit.Record(r.audit, schema.ProjectUnregistered{
 		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,

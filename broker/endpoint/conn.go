@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -45,12 +46,21 @@ type conn struct {
 	*net.UnixConn
 	mustPeek    bool        // the kernel does not refuse descriptors
 	writeClosed atomic.Bool // by CloseWrite
-	blocked     atomic.Bool // waitUntilWritable waits
 
-	mu   sync.Mutex      // no other lock is taken while it is held
-	raw  syscall.RawConn // guarded by mu
-	file *os.File        // guarded by mu; replaces the UnixConn after leavePoller; otherwise nil
+	lineReads, lineBytes int // since beginLine
+
+	mu                          sync.Mutex      // no other lock is taken while it is held
+	raw                         syscall.RawConn // guarded by mu
+	file                        *os.File        // guarded by mu; replaces the UnixConn after leavePoller; otherwise nil
+	readDeadline, writeDeadline time.Time       // guarded by mu
 }
+
+// pollInterval is how often the broker looks at a connection that has left the poller.
+const pollInterval = 10 * time.Millisecond
+
+// A line may arrive in lineReads reads, and in one more for each KiB. A client that sends
+// less at a time makes the connection leave the poller.
+const lineReads = 64
 
 func newConn(c *net.UnixConn) (*conn, error) {
 	raw, err := c.SyscallConn()
@@ -77,7 +87,14 @@ func newConn(c *net.UnixConn) (*conn, error) {
 }
 
 // Read reads data, or returns errDescriptors.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *conn) Read(p []byte) (n int, err error) {
+	_, file := c.current()
+	for file != nil && !c.hasInput() {
+		if c.isPast(&c.readDeadline) {
+			return 0, os.ErrDeadlineExceeded
+		}
+		time.Sleep(pollInterval)
+	}
 	if c.mustPeek {
 		n, err := c.peek(p)
 		if err != nil {
@@ -89,10 +106,47 @@ func (c *conn) Read(p []byte) (int, error) {
 		// Peeking stops at the first descriptor, so there are none with the first n bytes.
 		p = p[:n]
 	}
-	if _, file := c.current(); file != nil {
+	if file != nil {
 		return file.Read(p)
 	}
-	return c.UnixConn.Read(p)
+	n, err = c.UnixConn.Read(p)
+	c.lineReads, c.lineBytes = c.lineReads+1, c.lineBytes+n
+	if err == nil && c.lineReads > lineReads+c.lineBytes>>10 {
+		err = c.leavePoller()
+	}
+	return n, err
+}
+
+// beginLine must be called before the first read of a line.
+func (c *conn) beginLine() { c.lineReads, c.lineBytes = 0, 0 }
+
+// SetReadDeadline sets the deadline of Read, also for a connection that has left the
+// poller.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.readDeadline = t
+	c.mu.Unlock()
+	return c.UnixConn.SetReadDeadline(t)
+}
+
+// SetWriteDeadline sets the end of all waits in waitUntilWritable.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	c.writeDeadline = t
+	c.mu.Unlock()
+	return c.UnixConn.SetWriteDeadline(t)
+}
+
+// SetDeadline is SetReadDeadline and SetWriteDeadline.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// isPast reports whether one of the deadlines has ended.
+func (c *conn) isPast(deadline *time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !deadline.IsZero() && !time.Now().Before(*deadline)
 }
 
 // current returns the raw connection, and the file if the conn has left the poller.
@@ -120,15 +174,21 @@ func (c *conn) send(pieces [][]byte) (n int, err error) {
 	return n, err
 }
 
-// waitUntilWritable waits in the poller until send can send more, until the client ends
-// its requests, or until the write deadline.
-func (c *conn) waitUntilWritable() error {
-	raw, _ := c.current()
-	c.blocked.Store(true)
-	defer c.blocked.Store(false)
-	return raw.Write(func(fd uintptr) bool {
-		return pollNow(int(fd), unix.POLLOUT|unix.POLLRDHUP) != 0
-	})
+// waitUntilWritable waits until send can send more, at most for the given time. If the
+// client has read nothing by then, the error is os.ErrDeadlineExceeded.
+func (c *conn) waitUntilWritable(atMost time.Duration) error {
+	raw, file := c.current()
+	if file != nil {
+		time.Sleep(pollInterval)
+		return os.ErrDeadlineExceeded // send again
+	}
+	c.UnixConn.SetWriteDeadline(time.Now().Add(atMost))
+	return raw.Write(func(fd uintptr) bool { return pollNow(int(fd), unix.POLLOUT) != 0 })
+}
+
+func (c *conn) inPoller() bool {
+	_, file := c.current()
+	return file == nil
 }
 
 // clientEndedRequests reports whether the client has shut down its writing side, or has

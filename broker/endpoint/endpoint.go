@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"math"
 	"net"
 	"os"
 	"sync"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // maxUnreadInterval is how often, at least, the broker checks whether a client has read
@@ -32,10 +32,6 @@ const (
 	manyConnections = 4096
 	unreadShare     = 64 << 10
 )
-
-// nonReaderBursts is the cost of connections that EndNonReaders ends, in bursts of the
-// limit on new connections. A burst is about two seconds long.
-const nonReaderBursts = 10
 
 // A Config describes an endpoint.
 type Config struct {
@@ -63,6 +59,9 @@ type Endpoint struct {
 	drain  *drainState
 	wg     sync.WaitGroup // the accept loop and all sessions
 
+	// errorMessages limits messages that a client can cause. It would otherwise fill the log.
+	errorMessages rate.Sometimes
+
 	mu               sync.Mutex            // no other lock is taken while it is held
 	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
@@ -80,7 +79,7 @@ func newEndpoint(config Config) *Endpoint {
 		config.Total = new(atomic.Int64)
 	}
 	return &Endpoint{
-		config: config, drain: newDrainState(),
+		config: config, drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
 		listener: config.Listener, sessions: map[*Session]struct{}{},
 	}
 }
@@ -135,7 +134,9 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 		// connection waits in the backlog. No error may end the loop: the project would
 		// be unreachable until the broker restarts.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
+		e.errorMessages.Do(func() {
+			e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
+		})
 		if !e.sleep(pause) {
 			return
 		}
@@ -190,7 +191,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		accepted.Close()
 		return
 	}
-	s := &Session{conn: c, drain: e.drain, prepaid: paid}
+	s := &Session{conn: c, drain: e.drain, prepaid: paid, connects: e.config.Connects}
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
@@ -239,7 +240,9 @@ func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite()
 		if err := s.conn.leavePoller(); err != nil {
-			e.config.Log.Error("a connection stays in the poller", "error", err)
+			e.errorMessages.Do(func() {
+				e.config.Log.Error("a connection stays in the poller", "error", err)
+			})
 		}
 		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
@@ -262,31 +265,23 @@ func (e *Endpoint) close(c *conn) {
 }
 
 // EndNonReaders ends the connections whose clients have shut down their reading side. It
-// also makes the connections leave the poller whose clients have shut down their writing
-// side and do not read. It must be called about once per second.
+// must be called about once per second.
 //
-// Otherwise, each call of shutdown(2) would wake the broker, without any limit. So these
-// connections also count as many requests, and the clients can repeat this only a few
-// times per minute.
+// Such a client can read no answer. But each of its calls of shutdown(2) would wake the
+// broker, without any limit. So the client also pays for many requests, and can repeat
+// this only a few times per minute.
 func (e *Endpoint) EndNonReaders() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	found := false
 	for s := range e.sessions {
-		switch {
-		case s.conn.clientStoppedReading():
+		if s.conn.clientStoppedReading() {
 			s.conn.SetDeadline(time.Unix(1, 0))
-		case s.conn.blocked.Load() && s.conn.clientEndedRequests():
-			s.conn.SetWriteDeadline(time.Unix(1, 0)) // interrupts Session.waitUntilWritable
-		default:
-			continue
+			found = true
 		}
-		found = true
 	}
-	if found && e.config.Connects != nil {
-		for range nonReaderBursts {
-			e.config.Connects.Reserve(math.MaxInt)
-		}
+	if found {
+		e.config.Connects.chargeNonReader()
 	}
 }
 

@@ -400,7 +400,7 @@ func TestAcceptErrorDoesNotEndLoop(t *testing.T) {
 	}), nil))})
 	e.Start()
 	defer e.Close()
-	for range 3 {
+	for range 2 { // at most one message per second
 		<-logged
 	}
 }
@@ -550,22 +550,20 @@ func TestHalfClosedClientReadsWholeAnswer(t *testing.T) {
 			if endFirst {
 				c.CloseWrite()
 			} else {
-				waitUntil(t, func() bool { return session.Load() != nil && session.Load().conn.blocked.Load() })
-				e.EndNonReaders()
+				waitUntil(t, func() bool { return session.Load() != nil && session.Load().conn.unreadBytes() > sendBuffer })
 				if hasLeft() {
 					t.Error("a connection left the poller while the client can send requests")
 				}
 				c.CloseWrite()
 			}
-			waitUntil(t, func() bool {
-				if !endFirst {
-					e.EndNonReaders()
-				}
-				return hasLeft()
-			})
+			waitUntil(t, hasLeft)
 			// A client that shuts down its writing side first costs nothing.
-			if wait, _ := limit.Reserve(1); (wait > 0) == endFirst {
-				t.Errorf("a new connection waits for %v", wait)
+			if endFirst {
+				if wait, _ := limit.Reserve(1); wait > 0 {
+					t.Errorf("a new connection waits for %v", wait)
+				}
+			} else {
+				waitUntil(t, func() bool { wait, _ := limit.Reserve(1); return wait > 10*time.Second })
 			}
 			got, err := io.ReadAll(c)
 			if err != nil || string(got) != answer+"\n" {
@@ -573,5 +571,76 @@ func TestHalfClosedClientReadsWholeAnswer(t *testing.T) {
 			}
 			waitUntil(t, func() bool { return e.Connections() == 0 })
 		})
+	}
+}
+
+// TestDribblingClientLeavesPoller sends a request in single bytes. Each byte would wake
+// the broker, so the connection must leave the poller. The request must still be answered.
+func TestDribblingClientLeavesPoller(t *testing.T) {
+	for _, mustPeek := range []bool{false, true} {
+		var session atomic.Pointer[Session]
+		e, path := start(t, func(s *Session) { session.Store(s); answerOK(s) }, mustPeek)
+		c := dial(t, path)
+		lines := bufio.NewReader(c)
+		for round := range 2 {
+			for range lineReads {
+				if _, err := c.Write([]byte(" ")); err != nil {
+					t.Fatal(err)
+				}
+				if round == 0 { // each byte must need a read of its own
+					waitUntil(t, func() bool { return unsent(c) == 0 })
+				}
+			}
+			fmt.Fprint(c, "     {}\n")
+			if answer, err := lines.ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+				t.Errorf("round %d: %q, %v", round, answer, err)
+			}
+		}
+		if session.Load().conn.inPoller() {
+			t.Error("the connection is still in the poller")
+		}
+		c.Close()
+		waitUntil(t, func() bool { return e.Connections() == 0 })
+	}
+}
+
+// unsent returns the number of bytes that the broker has not read from a client (SIOCOUTQ
+// of the client's end).
+func unsent(client *net.UnixConn) (n int) {
+	if raw, err := client.SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	}
+	return n
+}
+
+// TestExpiredAnswerEnds writes an answer that expires while the client does not read.
+func TestExpiredAnswerEnds(t *testing.T) {
+	var expired atomic.Bool
+	released := make(chan struct{})
+	_, path := start(t, func(s *Session) {
+		if s.Write(Reply{
+			Pieces: net.Buffers{make([]byte, 1<<20)}, Expired: expired.Load, Release: func() { close(released) },
+		}) {
+			t.Error("the write succeeded, but the client did not read")
+		}
+	}, false)
+	dial(t, path)
+	expired.Store(true)
+	<-released
+}
+
+// TestResponsesCount requests large responses over the limit.
+func TestResponsesCount(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
+	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	lines := bufio.NewReader(c)
+	for i, limited := range []bool{false, true} {
+		fmt.Fprintln(c, "{}")
+		if answer, err := lines.ReadString('\n'); err != nil || strings.Contains(answer, "rate_limited") != limited {
+			t.Errorf("request %d: %d bytes, %v", i, len(answer), err)
+		}
 	}
 }

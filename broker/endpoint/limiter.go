@@ -7,6 +7,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// nonReaderBursts is the cost of a client that does not read, in bursts of the limit on new
+// connections. A burst is about two seconds long.
+const nonReaderBursts = 10
+
 // A Limiter is a token bucket. It is safe for concurrent use.
 type Limiter struct{ bucket *rate.Limiter }
 
@@ -28,6 +32,16 @@ func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 	now := time.Now()
 	reservation := l.bucket.ReserveN(now, min(n, l.bucket.Burst()))
 	return reservation.DelayFrom(now), func() { reservation.CancelAt(now) }
+}
+
+// chargeNonReader takes many units, for a client that does not read. l can be nil.
+func (l *Limiter) chargeNonReader() {
+	if l == nil {
+		return
+	}
+	for range nonReaderBursts {
+		l.Reserve(math.MaxInt)
+	}
 }
 
 // Exceeded takes n units. If fewer than n units are left, it takes none, and returns the

@@ -15,6 +15,16 @@ type Reply struct {
 	Pieces  net.Buffers
 	Release func() // called after the write, or its failure; may be nil
 	End     bool   // close the connection after the reply
+	// Expired reports whether a write that waits for the client must end. It may be nil.
+	Expired func() bool
+}
+
+// size returns the number of bytes.
+func (r Reply) size() (n int) {
+	for _, piece := range r.Pieces {
+		n += len(piece)
+	}
+	return n
 }
 
 // HangUp returns a reply that ends the connection without an answer.

@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"math"
@@ -23,9 +22,11 @@ const requestUnit = 4 << 10
 // charged to the broker, but no longer counted as unread data.
 const maxWrite = 2 << 10
 
-// outOfPollerInterval is how often the broker looks at a connection that has left the
-// poller.
-const outOfPollerInterval = 10 * time.Millisecond
+// responseUnit is the size of a response that counts as one more request, in bytes.
+const responseUnit = 16 << 10
+
+// writeInterval is how often a blocked write checks whether it must continue.
+const writeInterval = 250 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
@@ -39,6 +40,7 @@ type Session struct {
 
 	limitedAt time.Time // of the last reply that refused a request over the limit
 	prepaid   int       // requests that the new connection has already paid for
+	connects  *Limiter  // of new connections; nil means no limit
 }
 
 // A Handler describes how a session's requests are read and answered.
@@ -107,8 +109,12 @@ func (s *Session) Run(h Handler) {
 			return
 		}
 		reply, pause := s.answer(h, line)
+		size := reply.size()
 		if !s.Write(reply) || reply.End || !s.pause(pause) {
 			return
+		}
+		if h.Limit != nil {
+			h.Limit.Reserve(size / responseUnit)
 		}
 	}
 }
@@ -118,6 +124,7 @@ func (s *Session) Run(h Handler) {
 var errNoRequest = errors.New("no request")
 
 func (s *Session) readLine() ([]byte, error) {
+	s.conn.beginLine()
 	s.drain.setReadDeadline(s.conn, schema.IdleTimeout)
 	if err := s.lines.Await(); err != nil {
 		if errors.Is(err, errDescriptors) {
@@ -192,7 +199,7 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 // write timeout.
 func (s *Session) Write(reply Reply) bool {
 	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
-	err := s.writePieces(reply.Pieces)
+	err := s.writePieces(reply.Pieces, reply.Expired)
 	if reply.Release != nil {
 		reply.Release()
 	}
@@ -200,12 +207,11 @@ func (s *Session) Write(reply Reply) bool {
 }
 
 // writePieces writes at most maxWrite bytes per system call.
-func (s *Session) writePieces(pieces net.Buffers) error {
-	end := time.Now().Add(schema.WriteTimeout)
+func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
 	for len(pieces) > 0 {
 		n, err := s.conn.send(firstBytes(pieces, maxWrite))
 		if err == unix.EAGAIN {
-			err = s.waitUntilWritable(end)
+			err = s.waitUntilWritable(expired)
 		}
 		if err != nil {
 			return err
@@ -239,25 +245,24 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 	return pieces
 }
 
-// waitUntilWritable waits until the client has read some of its answers.
-func (s *Session) waitUntilWritable(end time.Time) error {
-	if !s.conn.clientEndedRequests() {
-		err := s.conn.waitUntilWritable()
-		if err == nil || !s.conn.clientEndedRequests() {
+// waitUntilWritable waits until the client may have read some of its answers.
+func (s *Session) waitUntilWritable(expired func() bool) error {
+	if s.conn.clientEndedRequests() {
+		if err := s.conn.leavePoller(); err != nil {
 			return err
 		}
-		// Endpoint.EndNonReaders interrupted the wait.
 	}
-	if err := s.conn.leavePoller(); err != nil {
+	err := s.conn.waitUntilWritable(writeInterval)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
 	}
-	select {
-	case <-s.Draining():
-		return os.ErrDeadlineExceeded
-	case <-time.After(outOfPollerInterval):
-	}
-	if time.Now().After(end) {
-		return os.ErrDeadlineExceeded
+	switch {
+	case s.conn.isPast(&s.conn.writeDeadline):
+		return err
+	case expired != nil && expired():
+		return errors.New("the answer has expired")
+	case s.conn.clientEndedRequests() && s.conn.inPoller():
+		s.connects.chargeNonReader()
 	}
 	return nil
 }
@@ -273,22 +278,6 @@ func (s *Session) WriteRefusal(reply Reply) {
 	if err := s.conn.leavePoller(); err != nil {
 		return
 	}
-	request, received := make([]byte, requestUnit), 0
-	interval := time.Millisecond
-	for end := time.Now().Add(refusalTimeout); received <= schema.MaxRequest && time.Now().Before(end); {
-		if !s.conn.hasInput() {
-			select {
-			case <-s.Draining():
-				return
-			case <-time.After(interval):
-			}
-			interval = min(2*interval, outOfPollerInterval)
-			continue
-		}
-		n, err := s.conn.Read(request)
-		if err != nil || bytes.IndexByte(request[:n], '\n') >= 0 {
-			return
-		}
-		received += n
-	}
+	s.drain.setReadDeadline(s.conn, refusalTimeout)
+	wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
 }

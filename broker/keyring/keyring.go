@@ -131,6 +131,18 @@ type View struct{ keyring *Keyring }
 // release the snapshot.
 func (v View) Acquire() *Snapshot { return v.keyring.acquire() }
 
+// maxOldSnapshots is the number of generations after which a snapshot expires. Clients that
+// do not read their answers could otherwise keep many old snapshots in locked memory, and
+// the memory for the next snapshot would be missing.
+const maxOldSnapshots = 4
+
+// IsExpired reports whether a reader must release a snapshot, even if it has not finished.
+func (v View) IsExpired(s *Snapshot) bool {
+	v.keyring.mu.Lock()
+	defer v.keyring.mu.Unlock()
+	return s != nil && v.keyring.generation > s.generation+maxOldSnapshots
+}
+
 // Changed returns a channel that the next push or clear closes. Call Changed before
 // Acquire. Then a push or clear between the two calls closes the channel, so that the
 // caller cannot miss the change.

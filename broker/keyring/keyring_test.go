@@ -39,3 +39,35 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 		t.Error("Clear did not wipe the snapshot")
 	}
 }
+
+// TestOldSnapshotExpires checks when a reader must release an old snapshot.
+func TestOldSnapshotExpires(t *testing.T) {
+	k := New()
+	view := k.View()
+	push := func() {
+		t.Helper()
+		snapshot, err := parseLine([]byte(`{"secrets":{}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.replace(snapshot)
+	}
+	push()
+	old := view.Acquire()
+	defer old.Release()
+	for range maxOldSnapshots {
+		push()
+		if view.IsExpired(old) {
+			t.Fatal("the snapshot expired too early")
+		}
+	}
+	push()
+	if !view.IsExpired(old) {
+		t.Error("the snapshot did not expire")
+	}
+	current := view.Acquire()
+	defer current.Release()
+	if view.IsExpired(current) || view.IsExpired(nil) {
+		t.Error("the current snapshot has expired")
+	}
+}

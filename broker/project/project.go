@@ -50,6 +50,7 @@ type Project struct {
 	refusedUIDEvents rate.Sometimes
 
 	allowed, denied, notFound atomic.Uint64 // numbers of names in all answers, by outcome
+	ended                     atomic.Bool
 }
 
 // New returns a project. Every field of config is required, unless the comment of the
@@ -114,7 +115,13 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s: register the project with this uid in allow_uids", caller.UID, p.config.Name), true
 }
 
+// End makes the project answer no more requests. Its connections end soon afterwards.
+func (p *Project) End() { p.ended.Store(true) }
+
 func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
+	if p.ended.Load() {
+		return endpoint.HangUp()
+	}
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("request", err)
@@ -190,6 +197,10 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	if !ok {
 		return endpoint.HangUp()
 	}
+	if p.ended.Load() { // while the request waited
+		found.release()
+		return endpoint.HangUp()
+	}
 	allowed, denied, notFound, notLoaded := found.countOutcomes()
 	// A caller that requests many names that are denied or not found is probably
 	// guessing.
@@ -203,6 +214,7 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	}
 	reply := newReply(found)
 	reply.Release = found.release
+	reply.Expired = func() bool { return p.config.View.IsExpired(found.snapshot) }
 	return reply
 }
 

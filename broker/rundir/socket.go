@@ -15,7 +15,7 @@ import (
 const maxSocketPath = 107
 
 func errTooLong(path string) error {
-	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory or a shorter name", path, len(path), maxSocketPath)
+	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory, or a shorter name for a project", path, len(path), maxSocketPath)
 }
 
 // listenUnix creates a listening socket, which has its final mode before any process can
