@@ -1,4 +1,4 @@
-# keyhatch. `make help` lists the targets.
+# This Makefile builds and tests keyhatch. `make help` lists the targets.
 
 VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
@@ -12,10 +12,10 @@ LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-build: ## build the four commands, static, into bin/
+build: ## build the four commands as static binaries in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/keyhatchd ./cmd/keyhatchctl ./cmd/keyhatch-sidecar ./cmd/keyhatch
 
-feature: ## build the Dev Container Feature with its clients, and dist/devcontainer-feature-keyhatch.tgz
+feature: ## build the Dev Container Feature, and pack it into dist/devcontainer-feature-keyhatch.tgz
 	for arch in amd64 arm64; do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' \
 			-o devcontainer/feature/keyhatch/bin/keyhatch-linux-$$arch ./cmd/keyhatch || exit 1; \
@@ -24,7 +24,7 @@ feature: ## build the Dev Container Feature with its clients, and dist/devcontai
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
 		gzip -n >dist/devcontainer-feature-keyhatch.tgz
 
-install: build ## install the commands and the systemd units, below DESTDIR
+install: build ## install the commands and the systemd units into DESTDIR (default: /)
 	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatchctl bin/keyhatch-sidecar bin/keyhatch
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/keyhatch.socket packaging/systemd/keyhatch.service packaging/systemd/keyhatch-sidecar.service
 	install -D -m 644 packaging/systemd/keyhatch.sysusers $(DESTDIR)/usr/lib/sysusers.d/keyhatch.conf
@@ -32,35 +32,36 @@ install: build ## install the commands and the systemd units, below DESTDIR
 	install -D -m 644 -t $(DESTDIR)/etc/apparmor.d packaging/apparmor/usr.bin.keyhatchd
 	test -e $(DESTDIR)/etc/keyhatch/keyhatchd.yaml || install -D -m 644 -t $(DESTDIR)/etc/keyhatch packaging/systemd/keyhatchd.yaml
 
-test: ## run the tests; skip tests whose tools are missing
+test: ## run the tests; skip a test if its tool is not installed
 	$(GO) test -count=1 ./...
 
 race: ## run the tests under the race detector
 	$(GO) test -count=1 -race ./...
 
-fuzz: ## fuzz the parsers, 15 s each
+fuzz: ## fuzz each parser for 15 seconds
 	$(GO) test ./broker/keyring -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzReader$$' -fuzztime 15s -fuzzminimizetime 10x
 	$(GO) test ./sidecar/store -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzParse$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
+	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzChanges$$' -fuzztime 15s
 
-bench: ## measure how long a change and a restart take, as multiples of a baseline
+bench: ## measure the time from a store change or a broker restart until the new secrets are available
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
 
-attack: build ## attack a broker as a hostile container would, and show the effects; best as root
+attack: build ## attack a broker like a hostile container, and show the effects; some attacks need root
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
 	bin/attack -keyhatchd bin/keyhatchd -flood $(FLOOD)
 
-attack-vm: build ## the same on Linux 6.1 in a virtual machine; needs root
+attack-vm: build ## run the attacks on Linux 6.1 in a virtual machine; needs root
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
 	packaging/attack/vm.sh bin/keyhatchd bin/attack
 
 e2e-devcontainer: build feature ## test real dev containers with a real engine and the Dev Container CLI; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer
 
-kubernetes: ## check packaging/kubernetes against the types of Kubernetes
+kubernetes: ## validate packaging/kubernetes/keyhatch.yaml with the Go types of Kubernetes
 	cd packaging/kubernetes/validate && $(GO) run . ../keyhatch.yaml
 	cd packaging/kubernetes/validate && sed 's/readOnly: true/readonly: true/' ../keyhatch.yaml >wrong.tmp && \
 		! $(GO) run . wrong.tmp; status=$$?; rm -f wrong.tmp; exit $$status
@@ -68,7 +69,7 @@ kubernetes: ## check packaging/kubernetes against the types of Kubernetes
 e2e-systemd: ## test the installed units with a real systemd in a container; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/systemd
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## run gofmt, go vet, staticcheck, and go mod tidy
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
@@ -80,5 +81,5 @@ generate: ## generate the JSON Schemas from the Go types
 demo: build ## show a broker, a sidecar, and two projects at work
 	@bash packaging/demo.sh bin
 
-clean: ## remove the files that the targets create
+clean: ## remove the files that the other targets create
 	rm -rf bin dist devcontainer/feature/keyhatch/bin

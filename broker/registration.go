@@ -90,7 +90,9 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 	if text != nil {
 		raw = []byte(*text)
 	} else {
-		raw, _, err = manifest.ReadFromDir(projectPath)
+		var file manifest.File
+		file, err = manifest.Read(projectPath)
+		raw = file.Text
 	}
 	if err == nil {
 		parsed, err = manifest.Parse(raw)

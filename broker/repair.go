@@ -1,13 +1,14 @@
 package broker
 
 import (
+	"math/rand/v2"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/rundir"
 )
 
-// checkInterval is how often the broker checks the sockets and the connections of all
-// projects.
+// checkInterval is the average time between two checks of the sockets and the connections
+// of all projects.
 const checkInterval = time.Second
 
 // maxRepairDelay is the longest time between two repairs of the same socket. A container
@@ -17,13 +18,15 @@ const maxRepairDelay = time.Minute
 // checkProjects creates sockets again that a container has deleted or replaced, and ends
 // connections whose clients do not read. It returns when stop is closed.
 func checkProjects(r *registry, stop <-chan struct{}) {
-	tick := time.NewTicker(checkInterval)
-	defer tick.Stop()
 	for {
+		// A client must not know the time of the next check. It could otherwise end its
+		// connections shortly before.
+		timer := time.NewTimer(checkInterval/2 + rand.N(checkInterval))
 		select {
 		case <-stop:
+			timer.Stop()
 			return
-		case <-tick.C:
+		case <-timer.C:
 			checkAll(r)
 		}
 	}

@@ -158,14 +158,27 @@ func diagnoseMissingSocket(dir string) Finding {
 			"was mounted into this container and then deleted on the host")
 	case root == "":
 		return finding(ProblemMountMissing, mountFix, "is a normal directory of this container: the directory of the project's socket is not mounted there")
-	case filepath.Base(filepath.Dir(root)) == "devcontainers":
-		// The broker creates only links in the directory devcontainers, so the container
-		// engine created this directory.
-		return finding(ProblemMadeByEngine, "on the host, remove the directory devcontainers/"+filepath.Base(root)+" in the broker's runtime directory (rmdir) and run keyhatchctl register DIR; then "+recreateContainer,
-			"is the host's directory devcontainers/"+filepath.Base(root)+", which the container engine created because the project was not registered")
+	case isMadeByEngine(root):
+		name := filepath.Join(filepath.Base(filepath.Dir(root)), filepath.Base(root))
+		return finding(ProblemMadeByEngine, "on the host, run keyhatchctl register DIR; then "+recreateContainer,
+			"is the host's directory "+name+", which the container engine created because the project was not registered")
 	}
 	return finding(ProblemNotRegistered, "run keyhatchctl register DIR on the host; the socket then appears in this container",
-		"is mounted but contains no socket: the project is not registered, or Compose created the directory before the project was registered")
+		"is mounted but contains no socket: the project is not registered")
+}
+
+// isMadeByEngine reports whether the container engine created a directory of the runtime
+// directory, because a container started before its project was registered. The broker
+// creates only links in devcontainers, and only links and directories whose names begin
+// with a dot in projects.
+func isMadeByEngine(root string) bool {
+	switch filepath.Base(filepath.Dir(root)) {
+	case "devcontainers":
+		return true
+	case "projects":
+		return !strings.HasPrefix(filepath.Base(root), ".")
+	}
+	return false
 }
 
 // checkSecretsLoaded checks that the broker has a snapshot. It fetches no secret.

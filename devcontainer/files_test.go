@@ -10,7 +10,7 @@ import (
 
 func parseManifest(t *testing.T, secrets string) *manifest.Manifest {
 	t.Helper()
-	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: "+secrets+"\n"), "api")
+	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: " + secrets + "\n"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // NAME.yaml in the projects directory, contains the approved manifest. If somebody
 // edits the manifest in the project's tree, the edit has no effect at the next start.
 type Declaration struct {
-	// Name is the name of the file without .yaml, and the base name of Path.
+	// Name is the name of the file without .yaml.
 	Name schema.ProjectName `yaml:"-"`
 	// Path is the project's directory, as an absolute, clean path.
 	Path string `yaml:"path"`

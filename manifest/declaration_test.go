@@ -20,7 +20,7 @@ func FuzzDeclaration(f *testing.F) {
 		d := Declaration{Name: "api", Path: "/x/api", AllowUIDs: []uint32{0, 1000}, DevcontainerIDs: []schema.DevcontainerID{"0"}, Manifest: text}
 		encoded, err := d.Encode()
 		if err != nil {
-			if _, wrong := Parse([]byte(text), "api"); wrong == nil {
+			if _, wrong := Parse([]byte(text)); wrong == nil {
 				t.Errorf("Encode refuses a valid manifest: %q: %v", text, err)
 			}
 			return

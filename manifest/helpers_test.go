@@ -7,14 +7,14 @@ import (
 
 func TestParseHelpers(t *testing.T) {
 	const header = "schema_version: 1\nproject: api\nsecrets: {GH: , AWS: }\n"
-	m, err := Parse([]byte("helpers: {git: [{host: github.com, secret: GH}, {host: 'http://localhost:3000', secret: GH, username: me}], docker: [], aws: AWS, kubectl: GH}\n"+header), "api")
+	m, err := Parse([]byte("helpers: {git: [{host: github.com, secret: GH}, {host: 'http://localhost:3000', secret: GH, username: me}], docker: [], aws: AWS, kubectl: GH}\n" + header))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h := m.Helpers; len(h.Git) != 2 || h.Git[1].Username != "me" || h.AWS != "AWS" || h.Kubectl != "GH" {
 		t.Errorf("%+v", h)
 	}
-	if m, err := Parse([]byte(header), "api"); err != nil || m.Helpers != nil {
+	if m, err := Parse([]byte(header)); err != nil || m.Helpers != nil {
 		t.Errorf("%+v, %v", m, err)
 	}
 	for text, want := range map[string]string{
@@ -34,7 +34,7 @@ func TestParseHelpers(t *testing.T) {
 		"helpers: {git: [{host: a, secret: GH, token: x}]}":                 "the keys are [host secret username]",
 		"helpers: {docker: [{host: a, secret: GH}, {host: a, secret: GH}]}": "duplicate host a",
 	} {
-		_, err := Parse([]byte(header+text+"\n"), "api")
+		_, err := Parse([]byte(header + text + "\n"))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "line 4") {
 			t.Errorf("%s: %v, want %q on line 4", text, err, want)
 		}

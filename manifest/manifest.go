@@ -36,9 +36,8 @@ func (m *Manifest) Allows(name schema.SecretName) bool {
 // slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
 
-// Parse parses the text of a manifest. The manifest must contain the name of the
-// project. Every error is an *Error.
-func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
+// Parse parses the text of a manifest. Every error is an *Error.
+func Parse(text []byte) (*Manifest, error) {
 	switch {
 	case len(text) > schema.MaxManifest:
 		return nil, errorAt(nil, "the file has %d bytes, but the limit is %d", len(text), schema.MaxManifest)
@@ -60,10 +59,10 @@ func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 			return nil
 		},
 		"project": func(n *yaml.Node) error {
-			if n.Kind != yaml.ScalarNode || n.Value != string(project) {
-				return errorAt(n, "project must be %q, the base name of the project's directory", project)
+			if n.Kind != yaml.ScalarNode || !schema.ValidProjectName(n.Value) {
+				return errorAt(n, "the project name %s does not match %s", quote(n.Value), schema.ProjectNamePattern)
 			}
-			m.Project = project
+			m.Project = schema.ProjectName(n.Value)
 			return nil
 		},
 		"description": func(n *yaml.Node) error {
@@ -83,7 +82,7 @@ func Parse(text []byte, project schema.ProjectName) (*Manifest, error) {
 	case m.SchemaVersion == 0:
 		return nil, errorAt(root, "schema_version is missing: write schema_version: %d", schema.ManifestVersion)
 	case m.Project == "":
-		return nil, errorAt(root, "project is missing: write project: %s", project)
+		return nil, errorAt(root, "project is missing: write project: NAME")
 	case m.Secrets == nil:
 		return nil, errorAt(root, "secrets is missing: write secrets: {} to allow none")
 	}

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -29,7 +28,7 @@ secrets:
       [default]
       aws_access_key_id={{aws_access_key_id}}
   key: {as: file, path: /etc/key, mode: "400"}
-`), "api")
+`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +47,7 @@ secrets:
 	if len(m.SHA256) != 64 || m.Description != "Payments API" {
 		t.Errorf("%+v", m)
 	}
-	empty, err := Parse([]byte(header+"secrets: {}\n"), "api")
+	empty, err := Parse([]byte(header + "secrets: {}\n"))
 	if err != nil || len(empty.Allowlist()) != 0 || empty.Allowlist() == nil {
 		t.Errorf("empty allowlist: %v, %v", empty, err)
 	}
@@ -73,7 +72,7 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{"schema_version: 2\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: \"1\"\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: 1\nsecrets: {}\n", 1, "project is missing"},
-		{"schema_version: 1\nproject: web\nsecrets: {}\n", 2, `project must be "api"`},
+		{"schema_version: 1\nproject: My App\nsecrets: {}\n", 2, `the project name "My App" does not match`},
 		{header, 1, "secrets is missing"},
 		{header + "secrets:\n", 3, "must be a mapping"},
 		{header + "secrets: []\n", 3, "must be a mapping"},
@@ -113,60 +112,11 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets:\n  A: &x {env: B}\n  C: *x\n", 4, "anchors"},
 		{header + "secrets:\n  A: {<<: {env: B}}\n", 4, "merge keys"},
 	} {
-		_, err := Parse([]byte(c.text), "api")
+		_, err := Parse([]byte(c.text))
 		got, ok := errors.AsType[*Error](err)
 		if !ok || got.Line != c.line || !strings.Contains(got.Rule, c.rule) {
 			t.Errorf("%.80q:\n got %v\nwant line %d: ...%s...", c.text, err, c.line, c.rule)
 		}
-	}
-}
-
-// TestReadStaysInProjectDir reads manifests from directories with content that
-// untrusted code could create.
-func TestReadStaysInProjectDir(t *testing.T) {
-	outside := filepath.Join(t.TempDir(), "outside.yaml")
-	writeFile(t, outside, "secret of the host")
-	for _, c := range []struct {
-		name    string
-		setup   func(dir string)
-		want    string
-		wantErr string
-	}{
-		{"devcontainer", func(dir string) { writeFile(t, dir+"/.devcontainer/keyhatch.yaml", "one") }, "one", ""},
-		{"keyhatch", func(dir string) { writeFile(t, dir+"/.keyhatch/manifest.yaml", "two") }, "two", ""},
-		{"both", func(dir string) {
-			writeFile(t, dir+"/.devcontainer/keyhatch.yaml", "one")
-			writeFile(t, dir+"/.keyhatch/manifest.yaml", "two")
-		}, "one", ""},
-		{"neither", func(string) {}, "", "the project has no manifest"},
-		{"link within", func(dir string) {
-			writeFile(t, dir+"/conf/m.yaml", "within")
-			symlink(t, "../conf/m.yaml", dir+"/.devcontainer/keyhatch.yaml")
-		}, "within", ""},
-		{"link out", func(dir string) { symlink(t, outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
-		{"link out by dots", func(dir string) { symlink(t, "../../../../../../../../"+outside, dir+"/.devcontainer/keyhatch.yaml") }, "", "escapes"},
-		{"directory out", func(dir string) { symlink(t, filepath.Dir(outside), dir+"/.devcontainer") }, "", "escapes"},
-		{"FIFO", func(dir string) {
-			writeFile(t, dir+"/.devcontainer/x", "")
-			if err := syscall.Mkfifo(dir+"/.devcontainer/keyhatch.yaml", 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}, "", "not a regular file"},
-		{"directory", func(dir string) { writeFile(t, dir+"/.devcontainer/keyhatch.yaml/x", "") }, "", "not a regular file"},
-		{"large", func(dir string) { writeFile(t, dir+"/.keyhatch/manifest.yaml", strings.Repeat("x", 99<<10)) }, strings.Repeat("x", schema.MaxManifest+1), ""},
-	} {
-		dir := t.TempDir()
-		c.setup(dir)
-		want, _, err := ReadFromDir(dir)
-		if string(want) != c.want || (err == nil) != (c.wantErr == "") || (err != nil && !strings.Contains(err.Error(), c.wantErr)) {
-			t.Errorf("%s: %.40q, %v", c.name, want, err)
-		}
-		if errors.Is(err, ErrNotFound) != (c.name == "neither") {
-			t.Errorf("%s: ErrNotFound is wrong: %v", c.name, err)
-		}
-	}
-	if _, _, err := ReadFromDir(t.TempDir() + "/none"); err == nil || errors.Is(err, ErrNotFound) {
-		t.Errorf("no directory: %v", err)
 	}
 }
 
@@ -175,7 +125,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(header + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
 	f.Add([]byte(header + "secrets: {}\ndescription: >\n  x\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		m, err := Parse(text, "api")
+		m, err := Parse(text)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), "manifest") || len(err.Error()) > 400 {
 				t.Errorf("error %q", err)
@@ -208,4 +158,19 @@ func symlink(t *testing.T, to, path string) {
 	if err := os.Symlink(to, path); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestForbiddenVariables sets variables that a loader, a shell, or an interpreter obeys, by
+// env and by the name of the secret.
+func TestForbiddenVariables(t *testing.T) {
+	for _, name := range []string{"LD_PRELOAD", "LD_ANYTHING", "BASH_ENV", "PATH", "NODE_OPTIONS", "PYTHONPATH", "KEYHATCH_SOCKET", "PS4", "BASH_FUNC_x"} {
+		for _, text := range []string{"secrets: {A: {env: " + name + "}}\n", "secrets: {" + name + ": }\n"} {
+			_, err := Parse([]byte(header + text))
+			if err == nil || !strings.Contains(err.Error(), "can never set this variable, because") {
+				t.Errorf("%s: %v", text, err)
+			}
+		}
+		parse(t, "secrets: {"+name+": {env: X}}\n")
+	}
+	parse(t, "secrets: {A: {env: LDAP_PASSWORD}, B: {env: MY_PATH}, C: {env: ld_preload}}\n")
 }

@@ -6,9 +6,10 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // Locations are the possible paths of a manifest, relative to the project's
@@ -18,45 +19,146 @@ var Locations = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml
 // ErrNotFound means that a project has no manifest.
 var ErrNotFound = errors.New("the project has no manifest: create " + Locations[0] + " or " + Locations[1])
 
-// ReadFromDir returns the text of the manifest of the project in dir, and the path of
-// the file, one of Locations. Untrusted code can write to dir. Therefore ReadFromDir
-// follows links only within dir, and reads only regular files. If the file is too
-// long, the returned text has one byte more than schema.MaxManifest, and Parse
-// refuses the text.
-func ReadFromDir(dir string) (text []byte, file string, err error) {
-	root, err := os.OpenRoot(dir)
+// A File is the file of a project's manifest.
+type File struct {
+	// Text is the content of the file. If the file is too long, Text has one byte more than
+	// schema.MaxManifest, and Parse refuses it.
+	Text []byte
+	// Path is the path of the file, one of Locations.
+	Path string
+	// Ignored is another one of Locations if a file exists there too. It has no effect.
+	Ignored string
+}
+
+// Read reads the manifest of the project in dir. Untrusted code can write to dir.
+// Therefore Read follows links only within dir, and opens only regular files: opening a
+// device or a FIFO can have an effect, or block. If Read returns an error about one of
+// Locations, the File contains its Path.
+func Read(dir string) (File, error) {
+	root, err := openRoot(dir)
 	if err != nil {
-		return nil, "", fmt.Errorf("cannot open the project's directory: %w", withoutPath(err))
+		return File{}, fmt.Errorf("cannot open the project's directory: %w", withoutPath(err))
 	}
 	defer root.Close()
-	for _, file := range Locations {
-		text, err := readRegularFile(root, file)
+	for i, location := range Locations {
+		text, err := readRegularFile(root, location)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
+		file := File{Text: text, Path: location}
 		if err != nil {
-			return nil, file, fmt.Errorf("cannot read %s: %w", file, withoutPath(err))
+			return file, fmt.Errorf("cannot read %s: %w", location, withoutPath(err))
 		}
-		return text, file, nil
+		for _, other := range Locations[i+1:] {
+			if file.Ignored == "" && exists(root, other) {
+				file.Ignored = other
+			}
+		}
+		return file, nil
 	}
-	return nil, "", ErrNotFound
+	return File{}, ErrNotFound
 }
 
-func readRegularFile(root *os.Root, file string) ([]byte, error) {
-	// Without O_NONBLOCK, opening a FIFO would block.
-	f, err := root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+// openRoot opens dir. os.OpenRoot alone opens dir for reading before it checks that dir is
+// a directory.
+func openRoot(dir string) (*os.Root, error) {
+	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
+	defer d.Close()
+	root, err := os.OpenRoot(descriptorPath(d))
+	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc exists
+		return nil, errors.New("/proc is not mounted")
+	}
+	return root, err
+}
+
+// descriptorPath returns a path of the open file f. Opening this path opens the same file
+// again, even if another file now has the name of f.
+func descriptorPath(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+func readRegularFile(root *os.Root, location string) ([]byte, error) {
+	found, err := find(root, location)
+	if err != nil {
+		return nil, err
+	}
+	defer found.Close()
+	info, err := found.Stat()
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}
+	// O_NONBLOCK is also important for a regular file: if another process holds a lease on
+	// the file, opening the file would block (fcntl(2), F_SETLEASE).
+	f, err := os.OpenFile(descriptorPath(found), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, schema.MaxManifest+1))
+}
+
+// maxLinks is the maximum number of links in a path, as in the kernel.
+const maxLinks = 40
+
+// find finds the file with this name below root. It follows links. The returned file is
+// open with O_PATH: it identifies the file, but the file itself was not opened.
+//
+// os.Root follows the links to directories in a name and refuses those that lead out of
+// root. With O_PATH, it returns a link at the end of a name instead of following it.
+// openat2(2) could do the same in one call, but Linux before 5.6 and some containers do not
+// have it.
+func find(root *os.Root, name string) (*os.File, error) {
+	for range maxLinks + 1 {
+		f, err := root.OpenFile(name, unix.O_PATH, 0)
+		if err != nil {
+			return nil, err
+		}
+		info, err := f.Stat()
+		if err == nil && info.Mode().Type() != fs.ModeSymlink {
+			return f, nil
+		}
+		var target string
+		if err == nil {
+			target, err = readLink(f)
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+		if strings.HasPrefix(target, "/") {
+			name = target // os.Root refuses it
+			continue
+		}
+		// The name is not cleaned, because .. after a link to a directory means the parent
+		// of that directory. Therefore path.Dir cannot be used.
+		name = name[:strings.LastIndexByte(name, '/')+1] + target
+	}
+	return nil, unix.ELOOP
+}
+
+// readLink returns the target of the link that is open as f.
+func readLink(f *os.File) (string, error) {
+	buffer := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", buffer)
+	if err != nil {
+		return "", err
+	}
+	return string(buffer[:n]), nil
+}
+
+// exists reports whether there is a file with this name below root, even if it cannot be
+// used as a manifest.
+func exists(root *os.Root, name string) bool {
+	f, err := find(root, name)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR)
+	}
+	f.Close()
+	return true
 }
 
 // withoutPath removes the path from an error, because the message already contains the

@@ -83,6 +83,9 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if !envNamePattern.MatchString(in.Env) {
 			return nil, errorAt(key, "%s: %s is not a valid variable name: set another name with env:", name, quote(in.Env))
 		}
+		if rule, ok := findRule(forbiddenVariables, in.Env); ok {
+			return nil, errorAt(key, "%s: a manifest can never set this variable, because %s: set another name with env:, or use as: file", name, rule.sentence(in.Env))
+		}
 	case schema.InjectAsFile:
 		if in.Env != "" {
 			return nil, errorAt(key, "%s: env is allowed only with as: env", name)

@@ -67,7 +67,7 @@ for name in api web; do
 	mkdir -p "$work/$name/.devcontainer"
 	secret=NPM_TOKEN; [ "$name" = web ] && secret=GH_TOKEN
 	printf 'schema_version: 1\nproject: %s\nsecrets:\n  %s:\n' "$name" "$secret" >"$work/$name/.devcontainer/keyhatch.yaml"
-	show keyhatchctl --socket "$admin" register "$work/$name"
+	show keyhatchctl --socket "$admin" register --yes "$work/$name"
 done
 
 step "4. Fetch secrets: each project can fetch only the secret on its allowlist"

@@ -7,7 +7,8 @@ type Manifest struct {
 	// SchemaVersion is the version of the manifest's format. It must be equal to
 	// ManifestVersion.
 	SchemaVersion int `json:"schema_version"`
-	// Project is the base name of the project's directory.
+	// Project is the name under which the project is registered, unless the operator
+	// chooses another name.
 	Project ProjectName `json:"project"`
 	// Description is a text for people. It can have at most MaxDescription characters.
 	Description string `json:"description,omitempty"`
@@ -55,7 +56,8 @@ type Injection struct {
 	// As is the method of injection, env or file. The default is env.
 	As InjectAs `json:"as,omitempty"`
 	// Env is the name of the environment variable. The default is the name of the
-	// secret.
+	// secret. A manifest can never set a variable that a loader, a shell, or an interpreter
+	// obeys before or with the program, for example LD_PRELOAD or BASH_ENV.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. It is absolute or
 	// begins with ~/. keyhatch stores the file in memory, and creates a link to the file

@@ -4,8 +4,7 @@ package schema
 // SecretNamePattern.
 type SecretName string
 
-// ProjectName is the name of a project. It matches ProjectNamePattern and is equal
-// to the base name of the project's directory.
+// ProjectName is the name of a project. It matches ProjectNamePattern.
 type ProjectName string
 
 // DevcontainerID is the value of ${devcontainerId}, as defined by the dev container

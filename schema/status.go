@@ -47,8 +47,10 @@ type StatusResponse struct {
 // declared or stored for a restart.
 type ProjectProblem struct {
 	// Project is the name of the project, or of the declaration's file without .yaml.
-	Project string      `json:"project"`
-	Problem ProblemKind `json:"problem"`
+	Project string `json:"project"`
+	// ProjectPath is the path of the project. It is absent if the broker does not know it.
+	ProjectPath string      `json:"project_path,omitzero"`
+	Problem     ProblemKind `json:"problem"`
 	// Message describes the problem for people. It contains no name of a secret.
 	Message string `json:"message"`
 }

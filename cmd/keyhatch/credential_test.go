@@ -39,7 +39,7 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 		if field.Type.Kind() == reflect.Slice {
 			value = "[{host: git.example, secret: A}]"
 		}
-		m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: {A: }\nhelpers: {"+name+": "+value+"}\n"), "api")
+		m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: {A: }\nhelpers: {" + name + ": " + value + "}\n"))
 		if err != nil {
 			t.Errorf("the manifest does not accept %s: %v", name, err)
 			continue
@@ -63,7 +63,7 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 	}
 
 	// The error for an unknown key lists the keys that are accepted.
-	_, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: {}\nhelpers: {unknown: A}\n"), "api")
+	_, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: {}\nhelpers: {unknown: A}\n"))
 	if err == nil {
 		t.Fatal("the manifest accepts an unknown helper")
 	}

@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"syscall"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -36,7 +36,6 @@ const (
 
 const (
 	adminGroup       = "keyhatch"
-	reregisterFormat = "keyhatchctl unregister %[1]s, then keyhatchctl register %[2]s"
 	startSidecarFix  = "start the sidecar: keyhatch-sidecar run --store STORE, or start its dev container"
 	devcontainersDir = "devcontainers"
 )
@@ -69,6 +68,9 @@ func checkAll(ctx context.Context, o *globalOptions) []cli.Finding {
 		return []cli.Finding{connectionProblem(err)}
 	}
 	findings := []cli.Finding{checkVersion(status), checkMemory(status), checkSecretsLoaded(status)}
+	for _, p := range status.Problems {
+		findings = append(findings, checkProblem(p, status.ProjectsDir))
+	}
 	for _, p := range status.Projects {
 		findings = append(findings, checkProject(p)...)
 	}
@@ -140,21 +142,38 @@ func checkSecretsLoaded(s schema.StatusResponse) cli.Finding {
 	return cli.Finding{Check: "secrets", Detail: cli.Plural(s.SecretCount, "secret") + " loaded"}
 }
 
+// checkProblem returns a finding for a difference between the served projects and those
+// that are declared or stored.
+func checkProblem(p schema.ProjectProblem, projectsDir string) cli.Finding {
+	name := cli.ShellQuote(p.Project)
+	f := cli.Finding{Check: "project " + cli.Printable(p.Project), Problem: string(p.Problem), Detail: cli.Printable(p.Message)}
+	const serveDeclaration = "sudo systemctl reload keyhatch"
+	switch p.Problem {
+	case schema.ProblemNotDeclared:
+		f.Fix = serveDeclaration + " to serve the declaration, or sudo keyhatchctl register --persist " + cli.ShellQuote(p.ProjectPath) + " to declare the project as its manifest is now"
+	case schema.ProblemNotApplied:
+		f.Fix = "run keyhatchd --check-config to see the error, correct " + cli.ShellQuote(filepath.Join(projectsDir, p.Project+".yaml")) + ", and run " + serveDeclaration
+	case schema.ProblemNotRestored:
+		f.Fix = "correct the manifest and run keyhatchctl register " + cli.ShellQuote(p.ProjectPath) + ", or run keyhatchctl unregister " + name
+	}
+	return f
+}
+
 // checkProject returns the problems of a project, or one finding without a problem.
 func checkProject(p schema.ProjectStatus) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
 	addProblem := func(problem, fix, detail string) {
 		findings = append(findings, cli.Finding{Check: check, Problem: problem, Detail: detail, Fix: fix})
 	}
-	reregisterFix := fmt.Sprintf(reregisterFormat, p.Name, p.ProjectPath)
+	reregisterFix := "keyhatchctl register " + cli.ShellQuote(p.ProjectPath)
 	if info, err := os.Stat(p.ProjectPath); errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		addProblem(problemPathGone, "keyhatchctl unregister "+string(p.Name), p.ProjectPath+" does not exist, but the project is still registered")
+		addProblem(problemPathGone, "keyhatchctl unregister "+string(p.Name), cli.Printable(p.ProjectPath)+" does not exist, but the project is still registered")
 	} else if state := manifestState(p); state != "approved" {
 		addProblem(problemManifestChanged, "keyhatchctl reload "+string(p.Name), "the manifest "+manifestStateText(state)+"; the approved manifest is still in effect")
 	}
 	// If this user has no permission, the socket may exist.
 	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
-		addProblem(problemSocketMissing, reregisterFix+", and then restart the project's containers", p.SocketPath+" was removed while the broker was running")
+		addProblem(problemSocketMissing, "wait a minute, because the broker creates the socket again; if it does not, read the broker's log", p.SocketPath+" was removed while the broker was running")
 	}
 	if missing := countMissingLinks(p); missing > 0 {
 		addProblem(problemLinkMissing, reregisterFix, cli.Plural(missing, "link")+" for the Dev Container Feature missing: a devcontainer.json was created after the registration")
@@ -176,9 +195,13 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	if err != nil {
 		return 0
 	}
+	directory, err := os.Readlink(filepath.Dir(p.SocketPath))
+	if err != nil {
+		return 0 // this user cannot see the links
+	}
 	for _, id := range ids {
 		target, err := os.Readlink(filepath.Join(runtimeDirFromSocket(p), devcontainersDir, string(id)))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != string(p.Name) {
+		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != directory {
 			missing++
 		}
 	}
@@ -188,22 +211,28 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 // checkRuntimeDir finds directories that a container engine created. An engine creates
 // a missing mount source if a container starts before its project is registered.
 func checkRuntimeDir(dir string) (findings []cli.Finding) {
-	addProblem := func(path string) {
+	addProblem := func(paths ...string) {
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
-			Detail: path + " was created by a container engine, because a container started before its project was registered",
-			Fix:    "rmdir " + path + ", then keyhatchctl register DIR, and then recreate the container"})
+			Detail: paths[0] + " was created by a container engine, because a container started before its project was registered",
+			Fix:    "rmdir " + strings.Join(paths, " ") + ", then keyhatchctl register DIR, and then recreate the container"})
 	}
 	for _, entry := range listDir(dir, devcontainersDir) {
 		if entry.IsDir() {
 			addProblem(filepath.Join(dir, devcontainersDir, entry.Name()))
 		}
 	}
-	owner, ownerKnown := ownerOf(dir)
 	for _, entry := range listDir(dir, "projects") {
 		path := filepath.Join(dir, "projects", entry.Name())
-		if info, err := os.Lstat(filepath.Join(path, "broker.sock")); err == nil && info.IsDir() {
-			addProblem(filepath.Join(path, "broker.sock"))
-		} else if pathOwner, pathOwnerKnown := ownerOf(path); ownerKnown && pathOwnerKnown && pathOwner != owner {
+		socket := filepath.Join(path, "broker.sock")
+		info, err := os.Lstat(socket)
+		isDir := err == nil && info.IsDir()
+		switch belongsToBroker := strings.HasPrefix(entry.Name(), "."); {
+		case !entry.IsDir(): // a link of the broker
+		case belongsToBroker && isDir:
+			addProblem(socket)
+		case !belongsToBroker && isDir:
+			addProblem(socket, path)
+		case !belongsToBroker:
 			addProblem(path)
 		}
 	}
@@ -214,12 +243,4 @@ func checkRuntimeDir(dir string) (findings []cli.Finding) {
 func listDir(dir, name string) []fs.DirEntry {
 	entries, _ := os.ReadDir(filepath.Join(dir, name))
 	return entries
-}
-
-func ownerOf(path string) (uid uint32, ok bool) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return 0, false
-	}
-	return info.Sys().(*syscall.Stat_t).Uid, true
 }

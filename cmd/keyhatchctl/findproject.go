@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -10,6 +11,16 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 )
+
+// A notServedError means that the broker cannot serve a project that was registered
+// before the broker restarted.
+type notServedError struct {
+	name schema.ProjectName
+	err  *cli.Error
+}
+
+func (e *notServedError) Error() string { return e.err.Error() }
+func (e *notServedError) Unwrap() error { return e.err }
 
 // findProject returns the registered project whose name or directory is arg.
 func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.ProjectStatus, error) {
@@ -31,6 +42,13 @@ func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.P
 	} {
 		if i := slices.IndexFunc(status.Projects, matches); i >= 0 {
 			return status.Projects[i], nil
+		}
+	}
+	for _, p := range status.Problems {
+		if p.Problem == schema.ProblemNotRestored && (p.Project == arg || p.ProjectPath == path) {
+			return schema.ProjectStatus{}, &notServedError{schema.ProjectName(p.Project), &cli.Error{
+				Err: errors.New(cli.Printable(p.Message)), Hint: checkProblem(p, "").Fix,
+			}}
 		}
 	}
 	return schema.ProjectStatus{}, &cli.Error{

@@ -136,7 +136,7 @@ func TestErrorsHaveHints(t *testing.T) {
 		{`no JSON`, "", "invalid answer from the broker", ""},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is not the admin socket"},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"allow_uids must not contain 65534"}`, "65534", ""},
-		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl reload"},
+		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl projects"},
 		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", "keyhatchctl projects"},
 		{pingResponse, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "correct the manifest"},
 		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "did not change anything"},

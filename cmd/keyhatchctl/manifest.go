@@ -15,30 +15,35 @@ import (
 // readManifest reads the manifest that the operator approves, and validates it. The
 // broker validates the manifest again, but it does not know the path of the file for
 // an error.
-func readManifest(dir string, name schema.ProjectName) (string, error) {
-	text, file, err := manifest.ReadFromDir(dir)
+func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
+	file, err := manifest.Read(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
-		return "", &cli.Error{Err: fmt.Errorf("%s: %w", dir, err),
-			Hint: "write three lines into the file: schema_version: 1, project: " + string(name) + ", and secrets: {NAME: }"}
+		name := filepath.Base(dir)
+		if !schema.ValidProjectName(name) {
+			name = "NAME"
+		}
+		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.Printable(dir), err),
+			Hint: "write three lines into the file: schema_version: 1, project: " + name + ", and secrets: {SECRET: }"}
 	}
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", dir, err)
+		return file, nil, fmt.Errorf("%s: %w", cli.Printable(dir), err)
 	}
-	if _, err := manifest.Parse(text, name); err != nil {
-		return "", &cli.Error{Err: fmt.Errorf("%s: %w", filepath.Join(dir, file), err), Hint: correctManifestHint}
+	parsed, err := manifest.Parse(file.Text)
+	if err != nil {
+		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.Printable(filepath.Join(dir, file.Path)), err), Hint: correctManifestHint}
 	}
-	return string(text), nil
+	return file, parsed, nil
 }
 
 // manifestState compares the manifest in the project's tree with the approved
 // manifest: "approved", "changed since approval", or "unreadable". The container can
 // write to the tree, so a difference is only reported.
 func manifestState(p schema.ProjectStatus) string {
-	text, _, err := manifest.ReadFromDir(p.ProjectPath)
+	file, err := manifest.Read(p.ProjectPath)
 	if err != nil {
 		return "unreadable"
 	}
-	sum := sha256.Sum256(text)
+	sum := sha256.Sum256(file.Text)
 	if hex.EncodeToString(sum[:]) != p.ManifestSHA256 {
 		return "changed since approval"
 	}

@@ -60,7 +60,7 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	hint := ""
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists:
-		hint = "run keyhatchctl reload NAME to approve a changed manifest; for any other change, run keyhatchctl unregister NAME first"
+		hint = listProjectsHint
 	case schema.CodeProjectUnknown:
 		hint = listProjectsHint
 	case schema.CodeManifestInvalid:

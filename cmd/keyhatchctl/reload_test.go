@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +28,7 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 		return text
 	}
 	shown := writeManifest("SHOWN")
-	dryRuns, reloads := 0, 0
+	inspections, registrations := 0, 0
 	socket := fakeBroker(t, func(op, line string) string {
 		switch op {
 		case "ping":
@@ -35,24 +37,53 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 			return `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x","uptime_seconds":1,"generation":0,` +
 				`"secret_count":0,"memory":"memfd_secret","projects":[{"name":"api","project_path":"` + dir + `","socket_path":"/s",` +
 				`"allowlist_size":0,"counts":{"allowed":0,"denied":0,"not_found":0},"connections":0,"manifest_sha256":""}]}`
+		case "inspect":
+			if inspections++; inspections == 2 { // after reload has read the manifest
+				writeManifest("SLIPPED_IN")
+			}
+			return `{"ok":true,"name":"api","project_path":"` + dir + `","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {}\n","declared":false}`
 		}
-		var request schema.ReloadRequest
+		var request schema.RegisterRequest
 		if err := wire.Decode([]byte(line), &request, schema.MaxDepth); err != nil {
 			t.Error(err)
 		}
-		if request.Manifest == nil || *request.Manifest != shown || request.Name != "api" {
+		if request.Manifest == nil || *request.Manifest != shown || request.Name != "api" || !request.Replace {
 			t.Errorf("sent %s", line)
 		}
-		if request.DryRun {
-			dryRuns++
-			writeManifest("SLIPPED_IN")
-		} else {
-			reloads++
-		}
-		return `{"ok":true,"allowlist":["SHOWN"],"added":["SHOWN"],"removed":[]}`
+		registrations++
+		return `{"ok":true,"socket_path":"/s"}`
 	})
 	out, err := runCommand(t, "--socket", socket, "reload", "--yes", "api")
-	if err != nil || dryRuns != 1 || reloads != 1 || !strings.HasPrefix(out, "+ SHOWN\n") {
-		t.Errorf("%d dry runs, %d reloads, %v, %q", dryRuns, reloads, err, out)
+	if err != nil || inspections != 2 || registrations != 1 || !strings.Contains(out, "\n+ secret SHOWN: ") {
+		t.Errorf("%d inspections, %d registrations, %v, %q", inspections, registrations, err, out)
+	}
+}
+
+// TestReloadRefusesChangedRegistration changes the registration while the operator is
+// asked. The change that was shown is then no longer the change that would be applied.
+func TestReloadRefusesChangedRegistration(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "api")
+	if err := os.MkdirAll(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".keyhatch", "manifest.yaml"), []byte("schema_version: 1\nproject: api\nsecrets: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inspections := 0
+	socket := fakeBroker(t, func(op, line string) string {
+		switch op {
+		case "ping":
+			return pingResponse
+		case "status":
+			return `{"ok":true,"projects":[{"name":"api","project_path":"` + dir + `","socket_path":"/s"}]}`
+		case "inspect":
+			inspections++
+			return fmt.Sprintf(`{"ok":true,"name":"api","project_path":"%s","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {S%d: }\n","declared":false}`, dir, inspections)
+		}
+		t.Errorf("sent %s", line)
+		return `{"ok":true}`
+	})
+	if _, err := runCommand(t, "--socket", socket, "reload", "--yes", "api"); !errors.Is(err, errChangedMeanwhile) {
+		t.Errorf("the error is %v", err)
 	}
 }

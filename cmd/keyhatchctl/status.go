@@ -56,6 +56,9 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 	if s.AuditDropped > 0 {
 		fmt.Fprintf(w, "audit\t%s could not be written\n", cli.Plural(int(s.AuditDropped), "event"))
 	}
+	for _, p := range s.Problems {
+		fmt.Fprintf(w, "problem\t%s: %s (run keyhatchctl doctor)\n", cli.Printable(p.Project), cli.Printable(p.Message))
+	}
 	fmt.Fprintf(w, "projects\t%d\n", len(s.Projects))
 	if err := w.Flush(); err != nil || len(s.Projects) == 0 {
 		return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -20,7 +21,9 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				p, err := findProject(c.Context(), admin, args[0])
-				if err != nil {
+				if notServed, ok := errors.AsType[*notServedError](err); ok {
+					p.Name = notServed.name
+				} else if err != nil {
 					return err
 				}
 				if persist { // first, because this can fail if the user has no permission

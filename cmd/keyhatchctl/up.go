@@ -1,27 +1,30 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
 
 func upCommand(o *globalOptions) *cobra.Command {
-	var uids []uint
+	var options registerOptions
+	var yes bool
 	c := &cobra.Command{
 		Use:   "up DIR [-- ARG...]",
 		Short: "Start a project's dev container with access to its secrets",
-		Long: `up registers the project if it is not registered, and then runs devcontainer up.
+		Long: `up registers the project, or applies what differs from its registration, and then
+runs devcontainer up. On a terminal, it asks for your approval first. Without a
+terminal, up registers a new project, but it does not approve a changed manifest: it
+starts the container with the secrets of the approved manifest.
+
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
 them. up does not change any file in the project. Arguments after -- are passed to
@@ -36,29 +39,26 @@ An existing container keeps its old mounts. To recreate it, add
 			if dash := c.ArgsLenAtDash(); dash > 1 || dash < 0 && len(args) > 1 {
 				return cli.UsageErrorf("unexpected argument %q: put arguments of devcontainer up after --", args[1])
 			}
-			return startDevcontainer(c.Context(), o, c.ErrOrStderr(), args[0], uids, args[1:])
+			options.uidsGiven = c.Flags().Changed("allow-uid")
+			return startDevcontainer(c, o, args[0], options, yes, args[1:])
 		},
 	}
-	addUIDFlag(c, &uids, "additional `UID` that can use the socket, for example the container's user; can be repeated")
+	c.Flags().BoolVar(&yes, "yes", false, "approve without asking")
+	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
+	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket, for example the container's user; can be repeated")
 	return c
 }
 
 // startDevcontainer replaces this process with devcontainer up. It returns only if an
 // error occurs.
-func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dirArg string, uids []uint, extraArgs []string) error {
+func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
 	devcontainer, err := exec.LookPath("devcontainer")
 	if err != nil {
 		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
-	request, err := newRegisterRequest(dirArg, uids)
+	ctx, log := c.Context(), c.ErrOrStderr()
+	name, socket, err := ensureRegistered(c, o, dirArg, options, yes)
 	if err != nil {
-		return err
-	}
-	var socket string
-	if err := o.withAdmin(ctx, func(admin *client.Admin) error {
-		socket, err = ensureRegistered(ctx, admin, log, request, len(uids) > 0)
-		return err
-	}); err != nil {
 		return err
 	}
 	workspaceFolder, err := filepath.Abs(dirArg)
@@ -75,7 +75,7 @@ func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dir
 	}
 	if !hasMount {
 		args = append(args, "--mount", "type=bind,source="+projectDir+",target="+containerDir)
-		if clientPath, err := copyClient(request.Name); err == nil {
+		if clientPath, err := copyClient(name); err == nil {
 			args = append(args, "--mount", "type=bind,source="+clientPath+",target="+containerClient)
 		} else {
 			fmt.Fprintf(log, "keyhatchctl: cannot mount the keyhatch command into the container: %v\n", err)
@@ -85,26 +85,53 @@ func startDevcontainer(ctx context.Context, o *globalOptions, log io.Writer, dir
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered returns the project's socket. It registers the project if it is not
-// registered. It does not change an existing registration, but it prints a note if the
-// manifest differs from the approved manifest.
-func ensureRegistered(ctx context.Context, admin *client.Admin, log io.Writer, request schema.RegisterRequest, uidsGiven bool) (socket string, err error) {
-	status, err := admin.Status(ctx)
-	if err != nil {
-		return "", err
+// ensureRegistered registers the project in dirArg, or applies what differs from its
+// registration. It returns the name and the socket of the project.
+func ensureRegistered(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool) (name schema.ProjectName, socket string, err error) {
+	var p proposal
+	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
+		p, err = proposeRegistration(c.Context(), admin, dirArg, options)
+		return err
+	}); err != nil {
+		return "", "", err
 	}
-	i := slices.IndexFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.ProjectPath == request.ProjectPath })
-	if i < 0 {
-		answer, err := admin.Register(ctx, request)
-		return answer.SocketPath, err
+	if p.isUnchanged() {
+		return p.registered.Name, p.registered.SocketPath, nil
 	}
-	p := status.Projects[i]
-	if uidsGiven {
-		return "", &cli.Error{Err: fmt.Errorf("%s is already registered: --allow-uid can be set only when a project is registered", p.Name),
-			Hint: "run keyhatchctl unregister " + string(p.Name) + ", then run up again; running containers keep their mounts"}
+	log := c.ErrOrStderr()
+	if p.registered != nil && !yes && !canAsk() && *p.request.Manifest != p.registered.Manifest {
+		// The container can edit the manifest, and a script must not approve that.
+		fmt.Fprintf(log, "keyhatchctl: %s: the manifest has changed since it was approved; the approved manifest is still in effect\nhint: run keyhatchctl reload %s to approve the change\n", p.registered.Name, p.registered.Name)
+		if p, err = p.withApprovedManifest(options.name != ""); err != nil {
+			return "", "", err
+		}
 	}
-	if state := manifestState(p); state != "approved" {
-		fmt.Fprintf(log, "keyhatchctl: %s: the manifest %s; the approved manifest is still in effect\nhint: run keyhatchctl reload %s to approve the change\n", p.Name, manifestStateText(state), p.Name)
+	if !p.isUnchanged() {
+		p.print(log)
+		if !yes && canAsk() {
+			if err := confirmApproval(log); err != nil {
+				return "", "", err
+			}
+		}
+		err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
+			socket, err = p.apply(c.Context(), admin, false)
+			return err
+		})
+		return p.request.Name, socket, err
 	}
-	return p.SocketPath, nil
+	return p.registered.Name, p.registered.SocketPath, nil
+}
+
+// withApprovedManifest returns the proposal without a change of the manifest. Unless the
+// operator chose the name, the name does not change either.
+func (p proposal) withApprovedManifest(nameChosen bool) (proposal, error) {
+	if _, err := manifest.Parse([]byte(p.registered.Manifest)); err != nil {
+		return p, err
+	}
+	p.request.Manifest = &p.registered.Manifest
+	if !nameChosen {
+		p.request.Name = p.registered.Name
+	}
+	p.changes = registrationChanges(*p.registered, p.request)
+	return p, nil
 }

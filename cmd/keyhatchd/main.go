@@ -44,7 +44,7 @@ keyhatchd keeps them in locked memory only. Each registered project has its own
 socket and can fetch only the secrets on the allowlist of its manifest.
 
   DIR/admin/admin.sock             mode 0660; for the sidecar and keyhatchctl
-  DIR/projects/NAME/broker.sock    mount the directory NAME into the container
+  DIR/projects/NAME/broker.sock    mount the directory NAME, a link, into the container
 
 If keyhatchd runs as root, DIR is /run/keyhatch, and the admin socket belongs to
 group keyhatch if this group exists. Otherwise DIR is $XDG_RUNTIME_DIR/keyhatch.

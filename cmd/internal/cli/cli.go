@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -66,19 +65,20 @@ func cancelOnSignal() (ctx context.Context, stop func()) {
 }
 
 // PrintError prints the error of a command to standard error and returns the exit
-// code for this error.
+// code for this error. It escapes characters that are not printable, and indents all
+// lines after the first line of the error and of the hint.
 func PrintError(command *cobra.Command, err error) int {
 	failure, ok := errors.AsType[*Error](err)
 	if !ok {
 		failure = &Error{Err: err}
 	}
-	fmt.Fprintf(os.Stderr, "%s: %s\n", command.Root().Name(), strings.TrimSpace(err.Error()))
+	fmt.Fprintf(os.Stderr, "%s: %s\n", command.Root().Name(), printableLines(err.Error()))
 	hint := failure.Hint
 	if hint == "" && failure.ExitCode == ExitUsage {
 		hint = "run " + command.CommandPath() + " --help"
 	}
 	if hint != "" {
-		fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
+		fmt.Fprintf(os.Stderr, "hint: %s\n", printableLines(hint))
 	}
 	if failure.ExitCode == 0 {
 		return ExitFailure

@@ -48,7 +48,7 @@ func TestSocketAndDirectoryModes(t *testing.T) {
 700 keyhatch-sidecar keyhatch-sidecar /etc/keyhatch/secrets`
 	checkModes := func(when string) {
 		t.Helper()
-		if got := m.run(`cd /run/keyhatch; stat --format='%a %U %G %n' $PWD $PWD/admin $PWD/admin/admin.sock $PWD/projects $PWD/projects/api $PWD/projects/api/broker.sock \
+		if got := m.run(`cd /run/keyhatch; stat -L --format='%a %U %G %n' $PWD $PWD/admin $PWD/admin/admin.sock $PWD/projects $PWD/projects/api $PWD/projects/api/broker.sock \
 			/etc/keyhatch /etc/keyhatch/projects.d /etc/keyhatch/secrets`); got != want {
 			t.Errorf("modes and owners %s:\n%s\nwant:\n%s", when, got, want)
 		}

@@ -70,7 +70,7 @@ func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	m.startSidecar()
 	m.run("mkdir /mnt/directory")
 	l := startLoad(m, projectsDir+"api", "/mnt/directory", "/mnt/directory/broker.sock")
-	before := m.run("stat --format=%i " + projectsDir + "api")
+	before := m.run("stat -L --format=%i " + projectsDir + "api")
 	// Stop keyhatch.socket too. Otherwise the sidecar would connect to the admin socket, and
 	// systemd would start the daemon again.
 	m.run("systemctl stop keyhatch.socket keyhatch.service")
@@ -80,7 +80,7 @@ func TestDeclaredProjectsReturnAfterStop(t *testing.T) {
 	m.run("systemctl start keyhatch.socket keyhatch.service")
 	m.waitFor("the sidecar has pushed the secret", `keyhatchctl list | grep -qx A`)
 	l.stopAndCheck("directory mount")
-	if after := m.run("stat --format=%i " + projectsDir + "api"); after != before {
+	if after := m.run("stat -L --format=%i " + projectsDir + "api"); after != before {
 		t.Error("the stop and start replaced the directory of project api")
 	}
 	status := m.status()

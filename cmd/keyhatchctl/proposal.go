@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A proposal is a registration that the operator has not approved yet.
+type proposal struct {
+	registered *schema.InspectResponse // nil if no project is registered at this path
+	request    schema.RegisterRequest
+	file       manifest.File
+	changes    []manifest.Change
+	// keepsDeclaration means that only the manifest in the project's declaration is
+	// replaced. The operator may have edited other parts of that file.
+	keepsDeclaration bool
+}
+
+// registerOptions are the flags that describe a registration.
+type registerOptions struct {
+	name      string // "" for the name that the project has, or that its manifest contains
+	uids      []uint
+	uidsGiven bool
+}
+
+// proposeRegistration reads the project in dirArg, and compares it with the registration
+// that the broker has for the same path.
+func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string, options registerOptions) (p proposal, err error) {
+	path, err := resolveProjectDir(dirArg)
+	if err != nil {
+		return p, err
+	}
+	file, parsed, err := readManifest(path)
+	if err != nil {
+		return p, err
+	}
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return p, err
+	}
+	text := string(file.Text)
+	p.file = file
+	p.request = schema.RegisterRequest{ProjectPath: path, Manifest: &text, Name: parsed.Project}
+	var old *manifest.Manifest
+	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == path }); i >= 0 {
+		if p.registered, old, err = inspect(ctx, admin, status.Projects[i].Name); err != nil {
+			return p, err
+		}
+		p.request.Replace = true
+		// A name that the operator chose stays.
+		if old == nil || p.registered.Name != old.Project {
+			p.request.Name = p.registered.Name
+		}
+	}
+	if options.name != "" {
+		p.request.Name = schema.ProjectName(options.name)
+	}
+	if err := checkNameIsFree(p.request, status); err != nil {
+		return p, err
+	}
+	if p.request.AllowUIDs, err = chooseUIDs(path, options, p.registered); err != nil {
+		return p, err
+	}
+	if p.request.DevcontainerIDs, err = devcontainerIDs(dirArg, path); err != nil {
+		return p, err
+	}
+	if p.registered != nil { // the operator may have registered the project by another path
+		p.request.DevcontainerIDs = union(p.registered.DevcontainerIDs, p.request.DevcontainerIDs)
+		p.changes = registrationChanges(*p.registered, p.request)
+	}
+	for _, change := range manifest.Changes(old, parsed) {
+		if change.Subject != "project" || p.request.Name != parsed.Project { // shown as the name
+			p.changes = append(p.changes, change)
+		}
+	}
+	return p, nil
+}
+
+// proposeManifest reads the manifest of a registered project. Nothing else changes.
+func proposeManifest(ctx context.Context, admin *client.Admin, name schema.ProjectName) (p proposal, err error) {
+	var old *manifest.Manifest
+	if p.registered, old, err = inspect(ctx, admin, name); err != nil {
+		return p, err
+	}
+	file, parsed, err := readManifest(p.registered.ProjectPath)
+	if err != nil {
+		return p, err
+	}
+	text := string(file.Text)
+	p.file, p.changes, p.keepsDeclaration = file, manifest.Changes(old, parsed), true
+	p.request = schema.RegisterRequest{
+		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,
+		AllowUIDs: p.registered.AllowUIDs, DevcontainerIDs: p.registered.DevcontainerIDs, Replace: true,
+	}
+	return p, nil
+}
+
+// inspect returns a registration and its manifest. The manifest is nil if this version
+// does not accept it.
+func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) (*schema.InspectResponse, *manifest.Manifest, error) {
+	registered, err := admin.Inspect(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, err := manifest.Parse([]byte(registered.Manifest))
+	if err != nil {
+		parsed = nil
+	}
+	return &registered, parsed, nil
+}
+
+// checkNameIsFree returns an error if another project has the name.
+func checkNameIsFree(request schema.RegisterRequest, status schema.StatusResponse) error {
+	if !schema.ValidProjectName(request.Name) {
+		return cli.UsageErrorf("--name: %q does not match %s", request.Name, schema.ProjectNamePattern)
+	}
+	for _, other := range status.Projects {
+		if other.Name == request.Name && other.ProjectPath != request.ProjectPath {
+			return &cli.Error{
+				Err:  fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(request.ProjectPath), request.Name, cli.Printable(other.ProjectPath)),
+				Hint: fmt.Sprintf("choose another name: keyhatchctl register --name %s-2 %s", request.Name, cli.ShellQuote(request.ProjectPath)),
+			}
+		}
+	}
+	return nil
+}
+
+// chooseUIDs returns the uids that can use the socket: the owner of the directory, and
+// those of --allow-uid. Without this flag, a registered project keeps its uids. A confined
+// broker may not have access to the directory, so the owner is sent.
+func chooseUIDs(path string, options registerOptions, registered *schema.InspectResponse) ([]uint32, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	uids := []uint32{info.Sys().(*syscall.Stat_t).Uid}
+	if registered != nil && !options.uidsGiven {
+		return union(uids, registered.AllowUIDs), nil
+	}
+	for _, uid := range options.uids {
+		if uint(uint32(uid)) != uid {
+			return nil, cli.UsageErrorf("--allow-uid: %d is not a valid uid: the maximum is 4294967295", uid)
+		}
+		uids = union(uids, []uint32{uint32(uid)})
+	}
+	return uids, nil
+}
+
+// union returns a, and then the elements of b that are not in a.
+func union[T comparable](a, b []T) []T {
+	all := slices.Clone(a)
+	for _, element := range b {
+		if !slices.Contains(all, element) {
+			all = append(all, element)
+		}
+	}
+	return all
+}
+
+// registrationChanges compares everything in two registrations except the manifests.
+func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest) (changes []manifest.Change) {
+	add := func(subject, before, after string) {
+		if before != after {
+			changes = append(changes, manifest.Change{Subject: subject, Old: before, New: after})
+		}
+	}
+	add("name", string(old.Name), string(new.Name))
+	add("allowed uids", formatUIDs(old.AllowUIDs), formatUIDs(new.AllowUIDs))
+	add("dev containers", cli.Plural(len(old.DevcontainerIDs), "ID"), cli.Plural(len(new.DevcontainerIDs), "ID"))
+	return changes
+}
+
+func formatUIDs(uids []uint32) string {
+	var texts []string
+	for _, uid := range uids {
+		texts = append(texts, fmt.Sprint(uid))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// isUnchanged reports whether the broker already serves exactly this registration.
+func (p proposal) isUnchanged() bool {
+	return p.registered != nil && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
+}
+
+// print shows everything that an approval would change.
+func (p proposal) print(w io.Writer) {
+	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
+	fmt.Fprintf(w, "manifest %s", p.file.Path)
+	if p.file.Ignored != "" {
+		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
+	}
+	fmt.Fprintln(w)
+	if p.registered == nil {
+		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
+	}
+	if len(p.changes) == 0 && p.registered != nil {
+		fmt.Fprintln(w, "no effect changes")
+	}
+	for _, c := range p.changes {
+		indent := func(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
+		switch {
+		case c.Old == "":
+			fmt.Fprintf(w, "+ %s: %s\n", c.Subject, indent(c.New))
+		case c.New == "":
+			fmt.Fprintf(w, "- %s: %s\n", c.Subject, indent(c.Old))
+		default:
+			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
+		}
+	}
+	// A long change can push others off the screen, so the dangers come last.
+	for _, c := range p.changes {
+		if c.Danger != "" {
+			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
+		}
+	}
+}
+
+// A proposalResult is the output of register and reload with --json.
+type proposalResult struct {
+	OK          bool                `json:"ok"`
+	Name        schema.ProjectName  `json:"name"`
+	ProjectPath string              `json:"project_path"`
+	SocketPath  string              `json:"socket_path,omitempty"` // absent with --dry-run
+	Manifest    string              `json:"manifest_file"`
+	AllowUIDs   []uint32            `json:"allow_uids"`
+	Allowlist   []schema.SecretName `json:"allowlist"`
+	Changes     []manifest.Change   `json:"changes"`
+}
+
+func (p proposal) result(socketPath string) (proposalResult, error) {
+	parsed, err := manifest.Parse([]byte(*p.request.Manifest))
+	if err != nil {
+		return proposalResult{}, err
+	}
+	changes := p.changes
+	if changes == nil {
+		changes = []manifest.Change{}
+	}
+	return proposalResult{
+		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path,
+		AllowUIDs: p.request.AllowUIDs, Allowlist: parsed.Allowlist(), Changes: changes,
+	}, nil
+}
+
+// errChangedMeanwhile means that the registration is no longer the one that was shown.
+var errChangedMeanwhile = errors.New("the registration changed while you were asked: run the command again")
+
+// apply sends the registration to the broker. If declare is set, or if the project is
+// already declared, apply also writes the declaration.
+func (p proposal) apply(ctx context.Context, admin *client.Admin, declare bool) (socketPath string, err error) {
+	if p.registered != nil {
+		current, _, err := inspect(ctx, admin, p.registered.Name)
+		if err != nil {
+			return "", err
+		}
+		if !reflect.DeepEqual(current, p.registered) {
+			return "", errChangedMeanwhile
+		}
+		declare = declare || p.registered.Declared
+	}
+	if !declare {
+		response, err := admin.Register(ctx, p.request)
+		return response.SocketPath, err
+	}
+	request := p.request
+	request.Declared = true
+	if p.keepsDeclaration {
+		if err := rewriteDeclarationFile(ctx, admin, request.Name, *request.Manifest); err != nil {
+			return "", err
+		}
+		response, err := admin.Register(ctx, request)
+		return response.SocketPath, err
+	}
+	response, err := declareAndRegister(ctx, admin, request)
+	if err == nil && p.registered != nil && p.registered.Declared && p.registered.Name != request.Name {
+		err = removeDeclaration(ctx, admin, p.registered.Name)
+	}
+	return response.SocketPath, err
+}

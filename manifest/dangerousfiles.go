@@ -1,0 +1,169 @@
+package manifest
+
+import (
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A fileRule describes the files whose paths match one of its patterns. A pattern that
+// begins with / describes absolute paths. Any other pattern describes the end of a path, so
+// that it matches in every directory: ~, /root, /home/dev, and /workspaces/api can be the
+// same directory. Each element of a pattern is as in path.Match, but ** at the end matches
+// any number of elements. The patterns are in lower case, and the case of a path is
+// ignored, because some file systems ignore it.
+type fileRule struct {
+	reason   string
+	patterns []string // sorted
+}
+
+// The reasons why a file is dangerous.
+const (
+	ownFile    = "keyhatch keeps its own files in this directory"
+	otherNames = "this directory contains other names of files that exist elsewhere"
+	systemFile = "the system and its services obey the files in this directory"
+	hostFile   = "this file decides what a dev container or keyhatch does, also on the host"
+	codeFile   = "files with this ending are run or loaded as code"
+	sshFile    = "ssh obeys this file: it can run commands, or decide who can log in"
+	gitFile    = "git obeys this file: it can run commands"
+	shellFile  = "a shell runs this file"
+	loginFile  = "the system obeys this file at a login"
+	agentFile  = "a coding agent obeys this file: it can run commands"
+	editorFile = "an editor obeys this file: it can run commands"
+	codeDir    = "programs run or load the files in this directory"
+	buildFile  = "a build obeys this file: it can run commands"
+	toolFile   = "a tool obeys this file: it can run commands or load code"
+)
+
+// fileDanger returns why a file is dangerous, or "". A semicolon separates two reasons.
+func fileDanger(in *schema.Injection) string {
+	var reasons []string
+	if reason := pathDanger(in.Path, in.Template); reason != "" {
+		reasons = append(reasons, reason)
+	}
+	if bits, err := strconv.ParseUint(in.Mode, 8, 32); err != nil || bits&0o111 != 0 {
+		reasons = append(reasons, "the file is executable")
+	}
+	return strings.Join(reasons, "; ")
+}
+
+func pathDanger(p, template string) string {
+	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return "the path contains characters that are invisible or look like other characters"
+	}
+	elements := strings.Split(strings.ToLower(path.Clean(p)), "/")
+	if rule, ok := findFileRule(systemFiles, elements); ok {
+		return rule.reason
+	}
+	for _, file := range ordinaryFiles {
+		if file.matches(elements) {
+			return file.templateDanger(template)
+		}
+	}
+	if rule, ok := findFileRule(toolFiles, elements); ok {
+		return rule.reason
+	}
+	return ""
+}
+
+func findFileRule(rules []fileRule, elements []string) (found fileRule, ok bool) {
+	for _, rule := range rules {
+		if slices.ContainsFunc(rule.patterns, func(pattern string) bool { return matchesPath(pattern, elements) }) {
+			return rule, true
+		}
+	}
+	return fileRule{}, false
+}
+
+// systemFiles are dangerous, whatever their names are.
+var systemFiles = []fileRule{
+	{ownFile, []string{
+		"/dev/shm/keyhatch*/**", "/run/keyhatch/**", "/run/user/*/keyhatch/**", "/var/run/keyhatch/**",
+	}},
+	{otherNames, []string{
+		"/dev/fd/**", "/proc/**",
+	}},
+	{systemFile, []string{
+		"/bin/**", "/boot/**", "/dev/*", "/dev/[^s]*/**", "/dev/s[^h]*/**", "/etc/**", "/lib*/**",
+		"/nix/**", "/run/containerd/**", "/run/dbus/**", "/run/docker*/**", "/run/nscd/**",
+		"/run/sudo/**", "/run/systemd/**", "/run/udev/**", "/run/user/*/systemd/**", "/sbin/**",
+		"/snap/**", "/sys/**", "/usr/**", "/var/db/**", "/var/lib/cloud/**", "/var/lib/containerd/**",
+		"/var/lib/docker/**", "/var/lib/dpkg/**", "/var/lib/polkit-1/**", "/var/lib/systemd/**",
+		"/var/run/systemd/**", "/var/spool/**",
+	}},
+	{hostFile, []string{
+		".devcontainer.json", ".devcontainer/**", ".keyhatch/**", "devcontainer.json",
+	}},
+	{codeFile, []string{
+		"*.a", "*.appimage", "*.awk", "*.bash", "*.bat", "*.bzl", "*.cgi", "*.cjs", "*.class", "*.cmake",
+		"*.cmd", "*.cts", "*.deb", "*.desktop", "*.dll", "*.dylib", "*.el", "*.elc", "*.erl", "*.ex",
+		"*.exe", "*.exs", "*.fish", "*.gemspec", "*.go", "*.gradle", "*.groovy", "*.jar", "*.jl", "*.js",
+		"*.jsx", "*.ko", "*.ksh", "*.kts", "*.lua", "*.mjs", "*.mk", "*.mount", "*.mts", "*.nix",
+		"*.node", "*.o", "*.path", "*.phar", "*.php", "*.pl", "*.pm", "*.ps1", "*.psd1", "*.psm1",
+		"*.pth", "*.py", "*.pyc", "*.pyd", "*.pyo", "*.pyz", "*.r", "*.rb", "*.rpm", "*.rs", "*.rules",
+		"*.sbt", "*.scala", "*.service", "*.sh", "*.so", "*.so.*", "*.socket", "*.tcl", "*.tf",
+		"*.timer", "*.ts", "*.tsx", "*.vim", "*.war", "*.wasm", "*.whl", "*.zsh",
+	}},
+}
+
+// toolFiles are dangerous if ordinaryFiles does not contain them.
+var toolFiles = []fileRule{
+	{sshFile, []string{
+		".ssh/allowed_signers", ".ssh/authorized_keys*", ".ssh/config", ".ssh/config.d/**",
+		".ssh/environment", ".ssh/known_hosts*", ".ssh/rc",
+	}},
+	{gitFile, []string{
+		"*.git/config", "*.git/hooks/**", ".config/git/**", ".git/**", ".gitattributes",
+		".gitconfig*/**", ".githooks/**", ".gitmodules", ".husky/**", "gitconfig",
+	}},
+	{shellFile, []string{
+		".bash*/**", ".config/fish/**", ".csh*", ".envrc", ".kshrc", ".login*", ".logout", ".mkshrc",
+		".oh-my-*/**", ".profile", ".profile.d/**", ".shrc", ".tcsh*", ".xinitrc", ".xprofile",
+		".xsession*", ".zlog*", ".zprofile*", ".zsh*/**", "cron.d/**", "crontab", "crontabs/**",
+	}},
+	{loginFile, []string{
+		".config/autostart*/**", ".config/environment.d/**", ".config/systemd/**", ".forward",
+		".k5login", ".local/share/dbus-1/**", ".local/share/systemd/**", ".pam_environment", ".rhosts",
+		".shosts",
+	}},
+	{agentFile, []string{
+		".aider*", ".claude*/**", ".codex/**", ".config/opencode/**", ".continue/**", ".cursor*/**",
+		".gemini/**", ".mcp.json", ".windsurf/**", "agents.md", "claude.md", "gemini.md",
+	}},
+	{editorFile, []string{
+		"*.code-workspace", ".emacs*/**", ".exrc", ".idea/**", ".nanorc", ".vim*/**", ".vscode*/**",
+	}},
+	{codeDir, []string{
+		".bin/**", ".local/lib/**", ".local/share/**", "__pycache__/**", "autoload/**", "bin/**",
+		"cli-plugins/**", "dist-packages/**", "hooks*/**", "init.d/**", "lib/python*/**", "libexec/**",
+		"node_modules/**", "pyvenv.cfg", "sbin/**", "shims/**", "site-packages/**",
+	}},
+	{buildFile, []string{
+		"*.csproj", "*.props", "*.targets", ".bazelrc", ".bunfig.toml", ".circleci/**", ".github/**",
+		".gitlab-ci.yml", ".justfile", ".pre-commit-config.yaml", "build.bazel", "build.xml",
+		"bunfig.toml", "cargo.toml", "cmakelists.txt", "cmakepresets.json", "compose*.y*ml",
+		"composer.json", "containerfile*", "deno.json*", "docker-compose*.y*ml", "dockerfile*",
+		"gemfile*", "gnumakefile", "go.mod", "go.work", "jenkinsfile*", "justfile", "makefile*",
+		"module.bazel", "package.json", "pipfile", "pnpm-workspace.yaml", "pom.xml", "procfile*",
+		"pyproject.toml", "pytest.ini", "rakefile*", "requirements*.txt", "setup.cfg", "taskfile.y*ml",
+		"tiltfile", "tox.ini", "vagrantfile", "workspace.bazel",
+	}},
+	{toolFile, []string{
+		".*rc", ".*rc.d/**", ".*rc.json", ".*rc.toml", ".*rc.y*ml", ".asdf/**", ".aws/cli/**",
+		".aws/config", ".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**",
+		".composer/**", ".config/**", ".cpan/**", ".ctags*/**", ".default-*", ".docker/**", ".dotnet/**",
+		".erlang*", ".gdbearlyinit", ".gdbinit*", ".ghci", ".gnupg/*.conf", ".gnupg/trustedkeys*",
+		".gradle/**", ".guile", ".iex*", ".ipython/**", ".ivy2/**", ".julia/**", ".jupyter/**",
+		".kube/**", ".lessfilter", ".lesskey", ".lldbinit*", ".luarocks/**", ".m2/**", ".mailcap",
+		".makepkg.conf", ".mise*/**", ".mix/**", ".mozilla/**", ".nix-*/**", ".node_libraries/**",
+		".node_modules/**", ".nuget/**", ".nvm/**", ".ocamlinit", ".password-store/.extensions/**",
+		".perldb", ".pip/**", ".pki/**", ".pyenv/**", ".r/**", ".rbenv/**", ".renviron", ".rpmmacros",
+		".rprofile", ".rspec*", ".rustup/**", ".sbt/**", ".sdkman/**", ".subversion/**",
+		".terraform.d/**", ".tmux*/**", ".tool-versions", ".volta/**", ".xdefaults*", ".xresources*",
+		".yarn/**", "mise.toml", "my.cnf", "nuget.config", "openssl.cnf", "pip.conf", "resolv.conf",
+		"sudoers", "sudoers.d/**",
+	}},
+}

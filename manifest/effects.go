@@ -1,0 +1,222 @@
+package manifest
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// An Effect is one thing that a manifest does. The operator reads it before the manifest
+// is approved.
+type Effect struct {
+	// Subject is the thing that has the effect, for example "secret NPM_TOKEN". Each
+	// subject occurs once in a manifest.
+	Subject string
+	// Text describes the effect completely: two manifests with different effects have
+	// different texts. Untrusted code writes the manifest. Therefore Text contains only
+	// printable ASCII characters and the line breaks that this package inserts. Each line
+	// has at most maxEffectLine characters, except that the first line can contain a long
+	// path or name, which contains no space.
+	//
+	// The first line summarizes the effect. If a file has a template, each further line
+	// contains a part of the template:
+	//
+	//	file ~/.npmrc, mode 0600, with this text:
+	//	| the first line of the template
+	//	| a line that is too long for one line of Text
+	//	: continues after a colon
+	//	(the last line has no line break)
+	Text string
+	// Danger is a short reason why the effect is dangerous, or "". It quotes nothing from
+	// the manifest except a short name of a variable.
+	Danger string
+}
+
+// A Change is an effect that one manifest has and another manifest does not have. Old and
+// New are the texts of the effect.
+type Change struct {
+	Subject string `json:"subject"`
+	Old     string `json:"old,omitempty"` // "" if the effect is added
+	New     string `json:"new,omitempty"` // "" if the effect is removed
+	Danger  string `json:"danger,omitempty"`
+}
+
+// maxEffectLine is the maximum length of a line of a template in a text. A terminal has at
+// least 80 columns, and the caller indents the lines. A terminal would continue a longer
+// line at its left edge. A template could then forge lines that begin there, for example
+// other changes or the question for approval.
+const maxEffectLine = 72
+
+// Effects returns everything that the manifest does: the project's name, then the secrets
+// sorted by name, then the helpers. The description has no effect.
+func (m *Manifest) Effects() []Effect {
+	effects := []Effect{{Subject: "project", Text: "name " + quoteWord(string(m.Project))}}
+	for _, name := range slices.Sorted(maps.Keys(m.Secrets)) {
+		in := m.Secrets[name]
+		effect := Effect{Subject: "secret " + string(name)}
+		if in.As == schema.InjectAsFile {
+			effect.Text, effect.Danger = fileText(in), fileDanger(in)
+		} else {
+			effect.Text, effect.Danger = "variable "+quoteWord(in.Env), variableDanger(in.Env)
+		}
+		effects = append(effects, effect)
+	}
+	if h := m.Helpers; h != nil {
+		effects = append(effects, loginEffects("git", h.Git, "username x-access-token")...)
+		effects = append(effects, loginEffects("docker", h.Docker, "the username in the secret")...)
+		for _, helper := range []struct {
+			name   string
+			secret schema.SecretName
+		}{{"aws", h.AWS}, {"kubectl", h.Kubectl}} {
+			if helper.secret != "" {
+				effects = append(effects, Effect{Subject: helper.name, Text: "secret " + string(helper.secret)})
+			}
+		}
+	}
+	return effects
+}
+
+// Changes compares the effects of two manifests. If old is nil, every effect of new is
+// added. A change is dangerous if its new effect is dangerous.
+//
+// The removed effects come first, then the other effects in the order of Effects, but the
+// dangerous effects last. The caller prints the changes and then asks for approval. A
+// manifest can contain a template with thousands of lines, and a terminal shows only the
+// last lines. If the dangerous effects came first, other effects could push them off the
+// screen. A dangerous effect can still have a long text. Therefore the caller should
+// repeat the subject and the danger of each dangerous change, which are short, directly
+// before the question.
+func Changes(old, new *Manifest) []Change {
+	before, after := map[string]Effect{}, map[string]Effect{}
+	for _, effect := range effectsOf(old) {
+		before[effect.Subject] = effect
+	}
+	for _, effect := range effectsOf(new) {
+		after[effect.Subject] = effect
+	}
+	var removed, harmless, dangerous []Change
+	for _, effect := range effectsOf(old) {
+		if _, ok := after[effect.Subject]; !ok {
+			removed = append(removed, Change{Subject: effect.Subject, Old: effect.Text})
+		}
+	}
+	for _, effect := range effectsOf(new) {
+		change := Change{effect.Subject, before[effect.Subject].Text, effect.Text, effect.Danger}
+		switch {
+		case change.Old == change.New:
+		case change.Danger == "":
+			harmless = append(harmless, change)
+		default:
+			dangerous = append(dangerous, change)
+		}
+	}
+	return slices.Concat(removed, harmless, dangerous)
+}
+
+func effectsOf(m *Manifest) []Effect {
+	if m == nil {
+		return nil
+	}
+	return m.Effects()
+}
+
+// loginEffects returns the effects of a helper's logins, sorted by host. The order of the
+// logins in the manifest has no effect, because each host occurs once.
+func loginEffects(helper string, logins []schema.Login, defaultUsername string) (effects []Effect) {
+	for _, l := range slices.SortedFunc(slices.Values(logins), func(a, b schema.Login) int { return cmp.Compare(a.Host, b.Host) }) {
+		username := defaultUsername
+		if l.Username != "" {
+			username = "username " + quoteWord(l.Username)
+		}
+		effects = append(effects, Effect{
+			Subject: helper + " login " + quoteWord(l.Host),
+			Text:    fmt.Sprintf("secret %s, %s", l.Secret, username),
+			Danger:  loginDanger(helper, l),
+		})
+	}
+	return effects
+}
+
+// loginDanger marks a login that is sent without encryption. A loopback address is not
+// marked, because its traffic does not leave the host. An address instead of a name is
+// not marked either: over https, the certificate of the server is checked for both.
+func loginDanger(helper string, l schema.Login) string {
+	host, plain := strings.CutPrefix(l.Host, "http://")
+	if !plain {
+		return ""
+	}
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && !strings.HasSuffix(host, "]") {
+		host = host[:i]
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(host, "[]")); host == "localhost" || err == nil && addr.IsLoopback() {
+		return ""
+	}
+	return helper + " sends the secret without encryption"
+}
+
+// fileText describes a file. Two modes with the same bits have the same text.
+func fileText(in *schema.Injection) string {
+	text := fmt.Sprintf("file %s, mode %s, with ", quoteWord(in.Path), formatMode(in.Mode))
+	if in.Template == "" {
+		return text + "the value of the secret"
+	}
+	return text + "this text:\n" + strings.Join(templateLines(in.Template), "\n")
+}
+
+func formatMode(mode string) string {
+	bits, err := strconv.ParseUint(mode, 8, 32)
+	if err != nil { // Parse accepts no such mode
+		return quoteWord(mode)
+	}
+	return fmt.Sprintf("%04o", bits)
+}
+
+// templateLines formats a template so that its lines cannot be mistaken for other lines.
+// See Effect.Text.
+func templateLines(template string) (lines []string) {
+	parts := strings.Split(template, "\n")
+	last := len(parts) - 1
+	for i, part := range parts {
+		if i == last && part == "" {
+			return lines
+		}
+		prefix := "| "
+		text := escape(part)
+		for len(text) > maxEffectLine-len(prefix) {
+			cut := maxEffectLine - len(prefix)
+			lines = append(lines, prefix+text[:cut])
+			prefix, text = ": ", text[cut:]
+		}
+		lines = append(lines, prefix+text)
+	}
+	return append(lines, "(the last line has no line break)")
+}
+
+// escape replaces every character that is not printable ASCII with its escape sequence in
+// a Go string, and doubles each backslash. It returns different texts for different
+// strings. It replaces all other characters because some of them are invisible, combine
+// with other characters, look like ASCII characters, or change the order of a line
+// ("Trojan Source", CVE-2021-42574).
+func escape(s string) string {
+	quoted := strconv.QuoteToASCII(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
+
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./~@%+:=\[\]-]+$`)
+
+// quoteWord returns a word that can be part of a sentence. A word with other characters
+// than those of usual paths and names is quoted. The result contains no space. Therefore
+// it cannot contain a sentence, even if a terminal breaks a long line.
+func quoteWord(s string) string {
+	if plainWord.MatchString(s) {
+		return s
+	}
+	return strings.ReplaceAll(strconv.QuoteToASCII(s), " ", `\x20`)
+}

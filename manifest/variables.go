@@ -1,0 +1,124 @@
+package manifest
+
+import (
+	"path"
+	"strings"
+)
+
+// variableDanger returns why it is dangerous to set the variable, or "". Some programs
+// ignore the case of a name, for example npm and most programs that use a proxy.
+// Therefore variableDanger ignores the case of every name.
+func variableDanger(name string) string {
+	if rule, ok := findRule(forbiddenVariables, name); ok {
+		return rule.sentence(name)
+	}
+	upper := strings.ToUpper(name)
+	if rule, ok := findRule(dangerousVariables, upper); ok {
+		return rule.sentence(name)
+	}
+	for _, rule := range forbiddenVariables {
+		if matched, _ := path.Match(strings.ToUpper(rule.pattern), upper); matched {
+			return "the name differs from the forbidden variable " + rule.pattern + " only in its case"
+		}
+	}
+	return ""
+}
+
+// forbiddenVariables are the variables that a manifest can never set. The loader, a shell,
+// or an interpreter executes or loads the value before or with the program, and the value
+// of a secret is never a sensible value. The case of a name is significant, because these
+// programs do not ignore it. The table is sorted by pattern.
+//
+// Sources: ld.so(8), the manuals of the programs, and the variables that sudo removes
+// (env_delete in sudoers(5)).
+var forbiddenVariables = []variableRule{
+	{"BASHOPTS", "bash", obeys},
+	{"BASH_ENV", "bash", loads},
+	{"BASH_FUNC_*", "bash", runs},
+	{"BUNDLER_SETUP", "ruby", loads},
+	{"BUN_INSPECT_PRELOAD", "bun", loads},
+	{"BUN_OPTIONS", "bun", obeys},
+	{"CLASSPATH", "java", loads},
+	{"CORECLR_ENABLE_PROFILING", "dotnet", obeys},
+	{"CORECLR_PROFILER*", "dotnet", loads},
+	{"COR_ENABLE_PROFILING", "dotnet", obeys},
+	{"COR_PROFILER*", "dotnet", loads},
+	{"DOTNET_ADDITIONAL_DEPS", "dotnet", loads},
+	{"DOTNET_SHARED_STORE", "dotnet", loads},
+	{"DOTNET_STARTUP_HOOKS", "dotnet", loads},
+	{"DYLD_*", "the loader", loads},
+	{"ELIXIR_ERL_OPTIONS", "elixir", obeys},
+	{"ENV", "a shell", loads},
+	{"ERL_*FLAGS", "erl", obeys},
+	{"ERL_LIBS", "erl", loads},
+	{"FPATH", "a shell", loads},
+	{"GCONV_PATH", "the C library", loads},
+	{"GEM_HOME", "ruby", loads},
+	{"GEM_PATH", "ruby", loads},
+	{"GLIBC_TUNABLES", "the loader", obeys},
+	{"GUILE_LOAD_*", "guile", loads},
+	{"HOME", "every shell and interpreter", configures},
+	{"IBM_JAVA_OPTIONS", "java", obeys},
+	{"IFS", "a shell", obeys},
+	{"JAVA_TOOL_OPTIONS", "java", obeys},
+	{"JDK_JAVAC_OPTIONS", "javac", obeys},
+	{"JDK_JAVA_OPTIONS", "java", obeys},
+	{"JULIA_DEPOT_PATH", "julia", loads},
+	{"JULIA_LOAD_PATH", "julia", loads},
+	{"KEYHATCH_*", "keyhatch", obeys},
+	{"LD_*", "the loader", loads},
+	{"LUA_CPATH*", "lua", loads},
+	{"LUA_INIT*", "lua", runs},
+	{"LUA_PATH*", "lua", loads},
+	{"MONO_ENV_OPTIONS", "mono", obeys},
+	{"MONO_PATH", "mono", loads},
+	{"NIX_LD", "the loader", loads},
+	{"NIX_LD_LIBRARY_PATH", "the loader", loads},
+	{"NODE_OPTIONS", "node", obeys},
+	{"NODE_PATH", "node", loads},
+	{"NODE_REPL_EXTERNAL_MODULE", "node", loads},
+	{"NULLCMD", "zsh", runs},
+	{"OPENJ9_JAVA_OPTIONS", "java", obeys},
+	{"PATH", "every shell", finds},
+	{"PERL5DB", "perl", runs},
+	{"PERL5LIB", "perl", loads},
+	{"PERL5OPT", "perl", obeys},
+	{"PERLLIB", "perl", loads},
+	{"PHPRC", "php", configures},
+	{"PHP_INI_SCAN_DIR", "php", configures},
+	{"PROMPT_COMMAND", "bash", runs},
+	{"PS0", "a shell", runs},
+	{"PS1", "a shell", runs},
+	{"PS2", "a shell", runs},
+	{"PS4", "a shell", runs},
+	{"PSModulePath", "pwsh", loads},
+	{"PYTHONBREAKPOINT", "python", loads},
+	{"PYTHONHOME", "python", loads},
+	{"PYTHONINSPECT", "python", obeys},
+	{"PYTHONPATH", "python", loads},
+	{"PYTHONPLATLIBDIR", "python", loads},
+	{"PYTHONPYCACHEPREFIX", "python", loads},
+	{"PYTHONSTARTUP", "python", loads},
+	{"PYTHONUSERBASE", "python", loads},
+	{"PYTHONWARNINGS", "python", loads},
+	{"PYTHON_PRESITE", "python", loads},
+	{"READNULLCMD", "zsh", runs},
+	{"RUBYGEMS_GEMDEPS", "ruby", loads},
+	{"RUBYLIB", "ruby", loads},
+	{"RUBYOPT", "ruby", obeys},
+	{"R_DEFAULT_PACKAGES", "R", loads},
+	{"R_ENVIRON", "R", configures},
+	{"R_ENVIRON_USER", "R", configures},
+	{"R_HOME", "R", loads},
+	{"R_LIBS", "R", loads},
+	{"R_LIBS_SITE", "R", loads},
+	{"R_LIBS_USER", "R", loads},
+	{"R_PROFILE", "R", loads},
+	{"R_PROFILE_USER", "R", loads},
+	{"SHELLOPTS", "bash", obeys},
+	{"TCLLIBPATH", "tclsh", loads},
+	{"TCL_LIBRARY", "tclsh", loads},
+	{"XONSHRC", "xonsh", loads},
+	{"ZDOTDIR", "zsh", loads},
+	{"_JAVA_OPTIONS", "java", obeys},
+}

@@ -1,0 +1,97 @@
+package devcontainer
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// runMounted starts a container with docker run, which mounts a directory at /run/keyhatch
+// and the keyhatch command. If the directory does not exist, docker creates it, as Compose
+// does.
+func (h *host) runMounted(dir string) *container {
+	h.t.Helper()
+	id, err := output(h.command("docker", "run", "-d", "--network", "none", "-v", dir+":/run/keyhatch",
+		"-v", filepath.Join(shared.bin, "keyhatch")+":/usr/local/bin/keyhatch:ro", shared.image, "sleep", "3600"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	c := &container{h, strings.TrimSpace(id), ""}
+	h.t.Cleanup(func() { output(h.command("docker", "rm", "-f", c.id)) })
+	return c
+}
+
+// TestNamesAndDirectories mounts the directories of projects whose names are not the names
+// of their directories, and uses the name of a project again for another project.
+func TestNamesAndDirectories(t *testing.T) {
+	h := newHost(t)
+	h.startBroker()
+	writeFile(t, filepath.Join(h.dir, "secrets.json"), `{"A": "TRIPWIRE-a", "B": "TRIPWIRE-b"}`)
+	h.mustKeyhatchctl("push", filepath.Join(h.dir, "secrets.json"))
+	evil := filepath.Join(h.dir, "evil", "My App")
+	good := filepath.Join(h.dir, "good", "café")
+	for dir, secret := range map[string]string{evil: "A", good: "B"} {
+		writeFile(t, dir+"/.devcontainer/keyhatch.yaml", "schema_version: 1\nproject: api\nsecrets: {"+secret+": }\n")
+	}
+	h.mustKeyhatchctl("register", evil)
+	mountedName := filepath.Join(h.runtimeDir, "projects", "api")
+	old := h.runMounted(mountedName)
+	if got := old.mustExec("keyhatch", "get", "A"); got != "TRIPWIRE-a" {
+		t.Errorf("the first project gets %q", got)
+	}
+
+	// The name is refused while the other project is registered, and afterwards.
+	if _, err := h.keyhatchctl("register", good); err == nil || !strings.Contains(err.Error(), "--name api-2") {
+		t.Errorf("the name of another project is not refused: %v", err)
+	}
+	h.mustKeyhatchctl("unregister", "api")
+	if _, err := h.keyhatchctl("register", good); err == nil {
+		t.Error("a name that was used before is not refused")
+	}
+	// The operator removes the link, because no container should mount it any more. The old
+	// container still has the old directory.
+	if err := os.Remove(mountedName); err != nil {
+		t.Fatal(err)
+	}
+	old.mustExec("sh", "-c", "busybox nc -lU /run/keyhatch/broker.sock >/dev/null 2>&1 & mkdir -p /run/keyhatch/x")
+	h.mustKeyhatchctl("register", good)
+	current := h.runMounted(mountedName)
+	if got := current.mustExec("keyhatch", "get", "B"); got != "TRIPWIRE-b" {
+		t.Errorf("the second project gets %q", got)
+	}
+	for _, name := range []string{"A", "B"} {
+		if out, err := old.exec("timeout", "5", "keyhatch", "get", name); err == nil {
+			t.Errorf("the old container gets %s: %s", name, out)
+		}
+	}
+
+	// The same path finds its directory again, so the old container works again.
+	h.mustKeyhatchctl("register", "--name", "first", evil)
+	waitFor(t, func() error { _, err := old.exec("keyhatch", "get", "A"); return err })
+	if out, err := old.exec("keyhatch", "get", "B"); err == nil {
+		t.Errorf("the first project gets the secret of the second one: %s", out)
+	}
+}
+
+// TestContainerBeforeRegistration starts a container before its project is registered. The
+// engine then creates the directory that the container mounts.
+func TestContainerBeforeRegistration(t *testing.T) {
+	h := newHost(t)
+	h.startBroker()
+	dir := h.writeProject("early", "  A:\n")
+	mountedName := filepath.Join(h.runtimeDir, "projects", "early")
+	early := h.runMounted(mountedName)
+	out, err := early.exec("keyhatch", "doctor")
+	if err == nil || !strings.Contains(out, "made_by_engine") || !strings.Contains(out, "projects/early") {
+		t.Errorf("doctor prints %s, %v", out, err)
+	}
+	h.mustKeyhatchctl("register", dir)
+	if out, err := early.exec("keyhatch", "doctor"); err == nil {
+		t.Errorf("the container that started too early works: %s", out)
+	}
+	if _, err := output(h.command("docker", "restart", "-t", "0", early.id)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() error { _, err := early.exec("keyhatch", "list"); return err })
+}
