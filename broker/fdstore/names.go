@@ -28,5 +28,7 @@ func parseRegistrationName(name string) (project schema.ProjectName, sequence ui
 	rest, ok := strings.CutPrefix(name, registrationPrefix)
 	text, number, found := strings.Cut(rest, "@")
 	sequence, err := strconv.ParseUint(number, 10, 64)
-	return schema.ProjectName(text), sequence, ok && found && err == nil && schema.ValidProjectName(text)
+	project = schema.ProjectName(text)
+	ok = ok && found && err == nil && schema.ValidProjectName(text) && registrationName(project, sequence) == name
+	return project, sequence, ok
 }
