@@ -60,6 +60,7 @@ type supervisor struct {
 	exitCode int // exit code of the child; valid if exited is true
 
 	exited             bool
+	terminating        bool             // keyhatch has received SIGTERM
 	restartEnvironment []string         // environment for the pending restart; nil if no restart is pending
 	killTimer          <-chan time.Time // fires when the grace period of a restart ends; nil until a restart begins
 }
@@ -127,6 +128,8 @@ func (s *supervisor) start(environment []string) (err error) {
 // does nothing, as OnChange requires.
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
+	case s.terminating:
+		// Somebody wants to end the command. A restart would prevent that.
 	case s.OnChange.Restart:
 		s.restartEnvironment = environment
 		if s.killTimer == nil {
@@ -153,6 +156,8 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		return
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
 		s.restartEnvironment = nil // cancel a pending restart, because the user wants to end the command
+		// The command can continue after the other signals.
+		s.terminating = s.terminating || sig == unix.SIGTERM
 	}
 	if !s.exited {
 		unix.Kill(s.pid, sig)

@@ -256,5 +256,5 @@ func RefusedUIDFix(err error) string {
 	if uid == unmappedUID {
 		return fmt.Sprintf("run keyhatch as another user, because %d is the uid of every user that is unknown on the host, and this uid cannot be allowed", unmappedUID)
 	}
-	return fmt.Sprintf("on the host, run keyhatchctl unregister DIR, then keyhatchctl register DIR --allow-uid %d", uid)
+	return fmt.Sprintf("on the host, run keyhatchctl register DIR --allow-uid %d", uid)
 }

@@ -72,10 +72,9 @@ func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, 
 		fmt.Fprintln(c.OutOrStdout(), f.Path)
 	}
 	if watch {
-		p.watch(c.Context(), func(err error) {
+		return p.watch(c.Context(), func(err error) {
 			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the files, so the old files remain: %v\n", err)
 		}, func([]string, bool) {})
-		return c.Context().Err() // nil if the broker ended the watch with an error, which is already printed
 	}
 	return nil
 }

@@ -113,10 +113,10 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 
 // watch updates the files and calls onUpdate after each change of the secrets or the
 // manifest. If an update fails, for example because a secret is missing, watch changes no
-// file, calls onError, and waits for the next change. watch returns when ctx is canceled. If
-// the broker refuses to report changes, watch calls onError and returns.
-func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) {
-	err := p.project.Watch(ctx, func(schema.ChangedEvent) {
+// file, calls onError, and waits for the next change. watch returns when ctx is canceled, or
+// when the broker refuses to report changes.
+func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) error {
+	return p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {
 			var environment []string
 			var filesChanged bool
@@ -141,7 +141,4 @@ func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(env
 			return
 		}
 	})
-	if ctx.Err() == nil {
-		onError(err)
-	}
 }

@@ -157,9 +157,10 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	current := environment
 	go func() { // ends after child.Run has returned, when ctx is canceled
 		defer close(done)
-		p.watch(ctx, func(err error) {
+		onError := func(err error) {
 			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, so the command keeps the old secrets: %v\n", err)
-		}, func(updated []string, filesChanged bool) {
+		}
+		err := p.watch(ctx, onError, func(updated []string, filesChanged bool) {
 			if slices.Equal(updated, current) && !filesChanged {
 				return
 			}
@@ -169,6 +170,9 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 			case <-ctx.Done():
 			}
 		})
+		if ctx.Err() == nil {
+			onError(err)
+		}
 	}()
 	exitCode, err := child.Run(environment)
 	cancel()
