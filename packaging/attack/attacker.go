@@ -460,13 +460,11 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 // count is the number of pipes. It succeeds for each pipe that is full.
 func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
 	const pipeSize = 1 << 18
-	var pipes [][2]int
 	for range count {
 		var pipe [2]int
 		if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 			break
 		}
-		pipes = append(pipes, pipe)
 		unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, pipeSize)
 		attempts++
 		c, err := dial(socket)

@@ -231,6 +231,29 @@ func (b *broker) attack(uid uint32, args ...string) (attempts, succeeded int, er
 	return attempts, succeeded, err
 }
 
+// startAttacker starts an attacker that holds what it has until stop is called.
+func (b *broker) startAttacker(uid uint32, args ...string) (stop func() (attempts, succeeded int), err error) {
+	cmd, err := b.attacker(uid, args...)
+	if err != nil {
+		return nil, err
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	return func() (attempts, succeeded int) {
+		in.Close()
+		cmd.Wait()
+		fmt.Sscan(out.String(), &attempts, &succeeded)
+		return attempts, succeeded
+	}, nil
+}
+
 // get fetches the secret of a project over a new connection.
 func (b *broker) get(project string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)

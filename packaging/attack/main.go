@@ -27,7 +27,7 @@ var attacks = []attack{
 	{"pass descriptors", "no thread, no descriptor, no delay stays", passDescriptors},
 	{"pass files that hang", "no thread, no descriptor, no delay stays", passHangingFiles},
 	{"leave answers unread", "at most 2 MiB per project", leaveAnswersUnread},
-	{"move answers into pipes", "at most 4 MiB", moveAnswers},
+	{"move answers into pipes", "at most 16 MiB", moveAnswers},
 	{"flood of empty lines", "a neighbour's median stays within 3x", floodEmptyLines},
 	{"flood of long requests", "a neighbour's median stays within 3x", floodLongRequests},
 	{"flood of connections", "a neighbour's median stays within 3x", floodConnections},
@@ -41,6 +41,7 @@ var attacks = []attack{
 	{"shut down in a loop", "at most 10% of a processor", shutDown},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "a restart and other projects work", fillFileSystem},
+	{"keep the directory of a used name", "the next project is not reached", reuseName},
 	{"call from another pid namespace", "the uid decides", hiddenPID},
 }
 

@@ -1,0 +1,173 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// blockDirectory makes every operation in the directory of project evil hang. A container
+// does that by listing a large directory slowly: the kernel locks the directory meanwhile.
+// moveAnswers runs the broker in a memory cgroup, and measures how much of its memory an
+// attacker can keep in pipes.
+// newMemoryGroup creates a memory cgroup (cgroups(7)), and returns its directory and the
+// file with its usage.
+// kernelMemory returns the kernel's memory for small objects, in KiB. Unread data is a
+// part of it.
+// takeAllDescriptors connects to a broker that may have only 64 descriptors.
+func waitAndLeave(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	attempts, _, err := b.attack(attackerUID, "wait", b.socket("evil"), strconv.Itoa(s.count(200)))
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	return attempts, "no connection stays", err
+}
+
+func connectRefused(s *setup) (int, string, error) {
+	if os.Geteuid() != 0 {
+		return 0, "skipped: needs root", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	attempts, read, err := b.attack(refusedUID, "refusals", b.socket("evil"), strconv.Itoa(s.count(300)))
+	if err == nil && read < attempts {
+		err = fmt.Errorf("only %d of %d refused clients received the refusal", read, attempts)
+	}
+	return attempts, fmt.Sprintf("%d refusals read", read), err
+}
+
+func fillAuditLog(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	seconds := int(min(s.flood, 20*time.Second) / time.Second)
+	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), strconv.Itoa(seconds))
+	if err != nil {
+		return 0, "", err
+	}
+	b.stop()
+	lines := b.auditLines("secrets.fetched")
+	counted := 0
+	for _, line := range lines {
+		var event struct{ Allowed int }
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			return attempts, "", err
+		}
+		counted += event.Allowed
+	}
+	noticed := fmt.Sprintf("%d fetches, %d events", fetched, len(lines))
+	switch {
+	case len(lines) > seconds+3:
+		err = errors.New("too many events")
+	case counted < fetched || counted > fetched+2: // an answer may be on its way at the end
+		err = fmt.Errorf("the events count %d fetches of %d", counted, fetched)
+	case len(b.auditLines(secret)) > 0:
+		err = errors.New("the audit log contains a secret")
+	}
+	return attempts, noticed, err
+}
+
+func delayStop(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	stop, err := b.startAttacker(attackerUID, "chatty", b.socket("evil"), "60")
+	if err != nil {
+		return 0, "", err
+	}
+	defer stop()
+	if err := waitFor(5*time.Second, func() error {
+		if n, err := b.connections(); err != nil || n < 30 {
+			return fmt.Errorf("only %d connections, %v", n, err)
+		}
+		return nil
+	}); err != nil {
+		return 0, "", err
+	}
+	took := b.stop()
+	if took > 1500*time.Millisecond && !s.small {
+		err = errors.New("too slow")
+	}
+	return 60, fmt.Sprintf("stopped after %v", took.Round(time.Millisecond)), err
+}
+
+// shutDown measures the processor time that the broker uses for an attacker that only
+// calls shutdown(2).
+func shutDown(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	const seconds = 30 // the first ones are not limited
+	attempts, noticed := 0, ""
+	for name, uid := range map[string]uint32{"allowed": attackerUID, "refused": refusedUID} {
+		before := b.processorTime()
+		_, calls, attackErr := b.attack(uid, "shutdown", b.socket("evil"), strconv.Itoa(seconds))
+		attempts += calls
+		share := 100 * float64(b.processorTime()-before) / float64(time.Duration(seconds)*time.Second)
+		noticed += fmt.Sprintf("%.1f%% of a processor for a uid that is %s; ", share, name)
+		if attackErr == nil && share > 10 && !s.small {
+			attackErr = errors.New("too much processor time")
+		}
+		if err == nil {
+			err = attackErr
+		}
+	}
+	return attempts, strings.TrimSuffix(noticed, "; "), err
+}
+
+// fillFileSystem fills the file system of the runtime directory, and kills the broker.
+// hiddenPID runs the broker in a pid namespace, as a container does.
+func hiddenPID(s *setup) (int, string, error) {
+	if os.Geteuid() != 0 {
+		return 0, "skipped: needs root", nil
+	}
+	if out, err := exec.Command("unshare", "--pid", "--fork", "true").CombinedOutput(); err != nil {
+		return 0, "skipped: " + strings.TrimSpace(string(out)), nil
+	}
+	b, err := startBroker(s, "unshare", "--pid", "--fork", "--kill-child")
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), "1")
+	if err == nil && fetched == 0 {
+		err = errors.New("a caller without a visible pid is refused")
+	}
+	_, refused, refusedErr := b.attack(refusedUID, "refusals", b.socket("evil"), "5")
+	if err == nil {
+		err = refusedErr
+	}
+	if err == nil && refused != 5 {
+		err = errors.New("a refused uid was not refused")
+	}
+	b.cmd.Process.Signal(syscall.SIGTERM)
+	for _, line := range b.auditLines("secrets.fetched") {
+		if strings.Contains(line, "peer_pid") {
+			err = errors.New("an event contains a pid that the broker cannot know")
+		}
+	}
+	return attempts, fmt.Sprintf("%d fetches", fetched), err
+}
+
+// reuseName registers another project under the name of project evil. The attacker still
+// has the directory of the first project mounted.

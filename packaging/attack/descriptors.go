@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+func passDescriptors(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	v := startVictim(b.socket("web"))
+	// Each attempt passes 50 descriptors.
+	attempts, taken, err := b.attack(attackerUID, "descriptors", b.socket("evil"), strconv.Itoa(s.count(200)))
+	gets, _, victimErr := v.finish()
+	if err == nil {
+		err = victimErr
+	}
+	threads := b.usage().threads
+	if err == nil && threads > before.threads+16 {
+		err = fmt.Errorf("%d threads before, %d afterwards", before.threads, threads)
+	}
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
+		err = fmt.Errorf("the stop took %v", took)
+	}
+	return 50 * attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, 50*taken), err
+}
+
+func passHangingFiles(s *setup) (int, string, error) {
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		return 0, "skipped: needs root and /dev/fuse", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	v := startVictim(b.socket("web"))
+	attempts, taken, err := b.attack(0, "fuse", b.socket("evil"), strconv.Itoa(s.count(200)))
+	gets, _, victimErr := v.finish()
+	if err == nil {
+		err = victimErr
+	}
+	if err == nil && attempts == 0 {
+		err = errors.New("the attacker could pass no file")
+	}
+	if err == nil {
+		err = b.waitForNoConnections()
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
+		err = fmt.Errorf("the stop took %v", took)
+	}
+	return attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, taken), err
+}
+
+func takeAllDescriptors(s *setup) (int, string, error) {
+	b, err := startBroker(s, "prlimit", "--nofile=64:64")
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	before := b.usage()
+	v := startVictim(b.socket("web"))
+	time.Sleep(100 * time.Millisecond) // the neighbour is connected
+	stop, err := b.startAttacker(attackerUID, "hold", b.socket("evil"), "200")
+	if err != nil {
+		return 0, "", err
+	}
+	time.Sleep(min(s.flood, 30*time.Second))
+	attempts, _ := stop()
+	gets, _, err := v.finish()
+	for _, project := range []string{"web", "evil"} {
+		if err == nil {
+			err = b.get(project) // over a new connection
+		}
+	}
+	if err == nil {
+		err = b.recovered(before)
+	}
+	return attempts, fmt.Sprintf("%d gets", gets), err
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+func blockDirectory(s *setup) (int, string, error) {
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
+		return 0, "skipped: needs root and /dev/fuse", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	dir, err := filepath.EvalSymlinks(filepath.Dir(b.socket("evil")))
+	if err != nil {
+		return 0, "", err
+	}
+	m, err := mountFUSE(dir)
+	if err != nil {
+		return 0, "skipped: cannot mount FUSE", nil
+	}
+	defer m.unmount()
+	slowest, statuses := time.Duration(0), 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); statuses++ {
+		began := time.Now()
+		if _, err := b.connections(); err != nil { // asks for the status
+			return statuses, "", err
+		}
+		slowest = max(slowest, time.Since(began))
+	}
+	err = b.get("web")
+	if slowest > 500*time.Millisecond && !s.small {
+		err = fmt.Errorf("a status took %v", slowest)
+	}
+	took := b.stop()
+	if err == nil && took > 1500*time.Millisecond && !s.small {
+		err = fmt.Errorf("the stop took %v", took)
+	}
+	return statuses, fmt.Sprintf("status after %v at most, stopped after %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
+}
+
+func deleteSocket(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	slowest := time.Duration(0)
+	for attempt, sabotage := range []func(string) error{
+		os.Remove,
+		func(path string) error { os.Remove(path); return os.Symlink("/etc/shadow", path) },
+	} {
+		if attempt > 0 {
+			time.Sleep(2 * time.Second) // a second repair at once is delayed
+		}
+		if err := sabotage(b.socket("evil")); err != nil {
+			return attempt, "", err
+		}
+		began := time.Now()
+		if err := waitFor(5*time.Second, func() error { return b.get("evil") }); err != nil {
+			return attempt, "", err
+		}
+		slowest = max(slowest, time.Since(began))
+		if err := b.get("web"); err != nil {
+			return attempt, "", err
+		}
+	}
+	if slowest > 2*time.Second && !s.small {
+		return 2, "", fmt.Errorf("it took %v", slowest)
+	}
+	return 2, fmt.Sprintf("back after %v", slowest.Round(10*time.Millisecond)), nil
+}
+
+func lockDirectory(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	b.stop()
+	dir, err := os.Open(b.runtimeDir())
+	if err != nil {
+		return 0, "", err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return 0, "", err
+	}
+	if err := b.start(); err != nil {
+		return 1, "", err
+	}
+	info, err := os.Stat(filepath.Join(b.runtimeDir(), "lock"))
+	if err == nil && info.Mode().Perm() != 0o600 {
+		err = fmt.Errorf("the mode of the lock file is %v", info.Mode())
+	}
+	return 1, "the broker starts", err
+}
+
+func fillFileSystem(s *setup) (int, string, error) {
+	if os.Geteuid() != 0 {
+		return 0, "skipped: needs root", nil
+	}
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	b.stop()
+	if err := os.RemoveAll(b.runtimeDir()); err != nil {
+		return 0, "", err
+	}
+	if err := os.Mkdir(b.runtimeDir(), 0o755); err != nil {
+		return 0, "", err
+	}
+	if err := unix.Mount("keyhatch-attack", b.runtimeDir(), "tmpfs", 0, "size=256k,nr_inodes=64,mode=755"); err != nil {
+		return 0, "skipped: cannot mount a tmpfs", nil
+	}
+	defer unix.Unmount(b.runtimeDir(), unix.MNT_DETACH)
+	if err := b.start(); err != nil {
+		return 0, "", err
+	}
+	evil := filepath.Dir(b.socket("evil"))
+	if err := os.Chown(evil, attackerUID, attackerUID); err != nil { // as a container's root
+		return 0, "", err
+	}
+	os.Chmod(filepath.Dir(evil), 0o711)
+	stop, err := b.startAttacker(attackerUID, "fill", evil, "0")
+	if err != nil {
+		return 0, "", err
+	}
+	defer stop()
+	time.Sleep(500 * time.Millisecond) // the file system is full
+	// Served projects continue.
+	for _, project := range []string{"web", "evil"} {
+		if err := b.get(project); err != nil {
+			return 0, "", fmt.Errorf("%s: %w", project, err)
+		}
+	}
+	for range 3 {
+		b.stop()
+		os.Chown(evil, 0, 0) // the directory must belong to the broker
+		if err := b.start(); err != nil {
+			return 0, "", fmt.Errorf("restart: %w", err)
+		}
+		if err := b.get("web"); err != nil {
+			return 0, "", err
+		}
+		os.Chown(evil, attackerUID, attackerUID)
+	}
+	_, created := stop()
+	return created, "served, also after 3 restarts", nil
+}
+
+func reuseName(s *setup) (int, string, error) {
+	b, err := startBroker(s)
+	if err != nil {
+		return 0, "", err
+	}
+	defer b.remove()
+	mounted, err := filepath.EvalSymlinks(filepath.Dir(b.socket("evil")))
+	if err != nil {
+		return 0, "", err
+	}
+	admin, err := client.DialAdmin(context.Background(), b.runtimeDir()+"/admin/admin.sock")
+	if err != nil {
+		return 0, "", err
+	}
+	defer admin.Close()
+	if err := admin.Unregister(context.Background(), "evil"); err != nil {
+		return 0, "", err
+	}
+	manifest := "schema_version: 1\nproject: evil\nsecrets: {A: }\n"
+	good := schema.RegisterRequest{Name: "evil", ProjectPath: "/good/evil", Manifest: &manifest, AllowUIDs: []uint32{attackerUID}}
+	if _, err := admin.Register(context.Background(), good); client.CodeOf(err) != schema.CodeProjectExists {
+		return 0, "", fmt.Errorf("a name that was used for another project is not refused: %v", err)
+	}
+	if err := os.Remove(filepath.Dir(b.socket("evil"))); err != nil { // the operator allows it
+		return 0, "", err
+	}
+	// The attacker takes the place of the socket.
+	l, err := net.Listen("unix", filepath.Join(mounted, "broker.sock"))
+	if err != nil {
+		return 0, "", err
+	}
+	defer l.Close()
+	if _, err := admin.Register(context.Background(), good); err != nil {
+		return 1, "", err
+	}
+	if err := b.get("evil"); err != nil {
+		return 1, "", fmt.Errorf("the second project: %w", err)
+	}
+	l.Close()
+	if _, err := client.NewProject(filepath.Join(mounted, "broker.sock")).Ping(context.Background(), 0); err == nil {
+		return 1, "", errors.New("the old directory leads to the second project")
+	}
+	return 1, "the second project is served, the old directory is dead", nil
+}
