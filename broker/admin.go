@@ -12,8 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An admin answers the operations of the admin socket. Every caller that can
-// connect may do everything: the mode of the socket decides who can.
+// An admin answers the requests on the admin socket. Every caller that can connect to the
+// admin socket may use every operation. The mode of the socket file decides which callers
+// can connect.
 type admin struct {
 	keyring  *keyring.Keyring
 	registry *registry
@@ -23,12 +24,12 @@ type admin struct {
 	brokerVersion string
 	instanceID    string
 	startedAt     time.Time
-	memory        schema.Memory // of small arenas, for the status without secrets
+	memory        schema.Memory // the kind of small arenas; reported while no secrets are loaded
 	projectsDir   string
 }
 
-// serve answers one connection. Lines are read into locked memory, because each of
-// them may be a push.
+// serve answers the requests of one connection. It reads each request into locked memory,
+// because each request may be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
 	var buffer keyring.LineBuffer
 	defer buffer.Free()
@@ -36,7 +37,7 @@ func (a *admin) serve(s *endpoint.Session) {
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
 		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, &buffer, line) },
-		AnswerTooLong: func() endpoint.Reply { // only a push can be that long
+		AnswerTooLong: func() endpoint.Reply { // a request of this length can only be a push
 			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
 		},
 	})
@@ -79,8 +80,9 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// push replaces all secrets. The memory that the line was read into becomes the
-// memory of the snapshot. After an error it is wiped, and the old secrets stay.
+// push replaces all secrets. The memory that contains the request line becomes the memory
+// of the new snapshot. If an error occurs, push wipes that memory, and the old secrets
+// stay loaded.
 func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
 	arena := buffer.Take()
 	if err := s.Detach(); err != nil {
@@ -111,15 +113,16 @@ func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Repl
 	return a.rejectForMemory(caller, err)
 }
 
-// rejectForMemory ends the connection, which may have no memory to read into.
+// rejectForMemory rejects a push because there is not enough memory. It ends the
+// connection, because the connection may have no memory for the next request.
 func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
-	a.log.Error("a push failed", "error", err)
-	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: the broker cannot allocate more locked memory (RLIMIT_MEMLOCK)")
+	a.log.Error("a push failed, because the broker cannot allocate memory", "error", err)
+	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: the broker cannot allocate memory for the secrets")
 	reply.End = true
 	return a.rejectPush(caller, schema.CodeInternalError, reply)
 }
 
-// rejectPush records the rejection and returns the reply.
+// rejectPush records in the audit log that a push was rejected, and returns the reply.
 func (a *admin) rejectPush(caller endpoint.Caller, code schema.Code, reply endpoint.Reply) endpoint.Reply {
 	audit.Record(a.audit, schema.PushRejected{
 		EventHeader: audit.Header(schema.EventPushRejected), EventCaller: caller.Event(), Code: code,
@@ -150,8 +153,8 @@ func (a *admin) status() schema.StatusResponse {
 	return status
 }
 
-// answerProjectOp decodes the request of an operation on projects, runs it, and
-// answers with its response or its refusal.
+// answerProjectOp decodes a request of an operation on projects, and runs the operation.
+// It returns the response of the operation, or an error response.
 func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte, caller endpoint.Caller, run func(Request, endpoint.Caller) (Response, error)) endpoint.Reply {
 	var request Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
@@ -164,13 +167,13 @@ func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte,
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return endpoint.Refuse(r.code, "%s: %s", op, r.message)
 	}
-	a.log.Error("a request failed", "op", op, "error", err)
+	a.log.Error("a request on the admin socket failed", "op", op, "error", err)
 	return endpoint.Refuse(schema.CodeInternalError, "%s: %v", op, err)
 }
 
-// warnIfUnlocked warns that secrets could be swapped out. The kind of memory can
-// change with each push: there may be enough locked memory for one page, but not
-// for a large push.
+// warnIfUnlocked logs a warning if the kernel could write secrets to swap. The kind of
+// memory can change with each push, because the limit of locked memory may allow one
+// page, but not a large push.
 func warnIfUnlocked(log *slog.Logger, memory schema.Memory) {
 	if memory == schema.MemoryUnlocked {
 		log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")

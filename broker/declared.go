@@ -10,10 +10,10 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// applyDeclarations makes the registry match the declared projects in a directory:
-// it adds new ones, replaces changed manifests, and removes projects that are no
-// longer declared. If a file has an error, its project stays as it is. Such errors are
-// logged and returned.
+// applyDeclarations makes the registry match the declared projects in a directory. It
+// adds new projects, changes projects whose declarations have changed, and removes
+// projects that are no longer declared. If a declaration has an error, its project does
+// not change. applyDeclarations logs and returns such errors.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil
@@ -27,7 +27,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	}
 	declared, invalid, err := manifest.ReadDeclarations(projectsDir)
 	if err != nil {
-		r.log.Error("cannot read the declared projects; the served projects stay as they are", "error", err)
+		r.log.Error("cannot read the declared projects; the broker does not change the served projects", "error", err)
 		return err
 	}
 	r.notApplied = invalid
@@ -38,10 +38,10 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	}
 	var problems []error
 	for name, err := range r.notApplied {
-		r.log.Error("cannot serve a declared project", "file", name+".yaml", "error", err)
+		r.log.Error("cannot apply the declaration of a project", "file", name+".yaml", "error", err)
 		problems = append(problems, fmt.Errorf("%s.yaml: %w", name, err))
 	}
-	for name, e := range maps.Clone(r.entries) { // removeProjectLocked releases mu
+	for name, e := range maps.Clone(r.entries) { // a copy, because removeProjectLocked releases mu
 		if _, ok := declared[string(name)]; e.registration.Declared && !ok && r.notApplied[string(name)] == nil {
 			r.log.Info("a project is no longer declared", "project", name)
 			r.removeProjectLocked(e, endpoint.Self())
@@ -50,7 +50,8 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	return errors.Join(problems...)
 }
 
-// applyDeclarationLocked serves one of the declared projects.
+// applyDeclarationLocked adds or changes one declared project, so that the project matches
+// its declaration.
 func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[string]manifest.Declaration) error {
 	registration := registrationOf(d)
 	if err := checkRegistration(registration); err != nil {

@@ -16,7 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// registerAt registers a project with a name and a path.
+// registerAt registers a project with a name and a path. change can change the request
+// before the test sends it.
 func (m *serviceManager) registerAt(name, path string, change func(*schema.RegisterRequest)) (socket string, err error) {
 	m.t.Helper()
 	text := manifestText(name, "A")
@@ -34,9 +35,9 @@ func (m *serviceManager) registerAt(name, path string, change func(*schema.Regis
 
 func replace(r *schema.RegisterRequest) { r.Replace = true }
 
-// TestReusedNameDoesNotReachOldDirectory registers a project at another path under a name
-// that was used before. A container that still mounts the directory of the old project
-// must neither reach the new project nor block its socket.
+// TestReusedNameDoesNotReachOldDirectory registers a new project with a name that another
+// project used before. A container may still mount the directory of the old project. This
+// container must not reach the new project, and must not block the new project's socket.
 func TestReusedNameDoesNotReachOldDirectory(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.start()
@@ -45,44 +46,46 @@ func TestReusedNameDoesNotReachOldDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	link := filepath.Join(m.dir, "run/projects/api")
-	mounted, err := filepath.EvalSymlinks(link) // an engine mounts the directory itself
+	mounted, err := filepath.EvalSymlinks(link) // a container engine mounts the link's target
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api") })
 
-	// A container that mounts the link would get the new directory at its next start. So
-	// the name stays with the old path until the operator removes the link.
+	// A container that mounts the link would get the directory of the new project when the
+	// container starts again. So the broker does not accept the name for another path until
+	// the operator removes the link.
 	if _, err := m.registerAt("api", "/good/api", nil); client.CodeOf(err) != schema.CodeProjectExists || !strings.Contains(err.Error(), link) {
-		t.Errorf("the used name is not refused: %v", err)
+		t.Errorf("the error for a name that another project used is %v", err)
 	}
 	if err := os.Remove(link); err != nil {
 		t.Fatal(err)
 	}
-	// The container puts a socket where the socket of its project was.
+	// A process of the old container listens at the path where the old project's socket was.
 	stop := listenInOtherProcess(t, filepath.Join(mounted, "broker.sock"))
 	defer stop()
 	if _, err := m.registerAt("api", "/good/api", nil); err != nil {
 		t.Fatal(err)
 	}
 	if answer := connect(t, m.projectSocket("api")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-		t.Errorf("the new project gets %s", answer)
+		t.Errorf("the answer to a get of the new project is %s", answer)
 	}
 	current, err := filepath.EvalSymlinks(link)
 	if err != nil || current == mounted {
-		t.Errorf("the name leads to the old directory %s, error %v", current, err)
+		t.Errorf("the link with the name points to %s, which is the old directory, or reading the link failed: %v", current, err)
 	}
-	// The same path finds its directory again, under any name.
+	// A project at the old path gets the old directory again, even with another name.
 	if _, err := m.registerAt("other", "/evil/api", nil); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := filepath.EvalSymlinks(filepath.Join(m.dir, "run/projects/other")); err != nil || again != mounted {
-		t.Errorf("the path has the directory %s, error %v, want %s", again, err, mounted)
+		t.Errorf("the directory of the old path is %s, error %v, want %s", again, err, mounted)
 	}
 }
 
-// TestDirectoryAtNameOfProject registers a project whose name is a directory, because a
-// container engine created it.
+// TestDirectoryAtNameOfProject registers a project if a directory exists at the path of the
+// link with the project's name. A container engine can have created this directory. The
+// broker must replace the directory only if it is empty.
 func TestDirectoryAtNameOfProject(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.start()
@@ -93,18 +96,19 @@ func TestDirectoryAtNameOfProject(t *testing.T) {
 		}
 		_, err := m.registerAt(name, "/nowhere/"+name, nil)
 		if (err == nil) != (content == "") || err != nil && !strings.Contains(err.Error(), dir+" is a directory with content") {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("if the directory at the path of the link is %s, the error of register is %v", name, err)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(m.dir, "run/projects/full/x")); err != nil {
 		t.Errorf("the content of the directory is gone: %v", err)
 	}
 	if !canPing(m.projectSocket("empty")) {
-		t.Error("the project whose directory was empty is not served")
+		t.Error("a project is not served, although the directory at the path of its link was empty")
 	}
 }
 
-// TestRegisterReplacesRegistration changes each part of a registration.
+// TestRegisterReplacesRegistration registers a project again with a changed manifest,
+// changed dev container IDs, changed uids, and a changed name.
 func TestRegisterReplacesRegistration(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -114,50 +118,50 @@ func TestRegisterReplacesRegistration(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := m.registerAt("api", "/nowhere/My App", nil); client.CodeOf(err) != schema.CodeProjectExists {
-		t.Errorf("without replace, the error is %v", err)
+		t.Errorf("registering a project again without the field replace: error %v", err)
 	}
 	link := filepath.Join(m.dir, "run/devcontainers", string(id[0]))
 
-	// The manifest and the IDs change, and connections stay open.
+	// A change of the manifest and of the dev container IDs does not close connections.
 	open := connect(t, m.projectSocket("api"))
 	changed := manifestText("api", "B")
 	if _, err := m.registerAt("api", "/nowhere/My App", func(r *schema.RegisterRequest) { r.Replace, r.Manifest = true, &changed }); err != nil {
 		t.Fatal(err)
 	}
 	if answer := open.request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, "denied") {
-		t.Errorf("the old manifest is still in effect: %s", answer)
+		t.Errorf("after the manifest was replaced, the answer for a name of the old manifest is %s", answer)
 	}
 	if _, err := os.Lstat(link); !os.IsNotExist(err) {
-		t.Errorf("the link of an ID that is gone still exists: %v", err)
+		t.Errorf("the link of a removed dev container ID still exists: %v", err)
 	}
 
-	// A uid that is no longer allowed loses its connections.
+	// If the allowed uids change, the broker closes the connections of the project.
 	if _, err := m.registerAt("api", "/nowhere/My App", func(r *schema.RegisterRequest) { r.Replace, r.AllowUIDs = true, []uint32{4242} }); err != nil {
 		t.Fatal(err)
 	}
 	io.WriteString(open, `{"op":"ping"}`+"\n")
 	if answer, _ := io.ReadAll(open); len(answer) > 0 {
-		t.Errorf("a connection is still open after the uids changed: %s", answer)
+		t.Errorf("a connection is still open after the allowed uids changed, and the answer is %s", answer)
 	}
 
-	// Under a new name, the old name leads to the same project.
+	// After the project was renamed, clients reach it by its new name and by its old name.
 	if _, err := m.registerAt("renamed", "/nowhere/My App", replace); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"renamed", "api"} {
 		if answer := connect(t, m.projectSocket(name)).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
-			t.Errorf("%s: %s", name, answer)
+			t.Errorf("the answer to a get under the name %s is %s", name, answer)
 		}
 	}
 	if projects := s.Status().Projects; len(projects) != 1 || projects[0].Name != "renamed" {
-		t.Errorf("the projects are %+v", projects)
+		t.Errorf("the projects are %+v, want only the project renamed", projects)
 	}
-	// A name that another project has is refused, and nothing changes.
+	// The broker refuses the name of another project, and then changes nothing.
 	if _, err := m.registerAt("web", "/nowhere/web", nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := m.registerAt("web", "/nowhere/My App", replace); client.CodeOf(err) != schema.CodeProjectExists || !strings.Contains(err.Error(), "/nowhere/web") {
-		t.Errorf("a name of another project: %v", err)
+		t.Errorf("the error for the name of another project is %v", err)
 	}
 	s.Shutdown(context.Background())
 	s = m.start()
@@ -166,12 +170,12 @@ func TestRegisterReplacesRegistration(t *testing.T) {
 		names = append(names, string(p.Name))
 	}
 	if !slices.Equal(names, []string{"renamed", "web"}) || !canPing(m.projectSocket("renamed")) {
-		t.Errorf("after a restart, the projects are %v", names)
+		t.Errorf("after a restart, the projects are %v, want renamed and web", names)
 	}
 }
 
-// TestStatusReportsDifferencesFromDeclarations creates each difference between the served
-// and the declared projects.
+// TestStatusReportsDifferencesFromDeclarations creates each kind of difference between the
+// served projects and the declared projects. The status must report each difference.
 func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 	m := newServiceManager(t, 100)
 	declare := func(name string, secrets ...string) {
@@ -184,7 +188,8 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 	if problems := s.Status().Problems; problems != nil {
 		t.Fatalf("the problems are %+v, want none", problems)
 	}
-	// Another client than keyhatchctl reloads a manifest, and does not change the file.
+	// A client reloads a manifest. Unlike keyhatchctl, this client does not change the
+	// declaration file.
 	changed := manifestText("reloaded", "REVOKED_LATER")
 	m.withAdmin(func(admin *client.Admin) error {
 		_, err := admin.Reload(context.Background(), schema.ReloadRequest{Name: "reloaded", Manifest: &changed})
@@ -202,12 +207,12 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		t.Helper()
 		got := s.Status().Problems
 		if len(got) != len(want) {
-			t.Errorf("%d problems, want %d: %+v", len(got), len(want), got)
+			t.Errorf("the status contains %d problems, want %d: %+v", len(got), len(want), got)
 		}
 		for _, p := range got {
 			text := string(p.Problem) + ": " + p.Message
 			if want[p.Project] == "" || !strings.Contains(text, want[p.Project]) {
-				t.Errorf("%s: %s, want %q", p.Project, text, want[p.Project])
+				t.Errorf("the problem of project %s is %q, want %q", p.Project, text, want[p.Project])
 			}
 			if strings.Contains(p.Message, "TRIPWIRE_NAME") {
 				t.Errorf("the status contains the name of a secret: %s", p.Message)
@@ -232,8 +237,8 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 }
 
 // TestStoredRegistrationThatBreaksRule restarts the broker with a stored registration that
-// this version does not accept. The operator must see the problem after each restart, until
-// the operator solves it.
+// this version of the broker does not accept. The status must show the problem after each
+// restart until the operator registers or unregisters the project.
 func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -248,31 +253,31 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 		s = m.start()
 		status := s.Status()
 		if len(status.Projects) != 1 || len(status.Problems) != 1 || status.Problems[0].Problem != schema.ProblemNotRestored || strings.Contains(status.Problems[0].Message, "TRIPWIRE_NAME") {
-			t.Fatalf("the status is %+v", status)
+			t.Fatalf("the status does not report that project api was not restored: %+v", status)
 		}
 		s.Shutdown(context.Background())
 	}
 	s = m.start()
 	m.register("api", "A")
 	if problems := s.Status().Problems; problems != nil {
-		t.Errorf("after a new registration, the problems are %+v", problems)
+		t.Errorf("after the project was registered again, the problems are %+v, want none", problems)
 	}
 	s.Shutdown(context.Background())
 	m.replaceStoredRegistration("web", func(r *schema.RegisterRequest) { r.ProjectPath = "relative" })
 	s = m.start()
 	if problems := s.Status().Problems; len(problems) != 1 || problems[0].Project != "web" {
-		t.Errorf("the problems are %+v", problems)
+		t.Errorf("with an invalid stored registration of project web, the problems are %+v", problems)
 	}
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "web") })
 	s.Shutdown(context.Background())
 	s = m.start()
 	if status := s.Status(); status.Problems != nil || len(status.Projects) != 1 {
-		t.Errorf("after an unregister, the status is %+v", status)
+		t.Errorf("after project web was unregistered, the status is %+v", status)
 	}
 }
 
-// replaceStoredRegistration changes a registration in the descriptor store, as an earlier
-// version of the broker could have stored it.
+// replaceStoredRegistration changes a registration in the descriptor store. Tests use it to
+// create registrations that only an earlier version of the broker could have stored.
 func (m *serviceManager) replaceStoredRegistration(project string, change func(*schema.RegisterRequest)) {
 	m.t.Helper()
 	m.mu.Lock()

@@ -14,9 +14,9 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// A probe is a project of the broker's own, for health checks. It allows no secret, is
-// in no list, and is neither counted nor recorded. It has no socket file, so that a
-// container that fills the file system cannot make the health check fail.
+// A probe is an internal project that the broker uses for health checks. Its allowlist is
+// empty. The probe does not appear in the status, in counts, or in the audit log. It has no
+// socket file, so a container that fills the file system cannot make a health check fail.
 type probe struct{ serve func(*endpoint.Session) }
 
 func newProbe(view keyring.View) (*probe, error) {
@@ -28,8 +28,8 @@ func newProbe(view keyring.View) (*probe, error) {
 	return &probe{p.Serve}, nil
 }
 
-// check sends a get and reads the answer. The request goes through the same session,
-// allowlist, and keyring code as every other get.
+// check sends a get request to the probe and reads the answer. The same code answers this
+// request and the get requests of clients.
 func (p *probe) check(ctx context.Context) error {
 	conn, err := endpoint.Connect(p.serve)
 	if err != nil {
@@ -41,13 +41,13 @@ func (p *probe) check(ctx context.Context) error {
 	if _, err := conn.Write([]byte(`{"op":"get","name":"PROBE"}` + "\n")); err != nil {
 		return fmt.Errorf("probing: %w", err)
 	}
-	// The answer is a refusal, so it contains no secret.
+	// The broker refuses the request, so the answer contains no secret.
 	answer, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
 		return fmt.Errorf("probing: %w", err)
 	}
 	if !strings.HasPrefix(answer, `{"ok":`) {
-		return errors.New("probing: the answer is not a response")
+		return errors.New("probing: the broker's answer is not a JSON response")
 	}
 	return nil
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// findProblems compares the served projects with the projects that are declared or stored
-// for a restart. It reads the declarations again, because the operator can edit them at
-// any time.
+// findProblems compares the served projects with the declared projects, and with the
+// projects that an earlier broker stored for a restart. It reads the declarations again,
+// because the operator can edit them at any time.
 func findProblems(r *registry, projectsDir string) (problems []schema.ProjectProblem) {
 	add := func(project, path string, kind schema.ProblemKind, format string, args ...any) {
 		problems = append(problems, schema.ProjectProblem{Project: project, ProjectPath: path, Problem: kind, Message: fmt.Sprintf(format, args...)})
@@ -36,7 +36,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 		if served != nil {
 			differences := compareRegistrations(served.registration, registrationOf(declared[name]))
 			if !served.registration.Declared {
-				differences = append(differences, "it was registered without --persist")
+				differences = append(differences, "persistence (the project was registered without --persist)")
 			}
 			if differences != nil {
 				add(name, declared[name].Path, schema.ProblemNotDeclared, "the served project and its declaration differ in: %s", strings.Join(differences, ", "))
@@ -63,11 +63,12 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 	return problems
 }
 
-// describeWithoutSecrets returns the text of an error. An error in a manifest can contain
-// the name of a secret, which a status must not contain.
+// describeWithoutSecrets returns a text for an error, without the names of secrets. An
+// error in a manifest can contain the name of a secret, but the status must not contain
+// such names.
 func describeWithoutSecrets(err error) string {
 	if e, ok := errors.AsType[*manifest.Error](err); ok {
-		return fmt.Sprintf("line %d of the approved manifest violates a rule of this version", e.Line)
+		return fmt.Sprintf("line %d of the approved manifest violates a rule of this version of keyhatch", e.Line)
 	}
 	return err.Error()
 }

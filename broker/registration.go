@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A refusal is an error with a code for the client.
+// A refusal is an error that also contains the error code for the client.
 type refusal struct {
 	code    schema.Code
 	message string
@@ -24,7 +24,8 @@ type refusal struct {
 
 func (r *refusal) Error() string { return r.message }
 
-// refuse returns a refusal. The arguments must be validated, or the broker's own.
+// refuse returns a refusal. Its message goes to the client, so each argument must be
+// validated or must come from the broker itself.
 func refuse(code schema.Code, format string, args ...any) error {
 	return &refusal{code, fmt.Sprintf(format, args...)}
 }
@@ -39,7 +40,7 @@ func checkRegistration(r schema.RegisterRequest) error {
 	case !filepath.IsAbs(path) || filepath.Clean(path) != path:
 		return refuse(schema.CodeProtocolError, "project_path must be an absolute path without ., .., double slashes, or a trailing slash")
 	case strings.ContainsRune(path, 0) || len(path) >= unix.PathMax:
-		return refuse(schema.CodeProtocolError, "project_path must have less than %d bytes, and no NUL", unix.PathMax)
+		return refuse(schema.CodeProtocolError, "project_path must have fewer than %d bytes and must not contain a NUL byte", unix.PathMax)
 	case slices.Contains(r.AllowUIDs, endpoint.UnmappedUID):
 		return refuse(schema.CodeProtocolError, "allow_uids must not contain %d, because the kernel reports this uid for every unknown user", endpoint.UnmappedUID)
 	}
@@ -66,7 +67,8 @@ func registrationOf(d manifest.Declaration) schema.RegisterRequest {
 	}
 }
 
-// compareRegistrations returns the parts in which two registrations of a name differ.
+// compareRegistrations returns the parts that differ between the registration of a served
+// project and a declared registration with the same name.
 func compareRegistrations(served, declared schema.RegisterRequest) (differences []string) {
 	if served.ProjectPath != declared.ProjectPath {
 		differences = append(differences, "path")
@@ -83,8 +85,8 @@ func compareRegistrations(served, declared schema.RegisterRequest) (differences 
 	return differences
 }
 
-// readManifest parses the text of a manifest. If text is nil, it reads the
-// manifest in the project's directory. It also returns the text that it parsed.
+// readManifest parses the text of a manifest. If text is nil, readManifest reads the
+// manifest file in the project's directory. It also returns the text that it parsed.
 func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
 	var raw []byte
 	if text != nil {
@@ -106,9 +108,9 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 	return parsed, string(raw), nil
 }
 
-// allowedUIDs returns the uids that may use a project's socket: root, the broker's
-// own uid, the owner of the project's directory if the broker can see it, and
-// extra.
+// allowedUIDs returns the uids that may use a project's socket. These are root, the
+// broker's own uid, and the uids in extra. If the broker can see the project's directory,
+// the owner of the directory may also use the socket.
 func allowedUIDs(projectPath string, extra []uint32) []uint32 {
 	uids := append([]uint32{0, uint32(os.Geteuid())}, extra...)
 	if info, err := os.Stat(projectPath); err == nil {

@@ -19,51 +19,55 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A registry holds the registered projects. Its operations either succeed or
-// change nothing.
+// A registry contains the registered projects. If an operation of the registry fails, the
+// operation changes nothing.
 type registry struct {
 	dir   *rundir.Dir
 	view  keyring.View
 	audit *audit.Log
 	log   *slog.Logger
 
-	requestRate, refusalRate  float64 // of each project, per second; 0: no limit
+	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string
 
-	// changing is held during an operation that changes projects. It is taken before mu.
+	// changing is locked during an operation that changes projects. A goroutine that needs
+	// changing and mu must lock changing first.
 	changing sync.Mutex
-	// mu is held while an operation reads or changes the fields below. It is never held
-	// during an operation in a directory that a container mounts, because the container
-	// can block such an operation. The locks of endpoints, the keyring, and the audit log
-	// are taken after mu, never before mu.
+	// mu is locked while an operation reads or changes the fields that mu guards. Except in
+	// restoreProjects, which runs before the broker serves, mu must not be locked during an
+	// operation in a directory that a container mounts. The container can block such an
+	// operation. A goroutine that needs mu and a lock of an endpoint, of the keyring, or of
+	// the audit log must lock mu first.
 	mu      sync.Mutex
 	entries map[schema.ProjectName]*entry // guarded by mu
 	store   *restartStore                 // guarded by mu
-	// rejected are stored registrations that this broker does not serve. They stay in the
-	// store until the operator registers or unregisters the project.
+	// rejected contains the stored registrations that this broker cannot serve. Such a
+	// registration stays in the store until the operator registers or unregisters its
+	// project.
 	rejected map[schema.ProjectName]rejectedProject // guarded by mu
-	// notApplied are the errors of declarations when they were last applied.
+	// notApplied contains the errors in declarations, by project name. Each call of
+	// applyDeclarations replaces these errors.
 	notApplied map[string]error // guarded by mu
-	stopping   bool             // guarded by mu: the registry no longer changes
+	stopping   bool             // guarded by mu; if true, the registry refuses all changes
 
-	closing     sync.WaitGroup // endpoints of removed projects
-	connections atomic.Int64   // of all projects
+	closing     sync.WaitGroup // waits for the endpoints of removed projects
+	connections atomic.Int64   // the number of connections of all projects
 }
 
-// An entry is a registered project. The fields of the second group are guarded by the
-// registry's mu.
+// An entry is a registered project. The mutex registry.mu guards socket and all fields after
+// socket.
 type entry struct {
 	project    *project.Project
 	endpoint   *endpoint.Endpoint
-	path       string // of the project's directory
+	path       string // path of the project's directory
 	socketPath string
 
 	socket       rundir.Socket
-	registration schema.RegisterRequest // with the text of the approved manifest
+	registration schema.RegisterRequest // contains the text of the approved manifest
 	stored       storedProject
-	checking     bool          // a goroutine checks the socket
-	repairedAt   time.Time     // of the last repair of the socket
-	repairDelay  time.Duration // from then until the next one
+	checking     bool          // a goroutine is checking the socket file
+	repairedAt   time.Time     // time of the last repair of the socket file
+	repairDelay  time.Duration // minimum time from repairedAt to the next repair
 }
 
 // A rejectedProject is a stored registration that the broker cannot serve, for example
@@ -74,13 +78,14 @@ type rejectedProject struct {
 	err         error
 }
 
-// register adds a project. If the request allows it, register changes the project that is
-// registered at the same path.
+// register adds a project. If a project is already registered at the same path and the
+// request allows a replacement, register changes that project.
 func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
 	}
-	// Without a lock, see reload.
+	// Read the manifest before mu is locked. A container that can write to the project's
+	// directory could block the read, and with mu locked, this would block all projects.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
 	r.changing.Lock()
 	defer r.changing.Unlock()
@@ -97,7 +102,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	onlyDeclares := registered != nil && request.Declared && request.Name == registered.registration.Name &&
 		compareRegistrations(registered.registration, request) == nil
 	if registered != nil && !request.Replace && !onlyDeclares {
-		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "%s is already registered: use reload to change its manifest", registered.registration.Name)
+		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "project %s is already registered: use reload to change its manifest", registered.registration.Name)
 	}
 	if manifestErr != nil {
 		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
@@ -110,19 +115,21 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
 }
 
-// checkNameLocked refuses a name that belongs to another path.
+// checkNameLocked returns an error if a project at another path has the given name, or had
+// this name before.
 func (r *registry) checkNameLocked(name schema.ProjectName, projectPath string) error {
 	if e := r.entries[name]; e != nil && e.registration.ProjectPath != projectPath {
-		return refuse(schema.CodeProjectExists, "the name %s is in use for another project, %s: choose another name", name, e.registration.ProjectPath)
+		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", name, e.registration.ProjectPath)
 	}
 	err := r.dir.CheckName(name, projectPath)
 	if errors.Is(err, rundir.ErrNameInUse) {
-		return refuse(schema.CodeProjectExists, "the name %s was used for another project: choose another name, or remove the link %s if no container mounts this path", name, filepath.Dir(r.dir.NamedSocket(name)))
+		return refuse(schema.CodeProjectExists, "the name %s was used for another project: choose another name, or remove the link %s if no container mounts the link", name, filepath.Dir(r.dir.NamedSocket(name)))
 	}
 	return err
 }
 
-// addOrChangeLocked serves a project as its registration describes it.
+// addOrChangeLocked adds a project, or changes the project that is registered at the same
+// path.
 func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
 	e := r.findPathLocked(registration.ProjectPath)
 	switch {
@@ -134,10 +141,10 @@ func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed
 	return e, r.changeProjectLocked(e, registration, parsed, caller)
 }
 
-// unregister ends a project's connections and removes its socket. The project's
-// directory stays: if the project is registered again, a container that has the
-// directory mounted works again. The link with the project's name stays too, see
-// rundir.CheckName.
+// unregister ends a project's connections and removes its socket. It does not remove the
+// project's directory. If the project is registered again, a container that still mounts
+// the directory can fetch secrets again. unregister also does not remove the link with the
+// project's name, so that no other project can use the name (see rundir.Dir.CheckName).
 func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.Caller) (schema.OKResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.OKResponse{}, err
@@ -176,13 +183,14 @@ func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (sc
 	}, nil
 }
 
-// reload replaces a project's manifest. Its connections stay open.
+// reload replaces a project's manifest. The project's connections stay open.
 func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) (schema.ReloadResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.ReloadResponse{}, err
 	}
-	// Read the manifest without a lock: the container can write to that directory, and could
-	// block the lock.
+	// Read the manifest while mu is not locked. The project's container can write to the
+	// directory of the manifest and could block the read. With mu locked, the blocked read
+	// would also block all other projects.
 	r.mu.Lock()
 	e, err := r.findLocked(request.Name)
 	r.mu.Unlock()
@@ -198,7 +206,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.entries[request.Name] != e || r.stopping {
-		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "%s was changed at the same time: try again", request.Name)
+		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time: try again", request.Name)
 	}
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
 	if !request.DryRun {
@@ -207,7 +215,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	return schema.ReloadResponse{OK: true, Allowlist: parsed.Allowlist(), Added: added, Removed: removed}, nil
 }
 
-// addProjectLocked binds and serves a new project.
+// addProjectLocked creates the socket of a new project and serves the project.
 func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
 	if err := r.linkProjectLocked(registration); err != nil {
 		return nil, err
@@ -219,8 +227,9 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 	return r.serveNewLocked(registration, parsed, socket, caller), nil
 }
 
-// bindUnlocked creates a socket. It releases mu in the meantime. Because changing is held,
-// no other operation changes the projects, but the broker can begin to stop.
+// bindUnlocked creates a project's socket. It unlocks mu during this time, because the
+// project's container can delay the operation. No other operation can change the projects,
+// because changing stays locked. But the broker can begin to stop during this time.
 func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 	r.mu.Unlock()
 	socket, err := r.dir.BindProject(projectPath)
@@ -232,13 +241,15 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 	return socket, err
 }
 
-// replaceProjectLocked serves a project under another name or for other uids. It closes
-// the project's connections, because they may belong to a uid that is no longer allowed.
+// replaceProjectLocked changes the name or the allowed uids of a project. It closes the
+// project's connections, because a connection may belong to a uid that is no longer
+// allowed.
 func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
 	if err := r.linkProjectLocked(registration); err != nil {
 		return nil, err
 	}
-	// If this fails, the old socket is created again, as after a deletion by a container.
+	// If bindUnlocked fails, the old socket file may be gone. checkProjects then creates it
+	// again, as if a container had deleted the file.
 	socket, err := r.bindUnlocked(registration.ProjectPath)
 	if err != nil {
 		return nil, err
@@ -248,8 +259,8 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	return r.serveNewLocked(registration, parsed, socket, caller), nil
 }
 
-// changeProjectLocked changes everything in a registration that does not affect open
-// connections.
+// changeProjectLocked replaces the registration of a project. The connections stay open,
+// because the name and the allowed uids of the project stay the same.
 func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	if err := r.linkProjectLocked(registration); err != nil {
 		return err
@@ -265,12 +276,13 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 	return nil
 }
 
-// removedIDs returns the dev container IDs that only the old registration has.
+// removedIDs returns the dev container IDs that the old registration has and the new
+// registration does not have.
 func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
 	return difference(old.DevcontainerIDs, new.DevcontainerIDs)
 }
 
-// linkProjectLocked creates the links to the directory of a project.
+// linkProjectLocked creates the links to a project's directory in the runtime directory.
 func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error {
 	if err := r.dir.LinkName(registration.Name, registration.ProjectPath); err != nil {
 		return err
@@ -289,8 +301,8 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 	return e
 }
 
-// addEntryLocked adds a project whose socket listens already. The caller must start
-// its endpoint.
+// addEntryLocked adds a project whose socket is already listening. The caller must then
+// start the endpoint of the project.
 func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
 	r.forgetRejectedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
@@ -310,7 +322,8 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 	return e
 }
 
-// removeProjectLocked releases mu while it removes the socket, see bindUnlocked.
+// removeProjectLocked ends a project and removes its socket. It unlocks mu while it removes
+// the socket, because the project's container can delay the operation.
 func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
 	r.dir.UnlinkDevcontainers(e.registration.ProjectPath, e.registration.DevcontainerIDs)
 	r.forgetProjectLocked(e, caller)
@@ -321,13 +334,14 @@ func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
 	}
 }
 
-// forgetProjectLocked ends a project, but leaves its files in the runtime directory.
+// forgetProjectLocked ends a project, but does not remove its files in the runtime
+// directory.
 func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
 	r.store.remove(&e.stored, name)
-	e.project.End()                // the end of the connections takes a moment
-	r.closing.Go(e.endpoint.Close) // not here: Close waits for clients
+	e.project.End()                // refuse requests at once, because Close takes a moment
+	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
 	audit.Record(r.audit, schema.ProjectUnregistered{
 		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,
 	})
@@ -348,8 +362,8 @@ func (r *registry) storeForRestartLocked(e *entry) {
 	r.store.save(&e.stored, e.socket.Listener, e.registration)
 }
 
-// forgetRejectedLocked removes the rejected registrations of a name and of a path from
-// the store.
+// forgetRejectedLocked removes from the store the rejected registrations that have this
+// name or this path.
 func (r *registry) forgetRejectedLocked(name schema.ProjectName, projectPath string) {
 	for rejectedName, rejected := range r.rejected {
 		if rejectedName == name || rejected.projectPath == projectPath {
@@ -359,8 +373,8 @@ func (r *registry) forgetRejectedLocked(name schema.ProjectName, projectPath str
 	}
 }
 
-// findLocked returns a registered project. It fails if the broker is stopping,
-// because a change would no longer reach the next broker.
+// findLocked returns the registered project with a name. It fails if the broker is
+// stopping, because a change to the project would be lost at the restart.
 func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 	if r.stopping {
 		return nil, errStopping()
@@ -383,7 +397,7 @@ func (r *registry) findPathLocked(projectPath string) *entry {
 
 func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }
 
-// rejectManifest records that a manifest was rejected, and returns the error.
+// rejectManifest records in the audit log that a manifest was rejected, and returns err.
 func (r *registry) rejectManifest(name schema.ProjectName, err error, caller endpoint.Caller) error {
 	if rejected, ok := errors.AsType[*refusal](err); ok {
 		audit.Record(r.audit, schema.ManifestRejected{
@@ -411,8 +425,8 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	return projects, r.store.state
 }
 
-// stop makes the registry refuse all further changes, and returns its projects. It
-// returns false if the registry was already stopped.
+// stop makes the registry refuse all further changes, and returns all registered
+// projects. The second result is false if stop was called before.
 func (r *registry) stop() ([]*entry, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -427,8 +441,8 @@ func (r *registry) stop() ([]*entry, bool) {
 	return entries, true
 }
 
-// compareAllowlists returns the names that only the new, and only the old manifest
-// allows.
+// compareAllowlists returns the names that only the new manifest allows, and the names
+// that only the old manifest allows.
 func compareAllowlists(old, new *manifest.Manifest) (added, removed []schema.SecretName) {
 	return difference(new.Allowlist(), old.Allowlist()), difference(old.Allowlist(), new.Allowlist())
 }

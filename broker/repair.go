@@ -11,16 +11,18 @@ import (
 // of all projects.
 const checkInterval = time.Second
 
-// maxRepairDelay is the longest time between two repairs of the same socket. A container
-// that deletes its socket again and again must not keep the broker busy.
+// maxRepairDelay is the maximum delay before the broker repairs the same socket file again.
+// Because of the delay, a container that deletes its socket file again and again cannot make
+// the broker busy.
 const maxRepairDelay = time.Minute
 
-// checkProjects creates sockets again that a container has deleted or replaced, and ends
-// connections whose clients do not read. It returns when stop is closed.
+// checkProjects checks all projects about once per second. If a container has deleted or
+// replaced its socket file, checkProjects creates the socket again. It also ends
+// connections whose clients have stopped reading. It returns when stop is closed.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	for {
-		// A client must not know the time of the next check. It could otherwise end its
-		// connections shortly before.
+		// The time of the next check is random. If a client knew the time, the client could
+		// close its connections shortly before the check, and open them again afterwards.
 		timer := time.NewTimer(checkInterval/2 + rand.N(checkInterval))
 		select {
 		case <-stop:
@@ -42,14 +44,15 @@ func checkAll(r *registry) {
 		e.endpoint.EndNonReaders()
 		if !e.checking {
 			e.checking = true
-			// Each project has its own goroutine, because its container can block it. The
-			// goroutine ends when the kernel lets it, even after a stop.
+			// Each project is checked in its own goroutine, because the project's container
+			// can delay the check. The goroutine can end after the broker has stopped.
 			go checkSocket(r, e)
 		}
 	}
 }
 
-// checkSocket creates a project's socket again if the container has deleted or replaced it.
+// checkSocket creates a project's socket again if a container has deleted or replaced the
+// socket file.
 func checkSocket(r *registry, e *entry) {
 	id, err := r.dir.ProjectSocketID(e.path)
 	if err == nil && mustRepair(r, e, id) {
@@ -75,7 +78,8 @@ func mustRepair(r *registry, e *entry, id rundir.SocketID) bool {
 	return true
 }
 
-// repairSocket replaces the listener of a project. Its connections stay open.
+// repairSocket creates a new socket for a project and listens on it. The open connections
+// of the project stay open.
 func repairSocket(r *registry, e *entry) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
@@ -83,12 +87,12 @@ func repairSocket(r *registry, e *entry) {
 	defer r.mu.Unlock()
 	name := e.registration.Name
 	if r.stopping || r.entries[name] != e {
-		return // the project was unregistered, or registered again
+		return // the broker is stopping, or the project was unregistered or replaced
 	}
-	r.log.Warn("a project's socket is missing; creating it again", "project", name)
+	r.log.Warn("the socket file of a project is missing or was replaced; the broker creates the socket again", "project", name)
 	socket, err := r.bindUnlocked(e.path)
 	if err != nil {
-		r.log.Error("cannot create a project's socket again", "project", name, "error", err)
+		r.log.Error("cannot create the socket of a project again", "project", name, "error", err)
 		return
 	}
 	e.endpoint.ReplaceListener(socket.Listener)

@@ -13,8 +13,8 @@ import (
 )
 
 // TestSocketReplacedBetweenTwoBrokers replaces a project's socket file while no broker
-// runs. The next broker must notice that clients no longer reach its listener, and must
-// create the socket again.
+// runs. The next broker must notice that clients cannot reach its inherited listener
+// through the new file. The broker must then create the socket again.
 func TestSocketReplacedBetweenTwoBrokers(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -31,8 +31,8 @@ func TestSocketReplacedBetweenTwoBrokers(t *testing.T) {
 	if answer := connect(t, path).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 		t.Errorf("after the socket file was replaced, the answer to get is %s", answer)
 	}
-	// A restart must not replace an unchanged socket, because clients can be waiting in
-	// its backlog.
+	// A restart must not replace an unchanged socket, because new connections can be waiting
+	// in the backlog of the socket.
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
@@ -44,9 +44,9 @@ func TestSocketReplacedBetweenTwoBrokers(t *testing.T) {
 	}
 }
 
-// listenInOtherProcess runs TestListener in another process. The listener must belong to
-// another process, because the broker recognizes its own listener by the process that
-// created it.
+// listenInOtherProcess runs TestListener in another process, which listens at path. It
+// needs another process, because the broker recognizes its own listener by the process
+// that created the listener.
 func listenInOtherProcess(t *testing.T, path string) (stop func()) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestListener$", "-test.v")

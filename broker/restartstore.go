@@ -8,28 +8,28 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A restartStore stores the listeners and registrations of projects with the service
-// manager, so that they survive a restart of the broker. If the service manager refuses
-// to store them, the broker continues to serve, and `keyhatchctl status` shows the
-// problem. A restartStore is not safe for concurrent use.
+// A restartStore stores the listeners and registrations of projects in the descriptor
+// store of the service manager. The stored projects survive a restart of the broker. If
+// the service manager refuses to store a project, the broker continues to serve it, and
+// `keyhatchctl status` shows the problem. A restartStore is not safe for concurrent use.
 type restartStore struct {
 	store *fdstore.Store
 	state schema.DescriptorStore
 	log   *slog.Logger
 }
 
-// A storedProject records which parts of a project are in the store.
+// A storedProject records which parts of a project are in the descriptor store.
 type storedProject struct {
 	listener bool
-	sequence uint64 // of the registration; 0 if none was stored
+	sequence uint64 // number of the stored registration; 0 if no registration is stored
 }
 
-// newRestartStore checks whether there is a descriptor store with room. notifySocket
-// is empty if there is no service manager.
+// newRestartStore checks whether the service manager has a descriptor store with free
+// space. notifySocket is empty if there is no service manager.
 func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorStoreAbsent, log}
 	if notifySocket == "" {
-		log.Info("the broker was started without a service manager: after a restart, only declared projects are served")
+		log.Info("the broker was started without a service manager, so only declared projects are served after a restart")
 		return r
 	}
 	r.state = schema.DescriptorStoreKept
@@ -41,12 +41,13 @@ func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 
 func (r *restartStore) reportRefused(err error) {
 	r.state = schema.DescriptorStoreRefused
-	r.log.Warn("after a restart of the broker, only declared projects are served", "error", err)
+	r.log.Warn("the service manager cannot store projects, so only declared projects are served after a restart of the broker", "error", err)
 }
 
-// save stores a project's listener, and its registration under the next sequence
-// number. If the store refuses one of them, save removes both: an older
-// registration would bring back an older manifest.
+// save stores a project's listener, and stores its registration with the next sequence
+// number. If the descriptor store refuses the listener or the registration, save removes
+// the project from the store. Otherwise the next broker would serve an older registration,
+// with an older manifest.
 func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) {
 	if r.state == schema.DescriptorStoreAbsent {
 		return
@@ -76,14 +77,14 @@ func (r *restartStore) trySave(stored *storedProject, listener *net.UnixListener
 	return r.store.Verify()
 }
 
-// remove removes a project from the store.
+// remove removes a project from the descriptor store.
 func (r *restartStore) remove(stored *storedProject, name schema.ProjectName) {
 	if r.state == schema.DescriptorStoreAbsent || stored.sequence == 0 {
 		return
 	}
 	r.removeListener(name)
 	r.removeRegistration(name, stored.sequence)
-	if stored.sequence > 1 { // a save that failed leaves the previous one there
+	if stored.sequence > 1 { // if a save failed, the previous registration is still stored
 		r.removeRegistration(name, stored.sequence-1)
 	}
 	*stored = storedProject{}
@@ -97,7 +98,8 @@ func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint
 	r.warnIfFailed(name, r.store.RemoveRegistration(name, sequence))
 }
 
-// removeUnusable removes a descriptor that the broker cannot use.
+// removeUnusable removes a file descriptor that the broker cannot use from the descriptor
+// store.
 func (r *restartStore) removeUnusable(name string) {
 	r.log.Warn("removing an unusable file descriptor from the service manager's descriptor store", "name", name)
 	if err := r.store.Remove(name); err != nil {
@@ -105,7 +107,8 @@ func (r *restartStore) removeUnusable(name string) {
 	}
 }
 
-// warnIfFailed logs that a project's descriptors could not be removed.
+// warnIfFailed logs a warning if removing a project's file descriptor from the descriptor
+// store failed.
 func (r *restartStore) warnIfFailed(name schema.ProjectName, err error) {
 	if err != nil {
 		r.log.Warn("cannot remove a file descriptor from the service manager's descriptor store", "project", name, "error", err)

@@ -7,9 +7,9 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// restoreProjects serves the projects that an earlier broker left in the
-// descriptor store. A project that cannot be restored stays in the store, and
-// `keyhatchctl status` shows it.
+// restoreProjects serves the projects that an earlier broker stored in the descriptor
+// store. If the broker cannot restore a project, the project stays in the store, and
+// `keyhatchctl status` shows the problem.
 func restoreProjects(r *registry, in *fdstore.Inherited) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -30,8 +30,8 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	}
 }
 
-// restoreProjectLocked serves one project on the listener that it had. If its
-// socket is gone, the project gets a new one.
+// restoreProjectLocked serves one project on its stored listener. If the socket file is
+// missing or was replaced, restoreProjectLocked creates a new socket.
 func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Registration) error {
 	registration := stored.Request
 	if err := checkRegistration(registration); err != nil {
@@ -45,7 +45,7 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 	inherited := false
 	if listener := in.Listeners[registration.Name]; listener != nil {
 		if socket, inherited = r.dir.FindSocket(registration.ProjectPath, listener); !inherited {
-			r.log.Warn("a project's socket is missing or was replaced; creating it again", "project", registration.Name)
+			r.log.Warn("the socket file of a project is missing or was replaced; the broker creates the socket again", "project", registration.Name)
 			delete(in.Listeners, registration.Name)
 			r.store.removeListener(registration.Name)
 			endpoint.CloseListener(listener)

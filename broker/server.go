@@ -1,11 +1,11 @@
-// Package broker is the daemon. It holds one set of secrets in locked memory,
-// receives it over the admin socket, and serves each project the secrets that its
-// manifest allows, over a socket of the project's own.
+// Package broker implements the broker daemon. The broker receives one set of secrets over
+// the admin socket and stores the set in locked memory. Each project has its own socket,
+// on which the broker serves the secrets that the project's manifest allows.
 //
-// A caller that can connect to the admin socket is trusted with everything. A
-// caller of a project's socket is not trusted at all. The broker creates nothing on
-// disk except sockets, their directories and links, and the audit log. Limits are
-// those of package schema.
+// The broker trusts every caller that can connect to the admin socket. It does not trust
+// any caller on a project's socket. The broker creates nothing on disk except sockets,
+// their directories and links, its lock file, and the audit log. The limits are defined in
+// package schema.
 package broker
 
 import (
@@ -27,41 +27,43 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrRuntimeDirBusy means that another broker holds the lock of the runtime
-// directory.
+// ErrRuntimeDirBusy means that another broker has locked the runtime directory.
 var ErrRuntimeDirBusy = rundir.ErrBusy
 
-// A Config describes a Server. All fields are required, unless their comment
+// A Config contains the settings of a Server. A field is required, unless its comment
 // describes the zero value.
 type Config struct {
-	// RuntimeDir is the directory for the sockets. It is created if necessary.
+	// RuntimeDir is the directory for the sockets. New creates the directory if necessary.
 	RuntimeDir string
-	// AdminGID is the group that owns the admin socket. With -1, the socket keeps
-	// the group of the process.
+	// AdminGID is the group that owns the admin socket. -1 means the group of the broker
+	// process.
 	AdminGID int
-	// Audit receives the audit events. The caller closes it, after the server.
+	// Audit receives the audit events. The caller must close Audit after the Server has
+	// ended.
 	Audit *audit.Log
-	// Log receives messages for the operator. They never contain the name of a
+	// Log receives messages for the operator. These messages never contain the name of a
 	// secret.
 	Log *slog.Logger
-	// Version is reported as broker_version.
+	// Version is the version that the broker reports to clients as broker_version.
 	Version string
-	// RequestRate and RefusalRate limit each project, in requests and in refused
-	// names per second. The bursts are schema.RequestBurstFactor and schema.RefusalBurstFactor
-	// seconds long. 0 means no limit.
+	// RequestRate is the maximum number of requests per second of each project, and
+	// RefusalRate is the maximum number of refused names per second of each project. Their
+	// bursts are schema.RequestBurstFactor and schema.RefusalBurstFactor seconds long.
+	// 0 means no limit.
 	RequestRate, RefusalRate float64
-	// ProjectsDir contains the declared projects. "" means that there are none.
+	// ProjectsDir is the directory of the declared projects. "" means that there are no
+	// declared projects.
 	ProjectsDir string
-	// Inherited are the descriptors that the service manager passed, with their
-	// names (sd_listen_fds_with_names(3)). If there are none, the server binds its
-	// own sockets.
+	// Inherited contains the file descriptors that the service manager passed to the
+	// broker, with their names (sd_listen_fds_with_names(3)). If the service manager passed
+	// no file descriptors, the Server creates its own sockets.
 	Inherited []*os.File
-	// NotifySocket is the address of the service manager, which stores descriptors
+	// NotifySocket is the address of the service manager, which can store file descriptors
 	// (sd_notify(3)). "" means that there is no service manager.
 	NotifySocket string
 }
 
-// A Server is a running broker, from New to Shutdown or Close.
+// A Server is a running broker. New starts the broker, and Shutdown or Close ends it.
 type Server struct {
 	config        Config
 	dir           *rundir.Dir
@@ -69,17 +71,17 @@ type Server struct {
 	registry      *registry
 	admin         *admin
 	adminEndpoint *endpoint.Endpoint
-	adminKept     bool // the service manager holds the admin listener
+	adminKept     bool // the service manager also has the admin listener open
 	probe         *probe
 
 	stopChecking chan struct{}
 	checking     sync.WaitGroup
 }
 
-// New locks the runtime directory and serves: first the projects that an earlier
-// broker left in the descriptor store, then the declared ones. A project that
-// cannot be served is logged and does not affect the others. The error is
-// ErrRuntimeDirBusy if another broker has the directory.
+// New locks the runtime directory and starts to serve projects. It first serves the
+// projects that an earlier broker stored in the descriptor store, and then the declared
+// projects. If a project cannot be served, New logs the error and serves the other
+// projects. The error is ErrRuntimeDirBusy if another broker uses the runtime directory.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
@@ -137,11 +139,12 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	})
 	s.adminEndpoint.Start()
 	s.stopChecking = make(chan struct{})
-	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // ended by Shutdown
+	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // Shutdown ends this goroutine
 	return s, nil
 }
 
-// newInstanceID returns a random number in hex. Clients notice a restart by it.
+// newInstanceID returns a random number in hexadecimal. Each start of the broker has a
+// different number, so clients can notice a restart.
 func newInstanceID() string {
 	id := make([]byte, 16)
 	rand.Read(id) // crypto/rand.Read never fails
@@ -154,25 +157,25 @@ func (s *Server) AdminSocket() string { return s.adminEndpoint.SocketPath() }
 // Status returns the broker's status.
 func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 
-// ApplyDeclarations reads the directory of declared projects again. It adds new
-// projects, replaces changed manifests, and removes projects that are no longer
-// declared. If a file has an error, its project stays as it is. Such errors are logged
-// and returned.
+// ApplyDeclarations reads the directory of declared projects again. It adds new projects,
+// changes projects whose declarations have changed, and removes projects that are no
+// longer declared. If a declaration has an error, its project does not change.
+// ApplyDeclarations logs and returns such errors.
 func (s *Server) ApplyDeclarations() error {
 	return applyDeclarations(s.registry, s.config.ProjectsDir)
 }
 
-// Probe sends a get to the broker, as a client would. An error means that the
+// Probe sends a get request to the broker, as a client does. An error means that the
 // broker no longer works.
 func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
 
 // Shutdown answers the requests that clients have already sent, wipes the secrets, and
-// releases the runtime directory. Connections that are still busy when ctx ends are
-// closed. Only the first call has an effect.
+// unlocks the runtime directory. When ctx ends, Shutdown closes the connections that are
+// still busy. Only the first call has an effect.
 //
-// The socket files stay, and the next broker replaces them. If Shutdown removed them, a
-// container that fills the file system could take their space, and keep the next broker
-// from starting.
+// Shutdown does not remove the socket files. The next broker replaces them. If Shutdown
+// removed the socket files, a container could fill their space in the file system, and the
+// next broker could not start.
 func (s *Server) Shutdown(ctx context.Context) {
 	entries, ok := s.registry.stop()
 	if !ok {
@@ -195,7 +198,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.dir.Close()
 }
 
-// Close is Shutdown without waiting for clients.
+// Close does the same as Shutdown, but does not wait for clients.
 func (s *Server) Close() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(errors.New("the broker is closed"))

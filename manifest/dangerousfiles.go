@@ -153,7 +153,7 @@ var toolFiles = []fileRule{
 	}},
 	{toolFile, []string{
 		".*rc", ".*rc.d/**", ".*rc.json", ".*rc.toml", ".*rc.y*ml", ".asdf/**", ".aws/cli/**",
-		".aws/config", ".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**",
+		".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**",
 		".composer/**", ".config/**", ".cpan/**", ".ctags*/**", ".default-*", ".docker/**", ".dotnet/**",
 		".erlang*", ".gdbearlyinit", ".gdbinit*", ".ghci", ".gnupg/*.conf", ".gnupg/trustedkeys*",
 		".gradle/**", ".guile", ".iex*", ".ipython/**", ".ivy2/**", ".julia/**", ".jupyter/**",

@@ -134,7 +134,7 @@ func checkOwnerAndMode(file *os.File) error {
 func ParseDeclaration(text []byte, name string) (Declaration, error) {
 	d, err := parseDeclaration(text, name)
 	if e, ok := errors.AsType[*Error](err); ok && e.Line > 0 {
-		// Without the word "manifest", because the line is in the declaration.
+		// The error must not contain "manifest line", because the line is in the declaration.
 		return d, fmt.Errorf("line %d: %s", e.Line, e.Rule)
 	} else if ok {
 		return d, errors.New(e.Rule)

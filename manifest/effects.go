@@ -201,8 +201,8 @@ func templateLines(template string) (lines []string) {
 
 // escape replaces every character that is not printable ASCII with its escape sequence in
 // a Go string, and doubles each backslash. It returns different texts for different
-// strings. It replaces all other characters because some of them are invisible, combine
-// with other characters, look like ASCII characters, or change the order of a line
+// strings. Some characters that are not ASCII are invisible, combine with other characters,
+// look like ASCII characters, or change the order of the characters in a line
 // ("Trojan Source", CVE-2021-42574).
 func escape(s string) string {
 	quoted := strconv.QuoteToASCII(s)
@@ -211,9 +211,9 @@ func escape(s string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./~@%+:=\[\]-]+$`)
 
-// quoteWord returns a word that can be part of a sentence. A word with other characters
-// than those of usual paths and names is quoted. The result contains no space. Therefore
-// it cannot contain a sentence, even if a terminal breaks a long line.
+// quoteWord returns a word that can be part of a sentence. If the word contains a character
+// that is unusual in paths and names, quoteWord quotes the word. The result contains no
+// space. Therefore the result cannot look like a sentence.
 func quoteWord(s string) string {
 	if plainWord.MatchString(s) {
 		return s

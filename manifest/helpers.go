@@ -3,6 +3,7 @@ package manifest
 import (
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"gopkg.in/yaml.v3"
@@ -12,6 +13,11 @@ var (
 	loginHostPattern     = regexp.MustCompile(schema.LoginHostPattern)
 	loginUsernamePattern = regexp.MustCompile(schema.LoginUsernamePattern)
 )
+
+// maxLoginHost is the maximum length of a login's host, which is the maximum length of the
+// name of a host (RFC 1035). Without a limit, a long host could push other text off the
+// operator's screen.
+const maxLoginHost = 253
 
 // readHelpers parses the helpers section. Each secret that it names must be on the
 // allowlist.
@@ -40,19 +46,30 @@ func readLogins(n *yaml.Node, helper string, secrets map[schema.SecretName]*sche
 			return err
 		}
 		switch {
-		case !loginHostPattern.MatchString(l.Host):
+		case !loginHostPattern.MatchString(l.Host) || len(l.Host) > maxLoginHost:
 			return errorAt(item, "%s: host must be HOST or HOST:PORT in lower case, with http:// in front if the server does not use TLS", helper)
 		case l.Secret == "":
 			return errorAt(item, "%s: secret is missing: write the name of the secret for %s", helper, l.Host)
 		case l.Username != "" && !loginUsernamePattern.MatchString(l.Username):
 			return errorAt(item, "%s: username must be at most 128 visible ASCII characters", helper)
-		case slices.ContainsFunc(logins, func(other schema.Login) bool { return other.Host == l.Host }):
+		case slices.ContainsFunc(logins, func(other schema.Login) bool { return loginURL(other.Host) == loginURL(l.Host) }):
 			return errorAt(item, "%s: duplicate host %s", helper, l.Host)
 		}
 		logins = append(logins, l)
 		return nil
 	})
 	return logins, err
+}
+
+// loginURL returns the URL that a tool uses to find the login for a host. Two hosts with the
+// same URL would be one login, and only the order in the manifest would decide which secret
+// the tool gets.
+func loginURL(host string) string {
+	scheme, rest, found := strings.Cut(host, "://")
+	if !found {
+		scheme, rest = "https", host
+	}
+	return scheme + "://" + strings.TrimSuffix(rest, map[string]string{"https": ":443", "http": ":80"}[scheme])
 }
 
 // readSecretRef reads the name of a secret. The secret must be on the allowlist.

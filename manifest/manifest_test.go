@@ -159,18 +159,3 @@ func symlink(t *testing.T, to, path string) {
 		t.Fatal(err)
 	}
 }
-
-// TestForbiddenVariables sets variables that a loader, a shell, or an interpreter obeys, by
-// env and by the name of the secret.
-func TestForbiddenVariables(t *testing.T) {
-	for _, name := range []string{"LD_PRELOAD", "LD_ANYTHING", "BASH_ENV", "PATH", "NODE_OPTIONS", "PYTHONPATH", "KEYHATCH_SOCKET", "PS4", "BASH_FUNC_x"} {
-		for _, text := range []string{"secrets: {A: {env: " + name + "}}\n", "secrets: {" + name + ": }\n"} {
-			_, err := Parse([]byte(header + text))
-			if err == nil || !strings.Contains(err.Error(), "can never set this variable, because") {
-				t.Errorf("%s: %v", text, err)
-			}
-		}
-		parse(t, "secrets: {"+name+": {env: X}}\n")
-	}
-	parse(t, "secrets: {A: {env: LDAP_PASSWORD}, B: {env: MY_PATH}, C: {env: ld_preload}}\n")
-}

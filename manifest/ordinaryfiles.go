@@ -175,16 +175,16 @@ func hasOnlyYAMLKeys(isHarmless func(key string) bool) func(string) bool {
 			case errors.Is(err, io.EOF):
 				return true
 			case err != nil || !keysAre(&doc, isHarmless):
-				return false // the tool may be able to parse it
+				return false // the tool may parse a file that this decoder refuses
 			}
 		}
 	}
 }
 
+// keysAre checks the keys of all mappings in a document. It does not follow aliases,
+// because the document also contains the nodes to which they refer. An alias as a key is
+// refused, because such a node can be a value that is not checked.
 func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
-	if n.Kind == yaml.AliasNode || n.Tag == "!!merge" {
-		return false
-	}
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
 		if isKey && (child.Kind != yaml.ScalarNode || !isHarmless(strings.ToLower(child.Value))) || !keysAre(child, isHarmless) {

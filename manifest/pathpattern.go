@@ -5,7 +5,9 @@ import (
 	"strings"
 )
 
-// matchesPath reports whether the elements of a path match a pattern of a fileRule.
+// matchesPath reports whether the elements of a clean path match a pattern of a fileRule.
+// The first element of an absolute path is empty, and so is the first element of an
+// absolute pattern. No other element is empty.
 func matchesPath(pattern string, elements []string) bool {
 	wanted := strings.Split(pattern, "/")
 	last := len(wanted) - 1
@@ -16,9 +18,6 @@ func matchesPath(pattern string, elements []string) bool {
 	first, latest := 0, len(elements)-len(wanted)
 	if !anyRest {
 		first = latest
-	}
-	if wanted[0] == "" { // an absolute pattern
-		latest = min(latest, 0)
 	}
 	for start := max(first, 0); start <= latest; start++ {
 		if matchesElements(wanted, elements[start:]) {

@@ -26,13 +26,14 @@ type File struct {
 	Text []byte
 	// Path is the path of the file, one of Locations.
 	Path string
-	// Ignored is another one of Locations if a file exists there too. It has no effect.
+	// Ignored is another path in Locations if a file exists at this path too. That file has
+	// no effect.
 	Ignored string
 }
 
 // Read reads the manifest of the project in dir. Untrusted code can write to dir.
-// Therefore Read follows links only within dir, and opens only regular files: opening a
-// device or a FIFO can have an effect, or block. If Read returns an error about one of
+// Therefore Read follows links only within dir, and opens only regular files. Opening a
+// device or a FIFO could have an effect or block. If Read returns an error about one of
 // Locations, the File contains its Path.
 func Read(dir string) (File, error) {
 	root, err := openRoot(dir)

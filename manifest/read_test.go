@@ -124,7 +124,7 @@ func TestReadStaysInProjectDir(t *testing.T) {
 	}
 }
 
-// TestReadRefusesOtherDirs gives paths that are not directories. Opening a FIFO for
+// TestReadRefusesOtherDirs calls Read with paths that are not directories. Opening a FIFO for
 // reading would block.
 func TestReadRefusesOtherDirs(t *testing.T) {
 	dir := t.TempDir()

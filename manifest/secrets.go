@@ -44,14 +44,15 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 			continue
 		}
 		if variables[injection.Env] {
-			return nil, errorAt(key, "two secrets use the variable %s", injection.Env)
+			return nil, errorAt(key, "two secrets use the variable %s", shorten(injection.Env))
 		}
 		variables[injection.Env] = true
 	}
 	return secrets, nil
 }
 
-// readInjection parses the settings of one secret and sets the defaults.
+// readInjection parses the settings of one secret and sets the defaults. It refuses
+// forbidden variables, also if the variable has only the name of the secret.
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
 	if n.Tag != "!!null" {
@@ -83,8 +84,8 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if !envNamePattern.MatchString(in.Env) {
 			return nil, errorAt(key, "%s: %s is not a valid variable name: set another name with env:", name, quote(in.Env))
 		}
-		if rule, ok := findRule(forbiddenVariables, in.Env); ok {
-			return nil, errorAt(key, "%s: a manifest can never set this variable, because %s: set another name with env:, or use as: file", name, rule.sentence(in.Env))
+		if rule, forbidden := findRule(forbiddenVariables, in.Env); forbidden {
+			return nil, errorAt(key, "%s: the variable %s can never be set, because %s: use another variable with env:, or as: file", name, shorten(in.Env), rule.sentence(in.Env))
 		}
 	case schema.InjectAsFile:
 		if in.Env != "" {

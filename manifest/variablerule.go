@@ -48,7 +48,7 @@ func findRule(rules []variableRule, name string) (found variableRule, ok bool) {
 		if matched, _ := path.Match(rule.pattern, name); !matched {
 			continue
 		}
-		if !ok || literals(rule.pattern) > literals(found.pattern) || rule.pattern == name {
+		if !ok || literals(rule.pattern) > literals(found.pattern) {
 			found, ok = rule, true
 		}
 	}

@@ -98,12 +98,10 @@ func readString(n *yaml.Node, subject string) (string, error) {
 }
 
 // quote escapes text for an error message and shortens it to 40 bytes.
-func quote(text string) string {
-	if len(text) > 40 {
-		text = text[:40]
-	}
-	return fmt.Sprintf("%+q", text)
-}
+func quote(text string) string { return fmt.Sprintf("%+q", shorten(text)) }
+
+// shorten shortens text to 40 bytes.
+func shorten(text string) string { return text[:min(len(text), 40)] }
 
 func readList(n *yaml.Node, subject string, readItem func(*yaml.Node) error) error {
 	if n.Kind != yaml.SequenceNode {

@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnmappedUID is the uid that the kernel reports for a uid without a mapping in
-// the broker's user namespace (user_namespaces(7), overflowuid).
+// UnmappedUID is the uid that the kernel reports for every uid that has no mapping in the
+// broker's user namespace (user_namespaces(7), overflowuid).
 const UnmappedUID = 65534
 
-// A Caller is the process that connected, as it was at that time (SO_PEERCRED,
-// unix(7)). It may have passed its descriptor to another process since. The mount
-// of the socket is the capability, not the caller.
+// A Caller identifies the process that opened a connection. The values are those at the
+// time of connect(2) (SO_PEERCRED, unix(7)). Another process may use the connection now,
+// because the caller can pass its file descriptor. The broker mainly relies on the mount
+// of the socket, and the check of the caller is a second check.
 type Caller struct {
 	UID, GID uint32
-	PID      int32 // 0: in a pid namespace that the broker cannot see
+	PID      int32 // 0 if the caller is in a pid namespace that the broker cannot see
 }
 
-// Self returns the broker itself as a caller, for changes that the broker makes
-// because of a declaration.
+// Self returns the broker process as a Caller. The audit log contains this Caller for
+// changes that the broker makes because of a declaration.
 func Self() Caller {
 	return Caller{uint32(os.Geteuid()), uint32(os.Getegid()), int32(os.Getpid())}
 }
@@ -44,12 +45,13 @@ func callerOf(conn *net.UnixConn) (Caller, error) {
 	return Caller{cred.Uid, cred.Gid, cred.Pid}, nil
 }
 
-// IsIdentified reports whether the kernel could name the caller's user. If it could
-// not, no list of uids may match: all unknown callers have the same uid. A pid of 0 is
-// no reason to refuse: for a broker in a container, every caller has it.
+// IsIdentified reports whether the kernel reported the real uid of the caller. All callers
+// with unmapped uids have the same UID, so the broker must refuse that UID even if a list
+// contains it. A PID of 0 is not a reason to refuse a caller. If the broker runs in a
+// container, all its callers have PID 0.
 func (c Caller) IsIdentified() bool { return c.UID != UnmappedUID }
 
-// Event returns the caller as it is recorded in audit events.
+// Event returns the fields that describe the caller in an audit event.
 func (c Caller) Event() schema.EventCaller {
 	return schema.EventCaller{PeerUID: c.UID, PeerGID: c.GID, PeerPID: c.PID}
 }

@@ -9,25 +9,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interruptInterval is how long closing one socket may take before it is interrupted.
+// interruptInterval is the time between two signals that interrupt a blocked close.
 const interruptInterval = 2 * time.Millisecond
 
-// A interruptingCloser closes sockets that may contain passed descriptors. Closing such a socket
-// can block its thread: a TCP socket with unsent data and SO_LINGER waits for its peer
-// in the last close. A signal ends that wait, so a closer interrupts its thread until
-// the socket is closed. It closes one socket at a time, so an endpoint never has more
-// than one thread in such a close.
+// An interruptingCloser closes sockets that may contain passed file descriptors. Closing
+// such a socket can block a thread, because the last close of a TCP socket with unsent data
+// and SO_LINGER waits for the peer. A signal ends this wait. So the interruptingCloser
+// sends signals to the thread until the socket is closed. It closes only one socket at a
+// time, so each endpoint has at most one blocked thread.
 type interruptingCloser struct{ mu sync.Mutex }
 
-// close runs a function that closes a socket.
+// close calls closeSocket, which closes a socket, and interrupts it if it blocks.
 func (c *interruptingCloser) close(closeSocket func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	runtime.LockOSThread() // so that the signal reaches the thread that closes
+	runtime.LockOSThread() // the signal must reach the thread that closes the socket
 	defer runtime.UnlockOSThread()
 	pid, thread := os.Getpid(), unix.Gettid()
 	closed, ended := make(chan struct{}), make(chan struct{})
-	go func() { // ended, and waited for, below
+	go func() { // close ends this goroutine and waits for it
 		defer close(ended)
 		tick := time.NewTicker(interruptInterval)
 		defer tick.Stop()
@@ -36,8 +36,9 @@ func (c *interruptingCloser) close(closeSocket func()) {
 			case <-closed:
 				return
 			case <-tick.C:
-				// The Go runtime handles SIGWINCH, and then ignores it. SIGURG would not
-				// interrupt the close, because secmem.Harden makes the kernel discard it.
+				// SIGWINCH interrupts the thread and has no other effect, because the Go runtime
+				// has a handler for it. SIGURG would not interrupt the thread, because
+				// secmem.Harden makes the kernel discard SIGURG.
 				unix.Tgkill(pid, thread, unix.SIGWINCH)
 			}
 		}

@@ -6,25 +6,26 @@ import (
 	"time"
 )
 
-// drainTimeout is how long a draining endpoint accepts and reads. A request that is on
-// its way arrives within this time, and a user does not notice the delay of a stop.
+// drainTimeout is how long a draining endpoint still accepts connections and reads
+// requests. The time is long enough for requests that clients have already sent, and so
+// short that a user does not notice the delay of a stop.
 const drainTimeout = 50 * time.Millisecond
 
-// drainWriteTimeout is how long a client may take to read an answer while the endpoint
-// drains.
+// drainWriteTimeout is how long after the beginning of the drain a client may still read an
+// answer.
 const drainWriteTimeout = 500 * time.Millisecond
 
 // A drainState is shared by an endpoint and its sessions.
 type drainState struct {
 	draining chan struct{} // closed by start
 
-	mu       sync.Mutex // no other lock is taken while it is held
-	deadline time.Time  // end of all reading; zero before start
+	mu       sync.Mutex // no other lock is locked while mu is locked
+	deadline time.Time  // when sessions stop reading requests; zero before start
 }
 
 func newDrainState() *drainState { return &drainState{draining: make(chan struct{})} }
 
-// start begins to drain. It returns the time at which reading ends.
+// start begins to drain. It returns the time at which the sessions stop reading requests.
 func (d *drainState) start() time.Time {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -35,18 +36,21 @@ func (d *drainState) start() time.Time {
 	return d.deadline
 }
 
-// setReadDeadline sets how long a read may take.
+// setReadDeadline sets how long reads of a connection may take. During a drain, the time is
+// shorter.
 func (d *drainState) setReadDeadline(conn net.Conn, timeout time.Duration) {
 	d.setDeadline(conn.SetReadDeadline, timeout, 0)
 }
 
-// setWriteDeadline sets how long a write may take.
+// setWriteDeadline sets how long writes to a connection may take. During a drain, the time
+// is shorter.
 func (d *drainState) setWriteDeadline(conn net.Conn, timeout time.Duration) {
 	d.setDeadline(conn.SetWriteDeadline, timeout, drainWriteTimeout-drainTimeout)
 }
 
-// setDeadline sets a deadline, at most extra after the end of all reading. The lock
-// excludes start, so that no connection keeps a long timeout while the endpoint drains.
+// setDeadline sets a deadline with the function set. During a drain, the deadline is at
+// most extra after d.deadline. setDeadline and start lock mu, so no connection has a long
+// deadline while the endpoint drains.
 func (d *drainState) setDeadline(set func(time.Time) error, timeout, extra time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,9 +1,10 @@
-// Package endpoint serves a listening Unix socket: it accepts connections, reads
-// the caller's credentials, enforces limits and deadlines, and drains before a
-// stop. It knows no operation: a Handler answers the requests.
+// Package endpoint serves a listening Unix socket. It accepts connections, reads the
+// credentials of each caller, and enforces limits and deadlines. Before a stop, it answers
+// the requests that clients have already sent. The package does not know the operations of
+// the protocol. A Handler answers the requests.
 //
-// It trusts no caller. Each connection has one goroutine and answers its requests
-// in order.
+// The package trusts no caller. Each connection has one goroutine, which answers the
+// requests in order.
 package endpoint
 
 import (
@@ -21,13 +22,14 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxUnreadInterval is how often, at least, the broker checks whether a client has read
-// its last answers. The kernel does not report that.
+// maxUnreadInterval is the maximum time between two checks whether a client has read its
+// last answers. The broker must check repeatedly, because the kernel reports no event when
+// a client reads.
 const maxUnreadInterval = 100 * time.Millisecond
 
-// Unread answers use at most 128 MiB in all: so much only if more than manyConnections
-// connections hold 32 KiB each. From then on, an endpoint whose clients leave more than
-// unreadShare bytes unread gets no new connections.
+// Unread answers of all endpoints use about 128 MiB at most, because each connection can
+// have 32 KiB of unread answers. If there are manyConnections connections in all, an
+// endpoint with more than unreadShare bytes of unread answers accepts no new connections.
 const (
 	manyConnections = 4096
 	unreadShare     = 64 << 10
@@ -35,40 +37,42 @@ const (
 
 // A Config describes an endpoint.
 type Config struct {
-	Listener       *net.UnixListener // the first one, see ReplaceListener
+	Listener       *net.UnixListener // the first listener; ReplaceListener can replace it
 	MaxConnections int
-	// Connects limits new connections per second. nil means no limit.
+	// Connects limits the number of new connections per second. nil means no limit.
 	Connects *Limiter
-	// Total counts the connections of several endpoints. nil means that only this
-	// endpoint counts.
+	// Total counts the connections of several endpoints together. If Total is nil, the
+	// endpoint counts only its own connections.
 	Total *atomic.Int64
-	// Serve answers one connection, usually by calling Session.Run. The connection
-	// is closed when it returns.
+	// Serve answers the requests of one connection, usually by calling Session.Run. After
+	// Serve returns, the endpoint closes the connection.
 	Serve func(*Session)
 	Log   *slog.Logger
 }
 
-// An Endpoint is a listener and its sessions. It accepts from Start until it is
-// drained or closed.
+// An Endpoint is a listener with the sessions of its connections. It accepts connections
+// after Start is called, until Drain or Close is called.
 //
-// A connection counts until it is really closed: while the client has not read its
-// answers, they use memory of the broker, so the connection stays open.
+// While a client has not read all its answers, the answers use memory of the broker. So the
+// Endpoint does not close the connection yet, and still counts the connection.
 type Endpoint struct {
 	config Config
 	closer interruptingCloser
 	drain  *drainState
-	wg     sync.WaitGroup // the accept loop and all sessions
+	wg     sync.WaitGroup // waits for the accept loops and all sessions
 
-	// errorMessages limits messages that a client can cause. It would otherwise fill the log.
+	// errorMessages limits the log messages that a client can cause. Otherwise a client
+	// could fill the log.
 	errorMessages rate.Sometimes
 
-	mu               sync.Mutex            // no other lock is taken while it is held
+	mu               sync.Mutex            // no other lock is locked while mu is locked
 	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
 	connectLimitedAt time.Time             // guarded by mu
 }
 
-// New returns an endpoint that does not accept yet. It owns the listener.
+// New returns an endpoint that does not accept connections yet. The endpoint owns the
+// listener of config, and closes it.
 func New(config Config) *Endpoint {
 	refuseDescriptors(config.Listener)
 	return newEndpoint(config)
@@ -84,29 +88,30 @@ func newEndpoint(config Config) *Endpoint {
 	}
 }
 
-// CloseListener closes a listener that has no endpoint. Its backlog may contain
-// descriptors whose close blocks.
+// CloseListener closes a listener that has no endpoint. It uses an interruptingCloser,
+// because the backlog of the listener may contain file descriptors whose close blocks.
 func CloseListener(listener *net.UnixListener) {
 	var c interruptingCloser
 	c.close(func() { listener.Close() })
 }
 
-// SocketPath returns the path of the socket.
+// SocketPath returns the path of the endpoint's socket.
 func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String() }
 
-// Start accepts connections in a goroutine of its own, which Drain or Close ends.
+// Start starts a goroutine that accepts connections. Drain or Close ends this goroutine.
 func (e *Endpoint) Start() { e.wg.Go(func() { e.acceptLoop(e.config.Listener) }) }
 
-// ReplaceListener accepts on another listener, because the socket file of the current
-// one is gone. It closes the current one. Connections stay open. The endpoint must be
-// started, and not draining.
+// ReplaceListener makes the endpoint accept connections on another listener, and closes the
+// current listener. It is for an endpoint whose socket file is missing or was replaced. Open
+// connections stay open. The endpoint must be started and must not be draining.
 func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	refuseDescriptors(listener)
 	e.mu.Lock()
 	old := e.listener
 	e.listener = listener
 	e.mu.Unlock()
-	// Closing ends the accept loop of the old listener. It can take a while.
+	// Closing the old listener ends its accept loop. The close runs in a goroutine, because
+	// it can take some time.
 	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
 	e.wg.Go(func() { e.acceptLoop(listener) })
 }
@@ -125,14 +130,14 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
-			return // closed, or the backlog is drained
+			return // the listener is closed, or the time for the backlog in a drain is over
 		}
 		if errors.Is(err, unix.ECONNABORTED) {
 			continue
 		}
-		// Most likely there are not enough descriptors or not enough memory. The
-		// connection waits in the backlog. No error may end the loop: the project would
-		// be unreachable until the broker restarts.
+		// The most likely reasons are a lack of file descriptors and a lack of memory. The
+		// connection waits in the backlog. An error must not end this loop, because clients
+		// could then not connect until the broker restarts.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		e.errorMessages.Do(func() {
 			e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
@@ -143,11 +148,13 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 	}
 }
 
-// payForConnection takes a new connection from the limit. It returns how many requests the
-// connection has paid for, and how long the accept loop must wait before the next one.
-// Clients wait in the backlog. The accepted connection does not wait, so that it always
-// belongs to a session. Once per second, a connection over the limit is free: it gets an
-// answer that explains the delay.
+// payForConnection charges a new connection to the limit on new connections. It returns how
+// many requests of the connection are already charged, and how long the accept loop must
+// wait before it accepts the next connection. During this wait, other clients wait in the
+// backlog. The accepted connection itself does not wait.
+//
+// Once per second, a connection over the limit is not charged. Its first request is then
+// refused with an answer that explains the delay.
 func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0
@@ -160,7 +167,8 @@ func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	return 1, wait
 }
 
-// mayExplainLimit reports true once per second.
+// mayExplainLimit reports whether a client may get an answer that explains a limit. It
+// returns true at most once per second.
 func (e *Endpoint) mayExplainLimit() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -171,7 +179,8 @@ func (e *Endpoint) mayExplainLimit() bool {
 	return true
 }
 
-// sleep returns false if the endpoint drains.
+// sleep waits for d and returns true. If the endpoint begins to drain, sleep returns false
+// at once.
 func (e *Endpoint) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -200,9 +209,9 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	e.mu.Unlock()
 	if full {
-		// Only one client per second gets an answer, because unread answers of closed
-		// connections are not counted. A new socket has room for it, so the write does
-		// not wait.
+		// At most one client per second gets an answer, because the broker does not count
+		// unread answers of closed connections. The answer fits into the buffer of a new
+		// socket, so the write does not wait.
 		if !e.mayExplainLimit() {
 			e.close(c)
 			return
@@ -211,7 +220,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		e.close(c)
 		return
 	}
-	e.wg.Go(func() { // ended by its client, a deadline, or Close
+	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
 		defer e.finishSession(s)
 		if s.caller, err = callerOf(accepted); err != nil {
 			e.config.Log.Error("refusing a connection", "error", err)
@@ -221,8 +230,8 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	})
 }
 
-// holdsTooMuchLocked reports whether the clients of this endpoint use too much memory by
-// not reading. It looks only if there are many connections in all.
+// holdsTooMuchLocked reports whether the unread answers of this endpoint's clients use too
+// much memory. It returns false if there are only a few connections in all.
 func (e *Endpoint) holdsTooMuchLocked() bool {
 	if e.config.Total.Load() < manyConnections {
 		return false
@@ -234,14 +243,14 @@ func (e *Endpoint) holdsTooMuchLocked() bool {
 	return unread > unreadShare
 }
 
-// finishSession closes a connection once the client has read all answers, has closed its
-// end, or the endpoint drains.
+// finishSession waits until the client has read all answers or has closed the connection,
+// or until the endpoint drains. It then closes the connection.
 func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite()
 		if err := s.conn.leavePoller(); err != nil {
 			e.errorMessages.Do(func() {
-				e.config.Log.Error("a connection stays in the poller", "error", err)
+				e.config.Log.Error("cannot remove a connection from the poller of the Go runtime", "error", err)
 			})
 		}
 		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
@@ -255,7 +264,7 @@ func (e *Endpoint) finishSession(s *Session) {
 	e.mu.Unlock()
 }
 
-// close closes a connection, which may contain passed descriptors.
+// close closes a connection. The connection may contain passed file descriptors.
 func (e *Endpoint) close(c *conn) {
 	if c.mayHoldDescriptors() {
 		e.closer.close(func() { c.Close() })
@@ -267,9 +276,10 @@ func (e *Endpoint) close(c *conn) {
 // EndNonReaders ends the connections whose clients have shut down their reading side. It
 // must be called about once per second.
 //
-// Such a client can read no answer. But each of its calls of shutdown(2) would wake the
-// broker, without any limit. So the client also pays for many requests, and can repeat
-// this only a few times per minute.
+// Such a client can read no answers, but each of its shutdown(2) calls wakes the broker.
+// The request limit does not count these calls. So EndNonReaders also charges many new
+// connections to the limit of the endpoint. The client can then open such connections only
+// a few times per minute.
 func (e *Endpoint) EndNonReaders() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -285,18 +295,20 @@ func (e *Endpoint) EndNonReaders() {
 	}
 }
 
-// Connections returns the number of open connections.
+// Connections returns the number of open connections, including connections with unread
+// answers.
 func (e *Endpoint) Connections() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.sessions)
 }
 
-// Drain answers the requests that clients have already sent, and then ends every
-// connection. Connections that are still busy when ctx ends are closed.
+// Drain answers the requests that clients have already sent, and then ends all connections.
+// When ctx ends, Drain closes the connections that are still busy.
 //
-// keepListener means that the service manager holds the listener too: connections
-// in the backlog stay there for the next broker. Otherwise they are served.
+// keepListener means that the service manager also has the listener open. Drain then does
+// not accept the connections in the backlog, and the next broker can serve them. If
+// keepListener is false, Drain also serves the connections in the backlog.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
 	e.mu.Lock()
@@ -317,22 +329,23 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	e.Close()
 }
 
-// Close closes the listener and every connection, and waits for their goroutines, at
-// most for a second: one that does not end must not hold up an operator.
+// Close closes the listener and all connections, and waits for their goroutines. It waits
+// for one second at most, because a connection that does not end must not delay a stop or
+// an unregister.
 func (e *Endpoint) Close() {
 	e.drain.start()
 	e.mu.Lock()
 	listener := e.listener
 	for s := range e.sessions {
-		// A deadline, and not Close: the session closes the connection itself.
+		// The deadline in the past ends the session, and the session closes the connection.
 		s.conn.SetDeadline(time.Unix(1, 0))
 	}
 	e.mu.Unlock()
-	e.closer.close(func() { listener.Close() }) // drops the backlog
+	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog
 	select {
 	case <-e.ended():
 	case <-time.After(time.Second):
-		e.config.Log.Error("a connection does not end", "connections", e.Connections())
+		e.config.Log.Error("some connections did not end within one second", "connections", e.Connections())
 	}
 }
 
@@ -340,7 +353,7 @@ func (e *Endpoint) Close() {
 // ended.
 func (e *Endpoint) ended() <-chan struct{} {
 	ended := make(chan struct{})
-	go func() { // ended by the end of the sessions
+	go func() { // this goroutine ends after all sessions have ended
 		e.wg.Wait()
 		close(ended)
 	}()

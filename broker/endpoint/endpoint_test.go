@@ -22,7 +22,7 @@ import (
 )
 
 // TestMain ignores SIGURG, as secmem.Harden does in the broker. The tests must not depend
-// on that signal.
+// on SIGURG.
 func TestMain(m *testing.M) {
 	signal.Ignore(unix.SIGURG)
 	m.Run()
@@ -40,14 +40,15 @@ func okHandler() Handler {
 	}
 }
 
-// start serves an endpoint until the test ends. With mustPeek, it is an endpoint on a
-// kernel that cannot refuse descriptors.
+// start serves an endpoint until the test ends. If mustPeek is true, the endpoint works as
+// on a kernel that cannot refuse passed file descriptors.
 func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path string) {
 	t.Helper()
 	return startConfig(t, Config{Serve: serve}, mustPeek)
 }
 
-// startConfig is start with a config, to which it adds what is missing.
+// startConfig is like start, but uses a given Config. It sets the listener, the maximum
+// number of connections, and the log of the Config.
 func startConfig(t *testing.T, config Config, mustPeek bool) (e *Endpoint, path string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
@@ -84,13 +85,13 @@ func waitUntil(t *testing.T, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("timeout")
+			t.Fatal("the condition did not become true within 10 seconds")
 		}
 	}
 }
 
-// lingeringSocket returns a TCP socket whose last close blocks for an hour, and a
-// function that ends that wait.
+// lingeringSocket returns a TCP socket whose last close blocks for an hour. The function
+// release ends a blocked close.
 func lingeringSocket(t *testing.T) (fd int, release func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -120,14 +121,15 @@ func lingeringSocket(t *testing.T) (fd int, release func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The descriptors share one socket, so only the last close lingers.
+	// All file descriptors refer to the same socket, so only the last close blocks.
 	file.Close()
 	sender.Close()
 	return fd, func() { receiver.(*net.TCPConn).SetLinger(0); receiver.Close() }
 }
 
-// passDescriptor sends data with a descriptor, and closes its own copy. flags can be
-// MSG_OOB. release makes that close return if the descriptor was not sent.
+// passDescriptor sends data together with the file descriptor fd, and then closes fd. flags
+// can be MSG_OOB. If sending fails, passDescriptor calls release, because closing fd would
+// otherwise block.
 func passDescriptor(c *net.UnixConn, data string, fd, flags int, release func()) error {
 	defer unix.Close(fd)
 	raw, err := c.SyscallConn()
@@ -157,8 +159,9 @@ func kernelCanRefuse(t *testing.T) bool {
 	return err != unix.ENOPROTOOPT
 }
 
-// TestLingeringSocketBlocksPlainRead is the control of the next tests: without a
-// guard, reading the data that came with the descriptor blocks.
+// TestLingeringSocketBlocksPlainRead checks that a plain read blocks if a lingering socket
+// was passed with the data. If the read did not block, the test
+// TestPassedDescriptorsAreRefused would prove nothing.
 func TestLingeringSocketBlocksPlainRead(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -177,21 +180,22 @@ func TestLingeringSocketBlocksPlainRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	read := make(chan struct{})
-	go func() { // ended by release
+	go func() { // release ends this goroutine
 		defer close(read)
 		unix.Read(fds[1], make([]byte, 1))
 	}()
 	select {
 	case <-read:
-		t.Error("the read does not block: the other tests prove nothing")
+		t.Error("a plain read does not block, so TestPassedDescriptorsAreRefused proves nothing")
 	case <-time.After(200 * time.Millisecond):
 	}
 	release()
 	<-read
 }
 
-// TestPassedDescriptorsAreRefused passes descriptors whose close would block, with
-// data at each place where the broker stops to read.
+// TestPassedDescriptorsAreRefused passes file descriptors whose close would block. It passes
+// them within a line, with a complete line, with two lines, and with out-of-band data. The
+// broker must not block.
 func TestPassedDescriptorsAreRefused(t *testing.T) {
 	for _, mustPeek := range []bool{true, false} {
 		serves := map[string]func(*Session){
@@ -211,19 +215,19 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 				}{{"x", 0}, {"{}\n", 0}, {"{}\n{}", 0}, {"x", unix.MSG_OOB}} {
 					c := dial(t, path)
 					if name != "no read" {
-						fmt.Fprint(c, "{}\n{") // before the descriptor, and within a line
+						fmt.Fprint(c, "{}\n{") // the file descriptor arrives within the second line
 					}
 					fd, release := lingeringSocket(t)
 					defer release()
 					err := passDescriptor(c, sent.data, fd, sent.flags, release)
 					if !mustPeek && err == nil {
-						t.Error("the kernel accepted a descriptor")
+						t.Error("the kernel accepted a file descriptor, although the broker told it to refuse them")
 					}
 					c.CloseWrite()
-					// Only an endpoint that reads the request refuses it in words.
+					// Only an endpoint that reads the request can answer with an error.
 					answers, _ := io.ReadAll(c)
 					if name == "request" && mustPeek && !bytes.Contains(answers, []byte("a client must not pass file descriptors")) {
-						t.Errorf("the answers are %s", answers)
+						t.Errorf("the answers do not report the passed file descriptor: %s", answers)
 					}
 					c.Close()
 				}
@@ -234,7 +238,8 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 	}
 }
 
-// TestUnreadAnswersCount sends requests and does not read the answers.
+// TestUnreadAnswersCount sends requests and does not read the answers. Each connection must
+// stay counted until its client reads the answers or closes the connection.
 func TestUnreadAnswersCount(t *testing.T) {
 	e, path := start(t, answerOK, false)
 	reading, closing := dial(t, path), dial(t, path)
@@ -242,7 +247,7 @@ func TestUnreadAnswersCount(t *testing.T) {
 		fmt.Fprint(c, strings.Repeat("{}\n", 10))
 		c.CloseWrite()
 	}
-	// Both sessions have ended once both clients see the end.
+	// When both clients see the end of the stream, the broker has ended both sessions.
 	for _, c := range []*net.UnixConn{reading, closing} {
 		raw, err := c.SyscallConn()
 		if err != nil {
@@ -269,7 +274,8 @@ func TestUnreadAnswersCount(t *testing.T) {
 	waitUntil(t, func() bool { return e.Connections() == 0 })
 }
 
-// TestUnreadBytesAreLimited fills one connection with answers.
+// TestUnreadBytesAreLimited sends a large answer to a client that does not read. The kernel
+// must store only a small part of the answer.
 func TestUnreadBytesAreLimited(t *testing.T) {
 	var session *Session
 	wrote := make(chan bool)
@@ -280,16 +286,17 @@ func TestUnreadBytesAreLimited(t *testing.T) {
 	}, false)
 	dial(t, path)
 	if <-wrote {
-		t.Error("a client that does not read took 1 MiB")
+		t.Error("Write sent 1 MiB, although the client does not read")
 	}
 	if n := session.conn.unreadBytes(); n == 0 || n > 3*sendBuffer {
-		t.Errorf("the kernel holds %d bytes of unread answers, want at most %d", n, 3*sendBuffer)
+		t.Errorf("the kernel stores %d bytes of unread answers, want 1 to %d", n, 3*sendBuffer)
 	}
 	<-wrote
 }
 
-// TestUnreadAnswersAreLimitedInAll has many connections of other endpoints. Clients that
-// do not read then get no new connections, and other clients do.
+// TestUnreadAnswersAreLimitedInAll sets a high number of connections in all endpoints. An
+// endpoint whose clients do not read must then refuse new connections. Another endpoint must
+// still accept connections.
 func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	e, path := start(t, answerOK, false)
 	other, otherPath := start(t, answerOK, false)
@@ -309,7 +316,8 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	for range 4 {
 		unread = append(unread, dial(t, path))
 	}
-	waitUntil(t, func() bool { return e.Connections() == 4 }) // later ones could be refused
+	// The endpoint could refuse connections that it accepts after the requests below.
+	waitUntil(t, func() bool { return e.Connections() == 4 })
 	for _, c := range unread {
 		fmt.Fprint(c, strings.Repeat("{}\n", 300))
 	}
@@ -319,7 +327,7 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 		return e.holdsTooMuchLocked()
 	})
 	if answer := ping(path); !strings.Contains(answer, "rate_limited") {
-		t.Errorf("with unread answers, the answer is %s", answer)
+		t.Errorf("while answers are unread, the answer on a new connection is %s", answer)
 	}
 	if answer := ping(otherPath); !strings.Contains(answer, `"ok":true`) {
 		t.Errorf("the answer of another endpoint is %s", answer)
@@ -329,7 +337,7 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	}
 	waitUntil(t, func() bool { return e.Connections() == 0 })
 	if answer := ping(path); !strings.Contains(answer, `"ok":true`) {
-		t.Errorf("after the answers are gone, the answer is %s", answer)
+		t.Errorf("after the clients closed their connections, the answer is %s", answer)
 	}
 }
 
@@ -353,8 +361,8 @@ func TestRefusedClientCanSendItsRequest(t *testing.T) {
 	}
 }
 
-// TestDrainEndsChattyConnection drains while a client sends requests without a pause.
-// Without an end of all reading, Drain would never return.
+// TestDrainEndsChattyConnection drains while a client sends requests without a pause. Drain
+// must stop reading after a fixed time. Otherwise, Drain would never return.
 func TestDrainEndsChattyConnection(t *testing.T) {
 	e, path := start(t, answerOK, false)
 	c := dial(t, path)
@@ -382,7 +390,7 @@ func TestDrainEndsChattyConnection(t *testing.T) {
 // log the error.
 func TestAcceptErrorDoesNotEndLoop(t *testing.T) {
 	logged := make(chan struct{}, 100)
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // does not listen
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // this socket does not listen
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,7 +408,7 @@ func TestAcceptErrorDoesNotEndLoop(t *testing.T) {
 	}), nil))})
 	e.Start()
 	defer e.Close()
-	for range 2 { // at most one message per second
+	for range 2 { // the endpoint logs at most one message per second
 		<-logged
 	}
 }
@@ -409,7 +417,8 @@ type writerFunc func([]byte)
 
 func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
 
-// TestLongRequestsCountAsSeveral sends long requests over the limit.
+// TestLongRequestsCountAsSeveral sends two long requests. The second request must exceed the
+// limit of 10 requests, because each of the long requests counts as 10.
 func TestLongRequestsCountAsSeveral(t *testing.T) {
 	handler := okHandler()
 	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
@@ -419,13 +428,14 @@ func TestLongRequestsCountAsSeveral(t *testing.T) {
 	for i, want := range []string{`"ok":true`, "rate_limited"} {
 		fmt.Fprintln(c, strings.Repeat("x", 9*requestUnit))
 		if answer, err := lines.ReadString('\n'); err != nil || !strings.Contains(answer, want) {
-			t.Errorf("request %d: %s, %v, want %s", i, answer, err, want)
+			t.Errorf("the answer to request %d is %s, error %v, want %s", i, answer, err, want)
 		}
 	}
 }
 
-// TestNonReadersAreEnded shuts down the reading side of connections in each state. Other
-// connections must stay, also those that send nothing more.
+// TestNonReadersAreEnded shuts down the reading side of an idle client, and of a client that
+// waits for an answer. The endpoint must end both connections. Other connections must stay
+// open.
 func TestNonReadersAreEnded(t *testing.T) {
 	waiting := make(chan struct{}, 8)
 	handler := okHandler()
@@ -458,7 +468,7 @@ func TestNonReadersAreEnded(t *testing.T) {
 
 	e.EndNonReaders()
 	if wait, _ := limit.Reserve(1); wait > 0 {
-		t.Errorf("without such a client, a new connection waits for %v", wait)
+		t.Errorf("before a client shut down its reading side, a new connection waits for %v, want 0", wait)
 	}
 	idle.CloseRead()
 	inWait.CloseRead()
@@ -467,7 +477,7 @@ func TestNonReadersAreEnded(t *testing.T) {
 		return e.Connections() == 2
 	})
 	if wait, _ := limit.Reserve(1); wait < 15*time.Second {
-		t.Errorf("a new connection waits for %v", wait)
+		t.Errorf("after two clients shut down their reading sides, a new connection waits for %v, want at least 15s", wait)
 	}
 	fmt.Fprint(stays, "{}\n")
 	if answer, err := bufio.NewReader(stays).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
@@ -477,8 +487,9 @@ func TestNonReadersAreEnded(t *testing.T) {
 	waitUntil(t, func() bool { return e.Connections() == 1 })
 }
 
-// TestUnreadConnectionLeavesPoller leaves answers unread. The connection must not be in
-// the poller any more, because each shutdown(2) of the client would wake the broker.
+// TestUnreadConnectionLeavesPoller sends requests and does not read the answers. The
+// connection must leave the poller. Otherwise, each call of shutdown(2) by the client would
+// wake the broker.
 func TestUnreadConnectionLeavesPoller(t *testing.T) {
 	var inode atomic.Uint64
 	e, path := start(t, func(s *Session) {
@@ -488,7 +499,7 @@ func TestUnreadConnectionLeavesPoller(t *testing.T) {
 			inode.Store(st.Ino)
 		})
 		if !isPolled(t, inode.Load()) {
-			t.Error("an open connection is not found in the poller: this test proves nothing")
+			t.Error("isPolled does not find an open connection in the poller, so this test proves nothing")
 		}
 		answerOK(s)
 	}, false)
@@ -505,8 +516,8 @@ func TestUnreadConnectionLeavesPoller(t *testing.T) {
 	waitUntil(t, func() bool { return e.Connections() == 0 })
 }
 
-// isPolled reports whether an epoll descriptor of this process contains the file with an
-// inode number (proc_pid_fdinfo(5)).
+// isPolled reports whether an epoll file descriptor of this process contains the file with
+// the given inode number (proc_pid_fdinfo(5)).
 func isPolled(t *testing.T, inode uint64) bool {
 	t.Helper()
 	files, err := filepath.Glob("/proc/self/fdinfo/*")
@@ -514,7 +525,7 @@ func isPolled(t *testing.T, inode uint64) bool {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		text, _ := os.ReadFile(file) // the file may be closed already
+		text, _ := os.ReadFile(file) // fails if the file descriptor was closed since
 		if strings.Contains(string(text), fmt.Sprintf("ino:%x ", inode)) {
 			return true
 		}
@@ -522,9 +533,9 @@ func isPolled(t *testing.T, inode uint64) bool {
 	return false
 }
 
-// TestHalfClosedClientReadsWholeAnswer requests a large answer, shuts down the writing
-// side, and reads after a pause. The connection must leave the poller, and the answer must
-// still arrive.
+// TestHalfClosedClientReadsWholeAnswer requests a large answer and shuts down the writing
+// side of the client. The client reads only after the connection has left the poller. The
+// whole answer must still arrive.
 func TestHalfClosedClientReadsWholeAnswer(t *testing.T) {
 	answer := strings.Repeat("x", 1<<20)
 	for name, endFirst := range map[string]bool{"ended before the answer": true, "ended while the answer is blocked": false} {
@@ -552,15 +563,16 @@ func TestHalfClosedClientReadsWholeAnswer(t *testing.T) {
 			} else {
 				waitUntil(t, func() bool { return session.Load() != nil && session.Load().conn.unreadBytes() > sendBuffer })
 				if hasLeft() {
-					t.Error("a connection left the poller while the client can send requests")
+					t.Error("the connection left the poller while the client can still send requests")
 				}
 				c.CloseWrite()
 			}
 			waitUntil(t, hasLeft)
-			// A client that shuts down its writing side first costs nothing.
+			// The limit charges a client only if the client shuts down its writing side while
+			// the answer is blocked.
 			if endFirst {
 				if wait, _ := limit.Reserve(1); wait > 0 {
-					t.Errorf("a new connection waits for %v", wait)
+					t.Errorf("a new connection waits for %v, want 0", wait)
 				}
 			} else {
 				waitUntil(t, func() bool { wait, _ := limit.Reserve(1); return wait > 10*time.Second })
@@ -587,13 +599,13 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 				if _, err := c.Write([]byte(" ")); err != nil {
 					t.Fatal(err)
 				}
-				if round == 0 { // each byte must need a read of its own
+				if round == 0 { // wait, so that the broker needs one read for each byte
 					waitUntil(t, func() bool { return unsent(c) == 0 })
 				}
 			}
 			fmt.Fprint(c, "     {}\n")
 			if answer, err := lines.ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
-				t.Errorf("round %d: %q, %v", round, answer, err)
+				t.Errorf("the answer in round %d is %q, error %v", round, answer, err)
 			}
 		}
 		if session.Load().conn.inPoller() {
@@ -604,8 +616,8 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 	}
 }
 
-// unsent returns the number of bytes that the broker has not read from a client (SIOCOUTQ
-// of the client's end).
+// unsent returns the number of bytes that the client has sent and the broker has not read
+// (SIOCOUTQ of the client's socket, unix(7)).
 func unsent(client *net.UnixConn) (n int) {
 	if raw, err := client.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
@@ -613,7 +625,8 @@ func unsent(client *net.UnixConn) (n int) {
 	return n
 }
 
-// TestExpiredAnswerEnds writes an answer that expires while the client does not read.
+// TestExpiredAnswerEnds writes an answer that expires while the client does not read. The
+// write must end and release the answer.
 func TestExpiredAnswerEnds(t *testing.T) {
 	var expired atomic.Bool
 	released := make(chan struct{})
@@ -629,7 +642,8 @@ func TestExpiredAnswerEnds(t *testing.T) {
 	<-released
 }
 
-// TestResponsesCount requests large responses over the limit.
+// TestResponsesCount requests two large responses. The second request must exceed the limit
+// of 10 requests, because a large response counts as several requests.
 func TestResponsesCount(t *testing.T) {
 	handler := okHandler()
 	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
@@ -640,7 +654,7 @@ func TestResponsesCount(t *testing.T) {
 	for i, limited := range []bool{false, true} {
 		fmt.Fprintln(c, "{}")
 		if answer, err := lines.ReadString('\n'); err != nil || strings.Contains(answer, "rate_limited") != limited {
-			t.Errorf("request %d: %d bytes, %v", i, len(answer), err)
+			t.Errorf("the answer to request %d has %d bytes, error %v, want rate_limited: %v", i, len(answer), err, limited)
 		}
 	}
 }

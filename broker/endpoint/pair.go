@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connect serves one connection without a listener, and returns the client's end. It
-// needs no socket file. The session ends when the client's end is closed.
+// Connect creates a connection without a listener and without a socket file. It calls serve
+// for the broker's side of the connection, and returns the client's side. The session ends
+// when the caller closes the client's side.
 func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -29,7 +30,7 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	if err == nil {
 		s := &Session{conn: c, drain: newDrainState()}
 		if s.caller, err = callerOf(served); err == nil {
-			go func() { // ended by the client
+			go func() { // closing the client's side ends this goroutine
 				defer served.Close()
 				serve(s)
 			}()
@@ -41,7 +42,8 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	return nil, err
 }
 
-// connOf takes over a descriptor.
+// connOf returns a connection for the file descriptor of a socket. It closes fd, also after
+// an error.
 func connOf(fd int) (*net.UnixConn, error) {
 	file := os.NewFile(uintptr(fd), "socket")
 	defer file.Close()

@@ -9,17 +9,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Reply is one response line in pieces, which are written together. The zero
-// Reply writes nothing.
+// A Reply is one response line, which consists of several pieces. The zero Reply writes
+// nothing.
 type Reply struct {
 	Pieces  net.Buffers
-	Release func() // called after the write, or its failure; may be nil
+	Release func() // called after the write succeeded or failed; may be nil
 	End     bool   // close the connection after the reply
-	// Expired reports whether a write that waits for the client must end. It may be nil.
+	// Expired is called while a write waits for the client. If Expired returns true, the
+	// write fails. Expired may be nil.
 	Expired func() bool
 }
 
-// size returns the number of bytes.
+// size returns the number of bytes in the reply.
 func (r Reply) size() (n int) {
 	for _, piece := range r.Pieces {
 		n += len(piece)
@@ -30,43 +31,44 @@ func (r Reply) size() (n int) {
 // HangUp returns a reply that ends the connection without an answer.
 func HangUp() Reply { return Reply{End: true} }
 
-// Answer returns a reply that consists of one of schema's responses.
+// Answer returns a reply with a response. The type of response must be one of the response
+// types of package schema.
 func Answer(response any) Reply {
 	line, err := wire.Encode(response)
-	if err != nil { // impossible for the types of schema
+	if err != nil { // cannot happen for the types of package schema
 		return Refuse(schema.CodeInternalError, "cannot encode the response")
 	}
 	return Reply{Pieces: net.Buffers{line}}
 }
 
-// Refuse returns an error response. The arguments must be validated, or the
-// broker's own.
+// Refuse returns an error response. The message goes to the client, so each argument must
+// be validated or must come from the broker itself.
 func Refuse(code schema.Code, format string, args ...any) Reply {
 	return RefuseFor(0, code, format, args...)
 }
 
-// RefuseFor is Refuse with the number of seconds after which the client can try
-// again.
+// RefuseFor does the same as Refuse. The response also contains the number of seconds after
+// which the client can try again.
 func RefuseFor(seconds int, code schema.Code, format string, args ...any) Reply {
 	return Answer(schema.ErrorResponse{Code: code, Message: fmt.Sprintf(format, args...), RetryAfterSeconds: seconds})
 }
 
-// RefuseMalformed refuses a line because of an error of wire.Decode or wire.Check,
-// which quotes nothing of the line.
+// RefuseMalformed refuses a request line because wire.Decode or wire.Check returned an
+// error. Such an error does not quote any part of the line.
 func RefuseMalformed(op string, err error) Reply {
 	return Refuse(schema.CodeProtocolError, "%s: %v", op, err)
 }
 
-// RefuseTooLong refuses a line of more than limit bytes. The connection ends,
-// because the reader did not look for the end of the line.
+// RefuseTooLong refuses a request line of more than limit bytes. The reply ends the
+// connection, because the broker does not know where the next request begins.
 func RefuseTooLong(limit int) Reply {
-	reply := Refuse(schema.CodePayloadTooLarge, "the line is longer than %d bytes", limit)
+	reply := Refuse(schema.CodePayloadTooLarge, "the request line is longer than %d bytes", limit)
 	reply.End = true
 	return reply
 }
 
-// RefuseUnknownOp lists the operations of a socket. It does not repeat the
-// requested one, which is not validated.
+// RefuseUnknownOp refuses a request with an unknown operation, and lists the operations of
+// the socket. The message does not contain the unknown operation, which is not validated.
 func RefuseUnknownOp(socket string, operations []schema.Operation) Reply {
 	names := make([]string, len(operations))
 	for i, operation := range operations {

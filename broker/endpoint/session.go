@@ -13,79 +13,83 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// requestUnit is the size of a request that counts as one, in bytes. A longer request
-// counts as more, because it costs the broker more.
+// requestUnit is the size of a part of a request, in bytes. Each full part of a request
+// counts as one more request, because long requests cost the broker more.
 const requestUnit = 4 << 10
 
-// maxWrite is the largest write, in bytes. The kernel keeps the data of a larger one in
-// separate pages, which a client can move into pipes with splice(2). Such pages are
-// charged to the broker, but no longer counted as unread data.
+// maxWrite is the largest number of bytes that the broker writes with one system call. The
+// kernel stores the data of a larger write in separate pages, which a client can move into
+// pipes with splice(2). These pages still use memory of the broker, but the kernel no
+// longer counts them as unread data.
 const maxWrite = 2 << 10
 
-// responseUnit is the size of a response that counts as one more request, in bytes.
+// responseUnit is the size of a part of a response, in bytes. Each full part of a response
+// counts as one more request.
 const responseUnit = 16 << 10
 
-// writeInterval is how often a blocked write checks whether it must continue.
+// writeInterval is the time after which a blocked write checks whether it must give up.
 const writeInterval = 250 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
 
-// A Session is one connection. It answers requests one after the other.
+// A Session reads the requests of one connection and answers them one after the other.
 type Session struct {
 	conn   *conn
 	drain  *drainState
 	caller Caller
 	lines  *wire.Reader // nil before Run
 
-	limitedAt time.Time // of the last reply that refused a request over the limit
-	prepaid   int       // requests that the new connection has already paid for
-	connects  *Limiter  // of new connections; nil means no limit
+	limitedAt time.Time // when the session last refused a request over the limit
+	prepaid   int       // number of requests that were charged when the client connected
+	connects  *Limiter  // limit on new connections; nil means no limit
 }
 
-// A Handler describes how a session's requests are read and answered.
+// A Handler describes how a session reads and answers requests.
 type Handler struct {
-	// MaxLine is the longest request, in bytes, without its newline.
+	// MaxLine is the maximum length of a request, in bytes, without the newline.
 	MaxLine int
-	// Grow provides the memory that lines are read into, as described at
-	// wire.NewReader. nil means the Go heap.
+	// Grow provides the memory for request lines, as described at wire.NewReader. nil means
+	// memory on the Go heap.
 	Grow func(pending []byte, size int) ([]byte, error)
-	// Limit is the number of requests per second. nil means no limit.
+	// Limit limits the number of requests per second. nil means no limit.
 	Limit *Limiter
 
-	// Answer answers a request line, which is valid until it returns.
+	// Answer answers a request line. The line is valid until Answer returns.
 	Answer func(line []byte) Reply
-	// AnswerTooLong answers a line of more than MaxLine bytes. The connection ends
-	// after the reply.
+	// AnswerTooLong answers a request line of more than MaxLine bytes. The session ends the
+	// connection after this reply.
 	AnswerTooLong func() Reply
-	// AnswerLimited answers a request over the limit; retryAfter is in seconds.
+	// AnswerLimited answers a request over the limit. retryAfter is the number of seconds
+	// after which the client can try again.
 	AnswerLimited func(retryAfter int) Reply
 }
 
-// Caller returns the process that connected.
+// Caller returns the process that opened the connection.
 func (s *Session) Caller() Caller { return s.caller }
 
-// Draining returns a channel that is closed when the endpoint begins to drain. A
-// request that waits for something should then hang up: the client will ask the
-// next broker.
+// Draining returns a channel that is closed when the endpoint begins to drain. A Handler
+// that waits for something should then return HangUp, because the client will send the
+// request to the next broker.
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
-// Gone returns a channel that is closed when the client ends the connection. It
-// reads nothing, so a pipelined request stays to be read. stop must be called
-// before the session reads again.
+// Gone returns a channel that is closed when the client ends the connection. Gone reads no
+// data, so the session can still read the next request. stop must be called before the
+// session reads again.
 func (s *Session) Gone() (gone <-chan struct{}, stop func()) {
 	return wire.WatchClosed(s.conn.UnixConn)
 }
 
-// AwaitInput returns a channel that receives one value: nil when the client sends
-// another byte, or the error that ends the connection. It has no timeout. stop
-// must be called, and waits for the reading goroutine. Afterwards the session is
-// of no further use.
+// AwaitInput waits in a goroutine until the client sends another byte or the connection
+// ends. The channel receives nil after a byte, or the error that ended the connection.
+// AwaitInput has no timeout. The caller must call stop, which ends the goroutine and waits
+// for it. After stop, the session cannot read any more.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
-	// This may lift the deadline of a drain: select on Draining too.
+	// This may remove the deadline that Drain has set. So the caller must also wait for the
+	// channel of Draining.
 	s.conn.SetReadDeadline(time.Time{})
 	result, done := make(chan error, 1), make(chan struct{})
-	go func() { // ended by stop
+	go func() { // stop ends this goroutine
 		defer close(done)
 		result <- s.lines.Await()
 	}()
@@ -95,11 +99,11 @@ func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	}
 }
 
-// Detach gives the memory of the last line to the caller: the session continues
-// in new memory from Handler.Grow.
+// Detach makes the caller the owner of the memory of the last request line. The session
+// then reads requests into new memory from Handler.Grow.
 func (s *Session) Detach() error { return s.lines.Detach() }
 
-// Run answers requests until the connection ends.
+// Run answers requests until the client or the broker ends the connection.
 func (s *Session) Run(h Handler) {
 	s.lines = wire.NewReader(s.conn, h.MaxLine, h.Grow)
 	for {
@@ -119,8 +123,8 @@ func (s *Session) Run(h Handler) {
 	}
 }
 
-// errNoRequest means that the connection ended between two requests: the client
-// closed it, was silent for too long, or the endpoint drains.
+// errNoRequest means that the connection ends between two requests. The client closed the
+// connection or sent nothing for too long, or the endpoint drains.
 var errNoRequest = errors.New("no request")
 
 func (s *Session) readLine() ([]byte, error) {
@@ -140,23 +144,24 @@ func (s *Session) readLine() ([]byte, error) {
 func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		s.lines.Discard() // within the line's timeout, so that the client reads the answer
+		s.lines.Discard() // reads the rest of the line, so that the client can read the answer
 		return h.AnswerTooLong()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return Refuse(schema.CodeProtocolError, "the rest of the line did not arrive within %v", schema.LineTimeout)
+		return Refuse(schema.CodeProtocolError, "the rest of the request line did not arrive within %v", schema.LineTimeout)
 	case errors.Is(err, errDescriptors):
 		return Refuse(schema.CodeProtocolError, "a client must not pass file descriptors")
 	}
 	return HangUp()
 }
 
-// answer answers a request, within the request limit.
+// answer answers one request and enforces the request limit.
 //
-// If the request is over the limit, the client gets at most one refusal per second and
-// connection. It returns how long the session must not read then. Within that second,
-// the request waits, and is answered afterwards.
+// If the request is over the limit, answer refuses it and returns how long the session must
+// stop reading. A connection gets at most one such refusal per second. If the connection
+// got a refusal less than a second ago, answer instead waits until the limit allows the
+// request, and then answers it.
 func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
 	if h.Limit == nil {
 		return h.Answer(line), 0
@@ -175,8 +180,9 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 	return h.Answer(line), 0
 }
 
-// pause waits for d and reads nothing from the client, so that the client causes almost
-// no work. It returns false early if the client disconnects or the endpoint drains.
+// pause waits for d and returns true. It reads nothing during this time, so the client
+// causes almost no work. If the client disconnects or the endpoint drains, pause returns
+// false at once.
 func (s *Session) pause(d time.Duration) (completed bool) {
 	if d <= 0 {
 		return true
@@ -195,7 +201,7 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 	}
 }
 
-// Write sends a reply and reports whether the client took all of it within the
+// Write sends a reply. It returns false if the whole reply could not be sent within the
 // write timeout.
 func (s *Session) Write(reply Reply) bool {
 	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
@@ -206,7 +212,7 @@ func (s *Session) Write(reply Reply) bool {
 	return err == nil
 }
 
-// writePieces writes at most maxWrite bytes per system call.
+// writePieces writes all pieces, with at most maxWrite bytes per system call.
 func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
 	for len(pieces) > 0 {
 		n, err := s.conn.send(firstBytes(pieces, maxWrite))
@@ -245,7 +251,8 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 	return pieces
 }
 
-// waitUntilWritable waits until the client may have read some of its answers.
+// waitUntilWritable waits until the broker should try to send again. It returns an error if
+// the write must give up.
 func (s *Session) waitUntilWritable(expired func() bool) error {
 	if s.conn.clientEndedRequests() {
 		if err := s.conn.leavePoller(); err != nil {
@@ -267,9 +274,9 @@ func (s *Session) waitUntilWritable(expired func() bool) error {
 	return nil
 }
 
-// WriteRefusal sends a reply to a client that may not use the socket, and reads one
-// request. Otherwise the client could get an error while it sends its request, and not
-// see the reply.
+// WriteRefusal sends a reply to a client that may not use the socket, and then reads one
+// request. Without this read, the client could get an error while it sends its request, and
+// would not read the reply.
 func (s *Session) WriteRefusal(reply Reply) {
 	if !s.Write(reply) {
 		return

@@ -1,5 +1,5 @@
-// Package rundir manages the runtime directory: its lock, the directories in it,
-// the sockets with their exact modes, and the links for dev containers.
+// Package rundir manages the runtime directory of the broker. It creates the lock file, the
+// directories, the sockets with their exact modes, and the links.
 //
 //	DIR/admin/admin.sock                mode 0660
 //	DIR/projects/.DIGEST/broker.sock    mode 0666, in a directory that a container mounts
@@ -7,12 +7,12 @@
 //	DIR/devcontainers/ID                a link to ../projects/.DIGEST
 //	DIR/lock                            mode 0600
 //
-// DIGEST is computed from the path of the project, and not from its name. Otherwise, if a
-// name is used again for another project, a container that still mounts the directory of
-// the first project could fetch the secrets of the second project.
+// DIGEST is computed from the project's path. If DIGEST were computed from the project's
+// name, a name could be used again for a second project. A container that still mounts the
+// directory of the first project could then fetch the secrets of the second project.
 //
-// A container's root can change the directory that is mounted there, so the package does
-// not trust its content and follows no link in it.
+// The root user of a container can change the directory that the container mounts. So the
+// package does not trust the content of such a directory, and follows no link in it.
 package rundir
 
 import (
@@ -31,24 +31,24 @@ import (
 // ErrBusy means that another broker holds the lock of the runtime directory.
 var ErrBusy = errors.New("another keyhatchd is already running")
 
-// Dir is the runtime directory. At most one broker holds its lock, so if a socket
-// file already exists when the broker starts, no process is serving it.
+// Dir is the runtime directory. At most one broker can lock it. So if a socket file already
+// exists when a broker starts, no other broker serves this socket.
 type Dir struct {
 	path     string
 	lock     *os.File
-	adminGID int // group of the admin socket; -1: the group of the process
+	adminGID int // the group of the admin socket; -1 means the group of the process
 
 	mu         sync.Mutex
-	operations map[string]chan struct{} // guarded by mu; by project path; see inDirectory
+	operations map[string]chan struct{} // guarded by mu; the keys are project paths; see busy
 }
 
-// entryNames are the names that can be in a runtime directory.
+// entryNames are the names of all entries that a runtime directory can contain.
 var entryNames = []string{"admin", "devcontainers", "lock", "projects"}
 
-// Open locks the runtime directory, which it creates if necessary. The path must
-// be absolute. adminGID is the group that owns the admin socket; with -1 it keeps
-// the group of the process. The lock ends with the process. If another process
-// holds the lock, the error is ErrBusy.
+// Open creates the runtime directory if necessary, and locks it. The path must be absolute.
+// adminGID is the group that owns the admin socket. -1 means the group of the process. The
+// kernel releases the lock when the process ends. If another process has locked the
+// directory, the error is ErrBusy.
 func Open(path string, adminGID int) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path of the runtime directory must be absolute: %s", path)
@@ -57,8 +57,8 @@ func Open(path string, adminGID int) (*Dir, error) {
 	if err := d.createOrCheck(); err != nil {
 		return nil, err
 	}
-	// The broker locks a file that only its own user can open. Any user could lock the
-	// directory itself, and keep the broker from starting.
+	// Lock a file that only the broker's user can open. If the broker locked the directory
+	// itself, any other user could lock the directory first. The broker could then not start.
 	lockPath := filepath.Join(path, "lock")
 	lock, err := os.OpenFile(lockPath, os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -86,17 +86,18 @@ func Open(path string, adminGID int) (*Dir, error) {
 	return d, nil
 }
 
-// createOrCheck creates the directory. It accepts an existing directory only if no
-// other user can write to it, and if it contains nothing else. It does not change an
-// existing directory, which could be /tmp or a home directory by mistake.
+// createOrCheck creates the runtime directory. It accepts an existing directory only if no
+// other user can write to it, and if it contains only files of keyhatch. It does not change
+// an existing directory, because the operator could have chosen /tmp or a home directory by
+// mistake.
 func (d *Dir) createOrCheck() error {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
 		return err
 	}
 	err := os.Mkdir(d.path, 0o755)
 	if err == nil {
-		// Every user may enter the directory; the directories in it have modes of
-		// their own.
+		// Every user may enter the runtime directory. The directories in it have stricter
+		// modes.
 		return os.Chmod(d.path, 0o755)
 	}
 	if !errors.Is(err, fs.ErrExist) {
@@ -121,7 +122,7 @@ func (d *Dir) createOrCheck() error {
 	return nil
 }
 
-// checkOwner checks that a path is a directory of the broker's user.
+// checkOwner checks that a path is a directory that belongs to the broker's user.
 func (d *Dir) checkOwner(path string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -136,11 +137,12 @@ func (d *Dir) checkOwner(path string) (unix.Stat_t, error) {
 	return st, nil
 }
 
-// Close releases the lock.
+// Close unlocks the runtime directory.
 func (d *Dir) Close() { d.lock.Close() }
 
-// ensureDir creates a directory with exactly this mode, ignoring the umask. If it
-// exists already, it must belong to the broker, and gets the mode and the group.
+// ensureDir creates a directory in the runtime directory with exactly the given mode, and
+// ignores the umask. An existing directory must belong to the broker's user, and ensureDir
+// changes its mode. ensureDir also sets the group of the directory, unless gid is -1.
 func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
 	path := filepath.Join(d.path, name)
 	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOpenLeavesExistingDirectoriesAlone opens directories that are not for keyhatch
-// alone.
+// TestOpenLeavesExistingDirectoriesAlone calls Open for directories that other users or
+// other programs also use. Open must fail and must not change such a directory.
 func TestOpenLeavesExistingDirectoriesAlone(t *testing.T) {
 	for want, prepare := range map[string]func(dir string) error{
 		"other users can write": func(dir string) error { return os.Chmod(dir, 0o777|os.ModeSticky) },
@@ -36,15 +36,16 @@ func TestOpenLeavesExistingDirectoriesAlone(t *testing.T) {
 		}
 		after, err := os.Stat(dir)
 		if err != nil || after.Mode() != before.Mode() {
-			t.Errorf("the mode %v became %v, %v", before.Mode(), after.Mode(), err)
+			t.Errorf("Open changed the mode of the directory from %v to %v, error %v", before.Mode(), after.Mode(), err)
 		}
 		if info, err := os.Stat(filepath.Join(dir, "projects")); err != nil || info.Mode().Perm() != 0o755 {
-			t.Errorf("the mode of a directory in it became %v, %v", info.Mode(), err)
+			t.Errorf("Open changed the mode of the directory projects to %v, error %v", info.Mode(), err)
 		}
 	}
 }
 
-// TestLockIsOutOfReach locks the directory, as every user can who may open it.
+// TestLockIsOutOfReach locks the runtime directory itself, which every user who can open the
+// directory may do. The broker must still start.
 func TestLockIsOutOfReach(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	d, err := Open(dir, -1)
@@ -52,7 +53,7 @@ func TestLockIsOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	if second, err := Open(dir, -1); !errors.Is(err, ErrBusy) {
-		t.Errorf("a second broker got %v", err)
+		t.Errorf("a second call of Open returns the error %v, want ErrBusy", err)
 		second.Close()
 	}
 	d.Close()
@@ -65,10 +66,10 @@ func TestLockIsOutOfReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d, err = Open(dir, -1); err != nil {
-		t.Fatalf("a lock on the directory keeps the broker from starting: %v", err)
+		t.Fatalf("the broker cannot start if another process has locked the directory: %v", err)
 	}
 	d.Close()
 	if info, err := os.Stat(filepath.Join(dir, "lock")); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("the mode of the lock file is %v, %v", info.Mode(), err)
+		t.Errorf("the mode of the lock file is %v, error %v, want 0600", info.Mode(), err)
 	}
 }

@@ -17,38 +17,44 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNameInUse means that the name of a project leads to the directory of another path.
+// ErrNameInUse means that the link with a project's name leads to the directory of another
+// project.
 var ErrNameInUse = errors.New("the name is in use")
 
-// directoryName returns the name of the directory that belongs to the path of a project:
-// a dot, which no project's name begins with, and 130 bits of a digest. The same path
-// always has the same directory, so the broker need not store the name.
+// directoryName returns the name of the directory for the project at a path. The name
+// consists of a dot and 130 bits of a digest of the path. No project name begins with a dot.
+// The broker does not store the directory name, because the same path always has the same
+// directory name.
 func directoryName(projectPath string) string {
 	digest := sha256.Sum256([]byte(projectPath))
 	return "." + strings.ToLower(base32.StdEncoding.EncodeToString(digest[:]))[:26]
 }
 
-// socketPath returns the path of the socket that belongs to the path of a project.
+// socketPath returns the path of the socket file of the project at projectPath.
 func (d *Dir) socketPath(projectPath string) string {
 	return filepath.Join(d.path, "projects", directoryName(projectPath), "broker.sock")
 }
 
-// NamedSocket returns the path of a project's socket through the link with its name.
+// NamedSocket returns the path of a project's socket file that contains the name of the
+// project. This path leads through the link with the project's name.
 func (d *Dir) NamedSocket(name schema.ProjectName) string {
 	return filepath.Join(d.path, "projects", string(name), "broker.sock")
 }
 
-// ErrBlocked means that an operation in the directory of a project did not end in time.
+// ErrBlocked means that an operation in the directory of a project did not end within
+// directoryTimeout.
 var ErrBlocked = errors.New("a container may be blocking the directory of the project")
 
-// directoryTimeout bounds each operation in a directory that a container mounts. A process
-// in the container can list a large directory slowly, and the kernel lets nobody change the
-// directory in the meantime. No way exists to interrupt the wait for that lock.
+// directoryTimeout is the maximum time of each operation in a directory that a container
+// mounts. A process in the container can list a large directory slowly. The kernel locks the
+// directory during the listing. The broker cannot interrupt a system call that waits for
+// this lock.
 const directoryTimeout = time.Second
 
-// inDirectory runs an operation in the directory of a project. If the operation does not
-// end in time, inDirectory returns ErrBlocked, and closes abandoned. The operation then
-// continues, and must undo its result. At most one operation runs for each project.
+// inDirectory runs an operation in the directory of a project. If the operation does not end
+// within directoryTimeout, inDirectory closes the channel abandoned and returns ErrBlocked.
+// The operation then continues in its goroutine, and must undo its result at the end. At
+// most one operation runs at the same time for each project.
 func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan struct{})) error {
 	timeout := time.NewTimer(directoryTimeout)
 	defer timeout.Stop()
@@ -59,7 +65,7 @@ func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan stru
 		return ErrBlocked
 	}
 	ended, abandoned := make(chan struct{}), make(chan struct{})
-	go func() { // ends when the kernel lets it
+	go func() { // ends when the system calls of the operation return
 		operate(abandoned)
 		<-busy
 		close(ended)
@@ -73,8 +79,8 @@ func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan stru
 	}
 }
 
-// busy returns a channel that is full while an operation in the directory of a project
-// runs.
+// busy returns the channel of a project, which has room for one value. The channel is full
+// while an operation runs in the directory of the project.
 func (d *Dir) busy(projectPath string) chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,15 +93,16 @@ func (d *Dir) busy(projectPath string) chan struct{} {
 	return d.operations[projectPath]
 }
 
-// A Socket is the socket of a project.
+// A Socket is a listening socket of a project, with the identity of its socket file.
 type Socket struct {
 	Listener *net.UnixListener
 	ID       SocketID
 }
 
-// BindProject creates the socket of the project at a path, and its directory. The
-// directory is never removed: a container that has it mounted would keep the deleted one.
-// The error can be ErrBlocked.
+// BindProject creates the directory of the project at a path, and the socket in this
+// directory. The broker never removes the directory. Otherwise, a container that mounts the
+// directory would still have the deleted directory and would not see a new one. The error
+// can be ErrBlocked.
 func (d *Dir) BindProject(projectPath string) (Socket, error) {
 	type result struct {
 		socket Socket
@@ -106,7 +113,7 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 		socket, err := d.bindProject(projectPath)
 		select {
 		case <-abandoned:
-			if err == nil { // nobody would accept on this socket
+			if err == nil { // no goroutine would accept connections on this socket
 				os.Remove(d.socketPath(projectPath))
 				socket.Listener.Close()
 			}
@@ -124,14 +131,14 @@ func (d *Dir) bindProject(projectPath string) (Socket, error) {
 	if err := d.ensureDir(filepath.Join("projects", directoryName(projectPath)), 0o755, -1); err != nil {
 		return Socket{}, err
 	}
-	// A file here is a leftover, or the project's container created it. It may even be a
-	// socket on which a process of the container listens.
+	// An earlier broker or the project's container created a file that already exists at
+	// this path. The file can be a socket on which a process in the container listens.
 	path := d.socketPath(projectPath)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Socket{}, fmt.Errorf("cannot replace %s: %w", path, err)
 	}
-	// Any uid may connect, because only root and the project's container can
-	// reach the directory.
+	// The mode allows all uids to connect. Only root and the project's container can reach
+	// the directory.
 	listener, err := d.listen(path, 0o666, -1)
 	if err != nil {
 		return Socket{}, err
@@ -139,13 +146,14 @@ func (d *Dir) bindProject(projectPath string) (Socket, error) {
 	return Socket{listener, d.socketID(projectPath)}, nil
 }
 
-// CheckName returns an error if the name cannot lead to the directory of the path. The
-// error is ErrNameInUse if the name leads to the directory of another path, even if no
-// project is registered there any more. A container that mounts the name would get the
-// secrets of the other project when the container is started again.
+// CheckName returns an error if the broker cannot use a name for the project at a path. The
+// error is ErrNameInUse if the link with this name leads to the directory of another
+// project, even if that project is no longer registered. If the broker changed the link, a
+// container of the old project that mounts the link would have access to the secrets of the
+// new project after its next start.
 func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	link := filepath.Join(d.path, "projects", string(name))
-	// Clients use this path.
+	// Clients connect to the socket through the link, so this path must also be short enough.
 	if socket := d.NamedSocket(name); len(socket) > maxSocketPath {
 		return errTooLong(socket)
 	}
@@ -161,21 +169,23 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 		return fmt.Errorf("%s is not a link that the broker created: remove it", link)
 	}
 	if len(entries) > 0 {
-		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, and create the containers that mount it again", link)
+		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", link)
 	}
 	return nil
 }
 
-// LinkName makes the name lead to the directory of the path. It replaces an empty
-// directory, which a container engine creates if a container starts before its project is
-// registered. That container keeps the empty directory until it is started again.
+// LinkName creates the link with a project's name. The link leads to the directory of the
+// project at a path. If the name is an empty directory, LinkName replaces this directory. A
+// container engine creates such a directory if a container starts before its project is
+// registered. This container mounts the empty directory until the container is started
+// again.
 func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	if err := d.CheckName(name, projectPath); err != nil {
 		return err
 	}
 	link := filepath.Join(d.path, "projects", string(name))
 	if _, err := os.Readlink(link); err == nil {
-		return nil // a restart must not need space
+		return nil // a restart must work if the file system is full
 	}
 	if err := unix.Rmdir(link); err != nil && err != unix.ENOENT {
 		return fmt.Errorf("cannot replace %s: %w", link, err)
@@ -183,8 +193,8 @@ func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	return os.Symlink(directoryName(projectPath), link)
 }
 
-// RemoveSocket removes the socket of the project at a path, unless another file has its
-// path.
+// RemoveSocket removes the socket file of the project at a path. It removes nothing if
+// another file has replaced the socket file with this ID. The error can be ErrBlocked.
 func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
 	return d.inDirectory(projectPath, func(<-chan struct{}) {
 		if d.socketID(projectPath) == id {
@@ -193,8 +203,8 @@ func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
 	})
 }
 
-// A SocketID identifies a socket file, even if another file has its path. The zero
-// SocketID is that of no file.
+// A SocketID identifies a socket file. If another file replaces the socket file, that file
+// has another SocketID. The zero SocketID means that there is no socket file.
 type SocketID struct{ device, inode uint64 }
 
 func (d *Dir) socketID(projectPath string) SocketID {
@@ -205,8 +215,8 @@ func (d *Dir) socketID(projectPath string) SocketID {
 	return SocketID{st.Dev, st.Ino}
 }
 
-// ProjectSocketID returns the identity of the socket of the project at a path. The error
-// is ErrBlocked.
+// ProjectSocketID returns the identity of the socket file of the project at a path. The only
+// possible error is ErrBlocked.
 func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
 	ids := make(chan SocketID, 1)
 	if err := d.inDirectory(projectPath, func(<-chan struct{}) { ids <- d.socketID(projectPath) }); err != nil {
@@ -215,15 +225,17 @@ func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
 	return <-ids, nil
 }
 
-// FindSocket returns the socket of a listener if clients that connect to the socket of the
-// project at a path reach the listener. A container can replace the socket file while no
-// broker runs. The check connects to the socket, so the listener accepts a connection that
-// is closed already.
+// FindSocket checks whether clients that connect to the socket file of the project at a path
+// reach the given listener. If they do, FindSocket returns the listener as a Socket. The
+// check is necessary because a container can replace the socket file while no broker runs.
+// FindSocket connects to the socket and closes the connection, so the listener later accepts
+// one connection that is already closed.
 func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket Socket, ok bool) {
 	found := make(chan SocketID, 1)
 	if err := d.inDirectory(projectPath, func(<-chan struct{}) {
 		id := d.socketID(projectPath)
-		if id != (SocketID{}) && !d.reaches(projectPath, listener) { // connecting would follow a symlink
+		// Check the ID first, because connecting to the path would follow a symlink.
+		if id != (SocketID{}) && !d.reaches(projectPath, listener) {
 			id = SocketID{}
 		}
 		found <- id
@@ -234,8 +246,8 @@ func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket
 	return Socket{listener, id}, id != SocketID{}
 }
 
-// reaches reports whether the process that listens on the socket of a project is the
-// process that created the listener.
+// reaches reports whether the process that listens on the socket file of a project is the
+// process that created the given listener.
 func (d *Dir) reaches(projectPath string, listener *net.UnixListener) bool {
 	want, err := peerCredentials(listener)
 	if err != nil {
@@ -250,8 +262,9 @@ func (d *Dir) reaches(projectPath string, listener *net.UnixListener) bool {
 	return err == nil && got == want
 }
 
-// peerCredentials returns the credentials of the process that called listen(2), for a
-// listener and for its clients (SO_PEERCRED, unix(7)).
+// peerCredentials returns the credentials of the process that called listen(2) (SO_PEERCRED,
+// unix(7)). The argument is the listener, or the client's end of a connection to the
+// listener.
 func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
@@ -266,15 +279,16 @@ func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
 	return credentials, errors.Join(err, controlErr)
 }
 
-// LinkDevcontainers gives the directory of a path additional names, so that a dev
-// container's mount can name the directory before the project's name is known. It
-// replaces a link of another project: a dev container's id belongs to exactly one folder.
+// LinkDevcontainers creates a link for each dev container ID. The links lead to the
+// directory of the project at a path. A dev container can mount such a link before the
+// project's name is known. LinkDevcontainers replaces a link that leads to another project,
+// because a dev container ID belongs to exactly one folder.
 func (d *Dir) LinkDevcontainers(projectPath string, ids []schema.DevcontainerID) error {
 	target := devcontainerTarget(projectPath)
 	for _, id := range ids {
 		path := filepath.Join(d.path, "devcontainers", string(id))
 		if current, err := os.Readlink(path); err == nil && current == target {
-			continue // a restart must not need space
+			continue // a restart must work if the file system is full
 		}
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -286,7 +300,8 @@ func (d *Dir) LinkDevcontainers(projectPath string, ids []schema.DevcontainerID)
 	return nil
 }
 
-// UnlinkDevcontainers removes those of the links that lead to the directory of the path.
+// UnlinkDevcontainers removes the links of the given dev container IDs. It does not remove a
+// link that leads to the directory of another project.
 func (d *Dir) UnlinkDevcontainers(projectPath string, ids []schema.DevcontainerID) {
 	for _, id := range ids {
 		path := filepath.Join(d.path, "devcontainers", string(id))

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSocketPath is the maximum length of a socket's path, in bytes. The field sun_path has
-// 108 bytes, and the last one is a NUL (unix(7)).
+// maxSocketPath is the maximum length of a socket's path, in bytes. The field sun_path of
+// the kernel has 108 bytes, and its last byte must be NUL (unix(7)).
 const maxSocketPath = 107
 
 func errTooLong(path string) error {
 	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory, or a shorter name for a project", path, len(path), maxSocketPath)
 }
 
-// listenUnix creates a listening socket, which has its final mode before any process can
-// connect to it. The caller must hold the lock of the runtime directory.
+// listenUnix creates a listening socket. The socket file has its final mode before any
+// process can connect to the socket. The caller must have locked the runtime directory.
 func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	if len(path) > maxSocketPath {
 		return nil, errTooLong(path)
@@ -30,14 +30,16 @@ func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	}
 	file := os.NewFile(uintptr(fd), path)
 	defer file.Close()
-	// The file that bind creates has the mode of the descriptor minus the umask,
-	// so its mode is never too wide, not even for a moment. The umask belongs to
-	// the whole process, so it stays as it is. Connecting fails before listen.
+	// bind creates the socket file with the mode of the file descriptor minus the umask. So
+	// the socket file never has a mode that allows too much. This function does not change
+	// the umask, because the umask applies to the whole process. No client can connect
+	// before the call of listen.
 	if err := unix.Fchmod(fd, mode); err != nil {
 		return nil, fmt.Errorf("setting the mode of %s: %w", path, err)
 	}
-	// Connections inherit this option, so it must be set before the socket listens. The
-	// kernel then refuses passed descriptors (Linux 6.16; see package endpoint).
+	// With this option, the kernel refuses passed file descriptors (since Linux 6.16; see
+	// package endpoint). Connections inherit the option from the listener, so the option
+	// must be set before the socket listens.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return nil, fmt.Errorf("binding %s: %w", path, err)
@@ -61,7 +63,8 @@ func listen(fd int, file *os.File, path string, mode uint32, gid int) (*net.Unix
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
-	// A listener made from a file does not remove its path when it is closed.
+	// A listener that net.FileListener returns does not remove its socket file when the
+	// listener is closed.
 	l, err := net.FileListener(file)
 	if err != nil {
 		return nil, err
@@ -69,9 +72,9 @@ func listen(fd int, file *os.File, path string, mode uint32, gid int) (*net.Unix
 	return l.(*net.UnixListener), nil
 }
 
-// chmodSocket sets the mode of a socket, and fails for any other file. Between
-// bind and this call, a container that has the directory mounted can replace the
-// socket with a symlink to any file that the broker may change.
+// chmodSocket sets the mode of a socket file. It returns an error if the file is not a
+// socket. Between bind and this call, a container that mounts the directory can replace the
+// socket file with a symlink to any file that the broker may change.
 func chmodSocket(path string, mode uint32) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -85,18 +88,18 @@ func chmodSocket(path string, mode uint32) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s is not the socket that the broker created", path)
 	}
-	// The system call fchmod does not accept an O_PATH descriptor, and before Linux 6.6
-	// the system call fchmodat follows links. So this code does the same as fchmodat(3)
-	// in the C library with AT_SYMLINK_NOFOLLOW.
+	// The system call fchmod does not accept an O_PATH file descriptor. Before Linux 6.6, the
+	// system call fchmodat follows symlinks. So this code does the same as fchmodat(3) with
+	// AT_SYMLINK_NOFOLLOW in the C library.
 	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
 		return fmt.Errorf("setting the mode of %s: %w", path, err)
 	}
 	return nil
 }
 
-// removeStaleSocket removes a socket file if no process listens on it. No other broker
-// can listen on it, because of the lock. But a service manager can listen on a socket for
-// the broker, and that socket must stay.
+// removeStaleSocket removes a socket file if no process listens on the socket. Because of
+// the lock of the runtime directory, no other broker can listen on the socket. But a service
+// manager can listen on the socket for the broker, and such a socket must not be removed.
 func removeStaleSocket(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -115,8 +118,8 @@ func removeStaleSocket(path string) error {
 		return fmt.Errorf("creating a socket: %w", err)
 	}
 	defer unix.Close(fd)
-	// ECONNREFUSED means that no process listens. If only the backlog is full, the
-	// error is EAGAIN.
+	// ECONNREFUSED means that no process listens on the socket. If a process listens and its
+	// backlog is full, the error is EAGAIN.
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != unix.ECONNREFUSED {
 		return fmt.Errorf("another process listens on %s", path)
 	}

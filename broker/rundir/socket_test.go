@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestChmodSocketChangesOnlySockets checks that chmodSocket fails for a file or a link
-// in the place of a socket. It must not change the mode of the file or of the link's
-// target.
+// TestChmodSocketChangesOnlySockets checks that chmodSocket fails if a regular file or a
+// symlink has replaced the socket file. chmodSocket must not change the mode of the regular
+// file or of the symlink's target.
 func TestChmodSocketChangesOnlySockets(t *testing.T) {
 	dir := t.TempDir()
 	victim := filepath.Join(dir, "victim")
@@ -36,19 +36,19 @@ func TestChmodSocketChangesOnlySockets(t *testing.T) {
 	}
 	for _, path := range []string{victim, filepath.Join(dir, "other")} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("the mode of %s is %v, %v", path, info.Mode(), err)
+			t.Errorf("the mode of %s is %v, error %v, want 0600", path, info.Mode(), err)
 		}
 	}
 	if err := chmodSocket(filepath.Join(dir, "other"), 0o640); err != nil {
 		t.Error(err)
 	}
 	if info, err := os.Stat(filepath.Join(dir, "other")); err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("the mode of the socket is %v, %v", info.Mode(), err)
+		t.Errorf("the mode of the socket is %v, error %v, want 0640", info.Mode(), err)
 	}
 }
 
-// TestSocketRefusesDescriptorsBeforeItListens checks the option that connections
-// inherit. A client can connect as soon as the socket listens.
+// TestSocketRefusesDescriptorsBeforeItListens checks that listenUnix sets SO_PASSRIGHTS to 0.
+// Connections inherit this option, and a client can connect as soon as the socket listens.
 func TestSocketRefusesDescriptorsBeforeItListens(t *testing.T) {
 	l, err := listenUnix(filepath.Join(t.TempDir(), "s"), 0o600, -1)
 	if err != nil {
@@ -65,7 +65,7 @@ func TestSocketRefusesDescriptorsBeforeItListens(t *testing.T) {
 			t.Skip("this kernel is older than Linux 6.16")
 		}
 		if err != nil || value != 0 {
-			t.Errorf("SO_PASSRIGHTS is %d, %v", value, err)
+			t.Errorf("SO_PASSRIGHTS is %d, error %v, want 0", value, err)
 		}
 	})
 }

@@ -9,21 +9,21 @@ import (
 // An Arena is one piece of memory for secrets. Its bytes must not be used after
 // Free. An Arena is not safe for concurrent use.
 //
-// New, TrimTo, and Free are in mapped.go. The race detector does not see mapped
-// memory, so heap.go has them for the race build.
+// mapped.go contains New, TrimTo, and Free. In builds with the race detector, heap.go
+// contains these functions instead, because the race detector does not see mapped memory.
 type Arena struct {
 	mem  []byte
 	kind schema.Memory
 }
 
-// Bytes returns all memory of the arena: at least as many bytes as were requested,
-// which are zero at first.
+// Bytes returns the whole memory of the arena. The memory has at least the size that was
+// passed to New. All bytes are zero at first.
 func (a *Arena) Bytes() []byte { return a.mem }
 
 // Kind returns how the memory is protected.
 func (a *Arena) Kind() schema.Memory { return a.kind }
 
-// roundToPages rounds a size in bytes up to whole pages, at least one.
+// roundToPages rounds a size in bytes up to whole pages. The result is at least one page.
 func roundToPages(size int) int {
 	page := os.Getpagesize()
 	return max(1, (size+page-1)/page) * page

@@ -5,12 +5,13 @@ package secmem
 import "github.com/keyhatch/keyhatch/schema"
 
 // New returns an arena on the Go heap, because the race detector does not see mapped
-// memory. On the heap, the race detector reports a use after Free as a race.
+// memory. If one goroutine uses the arena while another goroutine frees it, the race
+// detector reports a race.
 func New(size int) (*Arena, error) {
 	return &Arena{make([]byte, roundToPages(size)), schema.MemoryHeap}, nil
 }
 
-// TrimTo keeps the first size bytes, and wipes all pages after them.
+// TrimTo reduces the arena to the pages of its first size bytes, and wipes all other pages.
 func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep < len(a.mem) {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestFreeAndTrimWipeMemory reads memory after it was freed. This is only possible in
-// a build that has arenas on the heap.
+// TestFreeAndTrimWipeMemory reads memory after TrimTo and Free, and checks that the memory
+// is wiped. Reading freed memory is only possible if the arenas are on the heap.
 func TestFreeAndTrimWipeMemory(t *testing.T) {
 	a, err := New(3 * 4096)
 	if err != nil {

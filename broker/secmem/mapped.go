@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// New returns an arena of at least size bytes, of the best kind that the kernel
-// provides. If no more memory can be locked (RLIMIT_MEMLOCK limits secret and locked
-// memory together), the arena is unlocked and its Kind is schema.MemoryUnlocked. New
-// fails only if there is not enough address space or memory.
+// New returns an arena of at least size bytes. It uses the most protected kind of memory
+// that the kernel provides. RLIMIT_MEMLOCK limits secret memory and locked memory together.
+// If this limit is reached, the arena is not locked, and its Kind is
+// schema.MemoryUnlocked. New fails only if there is not enough address space or memory.
 func New(size int) (*Arena, error) {
 	size = roundToPages(size)
 	if mem, err := secretMapping(size); err == nil {
@@ -23,7 +23,7 @@ func New(size int) (*Arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes: %w", size, err)
 	}
-	// An old kernel may refuse this advice. That is harmless, because the process is
+	// An old kernel may refuse this call. The error is harmless, because the process is
 	// undumpable.
 	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
 	if err := unix.Mlock(mem); err != nil {
@@ -37,8 +37,8 @@ func secretMapping(size int) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The mapping keeps the memory. An open descriptor could be passed to another
-	// process and mapped there.
+	// The memory exists until it is unmapped, so the file descriptor is not needed any more.
+	// Another process that received the file descriptor could map the memory.
 	defer unix.Close(fd)
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, err
@@ -46,8 +46,8 @@ func secretMapping(size int) ([]byte, error) {
 	return mapping(fd, size, unix.MAP_SHARED)
 }
 
-// mapping uses MmapPtr, because unix.Munmap accepts only whole mappings, and TrimTo
-// unmaps a part of one.
+// mapping maps size bytes of memory. It uses unix.MmapPtr, because unix.Munmap accepts only
+// whole mappings, but TrimTo unmaps a part of a mapping.
 func mapping(fd, size, flags int) ([]byte, error) {
 	p, err := unix.MmapPtr(fd, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, flags)
 	if err != nil {
@@ -60,7 +60,8 @@ func unmap(mem []byte) error {
 	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem)))
 }
 
-// TrimTo keeps the first size bytes, and wipes and unmaps all pages after them.
+// TrimTo reduces the arena to the pages of its first size bytes. It wipes and unmaps all
+// other pages.
 func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep >= len(a.mem) {
@@ -79,7 +80,7 @@ func (a *Arena) Free() {
 		return
 	}
 	clear(a.mem)
-	// An error would mean that the range is not mapped. The memory is wiped anyway.
+	// An error of unmap is ignored, because the memory is already wiped.
 	_ = unmap(a.mem)
 	a.mem = nil
 }

@@ -17,7 +17,7 @@ func TestArenaSizes(t *testing.T) {
 		}
 		mem := a.Bytes()
 		if len(mem) < size || len(mem)%page != 0 {
-			t.Errorf("New(%d) returned %d bytes, want full pages of at least this size", size, len(mem))
+			t.Errorf("New(%d) returned %d bytes, want whole pages with at least the requested size", size, len(mem))
 		}
 		if len(bytes.TrimLeft(mem, "\x00")) > 0 {
 			t.Error("new memory is not zero")
@@ -50,8 +50,9 @@ func TestProbeReturnsKindOfNew(t *testing.T) {
 	t.Errorf("Probe returned %q, which is not in MemoryKinds", kind)
 }
 
-// TestFreeUnmapsMemory allocates and frees more memory than the limit of locked memory
-// allows at the same time.
+// TestFreeUnmapsMemory allocates and frees an arena many times. All these arenas together
+// are larger than the limit of locked memory. So if TrimTo or Free did not unmap memory, the
+// kind of memory would change.
 func TestFreeUnmapsMemory(t *testing.T) {
 	first, err := New(1 << 20)
 	if err != nil {
@@ -64,7 +65,7 @@ func TestFreeUnmapsMemory(t *testing.T) {
 			t.Fatal(err)
 		}
 		if a.Kind() != first.Kind() {
-			t.Fatalf("the kind of memory changed to %s from %s: Free or TrimTo does not unmap all memory", a.Kind(), first.Kind())
+			t.Fatalf("the kind of memory is %s, want %s: Free or TrimTo does not unmap all memory", a.Kind(), first.Kind())
 		}
 		a.TrimTo(1)
 		a.Free()

@@ -27,10 +27,10 @@ func (f *approvalFlags) addTo(c *cobra.Command) {
 // canAsk reports whether there is an operator at a terminal.
 func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
-// approve shows a proposal, asks for approval if ask is set, and applies the proposal. It
-// connects twice, because the broker closes an idle connection while it waits for the
-// operator. The approved text is the text that was shown, because the manifest is read
-// only once.
+// approve shows a proposal, asks for approval if ask is set, and applies the proposal.
+// approve connects twice, because the broker could close an idle connection while approve
+// waits for the operator. The manifest is read only once. Therefore the approved text is
+// the text that was shown.
 func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, ask, declare bool, propose func(*client.Admin) (proposal, error)) (p proposal, socketPath string, err error) {
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = propose(admin)

@@ -30,7 +30,7 @@ func copyClient(name schema.ProjectName) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// A running container still has the old file, because replaceFile renames.
+	// replaceFile creates a new file, so a running container continues to use the old file.
 	path := filepath.Join(cache, "keyhatch", "clients", string(name), "keyhatch")
 	return path, replaceFile(path, text, 0o755)
 }

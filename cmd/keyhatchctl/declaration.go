@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// declarationMode lets the broker's group read the file. The file inherits the group
-// from its directory, which has the set-group-ID bit.
+// declarationMode is the mode of a declaration file. The broker's group can read the file.
+// The directory has the set-group-ID bit, so the file gets the group of the directory.
 const declarationMode = 0o640
 
 // declarationPath returns the path of the project's declaration in the broker's
@@ -32,8 +32,8 @@ func declarationPath(ctx context.Context, admin *client.Admin, name schema.Proje
 }
 
 // declareAndRegister writes a project's declaration and then registers the project. It
-// writes the file first, because the user may not have permission to write it. If the
-// broker refuses the project, declareAndRegister restores the old file.
+// writes the declaration first, because the user may have no permission to write the file.
+// If the broker refuses the project, declareAndRegister restores the old file.
 func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
 	file, err := declarationPath(ctx, admin, request.Name)
 	if err != nil {

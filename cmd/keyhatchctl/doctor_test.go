@@ -13,7 +13,7 @@ import (
 )
 
 // TestDoctorReportsProblemAndFix tests states that a test cannot create with a real
-// broker. cmd/testdata/doctor.txt tests the others.
+// broker. cmd/testdata/doctor.txt tests the other problems.
 func TestDoctorReportsProblemAndFix(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {

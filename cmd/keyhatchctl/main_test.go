@@ -77,7 +77,7 @@ func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	}
 	ended := make(chan struct{})
 	t.Cleanup(func() { l.Close(); <-ended })
-	go func() { // ends with the listener; only one command connects at a time
+	go func() { // ends when the listener is closed; only one command connects at a time
 		defer close(ended)
 		for {
 			c, err := l.Accept()
@@ -157,8 +157,8 @@ func TestErrorsHaveHints(t *testing.T) {
 	}
 }
 
-// TestPermissionErrorHintNamesGroup checks that a permission error does not look like
-// a stopped broker.
+// TestPermissionErrorHintNamesGroup checks that the hint for a permission error is not the
+// hint for a stopped broker.
 func TestPermissionErrorHintNamesGroup(t *testing.T) {
 	o := &globalOptions{}
 	err := o.addHint(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), "/s")

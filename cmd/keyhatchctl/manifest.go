@@ -13,8 +13,7 @@ import (
 )
 
 // readManifest reads the manifest that the operator approves, and validates it. The
-// broker validates the manifest again, but it does not know the path of the file for
-// an error.
+// broker validates the manifest again, but its error cannot contain the path of the file.
 func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	file, err := manifest.Read(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
@@ -35,9 +34,8 @@ func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	return file, parsed, nil
 }
 
-// manifestState compares the manifest in the project's tree with the approved
-// manifest: "approved", "changed since approval", or "unreadable". The container can
-// write to the tree, so a difference is only reported.
+// manifestState compares the manifest in the project's directory with the approved
+// manifest. It returns "approved", "changed since approval", or "unreadable".
 func manifestState(p schema.ProjectStatus) string {
 	file, err := manifest.Read(p.ProjectPath)
 	if err != nil {

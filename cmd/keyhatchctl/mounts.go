@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// The paths in a container of the project's directory and of the client.
+// The container paths of the mounted socket directory, of the socket, and of keyhatch.
 const (
 	containerDir    = "/run/keyhatch"
 	containerSocket = containerDir + "/broker.sock"

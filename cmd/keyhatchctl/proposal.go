@@ -59,7 +59,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string
 			return p, err
 		}
 		p.request.Replace = true
-		// A name that the operator chose stays.
+		// If the operator chose the name with --name, the project keeps this name.
 		if old == nil || p.registered.Name != old.Project {
 			p.request.Name = p.registered.Name
 		}
@@ -76,19 +76,20 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string
 	if p.request.DevcontainerIDs, err = devcontainerIDs(dirArg, path); err != nil {
 		return p, err
 	}
-	if p.registered != nil { // the operator may have registered the project by another path
+	if p.registered != nil { // keep the IDs of another path that the operator used before
 		p.request.DevcontainerIDs = union(p.registered.DevcontainerIDs, p.request.DevcontainerIDs)
 		p.changes = registrationChanges(*p.registered, p.request)
 	}
 	for _, change := range manifest.Changes(old, parsed) {
-		if change.Subject != "project" || p.request.Name != parsed.Project { // shown as the name
+		if change.Subject != "project" || p.request.Name != parsed.Project { // registrationChanges shows a new name
 			p.changes = append(p.changes, change)
 		}
 	}
 	return p, nil
 }
 
-// proposeManifest reads the manifest of a registered project. Nothing else changes.
+// proposeManifest proposes the current manifest of a registered project. The rest of the
+// registration does not change.
 func proposeManifest(ctx context.Context, admin *client.Admin, name schema.ProjectName) (p proposal, err error) {
 	var old *manifest.Manifest
 	if p.registered, old, err = inspect(ctx, admin, name); err != nil {
@@ -108,7 +109,7 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 }
 
 // inspect returns a registration and its manifest. The manifest is nil if this version
-// does not accept it.
+// of keyhatchctl does not accept the manifest.
 func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) (*schema.InspectResponse, *manifest.Manifest, error) {
 	registered, err := admin.Inspect(ctx, name)
 	if err != nil {
@@ -137,9 +138,9 @@ func checkNameIsFree(request schema.RegisterRequest, status schema.StatusRespons
 	return nil
 }
 
-// chooseUIDs returns the uids that can use the socket: the owner of the directory, and
-// those of --allow-uid. Without this flag, a registered project keeps its uids. A confined
-// broker may not have access to the directory, so the owner is sent.
+// chooseUIDs returns the uids that can use the socket. These are the owner of the directory
+// and the uids of --allow-uid. Without --allow-uid, a registered project keeps its uids. The
+// owner is included because a broker in a sandbox may be unable to read the directory.
 func chooseUIDs(path string, options registerOptions, registered *schema.InspectResponse) ([]uint32, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -220,7 +221,7 @@ func (p proposal) print(w io.Writer) {
 			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
 		}
 	}
-	// A long change can push others off the screen, so the dangers come last.
+	// The terminal shows the last lines, so print the dangerous changes again at the end.
 	for _, c := range p.changes {
 		if c.Danger != "" {
 			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
@@ -255,7 +256,7 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 	}, nil
 }
 
-// errChangedMeanwhile means that the registration is no longer the one that was shown.
+// errChangedMeanwhile means that the registration changed after the proposal was shown.
 var errChangedMeanwhile = errors.New("the registration changed while you were asked: run the command again")
 
 // apply sends the registration to the broker. If declare is set, or if the project is

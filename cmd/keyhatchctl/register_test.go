@@ -13,8 +13,8 @@ import (
 )
 
 // TestRegisterSendsManifestPathAndOwner checks that the request contains the
-// manifest's text, the path without links, and the owner of the directory. A confined
-// broker cannot read these itself.
+// manifest's text, the path without links, and the owner of the directory. A broker
+// in a sandbox cannot read the project's directory.
 func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

@@ -101,8 +101,8 @@ func fileOrStdin(arg string) string {
 	return arg
 }
 
-// readSecretsFile reads secrets from a file, or from standard input if file is "-". Its
-// errors do not contain the path.
+// readSecretsFile reads secrets from a file, or from standard input if file is "-". The
+// errors of readSecretsFile do not contain the path of the file.
 func readSecretsFile(file string) (map[schema.SecretName]schema.Value, error) {
 	in := io.Reader(os.Stdin)
 	if file != "-" {

@@ -26,7 +26,7 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 				} else if err != nil {
 					return err
 				}
-				if persist { // first, because this can fail if the user has no permission
+				if persist { // before unregistering, because the user may have no permission for the file
 					if err := removeDeclaration(c.Context(), admin, p.Name); err != nil {
 						return err
 					}

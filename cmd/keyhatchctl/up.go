@@ -100,7 +100,8 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dirArg string, options
 	}
 	log := c.ErrOrStderr()
 	if p.registered != nil && !yes && !canAsk() && *p.request.Manifest != p.registered.Manifest {
-		// The container can edit the manifest, and a script must not approve that.
+		// The container can edit the manifest. Without an operator, up must not approve the
+		// edit.
 		fmt.Fprintf(log, "keyhatchctl: %s: the manifest has changed since it was approved; the approved manifest is still in effect\nhint: run keyhatchctl reload %s to approve the change\n", p.registered.Name, p.registered.Name)
 		if p, err = p.withApprovedManifest(options.name != ""); err != nil {
 			return "", "", err

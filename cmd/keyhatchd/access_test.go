@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSocketAndDirectoryModes checks every mode, with a umask that would change
-// the modes and with a project directory that had another mode.
+// TestSocketAndDirectoryModes checks the modes of all sockets and directories. The daemon
+// starts with a umask that would change these modes.
 func TestSocketAndDirectoryModes(t *testing.T) {
 	oldUmask := unix.Umask(0o077)
 	defer unix.Umask(oldUmask)
@@ -37,7 +37,7 @@ func TestSocketAndDirectoryModes(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		} else if info.Mode() != want {
-			t.Errorf("%s: mode %v, want %v", path, info.Mode(), want)
+			t.Errorf("the mode of %s is %v, want %v", path, info.Mode(), want)
 		}
 	}
 }
@@ -67,7 +67,7 @@ func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	})
 	want := ". audit.log run run/admin run/admin/admin.sock run/devcontainers run/lock run/projects run/projects/DIR run/projects/DIR/broker.sock run/projects/api"
 	if got := strings.ReplaceAll(strings.Join(found, " "), filepath.Base(d.projectDir(t, "api")), "DIR"); got != want {
-		t.Errorf("on disk:\n%s\nwant:\n%s", got, want)
+		t.Errorf("the daemon created these files:\n%s\nwant:\n%s", got, want)
 	}
 }
 
@@ -104,7 +104,7 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 		cat := exec.Command("cat", fmt.Sprintf("/proc/%d/%s", cmd.Process.Pid, file))
 		cat.SysProcAttr = otherUser
 		if err := cat.Run(); err == nil {
-			t.Errorf("the same uid can read /proc/PID/%s", file)
+			t.Errorf("a process with the same uid can read /proc/PID/%s of the daemon", file)
 		}
 	}
 }
@@ -135,8 +135,9 @@ func TestUIDMustBeAllowed(t *testing.T) {
 		if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		// This uid cannot enter the parent directories. The directory's descriptor
-		// replaces the container's mount.
+		// The uid of the client cannot enter the parent directories of the socket. So the
+		// client gets an open file descriptor of the project's directory, as a replacement for
+		// the mount of a container.
 		cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
 		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
 		cmd.ExtraFiles = []*os.File{mount}
@@ -147,7 +148,7 @@ func TestUIDMustBeAllowed(t *testing.T) {
 			want = `"project":"api"`
 		}
 		if !strings.Contains(string(out), want) {
-			t.Errorf("allowed %v: %s, %v; want %s", allowedUIDs, out, err, want)
+			t.Errorf("if the allowed uids are %v, the answer is %s, error %v, want %s", allowedUIDs, out, err, want)
 		}
 		if err := admin.Unregister(context.Background(), "api"); err != nil {
 			t.Fatal(err)

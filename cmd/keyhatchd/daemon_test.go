@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A daemon is a keyhatchd in its own process.
+// A daemon is a keyhatchd that runs in its own process.
 type daemon struct {
 	dir     string // runtime directory
 	audit   string // path of the audit log
@@ -30,8 +30,8 @@ type daemon struct {
 	ended   chan struct{}
 }
 
-// startDaemon runs the test binary as keyhatchd, in the given role of TestMain,
-// until the test ends. It waits until the daemon serves.
+// startDaemon runs the test binary as keyhatchd until the test ends. role is one of the
+// roles in TestMain. startDaemon waits until the daemon serves.
 func startDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	t.Helper()
 	d := launchDaemon(t, role, dir, args...)
@@ -56,7 +56,7 @@ func newDaemon(program, dir string, args ...string) *daemon {
 	return d
 }
 
-// launch runs the daemon until the test ends.
+// launch starts the daemon. When the test ends, the daemon is killed.
 func (d *daemon) launch(t *testing.T) {
 	t.Helper()
 	d.cmd.Stdout, d.cmd.Stderr = d.output, d.output
@@ -101,7 +101,8 @@ func (d *daemon) collectOutput() {
 	collected.Write(audit)
 }
 
-// The output of all daemons. It is searched for tripwires after the last test.
+// The variable collected contains the output and the audit logs of all daemons. After the
+// last test, checkCollectedOutput searches collected for tripwires.
 var (
 	collectedMu sync.Mutex
 	collected   bytes.Buffer
@@ -150,8 +151,8 @@ func dialAdmin(t *testing.T, d *daemon) *client.Admin {
 	return admin
 }
 
-// sendRequest sends one line on a new connection and returns the line of the
-// answer.
+// sendRequest sends one request on a new connection and returns the answer without its
+// newline.
 func sendRequest(t *testing.T, socket, line string) string {
 	t.Helper()
 	conn, err := net.Dial("unix", socket)
@@ -169,8 +170,8 @@ func sendRequest(t *testing.T, socket, line string) string {
 	return strings.TrimSuffix(response, "\n")
 }
 
-// eventually polls condition until it is true or the timeout is over, and
-// returns whether it became true.
+// eventually calls condition again and again, until condition returns true or the timeout
+// is over. It returns false after the timeout.
 func eventually(timeout time.Duration, condition func() bool) bool {
 	for deadline := time.Now().Add(timeout); ; {
 		if condition() {

@@ -10,10 +10,10 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// A journalWriter sends audit events to the systemd journal. Each Write is one event
-// in JSON. Each member becomes a journal field, for example KEYHATCH_EVENT,
-// KEYHATCH_PROJECT, and KEYHATCH_PEER_UID. The time is omitted, because the journal
-// adds its own.
+// A journalWriter sends audit events to the systemd journal. Each call of Write sends one
+// event in JSON. Each member of the event becomes a journal field, for example
+// KEYHATCH_EVENT, KEYHATCH_PROJECT, or KEYHATCH_PEER_UID. Write omits the member time,
+// because the journal adds its own timestamp.
 type journalWriter struct{}
 
 func (journalWriter) Write(line []byte) (int, error) {

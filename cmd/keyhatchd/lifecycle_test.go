@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSecondDaemonExits starts two daemons at once, several times. Exactly one
-// serves, and the other reports the reason and exits with 1.
+// TestSecondDaemonExits starts two daemons at the same time, and repeats this several times.
+// Exactly one daemon must serve. The other daemon must report the reason and exit with 1.
 func TestSecondDaemonExits(t *testing.T) {
 	for range 5 {
 		dir := newRuntimeDir(t)
@@ -29,7 +29,7 @@ func TestSecondDaemonExits(t *testing.T) {
 		}
 		winner.waitForOutput(t, "serving")
 		if code := loser.cmd.ProcessState.ExitCode(); code != 1 {
-			t.Errorf("the second daemon exits %d, want 1", code)
+			t.Errorf("the second daemon exits with %d, want 1", code)
 		}
 		for _, want := range []string{"another keyhatchd is already running", "hint: "} {
 			if !strings.Contains(loser.output.String(), want) {
@@ -45,9 +45,9 @@ func TestSecondDaemonExits(t *testing.T) {
 	}
 }
 
-// TestStaleSocketIsReplaced kills a daemon and starts another. The new daemon
-// replaces the socket and keeps the project's directory, which a container may
-// have mounted.
+// TestStaleSocketIsReplaced kills a daemon and starts another daemon. The new daemon must
+// replace the socket file. It must not replace the project's directory, because a container
+// can have mounted the directory.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	dir := newRuntimeDir(t)
 	d := startDaemon(t, "keyhatchd", dir)
@@ -58,7 +58,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 	d.stop(unix.SIGKILL)
 	if _, err := os.Stat(d.adminSocket()); err != nil {
-		t.Fatal("the stale socket does not exist")
+		t.Fatal("the socket file of the killed daemon does not exist")
 	}
 	d = startDaemon(t, "keyhatchd", dir)
 	if _, err := dialAdmin(t, d).Ping(context.Background()); err != nil {
@@ -71,9 +71,9 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 }
 
-// TestLiveSocketIsNotReplaced lets another process listen at the path of the
-// admin socket without the lock of the runtime directory, as a service manager
-// does.
+// TestLiveSocketIsNotReplaced starts a daemon while another listener uses the path of the
+// admin socket. As with a service manager, this listener has not locked the runtime
+// directory. The daemon must exit and must not replace the socket.
 func TestLiveSocketIsNotReplaced(t *testing.T) {
 	dir := newRuntimeDir(t)
 	d := launchDaemon(t, "keyhatchd", dir)
@@ -90,18 +90,18 @@ func TestLiveSocketIsNotReplaced(t *testing.T) {
 	d = launchDaemon(t, "keyhatchd", dir)
 	<-d.ended
 	if !strings.Contains(d.output.String(), "another process listens on") || d.cmd.ProcessState.ExitCode() != 1 {
-		t.Errorf("exit %d:\n%s", d.cmd.ProcessState.ExitCode(), d.output.String())
+		t.Errorf("the daemon exits with %d and prints:\n%s", d.cmd.ProcessState.ExitCode(), d.output.String())
 	}
 	if conn, err := net.Dial("unix", d.adminSocket()); err != nil {
-		t.Errorf("the live socket cannot be used: %v", err)
+		t.Errorf("clients can no longer connect to the other listener: %v", err)
 	} else {
 		conn.Close()
 	}
 }
 
-// TestStopAnswersPendingRequests stops a daemon that has not read a request
-// yet. The daemon answers it, and exits with 0. The next daemon replaces the sockets,
-// which stay.
+// TestStopAnswersPendingRequests stops a daemon that has not yet read a client's request.
+// The daemon must answer the request and exit with 0. It must not remove its socket files,
+// because the next daemon replaces them.
 func TestStopAnswersPendingRequests(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
@@ -117,8 +117,8 @@ func TestStopAnswersPendingRequests(t *testing.T) {
 		if _, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
-		// The daemon is paused, so the request is unread in the socket's queue when
-		// the signal arrives.
+		// SIGSTOP pauses the daemon. So the daemon has not read the request when the next
+		// signal arrives.
 		d.cmd.Process.Signal(unix.SIGSTOP)
 		if !eventually(5*time.Second, func() bool { return isStopped(d.cmd.Process.Pid) }) {
 			t.Fatal("the daemon does not stop for SIGSTOP")
@@ -126,16 +126,16 @@ func TestStopAnswersPendingRequests(t *testing.T) {
 		fmt.Fprintln(conn, `{"op":"get","name":"A"}`)
 		d.cmd.Process.Signal(sig)
 		if err := d.stop(unix.SIGCONT); err != nil {
-			t.Errorf("%v: %v", sig, err)
+			t.Errorf("after %v, the daemon exits with the error %v", sig, err)
 		}
 		if answer, err := lines.ReadString('\n'); err != nil || answer != `{"ok":true,"value":"`+tripwire+"\"}\n" {
-			t.Errorf("%v: the pending request was answered with %q, %v", sig, answer, err)
+			t.Errorf("after %v, the answer to the pending request is %q, error %v", sig, answer, err)
 		}
 		for path, want := range map[string]bool{
 			d.adminSocket(): true, d.projectSocket("api"): true, filepath.Dir(d.adminSocket()): true, filepath.Dir(d.projectSocket("api")): true,
 		} {
 			if _, err := os.Stat(path); (err == nil) != want {
-				t.Errorf("%v: %s exists: %v, want %v", sig, path, err == nil, want)
+				t.Errorf("after %v, the file %s exists: %v, want %v", sig, path, err == nil, want)
 			}
 		}
 	}

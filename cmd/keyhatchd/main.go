@@ -1,5 +1,6 @@
-// Command keyhatchd is the broker. It keeps secrets in memory and serves each project
-// container the secrets on the allowlist of its manifest.
+// Command keyhatchd is the broker daemon. It stores secrets in memory and serves them to
+// project containers. Each project can fetch only the secrets on the allowlist of its
+// manifest.
 package main
 
 import (
@@ -40,24 +41,26 @@ func newRootCommand() *cobra.Command {
 		Use:   "keyhatchd",
 		Short: "Serve secrets from memory to project containers",
 		Long: `keyhatchd is the broker. The sidecar pushes all secrets through the admin socket.
-keyhatchd keeps them in locked memory only. Each registered project has its own
-socket and can fetch only the secrets on the allowlist of its manifest.
+keyhatchd stores the secrets only in locked memory. Each registered project has its
+own socket and can fetch only the secrets on the allowlist of its manifest.
 
   DIR/admin/admin.sock             mode 0660; for the sidecar and keyhatchctl
-  DIR/projects/NAME/broker.sock    mount the directory NAME, a link, into the container
+  DIR/projects/NAME/broker.sock    socket of project NAME, whose container must mount
+                                   the directory DIR/projects/NAME (a link)
 
-If keyhatchd runs as root, DIR is /run/keyhatch, and the admin socket belongs to
-group keyhatch if this group exists. Otherwise DIR is $XDG_RUNTIME_DIR/keyhatch.
+If keyhatchd runs as root, DIR is /run/keyhatch. In this case, the admin socket
+belongs to the group keyhatch if this group exists. If keyhatchd runs as another
+user, DIR is $XDG_RUNTIME_DIR/keyhatch.
 
 On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
-and exits. Its socket files stay, and the next keyhatchd replaces them. On SIGHUP,
-it reads the declared projects again, but not its settings.
+and exits. It does not remove its socket files, because the next keyhatchd replaces
+them. On SIGHUP, keyhatchd reads the declared projects again, but not its settings.
 
-A YAML file can contain the settings below, with _ instead of - in their names.
-A flag overrides the file.
+A YAML file (--config) can contain the settings below, with _ instead of - in their
+names. A flag overrides the same setting in the file.
 
 Under systemd, keyhatchd gets its listeners by name from keyhatch.socket and from
-the descriptor store of the service. They survive a restart.`,
+the descriptor store of the service. These listeners survive a restart of keyhatchd.`,
 		Example: `  keyhatchd
   keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log
   keyhatchd --check-config`,
@@ -79,7 +82,7 @@ the descriptor store of the service. They survive a restart.`,
 }
 
 func run(ctx context.Context, s *settings) error {
-	// This must happen before the process can receive a secret.
+	// secmem.Harden must be called before the process can receive a secret.
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
@@ -125,7 +128,7 @@ func run(ctx context.Context, s *settings) error {
 	return nil
 }
 
-// reloadOnHangup reads the declared projects again on each SIGHUP. It returns when ctx
+// reloadOnHangup reads the declared projects again after each SIGHUP. It returns when ctx
 // ends.
 func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os.Signal) {
 	for {
@@ -134,14 +137,14 @@ func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os
 			return
 		case <-hangup:
 			sd.SdNotify(false, sd.SdNotifyReloading+"\n"+sd.SdNotifyMonotonicUsec())
-			server.ApplyDeclarations() // logs errors
+			server.ApplyDeclarations() // ApplyDeclarations logs its errors
 			sd.SdNotify(false, sd.SdNotifyReady+"\n"+statusNotification(server))
 		}
 	}
 }
 
-// adminGID returns the ID of group keyhatch, which will own the admin socket. It
-// returns -1 if the process is not root or the group does not exist.
+// adminGID returns the ID of the group keyhatch, which will own the admin socket. If the
+// process is not root or the group does not exist, adminGID returns -1.
 func adminGID() int {
 	if os.Geteuid() != 0 {
 		return -1

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestMain runs the tests, or another program if KEYHATCH_TEST_AS contains its name.
-// The tests start their own binary as the daemon.
+// TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain
+// runs this program instead, because the tests start their own binary as the daemon.
 func TestMain(m *testing.M) {
 	switch os.Getenv("KEYHATCH_TEST_AS") {
 	case "":

@@ -21,10 +21,10 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestClearLeavesNoCopyInMemory pushes 100 random values, fetches 300 times,
-// clears, and counts the copies in the daemon's memory. While the values are
-// loaded, the memory contains at most one copy of each value. Within a second after
-// the clear, the memory contains no copy.
+// TestClearLeavesNoCopyInMemory pushes 100 random values, fetches values 300 times, and
+// clears the secrets. It counts the copies of the values in the daemon's memory. While the
+// values are loaded, the memory must contain at most one copy of each value. Within a second
+// after the clear, the memory must not contain any copy.
 func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	requireMemoryAccess(t)
 	for _, c := range []struct{ role, memory string }{
@@ -36,7 +36,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 			d := startDaemon(t, c.role, dir, "--request-rate", "0") // the test sends more requests than the default limit
 			status := sendRequest(t, d.adminSocket(), `{"op":"status"}`)
 			if strings.Contains(status, `"memory":"heap"`) {
-				t.Skip("a build for the race detector keeps secrets on the heap")
+				t.Skip("a build for the race detector stores secrets on the heap")
 			}
 			testenv.Require(t, strings.Contains(status, `"memory":"`+c.memory+`"`), "the kernel does not provide "+c.memory)
 			values := randomValues(100)
@@ -45,13 +45,13 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 
 			counts := countCopies(t, d.cmd.Process.Pid, values)
 			for i, n := range counts {
-				// The scan cannot read memfd_secret memory. It can read all other memory.
+				// countCopies cannot read memfd_secret memory, but it can read all other memory.
 				if want := map[string]int{"mlock": 1}[c.memory]; n != want {
-					t.Errorf("value %d: %d visible copies while loaded, want %d", i, n, want)
+					t.Errorf("while value %d is loaded, it has %d visible copies, want %d", i, n, want)
 				}
 			}
-			// Refused pushes must not leave values in the buffer of an open connection.
-			// Some have invalid syntax, and some have invalid content.
+			// After a refused push, the buffer of an open connection must not contain values.
+			// Some of these requests have invalid syntax, and some have invalid content.
 			for _, push := range []string{
 				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
 				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,
@@ -72,7 +72,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 				t.Fatal(answer)
 			}
 			if !eventually(time.Second, func() bool { return sum(countCopies(t, d.cmd.Process.Pid, values)) == 0 }) {
-				t.Errorf("%d copies are left after the clear", sum(countCopies(t, d.cmd.Process.Pid, values)))
+				t.Errorf("after the clear, the memory still contains %d copies of the values", sum(countCopies(t, d.cmd.Process.Pid, values)))
 			}
 			if err := d.stop(unix.SIGTERM); err != nil {
 				t.Error(err)
@@ -81,8 +81,9 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	}
 }
 
-// TestMemoryScanFindsCopiesInNaiveBroker is the control: it checks that the
-// memory scan finds the copies of a broker that does not wipe its buffers.
+// TestMemoryScanFindsCopiesInNaiveBroker checks that countCopies finds the copies of values
+// in a broker that does not wipe its buffers. If countCopies did not find these copies,
+// TestClearLeavesNoCopyInMemory would prove nothing.
 func TestMemoryScanFindsCopiesInNaiveBroker(t *testing.T) {
 	requireMemoryAccess(t)
 	socket := filepath.Join(filepath.Dir(newRuntimeDir(t)), "naive.sock")
@@ -106,12 +107,13 @@ func TestMemoryScanFindsCopiesInNaiveBroker(t *testing.T) {
 	sendRequest(t, socket, `{"op":"clear-creds"}`)
 	cleared := sum(countCopies(t, cmd.Process.Pid, values))
 	if loaded <= 100 || cleared == 0 {
-		t.Errorf("the scan found %d copies while loaded and %d after the clear, but there are more", loaded, cleared)
+		t.Errorf("countCopies found %d copies before the clear and %d after the clear, want more than 100 and more than 0", loaded, cleared)
 	}
-	t.Logf("the naive server has %d copies while loaded, %d after the clear", loaded, cleared)
+	t.Logf("the naive broker has %d copies before the clear and %d after the clear", loaded, cleared)
 }
 
-// serveNaiveBroker serves push-creds, get, and clear-creds with bufio and encoding/json.
+// serveNaiveBroker answers push-creds, get, and clear-creds with bufio and encoding/json, and
+// does not wipe its buffers.
 func serveNaiveBroker(socket string) {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -186,7 +188,7 @@ func pushAndFetch(t *testing.T, admin, project string, values [][]byte) {
 	for i := range 3 * len(values) {
 		n := i % len(values)
 		if answer := sendRequest(t, project, fmt.Sprintf(`{"op":"get","name":"S%d"}`, n)); !strings.Contains(answer, string(values[n])) {
-			t.Fatalf("S%d was not answered", n)
+			t.Fatalf("the answer for S%d does not contain the value of S%d", n, n)
 		}
 	}
 }
@@ -213,7 +215,7 @@ func countCopies(t *testing.T, pid int, values [][]byte) []int {
 	return counts
 }
 
-// A memoryRegion is the content of one mapping of a process.
+// A memoryRegion is one mapping in the memory of a process, with its content.
 type memoryRegion struct {
 	start   uint64
 	content []byte
@@ -221,7 +223,7 @@ type memoryRegion struct {
 }
 
 // readMemory returns the readable memory of a process. Memory of memfd_secret is not
-// readable. Other arenas are recognized because they are excluded from core dumps.
+// readable. readMemory recognizes other arenas because they are excluded from core dumps.
 func readMemory(t *testing.T, pid int) iter.Seq[memoryRegion] {
 	t.Helper()
 	mappings, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))

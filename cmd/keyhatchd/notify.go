@@ -14,14 +14,14 @@ import (
 // statusInterval is the maximum time between two status notifications.
 const statusInterval = 10 * time.Second
 
-// notifySystemd sends the broker's status to the service manager and resets its
-// watchdog, until ctx ends. It resets the watchdog only after a complete test get
-// succeeds.
+// notifySystemd regularly sends the broker's status to the service manager, until ctx ends.
+// It also resets the watchdog of the service, but only if the broker has answered a test
+// request.
 func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger) {
 	interval := statusInterval
 	watchdog, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
-		log.Warn("cannot read the watchdog timeout: the watchdog will not be reset", "error", err)
+		log.Warn("cannot read the watchdog timeout, so keyhatchd will not reset the watchdog", "error", err)
 	}
 	if watchdog > 0 {
 		interval = min(interval, watchdog/3)
@@ -36,7 +36,7 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 			if err == nil {
 				sd.SdNotify(false, sd.SdNotifyWatchdog)
 			} else if ctx.Err() == nil {
-				log.Error("the watchdog was not reset: the test request failed", "error", err)
+				log.Error("keyhatchd did not reset the watchdog, because the test request failed", "error", err)
 			}
 		}
 		sd.SdNotify(false, statusNotification(server))
@@ -48,7 +48,7 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 	}
 }
 
-// statusNotification returns the STATUS= line for systemctl status.
+// statusNotification returns the STATUS= line, which systemctl status shows.
 func statusNotification(server *broker.Server) string {
 	s := server.Status()
 	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(len(s.Projects), "project"), cli.Plural(s.SecretCount, "secret"), s.Generation)

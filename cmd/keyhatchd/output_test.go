@@ -5,7 +5,8 @@ import (
 	"sync"
 )
 
-// An outputRecorder collects output and lets a test wait for a text in it.
+// An outputRecorder collects the output of a daemon. A test can wait until the output
+// contains a text.
 type outputRecorder struct {
 	mu      sync.Mutex
 	text    strings.Builder

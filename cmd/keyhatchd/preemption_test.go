@@ -23,9 +23,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch
-// secrets, and then searches the daemon's memory for fragments of the secrets. The
-// control is a daemon with asynchronous preemption.
+// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets.
+// It then searches the daemon's memory for fragments of the secrets. To check that the search
+// works, the test first searches the memory of a daemon with asynchronous preemption, and
+// must find fragments there.
 func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	requireMemoryAccess(t)
 	set := newLargeSet(t)
@@ -41,7 +42,7 @@ func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	control.cmd.Env = append(control.cmd.Env, "KEYHATCH_TEST_AS=keyhatchd-with-preemption")
 	start(control)
 	if strings.Contains(sendRequest(t, control.adminSocket(), `{"op":"status"}`), `"memory":"heap"`) {
-		t.Skip("a build for the race detector keeps secrets on the heap")
+		t.Skip("a build for the race detector stores secrets on the heap")
 	}
 	if !eventually(10*time.Second, func() bool {
 		set.load(t, control, time.Second)
@@ -61,13 +62,14 @@ func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	for range 3 {
 		set.load(t, d, time.Second)
 		if found := set.findFragments(t, d.cmd.Process.Pid); len(found) > 0 {
-			t.Fatalf("%d fragments are in memory outside the arenas, for example %s", len(found), found[0])
+			t.Fatalf("the memory outside the arenas contains %d fragments of secrets, for example %s", len(found), found[0])
 		}
 	}
 }
 
-// TestPreemptionIsOffHoweverStarted checks that the kernel discards the signal with
-// which the Go runtime preempts goroutines.
+// TestPreemptionIsOffHoweverStarted starts daemons with different environments, and with
+// socket activation. Each daemon must ignore SIGURG, the signal with which the Go runtime
+// preempts goroutines.
 func TestPreemptionIsOffHoweverStarted(t *testing.T) {
 	for _, environment := range []string{"GODEBUG=", "GODEBUG=asyncpreemptoff=0", "GODEBUG=madvdontneed=1"} {
 		t.Run(environment, func(t *testing.T) {
@@ -96,7 +98,7 @@ func TestPreemptionIsOffHoweverStarted(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer file.Close()
-		// The shell sets LISTEN_PID and becomes the daemon.
+		// The shell sets LISTEN_PID to its own process ID and then executes the daemon.
 		wrapped := exec.Command("sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, d.cmd.Args...)...)
 		wrapped.Env = append(d.cmd.Env, "KEYHATCH_TEST_AS=keyhatchd", "LISTEN_FDS=1", "LISTEN_FDNAMES=admin")
 		wrapped.ExtraFiles = []*os.File{file}
@@ -113,13 +115,14 @@ func TestPreemptionIsOffHoweverStarted(t *testing.T) {
 	t.Run("control", func(t *testing.T) {
 		d := startDaemon(t, "keyhatchd-with-preemption", newRuntimeDir(t))
 		if !eventually(5*time.Second, func() bool { return !ignoresSignal(t, d.cmd.Process.Pid, unix.SIGURG) }) {
-			t.Error("asynchronous preemption looks off, but it is on")
+			t.Error("ignoresSignal does not notice that asynchronous preemption is on")
 		}
 	})
 }
 
-// restorePreemption turns asynchronous preemption on again after main has turned it
-// off. Notify installs the handler of the Go runtime, which also preempts.
+// restorePreemption turns asynchronous preemption on again after main has turned it off.
+// signal.Notify installs the signal handler of the Go runtime, which also preempts
+// goroutines.
 func restorePreemption() {
 	if eventually(time.Minute, func() bool { return signal.Ignored(unix.SIGURG) }) {
 		signal.Notify(make(chan os.Signal, 1), unix.SIGURG)
@@ -138,21 +141,21 @@ func ignoresSignal(t *testing.T, pid int, sig unix.Signal) bool {
 	return mask&(1<<(sig-1)) != 0
 }
 
-// fragmentSize is the smallest number of secret bytes that findFragments reports. It is
-// the size of the smallest vector register.
+// fragmentSize is the number of bytes of the smallest fragment that findFragments reports.
+// The smallest vector register has this size.
 const fragmentSize = 16
 
 // loadedProjects are the projects that fetch secrets in largeSet.load.
 var loadedProjects = []string{"a", "b", "c"}
 
-// A largeSet is a push of almost the largest size: texts, binary secrets, and bundles
-// of random bytes.
+// A largeSet is a push request of almost the maximum size. It contains texts, binary secrets,
+// and bundles with random content.
 type largeSet struct {
-	push  []byte // the request
-	count int    // of the secrets, which are S0, S1, ...
+	push  []byte // the push request
+	count int    // number of secrets, whose names are S0, S1, ...
 
 	bytes []byte           // all secrets, and the decoded binary secrets
-	index map[uint64]int32 // the position of each 8 bytes in bytes
+	index map[uint64]int32 // maps each sequence of 8 bytes to its position in the field bytes
 }
 
 func newLargeSet(t *testing.T) *largeSet {
@@ -184,8 +187,8 @@ func newLargeSet(t *testing.T) *largeSet {
 	return s
 }
 
-// load lets two clients push the set and two clients of each project fetch secrets,
-// for the given time.
+// load starts two clients that push the set, and two clients of each project that fetch
+// secrets. The clients run for the given time.
 func (s *largeSet) load(t *testing.T, d *daemon, duration time.Duration) {
 	t.Helper()
 	if answer := sendRequest(t, d.adminSocket(), string(s.push)); !strings.HasPrefix(answer, `{"ok":true`) {
@@ -211,7 +214,8 @@ func (s *largeSet) load(t *testing.T, d *daemon, duration time.Duration) {
 	clients.Wait()
 }
 
-// sendUntil sends requests on one connection, one after the other.
+// sendUntil sends requests on one connection until the deadline. It waits for each answer
+// before it sends the next request.
 func sendUntil(deadline time.Time, socket string, request func(n int) []byte) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
@@ -234,8 +238,8 @@ func sendUntil(deadline time.Time, socket string, request func(n int) []byte) er
 	return nil
 }
 
-// findFragments searches the memory of a process outside the arenas for parts of the
-// set that have at least fragmentSize bytes. It describes each of them.
+// findFragments searches the memory of a process outside the arenas for parts of the set
+// that have at least fragmentSize bytes. It returns a description of each part that it finds.
 func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 	t.Helper()
 	for region := range readMemory(t, pid) {
@@ -243,7 +247,7 @@ func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 			continue
 		}
 		memory := region.content
-		// A fragment of 16 bytes contains an aligned word.
+		// Each fragment of 16 bytes contains 8 bytes at an address that is a multiple of 8.
 		for at := 0; at+8 <= len(memory); at += 8 {
 			i, ok := s.index[binary.NativeEndian.Uint64(memory[at:])]
 			if !ok {

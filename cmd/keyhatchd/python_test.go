@@ -8,8 +8,9 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// pythonClient is a client like those of remo-broker's protocol 2: it uses one
-// connection per request and one recv per answer, and sends unknown fields.
+// pythonClient works like the existing clients of remo-broker with protocol version 2. It
+// uses one connection for each request, reads each answer with one recv, and sends unknown
+// fields.
 const pythonClient = `
 import json, socket, sys
 def ask(path, request):

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forbidMemfdSecret makes memfd_secret(2) fail with EPERM, as a service
-// manager's filter does. The filter applies to this process and its child processes.
+// forbidMemfdSecret makes memfd_secret(2) fail with EPERM, as the system call filter of a
+// service manager can do. The filter applies to this process and its child processes.
 func forbidMemfdSecret() error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
@@ -19,7 +19,8 @@ func forbidMemfdSecret() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	// TSYNC applies the filter to all threads, because Go may call exec on another one.
+	// TSYNC applies the filter to all threads. This is necessary because Go may call exec on
+	// another thread.
 	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
 		return errno

@@ -27,8 +27,8 @@ const (
 	systemProjectsDir = "/etc/keyhatch/projects.d"
 )
 
-// settings are the flags that the configuration file can also set. The file uses the
-// same names, with _ instead of -.
+// settings contains the settings that are flags and that the configuration file can also
+// contain. The file uses the names of the flags, with _ instead of -.
 type settings struct {
 	flags *pflag.FlagSet // one flag for each field below
 
@@ -43,18 +43,18 @@ type settings struct {
 func newSettings() *settings {
 	f := pflag.NewFlagSet("settings", pflag.ContinueOnError)
 	s := &settings{flags: f}
-	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets, about 70 bytes at most (default for root: /run/keyhatch, otherwise $XDG_RUNTIME_DIR/keyhatch)")
+	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets; its path can have at most about 70 bytes (default for root: /run/keyhatch, for other users: $XDG_RUNTIME_DIR/keyhatch)")
 	f.StringVar(&s.projectsDir, "projects-dir", "", "`DIR` of the declared projects (default for root: "+systemProjectsDir+")")
-	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; after a rotation, the file is opened again (default: journal under systemd, otherwise stdout)")
+	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed, keyhatchd creates it again (default: journal under systemd, otherwise stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
-	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 for no limit")
-	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of refused names per second for each project, with bursts of three times that number; 0 for no limit")
+	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 means no limit")
+	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of refused names per second for each project, with bursts of three times that number; 0 means no limit")
 	return s
 }
 
-// resolve sets the values that are not on the command line, from the configuration
-// file or by default. The returned map contains the source of each setting: "flag",
-// "default", or the path of the file.
+// resolve sets each setting that is not on the command line. It uses the value in the
+// configuration file, or the default. The returned map contains the source of each setting:
+// "flag", "default", or the path of the file.
 func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	sources = map[string]string{}
 	s.flags.VisitAll(func(f *pflag.Flag) {
@@ -121,13 +121,13 @@ func (s *settings) validate() error {
 	return nil
 }
 
-// applyFile applies the settings of a configuration file, except for those that are on
-// the command line. An unknown or duplicate setting is an error, because its author
-// expects an effect.
+// applyFile applies the settings of a configuration file, except for settings that are on
+// the command line. An unknown or duplicate setting is an error. If applyFile ignored it, the
+// operator would not notice that the setting has no effect.
 func (s *settings) applyFile(text []byte, file string, sources map[string]string) error {
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc); errors.Is(err, io.EOF) {
-		return nil // the file has only comments
+		return nil // the file is empty or contains only comments
 	} else if err != nil {
 		return fmt.Errorf("%s: invalid YAML: %s", file, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
@@ -162,8 +162,8 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 	return nil
 }
 
-// print prints the effective settings in the format of a configuration file, with the
-// source of each setting, and then the declared projects. It returns an error if a
+// print prints the effective settings in the format of a configuration file, with the source
+// of each setting. It then prints the declared projects. It returns an error if a
 // declaration is invalid.
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {

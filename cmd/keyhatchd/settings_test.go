@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestRatesMustBeFinite checks rates that Go parses as numbers but that are not a
-// limit.
+// TestRatesMustBeFinite checks that validate rejects rates that Go parses as numbers but that
+// cannot be used as limits.
 func TestRatesMustBeFinite(t *testing.T) {
 	for _, flag := range []string{"--request-rate", "--refusal-rate"} {
 		for _, rate := range []string{"NaN", "Inf", "+Inf", "-Inf", "-1"} {
@@ -17,13 +17,13 @@ func TestRatesMustBeFinite(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := s.validate(); err == nil || err.Error() != "a rate must be a finite number, 0 or more" {
-				t.Errorf("%s %s: %v", flag, rate, err)
+				t.Errorf("for %s=%s, the error of validate is %v", flag, rate, err)
 			}
 		}
 	}
 	s := newSettings()
 	if err := s.applyFile([]byte("request_rate: .inf\n"), "f", map[string]string{}); err == nil || !strings.Contains(err.Error(), "needs a number") {
-		t.Errorf("request_rate: .inf: %v", err)
+		t.Errorf("for the setting request_rate: .inf, the error of applyFile is %v", err)
 	}
 }
 
@@ -35,7 +35,7 @@ func TestInvalidArgumentsExitWithUsageError(t *testing.T) {
 		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=keyhatchd")
 		out, _ := cmd.CombinedOutput()
 		if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "hint: run keyhatchd --help") {
-			t.Errorf("%v: exit %d: %s", args, cmd.ProcessState.ExitCode(), out)
+			t.Errorf("with the arguments %v, keyhatchd exits with %d and prints: %s", args, cmd.ProcessState.ExitCode(), out)
 		}
 	}
 }

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runAttacker runs in a process of its own, as another user: KIND SOCKET COUNT. It
-// prints the number of its attempts, and of those that succeeded.
+// runAttacker runs one attack in a separate process. Its arguments are KIND SOCKET COUNT.
+// COUNT is a number of attempts or of seconds. runAttacker prints the number of attempts and
+// the number of successful attempts.
 func runAttacker(args []string) {
 	kind, socket := args[0], args[1]
 	count, err := strconv.Atoi(args[2])
@@ -76,8 +77,8 @@ func lingeringSocket(l net.Listener) (fd int, receiver net.Conn, err error) {
 	return fd, receiver, err
 }
 
-// sendDescriptors fills the reader's buffer and then passes descriptors whose last
-// close blocks. It succeeds if the kernel took the descriptor.
+// sendDescriptors sends the beginning of a request, and then passes file descriptors whose
+// last close blocks. An attempt succeeds if the kernel accepts the file descriptors.
 func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -103,20 +104,20 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		}
 		attempts++
 		c.Write([]byte("{}\n{"))
-		// The descriptor is sent many times: each copy must be closed.
+		// Pass 50 copies of the file descriptor. Each copy must be closed.
 		rights := make([]int, 50)
 		for i := range rights {
 			rights[i] = fd
 		}
 		if attempts%2 == 0 {
 			_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
-		} else { // a peek does not see out-of-band data
+		} else { // without SO_OOBINLINE, a peek does not see out-of-band data
 			err = sendOutOfBand(c, rights)
 			c.Write([]byte("}\n"))
 		}
 		if err == nil {
 			succeeded++
-			unix.Close(fd) // now the broker has the last copy
+			unix.Close(fd) // only the connection to the broker now refers to the socket
 			receivers = append(receivers, receiver)
 		} else {
 			receiver.(*net.TCPConn).SetLinger(0)
@@ -131,7 +132,7 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// sendOutOfBand passes descriptors with an out-of-band byte.
+// sendOutOfBand passes file descriptors together with an out-of-band byte.
 func sendOutOfBand(c *net.UnixConn, descriptors []int) (err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -145,8 +146,8 @@ func sendOutOfBand(c *net.UnixConn, descriptors []int) (err error) {
 	return err
 }
 
-// fillFiles creates files in a directory as long as its standard input is open. It takes
-// all space that becomes free.
+// fillFiles writes files into a directory until its standard input is closed. It uses all
+// space of the file system, also space that becomes free during the attack.
 func fillFiles(dir string, _ int) (attempts, succeeded int) {
 	ended := make(chan struct{})
 	go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
@@ -169,8 +170,9 @@ func fillFiles(dir string, _ int) (attempts, succeeded int) {
 	}
 }
 
-// sendAndDoNotRead sends requests over many connections, ends its side, and keeps the
-// descriptors. It succeeds for each connection that the broker accepted.
+// sendAndDoNotRead opens many connections. On each connection, it sends requests, shuts down
+// its writing side, and does not read the answers. An attempt succeeds if the requests could
+// be sent.
 func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
 	var open []*net.UnixConn
 	for range count {
@@ -187,12 +189,13 @@ func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
 		c.CloseWrite()
 		open = append(open, c)
 	}
-	io.Copy(io.Discard, os.Stdin) // until the attack is measured
+	io.Copy(io.Discard, os.Stdin) // wait until the effect of the attack has been measured
 	runtime.KeepAlive(open)
 	return attempts, succeeded
 }
 
-// flood sends a text over 64 connections, and reads the answers.
+// flood sends a text again and again over 64 connections, and reads the answers. It returns
+// how often it has sent the text.
 func flood(socket string, seconds int, text string) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	done := make(chan int)
@@ -223,7 +226,7 @@ func flood(socket string, seconds int, text string) (attempts, succeeded int) {
 	return attempts, attempts
 }
 
-// floodConnects connects as often as it can, with eight goroutines.
+// floodConnects opens and closes connections as fast as possible, in eight goroutines.
 func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	counts := make(chan [2]int)
@@ -251,7 +254,7 @@ func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// holdConnections opens connections and keeps them until its standard input ends.
+// holdConnections opens connections, and closes them when its standard input is closed.
 func holdConnections(socket string, count int) (attempts, succeeded int) {
 	var open []net.Conn
 	for range count {
@@ -269,7 +272,8 @@ func holdConnections(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// waitSendLeave waits for a secret that does not exist, sends one more byte, and leaves.
+// waitSendLeave requests a secret that does not exist, with a wait of 300 seconds. It then
+// sends one more byte and closes the connection.
 func waitSendLeave(socket string, count int) (attempts, succeeded int) {
 	for range count {
 		c, err := dial(socket)
@@ -285,7 +289,8 @@ func waitSendLeave(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// readRefusals connects with a uid that is refused. It succeeds if it reads the refusal.
+// readRefusals connects with a uid that the project does not allow. An attempt succeeds if
+// the client can send its request and read the refusal.
 func readRefusals(socket string, count int) (attempts, succeeded int) {
 	for range count {
 		attempts++
@@ -294,7 +299,7 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		time.Sleep(time.Millisecond) // the refusal arrives before the request is sent
+		time.Sleep(time.Millisecond) // wait until the refusal has arrived
 		_, writeErr := c.Write([]byte(`{"op":"get","name":"A"}` + "\n"))
 		answer, _ := io.ReadAll(c)
 		if writeErr == nil && strings.Contains(string(answer), "peer_unexpected") {
@@ -305,8 +310,8 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// fetchAllTheTime fetches an allowed secret as often as it may. It succeeds for each
-// value that it got.
+// fetchAllTheTime fetches an allowed secret as often as the request limit permits. An
+// attempt succeeds if the client gets the value.
 func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	c, err := dial(socket)
@@ -332,8 +337,10 @@ func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// beChatty keeps connections busy in three ways until its standard input ends: it sends
-// without a pause, does not read, and waits.
+// beChatty opens connections that could delay a stop of the broker. It uses them until its
+// standard input is closed. One third of the clients sends requests without a pause and
+// reads the answers. One third sends requests and does not read. One third waits for a
+// secret.
 func beChatty(socket string, count int) (attempts, succeeded int) {
 	for i := range count {
 		c, err := dial(socket)
@@ -366,8 +373,8 @@ func beChatty(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// shutDownInLoop shuts down one direction of its connections again and again. Each call
-// can wake the broker.
+// shutDownInLoop calls shutdown(2) again and again on its connections. Each call can wake the
+// broker. The number of successful attempts is the number of calls.
 func shutDownInLoop(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for i := 0; time.Now().Before(end); i++ {
@@ -379,10 +386,10 @@ func shutDownInLoop(socket string, seconds int) (attempts, succeeded int) {
 		attempts++
 		direction := unix.SHUT_RD
 		switch i % 3 {
-		case 0: // the connection waits for a secret, with more data to be read
+		case 0: // the request waits for a secret, and the next request has begun
 			c.Write([]byte(`{"op":"get","name":"MISSING","wait_ms":300000}` + "\n{"))
 		case 1: // the connection is idle
-		case 2: // the broker waits until the answers are read
+		case 2: // the broker waits until the client reads the answers
 			direction = unix.SHUT_WR
 			c.Write([]byte(strings.Repeat("\n", 240)))
 			time.Sleep(50 * time.Millisecond)
@@ -407,7 +414,7 @@ func shutDownOnce(c *net.UnixConn, direction int) {
 
 // hasEnded reports whether the broker has closed a connection.
 func hasEnded(c *net.UnixConn) bool {
-	fds := make([]unix.PollFd, 1) // POLLHUP is always reported
+	fds := make([]unix.PollFd, 1) // poll always reports POLLHUP, even if Events is 0
 	if raw, err := c.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
 			fds[0].Fd = int32(fd)
@@ -417,8 +424,8 @@ func hasEnded(c *net.UnixConn) bool {
 	return fds[0].Revents&unix.POLLHUP != 0
 }
 
-// sendHangingFiles passes descriptors of a file system that does not answer when a file is
-// closed. It needs root. It succeeds if the kernel took the descriptor.
+// sendHangingFiles passes file descriptors of a file system that does not answer when a file
+// is closed. It needs root. An attempt succeeds if the kernel accepts the file descriptor.
 func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
@@ -430,7 +437,7 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 		return 0, 0
 	}
 	defer m.unmount()
-	go m.serve() // ends with unmount
+	go m.serve() // unmount ends this goroutine
 	for range count {
 		c, err := dial(socket)
 		if err != nil {
@@ -455,9 +462,9 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// moveAnswersIntoPipes moves the pages of large answers into pipes with splice(2), and
-// keeps the pipes until its standard input ends. Such pages stay charged to the broker.
-// count is the number of pipes. It succeeds for each pipe that is full.
+// moveAnswersIntoPipes moves the pages of large answers into pipes with splice(2). The pipes
+// stay open until its standard input is closed, and the kernel still charges these pages to
+// the broker. count is the number of pipes. An attempt succeeds if its pipe is full.
 func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
 	const pipeSize = 1 << 18
 	for range count {
@@ -478,7 +485,8 @@ func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		for {
-			// Splicing must not wait for room in the pipe, so it does not wait for data either.
+			// splice must not wait for room in the pipe, so the pipe is non-blocking. splice then
+			// does not wait for data either.
 			readable := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}
 			if n, err := unix.Poll(readable, 1000); err != nil || n == 0 {
 				break

@@ -19,7 +19,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// attackerUID may use the socket of project evil, and refusedUID may not.
+// attackerUID is allowed to use the projects' sockets. refusedUID is not allowed to use them.
 const (
 	attackerUID = 12345
 	refusedUID  = 12346
@@ -27,8 +27,8 @@ const (
 
 const secret = "TRIPWIRE-of-the-attack-suite"
 
-// A broker is a running keyhatchd with the projects evil, which the attacker has, and
-// web, the other project.
+// A broker is a running keyhatchd with two projects. The attacker uses the socket of project
+// evil. The attacks must not affect project web.
 type broker struct {
 	setup *setup
 	dir   string
@@ -37,8 +37,8 @@ type broker struct {
 	ended chan struct{}
 }
 
-// startBroker starts a broker in a directory of its own. wrap is a command that the
-// broker is started with, for example unshare.
+// startBroker starts a broker in a new directory. wrap is a command that starts the broker,
+// for example unshare with its options.
 func startBroker(s *setup, wrap ...string) (*broker, error) {
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
@@ -89,8 +89,8 @@ func (b *broker) register(admin *client.Admin, name string) error {
 		return nil
 	}
 	if err == nil && os.Geteuid() == 0 {
-		// The container's root can change its mounted directory; the tests' attacker is
-		// no root, so it gets the projects directory instead.
+		// A container reaches its project's directory through a mount. The attacker has no
+		// mount, so it must be able to enter the directory projects.
 		os.Chmod(filepath.Join(b.runtimeDir(), "projects"), 0o711)
 	}
 	return err
@@ -103,7 +103,7 @@ func (b *broker) socket(project string) string {
 	return filepath.Join(b.runtimeDir(), "projects", project, "broker.sock")
 }
 
-// stop ends the broker and returns how long that took.
+// stop ends the broker and returns how long the broker took to end.
 func (b *broker) stop() time.Duration {
 	began := time.Now()
 	b.cmd.Process.Signal(syscall.SIGTERM)
@@ -122,7 +122,7 @@ func (b *broker) remove() {
 	os.RemoveAll(b.dir)
 }
 
-// A usage is what a process uses.
+// A usage contains how many threads, file descriptors, and KiB of memory a process uses.
 type usage struct{ threads, descriptors, kilobytes int }
 
 func (b *broker) usage() usage {
@@ -159,8 +159,8 @@ func (b *broker) processorTime() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// recovered waits until the broker uses as much as before the attack. The runtime keeps
-// some threads and memory for later.
+// recovered waits until the broker uses about as many resources as before the attack. It
+// allows a small difference, because the Go runtime does not release all threads and memory.
 func (b *broker) recovered(before usage) error {
 	select {
 	case <-b.ended:
@@ -170,7 +170,7 @@ func (b *broker) recovered(before usage) error {
 	return waitFor(5*time.Second, func() error {
 		after := b.usage()
 		if after.threads > before.threads+8 || after.descriptors > before.descriptors+4 || after.kilobytes > before.kilobytes+16<<10 {
-			return fmt.Errorf("the broker used %+v before, and %+v afterwards", before, after)
+			return fmt.Errorf("the broker used %+v before the attack, and %+v afterwards", before, after)
 		}
 		return nil
 	})
@@ -202,7 +202,8 @@ func (b *broker) waitForNoConnections() error {
 	})
 }
 
-// attacker starts this program as the attacker. Standard input ends it.
+// attacker returns a command that runs this program as the attacker. Some attacks run until
+// the command's standard input is closed.
 func (b *broker) attacker(uid uint32, args ...string) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -216,8 +217,8 @@ func (b *broker) attacker(uid uint32, args ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// attack runs an attacker to its end and returns what it printed: the number of its
-// attempts, and of those that succeeded.
+// attack runs an attacker until it ends. It returns the number of attempts and the number of
+// successful attempts, which the attacker has printed.
 func (b *broker) attack(uid uint32, args ...string) (attempts, succeeded int, err error) {
 	cmd, err := b.attacker(uid, args...)
 	if err != nil {
@@ -225,13 +226,13 @@ func (b *broker) attack(uid uint32, args ...string) (attempts, succeeded int, er
 	}
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, 0, fmt.Errorf("the attacker: %w", err)
+		return 0, 0, fmt.Errorf("running the attacker: %w", err)
 	}
 	_, err = fmt.Sscan(string(out), &attempts, &succeeded)
 	return attempts, succeeded, err
 }
 
-// startAttacker starts an attacker that holds what it has until stop is called.
+// startAttacker starts an attacker that does not release its resources until stop is called.
 func (b *broker) startAttacker(uid uint32, args ...string) (stop func() (attempts, succeeded int), err error) {
 	cmd, err := b.attacker(uid, args...)
 	if err != nil {
@@ -254,7 +255,7 @@ func (b *broker) startAttacker(uid uint32, args ...string) (stop func() (attempt
 	}, nil
 }
 
-// get fetches the secret of a project over a new connection.
+// get fetches secret A over a new connection to a project's socket.
 func (b *broker) get(project string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -280,7 +281,8 @@ func (b *broker) auditLines(text string) (lines []string) {
 	return lines
 }
 
-// waitFor repeats a check until it succeeds, or returns its last error.
+// waitFor repeats a check until the check succeeds. After the timeout, it returns the last
+// error of the check.
 func waitFor(timeout time.Duration, check func() error) error {
 	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		err := check()

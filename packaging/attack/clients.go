@@ -12,15 +12,6 @@ import (
 	"time"
 )
 
-// blockDirectory makes every operation in the directory of project evil hang. A container
-// does that by listing a large directory slowly: the kernel locks the directory meanwhile.
-// moveAnswers runs the broker in a memory cgroup, and measures how much of its memory an
-// attacker can keep in pipes.
-// newMemoryGroup creates a memory cgroup (cgroups(7)), and returns its directory and the
-// file with its usage.
-// kernelMemory returns the kernel's memory for small objects, in KiB. Unread data is a
-// part of it.
-// takeAllDescriptors connects to a broker that may have only 64 descriptors.
 func waitAndLeave(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -74,9 +65,9 @@ func fillAuditLog(s *setup) (int, string, error) {
 	noticed := fmt.Sprintf("%d fetches, %d events", fetched, len(lines))
 	switch {
 	case len(lines) > seconds+3:
-		err = errors.New("too many events")
-	case counted < fetched || counted > fetched+2: // an answer may be on its way at the end
-		err = fmt.Errorf("the events count %d fetches of %d", counted, fetched)
+		err = errors.New("the broker recorded too many audit events")
+	case counted < fetched || counted > fetched+2: // the attacker may not have read the last answers
+		err = fmt.Errorf("the audit events count %d fetches, but the attacker fetched %d values", counted, fetched)
 	case len(b.auditLines(secret)) > 0:
 		err = errors.New("the audit log contains a secret")
 	}
@@ -96,7 +87,7 @@ func delayStop(s *setup) (int, string, error) {
 	defer stop()
 	if err := waitFor(5*time.Second, func() error {
 		if n, err := b.connections(); err != nil || n < 30 {
-			return fmt.Errorf("only %d connections, %v", n, err)
+			return fmt.Errorf("the attacker has only %d connections, error %v", n, err)
 		}
 		return nil
 	}); err != nil {
@@ -104,20 +95,20 @@ func delayStop(s *setup) (int, string, error) {
 	}
 	took := b.stop()
 	if took > 1500*time.Millisecond && !s.small {
-		err = errors.New("too slow")
+		err = errors.New("stopping the broker took too long")
 	}
-	return 60, fmt.Sprintf("stopped after %v", took.Round(time.Millisecond)), err
+	return 60, fmt.Sprintf("the stop took %v", took.Round(time.Millisecond)), err
 }
 
-// shutDown measures the processor time that the broker uses for an attacker that only
-// calls shutdown(2).
+// shutDown measures how much processor time the broker uses while an attacker calls
+// shutdown(2) again and again.
 func shutDown(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
 		return 0, "", err
 	}
 	defer b.remove()
-	const seconds = 30 // the first ones are not limited
+	const seconds = 30 // the request limit has no effect in the first seconds
 	attempts, noticed := 0, ""
 	for name, uid := range map[string]uint32{"allowed": attackerUID, "refused": refusedUID} {
 		before := b.processorTime()
@@ -126,7 +117,7 @@ func shutDown(s *setup) (int, string, error) {
 		share := 100 * float64(b.processorTime()-before) / float64(time.Duration(seconds)*time.Second)
 		noticed += fmt.Sprintf("%.1f%% of a processor for a uid that is %s; ", share, name)
 		if attackErr == nil && share > 10 && !s.small {
-			attackErr = errors.New("too much processor time")
+			attackErr = errors.New("the broker used too much processor time")
 		}
 		if err == nil {
 			err = attackErr
@@ -135,8 +126,8 @@ func shutDown(s *setup) (int, string, error) {
 	return attempts, strings.TrimSuffix(noticed, "; "), err
 }
 
-// fillFileSystem fills the file system of the runtime directory, and kills the broker.
-// hiddenPID runs the broker in a pid namespace, as a container does.
+// hiddenPID runs the broker in another pid namespace than the attacker, as a container engine
+// does.
 func hiddenPID(s *setup) (int, string, error) {
 	if os.Geteuid() != 0 {
 		return 0, "skipped: needs root", nil
@@ -151,23 +142,20 @@ func hiddenPID(s *setup) (int, string, error) {
 	defer b.remove()
 	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), "1")
 	if err == nil && fetched == 0 {
-		err = errors.New("a caller without a visible pid is refused")
+		err = errors.New("the broker refuses a caller whose pid it cannot see")
 	}
 	_, refused, refusedErr := b.attack(refusedUID, "refusals", b.socket("evil"), "5")
 	if err == nil {
 		err = refusedErr
 	}
 	if err == nil && refused != 5 {
-		err = errors.New("a refused uid was not refused")
+		err = errors.New("the broker does not refuse a uid that is not allowed")
 	}
 	b.cmd.Process.Signal(syscall.SIGTERM)
 	for _, line := range b.auditLines("secrets.fetched") {
 		if strings.Contains(line, "peer_pid") {
-			err = errors.New("an event contains a pid that the broker cannot know")
+			err = errors.New("an audit event contains a pid that the broker cannot know")
 		}
 	}
 	return attempts, fmt.Sprintf("%d fetches", fetched), err
 }
-
-// reuseName registers another project under the name of project evil. The attacker still
-// has the directory of the first project mounted.

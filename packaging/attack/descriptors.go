@@ -16,7 +16,7 @@ func passDescriptors(s *setup) (int, string, error) {
 	defer b.remove()
 	before := b.usage()
 	v := startVictim(b.socket("web"))
-	// Each attempt passes 50 descriptors.
+	// Each attempt passes 50 file descriptors.
 	attempts, taken, err := b.attack(attackerUID, "descriptors", b.socket("evil"), strconv.Itoa(s.count(200)))
 	gets, _, victimErr := v.finish()
 	if err == nil {
@@ -24,7 +24,7 @@ func passDescriptors(s *setup) (int, string, error) {
 	}
 	threads := b.usage().threads
 	if err == nil && threads > before.threads+16 {
-		err = fmt.Errorf("%d threads before, %d afterwards", before.threads, threads)
+		err = fmt.Errorf("the broker had %d threads before the attack, and %d afterwards", before.threads, threads)
 	}
 	if err == nil {
 		err = b.waitForNoConnections()
@@ -35,7 +35,7 @@ func passDescriptors(s *setup) (int, string, error) {
 	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
 		err = fmt.Errorf("the stop took %v", took)
 	}
-	return 50 * attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, 50*taken), err
+	return 50 * attempts, fmt.Sprintf("%d gets; the kernel accepted %d file descriptors", gets, 50*taken), err
 }
 
 func passHangingFiles(s *setup) (int, string, error) {
@@ -55,7 +55,7 @@ func passHangingFiles(s *setup) (int, string, error) {
 		err = victimErr
 	}
 	if err == nil && attempts == 0 {
-		err = errors.New("the attacker could pass no file")
+		err = errors.New("the attacker could not open a file of the hanging file system")
 	}
 	if err == nil {
 		err = b.waitForNoConnections()
@@ -66,9 +66,11 @@ func passHangingFiles(s *setup) (int, string, error) {
 	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
 		err = fmt.Errorf("the stop took %v", took)
 	}
-	return attempts, fmt.Sprintf("%d gets; the kernel took %d descriptors", gets, taken), err
+	return attempts, fmt.Sprintf("%d gets; the kernel accepted %d file descriptors", gets, taken), err
 }
 
+// takeAllDescriptors opens more connections than a broker with a limit of 64 file
+// descriptors can accept.
 func takeAllDescriptors(s *setup) (int, string, error) {
 	b, err := startBroker(s, "prlimit", "--nofile=64:64")
 	if err != nil {
@@ -77,7 +79,7 @@ func takeAllDescriptors(s *setup) (int, string, error) {
 	defer b.remove()
 	before := b.usage()
 	v := startVictim(b.socket("web"))
-	time.Sleep(100 * time.Millisecond) // the neighbour is connected
+	time.Sleep(100 * time.Millisecond) // wait until the client of project web has connected
 	stop, err := b.startAttacker(attackerUID, "hold", b.socket("evil"), "200")
 	if err != nil {
 		return 0, "", err

@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// blockDirectory makes every operation in the directory of project evil hang. A container can
+// do the same by listing a large directory slowly, because the kernel locks the directory
+// during the listing.
 func blockDirectory(s *setup) (int, string, error) {
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
 		return 0, "skipped: needs root and /dev/fuse", nil
@@ -35,20 +38,20 @@ func blockDirectory(s *setup) (int, string, error) {
 	slowest, statuses := time.Duration(0), 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); statuses++ {
 		began := time.Now()
-		if _, err := b.connections(); err != nil { // asks for the status
+		if _, err := b.connections(); err != nil { // sends a status request
 			return statuses, "", err
 		}
 		slowest = max(slowest, time.Since(began))
 	}
 	err = b.get("web")
 	if slowest > 500*time.Millisecond && !s.small {
-		err = fmt.Errorf("a status took %v", slowest)
+		err = fmt.Errorf("a status request took %v", slowest)
 	}
 	took := b.stop()
 	if err == nil && took > 1500*time.Millisecond && !s.small {
 		err = fmt.Errorf("the stop took %v", took)
 	}
-	return statuses, fmt.Sprintf("status after %v at most, stopped after %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
+	return statuses, fmt.Sprintf("a status request took at most %v, the stop took %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
 }
 
 func deleteSocket(s *setup) (int, string, error) {
@@ -63,7 +66,7 @@ func deleteSocket(s *setup) (int, string, error) {
 		func(path string) error { os.Remove(path); return os.Symlink("/etc/shadow", path) },
 	} {
 		if attempt > 0 {
-			time.Sleep(2 * time.Second) // a second repair at once is delayed
+			time.Sleep(2 * time.Second) // the broker would delay a repair that soon follows another
 		}
 		if err := sabotage(b.socket("evil")); err != nil {
 			return attempt, "", err
@@ -78,9 +81,9 @@ func deleteSocket(s *setup) (int, string, error) {
 		}
 	}
 	if slowest > 2*time.Second && !s.small {
-		return 2, "", fmt.Errorf("it took %v", slowest)
+		return 2, "", fmt.Errorf("the broker created the socket again only after %v", slowest)
 	}
-	return 2, fmt.Sprintf("back after %v", slowest.Round(10*time.Millisecond)), nil
+	return 2, fmt.Sprintf("the socket was back after %v", slowest.Round(10*time.Millisecond)), nil
 }
 
 func lockDirectory(s *setup) (int, string, error) {
@@ -108,6 +111,8 @@ func lockDirectory(s *setup) (int, string, error) {
 	return 1, "the broker starts", err
 }
 
+// fillFileSystem fills the file system of the runtime directory, and restarts the broker
+// several times.
 func fillFileSystem(s *setup) (int, string, error) {
 	if os.Geteuid() != 0 {
 		return 0, "skipped: needs root", nil
@@ -132,7 +137,7 @@ func fillFileSystem(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	evil := filepath.Dir(b.socket("evil"))
-	if err := os.Chown(evil, attackerUID, attackerUID); err != nil { // as a container's root
+	if err := os.Chown(evil, attackerUID, attackerUID); err != nil { // a container's root could do this
 		return 0, "", err
 	}
 	os.Chmod(filepath.Dir(evil), 0o711)
@@ -141,8 +146,8 @@ func fillFileSystem(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	defer stop()
-	time.Sleep(500 * time.Millisecond) // the file system is full
-	// Served projects continue.
+	time.Sleep(500 * time.Millisecond) // wait until the file system is full
+	// The broker must still serve both projects.
 	for _, project := range []string{"web", "evil"} {
 		if err := b.get(project); err != nil {
 			return 0, "", fmt.Errorf("%s: %w", project, err)
@@ -150,9 +155,9 @@ func fillFileSystem(s *setup) (int, string, error) {
 	}
 	for range 3 {
 		b.stop()
-		os.Chown(evil, 0, 0) // the directory must belong to the broker
+		os.Chown(evil, 0, 0) // the broker requires that the directory belongs to its user
 		if err := b.start(); err != nil {
-			return 0, "", fmt.Errorf("restart: %w", err)
+			return 0, "", fmt.Errorf("restarting the broker: %w", err)
 		}
 		if err := b.get("web"); err != nil {
 			return 0, "", err
@@ -160,9 +165,11 @@ func fillFileSystem(s *setup) (int, string, error) {
 		os.Chown(evil, attackerUID, attackerUID)
 	}
 	_, created := stop()
-	return created, "served, also after 3 restarts", nil
+	return created, "project web is served, also after 3 restarts", nil
 }
 
+// reuseName registers a second project under the name of project evil. The attacker can
+// still write to the directory of the first project.
 func reuseName(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -184,12 +191,13 @@ func reuseName(s *setup) (int, string, error) {
 	manifest := "schema_version: 1\nproject: evil\nsecrets: {A: }\n"
 	good := schema.RegisterRequest{Name: "evil", ProjectPath: "/good/evil", Manifest: &manifest, AllowUIDs: []uint32{attackerUID}}
 	if _, err := admin.Register(context.Background(), good); client.CodeOf(err) != schema.CodeProjectExists {
-		return 0, "", fmt.Errorf("a name that was used for another project is not refused: %v", err)
+		return 0, "", fmt.Errorf("the broker does not refuse a name that was used for another project: %v", err)
 	}
-	if err := os.Remove(filepath.Dir(b.socket("evil"))); err != nil { // the operator allows it
+	// By removing the link, the operator allows the broker to use the name again.
+	if err := os.Remove(filepath.Dir(b.socket("evil"))); err != nil {
 		return 0, "", err
 	}
-	// The attacker takes the place of the socket.
+	// The attacker listens at the path of the first project's socket.
 	l, err := net.Listen("unix", filepath.Join(mounted, "broker.sock"))
 	if err != nil {
 		return 0, "", err
@@ -199,11 +207,11 @@ func reuseName(s *setup) (int, string, error) {
 		return 1, "", err
 	}
 	if err := b.get("evil"); err != nil {
-		return 1, "", fmt.Errorf("the second project: %w", err)
+		return 1, "", fmt.Errorf("fetching the secret of the second project: %w", err)
 	}
 	l.Close()
 	if _, err := client.NewProject(filepath.Join(mounted, "broker.sock")).Ping(context.Background(), 0); err == nil {
-		return 1, "", errors.New("the old directory leads to the second project")
+		return 1, "", errors.New("clients can reach the second project through the old directory")
 	}
-	return 1, "the second project is served, the old directory is dead", nil
+	return 1, "the second project is served, but not in the old directory", nil
 }

@@ -10,7 +10,7 @@ func floodEmptyLines(s *setup) (int, string, error)   { return runFlood(s, "line
 func floodLongRequests(s *setup) (int, string, error) { return runFlood(s, "requests") }
 func floodConnections(s *setup) (int, string, error)  { return runFlood(s, "connects") }
 
-// runFlood floods project evil while the neighbour fetches its secret.
+// runFlood floods the socket of project evil while a client of project web fetches a secret.
 func runFlood(s *setup, kind string) (attempts int, noticed string, err error) {
 	b, err := startBroker(s)
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fuseMount is a file system that answers as little as possible (fuse(4)). It stands for
-// each file system that hangs, and for directories that a process keeps locked in the
-// kernel.
+// A fuseMount is a file system that answers as few requests as possible (fuse(4)). The
+// attacks use it like a file system that hangs, and like a directory that a process locks in
+// the kernel.
 type fuseMount struct {
 	dir    string
 	device *os.File
@@ -30,21 +30,22 @@ func mountFUSE(dir string) (*fuseMount, error) {
 	return &fuseMount{dir, device}, nil
 }
 
-// unmount ends all operations that wait for an answer.
+// unmount unmounts the file system. This ends all operations that wait for an answer.
 func (m *fuseMount) unmount() {
 	unix.Unmount(m.dir, unix.MNT_FORCE|unix.MNT_DETACH)
 	m.device.Close()
 }
 
-// The operations that serve answers (linux/fuse.h).
+// These are the numbers of the operations that serve answers (linux/fuse.h).
 const (
 	fuseGetAttr = 3
 	fuseInit    = 26
 	fuseOpenDir = 27
 )
 
-// serve answers the operations that are necessary to open the root directory. It never
-// answers that a file is closed. It returns when the file system is unmounted.
+// serve answers the operations that are necessary to open the root directory. It does not
+// answer other operations, for example closing a file. It returns when the file system is
+// unmounted.
 func (m *fuseMount) serve() {
 	request := make([]byte, 1<<17)
 	for {

@@ -1,9 +1,10 @@
-// Command attack attacks a real keyhatchd as a hostile container would, and prints the
-// effect on another project and on the operator. It exits with 1 if an attack had more
-// effect than its limit allows.
+// Command attack attacks a real keyhatchd in the same way as a hostile container would. It
+// prints the effect of each attack on another project and on the operator. If an attack has
+// more effect than its limit allows, the exit code is 1.
 //
-// It starts its own brokers in a temporary directory. As root, the attackers run as
-// another user than the broker. All load stays on this machine and is bounded.
+// The command starts its own brokers in temporary directories. If the command runs as root,
+// the attackers run as another user than the broker. The attacks affect only this machine,
+// and their load is limited.
 package main
 
 import (
@@ -24,25 +25,25 @@ type attack struct {
 }
 
 var attacks = []attack{
-	{"pass descriptors", "no thread, no descriptor, no delay stays", passDescriptors},
-	{"pass files that hang", "no thread, no descriptor, no delay stays", passHangingFiles},
-	{"leave answers unread", "at most 2 MiB per project", leaveAnswersUnread},
-	{"move answers into pipes", "at most 16 MiB", moveAnswers},
-	{"flood of empty lines", "a neighbour's median stays within 3x", floodEmptyLines},
-	{"flood of long requests", "a neighbour's median stays within 3x", floodLongRequests},
-	{"flood of connections", "a neighbour's median stays within 3x", floodConnections},
-	{"take all descriptors", "a neighbour is served", takeAllDescriptors},
-	{"wait, send a byte, leave", "no connection stays counted", waitAndLeave},
-	{"delete and replace the socket", "it is back within 2 s", deleteSocket},
-	{"block the mounted directory", "others and a stop are not delayed", blockDirectory},
-	{"connect with a refused uid", "each one reads its refusal", connectRefused},
-	{"fetch all the time", "one audit event per second", fillAuditLog},
+	{"pass descriptors", "the broker releases all threads and file descriptors", passDescriptors},
+	{"pass files that hang", "the broker releases all threads and file descriptors", passHangingFiles},
+	{"leave answers unread", "unread answers use at most 2 MiB per project", leaveAnswersUnread},
+	{"move answers into pipes", "the broker's memory grows by at most 16 MiB", moveAnswers},
+	{"flood of empty lines", "gets of another project take at most 3 times as long", floodEmptyLines},
+	{"flood of long requests", "gets of another project take at most 3 times as long", floodLongRequests},
+	{"flood of connections", "gets of another project take at most 3 times as long", floodConnections},
+	{"take all descriptors", "another project is served", takeAllDescriptors},
+	{"wait, send a byte, leave", "all connections are released", waitAndLeave},
+	{"delete and replace the socket", "the socket is back within 2 s", deleteSocket},
+	{"block the mounted directory", "other projects and a stop are not delayed", blockDirectory},
+	{"connect with a refused uid", "each client reads its refusal", connectRefused},
+	{"fetch all the time", "at most one audit event per second", fillAuditLog},
 	{"keep the broker from stopping", "a stop takes at most 1.5 s", delayStop},
 	{"shut down in a loop", "at most 10% of a processor", shutDown},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "a restart and other projects work", fillFileSystem},
-	{"keep the directory of a used name", "the next project is not reached", reuseName},
-	{"call from another pid namespace", "the uid decides", hiddenPID},
+	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
+	{"call from another pid namespace", "the broker checks the uid and ignores the pid", hiddenPID},
 }
 
 func main() {
@@ -51,10 +52,10 @@ func main() {
 		return
 	}
 	s := &setup{}
-	only := flag.String("only", "", "run only attacks whose name contains this text")
-	flag.StringVar(&s.keyhatchd, "keyhatchd", "bin/keyhatchd", "the broker to attack")
-	flag.DurationVar(&s.flood, "flood", 10*time.Second, "how long each flood lasts")
-	flag.BoolVar(&s.small, "small", false, "use small counts and measure no latencies, for an emulated machine")
+	only := flag.String("only", "", "run only the attacks whose names contain this `TEXT`")
+	flag.StringVar(&s.keyhatchd, "keyhatchd", "bin/keyhatchd", "`PATH` of the keyhatchd program to attack")
+	flag.DurationVar(&s.flood, "flood", 10*time.Second, "`DURATION` of each flood")
+	flag.BoolVar(&s.small, "small", false, "make fewer attempts and ignore how long requests take, for an emulated machine")
 	flag.Parse()
 
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)

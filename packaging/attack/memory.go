@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+// moveAnswers runs the broker in a memory cgroup. It measures how much the memory of this
+// cgroup grows while an attacker moves answers into pipes.
 func moveAnswers(s *setup) (int, string, error) {
 	group, usage, err := newMemoryGroup()
 	if err != nil {
@@ -26,16 +28,18 @@ func moveAnswers(s *setup) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	time.Sleep(8 * time.Second) // the attacker holds what it has
+	time.Sleep(8 * time.Second) // wait until the attacker has filled its pipes
 	grown := (readNumber(usage) - before) >> 10
 	attempts, _ := stop()
 	noticed := fmt.Sprintf("the broker's cgroup grew by %d KiB", grown)
 	if grown > 16<<10 {
-		return attempts, noticed, errors.New("too much memory")
+		return attempts, noticed, errors.New("too much memory is charged to the broker")
 	}
 	return attempts, noticed, b.get("web")
 }
 
+// newMemoryGroup creates a memory cgroup (cgroups(7)). It returns the directory of the
+// cgroup, and the file that contains the memory usage of the cgroup.
 func newMemoryGroup() (dir, usage string, err error) {
 	for root, file := range map[string]string{"/sys/fs/cgroup/memory": "memory.usage_in_bytes", "/sys/fs/cgroup": "memory.current"} {
 		dir := filepath.Join(root, fmt.Sprintf("keyhatch-attack-%d", os.Getpid()))
@@ -70,7 +74,7 @@ func leaveAnswersUnread(s *setup) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	time.Sleep(5 * time.Second) // the attacker connects all the time
+	time.Sleep(5 * time.Second) // during this time, the attacker opens connections
 	connections, err := b.connections()
 	if err == nil && (connections == 0 || connections > 64) {
 		err = fmt.Errorf("%d connections are open, want 1 to 64", connections)
@@ -87,9 +91,11 @@ func leaveAnswersUnread(s *setup) (int, string, error) {
 	if err == nil {
 		err = b.recovered(before)
 	}
-	return attempts, fmt.Sprintf("%d gets, %d connections held, kernel memory %+d KiB", gets, connections, kernel), err
+	return attempts, fmt.Sprintf("%d gets, %d connections stay open, kernel memory %+d KiB", gets, connections, kernel), err
 }
 
+// kernelMemory returns how much memory the kernel uses for small objects, in KiB. Unread data
+// in sockets is a part of this memory.
 func kernelMemory() (kilobytes int) {
 	text, _ := os.ReadFile("/proc/meminfo")
 	for line := range strings.Lines(string(text)) {

@@ -6,10 +6,10 @@ import "time"
 type setup struct {
 	keyhatchd string
 	flood     time.Duration // how long each flood lasts
-	small     bool          // an emulated machine: smaller counts, and no latencies
+	small     bool          // make fewer attempts and ignore how long requests take
 }
 
-// count returns the number of attempts: fewer on an emulated machine.
+// count returns n, or a smaller number of attempts if s.small is true.
 func (s *setup) count(n int) int {
 	if s.small {
 		return max(1, n/50)

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A victim is a client of another project. It fetches its secret over one connection, at a
-// rate below its limit.
+// A victim is a client of a project that is not the attacker's project. It fetches a secret
+// again and again over one connection, at a rate below the request limit.
 type victim struct {
 	stop    chan struct{}
 	done    sync.WaitGroup
@@ -56,7 +56,7 @@ func (v *victim) run(socket string) error {
 	}
 }
 
-// finish ends the victim and returns its number of gets and their median time.
+// finish stops the victim and returns the number of its gets and their median time.
 func (v *victim) finish() (gets int, median time.Duration, err error) {
 	close(v.stop)
 	v.done.Wait()
@@ -70,7 +70,7 @@ func (v *victim) finish() (gets int, median time.Duration, err error) {
 	return len(v.times), v.times[len(v.times)/2], nil
 }
 
-// measureIdle returns the median of a victim without an attack.
+// measureIdle returns the median time of a victim's gets while no attack is running.
 func measureIdle(socket string) (time.Duration, error) {
 	v := startVictim(socket)
 	time.Sleep(2 * time.Second)
@@ -78,16 +78,17 @@ func measureIdle(socket string) (time.Duration, error) {
 	return median, err
 }
 
-// compare returns what a victim noticed, and an error if that is too much.
+// compare stops a victim and describes the effect of an attack on its gets. idle is their
+// median time without an attack. compare returns an error if a get took too long or failed.
 func compare(s *setup, v *victim, idle time.Duration) (noticed string, err error) {
 	gets, median, err := v.finish()
 	if err != nil {
 		return "", err
 	}
 	ratio := float64(median) / float64(idle)
-	noticed = fmt.Sprintf("%d gets, median %.1fx", gets, ratio)
+	noticed = fmt.Sprintf("%d gets took %.1f times as long", gets, ratio)
 	if ratio > 3 && !s.small {
-		return noticed, errors.New("too slow")
+		return noticed, errors.New("the gets of the other project took too long")
 	}
 	return noticed, nil
 }

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Attacks keyhatchd in a virtual machine with Debian 12 and Linux 6.1. Most users run
-# kernels of that age: the kernel cannot refuse passed descriptors (SO_PASSRIGHTS), and
-# has no secret memory (memfd_secret).
+# This script attacks keyhatchd in a virtual machine with Debian 12 and Linux 6.1. Most users
+# run kernels of this age. Such a kernel cannot refuse passed file descriptors
+# (SO_PASSRIGHTS), and provides no secret memory (memfd_secret).
 #
 # usage: vm.sh KEYHATCHD ATTACK
 #
-# Needs root and Debian's packages qemu-system-x86 and debootstrap. The base system is
-# built once (1.5 minutes) and kept in KEYHATCH_VM_CACHE. qemu emulates the processor, so
-# programs run 10 to 30 times slower: the counts are small, and no times are measured.
-# The machine has no network.
+# KEYHATCHD and ATTACK are the paths of the programs keyhatchd and attack. The script needs
+# root and the Debian packages qemu-system-x86 and debootstrap. It builds the base system of
+# the virtual machine once, which takes 1.5 minutes, and stores it in the directory
+# KEYHATCH_VM_CACHE. qemu emulates the processor, so programs run 10 to 30 times slower.
+# Because of that, the attacks make fewer attempts and ignore how long requests take. The
+# virtual machine has no network.
 set -euo pipefail
 
 keyhatchd=$1 attack=$2
@@ -32,7 +34,7 @@ ExecStart=/bin/sh -c 'exec >/dev/ttyS0 2>&1; mkdir -p /attack; mount -t ext4 /de
 WantedBy=multi-user.target
 UNIT
 	ln -s ../attack.service "$cache/root/etc/systemd/system/multi-user.target.wants/attack.service"
-	ln -s /dev/null "$cache/root/etc/systemd/system/serial-getty@ttyS0.service" # the output goes to this console
+	ln -s /dev/null "$cache/root/etc/systemd/system/serial-getty@ttyS0.service" # the test writes its output to this console
 	cp "$cache"/root/boot/vmlinuz-* "$cache/vmlinuz"
 	cp "$cache"/root/boot/initrd.img-* "$cache/initrd"
 	mke2fs -q -t ext4 -d "$cache/root" "$cache/base.tmp" 2G >/dev/null
@@ -58,7 +60,7 @@ timeout 600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1536 -smp 2 -
 sed -n '/RUN-BEGIN/,/RUN-END/p' "$work/out" | sed '/RUN-BEGIN/d; /RUN-END/d'
 status=$(grep -a -o 'RUN-END [0-9]*' "$work/out" | cut -d' ' -f2) || true
 if [ -z "$status" ]; then
-	echo "the virtual machine ended before the attacks did" >&2
+	echo "the virtual machine ended before the attacks had ended" >&2
 	tail -20 "$work/out" "$work/err" >&2
 	exit 1
 fi

@@ -1,0 +1,170 @@
+package manifest
+
+import (
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+func danger(p, mode, template string) string {
+	return fileDanger(&schema.Injection{As: schema.InjectAsFile, Path: p, Mode: mode, Template: template})
+}
+
+func TestDangerousFiles(t *testing.T) {
+	for _, p := range strings.Fields(`
+		~/.bashrc ~/.bash_profile ~/.bash_login ~/.bash_logout ~/.bash_aliases ~/.bash_completion.d/x ~/.profile ~/.zshenv ~/.zshrc ~/.zprofile ~/.zlogin ~/.zlogout ~/.kshrc ~/.cshrc ~/.tcshrc
+		~/.login ~/.inputrc ~/.envrc /workspaces/api/.envrc ~/.config/fish/config.fish ~/.oh-my-zsh/custom/x
+		/root/.bashrc /home/x/.bashrc /var/home/x/.zshenv /Users/x/.zshrc /srv/any/.bashrc ~/.BASHRC ~/.Bash_Profile /HOME/X/.BASHRC
+		/proc/self/cwd/x /proc/self/root/home/x/y /dev/fd/3 /dev/sda /dev/disk/x /dev/snd/x /dev/shm/keyhatch-0/api/files/X /run/keyhatch/broker.sock
+		~/.ssh/config ~/.ssh/config.d/x ~/.ssh/authorized_keys ~/.ssh/authorized_keys2 ~/.ssh/rc ~/.ssh/environment ~/.ssh/known_hosts /home/x/.SSH/Config
+		~/.gitconfig ~/.config/git/config ~/.config/git/hooks/pre-commit /workspaces/api/.git/config /workspaces/api/.git/hooks/pre-commit /srv/api.git/hooks/post-receive ~/.GIT/config .husky/x
+		~/.config/autostart/x.desktop ~/.config/systemd/user/x.service ~/.config/systemd/user/credentials ~/.config/environment.d/50-x.conf ~/.pam_environment ~/.forward ~/.rhosts ~/.k5login
+		~/.local/bin/git ~/bin/ls /opt/x/bin/tool ~/.local/lib/python3.12/site-packages/x.pth ~/.local/share/applications/x ~/.local/share/bash-completion/completions/git /srv/app/node_modules/x/index
+		/x/sitecustomize.py /x/evil.pth /x/a.so /x/a.so.1 /x/a.sh /x/A.SH /x/a.js /x/a.rb /x/a.jar /x/a.service ~/.config/gh/hosts.sh
+		/etc/passwd /etc/cron.d/x /etc/profile.d/x /etc/ld.so.preload /etc/sudoers.d/x /etc/.npmrc /ETC/passwd /usr/local/lib/x /bin/x /lib64/x /sbin/x /var/spool/cron/crontabs/x /sys/x /boot/x /run/systemd/system/x /run/user/1000/systemd/user/x
+		~/.vimrc ~/.vim/x ~/.emacs ~/.emacs.d/init ~/.exrc ~/.nanorc ~/.vscode/settings.json /w/.vscode/tasks.json ~/.vscode-server/data/Machine/settings.json ~/.idea/x
+		~/.claude/settings.json ~/.codex/config.toml ~/.cursor/mcp.json /w/.mcp.json /w/AGENTS.md /w/CLAUDE.md
+		/w/.devcontainer/devcontainer.json /w/.devcontainer/.env /w/.devcontainer.json /w/.keyhatch/manifest.yaml /w/.devcontainer/keyhatch.yaml
+		~/.cargo/config.toml ~/.cargo/env ~/.gradle/init.d/x ~/.m2/extensions.xml ~/.docker/cli-plugins/docker-x ~/.docker/daemon.json ~/.kube/kuberc ~/.aws/cli/alias ~/.gnupg/gpg-agent.conf
+		~/.yarnrc ~/.gemrc ~/.irbrc ~/.pryrc ~/.curlrc ~/.wgetrc ~/.screenrc ~/.tmux.conf ~/.gdbinit ~/.psqlrc ~/.condarc ~/.bazelrc ~/.Rprofile ~/.terraformrc ~/.pip/pip.conf ~/.config/pip/pip.conf
+		~/.config/gh/config.yml ~/.config/nvim/init.vim ~/.config/starship.toml ~/.config/direnv/direnvrc ~/.config/mise/config.toml ~/.config/containers/registries.conf ~/.config/unknown/settings.json
+		/w/package.json /w/Makefile /w/Dockerfile /w/docker-compose.yml /w/compose.yaml /w/pyproject.toml /w/setup.cfg /w/Gemfile /w/Rakefile /w/Cargo.toml /w/.github/workflows/x.yml /w/.pre-commit-config.yaml /w/justfile`) {
+		if danger(p, "0600", "") == "" {
+			t.Errorf("%s is not marked", p)
+		}
+	}
+	for _, p := range []string{"~/.b\u0430shrc", "~/.g\u200cit/config", "~/x\u202ey", "~/a\nb", "~/a\x1b[2J", "~/\u212aube"} {
+		if got := danger(p, "0600", ""); !strings.Contains(got, "characters") {
+			t.Errorf("%q: %s", p, got)
+		}
+	}
+	// Parse accepts no such path, but a path with another spelling must not be less dangerous.
+	for _, p := range []string{"~//.bashrc", "~/./.bashrc", "~/x/../.bashrc", "/root//.bashrc", "//etc/passwd", "/srv/../etc/passwd"} {
+		if danger(p, "0600", "") == "" {
+			t.Errorf("%s is not marked", p)
+		}
+	}
+}
+
+func TestOrdinaryFilesAreNotMarked(t *testing.T) {
+	for _, p := range strings.Fields(`
+		~/.npmrc /w/.npmrc ~/.aws/credentials ~/.aws/config ~/.netrc /home/x/.netrc ~/.docker/config.json ~/.kube/config ~/.config/gh/hosts.yml ~/.pypirc ~/.pgpass ~/.my.cnf ~/.git-credentials
+		~/.config/git/credentials ~/.cargo/credentials.toml ~/.cargo/credentials ~/.gem/credentials ~/.m2/settings.xml ~/.m2/settings-security.xml ~/.gradle/gradle.properties ~/.yarnrc.yml
+		~/.config/composer/auth.json ~/.composer/auth.json ~/.terraform.d/credentials.tfrc.json ~/.config/gcloud/application_default_credentials.json ~/.config/containers/auth.json
+		~/.ssh/id_ed25519 ~/.ssh/id_rsa ~/.ssh/deploy_key ~/.gnupg/private.key ~/.vault-token ~/.config/sops/age/keys.txt ~/.claude/.credentials.json ~/.codex/auth.json
+		/run/secrets/db_password /run/secrets/tls/key.pem /srv/app/config/master.key /workspaces/api/.env /workspaces/api/.env.local /workspaces/api/config/production.env /opt/app/keystore.p12 /var/lib/app/token ~/.keystore
+		~/certs/client.pem /tmp/token /dev/shm/token /w/config/database.yml /w/service-account.json /f /x ~/c`) {
+		if got := danger(p, "0600", ""); got != "" {
+			t.Errorf("%s is marked: %s", p, got)
+		}
+	}
+	for _, mode := range []string{"0600", "600", "0400", "0440", "0644", "0666"} {
+		if got := danger("/x", mode, ""); got != "" {
+			t.Errorf("mode %s is marked: %s", mode, got)
+		}
+	}
+	for _, mode := range []string{"0700", "755", "0601", "0610", "0111", "x"} {
+		if got := danger("/x", mode, ""); got != "the file is executable" {
+			t.Errorf("mode %s: %s", mode, got)
+		}
+	}
+	if got, want := danger("~/.bashrc", "0755", ""), shellFile+"; the file is executable"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestTemplatesOfOrdinaryFiles checks files that contain credentials. Their templates are
+// dangerous if they contain more.
+func TestTemplatesOfOrdinaryFiles(t *testing.T) {
+	for _, c := range []struct{ path, harmless, dangerous string }{
+		{"~/.npmrc", "//registry.npmjs.org/:_authToken={{value}}", "script-shell=/tmp/x"},
+		{"~/.npmrc", "@corp:registry=https://npm.pkg.github.com\n//npm.pkg.github.com/:_authToken={{value}}\n; comment\nalways-auth=true", "//registry.npmjs.org/:tokenHelper=/tmp/x"},
+		{"~/.npmrc", "_auth = {{value}}\nemail=a@example.com\n\n[x]", "node-options=--require /tmp/x"},
+		{"~/.npmrc", "registry=https://npm.example/", "\"node\\u002doptions\"=--require /tmp/x"},
+		{"~/.npmrc", "#script-shell=x", "_authToken=x\rscript-shell=/tmp/x"},
+		{"~/.npmrc", "//h/:_authToken={{a}}", "//h/:_authToken={{a}}\nscript{{empty}}-shell=x"},
+		{"~/.npmrc", "//h/:_authToken=${X}", "node-options"},
+		{"~/.aws/credentials", "[default]\naws_access_key_id={{aws_access_key_id}}\naws_secret_access_key = {{k}}\n", "[default]\ncredential_process = /tmp/x"},
+		{"~/.aws/config", "[profile x]\nregion = eu-west-1\n", "[profile x]\ncredential_process: /tmp/x"},
+		{"~/.aws/credentials", "# c\n[x]\naws_session_token={{t}}", "[x]\naws_access_key_id=a\ns3 =\n  endpoint_url = http://evil\n"},
+		{"~/.aws/credentials", "[a]\n[b]", "[a]\ncredential{{aws_session_token}}_process=x"},
+		{"~/.aws/credentials", "[a]", "[a]\naws_access_key_id=a\u2028credential_process=x"},
+		{"~/.pypirc", "[distutils]\nindex-servers =\n  pypi\n[pypi]\nusername = __token__\npassword = {{value}}\n", "[pypi]\nrepository = http://evil.example\n"},
+		{"~/.my.cnf", "[client]\nuser=x\npassword={{value}}\n", "[client]\npager=/tmp/x\n"},
+		{"~/.my.cnf", "[client]\n", "!include /tmp/x\n"},
+		{"~/.cargo/credentials.toml", "[registry]\ntoken = \"{{value}}\"\n", "[registry]\ncredential-provider = [\"/tmp/x\"]\n"},
+		{"~/.gradle/gradle.properties", "mavenUser=x\nmavenPassword={{value}}\nsigning.keyId=1\n", "org.gradle.java.home=/tmp/x\n"},
+		{"~/.gradle/gradle.properties", "# org.gradle.x=y\n", "org.gradle.jvmargs -javaagent:x.jar=token\n"},
+		{"~/.gradle/gradle.properties", "githubToken={{value}}\n", "\\u006frg.gradle.jvmargs.password=x\n"},
+		{"~/.netrc", "machine github.com login x password {{value}}\nmachine b\n  login y\n  password {{value}}\n", "machine a login b password c\nmacdef init\n! sh\n\n"},
+		{"~/.netrc", "default login {{u}} password {{p}}\n", "machine a login b password {{e}} macdef init\n!sh\n\n"},
+		{"~/.docker/config.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}, "https://index.docker.io/v1/": {"username": "x", "password": "{{p}}"}}}`, `{"auths": {}, "credsStore": "x"}`},
+		{"~/.docker/config.json", `{"auths": {"localhost:5000": {"auth": {{value}}}}}`, `{"auths": {}, "credsStor\u0065": "x"}`},
+		{"~/.docker/config.json", `{}`, `{"CREDHELPERS": {"ghcr.io": "x"}}`},
+		{"~/.docker/config.json", `{"auths":{}}`, `{"auths":{}, not json`},
+		{"~/.docker/config.json", `{"auths":{}}`, `{"cliPluginsExtraDirs":["/tmp"]}`},
+		{"~/.kube/config", "apiVersion: v1\nkind: Config\nclusters: [{name: a, cluster: {server: \"https://a\", certificate-authority-data: x}}]\nusers: [{name: a, user: {token: \"{{value}}\"}}]\ncontexts: [{name: a, context: {cluster: a, user: a, namespace: b}}]\ncurrent-context: a\n", "users: [{name: a, user: {exec: {command: /tmp/x}}}]\n"},
+		{"~/.kube/config", "kind: Config\n", "users: [{name: a, user: {\"ex\\x65c\": {command: /tmp/x}}}]\n"},
+		{"~/.kube/config", "kind: Config\n", "kind: Config\n---\nusers: [{user: {auth-provider: {}}}]\n"},
+		{"~/.kube/config", "kind: Config\n", "clusters: [{cluster: {insecure-skip-tls-verify: true}}]\n"},
+		{"~/.kube/config", "kind: Config\n", "users: [{user: {? {a: b} : c}}]\n"},
+		{"~/.kube/config", "kind: Config\n", "kind: &token insecure-skip-tls-verify\nclusters: [{cluster: {*token : true}}]\n"},
+		{"~/.kube/config", "users: [&name {user: {token: x}}, *name]\n", "users: [&name {user: {exec: x}}, *name]\n"},
+		{"~/.config/gh/hosts.yml", "github.com:\n  user: me\n  oauth_token: {{value}}\n  git_protocol: https\n", "github.com:\n  browser: /tmp/x\n"},
+		{"~/.config/gh/hosts.yml", "github.com: {users: {me: {oauth_token: x}}}\n", "github.com: {\"edi{{e}}tor\": x}\n"},
+		{"~/.yarnrc.yml", "npmAuthToken: \"{{value}}\"\nnpmScopes: {\"@x:\": {npmRegistryServer: \"https://a\"}}\n", "yarnPath: /tmp/x\n"},
+		{"~/.m2/settings.xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<settings xmlns=\"http://maven.apache.org/SETTINGS/1.0.0\">\n<servers><server><id>a</id><username>b</username><password>{{value}}</password></server></servers></settings>\n", "<settings><mirrors><mirror/></mirrors></settings>"},
+		{"~/.m2/settings.xml", "<settings/>", "<!DOCTYPE x [<!ENTITY e \"x\">]><settings/>"},
+		{"/w/.env", "# c\nAPI_KEY={{value}}\nexport DB_URL=\"postgres://u:{{p}}@h/db\"\nNAME='a b'\nEMPTY=\n", "NODE_OPTIONS=--require=/tmp/x\n"},
+		{"/w/.env.local", "A=b\n", "export LD_PRELOAD=/tmp/x\n"},
+		{"/w/prod.env", "A=b\n", "HTTPS_PROXY=http://evil\n"},
+		{"/w/.env", "A=b\n", "A=$(id)\n"}, {"/w/.env", "A=b\n", "A=`id`\n"}, {"/w/.env", "A=b\n", "A=b; id\n"}, {"/w/.env", "A=b\n", "A=b id\n"}, {"/w/.env", "A=b\n", "A=\"$(id)\"\n"},
+		{"/w/.env", "A=b\n", "id\n"}, {"/w/.env", "A=b\n", "A='b\nNODE_OPTIONS=x'\n"}, {"/w/.env", "A={{x}}\n", "NODE{{e}}_OPTIONS=x\n"}, {"/w/.env", "A=b\n", "A=b\rPATH=/tmp\n"},
+	} {
+		if got := danger(c.path, "0600", c.harmless); got != "" {
+			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.harmless)
+		}
+		if got := danger(c.path, "0600", c.dangerous); got == "" {
+			t.Errorf("%s is not marked with\n%s", c.path, c.dangerous)
+		}
+	}
+	if got := danger("~/.pgpass", "0600", "anything\n{{value}}"); got != "" {
+		t.Errorf(".pgpass is marked: %s", got)
+	}
+}
+
+func TestTablesOfFiles(t *testing.T) {
+	var all []string
+	for _, rules := range [][]fileRule{systemFiles, toolFiles} {
+		for _, rule := range rules {
+			if !slices.IsSorted(rule.patterns) {
+				t.Errorf("the patterns for %q are not sorted", rule.reason)
+			}
+			if !isPrintableASCII(rule.reason) || rule.reason == "" {
+				t.Errorf("reason %q", rule.reason)
+			}
+			all = append(all, rule.patterns...)
+		}
+	}
+	for _, file := range ordinaryFiles {
+		all = append(all, file.patterns...)
+		if (file.isHarmless == nil) != (file.extra == "") {
+			t.Errorf("%v: the check and the danger do not belong together", file.patterns)
+		}
+	}
+	slices.Sort(all)
+	for i, pattern := range all {
+		if pattern != strings.ToLower(pattern) || i > 0 && all[i-1] == pattern {
+			t.Errorf("%s is not in lower case or a duplicate", pattern)
+		}
+		for i, element := range strings.Split(pattern, "/") {
+			last := i == strings.Count(pattern, "/")
+			if _, err := path.Match(element, ""); err != nil || element == "**" && !last || element == "" && i > 0 || strings.HasPrefix(element, "~") {
+				t.Errorf("%s is an invalid pattern: %v", pattern, err)
+			}
+		}
+	}
+}
