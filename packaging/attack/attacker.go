@@ -443,7 +443,10 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 		if err != nil {
 			continue
 		}
-		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		var fd int
+		for err = unix.EINTR; err == unix.EINTR; { // the Go runtime sends signals to its threads
+			fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
 		if err != nil {
 			c.Close()
 			continue

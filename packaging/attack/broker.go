@@ -46,6 +46,7 @@ func startBroker(s *setup, wrap ...string) (*broker, error) {
 	}
 	os.Chmod(dir, 0o755)
 	b := &broker{setup: s, dir: dir}
+	s.broker = b
 	return b, b.start(wrap...)
 }
 

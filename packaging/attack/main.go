@@ -11,7 +11,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime/pprof"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -46,6 +48,27 @@ var attacks = []attack{
 	{"call from another pid namespace", "the broker checks the uid and ignores the pid", hiddenPID},
 }
 
+// runWithTimeout runs an attack. If the attack does not end in time, runWithTimeout prints the
+// stacks of all goroutines of the attacked broker and of this program, and exits.
+func runWithTimeout(a attack, s *setup) (attempts int, noticed string, err error) {
+	timer := time.AfterFunc(2*time.Minute+s.flood, func() {
+		fmt.Fprintln(os.Stderr, a.name+": FAILED: the attack did not end in time")
+		if s.broker != nil {
+			s.broker.cmd.Process.Signal(syscall.SIGQUIT)
+			select {
+			case <-s.broker.ended:
+				fmt.Fprintf(os.Stderr, "the broker:\n%s\n", s.broker.log)
+			case <-time.After(10 * time.Second):
+				fmt.Fprintln(os.Stderr, "the broker does not end")
+			}
+		}
+		pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
+		os.Exit(1)
+	})
+	defer timer.Stop()
+	return a.run(s)
+}
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "as-attacker" {
 		runAttacker(os.Args[2:])
@@ -65,7 +88,7 @@ func main() {
 		if !strings.Contains(a.name, *only) {
 			continue
 		}
-		attempts, noticed, err := a.run(s)
+		attempts, noticed, err := runWithTimeout(a, s)
 		result := "ok"
 		if err != nil {
 			result = "FAILED: " + err.Error()

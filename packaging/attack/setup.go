@@ -7,6 +7,7 @@ type setup struct {
 	keyhatchd string
 	flood     time.Duration // how long each flood lasts
 	small     bool          // make fewer attempts and ignore how long requests take
+	broker    *broker       // the broker that was started last
 }
 
 // count returns n, or a smaller number of attempts if s.small is true.
