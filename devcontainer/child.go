@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,43 +39,51 @@ func ParseChangeAction(text string) (ChangeAction, error) {
 	return ChangeAction{}, fmt.Errorf("must be restart, none, or signal:NAME, for example signal:HUP")
 }
 
+// killTimeout is the maximum time that Child.Run waits for processes to end after SIGKILL.
+const killTimeout = 10 * time.Second
+
 // A Child is a command that runs as a child process, so that it can be restarted or
-// signaled when secrets change. The child process is the leader of its own process group.
-// If keyhatch's process group is the foreground group of the terminal, the child's group
-// becomes the foreground group.
+// signaled when secrets change. The command belongs to keyhatch's process group, as it would
+// without keyhatch. Therefore the terminal and the shell stop, continue, and interrupt the
+// command together with keyhatch and with the other programs of a pipeline.
 type Child struct {
 	Path        string
 	Args        []string
 	OnChange    ChangeAction
-	GracePeriod time.Duration // time between SIGTERM and SIGKILL when the child is restarted
+	GracePeriod time.Duration // time between SIGTERM and SIGKILL
 	// Run receives the new environment from Updates after each change of the secrets.
 	Updates <-chan []string
+	// Report gets a message about processes that do not end after SIGKILL.
+	Report func(message string)
 }
 
 // supervisor is the state of Child.Run. Only the goroutine that calls Child.Run uses this
 // state. That goroutine receives signals, updates, and timer events from channels.
 type supervisor struct {
 	Child
-	tty      int // file descriptor of the controlling terminal, or -1
-	pid      int // process ID of the child, which is also the ID of its process group
-	exitCode int // exit code of the child; valid if exited is true
+	tty      int          // file descriptor of the controlling terminal, or -1
+	earlier  map[int]bool // children that this process had before it started the command
+	pid      int          // process ID of the command
+	exitCode int          // exit code of the command; valid if exited is true
 
 	exited             bool
 	terminating        bool             // keyhatch has received SIGTERM
 	restartEnvironment []string         // environment for the pending restart; nil if no restart is pending
-	killTimer          <-chan time.Time // fires when the grace period of a restart ends; nil until a restart begins
+	ending             bool             // the command's processes have received SIGTERM
+	killed             bool             // the command's processes have received SIGKILL
+	endTimer           <-chan time.Time // fires when GracePeriod or killTimeout ends
 }
 
 // Run starts the command, forwards signals to it, and returns its exit code. If a signal
 // ended the command, the exit code is 128 plus the signal's number. Run returns an error
 // only if the command could not be started or restarted.
 //
-// A restart ends all processes of the command's process group, so that no process still has
-// the old secrets or a listening port. Run makes keyhatch the parent of orphaned descendants
-// (prctl(2), PR_SET_CHILD_SUBREAPER). Otherwise Run could not detect that the last process
-// of the group has ended.
+// A restart ends the command and its descendants, so that no process still has the old
+// secrets or a listening port. Run also ends the remaining descendants if a signal ended the
+// command, or if keyhatch received SIGTERM. Run makes keyhatch the parent of orphaned
+// descendants (prctl(2), PR_SET_CHILD_SUBREAPER), because it could not find them otherwise.
 func (c Child) Run(environment []string) (exitCode int, err error) {
-	s := &supervisor{Child: c}
+	s := &supervisor{Child: c, earlier: map[int]bool{}}
 	childEnded := make(chan os.Signal, 1) // one signal is enough, because reap handles all ended children
 	signal.Notify(childEnded, syscall.SIGCHLD)
 	defer signal.Stop(childEnded)
@@ -82,6 +91,9 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 	signal.Notify(signals, forwardedSignals()...)
 	defer signal.Stop(signals)
 	unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+	for _, p := range descendants(0, nil) {
+		s.earlier[p.pid] = true
+	}
 	s.tty = openTerminal()
 	if s.tty >= 0 {
 		defer unix.Close(s.tty)
@@ -97,138 +109,155 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 			s.forward(sig.(syscall.Signal))
 		case <-childEnded:
 			s.reap()
-		case <-s.killTimer:
-			unix.Kill(-s.pid, unix.SIGKILL)
+		case <-s.endTimer:
+			s.escalate()
 		}
-		switch {
-		case s.exited && s.restartEnvironment == nil:
+		if !s.exited || s.mustWait() {
+			continue
+		}
+		if s.restartEnvironment == nil {
 			return s.exitCode, nil
-		case s.exited && unix.Kill(-s.pid, 0) == unix.ESRCH:
-			if err := s.start(s.restartEnvironment); err != nil {
-				return 0, err
-			}
+		}
+		if err := s.start(s.restartEnvironment); err != nil {
+			return 0, err
 		}
 	}
 }
 
-// start starts the command. If keyhatch's process group is the foreground group of the
-// terminal, the command's process group becomes the foreground group.
+// start starts the command.
 func (s *supervisor) start(environment []string) (err error) {
-	foreground := s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp()
-	s.exited, s.restartEnvironment, s.killTimer = false, nil, nil
+	s.exited, s.restartEnvironment, s.ending, s.killed, s.endTimer = false, nil, false, false, nil
 	s.pid, err = syscall.ForkExec(s.Path, s.Args, &syscall.ProcAttr{
 		Env:   environment,
 		Files: []uintptr{0, 1, 2},
-		Sys:   &syscall.SysProcAttr{Setpgid: true, Foreground: foreground, Ctty: s.tty},
+		// If the earlier command had made its own process group the foreground group, as an
+		// interactive shell does, nobody has reset the foreground group.
+		Sys: &syscall.SysProcAttr{Foreground: s.foregroundGroupEnded(), Pgid: unix.Getpgrp(), Ctty: s.tty},
 	})
 	return err
 }
 
-// applyUpdate begins a restart with the new environment, sends a signal to the child, or
+// applyUpdate begins a restart with the new environment, sends a signal to the command, or
 // does nothing, as OnChange requires.
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
-	case s.terminating:
-		// Somebody wants to end the command. A restart would prevent that.
+	case s.terminating || s.exited && s.restartEnvironment == nil:
+		// The command is to end. A restart would prevent that.
 	case s.OnChange.Restart:
 		s.restartEnvironment = environment
-		if s.killTimer == nil {
-			s.killTimer = time.After(s.GracePeriod)
-			unix.Kill(-s.pid, unix.SIGTERM)
-			unix.Kill(-s.pid, unix.SIGCONT) // a stopped process handles SIGTERM only after SIGCONT
-		}
+		s.end()
 	case s.OnChange.Signal != 0:
 		unix.Kill(s.pid, s.OnChange.Signal)
 	}
 }
 
-// forward sends the child a signal that keyhatch received.
+// end asks all processes of the command to end.
+func (s *supervisor) end() {
+	if s.ending {
+		return
+	}
+	s.ending, s.endTimer = true, time.After(s.GracePeriod)
+	s.signalAll(unix.SIGTERM)
+	s.signalAll(unix.SIGCONT) // a stopped process handles SIGTERM only after SIGCONT
+}
+
+// escalate is called when processes of the command have not ended in time. It kills these
+// processes. If they have not ended after SIGKILL, for example because they belong to another
+// user, escalate reports them, and Run no longer waits for them.
+func (s *supervisor) escalate() {
+	if !s.killed {
+		s.killed, s.endTimer = true, time.After(killTimeout)
+		s.signalAll(unix.SIGKILL)
+		return
+	}
+	for _, p := range s.processes() {
+		s.Report(fmt.Sprintf("the process %d (%s) did not end after SIGKILL, so it keeps the old secrets", p.pid, p.name))
+	}
+	s.ending, s.killed, s.endTimer = false, false, nil
+	if !s.exited {
+		s.restartEnvironment = nil // two instances of the command could use the same port or files
+	}
+}
+
+// mustWait reports whether Run must wait for descendants of the command, which has ended.
+func (s *supervisor) mustWait() bool {
+	if !s.ending || len(s.processes()) == 0 {
+		return false
+	}
+	if s.killed {
+		// A process may have started another process before SIGKILL reached it.
+		s.signalAll(unix.SIGKILL)
+	}
+	return true
+}
+
+// processes returns the command and its descendants, except the zombies for which reap cannot
+// wait. A parent that does not wait for its children must not delay a restart.
+func (s *supervisor) processes() []process {
+	return slices.DeleteFunc(descendants(s.pid, s.earlier), func(p process) bool { return p.zombie && p.parent != os.Getpid() })
+}
+
+func (s *supervisor) signalAll(sig syscall.Signal) {
+	for _, p := range s.processes() {
+		unix.Kill(p.pid, sig)
+	}
+}
+
+// forward sends the command a signal that keyhatch received.
 func (s *supervisor) forward(sig syscall.Signal) {
 	switch sig {
-	case unix.SIGCONT:
-		// After the shell command fg, keyhatch is in the foreground and makes the
-		// child's group the foreground group. After bg, keyhatch is in the background
-		// and does not change the foreground group.
-		if s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp() {
-			s.setForegroundGroup(s.pid)
-		}
-		unix.Kill(-s.pid, unix.SIGCONT)
-		return
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
 		s.restartEnvironment = nil // cancel a pending restart, because the user wants to end the command
 		// The command can continue after the other signals.
 		s.terminating = s.terminating || sig == unix.SIGTERM
+		if s.exited && !s.killed {
+			s.escalate() // the user does not want to wait for the descendants of the command
+		}
 	}
-	if !s.exited {
-		unix.Kill(s.pid, sig)
+	if s.exited || isSentByTerminal(sig) && s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp() {
+		return
 	}
+	unix.Kill(s.pid, sig)
 }
 
-// reap collects the status of every process that has ended or stopped. These processes are
-// the child and its orphaned descendants.
+// isSentByTerminal reports whether the terminal sends sig to all processes of its foreground
+// process group. If keyhatch is in this group, the command has received the signal, too. Many
+// programs abort their shutdown after a second SIGINT.
+func isSentByTerminal(sig syscall.Signal) bool {
+	return sig == unix.SIGINT || sig == unix.SIGQUIT || sig == unix.SIGWINCH
+}
+
+// reap collects the status of every process that has ended. These processes are the command,
+// its orphaned descendants, and the children that keyhatch had before.
 func (s *supervisor) reap() {
 	for {
 		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WUNTRACED, nil)
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
 		switch {
 		case err == unix.EINTR:
 			continue
 		case err != nil || pid <= 0:
 			return
-		case pid != s.pid:
+		}
+		delete(s.earlier, pid)
+		if pid != s.pid || s.exited {
 			continue
-		case status.Stopped():
-			s.suspend()
-			continue
-		case status.Exited():
-			s.exitCode = status.ExitStatus()
-		default:
+		}
+		s.exited, s.exitCode = true, status.ExitStatus()
+		if status.Signaled() {
 			s.exitCode = 128 + int(status.Signal())
 		}
-		s.exited = true
-		s.reclaimTerminal()
+		if status.Signaled() || s.terminating {
+			s.end()
+		}
 	}
 }
 
-// suspend is called when the child was stopped, for example by Ctrl-Z. suspend also stops
-// keyhatch, so that the parent shell notices the stop. A later SIGCONT continues keyhatch and
-// the child.
-//
-// If keyhatch is the session leader, as in docker run -it, no parent shell can send SIGCONT.
-// In this case, suspend does not stop keyhatch and continues the child at once.
-func (s *supervisor) suspend() {
-	sessionLeader, _ := unix.Getsid(0)
-	switch {
-	case s.tty < 0:
-	case sessionLeader == os.Getpid():
-		s.forward(unix.SIGCONT)
-	case foregroundProcessGroup(s.tty) == unix.Getpgrp():
-		// The child was stopped because it read from the terminal in the background.
-		// Then the user moved keyhatch to the foreground with the shell command fg.
-		// The shell sends no SIGCONT, because keyhatch itself was not stopped.
-		s.forward(unix.SIGCONT)
-	default:
-		s.reclaimTerminal()
-		unix.Kill(unix.Getpid(), unix.SIGSTOP)
-	}
-}
-
-// reclaimTerminal makes keyhatch's process group the foreground group again if the child's
-// group is the foreground group. Otherwise the next command in keyhatch's group, for example
-// the next command of a script, could not read from the terminal.
-func (s *supervisor) reclaimTerminal() {
-	if s.tty >= 0 && foregroundProcessGroup(s.tty) == s.pid {
-		s.setForegroundGroup(unix.Getpgrp())
-	}
-}
-
-// setForegroundGroup makes group the terminal's foreground group. If a background process
-// does this, the kernel sends SIGTTOU, which stops the process unless the process ignores
-// SIGTTOU (tcsetpgrp(3)).
-func (s *supervisor) setForegroundGroup(group int) {
-	signal.Ignore(unix.SIGTTOU)
-	unix.IoctlSetPointerInt(s.tty, unix.TIOCSPGRP, group)
-	signal.Reset(unix.SIGTTOU)
+// foregroundGroupEnded reports whether all processes of the terminal's foreground process
+// group have ended.
+func (s *supervisor) foregroundGroupEnded() bool {
+	group := foregroundProcessGroup(s.tty)
+	return group > 0 && unix.Kill(-group, 0) == unix.ESRCH
 }
 
 // foregroundProcessGroup returns the ID of the terminal's foreground process group, or 0
@@ -256,7 +285,8 @@ func openTerminal() (tty int) {
 //   - signals that cannot be caught;
 //   - signals that concern keyhatch itself: faults, SIGCHLD, SIGPIPE, and SIGURG and SIGPROF,
 //     which the Go runtime uses;
-//   - SIGTTIN and SIGTTOU, with which the terminal stops a background process;
+//   - SIGTSTP, SIGTTIN, and SIGTTOU, with which the terminal stops a process group, and
+//     SIGCONT, with which the shell continues a process group;
 //   - signals that keyhatch ignores, for example SIGHUP under nohup, because the child
 //     inherits the ignored signals.
 func forwardedSignals() []os.Signal {
@@ -265,7 +295,7 @@ func forwardedSignals() []os.Signal {
 		switch sig {
 		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGPIPE, unix.SIGURG, unix.SIGPROF,
 			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGSYS, unix.SIGABRT,
-			unix.SIGTTIN, unix.SIGTTOU:
+			unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU, unix.SIGCONT:
 			continue
 		case 32, 33, 34: // signals that the C library uses (signal(7))
 			continue

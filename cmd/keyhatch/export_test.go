@@ -110,9 +110,22 @@ func randomValue(random *rand.Rand, index int) string {
 	return b.String()
 }
 
-// serveProject starts a broker with the project api and one snapshot. The broker runs
-// until the test ends. serveProject returns the path of the project's socket.
-func serveProject(t *testing.T, manifest string, push schema.PushRequest) string {
+// serveProject starts a broker with the project api and one snapshot, and returns the path
+// of the project's socket. The broker runs until the test ends.
+func serveProject(t *testing.T, manifest string, push schema.PushRequest) (socket string) {
+	t.Helper()
+	return startBroker(t, manifest, push).socket
+}
+
+// A testBroker is a broker with the project api.
+type testBroker struct {
+	admin  *client.Admin
+	socket string // the path of the project's socket
+}
+
+// startBroker starts a broker with the project api and one snapshot. The broker runs until
+// the test ends.
+func startBroker(t *testing.T, manifest string, push schema.PushRequest) *testBroker {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // a short path, because socket addresses have a length limit
 	if err != nil {
@@ -132,17 +145,24 @@ func serveProject(t *testing.T, manifest string, push schema.PushRequest) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer admin.Close()
+	t.Cleanup(func() { admin.Close() })
 	answer, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &testBroker{admin, answer.SocketPath}
+	b.push(t, push)
+	return b
+}
+
+func (b *testBroker) push(t *testing.T, request schema.PushRequest) {
+	t.Helper()
+	request.Op = schema.OpPush
+	line, err := wire.Encode(request)
 	if err == nil {
-		push.Op = schema.OpPush
-		var line []byte
-		if line, err = wire.Encode(push); err == nil {
-			_, err = admin.Push(context.Background(), line)
-		}
+		_, err = b.admin.Push(context.Background(), line)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer.SocketPath
 }

@@ -55,12 +55,20 @@ change on COMMAND:
 
   restart      send SIGTERM to COMMAND and its descendants, send SIGKILL to the
                remaining processes after 10s, and start COMMAND again with the
-               new secrets
+               new secrets; if a process does not end within 10s after SIGKILL,
+               report the process and do not wait for it
   signal:NAME  send a signal to COMMAND, for example signal:HUP; the environment
                of COMMAND does not change
   none         do not restart COMMAND and do not send a signal
 
 If a secret is missing after a change, COMMAND keeps running with the old secrets.
+
+If a signal ends COMMAND, or if COMMAND ends after keyhatch received SIGTERM,
+keyhatch also ends the descendants of COMMAND that are still running.
+
+In a terminal, the keys Ctrl-C, Ctrl-\, and Ctrl-Z send their signals directly to
+COMMAND. If keyhatch is in the foreground of a terminal, it does not forward
+SIGINT, SIGQUIT, and SIGWINCH. To end COMMAND there, send SIGTERM to keyhatch.
 
 run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
 is 128 plus the signal's number.`,
@@ -138,7 +146,10 @@ func run(c *cobra.Command, project *client.Project, flags runFlags, args []strin
 		return err
 	}
 	if flags.watch {
-		return supervise(ctx, p, devcontainer.Child{Path: path, Args: args, OnChange: onChange, GracePeriod: restartGracePeriod}, environment)
+		return supervise(ctx, p, devcontainer.Child{
+			Path: path, Args: args, OnChange: onChange, GracePeriod: restartGracePeriod,
+			Report: func(message string) { fmt.Fprintf(os.Stderr, "keyhatch: %s\n", message) },
+		}, environment)
 	}
 	return runError(path, syscall.Exec(path, args, environment))
 }

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -59,10 +62,140 @@ func TestRunWatchAsSessionLeader(t *testing.T) {
 	term.typeUntil("one\n", "read:one\r\n")
 }
 
+// TestRunWatchInPipeline runs keyhatch run --watch in a pipeline. The other program of the
+// pipeline reads keys from the terminal, as less does. Ctrl-C must reach both programs, and
+// the command must get SIGINT only once.
+func TestRunWatchInPipeline(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}})
+	term := newTerminal(t, socket)
+	term.typeText("set -o pipefail\n")
+	term.expect("$ ")
+	term.typeText(`keyhatch run --watch -- bash -c 'trap "echo int" INT; trap "echo continued" CONT; trap "exit 5" USR1; echo $$ >pid; echo begun; while :; do sleep 0.02; done' | sh -c 'trap "" INT; read line; echo reader:$line; read key </dev/tty; echo key:$key; exec cat'` + "\n")
+	term.expect("reader:begun\r\n")
+	term.typeText("k\n")
+	term.expect("key:k\r\n")
+	term.typeText("\x03")
+	term.expect("int\r\n")
+	term.typeText("\x1a")
+	term.expect("Stopped")
+	term.typeText("fg\n")
+	term.expect("continued\r\n") // bash gives the terminal to the job before it sends SIGCONT
+	term.typeText("\x03")
+	term.expect("int\r\n")
+	syscall.Kill(term.readPid("pid"), syscall.SIGUSR1)
+	term.expect("$ ")
+	if bytes.Contains(term.seen, []byte("int\r\nint\r\n")) {
+		t.Errorf("Ctrl-C sent SIGINT twice: %q", term.seen)
+	}
+	term.typeText("echo co\"\"de=$?\n")
+	term.expect("code=5\r\n")
+}
+
+// TestRunWatchWithPager scrolls and quits less, which changes the settings of the terminal.
+func TestRunWatchWithPager(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	testenv.RequireTool(t, "less")
+	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
+	term.typeText("keyhatch run --watch -- seq 5000 | TERM=vt100 LESS= less\n")
+	term.expect("20")
+	term.typeText("G")
+	term.expect("5000")
+	term.typeText("q")
+	term.typeText("echo sh\"\"ell\n")
+	term.expect("shell\r\n")
+}
+
+// TestRunWatchReturnsShellExitCodes ends the command with keys and with signals to keyhatch.
+// The shell must see the exit codes of these signals.
+func TestRunWatchReturnsShellExitCodes(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
+	for _, c := range []struct {
+		end  func()
+		code string
+	}{
+		{func() { term.typeText("\x03") }, "130"},
+		{func() { term.typeText("\x1c") }, "131"},
+		{func() { syscall.Kill(term.readPid("keyhatch"), syscall.SIGTERM) }, "143"},
+		{func() { syscall.Kill(term.readPid("keyhatch"), syscall.SIGHUP) }, "129"},
+		{func() { syscall.Kill(term.readPid("command"), syscall.SIGTERM) }, "143"},
+	} {
+		term.typeText("ulimit -c 0; keyhatch run --watch -- sh -c 'echo $PPID >keyhatch; echo $$ >command; sleep 1000 & echo $! >worker; echo beg\"\"un; wait'\n")
+		term.expect("begun\r\n")
+		worker := term.readPid("worker")
+		c.end()
+		term.expect("$ ")
+		term.typeText("echo co\"\"de=$?\n")
+		term.expect("code=" + c.code + "\r\n")
+		term.expect("$ ")
+		if err := syscall.Kill(worker, 0); err != syscall.ESRCH {
+			t.Errorf("exit code %s: the background process of the command still exists: %v", c.code, err)
+		}
+	}
+}
+
+// TestClosedTerminalEndsRunWatch closes the terminal. keyhatch, the command, and the
+// descendants of the command must end.
+func TestClosedTerminalEndsRunWatch(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}})
+	for _, prefix := range []string{"", "exec "} { // exec makes keyhatch the session leader
+		term := newTerminal(t, socket)
+		term.typeText(prefix + "keyhatch run --watch -- sh -c 'echo $PPID >keyhatch; echo $$ >command; sleep 1000 & echo $! >worker; echo beg\"\"un; wait'\n")
+		term.expect("begun\r\n")
+		var pids []int
+		for _, name := range []string{"keyhatch", "command", "worker"} {
+			pids = append(pids, term.readPid(name))
+		}
+		term.ptmx.Close()
+		term.shell.Wait()
+		for _, pid := range pids {
+			waitUntilEnded(t, pid)
+		}
+	}
+}
+
+// TestRestartGivesTerminalToNewCommand restarts an interactive shell. An interactive shell
+// makes its own process group the foreground group of the terminal and ignores SIGTERM.
+func TestRestartGivesTerminalToNewCommand(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	t.Setenv("GRACE", "100ms")
+	host := startBroker(t, "schema_version: 1\nproject: api\nsecrets: {A: }\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "one"}}})
+	term := newTerminal(t, host.socket)
+	term.typeText("PS1='inner$A> ' keyhatch run --watch -- bash --norc --noprofile -i\n")
+	term.expect("innerone> ")
+	host.push(t, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "two"}}})
+	term.expect("innertwo> ")
+	term.typeText("echo in\"\"side\n")
+	term.expect("inside\r\n")
+	term.typeText("exit 4\n")
+	term.expect("$ ")
+	term.typeText("echo co\"\"de=$?\n")
+	term.expect("code=4\r\n")
+}
+
+// waitUntilEnded waits until a process has ended. A zombie has ended.
+func waitUntilEnded(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the process still exists: %s", stat)
+		}
+	}
+}
+
 // A terminal is the master side of a pseudoterminal in which an interactive shell runs.
 type terminal struct {
 	t      *testing.T
 	ptmx   *os.File
+	shell  *exec.Cmd
+	dir    string // the current directory of the shell
+	seen   []byte // all output
 	unread []byte // output that is not yet compared with an expected text
 }
 
@@ -103,7 +236,7 @@ func newTerminal(t *testing.T, socket string) *terminal {
 		c.Process.Kill()
 		c.Wait()
 	})
-	term := &terminal{t: t, ptmx: ptmx}
+	term := &terminal{t: t, ptmx: ptmx, shell: c, dir: c.Dir}
 	term.expect("$ ")
 	return term
 }
@@ -113,6 +246,20 @@ func (term *terminal) typeText(text string) {
 	if _, err := term.ptmx.WriteString(text); err != nil {
 		term.t.Fatal(err)
 	}
+}
+
+// readPid reads a process ID from a file in the shell's directory.
+func (term *terminal) readPid(file string) int {
+	term.t.Helper()
+	text, err := os.ReadFile(filepath.Join(term.dir, file))
+	if err != nil {
+		term.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		term.t.Fatal(err)
+	}
+	return pid
 }
 
 // typeUntil types a line repeatedly until text appears in the output. A typed line can get
@@ -146,7 +293,7 @@ func (term *terminal) waitFor(text string, timeout time.Duration) error {
 		}
 		b := make([]byte, 4096)
 		n, err := term.ptmx.Read(b)
-		term.unread = append(term.unread, b[:n]...)
+		term.seen, term.unread = append(term.seen, b[:n]...), append(term.unread, b[:n]...)
 		if err != nil {
 			return err
 		}

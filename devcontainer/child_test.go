@@ -1,0 +1,69 @@
+package devcontainer
+
+import (
+	"fmt"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// TestSupervisorStopsWaitingForProcessThatDoesNotEnd simulates a process that did not end
+// after SIGKILL, for example because it belongs to another user. The supervisor must report
+// the process. It must then restart a command that has ended, and must not start a command
+// again that is still running.
+func TestSupervisorStopsWaitingForProcessThatDoesNotEnd(t *testing.T) {
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	defer c.Process.Kill()
+	want := fmt.Sprintf("the process %d (sleep) did not end after SIGKILL, so it keeps the old secrets", c.Process.Pid)
+	for _, exited := range []bool{true, false} {
+		var reports []string
+		s := &supervisor{
+			Child: Child{Report: func(message string) { reports = append(reports, message) }}, pid: c.Process.Pid, exited: exited,
+			restartEnvironment: []string{"A=new"}, ending: true, killed: true, endTimer: time.After(0),
+		}
+		s.escalate()
+		if len(reports) != 1 || reports[0] != want {
+			t.Errorf("reports %q, want %q", reports, want)
+		}
+		if s.mustWait() || s.endTimer != nil || (s.restartEnvironment != nil) != exited {
+			t.Errorf("exited %v: the supervisor waits, or has the wrong pending restart: %+v", exited, s)
+		}
+	}
+}
+
+// TestDescendantsOmitsEarlierChildren checks that descendants returns grandchildren, and
+// neither excluded processes nor their children.
+func TestDescendantsOmitsEarlierChildren(t *testing.T) {
+	var parents [2]*exec.Cmd
+	for i := range parents {
+		parents[i] = exec.Command("sh", "-c", "sleep 1000 & echo; read line; kill $!")
+		out, err := parents[i].StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := parents[i].StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := parents[i].Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer parents[i].Wait()
+		defer in.Close() // ends the shell, which ends sleep
+		out.Read(make([]byte, 1))
+	}
+	parentCount := map[int]int{}
+	for _, p := range descendants(0, map[int]bool{parents[0].Process.Pid: true}) {
+		parentCount[p.parent]++
+		if p.pid == parents[0].Process.Pid {
+			t.Error("descendants returned an excluded process")
+		}
+	}
+	if parentCount[parents[0].Process.Pid] != 0 || parentCount[parents[1].Process.Pid] != 1 {
+		t.Errorf("numbers of children by process ID: %v", parentCount)
+	}
+}
