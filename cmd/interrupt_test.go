@@ -37,6 +37,9 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			}
 			cmd.Process.Signal(signal)
 			cmd.Wait()
+			if args[0] == "export" { // export prints the command false for the shell
+				output.Truncate(len(strings.TrimSuffix(output.String(), "false\n")))
+			}
 			if code := cmd.ProcessState.ExitCode(); code != want || output.Len() > 0 {
 				t.Errorf("%v, %v: exit %d, want %d: %s", args, signal, code, want, output.String())
 			}

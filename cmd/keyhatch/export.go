@@ -15,14 +15,16 @@ func exportCommand(newProject func() *client.Project) *cobra.Command {
 	var flags fetchFlags
 	var format string
 	c := &cobra.Command{
-		Use:   "export [--format shell|dotenv|json] [--only A,B] [--wait 15s]",
+		Use:   "export [--format shell|fish|dotenv|json] [--only A,B] [--wait 15s]",
 		Short: "Print this project's secrets as environment variables",
 		Long: `Print the variables that keyhatch run would set. If a secret is missing, export
-fails and prints no variable.
+fails and prints no variable. With the formats shell and fish, export then prints
+the command false, so that eval and source fail, too.
 
 The formats are:
 
   shell   commands for eval in bash, dash, zsh, and other POSIX shells
+  fish    commands for source in fish
   json    one JSON object of strings
   dotenv  NAME=VALUE lines
 
@@ -36,12 +38,13 @@ The dotenv format has three forms of values:
 keyhatch-sidecar can read all of these forms. Some other programs do not decode the
 escapes in double quotes.`,
 		Example: `  eval "$(keyhatch export)"
+  keyhatch export --format fish | source
   keyhatch export --format dotenv --only NPM_TOKEN
   keyhatch export --format json | jq -r .NPM_TOKEN`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			writeFormat := exportFormats[format]
 			if writeFormat == nil {
-				return cli.UsageErrorf("--format must be shell, dotenv, or json")
+				return cli.UsageErrorf("--format must be shell, fish, dotenv, or json")
 			}
 			only, err := flags.parse(c)
 			if err != nil {
@@ -63,7 +66,7 @@ escapes in double quotes.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&format, "format", "shell", "output `FORMAT`: shell, dotenv, or json")
+	c.Flags().StringVar(&format, "format", "shell", "output `FORMAT`: shell, fish, dotenv, or json")
 	flags.register(c)
 	return c
 }
@@ -72,6 +75,7 @@ escapes in double quotes.`,
 // in this format.
 var exportFormats = map[string]func(w *strings.Builder, entries []string) error{
 	"shell":  writeShell,
+	"fish":   writeFish,
 	"dotenv": writeDotenv,
 	"json":   writeJSON,
 }
@@ -84,6 +88,30 @@ func writeShell(w *strings.Builder, entries []string) error {
 		fmt.Fprintf(w, "export %s='%s'\n", name, strings.ReplaceAll(value, `'`, `'\''`))
 	}
 	return nil
+}
+
+// writeFish writes each value in single quotes. Inside single quotes, fish gives a special
+// meaning only to the closing quote and to a backslash before a quote or a backslash.
+func writeFish(w *strings.Builder, entries []string) error {
+	escapes := strings.NewReplacer(`\`, `\\`, `'`, `\'`)
+	for _, entry := range entries {
+		name, value, _ := strings.Cut(entry, "=")
+		fmt.Fprintf(w, "set -gx %s '%s'\n", name, escapes.Replace(value))
+	}
+	return nil
+}
+
+// printFalse prints the command false if the failed command is keyhatch export and its output
+// is for a shell. A shell ignores the exit code of a command substitution in the arguments of
+// eval, even with set -e. args are the arguments of keyhatch.
+func printFalse(root *cobra.Command, args []string) {
+	c, _, err := root.Find(args)
+	if err != nil || c.Name() != "export" {
+		return
+	}
+	if format := c.Flag("format").Value.String(); format == "shell" || format == "fish" {
+		fmt.Fprintln(root.OutOrStdout(), "false")
+	}
 }
 
 func writeDotenv(w *strings.Builder, entries []string) error {

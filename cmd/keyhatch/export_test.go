@@ -23,6 +23,56 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
+// exportShells lists the shells that can use the output of keyhatch export. eval is the command
+// in the help of export.
+var exportShells = []struct {
+	command []string
+	eval    string
+}{
+	{[]string{"bash", "-c"}, `eval "$(keyhatch export)"`},
+	{[]string{"dash", "-c"}, `eval "$(keyhatch export)"`},
+	{[]string{"zsh", "-c"}, `eval "$(keyhatch export)"`},
+	{[]string{"busybox", "sh", "-c"}, `eval "$(keyhatch export)"`},
+	{[]string{"fish", "--no-config", "-c"}, `keyhatch export --format fish | source`},
+}
+
+// TestEvalFailsIfExportFails uses the output of a failed keyhatch export. The shell must see
+// the failure. It must not end, because the user may have typed the command.
+func TestEvalFailsIfExportFails(t *testing.T) {
+	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {A: , MISSING: }\n", schema.PushRequest{
+		Secrets: map[schema.SecretName]schema.Value{"A": {Text: "TRIPWIRE"}},
+	})
+	for _, shell := range exportShells {
+		t.Run(shell.command[0], func(t *testing.T) {
+			testenv.RequireTool(t, shell.command[0])
+			run := func(socket, script string) (stdout, stderr string) {
+				c := exec.Command(shell.command[0], append(shell.command[1:], script)...)
+				c.Env = append(os.Environ(), "KEYHATCH_SOCKET="+socket)
+				c.Dir = t.TempDir()
+				var errors bytes.Buffer
+				c.Stderr = &errors
+				out, _ := c.Output()
+				return string(out), errors.String()
+			}
+			for reason, socket := range map[string]string{"the broker has no secret named MISSING": socket, "no such file": socket + "-none"} {
+				stdout, stderr := run(socket, shell.eval+" || echo failed; echo \"A=$A\"")
+				if stdout != "failed\nA=\n" || !strings.Contains(stderr, reason) || strings.Contains(stderr, "TRIPWIRE") {
+					t.Errorf("%s: %q, %q", reason, stdout, stderr)
+				}
+				if shell.command[0] == "fish" {
+					continue // fish has no set -e
+				}
+				if stdout, _ := run(socket, "set -e; "+shell.eval+"; echo continued"); stdout != "" {
+					t.Errorf("%s: set -e did not end the shell: %q", reason, stdout)
+				}
+			}
+			if stdout, _ := run(socket, strings.Replace(shell.eval, "export", "export --nonsense", 1)+" || echo failed"); stdout != "failed\n" {
+				t.Errorf("usage error: %q", stdout)
+			}
+		})
+	}
+}
+
 // TestExportRoundTripsThroughShellsAndDotenv exports 1000 random values. Each shell must
 // get the same values through eval. The sidecar's dotenv parser must get the same values
 // for all values that are text.
@@ -46,10 +96,10 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 		t.Fatalf("%d values are bytes, want at least 100; %d values are text, want at least 500", len(push.SecretsB64), len(texts))
 	}
 	socket := serveProject(t, manifest, push)
-	for _, shell := range [][]string{{"bash"}, {"dash"}, {"zsh"}, {"busybox", "sh"}} {
-		t.Run(shell[0], func(t *testing.T) {
-			testenv.RequireTool(t, shell[0])
-			c := exec.Command(shell[0], append(shell[1:], "-c", `eval "$(keyhatch export)"; exec env -0`)...)
+	for _, shell := range exportShells {
+		t.Run(shell.command[0], func(t *testing.T) {
+			testenv.RequireTool(t, shell.command[0])
+			c := exec.Command(shell.command[0], append(shell.command[1:], shell.eval+"; exec env -0")...)
 			c.Env = append(os.Environ(), "KEYHATCH_SOCKET="+socket)
 			c.Dir = t.TempDir()
 			var stderr bytes.Buffer

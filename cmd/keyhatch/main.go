@@ -12,8 +12,13 @@ import (
 
 func main() {
 	c := rootCommand()
-	c.SetArgs(expandLinkName(os.Args))
-	os.Exit(cli.Run(c))
+	args := expandLinkName(os.Args)
+	c.SetArgs(args)
+	exitCode := cli.Run(c)
+	if exitCode != 0 {
+		printFalse(c, args)
+	}
+	os.Exit(exitCode)
 }
 
 func rootCommand() *cobra.Command {
