@@ -153,6 +153,58 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	}
 }
 
+// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL and with
+// the setting credential.username. git must get the token if the manifest declares the same
+// username or no username. Otherwise keyhatch must explain why git gets no token.
+func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
+	testenv.RequireTool(t, "git")
+	for name, c := range map[string]struct {
+		login   string // additional keys of the login in the manifest
+		secret  string
+		user    string // the username that the server accepts
+		refused string // a part of the error that explains why git gets no token
+	}{
+		"no username in the manifest":     {"", `"` + token + `"`, "alice", ""},
+		"the same username":               {", username: alice", `"` + token + `"`, "alice", ""},
+		"the same username in the bundle": {"", `{"username":"alice","password":"` + token + `"}`, "alice", ""},
+		"another username":                {", username: bob", `"` + token + `"`, "bob", "is not the username bob, which the manifest declares"},
+		"another username in the bundle":  {", username: alice", `{"username":"bob","password":"` + token + `"}`, "bob", "is not the username in the secret T"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			placeholder := httptest.NewUnstartedServer(nil)
+			listener := placeholder.Listener
+			host := listener.Addr().String()
+			h := newHost(t, "  git: [{host: 'http://"+host+"', secret: T"+c.login+"}]\n", `{"T":`+c.secret+`}`)
+			s := newGitServer(h, c.user)
+			s.Listener.Close()
+			s.Listener = listener
+			s.Start()
+			h.run("", "keyhatch", "credential", "install")
+			for _, args := range [][]string{
+				{"ls-remote", "http://alice@" + host + "/x.git"},
+				{"-c", "credential.username=alice", "ls-remote", "http://" + host + "/x.git"},
+				{"-c", "credential.http://" + host + ".username=alice", "ls-remote", "http://" + host + "/x.git"},
+			} {
+				out, err := h.try("", append([]string{"git"}, args...)...)
+				if c.refused == "" && (err != nil || !strings.Contains(out, "refs/heads/main")) {
+					t.Errorf("%v: %v: %s", args, err, out)
+				}
+				if c.refused != "" && (err == nil || !strings.Contains(out, c.refused) || !strings.Contains(out, "hint: ")) {
+					t.Errorf("%v: %v: %s", args, err, out)
+				}
+				if strings.Contains(out, token) {
+					t.Errorf("%v: the output contains the token: %s", args, out)
+				}
+			}
+			// Without a username in the request, git uses the username of the login.
+			if c.user == "bob" {
+				h.run("", "git", "ls-remote", "http://"+host+"/x.git")
+			}
+			h.checkTokenNotOnDisk()
+		})
+	}
+}
+
 // TestInstallRefusesNonRegularGitConfig checks that keyhatch credential install refuses a
 // git configuration file that is a device, such as /dev/null. git would replace the device
 // with a regular file.

@@ -87,8 +87,11 @@ func fetchFormatted(ctx context.Context, project *client.Project, name schema.Se
 		return nil, withHintFor(err, name, "")
 	}
 	text, err := format(answer.SecretValue)
-	if errors.Is(err, credential.ErrUnusable) {
+	switch {
+	case errors.Is(err, credential.ErrUnusable):
 		err = &cli.Error{Err: err, Hint: "correct the secret in the sidecar's store, or choose another secret under helpers in the manifest"}
+	case errors.Is(err, credential.ErrOtherUsername):
+		err = &cli.Error{Err: err, Hint: "remove the username from the URL and from git's configuration; git remote -v and git config --show-origin --get-regexp 'credential.*username' show them"}
 	}
 	return text, err
 }

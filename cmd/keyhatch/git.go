@@ -18,6 +18,11 @@ under helpers: git. Requests for a declared host must use https, unless the
 manifest declares the host with http://. For any other request, the answer is
 empty.
 
+If the URL or git's setting credential.username contains a username, it must be
+the username in the manifest or in the secret. If neither the manifest nor the
+secret contains a username, git uses the username in the URL or in the setting,
+or else x-access-token.
+
 The operations store and erase succeed but change nothing.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,

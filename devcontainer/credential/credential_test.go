@@ -32,7 +32,8 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 		{"the default port in the manifest", "protocol=https\nhost=usual.example\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"a login with a username", "protocol=https\nhost=git.example:8443\n", textValue("tok"), "username=bot\npassword=tok\n"},
 		{"a query with the username of the login", "protocol=https\nhost=git.example:8443\nusername=bot\n", textValue("tok"), "username=bot\npassword=tok\n"},
-		{"a query with another username", "protocol=https\nhost=git.example:8443\nusername=me\n", textValue("tok"), ""},
+		{"a query with a username for a login without one", "protocol=https\nhost=github.com\nusername=me\n", textValue("tok"), "username=me\npassword=tok\n"},
+		{"a query with the username in the bundle", "protocol=https\nhost=github.com\nusername=me\n", bundleValue(`{"username":"me","password":"pw"}`), "username=me\npassword=pw\n"},
 		{"a bundle", "protocol=https\nhost=github.com\n", bundleValue(`{"username":"me","password":"pw"}`), "username=me\npassword=pw\n"},
 		{"http, declared with http://", "protocol=http\nhost=localhost:3000\n", textValue("tok"), "username=x-access-token\npassword=tok\n"},
 		{"http, not declared", "protocol=http\nhost=github.com\n", textValue("tok"), "-"},
@@ -61,6 +62,16 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	q := GitQuery{scheme: "https", host: "git.example:8443", username: "TRIPWIRE"}
+	for want, value := range map[string]schema.SecretValue{
+		"is not the username bot, which the manifest declares for git.example:8443": textValue("tok"),
+		"is not the username in the secret GH":                                      bundleValue(`{"username":"TRIPWIRE-2","password":"pw"}`),
+	} {
+		answer, err := q.FormatAnswer(logins[1], value)
+		if answer != nil || !errors.Is(err, ErrOtherUsername) || !strings.HasSuffix(err.Error(), want) || strings.Contains(err.Error(), "TRIPWIRE") {
+			t.Errorf("%q, %v, want an error that ends in %q", answer, err, want)
 		}
 	}
 	for pattern, want := range map[string]bool{

@@ -1,6 +1,8 @@
 package credential
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +16,11 @@ const maxQuerySize = 64 << 10
 // defaultGitUsername is the username for a token without a username. GitHub and GitLab
 // accept any username with a token.
 const defaultGitUsername = "x-access-token"
+
+// ErrOtherUsername means that git asks for a username that is not the username of the login.
+// Its text is the beginning of an error. The error does not contain the username in the query,
+// because some users put a token in its place.
+var ErrOtherUsername = errors.New("refusing to answer git: the username in the URL or in git's setting credential.username is not")
 
 // A GitQuery contains the attributes of git's request to a credential helper that are
 // necessary to find a login (git documentation, git-credential, "INPUT/OUTPUT FORMAT").
@@ -70,15 +77,19 @@ func (q GitQuery) MayMatch(pattern string) bool {
 		(host == "" || strings.Contains(host, "*") || strings.EqualFold(trimDefaultPort(q.scheme, host), trimDefaultPort(q.scheme, q.host)))
 }
 
-// FormatAnswer formats the answer to git. The answer is empty if git asks for another
-// username than the username of the login.
+// FormatAnswer formats the answer to git. If neither the manifest nor the secret contains a
+// username, the answer contains the username in the query. If the username in the query is not
+// the username of the login, FormatAnswer returns ErrOtherUsername.
 func (q GitQuery) FormatAnswer(login schema.Login, value schema.SecretValue) (answer []byte, err error) {
-	auth, err := newBasicAuth(login, value, defaultGitUsername)
-	if err != nil {
+	auth, err := newBasicAuth(login, value, cmp.Or(q.username, defaultGitUsername))
+	switch {
+	case err != nil:
 		return nil, err
-	}
-	if q.username != "" && q.username != auth.username {
-		return nil, nil
+	case q.username == "" || q.username == auth.username:
+	case auth.username == login.Username:
+		return nil, fmt.Errorf("%w the username %s, which the manifest declares for %s", ErrOtherUsername, login.Username, login.Host)
+	default: // the username is a part of the secret, so it must not be in an error
+		return nil, fmt.Errorf("%w the username in the secret %s", ErrOtherUsername, login.Secret)
 	}
 	return fmt.Appendf(nil, "username=%s\npassword=%s\n", auth.username, auth.password), nil
 }
