@@ -69,7 +69,7 @@ func (m *Manifest) Effects() []Effect {
 		effects = append(effects, effect)
 	}
 	if h := m.Helpers; h != nil {
-		effects = append(effects, loginEffects("git", h.Git, "username x-access-token")...)
+		effects = append(effects, loginEffects("git", h.Git, "username x-access-token by default")...)
 		effects = append(effects, loginEffects("docker", h.Docker, "the username in the secret")...)
 		for _, helper := range []struct {
 			name   string

@@ -48,7 +48,7 @@ helpers:
 		{"secret b", "variable GH_TOKEN", ""},
 		{"secret key", `file "/srv/a\x20key", mode 0400, with the value of the secret`, ""},
 		{"secret rc", "file /root/.bashrc, mode 0600, with this text:\n| x\n(the last line has no line break)", shellFile},
-		{"git login github.com", "secret NPM_TOKEN, username x-access-token", ""},
+		{"git login github.com", "secret NPM_TOKEN, username x-access-token by default", ""},
 		{"git login z.example:8443", "secret b, username bot", ""},
 		{"docker login ghcr.io", "secret b, the username in the secret", ""},
 		{"docker login http://r.example:5000", `secret b, username "a,b"`, "docker sends the secret without encryption"},
@@ -93,7 +93,7 @@ func TestChanges(t *testing.T) {
 		"comments":            {base, "# a comment\n" + base, nil},
 		"description":         {base, "description: a description\n" + base, nil},
 		"order":               {base, "helpers: {aws: A, git: [{secret: A, host: b.example}, {host: a.example, secret: A}]}\nsecrets: {G: , F: {template: \"x\\n\", path: /f, as: file}, A: }\n", nil},
-		"defaults":            {"secrets: {A: , F: {as: file, path: /f}}\nhelpers: {git: [{host: a, secret: A}]}\n", "secrets: {A: {as: env, env: A}, F: {as: file, path: /f, mode: \"600\"}}\nhelpers: {git: [{host: a, secret: A, username: x-access-token}], docker: []}\n", nil},
+		"defaults":            {"secrets: {A: , F: {as: file, path: /f}}\nhelpers: {git: [{host: a, secret: A}]}\n", "secrets: {A: {as: env, env: A}, F: {as: file, path: /f, mode: \"600\"}}\nhelpers: {git: [{host: a, secret: A}], docker: []}\n", nil},
 		"empty helpers":       {"secrets: {}\n", "secrets: {}\nhelpers: {}\n", nil},
 		"an added variable":   {"secrets: {A: }\n", "secrets: {A: , B: {env: X}}\n", []Change{{"secret B", "", "variable X", ""}}},
 		"a removed variable":  {"secrets: {A: , B: {env: EDITOR}}\n", "secrets: {A: }\n", []Change{{"secret B", "variable EDITOR", "", ""}}},
@@ -101,7 +101,7 @@ func TestChanges(t *testing.T) {
 		"to a file":           {"secrets: {A: }\n", "secrets: {A: {as: file, path: ~/.bashrc}}\n", []Change{{"secret A", "variable A", "file ~/.bashrc, mode 0600, with the value of the secret", shellFile}}},
 		"only the mode":       {"secrets: {A: {as: file, path: /f}}\n", "secrets: {A: {as: file, path: /f, mode: \"0755\"}}\n", []Change{{"secret A", "file /f, mode 0600, with the value of the secret", "file /f, mode 0755, with the value of the secret", "the file is executable"}}},
 		"only the last break": {"secrets: {A: {as: file, path: /f, template: \"x\"}}\n", "secrets: {A: {as: file, path: /f, template: \"x\\n\"}}\n", []Change{{"secret A", "file /f, mode 0600, with this text:\n| x\n(the last line has no line break)", "file /f, mode 0600, with this text:\n| x", ""}}},
-		"only the host":       {"secrets: {A: }\nhelpers: {git: [{host: a, secret: A}]}\n", "secrets: {A: }\nhelpers: {git: [{host: \"http://a\", secret: A}]}\n", []Change{{"git login a", "secret A, username x-access-token", "", ""}, {"git login http://a", "", "secret A, username x-access-token", "git sends the secret without encryption"}}},
+		"only the host":       {"secrets: {A: }\nhelpers: {git: [{host: a, secret: A}]}\n", "secrets: {A: }\nhelpers: {git: [{host: \"http://a\", secret: A}]}\n", []Change{{"git login a", "secret A, username x-access-token by default", "", ""}, {"git login http://a", "", "secret A, username x-access-token by default", "git sends the secret without encryption"}}},
 		"only the secret":     {"secrets: {A: , B: }\nhelpers: {kubectl: A}\n", "secrets: {A: , B: }\nhelpers: {kubectl: B}\n", []Change{{"kubectl", "secret A", "secret B", ""}}},
 		"removed, harmless, dangerous": {"secrets: {A: , Z: {env: PAGER}}\n", "secrets: {B: {env: EDITOR}, C: , D: {env: X}, Z: {env: PAGER}}\nhelpers: {aws: C}\n", []Change{
 			{"secret A", "variable A", "", ""}, {"secret C", "", "variable C", ""}, {"secret D", "", "variable X", ""}, {"aws", "", "secret C", ""},
@@ -208,9 +208,6 @@ func meaning(m *Manifest) map[string]string {
 	}
 	for helper, logins := range map[string][]schema.Login{"git": m.Helpers.Git, "docker": m.Helpers.Docker} {
 		for _, l := range logins {
-			if helper == "git" && l.Username == "" {
-				l.Username = "x-access-token"
-			}
 			all[helper+" "+l.Host] = fmt.Sprintf("%q %q", l.Secret, l.Username)
 		}
 	}
