@@ -9,15 +9,16 @@ import (
 )
 
 // ErrNoMemoryDir means that no directory was found that is in memory and that only this
-// user can access. In another directory, a secret file could be written to a disk or be read
-// by another user.
+// user can list and change. In another directory, a secret file could be written to a disk or
+// be replaced by another user.
 var ErrNoMemoryDir = errors.New("found no private directory on a memory file system (tmpfs) for secret files")
 
 // MemoryDir returns the directory for the rendered files of this user.
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }
 
-// verifyMemoryDir checks that the directory is in memory and that only this user can
-// access it. The check is necessary because the name of the directory is predictable, so
+// verifyMemoryDir checks that the directory is in memory and that only this user can list and
+// change it. Other users may search the directory, because a file may have a mode that lets
+// them read the file. The check is necessary because the name of the directory is predictable, so
 // another user could have created the directory.
 func verifyMemoryDir(dir string) error {
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -35,8 +36,8 @@ func verifyMemoryDir(dir string) error {
 		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)
 	case stat.Uid != uint32(os.Geteuid()):
 		return fmt.Errorf("%w: %s belongs to uid %d, but must belong to uid %d", ErrNoMemoryDir, dir, stat.Uid, os.Geteuid())
-	case stat.Mode&0o7777 != 0o700:
-		return fmt.Errorf("%w: %s has mode %#o, but must have mode 0700", ErrNoMemoryDir, dir, stat.Mode&0o7777)
+	case stat.Mode&0o7766 != 0o700:
+		return fmt.Errorf("%w: %s has mode %#o, but must have mode 0700 or 0711", ErrNoMemoryDir, dir, stat.Mode&0o7777)
 	}
 	return nil
 }

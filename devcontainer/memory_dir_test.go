@@ -12,7 +12,7 @@ import (
 )
 
 // TestRenderRefusesUnsafeMemoryDir renders a file into directories that are not in memory
-// or that another user can access. Render must return ErrNoMemoryDir.
+// or that another user can list. Render must return ErrNoMemoryDir.
 func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 	diskDir := t.TempDir()
 	var statfs unix.Statfs_t
@@ -33,7 +33,7 @@ func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 		wantMessage string
 	}{
 		"on disk":       {diskDir + "/files", func(string) error { return nil }, "is not a tmpfs"},
-		"open to all":   {memoryDir + "/open", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o701)) }, "has mode 0701"},
+		"open to all":   {memoryDir + "/open", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o704)) }, "has mode 0704"},
 		"setgid":        {memoryDir + "/set", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o700|fs.ModeSetgid)) }, "has mode 02700"},
 		"a link":        {memoryDir + "/link", func(d string) error { return errors.Join(os.Mkdir(d+"-to", 0o700), os.Symlink(d+"-to", d)) }, "as a directory: not a directory"},
 		"a link out":    {memoryDir + "/out", func(d string) error { return os.Symlink(diskDir, d) }, "as a directory: not a directory"},

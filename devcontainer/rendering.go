@@ -66,7 +66,7 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 			return false, err
 		}
 	}
-	if err := r.makeDirs(); err != nil {
+	if err := r.makeDirs(searchMode(files...)); err != nil {
 		return false, err
 	}
 	for _, f := range files {
@@ -109,9 +109,24 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	return changed, nil
 }
 
+// searchMode returns the mode of a directory that contains these files. The group and other
+// users may search the directory if they may use one of the files. They may not list it.
+func searchMode(files ...File) fs.FileMode {
+	mode := fs.FileMode(0o700)
+	for _, f := range files {
+		if f.Mode&0o070 != 0 {
+			mode |= 0o010
+		}
+		if f.Mode&0o007 != 0 {
+			mode |= 0o001
+		}
+	}
+	return mode
+}
+
 // makeDirs creates the directories of the rendering. It verifies only r.dir, because no other
 // user can create or move a file inside a verified r.dir.
-func (r Rendering) makeDirs() error {
+func (r Rendering) makeDirs(mode fs.FileMode) error {
 	if err := checkTmpfs(filepath.Dir(r.dir)); err != nil {
 		return err
 	}
@@ -121,12 +136,21 @@ func (r Rendering) makeDirs() error {
 	if err := verifyMemoryDir(r.dir); err != nil {
 		return err
 	}
-	for _, sub := range []string{"", "files", "links"} {
-		if err := os.Mkdir(filepath.Join(r.projectDir(), sub), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	for sub, mode := range map[string]fs.FileMode{"": mode, "files": mode, "links": 0o700} {
+		dir := filepath.Join(r.projectDir(), sub)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, mode); err != nil {
 			return err
 		}
 	}
-	return nil
+	// Other projects of this user may have files in r.dir, so the mode must also fit them.
+	info, err := os.Lstat(r.dir)
+	if err != nil || info.Mode().Perm()|mode == info.Mode().Perm() {
+		return err
+	}
+	return os.Chmod(r.dir, info.Mode().Perm()|mode)
 }
 
 // isUpToDate reports whether path is a regular file with this content and mode.
@@ -172,7 +196,7 @@ func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
 	if err := replaceSymlink(f.Path, r.backlinkPath(f.Name)); err != nil {
 		return false, err
 	}
-	if err := os.MkdirAll(filepath.Dir(f.Path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(f.Path), searchMode(f)); err != nil {
 		return false, err
 	}
 	// os.Symlink fails if the path exists. Therefore it cannot replace a file that another

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -158,5 +161,54 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 	}
 	if _, err := os.Lstat(r.dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the directory in memory still exists")
+	}
+}
+
+// TestOtherUserCanReadOnlySharedFiles renders files with several modes. A user must be able to
+// read a file exactly if the mode of the file allows it, and must not be able to list files.
+func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "reading a file as another uid requires root")
+	r, _ := newTestRendering(t)
+	home := filepath.Dir(r.dir) + "/home"
+	for _, dir := range []string{filepath.Dir(r.dir), home} {
+		os.Mkdir(dir, 0o755)
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const otherUID, groupGID = 12345, 12346
+	if err := os.Mkdir(r.dir, 0o700); err != nil { // an earlier version always used mode 0700
+		t.Fatal(err)
+	}
+	canRun := func(gid uint32, args ...string) bool {
+		c := exec.Command(args[0], args[1:]...)
+		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: otherUID, Gid: gid}}
+		return c.Run() == nil
+	}
+	for _, c := range []struct {
+		mode            fs.FileMode
+		byGroup, byUser bool
+	}{{0o644, true, true}, {0o600, false, false}, {0o640, true, false}, {0o604, false, true}, {0o400, false, false}} {
+		files := []File{{"A", home + "/etc/a", c.mode, ""}, {"B", home + "/etc/b", 0o600, ""}}
+		if _, err := r.Render(files, secretValues("A=1", "B=1")); err != nil {
+			t.Fatal(err)
+		}
+		if got := canRun(0, "cat", home+"/etc/a"); got != c.byGroup {
+			t.Errorf("mode %#o: the group can read the file: %v", c.mode, got)
+		}
+		if got := canRun(groupGID, "cat", home+"/etc/a"); got != c.byUser {
+			t.Errorf("mode %#o: another user can read the file: %v", c.mode, got)
+		}
+		for _, dir := range []string{r.dir, r.projectDir(), r.projectDir() + "/files"} {
+			if canRun(groupGID, "ls", dir) || canRun(0, "ls", dir) {
+				t.Errorf("mode %#o: another user can list %s", c.mode, dir)
+			}
+		}
+		if canRun(groupGID, "cat", home+"/etc/b") {
+			t.Errorf("mode %#o: another user can read a file with mode 0600", c.mode)
+		}
+		if err := r.Remove(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -23,10 +23,15 @@ func filesCommand(newProject func() *client.Project) *cobra.Command {
 ` + devcontainer.MemoryDir() + `, and make the declared path a link to that file. files
 prints the declared paths.
 
-The directory must be on a tmpfs and accessible only to this user. Each file has
-the declared mode. A program never reads a partly written file. If a declared path
-exists and is not a link that keyhatch created for this project, files fails and
-does not change the path.
+The directory must be on a tmpfs, and no other user may list or change it. Each
+file has the declared mode. If this mode lets other users access the file, keyhatch
+lets them search the directories of the file (mode 0711 instead of 0700). Other
+users can then also see whether another file of this project exists, and its size.
+The user must also be able to search the directory of the declared path.
+
+A program never reads a partly written file. If a declared path exists and is not
+a link that keyhatch created for this project, files fails and does not change the
+path.
 
 In a template, {{field}} is a field of a bundle, and {{value}} is the value of any
 other secret. If a secret is missing, files changes no file and lists every missing
