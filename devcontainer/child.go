@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // ChangeAction selects the effect of changed secrets on a Child: a restart, a signal, or no
@@ -42,6 +43,14 @@ func ParseChangeAction(text string) (ChangeAction, error) {
 // killTimeout is the maximum time that Child.Run waits for processes to end after SIGKILL.
 const killTimeout = 10 * time.Second
 
+// The first restarts begin at once. If the secrets then still change, the command is
+// restarted at most once per restartInterval. Without this limit, two sidecars with different
+// secrets that push to the same broker would restart the command once per second.
+const (
+	immediateRestarts = 3
+	restartInterval   = 10 * time.Second
+)
+
 // A Child is a command that runs as a child process, so that it can be restarted or
 // signaled when secrets change. The command belongs to keyhatch's process group, as it would
 // without keyhatch. Therefore the terminal and the shell stop, continue, and interrupt the
@@ -53,7 +62,8 @@ type Child struct {
 	GracePeriod time.Duration // time between SIGTERM and SIGKILL
 	// Run receives the new environment from Updates after each change of the secrets.
 	Updates <-chan []string
-	// Report gets a message about processes that do not end after SIGKILL.
+	// Report gets a message about a delayed restart, or about a process that does not end
+	// after SIGKILL.
 	Report func(message string)
 }
 
@@ -72,6 +82,10 @@ type supervisor struct {
 	ending             bool             // the command's processes have received SIGTERM
 	killed             bool             // the command's processes have received SIGKILL
 	endTimer           <-chan time.Time // fires when GracePeriod or killTimeout ends
+
+	restartLimiter     *rate.Limiter
+	delayTimer         <-chan time.Time // fires when the delayed restart may begin; nil if no restart is delayed
+	delayedEnvironment []string         // environment for the delayed restart
 }
 
 // Run starts the command, forwards signals to it, and returns its exit code. If a signal
@@ -83,7 +97,10 @@ type supervisor struct {
 // command, or if keyhatch received SIGTERM. Run makes keyhatch the parent of orphaned
 // descendants (prctl(2), PR_SET_CHILD_SUBREAPER), because it could not find them otherwise.
 func (c Child) Run(environment []string) (exitCode int, err error) {
-	s := &supervisor{Child: c, earlier: map[int]bool{}}
+	s := &supervisor{
+		Child: c, earlier: map[int]bool{},
+		restartLimiter: rate.NewLimiter(rate.Every(restartInterval), immediateRestarts),
+	}
 	childEnded := make(chan os.Signal, 1) // one signal is enough, because reap handles all ended children
 	signal.Notify(childEnded, syscall.SIGCHLD)
 	defer signal.Stop(childEnded)
@@ -111,6 +128,8 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 			s.reap()
 		case <-s.endTimer:
 			s.escalate()
+		case <-s.delayTimer:
+			s.endDelay()
 		}
 		if !s.exited || s.mustWait() {
 			continue
@@ -144,11 +163,34 @@ func (s *supervisor) applyUpdate(environment []string) {
 	case s.terminating || s.exited && s.restartEnvironment == nil:
 		// The command is to end. A restart would prevent that.
 	case s.OnChange.Restart:
-		s.restartEnvironment = environment
-		s.end()
+		s.restart(environment)
 	case s.OnChange.Signal != 0:
 		unix.Kill(s.pid, s.OnChange.Signal)
 	}
+}
+
+// restart begins a restart with the new environment, or delays the restart if the command
+// was restarted too often.
+func (s *supervisor) restart(environment []string) {
+	switch {
+	case s.delayTimer != nil:
+		s.delayedEnvironment = environment
+		return
+	case s.restartEnvironment == nil:
+		if delay := s.restartLimiter.Reserve().Delay(); delay > 0 {
+			s.delayTimer, s.delayedEnvironment = time.After(delay), environment
+			s.Report(fmt.Sprintf("the secrets change too often, so the next restart of the command is delayed by %v; if two sidecars push to the same broker, stop one of them", (delay + time.Second - 1).Truncate(time.Second)))
+			return
+		}
+	}
+	s.restartEnvironment = environment
+	s.end()
+}
+
+// endDelay begins the delayed restart.
+func (s *supervisor) endDelay() {
+	s.delayTimer, s.restartEnvironment = nil, s.delayedEnvironment
+	s.end()
 }
 
 // end asks all processes of the command to end.
@@ -207,7 +249,8 @@ func (s *supervisor) signalAll(sig syscall.Signal) {
 func (s *supervisor) forward(sig syscall.Signal) {
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
-		s.restartEnvironment = nil // cancel a pending restart, because the user wants to end the command
+		// Cancel a pending restart, because the user wants to end the command.
+		s.restartEnvironment, s.delayTimer = nil, nil
 		// The command can continue after the other signals.
 		s.terminating = s.terminating || sig == unix.SIGTERM
 		if s.exited && !s.killed {

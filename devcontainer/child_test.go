@@ -3,8 +3,13 @@ package devcontainer
 import (
 	"fmt"
 	"os/exec"
+	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/time/rate"
 )
 
 // TestSupervisorStopsWaitingForProcessThatDoesNotEnd simulates a process that did not end
@@ -65,5 +70,46 @@ func TestDescendantsOmitsEarlierChildren(t *testing.T) {
 	}
 	if parentCount[parents[0].Process.Pid] != 0 || parentCount[parents[1].Process.Pid] != 1 {
 		t.Errorf("numbers of children by process ID: %v", parentCount)
+	}
+}
+
+// TestSupervisorDelaysFrequentRestarts changes the secrets more often than the supervisor
+// restarts the command, as two sidecars with different secrets do. The supervisor must report
+// the delay once, and must restart the command later with the latest secrets.
+func TestSupervisorDelaysFrequentRestarts(t *testing.T) {
+	c := exec.Command("sleep", "1000")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	defer c.Process.Kill()
+	var reports []string
+	s := &supervisor{
+		Child:   Child{OnChange: ChangeAction{Restart: true}, Report: func(message string) { reports = append(reports, message) }},
+		earlier: map[int]bool{c.Process.Pid: true}, restartLimiter: rate.NewLimiter(rate.Every(time.Hour), 1),
+	}
+	s.applyUpdate([]string{"A=1"})
+	s.applyUpdate([]string{"A=2"}) // before the command has ended
+	if !s.ending || !slices.Equal(s.restartEnvironment, []string{"A=2"}) || len(reports) > 0 {
+		t.Errorf("reports %q, %+v", reports, s)
+	}
+	s.ending, s.restartEnvironment = false, nil // the command was started again
+	for _, environment := range [][]string{{"A=3"}, {"A=4"}} {
+		if s.applyUpdate(environment); s.ending || s.restartEnvironment != nil || s.delayTimer == nil {
+			t.Errorf("the supervisor did not delay the restart: %+v", s)
+		}
+	}
+	if len(reports) != 1 || !strings.HasPrefix(reports[0], "the secrets change too often, so the next restart of the command is delayed by 1h0m0s; ") {
+		t.Errorf("reports %q", reports)
+	}
+	s.endDelay()
+	if !s.ending || !slices.Equal(s.restartEnvironment, []string{"A=4"}) || s.delayTimer != nil {
+		t.Errorf("the supervisor did not begin the restart: %+v", s)
+	}
+	s.ending, s.restartEnvironment = false, nil
+	s.applyUpdate([]string{"A=5"})
+	s.pid = c.Process.Pid
+	if s.forward(unix.SIGTERM); s.delayTimer != nil {
+		t.Error("SIGTERM does not cancel the delayed restart")
 	}
 }

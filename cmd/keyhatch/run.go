@@ -56,7 +56,8 @@ change on COMMAND:
   restart      send SIGTERM to COMMAND and its descendants, send SIGKILL to the
                remaining processes after 10s, and start COMMAND again with the
                new secrets; if a process does not end within 10s after SIGKILL,
-               report the process and do not wait for it
+               report the process and do not wait for it; if the secrets
+               change often, delay restarts to one per 10s
   signal:NAME  send a signal to COMMAND, for example signal:HUP; the environment
                of COMMAND does not change
   none         do not restart COMMAND and do not send a signal
