@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -72,7 +73,8 @@ COMMAND. If keyhatch is in the foreground of a terminal, it does not forward
 SIGINT, SIGQUIT, and SIGWINCH. To end COMMAND there, send SIGTERM to keyhatch.
 
 run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
-is 128 plus the signal's number.`,
+is 128 plus the signal's number. If this code is 130, run --watch ends itself with
+SIGINT, so that Ctrl-C also ends a script.`,
 		Example: `  keyhatch run -- npm ci
   keyhatch run --only GH_TOKEN --wait 15s -- gh pr list
   keyhatch run --watch -- npm run dev
@@ -192,7 +194,22 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	if err != nil {
 		return runError(child.Path, err)
 	}
+	if exitCode == 128+int(syscall.SIGINT) {
+		endWithInterrupt()
+	}
 	return cli.ExitStatus(exitCode)
+}
+
+// endWithInterrupt ends this process with SIGINT, so that a shell script ends, too. A shell
+// continues the script if the process exits with a code. Process 1 of a container cannot end
+// itself with a signal.
+func endWithInterrupt() {
+	if os.Getpid() == 1 {
+		return
+	}
+	signal.Reset(syscall.SIGINT)
+	syscall.Kill(os.Getpid(), syscall.SIGINT)
+	time.Sleep(time.Second) // the signal arrives at any thread of this process
 }
 
 // runError returns the error for a command that could not be started.

@@ -135,6 +135,22 @@ func TestRunWatchReturnsShellExitCodes(t *testing.T) {
 	}
 }
 
+// TestInterruptedRunWatchEndsScript presses Ctrl-C in a script. bash continues with the next
+// command of a script unless SIGINT has ended the command that was running.
+func TestInterruptedRunWatchEndsScript(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
+	term.typeText(`bash -c 'keyhatch run --watch -- sh -c "echo beg\"\"un; exec sleep 1000"; echo conti""nued'` + "\n")
+	term.expect("begun\r\n")
+	term.typeText("\x03")
+	term.expect("$ ")
+	term.typeText("echo co\"\"de=$?\n")
+	term.expect("code=130\r\n")
+	if bytes.Contains(term.seen, []byte("continued")) {
+		t.Errorf("the script continued: %q", term.seen)
+	}
+}
+
 // TestClosedTerminalEndsRunWatch closes the terminal. keyhatch, the command, and the
 // descendants of the command must end.
 func TestClosedTerminalEndsRunWatch(t *testing.T) {
