@@ -282,8 +282,28 @@ func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
 	return difference(old.DevcontainerIDs, new.DevcontainerIDs)
 }
 
+// checkDevcontainersLocked returns an error if a dev container ID of a registration belongs
+// to a registered project at another path. If the broker changed the link with this ID, a dev
+// container of one project would get the secrets of the other project.
+func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest) error {
+	for _, e := range r.entries {
+		if e.registration.ProjectPath == registration.ProjectPath {
+			continue
+		}
+		for _, id := range registration.DevcontainerIDs {
+			if slices.Contains(e.registration.DevcontainerIDs, id) {
+				return refuse(schema.CodeProjectExists, "the dev container ID %s belongs to project %s: unregister project %s first", id, e.registration.Name, e.registration.Name)
+			}
+		}
+	}
+	return nil
+}
+
 // linkProjectLocked creates the links to a project's directory in the runtime directory.
 func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error {
+	if err := r.checkDevcontainersLocked(registration); err != nil {
+		return err
+	}
 	if err := r.dir.LinkName(registration.Name, registration.ProjectPath); err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package broker_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -215,10 +217,16 @@ func (m *serviceManager) register(project string, names ...string) {
 	m.withAdmin(func(admin *client.Admin) error {
 		_, err := admin.Register(context.Background(), schema.RegisterRequest{
 			Name: schema.ProjectName(project), ProjectPath: "/nowhere/" + project, Manifest: &text,
-			DevcontainerIDs: []schema.DevcontainerID{schema.DevcontainerID(strings.Repeat("a", 52))},
+			DevcontainerIDs: []schema.DevcontainerID{devcontainerIDOf(project)},
 		})
 		return err
 	})
+}
+
+// devcontainerIDOf returns the dev container ID with which serviceManager.register registers
+// a project.
+func devcontainerIDOf(project string) schema.DevcontainerID {
+	return schema.DevcontainerID(fmt.Sprintf("%x", sha256.Sum256([]byte(project)))[:52])
 }
 
 func (m *serviceManager) push(value string) {

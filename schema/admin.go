@@ -56,7 +56,8 @@ type RegisterRequest struct {
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
 	// containers. For each value, the broker creates a link to the directory of the
 	// project's socket. A dev container can then mount the link, and need not know the
-	// name of the project.
+	// name of the project. An ID of a registered project at another path is refused with
+	// project_exists.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	// Declared reports whether the caller has also written this registration to the
 	// directory of declared projects. If so, and if the project is already registered

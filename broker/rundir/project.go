@@ -281,8 +281,8 @@ func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
 
 // LinkDevcontainers creates a link for each dev container ID. The links lead to the
 // directory of the project at a path. A dev container can mount such a link before the
-// project's name is known. LinkDevcontainers replaces a link that leads to another project,
-// because a dev container ID belongs to exactly one folder.
+// project's name is known. LinkDevcontainers replaces a link that leads to another project.
+// The caller must check that no other registered project has one of the IDs.
 func (d *Dir) LinkDevcontainers(projectPath string, ids []schema.DevcontainerID) error {
 	target := devcontainerTarget(projectPath)
 	for _, id := range ids {
