@@ -39,6 +39,10 @@ func TestDevcontainerLinkOfOtherProjectIsKept(t *testing.T) {
 			t.Errorf("the link leads to %s, error %v, want %s", now, err, target)
 		}
 	}
+	_, err = m.registerAt("evil", "/nowhere/evil", func(r *schema.RegisterRequest) {
+		r.DevcontainerIDs, r.DryRun = []schema.DevcontainerID{shared}, true
+	})
+	checkRefused(err)
 	_, err = m.registerAt("evil", "/nowhere/evil", withIDs(own, shared))
 	checkRefused(err)
 	for _, path := range []string{"projects/evil", "devcontainers/" + string(own)} {

@@ -174,6 +174,33 @@ func TestRegisterReplacesRegistration(t *testing.T) {
 	}
 }
 
+// TestRegisterDryRunChangesNothing registers a project with dry_run. The broker must return the
+// same response or error as without dry_run, and must not change anything.
+func TestRegisterDryRunChangesNothing(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	dryRun := func(r *schema.RegisterRequest) { r.DryRun, r.Replace = true, true }
+	expected, err := m.registerAt("api", "/nowhere/api", dryRun)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(m.dir, "run/projects/api")); !os.IsNotExist(err) {
+		t.Errorf("the link with the name exists: %v", err)
+	}
+	if socket, err := m.registerAt("api", "/nowhere/api", nil); err != nil || socket != expected {
+		t.Errorf("the socket is %s, error %v, but with dry_run it was %s", socket, err, expected)
+	}
+	if _, err := m.registerAt("renamed", "/nowhere/api", dryRun); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.registerAt("api", "/nowhere/other", dryRun); client.CodeOf(err) != schema.CodeProjectExists {
+		t.Errorf("the error for the name of another project is %v", err)
+	}
+	if projects := s.Status().Projects; len(projects) != 1 || projects[0].Name != "api" {
+		t.Errorf("the projects are %+v, want only the project api", projects)
+	}
+}
+
 // TestStatusReportsDifferencesFromDeclarations creates each kind of difference between the
 // served projects and the declared projects. The status must report each difference.
 func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {

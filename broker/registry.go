@@ -107,6 +107,10 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if manifestErr != nil {
 		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
 	}
+	if request.DryRun {
+		response := schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}
+		return response, r.checkDevcontainersLocked(request)
+	}
 	request.Replace = false
 	e, err := r.addOrChangeLocked(request, parsed, caller)
 	if err != nil {

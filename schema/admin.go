@@ -68,9 +68,13 @@ type RegisterRequest struct {
 	// name or allow_uids changes, the broker closes the connections of the project.
 	// Without replace, the response is project_exists.
 	Replace bool `json:"replace,omitzero"`
+	// DryRun makes the broker check the registration, and return the same response, without
+	// changing anything.
+	DryRun bool `json:"dry_run,omitzero"`
 }
 
-// RegisterResponse contains the path of the project's socket.
+// RegisterResponse contains the path of the project's socket. With dry_run, the socket may
+// not exist.
 type RegisterResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
