@@ -191,15 +191,11 @@ func runtimeDirFromSocket(p schema.ProjectStatus) string {
 // countMissingLinks counts the links that do not exist but that a new registration
 // would create.
 func countMissingLinks(p schema.ProjectStatus) (missing int) {
-	ids, err := devcontainerIDs(p.ProjectPath, p.ProjectPath)
-	if err != nil {
-		return 0
-	}
 	directory, err := os.Readlink(filepath.Dir(p.SocketPath))
 	if err != nil {
 		return 0 // this user cannot see the links
 	}
-	for _, id := range ids {
+	for _, id := range devcontainerIDs(p.ProjectPath) {
 		target, err := os.Readlink(filepath.Join(runtimeDirFromSocket(p), devcontainersDir, string(id)))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != directory {
 			missing++

@@ -55,8 +55,24 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 	return o.addHint(fn(admin), socket)
 }
 
+// command returns a keyhatchctl command that can be pasted into a shell. The command uses the
+// same admin socket as this process.
+func (o *globalOptions) command(args ...string) string {
+	if o.socket != "" {
+		args = append([]string{"--socket", o.socket}, args...)
+	}
+	text := "keyhatchctl"
+	for _, arg := range args {
+		text += " " + cli.ShellQuote(arg)
+	}
+	return text
+}
+
 // addHint adds a hint to an error of the broker or of the connection.
 func (o *globalOptions) addHint(err error, socket string) error {
+	if failure, ok := errors.AsType[*cli.Error](err); ok && failure.Hint != "" {
+		return err
+	}
 	hint := ""
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists:

@@ -21,6 +21,7 @@ import (
 type proposal struct {
 	registered *schema.InspectResponse // nil if no project is registered at this path
 	request    schema.RegisterRequest
+	dir        projectDir
 	file       manifest.File
 	changes    []manifest.Change
 	// keepsDeclaration means that only the manifest in the project's declaration is
@@ -28,21 +29,10 @@ type proposal struct {
 	keepsDeclaration bool
 }
 
-// registerOptions are the flags that describe a registration.
-type registerOptions struct {
-	name      string // "" for the name that the project has, or that its manifest contains
-	uids      []uint
-	uidsGiven bool
-}
-
-// proposeRegistration reads the project in dirArg, and compares it with the registration
-// that the broker has for the same path.
-func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string, options registerOptions) (p proposal, err error) {
-	path, err := resolveProjectDir(dirArg)
-	if err != nil {
-		return p, err
-	}
-	file, parsed, err := readManifest(path)
+// proposeRegistration reads the project in dir, and compares it with the registration that
+// the broker has for the same path.
+func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, dir projectDir, options registerOptions) (p proposal, err error) {
+	file, parsed, err := readManifest(dir.path)
 	if err != nil {
 		return p, err
 	}
@@ -51,14 +41,15 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string
 		return p, err
 	}
 	text := string(file.Text)
-	p.file = file
-	p.request = schema.RegisterRequest{ProjectPath: path, Manifest: &text, Name: parsed.Project}
+	p.file, p.dir = file, dir
+	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
 	var old *manifest.Manifest
-	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == path }); i >= 0 {
+	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == dir.path }); i >= 0 {
 		if p.registered, old, err = inspect(ctx, admin, status.Projects[i].Name); err != nil {
 			return p, err
 		}
 		p.request.Replace = true
+		p.request.DevcontainerIDs = p.registered.DevcontainerIDs // of paths that the operator used before
 		// If the operator chose the name with --name, the project keeps this name.
 		if old == nil || p.registered.Name != old.Project {
 			p.request.Name = p.registered.Name
@@ -67,21 +58,27 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string
 	if options.name != "" {
 		p.request.Name = schema.ProjectName(options.name)
 	}
-	if err := checkNameIsFree(p.request, status); err != nil {
+	if !schema.ValidProjectName(p.request.Name) {
+		return p, cli.UsageErrorf("--name: %q does not match %s", p.request.Name, schema.ProjectNamePattern)
+	}
+	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, p.registered); err != nil {
 		return p, err
 	}
-	if p.request.AllowUIDs, err = chooseUIDs(path, options, p.registered); err != nil {
+	for _, folder := range dir.folders {
+		ids := union(p.request.DevcontainerIDs, devcontainerIDs(folder))
+		if added := len(ids) - len(p.request.DevcontainerIDs); added > 0 && p.registered != nil {
+			p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + cli.Printable(folder), New: cli.Plural(added, "ID")})
+		}
+		p.request.DevcontainerIDs = ids
+	}
+	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
-	if p.request.DevcontainerIDs, err = devcontainerIDs(dirArg, path); err != nil {
-		return p, err
-	}
-	if p.registered != nil { // keep the IDs of another path that the operator used before
-		p.request.DevcontainerIDs = union(p.registered.DevcontainerIDs, p.request.DevcontainerIDs)
-		p.changes = registrationChanges(*p.registered, p.request)
+	if p.registered != nil {
+		p.changes = append(registrationChanges(*p.registered, p.request), p.changes...)
 	}
 	for _, change := range manifest.Changes(old, parsed) {
-		if change.Subject != "project" || p.request.Name != parsed.Project { // registrationChanges shows a new name
+		if change.Subject != "project" { // the name is in the request
 			p.changes = append(p.changes, change)
 		}
 	}
@@ -122,22 +119,6 @@ func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) 
 	return &registered, parsed, nil
 }
 
-// checkNameIsFree returns an error if another project has the name.
-func checkNameIsFree(request schema.RegisterRequest, status schema.StatusResponse) error {
-	if !schema.ValidProjectName(request.Name) {
-		return cli.UsageErrorf("--name: %q does not match %s", request.Name, schema.ProjectNamePattern)
-	}
-	for _, other := range status.Projects {
-		if other.Name == request.Name && other.ProjectPath != request.ProjectPath {
-			return &cli.Error{
-				Err:  fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(request.ProjectPath), request.Name, cli.Printable(other.ProjectPath)),
-				Hint: fmt.Sprintf("choose another name: keyhatchctl register --name %s-2 %s", request.Name, cli.ShellQuote(request.ProjectPath)),
-			}
-		}
-	}
-	return nil
-}
-
 // chooseUIDs returns the uids that can use the socket. These are the owner of the directory
 // and the uids of --allow-uid. Without --allow-uid, a registered project keeps its uids. The
 // owner is included because a broker in a sandbox may be unable to read the directory.
@@ -170,7 +151,7 @@ func union[T comparable](a, b []T) []T {
 	return all
 }
 
-// registrationChanges compares everything in two registrations except the manifests.
+// registrationChanges compares the names and the uids of two registrations.
 func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest) (changes []manifest.Change) {
 	add := func(subject, before, after string) {
 		if before != after {
@@ -179,7 +160,6 @@ func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest)
 	}
 	add("name", string(old.Name), string(new.Name))
 	add("allowed uids", formatUIDs(old.AllowUIDs), formatUIDs(new.AllowUIDs))
-	add("dev containers", cli.Plural(len(old.DevcontainerIDs), "ID"), cli.Plural(len(new.DevcontainerIDs), "ID"))
 	return changes
 }
 
@@ -206,6 +186,9 @@ func (p proposal) print(w io.Writer) {
 	fmt.Fprintln(w)
 	if p.registered == nil {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
+		for _, folder := range p.dir.folders {
+			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
+		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {
 		fmt.Fprintln(w, "no effect changes")

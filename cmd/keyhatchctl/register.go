@@ -9,10 +9,33 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// registerOptions are the flags that describe a registration.
+type registerOptions struct {
+	name      string // "" for the name that the project has, or that its manifest contains
+	uids      []uint
+	uidsGiven bool
+	persist   bool
+}
+
+// registerCommand returns the command that registers a project with the same options.
+// extraFlags are added to the command.
+func (o *globalOptions) registerCommand(dir projectDir, options registerOptions, extraFlags ...string) string {
+	args := append([]string{"register"}, extraFlags...)
+	if options.name != "" {
+		args = append(args, "--name", options.name)
+	}
+	for _, uid := range options.uids {
+		args = append(args, "--allow-uid", fmt.Sprint(uid))
+	}
+	if options.persist {
+		args = append(args, "--persist")
+	}
+	return o.command(append(args, dir.path)...)
+}
+
 func registerCommand(o *globalOptions) *cobra.Command {
 	var options registerOptions
 	var flags approvalFlags
-	var persist bool
 	c := &cobra.Command{
 		Use:   "register DIR",
 		Short: "Register a project and approve its current manifest",
@@ -38,9 +61,13 @@ The approved manifest is then stored in the broker's projects directory.`,
 			if c.Flags().Changed("name") && options.name == "" {
 				return cli.UsageErrorf("--name must not be empty")
 			}
+			dir, err := resolveProjectDir(args[0])
+			if err != nil {
+				return err
+			}
 			ask := !flags.yes && !flags.dryRun && canAsk()
-			p, socketPath, err := approve(c, o, flags, ask, persist, func(admin *client.Admin) (proposal, error) {
-				return proposeRegistration(c.Context(), admin, args[0], options)
+			p, socketPath, err := approve(c, o, flags, ask, options.persist, func(admin *client.Admin) (proposal, error) {
+				return proposeRegistration(c.Context(), admin, o, dir, options)
 			})
 			if err != nil || socketPath == "" || o.asJSON {
 				return err
@@ -53,7 +80,7 @@ The approved manifest is then stored in the broker's projects directory.`,
 	flags.addTo(c)
 	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket; can be repeated")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
-	c.Flags().BoolVar(&persist, "persist", false, "declare the project, so that the broker registers it at every start")
+	c.Flags().BoolVar(&options.persist, "persist", false, "declare the project, so that the broker registers it at every start")
 	return c
 }
 

@@ -52,24 +52,26 @@ An existing container keeps its old mounts. To recreate it, add
 // startDevcontainer replaces this process with devcontainer up. It returns only if an
 // error occurs.
 func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
+	dir, err := resolveProjectDir(dirArg)
+	if err != nil {
+		return err
+	}
 	devcontainer, err := exec.LookPath("devcontainer")
 	if err != nil {
 		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
 	ctx, log := c.Context(), c.ErrOrStderr()
-	name, socket, err := ensureRegistered(c, o, dirArg, options, yes)
-	if err != nil {
-		return err
-	}
-	workspaceFolder, err := filepath.Abs(dirArg)
+	name, socket, err := ensureRegistered(c, o, dir, options, yes)
 	if err != nil {
 		return err
 	}
 	projectDir := filepath.Dir(socket)
 	// The Feature's mount uses a path in this directory.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
-	args := []string{"devcontainer", "up", "--workspace-folder", workspaceFolder, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
-	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, workspaceFolder, extraArgs)
+	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
+	// directory that was registered.
+	args := []string{"devcontainer", "up", "--workspace-folder", dir.path, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
+	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, dir.path, extraArgs)
 	if err != nil {
 		return err
 	}
@@ -85,12 +87,12 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered registers the project in dirArg, or applies what differs from its
+// ensureRegistered registers the project in dir, or applies what differs from its
 // registration. It returns the name and the socket of the project.
-func ensureRegistered(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool) (name schema.ProjectName, socket string, err error) {
+func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool) (name schema.ProjectName, socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-		p, err = proposeRegistration(c.Context(), admin, dirArg, options)
+		p, err = proposeRegistration(c.Context(), admin, o, dir, options)
 		return err
 	}); err != nil {
 		return "", "", err
