@@ -70,7 +70,7 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got []schema.DevcontainerID
-		for _, folder := range resolved.folders {
+		for _, folder := range resolved.folders() {
 			got = append(got, devcontainerIDs(folder)...)
 		}
 		if !slices.Equal(got, c.want) {

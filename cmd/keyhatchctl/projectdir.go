@@ -13,11 +13,12 @@ import (
 
 // A projectDir is the directory of a project.
 type projectDir struct {
-	path string // the absolute path without symbolic links
-	// folders are the paths by which the operator can open the directory in a dev container.
-	// These are path and the absolute path that the operator typed, if they differ.
-	folders []string
+	path  string // the absolute path without symbolic links
+	typed string // the absolute path that the operator typed
 }
+
+// folders returns the paths by which the operator can open the directory in a dev container.
+func (d projectDir) folders() []string { return slices.Compact([]string{d.path, d.typed}) }
 
 // resolveProjectDir finds the directory that the operator typed. A command must call it only
 // once, because untrusted code can replace a symbolic link in the path at any time.
@@ -36,5 +37,5 @@ func resolveProjectDir(arg string) (projectDir, error) {
 	if !utf8.ValidString(path) {
 		return projectDir{}, fmt.Errorf("cannot register %q: the path must be valid UTF-8: rename the directory", path)
 	}
-	return projectDir{path, slices.Compact([]string{path, typed})}, nil
+	return projectDir{path, typed}, nil
 }

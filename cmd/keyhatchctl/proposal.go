@@ -24,6 +24,11 @@ type proposal struct {
 	dir        projectDir
 	file       manifest.File
 	changes    []manifest.Change
+	declare    bool // the declaration of the project is written too
+	// unrequested means that the changes contain a change that the command line did not ask
+	// for. Somebody who can write to the project's tree could have caused this change.
+	unrequested     bool
+	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that only the manifest in the project's declaration is
 	// replaced. The operator may have edited other parts of that file.
 	keepsDeclaration bool
@@ -41,7 +46,8 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		return p, err
 	}
 	text := string(file.Text)
-	p.file, p.dir = file, dir
+	p.file, p.dir, p.approvalCommand = file, dir, o.registerCommand(dir.typed, options, "--yes")
+	p.declare = options.persist
 	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
 	var old *manifest.Manifest
 	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == dir.path }); i >= 0 {
@@ -64,24 +70,29 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, p.registered); err != nil {
 		return p, err
 	}
-	for _, folder := range dir.folders {
+	for _, folder := range dir.folders() {
 		ids := union(p.request.DevcontainerIDs, devcontainerIDs(folder))
 		if added := len(ids) - len(p.request.DevcontainerIDs); added > 0 && p.registered != nil {
 			p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + cli.Printable(folder), New: cli.Plural(added, "ID")})
+			p.unrequested = p.unrequested || folder != dir.path
 		}
 		p.request.DevcontainerIDs = ids
 	}
 	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
+	// The name of the project is in the request.
+	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered != nil {
 		p.changes = append(registrationChanges(*p.registered, p.request), p.changes...)
+		p.declare = p.declare || p.registered.Declared
+		p.unrequested = p.unrequested || len(effects) > 0 ||
+			options.name == "" && p.request.Name != p.registered.Name ||
+			slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool {
+				return !slices.Contains(p.registered.AllowUIDs, uid) && !slices.Contains(options.uids, uint(uid))
+			})
 	}
-	for _, change := range manifest.Changes(old, parsed) {
-		if change.Subject != "project" { // the name is in the request
-			p.changes = append(p.changes, change)
-		}
-	}
+	p.changes = append(p.changes, effects...)
 	return p, nil
 }
 
@@ -97,7 +108,8 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 		return p, err
 	}
 	text := string(file.Text)
-	p.file, p.changes, p.keepsDeclaration = file, manifest.Changes(old, parsed), true
+	p.file, p.changes = file, manifest.Changes(old, parsed)
+	p.unrequested, p.declare, p.keepsDeclaration = true, p.registered.Declared, true
 	p.request = schema.RegisterRequest{
 		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,
 		AllowUIDs: p.registered.AllowUIDs, DevcontainerIDs: p.registered.DevcontainerIDs, Replace: true,
@@ -186,7 +198,7 @@ func (p proposal) print(w io.Writer) {
 	fmt.Fprintln(w)
 	if p.registered == nil {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
-		for _, folder := range p.dir.folders {
+		for _, folder := range p.dir.folders() {
 			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
 		}
 	}
@@ -242,9 +254,9 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 // errChangedMeanwhile means that the registration changed after the proposal was shown.
 var errChangedMeanwhile = errors.New("the registration changed while you were asked: run the command again")
 
-// apply sends the registration to the broker. If declare is set, or if the project is
-// already declared, apply also writes the declaration.
-func (p proposal) apply(ctx context.Context, admin *client.Admin, declare bool) (socketPath string, err error) {
+// apply sends the registration to the broker, and writes the declaration of a project that
+// is declared.
+func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath string, err error) {
 	if p.registered != nil {
 		current, _, err := inspect(ctx, admin, p.registered.Name)
 		if err != nil {
@@ -253,9 +265,8 @@ func (p proposal) apply(ctx context.Context, admin *client.Admin, declare bool) 
 		if !reflect.DeepEqual(current, p.registered) {
 			return "", errChangedMeanwhile
 		}
-		declare = declare || p.registered.Declared
 	}
-	if !declare {
+	if !p.declare {
 		response, err := admin.Register(ctx, p.request)
 		return response.SocketPath, err
 	}

@@ -50,15 +50,15 @@ func nameInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, opt
 	return &cli.Error{
 		Err: fmt.Errorf("%w, which no longer exists", err),
 		Hint: fmt.Sprintf("if you moved the project, run: %s && %srm %s && %s", unregisterShellCommand(o, other, status),
-			sudoToChange(filepath.Dir(link)), cli.ShellQuote(link), o.registerCommand(dir, options)),
+			sudoToChange(filepath.Dir(link)), cli.ShellQuote(link), o.registerCommand(dir.typed, options)),
 	}
 }
 
 // folderInUse returns the error for a folder whose dev containers belong to another project.
 func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, folder string, options registerOptions, status schema.StatusResponse) error {
-	hint := "register the project by its own path: " + o.registerCommand(dir, options)
+	hint := "register the project by its own path: " + o.registerCommand(dir.path, options)
 	if folder == dir.path {
-		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir, options))
+		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options))
 	}
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
@@ -73,7 +73,7 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 	if err != nil {
 		return ""
 	}
-	for _, folder := range dir.folders {
+	for _, folder := range dir.folders() {
 		if slices.ContainsFunc(devcontainerIDs(folder), func(id schema.DevcontainerID) bool {
 			return slices.Contains(registered.DevcontainerIDs, id)
 		}) {
@@ -89,7 +89,7 @@ func otherNameHint(o *globalOptions, name schema.ProjectName, dir projectDir, op
 		other := schema.ProjectName(fmt.Sprintf("%s-%d", name, n))
 		if !slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.Name == other }) {
 			options.name = string(other)
-			return "choose another name: " + o.registerCommand(dir, options)
+			return "choose another name: " + o.registerCommand(dir.typed, options)
 		}
 	}
 }

@@ -17,9 +17,9 @@ type registerOptions struct {
 	persist   bool
 }
 
-// registerCommand returns the command that registers a project with the same options.
-// extraFlags are added to the command.
-func (o *globalOptions) registerCommand(dir projectDir, options registerOptions, extraFlags ...string) string {
+// registerCommand returns the command that registers the project at a path with the same
+// options. extraFlags are added to the command.
+func (o *globalOptions) registerCommand(path string, options registerOptions, extraFlags ...string) string {
 	args := append([]string{"register"}, extraFlags...)
 	if options.name != "" {
 		args = append(args, "--name", options.name)
@@ -30,7 +30,7 @@ func (o *globalOptions) registerCommand(dir projectDir, options registerOptions,
 	if options.persist {
 		args = append(args, "--persist")
 	}
-	return o.command(append(args, dir.path)...)
+	return o.command(append(args, path)...)
 }
 
 func registerCommand(o *globalOptions) *cobra.Command {
@@ -41,7 +41,9 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal, it
 asks for your approval. Then it creates the project's socket. If the project is
-already registered, register shows and applies what differs.
+already registered, register shows and applies what differs. Without a terminal, it
+does not approve a change that the command line does not contain, for example a
+changed manifest, unless you add --yes.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.
@@ -65,8 +67,7 @@ The approved manifest is then stored in the broker's projects directory.`,
 			if err != nil {
 				return err
 			}
-			ask := !flags.yes && !flags.dryRun && canAsk()
-			p, socketPath, err := approve(c, o, flags, ask, options.persist, func(admin *client.Admin) (proposal, error) {
+			p, socketPath, err := approve(c, o, flags, func(admin *client.Admin) (proposal, error) {
 				return proposeRegistration(c.Context(), admin, o, dir, options)
 			})
 			if err != nil || socketPath == "" || o.asJSON {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -22,8 +21,9 @@ func upCommand(o *globalOptions) *cobra.Command {
 		Short: "Start a project's dev container with access to its secrets",
 		Long: `up registers the project, or applies what differs from its registration, and then
 runs devcontainer up. On a terminal, it asks for your approval first. Without a
-terminal, up registers a new project, but it does not approve a changed manifest: it
-starts the container with the secrets of the approved manifest.
+terminal, up registers a new project. If the project is already registered, up does
+not approve a change that the command line does not contain, for example a changed
+manifest, unless you add --yes. It then does not start the container.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
@@ -100,41 +100,13 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 	if p.isUnchanged() {
 		return p.registered.Name, p.registered.SocketPath, nil
 	}
-	log := c.ErrOrStderr()
-	if p.registered != nil && !yes && !canAsk() && *p.request.Manifest != p.registered.Manifest {
-		// The container can edit the manifest. Without an operator, up must not approve the
-		// edit.
-		fmt.Fprintf(log, "keyhatchctl: %s: the manifest has changed since it was approved; the approved manifest is still in effect\nhint: run keyhatchctl reload %s to approve the change\n", p.registered.Name, p.registered.Name)
-		if p, err = p.withApprovedManifest(options.name != ""); err != nil {
-			return "", "", err
-		}
+	log := c.ErrOrStderr() // standard output is for devcontainer up
+	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
+		return "", "", err
 	}
-	if !p.isUnchanged() {
-		p.print(log)
-		if !yes && canAsk() {
-			if err := confirmApproval(log); err != nil {
-				return "", "", err
-			}
-		}
-		err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-			socket, err = p.apply(c.Context(), admin, false)
-			return err
-		})
-		return p.request.Name, socket, err
-	}
-	return p.registered.Name, p.registered.SocketPath, nil
-}
-
-// withApprovedManifest returns the proposal without a change of the manifest. Unless the
-// operator chose the name, the name does not change either.
-func (p proposal) withApprovedManifest(nameChosen bool) (proposal, error) {
-	if _, err := manifest.Parse([]byte(p.registered.Manifest)); err != nil {
-		return p, err
-	}
-	p.request.Manifest = &p.registered.Manifest
-	if !nameChosen {
-		p.request.Name = p.registered.Name
-	}
-	p.changes = registrationChanges(*p.registered, p.request)
-	return p, nil
+	err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
+		socket, err = p.apply(c.Context(), admin)
+		return err
+	})
+	return p.request.Name, socket, err
 }
