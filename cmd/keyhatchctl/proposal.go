@@ -175,12 +175,13 @@ func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest)
 	return changes
 }
 
-func formatUIDs(uids []uint32) string {
-	var texts []string
+func formatUIDs(uids []uint32) string { return strings.Join(uidTexts(uids), ", ") }
+
+func uidTexts(uids []uint32) (texts []string) {
 	for _, uid := range uids {
 		texts = append(texts, fmt.Sprint(uid))
 	}
-	return strings.Join(texts, ", ")
+	return texts
 }
 
 // isUnchanged reports whether the broker already serves exactly this registration.
@@ -216,11 +217,8 @@ func (p proposal) print(w io.Writer) {
 			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
 		}
 	}
-	// The terminal shows the last lines, so print the dangerous changes again at the end.
-	for _, c := range p.changes {
-		if c.Danger != "" {
-			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
-		}
+	if len(p.changes) > 0 {
+		p.printSummary(w)
 	}
 }
 
