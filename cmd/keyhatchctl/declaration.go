@@ -67,16 +67,25 @@ func rewriteDeclarationFile(ctx context.Context, admin *client.Admin, name schem
 	if err != nil {
 		return err
 	}
-	old, err := os.ReadFile(file)
+	d, err := readDeclaration(file, name)
 	if err != nil {
-		return addPermissionHint("read", err)
-	}
-	d, err := manifest.ParseDeclaration(old, string(name))
-	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return err
 	}
 	d.Manifest = text
 	return writeDeclaration(file, d)
+}
+
+// readDeclaration reads a project's declaration.
+func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return manifest.Declaration{}, addPermissionHint("read", err)
+	}
+	d, err := manifest.ParseDeclaration(text, string(name))
+	if err != nil {
+		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the file and try again; keyhatchctl did not change anything"}
+	}
+	return d, nil
 }
 
 // removeDeclaration removes a project's file, if there is one.

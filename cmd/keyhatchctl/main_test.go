@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/*.txt. Each script has its own broker, with the admin
-// socket $ADMIN.
+// socket $ADMIN and the directory of declared projects $DECLARED.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", ProjectsDir: dir + "/projects.d", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
 			if err != nil {
 				return err
 			}
@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			// Under the race detector each command would sleep 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
+			env.Setenv("DECLARED", dir+"/projects.d")
 			env.Setenv("XDG_RUNTIME_DIR", dir)
 			return nil
 		},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -55,7 +56,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 			return p, err
 		}
 		p.request.Replace = true
-		p.request.DevcontainerIDs = p.registered.DevcontainerIDs // of paths that the operator used before
+		p.declare = p.declare || p.registered.Declared
 		// If the operator chose the name with --name, the project keeps this name.
 		if old == nil || p.registered.Name != old.Project {
 			p.request.Name = p.registered.Name
@@ -67,33 +68,76 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if !schema.ValidProjectName(p.request.Name) {
 		return p, cli.UsageErrorf("--name: %q does not match %s", p.request.Name, schema.ProjectNamePattern)
 	}
-	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, p.registered); err != nil {
+	currentUIDs, err := p.addCurrent(ctx, admin)
+	if err != nil {
+		return p, err
+	}
+	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, currentUIDs); err != nil {
 		return p, err
 	}
 	for _, folder := range dir.folders() {
-		ids := union(p.request.DevcontainerIDs, devcontainerIDs(folder))
-		if added := len(ids) - len(p.request.DevcontainerIDs); added > 0 && p.registered != nil {
-			p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + cli.Printable(folder), New: cli.Plural(added, "ID")})
-			p.unrequested = p.unrequested || folder != dir.path
+		if p.addDevcontainers(cli.Printable(folder), devcontainerIDs(folder)) && folder != dir.path {
+			p.unrequested = true
 		}
-		p.request.DevcontainerIDs = ids
 	}
 	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
 	// The name of the project is in the request.
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
-	if p.registered != nil {
-		p.changes = append(registrationChanges(*p.registered, p.request), p.changes...)
-		p.declare = p.declare || p.registered.Declared
-		p.unrequested = p.unrequested || len(effects) > 0 ||
-			options.name == "" && p.request.Name != p.registered.Name ||
-			slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool {
-				return !slices.Contains(p.registered.AllowUIDs, uid) && !slices.Contains(options.uids, uint(uid))
-			})
+	if p.registered == nil {
+		p.changes = effects
+		return p, nil
 	}
-	p.changes = append(p.changes, effects...)
+	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
+	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name ||
+		slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool { // only the owner of the directory can be such a uid
+			return !slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) && !slices.Contains(options.uids, uint(uid))
+		}) {
+		p.unrequested = true
+	}
 	return p, nil
+}
+
+// addCurrent adds the dev container IDs that the project already has to the request. It
+// returns the uids that the project has. If the project is declared, these are the uids in
+// its declaration, because the operator may have edited that file.
+func (p *proposal) addCurrent(ctx context.Context, admin *client.Admin) (currentUIDs []uint32, err error) {
+	name := p.request.Name
+	if p.registered != nil {
+		name = p.registered.Name
+		p.request.DevcontainerIDs, currentUIDs = p.registered.DevcontainerIDs, p.registered.AllowUIDs
+	}
+	if !p.declare {
+		return currentUIDs, nil
+	}
+	file, err := declarationPath(ctx, admin, name)
+	if err != nil {
+		return nil, err
+	}
+	declared, err := readDeclaration(file, name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && declared.Path != p.request.ProjectPath {
+		return currentUIDs, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.addDevcontainers("the declaration", declared.DevcontainerIDs)
+	return declared.AllowUIDs, nil
+}
+
+// addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
+// registered project. place describes where the IDs come from. addDevcontainers reports
+// whether it added a change.
+func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) bool {
+	all := union(p.request.DevcontainerIDs, ids)
+	added := len(all) - len(p.request.DevcontainerIDs)
+	p.request.DevcontainerIDs = all
+	if added == 0 || p.registered == nil {
+		return false
+	}
+	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: cli.Plural(added, "ID")})
+	return true
 }
 
 // proposeManifest proposes the current manifest of a registered project. The rest of the
@@ -132,17 +176,18 @@ func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) 
 }
 
 // chooseUIDs returns the uids that can use the socket. These are the owner of the directory
-// and the uids of --allow-uid. Without --allow-uid, a registered project keeps its uids. The
+// and the uids of --allow-uid, or without --allow-uid, the uids that the project has. The
 // owner is included because a broker in a sandbox may be unable to read the directory.
-func chooseUIDs(path string, options registerOptions, registered *schema.InspectResponse) ([]uint32, error) {
+func chooseUIDs(path string, options registerOptions, current []uint32) ([]uint32, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	uids := []uint32{info.Sys().(*syscall.Stat_t).Uid}
-	if registered != nil && !options.uidsGiven {
-		return union(uids, registered.AllowUIDs), nil
+	owner := []uint32{info.Sys().(*syscall.Stat_t).Uid}
+	if !options.uidsGiven {
+		return union(current, owner), nil
 	}
+	uids := owner
 	for _, uid := range options.uids {
 		if uint(uint32(uid)) != uid {
 			return nil, cli.UsageErrorf("--allow-uid: %d is not a valid uid: the maximum is 4294967295", uid)
@@ -163,8 +208,9 @@ func union[T comparable](a, b []T) []T {
 	return all
 }
 
-// registrationChanges compares the names and the uids of two registrations.
-func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest) (changes []manifest.Change) {
+// registrationChanges compares the names and the uids of two registrations. currentUIDs are
+// the uids in the declaration, or the uids of the old registration.
+func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new schema.RegisterRequest) (changes []manifest.Change) {
 	add := func(subject, before, after string) {
 		if before != after {
 			changes = append(changes, manifest.Change{Subject: subject, Old: before, New: after})
@@ -172,6 +218,9 @@ func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest)
 	}
 	add("name", string(old.Name), string(new.Name))
 	add("allowed uids", formatUIDs(old.AllowUIDs), formatUIDs(new.AllowUIDs))
+	if !slices.Equal(currentUIDs, old.AllowUIDs) {
+		add("uids in the declaration", formatUIDs(currentUIDs), formatUIDs(new.AllowUIDs))
+	}
 	return changes
 }
 
