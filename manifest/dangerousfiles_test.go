@@ -31,7 +31,11 @@ func TestDangerousFiles(t *testing.T) {
 		~/.cargo/config.toml ~/.cargo/env ~/.gradle/init.d/x ~/.m2/extensions.xml ~/.docker/cli-plugins/docker-x ~/.docker/daemon.json ~/.kube/kuberc ~/.aws/cli/alias ~/.gnupg/gpg-agent.conf
 		~/.yarnrc ~/.gemrc ~/.irbrc ~/.pryrc ~/.curlrc ~/.wgetrc ~/.screenrc ~/.tmux.conf ~/.gdbinit ~/.psqlrc ~/.condarc ~/.bazelrc ~/.Rprofile ~/.terraformrc ~/.pip/pip.conf ~/.config/pip/pip.conf
 		~/.config/gh/config.yml ~/.config/nvim/init.vim ~/.config/starship.toml ~/.config/direnv/direnvrc ~/.config/mise/config.toml ~/.config/containers/registries.conf ~/.config/unknown/settings.json
-		/w/package.json /w/Makefile /w/Dockerfile /w/docker-compose.yml /w/compose.yaml /w/pyproject.toml /w/setup.cfg /w/Gemfile /w/Rakefile /w/Cargo.toml /w/.github/workflows/x.yml /w/.pre-commit-config.yaml /w/justfile`) {
+		/w/package.json /w/Makefile /w/Dockerfile /w/docker-compose.yml /w/compose.yaml /w/pyproject.toml /w/setup.cfg /w/Gemfile /w/Rakefile /w/Cargo.toml /w/.github/workflows/x.yml /w/.pre-commit-config.yaml /w/justfile
+		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
+		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
+		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json /w/nodemon.json /w/configure
+		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
 		}
@@ -73,6 +77,25 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	}
 	if got, want := danger("~/.bashrc", "0755", ""), shellFile+"; the file is executable"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestTemplatesOfUnknownFiles checks that a template is marked unless the file is known to
+// contain only credentials. No table can contain all files that a program obeys.
+func TestTemplatesOfUnknownFiles(t *testing.T) {
+	for _, p := range strings.Fields(`/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
+		if got := danger(p, "0600", "x: {{value}}\n"); got != unknownFile {
+			t.Errorf("%s: %q", p, got)
+		}
+		if got := danger(p, "0600", ""); got != "" {
+			t.Errorf("%s is marked without a template: %s", p, got)
+		}
+	}
+	for _, p := range strings.Fields(`~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.ssh/id_ed25519 /run/secrets/db /var/run/secrets/db ~/certs/client.pem /srv/app/master.key /w/tls.crt
+		/w/service-account.json /w/service_account_dev.json /w/google-credentials.json ~/.config/gcloud/application_default_credentials.json /tmp/token ~/.vault-token /w/api.token ~/.config/x/token`) {
+		if got := danger(p, "0600", "{{value}}\n"); got != "" {
+			t.Errorf("%s is marked: %s", p, got)
+		}
 	}
 }
 
@@ -137,7 +160,10 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 }
 
 func TestTablesOfFiles(t *testing.T) {
-	var all []string
+	all := slices.Clone(plainFiles)
+	if !slices.IsSorted(plainFiles) {
+		t.Error("plainFiles is not sorted")
+	}
 	for _, rules := range [][]fileRule{systemFiles, toolFiles} {
 		for _, rule := range rules {
 			if !slices.IsSorted(rule.patterns) {
