@@ -84,7 +84,7 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if !envNamePattern.MatchString(in.Env) {
 			return nil, errorAt(key, "%s: %s is not a valid variable name: set another name with env:", name, quote(in.Env))
 		}
-		if rule, forbidden := findRule(forbiddenVariables, in.Env); forbidden {
+		if rule, forbidden := findForbidden(in.Env); forbidden {
 			return nil, errorAt(key, "%s: the variable %s can never be set, because %s: use another variable with env:, or as: file", name, shorten(in.Env), rule.sentence(in.Env))
 		}
 	case schema.InjectAsFile:
