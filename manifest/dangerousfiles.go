@@ -97,7 +97,7 @@ var systemFiles = []fileRule{
 		"/dev/shm/keyhatch*/**", "/run/keyhatch/**", "/run/user/*/keyhatch/**",
 	}},
 	{otherNames, []string{
-		"/dev/fd/**", "/proc/**",
+		"/dev/fd/**", "/proc/**", "/run/host/**",
 	}},
 	{systemFile, []string{
 		"/bin/**", "/boot/**", "/dev/*", "/dev/[^s]*/**", "/dev/s[^h]*/**", "/etc/**", "/lib*/**",
@@ -188,6 +188,6 @@ var toolFiles = []fileRule{
 // plainFiles have names that are usual for files which contain only credentials. A template
 // for such a file is not marked, unless a table of dangerous files contains the file.
 var plainFiles = []string{
-	"*.crt", "*.key", "*.password", "*.pem", "*.secret", "*.token", "*credentials*.json", "*service-account*.json", "*service_account*.json",
+	"*.crt", "*.key", "*.password", "*.pem", "*.secret", "*.token",
 	".git-credentials", ".htpasswd", ".pgpass", ".ssh/id_*", "/run/secrets/**", "password", "token",
 }

@@ -35,7 +35,7 @@ func TestDangerousFiles(t *testing.T) {
 		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
 		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
 		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json /w/nodemon.json /w/configure
-		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x`) {
+		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
 		}
@@ -92,7 +92,7 @@ func TestTemplatesOfUnknownFiles(t *testing.T) {
 		}
 	}
 	for _, p := range strings.Fields(`~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.ssh/id_ed25519 /run/secrets/db /var/run/secrets/db ~/certs/client.pem /srv/app/master.key /w/tls.crt
-		/w/service-account.json /w/service_account_dev.json /w/google-credentials.json ~/.config/gcloud/application_default_credentials.json /tmp/token ~/.vault-token /w/api.token ~/.config/x/token`) {
+		/tmp/token ~/.vault-token /w/api.token ~/.config/x/token`) {
 		if got := danger(p, "0600", "{{value}}\n"); got != "" {
 			t.Errorf("%s is marked: %s", p, got)
 		}
@@ -159,6 +159,10 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.config/composer/auth.json", `{"http-basic": {"a.example": {"username": "x", "password": "{{value}}"}}, "github-oauth": {"github.com": "{{t}}"}}`, `{"disable-tls": true}`},
 		{"~/.composer/auth.json", `{"bearer": {"a.example": "{{value}}"}}`, `{"vendor-dir": "/tmp/x"}`},
 		{"~/.terraform.d/credentials.tfrc.json", `{"credentials": {"app.terraform.io": {"token": "{{value}}"}}}`, `{"provider_installation": [{"dev_overrides": [{"hashicorp/aws": "/tmp/x"}]}]}`},
+		{"~/.config/gcloud/application_default_credentials.json", `{"type": "authorized_user", "client_id": "{{id}}", "client_secret": "{{secret}}", "refresh_token": "{{token}}", "quota_project_id": "p"}`, `{"type": "external_account", "credential_source": {"executable": {"command": "/tmp/x"}}}`},
+		{"/w/my-service-account.json", `{"type": "service_account", "project_id": "p", "private_key_id": "i", "private_key": "{{key}}", "client_email": "a@b", "client_id": "1", "auth_uri": "https://a", "token_uri": "https://t", "auth_provider_x509_cert_url": "https://c", "client_x509_cert_url": "https://d", "universe_domain": "googleapis.com"}`, `{"type": "external_account", "token_url": "http://evil"}`},
+		{"/w/google-credentials.json", "{{value}}\n", `{"credential_source": {"file": "/x"}}`},
+		{"/w/client_secret_1.json", `{"installed": {"client_id": "1", "project_id": "p", "client_secret": "{{value}}", "redirect_uris": ["http://localhost"]}}`, `{"command": "x"}`},
 		{"~/.config/sops/age/keys.txt", "# created: x\n{{value}}\nAGE-SECRET-KEY-1{{rest}}\n", "AGE-PLUGIN-X-1QQ\n"},
 		{"~/.config/git/credentials", "https://u:{{value}}@h.example\n", ""},
 		{"~/.config/tool/credentials", "", "command = /tmp/x"},

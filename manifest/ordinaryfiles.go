@@ -81,7 +81,7 @@ var ordinaryFiles = []ordinaryFile{
 
 	{patterns: []string{
 		".cargo/credentials.d/*", ".claude/.credentials.json", ".codex/auth.json", ".config/*/token",
-		".config/gcloud/application_default_credentials.json", ".config/git/credentials", ".gem/credentials", ".gemini/oauth_creds.json", ".m2/settings-security.xml",
+		".config/git/credentials", ".gem/credentials", ".gemini/oauth_creds.json", ".m2/settings-security.xml",
 		".sbt/.credentials", ".vault-token",
 	}},
 
@@ -90,6 +90,13 @@ var ordinaryFiles = []ordinaryFile{
 		".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml",
 		".config/*/credentials.yml", ".config/*/token.json",
 	}, extraSettings, func(string) bool { return false }},
+
+	// Google's tools run a program or send a file to a server because of credential_source.
+	{[]string{
+		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", "client_secret*.json",
+	}, extraSettings, hasOnlyYAMLKeys(oneOf(
+		"account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url", "installed",
+		"private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token", "token_uri", "type", "universe_domain", "web"))},
 }
 
 func oneOf(words ...string) func(string) bool {
