@@ -55,7 +55,7 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 // forbidden variables, also if the variable has only the name of the secret.
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
-	if n.Tag != "!!null" {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!null" {
 		injectAs := (*string)(&in.As)
 		targets := map[string]*string{"as": injectAs, "env": &in.Env, "path": &in.Path, "mode": &in.Mode, "template": &in.Template}
 		readers := map[string]func(*yaml.Node) error{}
