@@ -190,6 +190,11 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.config/gh/hosts.yml", "# {{value}}editor: /tmp/x\n"},
 		{"/w/.env", "A={{value}}NODE_OPTIONS=--require=/tmp/x\n"},
 		{"/w/.env", "# {{value}}id\n"},
+		{"/w/.env", "# {{a}}id{{b}}x=1\n"},
+		{"/w/.env", "A={{value}}./x\n"},
+		{"/w/.env", "A={{value}}../x\n"},
+		{"~/.netrc", "machine a login b password x{{n}}macdef{{n}}init{{n}}!sh{{n}}{{n}}\n"},
+		{"~/.config/gh/hosts.yml", "github.com: {user: x, # {{a}}? \"bro{{e}}wser\" : /tmp/x\n}\n"},
 		{"~/.gradle/gradle.properties", "a.token={{value}}org.gradle.java.home=/tmp/x\n"},
 	} {
 		if danger(c.path, "0600", c.template) == "" {
@@ -197,8 +202,9 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ path, template string }{
-		{"/w/.env", "A=\"{{value}}\"\nB='{{value}}'\nDB=postgres://u:{{value}}@h/db?sslmode=require\nDB2=\"postgres://{{u}}:{{p}}@h:5432/db?a=b&c=d\"\n"},
+		{"/w/.env", "A=\"{{value}}\"\nB='{{value}}'\nDB=postgres://u:{{value}}@h/db?sslmode=require\nC={{id}}.{{key}},{{b}}-{{c}}\nDB2=\"postgres://{{u}}:{{p}}@h:5432/db?a=b&c=d\"\n"},
 		{"~/.npmrc", "//h/:_password=\"{{value}}\"\n"},
+		{"~/.netrc", "machine {{host}} login {{username}} password {{password}}\n"},
 		{"~/.docker/config.json", "{\"auths\": {\"h.example\": {\"username\": \"{{username}}\", \"password\": \"{{password}}\"}}}\n"},
 	} {
 		if got := danger(c.path, "0600", c.template); got != "" {

@@ -56,7 +56,7 @@ var ordinaryFiles = []ordinaryFile{
 	{[]string{".my.cnf"}, extraSettings, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
 	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, extraSettings, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
 	{[]string{".gradle/gradle.properties"}, extraSettings, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
-	{[]string{".netrc", "_netrc"}, extraSettings, hasOnlyNetrcWords},
+	{[]string{".netrc", "_netrc"}, extraSettings, hasOnlyLogins},
 	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("auths", "auth", "username", "password", "email", "identitytoken", "registrytoken")(key)
 	})},
@@ -65,7 +65,7 @@ var ordinaryFiles = []ordinaryFile{
 		"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
 		"client-certificate-data", "client-key-data"))},
 	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
-		return !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
+		return !strings.ContainsAny(key, " \n") && !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
 	})},
 	{[]string{".yarnrc.yml"}, extraSettings, isHarmlessYarnFile},
 	{[]string{".composer/auth.json", ".config/composer/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
@@ -165,9 +165,10 @@ func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) 
 }
 
 // linesAre checks the lines of a template without their placeholders. It also checks the
-// tails, which are the parts of lines after a placeholder: if a value ends in a line break,
-// the tail after the value is a line. linesAre splits the template at every character that a
-// program could use as the end of a line, and removes the spaces around the lines.
+// tails, which are the parts of lines after a placeholder, up to the next placeholder and up
+// to the end of the line: if a value ends in a line break, the tail after the value is a
+// line. linesAre splits the template at every character that a program could use as the end
+// of a line, and removes the spaces around the lines.
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
@@ -177,7 +178,8 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 			return false
 		}
 		for _, tail, found := strings.Cut(line, mark); found; _, tail, found = strings.Cut(tail, mark) {
-			if !isHarmlessTail(strip(tail)) {
+			part, _, _ := strings.Cut(tail, mark)
+			if !isHarmlessTail(strip(tail)) || !isHarmlessTail(strip(part)) {
 				return false
 			}
 		}
@@ -185,10 +187,14 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 	return true
 }
 
-// hasOnlyNetrcWords reports whether a .netrc contains only logins. It can also contain
-// macros, which ftp executes.
-func hasOnlyNetrcWords(template string) bool {
-	words := strings.Fields(withoutPlaceholders(template))
+// hasOnlyLogins reports whether a .netrc contains only logins. It can also contain macros,
+// which ftp executes. A value can be empty, or it can divide a word.
+func hasOnlyLogins(template string) bool {
+	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
+}
+
+func hasOnlyNetrcWords(text string) bool {
+	words := strings.Fields(text)
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "default":
@@ -278,7 +284,7 @@ var variableLine = regexp.MustCompile("^(?:export\\s+)?([A-Za-z_][A-Za-z0-9_.]*)
 
 // The beginning of the rest of a value after a placeholder, for example the rest of a URL
 // after a password. No variable begins like this, and no usual command.
-var restOfValue = regexp.MustCompile(`^(["']?$|[:@?&]|/[\w.-]*(["'?]|$))`)
+var restOfValue = regexp.MustCompile(`^(["']?$|[:@?&,-]|\.([^./]|$)|/[\w.-]*(["'?]|$))`)
 
 // hasOnlyVariables reports whether a file such as .env sets only ordinary variables.
 func hasOnlyVariables(template string) bool {
