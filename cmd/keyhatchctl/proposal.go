@@ -239,7 +239,8 @@ func (p proposal) isUnchanged() bool {
 }
 
 // print shows everything that an approval would change.
-func (p proposal) print(w io.Writer) {
+func (p proposal) print(out io.Writer) {
+	w := &strings.Builder{}
 	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
 	fmt.Fprintf(w, "manifest %s", p.file.Path)
 	if p.file.Ignored != "" {
@@ -266,9 +267,11 @@ func (p proposal) print(w io.Writer) {
 			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
 		}
 	}
-	if len(p.changes) > 0 {
-		p.printSummary(w)
+	io.WriteString(out, w.String())
+	if screenLines(w.String()) > maxLinesWithoutSummary {
+		p.printSummary(out)
 	}
+	p.printDangers(out)
 }
 
 // A proposalResult is the output of register and reload with --json.

@@ -11,26 +11,45 @@ import (
 // maxSummaryItems is the maximum number of secrets, uids, and dangerous changes in a summary.
 const maxSummaryItems = 10
 
+// maxLinesWithoutSummary is the length of the longest proposal that is printed without a
+// summary. It fits on one screen.
+const maxLinesWithoutSummary = 15
+
+// screenLines returns how many lines a text needs on a terminal with 80 columns.
+func screenLines(text string) (lines int) {
+	for line := range strings.Lines(text) {
+		lines += 1 + len(line)/80
+	}
+	return lines
+}
+
 // printSummary prints the most important parts of a proposal again, in a few lines. The
 // caller prints the changes before the summary. A terminal shows only the last lines, and a
 // manifest can contain templates with thousands of lines.
 func (p proposal) printSummary(w io.Writer) {
 	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.Printable(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
-	var added, dangerous []string
+	var added []string
 	for _, c := range p.changes {
 		if secret, ok := strings.CutPrefix(c.Subject, "secret "); ok && c.Old == "" {
 			added = append(added, secret)
 		}
-		if c.Danger != "" {
-			dangerous = append(dangerous, c.Subject+": dangerous: "+c.Danger)
-		}
 	}
 	printList(w, "added secrets", added)
 	printList(w, "allowed uids", uidTexts(p.request.AllowUIDs))
-	for _, text := range dangerous[:min(len(dangerous), maxSummaryItems)] {
-		fmt.Fprintf(w, "! %s\n", text)
+}
+
+// printDangers prints the dangerous changes again. They are the last lines of a proposal.
+func (p proposal) printDangers(w io.Writer) {
+	more := -maxSummaryItems
+	for _, c := range p.changes {
+		if c.Danger == "" {
+			continue
+		}
+		if more++; more <= 0 {
+			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
+		}
 	}
-	if more := len(dangerous) - maxSummaryItems; more > 0 {
+	if more > 0 {
 		fmt.Fprintf(w, "! and %s\n", cli.Plural(more, "more dangerous change"))
 	}
 }
