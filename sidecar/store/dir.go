@@ -24,8 +24,8 @@ import (
 // ..data of Kubernetes), and temporary files of editors. The names of these temporary
 // files are name~, name.swp, #name#, and 4913. The editor vim creates the file 4913.
 //
-// A file that is not valid UTF-8 is a binary secret. One newline at the end of a file is
-// not part of the secret.
+// A file that is not valid UTF-8 is a binary secret. TrimNewline defines which newline at
+// the end of a file is not part of the secret.
 type Dir struct {
 	Path string
 	// If KeepNewline is true, a newline at the end of a file is part of the secret.
@@ -131,7 +131,7 @@ func (d Dir) addFile(set Set, f listedFile) error {
 		return err
 	}
 	if !d.KeepNewline {
-		content = trimNewline(content)
+		content = TrimNewline(content)
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
@@ -150,9 +150,14 @@ func (d Dir) addFile(set Set, f listedFile) error {
 	return nil
 }
 
-// trimNewline removes one newline at the end of content. Editors and the echo command add
-// such a newline to a file.
-func trimNewline(content []byte) []byte {
+// TrimNewline returns the part of a file's content that is the secret. It removes one newline
+// (\n or \r\n) at the end of a text, because editors and the echo command add this newline.
+// Binary content (not valid UTF-8, or with a NUL byte) is not changed. All other bytes, such as
+// a second newline, white space, and a byte order mark, are part of the secret.
+func TrimNewline(content []byte) []byte {
+	if !utf8.Valid(content) || bytes.IndexByte(content, 0) >= 0 {
+		return content
+	}
 	if rest, ok := bytes.CutSuffix(content, []byte("\r\n")); ok {
 		return rest
 	}

@@ -20,7 +20,7 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
-		"BIN": "\xff\x00\n", "aws/key": "k\n", "aws/secret": "s",
+		"BIN": "\xff\n", "NUL": "a\x00\n", "BOM": "\ufefftext\n", "aws/key": "k\n", "aws/secret": "s",
 		".hidden": storetest.Tripwire, "..data/A": storetest.Tripwire, "A~": storetest.Tripwire, "A.swp": storetest.Tripwire, "#A#": storetest.Tripwire, "4913": storetest.Tripwire, "aws/.x": storetest.Tripwire,
 		".swp/x": storetest.Tripwire,
 	} {
@@ -36,7 +36,7 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	want := store.Set{
 		"A": textValue("one"), "B": textValue("two\n"), "C": textValue("three"), "EMPTY": textValue(""), "NL": textValue(""), "a.b-c": textValue("four"),
 		"aws": bundleValue(map[schema.SecretName]string{"key": "k", "secret": "s"}),
-		"BIN": {Bytes: []byte("\xff\x00"), Binary: true},
+		"BIN": {Bytes: []byte("\xff\n"), Binary: true}, "NUL": textValue("a\x00\n"), "BOM": textValue("\ufefftext"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
