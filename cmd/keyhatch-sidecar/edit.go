@@ -43,6 +43,9 @@ directory of the store does not exist, set creates the directory.`,
 		if len(value) > schema.MaxPush {
 			return fmt.Errorf("the value is too large: it has more than %d bytes, the maximum size of a push", schema.MaxPush)
 		}
+		if _, err := dir.Create(); err != nil {
+			return err
+		}
 		return dir.Set(args[0], value)
 	}
 	return c
