@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
@@ -236,6 +237,9 @@ func TestSetReadsStandardInputAndFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, args := range [][]string{{"A"}, {"A", "--file", file}, {"B", "field=-"}, {"B", "field=@" + file}} {
+			if args[0] == "B" && !utf8.ValidString(value) {
+				continue // a field of a bundle must be text
+			}
 			c := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set", "--store", "dir:" + store}, args...)...)
 			c.Stdin = strings.NewReader(value)
 			if out, err := c.CombinedOutput(); err != nil {

@@ -122,6 +122,8 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 	return nil
 }
 
+var errBinaryField = errors.New("a field of a bundle must be valid UTF-8: store the binary value as a separate secret")
+
 // addFile reads a file and adds its content to set, as a secret or as a field of a
 // bundle.
 func (d Dir) addFile(set Set, f listedFile) error {
@@ -136,7 +138,7 @@ func (d Dir) addFile(set Set, f listedFile) error {
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
 	case isField && !isText:
-		return fmt.Errorf("%s: a field of a bundle must be valid UTF-8: store the binary value as a separate secret", path)
+		return fmt.Errorf("%s: %w", path, errBinaryField)
 	case isField:
 		value, exists := set[schema.SecretName(bundle)]
 		if !exists {

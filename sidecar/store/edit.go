@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -47,6 +48,8 @@ func (d Dir) Set(name string, value []byte) error {
 	return d.edit("write", name, func(path string) error {
 		bundle, _, isField := strings.Cut(name, "/")
 		switch {
+		case isField && !utf8.Valid(value):
+			return errBinaryField
 		case isField && isFile(filepath.Dir(path)):
 			return &ConflictError{bundle + " is a secret and not a bundle", bundle}
 		case !isField && isDir(path):
@@ -94,6 +97,9 @@ func (d Dir) SetBundle(name string, fields map[string][]byte) error {
 		}
 		defer os.RemoveAll(temp) // after a successful exchange, this directory contains the old fields
 		for _, field := range slices.Sorted(maps.Keys(fields)) {
+			if !utf8.Valid(fields[field]) {
+				return errBinaryField
+			}
 			fieldPath, err := Dir{Path: temp}.secretPath(field)
 			if err != nil {
 				return err

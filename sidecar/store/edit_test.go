@@ -80,6 +80,8 @@ func TestDirEditErrors(t *testing.T) {
 		{dir.Set("PLAIN/x", nil), "cannot write PLAIN/x: PLAIN is a secret and not a bundle"},
 		{dir.SetBundle("PLAIN", map[string][]byte{"x": nil}), "cannot write PLAIN: PLAIN is a secret and not a bundle"},
 		{dir.SetBundle("aws", map[string][]byte{"x": nil}), "cannot write aws: the bundle also contains key"},
+		{dir.Set("aws/key", []byte("\xff")), "cannot write aws/key: a field of a bundle must be valid UTF-8: store the binary value as a separate secret"},
+		{dir.SetBundle("new", map[string][]byte{"x": []byte("\xff")}), "cannot write new: a field of a bundle must be valid UTF-8: store the binary value as a separate secret"},
 		{dir.SetBundle("new", map[string][]byte{"../x": nil}), "cannot write new: invalid name: use NAME or BUNDLE/FIELD; each part must match " + schema.SecretNamePattern},
 		{dir.Set("x.swp", nil), "invalid name: the sidecar ignores the name x.swp, because editors create temporary files with such names"},
 	} {
