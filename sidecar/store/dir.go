@@ -21,8 +21,9 @@ import (
 // volume of Kubernetes or Compose can also be a Dir.
 //
 // A Dir ignores empty subdirectories, names that begin with a dot (for example, the link
-// ..data of Kubernetes), and temporary files of editors. The names of these temporary
-// files are name~, name.swp, #name#, and 4913. The editor vim creates the file 4913.
+// ..data of Kubernetes), the directory lost+found, and temporary files of editors. The names
+// of these temporary files are name~, name.swp, #name#, and 4913. The editor vim creates the
+// file 4913.
 //
 // A file that is not valid UTF-8 is a binary secret. TrimNewline defines which newline at
 // the end of a file is not part of the secret.
@@ -181,6 +182,9 @@ func (d Dir) WatchDirs() []string {
 		return dirs
 	}
 	for _, entry := range entries {
+		if entry.Name() == lostAndFound {
+			continue
+		}
 		path := filepath.Join(d.Path, entry.Name())
 		if target, err := filepath.EvalSymlinks(path); err == nil && entry.Type() == fs.ModeSymlink {
 			if info, err := os.Stat(target); err == nil && !info.IsDir() {
@@ -201,9 +205,14 @@ func (d Dir) IsAffectedBy(path string) bool {
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
 
+// lostAndFound is the directory of fsck(8) at the root of an ext4 file system. Only root can
+// read and watch this directory.
+const lostAndFound = "lost+found"
+
 // isIgnored reports whether the sidecar ignores a file with this name, because the file
-// is hidden or is a temporary file of an editor.
+// is hidden, is a temporary file of an editor, or belongs to the file system.
 func isIgnored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
-		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"
+		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913" ||
+		name == lostAndFound
 }

@@ -22,7 +22,7 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
 		"BIN": "\xff\n", "NUL": "a\x00\n", "BOM": "\ufefftext\n", "aws/key": "k\n", "aws/secret": "s",
 		".hidden": storetest.Tripwire, "..data/A": storetest.Tripwire, "A~": storetest.Tripwire, "A.swp": storetest.Tripwire, "#A#": storetest.Tripwire, "4913": storetest.Tripwire, "aws/.x": storetest.Tripwire,
-		".swp/x": storetest.Tripwire,
+		".swp/x": storetest.Tripwire, "lost+found/#12345": storetest.Tripwire,
 	} {
 		storetest.WriteFile(filepath.Join(dir, name), text)
 	}
@@ -40,6 +40,9 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	if dirs := (store.Dir{Path: dir}).WatchDirs(); slices.Contains(dirs, filepath.Join(dir, "lost+found")) {
+		t.Errorf("WatchDirs returned %v; only root can watch lost+found", dirs)
 	}
 	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background()); err != nil || string(got["A"].Bytes) != "one\n" {
 		t.Errorf("with KeepNewline: got %q for A, error %v; want a newline at the end", got["A"].Bytes, err)
