@@ -194,6 +194,9 @@ func report(w io.Writer, dir store.Dir, created bool, values []value) {
 	if created {
 		fmt.Fprintf(w, "created the store %s\n", cli.Printable(dir.Path))
 	}
+	if warning, hint := writableWarning(dir); warning != "" {
+		fmt.Fprintf(w, "warning: %s\nhint: %s\n", warning, hint)
+	}
 	for _, v := range values {
 		secret := store.TrimNewline(v.content)
 		fmt.Fprintf(w, "%s: %s\n", v.name, cli.Plural(len(secret), "byte"))
