@@ -75,13 +75,16 @@ directory of the store does not exist, set creates the directory.`,
 		if err != nil {
 			return err
 		}
+		if created {
+			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
+		}
 		if err := writeValues(dir, args[0], values); err != nil {
 			if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
 				return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + " --store " + cli.ShellQuote("dir:"+dir.Path)}
 			}
 			return err
 		}
-		report(c.ErrOrStderr(), dir, created, values)
+		report(c.ErrOrStderr(), dir, values)
 		return nil
 	}
 	return c
@@ -190,10 +193,7 @@ func writeValues(dir store.Dir, name string, values []value) error {
 
 // report prints the size of each secret that was written, and warnings for values that are
 // probably not as the user wants.
-func report(w io.Writer, dir store.Dir, created bool, values []value) {
-	if created {
-		fmt.Fprintf(w, "created the store %s\n", cli.Printable(dir.Path))
-	}
+func report(w io.Writer, dir store.Dir, values []value) {
 	if warning, hint := writableWarning(dir); warning != "" {
 		fmt.Fprintf(w, "warning: %s\nhint: %s\n", warning, hint)
 	}
