@@ -227,7 +227,7 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		t.Fatal(err)
 	}
 	declare("added", "A")
-	m.writeDeclarationFile("invalid.yaml", "broken")
+	m.writeDeclarationFile("invalid.yaml", "path: /nowhere/invalid\nTRIPWIRE_NAME: x\n")
 	m.writeDeclarationFile("rule.yaml", "path: /nowhere/rule\nmanifest: |\n  schema_version: 1\n  project: rule\n  secrets: {TRIPWIRE_NAME: {as: x}}\n")
 	m.writeDeclarationFile("twice.yaml", "path: /nowhere/same\nmanifest: |\n  schema_version: 1\n  project: same\n  secrets: {}\n")
 	check := func(want map[string]string) {
@@ -251,14 +251,14 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		"edited":   "differs_from_declaration: the served project and its declaration differ in: manifest",
 		"removed":  "differs_from_declaration: the declaration was removed",
 		"added":    "declaration_not_served: the broker has not read the declaration yet",
-		"invalid":  "declaration_not_served: invalid.yaml is not a valid declaration",
+		"invalid":  "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
 		"rule":     "declaration_not_served: the broker has not read",
 		"twice":    "declaration_not_served: the broker has not read",
 	})
 	s.ApplyDeclarations()
 	check(map[string]string{
-		"invalid": "declaration_not_served: invalid.yaml is not a valid declaration",
-		"rule":    "declaration_not_served: the declared project is not served: line 3 of the approved manifest violates a rule",
+		"invalid": "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
+		"rule":    "declaration_not_served: the declared project is not served: manifest line 3: …: as must be env or file",
 		"twice":   "declaration_not_served: the declared project is not served: same.yaml declares the same path",
 	})
 }
@@ -281,6 +281,9 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 		status := s.Status()
 		if len(status.Projects) != 1 || len(status.Problems) != 1 || status.Problems[0].Problem != schema.ProblemNotRestored || strings.Contains(status.Problems[0].Message, "TRIPWIRE_NAME") {
 			t.Fatalf("the status does not report that project api was not restored: %+v", status)
+		}
+		if want := "manifest line 3: …: as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
+			t.Errorf("the problem %q does not contain %q", status.Problems[0].Message, want)
 		}
 		s.Shutdown(context.Background())
 	}

@@ -29,7 +29,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(invalid)) {
-		add(name, "", schema.ProblemNotApplied, "%s.yaml is not a valid declaration", name)
+		add(name, "", schema.ProblemNotApplied, "%s.yaml is not a valid declaration: %s", name, describeWithoutSecrets(invalid[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(declared)) {
 		served := r.entries[schema.ProjectName(name)]
@@ -68,7 +68,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 // such names.
 func describeWithoutSecrets(err error) string {
 	if e, ok := errors.AsType[*manifest.Error](err); ok {
-		return fmt.Sprintf("line %d of the approved manifest violates a rule of this version of keyhatch", e.Line)
+		return e.WithoutText()
 	}
 	return err.Error()
 }
