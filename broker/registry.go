@@ -443,6 +443,7 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
 			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
 			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
+			AllowUIDs: e.registration.AllowUIDs,
 		})
 	}
 	slices.SortFunc(projects, func(a, b schema.ProjectStatus) int { return strings.Compare(string(a.Name), string(b.Name)) })

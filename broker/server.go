@@ -137,6 +137,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	s.adminEndpoint = endpoint.New(endpoint.Config{
 		Listener: listener, MaxConnections: schema.MaxAdminConnections, Serve: s.admin.serve, Log: config.Log,
 	})
+	s.admin.connections = s.adminEndpoint.Connections
 	s.adminEndpoint.Start()
 	s.stopChecking = make(chan struct{})
 	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // Shutdown ends this goroutine
