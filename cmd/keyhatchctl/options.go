@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -22,10 +21,11 @@ type globalOptions struct {
 // errProtocolSkew means that the broker uses another protocol version.
 var errProtocolSkew = errors.New("protocol versions differ")
 
-const (
-	listProjectsHint    = "run keyhatchctl projects to list the registered projects"
-	correctManifestHint = "correct the manifest and try again; keyhatchctl did not change anything"
-)
+const correctManifestHint = "correct the manifest and try again; keyhatchctl did not change anything"
+
+func (o *globalOptions) listProjectsHint() string {
+	return "list the registered projects: " + o.command("projects")
+}
 
 // withAdmin connects to the admin socket, checks that both ends use the same
 // protocol, and calls fn. It adds a hint to every error.
@@ -75,10 +75,8 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	}
 	hint := ""
 	switch client.CodeOf(err) {
-	case schema.CodeProjectExists:
-		hint = listProjectsHint
-	case schema.CodeProjectUnknown:
-		hint = listProjectsHint
+	case schema.CodeProjectExists, schema.CodeProjectUnknown:
+		hint = o.listProjectsHint()
 	case schema.CodeManifestInvalid:
 		hint = correctManifestHint
 	case schema.CodeInvalidPayload, schema.CodePayloadTooLarge:
@@ -92,14 +90,9 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
-		hint = "run the command with sudo, or join group keyhatch; only root and this group can use the socket"
+		hint = permissionHint(socket)
 	case errors.Is(err, client.ErrUnreachable):
-		hint = "start keyhatchd"
-		if o.socket != "" {
-			hint += ", or correct --socket"
-		} else if os.Geteuid() != 0 {
-			hint += ", or add --socket /run/keyhatch/admin/admin.sock to use the broker of the system"
-		}
+		hint = o.startBrokerHint(socket)
 	}
 	if hint == "" {
 		return err

@@ -23,7 +23,7 @@ declaration is also replaced.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			p, socketPath, err := approve(c, o, flags, func(admin *client.Admin) (proposal, error) {
-				project, err := findProject(c.Context(), admin, args[0])
+				project, err := findProject(c.Context(), admin, args[0], o)
 				if err != nil {
 					return proposal{}, err
 				}

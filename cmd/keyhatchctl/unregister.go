@@ -21,7 +21,7 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
-				p, err := findProject(c.Context(), admin, args[0])
+				p, err := findProject(c.Context(), admin, args[0], o)
 				if notServed, ok := errors.AsType[*notServedError](err); ok {
 					p.Name = notServed.name
 				} else if err != nil {
