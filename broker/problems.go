@@ -39,7 +39,11 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 				differences = append(differences, "persistence (the project was registered without --persist)")
 			}
 			if differences != nil {
-				add(name, declared[name].Path, schema.ProblemNotDeclared, "the served project and its declaration differ in: %s", strings.Join(differences, ", "))
+				message := "the served project and its declaration differ in: " + strings.Join(differences, ", ")
+				if err := r.notApplied[name]; err != nil {
+					message += "; the broker cannot serve the declaration: " + describeWithoutSecrets(err)
+				}
+				add(name, declared[name].Path, schema.ProblemNotDeclared, "%s", message)
 			}
 			continue
 		}

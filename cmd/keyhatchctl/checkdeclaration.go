@@ -34,7 +34,10 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 	case schema.ProblemNotApplied:
 		if p.Project == "" {
 			f.Check = "declared projects"
-			f.Fix = "correct the owner and the mode of " + cli.ShellQuote(s.ProjectsDir) + ", and then serve the declarations: " + applyDeclarations
+			file = s.ProjectsDir
+		}
+		if fix := ownerOrModeFix(p, file); fix != "" {
+			f.Fix = fix + " && " + applyDeclarations
 			break
 		}
 		err := checkDeclarationFile(file, p.Project)
@@ -45,15 +48,41 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Fix = "see the complete error: " + sudoToActAs(0) + quoteWords([]string{"keyhatchd", "--check-config", "--projects-dir", s.ProjectsDir}) +
 				"\ncorrect " + cli.ShellQuote(file) + ", and then serve the declaration: " + applyDeclarations
 		default:
-			f.Detail += "\n" + cli.Printable(file) + ": " + cli.Printable(err.Error())
-			f.Fix = "correct " + cli.ShellQuote(file) + ", and then serve the declaration: " + applyDeclarations
+			if !strings.Contains(p.Message, err.Error()) {
+				f.Detail += "\n" + cli.Printable(file) + ": " + cli.Printable(err.Error())
+			}
+			f.Fix = "correct or remove " + cli.ShellQuote(file) + ", and then apply the declarations: " + applyDeclarations
 		}
 	case schema.ProblemNotDeclared:
-		f.Detail += c.differences(ctx, p.Project, file)
-		f.Fix = "to serve the declaration: " + applyDeclarations +
+		served, servedManifest, err := inspect(ctx, c.admin, schema.ProjectName(p.Project))
+		if err != nil {
+			f.Fix = "check again: " + c.o.command("doctor")
+			break
+		}
+		f.Detail += differences(*served, servedManifest, file)
+		f.Fix = "to serve the declaration: "
+		if served.ProjectPath != p.ProjectPath {
+			// The name and its link belong to the served path, so release them first.
+			link := filepath.Dir(served.SocketPath)
+			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToWrite(filepath.Dir(link)) + quoteWords([]string{"rm", link}) + " && "
+		}
+		f.Fix += applyDeclarations +
 			"\nto declare the project as it is served: " + sudoToWrite(s.ProjectsDir) + c.o.command("declare", p.Project)
 	}
 	return f
+}
+
+// ownerOrModeFix returns the command that corrects the owner or the mode of a declaration or of
+// the directory of the declarations. If the problem has another cause, the result is "".
+func ownerOrModeFix(p schema.ProjectProblem, file string) string {
+	owner, _ := visibleOwner(file)
+	switch {
+	case strings.Contains(p.Message, "must not be writable by other users"):
+		return sudoToActAs(owner) + quoteWords([]string{"chmod", "go-w", file})
+	case strings.Contains(p.Message, "must belong to root"):
+		return sudoToActAs(0) + quoteWords([]string{"chown", "root", file})
+	}
+	return ""
 }
 
 // notRestoredFix describes how to serve a project that the broker could not restore, or how
@@ -90,20 +119,16 @@ func checkDeclarationFile(file, name string) error {
 // differences lists the differences between a served project and its declaration, each in a
 // line that begins with a line break. If this user cannot read the declaration, the result
 // is "".
-func (c declarationCheck) differences(ctx context.Context, name, file string) string {
+func differences(served schema.InspectResponse, servedManifest *manifest.Manifest, file string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return ""
 	}
-	declared, err := manifest.ParseDeclaration(text, name)
+	declared, err := manifest.ParseDeclaration(text, string(served.Name))
 	if err != nil {
 		return ""
 	}
-	served, servedManifest, err := inspect(ctx, c.admin, schema.ProjectName(name))
-	if err != nil {
-		return ""
-	}
-	changes := registrationChanges(*served, served.AllowUIDs, schema.RegisterRequest{Name: served.Name, AllowUIDs: declared.AllowUIDs, DevcontainerIDs: declared.DevcontainerIDs})
+	changes := registrationChanges(served, served.AllowUIDs, schema.RegisterRequest{Name: served.Name, AllowUIDs: declared.AllowUIDs, DevcontainerIDs: declared.DevcontainerIDs})
 	if served.ProjectPath != declared.Path {
 		changes = append(changes, manifest.Change{Subject: "path", Old: cli.Printable(served.ProjectPath), New: cli.Printable(declared.Path)})
 	}

@@ -33,7 +33,7 @@ func checkProject(p schema.ProjectStatus, o *globalOptions) (findings []cli.Find
 	}
 	if missing := countMissingLinks(p); missing > 0 && pathProblem.Problem == "" {
 		add(cli.Finding{Problem: problemLinkMissing, Fix: o.command("register", p.ProjectPath),
-			Detail: cli.Plural(missing, "link") + " for the Dev Container Feature missing: a devcontainer.json was created after the registration"})
+			Detail: cli.Plural(missing, "link") + " for the Dev Container Feature missing: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
 	}
 	if len(findings) == 0 {
 		detail := fmt.Sprintf("%s allowed for uids %s, served at %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
@@ -89,6 +89,8 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, o *globalOptions) cli
 	reload := o.command("reload", string(p.Name))
 	const inEffect = "; the approved manifest is still in effect"
 	switch {
+	case errors.Is(m.err, fs.ErrPermission):
+		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: "sudo " + o.command("doctor")}
 	case m.approved:
 	case m.isMissing():
 		return cli.Finding{Problem: problemManifestChanged, Detail: "the manifest was removed" + inEffect,

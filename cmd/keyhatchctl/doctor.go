@@ -93,7 +93,7 @@ func connectionProblem(err error) cli.Finding {
 		f.Problem = problemProtocolSkew
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 		f.Problem = problemNoPermission
-	case errors.Is(err, client.ErrUnreachable):
+	case errors.Is(err, client.ErrUnreachable), errors.Is(err, errNoSocket):
 		f.Problem = problemBrokerDown
 	}
 	return f

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -42,9 +44,15 @@ func quoteWords(words []string) string {
 	return strings.Join(quoted, " ")
 }
 
-// sudoToWrite returns "sudo " if this user cannot change the entries of dir, and "" otherwise.
+// sudoToWrite returns "sudo " if this user cannot change the entries of dir, or cannot create
+// dir. Otherwise it returns "".
 func sudoToWrite(dir string) string {
-	if os.Geteuid() == 0 || unix.Access(dir, unix.W_OK) == nil {
+	err := unix.Access(dir, unix.W_OK)
+	for errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Dir(dir) // ends at / or ., which always exist
+		err = unix.Access(dir, unix.W_OK)
+	}
+	if os.Geteuid() == 0 || err == nil {
 		return ""
 	}
 	return "sudo "
@@ -160,6 +168,29 @@ func (o *globalOptions) startBrokerHint(socket string) string {
 		return "use --socket " + systemSocket + ", the broker of the system, or " + hint
 	}
 	return hint
+}
+
+// noSocketHint returns the hint for a user without a default admin socket.
+func noSocketHint() string {
+	socket := "PATH"
+	if exists(systemSocket) {
+		socket = systemSocket
+	}
+	return "select the broker: " + quoteWords(append([]string{"keyhatchctl", "--socket", socket}, os.Args[1:]...))
+}
+
+// adminSocketHint returns the hint for the path of a project's socket in the flag --socket.
+func adminSocketHint(projectSocket string) string {
+	projects := filepath.Dir(filepath.Dir(projectSocket))
+	if filepath.Base(projects) != "projects" { // the path is not RUNTIME_DIR/projects/NAME/broker.sock
+		return projectSocket + " is a project's socket; correct --socket: the path of an admin socket ends with " + adminSocketSuffix
+	}
+	runtimeDir := filepath.Dir(projects)
+	words := []string{"keyhatchctl"}
+	for _, arg := range os.Args[1:] {
+		words = append(words, strings.ReplaceAll(arg, projectSocket, runtimeDir+adminSocketSuffix))
+	}
+	return "this is a project's socket; use the admin socket: " + quoteWords(words)
 }
 
 func isSystemUnitInstalled() bool {

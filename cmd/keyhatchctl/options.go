@@ -18,6 +18,9 @@ type globalOptions struct {
 	asJSON bool
 }
 
+// errNoSocket means that the path of the admin socket is unknown.
+var errNoSocket = errors.New("cannot find the admin socket: XDG_RUNTIME_DIR is not set")
+
 // errProtocolSkew means that the broker uses another protocol version.
 var errProtocolSkew = errors.New("protocol versions differ")
 
@@ -35,7 +38,7 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 		socket = cli.DefaultAdminSocket()
 	}
 	if socket == "" {
-		return cli.UsageErrorf("cannot find the admin socket: set --socket or XDG_RUNTIME_DIR")
+		return &cli.Error{Err: errNoSocket, Hint: noSocketHint(), ExitCode: cli.ExitUsage}
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
@@ -85,7 +88,7 @@ func (o *globalOptions) addHint(err error, socket string) error {
 		hint = "the broker has too many connections: retry after a second"
 	case schema.CodeProtocolError:
 		if strings.Contains(err.Error(), "project socket") {
-			hint = socket + " is not the admin socket: set --socket to the admin socket"
+			hint = adminSocketHint(socket)
 		}
 	}
 	switch {
