@@ -81,6 +81,6 @@ func addSocketFlag(c *cobra.Command) func() (string, error) {
 		if path := cli.DefaultAdminSocket(); path != "" {
 			return path, nil
 		}
-		return "", cli.UsageErrorf("cannot find the admin socket: set --socket or XDG_RUNTIME_DIR")
+		return "", cli.NoSocketError()
 	}
 }

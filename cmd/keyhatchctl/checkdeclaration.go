@@ -45,7 +45,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		case err == nil:
 			f.Fix = "serve the declaration: " + applyDeclarations
 		case errors.Is(err, fs.ErrPermission):
-			f.Fix = "see the complete error: " + sudoToActAs(0) + quoteWords([]string{"keyhatchd", "--check-config", "--projects-dir", s.ProjectsDir}) +
+			f.Fix = "see the complete error: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"keyhatchd", "--check-config", "--projects-dir", s.ProjectsDir}) +
 				"\ncorrect " + cli.ShellQuote(file) + ", and then serve the declaration: " + applyDeclarations
 		default:
 			if !strings.Contains(p.Message, err.Error()) {
@@ -64,7 +64,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		if served.ProjectPath != p.ProjectPath {
 			// The name and its link belong to the served path, so release them first.
 			link := filepath.Dir(served.SocketPath)
-			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToWrite(filepath.Dir(link)) + quoteWords([]string{"rm", link}) + " && "
+			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToWrite(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}
 		f.Fix += applyDeclarations +
 			"\nto declare the project as it is served: " + sudoToWrite(s.ProjectsDir) + c.o.command("declare", p.Project)
@@ -75,12 +75,12 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 // ownerOrModeFix returns the command that corrects the owner or the mode of a declaration or of
 // the directory of the declarations. If the problem has another cause, the result is "".
 func ownerOrModeFix(p schema.ProjectProblem, file string) string {
-	owner, _ := visibleOwner(file)
+	owner, _ := cli.VisibleOwner(file)
 	switch {
 	case strings.Contains(p.Message, "must not be writable by other users"):
-		return sudoToActAs(owner) + quoteWords([]string{"chmod", "go-w", file})
+		return cli.SudoToActAs(owner) + cli.QuoteWords([]string{"chmod", "go-w", file})
 	case strings.Contains(p.Message, "must belong to root"):
-		return sudoToActAs(0) + quoteWords([]string{"chown", "root", file})
+		return cli.SudoToActAs(0) + cli.QuoteWords([]string{"chown", "root", file})
 	}
 	return ""
 }

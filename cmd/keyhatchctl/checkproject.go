@@ -12,7 +12,7 @@ import (
 )
 
 // checkProject returns the problems of a project, or one finding without a problem.
-func checkProject(p schema.ProjectStatus, o *globalOptions) (findings []cli.Finding) {
+func checkProject(p schema.ProjectStatus, projectsDir string, o *globalOptions) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
 	add := func(f cli.Finding) {
 		if f.Problem != "" {
@@ -20,7 +20,7 @@ func checkProject(p schema.ProjectStatus, o *globalOptions) (findings []cli.Find
 			findings = append(findings, f)
 		}
 	}
-	pathProblem := checkProjectPath(p, o)
+	pathProblem := checkProjectPath(p, projectsDir, o)
 	add(pathProblem)
 	m := readTreeManifest(p)
 	if pathProblem.Problem == "" {
@@ -49,19 +49,19 @@ func checkProject(p schema.ProjectStatus, o *globalOptions) (findings []cli.Find
 // checkProjectPath checks that the path of the project is still a directory and contains no
 // symbolic link. Commands that get the project's directory resolve symbolic links. They
 // would not find the project, or would find another directory.
-func checkProjectPath(p schema.ProjectStatus, o *globalOptions) cli.Finding {
+func checkProjectPath(p schema.ProjectStatus, projectsDir string, o *globalOptions) cli.Finding {
 	path := cli.Printable(p.ProjectPath)
 	unregister, register := []string{"unregister"}, []string{"register"}
 	sudo := ""
 	if p.Declared {
-		unregister, register, sudo = append(unregister, "--persist"), append(register, "--persist"), sudoToActAs(0)
+		unregister, register, sudo = append(unregister, "--persist"), append(register, "--persist"), sudoToWrite(projectsDir)
 	}
 	unregisterCommand := sudo + o.command(append(unregister, string(p.Name))...)
 	// moveFix registers the project at another path. Unregister does not remove the link with
 	// the project's name, and no project at another path can use the name of the link.
 	moveFix := func(newPath string) string {
 		link := filepath.Dir(p.SocketPath)
-		return unregisterCommand + " && " + sudoToWrite(filepath.Dir(link)) + quoteWords([]string{"rm", link}) + " && " + sudo + o.command(append(register, newPath)...)
+		return unregisterCommand + " && " + sudoToWrite(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && " + sudo + o.command(append(register, newPath)...)
 	}
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
 	info, statErr := os.Stat(p.ProjectPath)
@@ -71,7 +71,7 @@ func checkProjectPath(p schema.ProjectStatus, o *globalOptions) cli.Finding {
 			Fix: "if the project moved, register it again, and create its containers again: " + moveFix(resolved) +
 				"\nif it did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand}
 	case errors.Is(err, fs.ErrPermission):
-		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: sudoToActAs(0) + o.command("doctor")}
+		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: cli.SudoToActAs(0) + o.command("doctor")}
 	case err != nil || statErr != nil || !info.IsDir():
 		reason := " does not exist"
 		if statErr == nil && !info.IsDir() {

@@ -67,7 +67,7 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
 		}
 		for _, p := range status.Projects {
-			findings = append(findings, checkProject(p, o)...)
+			findings = append(findings, checkProject(p, status.ProjectsDir, o)...)
 		}
 		if len(status.Projects) == 0 {
 			findings = append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; to register one: " + o.command("register", "DIR")})
@@ -93,7 +93,7 @@ func connectionProblem(err error) cli.Finding {
 		f.Problem = problemProtocolSkew
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 		f.Problem = problemNoPermission
-	case errors.Is(err, client.ErrUnreachable), errors.Is(err, errNoSocket):
+	case errors.Is(err, client.ErrUnreachable), errors.Is(err, cli.ErrNoSocket):
 		f.Problem = problemBrokerDown
 	}
 	return f
@@ -131,7 +131,7 @@ func runtimeDirFromSocket(p schema.ProjectStatus) string {
 // a missing mount source if a container starts before its project is registered.
 func checkRuntimeDir(dir string, o *globalOptions) (findings []cli.Finding) {
 	addProblem := func(paths ...string) {
-		remove := sudoToWrite(filepath.Dir(paths[0])) + quoteWords(append([]string{"rmdir"}, paths...))
+		remove := sudoToWrite(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
 			Detail: paths[0] + " was created by a container engine, because a container started before its project was registered",
 			Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")})

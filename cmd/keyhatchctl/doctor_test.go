@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestDoctorReportsProblemAndFix(t *testing.T) {
 	now := time.Now()
 	private := &globalOptions{socket: "/tmp/my run/admin/admin.sock"}
 	daemon, systemd := brokerProcess{4711, uint32(os.Geteuid()), "keyhatchd"}, brokerProcess{1, 0, "systemd"}
-	sudo := sudoToActAs(0)
+	sudo := cli.SudoToActAs(0)
 	for _, c := range []struct {
 		finding      cli.Finding
 		problem, fix string
@@ -52,5 +53,35 @@ func TestDoctorReportsProtocolMismatch(t *testing.T) {
 	out, err := runCommand(t, "--socket", socket, "--json", "doctor")
 	if err == nil || !strings.Contains(out, `"problem": "protocol_skew"`) || !strings.Contains(out, "version 9.1") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed checks the fix for a stored
+// registration that the broker cannot serve. A registration cannot succeed if the manifest in
+// the project's directory is invalid or missing.
+func TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "my api")
+	p := schema.ProjectProblem{Project: "api", ProjectPath: dir, Problem: schema.ProblemNotRestored}
+	check := func(want ...string) {
+		t.Helper()
+		want = append(want, "to forget the project: keyhatchctl --socket /s unregister api")
+		if got := notRestoredFix(p, &globalOptions{socket: "/s"}); got != strings.Join(want, "\n") {
+			t.Errorf("the fix is\n%s\nwant\n%s", got, strings.Join(want, "\n"))
+		}
+	}
+	check()
+	file := filepath.Join(dir, ".keyhatch", "manifest.yaml")
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	check()
+	for text, want := range map[string]string{
+		"schema_version: 1\nproject: api\nsecrets: {A: {as: x}}\n": "correct '" + file + "' (manifest line 3: A: as must be env or file), and then serve the project: keyhatchctl --socket /s register '" + dir + "'",
+		"schema_version: 1\nproject: api\nsecrets: {A: }\n":        "to serve the project with its current manifest: keyhatchctl --socket /s register '" + dir + "'",
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		check(want)
 	}
 }

@@ -170,7 +170,7 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 		t.Helper()
 		o := &globalOptions{}
 		err := o.addHint(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), socket)
-		if !strings.Contains(hintOf(err), want+" keyhatchctl ") {
+		if !strings.Contains(hintOf(err), want+" "+cli.ShellQuote(os.Args[0])) {
 			t.Errorf("hint %q, want %q", hintOf(err), want)
 		}
 	}

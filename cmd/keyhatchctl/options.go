@@ -18,9 +18,6 @@ type globalOptions struct {
 	asJSON bool
 }
 
-// errNoSocket means that the path of the admin socket is unknown.
-var errNoSocket = errors.New("cannot find the admin socket: XDG_RUNTIME_DIR is not set")
-
 // errProtocolSkew means that the broker uses another protocol version.
 var errProtocolSkew = errors.New("protocol versions differ")
 
@@ -38,7 +35,7 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 		socket = cli.DefaultAdminSocket()
 	}
 	if socket == "" {
-		return &cli.Error{Err: errNoSocket, Hint: noSocketHint(), ExitCode: cli.ExitUsage}
+		return cli.NoSocketError()
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
@@ -93,9 +90,9 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
-		hint = permissionHint(socket)
+		hint = cli.PermissionHint(socket)
 	case errors.Is(err, client.ErrUnreachable):
-		hint = o.startBrokerHint(socket)
+		hint = cli.StartBrokerHint(socket, o.socket != "")
 	}
 	if hint == "" {
 		return err

@@ -18,3 +18,12 @@ func ShellQuote(s string) string {
 	}
 	return "$'" + escapeUnprintable(strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s)) + "'"
 }
+
+// QuoteWords returns words as one line of a shell.
+func QuoteWords(words []string) string {
+	quoted := make([]string, len(words))
+	for i, word := range words {
+		quoted[i] = ShellQuote(word)
+	}
+	return strings.Join(quoted, " ")
+}
