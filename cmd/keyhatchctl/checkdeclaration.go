@@ -61,7 +61,9 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		}
 		f.Detail += differences(*served, servedManifest, file)
 		f.Fix = "to serve the declaration: "
-		if served.ProjectPath != p.ProjectPath {
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+			f.Fix = "to end the project, which is no longer declared: "
+		} else if served.ProjectPath != p.ProjectPath {
 			// The name and its link belong to the served path, so release them first.
 			link := filepath.Dir(served.SocketPath)
 			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToWrite(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "

@@ -71,9 +71,10 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		}
 		if len(status.Projects) == 0 {
 			findings = append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; to register one: " + o.command("register", "DIR")})
-			return nil
 		}
-		findings = append(findings, checkRuntimeDir(runtimeDirFromSocket(status.Projects[0]), o)...)
+		if runtimeDir, ok := strings.CutSuffix(o.adminSocket(), cli.AdminSocketSuffix); ok {
+			findings = append(findings, checkRuntimeDir(runtimeDir, o)...)
+		}
 		return nil
 	})
 	if err != nil {

@@ -27,13 +27,18 @@ func (o *globalOptions) listProjectsHint() string {
 	return "list the registered projects: " + o.command("projects")
 }
 
+// adminSocket returns the path of the admin socket, or "" if the path is unknown.
+func (o *globalOptions) adminSocket() string {
+	if o.socket != "" {
+		return o.socket
+	}
+	return cli.DefaultAdminSocket()
+}
+
 // withAdmin connects to the admin socket, checks that both ends use the same
 // protocol, and calls fn. It adds a hint to every error.
 func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) error) error {
-	socket := o.socket
-	if socket == "" {
-		socket = cli.DefaultAdminSocket()
-	}
+	socket := o.adminSocket()
 	if socket == "" {
 		return cli.NoSocketError()
 	}
