@@ -29,6 +29,7 @@ const (
 	ProblemStaleMount    = "stale_mount"
 	ProblemNotRegistered = "not_registered"
 	ProblemMadeByEngine  = "made_by_engine"
+	ProblemAdminSocket   = "admin_socket"
 	ProblemNoPermission  = "no_permission"
 	ProblemNotServed     = "not_served"
 	ProblemBrokerDown    = "broker_down"
@@ -130,6 +131,9 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 	}
 	answer, err := client.NewProject(socket).Ping(ctx, 0)
 	switch {
+	case err == nil && answer.Project == "":
+		return finding(ProblemAdminSocket, "mount the directory of a project's socket instead, and "+recreateContainer+"\nto find the path of the project's socket, "+AskOperator+"keyhatchctl projects --json",
+			"%s is the admin socket of a broker, which gives access to all secrets and must not be in a project's container", socket)
 	case err == nil && answer.ProtocolVersion == schema.ProtocolVersion:
 		return Finding{Check: "socket", Detail: fmt.Sprintf("project %s is served by broker version %s on %s", answer.Project, answer.BrokerVersion, socket)}, &answer
 	case err == nil:
@@ -157,8 +161,15 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 // diagnoseMissingSocket determines why dir does not contain a socket.
 func diagnoseMissingSocket(dir string) Finding {
 	finding := func(problem, fix, detail string) Finding { return Finding{"socket", problem, dir + " " + detail, fix} }
+	notRegistered := func(reason string) Finding {
+		return finding(ProblemNotRegistered, AskOperator+"keyhatchctl register DIR", reason+": the project is not registered; after a registration, the socket appears there")
+	}
 	var stat unix.Stat_t
-	if err := unix.Stat(dir, &stat); err != nil {
+	err := unix.Stat(dir, &stat)
+	if isInRuntimeDir(dir) {
+		return notRegistered("contains no socket")
+	}
+	if err != nil {
 		return finding(ProblemMountMissing, mountFix, "does not exist: the directory of the project's socket is not mounted into this container")
 	}
 	root := mountRoot(dir)
@@ -173,8 +184,15 @@ func diagnoseMissingSocket(dir string) Finding {
 		return finding(ProblemMadeByEngine, AskOperator+"keyhatchctl register DIR\nthen "+recreateContainer,
 			"is the host's directory "+name+", which the container engine created because the project was not registered")
 	}
-	return finding(ProblemNotRegistered, AskOperator+"keyhatchctl register DIR",
-		"is mounted but contains no socket: the project is not registered; after a registration, the socket appears in this container")
+	return notRegistered("is mounted but contains no socket")
+}
+
+// isInRuntimeDir reports whether dir is the path of a project's directory in the runtime
+// directory of a broker. This is so if keyhatch runs on the host and not in a container.
+func isInRuntimeDir(dir string) bool {
+	projects := filepath.Dir(dir)
+	var stat unix.Stat_t
+	return filepath.Base(projects) == "projects" && unix.Stat(filepath.Join(filepath.Dir(projects), "admin"), &stat) == nil
 }
 
 // isMadeByEngine reports whether the container engine created a directory of the runtime

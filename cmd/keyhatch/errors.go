@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -17,6 +18,8 @@ const (
 	exitNotFound    = 5 // the secret does not exist, or the broker has no secrets
 )
 
+const doctorHint = "find the cause: keyhatch doctor"
+
 // errNotText means that a value is not valid UTF-8, but the export format requires valid
 // UTF-8.
 var errNotText = errors.New("the value is not valid UTF-8")
@@ -30,7 +33,7 @@ func withHint(err error) error { return withHintFor(err, "NAME", "") }
 // failed command has no such flag.
 func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	if errors.Is(err, client.ErrUnreachable) {
-		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: "find the cause: keyhatch doctor"}
+		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: doctorHint}
 	}
 	code := client.CodeOf(err)
 	if missing, ok := errors.AsType[*devcontainer.MissingError](err); ok {
@@ -40,6 +43,10 @@ func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 		return &cli.Error{Err: err, Hint: hint}
 	}
 	switch code {
+	case schema.CodeProtocolError:
+		if strings.Contains(err.Error(), "admin socket") {
+			return &cli.Error{Err: err, Hint: doctorHint}
+		}
 	case schema.CodeRateLimited:
 		return &cli.Error{Err: err, Hint: "try again after one second"}
 	case schema.CodeDenied:
