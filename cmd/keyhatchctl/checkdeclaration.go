@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -66,10 +67,10 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		} else if served.ProjectPath != p.ProjectPath {
 			// The name and its link belong to the served path, so release them first.
 			link := filepath.Dir(served.SocketPath)
-			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToWrite(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
+			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}
 		f.Fix += applyDeclarations +
-			"\nto declare the project as it is served: " + sudoToWrite(s.ProjectsDir) + c.o.command("declare", p.Project)
+			"\nto declare the project as it is served: " + sudoToChange(s.ProjectsDir) + c.o.command("declare", p.Project)
 	}
 	return f
 }
@@ -130,9 +131,12 @@ func differences(served schema.InspectResponse, servedManifest *manifest.Manifes
 	if err != nil {
 		return ""
 	}
-	changes := registrationChanges(served, served.AllowUIDs, schema.RegisterRequest{Name: served.Name, AllowUIDs: declared.AllowUIDs, DevcontainerIDs: declared.DevcontainerIDs})
+	var changes []manifest.Change
 	if served.ProjectPath != declared.Path {
 		changes = append(changes, manifest.Change{Subject: "path", Old: cli.Printable(served.ProjectPath), New: cli.Printable(declared.Path)})
+	}
+	if !slices.Equal(served.AllowUIDs, declared.AllowUIDs) {
+		changes = append(changes, manifest.Change{Subject: "allowed uids", Old: formatUIDs(served.AllowUIDs), New: formatUIDs(declared.AllowUIDs)})
 	}
 	if declaredManifest, err := manifest.Parse([]byte(declared.Manifest)); err == nil && servedManifest != nil {
 		changes = append(changes, manifest.Changes(servedManifest, declaredManifest)...)

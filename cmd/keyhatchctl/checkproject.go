@@ -12,7 +12,7 @@ import (
 )
 
 // checkProject returns the problems of a project, or one finding without a problem.
-func checkProject(p schema.ProjectStatus, projectsDir string, o *globalOptions) (findings []cli.Finding) {
+func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
 	add := func(f cli.Finding) {
 		if f.Problem != "" {
@@ -20,7 +20,7 @@ func checkProject(p schema.ProjectStatus, projectsDir string, o *globalOptions) 
 			findings = append(findings, f)
 		}
 	}
-	pathProblem := checkProjectPath(p, projectsDir, o)
+	pathProblem := checkProjectPath(p, status, o)
 	add(pathProblem)
 	m := readTreeManifest(p)
 	if pathProblem.Problem == "" {
@@ -49,19 +49,22 @@ func checkProject(p schema.ProjectStatus, projectsDir string, o *globalOptions) 
 // checkProjectPath checks that the path of the project is still a directory and contains no
 // symbolic link. Commands that get the project's directory resolve symbolic links. They
 // would not find the project, or would find another directory.
-func checkProjectPath(p schema.ProjectStatus, projectsDir string, o *globalOptions) cli.Finding {
+func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.Printable(p.ProjectPath)
-	unregister, register := []string{"unregister"}, []string{"register"}
-	sudo := ""
-	if p.Declared {
-		unregister, register, sudo = append(unregister, "--persist"), append(register, "--persist"), sudoToWrite(projectsDir)
-	}
-	unregisterCommand := sudo + o.command(append(unregister, string(p.Name))...)
-	// moveFix registers the project at another path. Unregister does not remove the link with
-	// the project's name, and no project at another path can use the name of the link.
+	unregisterCommand := unregisterShellCommand(o, p, status)
+	// moveFix registers the project at another path, with the same name and uids. Unregister
+	// does not remove the link with the project's name, and no project at another path can use
+	// the name of the link.
 	moveFix := func(newPath string) string {
 		link := filepath.Dir(p.SocketPath)
-		return unregisterCommand + " && " + sudoToWrite(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && " + sudo + o.command(append(register, newPath)...)
+		options, sudo := registerOptions{name: string(p.Name), persist: p.Declared}, ""
+		for _, uid := range p.AllowUIDs {
+			options.uids = append(options.uids, uint(uid))
+		}
+		if p.Declared {
+			sudo = sudoToChange(status.ProjectsDir)
+		}
+		return unregisterCommand + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && " + sudo + o.registerCommand(newPath, options)
 	}
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
 	info, statErr := os.Stat(p.ProjectPath)

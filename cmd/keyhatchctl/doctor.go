@@ -67,7 +67,7 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
 		}
 		for _, p := range status.Projects {
-			findings = append(findings, checkProject(p, status.ProjectsDir, o)...)
+			findings = append(findings, checkProject(p, status, o)...)
 		}
 		if len(status.Projects) == 0 {
 			findings = append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; to register one: " + o.command("register", "DIR")})
@@ -132,7 +132,7 @@ func runtimeDirFromSocket(p schema.ProjectStatus) string {
 // a missing mount source if a container starts before its project is registered.
 func checkRuntimeDir(dir string, o *globalOptions) (findings []cli.Finding) {
 	addProblem := func(paths ...string) {
-		remove := sudoToWrite(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
+		remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
 			Detail: paths[0] + " was created by a container engine, because a container started before its project was registered",
 			Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")})

@@ -25,9 +25,9 @@ func (o *globalOptions) sidecarCommand(subcommand string) string {
 	return cli.QuoteWords(words)
 }
 
-// sudoToWrite returns "sudo " if this user cannot change the entries of dir, or cannot create
+// sudoToChange returns "sudo " if this user cannot change the entries of dir, or cannot create
 // dir. Otherwise it returns "".
-func sudoToWrite(dir string) string {
+func sudoToChange(dir string) string {
 	err := unix.Access(dir, unix.W_OK)
 	for errors.Is(err, fs.ErrNotExist) {
 		dir = filepath.Dir(dir) // ends at / or ., which always exist

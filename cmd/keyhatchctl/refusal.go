@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -100,13 +99,4 @@ func unregisterShellCommand(o *globalOptions, p schema.ProjectStatus, status sch
 		return sudoToChange(status.ProjectsDir) + o.command("unregister", "--persist", string(p.Name))
 	}
 	return o.command("unregister", string(p.Name))
-}
-
-// sudoToChange returns "sudo " if this user cannot change the files in a directory.
-func sudoToChange(dir string) string {
-	const writeOK = 2 // W_OK of access(2)
-	if syscall.Access(dir, writeOK) != nil {
-		return "sudo "
-	}
-	return ""
 }
