@@ -128,3 +128,7 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	}
 	return missing
 }
+
+func runtimeDirFromSocket(p schema.ProjectStatus) string {
+	return filepath.Dir(filepath.Dir(filepath.Dir(p.SocketPath)))
+}

@@ -15,26 +15,6 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The problems that doctor can report.
-const (
-	problemNoPermission    = "no_permission"
-	problemBrokerDown      = "broker_down"
-	problemProtocolSkew    = "protocol_skew"
-	problemVersionSkew     = "version_skew"
-	problemRefused         = "refused"
-	problemMemoryUnlocked  = "memory_unlocked"
-	problemNothingLoaded   = "nothing_loaded"
-	problemPathGone        = "path_gone"
-	problemPathReplaced    = "path_replaced"
-	problemManifestChanged = "manifest_changed"
-	problemManifestInvalid = "manifest_invalid"
-	problemSocketMissing   = "socket_missing"
-	problemLinkMissing     = "link_missing"
-	problemMadeByEngine    = "made_by_engine"
-)
-
-const devcontainersDir = "devcontainers"
-
 func doctorCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
@@ -122,10 +102,6 @@ func checkSecretsLoaded(s schema.StatusResponse, o *globalOptions) cli.Finding {
 		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "the broker has no secrets: " + cause, Fix: fix}
 	}
 	return cli.Finding{Check: "secrets", Detail: cli.Plural(s.SecretCount, "secret") + " loaded"}
-}
-
-func runtimeDirFromSocket(p schema.ProjectStatus) string {
-	return filepath.Dir(filepath.Dir(filepath.Dir(p.SocketPath)))
 }
 
 // checkRuntimeDir finds directories that a container engine created. An engine creates

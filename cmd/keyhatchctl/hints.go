@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -120,16 +121,4 @@ func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix strin
 	return "no sidecar has pushed since the broker started, and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
 }
 
-// adminSocketHint returns the hint for the path of a project's socket in the flag --socket.
-func adminSocketHint(projectSocket string) string {
-	projects := filepath.Dir(filepath.Dir(projectSocket))
-	if filepath.Base(projects) != "projects" { // the path is not RUNTIME_DIR/projects/NAME/broker.sock
-		return projectSocket + " is a project's socket; correct --socket: the path of an admin socket ends with " + cli.AdminSocketSuffix
-	}
-	runtimeDir := filepath.Dir(projects)
-	words := []string{"keyhatchctl"}
-	for _, arg := range os.Args[1:] {
-		words = append(words, strings.ReplaceAll(arg, projectSocket, runtimeDir+cli.AdminSocketSuffix))
-	}
-	return "this is a project's socket; use the admin socket: " + cli.QuoteWords(words)
-}
+func formatTime(t time.Time) string { return t.Local().Format(time.DateTime) }

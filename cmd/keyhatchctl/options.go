@@ -90,7 +90,7 @@ func (o *globalOptions) addHint(err error, socket string) error {
 		hint = "the broker has too many connections: retry after a second"
 	case schema.CodeProtocolError:
 		if strings.Contains(err.Error(), "project socket") {
-			hint = adminSocketHint(socket)
+			hint = cli.AdminSocketHint(socket)
 		}
 	}
 	switch {

@@ -68,8 +68,6 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 	return printProjects(out, s.Projects)
 }
 
-func formatTime(t time.Time) string { return t.Local().Format(time.DateTime) }
-
 // restartEffects describes the effect of a restart of the broker, for each state of
 // the descriptor store.
 var restartEffects = map[schema.DescriptorStore]string{

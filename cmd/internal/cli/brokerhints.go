@@ -66,6 +66,20 @@ func NoSocketError() error {
 	return &Error{Err: ErrNoSocket, Hint: hint, ExitCode: ExitUsage}
 }
 
+// AdminSocketHint returns the hint for the path of a project's socket in the flag --socket.
+func AdminSocketHint(projectSocket string) string {
+	projects := filepath.Dir(filepath.Dir(projectSocket))
+	if filepath.Base(projects) != "projects" { // the path is not RUNTIME_DIR/projects/NAME/broker.sock
+		return projectSocket + " is a project's socket; correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
+	}
+	runtimeDir := filepath.Dir(projects)
+	words := []string{os.Args[0]}
+	for _, arg := range os.Args[1:] {
+		words = append(words, strings.ReplaceAll(arg, projectSocket, runtimeDir+AdminSocketSuffix))
+	}
+	return "this is a project's socket; use the admin socket: " + QuoteWords(words)
+}
+
 func isSystemUnitInstalled() bool {
 	return fileExists("/run/systemd/system") && (fileExists("/usr/lib/systemd/system/keyhatch.service") || fileExists("/etc/systemd/system/keyhatch.service"))
 }
