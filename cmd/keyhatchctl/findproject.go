@@ -45,7 +45,16 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 		}
 	}
 	for _, p := range status.Problems {
-		if p.Problem == schema.ProblemNotRestored && (p.Project == arg || p.ProjectPath == path) {
+		if p.Project != arg && p.ProjectPath != path {
+			continue
+		}
+		switch p.Problem {
+		case schema.ProblemNotApplied:
+			return schema.ProjectStatus{}, &cli.Error{
+				Err:  fmt.Errorf("project %s is declared, but not served: %s", cli.Printable(p.Project), cli.Printable(p.Message)),
+				Hint: "find the cause and the fix: " + o.command("doctor"),
+			}
+		case schema.ProblemNotRestored:
 			return schema.ProjectStatus{}, &notServedError{schema.ProjectName(p.Project), &cli.Error{
 				Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o),
 			}}
