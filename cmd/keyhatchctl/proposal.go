@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"reflect"
@@ -236,42 +235,6 @@ func uidTexts(uids []uint32) (texts []string) {
 // isUnchanged reports whether the broker already serves exactly this registration.
 func (p proposal) isUnchanged() bool {
 	return p.registered != nil && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
-}
-
-// print shows everything that an approval would change.
-func (p proposal) print(out io.Writer) {
-	w := &strings.Builder{}
-	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
-	fmt.Fprintf(w, "manifest %s", p.file.Path)
-	if p.file.Ignored != "" {
-		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
-	}
-	fmt.Fprintln(w)
-	if p.registered == nil {
-		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
-		for _, folder := range p.dir.folders() {
-			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
-		}
-	}
-	if len(p.changes) == 0 && p.registered != nil {
-		fmt.Fprintln(w, "no effect changes")
-	}
-	for _, c := range p.changes {
-		indent := func(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
-		switch {
-		case c.Old == "":
-			fmt.Fprintf(w, "+ %s: %s\n", c.Subject, indent(c.New))
-		case c.New == "":
-			fmt.Fprintf(w, "- %s: %s\n", c.Subject, indent(c.Old))
-		default:
-			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
-		}
-	}
-	io.WriteString(out, w.String())
-	if screenLines(w.String()) > maxLinesWithoutSummary {
-		p.printSummary(out)
-	}
-	p.printDangers(out)
 }
 
 // A proposalResult is the output of register and reload with --json.

@@ -8,6 +8,42 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
+// print shows everything that an approval would change.
+func (p proposal) print(out io.Writer) {
+	w := &strings.Builder{}
+	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
+	fmt.Fprintf(w, "manifest %s", p.file.Path)
+	if p.file.Ignored != "" {
+		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
+	}
+	fmt.Fprintln(w)
+	if p.registered == nil {
+		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
+		for _, folder := range p.dir.folders() {
+			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
+		}
+	}
+	if len(p.changes) == 0 && p.registered != nil {
+		fmt.Fprintln(w, "no effect changes")
+	}
+	for _, c := range p.changes {
+		indent := func(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
+		switch {
+		case c.Old == "":
+			fmt.Fprintf(w, "+ %s: %s\n", c.Subject, indent(c.New))
+		case c.New == "":
+			fmt.Fprintf(w, "- %s: %s\n", c.Subject, indent(c.Old))
+		default:
+			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
+		}
+	}
+	io.WriteString(out, w.String())
+	if screenLines(w.String()) > maxLinesWithoutSummary {
+		p.printSummary(out)
+	}
+	p.printDangers(out)
+}
+
 // maxSummaryItems is the maximum number of secrets, uids, and dangerous changes in a summary.
 const maxSummaryItems = 10
 
