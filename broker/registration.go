@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -109,15 +108,9 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 }
 
 // allowedUIDs returns the uids that may use a project's socket. These are root, the
-// broker's own uid, and the uids in extra. If the broker can see the project's directory,
-// the owner of the directory may also use the socket.
-func allowedUIDs(projectPath string, extra []uint32) []uint32 {
-	uids := append([]uint32{0, uint32(os.Geteuid())}, extra...)
-	if info, err := os.Stat(projectPath); err == nil {
-		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != endpoint.UnmappedUID {
-			uids = append(uids, owner)
-		}
-	}
-	slices.Sort(uids)
-	return slices.Compact(uids)
+// broker's own uid, and the approved uids. The owner of the project's directory is not
+// included, because somebody can change the owner after the approval. keyhatchctl adds the
+// owner to the uids that it shows to the operator.
+func allowedUIDs(approved []uint32) []uint32 {
+	return append([]uint32{0, uint32(os.Geteuid())}, approved...)
 }

@@ -331,7 +331,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 	r.forgetRejectedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
 		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
-		UIDs:        allowedUIDs(registration.ProjectPath, registration.AllowUIDs),
+		UIDs:        allowedUIDs(registration.AllowUIDs),
 		RequestRate: r.requestRate, RefusalRate: r.refusalRate,
 		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
 	})

@@ -49,9 +49,9 @@ type RegisterRequest struct {
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
-	// AllowUIDs lists additional uids that may use the project's socket. Root, the
-	// broker's own uid, and the owner of the project's directory may always use this
-	// socket.
+	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's
+	// own uid may always use this socket. The owner of the project's directory may use it
+	// only if AllowUIDs contains the owner.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
 	// containers. For each value, the broker creates a link to the directory of the
