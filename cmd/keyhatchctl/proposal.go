@@ -283,18 +283,10 @@ func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath st
 		response, err := admin.Register(ctx, p.request)
 		return response.SocketPath, err
 	}
-	request := p.request
-	request.Declared = true
-	if p.keepsDeclaration {
-		if err := rewriteDeclarationFile(ctx, admin, request.Name, *request.Manifest); err != nil {
-			return "", err
-		}
-		response, err := admin.Register(ctx, request)
-		return response.SocketPath, err
+	oldName := p.request.Name
+	if p.registered != nil && p.registered.Declared {
+		oldName = p.registered.Name
 	}
-	response, err := declareAndRegister(ctx, admin, request)
-	if err == nil && p.registered != nil && p.registered.Declared && p.registered.Name != request.Name {
-		err = removeDeclaration(ctx, admin, p.registered.Name)
-	}
+	response, err := declareAndRegister(ctx, admin, p.request, oldName, p.keepsDeclaration)
 	return response.SocketPath, err
 }
