@@ -51,7 +51,9 @@ func applyDeclarations(r *registry, projectsDir string) error {
 }
 
 // applyDeclarationLocked adds or changes one declared project, so that the project matches
-// its declaration.
+// its declaration. If two files declare the same path, the file of the served project is in
+// effect. If the project is not served yet, the first file in alphabetical order is in
+// effect.
 func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[string]manifest.Declaration) error {
 	registration := registrationOf(d)
 	if err := checkRegistration(registration); err != nil {
@@ -66,7 +68,7 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 	}
 	if e := r.findPathLocked(d.Path); e != nil {
 		if other, ok := declared[string(e.registration.Name)]; ok && other.Name != d.Name && other.Path == d.Path {
-			return fmt.Errorf("%s.yaml declares the same path", other.Name)
+			return fmt.Errorf("%s.yaml declares the same path and is in effect: remove one of the two files", other.Name)
 		}
 		if e.registration.Declared && e.registration.Name == d.Name && compareRegistrations(e.registration, registration) == nil {
 			return nil
