@@ -228,7 +228,7 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 	if err != nil {
 		return nil, err
 	}
-	return r.serveNewLocked(registration, parsed, socket, caller), nil
+	return r.serveNewLocked(registration, parsed, socket, storedProject{}, caller), nil
 }
 
 // bindUnlocked creates a project's socket. It unlocks mu during this time, because the
@@ -252,15 +252,22 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	if err := r.linkProjectLocked(registration); err != nil {
 		return nil, err
 	}
-	// If bindUnlocked fails, the old socket file may be gone. checkProjects then creates it
-	// again, as if a container had deleted the file.
-	socket, err := r.bindUnlocked(registration.ProjectPath)
+	// The new endpoint uses the same socket. The container that mounts the directory of the
+	// socket can therefore not delay or prevent the change.
+	socket, err := e.socket.Copy()
 	if err != nil {
 		return nil, err
 	}
-	r.forgetProjectLocked(e, caller)
 	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(e.registration, registration))
-	return r.serveNewLocked(registration, parsed, socket, caller), nil
+	if e.registration.Name == registration.Name {
+		r.endProjectLocked(e, caller)
+		return r.serveNewLocked(registration, parsed, socket, e.stored, caller), nil
+	}
+	// Store the new registration first, because the broker can be killed at every moment.
+	// restoreProjects removes the older of two registrations of one path.
+	added := r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
+	r.forgetProjectLocked(e, caller)
+	return added, nil
 }
 
 // changeProjectLocked replaces the registration of a project. The connections stay open,
@@ -314,8 +321,11 @@ func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error 
 	return r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
 }
 
-func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, caller endpoint.Caller) *entry {
+// serveNewLocked serves a project on its listening socket. stored contains the parts of the
+// project that are already in the descriptor store.
+func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, stored storedProject, caller endpoint.Caller) *entry {
 	e := r.addEntryLocked(registration, parsed, socket)
+	e.stored = stored
 	r.storeForRestartLocked(e)
 	e.endpoint.Start()
 	audit.Record(r.audit, schema.ProjectRegistered{
@@ -361,9 +371,14 @@ func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
 // forgetProjectLocked ends a project, but does not remove its files in the runtime
 // directory.
 func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
+	r.store.remove(&e.stored, e.registration.Name)
+	r.endProjectLocked(e, caller)
+}
+
+// endProjectLocked ends a project, but does not remove it from the descriptor store.
+func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
-	r.store.remove(&e.stored, name)
 	e.project.End()                // refuse requests at once, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
 	audit.Record(r.audit, schema.ProjectUnregistered{

@@ -1,6 +1,10 @@
 package broker
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/broker/fdstore"
 	"github.com/keyhatch/keyhatch/broker/rundir"
@@ -16,10 +20,19 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	for _, name := range in.Unusable {
 		r.store.removeUnusable(name)
 	}
-	for name, registration := range in.Registrations {
+	newestFirst := slices.SortedFunc(maps.Values(in.Registrations), func(a, b fdstore.Registration) int { return cmp.Compare(b.Sequence, a.Sequence) })
+	restored := map[string]bool{} // by project path
+	for _, registration := range newestFirst {
+		name, path := registration.Request.Name, registration.Request.ProjectPath
+		r.store.sequence = max(r.store.sequence, registration.Sequence)
+		if restored[path] { // an earlier broker was killed while it renamed the project
+			r.store.removeRegistration(name, registration.Sequence)
+			continue
+		}
+		restored[path] = true
 		if err := restoreProjectLocked(r, in, registration); err != nil {
 			r.log.Error("cannot restore a project", "project", name, "error", err)
-			r.rejected[name] = rejectedProject{registration.Request.ProjectPath, storedProject{sequence: registration.Sequence}, err}
+			r.rejected[name] = rejectedProject{path, storedProject{sequence: registration.Sequence}, err}
 		}
 	}
 	for name, listener := range in.Listeners {

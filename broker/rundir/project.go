@@ -99,6 +99,31 @@ type Socket struct {
 	ID       SocketID
 }
 
+// Copy returns the same socket with another listener. If one of the listeners is closed, the
+// other listener still accepts connections.
+func (s Socket) Copy() (Socket, error) {
+	raw, err := s.Listener.SyscallConn()
+	if err != nil {
+		return Socket{}, err
+	}
+	// Do not use the File method. Its file would make the socket blocking for a moment, also
+	// for the goroutine that accepts connections on it.
+	var fd int
+	if controlErr := raw.Control(func(listener uintptr) { fd, err = unix.FcntlInt(listener, unix.F_DUPFD_CLOEXEC, 0) }); controlErr != nil {
+		return Socket{}, controlErr
+	}
+	if err != nil {
+		return Socket{}, fmt.Errorf("copying a listener: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "")
+	defer file.Close()
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return Socket{}, err
+	}
+	return Socket{listener.(*net.UnixListener), s.ID}, nil
+}
+
 // BindProject creates the directory of the project at a path, and the socket in this
 // directory. The broker never removes the directory. Otherwise, a container that mounts the
 // directory would still have the deleted directory and would not see a new one. The error
