@@ -120,12 +120,15 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 }
 
 // checkNameLocked returns an error if a project at another path has the given name, or had
-// this name before.
+// this name before. It unlocks mu for a moment. The broker can begin to stop during this
+// time.
 func (r *registry) checkNameLocked(name schema.ProjectName, projectPath string) error {
 	if e := r.entries[name]; e != nil && e.registration.ProjectPath != projectPath {
 		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", name, e.registration.ProjectPath)
 	}
+	r.mu.Unlock() // a container can delay CheckName
 	err := r.dir.CheckName(name, projectPath)
+	r.mu.Lock()
 	if errors.Is(err, rundir.ErrNameInUse) {
 		return refuse(schema.CodeProjectExists, "the name %s was used for another project: choose another name, or remove the link %s if no container mounts the link", name, filepath.Dir(r.dir.NamedSocket(name)))
 	}
@@ -221,7 +224,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 
 // addProjectLocked creates the socket of a new project and serves the project.
 func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return nil, err
 	}
 	socket, err := r.bindUnlocked(registration.ProjectPath)
@@ -249,7 +252,7 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 // project's connections, because a connection may belong to a uid that is no longer
 // allowed.
 func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return nil, err
 	}
 	// The new endpoint uses the same socket. The container that mounts the directory of the
@@ -273,7 +276,7 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 // changeProjectLocked replaces the registration of a project. The connections stay open,
 // because the name and the allowed uids of the project stay the same.
 func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return err
 	}
 	old := e.registration
@@ -310,15 +313,22 @@ func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest)
 	return nil
 }
 
-// linkProjectLocked creates the links to a project's directory in the runtime directory.
-func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error {
+// linkProjectUnlocked creates the links to a project's directory in the runtime directory.
+// It unlocks mu during this time, for the same reason as bindUnlocked.
+func (r *registry) linkProjectUnlocked(registration schema.RegisterRequest) error {
 	if err := r.checkDevcontainersLocked(registration); err != nil {
 		return err
 	}
-	if err := r.dir.LinkName(registration.Name, registration.ProjectPath); err != nil {
-		return err
+	r.mu.Unlock()
+	err := r.dir.LinkName(registration.Name, registration.ProjectPath)
+	if err == nil {
+		err = r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
 	}
-	return r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
+	r.mu.Lock()
+	if err == nil && r.stopping {
+		err = errStopping()
+	}
+	return err
 }
 
 // serveNewLocked serves a project on its listening socket. stored contains the parts of the

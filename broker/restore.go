@@ -64,7 +64,7 @@ func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Reg
 			endpoint.CloseListener(listener)
 		}
 	}
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return err
 	}
 	if !inherited {

@@ -51,14 +51,15 @@ var ErrBlocked = errors.New("a container may be blocking the directory of the pr
 // this lock.
 const directoryTimeout = time.Second
 
-// inDirectory runs an operation in the directory of a project. If the operation does not end
+// inDirectory runs an operation in a directory that a container can mount. The key is the
+// path of the project, or the path of the directory at the place of a link. If the operation does not end
 // within directoryTimeout, inDirectory closes the channel abandoned and returns ErrBlocked.
 // The operation then continues in its goroutine, and must undo its result at the end. At
-// most one operation runs at the same time for each project.
-func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan struct{})) error {
+// most one operation runs at the same time for each key.
+func (d *Dir) inDirectory(key string, operate func(abandoned <-chan struct{})) error {
 	timeout := time.NewTimer(directoryTimeout)
 	defer timeout.Stop()
-	busy := d.busy(projectPath)
+	busy := d.busy(key)
 	select {
 	case busy <- struct{}{}:
 	case <-timeout.C:
@@ -79,18 +80,18 @@ func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan stru
 	}
 }
 
-// busy returns the channel of a project, which has room for one value. The channel is full
-// while an operation runs in the directory of the project.
-func (d *Dir) busy(projectPath string) chan struct{} {
+// busy returns the channel of a key, which has room for one value. The channel is full while
+// an operation with this key runs.
+func (d *Dir) busy(key string) chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.operations == nil {
 		d.operations = map[string]chan struct{}{}
 	}
-	if d.operations[projectPath] == nil {
-		d.operations[projectPath] = make(chan struct{}, 1)
+	if d.operations[key] == nil {
+		d.operations[key] = make(chan struct{}, 1)
 	}
-	return d.operations[projectPath]
+	return d.operations[key]
 }
 
 // A Socket is a listening socket of a project, with the identity of its socket file.
@@ -175,7 +176,7 @@ func (d *Dir) bindProject(projectPath string) (Socket, error) {
 // error is ErrNameInUse if the link with this name leads to the directory of another
 // project, even if that project is no longer registered. If the broker changed the link, a
 // container of the old project that mounts the link would have access to the secrets of the
-// new project after its next start.
+// new project after its next start. The error can be ErrBlocked.
 func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	link := filepath.Join(d.path, "projects", string(name))
 	// Clients connect to the socket through the link, so this path must also be short enough.
@@ -189,11 +190,23 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	case err == nil:
 		return fmt.Errorf("%w: %s leads to the directory of another project", ErrNameInUse, link)
 	}
-	entries, err := os.ReadDir(link)
-	if err != nil {
+	// A container can have mounted this directory, so the container can delay the operations.
+	type result struct {
+		entries []os.DirEntry
+		err     error
+	}
+	results := make(chan result, 1)
+	if err := d.inDirectory(link, func(<-chan struct{}) {
+		entries, err := os.ReadDir(link)
+		results <- result{entries, err}
+	}); err != nil {
+		return fmt.Errorf("%s: %w", link, err)
+	}
+	r := <-results
+	if r.err != nil {
 		return fmt.Errorf("%s is not a link that the broker created: remove it", link)
 	}
-	if len(entries) > 0 {
+	if len(r.entries) > 0 {
 		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", link)
 	}
 	return nil
@@ -203,7 +216,7 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 // project at a path. If the name is an empty directory, LinkName replaces this directory. A
 // container engine creates such a directory if a container starts before its project is
 // registered. This container mounts the empty directory until the container is started
-// again.
+// again. The error can be ErrBlocked.
 func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	if err := d.CheckName(name, projectPath); err != nil {
 		return err
@@ -212,7 +225,11 @@ func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	if _, err := os.Readlink(link); err == nil {
 		return nil // a restart must work if the file system is full
 	}
-	if err := unix.Rmdir(link); err != nil && err != unix.ENOENT {
+	removed := make(chan error, 1)
+	if err := d.inDirectory(link, func(<-chan struct{}) { removed <- unix.Rmdir(link) }); err != nil {
+		return fmt.Errorf("%s: %w", link, err)
+	}
+	if err := <-removed; err != nil && err != unix.ENOENT {
 		return fmt.Errorf("cannot replace %s: %w", link, err)
 	}
 	return os.Symlink(directoryName(projectPath), link)
