@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -100,11 +102,6 @@ func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 		}
 		return err
 	})
-	select {
-	case err := <-registered:
-		t.Fatalf("the registration ended before the status request: %v", err)
-	default:
-	}
 	if err := <-registered; err == nil || !strings.Contains(err.Error(), "may be blocking") || client.CodeOf(err) != schema.CodeInternalError {
 		t.Errorf("the error of the registration is %v", err)
 	}
@@ -114,5 +111,91 @@ func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	blocked.unblock()
 	if _, err := m.registerAt("api", "/nowhere/api", nil); err != nil || !canPing(m.projectSocket("api")) {
 		t.Errorf("after the directory is usable again, the error of the registration is %v", err)
+	}
+}
+
+// TestBlockedProjectsDoNotDelayStart starts a broker while the directories of some projects
+// are blocked. The broker must serve the other projects. The status must report the blocked
+// projects, and the broker must serve them as soon as their directories are usable again.
+func TestBlockedProjectsDoNotDelayStart(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	m.register("web", "A")
+	var blocked []*blockedDir
+	block := func(name string) {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(m.projectSocket(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocked = append(blocked, blockDirectory(t, dir))
+	}
+	// The listener of project stored is in the descriptor store. The listener of project lost
+	// is not.
+	m.register("stored", "A")
+	m.register("lost", "A")
+	for _, name := range []schema.ProjectName{"declared", "undeclared"} {
+		m.declare(manifest.Declaration{Name: name, Path: "/nowhere/" + string(name), Manifest: manifestText(string(name), "A")})
+	}
+	s.ApplyDeclarations()
+	s.Close()
+	m.mu.Lock()
+	m.store = slices.DeleteFunc(m.store, func(s storedDescriptor) bool {
+		isLost := s.name == "project-lost" || strings.HasSuffix(strings.Split(s.name, "@")[0], "declared")
+		if isLost {
+			unix.Close(s.fd)
+		}
+		return isLost
+	})
+	m.mu.Unlock()
+	for _, name := range []string{"stored", "lost", "declared", "undeclared"} {
+		block(name)
+	}
+	s = m.start()
+	m.push(tripwire)
+	names := func() (served, problems []string) {
+		status := s.Status()
+		for _, p := range status.Projects {
+			served = append(served, string(p.Name))
+		}
+		for _, p := range status.Problems {
+			problems = append(problems, p.Project+" "+string(p.Problem))
+			if !strings.Contains(p.Message, "may be blocking") {
+				t.Errorf("the message of the problem is %q", p.Message)
+			}
+		}
+		return served, problems
+	}
+	served, problems := names()
+	if !slices.Equal(served, []string{"stored", "web"}) {
+		t.Errorf("while four directories are blocked, the broker serves %v", served)
+	}
+	if !slices.Equal(problems, []string{"declared declaration_not_served", "undeclared declaration_not_served", "lost registration_not_restored"}) {
+		t.Errorf("while four directories are blocked, the problems are %v", problems)
+	}
+	if answer := connect(t, m.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+		t.Errorf("while four directories are blocked, the answer of project web is %s", answer)
+	}
+	// A project that is no longer declared must not be served later.
+	if err := os.Remove(m.dir + "/projects.d/undeclared.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "declared.yaml: ") {
+		t.Errorf("the error for a blocked declared project is %v", err)
+	}
+	for _, b := range blocked {
+		b.unblock()
+	}
+	waitUntil(t, func() bool {
+		served, problems = names()
+		return slices.Equal(served, []string{"declared", "lost", "stored", "web"}) && problems == nil
+	})
+	for _, name := range served {
+		waitUntil(t, func() bool { return canPing(m.projectSocket(name)) })
+	}
+	// The projects that were served late must survive a restart, too.
+	s.Close()
+	s = m.start()
+	if again, _ := names(); !slices.Equal(again, served) {
+		t.Errorf("after a restart, the broker serves %v, want %v", again, served)
 	}
 }

@@ -47,7 +47,11 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 			}
 			continue
 		}
-		if err := r.notApplied[name]; err != nil {
+		err := r.notApplied[name]
+		if u := r.unserved[schema.ProjectName(name)]; err == nil && u != nil {
+			err = u.err
+		}
+		if err != nil {
 			add(name, declared[name].Path, schema.ProblemNotApplied, "the declared project is not served: %s", describeWithoutSecrets(err))
 		} else {
 			add(name, declared[name].Path, schema.ProblemNotApplied, "the broker has not read the declaration yet")
@@ -61,8 +65,11 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.rejected)) {
-		add(string(name), r.rejected[name].projectPath, schema.ProblemNotRestored, "the project was registered before the broker restarted, but it is no longer served: %s", describeWithoutSecrets(r.rejected[name].err))
+	for _, name := range slices.Sorted(maps.Keys(r.unserved)) {
+		u := r.unserved[name]
+		if _, isDeclared := declared[string(name)]; !isDeclared {
+			add(string(name), u.registration.ProjectPath, schema.ProblemNotRestored, "the project was registered before the broker restarted, but it is not served: %s", describeWithoutSecrets(u.err))
+		}
 	}
 	return problems
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/endpoint"
@@ -33,20 +32,19 @@ type registry struct {
 	// changing is locked during an operation that changes projects. A goroutine that needs
 	// changing and mu must lock changing first.
 	changing sync.Mutex
-	// mu is locked while an operation reads or changes the fields that mu guards. Except in
-	// restoreProjects, which runs before the broker serves, mu must not be locked during an
-	// operation in a directory that a container mounts. The container can block such an
-	// operation. A goroutine that needs mu and a lock of an endpoint, of the keyring, or of
-	// the audit log must lock mu first.
+	// mu is locked while an operation reads or changes the fields that mu guards. mu must not
+	// be locked during an operation in a directory that a container mounts. The container can
+	// block such an operation. A goroutine that needs mu and a lock of an endpoint, of the
+	// keyring, or of the audit log must lock mu first.
 	mu      sync.Mutex
 	entries map[schema.ProjectName]*entry // guarded by mu
 	store   *restartStore                 // guarded by mu
-	// rejected contains the stored registrations that this broker cannot serve. Such a
-	// registration stays in the store until the operator registers or unregisters its
+	// unserved contains the stored and declared projects that this broker cannot serve. A
+	// stored registration stays in the store until the operator registers or unregisters its
 	// project.
-	rejected map[schema.ProjectName]rejectedProject // guarded by mu
-	// notApplied contains the errors in declarations, by project name. Each call of
-	// applyDeclarations replaces these errors.
+	unserved map[schema.ProjectName]*unservedProject // guarded by mu
+	// notApplied contains the errors of the declarations that do not change a project, by
+	// project name. Each call of applyDeclarations replaces these errors.
 	notApplied map[string]error // guarded by mu
 	stopping   bool             // guarded by mu; if true, the registry refuses all changes
 
@@ -65,17 +63,24 @@ type entry struct {
 	socket       rundir.Socket
 	registration schema.RegisterRequest // contains the text of the approved manifest
 	stored       storedProject
-	checking     bool          // a goroutine is checking the socket file
-	repairedAt   time.Time     // time of the last repair of the socket file
-	repairDelay  time.Duration // minimum time from repairedAt to the next repair
+	checking     bool // a goroutine is checking the socket file
+	repairs      backoff
 }
 
-// A rejectedProject is a stored registration that the broker cannot serve, for example
-// because its manifest violates a rule of this version.
-type rejectedProject struct {
-	projectPath string
-	stored      storedProject
-	err         error
+// An unservedProject is a stored or declared project that the broker cannot serve, for
+// example because a container blocks its directory. The mutex registry.mu guards all fields
+// after parsed.
+type unservedProject struct {
+	registration schema.RegisterRequest
+	restored     bool // an earlier broker stored exactly this registration
+	// parsed is nil if the registration is invalid, for example because its manifest violates
+	// a rule of this version. The broker then does not try to serve the project.
+	parsed *manifest.Manifest
+
+	stored   storedProject
+	err      error
+	checking bool // a goroutine is trying to serve the project
+	attempts backoff
 }
 
 // register adds a project. If a project is already registered at the same path and the
@@ -123,12 +128,31 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 // this name before. It unlocks mu for a moment. The broker can begin to stop during this
 // time.
 func (r *registry) checkNameLocked(name schema.ProjectName, projectPath string) error {
-	if e := r.entries[name]; e != nil && e.registration.ProjectPath != projectPath {
-		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", name, e.registration.ProjectPath)
+	if err := r.checkNameIsFreeLocked(name, projectPath); err != nil {
+		return err
 	}
 	r.mu.Unlock() // a container can delay CheckName
 	err := r.dir.CheckName(name, projectPath)
 	r.mu.Lock()
+	return r.describeNameError(name, err)
+}
+
+// checkNameIsFreeLocked returns an error if a project at another path has the given name.
+func (r *registry) checkNameIsFreeLocked(name schema.ProjectName, projectPath string) error {
+	current := ""
+	if e := r.entries[name]; e != nil {
+		current = e.registration.ProjectPath
+	} else if u := r.unserved[name]; u != nil && u.parsed != nil {
+		current = u.registration.ProjectPath
+	}
+	if current != "" && current != projectPath {
+		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", name, current)
+	}
+	return nil
+}
+
+// describeNameError adds a solution to the error rundir.ErrNameInUse.
+func (r *registry) describeNameError(name schema.ProjectName, err error) error {
 	if errors.Is(err, rundir.ErrNameInUse) {
 		return refuse(schema.CodeProjectExists, "the name %s was used for another project: choose another name, or remove the link %s if no container mounts the link", name, filepath.Dir(r.dir.NamedSocket(name)))
 	}
@@ -160,8 +184,8 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rejected, ok := r.rejected[request.Name]; ok && !r.stopping {
-		r.forgetRejectedLocked(request.Name, rejected.projectPath)
+	if u := r.unserved[request.Name]; u != nil && !r.stopping {
+		r.forgetUnservedLocked(request.Name, u.registration.ProjectPath)
 		return schema.OKResponse{OK: true}, nil
 	}
 	e, err := r.findLocked(request.Name)
@@ -314,17 +338,18 @@ func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest)
 }
 
 // linkProjectUnlocked creates the links to a project's directory in the runtime directory.
-// It unlocks mu during this time, for the same reason as bindUnlocked.
+// It unlocks mu while it creates the link with the name, for the same reason as bindUnlocked.
+// mu stays locked for the links of dev containers, because two projects can have the same ID.
 func (r *registry) linkProjectUnlocked(registration schema.RegisterRequest) error {
 	if err := r.checkDevcontainersLocked(registration); err != nil {
 		return err
 	}
 	r.mu.Unlock()
-	err := r.dir.LinkName(registration.Name, registration.ProjectPath)
+	err := r.describeNameError(registration.Name, r.dir.LinkName(registration.Name, registration.ProjectPath))
+	r.mu.Lock()
 	if err == nil {
 		err = r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
 	}
-	r.mu.Lock()
 	if err == nil && r.stopping {
 		err = errStopping()
 	}
@@ -348,7 +373,7 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 // addEntryLocked adds a project whose socket is already listening. The caller must then
 // start the endpoint of the project.
 func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
-	r.forgetRejectedLocked(registration.Name, registration.ProjectPath)
+	r.forgetUnservedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
 		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
 		UIDs:        allowedUIDs(registration.AllowUIDs),
@@ -411,13 +436,13 @@ func (r *registry) storeForRestartLocked(e *entry) {
 	r.store.save(&e.stored, e.socket.Listener, e.registration)
 }
 
-// forgetRejectedLocked removes from the store the rejected registrations that have this
-// name or this path.
-func (r *registry) forgetRejectedLocked(name schema.ProjectName, projectPath string) {
-	for rejectedName, rejected := range r.rejected {
-		if rejectedName == name || rejected.projectPath == projectPath {
-			r.store.remove(&rejected.stored, rejectedName)
-			delete(r.rejected, rejectedName)
+// forgetUnservedLocked removes the unserved projects that have this name or this path, also
+// from the descriptor store.
+func (r *registry) forgetUnservedLocked(name schema.ProjectName, projectPath string) {
+	for unservedName, u := range r.unserved {
+		if unservedName == name || u.registration.ProjectPath == projectPath {
+			r.store.remove(&u.stored, unservedName)
+			delete(r.unserved, unservedName)
 		}
 	}
 }
@@ -439,6 +464,20 @@ func (r *registry) findPathLocked(projectPath string) *entry {
 	for _, e := range r.entries {
 		if e.registration.ProjectPath == projectPath {
 			return e
+		}
+	}
+	return nil
+}
+
+// findRegistrationLocked returns the registration of the served or unserved project at a
+// path, or nil.
+func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
+	if e := r.findPathLocked(projectPath); e != nil {
+		return &e.registration
+	}
+	for _, u := range r.unserved {
+		if u.registration.ProjectPath == projectPath && u.parsed != nil {
+			return &u.registration
 		}
 	}
 	return nil

@@ -271,7 +271,8 @@ func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
 // reach the given listener. If they do, FindSocket returns the listener as a Socket. The
 // check is necessary because a container can replace the socket file while no broker runs.
 // FindSocket connects to the socket and closes the connection, so the listener later accepts
-// one connection that is already closed.
+// one connection that is already closed. If the directory is blocked, FindSocket cannot check
+// the socket file. It then returns the listener with the zero SocketID.
 func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket Socket, ok bool) {
 	found := make(chan SocketID, 1)
 	if err := d.inDirectory(projectPath, func(<-chan struct{}) {
@@ -282,7 +283,7 @@ func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket
 		}
 		found <- id
 	}); err != nil {
-		return Socket{}, false
+		return Socket{Listener: listener}, true
 	}
 	id := <-found
 	return Socket{listener, id}, id != SocketID{}
