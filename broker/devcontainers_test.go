@@ -70,3 +70,27 @@ func TestDevcontainerLinkOfOtherProjectIsKept(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTwoDeclarationsWithOneDevcontainerID declares two projects with the same dev container
+// ID. The broker serves both at the same time, but the link must lead to the first project.
+func TestTwoDeclarationsWithOneDevcontainerID(t *testing.T) {
+	m := newServiceManager(t, 100)
+	id := schema.DevcontainerID(strings.Repeat("a", 52))
+	for _, name := range []schema.ProjectName{"one", "two"} {
+		m.declare(manifest.Declaration{Name: name, Path: "/nowhere/" + string(name), Manifest: manifestText(string(name)), DevcontainerIDs: []schema.DevcontainerID{id}})
+	}
+	m.start()
+	var status schema.StatusResponse
+	m.withAdmin(func(admin *client.Admin) (err error) { status, err = admin.Status(context.Background()); return err })
+	if len(status.Projects) != 1 || status.Projects[0].Name != "one" || len(status.Problems) != 1 || status.Problems[0].Project != "two" {
+		t.Errorf("the status contains the projects %v and the problems %v", status.Projects, status.Problems)
+	}
+	ofID, err := os.Readlink(filepath.Join(m.dir, "run/devcontainers", string(id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ofName, err := os.Readlink(filepath.Join(m.dir, "run/projects/one"))
+	if err != nil || filepath.Base(ofID) != filepath.Base(ofName) {
+		t.Errorf("the link of the ID leads to %s, and the link of the name to %s, error %v", ofID, ofName, err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -107,10 +108,22 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 	return parsed, string(raw), nil
 }
 
+// ownerOf returns the owner of a directory, or nothing if the broker cannot see the directory.
+func ownerOf(projectPath string) []uint32 {
+	info, err := os.Stat(projectPath)
+	if err != nil {
+		return nil
+	}
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if owner == endpoint.UnmappedUID {
+		return nil
+	}
+	return []uint32{owner}
+}
+
 // allowedUIDs returns the uids that may use a project's socket. These are root, the
-// broker's own uid, and the approved uids. The owner of the project's directory is not
-// included, because somebody can change the owner after the approval. keyhatchctl adds the
-// owner to the uids that it shows to the operator.
+// broker's own uid, and the approved uids. The current owner of the project's directory is
+// not included, because somebody can change the owner after the approval.
 func allowedUIDs(approved []uint32) []uint32 {
 	return append([]uint32{0, uint32(os.Geteuid())}, approved...)
 }

@@ -92,6 +92,9 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	// Read the manifest before mu is locked. A container that can write to the project's
 	// directory could block the read, and with mu locked, this would block all projects.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
+	if len(request.AllowUIDs) == 0 {
+		request.AllowUIDs = ownerOf(request.ProjectPath)
+	}
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	r.mu.Lock()
@@ -324,14 +327,27 @@ func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
 // to a registered project at another path. If the broker changed the link with this ID, a dev
 // container of one project would get the secrets of the other project.
 func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest) error {
+	isShared := func(other schema.RegisterRequest) bool {
+		return other.ProjectPath != registration.ProjectPath && slices.ContainsFunc(registration.DevcontainerIDs, func(id schema.DevcontainerID) bool {
+			return slices.Contains(other.DevcontainerIDs, id)
+		})
+	}
+	var others []schema.RegisterRequest
 	for _, e := range r.entries {
-		if e.registration.ProjectPath == registration.ProjectPath {
-			continue
-		}
-		for _, id := range registration.DevcontainerIDs {
-			if slices.Contains(e.registration.DevcontainerIDs, id) {
-				return refuse(schema.CodeProjectExists, "the dev container ID %s belongs to project %s: unregister project %s first", id, e.registration.Name, e.registration.Name)
+		others = append(others, e.registration)
+	}
+	if r.unserved[registration.Name] != nil {
+		// At the start, the broker serves many projects at the same time. If two of them have
+		// the same ID, serve the one whose name is first in alphabetical order.
+		for name, u := range r.unserved {
+			if name < registration.Name {
+				others = append(others, u.registration)
 			}
+		}
+	}
+	for _, other := range others {
+		if isShared(other) {
+			return refuse(schema.CodeProjectExists, "a dev container ID belongs to project %s: unregister project %s first", other.Name, other.Name)
 		}
 	}
 	return nil

@@ -50,8 +50,8 @@ type RegisterRequest struct {
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
 	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's
-	// own uid may always use this socket. The owner of the project's directory may use it
-	// only if AllowUIDs contains the owner.
+	// own uid may always use this socket. If AllowUIDs is empty, the broker uses the owner
+	// that the project's directory has at this moment.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
 	// containers. For each value, the broker creates a link to the directory of the

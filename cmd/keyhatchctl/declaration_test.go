@@ -25,9 +25,9 @@ func TestDeclarationFollowsRegistration(t *testing.T) {
 	}{
 		{"reload", []string{"reload", "--yes"}, "api", false, "api.yaml: new", "api.yaml: new"},
 		{"reload is refused", []string{"reload", "--yes"}, "api", true, "api.yaml: new", "api.yaml: old"},
-		{"register is refused", []string{"register"}, "api", true, "api.yaml: new", "api.yaml: old"},
-		{"rename", []string{"register"}, "web", false, "web.yaml: new", "web.yaml: new"},
-		{"rename is refused", []string{"register"}, "web", true, "web.yaml: new", "api.yaml: old"},
+		{"register is refused", []string{"register", "--yes"}, "api", true, "api.yaml: new", "api.yaml: old"},
+		{"rename", []string{"register", "--yes"}, "web", false, "web.yaml: new", "web.yaml: new"},
+		{"rename is refused", []string{"register", "--yes"}, "web", true, "web.yaml: new", "api.yaml: old"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -74,7 +74,10 @@ func TestDeclarationFollowsRegistration(t *testing.T) {
 				return strings.Join(list, ", ")
 			}
 			during := ""
-			socket := fakeBroker(t, func(op, _ string) string {
+			socket := fakeBroker(t, func(op, request string) string {
+				if strings.Contains(request, `"dry_run":true`) {
+					return `{"ok":true,"socket_path":"/s"}`
+				}
 				switch op {
 				case "ping":
 					return pingResponse

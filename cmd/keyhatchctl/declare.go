@@ -33,7 +33,7 @@ keyhatchctl register --persist.`,
 				if _, err := declareAndRegister(c.Context(), admin, schema.RegisterRequest{
 					Name: served.Name, ProjectPath: served.ProjectPath, Manifest: &served.Manifest,
 					AllowUIDs: served.AllowUIDs, DevcontainerIDs: served.DevcontainerIDs,
-				}); err != nil {
+				}, served.Name, false); err != nil {
 					return err
 				}
 				if o.asJSON {

@@ -183,6 +183,24 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 	check("after a restart")
 }
 
+// TestOwnerIsAllowedIfNoUIDsAreGiven registers a project without uids. The owner that the
+// directory has at this moment may use the socket.
+func TestOwnerIsAllowedIfNoUIDsAreGiven(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	projectPath := t.TempDir()
+	if err := os.Chown(projectPath, otherUID, -1); err != nil {
+		t.Fatal(err)
+	}
+	text := testManifest
+	if _, err := dialAdmin(t, d).Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: projectPath, Manifest: &text}); err != nil {
+		t.Fatal(err)
+	}
+	if answer := pingAsOtherUID(t, d); !strings.Contains(answer, `"project":"api"`) {
+		t.Errorf("the answer to the owner is %s", answer)
+	}
+}
+
 // otherUID is a uid that belongs to no user.
 const otherUID = 12345
 
