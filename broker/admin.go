@@ -26,6 +26,7 @@ type admin struct {
 	startedAt     time.Time
 	memory        schema.Memory // the kind of small arenas; reported while no secrets are loaded
 	projectsDir   string
+	connections   func() int // returns the number of connections to the admin socket
 }
 
 // serve answers the requests of one connection. It reads each request into locked memory,
@@ -143,10 +144,13 @@ func (a *admin) status() schema.StatusResponse {
 		OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion,
 		InstanceID: a.instanceID, UptimeSeconds: int64(time.Since(a.startedAt).Seconds()),
 		Memory: a.memory, ProjectsDir: a.projectsDir, AuditDropped: a.audit.Dropped(),
+		AdminConnections: a.connections(),
 	}
 	if info := a.keyring.Info(); info.Generation > 0 {
 		status.Generation, status.SecretCount = info.Generation, info.SecretCount
 		status.SecretsLoadedAt, status.Memory = &info.LoadedAt, info.Memory
+	} else if clearedAt := a.keyring.ClearedAt(); !clearedAt.IsZero() {
+		status.SecretsClearedAt = &clearedAt
 	}
 	status.Projects, status.DescriptorStore = a.registry.status()
 	status.Problems = findProblems(a.registry, a.projectsDir)

@@ -113,7 +113,7 @@ func expandPlaceholders(request string) string {
 	return strings.ReplaceAll(request, "(bad UTF-8)", "\xff")
 }
 
-var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|memory|manifest_sha256)":)"[^"]*"|("uptime_seconds":)\d+`)
+var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256)":)"[^"]*"|("(?:uptime_seconds|admin_connections)":)\d+`)
 
 func maskVarying(answer, dir string) string {
 	answer = strings.ReplaceAll(answer, dir+"/run", "DIR")

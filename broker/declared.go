@@ -8,18 +8,18 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // applyDeclarations makes the registry match the declared projects in a directory. It
-// adds new projects, changes projects whose declarations have changed, and removes
-// projects that are no longer declared. If a declaration has an error, its project does
-// not change. applyDeclarations logs and returns such errors.
+// changes projects whose declarations have changed, and removes projects that are no longer
+// declared. It adds new projects to the unserved projects, so the caller must then call
+// serveProjects. If a declaration has an error, its project does not change, and
+// applyDeclarations logs the error. The caller must have locked r.changing.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil
 	}
-	r.changing.Lock()
-	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
@@ -36,42 +36,85 @@ func applyDeclarations(r *registry, projectsDir string) error {
 			r.notApplied[name] = err
 		}
 	}
-	var problems []error
 	for name, err := range r.notApplied {
 		r.log.Error("cannot apply the declaration of a project", "file", name+".yaml", "error", err)
-		problems = append(problems, fmt.Errorf("%s.yaml: %w", name, err))
+	}
+	isRemoved := func(registration schema.RegisterRequest) bool {
+		_, ok := declared[string(registration.Name)]
+		return registration.Declared && !ok && r.notApplied[string(registration.Name)] == nil
 	}
 	for name, e := range maps.Clone(r.entries) { // a copy, because removeProjectLocked releases mu
-		if _, ok := declared[string(name)]; e.registration.Declared && !ok && r.notApplied[string(name)] == nil {
+		if isRemoved(e.registration) {
 			r.log.Info("a project is no longer declared", "project", name)
 			r.removeProjectLocked(e, endpoint.Self())
+		}
+	}
+	for name, u := range r.unserved {
+		if isRemoved(u.registration) {
+			r.log.Info("a project is no longer declared", "project", name)
+			r.forgetUnservedLocked(name, u.registration.ProjectPath)
+		}
+	}
+	return nil
+}
+
+// declarationErrors returns the errors of the declarations that are not applied, and of the
+// declared projects that are not served.
+func declarationErrors(r *registry) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var problems []error
+	for name, err := range r.notApplied {
+		problems = append(problems, fmt.Errorf("%s.yaml: %w", name, err))
+	}
+	for name, u := range r.unserved {
+		if u.registration.Declared {
+			problems = append(problems, fmt.Errorf("%s.yaml: %w", name, u.err))
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// applyDeclarationLocked adds or changes one declared project, so that the project matches
-// its declaration.
+// applyDeclarationLocked changes one declared project, so that the project matches its
+// declaration. If the project is not served, applyDeclarationLocked adds it to the unserved
+// projects.
+//
+// If two files declare the same path, the file of the served project is in effect. If the
+// project is not served yet, the first file in alphabetical order is in effect.
 func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[string]manifest.Declaration) error {
 	registration := registrationOf(d)
 	if err := checkRegistration(registration); err != nil {
-		return err
-	}
-	if err := r.checkNameLocked(d.Name, d.Path); err != nil {
 		return err
 	}
 	parsed, err := manifest.Parse([]byte(d.Manifest))
 	if err != nil {
 		return err
 	}
-	if e := r.findPathLocked(d.Path); e != nil {
-		if other, ok := declared[string(e.registration.Name)]; ok && other.Name != d.Name && other.Path == d.Path {
-			return fmt.Errorf("%s.yaml declares the same path", other.Name)
+	current := r.findRegistrationLocked(d.Path)
+	if current != nil {
+		if other, ok := declared[string(current.Name)]; ok && other.Name != d.Name && other.Path == d.Path {
+			return fmt.Errorf("%s.yaml declares the same path and is in effect: remove one of the two files", other.Name)
 		}
-		if e.registration.Declared && e.registration.Name == d.Name && compareRegistrations(e.registration, registration) == nil {
+		if current.Declared && current.Name == d.Name && compareRegistrations(*current, registration) == nil {
 			return nil
 		}
 	}
-	_, err = r.addOrChangeLocked(registration, parsed, endpoint.Self())
-	return err
+	if r.findPathLocked(d.Path) != nil {
+		if err := r.checkNameLocked(d.Name, d.Path); err != nil {
+			return err
+		}
+		_, err = r.addOrChangeLocked(registration, parsed, endpoint.Self())
+		return err
+	}
+	if err := r.checkNameIsFreeLocked(d.Name, d.Path); err != nil {
+		return err
+	}
+	u := &unservedProject{registration: registration, parsed: parsed, err: errStarting}
+	if old := r.unserved[d.Name]; old != nil { // the store keeps the old registration until the project is served
+		u.stored = old.stored
+		delete(r.unserved, d.Name)
+	}
+	r.forgetUnservedLocked(d.Name, d.Path)
+	r.unserved[d.Name] = u
+	return nil
 }

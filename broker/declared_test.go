@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 func (m *serviceManager) declare(d manifest.Declaration) {
@@ -118,4 +119,42 @@ func TestDeclaredProjects(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestTwoDeclarationsOfOnePath declares the same path under two names. Only one declaration
+// can be in effect, and the status must report the other one.
+func TestTwoDeclarationsOfOnePath(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	check := func(when, served, problem string) {
+		t.Helper()
+		status := s.Status()
+		if len(status.Projects) != 1 || string(status.Projects[0].Name) != served || !status.Projects[0].Declared {
+			t.Errorf("%s, the projects are %+v, want only %s", when, status.Projects, served)
+		}
+		if problem == "" && status.Problems == nil {
+			return
+		}
+		if len(status.Problems) != 1 || status.Problems[0].Project != problem || status.Problems[0].Problem != schema.ProblemNotApplied ||
+			!strings.Contains(status.Problems[0].Message, served+".yaml declares the same path and is in effect: remove one of the two files") {
+			t.Errorf("%s, the problems are %+v", when, status.Problems)
+		}
+	}
+	m.declare(manifest.Declaration{Name: "web", Path: "/nowhere/app", Manifest: manifestText("web", "A")})
+	s.ApplyDeclarations()
+	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/app", Manifest: manifestText("api", "A", "B")})
+	s.ApplyDeclarations()
+	check("after SIGHUP", "web", "api")
+	s.Shutdown(context.Background())
+	s = m.start()
+	check("after a restart", "web", "api")
+	s.Shutdown(context.Background())
+	m.dropStore()
+	s = m.start()
+	check("after a stop", "api", "web")
+	if err := os.Remove(m.dir + "/projects.d/api.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	s.ApplyDeclarations()
+	check("after one file was removed", "web", "")
 }

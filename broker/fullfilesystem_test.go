@@ -46,7 +46,7 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 	fill()
 	// A restart must not replace the link of a dev container. Otherwise the container
 	// could use the space of the old link before the broker creates the new link.
-	link := filepath.Join(m.dir, "run/devcontainers", strings.Repeat("a", 52))
+	link := filepath.Join(m.dir, "run/devcontainers", string(devcontainerIDOf("evil")))
 	before, err := os.Lstat(link)
 	if err != nil {
 		t.Fatal(err)

@@ -174,6 +174,33 @@ func TestRegisterReplacesRegistration(t *testing.T) {
 	}
 }
 
+// TestRegisterDryRunChangesNothing registers a project with dry_run. The broker must return the
+// same response or error as without dry_run, and must not change anything.
+func TestRegisterDryRunChangesNothing(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	dryRun := func(r *schema.RegisterRequest) { r.DryRun, r.Replace = true, true }
+	expected, err := m.registerAt("api", "/nowhere/api", dryRun)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(filepath.Join(m.dir, "run/projects/api")); !os.IsNotExist(err) {
+		t.Errorf("the link with the name exists: %v", err)
+	}
+	if socket, err := m.registerAt("api", "/nowhere/api", nil); err != nil || socket != expected {
+		t.Errorf("the socket is %s, error %v, but with dry_run it was %s", socket, err, expected)
+	}
+	if _, err := m.registerAt("renamed", "/nowhere/api", dryRun); err != nil {
+		t.Error(err)
+	}
+	if _, err := m.registerAt("api", "/nowhere/other", dryRun); client.CodeOf(err) != schema.CodeProjectExists {
+		t.Errorf("the error for the name of another project is %v", err)
+	}
+	if projects := s.Status().Projects; len(projects) != 1 || projects[0].Name != "api" {
+		t.Errorf("the projects are %+v, want only the project api", projects)
+	}
+}
+
 // TestStatusReportsDifferencesFromDeclarations creates each kind of difference between the
 // served projects and the declared projects. The status must report each difference.
 func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
@@ -200,7 +227,7 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		t.Fatal(err)
 	}
 	declare("added", "A")
-	m.writeDeclarationFile("invalid.yaml", "broken")
+	m.writeDeclarationFile("invalid.yaml", "path: /nowhere/invalid\nTRIPWIRE_NAME: x\n")
 	m.writeDeclarationFile("rule.yaml", "path: /nowhere/rule\nmanifest: |\n  schema_version: 1\n  project: rule\n  secrets: {TRIPWIRE_NAME: {as: x}}\n")
 	m.writeDeclarationFile("twice.yaml", "path: /nowhere/same\nmanifest: |\n  schema_version: 1\n  project: same\n  secrets: {}\n")
 	check := func(want map[string]string) {
@@ -224,14 +251,14 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		"edited":   "differs_from_declaration: the served project and its declaration differ in: manifest",
 		"removed":  "differs_from_declaration: the declaration was removed",
 		"added":    "declaration_not_served: the broker has not read the declaration yet",
-		"invalid":  "declaration_not_served: invalid.yaml is not a valid declaration",
+		"invalid":  "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
 		"rule":     "declaration_not_served: the broker has not read",
 		"twice":    "declaration_not_served: the broker has not read",
 	})
 	s.ApplyDeclarations()
 	check(map[string]string{
-		"invalid": "declaration_not_served: invalid.yaml is not a valid declaration",
-		"rule":    "declaration_not_served: the declared project is not served: line 3 of the approved manifest violates a rule",
+		"invalid": "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
+		"rule":    "declaration_not_served: the declared project is not served: manifest line 3: …: as must be env or file",
 		"twice":   "declaration_not_served: the declared project is not served: same.yaml declares the same path",
 	})
 }
@@ -254,6 +281,9 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 		status := s.Status()
 		if len(status.Projects) != 1 || len(status.Problems) != 1 || status.Problems[0].Problem != schema.ProblemNotRestored || strings.Contains(status.Problems[0].Message, "TRIPWIRE_NAME") {
 			t.Fatalf("the status does not report that project api was not restored: %+v", status)
+		}
+		if want := "manifest line 3: …: as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
+			t.Errorf("the problem %q does not contain %q", status.Problems[0].Message, want)
 		}
 		s.Shutdown(context.Background())
 	}

@@ -24,7 +24,7 @@ func newProbe(view keyring.View) (*probe, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := project.New(project.Config{Name: "probe", UIDs: allowedUIDs("", nil), Manifest: parsed, View: view})
+	p := project.New(project.Config{Name: "probe", UIDs: allowedUIDs(nil), Manifest: parsed, View: view})
 	return &probe{p.Serve}, nil
 }
 

@@ -29,7 +29,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range slices.Sorted(maps.Keys(invalid)) {
-		add(name, "", schema.ProblemNotApplied, "%s.yaml is not a valid declaration", name)
+		add(name, "", schema.ProblemNotApplied, "%s.yaml is not a valid declaration: %s", name, describeWithoutSecrets(invalid[name]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(declared)) {
 		served := r.entries[schema.ProjectName(name)]
@@ -39,11 +39,19 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 				differences = append(differences, "persistence (the project was registered without --persist)")
 			}
 			if differences != nil {
-				add(name, declared[name].Path, schema.ProblemNotDeclared, "the served project and its declaration differ in: %s", strings.Join(differences, ", "))
+				message := "the served project and its declaration differ in: " + strings.Join(differences, ", ")
+				if err := r.notApplied[name]; err != nil {
+					message += "; the broker cannot serve the declaration: " + describeWithoutSecrets(err)
+				}
+				add(name, declared[name].Path, schema.ProblemNotDeclared, "%s", message)
 			}
 			continue
 		}
-		if err := r.notApplied[name]; err != nil {
+		err := r.notApplied[name]
+		if u := r.unserved[schema.ProjectName(name)]; err == nil && u != nil {
+			err = u.err
+		}
+		if err != nil {
 			add(name, declared[name].Path, schema.ProblemNotApplied, "the declared project is not served: %s", describeWithoutSecrets(err))
 		} else {
 			add(name, declared[name].Path, schema.ProblemNotApplied, "the broker has not read the declaration yet")
@@ -57,8 +65,11 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 			}
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(r.rejected)) {
-		add(string(name), r.rejected[name].projectPath, schema.ProblemNotRestored, "the project was registered before the broker restarted, but it is no longer served: %s", describeWithoutSecrets(r.rejected[name].err))
+	for _, name := range slices.Sorted(maps.Keys(r.unserved)) {
+		u := r.unserved[name]
+		if _, isDeclared := declared[string(name)]; !isDeclared {
+			add(string(name), u.registration.ProjectPath, schema.ProblemNotRestored, "the project was registered before the broker restarted, but it is not served: %s", describeWithoutSecrets(u.err))
+		}
 	}
 	return problems
 }
@@ -68,7 +79,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 // such names.
 func describeWithoutSecrets(err error) string {
 	if e, ok := errors.AsType[*manifest.Error](err); ok {
-		return fmt.Sprintf("line %d of the approved manifest violates a rule of this version of keyhatch", e.Line)
+		return e.WithoutText()
 	}
 	return err.Error()
 }

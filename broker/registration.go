@@ -108,16 +108,22 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 	return parsed, string(raw), nil
 }
 
-// allowedUIDs returns the uids that may use a project's socket. These are root, the
-// broker's own uid, and the uids in extra. If the broker can see the project's directory,
-// the owner of the directory may also use the socket.
-func allowedUIDs(projectPath string, extra []uint32) []uint32 {
-	uids := append([]uint32{0, uint32(os.Geteuid())}, extra...)
-	if info, err := os.Stat(projectPath); err == nil {
-		if owner := info.Sys().(*syscall.Stat_t).Uid; owner != endpoint.UnmappedUID {
-			uids = append(uids, owner)
-		}
+// ownerOf returns the owner of a directory, or nothing if the broker cannot see the directory.
+func ownerOf(projectPath string) []uint32 {
+	info, err := os.Stat(projectPath)
+	if err != nil {
+		return nil
 	}
-	slices.Sort(uids)
-	return slices.Compact(uids)
+	owner := info.Sys().(*syscall.Stat_t).Uid
+	if owner == endpoint.UnmappedUID {
+		return nil
+	}
+	return []uint32{owner}
+}
+
+// allowedUIDs returns the uids that may use a project's socket. These are root, the
+// broker's own uid, and the approved uids. The current owner of the project's directory is
+// not included, because somebody can change the owner after the approval.
+func allowedUIDs(approved []uint32) []uint32 {
+	return append([]uint32{0, uint32(os.Geteuid())}, approved...)
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/endpoint"
@@ -33,20 +32,19 @@ type registry struct {
 	// changing is locked during an operation that changes projects. A goroutine that needs
 	// changing and mu must lock changing first.
 	changing sync.Mutex
-	// mu is locked while an operation reads or changes the fields that mu guards. Except in
-	// restoreProjects, which runs before the broker serves, mu must not be locked during an
-	// operation in a directory that a container mounts. The container can block such an
-	// operation. A goroutine that needs mu and a lock of an endpoint, of the keyring, or of
-	// the audit log must lock mu first.
+	// mu is locked while an operation reads or changes the fields that mu guards. mu must not
+	// be locked during an operation in a directory that a container mounts. The container can
+	// block such an operation. A goroutine that needs mu and a lock of an endpoint, of the
+	// keyring, or of the audit log must lock mu first.
 	mu      sync.Mutex
 	entries map[schema.ProjectName]*entry // guarded by mu
 	store   *restartStore                 // guarded by mu
-	// rejected contains the stored registrations that this broker cannot serve. Such a
-	// registration stays in the store until the operator registers or unregisters its
+	// unserved contains the stored and declared projects that this broker cannot serve. A
+	// stored registration stays in the store until the operator registers or unregisters its
 	// project.
-	rejected map[schema.ProjectName]rejectedProject // guarded by mu
-	// notApplied contains the errors in declarations, by project name. Each call of
-	// applyDeclarations replaces these errors.
+	unserved map[schema.ProjectName]*unservedProject // guarded by mu
+	// notApplied contains the errors of the declarations that do not change a project, by
+	// project name. Each call of applyDeclarations replaces these errors.
 	notApplied map[string]error // guarded by mu
 	stopping   bool             // guarded by mu; if true, the registry refuses all changes
 
@@ -65,17 +63,24 @@ type entry struct {
 	socket       rundir.Socket
 	registration schema.RegisterRequest // contains the text of the approved manifest
 	stored       storedProject
-	checking     bool          // a goroutine is checking the socket file
-	repairedAt   time.Time     // time of the last repair of the socket file
-	repairDelay  time.Duration // minimum time from repairedAt to the next repair
+	checking     bool // a goroutine is checking the socket file
+	repairs      backoff
 }
 
-// A rejectedProject is a stored registration that the broker cannot serve, for example
-// because its manifest violates a rule of this version.
-type rejectedProject struct {
-	projectPath string
-	stored      storedProject
-	err         error
+// An unservedProject is a stored or declared project that the broker cannot serve, for
+// example because a container blocks its directory. The mutex registry.mu guards all fields
+// after parsed.
+type unservedProject struct {
+	registration schema.RegisterRequest
+	restored     bool // an earlier broker stored exactly this registration
+	// parsed is nil if the registration is invalid, for example because its manifest violates
+	// a rule of this version. The broker then does not try to serve the project.
+	parsed *manifest.Manifest
+
+	stored   storedProject
+	err      error
+	checking bool // a goroutine is trying to serve the project
+	attempts backoff
 }
 
 // register adds a project. If a project is already registered at the same path and the
@@ -87,6 +92,9 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	// Read the manifest before mu is locked. A container that can write to the project's
 	// directory could block the read, and with mu locked, this would block all projects.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
+	if len(request.AllowUIDs) == 0 {
+		request.AllowUIDs = ownerOf(request.ProjectPath)
+	}
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	r.mu.Lock()
@@ -107,6 +115,10 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if manifestErr != nil {
 		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
 	}
+	if request.DryRun {
+		response := schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}
+		return response, r.checkDevcontainersLocked(request)
+	}
 	request.Replace = false
 	e, err := r.addOrChangeLocked(request, parsed, caller)
 	if err != nil {
@@ -116,12 +128,34 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 }
 
 // checkNameLocked returns an error if a project at another path has the given name, or had
-// this name before.
+// this name before. It unlocks mu for a moment. The broker can begin to stop during this
+// time.
 func (r *registry) checkNameLocked(name schema.ProjectName, projectPath string) error {
-	if e := r.entries[name]; e != nil && e.registration.ProjectPath != projectPath {
-		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", name, e.registration.ProjectPath)
+	if err := r.checkNameIsFreeLocked(name, projectPath); err != nil {
+		return err
 	}
+	r.mu.Unlock() // a container can delay CheckName
 	err := r.dir.CheckName(name, projectPath)
+	r.mu.Lock()
+	return r.describeNameError(name, err)
+}
+
+// checkNameIsFreeLocked returns an error if a project at another path has the given name.
+func (r *registry) checkNameIsFreeLocked(name schema.ProjectName, projectPath string) error {
+	current := ""
+	if e := r.entries[name]; e != nil {
+		current = e.registration.ProjectPath
+	} else if u := r.unserved[name]; u != nil && u.parsed != nil {
+		current = u.registration.ProjectPath
+	}
+	if current != "" && current != projectPath {
+		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", name, current)
+	}
+	return nil
+}
+
+// describeNameError adds a solution to the error rundir.ErrNameInUse.
+func (r *registry) describeNameError(name schema.ProjectName, err error) error {
 	if errors.Is(err, rundir.ErrNameInUse) {
 		return refuse(schema.CodeProjectExists, "the name %s was used for another project: choose another name, or remove the link %s if no container mounts the link", name, filepath.Dir(r.dir.NamedSocket(name)))
 	}
@@ -153,8 +187,8 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if rejected, ok := r.rejected[request.Name]; ok && !r.stopping {
-		r.forgetRejectedLocked(request.Name, rejected.projectPath)
+	if u := r.unserved[request.Name]; u != nil && !r.stopping {
+		r.forgetUnservedLocked(request.Name, u.registration.ProjectPath)
 		return schema.OKResponse{OK: true}, nil
 	}
 	e, err := r.findLocked(request.Name)
@@ -217,14 +251,14 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 
 // addProjectLocked creates the socket of a new project and serves the project.
 func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return nil, err
 	}
 	socket, err := r.bindUnlocked(registration.ProjectPath)
 	if err != nil {
 		return nil, err
 	}
-	return r.serveNewLocked(registration, parsed, socket, caller), nil
+	return r.serveNewLocked(registration, parsed, socket, storedProject{}, caller), nil
 }
 
 // bindUnlocked creates a project's socket. It unlocks mu during this time, because the
@@ -245,24 +279,31 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 // project's connections, because a connection may belong to a uid that is no longer
 // allowed.
 func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return nil, err
 	}
-	// If bindUnlocked fails, the old socket file may be gone. checkProjects then creates it
-	// again, as if a container had deleted the file.
-	socket, err := r.bindUnlocked(registration.ProjectPath)
+	// The new endpoint uses the same socket. The container that mounts the directory of the
+	// socket can therefore not delay or prevent the change.
+	socket, err := e.socket.Copy()
 	if err != nil {
 		return nil, err
 	}
-	r.forgetProjectLocked(e, caller)
 	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(e.registration, registration))
-	return r.serveNewLocked(registration, parsed, socket, caller), nil
+	if e.registration.Name == registration.Name {
+		r.endProjectLocked(e, caller)
+		return r.serveNewLocked(registration, parsed, socket, e.stored, caller), nil
+	}
+	// Store the new registration first, because the broker can be killed at every moment.
+	// restoreProjects removes the older of two registrations of one path.
+	added := r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
+	r.forgetProjectLocked(e, caller)
+	return added, nil
 }
 
 // changeProjectLocked replaces the registration of a project. The connections stay open,
 // because the name and the allowed uids of the project stay the same.
 func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
-	if err := r.linkProjectLocked(registration); err != nil {
+	if err := r.linkProjectUnlocked(registration); err != nil {
 		return err
 	}
 	old := e.registration
@@ -282,16 +323,60 @@ func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
 	return difference(old.DevcontainerIDs, new.DevcontainerIDs)
 }
 
-// linkProjectLocked creates the links to a project's directory in the runtime directory.
-func (r *registry) linkProjectLocked(registration schema.RegisterRequest) error {
-	if err := r.dir.LinkName(registration.Name, registration.ProjectPath); err != nil {
-		return err
+// checkDevcontainersLocked returns an error if a dev container ID of a registration belongs
+// to a registered project at another path. If the broker changed the link with this ID, a dev
+// container of one project would get the secrets of the other project.
+func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest) error {
+	isShared := func(other schema.RegisterRequest) bool {
+		return other.ProjectPath != registration.ProjectPath && slices.ContainsFunc(registration.DevcontainerIDs, func(id schema.DevcontainerID) bool {
+			return slices.Contains(other.DevcontainerIDs, id)
+		})
 	}
-	return r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
+	var others []schema.RegisterRequest
+	for _, e := range r.entries {
+		others = append(others, e.registration)
+	}
+	if r.unserved[registration.Name] != nil {
+		// At the start, the broker serves many projects at the same time. If two of them have
+		// the same ID, serve the one whose name is first in alphabetical order.
+		for name, u := range r.unserved {
+			if name < registration.Name {
+				others = append(others, u.registration)
+			}
+		}
+	}
+	for _, other := range others {
+		if isShared(other) {
+			return refuse(schema.CodeProjectExists, "a dev container ID belongs to project %s: unregister project %s first", other.Name, other.Name)
+		}
+	}
+	return nil
 }
 
-func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, caller endpoint.Caller) *entry {
+// linkProjectUnlocked creates the links to a project's directory in the runtime directory.
+// It unlocks mu while it creates the link with the name, for the same reason as bindUnlocked.
+// mu stays locked for the links of dev containers, because two projects can have the same ID.
+func (r *registry) linkProjectUnlocked(registration schema.RegisterRequest) error {
+	if err := r.checkDevcontainersLocked(registration); err != nil {
+		return err
+	}
+	r.mu.Unlock()
+	err := r.describeNameError(registration.Name, r.dir.LinkName(registration.Name, registration.ProjectPath))
+	r.mu.Lock()
+	if err == nil {
+		err = r.dir.LinkDevcontainers(registration.ProjectPath, registration.DevcontainerIDs)
+	}
+	if err == nil && r.stopping {
+		err = errStopping()
+	}
+	return err
+}
+
+// serveNewLocked serves a project on its listening socket. stored contains the parts of the
+// project that are already in the descriptor store.
+func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, stored storedProject, caller endpoint.Caller) *entry {
 	e := r.addEntryLocked(registration, parsed, socket)
+	e.stored = stored
 	r.storeForRestartLocked(e)
 	e.endpoint.Start()
 	audit.Record(r.audit, schema.ProjectRegistered{
@@ -304,10 +389,10 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 // addEntryLocked adds a project whose socket is already listening. The caller must then
 // start the endpoint of the project.
 func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
-	r.forgetRejectedLocked(registration.Name, registration.ProjectPath)
+	r.forgetUnservedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
 		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
-		UIDs:        allowedUIDs(registration.ProjectPath, registration.AllowUIDs),
+		UIDs:        allowedUIDs(registration.AllowUIDs),
 		RequestRate: r.requestRate, RefusalRate: r.refusalRate,
 		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
 	})
@@ -337,9 +422,14 @@ func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
 // forgetProjectLocked ends a project, but does not remove its files in the runtime
 // directory.
 func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
+	r.store.remove(&e.stored, e.registration.Name)
+	r.endProjectLocked(e, caller)
+}
+
+// endProjectLocked ends a project, but does not remove it from the descriptor store.
+func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
-	r.store.remove(&e.stored, name)
 	e.project.End()                // refuse requests at once, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
 	audit.Record(r.audit, schema.ProjectUnregistered{
@@ -362,13 +452,13 @@ func (r *registry) storeForRestartLocked(e *entry) {
 	r.store.save(&e.stored, e.socket.Listener, e.registration)
 }
 
-// forgetRejectedLocked removes from the store the rejected registrations that have this
-// name or this path.
-func (r *registry) forgetRejectedLocked(name schema.ProjectName, projectPath string) {
-	for rejectedName, rejected := range r.rejected {
-		if rejectedName == name || rejected.projectPath == projectPath {
-			r.store.remove(&rejected.stored, rejectedName)
-			delete(r.rejected, rejectedName)
+// forgetUnservedLocked removes the unserved projects that have this name or this path, also
+// from the descriptor store.
+func (r *registry) forgetUnservedLocked(name schema.ProjectName, projectPath string) {
+	for unservedName, u := range r.unserved {
+		if unservedName == name || u.registration.ProjectPath == projectPath {
+			r.store.remove(&u.stored, unservedName)
+			delete(r.unserved, unservedName)
 		}
 	}
 }
@@ -390,6 +480,20 @@ func (r *registry) findPathLocked(projectPath string) *entry {
 	for _, e := range r.entries {
 		if e.registration.ProjectPath == projectPath {
 			return e
+		}
+	}
+	return nil
+}
+
+// findRegistrationLocked returns the registration of the served or unserved project at a
+// path, or nil.
+func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
+	if e := r.findPathLocked(projectPath); e != nil {
+		return &e.registration
+	}
+	for _, u := range r.unserved {
+		if u.registration.ProjectPath == projectPath && u.parsed != nil {
+			return &u.registration
 		}
 	}
 	return nil
@@ -419,6 +523,7 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
 			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
 			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
+			AllowUIDs: e.registration.AllowUIDs,
 		})
 	}
 	slices.SortFunc(projects, func(a, b schema.ProjectStatus) int { return strings.Compare(string(a.Name), string(b.Name)) })

@@ -7,18 +7,10 @@ import (
 	"github.com/keyhatch/keyhatch/broker/rundir"
 )
 
-// checkInterval is the average time between two checks of the sockets and the connections
-// of all projects.
-const checkInterval = time.Second
-
-// maxRepairDelay is the maximum delay before the broker repairs the same socket file again.
-// Because of the delay, a container that deletes its socket file again and again cannot make
-// the broker busy.
-const maxRepairDelay = time.Minute
-
 // checkProjects checks all projects about once per second. If a container has deleted or
-// replaced its socket file, checkProjects creates the socket again. It also ends
-// connections whose clients have stopped reading. It returns when stop is closed.
+// replaced its socket file, checkProjects creates the socket again. It tries again to serve
+// the unserved projects. It also ends connections whose clients have stopped reading. It
+// returns when stop is closed.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	for {
 		// The time of the next check is random. If a client knew the time, the client could
@@ -49,6 +41,34 @@ func checkAll(r *registry) {
 			go checkSocket(r, e)
 		}
 	}
+	for _, u := range r.unserved {
+		if u.parsed != nil && !u.checking {
+			u.checking = true
+			go retryProject(r, u) // for the same reason
+		}
+	}
+}
+
+// retryProject tries again to serve a project, unless its directory is still blocked. It
+// checks this first, because other changes of projects must wait during an attempt.
+func retryProject(r *registry, u *unservedProject) {
+	_, err := r.dir.ProjectSocketID(u.registration.ProjectPath)
+	r.mu.Lock()
+	mustRetry := err == nil && u.attempts.mayTry(time.Now())
+	r.mu.Unlock()
+	if mustRetry {
+		r.changing.Lock()
+		r.mu.Lock()
+		isCurrent := !r.stopping && r.unserved[u.registration.Name] == u
+		r.mu.Unlock()
+		if isCurrent {
+			serveProject(r, u, nil)
+		}
+		r.changing.Unlock()
+	}
+	r.mu.Lock()
+	u.checking = false
+	r.mu.Unlock()
 }
 
 // checkSocket creates a project's socket again if a container has deleted or replaced the
@@ -66,16 +86,7 @@ func checkSocket(r *registry, e *entry) {
 func mustRepair(r *registry, e *entry, id rundir.SocketID) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	sinceRepair := now.Sub(e.repairedAt)
-	if r.stopping || id == e.socket.ID || sinceRepair < e.repairDelay {
-		return false
-	}
-	if sinceRepair > 5*maxRepairDelay {
-		e.repairDelay = 0
-	}
-	e.repairedAt, e.repairDelay = now, min(max(2*e.repairDelay, checkInterval), maxRepairDelay)
-	return true
+	return !r.stopping && id != e.socket.ID && e.repairs.mayTry(time.Now())
 }
 
 // repairSocket creates a new socket for a project and listens on it. The open connections

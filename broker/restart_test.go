@@ -50,7 +50,7 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if target, err := os.Readlink(m.dir + "/run/devcontainers/" + strings.Repeat("a", 52)); err != nil || target != "../projects/"+named {
+	if target, err := os.Readlink(m.dir + "/run/devcontainers/" + string(devcontainerIDOf("api"))); err != nil || target != "../projects/"+named {
 		t.Errorf("the link of the dev container leads to %q, error %v, but the link api leads to %q", target, err, named)
 	}
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api") })
@@ -107,7 +107,7 @@ func TestFailedRestoreRemovesNewSocket(t *testing.T) {
 	if err := os.Remove(m.projectSocket("api")); err != nil {
 		t.Fatal(err)
 	}
-	link := m.dir + "/run/devcontainers/" + strings.Repeat("a", 52)
+	link := m.dir + "/run/devcontainers/" + string(devcontainerIDOf("api"))
 	if err := os.Remove(link); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,10 @@ type restartStore struct {
 	store *fdstore.Store
 	state schema.DescriptorStore
 	log   *slog.Logger
+	// sequence is the highest number of a registration so far. It never decreases, and all
+	// projects share it. So the newest of several registrations has the highest number, even
+	// if their names differ or if the removal of an older registration failed.
+	sequence uint64
 }
 
 // A storedProject records which parts of a project are in the descriptor store.
@@ -27,7 +31,7 @@ type storedProject struct {
 // newRestartStore checks whether the service manager has a descriptor store with free
 // space. notifySocket is empty if there is no service manager.
 func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
-	r := &restartStore{fdstore.Open(notifySocket), schema.DescriptorStoreAbsent, log}
+	r := &restartStore{store: fdstore.Open(notifySocket), state: schema.DescriptorStoreAbsent, log: log}
 	if notifySocket == "" {
 		log.Info("the broker was started without a service manager, so only declared projects are served after a restart")
 		return r
@@ -52,26 +56,26 @@ func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, r
 	if r.state == schema.DescriptorStoreAbsent {
 		return
 	}
-	previous := stored.sequence
-	stored.sequence++
-	if err := r.trySave(stored, listener, registration); err != nil {
+	r.sequence++
+	saved := storedProject{listener: true, sequence: r.sequence}
+	if err := r.trySave(stored.listener, listener, registration); err != nil {
 		r.reportRefused(err)
-		r.remove(stored, registration.Name)
-		return
+		r.remove(&saved, registration.Name)
+		saved = storedProject{}
 	}
-	stored.listener = true
-	if previous > 0 {
-		r.warnIfFailed(registration.Name, r.store.RemoveRegistration(registration.Name, previous))
+	if stored.sequence > 0 {
+		r.removeRegistration(registration.Name, stored.sequence)
 	}
+	*stored = saved
 }
 
-func (r *restartStore) trySave(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) error {
-	if !stored.listener {
+func (r *restartStore) trySave(hasListener bool, listener *net.UnixListener, registration schema.RegisterRequest) error {
+	if !hasListener {
 		if err := r.store.SaveListener(registration.Name, listener); err != nil {
 			return err
 		}
 	}
-	if err := r.store.SaveRegistration(registration, stored.sequence); err != nil {
+	if err := r.store.SaveRegistration(registration, r.sequence); err != nil {
 		return err
 	}
 	return r.store.Verify()
@@ -84,9 +88,6 @@ func (r *restartStore) remove(stored *storedProject, name schema.ProjectName) {
 	}
 	r.removeListener(name)
 	r.removeRegistration(name, stored.sequence)
-	if stored.sequence > 1 { // if a save failed, the previous registration is still stored
-		r.removeRegistration(name, stored.sequence-1)
-	}
 	*stored = storedProject{}
 }
 

@@ -1,69 +1,128 @@
 package broker
 
 import (
+	"cmp"
+	"errors"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/broker/fdstore"
 	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
-// restoreProjects serves the projects that an earlier broker stored in the descriptor
-// store. If the broker cannot restore a project, the project stays in the store, and
-// `keyhatchctl status` shows the problem.
+// errStarting is the error of a project until the broker tries to serve it the first time.
+var errStarting = errors.New("the broker is starting")
+
+// restoreProjects adds the projects that an earlier broker stored in the descriptor store to
+// the unserved projects. The caller must then call serveProjects.
 func restoreProjects(r *registry, in *fdstore.Inherited) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range in.Unusable {
 		r.store.removeUnusable(name)
 	}
-	for name, registration := range in.Registrations {
-		if err := restoreProjectLocked(r, in, registration); err != nil {
+	newestFirst := slices.SortedFunc(maps.Values(in.Registrations), func(a, b fdstore.Registration) int { return cmp.Compare(b.Sequence, a.Sequence) })
+	restored := map[string]bool{} // by project path
+	for _, registration := range newestFirst {
+		name, path := registration.Request.Name, registration.Request.ProjectPath
+		r.store.sequence = max(r.store.sequence, registration.Sequence)
+		if restored[path] { // an earlier broker was killed while it renamed the project
+			r.store.removeRegistration(name, registration.Sequence)
+			continue
+		}
+		restored[path] = true
+		u := &unservedProject{registration: registration.Request, restored: true, stored: storedProject{sequence: registration.Sequence}, err: errStarting}
+		err := checkRegistration(registration.Request)
+		if err == nil {
+			u.parsed, err = manifest.Parse([]byte(*registration.Request.Manifest))
+		}
+		if err != nil {
 			r.log.Error("cannot restore a project", "project", name, "error", err)
-			r.rejected[name] = rejectedProject{registration.Request.ProjectPath, storedProject{sequence: registration.Sequence}, err}
+			u.parsed, u.err = nil, err
 		}
-	}
-	for name, listener := range in.Listeners {
-		if r.entries[name] == nil {
-			r.store.removeListener(name)
-			endpoint.CloseListener(listener)
-		}
+		r.unserved[name] = u
 	}
 }
 
-// restoreProjectLocked serves one project on its stored listener. If the socket file is
-// missing or was replaced, restoreProjectLocked creates a new socket.
-func restoreProjectLocked(r *registry, in *fdstore.Inherited, stored fdstore.Registration) error {
-	registration := stored.Request
-	if err := checkRegistration(registration); err != nil {
-		return err
+// serveProjects tries to serve all unserved projects on their stored listeners. It does this
+// for all projects at the same time, because a container can delay the operations in the
+// directory of its project. It waits until all attempts have ended. The caller must have
+// locked r.changing, but not r.mu.
+func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
+	var wg sync.WaitGroup
+	r.mu.Lock()
+	for name, u := range r.unserved {
+		if u.parsed != nil {
+			wg.Go(func() { serveProject(r, u, listeners[name]) })
+		}
 	}
-	parsed, err := manifest.Parse([]byte(*registration.Manifest))
-	if err != nil {
-		return err
+	for name, listener := range listeners {
+		if u := r.unserved[name]; u == nil || u.parsed == nil {
+			wg.Go(func() { forgetListener(r, name, listener) })
+		}
 	}
+	r.mu.Unlock()
+	wg.Wait()
+}
+
+// serveProject tries to serve an unserved project on its stored listener. If there is no
+// listener, or if the socket file is missing or was replaced, serveProject creates a new
+// socket. If this fails, the project stays unserved, and checkProjects tries again. The
+// caller must have locked r.changing, but not r.mu.
+func serveProject(r *registry, u *unservedProject, listener *net.UnixListener) {
+	name, path := u.registration.Name, u.registration.ProjectPath
 	var socket rundir.Socket
-	inherited := false
-	if listener := in.Listeners[registration.Name]; listener != nil {
-		if socket, inherited = r.dir.FindSocket(registration.ProjectPath, listener); !inherited {
-			r.log.Warn("the socket file of a project is missing or was replaced; the broker creates the socket again", "project", registration.Name)
-			delete(in.Listeners, registration.Name)
-			r.store.removeListener(registration.Name)
-			endpoint.CloseListener(listener)
+	if listener != nil {
+		var reachable bool
+		if socket, reachable = r.dir.FindSocket(path, listener); !reachable {
+			r.log.Warn("the socket file of a project is missing or was replaced; the broker creates the socket again", "project", name)
+			forgetListener(r, name, listener)
+			listener = nil
 		}
 	}
-	if err := r.linkProjectLocked(registration); err != nil {
-		return err
+	r.mu.Lock()
+	err := r.linkProjectUnlocked(u.registration)
+	r.mu.Unlock()
+	if err == nil && listener == nil {
+		socket, err = r.dir.BindProject(path)
 	}
-	if !inherited {
-		if socket, err = r.dir.BindProject(registration.ProjectPath); err != nil {
-			return err
-		}
+	if err != nil && listener != nil {
+		forgetListener(r, name, listener)
 	}
-	e := r.addEntryLocked(registration, parsed, socket)
-	e.stored = storedProject{listener: inherited, sequence: stored.Sequence}
-	if !inherited {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil && r.stopping {
+		endpoint.CloseListener(socket.Listener)
+		return
+	}
+	if err != nil {
+		r.log.Error("cannot serve a project; the broker will try again", "project", name, "error", err)
+		u.err = err
+		return
+	}
+	delete(r.unserved, name)
+	stored := storedProject{listener: listener != nil, sequence: u.stored.sequence}
+	if !u.restored {
+		r.serveNewLocked(u.registration, u.parsed, socket, stored, endpoint.Self())
+		return
+	}
+	e := r.addEntryLocked(u.registration, u.parsed, socket)
+	e.stored = stored
+	if !stored.listener {
 		r.storeForRestartLocked(e)
 	}
 	e.endpoint.Start()
-	return nil
+}
+
+// forgetListener removes the listener of a project from the descriptor store.
+func forgetListener(r *registry, name schema.ProjectName, listener *net.UnixListener) {
+	r.mu.Lock()
+	r.store.removeListener(name)
+	r.mu.Unlock()
+	endpoint.CloseListener(listener)
 }

@@ -78,10 +78,10 @@ type Server struct {
 	checking     sync.WaitGroup
 }
 
-// New locks the runtime directory and starts to serve projects. It first serves the
-// projects that an earlier broker stored in the descriptor store, and then the declared
-// projects. If a project cannot be served, New logs the error and serves the other
-// projects. The error is ErrRuntimeDirBusy if another broker uses the runtime directory.
+// New locks the runtime directory, and serves the admin socket, the declared projects, and
+// the projects that an earlier broker stored in the descriptor store. If a project cannot be
+// served, New logs the error and serves the other projects. The Server then tries again. The
+// error is ErrRuntimeDirBusy if another broker uses the runtime directory.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
@@ -124,11 +124,14 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log,
 		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
 		brokerVersion: config.Version, instanceID: instanceID,
-		entries: map[schema.ProjectName]*entry{}, rejected: map[schema.ProjectName]rejectedProject{},
+		entries: map[schema.ProjectName]*entry{}, unserved: map[schema.ProjectName]*unservedProject{},
 		store: newRestartStore(config.NotifySocket, config.Log),
 	}
+	// The admin endpoint starts before the projects, because a container can delay them. Until
+	// the broker has tried to serve all projects, requests that change projects must wait.
+	s.registry.changing.Lock()
+	defer s.registry.changing.Unlock()
 	restoreProjects(s.registry, in)
-	s.ApplyDeclarations()
 	s.admin = &admin{
 		keyring: s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
 		brokerVersion: config.Version, instanceID: instanceID, startedAt: time.Now(),
@@ -137,7 +140,10 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	s.adminEndpoint = endpoint.New(endpoint.Config{
 		Listener: listener, MaxConnections: schema.MaxAdminConnections, Serve: s.admin.serve, Log: config.Log,
 	})
+	s.admin.connections = s.adminEndpoint.Connections
 	s.adminEndpoint.Start()
+	applyDeclarations(s.registry, config.ProjectsDir) // before serving, because a declaration can revoke access
+	serveProjects(s.registry, in.Listeners)
 	s.stopChecking = make(chan struct{})
 	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // Shutdown ends this goroutine
 	return s, nil
@@ -162,7 +168,13 @@ func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 // longer declared. If a declaration has an error, its project does not change.
 // ApplyDeclarations logs and returns such errors.
 func (s *Server) ApplyDeclarations() error {
-	return applyDeclarations(s.registry, s.config.ProjectsDir)
+	s.registry.changing.Lock()
+	defer s.registry.changing.Unlock()
+	if err := applyDeclarations(s.registry, s.config.ProjectsDir); err != nil {
+		return err
+	}
+	serveProjects(s.registry, nil)
+	return declarationErrors(s.registry)
 }
 
 // Probe sends a get request to the broker, as a client does. An error means that the

@@ -2,6 +2,8 @@ package broker_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -29,9 +31,13 @@ type serviceManager struct {
 	admin  *os.File
 	ended  chan struct{}
 
-	mu    sync.Mutex
-	max   int
-	store []storedDescriptor
+	mu      sync.Mutex
+	max     int
+	store   []storedDescriptor
+	ignored string               // the store keeps the file descriptor with this name
+	record  bool                 // append to states after each message
+	states  [][]storedDescriptor // earlier contents of the store
+	synced  chan struct{}        // see sync
 }
 
 type storedDescriptor struct {
@@ -52,7 +58,7 @@ func newServiceManagerOn(t *testing.T, max int, prepare func(runtimeDir string))
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &serviceManager{t: t, dir: dir, max: max, ended: make(chan struct{})}
+	m := &serviceManager{t: t, dir: dir, max: max, ended: make(chan struct{}), synced: make(chan struct{})}
 	if m.socket, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: dir + "/notify", Net: "unixgram"}); err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +120,10 @@ func (m *serviceManager) handleMessage(lines []string, fds []int) {
 			name = text
 		}
 	}
-	if slices.Contains(lines, "FDSTOREREMOVE=1") {
+	if slices.Contains(lines, "SYNC") {
+		m.synced <- struct{}{}
+	}
+	if slices.Contains(lines, "FDSTOREREMOVE=1") && name != m.ignored {
 		m.store = slices.DeleteFunc(m.store, func(s storedDescriptor) bool {
 			if s.name == name {
 				unix.Close(s.fd)
@@ -129,6 +138,30 @@ func (m *serviceManager) handleMessage(lines []string, fds []int) {
 			unix.Close(fd) // the store is full, or the message is BARRIER=1
 		}
 	}
+	if m.record {
+		m.states = append(m.states, m.copyStore(m.store))
+	}
+}
+
+// sync waits until the service manager has handled all messages that were sent before.
+func (m *serviceManager) sync() {
+	m.t.Helper()
+	conn, err := net.Dial("unixgram", m.dir+"/notify")
+	if err == nil {
+		_, err = conn.Write([]byte("SYNC"))
+	}
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	<-m.synced
+	conn.Close()
+}
+
+func (m *serviceManager) copyStore(store []storedDescriptor) (copied []storedDescriptor) {
+	for _, s := range store {
+		copied = append(copied, storedDescriptor{s.name, dupFD(m.t, s.fd)})
+	}
+	return copied
 }
 
 // dropStore closes all stored file descriptors. systemd does the same when it stops the
@@ -215,10 +248,16 @@ func (m *serviceManager) register(project string, names ...string) {
 	m.withAdmin(func(admin *client.Admin) error {
 		_, err := admin.Register(context.Background(), schema.RegisterRequest{
 			Name: schema.ProjectName(project), ProjectPath: "/nowhere/" + project, Manifest: &text,
-			DevcontainerIDs: []schema.DevcontainerID{schema.DevcontainerID(strings.Repeat("a", 52))},
+			DevcontainerIDs: []schema.DevcontainerID{devcontainerIDOf(project)},
 		})
 		return err
 	})
+}
+
+// devcontainerIDOf returns the dev container ID with which serviceManager.register registers
+// a project.
+func devcontainerIDOf(project string) schema.DevcontainerID {
+	return schema.DevcontainerID(fmt.Sprintf("%x", sha256.Sum256([]byte(project)))[:52])
 }
 
 func (m *serviceManager) push(value string) {

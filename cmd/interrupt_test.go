@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestSignalEndsCommandSilently sends signals to a command that waits for a secret. The
@@ -44,6 +46,33 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 				t.Errorf("%v, %v: exit %d, want %d: %s", args, signal, code, want, output.String())
 			}
 		}
+	}
+}
+
+// TestCtrlCEndsCommandsThatReadTerminal types Ctrl-C while a command waits for its standard
+// input.
+func TestCtrlCEndsCommandsThatReadTerminal(t *testing.T) {
+	for _, args := range [][]string{
+		{"keyhatchctl", "push", "-"},
+		{"keyhatch", "credential", "git", "get"},
+		{"keyhatch", "credential", "git", "store"},
+		{"keyhatch", "credential", "docker", "store"},
+	} {
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			c := exec.Command(filepath.Join(binDir, args[0]), args[1:]...)
+			term := testenv.StartOnTerminal(t, c)
+			term.Type("a=line\r")
+			term.Expect("a=line\r\n")
+			term.WaitUntilRead()
+			term.Type("\x03")
+			term.Expect("^C")
+			if code := term.Wait(); code != 130 {
+				t.Errorf("exit code %d, want 130", code)
+			}
+			if rest := term.Rest(); rest != "" {
+				t.Errorf("the command printed %q", rest)
+			}
+		})
 	}
 }
 

@@ -20,7 +20,7 @@ type Finding struct {
 	Check   string // the name of the check: socket, secrets, or memory
 	Problem string // one of the Problem constants, or "" if the check passed
 	Detail  string
-	Fix     string // how the user can solve the problem
+	Fix     string // one line for each way to solve the problem
 }
 
 // The problems that Diagnose can report.
@@ -29,7 +29,9 @@ const (
 	ProblemStaleMount    = "stale_mount"
 	ProblemNotRegistered = "not_registered"
 	ProblemMadeByEngine  = "made_by_engine"
+	ProblemAdminSocket   = "admin_socket"
 	ProblemNoPermission  = "no_permission"
+	ProblemNotServed     = "not_served"
 	ProblemBrokerDown    = "broker_down"
 	ProblemUIDRefused    = "uid_refused"
 	ProblemProtocolSkew  = "protocol_skew"
@@ -45,12 +47,17 @@ const (
 const recreateContainer = "recreate the container (devcontainer up --remove-existing-container, or Rebuild Container in VS Code)"
 
 // mountFix explains how to mount the directory of the project's socket into the container.
-const mountFix = "use the keyhatch Feature, keyhatchctl up DIR, or docker run -v /run/keyhatch/projects/NAME:/run/keyhatch:ro to mount the directory; if the container was created without this mount, " + recreateContainer
+const mountFix = "create the container with the keyhatch Feature, or with docker run -v /run/keyhatch/projects/NAME:/run/keyhatch:ro\n" +
+	AskOperator + "keyhatchctl up DIR -- --remove-existing-container"
+
+// AskOperator begins a fix or a hint with a command that only the operator can run. The user
+// in the container may be another person, and the command works only on the host.
+const AskOperator = "ask the operator to run: "
 
 // Values of Finding.Fix.
 const (
 	installFix = "install the version of the keyhatch command that the broker has"
-	retryFix   = "try again after one second; if the problem remains, run keyhatchctl doctor on the host"
+	retryFix   = "wait a second, and check again: keyhatch doctor\n" + AskOperator + "keyhatchctl doctor"
 )
 
 // Platform describes the system that a container runs on.
@@ -86,7 +93,7 @@ func Diagnose(ctx context.Context, socket string, platform Platform) []Finding {
 // of the user's machine.
 func (p Platform) explainUnreachable(f Finding) Finding {
 	switch f.Problem {
-	case ProblemMountMissing, ProblemStaleMount, ProblemNotRegistered, ProblemMadeByEngine, ProblemBrokerDown:
+	case ProblemMountMissing, ProblemStaleMount, ProblemNotRegistered, ProblemMadeByEngine, ProblemNotServed, ProblemBrokerDown:
 	default:
 		return f
 	}
@@ -96,7 +103,7 @@ func (p Platform) explainUnreachable(f Finding) Finding {
 		f.Problem, f.Fix = ProblemCodespaces, sameMachine+"in the codespace, or run this container on your own machine"
 		f.Detail = "this container runs in a codespace, but the broker runs on another machine: " + f.Detail
 	case strings.Contains(p.KernelRelease, "linuxkit"), strings.Contains(p.KernelRelease, "microsoft"):
-		f.Problem, f.Fix = ProblemDockerDesktop, sameMachine+"in the virtual machine or WSL distribution of the container engine, then "+f.Fix
+		f.Problem, f.Fix = ProblemDockerDesktop, sameMachine+"in the virtual machine or WSL distribution of the container engine\nthen "+f.Fix
 		f.Detail = "the container engine runs in a virtual machine (kernel " + p.KernelRelease + "): " + f.Detail
 	}
 	return f
@@ -117,13 +124,16 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 	case err != nil:
 		return finding(ProblemNoPermission, fmt.Sprintf("run keyhatch as a user that can access %s, for example as root", filepath.Dir(socket)), "cannot access %s as uid %d: %v", socket, os.Getuid(), err)
 	case stat.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return finding(ProblemMadeByEngine, "mount the directory of the socket, not the socket itself; on the host, remove the directory broker.sock (rmdir) and run keyhatchctl register DIR; then "+recreateContainer,
+		return finding(ProblemMadeByEngine, "mount the directory of the socket, not the socket itself\nask the operator to remove the directory broker.sock, and to run: keyhatchctl register DIR\nthen "+recreateContainer,
 			"%s is a directory: the container engine created this directory because the socket that it should mount did not exist", socket)
 	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return finding(ProblemMadeByEngine, "on the host, run keyhatchctl projects --json and find the socket_path of the project; mount the directory of this socket, and "+recreateContainer, "%s is not a socket", socket)
+		return finding(ProblemMadeByEngine, "mount the directory of the project's socket_path, and "+recreateContainer+"\nto find the socket_path, "+AskOperator+"keyhatchctl projects --json", "%s is not a socket", socket)
 	}
 	answer, err := client.NewProject(socket).Ping(ctx, 0)
 	switch {
+	case err == nil && answer.Project == "":
+		return finding(ProblemAdminSocket, "mount the directory of a project's socket instead, and "+recreateContainer+"\nto find the path of the project's socket, "+AskOperator+"keyhatchctl projects --json",
+			"%s is the admin socket of a broker, which gives access to all secrets and must not be in a project's container", socket)
 	case err == nil && answer.ProtocolVersion == schema.ProtocolVersion:
 		return Finding{Check: "socket", Detail: fmt.Sprintf("project %s is served by broker version %s on %s", answer.Project, answer.BrokerVersion, socket)}, &answer
 	case err == nil:
@@ -141,30 +151,48 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 		return finding(ProblemStaleMount, "mount the directory of the socket, not the socket itself, because a restarted broker creates a new socket; then "+recreateContainer,
 			"%s is a mounted socket on which no process listens anymore", socket)
 	}
-	return finding(ProblemBrokerDown, "start keyhatchd on the host (systemctl start keyhatch); you do not have to change this container or its mount", "%v", err)
+	if errors.Is(err, unix.ECONNREFUSED) {
+		return finding(ProblemNotServed, AskOperator+"keyhatchctl doctor\nif the broker runs, and the project is not registered, "+AskOperator+"keyhatchctl register DIR",
+			"no process listens on %s: the broker does not run, or it was restarted and no longer serves this project; this container and its mount need no change", socket)
+	}
+	return finding(ProblemBrokerDown, retryFix, "%v", err)
 }
 
 // diagnoseMissingSocket determines why dir does not contain a socket.
 func diagnoseMissingSocket(dir string) Finding {
 	finding := func(problem, fix, detail string) Finding { return Finding{"socket", problem, dir + " " + detail, fix} }
+	notRegistered := func(reason string) Finding {
+		return finding(ProblemNotRegistered, AskOperator+"keyhatchctl register DIR", reason+": the project is not registered; after a registration, the socket appears there")
+	}
 	var stat unix.Stat_t
-	if err := unix.Stat(dir, &stat); err != nil {
+	err := unix.Stat(dir, &stat)
+	if isInRuntimeDir(dir) {
+		return notRegistered("contains no socket")
+	}
+	if err != nil {
 		return finding(ProblemMountMissing, mountFix, "does not exist: the directory of the project's socket is not mounted into this container")
 	}
 	root := mountRoot(dir)
 	switch {
 	case stat.Nlink == 0:
-		return finding(ProblemStaleMount, "if the project is not registered, run keyhatchctl register DIR on the host; then restart the container, because a restart mounts the directory again",
+		return finding(ProblemStaleMount, "restart the container, because a restart mounts the directory again\nif the project is not registered, first "+AskOperator+"keyhatchctl register DIR",
 			"was mounted into this container and then deleted on the host")
 	case root == "":
 		return finding(ProblemMountMissing, mountFix, "is a normal directory of this container: the directory of the project's socket is not mounted there")
 	case isMadeByEngine(root):
 		name := filepath.Join(filepath.Base(filepath.Dir(root)), filepath.Base(root))
-		return finding(ProblemMadeByEngine, "on the host, run keyhatchctl register DIR; then "+recreateContainer,
+		return finding(ProblemMadeByEngine, AskOperator+"keyhatchctl register DIR\nthen "+recreateContainer,
 			"is the host's directory "+name+", which the container engine created because the project was not registered")
 	}
-	return finding(ProblemNotRegistered, "run keyhatchctl register DIR on the host; the socket then appears in this container",
-		"is mounted but contains no socket: the project is not registered")
+	return notRegistered("is mounted but contains no socket")
+}
+
+// isInRuntimeDir reports whether dir is the path of a project's directory in the runtime
+// directory of a broker. This is so if keyhatch runs on the host and not in a container.
+func isInRuntimeDir(dir string) bool {
+	projects := filepath.Dir(dir)
+	var stat unix.Stat_t
+	return filepath.Base(projects) == "projects" && unix.Stat(filepath.Join(filepath.Dir(projects), "admin"), &stat) == nil
 }
 
 // isMadeByEngine reports whether the container engine created a directory of the runtime
@@ -196,7 +224,7 @@ func checkSecretsLoaded(ctx context.Context, socket string) Finding {
 		return Finding{"secrets", ProblemRefused, err.Error(), retryFix}
 	}
 	return Finding{"secrets", ProblemNothingLoaded, "the broker has no secrets: the sidecar has not pushed since the broker started or was cleared",
-		"start the sidecar (keyhatch-sidecar run); to wait for the secrets, use keyhatch run --wait 15s -- COMMAND"}
+		AskOperator + "keyhatchctl doctor\nto wait for the secrets: keyhatch run --wait 15s -- COMMAND"}
 }
 
 // checkMemoryMount checks that rendered files would be in memory and not on a disk. The
@@ -256,5 +284,5 @@ func RefusedUIDFix(err error) string {
 	if uid == unmappedUID {
 		return fmt.Sprintf("run keyhatch as another user, because %d is the uid of every user that is unknown on the host, and this uid cannot be allowed", unmappedUID)
 	}
-	return fmt.Sprintf("on the host, run keyhatchctl register DIR --allow-uid %d", uid)
+	return fmt.Sprintf(AskOperator+"keyhatchctl register DIR --allow-uid %d", uid)
 }

@@ -18,8 +18,8 @@ const maxEntrySize = 131071
 // A file can contain the value.
 var ErrVariableValue = errors.New("the secret cannot be put into an environment variable")
 
-// ErrVariableName means that a name is not a valid variable name, or that two secrets would
-// have the same variable.
+// ErrVariableName means that the manifest declares no variable for a secret, that a name is
+// not a valid variable name, or that two secrets would have the same variable.
 var ErrVariableName = errors.New("cannot assign an environment variable")
 
 // Variables maps each secret to the name of its environment variable.
@@ -27,8 +27,10 @@ type Variables map[schema.SecretName]string
 
 // AssignVariables assigns a variable to each secret in the list only. If only is nil, it
 // assigns a variable to each secret on the allowlist. The approved manifest defines the names
-// of the variables. A secret that the manifest declares as a file gets no variable, unless the
-// list only contains the secret.
+// of the variables. A secret that the manifest declares as a file gets no variable, and an
+// error if the list only contains the secret. The operator did not approve a variable for
+// this secret, and its name can be the name of a variable that no manifest can set, for
+// example LD_PRELOAD.
 func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variables, error) {
 	names := info.Allowlist
 	if only != nil {
@@ -38,12 +40,13 @@ func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variab
 	for _, name := range names {
 		variable := string(name)
 		if injection := info.Secrets[name]; injection != nil {
-			if injection.As == schema.InjectAsFile && only == nil {
-				continue
+			if injection.As == schema.InjectAsFile {
+				if only == nil {
+					continue
+				}
+				return nil, fmt.Errorf("%w to %s: the manifest declares %s as a file", ErrVariableName, name, name)
 			}
-			if injection.As == schema.InjectAsEnv {
-				variable = injection.Env
-			}
+			variable = injection.Env
 		}
 		if !isVariableName(variable) {
 			return nil, fmt.Errorf("%w to %s: %s is not a valid variable name", ErrVariableName, name, variable)

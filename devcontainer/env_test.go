@@ -23,17 +23,18 @@ func TestAssignVariables(t *testing.T) {
 		refused string // the name of the secret in the expected error, or ""
 	}{
 		"all in the manifest": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
-		"a file in only":      {info, []schema.SecretName{"f"}, Variables{"f": "f"}, ""},
-		"only":                {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
-		"twice in only":       {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},
-		"none":                {schema.InfoResponse{}, nil, Variables{}, ""},
+		// The operator has approved a file and no variable, for example for a secret with the
+		// name LD_PRELOAD.
+		"a file in only": {info, []schema.SecretName{"A", "f"}, nil, "f"},
+		"only":           {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
+		"twice in only":  {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},
+		"none":           {schema.InfoResponse{}, nil, Variables{}, ""},
 		// Without declarations, a variable has the name of its secret.
 		"an allowlist alone": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
 		// AssignVariables does not check the allowlist, because the broker checks it.
 		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
 		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
 		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},
-		"a dot, as a file":    {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"a.b": {As: schema.InjectAsFile}}}, []schema.SecretName{"a.b"}, nil, "a.b"},
 		"two in one variable": {schema.InfoResponse{Secrets: map[schema.SecretName]*schema.Injection{"b": {As: schema.InjectAsEnv, Env: "B"}}}, []schema.SecretName{"b", "B"}, nil, "B"},
 	} {
 		got, err := AssignVariables(c.info, c.only)

@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +35,8 @@ const (
 	codeDir    = "programs run or load the files in this directory"
 	buildFile  = "a build obeys this file: it can run commands"
 	toolFile   = "a tool obeys this file: it can run commands or load code"
+
+	unknownFile = "the file has a template and is not a known file for credentials: a program may run commands because of it"
 )
 
 // fileDanger returns why a file is dangerous, or "". A semicolon separates two reasons.
@@ -50,11 +51,20 @@ func fileDanger(in *schema.Injection) string {
 	return strings.Join(reasons, "; ")
 }
 
+// pathDanger marks a file in two cases. The table systemFiles or the table toolFiles
+// contains its path: then even a secret in the file can do harm. Or untrusted code can
+// choose the text of the file, which is the template, and no table contains the file. The
+// tables of dangerous files can never be complete. Therefore the safety of a template does
+// not depend on them.
 func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "the path contains characters that are invisible or look like other characters"
 	}
-	elements := strings.Split(strings.ToLower(path.Clean(p)), "/")
+	p = strings.ToLower(path.Clean(p))
+	if rest, ok := strings.CutPrefix(p, "/var/run/"); ok { // a link to /run
+		p = "/run/" + rest
+	}
+	elements := strings.Split(p, "/")
 	if rule, ok := findFileRule(systemFiles, elements); ok {
 		return rule.reason
 	}
@@ -66,12 +76,15 @@ func pathDanger(p, template string) string {
 	if rule, ok := findFileRule(toolFiles, elements); ok {
 		return rule.reason
 	}
+	if template != "" && !matchesAny(plainFiles, elements) {
+		return unknownFile
+	}
 	return ""
 }
 
 func findFileRule(rules []fileRule, elements []string) (found fileRule, ok bool) {
 	for _, rule := range rules {
-		if slices.ContainsFunc(rule.patterns, func(pattern string) bool { return matchesPath(pattern, elements) }) {
+		if matchesAny(rule.patterns, elements) {
 			return rule, true
 		}
 	}
@@ -81,18 +94,18 @@ func findFileRule(rules []fileRule, elements []string) (found fileRule, ok bool)
 // systemFiles are dangerous, whatever their names are.
 var systemFiles = []fileRule{
 	{ownFile, []string{
-		"/dev/shm/keyhatch*/**", "/run/keyhatch/**", "/run/user/*/keyhatch/**", "/var/run/keyhatch/**",
+		"/dev/shm/keyhatch*/**", "/run/keyhatch/**", "/run/user/*/keyhatch/**",
 	}},
 	{otherNames, []string{
-		"/dev/fd/**", "/proc/**",
+		"/dev/fd/**", "/proc/**", "/run/host/**",
 	}},
 	{systemFile, []string{
 		"/bin/**", "/boot/**", "/dev/*", "/dev/[^s]*/**", "/dev/s[^h]*/**", "/etc/**", "/lib*/**",
-		"/nix/**", "/run/containerd/**", "/run/dbus/**", "/run/docker*/**", "/run/nscd/**",
+		"/nix/**", "/run/*.d/**", "/run/containerd/**", "/run/dbus/**", "/run/docker*/**", "/run/nscd/**",
 		"/run/sudo/**", "/run/systemd/**", "/run/udev/**", "/run/user/*/systemd/**", "/sbin/**",
 		"/snap/**", "/sys/**", "/usr/**", "/var/db/**", "/var/lib/cloud/**", "/var/lib/containerd/**",
 		"/var/lib/docker/**", "/var/lib/dpkg/**", "/var/lib/polkit-1/**", "/var/lib/systemd/**",
-		"/var/run/systemd/**", "/var/spool/**",
+		"/var/spool/**",
 	}},
 	{hostFile, []string{
 		".devcontainer.json", ".devcontainer/**", ".keyhatch/**", "devcontainer.json",
@@ -116,8 +129,8 @@ var toolFiles = []fileRule{
 		".ssh/environment", ".ssh/known_hosts*", ".ssh/rc",
 	}},
 	{gitFile, []string{
-		"*.git/config", "*.git/hooks/**", ".config/git/**", ".git/**", ".gitattributes",
-		".gitconfig*/**", ".githooks/**", ".gitmodules", ".husky/**", "gitconfig",
+		"*.git/config", "*.git/hooks/**", ".config/git/**", ".git/**", ".gitattributes", ".gitconfig*/**",
+		".githooks/**", ".gitmodules", ".husky/**", ".lefthook*/**", "gitconfig", "lefthook*",
 	}},
 	{shellFile, []string{
 		".bash*/**", ".config/fish/**", ".csh*", ".envrc", ".kshrc", ".login*", ".logout", ".mkshrc",
@@ -130,11 +143,14 @@ var toolFiles = []fileRule{
 		".shosts",
 	}},
 	{agentFile, []string{
-		".aider*", ".claude*/**", ".codex/**", ".config/opencode/**", ".continue/**", ".cursor*/**",
-		".gemini/**", ".mcp.json", ".windsurf/**", "agents.md", "claude.md", "gemini.md",
+		".aider*", ".claude*/**", ".cline/**", ".clinerules*/**", ".codex/**", ".config/opencode/**",
+		".continue/**", ".cursor*/**", ".gemini/**", ".kiro/**", ".mcp.json", ".opencode/**", ".roo*/**",
+		".windsurf*/**", "agents.md", "claude*.md", "gemini.md", "mcp.json",
+		"opencode.json*",
 	}},
 	{editorFile, []string{
 		"*.code-workspace", ".emacs*/**", ".exrc", ".idea/**", ".nanorc", ".vim*/**", ".vscode*/**",
+		".zed/**",
 	}},
 	{codeDir, []string{
 		".bin/**", ".local/lib/**", ".local/share/**", "__pycache__/**", "autoload/**", "bin/**",
@@ -142,28 +158,36 @@ var toolFiles = []fileRule{
 		"node_modules/**", "pyvenv.cfg", "sbin/**", "shims/**", "site-packages/**",
 	}},
 	{buildFile, []string{
-		"*.csproj", "*.props", "*.targets", ".bazelrc", ".bunfig.toml", ".circleci/**", ".github/**",
-		".gitlab-ci.yml", ".justfile", ".pre-commit-config.yaml", "build.bazel", "build.xml",
-		"bunfig.toml", "cargo.toml", "cmakelists.txt", "cmakepresets.json", "compose*.y*ml",
-		"composer.json", "containerfile*", "deno.json*", "docker-compose*.y*ml", "dockerfile*",
-		"gemfile*", "gnumakefile", "go.mod", "go.work", "jenkinsfile*", "justfile", "makefile*",
-		"module.bazel", "package.json", "pipfile", "pnpm-workspace.yaml", "pom.xml", "procfile*",
+		"*.csproj", "*.props", "*.targets", ".bazelrc", ".buildkite/**", ".bunfig.toml", ".circleci/**",
+		".github/**", ".gitlab-ci.yml", ".justfile", ".mvn/**", ".pre-commit-config.yaml", ".travis.yml",
+		"azure-pipelines*", "build.bazel", "build.xml", "bunfig.toml", "cargo.toml", "cmakelists.txt",
+		"cmakepresets.json", "compose*.y*ml", "composer.json", "configure", "containerfile*",
+		"deno.json*", "docker-compose*.y*ml", "dockerfile*", "gemfile*", "gnumakefile", "go.mod",
+		"go.work", "gradle.properties", "gradlew", "jenkinsfile*", "justfile", "makefile*",
+		"module.bazel", "mvnw", "package.json", "pipfile", "pnpm-workspace.yaml", "pom.xml", "procfile*",
 		"pyproject.toml", "pytest.ini", "rakefile*", "requirements*.txt", "setup.cfg", "taskfile.y*ml",
 		"tiltfile", "tox.ini", "vagrantfile", "workspace.bazel",
 	}},
 	{toolFile, []string{
 		".*rc", ".*rc.d/**", ".*rc.json", ".*rc.toml", ".*rc.y*ml", ".asdf/**", ".aws/cli/**",
-		".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**",
-		".composer/**", ".config/**", ".cpan/**", ".ctags*/**", ".default-*", ".docker/**", ".dotnet/**",
-		".erlang*", ".gdbearlyinit", ".gdbinit*", ".ghci", ".gnupg/*.conf", ".gnupg/trustedkeys*",
-		".gradle/**", ".guile", ".iex*", ".ipython/**", ".ivy2/**", ".julia/**", ".jupyter/**",
-		".kube/**", ".lessfilter", ".lesskey", ".lldbinit*", ".luarocks/**", ".m2/**", ".mailcap",
-		".makepkg.conf", ".mise*/**", ".mix/**", ".mozilla/**", ".nix-*/**", ".node_libraries/**",
-		".node_modules/**", ".nuget/**", ".nvm/**", ".ocamlinit", ".password-store/.extensions/**",
-		".perldb", ".pip/**", ".pki/**", ".pyenv/**", ".r/**", ".rbenv/**", ".renviron", ".rpmmacros",
-		".rprofile", ".rspec*", ".rustup/**", ".sbt/**", ".sdkman/**", ".subversion/**",
-		".terraform.d/**", ".tmux*/**", ".tool-versions", ".volta/**", ".xdefaults*", ".xresources*",
-		".yarn/**", "mise.toml", "my.cnf", "nuget.config", "openssl.cnf", "pip.conf", "resolv.conf",
-		"sudoers", "sudoers.d/**",
+		".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**", ".composer/**",
+		".config/**", ".cpan/**", ".ctags*/**", ".default-*", ".docker/**", ".dotnet/**", ".erlang*",
+		".gdbearlyinit", ".gdbinit*", ".ghci", ".gnupg/*.conf", ".gnupg/trustedkeys*", ".gradle/**",
+		".guile", ".iex*", ".ipython/**", ".ivy2/**", ".julia/**", ".jupyter/**", ".kube/**",
+		".lessfilter", ".lesskey", ".lldbinit*", ".luarocks/**", ".m2/**", ".mailcap", ".makepkg.conf",
+		".mise*/**", ".mix/**", ".mozilla/**", ".nix-*/**", ".node_libraries/**", ".node_modules/**",
+		".nuget/**", ".nvm/**", ".ocamlinit", ".password-store/.extensions/**", ".perldb", ".pip/**",
+		".pki/**", ".pyenv/**", ".r/**", ".rbenv/**", ".renviron", ".rpmmacros", ".rprofile", ".rspec*",
+		".rustup/**", ".sbt/**", ".sdkman/**", ".subversion/**", ".terraform.d/**", ".tmux*/**",
+		".tool-versions", ".user.ini", ".volta/**", ".xdefaults*", ".xresources*", ".yarn/**",
+		"ansible.cfg", "devbox.json", "mise.toml", "my.cnf", "nodemon.json", "nuget.config",
+		"openssl.cnf", "php.ini", "pip.conf", "rebar.config", "resolv.conf", "sudoers", "sudoers.d/**",
 	}},
+}
+
+// plainFiles have names that are usual for files which contain only credentials. A template
+// for such a file is not marked, unless a table of dangerous files contains the file.
+var plainFiles = []string{
+	"*.crt", "*.key", "*.password", "*.pem", "*.secret", "*.token",
+	".git-credentials", ".htpasswd", ".pgpass", ".ssh/id_*", "/run/secrets/**", "password", "token",
 }

@@ -31,7 +31,11 @@ func TestDangerousFiles(t *testing.T) {
 		~/.cargo/config.toml ~/.cargo/env ~/.gradle/init.d/x ~/.m2/extensions.xml ~/.docker/cli-plugins/docker-x ~/.docker/daemon.json ~/.kube/kuberc ~/.aws/cli/alias ~/.gnupg/gpg-agent.conf
 		~/.yarnrc ~/.gemrc ~/.irbrc ~/.pryrc ~/.curlrc ~/.wgetrc ~/.screenrc ~/.tmux.conf ~/.gdbinit ~/.psqlrc ~/.condarc ~/.bazelrc ~/.Rprofile ~/.terraformrc ~/.pip/pip.conf ~/.config/pip/pip.conf
 		~/.config/gh/config.yml ~/.config/nvim/init.vim ~/.config/starship.toml ~/.config/direnv/direnvrc ~/.config/mise/config.toml ~/.config/containers/registries.conf ~/.config/unknown/settings.json
-		/w/package.json /w/Makefile /w/Dockerfile /w/docker-compose.yml /w/compose.yaml /w/pyproject.toml /w/setup.cfg /w/Gemfile /w/Rakefile /w/Cargo.toml /w/.github/workflows/x.yml /w/.pre-commit-config.yaml /w/justfile`) {
+		/w/package.json /w/Makefile /w/Dockerfile /w/docker-compose.yml /w/compose.yaml /w/pyproject.toml /w/setup.cfg /w/Gemfile /w/Rakefile /w/Cargo.toml /w/.github/workflows/x.yml /w/.pre-commit-config.yaml /w/justfile
+		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
+		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
+		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json /w/nodemon.json /w/configure
+		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
 		}
@@ -76,6 +80,25 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	}
 }
 
+// TestTemplatesOfUnknownFiles checks that a template is marked unless the file is known to
+// contain only credentials. No table can contain all files that a program obeys.
+func TestTemplatesOfUnknownFiles(t *testing.T) {
+	for _, p := range strings.Fields(`/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
+		if got := danger(p, "0600", "x: {{value}}\n"); got != unknownFile {
+			t.Errorf("%s: %q", p, got)
+		}
+		if got := danger(p, "0600", ""); got != "" {
+			t.Errorf("%s is marked without a template: %s", p, got)
+		}
+	}
+	for _, p := range strings.Fields(`~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.ssh/id_ed25519 /run/secrets/db /var/run/secrets/db ~/certs/client.pem /srv/app/master.key /w/tls.crt
+		/tmp/token ~/.vault-token /w/api.token ~/.config/x/token`) {
+		if got := danger(p, "0600", "{{value}}\n"); got != "" {
+			t.Errorf("%s is marked: %s", p, got)
+		}
+	}
+}
+
 // TestTemplatesOfOrdinaryFiles checks files that contain credentials. Their templates are
 // dangerous if they contain more.
 func TestTemplatesOfOrdinaryFiles(t *testing.T) {
@@ -92,13 +115,20 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.aws/credentials", "# c\n[x]\naws_session_token={{t}}", "[x]\naws_access_key_id=a\ns3 =\n  endpoint_url = http://evil\n"},
 		{"~/.aws/credentials", "[a]\n[b]", "[a]\ncredential{{aws_session_token}}_process=x"},
 		{"~/.aws/credentials", "[a]", "[a]\naws_access_key_id=a\u2028credential_process=x"},
+		{"~/.aws/config", "[default]\nregion = eu-west-1\n[profile \"a.b\"]\noutput=json\n", "[plugins]\nregion = evil\n"},
+		{"~/.aws/config", "[default]\n", "[plugins ]\nregion = evil\n"},
+		{"~/.aws/config", "[profile x]\n", "[profile x] [plugins]\nregion = evil\n"},
+		{"~/.aws/credentials", "[plugins]\naws_access_key_id=a\n", "[a][b]\n"},
 		{"~/.pypirc", "[distutils]\nindex-servers =\n  pypi\n[pypi]\nusername = __token__\npassword = {{value}}\n", "[pypi]\nrepository = http://evil.example\n"},
 		{"~/.my.cnf", "[client]\nuser=x\npassword={{value}}\n", "[client]\npager=/tmp/x\n"},
 		{"~/.my.cnf", "[client]\n", "!include /tmp/x\n"},
 		{"~/.cargo/credentials.toml", "[registry]\ntoken = \"{{value}}\"\n", "[registry]\ncredential-provider = [\"/tmp/x\"]\n"},
+		{"~/.cargo/credentials.toml", "[registries.corp]\ntoken = \"{{value}}\"\n", "[patch.crates-io]\ntoken = { path = \"/tmp/x\" }\n"},
 		{"~/.gradle/gradle.properties", "mavenUser=x\nmavenPassword={{value}}\nsigning.keyId=1\n", "org.gradle.java.home=/tmp/x\n"},
 		{"~/.gradle/gradle.properties", "# org.gradle.x=y\n", "org.gradle.jvmargs -javaagent:x.jar=token\n"},
 		{"~/.gradle/gradle.properties", "githubToken={{value}}\n", "\\u006frg.gradle.jvmargs.password=x\n"},
+		{"~/.gradle/gradle.properties", "mavenPassword = {{value}}\n", "kotlin.daemon.jvmargs -Dtoken=1 -javaagent:/tmp/x.jar\n"},
+		{"~/.gradle/gradle.properties", "mavenPassword {{value}}\n", "kotlin.daemon.jvmargs\t-Dtoken=1\n"},
 		{"~/.netrc", "machine github.com login x password {{value}}\nmachine b\n  login y\n  password {{value}}\n", "machine a login b password c\nmacdef init\n! sh\n\n"},
 		{"~/.netrc", "default login {{u}} password {{p}}\n", "machine a login b password {{e}} macdef init\n!sh\n\n"},
 		{"~/.docker/config.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}, "https://index.docker.io/v1/": {"username": "x", "password": "{{p}}"}}}`, `{"auths": {}, "credsStore": "x"}`},
@@ -112,10 +142,31 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.kube/config", "kind: Config\n", "clusters: [{cluster: {insecure-skip-tls-verify: true}}]\n"},
 		{"~/.kube/config", "kind: Config\n", "users: [{user: {? {a: b} : c}}]\n"},
 		{"~/.kube/config", "kind: Config\n", "kind: &token insecure-skip-tls-verify\nclusters: [{cluster: {*token : true}}]\n"},
+		{"~/.kube/config", "---\nkind: Config\n", "kind: Config\n--- exec\n"},
+		{"~/.kube/config", "kind: Config\n", "users: [{user: {!!binary ZXhlYw==: {command: /tmp/x}}}]\n"},
+		{"/w/kubeconfig", "kind: Config\n", "users: [{user: {exec: x}}]\n"},
+		{"/w/dev.kubeconfig", "kind: Config\n", "users: [{user: {exec: x}}]\n"},
 		{"~/.kube/config", "users: [&name {user: {token: x}}, *name]\n", "users: [&name {user: {exec: x}}, *name]\n"},
 		{"~/.config/gh/hosts.yml", "github.com:\n  user: me\n  oauth_token: {{value}}\n  git_protocol: https\n", "github.com:\n  browser: /tmp/x\n"},
 		{"~/.config/gh/hosts.yml", "github.com: {users: {me: {oauth_token: x}}}\n", "github.com: {\"edi{{e}}tor\": x}\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: \"{{value}}\"\nnpmScopes: {\"@x:\": {npmRegistryServer: \"https://a\"}}\n", "yarnPath: /tmp/x\n"},
+		{"~/.yarnrc.yml", "# the registry\nnpmAuthToken: x\n", "# yarn lockfile v1\nyarnPath \"/tmp/x\"\n"},
+		{"~/.yarnrc.yml", "npmAuthToken: x\n", "#  YARN\tlockfile v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
+		{"~/.yarnrc.yml", "npmAuthToken: x\n", "yarnPath\n"},
+		{"~/.yarnrc.yml", "npmAuthToken: x\n", "# yarn lock{{e}}file v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
+		{"~/.config/containers/auth.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}}}`, `{"credHelpers": {"ghcr.io": "x"}}`},
+		{"/run/user/1000/containers/auth.json", `{"auths": {}}`, `{"credHelpers": {"ghcr.io": "x"}}`},
+		{"~/.config/composer/auth.json", `{"http-basic": {"a.example": {"username": "x", "password": "{{value}}"}}, "github-oauth": {"github.com": "{{t}}"}}`, `{"disable-tls": true}`},
+		{"~/.composer/auth.json", `{"bearer": {"a.example": "{{value}}"}}`, `{"vendor-dir": "/tmp/x"}`},
+		{"~/.terraform.d/credentials.tfrc.json", `{"credentials": {"app.terraform.io": {"token": "{{value}}"}}}`, `{"provider_installation": [{"dev_overrides": [{"hashicorp/aws": "/tmp/x"}]}]}`},
+		{"~/.config/gcloud/application_default_credentials.json", `{"type": "authorized_user", "client_id": "{{id}}", "client_secret": "{{secret}}", "refresh_token": "{{token}}", "quota_project_id": "p"}`, `{"type": "external_account", "credential_source": {"executable": {"command": "/tmp/x"}}}`},
+		{"/w/my-service-account.json", `{"type": "service_account", "project_id": "p", "private_key_id": "i", "private_key": "{{key}}", "client_email": "a@b", "client_id": "1", "auth_uri": "https://a", "token_uri": "https://t", "auth_provider_x509_cert_url": "https://c", "client_x509_cert_url": "https://d", "universe_domain": "googleapis.com"}`, `{"type": "external_account", "token_url": "http://evil"}`},
+		{"/w/google-credentials.json", "{{value}}\n", `{"credential_source": {"file": "/x"}}`},
+		{"/w/client_secret_1.json", `{"installed": {"client_id": "1", "project_id": "p", "client_secret": "{{value}}", "redirect_uris": ["http://localhost"]}}`, `{"command": "x"}`},
+		{"~/.config/sops/age/keys.txt", "# created: x\n{{value}}\nAGE-SECRET-KEY-1{{rest}}\n", "AGE-PLUGIN-X-1QQ\n"},
+		{"~/.config/git/credentials", "https://u:{{value}}@h.example\n", ""},
+		{"~/.config/tool/credentials", "", "command = /tmp/x"},
+		{"~/.config/tool/credentials.json", "", "{\"command\": \"/tmp/x\"}"},
 		{"~/.m2/settings.xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<settings xmlns=\"http://maven.apache.org/SETTINGS/1.0.0\">\n<servers><server><id>a</id><username>b</username><password>{{value}}</password></server></servers></settings>\n", "<settings><mirrors><mirror/></mirrors></settings>"},
 		{"~/.m2/settings.xml", "<settings/>", "<!DOCTYPE x [<!ENTITY e \"x\">]><settings/>"},
 		{"/w/.env", "# c\nAPI_KEY={{value}}\nexport DB_URL=\"postgres://u:{{p}}@h/db\"\nNAME='a b'\nEMPTY=\n", "NODE_OPTIONS=--require=/tmp/x\n"},
@@ -127,8 +178,37 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		if got := danger(c.path, "0600", c.harmless); got != "" {
 			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.harmless)
 		}
-		if got := danger(c.path, "0600", c.dangerous); got == "" {
+		if got := danger(c.path, "0600", c.dangerous); got == "" && c.dangerous != "" {
 			t.Errorf("%s is not marked with\n%s", c.path, c.dangerous)
+		}
+	}
+	// A value can contain line breaks or end in one. The rest of the line is then a new line.
+	for _, c := range []struct{ path, template string }{
+		{"~/.npmrc", "//h/:_authToken={{value}}script-shell=/tmp/x\n"},
+		{"~/.npmrc", "; {{value}}script-shell=/tmp/x\n"},
+		{"~/.aws/config", "[default]\nregion={{value}}credential_process=/tmp/x\n"},
+		{"~/.config/gh/hosts.yml", "# {{value}}editor: /tmp/x\n"},
+		{"/w/.env", "A={{value}}NODE_OPTIONS=--require=/tmp/x\n"},
+		{"/w/.env", "# {{value}}id\n"},
+		{"/w/.env", "# {{a}}id{{b}}x=1\n"},
+		{"/w/.env", "A={{value}}./x\n"},
+		{"/w/.env", "A={{value}}../x\n"},
+		{"~/.netrc", "machine a login b password x{{n}}macdef{{n}}init{{n}}!sh{{n}}{{n}}\n"},
+		{"~/.config/gh/hosts.yml", "github.com: {user: x, # {{a}}? \"bro{{e}}wser\" : /tmp/x\n}\n"},
+		{"~/.gradle/gradle.properties", "a.token={{value}}org.gradle.java.home=/tmp/x\n"},
+	} {
+		if danger(c.path, "0600", c.template) == "" {
+			t.Errorf("%s is not marked with\n%s", c.path, c.template)
+		}
+	}
+	for _, c := range []struct{ path, template string }{
+		{"/w/.env", "A=\"{{value}}\"\nB='{{value}}'\nDB=postgres://u:{{value}}@h/db?sslmode=require\nC={{id}}.{{key}},{{b}}-{{c}}\nDB2=\"postgres://{{u}}:{{p}}@h:5432/db?a=b&c=d\"\n"},
+		{"~/.npmrc", "//h/:_password=\"{{value}}\"\n"},
+		{"~/.netrc", "machine {{host}} login {{username}} password {{password}}\n"},
+		{"~/.docker/config.json", "{\"auths\": {\"h.example\": {\"username\": \"{{username}}\", \"password\": \"{{password}}\"}}}\n"},
+	} {
+		if got := danger(c.path, "0600", c.template); got != "" {
+			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.template)
 		}
 	}
 	if got := danger("~/.pgpass", "0600", "anything\n{{value}}"); got != "" {
@@ -137,7 +217,10 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 }
 
 func TestTablesOfFiles(t *testing.T) {
-	var all []string
+	all := slices.Clone(plainFiles)
+	if !slices.IsSorted(plainFiles) {
+		t.Error("plainFiles is not sorted")
+	}
 	for _, rules := range [][]fileRule{systemFiles, toolFiles} {
 		for _, rule := range rules {
 			if !slices.IsSorted(rule.patterns) {

@@ -396,6 +396,7 @@ var dangerousVariables = []variableRule{
 	{"PROMPT", "zsh", runs},
 	{"PRYRC", "pry", loads},
 	{"PS3", "a shell", obeys},
+	{"PSMODULEPATH", "pwsh", loads},
 	{"PSQLRC", "psql", loads},
 	{"PYENV_ROOT", "pyenv", finds},
 	{"PYTEST_PLUGINS", "pytest", loads},

@@ -133,11 +133,8 @@ func checkOwnerAndMode(file *os.File) error {
 // text.
 func ParseDeclaration(text []byte, name string) (Declaration, error) {
 	d, err := parseDeclaration(text, name)
-	if e, ok := errors.AsType[*Error](err); ok && e.Line > 0 {
-		// The error must not contain "manifest line", because the line is in the declaration.
-		return d, fmt.Errorf("line %d: %s", e.Line, e.Rule)
-	} else if ok {
-		return d, errors.New(e.Rule)
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.inDeclaration = true
 	}
 	return d, err
 }

@@ -6,25 +6,50 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// An Error is an error in a manifest.
+// An Error is an error in a manifest or in a declaration.
 type Error struct {
 	Line int    // 0 if the error is about the whole file
-	Rule string // the rule that the manifest violates
+	Rule string // the rule that the file violates
+
+	ruleWithoutText string
+	inDeclaration   bool // Line is a line of a declaration
 }
 
-func (e *Error) Error() string {
-	if e.Line == 0 {
-		return "manifest: " + e.Rule
+func (e *Error) Error() string { return e.format(e.Rule) }
+
+// WithoutText returns the error with … instead of each text that can come from the file. A
+// text of the file can be the name of a secret.
+func (e *Error) WithoutText() string { return e.format(e.ruleWithoutText) }
+
+func (e *Error) format(rule string) string {
+	switch {
+	case e.inDeclaration && e.Line == 0:
+		return rule
+	case e.inDeclaration:
+		return fmt.Sprintf("line %d: %s", e.Line, rule)
+	case e.Line == 0:
+		return "manifest: " + rule
 	}
-	return fmt.Sprintf("manifest line %d: %s", e.Line, e.Rule)
+	return fmt.Sprintf("manifest line %d: %s", e.Line, rule)
 }
 
 // errorAt returns an Error for the line of node. If node is nil, the error is about
-// the whole file.
+// the whole file. Only numbers in args are part of Error.WithoutText.
 func errorAt(node *yaml.Node, format string, args ...any) error {
 	line := 0
 	if node != nil {
 		line = node.Line
 	}
-	return &Error{line, fmt.Sprintf(format, args...)}
+	return newError(line, format, args...)
+}
+
+func newError(line int, format string, args ...any) error {
+	withoutText := make([]any, len(args))
+	for i, arg := range args {
+		withoutText[i] = arg
+		if _, isNumber := arg.(int); !isNumber {
+			withoutText[i] = "…"
+		}
+	}
+	return &Error{Line: line, Rule: fmt.Sprintf(format, args...), ruleWithoutText: fmt.Sprintf(format, withoutText...)}
 }

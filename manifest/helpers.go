@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -61,15 +62,24 @@ func readLogins(n *yaml.Node, helper string, secrets map[schema.SecretName]*sche
 	return logins, err
 }
 
-// loginURL returns the URL that a tool uses to find the login for a host. Two hosts with the
-// same URL would be one login, and only the order in the manifest would decide which secret
-// the tool gets.
+// loginURL returns a normal form of the URL that a host means. If two hosts had the same
+// URL, the spelling that the tool happens to use would decide which secret the tool gets.
 func loginURL(host string) string {
 	scheme, rest, found := strings.Cut(host, "://")
 	if !found {
 		scheme, rest = "https", host
 	}
-	return scheme + "://" + strings.TrimSuffix(rest, map[string]string{"https": ":443", "http": ":80"}[scheme])
+	port := ""
+	if i := strings.LastIndexByte(rest, ':'); i > strings.LastIndexByte(rest, ']') {
+		rest, port = rest[:i], ":"+strings.TrimLeft(rest[i+1:], "0")
+	}
+	if addr, err := netip.ParseAddr(strings.Trim(rest, "[]")); err == nil {
+		rest = addr.String()
+	}
+	if port == map[string]string{"https": ":443", "http": ":80"}[scheme] {
+		port = ""
+	}
+	return scheme + "://" + strings.TrimSuffix(rest, ".") + port
 }
 
 // readSecretRef reads the name of a secret. The secret must be on the allowlist.

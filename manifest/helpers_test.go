@@ -40,6 +40,10 @@ func TestParseHelpers(t *testing.T) {
 		"helpers: {git: [{host: a, secret: GH}, {host: 'https://a', secret: AWS}]}":            "duplicate host https://a",
 		"helpers: {git: [{host: 'a:443', secret: GH}, {host: a, secret: AWS}]}":                "duplicate host a",
 		"helpers: {git: [{host: 'http://a:80', secret: GH}, {host: 'http://a', secret: AWS}]}": "duplicate host http://a",
+		"helpers: {git: [{host: 'a:0443', secret: GH}, {host: a, secret: AWS}]}":               "duplicate host a",
+		"helpers: {git: [{host: 'a:8443', secret: GH}, {host: 'a:08443', secret: AWS}]}":       "duplicate host a:08443",
+		"helpers: {git: [{host: 'a.', secret: GH}, {host: 'a:443', secret: AWS}]}":             "duplicate host a:443",
+		"helpers: {git: [{host: '[::1]', secret: GH}, {host: '[0:0::1]:443', secret: AWS}]}":   "duplicate host [0:0::1]:443",
 		"helpers: {git: [{host: " + strings.Repeat("a", 254) + ", secret: GH}]}":               "host must be",
 	} {
 		_, err := Parse([]byte(header + text + "\n"))

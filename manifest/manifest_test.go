@@ -86,6 +86,7 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets:\n  bad name:\n", 4, "does not match"},
 		{header + "secrets:\n  [x]:\n", 4, "does not match"},
 		{header + "secrets:\n  A: text\n", 4, "must be a mapping"},
+		{header + "secrets:\n  A: !!null {as: pipe}\n", 4, "as must be env or file"},
 		{header + "secrets:\n  A: {as: pipe}\n", 4, "as must be env or file"},
 		{header + "secrets:\n  A: {fil: x}\n", 4, `unknown key "fil"`},
 		{header + "secrets:\n  A: {env: X, env: Y}\n", 4, "duplicate key env"},

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"regexp"
@@ -20,26 +19,27 @@ type ordinaryFile struct {
 	patterns []string // as in a fileRule
 	// extra is the danger if a template contains more than credentials.
 	extra string
-	// isHarmless checks the template after its placeholders were removed. If isHarmless is
-	// nil, the tool reads only credentials from the file.
+	// isHarmless checks the template. If isHarmless is nil, the tool reads only credentials
+	// from the file.
 	isHarmless func(template string) bool
 }
 
-func (f ordinaryFile) matches(elements []string) bool {
-	return slices.ContainsFunc(f.patterns, func(pattern string) bool { return matchesPath(pattern, elements) })
-}
+func (f ordinaryFile) matches(elements []string) bool { return matchesAny(f.patterns, elements) }
 
 var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 
-// templateDanger returns why the template of the file is dangerous, or "". It removes the
-// placeholders, because a field can be empty, and a placeholder can then divide a word that
-// the tool reads as one word. Without a template, the file contains only the secret.
+// templateDanger returns why the template of the file is dangerous, or "". Without a
+// template, the file contains only the secret.
 func (f ordinaryFile) templateDanger(template string) string {
-	if template == "" || f.isHarmless == nil || f.isHarmless(placeholder.ReplaceAllString(template, "")) {
+	if template == "" || f.isHarmless == nil || f.isHarmless(template) {
 		return ""
 	}
 	return f.extra
 }
+
+// withoutPlaceholders removes the placeholders, because a field can be empty, and a
+// placeholder can then divide a word that the tool reads as one word.
+func withoutPlaceholders(template string) string { return placeholder.ReplaceAllString(template, "") }
 
 const (
 	extraSettings  = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
@@ -48,38 +48,55 @@ const (
 
 // ordinaryFiles are the files that contain credentials.
 var ordinaryFiles = []ordinaryFile{
-	{[]string{".npmrc"}, extraSettings, hasOnlyKeys("=", isNPMKey)},
-	{[]string{".aws/config", ".aws/credentials"}, extraSettings, hasOnlyKeys("=:", oneOf(
-		"aws_access_key_id", "aws_account_id", "aws_secret_access_key", "aws_session_token", "duration_seconds", "expiration",
-		"external_id", "mfa_serial", "output", "region", "role_arn", "role_session_name", "source_profile"))},
-	{[]string{".pypirc"}, extraSettings, hasOnlyKeys("=:", oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
-	{[]string{".my.cnf"}, extraSettings, hasOnlyKeys("=", oneOf("user", "password", "database", "port"))},
-	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, extraSettings, hasOnlyKeys("=", oneOf("token", "secret-key", "secret-key-subject"))},
-	{[]string{".gradle/gradle.properties"}, extraSettings, hasOnlyKeys("=:", isGradleCredential)},
-	{[]string{".netrc", "_netrc"}, extraSettings, hasOnlyNetrcWords},
-	{[]string{".docker/config.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".npmrc"}, extraSettings, hasOnlyKeys("=", anySection, isNPMKey)},
+	// aws loads the modules that the section plugins names.
+	{[]string{".aws/config"}, extraSettings, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
+	{[]string{".aws/credentials"}, extraSettings, hasOnlyKeys("=:", anySection, isAWSKey)},
+	{[]string{".pypirc"}, extraSettings, hasOnlyKeys("=:", anySection, oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
+	{[]string{".my.cnf"}, extraSettings, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
+	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, extraSettings, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
+	{[]string{".gradle/gradle.properties"}, extraSettings, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
+	{[]string{".netrc", "_netrc"}, extraSettings, hasOnlyLogins},
+	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("auths", "auth", "username", "password", "email", "identitytoken", "registrytoken")(key)
 	})},
-	{[]string{".kube/config"}, extraSettings, hasOnlyYAMLKeys(oneOf(
+	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, extraSettings, hasOnlyYAMLKeys(oneOf(
 		"apiversion", "kind", "preferences", "current-context", "clusters", "cluster", "name", "server", "tls-server-name",
 		"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
 		"client-certificate-data", "client-key-data"))},
 	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
-		return !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
+		return !strings.ContainsAny(key, " \n") && !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
 	})},
-	{[]string{".yarnrc.yml"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
-		return isHost(key) || oneOf("npmalwaysauth", "npmauthident", "npmauthtoken", "npmregistries", "npmregistryserver", "npmscopes")(key)
+	{[]string{".yarnrc.yml"}, extraSettings, isHarmlessYarnFile},
+	{[]string{".composer/auth.json", ".config/composer/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+		return isHost(key) || oneOf("bearer", "bitbucket-oauth", "consumer-key", "consumer-secret", "github-oauth", "gitlab-oauth", "gitlab-token", "http-basic", "password", "token", "username")(key)
 	})},
+	{[]string{".terraform.d/credentials.tfrc.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+		return isHost(key) || oneOf("credentials", "token")(key)
+	})},
+	// The line of a plugin begins with AGE-PLUGIN-, and age then runs the plugin.
+	{[]string{".config/sops/age/keys.txt"}, extraSettings, hasOnlyKeys("", anySection, func(line string) bool { return strings.HasPrefix(line, "age-secret-key-") })},
 	{[]string{".m2/settings.xml"}, extraSettings, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 	{[]string{".env", ".env.*", "*.env"}, extraVariables, hasOnlyVariables},
 
 	{patterns: []string{
-		".cargo/credentials.d/*", ".claude/.credentials.json", ".codex/auth.json", ".composer/auth.json", ".config/*/auth.json", ".config/*/auth.toml",
-		".config/*/credentials", ".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml",
-		".config/*/credentials.yml", ".config/*/token", ".config/*/token.json", ".config/gcloud/application_default_credentials.json",
-		".config/sops/age/keys.txt", ".gem/credentials", ".gemini/oauth_creds.json", ".m2/settings-security.xml",
-		".sbt/.credentials", ".terraform.d/credentials.tfrc.json", ".vault-token",
+		".cargo/credentials.d/*", ".claude/.credentials.json", ".codex/auth.json", ".config/*/token",
+		".config/git/credentials", ".gem/credentials", ".gemini/oauth_creds.json", ".m2/settings-security.xml",
+		".sbt/.credentials", ".vault-token",
 	}},
+
+	// These files belong to tools that are not known, so any template is dangerous.
+	{[]string{
+		".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml",
+		".config/*/credentials.yml", ".config/*/token.json",
+	}, extraSettings, func(string) bool { return false }},
+
+	// Google's tools run a program or send a file to a server because of credential_source.
+	{[]string{
+		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", "client_secret*.json",
+	}, extraSettings, hasOnlyYAMLKeys(oneOf(
+		"account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url", "installed",
+		"private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token", "token_uri", "type", "universe_domain", "web"))},
 }
 
 func oneOf(words ...string) func(string) bool {
@@ -105,6 +122,14 @@ func isNPMKey(key string) bool {
 	return oneOf("_auth", "_authtoken", "_password", "username", "email", "always-auth", "certfile", "keyfile")(key)
 }
 
+// isAWSKey accepts the keys of the credentials and of the roles in aws's files. aws runs the
+// command in credential_process.
+func isAWSKey(key string) bool {
+	return oneOf(
+		"aws_access_key_id", "aws_account_id", "aws_secret_access_key", "aws_session_token", "duration_seconds", "expiration",
+		"external_id", "mfa_serial", "output", "region", "role_arn", "role_session_name", "source_profile")(key)
+}
+
 // isGradleCredential accepts the properties that gradle only gives to a build. It obeys
 // other properties itself, for example org.gradle.java.home.
 func isGradleCredential(key string) bool {
@@ -116,39 +141,60 @@ func isGradleCredential(key string) bool {
 	return false
 }
 
+// anySection matches the name of every section.
+const anySection = `[^\[\]]*`
+
 // hasOnlyKeys returns a check of a file with lines KEY=VALUE, comments, and sections. The
-// first of the separators ends the key. The check ignores the case of a key.
-func hasOnlyKeys(separators string, isHarmless func(key string) bool) func(string) bool {
+// first of the separators ends the key. sections is a regular expression for the names of
+// sections. The check ignores the case.
+func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) func(string) bool {
+	section := regexp.MustCompile(`^\[(` + sections + `)\]$`)
+	isHarmlessLine := func(line string) bool {
+		line = strings.ToLower(line)
+		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") || section.MatchString(line) {
+			return true
+		}
+		if i := strings.IndexAny(line, separators); i >= 0 {
+			line = line[:i]
+		}
+		return isHarmless(strings.TrimSpace(line))
+	}
 	return func(template string) bool {
-		for _, line := range splitLines(template) {
-			if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") || strings.HasPrefix(line, "[") && strings.HasSuffix(line, "]") {
-				continue
-			}
-			if i := strings.IndexAny(line, separators); i >= 0 {
-				line = line[:i]
-			}
-			if !isHarmless(strings.ToLower(strings.TrimSpace(line))) {
+		return linesAre(template, isHarmlessLine, func(tail string) bool { return oneOf(`"`, "'")(tail) || isHarmlessLine(tail) })
+	}
+}
+
+// linesAre checks the lines of a template without their placeholders. It also checks the
+// tails, which are the parts of lines after a placeholder, up to the next placeholder and up
+// to the end of the line: if a value ends in a line break, the tail after the value is a
+// line. linesAre splits the template at every character that a program could use as the end
+// of a line, and removes the spaces around the lines.
+func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
+	const mark = "{{}}"
+	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
+	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks
+	for line := range strings.FieldsFuncSeq(template, func(r rune) bool { return strings.ContainsRune("\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029", r) }) {
+		if !isHarmlessLine(strip(line)) {
+			return false
+		}
+		for _, tail, found := strings.Cut(line, mark); found; _, tail, found = strings.Cut(tail, mark) {
+			part, _, _ := strings.Cut(tail, mark)
+			if !isHarmlessTail(strip(tail)) || !isHarmlessTail(strip(part)) {
 				return false
 			}
 		}
-		return true
 	}
+	return true
 }
 
-// splitLines splits a text at every character that a program could use as the end of a
-// line, and removes spaces around the lines.
-func splitLines(text string) []string {
-	lines := strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune("\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029", r) })
-	for i, line := range lines {
-		lines[i] = strings.TrimSpace(line)
-	}
-	return lines
+// hasOnlyLogins reports whether a .netrc contains only logins. It can also contain macros,
+// which ftp executes. A value can be empty, or it can divide a word.
+func hasOnlyLogins(template string) bool {
+	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
 
-// hasOnlyNetrcWords reports whether a .netrc contains only logins. It can also contain
-// macros, which ftp executes.
-func hasOnlyNetrcWords(template string) bool {
-	words := strings.Fields(template)
+func hasOnlyNetrcWords(text string) bool {
+	words := strings.Fields(text)
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "default":
@@ -164,30 +210,45 @@ func hasOnlyNetrcWords(template string) bool {
 	return true
 }
 
+// isHarmlessYarnFile checks a .yarnrc.yml. If the file contains the header of a lockfile,
+// yarn does not parse the file as YAML.
+func isHarmlessYarnFile(template string) bool {
+	return !strings.Contains(strings.ToLower(withoutPlaceholders(template)), "lockfile") && hasOnlyYAMLKeys(func(key string) bool {
+		return isHost(key) || oneOf("npmalwaysauth", "npmauthident", "npmauthtoken", "npmregistries", "npmregistryserver", "npmscopes")(key)
+	})(template)
+}
+
 // hasOnlyYAMLKeys returns a check of the keys of a YAML or JSON file. JSON is a subset of
-// YAML. The check ignores the case of a key, as JSON decoders for Go do.
+// YAML. The check ignores the case of a key, as JSON decoders for Go do. A document that is
+// not a mapping is refused, because the tool may read it in another format.
 func hasOnlyYAMLKeys(isHarmless func(key string) bool) func(string) bool {
 	return func(template string) bool {
-		decoder := yaml.NewDecoder(bytes.NewReader([]byte(template)))
-		for {
-			var doc yaml.Node
-			switch err := decoder.Decode(&doc); {
-			case errors.Is(err, io.EOF):
-				return true
-			case err != nil || !keysAre(&doc, isHarmless):
-				return false // the tool may parse a file that this decoder refuses
-			}
+		// A value can be empty, or it can end in a line break.
+		return yamlKeysAre(withoutPlaceholders(template), isHarmless) && yamlKeysAre(placeholder.ReplaceAllString(template, "\n"), isHarmless)
+	}
+}
+
+func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
+	decoder := yaml.NewDecoder(strings.NewReader(text))
+	for {
+		var doc yaml.Node
+		switch err := decoder.Decode(&doc); {
+		case errors.Is(err, io.EOF):
+			return true
+		case err != nil || doc.Content[0].Kind != yaml.MappingNode || !keysAre(&doc, isHarmless):
+			return false // the tool may parse a file that this decoder refuses
 		}
 	}
 }
 
 // keysAre checks the keys of all mappings in a document. It does not follow aliases,
 // because the document also contains the nodes to which they refer. An alias as a key is
-// refused, because such a node can be a value that is not checked.
+// refused, because such a node can be a value that is not checked. A key with a tag is
+// refused, because the tool may decode it.
 func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
-		if isKey && (child.Kind != yaml.ScalarNode || !isHarmless(strings.ToLower(child.Value))) || !keysAre(child, isHarmless) {
+		if isKey && (child.Kind != yaml.ScalarNode || child.Style&yaml.TaggedStyle != 0 || !isHarmless(strings.ToLower(child.Value))) || !keysAre(child, isHarmless) {
 			return false
 		}
 	}
@@ -200,7 +261,7 @@ func hasOnlyElements(names ...string) func(string) bool {
 	element := regexp.MustCompile(`^</?(` + strings.Join(names, "|") + `)\s*/?>`)
 	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml [a-zA-Z0-9="'. -]*\?)>`)
 	return func(template string) bool {
-		for rest := template; ; {
+		for rest := withoutPlaceholders(template); ; {
 			i := strings.IndexByte(rest, '<')
 			if i < 0 {
 				return true
@@ -221,16 +282,18 @@ func hasOnlyElements(names ...string) func(string) bool {
 // not contain anything that a shell executes.
 var variableLine = regexp.MustCompile("^(?:export\\s+)?([A-Za-z_][A-Za-z0-9_.]*)=(?:[^\\s'\"`$\\\\;&|<>()#]*|'[^']*'|\"[^\"`$\\\\]*\")$")
 
+// The beginning of the rest of a value after a placeholder, for example the rest of a URL
+// after a password. No variable begins like this, and no usual command.
+var restOfValue = regexp.MustCompile(`^(["']?$|[:@?&,-]|\.([^./]|$)|/[\w.-]*(["'?]|$))`)
+
 // hasOnlyVariables reports whether a file such as .env sets only ordinary variables.
 func hasOnlyVariables(template string) bool {
-	for _, line := range splitLines(template) {
+	isHarmlessLine := func(line string) bool {
 		if line == "" || strings.HasPrefix(line, "#") {
-			continue
+			return true
 		}
 		match := variableLine.FindStringSubmatch(line)
-		if match == nil || variableDanger(match[1]) != "" {
-			return false
-		}
+		return match != nil && variableDanger(match[1]) == ""
 	}
-	return true
+	return linesAre(template, isHarmlessLine, func(tail string) bool { return restOfValue.MatchString(tail) || isHarmlessLine(tail) })
 }

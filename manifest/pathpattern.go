@@ -2,8 +2,14 @@ package manifest
 
 import (
 	"path"
+	"slices"
 	"strings"
 )
+
+// matchesAny reports whether the elements of a clean path match one of the patterns.
+func matchesAny(patterns []string, elements []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool { return matchesPath(pattern, elements) })
+}
 
 // matchesPath reports whether the elements of a clean path match a pattern of a fileRule.
 // The first element of an absolute path is empty, and so is the first element of an

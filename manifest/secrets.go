@@ -55,7 +55,7 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 // forbidden variables, also if the variable has only the name of the secret.
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
-	if n.Tag != "!!null" {
+	if n.Kind != yaml.ScalarNode || n.Tag != "!!null" {
 		injectAs := (*string)(&in.As)
 		targets := map[string]*string{"as": injectAs, "env": &in.Env, "path": &in.Path, "mode": &in.Mode, "template": &in.Template}
 		readers := map[string]func(*yaml.Node) error{}
@@ -84,7 +84,7 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if !envNamePattern.MatchString(in.Env) {
 			return nil, errorAt(key, "%s: %s is not a valid variable name: set another name with env:", name, quote(in.Env))
 		}
-		if rule, forbidden := findRule(forbiddenVariables, in.Env); forbidden {
+		if rule, forbidden := findForbidden(in.Env); forbidden {
 			return nil, errorAt(key, "%s: the variable %s can never be set, because %s: use another variable with env:, or as: file", name, shorten(in.Env), rule.sentence(in.Env))
 		}
 	case schema.InjectAsFile:

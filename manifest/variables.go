@@ -1,33 +1,39 @@
 package manifest
 
-import (
-	"path"
-	"strings"
-)
+import "strings"
 
 // variableDanger returns why it is dangerous to set the variable, or "". Some programs
 // ignore the case of a name, for example npm and most programs that use a proxy.
 // Therefore variableDanger ignores the case of every name.
 func variableDanger(name string) string {
-	if rule, ok := findRule(forbiddenVariables, name); ok {
+	if rule, forbidden := findForbidden(name); forbidden {
 		return rule.sentence(name)
 	}
 	upper := strings.ToUpper(name)
 	if rule, ok := findRule(dangerousVariables, upper); ok {
 		return rule.sentence(name)
 	}
-	for _, rule := range forbiddenVariables {
-		if matched, _ := path.Match(strings.ToUpper(rule.pattern), upper); matched {
-			return "the name differs from the forbidden variable " + rule.pattern + " only in its case"
-		}
+	if rule, forbidden := findForbidden(upper); forbidden {
+		return "the name differs from the forbidden variable " + rule.pattern + " only in its case"
 	}
 	return ""
+}
+
+// findForbidden reports whether the variable is forbidden, and returns its rule.
+func findForbidden(name string) (rule variableRule, forbidden bool) {
+	rule, ok := findRule(forbiddenVariables, name)
+	return rule, ok && rule.use != ordinary
 }
 
 // forbiddenVariables are the variables that a manifest can never set. The loader, a shell,
 // or an interpreter executes or loads the value before or with the program, and the value
 // of a secret is never a sensible value. The case of a name is significant, because these
 // programs do not ignore it. The table is sorted by pattern.
+//
+// LD_* is forbidden, and not only the names that the loaders of glibc and musl know. These
+// loaders compare whole names, but each version knows other names, and the version in a
+// container is not known here. The exceptions are for LaunchDarkly, for example LD_SDK_KEY:
+// no variable of a loader has ended in _KEY or _TOKEN.
 //
 // Sources: ld.so(8), the manuals of the programs, and the variables that sudo removes
 // (env_delete in sudoers(5)).
@@ -67,6 +73,8 @@ var forbiddenVariables = []variableRule{
 	{"JULIA_LOAD_PATH", "julia", loads},
 	{"KEYHATCH_*", "keyhatch", obeys},
 	{"LD_*", "the loader", loads},
+	{"LD_*_KEY", "", ordinary},
+	{"LD_*_TOKEN", "", ordinary},
 	{"LUA_CPATH*", "lua", loads},
 	{"LUA_INIT*", "lua", runs},
 	{"LUA_PATH*", "lua", loads},

@@ -39,9 +39,9 @@ func parseDocument(text []byte) (*yaml.Node, error) {
 func syntaxError(err error) error {
 	var line int
 	if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
-		return &Error{line, "the file is not valid YAML"}
+		return newError(line, "the file is not valid YAML")
 	}
-	return &Error{0, "the file is not valid YAML"}
+	return newError(0, "the file is not valid YAML")
 }
 
 func findAlias(n *yaml.Node) *yaml.Node {

@@ -49,14 +49,15 @@ type RegisterRequest struct {
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
-	// AllowUIDs lists additional uids that may use the project's socket. Root, the
-	// broker's own uid, and the owner of the project's directory may always use this
-	// socket.
+	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's
+	// own uid may always use this socket. If AllowUIDs is empty, the broker uses the owner
+	// that the project's directory has at this moment.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
 	// containers. For each value, the broker creates a link to the directory of the
 	// project's socket. A dev container can then mount the link, and need not know the
-	// name of the project.
+	// name of the project. An ID of a registered project at another path is refused with
+	// project_exists.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	// Declared reports whether the caller has also written this registration to the
 	// directory of declared projects. If so, and if the project is already registered
@@ -67,9 +68,13 @@ type RegisterRequest struct {
 	// name or allow_uids changes, the broker closes the connections of the project.
 	// Without replace, the response is project_exists.
 	Replace bool `json:"replace,omitzero"`
+	// DryRun makes the broker check the registration, and return the same response, without
+	// changing anything.
+	DryRun bool `json:"dry_run,omitzero"`
 }
 
-// RegisterResponse contains the path of the project's socket.
+// RegisterResponse contains the path of the project's socket. With dry_run, the socket may
+// not exist.
 type RegisterResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`

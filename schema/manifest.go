@@ -24,9 +24,11 @@ type Manifest struct {
 
 // Helpers assigns secrets to the credential helpers of other tools.
 type Helpers struct {
-	// Git contains one login for each host.
+	// Git contains one login for each host. Two hosts that mean the same URL are an error,
+	// for example github.com and https://github.com:443.
 	Git []Login `json:"git,omitempty"`
-	// Docker contains one login for each registry.
+	// Docker contains one login for each registry. Two hosts that mean the same URL are an
+	// error.
 	Docker []Login `json:"docker,omitempty"`
 	// AWS is the name of a bundle with the fields aws_access_key_id and
 	// aws_secret_access_key. The fields aws_session_token and expiration are optional.
@@ -41,7 +43,7 @@ type Helpers struct {
 type Login struct {
 	// Host is a host name or an address in lower case. A port is required if it is not
 	// the default port. The login is used for https only. For http without TLS, write
-	// http://HOST.
+	// http://HOST. The whole host, with http:// and the port, has at most 253 characters.
 	Host string `json:"host"`
 	// Secret is the name of a secret, which is a password, a token, or a bundle with the
 	// fields username and password.
@@ -57,7 +59,8 @@ type Injection struct {
 	As InjectAs `json:"as,omitempty"`
 	// Env is the name of the environment variable. The default is the name of the
 	// secret. A manifest can never set a variable that a loader, a shell, or an interpreter
-	// obeys before or with the program, for example LD_PRELOAD or BASH_ENV.
+	// obeys before or with the program, for example LD_PRELOAD or BASH_ENV. This rule also
+	// applies if the variable has only the name of the secret.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. It is absolute or
 	// begins with ~/. keyhatch stores the file in memory, and creates a link to the file

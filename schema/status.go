@@ -25,6 +25,12 @@ type StatusResponse struct {
 	// SecretsLoadedAt is the time of the last push. It is absent if no secrets are
 	// loaded.
 	SecretsLoadedAt *time.Time `json:"secrets_loaded_at,omitzero"`
+	// SecretsClearedAt is the time of the clear that removed the last secrets. It is absent
+	// if secrets are loaded, or if no secrets have been loaded since the broker started.
+	SecretsClearedAt *time.Time `json:"secrets_cleared_at,omitzero"`
+	// AdminConnections is the number of open connections to the admin socket. It includes
+	// the connection of this request. A sidecar does not close its connection.
+	AdminConnections int `json:"admin_connections,omitzero"`
 	// Memory is the kind of memory that contains the secrets.
 	Memory Memory `json:"memory"`
 	// DescriptorStore reports whether the sockets of the projects survive a restart of
@@ -88,6 +94,8 @@ type ProjectStatus struct {
 	// registered.
 	Counts      Counts `json:"counts"`
 	Connections int    `json:"connections"`
+	// AllowUIDs is the allow_uids of the project's registration.
+	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// ManifestSHA256 is the SHA-256 hash of the approved manifest text, in lower-case
 	// hex.
 	ManifestSHA256 string `json:"manifest_sha256"`

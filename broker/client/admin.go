@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // Admin is one connection to a broker's admin socket. It is not safe for
@@ -91,4 +92,22 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 // until the connection can be used.
 func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
+}
+
+// Peer returns the credentials of the process that listens on the admin socket. This is the
+// broker, or the service manager that passed the socket to the broker. The pid is 0 if the
+// process is in a pid namespace that this process cannot see.
+func (a *Admin) Peer() (*unix.Ucred, error) {
+	raw, err := a.conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var credentials *unix.Ucred
+	var optionErr error
+	if err := raw.Control(func(fd uintptr) {
+		credentials, optionErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	return credentials, optionErr
 }

@@ -10,6 +10,7 @@ package keyring
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/schema"
@@ -23,6 +24,7 @@ type Keyring struct {
 	mu         sync.Mutex    // no other mutex may be locked while mu is locked
 	current    *Snapshot     // nil if no secrets are loaded
 	generation uint64        // generation of the last push; changed only while pushing and mu are locked
+	clearedAt  time.Time     // time of the last clear that removed secrets
 	changed    chan struct{} // each push and each clear closes this channel and creates a new one
 }
 
@@ -72,6 +74,9 @@ func (k *Keyring) Clear() int {
 	k.mu.Lock()
 	old := k.current
 	k.current = nil
+	if old != nil {
+		k.clearedAt = time.Now().UTC()
+	}
 	k.notifyLocked()
 	k.mu.Unlock()
 	if old == nil {
@@ -105,6 +110,17 @@ func (k *Keyring) Info() Info {
 		return Info{}
 	}
 	return snapshot.info()
+}
+
+// ClearedAt returns the time of the clear that removed the last snapshot. The time is zero if
+// secrets are loaded, or if there was no snapshot yet.
+func (k *Keyring) ClearedAt() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current != nil {
+		return time.Time{}
+	}
+	return k.clearedAt
 }
 
 // View returns a read-only view of the keyring.

@@ -39,7 +39,7 @@ type Dir struct {
 	adminGID int // the group of the admin socket; -1 means the group of the process
 
 	mu         sync.Mutex
-	operations map[string]chan struct{} // guarded by mu; the keys are project paths; see busy
+	operations map[string]chan struct{} // guarded by mu; see busy
 }
 
 // entryNames are the names of all entries that a runtime directory can contain.

@@ -51,14 +51,15 @@ var ErrBlocked = errors.New("a container may be blocking the directory of the pr
 // this lock.
 const directoryTimeout = time.Second
 
-// inDirectory runs an operation in the directory of a project. If the operation does not end
+// inDirectory runs an operation in a directory that a container can mount. The key is the
+// path of the project, or the path of the directory at the place of a link. If the operation does not end
 // within directoryTimeout, inDirectory closes the channel abandoned and returns ErrBlocked.
 // The operation then continues in its goroutine, and must undo its result at the end. At
-// most one operation runs at the same time for each project.
-func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan struct{})) error {
+// most one operation runs at the same time for each key.
+func (d *Dir) inDirectory(key string, operate func(abandoned <-chan struct{})) error {
 	timeout := time.NewTimer(directoryTimeout)
 	defer timeout.Stop()
-	busy := d.busy(projectPath)
+	busy := d.busy(key)
 	select {
 	case busy <- struct{}{}:
 	case <-timeout.C:
@@ -79,24 +80,49 @@ func (d *Dir) inDirectory(projectPath string, operate func(abandoned <-chan stru
 	}
 }
 
-// busy returns the channel of a project, which has room for one value. The channel is full
-// while an operation runs in the directory of the project.
-func (d *Dir) busy(projectPath string) chan struct{} {
+// busy returns the channel of a key, which has room for one value. The channel is full while
+// an operation with this key runs.
+func (d *Dir) busy(key string) chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.operations == nil {
 		d.operations = map[string]chan struct{}{}
 	}
-	if d.operations[projectPath] == nil {
-		d.operations[projectPath] = make(chan struct{}, 1)
+	if d.operations[key] == nil {
+		d.operations[key] = make(chan struct{}, 1)
 	}
-	return d.operations[projectPath]
+	return d.operations[key]
 }
 
 // A Socket is a listening socket of a project, with the identity of its socket file.
 type Socket struct {
 	Listener *net.UnixListener
 	ID       SocketID
+}
+
+// Copy returns the same socket with another listener. If one of the listeners is closed, the
+// other listener still accepts connections.
+func (s Socket) Copy() (Socket, error) {
+	raw, err := s.Listener.SyscallConn()
+	if err != nil {
+		return Socket{}, err
+	}
+	// Do not use the File method. Its file would make the socket blocking for a moment, also
+	// for the goroutine that accepts connections on it.
+	var fd int
+	if controlErr := raw.Control(func(listener uintptr) { fd, err = unix.FcntlInt(listener, unix.F_DUPFD_CLOEXEC, 0) }); controlErr != nil {
+		return Socket{}, controlErr
+	}
+	if err != nil {
+		return Socket{}, fmt.Errorf("copying a listener: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "")
+	defer file.Close()
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return Socket{}, err
+	}
+	return Socket{listener.(*net.UnixListener), s.ID}, nil
 }
 
 // BindProject creates the directory of the project at a path, and the socket in this
@@ -150,7 +176,7 @@ func (d *Dir) bindProject(projectPath string) (Socket, error) {
 // error is ErrNameInUse if the link with this name leads to the directory of another
 // project, even if that project is no longer registered. If the broker changed the link, a
 // container of the old project that mounts the link would have access to the secrets of the
-// new project after its next start.
+// new project after its next start. The error can be ErrBlocked.
 func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	link := filepath.Join(d.path, "projects", string(name))
 	// Clients connect to the socket through the link, so this path must also be short enough.
@@ -164,11 +190,23 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	case err == nil:
 		return fmt.Errorf("%w: %s leads to the directory of another project", ErrNameInUse, link)
 	}
-	entries, err := os.ReadDir(link)
-	if err != nil {
+	// A container can have mounted this directory, so the container can delay the operations.
+	type result struct {
+		entries []os.DirEntry
+		err     error
+	}
+	results := make(chan result, 1)
+	if err := d.inDirectory(link, func(<-chan struct{}) {
+		entries, err := os.ReadDir(link)
+		results <- result{entries, err}
+	}); err != nil {
+		return fmt.Errorf("%s: %w", link, err)
+	}
+	r := <-results
+	if r.err != nil {
 		return fmt.Errorf("%s is not a link that the broker created: remove it", link)
 	}
-	if len(entries) > 0 {
+	if len(r.entries) > 0 {
 		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", link)
 	}
 	return nil
@@ -178,7 +216,7 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 // project at a path. If the name is an empty directory, LinkName replaces this directory. A
 // container engine creates such a directory if a container starts before its project is
 // registered. This container mounts the empty directory until the container is started
-// again.
+// again. The error can be ErrBlocked.
 func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	if err := d.CheckName(name, projectPath); err != nil {
 		return err
@@ -187,7 +225,11 @@ func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
 	if _, err := os.Readlink(link); err == nil {
 		return nil // a restart must work if the file system is full
 	}
-	if err := unix.Rmdir(link); err != nil && err != unix.ENOENT {
+	removed := make(chan error, 1)
+	if err := d.inDirectory(link, func(<-chan struct{}) { removed <- unix.Rmdir(link) }); err != nil {
+		return fmt.Errorf("%s: %w", link, err)
+	}
+	if err := <-removed; err != nil && err != unix.ENOENT {
 		return fmt.Errorf("cannot replace %s: %w", link, err)
 	}
 	return os.Symlink(directoryName(projectPath), link)
@@ -229,7 +271,8 @@ func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
 // reach the given listener. If they do, FindSocket returns the listener as a Socket. The
 // check is necessary because a container can replace the socket file while no broker runs.
 // FindSocket connects to the socket and closes the connection, so the listener later accepts
-// one connection that is already closed.
+// one connection that is already closed. If the directory is blocked, FindSocket cannot check
+// the socket file. It then returns the listener with the zero SocketID.
 func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket Socket, ok bool) {
 	found := make(chan SocketID, 1)
 	if err := d.inDirectory(projectPath, func(<-chan struct{}) {
@@ -240,7 +283,7 @@ func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket
 		}
 		found <- id
 	}); err != nil {
-		return Socket{}, false
+		return Socket{Listener: listener}, true
 	}
 	id := <-found
 	return Socket{listener, id}, id != SocketID{}
@@ -281,8 +324,8 @@ func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
 
 // LinkDevcontainers creates a link for each dev container ID. The links lead to the
 // directory of the project at a path. A dev container can mount such a link before the
-// project's name is known. LinkDevcontainers replaces a link that leads to another project,
-// because a dev container ID belongs to exactly one folder.
+// project's name is known. LinkDevcontainers replaces a link that leads to another project.
+// The caller must check that no other registered project has one of the IDs.
 func (d *Dir) LinkDevcontainers(projectPath string, ids []schema.DevcontainerID) error {
 	target := devcontainerTarget(projectPath)
 	for _, id := range ids {

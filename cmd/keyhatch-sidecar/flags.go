@@ -23,22 +23,22 @@ func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
 		if !ok || path == "" {
 			return store.Dir{}, cli.UsageErrorf("--store must be dir:PATH, because this command works only with a directory")
 		}
-		path, err := filepath.Abs(path)
+		path, err := storePath("dir", path)
 		return store.Dir{Path: path}, err
 	}
 }
 
 // addStoreFlags adds the flags that select and configure stores. It returns a function
-// that returns all selected stores as one Merged store. The caller must parse the flags
-// before it calls this function.
-func addStoreFlags(c *cobra.Command) func() (store.Store, error) {
+// that returns all selected stores. The caller must parse the flags before it calls this
+// function.
+func addStoreFlags(c *cobra.Command) func() (store.Merged, error) {
 	flags := c.Flags()
 	storeArgs := flags.StringArray("store", nil, "`STORE` to read: "+storeForms()+"; repeat the flag to merge stores (required)")
 	format := flags.String("format", "", "`FORMAT` of the output of an exec: store, or of a file: store with an unknown extension: dotenv, yaml, or json")
 	watchArgs := flags.StringArray("watch", nil, "watch the file or directory `PATH`, and run the command of an exec: store again when PATH changes; repeat the flag to watch several paths")
 	timeout := flags.Duration("timeout", 30*time.Second, "maximum run time of the command of an exec: store")
 	keepNewline := flags.Bool("keep-newline", false, "treat the newline at the end of a file in a dir: store as part of the secret")
-	return func() (store.Store, error) {
+	return func() (store.Merged, error) {
 		options := storeOptions{format: store.Format(*format), timeout: *timeout, keepNewline: *keepNewline}
 		switch options.format {
 		case "", store.Dotenv, store.YAML, store.JSON:
@@ -81,6 +81,6 @@ func addSocketFlag(c *cobra.Command) func() (string, error) {
 		if path := cli.DefaultAdminSocket(); path != "" {
 			return path, nil
 		}
-		return "", cli.UsageErrorf("cannot find the admin socket: set --socket or XDG_RUNTIME_DIR")
+		return "", cli.NoSocketError()
 	}
 }

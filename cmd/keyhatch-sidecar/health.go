@@ -35,9 +35,9 @@ HEALTHCHECK instruction of a container image.`,
 		}
 		count, err := sidecar.CheckHealth(c.Context(), source, socket)
 		if errors.Is(err, client.ErrUnreachable) {
-			hint := "start keyhatchd, or correct --socket"
+			hint := cli.StartBrokerHint(socket, c.Flags().Changed("socket"))
 			if errors.Is(err, fs.ErrPermission) {
-				hint = "run the command as root or as a member of group keyhatch, or correct --socket"
+				hint = cli.PermissionHint(socket)
 			}
 			return &cli.Error{Err: err, Hint: hint}
 		}

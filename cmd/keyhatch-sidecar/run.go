@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 )
 
@@ -47,6 +48,13 @@ If two stores contain the same name, this is an error.`,
 		}
 		log, flush := cli.NewDaemonLogger()
 		defer flush()
+		for _, s := range source {
+			if dir, ok := s.(store.Dir); ok {
+				if warning, hint := writableWarning(dir); warning != "" {
+					log.Warn(warning, "hint", hint)
+				}
+			}
+		}
 		config := sidecar.Config{Store: source, Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}

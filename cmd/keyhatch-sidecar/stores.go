@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar/store"
+	"golang.org/x/sys/unix"
 )
 
 // A storeKind is a kind of store. The user selects the store with --store NAME:ARGUMENT.
@@ -53,13 +56,41 @@ func openStore(arg string, options storeOptions) (store.Store, error) {
 	return nil, cli.UsageErrorf("--store must be %s", storeForms())
 }
 
+// storePath returns the absolute path of a store. location is the value of the flag --store
+// after the kind of the store.
+func storePath(kind, location string) (string, error) {
+	if rest, ok := strings.CutPrefix(location, "~"); ok && (rest == "" || rest[0] == '/') {
+		if rest != "" {
+			rest = cli.ShellQuote(rest)
+		}
+		return "", &cli.Error{Err: errors.New("the shell does not expand ~ in --store"), ExitCode: cli.ExitUsage,
+			Hint: "use --store " + kind + `:"$HOME"` + rest}
+	}
+	return filepath.Abs(location)
+}
+
+// writableWarning returns a warning and a hint if users other than the owner can change the
+// store. If there is no warning, or if the directory does not exist, it returns "". On a
+// read-only file system, such as the volume of a Kubernetes Secret, the mode has no effect.
+func writableWarning(dir store.Dir) (warning, hint string) {
+	info, err := os.Stat(dir.Path)
+	if err != nil || info.Mode().Perm()&0o022 == 0 {
+		return "", ""
+	}
+	var fileSystem unix.Statfs_t
+	if unix.Statfs(dir.Path, &fileSystem) == nil && fileSystem.Flags&unix.ST_RDONLY != 0 {
+		return "", ""
+	}
+	return "users other than the owner can change the store " + cli.Printable(dir.Path), "run chmod go-w " + cli.ShellQuote(dir.Path)
+}
+
 func openDir(location string, options storeOptions) (store.Store, error) {
-	path, err := filepath.Abs(location)
+	path, err := storePath("dir", location)
 	return store.Dir{Path: path, KeepNewline: options.keepNewline}, err
 }
 
 func openFile(location string, options storeOptions) (store.Store, error) {
-	path, err := filepath.Abs(location)
+	path, err := storePath("file", location)
 	if err != nil {
 		return nil, err
 	}

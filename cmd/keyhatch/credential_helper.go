@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/devcontainer"
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
@@ -54,7 +55,7 @@ func (h credentialHelper) printSecret(c *cobra.Command, project *client.Project,
 	name := h.secret(approved)
 	if name == "" {
 		return &cli.Error{Err: fmt.Errorf("the approved manifest does not declare a secret for the credential helper %s", h.name),
-			Hint: "add helpers: {" + h.name + ": NAME} to the manifest, then run keyhatchctl reload DIR on the host"}
+			Hint: "add helpers: {" + h.name + ": NAME} to the manifest, then " + devcontainer.AskOperator + "keyhatchctl reload DIR"}
 	}
 	text, err := fetchFormatted(c.Context(), project, name, func(value schema.SecretValue) ([]byte, error) { return format(name, value) })
 	if err != nil {

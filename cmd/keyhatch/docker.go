@@ -30,7 +30,9 @@ operation erase succeeds but changes nothing.`,
 				_, err := io.Copy(io.Discard, c.InOrStdin())
 				return err
 			case "store":
-				io.Copy(io.Discard, c.InOrStdin())
+				if _, err := io.Copy(io.Discard, c.InOrStdin()); err != nil {
+					return err
+				}
 				// docker shows the helper's standard output to the user.
 				fmt.Fprintln(c.OutOrStdout(), "keyhatch does not store logins: add the login to the sidecar's store, and declare the login under helpers in the manifest")
 				return cli.ExitStatus(cli.ExitFailure)

@@ -3,8 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -19,6 +18,8 @@ const (
 	exitNotFound    = 5 // the secret does not exist, or the broker has no secrets
 )
 
+const doctorHint = "find the cause: keyhatch doctor"
+
 // errNotText means that a value is not valid UTF-8, but the export format requires valid
 // UTF-8.
 var errNotText = errors.New("the value is not valid UTF-8")
@@ -32,11 +33,7 @@ func withHint(err error) error { return withHintFor(err, "NAME", "") }
 // failed command has no such flag.
 func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	if errors.Is(err, client.ErrUnreachable) {
-		hint := "run keyhatch doctor to find the cause; usually, the project is not registered (run keyhatchctl register DIR on the host), or the directory of the project's socket is not mounted at /run/keyhatch"
-		if errors.Is(err, fs.ErrPermission) {
-			hint = fmt.Sprintf("run keyhatch doctor to find out why uid %d cannot open the socket", os.Getuid())
-		}
-		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: hint}
+		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: doctorHint}
 	}
 	code := client.CodeOf(err)
 	if missing, ok := errors.AsType[*devcontainer.MissingError](err); ok {
@@ -46,18 +43,22 @@ func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 		return &cli.Error{Err: err, Hint: hint}
 	}
 	switch code {
+	case schema.CodeProtocolError:
+		if strings.Contains(err.Error(), "admin socket") {
+			return &cli.Error{Err: err, Hint: doctorHint}
+		}
 	case schema.CodeRateLimited:
 		return &cli.Error{Err: err, Hint: "try again after one second"}
 	case schema.CodeDenied:
 		return &cli.Error{Err: err, ExitCode: exitDenied,
-			Hint: fmt.Sprintf("add %s under secrets in the manifest, then run keyhatchctl reload DIR on the host", name)}
+			Hint: fmt.Sprintf("add %s under secrets in the manifest, then %skeyhatchctl reload DIR", name, devcontainer.AskOperator)}
 	case schema.CodeNotFound:
 		return &cli.Error{Err: err, ExitCode: exitNotFound,
-			Hint: fmt.Sprintf("in the sidecar, run keyhatch-sidecar set %s --store dir:PATH", name)}
+			Hint: fmt.Sprintf("ask the operator to run in the sidecar: keyhatch-sidecar set %s --store dir:PATH", name)}
 	case schema.CodeNotLoaded:
-		hint := "start the sidecar: keyhatch-sidecar run --store STORE"
+		hint := devcontainer.AskOperator + "keyhatchctl doctor"
 		if waitCommand != "" {
-			hint = "start the sidecar, or wait for it: " + waitCommand
+			hint = "wait for the sidecar: " + waitCommand + "\nif this fails, " + hint
 		}
 		return &cli.Error{Err: err, ExitCode: exitNotFound, Hint: hint}
 	case schema.CodePeerUnexpected:

@@ -44,7 +44,7 @@ start, and keyhatch lists every missing secret.
 Each variable has the name of its secret, unless the approved manifest declares
 another name with env. An edit of the manifest has no effect until the operator
 reloads the manifest. A secret that the manifest declares as a file gets no
-variable, unless --only contains the name of the secret.
+variable.
 
 With --pristine, COMMAND gets the secrets and only these variables of the current
 environment: HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ, and USER.

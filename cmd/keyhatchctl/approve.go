@@ -27,29 +27,27 @@ func (f *approvalFlags) addTo(c *cobra.Command) {
 // canAsk reports whether there is an operator at a terminal.
 func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
-// approve shows a proposal, asks for approval if ask is set, and applies the proposal.
+// approve shows a proposal, asks for approval if necessary, and applies the proposal.
 // approve connects twice, because the broker could close an idle connection while approve
 // waits for the operator. The manifest is read only once. Therefore the approved text is
 // the text that was shown.
-func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, ask, declare bool, propose func(*client.Admin) (proposal, error)) (p proposal, socketPath string, err error) {
+func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose func(*client.Admin) (proposal, error)) (p proposal, socketPath string, err error) {
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = propose(admin)
 		return err
 	}); err != nil {
 		return p, "", err
 	}
-	switch {
-	case ask:
-		p.print(c.ErrOrStderr())
-		if err := confirmApproval(c.ErrOrStderr()); err != nil {
-			return p, "", err
-		}
-	case !o.asJSON:
-		p.print(c.OutOrStdout())
+	out := c.OutOrStdout()
+	if o.asJSON {
+		out = io.Discard
+	}
+	if err := p.requestApproval(out, c.ErrOrStderr(), flags); err != nil {
+		return p, "", err
 	}
 	if !flags.dryRun {
 		err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-			socketPath, err = p.apply(c.Context(), admin, declare)
+			socketPath, err = p.apply(c.Context(), admin)
 			return err
 		})
 	}
@@ -60,6 +58,25 @@ func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, ask, decla
 		}
 	}
 	return p, socketPath, err
+}
+
+// requestApproval shows a proposal. If the proposal has an effect, and the command line is
+// not already the approval, requestApproval asks the operator. It prints to terminal if it
+// asks or fails, and to out otherwise. Without an operator at a terminal, a proposal that
+// contains a change that the command line did not ask for is an error.
+func (p proposal) requestApproval(out, terminal io.Writer, flags approvalFlags) error {
+	hasEffect := p.registered == nil || len(p.changes) > 0
+	switch {
+	case flags.yes || flags.dryRun || !hasEffect || !canAsk() && !p.unrequested:
+		p.print(out)
+		return nil
+	case canAsk():
+		p.print(terminal)
+		return confirmApproval(terminal)
+	}
+	p.print(terminal)
+	return &cli.Error{Err: errors.New("cannot ask for approval: standard input is not a terminal"),
+		Hint: "to approve the changes, run " + p.approvalCommand, ExitCode: cli.ExitUsage}
 }
 
 var errNotApproved = errors.New("not approved: nothing was changed")

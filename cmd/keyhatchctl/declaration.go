@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -33,50 +34,78 @@ func declarationPath(ctx context.Context, admin *client.Admin, name schema.Proje
 
 // declareAndRegister writes a project's declaration and then registers the project. It
 // writes the declaration first, because the user may have no permission to write the file.
-// If the broker refuses the project, declareAndRegister restores the old file.
-func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest) (schema.RegisterResponse, error) {
+// If the broker refuses the project, declareAndRegister restores the old files.
+//
+// oldName is the name in the project's current declaration. If the name changes, the file
+// is renamed. So the project never has two declarations, even if keyhatchctl is killed. If
+// keepsOther is set, only the manifest in the declaration is replaced.
+func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, oldName schema.ProjectName, keepsOther bool) (response schema.RegisterResponse, err error) {
 	file, err := declarationPath(ctx, admin, request.Name)
 	if err != nil {
-		return schema.RegisterResponse{}, err
+		return response, err
 	}
-	oldText, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return schema.RegisterResponse{}, addPermissionHint("read", err)
+	oldFile := filepath.Join(filepath.Dir(file), string(oldName)+".yaml")
+	var saved []savedFile
+	for _, path := range []string{oldFile, file} {
+		text, err := os.ReadFile(path)
+		if err != nil && (keepsOther || !errors.Is(err, fs.ErrNotExist)) {
+			return response, addPermissionHint("read", err)
+		}
+		saved = append(saved, savedFile{path, text, err == nil})
 	}
-	existed := err == nil
-	if err := writeDeclaration(file, manifest.Declaration{
-		Name: request.Name, Path: request.ProjectPath, AllowUIDs: request.AllowUIDs, DevcontainerIDs: request.DevcontainerIDs, Manifest: *request.Manifest,
-	}); err != nil {
-		return schema.RegisterResponse{}, err
+	d := manifest.Declaration{Name: request.Name, Path: request.ProjectPath, AllowUIDs: request.AllowUIDs, DevcontainerIDs: request.DevcontainerIDs}
+	if keepsOther {
+		if d, err = readDeclaration(oldFile, oldName); err != nil {
+			return response, err
+		}
 	}
-	request.Declared = true
-	response, err := admin.Register(ctx, request)
+	d.Manifest = *request.Manifest
+	if oldFile != file && saved[0].existed {
+		err = addPermissionHint("rename", os.Rename(oldFile, file))
+	}
 	if err == nil {
-		return response, nil
+		err = writeDeclaration(file, d)
 	}
-	restoreErr := os.Remove(file)
-	if existed {
-		restoreErr = replaceFile(file, oldText, declarationMode)
+	if err == nil {
+		request.Declared = true
+		response, err = admin.Register(ctx, request)
 	}
-	return response, errors.Join(err, restoreErr)
+	if err != nil {
+		err = errors.Join(err, saved[0].restore(), saved[1].restore())
+	}
+	return response, err
 }
 
-// rewriteDeclarationFile replaces the manifest in a declared project's file.
-func rewriteDeclarationFile(ctx context.Context, admin *client.Admin, name schema.ProjectName, text string) error {
-	file, err := declarationPath(ctx, admin, name)
-	if err != nil {
-		return err
+// A savedFile is the content that a file had before a change.
+type savedFile struct {
+	path    string
+	text    []byte
+	existed bool
+}
+
+// restore undoes all changes of the file. It does not write to a file that has not changed.
+func (s savedFile) restore() error {
+	text, err := os.ReadFile(s.path)
+	switch {
+	case (err == nil) == s.existed && bytes.Equal(text, s.text):
+		return nil
+	case s.existed:
+		return replaceFile(s.path, s.text, declarationMode)
 	}
-	old, err := os.ReadFile(file)
+	return os.Remove(s.path)
+}
+
+// readDeclaration reads a project's declaration.
+func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return addPermissionHint("read", err)
+		return manifest.Declaration{}, addPermissionHint("read", err)
 	}
-	d, err := manifest.ParseDeclaration(old, string(name))
+	d, err := manifest.ParseDeclaration(text, string(name))
 	if err != nil {
-		return fmt.Errorf("%s: %w", file, err)
+		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the file and try again; keyhatchctl did not change anything"}
 	}
-	d.Manifest = text
-	return writeDeclaration(file, d)
+	return d, nil
 }
 
 // removeDeclaration removes a project's file, if there is one.

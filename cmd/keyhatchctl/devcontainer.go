@@ -6,42 +6,31 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// devcontainerIDs returns all possible values of ${devcontainerId} for a project. The
-// Feature mounts a directory with this name. The value depends on the path of the
-// project and on the path of its devcontainer.json, so there is one value for each
-// combination.
-//
-// dirArg is the directory as the operator typed it. realPath is the same directory
-// without symbolic links. The operator can open the project by either path.
-func devcontainerIDs(dirArg, realPath string) ([]schema.DevcontainerID, error) {
-	absolutePath, err := filepath.Abs(dirArg)
-	if err != nil {
-		return nil, err
-	}
-	var ids []schema.DevcontainerID
-	for _, dir := range slices.Compact([]string{realPath, absolutePath}) {
-		// These two files can be created after the registration.
-		configs := []string{filepath.Join(dir, ".devcontainer", "devcontainer.json"), filepath.Join(dir, ".devcontainer.json")}
-		// filepath.Glob would treat brackets in the directory's name as a pattern. If
-		// the directory cannot be read, the tools find no configuration in it either.
-		entries, _ := os.ReadDir(filepath.Join(dir, ".devcontainer"))
-		for _, entry := range entries {
-			config := filepath.Join(dir, ".devcontainer", entry.Name(), "devcontainer.json")
-			if info, err := os.Stat(config); err == nil && info.Mode().IsRegular() {
-				configs = append(configs, config)
-			}
-		}
-		for _, config := range configs {
-			ids = append(ids, devcontainerID(dir, config))
+// devcontainerIDs returns all possible values of ${devcontainerId} for a project that is
+// opened by the path folder. The Feature mounts a directory with this name. The value depends
+// on the path and on the path of the project's devcontainer.json, so there is one value for
+// each combination.
+func devcontainerIDs(folder string) (ids []schema.DevcontainerID) {
+	// These two files can be created after the registration.
+	configs := []string{filepath.Join(folder, ".devcontainer", "devcontainer.json"), filepath.Join(folder, ".devcontainer.json")}
+	// filepath.Glob would treat brackets in the directory's name as a pattern. If the
+	// directory cannot be read, the tools find no configuration in it either.
+	entries, _ := os.ReadDir(filepath.Join(folder, ".devcontainer"))
+	for _, entry := range entries {
+		config := filepath.Join(folder, ".devcontainer", entry.Name(), "devcontainer.json")
+		if info, err := os.Stat(config); err == nil && info.Mode().IsRegular() {
+			configs = append(configs, config)
 		}
 	}
-	return ids, nil
+	for _, config := range configs {
+		ids = append(ids, devcontainerID(folder, config))
+	}
+	return ids
 }
 
 // devcontainerID computes ${devcontainerId} as in the Dev Container specification

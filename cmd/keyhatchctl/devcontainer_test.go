@@ -65,8 +65,16 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 		{dir + "/gpu/..", idsFor(dir)},
 		{link, append(idsFor(dir), idsFor(link)...)},
 	} {
-		if got, err := devcontainerIDs(c.arg, dir); err != nil || !slices.Equal(got, c.want) {
-			t.Errorf("%s: %v, %v\nwant %v", c.arg, got, err, c.want)
+		resolved, err := resolveProjectDir(c.arg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []schema.DevcontainerID
+		for _, folder := range resolved.folders() {
+			got = append(got, devcontainerIDs(folder)...)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v\nwant %v", c.arg, got, c.want)
 		}
 	}
 }

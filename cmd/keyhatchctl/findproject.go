@@ -23,7 +23,7 @@ func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
 // findProject returns the registered project whose name or directory is arg.
-func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.ProjectStatus, error) {
+func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return schema.ProjectStatus{}, err
@@ -45,13 +45,22 @@ func findProject(ctx context.Context, admin *client.Admin, arg string) (schema.P
 		}
 	}
 	for _, p := range status.Problems {
-		if p.Problem == schema.ProblemNotRestored && (p.Project == arg || p.ProjectPath == path) {
+		if p.Project != arg && p.ProjectPath != path {
+			continue
+		}
+		switch p.Problem {
+		case schema.ProblemNotApplied:
+			return schema.ProjectStatus{}, &cli.Error{
+				Err:  fmt.Errorf("project %s is declared, but not served: %s", cli.Printable(p.Project), cli.Printable(p.Message)),
+				Hint: "find the cause and the fix: " + o.command("doctor"),
+			}
+		case schema.ProblemNotRestored:
 			return schema.ProjectStatus{}, &notServedError{schema.ProjectName(p.Project), &cli.Error{
-				Err: errors.New(cli.Printable(p.Message)), Hint: checkProblem(p, "").Fix,
+				Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o),
 			}}
 		}
 	}
 	return schema.ProjectStatus{}, &cli.Error{
-		Err: fmt.Errorf("project %q is not registered", arg), Hint: listProjectsHint,
+		Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint(),
 	}
 }

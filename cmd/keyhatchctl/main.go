@@ -27,7 +27,7 @@ group keyhatch.`,
 	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the result as JSON")
 	c.AddCommand(
 		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),
-		reloadCommand(o), listCommand(o), pushCommand(o), clearCommand(o), upCommand(o), doctorCommand(o),
+		reloadCommand(o), declareCommand(o), listCommand(o), pushCommand(o), clearCommand(o), upCommand(o), doctorCommand(o),
 	)
 	return c
 }

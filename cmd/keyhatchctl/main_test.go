@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/*.txt. Each script has its own broker, with the admin
-// socket $ADMIN.
+// socket $ADMIN and the directory of declared projects $DECLARED.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", ProjectsDir: dir + "/projects.d", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
 			if err != nil {
 				return err
 			}
@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			// Under the race detector each command would sleep 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
+			env.Setenv("DECLARED", dir+"/projects.d")
 			env.Setenv("XDG_RUNTIME_DIR", dir)
 			return nil
 		},
@@ -134,10 +135,10 @@ func TestErrorsHaveHints(t *testing.T) {
 		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "retry"},
 		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
 		{`no JSON`, "", "invalid answer from the broker", ""},
-		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is not the admin socket"},
+		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is a project's socket"},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"allow_uids must not contain 65534"}`, "65534", ""},
-		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", "keyhatchctl projects"},
-		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", "keyhatchctl projects"},
+		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", " projects"},
+		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", " projects"},
 		{pingResponse, `{"ok":false,"code":"manifest_invalid","message":"line 1"}`, "line 1", "correct the manifest"},
 		{pingResponse, `{"ok":false,"code":"invalid_payload","message":"bad"}`, "bad", "did not change anything"},
 		{pingResponse, `{"ok":false,"code":"payload_too_large","message":"big"}`, "big", "did not change anything"},
@@ -157,12 +158,41 @@ func TestErrorsHaveHints(t *testing.T) {
 	}
 }
 
-// TestPermissionErrorHintNamesGroup checks that the hint for a permission error is not the
-// hint for a stopped broker.
-func TestPermissionErrorHintNamesGroup(t *testing.T) {
-	o := &globalOptions{}
-	err := o.addHint(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), "/s")
-	if !strings.Contains(hintOf(err), "group keyhatch") {
-		t.Errorf("hint %q", hintOf(err))
+// TestPermissionErrorHintRepeatsCommand checks that the hint for a permission error is not
+// the hint for a stopped broker. The hint repeats the command as the user that can use the
+// socket.
+func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func(want string) {
+		t.Helper()
+		o := &globalOptions{}
+		err := o.addHint(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission), socket)
+		if !strings.Contains(hintOf(err), want+" "+cli.ShellQuote(os.Args[0])) {
+			t.Errorf("hint %q, want %q", hintOf(err), want)
+		}
+	}
+	if os.Geteuid() == 0 {
+		check("sudo")
+		if err := os.Chown(socket, 4321, 4321); err != nil {
+			t.Fatal(err)
+		}
+		check("sudo -u '#4321'")
+	}
+}
+
+// TestHintWithoutBrokerStartsBroker checks that the hint starts the broker of the socket in
+// the flag --socket.
+func TestHintWithoutBrokerStartsBroker(t *testing.T) {
+	for socket, want := range map[string]string{
+		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker: keyhatchd --runtime-dir '/tmp/my run'",
+		"/tmp/x/broker.sock":           "correct --socket: the path of an admin socket ends with /admin/admin.sock",
+	} {
+		_, err := runCommand(t, "--socket", socket, "status")
+		if hintOf(err) != want {
+			t.Errorf("hint %q, want %q", hintOf(err), want)
+		}
 	}
 }

@@ -34,24 +34,49 @@ func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	return file, parsed, nil
 }
 
-// manifestState compares the manifest in the project's directory with the approved
-// manifest. It returns "approved", "changed since approval", or "unreadable".
-func manifestState(p schema.ProjectStatus) string {
-	file, err := manifest.Read(p.ProjectPath)
-	if err != nil {
-		return "unreadable"
-	}
-	sum := sha256.Sum256(file.Text)
-	if hex.EncodeToString(sum[:]) != p.ManifestSHA256 {
-		return "changed since approval"
-	}
-	return "approved"
+// A treeManifest is the manifest in the directory of a registered project. It can differ from
+// the approved manifest.
+type treeManifest struct {
+	file     manifest.File
+	parsed   *manifest.Manifest // nil if the manifest is missing or invalid
+	err      error
+	approved bool
 }
 
-// manifestStateText returns a state other than "approved" as the end of a sentence.
-func manifestStateText(state string) string {
-	if state == "unreadable" {
-		return "cannot be read"
+func readTreeManifest(p schema.ProjectStatus) (m treeManifest) {
+	if m.file, m.err = manifest.Read(p.ProjectPath); m.err != nil {
+		return m
 	}
-	return "has changed since it was approved"
+	sum := sha256.Sum256(m.file.Text)
+	m.approved = hex.EncodeToString(sum[:]) == p.ManifestSHA256
+	m.parsed, m.err = manifest.Parse(m.file.Text)
+	return m
+}
+
+func (m treeManifest) isMissing() bool { return errors.Is(m.err, manifest.ErrNotFound) }
+
+// otherName returns the name in the manifest if it is not the project's name. The broker
+// serves a project under the name that was registered.
+func (m treeManifest) otherName(p schema.ProjectStatus) schema.ProjectName {
+	if m.parsed == nil || m.parsed.Project == p.Name {
+		return ""
+	}
+	return m.parsed.Project
+}
+
+// state describes the manifest in one column of a table.
+func (m treeManifest) state(p schema.ProjectStatus) string {
+	state := "changed since approval"
+	switch {
+	case m.approved:
+		state = "approved"
+	case m.file.Text == nil:
+		return "unreadable"
+	case m.parsed == nil:
+		return "changed, but invalid"
+	}
+	if name := m.otherName(p); name != "" {
+		state += ", named " + string(name)
+	}
+	return state
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -22,20 +21,26 @@ type globalOptions struct {
 // errProtocolSkew means that the broker uses another protocol version.
 var errProtocolSkew = errors.New("protocol versions differ")
 
-const (
-	listProjectsHint    = "run keyhatchctl projects to list the registered projects"
-	correctManifestHint = "correct the manifest and try again; keyhatchctl did not change anything"
-)
+const correctManifestHint = "correct the manifest and try again; keyhatchctl did not change anything"
+
+func (o *globalOptions) listProjectsHint() string {
+	return "list the registered projects: " + o.command("projects")
+}
+
+// adminSocket returns the path of the admin socket, or "" if the path is unknown.
+func (o *globalOptions) adminSocket() string {
+	if o.socket != "" {
+		return o.socket
+	}
+	return cli.DefaultAdminSocket()
+}
 
 // withAdmin connects to the admin socket, checks that both ends use the same
 // protocol, and calls fn. It adds a hint to every error.
 func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) error) error {
-	socket := o.socket
+	socket := o.adminSocket()
 	if socket == "" {
-		socket = cli.DefaultAdminSocket()
-	}
-	if socket == "" {
-		return cli.UsageErrorf("cannot find the admin socket: set --socket or XDG_RUNTIME_DIR")
+		return cli.NoSocketError()
 	}
 	admin, err := client.DialAdmin(ctx, socket)
 	if err != nil {
@@ -55,14 +60,28 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 	return o.addHint(fn(admin), socket)
 }
 
+// command returns a keyhatchctl command that can be pasted into a shell. The command uses the
+// same admin socket as this process.
+func (o *globalOptions) command(args ...string) string {
+	if o.socket != "" {
+		args = append([]string{"--socket", o.socket}, args...)
+	}
+	text := "keyhatchctl"
+	for _, arg := range args {
+		text += " " + cli.ShellQuote(arg)
+	}
+	return text
+}
+
 // addHint adds a hint to an error of the broker or of the connection.
 func (o *globalOptions) addHint(err error, socket string) error {
+	if failure, ok := errors.AsType[*cli.Error](err); ok && failure.Hint != "" {
+		return err
+	}
 	hint := ""
 	switch client.CodeOf(err) {
-	case schema.CodeProjectExists:
-		hint = listProjectsHint
-	case schema.CodeProjectUnknown:
-		hint = listProjectsHint
+	case schema.CodeProjectExists, schema.CodeProjectUnknown:
+		hint = o.listProjectsHint()
 	case schema.CodeManifestInvalid:
 		hint = correctManifestHint
 	case schema.CodeInvalidPayload, schema.CodePayloadTooLarge:
@@ -71,19 +90,14 @@ func (o *globalOptions) addHint(err error, socket string) error {
 		hint = "the broker has too many connections: retry after a second"
 	case schema.CodeProtocolError:
 		if strings.Contains(err.Error(), "project socket") {
-			hint = socket + " is not the admin socket: set --socket to the admin socket"
+			hint = cli.AdminSocketHint(socket)
 		}
 	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
-		hint = "run the command with sudo, or join group keyhatch; only root and this group can use the socket"
+		hint = cli.PermissionHint(socket)
 	case errors.Is(err, client.ErrUnreachable):
-		hint = "start keyhatchd"
-		if o.socket != "" {
-			hint += ", or correct --socket"
-		} else if os.Geteuid() != 0 {
-			hint += ", or add --socket /run/keyhatch/admin/admin.sock to use the broker of the system"
-		}
+		hint = cli.StartBrokerHint(socket, o.socket != "")
 	}
 	if hint == "" {
 		return err

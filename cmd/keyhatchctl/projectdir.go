@@ -5,25 +5,37 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// resolveProjectDir returns the absolute path of a project's directory without
-// symbolic links.
-func resolveProjectDir(arg string) (path string, err error) {
-	if path, err = filepath.Abs(arg); err == nil {
-		path, err = filepath.EvalSymlinks(path)
+// A projectDir is the directory of a project.
+type projectDir struct {
+	path  string // the absolute path without symbolic links
+	typed string // the absolute path that the operator typed
+}
+
+// folders returns the paths by which the operator can open the directory in a dev container.
+func (d projectDir) folders() []string { return slices.Compact([]string{d.path, d.typed}) }
+
+// resolveProjectDir finds the directory that the operator typed. A command must call it only
+// once, because untrusted code can replace a symbolic link in the path at any time.
+func resolveProjectDir(arg string) (projectDir, error) {
+	typed, err := filepath.Abs(arg)
+	path := typed
+	if err == nil {
+		path, err = filepath.EvalSymlinks(typed)
 	}
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err
 	}
 	if err != nil {
-		return "", fmt.Errorf("cannot open the project's directory: %s: %w", cli.Printable(arg), err)
+		return projectDir{}, fmt.Errorf("cannot open the project's directory: %s: %w", cli.Printable(arg), err)
 	}
 	if !utf8.ValidString(path) {
-		return "", fmt.Errorf("cannot register %q: the path must be valid UTF-8: rename the directory", path)
+		return projectDir{}, fmt.Errorf("cannot register %q: the path must be valid UTF-8: rename the directory", path)
 	}
-	return path, nil
+	return projectDir{path, typed}, nil
 }

@@ -15,6 +15,9 @@ func projectsCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "projects",
 		Short: "List the registered projects",
+		Long: `projects lists the registered projects. PROJECT is the name under which the broker
+serves a project. If the manifest in the project's directory has another name, the
+column MANIFEST shows this name. With --json, projects also lists the allowed uids.`,
 		Example: `  keyhatchctl projects
   keyhatchctl --json projects | jq -r '.[].socket_path'`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -41,7 +44,7 @@ func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
 			declared = "yes"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, declared, p.AllowlistSize, p.Connections,
-			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, manifestState(p), cli.Printable(p.ProjectPath))
+			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, readTreeManifest(p).state(p), cli.Printable(p.ProjectPath))
 	}
 	return w.Flush()
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -21,28 +21,23 @@ import (
 type proposal struct {
 	registered *schema.InspectResponse // nil if no project is registered at this path
 	request    schema.RegisterRequest
+	dir        projectDir
 	file       manifest.File
 	changes    []manifest.Change
+	declare    bool // the declaration of the project is written too
+	// unrequested means that the changes contain a change that the command line did not ask
+	// for. Somebody who can write to the project's tree could have caused this change.
+	unrequested     bool
+	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that only the manifest in the project's declaration is
 	// replaced. The operator may have edited other parts of that file.
 	keepsDeclaration bool
 }
 
-// registerOptions are the flags that describe a registration.
-type registerOptions struct {
-	name      string // "" for the name that the project has, or that its manifest contains
-	uids      []uint
-	uidsGiven bool
-}
-
-// proposeRegistration reads the project in dirArg, and compares it with the registration
-// that the broker has for the same path.
-func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string, options registerOptions) (p proposal, err error) {
-	path, err := resolveProjectDir(dirArg)
-	if err != nil {
-		return p, err
-	}
-	file, parsed, err := readManifest(path)
+// proposeRegistration reads the project in dir, and compares it with the registration that
+// the broker has for the same path.
+func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, dir projectDir, options registerOptions) (p proposal, err error) {
+	file, parsed, err := readManifest(dir.path)
 	if err != nil {
 		return p, err
 	}
@@ -51,14 +46,16 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string
 		return p, err
 	}
 	text := string(file.Text)
-	p.file = file
-	p.request = schema.RegisterRequest{ProjectPath: path, Manifest: &text, Name: parsed.Project}
+	p.file, p.dir, p.approvalCommand = file, dir, o.registerCommand(dir.typed, options, "--yes")
+	p.declare = options.persist
+	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
 	var old *manifest.Manifest
-	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == path }); i >= 0 {
+	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == dir.path }); i >= 0 {
 		if p.registered, old, err = inspect(ctx, admin, status.Projects[i].Name); err != nil {
 			return p, err
 		}
 		p.request.Replace = true
+		p.declare = p.declare || p.registered.Declared
 		// If the operator chose the name with --name, the project keeps this name.
 		if old == nil || p.registered.Name != old.Project {
 			p.request.Name = p.registered.Name
@@ -67,25 +64,79 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, dirArg string
 	if options.name != "" {
 		p.request.Name = schema.ProjectName(options.name)
 	}
-	if err := checkNameIsFree(p.request, status); err != nil {
+	if !schema.ValidProjectName(p.request.Name) {
+		return p, cli.UsageErrorf("--name: %q does not match %s", p.request.Name, schema.ProjectNamePattern)
+	}
+	currentUIDs, err := p.addCurrent(ctx, admin)
+	if err != nil {
 		return p, err
 	}
-	if p.request.AllowUIDs, err = chooseUIDs(path, options, p.registered); err != nil {
+	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, currentUIDs); err != nil {
 		return p, err
 	}
-	if p.request.DevcontainerIDs, err = devcontainerIDs(dirArg, path); err != nil {
-		return p, err
-	}
-	if p.registered != nil { // keep the IDs of another path that the operator used before
-		p.request.DevcontainerIDs = union(p.registered.DevcontainerIDs, p.request.DevcontainerIDs)
-		p.changes = registrationChanges(*p.registered, p.request)
-	}
-	for _, change := range manifest.Changes(old, parsed) {
-		if change.Subject != "project" || p.request.Name != parsed.Project { // registrationChanges shows a new name
-			p.changes = append(p.changes, change)
+	for _, folder := range dir.folders() {
+		if p.addDevcontainers(cli.Printable(folder), devcontainerIDs(folder)) && folder != dir.path {
+			p.unrequested = true
 		}
 	}
+	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
+		return p, err
+	}
+	// The name of the project is in the request.
+	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
+	if p.registered == nil {
+		p.changes = effects
+		return p, nil
+	}
+	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
+	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name ||
+		slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool { // only the owner of the directory can be such a uid
+			return !slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) && !slices.Contains(options.uids, uint(uid))
+		}) {
+		p.unrequested = true
+	}
 	return p, nil
+}
+
+// addCurrent adds the dev container IDs that the project already has to the request. It
+// returns the uids that the project has. If the project is declared, these are the uids in
+// its declaration, because the operator may have edited that file.
+func (p *proposal) addCurrent(ctx context.Context, admin *client.Admin) (currentUIDs []uint32, err error) {
+	name := p.request.Name
+	if p.registered != nil {
+		name = p.registered.Name
+		p.request.DevcontainerIDs, currentUIDs = p.registered.DevcontainerIDs, p.registered.AllowUIDs
+	}
+	if !p.declare {
+		return currentUIDs, nil
+	}
+	file, err := declarationPath(ctx, admin, name)
+	if err != nil {
+		return nil, err
+	}
+	declared, err := readDeclaration(file, name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && declared.Path != p.request.ProjectPath {
+		return currentUIDs, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.addDevcontainers("the declaration", declared.DevcontainerIDs)
+	return declared.AllowUIDs, nil
+}
+
+// addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
+// registered project. place describes where the IDs come from. addDevcontainers reports
+// whether it added a change.
+func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) bool {
+	all := union(p.request.DevcontainerIDs, ids)
+	added := len(all) - len(p.request.DevcontainerIDs)
+	p.request.DevcontainerIDs = all
+	if added == 0 || p.registered == nil {
+		return false
+	}
+	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: cli.Plural(added, "ID")})
+	return true
 }
 
 // proposeManifest proposes the current manifest of a registered project. The rest of the
@@ -100,7 +151,8 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 		return p, err
 	}
 	text := string(file.Text)
-	p.file, p.changes, p.keepsDeclaration = file, manifest.Changes(old, parsed), true
+	p.file, p.changes = file, manifest.Changes(old, parsed)
+	p.unrequested, p.declare, p.keepsDeclaration = true, p.registered.Declared, true
 	p.request = schema.RegisterRequest{
 		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,
 		AllowUIDs: p.registered.AllowUIDs, DevcontainerIDs: p.registered.DevcontainerIDs, Replace: true,
@@ -122,34 +174,19 @@ func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) 
 	return &registered, parsed, nil
 }
 
-// checkNameIsFree returns an error if another project has the name.
-func checkNameIsFree(request schema.RegisterRequest, status schema.StatusResponse) error {
-	if !schema.ValidProjectName(request.Name) {
-		return cli.UsageErrorf("--name: %q does not match %s", request.Name, schema.ProjectNamePattern)
-	}
-	for _, other := range status.Projects {
-		if other.Name == request.Name && other.ProjectPath != request.ProjectPath {
-			return &cli.Error{
-				Err:  fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(request.ProjectPath), request.Name, cli.Printable(other.ProjectPath)),
-				Hint: fmt.Sprintf("choose another name: keyhatchctl register --name %s-2 %s", request.Name, cli.ShellQuote(request.ProjectPath)),
-			}
-		}
-	}
-	return nil
-}
-
 // chooseUIDs returns the uids that can use the socket. These are the owner of the directory
-// and the uids of --allow-uid. Without --allow-uid, a registered project keeps its uids. The
+// and the uids of --allow-uid, or without --allow-uid, the uids that the project has. The
 // owner is included because a broker in a sandbox may be unable to read the directory.
-func chooseUIDs(path string, options registerOptions, registered *schema.InspectResponse) ([]uint32, error) {
+func chooseUIDs(path string, options registerOptions, current []uint32) ([]uint32, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	uids := []uint32{info.Sys().(*syscall.Stat_t).Uid}
-	if registered != nil && !options.uidsGiven {
-		return union(uids, registered.AllowUIDs), nil
+	owner := []uint32{info.Sys().(*syscall.Stat_t).Uid}
+	if !options.uidsGiven {
+		return union(current, owner), nil
 	}
+	uids := owner
 	for _, uid := range options.uids {
 		if uint(uint32(uid)) != uid {
 			return nil, cli.UsageErrorf("--allow-uid: %d is not a valid uid: the maximum is 4294967295", uid)
@@ -170,8 +207,9 @@ func union[T comparable](a, b []T) []T {
 	return all
 }
 
-// registrationChanges compares everything in two registrations except the manifests.
-func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest) (changes []manifest.Change) {
+// registrationChanges compares the names and the uids of two registrations. currentUIDs are
+// the uids in the declaration, or the uids of the old registration.
+func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new schema.RegisterRequest) (changes []manifest.Change) {
 	add := func(subject, before, after string) {
 		if before != after {
 			changes = append(changes, manifest.Change{Subject: subject, Old: before, New: after})
@@ -179,54 +217,24 @@ func registrationChanges(old schema.InspectResponse, new schema.RegisterRequest)
 	}
 	add("name", string(old.Name), string(new.Name))
 	add("allowed uids", formatUIDs(old.AllowUIDs), formatUIDs(new.AllowUIDs))
-	add("dev containers", cli.Plural(len(old.DevcontainerIDs), "ID"), cli.Plural(len(new.DevcontainerIDs), "ID"))
+	if !slices.Equal(currentUIDs, old.AllowUIDs) {
+		add("uids in the declaration", formatUIDs(currentUIDs), formatUIDs(new.AllowUIDs))
+	}
 	return changes
 }
 
-func formatUIDs(uids []uint32) string {
-	var texts []string
+func formatUIDs(uids []uint32) string { return strings.Join(uidTexts(uids), ", ") }
+
+func uidTexts(uids []uint32) (texts []string) {
 	for _, uid := range uids {
 		texts = append(texts, fmt.Sprint(uid))
 	}
-	return strings.Join(texts, ", ")
+	return texts
 }
 
 // isUnchanged reports whether the broker already serves exactly this registration.
 func (p proposal) isUnchanged() bool {
 	return p.registered != nil && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
-}
-
-// print shows everything that an approval would change.
-func (p proposal) print(w io.Writer) {
-	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
-	fmt.Fprintf(w, "manifest %s", p.file.Path)
-	if p.file.Ignored != "" {
-		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
-	}
-	fmt.Fprintln(w)
-	if p.registered == nil {
-		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
-	}
-	if len(p.changes) == 0 && p.registered != nil {
-		fmt.Fprintln(w, "no effect changes")
-	}
-	for _, c := range p.changes {
-		indent := func(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
-		switch {
-		case c.Old == "":
-			fmt.Fprintf(w, "+ %s: %s\n", c.Subject, indent(c.New))
-		case c.New == "":
-			fmt.Fprintf(w, "- %s: %s\n", c.Subject, indent(c.Old))
-		default:
-			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
-		}
-	}
-	// The terminal shows the last lines, so print the dangerous changes again at the end.
-	for _, c := range p.changes {
-		if c.Danger != "" {
-			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
-		}
-	}
 }
 
 // A proposalResult is the output of register and reload with --json.
@@ -259,9 +267,9 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 // errChangedMeanwhile means that the registration changed after the proposal was shown.
 var errChangedMeanwhile = errors.New("the registration changed while you were asked: run the command again")
 
-// apply sends the registration to the broker. If declare is set, or if the project is
-// already declared, apply also writes the declaration.
-func (p proposal) apply(ctx context.Context, admin *client.Admin, declare bool) (socketPath string, err error) {
+// apply sends the registration to the broker, and writes the declaration of a project that
+// is declared.
+func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath string, err error) {
 	if p.registered != nil {
 		current, _, err := inspect(ctx, admin, p.registered.Name)
 		if err != nil {
@@ -270,24 +278,15 @@ func (p proposal) apply(ctx context.Context, admin *client.Admin, declare bool) 
 		if !reflect.DeepEqual(current, p.registered) {
 			return "", errChangedMeanwhile
 		}
-		declare = declare || p.registered.Declared
 	}
-	if !declare {
+	if !p.declare {
 		response, err := admin.Register(ctx, p.request)
 		return response.SocketPath, err
 	}
-	request := p.request
-	request.Declared = true
-	if p.keepsDeclaration {
-		if err := rewriteDeclarationFile(ctx, admin, request.Name, *request.Manifest); err != nil {
-			return "", err
-		}
-		response, err := admin.Register(ctx, request)
-		return response.SocketPath, err
+	oldName := p.request.Name
+	if p.registered != nil && p.registered.Declared {
+		oldName = p.registered.Name
 	}
-	response, err := declareAndRegister(ctx, admin, request)
-	if err == nil && p.registered != nil && p.registered.Declared && p.registered.Name != request.Name {
-		err = removeDeclaration(ctx, admin, p.registered.Name)
-	}
+	response, err := declareAndRegister(ctx, admin, p.request, oldName, p.keepsDeclaration)
 	return response.SocketPath, err
 }

@@ -12,13 +12,14 @@ import (
 func registerCommand(o *globalOptions) *cobra.Command {
 	var options registerOptions
 	var flags approvalFlags
-	var persist bool
 	c := &cobra.Command{
 		Use:   "register DIR",
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal, it
 asks for your approval. Then it creates the project's socket. If the project is
-already registered, register shows and applies what differs.
+already registered, register shows and applies what differs. Without a terminal, it
+does not approve a change that the command line does not contain, for example a
+changed manifest, unless you add --yes.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.
@@ -38,9 +39,12 @@ The approved manifest is then stored in the broker's projects directory.`,
 			if c.Flags().Changed("name") && options.name == "" {
 				return cli.UsageErrorf("--name must not be empty")
 			}
-			ask := !flags.yes && !flags.dryRun && canAsk()
-			p, socketPath, err := approve(c, o, flags, ask, persist, func(admin *client.Admin) (proposal, error) {
-				return proposeRegistration(c.Context(), admin, args[0], options)
+			dir, err := resolveProjectDir(args[0])
+			if err != nil {
+				return err
+			}
+			p, socketPath, err := approve(c, o, flags, func(admin *client.Admin) (proposal, error) {
+				return proposeRegistration(c.Context(), admin, o, dir, options)
 			})
 			if err != nil || socketPath == "" || o.asJSON {
 				return err
@@ -53,7 +57,7 @@ The approved manifest is then stored in the broker's projects directory.`,
 	flags.addTo(c)
 	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket; can be repeated")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
-	c.Flags().BoolVar(&persist, "persist", false, "declare the project, so that the broker registers it at every start")
+	c.Flags().BoolVar(&options.persist, "persist", false, "declare the project, so that the broker registers it at every start")
 	return c
 }
 

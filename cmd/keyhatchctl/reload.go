@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -15,7 +14,7 @@ func reloadCommand(o *globalOptions) *cobra.Command {
 		Use:   "reload NAME|DIR",
 		Short: "Approve a project's changed manifest",
 		Long: `reload reads the project's manifest, shows every change of its effects, and asks
-for approval. reload approves exactly the manifest that it showed, even if somebody
+for approval. Without a terminal, add --yes to approve the changes. reload approves exactly the manifest that it showed, even if somebody
 changes the file before you answer. If the project is declared, the manifest in its
 declaration is also replaced.`,
 		Example: `  keyhatchctl reload api
@@ -23,16 +22,14 @@ declaration is also replaced.`,
   keyhatchctl reload --yes ~/src/api    # in a script`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			if !flags.yes && !flags.dryRun && !canAsk() {
-				return &cli.Error{Err: errors.New("cannot ask for approval: standard input is not a terminal"),
-					Hint: "to approve without a question, run keyhatchctl reload --yes " + cli.ShellQuote(args[0]), ExitCode: cli.ExitUsage}
-			}
-			p, socketPath, err := approve(c, o, flags, !flags.yes && !flags.dryRun, false, func(admin *client.Admin) (proposal, error) {
-				project, err := findProject(c.Context(), admin, args[0])
+			p, socketPath, err := approve(c, o, flags, func(admin *client.Admin) (proposal, error) {
+				project, err := findProject(c.Context(), admin, args[0], o)
 				if err != nil {
 					return proposal{}, err
 				}
-				return proposeManifest(c.Context(), admin, project.Name)
+				p, err := proposeManifest(c.Context(), admin, project.Name)
+				p.approvalCommand = o.command("reload", "--yes", args[0])
+				return p, err
 			})
 			if err != nil || socketPath == "" || o.asJSON {
 				return err

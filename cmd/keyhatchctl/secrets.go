@@ -70,7 +70,7 @@ A running sidecar replaces these secrets again when it next polls its store.`,
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			secrets, err := readSecretsFile(args[0])
+			secrets, err := readSecretsFile(args[0], c.InOrStdin())
 			if err != nil {
 				return fmt.Errorf("cannot read the secrets from %s: %w", fileOrStdin(args[0]), err)
 			}
@@ -101,10 +101,10 @@ func fileOrStdin(arg string) string {
 	return arg
 }
 
-// readSecretsFile reads secrets from a file, or from standard input if file is "-". The
-// errors of readSecretsFile do not contain the path of the file.
-func readSecretsFile(file string) (map[schema.SecretName]schema.Value, error) {
-	in := io.Reader(os.Stdin)
+// readSecretsFile reads secrets from a file, or from stdin if file is "-". The errors of
+// readSecretsFile do not contain the path of the file.
+func readSecretsFile(file string, stdin io.Reader) (map[schema.SecretName]schema.Value, error) {
+	in := stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {

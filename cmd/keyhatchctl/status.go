@@ -32,16 +32,17 @@ To approve the change, run keyhatchctl reload.`,
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), status)
 				}
-				return printStatus(c.OutOrStdout(), status)
+				return printStatus(c.OutOrStdout(), status, o)
 			})
 		},
 	}
 }
 
-func printStatus(out io.Writer, s schema.StatusResponse) error {
-	loaded := "no secrets: the sidecar has not pushed since the broker started or was cleared"
+func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error {
+	cause, _ := o.noSecretsText(s)
+	loaded := "no secrets: " + cause
 	if s.SecretsLoadedAt != nil {
-		loaded = fmt.Sprintf("%s, generation %d, pushed %s", cli.Plural(s.SecretCount, "secret"), s.Generation, s.SecretsLoadedAt.Local().Format(time.DateTime))
+		loaded = fmt.Sprintf("%s, generation %d, pushed %s", cli.Plural(s.SecretCount, "secret"), s.Generation, formatTime(*s.SecretsLoadedAt))
 	}
 	memory := string(s.Memory)
 	if s.Memory == schema.MemoryUnlocked {
@@ -57,7 +58,7 @@ func printStatus(out io.Writer, s schema.StatusResponse) error {
 		fmt.Fprintf(w, "audit\t%s could not be written\n", cli.Plural(int(s.AuditDropped), "event"))
 	}
 	for _, p := range s.Problems {
-		fmt.Fprintf(w, "problem\t%s: %s (run keyhatchctl doctor)\n", cli.Printable(p.Project), cli.Printable(p.Message))
+		fmt.Fprintf(w, "problem\t%s: %s (for a fix, run %s)\n", cli.Printable(p.Project), cli.Printable(p.Message), o.command("doctor"))
 	}
 	fmt.Fprintf(w, "projects\t%d\n", len(s.Projects))
 	if err := w.Flush(); err != nil || len(s.Projects) == 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -20,7 +21,7 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
-				p, err := findProject(c.Context(), admin, args[0])
+				p, err := findProject(c.Context(), admin, args[0], o)
 				if notServed, ok := errors.AsType[*notServedError](err); ok {
 					p.Name = notServed.name
 				} else if err != nil {
@@ -34,16 +35,19 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 				if err := admin.Unregister(c.Context(), p.Name); err != nil {
 					return err
 				}
-				if p.Declared && !persist {
-					fmt.Fprintf(c.ErrOrStderr(), "keyhatchctl: %s is declared, so the broker registers it again at its next start\n", p.Name)
-					if file, err := declarationPath(c.Context(), admin, p.Name); err == nil {
-						fmt.Fprintf(c.ErrOrStderr(), "hint: to remove the declaration, run sudo rm %s\n", file)
-					}
-				}
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
 				}
-				fmt.Fprintf(c.OutOrStdout(), "unregistered %s\n", p.Name)
+				if !p.Declared || persist {
+					fmt.Fprintf(c.OutOrStdout(), "unregistered %s\n", p.Name)
+					return nil
+				}
+				file, err := declarationPath(c.Context(), admin, p.Name)
+				if err != nil {
+					return err
+				}
+				fmt.Fprintf(c.OutOrStdout(), "unregistered %s until the broker starts again, because %s is declared\nto remove its declaration, run: %srm %s\n",
+					p.Name, p.Name, sudoToChange(filepath.Dir(file)), cli.ShellQuote(file))
 				return nil
 			})
 		},

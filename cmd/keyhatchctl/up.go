@@ -9,7 +9,6 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -22,8 +21,9 @@ func upCommand(o *globalOptions) *cobra.Command {
 		Short: "Start a project's dev container with access to its secrets",
 		Long: `up registers the project, or applies what differs from its registration, and then
 runs devcontainer up. On a terminal, it asks for your approval first. Without a
-terminal, up registers a new project, but it does not approve a changed manifest: it
-starts the container with the secrets of the approved manifest.
+terminal, up registers a new project. If the project is already registered, up does
+not approve a change that the command line does not contain, for example a changed
+manifest, unless you add --yes. It then does not start the container.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
@@ -52,24 +52,26 @@ An existing container keeps its old mounts. To recreate it, add
 // startDevcontainer replaces this process with devcontainer up. It returns only if an
 // error occurs.
 func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
+	dir, err := resolveProjectDir(dirArg)
+	if err != nil {
+		return err
+	}
 	devcontainer, err := exec.LookPath("devcontainer")
 	if err != nil {
 		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
 	ctx, log := c.Context(), c.ErrOrStderr()
-	name, socket, err := ensureRegistered(c, o, dirArg, options, yes)
-	if err != nil {
-		return err
-	}
-	workspaceFolder, err := filepath.Abs(dirArg)
+	name, socket, err := ensureRegistered(c, o, dir, options, yes)
 	if err != nil {
 		return err
 	}
 	projectDir := filepath.Dir(socket)
 	// The Feature's mount uses a path in this directory.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
-	args := []string{"devcontainer", "up", "--workspace-folder", workspaceFolder, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
-	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, workspaceFolder, extraArgs)
+	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
+	// directory that was registered.
+	args := []string{"devcontainer", "up", "--workspace-folder", dir.path, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
+	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, dir.path, extraArgs)
 	if err != nil {
 		return err
 	}
@@ -85,12 +87,12 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered registers the project in dirArg, or applies what differs from its
+// ensureRegistered registers the project in dir, or applies what differs from its
 // registration. It returns the name and the socket of the project.
-func ensureRegistered(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool) (name schema.ProjectName, socket string, err error) {
+func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool) (name schema.ProjectName, socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-		p, err = proposeRegistration(c.Context(), admin, dirArg, options)
+		p, err = proposeRegistration(c.Context(), admin, o, dir, options)
 		return err
 	}); err != nil {
 		return "", "", err
@@ -98,41 +100,13 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dirArg string, options
 	if p.isUnchanged() {
 		return p.registered.Name, p.registered.SocketPath, nil
 	}
-	log := c.ErrOrStderr()
-	if p.registered != nil && !yes && !canAsk() && *p.request.Manifest != p.registered.Manifest {
-		// The container can edit the manifest. Without an operator, up must not approve the
-		// edit.
-		fmt.Fprintf(log, "keyhatchctl: %s: the manifest has changed since it was approved; the approved manifest is still in effect\nhint: run keyhatchctl reload %s to approve the change\n", p.registered.Name, p.registered.Name)
-		if p, err = p.withApprovedManifest(options.name != ""); err != nil {
-			return "", "", err
-		}
+	log := c.ErrOrStderr() // standard output is for devcontainer up
+	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
+		return "", "", err
 	}
-	if !p.isUnchanged() {
-		p.print(log)
-		if !yes && canAsk() {
-			if err := confirmApproval(log); err != nil {
-				return "", "", err
-			}
-		}
-		err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-			socket, err = p.apply(c.Context(), admin, false)
-			return err
-		})
-		return p.request.Name, socket, err
-	}
-	return p.registered.Name, p.registered.SocketPath, nil
-}
-
-// withApprovedManifest returns the proposal without a change of the manifest. Unless the
-// operator chose the name, the name does not change either.
-func (p proposal) withApprovedManifest(nameChosen bool) (proposal, error) {
-	if _, err := manifest.Parse([]byte(p.registered.Manifest)); err != nil {
-		return p, err
-	}
-	p.request.Manifest = &p.registered.Manifest
-	if !nameChosen {
-		p.request.Name = p.registered.Name
-	}
-	p.changes = registrationChanges(*p.registered, p.request)
-	return p, nil
+	err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
+		socket, err = p.apply(c.Context(), admin)
+		return err
+	})
+	return p.request.Name, socket, err
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -113,42 +114,21 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 // container, and connects again after the uid is allowed.
 func TestUIDMustBeAllowed(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
-	const uid = 12345
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	admin := dialAdmin(t, d)
 	text := testManifest
-	for _, allowedUIDs := range [][]uint32{nil, {uid}} {
+	for _, allowedUIDs := range [][]uint32{nil, {otherUID}} {
 		if _, err := admin.Register(context.Background(), schema.RegisterRequest{
 			Name: "api", ProjectPath: "/nowhere/api", Manifest: &text, AllowUIDs: allowedUIDs,
 		}); err != nil {
 			t.Fatal(err)
 		}
-		mount, err := os.Open(filepath.Dir(d.projectSocket("api")))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer mount.Close()
-		binary := filepath.Join(filepath.Dir(d.dir), "ping")
-		if out, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		// The uid of the client cannot enter the parent directories of the socket. So the
-		// client gets an open file descriptor of the project's directory, as a replacement for
-		// the mount of a container.
-		cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
-		cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
-		cmd.ExtraFiles = []*os.File{mount}
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-		out, err := cmd.CombinedOutput()
 		want := `"code":"peer_unexpected"`
 		if allowedUIDs != nil {
 			want = `"project":"api"`
 		}
-		if !strings.Contains(string(out), want) {
-			t.Errorf("if the allowed uids are %v, the answer is %s, error %v, want %s", allowedUIDs, out, err, want)
+		if answer := pingAsOtherUID(t, d); !strings.Contains(answer, want) {
+			t.Errorf("if the allowed uids are %v, the answer is %s, want %s", allowedUIDs, answer, want)
 		}
 		if err := admin.Unregister(context.Background(), "api"); err != nil {
 			t.Fatal(err)
@@ -157,6 +137,101 @@ func TestUIDMustBeAllowed(t *testing.T) {
 	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), `"event":"peer.refused","peer_uid":12345`) }) {
 		t.Error("the refusal is not in the audit log")
 	}
+}
+
+// TestOwnerOfDirectoryIsNotAllowed gives the directory of a declared project to another uid.
+// The operator has never approved this uid, so the broker must refuse it, also after SIGHUP
+// and after a restart.
+func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
+	runtimeDir := newRuntimeDir(t)
+	projectPath, projectsDir := filepath.Join(filepath.Dir(runtimeDir), "api"), filepath.Join(filepath.Dir(runtimeDir), "projects.d")
+	for _, dir := range []string{projectPath, projectsDir} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	declare := func(uids ...uint32) {
+		text, err := manifest.Declaration{Name: "api", Path: projectPath, AllowUIDs: uids, Manifest: testManifest}.Encode()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(projectsDir, "api.yaml"), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	declare()
+	d := startDaemon(t, "keyhatchd", runtimeDir, "--projects-dir", projectsDir)
+	if err := os.Chown(projectPath, otherUID, -1); err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		t.Helper()
+		if answer := pingAsOtherUID(t, d); !strings.Contains(answer, `"code":"peer_unexpected"`) {
+			t.Errorf("%s, the answer to the new owner of the directory is %s", when, answer)
+		}
+	}
+	check("after chown")
+	declare(1) // the broker serves the project anew
+	d.cmd.Process.Signal(syscall.SIGHUP)
+	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), "project.unregistered") }) {
+		t.Fatal("the broker did not apply the changed declaration")
+	}
+	check("after SIGHUP")
+	d.stop(syscall.SIGTERM)
+	d = startDaemon(t, "keyhatchd", runtimeDir, "--projects-dir", projectsDir)
+	check("after a restart")
+}
+
+// TestOwnerIsAllowedIfNoUIDsAreGiven registers a project without uids. The owner that the
+// directory has at this moment may use the socket.
+func TestOwnerIsAllowedIfNoUIDsAreGiven(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	projectPath := t.TempDir()
+	if err := os.Chown(projectPath, otherUID, -1); err != nil {
+		t.Fatal(err)
+	}
+	text := testManifest
+	if _, err := dialAdmin(t, d).Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: projectPath, Manifest: &text}); err != nil {
+		t.Fatal(err)
+	}
+	if answer := pingAsOtherUID(t, d); !strings.Contains(answer, `"project":"api"`) {
+		t.Errorf("the answer to the owner is %s", answer)
+	}
+}
+
+// otherUID is a uid that belongs to no user.
+const otherUID = 12345
+
+// pingAsOtherUID sends a ping to the socket of project api from a process with otherUID, and
+// returns the answer.
+func pingAsOtherUID(t *testing.T, d *daemon) string {
+	t.Helper()
+	mount, err := os.Open(filepath.Dir(d.projectSocket("api")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mount.Close()
+	binary := filepath.Join(filepath.Dir(d.dir), "ping")
+	if out, err := exec.Command("cp", os.Args[0], binary).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// The uid of the client cannot enter the parent directories of the socket. So the
+	// client gets an open file descriptor of the project's directory, as a replacement for
+	// the mount of a container.
+	cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
+	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
+	cmd.ExtraFiles = []*os.File{mount}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: otherUID, Gid: otherUID}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
 }
 
 // printPing sends a ping to a project's socket and prints the answer.

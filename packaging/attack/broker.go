@@ -46,7 +46,7 @@ func startBroker(s *setup, wrap ...string) (*broker, error) {
 	}
 	os.Chmod(dir, 0o755)
 	b := &broker{setup: s, dir: dir}
-	s.broker = b
+	s.printStacks = b.printStacks
 	return b, b.start(wrap...)
 }
 
@@ -115,6 +115,17 @@ func (b *broker) stop() time.Duration {
 		<-b.ended
 	}
 	return time.Since(began)
+}
+
+// printStacks ends the broker and prints its log with the stacks of its goroutines.
+func (b *broker) printStacks() {
+	b.cmd.Process.Signal(syscall.SIGQUIT)
+	select {
+	case <-b.ended:
+		fmt.Fprintf(os.Stderr, "the broker:\n%s\n", b.log)
+	case <-time.After(10 * time.Second):
+		fmt.Fprintln(os.Stderr, "the broker does not end")
+	}
 }
 
 // remove stops the broker and deletes its directory.

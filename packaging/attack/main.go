@@ -13,7 +13,6 @@ import (
 	"os"
 	"runtime/pprof"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -53,14 +52,8 @@ var attacks = []attack{
 func runWithTimeout(a attack, s *setup) (attempts int, noticed string, err error) {
 	timer := time.AfterFunc(2*time.Minute+s.flood, func() {
 		fmt.Fprintln(os.Stderr, a.name+": FAILED: the attack did not end in time")
-		if s.broker != nil {
-			s.broker.cmd.Process.Signal(syscall.SIGQUIT)
-			select {
-			case <-s.broker.ended:
-				fmt.Fprintf(os.Stderr, "the broker:\n%s\n", s.broker.log)
-			case <-time.After(10 * time.Second):
-				fmt.Fprintln(os.Stderr, "the broker does not end")
-			}
+		if s.printStacks != nil {
+			s.printStacks()
 		}
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 		os.Exit(1)

@@ -7,7 +7,10 @@ type setup struct {
 	keyhatchd string
 	flood     time.Duration // how long each flood lasts
 	small     bool          // make fewer attempts and ignore how long requests take
-	broker    *broker       // the broker that was started last
+
+	// printStacks ends the broker that was started last, and prints the stacks of its
+	// goroutines. It is nil if no broker was started.
+	printStacks func()
 }
 
 // count returns n, or a smaller number of attempts if s.small is true.

@@ -21,11 +21,12 @@ import (
 // volume of Kubernetes or Compose can also be a Dir.
 //
 // A Dir ignores empty subdirectories, names that begin with a dot (for example, the link
-// ..data of Kubernetes), and temporary files of editors. The names of these temporary
-// files are name~, name.swp, #name#, and 4913. The editor vim creates the file 4913.
+// ..data of Kubernetes), the directory lost+found, and temporary files of editors. The names
+// of these temporary files are name~, name.swp, #name#, and 4913. The editor vim creates the
+// file 4913.
 //
-// A file that is not valid UTF-8 is a binary secret. One newline at the end of a file is
-// not part of the secret.
+// A file that is not valid UTF-8 is a binary secret. TrimNewline defines which newline at
+// the end of a file is not part of the secret.
 type Dir struct {
 	Path string
 	// If KeepNewline is true, a newline at the end of a file is part of the secret.
@@ -122,6 +123,8 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 	return nil
 }
 
+var errBinaryField = errors.New("a field of a bundle must be valid UTF-8: store the binary value as a separate secret")
+
 // addFile reads a file and adds its content to set, as a secret or as a field of a
 // bundle.
 func (d Dir) addFile(set Set, f listedFile) error {
@@ -131,12 +134,12 @@ func (d Dir) addFile(set Set, f listedFile) error {
 		return err
 	}
 	if !d.KeepNewline {
-		content = trimNewline(content)
+		content = TrimNewline(content)
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
 	case isField && !isText:
-		return fmt.Errorf("%s: a field of a bundle must be valid UTF-8: store the binary value as a separate secret", path)
+		return fmt.Errorf("%s: %w", path, errBinaryField)
 	case isField:
 		value, exists := set[schema.SecretName(bundle)]
 		if !exists {
@@ -150,9 +153,14 @@ func (d Dir) addFile(set Set, f listedFile) error {
 	return nil
 }
 
-// trimNewline removes one newline at the end of content. Editors and the echo command add
-// such a newline to a file.
-func trimNewline(content []byte) []byte {
+// TrimNewline returns the part of a file's content that is the secret. It removes one newline
+// (\n or \r\n) at the end of a text, because editors and the echo command add this newline.
+// Binary content (not valid UTF-8, or with a NUL byte) is not changed. All other bytes, such as
+// a second newline, white space, and a byte order mark, are part of the secret.
+func TrimNewline(content []byte) []byte {
+	if !utf8.Valid(content) || bytes.IndexByte(content, 0) >= 0 {
+		return content
+	}
 	if rest, ok := bytes.CutSuffix(content, []byte("\r\n")); ok {
 		return rest
 	}
@@ -174,6 +182,9 @@ func (d Dir) WatchDirs() []string {
 		return dirs
 	}
 	for _, entry := range entries {
+		if entry.Name() == lostAndFound {
+			continue
+		}
 		path := filepath.Join(d.Path, entry.Name())
 		if target, err := filepath.EvalSymlinks(path); err == nil && entry.Type() == fs.ModeSymlink {
 			if info, err := os.Stat(target); err == nil && !info.IsDir() {
@@ -194,9 +205,14 @@ func (d Dir) IsAffectedBy(path string) bool {
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
 
+// lostAndFound is the directory of fsck(8) at the root of an ext4 file system. Only root can
+// read and watch this directory.
+const lostAndFound = "lost+found"
+
 // isIgnored reports whether the sidecar ignores a file with this name, because the file
-// is hidden or is a temporary file of an editor.
+// is hidden, is a temporary file of an editor, or belongs to the file system.
 func isIgnored(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~") || strings.HasSuffix(name, ".swp") ||
-		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913"
+		(strings.HasPrefix(name, "#") && strings.HasSuffix(name, "#")) || name == "4913" ||
+		name == lostAndFound
 }

@@ -20,9 +20,9 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
-		"BIN": "\xff\x00\n", "aws/key": "k\n", "aws/secret": "s",
+		"BIN": "\xff\n", "NUL": "a\x00\n", "BOM": "\ufefftext\n", "aws/key": "k\n", "aws/secret": "s",
 		".hidden": storetest.Tripwire, "..data/A": storetest.Tripwire, "A~": storetest.Tripwire, "A.swp": storetest.Tripwire, "#A#": storetest.Tripwire, "4913": storetest.Tripwire, "aws/.x": storetest.Tripwire,
-		".swp/x": storetest.Tripwire,
+		".swp/x": storetest.Tripwire, "lost+found/#12345": storetest.Tripwire,
 	} {
 		storetest.WriteFile(filepath.Join(dir, name), text)
 	}
@@ -36,10 +36,13 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	want := store.Set{
 		"A": textValue("one"), "B": textValue("two\n"), "C": textValue("three"), "EMPTY": textValue(""), "NL": textValue(""), "a.b-c": textValue("four"),
 		"aws": bundleValue(map[schema.SecretName]string{"key": "k", "secret": "s"}),
-		"BIN": {Bytes: []byte("\xff\x00"), Binary: true},
+		"BIN": {Bytes: []byte("\xff\n"), Binary: true}, "NUL": textValue("a\x00\n"), "BOM": textValue("\ufefftext"),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+	if dirs := (store.Dir{Path: dir}).WatchDirs(); slices.Contains(dirs, filepath.Join(dir, "lost+found")) {
+		t.Errorf("WatchDirs returned %v; only root can watch lost+found", dirs)
 	}
 	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background()); err != nil || string(got["A"].Bytes) != "one\n" {
 		t.Errorf("with KeepNewline: got %q for A, error %v; want a newline at the end", got["A"].Bytes, err)

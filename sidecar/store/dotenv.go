@@ -32,11 +32,12 @@ func parseDotenv(text string) (Set, error) {
 		if rest, ok := strings.CutPrefix(row, "export "); ok {
 			row = strings.TrimLeftFunc(rest, unicode.IsSpace)
 		}
-		name, value, ok := strings.Cut(row, "=")
+		name, spacedValue, ok := strings.Cut(row, "=")
 		if !ok {
 			return nil, errorAtLine(start, "expected NAME=value")
 		}
-		name, value = strings.TrimSpace(name), strings.TrimLeftFunc(value, unicode.IsSpace)
+		name = strings.TrimSpace(name)
+		value := strings.TrimLeftFunc(spacedValue, unicode.IsSpace)
 		if !schema.ValidSecretName(name) {
 			return nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
@@ -57,7 +58,7 @@ func parseDotenv(text string) (Set, error) {
 			line += strings.Count(quoted[:consumed], "\n")
 			text, value = rest, unquoted
 		} else {
-			value = trimComment(strings.TrimSpace(value))
+			value = trimComment(spacedValue)
 		}
 		if strings.IndexByte(value, 0) >= 0 {
 			return nil, errorAtLine(start, "the value of %s contains a NUL byte", name)
@@ -67,19 +68,15 @@ func parseDotenv(text string) (Set, error) {
 	return set, nil
 }
 
-// trimComment removes a comment from an unquoted value. A # begins a comment only at the
-// beginning of the value or after white space. At any other place, a # can be part of a
-// password.
+// trimComment removes a comment from an unquoted value. A # begins a comment only after white
+// space, as in a shell. At any other place, a # can be part of a password.
 func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {
 		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {
 			return strings.TrimSpace(value[:i])
 		}
 	}
-	if strings.HasPrefix(value, "#") {
-		return ""
-	}
-	return value
+	return strings.TrimSpace(value)
 }
 
 // parseQuoted parses a quoted value. text begins after the opening quote. parseQuoted

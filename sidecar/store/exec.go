@@ -44,13 +44,16 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	defer func() { clear(stdout.buf.Bytes()); clear(stderr.buf.Bytes()) }()
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
+	if cmd.Process != nil {
+		// Kill the remaining background processes. Otherwise each poll would start more of
+		// them. While a process belongs to the command's process group, the kernel does not
+		// reuse the group's ID. If the group is empty, the ID is free, but the kernel gives
+		// out all other IDs before it uses the same ID again.
+		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+	}
 	var set Set
 	switch {
 	case errors.Is(err, exec.ErrWaitDelay):
-		// Kill the command's process group. While a background process belongs to this
-		// group, the kernel does not reuse the group's ID, so the signal reaches only
-		// processes that the command started.
-		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 		err = errors.New("a background process still has the command's output open: redirect the output of the background process, or let the command wait for the background process")
 	case stdout.overflowed:
 		err = fmt.Errorf("its output has more than %d bytes, the maximum size of a push", schema.MaxPush)

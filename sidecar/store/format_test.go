@@ -14,12 +14,14 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
 		"LINES": "one\ntwo=2\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
-		"ENDS": "one \t\ntwo \n", // each line of this value has white space before its newline
+		"HASH_FIRST": "#a",
+		"ENDS":       "one \t\ntwo \n", // each line of this value has white space before its newline
 	} {
 		texts[name] = textValue(text)
 	}
 	dotenv := "# a comment\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
 		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo=2\n\"\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
+		"HASH_FIRST=#a\n" +
 		" export  ENDS = 'one \t\ntwo \n' \n"
 	bundle := store.Set{
 		"A": textValue("x\n"), "aws": bundleValue(map[schema.SecretName]string{"key": "k", "n": "5"}), "N": textValue("007"), "B": textValue("no"),
@@ -31,6 +33,9 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	}{
 		{store.Dotenv, dotenv, texts},
 		{store.Dotenv, "# none\n", store.Set{}},
+		{store.Dotenv, "\ufeffA=\ufeffx\n", store.Set{"A": textValue("\ufeffx")}},
+		{store.JSON, "\ufeff{\"A\": \"\ufeffx\"}", store.Set{"A": textValue("\ufeffx")}},
+		{store.YAML, "\ufeffA: x\n", store.Set{"A": textValue("x")}},
 		{store.JSON, `{"A": "x\n", "aws": {"key": "k", "n": "5"}, "N": "007", "B": "no"}`, bundle},
 		{store.JSON, "{}\n", store.Set{}},
 		{store.YAML, "A: |\n  x\naws: {key: k, n: 5}\nN: 007\nB: no\n", bundle},

@@ -20,13 +20,15 @@ import (
 var Version = "0.1.0-dev"
 
 // Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the
-// command's context. If the command fails because its context was canceled, Run prints
-// no error and returns 128 plus the signal's number, as a shell does.
+// command's context, and end a read from the command's standard input (InOrStdin). If the
+// command fails because its context was canceled, Run prints no error and returns 128 plus
+// the signal's number, as a shell does.
 func Run(root *cobra.Command) int {
 	ctx, stop := cancelOnSignal()
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.SetIn(cancelableReader(ctx, os.Stdin))
 	root.InitDefaultCompletionCmd()
 	wrapUsageErrors(root)
 	command, err := root.ExecuteContextC(ctx)

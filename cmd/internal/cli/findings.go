@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"io"
+	"strings"
 )
 
 // A Finding is the result of one check of a doctor command.
@@ -10,7 +11,9 @@ type Finding struct {
 	Check   string `json:"check"`
 	Problem string `json:"problem,omitzero"` // "" if the check found no problem
 	Detail  string `json:"detail"`
-	Fix     string `json:"fix,omitzero"`
+	// Fix contains one line for each way to solve the problem. If a line contains a command,
+	// the command is at the end, after a colon.
+	Fix string `json:"fix,omitzero"`
 }
 
 // PrintFindings prints the findings as text or as JSON. It returns an error if a
@@ -34,7 +37,10 @@ func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
 			if f.Problem == "" {
 				fmt.Fprintf(w, "ok   %s: %s\n", f.Check, f.Detail)
 			} else {
-				fmt.Fprintf(w, "BAD  %s: %s: %s\n     fix: %s\n", f.Check, f.Problem, f.Detail, f.Fix)
+				fmt.Fprintf(w, "BAD  %s: %s: %s\n", f.Check, f.Problem, strings.ReplaceAll(f.Detail, "\n", "\n       "))
+				for line := range strings.Lines(f.Fix) {
+					fmt.Fprintf(w, "     fix: %s\n", strings.TrimSuffix(line, "\n"))
+				}
 			}
 		}
 	}

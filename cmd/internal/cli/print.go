@@ -1,17 +1,38 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
+	"unicode/utf16"
 )
 
-// PrintJSON writes v as JSON with an indent of two spaces.
+// PrintJSON writes v as JSON with an indent of two spaces. It escapes each character that is
+// not printable, because an operator can read the output on a terminal. Some of these
+// characters change the order of the characters in a line ("Trojan Source", CVE-2021-42574).
 func PrintJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	var escaped strings.Builder
+	for _, r := range text.String() { // the encoder writes valid UTF-8
+		if r == '\n' || strconv.IsPrint(r) {
+			escaped.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) { // only a string can contain such a character
+			fmt.Fprintf(&escaped, `\u%04x`, unit)
+		}
+	}
+	_, err := io.WriteString(w, escaped.String())
+	return err
 }
 
 // Plural returns a count with its noun, for example "1 secret" or "2 secrets".

@@ -7,15 +7,17 @@ import (
 	"unicode/utf8"
 )
 
-// Printable returns s if s is not empty and all its characters are printable, as defined
-// by strconv.IsPrint. Otherwise, it returns s as a Go string in double quotes. Use it for
-// paths and names in tables and messages: the name of a directory can contain line breaks
-// and escape sequences, and could otherwise look like another row or clear the screen.
+// Printable returns s if s is not empty, all its characters are printable, as defined by
+// strconv.IsPrint, and it contains no spaces except single spaces between words. Otherwise,
+// it returns s as a Go string in double quotes, in which two adjacent spaces are escaped. Use
+// it for paths and names in tables and messages: the name of a directory can contain line
+// breaks, escape sequences, and many spaces, and could otherwise look like another row or
+// column, or clear the screen.
 func Printable(s string) string {
-	if s == "" || escapeUnprintable(s) != s {
-		return strconv.Quote(s)
+	if s != "" && escapeUnprintable(s) == s && strings.TrimSpace(s) == s && !strings.Contains(s, "  ") {
+		return s
 	}
-	return s
+	return strings.ReplaceAll(strconv.Quote(s), "  ", `\x20\x20`)
 }
 
 // escapeUnprintable replaces each character of s that is not printable, and each byte that

@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -25,10 +28,42 @@ func TestPrintable(t *testing.T) {
 		"C1 \u009b31m":          `"C1 \u009b31m"`,
 		"line\u2028separator":   `"line\u2028separator"`,
 		"\ufffd is a valid one": "\ufffd is a valid one",
+		"two  spaces":           `"two\x20\x20spaces"`,
+		"a     b c":             `"a\x20\x20\x20\x20 b c"`,
+		" begins":               `" begins"`,
+		"ends ":                 `"ends "`,
 	} {
 		if got := Printable(s); got != want {
 			t.Errorf("Printable(%q) = %s, want %s", s, got, want)
 		}
+	}
+}
+
+// TestPrintJSONEscapesUnprintableCharacters prints strings that could change the order of the
+// characters on a terminal, or forge a line. The output must still be the same JSON value.
+func TestPrintJSONEscapesUnprintableCharacters(t *testing.T) {
+	in := []string{"a\u202eb\u2066", "\u200b", "\u009b31m", "\x7f", "\U000e0041", "\u2028", "\x1b[2J\n", "café 日本 <&>"}
+	var out strings.Builder
+	if err := PrintJSON(&out, in); err != nil {
+		t.Fatal(err)
+	}
+	want := `[
+  "a\u202eb\u2066",
+  "\u200b",
+  "\u009b31m",
+  "\u007f",
+  "\udb40\udc41",
+  "\u2028",
+  "\u001b[2J\n",
+  "café 日本 <&>"
+]
+`
+	if out.String() != want {
+		t.Errorf("PrintJSON printed\n%s, want\n%s", out.String(), want)
+	}
+	var back []string
+	if err := json.Unmarshal([]byte(out.String()), &back); err != nil || !slices.Equal(back, in) {
+		t.Errorf("the output is the value %q, error %v, want %q", back, err, in)
 	}
 }
 

@@ -1,0 +1,201 @@
+package broker_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// A blockedDir is a directory in which every operation hangs (fuse(4)). A process in a
+// container can also block the directory that it mounts.
+type blockedDir struct {
+	path   string
+	device int           // file descriptor of the connection to the kernel
+	used   chan struct{} // closed when the first operation hangs
+}
+
+// blockDirectory blocks a directory until unblock is called or the test ends.
+func blockDirectory(t *testing.T, path string) *blockedDir {
+	t.Helper()
+	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	testenv.Require(t, err == nil && os.Geteuid() == 0, "blocking a directory requires root and /dev/fuse")
+	options := fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", device)
+	if err := unix.Mount("keyhatch-test", path, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		unix.Close(device)
+		testenv.Require(t, false, "cannot mount a FUSE file system: "+err.Error())
+	}
+	b := &blockedDir{path, device, make(chan struct{})}
+	go b.serve() // ends when unblock unmounts the file system
+	t.Cleanup(b.unblock)
+	return b
+}
+
+// serve answers only the first request (FUSE_INIT in linux/fuse.h, version 7.31). Without
+// this answer, the kernel would not send the requests of later operations.
+func (b *blockedDir) serve() {
+	defer unix.Close(b.device)
+	request := make([]byte, 1<<17)
+	if _, err := unix.Read(b.device, request); err != nil {
+		return
+	}
+	answer := make([]byte, 16+64)
+	binary.LittleEndian.PutUint32(answer, uint32(len(answer)))
+	copy(answer[8:], request[8:16]) // the number of the request
+	binary.LittleEndian.PutUint32(answer[16:], 7)
+	binary.LittleEndian.PutUint32(answer[20:], 31)
+	binary.LittleEndian.PutUint32(answer[36:], 4096) // max_write
+	unix.Write(b.device, answer)
+	for used := false; ; {
+		_, err := unix.Read(b.device, request)
+		switch {
+		case err == unix.ENOENT, err == unix.EINTR: // a signal interrupted the operation or this read
+		case err != nil:
+			return
+		case !used:
+			used = true
+			close(b.used)
+		}
+	}
+}
+
+// unblock makes the hanging operations fail, and the directory usable again.
+func (b *blockedDir) unblock() { unix.Unmount(b.path, unix.MNT_FORCE|unix.MNT_DETACH) }
+
+// TestBlockedNameDelaysNobodyElse registers a project while the directory at the path of the
+// link with its name is blocked. A container that was started before its project was
+// registered mounts such a directory. The registration must fail. Meanwhile, the broker must
+// answer other requests.
+func TestBlockedNameDelaysNobodyElse(t *testing.T) {
+	m := newServiceManager(t, 100)
+	m.start()
+	m.register("web", "A")
+	m.push(tripwire)
+	dir := filepath.Join(m.dir, "run/projects/api")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	blocked := blockDirectory(t, dir)
+	registered := make(chan error)
+	go func() { // the test receives the result
+		_, err := m.registerAt("api", "/nowhere/api", nil)
+		registered <- err
+	}()
+	<-blocked.used
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	m.withAdmin(func(admin *client.Admin) error {
+		status, err := admin.Status(ctx)
+		if err == nil && len(status.Projects) != 1 {
+			t.Errorf("while the name of project api is blocked, the projects are %+v", status.Projects)
+		}
+		return err
+	})
+	if err := <-registered; err == nil || !strings.Contains(err.Error(), "may be blocking") || client.CodeOf(err) != schema.CodeInternalError {
+		t.Errorf("the error of the registration is %v", err)
+	}
+	if answer := connect(t, m.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+		t.Errorf("after the registration failed, the answer of project web is %s", answer)
+	}
+	blocked.unblock()
+	if _, err := m.registerAt("api", "/nowhere/api", nil); err != nil || !canPing(m.projectSocket("api")) {
+		t.Errorf("after the directory is usable again, the error of the registration is %v", err)
+	}
+}
+
+// TestBlockedProjectsDoNotDelayStart starts a broker while the directories of some projects
+// are blocked. The broker must serve the other projects. The status must report the blocked
+// projects, and the broker must serve them as soon as their directories are usable again.
+func TestBlockedProjectsDoNotDelayStart(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	m.register("web", "A")
+	var blocked []*blockedDir
+	block := func(name string) {
+		dir, err := filepath.EvalSymlinks(filepath.Dir(m.projectSocket(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocked = append(blocked, blockDirectory(t, dir))
+	}
+	// The listener of project stored is in the descriptor store. The listener of project lost
+	// is not.
+	m.register("stored", "A")
+	m.register("lost", "A")
+	for _, name := range []schema.ProjectName{"declared", "undeclared"} {
+		m.declare(manifest.Declaration{Name: name, Path: "/nowhere/" + string(name), Manifest: manifestText(string(name), "A")})
+	}
+	s.ApplyDeclarations()
+	s.Close()
+	m.mu.Lock()
+	m.store = slices.DeleteFunc(m.store, func(s storedDescriptor) bool {
+		isLost := s.name == "project-lost" || strings.HasSuffix(strings.Split(s.name, "@")[0], "declared")
+		if isLost {
+			unix.Close(s.fd)
+		}
+		return isLost
+	})
+	m.mu.Unlock()
+	for _, name := range []string{"stored", "lost", "declared", "undeclared"} {
+		block(name)
+	}
+	s = m.start()
+	m.push(tripwire)
+	names := func() (served, problems []string) {
+		status := s.Status()
+		for _, p := range status.Projects {
+			served = append(served, string(p.Name))
+		}
+		for _, p := range status.Problems {
+			problems = append(problems, p.Project+" "+string(p.Problem))
+			if !strings.Contains(p.Message, "may be blocking") {
+				t.Errorf("the message of the problem is %q", p.Message)
+			}
+		}
+		return served, problems
+	}
+	served, problems := names()
+	if !slices.Equal(served, []string{"stored", "web"}) {
+		t.Errorf("while four directories are blocked, the broker serves %v", served)
+	}
+	if !slices.Equal(problems, []string{"declared declaration_not_served", "undeclared declaration_not_served", "lost registration_not_restored"}) {
+		t.Errorf("while four directories are blocked, the problems are %v", problems)
+	}
+	if answer := connect(t, m.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+		t.Errorf("while four directories are blocked, the answer of project web is %s", answer)
+	}
+	// A project that is no longer declared must not be served later.
+	if err := os.Remove(m.dir + "/projects.d/undeclared.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "declared.yaml: ") {
+		t.Errorf("the error for a blocked declared project is %v", err)
+	}
+	for _, b := range blocked {
+		b.unblock()
+	}
+	waitUntil(t, func() bool {
+		served, problems = names()
+		return slices.Equal(served, []string{"declared", "lost", "stored", "web"}) && problems == nil
+	})
+	for _, name := range served {
+		waitUntil(t, func() bool { return canPing(m.projectSocket(name)) })
+	}
+	// The projects that were served late must survive a restart, too.
+	s.Close()
+	s = m.start()
+	if again, _ := names(); !slices.Equal(again, served) {
+		t.Errorf("after a restart, the broker serves %v, want %v", again, served)
+	}
+}

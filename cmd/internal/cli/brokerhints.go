@@ -1,0 +1,126 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+const (
+	adminGroup       = "keyhatch"
+	systemRuntimeDir = "/run/keyhatch"
+	systemSocket     = systemRuntimeDir + AdminSocketSuffix
+
+	// AdminSocketSuffix is the path of the admin socket, relative to the runtime directory.
+	AdminSocketSuffix = "/admin/admin.sock"
+)
+
+// SudoToActAs returns "sudo " if this user cannot act as the user with the given uid.
+func SudoToActAs(uid uint32) string {
+	if euid := os.Geteuid(); euid == 0 || uint32(euid) == uid {
+		return ""
+	}
+	return "sudo "
+}
+
+// StartBrokerHint describes how to start the broker of an admin socket. chosen reports whether
+// the user chose the socket with --socket.
+func StartBrokerHint(socket string, chosen bool) string {
+	dir, isAdminSocket := strings.CutSuffix(socket, AdminSocketSuffix)
+	if !isAdminSocket {
+		return "correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
+	}
+	start := "keyhatchd"
+	switch {
+	case dir == systemRuntimeDir && isSystemUnitInstalled():
+		start = SudoToActAs(0) + "systemctl start keyhatch.socket keyhatch.service"
+	case dir != DefaultRuntimeDir():
+		start = "keyhatchd --runtime-dir " + ShellQuote(dir)
+	}
+	hint := "start the broker: " + start
+	if chosen {
+		return "correct --socket, or " + hint
+	}
+	if socket != systemSocket && fileExists(systemSocket) {
+		return "use --socket " + systemSocket + ", the broker of the system, or " + hint
+	}
+	return hint
+}
+
+// ErrNoSocket means that the path of the admin socket is unknown.
+var ErrNoSocket = errors.New("cannot find the admin socket: XDG_RUNTIME_DIR is not set")
+
+// NoSocketError returns ErrNoSocket with a hint.
+func NoSocketError() error {
+	socket := "PATH"
+	if fileExists(systemSocket) {
+		socket = systemSocket
+	}
+	hint := "select the broker: " + QuoteWords(append(slices.Clone(os.Args), "--socket", socket))
+	return &Error{Err: ErrNoSocket, Hint: hint, ExitCode: ExitUsage}
+}
+
+// AdminSocketHint returns the hint for the path of a project's socket in the flag --socket.
+func AdminSocketHint(projectSocket string) string {
+	projects := filepath.Dir(filepath.Dir(projectSocket))
+	if filepath.Base(projects) != "projects" { // the path is not RUNTIME_DIR/projects/NAME/broker.sock
+		return projectSocket + " is a project's socket; correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
+	}
+	runtimeDir := filepath.Dir(projects)
+	words := []string{os.Args[0]}
+	for _, arg := range os.Args[1:] {
+		words = append(words, strings.ReplaceAll(arg, projectSocket, runtimeDir+AdminSocketSuffix))
+	}
+	return "this is a project's socket; use the admin socket: " + QuoteWords(words)
+}
+
+func isSystemUnitInstalled() bool {
+	return fileExists("/run/systemd/system") && (fileExists("/usr/lib/systemd/system/keyhatch.service") || fileExists("/etc/systemd/system/keyhatch.service"))
+}
+
+// fileExists reports whether a file exists. A file that this user cannot see can exist.
+func fileExists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || os.IsPermission(err)
+}
+
+// PermissionHint describes how this user can get access to the admin socket.
+func PermissionHint(socket string) string {
+	owner, gid := VisibleOwner(socket)
+	rerun := QuoteWords(os.Args)
+	if owner != 0 {
+		return fmt.Sprintf("the broker belongs to uid %d: sudo -u '#%d' %s", owner, owner, rerun)
+	}
+	hint := "sudo " + rerun
+	group, err := user.LookupGroup(adminGroup)
+	if err != nil || socket != systemSocket && strconv.Itoa(int(gid)) != group.Gid {
+		return hint
+	}
+	// The user may have joined the group after the start of this session.
+	if currentUser, err := user.Current(); err == nil {
+		if groups, err := currentUser.GroupIds(); err == nil && slices.Contains(groups, group.Gid) {
+			if session, err := os.Getgroups(); err == nil && !slices.ContainsFunc(session, func(gid int) bool { return strconv.Itoa(gid) == group.Gid }) {
+				return "you joined group " + adminGroup + " after the start of this session. Log in again, or run: newgrp " + adminGroup
+			}
+		}
+	}
+	return hint + "\nor join group " + adminGroup + ", whose members can list the names of all secrets and replace all secrets, and log in again: sudo usermod -aG " + adminGroup + " $USER"
+}
+
+// VisibleOwner returns the owner and the group of path. If this user cannot see path,
+// VisibleOwner returns those of the nearest directory above path that the user can see.
+func VisibleOwner(path string) (uid, gid uint32) {
+	for {
+		if info, err := os.Stat(path); err == nil {
+			stat := info.Sys().(*syscall.Stat_t)
+			return stat.Uid, stat.Gid
+		}
+		path = filepath.Dir(path) // ends at / or ., which always exist
+	}
+}

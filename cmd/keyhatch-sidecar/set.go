@@ -1,0 +1,215 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+)
+
+func setCommand() *cobra.Command {
+	var file string
+	var allowEmpty bool
+	c := &cobra.Command{
+		Use:   "set NAME|BUNDLE/FIELD [FIELD=-|FIELD=@FILE...]",
+		Short: "Write a secret, a field of a bundle, or a complete bundle into the store",
+		Long: `set reads the value from standard input, or from a file. If standard input is a
+terminal, set asks for the value and hides your input. Type or paste the value, which
+can have several lines, and press Ctrl-D. A value cannot be an argument of the command,
+because other users can see the arguments of a process.
+
+set stores exactly the given bytes. When the sidecar reads the store, it ignores one
+newline at the end of a text.
+
+With FIELD=- or FIELD=@FILE, set writes all fields of a bundle in one step. A project
+never gets an old and a new field together. A field with - is read from standard input.
+On a terminal, set asks for each field with -. Otherwise only one field can have -.
+
+set replaces a secret in one step, but it does not replace a bundle by a secret, or a
+bundle by a bundle without some of the fields. The files have mode 0600. If the
+directory of the store does not exist, set creates the directory.`,
+		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
+  gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
+  keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets
+  keyhatch-sidecar set aws/aws_access_key_id --store dir:$HOME/secrets
+  keyhatch-sidecar set aws aws_access_key_id=- aws_secret_access_key=- --store dir:$HOME/secrets`,
+		Args: cobra.MinimumNArgs(1),
+	}
+	getDir := addDirFlag(c)
+	c.Flags().StringVar(&file, "file", "", "read the value from `FILE` instead of standard input")
+	c.Flags().BoolVar(&allowEmpty, "allow-empty", false, "allow an empty value")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		dir, err := getDir()
+		if err != nil {
+			return err
+		}
+		values, err := parseSources(args, file)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			for _, v := range values {
+				clear(v.content[:cap(v.content)])
+			}
+		}()
+		for i := range values {
+			v := &values[i]
+			if err := v.read(c.Context(), c.InOrStdin()); err != nil {
+				return fmt.Errorf("cannot read the value of %s: %w", v.name, err)
+			}
+			if len(store.TrimNewline(v.content)) == 0 && !allowEmpty {
+				return &cli.Error{Err: fmt.Errorf("the value of %s is empty: nothing was changed", v.name), Hint: "to store an empty value, add --allow-empty"}
+			}
+		}
+		created, err := dir.Create()
+		if err != nil {
+			return err
+		}
+		if created {
+			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
+		}
+		if err := writeValues(dir, args[0], values); err != nil {
+			if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
+				return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + " --store " + cli.ShellQuote("dir:"+dir.Path)}
+			}
+			return err
+		}
+		report(c.ErrOrStderr(), dir, values)
+		return nil
+	}
+	return c
+}
+
+// A value is a secret or a field of a bundle that the command set writes.
+type value struct {
+	name    string // NAME or BUNDLE/FIELD
+	field   string // "" unless the command writes a complete bundle
+	file    string // "" for standard input
+	content []byte
+}
+
+// parseSources returns the values that the arguments of the command set select. It does not
+// read the values yet. An error never quotes an argument, because the user may have typed the
+// value of a secret by mistake.
+func parseSources(args []string, file string) ([]value, error) {
+	if err := checkSecretName(args[0]); err != nil {
+		return nil, err
+	}
+	if len(args) == 1 {
+		return []value{{name: args[0], file: file}}, nil
+	}
+	if file != "" || strings.Contains(args[0], "/") {
+		return nil, cli.UsageErrorf("to write a complete bundle, use BUNDLE FIELD=@FILE without --file")
+	}
+	var values []value
+	names := map[string]bool{}
+	stdinFields := 0
+	for _, arg := range args[1:] {
+		field, source, ok := strings.Cut(arg, "=")
+		path, isFile := strings.CutPrefix(source, "@")
+		if source == "-" {
+			path = ""
+			stdinFields++
+		} else if !isFile || path == "" {
+			ok = false
+		}
+		if !ok || !schema.ValidSecretName(field) {
+			return nil, cli.UsageErrorf("after the name of a bundle, each argument must be FIELD=- or FIELD=@FILE; a value cannot be an argument, because other users can see it")
+		}
+		if names[field] {
+			return nil, cli.UsageErrorf("the field %s is given twice", field)
+		}
+		names[field] = true
+		values = append(values, value{name: args[0] + "/" + field, field: field, file: path})
+	}
+	if stdinFields > 1 && !term.IsTerminal(int(os.Stdin.Fd())) {
+		return nil, cli.UsageErrorf("only one field can have -, because standard input is not a terminal")
+	}
+	return values, nil
+}
+
+// read reads the content of a value. The caller must wipe the full capacity of v.content.
+func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
+	// The buffer never grows, because growing would leave copies of the secret in memory.
+	v.content = make([]byte, 0, schema.MaxPush+1)
+	switch {
+	case v.file != "":
+		f, err := os.Open(v.file)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		v.content, err = readAll(f, v.content)
+		if err != nil {
+			return err
+		}
+	case term.IsTerminal(int(os.Stdin.Fd())):
+		v.content, err = readHidden(ctx, os.Stdin, v.name, v.content)
+	default:
+		v.content, err = readAll(stdin, v.content)
+	}
+	if err == nil && len(v.content) > schema.MaxPush {
+		err = fmt.Errorf("it has more than %d bytes, the maximum size of a push", schema.MaxPush)
+	}
+	return err
+}
+
+// readAll appends the input to buf until the end of the input, or until buf is full.
+func readAll(in io.Reader, buf []byte) ([]byte, error) {
+	for len(buf) < cap(buf) {
+		n, err := in.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
+}
+
+// writeValues writes one secret or field, or all fields of the bundle name.
+func writeValues(dir store.Dir, name string, values []value) error {
+	if values[0].field == "" {
+		return dir.Set(name, values[0].content)
+	}
+	fields := map[string][]byte{}
+	for _, v := range values {
+		fields[v.field] = v.content
+	}
+	return dir.SetBundle(name, fields)
+}
+
+// report prints the size of each secret that was written, and warnings for values that are
+// probably not as the user wants.
+func report(w io.Writer, dir store.Dir, values []value) {
+	if warning, hint := writableWarning(dir); warning != "" {
+		fmt.Fprintf(w, "warning: %s\nhint: %s\n", warning, hint)
+	}
+	for _, v := range values {
+		secret := store.TrimNewline(v.content)
+		fmt.Fprintf(w, "%s: %s\n", v.name, cli.Plural(len(secret), "byte"))
+		if bytes.HasPrefix(secret, []byte("-----BEGIN ")) && !bytes.HasSuffix(secret, []byte("\n")) {
+			missing := `\n`
+			if len(secret) == len(v.content) {
+				missing = `\n\n` // the sidecar ignores one of the two newlines
+			}
+			fmt.Fprintf(w, "warning: %s is a PEM text without a newline at its end, because the sidecar ignores one newline; ssh cannot load such a key\n"+
+				"hint: to add a newline, run printf '%s' >>%s\n", v.name, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
+		}
+		if bytes.HasPrefix(secret, []byte("\xef\xbb\xbf")) {
+			fmt.Fprintf(w, "warning: %s begins with a byte order mark, which is part of the secret\n", v.name)
+		}
+	}
+}

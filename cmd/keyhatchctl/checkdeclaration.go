@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A declarationCheck explains differences between the served projects and those that are
+// declared or stored for a restart.
+type declarationCheck struct {
+	o       *globalOptions
+	admin   *client.Admin
+	process brokerProcess
+}
+
+// checkDeclaration returns the finding for one difference. Its fix contains one command for
+// each state that can win.
+func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.StatusResponse, c declarationCheck) cli.Finding {
+	f := cli.Finding{Check: "project " + cli.Printable(p.Project), Problem: string(p.Problem), Detail: cli.Printable(p.Message)}
+	file := filepath.Join(s.ProjectsDir, p.Project+".yaml")
+	applyDeclarations := c.process.applyDeclarationsCommand()
+	switch p.Problem {
+	case schema.ProblemNotRestored:
+		f.Fix = notRestoredFix(p, c.o)
+	case schema.ProblemNotApplied:
+		if p.Project == "" {
+			f.Check = "declared projects"
+			file = s.ProjectsDir
+		}
+		if fix := ownerOrModeFix(p, file); fix != "" {
+			f.Fix = fix + " && " + applyDeclarations
+			break
+		}
+		err := checkDeclarationFile(file, p.Project)
+		switch {
+		case err == nil:
+			f.Fix = "serve the declaration: " + applyDeclarations
+		case errors.Is(err, fs.ErrPermission):
+			f.Fix = "see the complete error: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"keyhatchd", "--check-config", "--projects-dir", s.ProjectsDir}) +
+				"\ncorrect " + cli.ShellQuote(file) + ", and then serve the declaration: " + applyDeclarations
+		default:
+			if !strings.Contains(p.Message, err.Error()) {
+				f.Detail += "\n" + cli.Printable(file) + ": " + cli.Printable(err.Error())
+			}
+			f.Fix = "correct or remove " + cli.ShellQuote(file) + ", and then apply the declarations: " + applyDeclarations
+		}
+	case schema.ProblemNotDeclared:
+		served, servedManifest, err := inspect(ctx, c.admin, schema.ProjectName(p.Project))
+		if err != nil {
+			f.Fix = "check again: " + c.o.command("doctor")
+			break
+		}
+		f.Detail += differences(*served, servedManifest, file)
+		f.Fix = "to serve the declaration: "
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+			f.Fix = "to end the project, which is no longer declared: "
+		} else if served.ProjectPath != p.ProjectPath {
+			// The name and its link belong to the served path, so release them first.
+			link := filepath.Dir(served.SocketPath)
+			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
+		}
+		f.Fix += applyDeclarations +
+			"\nto declare the project as it is served: " + sudoToChange(s.ProjectsDir) + c.o.command("declare", p.Project)
+	}
+	return f
+}
+
+// ownerOrModeFix returns the command that corrects the owner or the mode of a declaration or of
+// the directory of the declarations. If the problem has another cause, the result is "".
+func ownerOrModeFix(p schema.ProjectProblem, file string) string {
+	owner, _ := cli.VisibleOwner(file)
+	switch {
+	case strings.Contains(p.Message, "must not be writable by other users"):
+		return cli.SudoToActAs(owner) + cli.QuoteWords([]string{"chmod", "go-w", file})
+	case strings.Contains(p.Message, "must belong to root"):
+		return cli.SudoToActAs(0) + cli.QuoteWords([]string{"chown", "root", file})
+	}
+	return ""
+}
+
+// notRestoredFix describes how to serve a project that the broker could not restore, or how
+// to forget the project. It suggests a registration only if a registration can succeed.
+func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
+	forget := "to forget the project: " + o.command("unregister", p.Project)
+	file, err := manifest.Read(p.ProjectPath)
+	if err == nil {
+		_, err = manifest.Parse(file.Text)
+	}
+	register := o.command("register", p.ProjectPath)
+	switch {
+	case err == nil:
+		return "to serve the project with its current manifest: " + register + "\n" + forget
+	case file.Path != "":
+		return "correct " + cli.ShellQuote(filepath.Join(p.ProjectPath, file.Path)) + " (" + cli.Printable(err.Error()) + "), and then serve the project: " + register + "\n" + forget
+	}
+	return forget
+}
+
+// checkDeclarationFile returns the error of a declaration's file or of the manifest in it.
+func checkDeclarationFile(file, name string) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	d, err := manifest.ParseDeclaration(text, name)
+	if err == nil {
+		_, err = manifest.Parse([]byte(d.Manifest))
+	}
+	return err
+}
+
+// differences lists the differences between a served project and its declaration, each in a
+// line that begins with a line break. If this user cannot read the declaration, the result
+// is "".
+func differences(served schema.InspectResponse, servedManifest *manifest.Manifest, file string) string {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return ""
+	}
+	declared, err := manifest.ParseDeclaration(text, string(served.Name))
+	if err != nil {
+		return ""
+	}
+	var changes []manifest.Change
+	if served.ProjectPath != declared.Path {
+		changes = append(changes, manifest.Change{Subject: "path", Old: cli.Printable(served.ProjectPath), New: cli.Printable(declared.Path)})
+	}
+	if !slices.Equal(served.AllowUIDs, declared.AllowUIDs) {
+		changes = append(changes, manifest.Change{Subject: "allowed uids", Old: formatUIDs(served.AllowUIDs), New: formatUIDs(declared.AllowUIDs)})
+	}
+	if declaredManifest, err := manifest.Parse([]byte(declared.Manifest)); err == nil && servedManifest != nil {
+		changes = append(changes, manifest.Changes(servedManifest, declaredManifest)...)
+	}
+	var lines strings.Builder
+	for _, change := range changes {
+		for _, state := range []struct{ name, text string }{{"served", change.Old}, {"declared", change.New}} {
+			if state.text == "" {
+				state.text = "none"
+			}
+			lines.WriteString("\n" + change.Subject + ", " + state.name + ": " + strings.ReplaceAll(state.text, "\n", "\n  "))
+		}
+	}
+	return lines.String()
+}

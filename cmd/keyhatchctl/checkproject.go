@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// checkProject returns the problems of a project, or one finding without a problem.
+func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
+	check := "project " + string(p.Name)
+	add := func(f cli.Finding) {
+		if f.Problem != "" {
+			f.Check = check
+			findings = append(findings, f)
+		}
+	}
+	pathProblem := checkProjectPath(p, status, o)
+	add(pathProblem)
+	m := readTreeManifest(p)
+	if pathProblem.Problem == "" {
+		add(checkManifest(p, m, o))
+	}
+	// If this user has no permission, the socket may exist.
+	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
+		add(cli.Finding{Problem: problemSocketMissing, Detail: p.SocketPath + " was removed while the broker was running; the broker creates the socket again within a minute",
+			Fix: "wait a minute, and check again: " + o.command("doctor")})
+	}
+	if missing := countMissingLinks(p); missing > 0 && pathProblem.Problem == "" {
+		add(cli.Finding{Problem: problemLinkMissing, Fix: o.command("register", p.ProjectPath),
+			Detail: cli.Plural(missing, "link") + " for the Dev Container Feature missing: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
+	}
+	if len(findings) == 0 {
+		detail := fmt.Sprintf("%s allowed for uids %s, served at %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
+		if otherName := m.otherName(p); otherName != "" {
+			detail += fmt.Sprintf("; the manifest has the name %s, but the broker serves the project as %s; to use the name of the manifest: %s",
+				otherName, p.Name, o.command("register", "--name", string(otherName), p.ProjectPath))
+		}
+		findings = []cli.Finding{{Check: check, Detail: detail}}
+	}
+	return findings
+}
+
+// checkProjectPath checks that the path of the project is still a directory and contains no
+// symbolic link. Commands that get the project's directory resolve symbolic links. They
+// would not find the project, or would find another directory.
+func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
+	path := cli.Printable(p.ProjectPath)
+	unregisterCommand := unregisterShellCommand(o, p, status)
+	// moveFix registers the project at another path, with the same name and uids. Unregister
+	// does not remove the link with the project's name, and no project at another path can use
+	// the name of the link.
+	moveFix := func(newPath string) string {
+		link := filepath.Dir(p.SocketPath)
+		options, sudo := registerOptions{name: string(p.Name), persist: p.Declared}, ""
+		for _, uid := range p.AllowUIDs {
+			options.uids = append(options.uids, uint(uid))
+		}
+		if p.Declared {
+			sudo = sudoToChange(status.ProjectsDir)
+		}
+		return unregisterCommand + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && " + sudo + o.registerCommand(newPath, options)
+	}
+	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
+	info, statErr := os.Stat(p.ProjectPath)
+	switch {
+	case err == nil && resolved != p.ProjectPath:
+		return cli.Finding{Problem: problemPathReplaced, Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path,
+			Fix: "if the project moved, register it again, and create its containers again: " + moveFix(resolved) +
+				"\nif it did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand}
+	case errors.Is(err, fs.ErrPermission):
+		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: cli.SudoToActAs(0) + o.command("doctor")}
+	case err != nil || statErr != nil || !info.IsDir():
+		reason := " does not exist"
+		if statErr == nil && !info.IsDir() {
+			reason = " is not a directory"
+		}
+		return cli.Finding{Problem: problemPathGone, Detail: path + reason + ", but the project is still registered",
+			Fix: "if the project is gone: " + unregisterCommand + "\nif the project moved to NEW_DIR, register it again, and create its containers again: " + moveFix("NEW_DIR")}
+	}
+	return cli.Finding{}
+}
+
+// checkManifest compares the manifest in the project's directory with the approved manifest.
+// It suggests a reload only if a reload can succeed.
+func checkManifest(p schema.ProjectStatus, m treeManifest, o *globalOptions) cli.Finding {
+	reload := o.command("reload", string(p.Name))
+	const inEffect = "; the approved manifest is still in effect"
+	switch {
+	case errors.Is(m.err, fs.ErrPermission):
+		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: "sudo " + o.command("doctor")}
+	case m.approved:
+	case m.isMissing():
+		return cli.Finding{Problem: problemManifestChanged, Detail: "the manifest was removed" + inEffect,
+			Fix: "restore the manifest, and check again: " + o.command("doctor") + "\nto end the project's access to secrets: " + o.command("unregister", string(p.Name))}
+	case m.parsed == nil:
+		return cli.Finding{Problem: problemManifestInvalid, Detail: "the manifest has changed since it was approved, but it is invalid: " + cli.Printable(m.err.Error()) + inEffect,
+			Fix: "correct " + cli.ShellQuote(filepath.Join(p.ProjectPath, m.file.Path)) + ", and then approve it: " + reload}
+	default:
+		detail := "the manifest has changed since it was approved" + inEffect
+		fix := "to see the changes, and to approve them: " + reload
+		if otherName := m.otherName(p); otherName != "" {
+			detail += fmt.Sprintf("; the manifest has the name %s, but a reload does not change the name %s", otherName, p.Name)
+			fix += "\nto also use the name of the manifest: " + o.command("register", "--name", string(otherName), p.ProjectPath)
+		}
+		return cli.Finding{Problem: problemManifestChanged, Detail: detail, Fix: fix}
+	}
+	return cli.Finding{}
+}
+
+// countMissingLinks counts the links that do not exist but that a new registration
+// would create.
+func countMissingLinks(p schema.ProjectStatus) (missing int) {
+	directory, err := os.Readlink(filepath.Dir(p.SocketPath))
+	if err != nil {
+		return 0 // this user cannot see the links
+	}
+	for _, id := range devcontainerIDs(p.ProjectPath) {
+		target, err := os.Readlink(filepath.Join(runtimeDirFromSocket(p), devcontainersDir, string(id)))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != directory {
+			missing++
+		}
+	}
+	return missing
+}
+
+func runtimeDirFromSocket(p schema.ProjectStatus) string {
+	return filepath.Dir(filepath.Dir(filepath.Dir(p.SocketPath)))
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+func declareCommand(o *globalOptions) *cobra.Command {
+	return &cobra.Command{
+		Use:   "declare NAME|DIR",
+		Short: "Declare a project as the broker serves it",
+		Long: `declare writes the registration of a project, with its approved manifest, to the
+broker's projects directory. The broker then registers the project at every start. An
+existing declaration is replaced. declare does not read the manifest in the project's
+directory, so it approves no change. To approve and declare the current manifest, use
+keyhatchctl register --persist.`,
+		Example: `  sudo keyhatchctl declare api`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
+				p, err := findProject(c.Context(), admin, args[0], o)
+				if err != nil {
+					return err
+				}
+				served, err := admin.Inspect(c.Context(), p.Name)
+				if err != nil {
+					return err
+				}
+				if _, err := declareAndRegister(c.Context(), admin, schema.RegisterRequest{
+					Name: served.Name, ProjectPath: served.ProjectPath, Manifest: &served.Manifest,
+					AllowUIDs: served.AllowUIDs, DevcontainerIDs: served.DevcontainerIDs,
+				}, served.Name, false); err != nil {
+					return err
+				}
+				if o.asJSON {
+					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
+				}
+				fmt.Fprintf(c.OutOrStdout(), "declared %s as the broker serves it\n", p.Name)
+				return nil
+			})
+		},
+	}
+}

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// sidecarCommand returns a command line of keyhatch-sidecar for a hint. STORE is a
+// placeholder, because only the sidecar knows the store.
+func (o *globalOptions) sidecarCommand(subcommand string) string {
+	words := []string{"keyhatch-sidecar", subcommand, "--store", "STORE"}
+	if o.socket != "" {
+		words = append(words, "--socket", o.socket)
+	}
+	return cli.QuoteWords(words)
+}
+
+// sudoToChange returns "sudo " if this user cannot change the entries of dir, or cannot create
+// dir. Otherwise it returns "".
+func sudoToChange(dir string) string {
+	err := unix.Access(dir, unix.W_OK)
+	for errors.Is(err, fs.ErrNotExist) {
+		dir = filepath.Dir(dir) // ends at / or ., which always exist
+		err = unix.Access(dir, unix.W_OK)
+	}
+	if os.Geteuid() == 0 || err == nil {
+		return ""
+	}
+	return "sudo "
+}
+
+// A brokerProcess is the process that created the broker's admin socket.
+type brokerProcess struct {
+	pid  int32 // 0 if unknown
+	uid  uint32
+	name string // "keyhatchd", or "systemd" if systemd passed the socket to keyhatchd
+}
+
+func findBrokerProcess(admin *client.Admin) brokerProcess {
+	peer, err := admin.Peer()
+	if err != nil || peer.Pid <= 0 {
+		return brokerProcess{}
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", peer.Pid))
+	if err != nil {
+		return brokerProcess{}
+	}
+	return brokerProcess{peer.Pid, peer.Uid, strings.TrimSpace(string(name))}
+}
+
+// systemctl returns a command line of systemctl for the broker's unit, or "" if systemd did
+// not start the broker.
+func (p brokerProcess) systemctl(verb string) string {
+	switch {
+	case p.name != "systemd":
+		return ""
+	case p.uid == 0:
+		return cli.SudoToActAs(0) + "systemctl " + verb + " keyhatch"
+	}
+	return "systemctl --user " + verb + " keyhatch"
+}
+
+// applyDeclarationsCommand returns the command that makes the broker apply its declarations.
+func (p brokerProcess) applyDeclarationsCommand() string {
+	if command := p.systemctl("reload"); command != "" {
+		return command
+	}
+	if p.name == "keyhatchd" {
+		return cli.SudoToActAs(p.uid) + "kill -HUP " + strconv.Itoa(int(p.pid))
+	}
+	return "pkill -HUP -x keyhatchd"
+}
+
+// restartFix describes how to restart the broker.
+func (p brokerProcess) restartFix() string {
+	if command := p.systemctl("restart"); command != "" {
+		return "restart the broker: " + command
+	}
+	if p.name == "keyhatchd" {
+		return "start keyhatchd again after: " + cli.SudoToActAs(p.uid) + "kill " + strconv.Itoa(int(p.pid))
+	}
+	return "restart keyhatchd"
+}
+
+// memoryFix describes how to raise the broker's limit of locked memory.
+func (p brokerProcess) memoryFix() string {
+	if command := p.systemctl("restart"); command != "" {
+		return "set LimitMEMLOCK=64M under [Service] with: " + p.systemctl("edit") + "\nthen restart the broker: " + command
+	}
+	if p.name == "keyhatchd" {
+		return fmt.Sprintf("raise the limit, which the next push uses: %sprlimit --memlock=67108864 --pid %d", cli.SudoToActAs(0), p.pid)
+	}
+	return "start keyhatchd with a higher limit of locked memory (ulimit -l)"
+}
+
+// noSecretsText explains why the broker has no secrets. fix describes how to load them.
+func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix string) {
+	// One connection is the connection of this command. A sidecar does not close its connection.
+	sidecarIsConnected := s.AdminConnections > 1
+	switch {
+	case s.SecretsClearedAt != nil && sidecarIsConnected:
+		return "they were cleared at " + formatTime(*s.SecretsClearedAt) + ", and a running sidecar does not push them again until its store changes",
+			"restart the sidecar, or change a secret in the sidecar's store"
+	case sidecarIsConnected:
+		return "a client is connected to the admin socket, but has not pushed secrets; if the client is the sidecar, the sidecar cannot read its store",
+			"read the sidecar's log, or check the sidecar's store: " + o.sidecarCommand("health")
+	case s.SecretsClearedAt != nil:
+		return "they were cleared at " + formatTime(*s.SecretsClearedAt) + ", and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
+	}
+	return "no sidecar has pushed since the broker started, and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
+}
+
+func formatTime(t time.Time) string { return t.Local().Format(time.DateTime) }

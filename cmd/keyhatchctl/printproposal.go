@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+)
+
+// print shows everything that an approval would change.
+func (p proposal) print(out io.Writer) {
+	w := &strings.Builder{}
+	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
+	fmt.Fprintf(w, "manifest %s", p.file.Path)
+	if p.file.Ignored != "" {
+		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
+	}
+	fmt.Fprintln(w)
+	if p.registered == nil {
+		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
+		for _, folder := range p.dir.folders() {
+			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
+		}
+	}
+	if len(p.changes) == 0 && p.registered != nil {
+		fmt.Fprintln(w, "no effect changes")
+	}
+	for _, c := range p.changes {
+		indent := func(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
+		switch {
+		case c.Old == "":
+			fmt.Fprintf(w, "+ %s: %s\n", c.Subject, indent(c.New))
+		case c.New == "":
+			fmt.Fprintf(w, "- %s: %s\n", c.Subject, indent(c.Old))
+		default:
+			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
+		}
+	}
+	io.WriteString(out, w.String())
+	if screenLines(w.String()) > maxLinesWithoutSummary {
+		p.printSummary(out)
+	}
+	p.printDangers(out)
+}
+
+// maxSummaryItems is the maximum number of secrets, uids, and dangerous changes in a summary.
+const maxSummaryItems = 10
+
+// maxLinesWithoutSummary is the length of the longest proposal that is printed without a
+// summary. It fits on one screen.
+const maxLinesWithoutSummary = 15
+
+// screenLines returns how many lines a text needs on a terminal with 80 columns.
+func screenLines(text string) (lines int) {
+	for line := range strings.Lines(text) {
+		lines += 1 + len(line)/80
+	}
+	return lines
+}
+
+// printSummary prints the most important parts of a proposal again, in a few lines. The
+// caller prints the changes before the summary. A terminal shows only the last lines, and a
+// manifest can contain templates with thousands of lines.
+func (p proposal) printSummary(w io.Writer) {
+	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.Printable(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
+	var added []string
+	for _, c := range p.changes {
+		if secret, ok := strings.CutPrefix(c.Subject, "secret "); ok && c.Old == "" {
+			added = append(added, secret)
+		}
+	}
+	printList(w, "added secrets", added)
+	printList(w, "allowed uids", uidTexts(p.request.AllowUIDs))
+}
+
+// printDangers prints the dangerous changes again. They are the last lines of a proposal.
+func (p proposal) printDangers(w io.Writer) {
+	more := -maxSummaryItems
+	for _, c := range p.changes {
+		if c.Danger == "" {
+			continue
+		}
+		if more++; more <= 0 {
+			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
+		}
+	}
+	if more > 0 {
+		fmt.Fprintf(w, "! and %s\n", cli.Plural(more, "more dangerous change"))
+	}
+}
+
+// printList prints the first items of a list in one line. It prints nothing for an empty list.
+func printList(w io.Writer, label string, items []string) {
+	if more := len(items) - maxSummaryItems; more > 0 {
+		items = append(items[:maxSummaryItems:maxSummaryItems], fmt.Sprintf("and %d more", more))
+	}
+	if len(items) > 0 {
+		fmt.Fprintf(w, "  %s: %s\n", label, strings.Join(items, ", "))
+	}
+}

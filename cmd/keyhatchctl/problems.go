@@ -1,0 +1,22 @@
+package main
+
+// The problems that doctor can report.
+const (
+	problemNoPermission    = "no_permission"
+	problemBrokerDown      = "broker_down"
+	problemProtocolSkew    = "protocol_skew"
+	problemVersionSkew     = "version_skew"
+	problemRefused         = "refused"
+	problemMemoryUnlocked  = "memory_unlocked"
+	problemNothingLoaded   = "nothing_loaded"
+	problemPathGone        = "path_gone"
+	problemPathReplaced    = "path_replaced"
+	problemManifestChanged = "manifest_changed"
+	problemManifestInvalid = "manifest_invalid"
+	problemSocketMissing   = "socket_missing"
+	problemLinkMissing     = "link_missing"
+	problemMadeByEngine    = "made_by_engine"
+)
+
+// devcontainersDir is the directory of the links for dev containers, in the runtime directory.
+const devcontainersDir = "devcontainers"

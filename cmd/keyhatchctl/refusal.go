@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// checkRegistration asks the broker whether it would accept a registration. If the broker
+// would refuse the registration because of another project, the error contains the path of
+// this project and a hint.
+func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) error {
+	request.DryRun = true
+	_, err := admin.Register(ctx, request)
+	if client.CodeOf(err) != schema.CodeProjectExists {
+		return err
+	}
+	for _, other := range status.Projects {
+		if other.ProjectPath == dir.path {
+			continue
+		}
+		if other.Name == request.Name {
+			return nameInUse(o, other, dir, options, status)
+		}
+		if folder := sharedFolder(ctx, admin, other.Name, dir); folder != "" {
+			return folderInUse(o, other, dir, folder, options, status)
+		}
+	}
+	return &cli.Error{Err: err, Hint: otherNameHint(o, request.Name, dir, options, status)}
+}
+
+// nameInUse returns the error for a name that another registered project has.
+func nameInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, options registerOptions, status schema.StatusResponse) error {
+	err := fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
+	if _, statErr := os.Stat(other.ProjectPath); !errors.Is(statErr, fs.ErrNotExist) {
+		return &cli.Error{Err: err, Hint: otherNameHint(o, other.Name, dir, options, status)}
+	}
+	// The link with the name still leads to the directory of the old path, and the broker
+	// does not change this link.
+	link := filepath.Dir(other.SocketPath)
+	return &cli.Error{
+		Err: fmt.Errorf("%w, which no longer exists", err),
+		Hint: fmt.Sprintf("if you moved the project, run: %s && %srm %s && %s", unregisterShellCommand(o, other, status),
+			sudoToChange(filepath.Dir(link)), cli.ShellQuote(link), o.registerCommand(dir.typed, options)),
+	}
+}
+
+// folderInUse returns the error for a folder whose dev containers belong to another project.
+func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, folder string, options registerOptions, status schema.StatusResponse) error {
+	hint := "register the project by its own path: " + o.registerCommand(dir.path, options)
+	if folder == dir.path {
+		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options))
+	}
+	return &cli.Error{
+		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
+			cli.Printable(dir.path), cli.Printable(folder), other.Name, cli.Printable(other.ProjectPath)),
+		Hint: hint,
+	}
+}
+
+// sharedFolder returns a folder of dir whose dev containers belong to the project other, or "".
+func sharedFolder(ctx context.Context, admin *client.Admin, other schema.ProjectName, dir projectDir) string {
+	registered, err := admin.Inspect(ctx, other)
+	if err != nil {
+		return ""
+	}
+	for _, folder := range dir.folders() {
+		if slices.ContainsFunc(devcontainerIDs(folder), func(id schema.DevcontainerID) bool {
+			return slices.Contains(registered.DevcontainerIDs, id)
+		}) {
+			return folder
+		}
+	}
+	return ""
+}
+
+// otherNameHint suggests a name that no registered project has.
+func otherNameHint(o *globalOptions, name schema.ProjectName, dir projectDir, options registerOptions, status schema.StatusResponse) string {
+	for n := 2; ; n++ {
+		other := schema.ProjectName(fmt.Sprintf("%s-%d", name, n))
+		if !slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.Name == other }) {
+			options.name = string(other)
+			return "choose another name: " + o.registerCommand(dir.typed, options)
+		}
+	}
+}
+
+// unregisterShellCommand returns the command that unregisters a project for good.
+func unregisterShellCommand(o *globalOptions, p schema.ProjectStatus, status schema.StatusResponse) string {
+	if p.Declared {
+		return sudoToChange(status.ProjectsDir) + o.command("unregister", "--persist", string(p.Name))
+	}
+	return o.command("unregister", string(p.Name))
+}

@@ -1,0 +1,27 @@
+package main
+
+import "fmt"
+
+// registerOptions are the flags that describe a registration.
+type registerOptions struct {
+	name      string // "" for the name that the project has, or that its manifest contains
+	uids      []uint
+	uidsGiven bool
+	persist   bool
+}
+
+// registerCommand returns the command that registers the project at a path with the same
+// options. extraFlags are added to the command.
+func (o *globalOptions) registerCommand(path string, options registerOptions, extraFlags ...string) string {
+	args := append([]string{"register"}, extraFlags...)
+	if options.name != "" {
+		args = append(args, "--name", options.name)
+	}
+	for _, uid := range options.uids {
+		args = append(args, "--allow-uid", fmt.Sprint(uid))
+	}
+	if options.persist {
+		args = append(args, "--persist")
+	}
+	return o.command(append(args, path)...)
+}

@@ -1,0 +1,265 @@
+package cmd_test
+
+import (
+	"bytes"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
+)
+
+// endPrompt is the part of the prompt of keyhatch-sidecar set that names the key that ends
+// the input. When this text is on the terminal, set already hides the input.
+const endPrompt = "Ctrl-D to end): "
+
+// A setRun is a running command keyhatch-sidecar set A that reads the value from a terminal.
+type setRun struct {
+	*testenv.Terminal
+	t    *testing.T
+	cmd  *exec.Cmd
+	file string // the file of the secret A, which already contains the value "good"
+}
+
+// startSet starts keyhatch-sidecar set A with more arguments, and waits for the prompt.
+func startSet(t *testing.T, args ...string) *setRun {
+	t.Helper()
+	store := t.TempDir()
+	s := &setRun{t: t, file: filepath.Join(store, "A")}
+	if err := os.WriteFile(s.file, []byte("good"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.cmd = exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set", "A", "--store", "dir:" + store}, args...)...)
+	s.Terminal = testenv.StartOnTerminal(t, s.cmd)
+	s.Expect(endPrompt)
+	if s.IsEchoing() {
+		t.Error("the terminal echoes the value")
+	}
+	return s
+}
+
+// end waits for the end of the command. It checks the exit code, the value of A, and that the
+// terminal has its earlier settings.
+func (s *setRun) end(exitCode int, value string) {
+	s.t.Helper()
+	if code := s.Wait(); code != exitCode {
+		s.t.Errorf("exit code %d, want %d", code, exitCode)
+	}
+	if got, err := os.ReadFile(s.file); err != nil || string(got) != value {
+		s.t.Errorf("the store contains %.100q (%d bytes), error %v; want %.100q (%d bytes)", got, len(got), err, value, len(value))
+	}
+	if !s.IsEchoing() {
+		s.t.Error("the command did not restore the terminal")
+	}
+}
+
+// TestSetReadsValueFromTerminal types and pastes values. The store must contain exactly the
+// typed bytes, for any length and any number of lines.
+func TestSetReadsValueFromTerminal(t *testing.T) {
+	key := "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat(strings.Repeat("x", 64)+"\n", 1000) + "-----END PRIVATE KEY-----\n\n"
+	for _, c := range []struct{ name, typed, value, report string }{
+		{"a token", "token\x04", "token", "A: 5 bytes\r\n"},
+		{"a token and Enter", "token\r\x04", "token\n", "A: 5 bytes\r\n"},
+		{"a long line", strings.Repeat("x", 100_000) + "\x04", strings.Repeat("x", 100_000), "A: 100000 bytes\r\n"},
+		{"a key", strings.ReplaceAll(key, "\n", "\r") + "\x04", key, "bytes\r\n"},
+		{"a corrected token", "tokem\x7f\x7fenn\bx\x7f\x04", "tokeen"[:4] + "n", "A: 5 bytes\r\n"},
+		{"corrected characters of two bytes", "aéü\x7f\x7f\x7f\x7fb\x04", "b", "A: 1 byte\r\n"},
+		{"a line typed again", "one\rtwo\x15three\x04", "one\nthree", "A: 9 bytes\r\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := startSet(t)
+			s.Type(c.typed)
+			if before := s.Expect(c.report); strings.Contains(before, "tok") || strings.Contains(before, "x") {
+				t.Errorf("the terminal shows the value: %.200q", before)
+			}
+			s.end(0, c.value)
+		})
+	}
+}
+
+// TestSetRefusesDoubtfulInputFromTerminal checks that set does not replace a good value by
+// an empty value, by a part of a value, or by a value with the codes of cursor keys.
+func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
+	for _, c := range []struct{ name, typed, message string }{
+		{"nothing", "\x04", "the value of A is empty"},
+		{"only Enter", "\r\x04", "the value of A is empty"},
+		{"a cursor key", "token\x1b[D\x04", "control character"},
+		{"text after Ctrl-D", "tok\x04en\r", "after Ctrl-D"},
+		{"too much", strings.Repeat("x", 1<<20) + "yz\x04", "more than 1048576 bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := startSet(t)
+			s.Type(c.typed)
+			s.Expect(c.message)
+			s.end(1, "good")
+		})
+	}
+	s := startSet(t, "--allow-empty")
+	s.Type("\x04")
+	s.end(0, "")
+}
+
+// TestSetRestoresTerminalAfterSignal types a part of a value and then sends a signal. The
+// secret must not change, and the terminal must echo again.
+func TestSetRestoresTerminalAfterSignal(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		signal syscall.Signal // 0 for a key
+		key    string
+		code   int
+	}{
+		{name: "Ctrl-C", key: "\x03", code: 130},
+		{name: "Ctrl-backslash", key: "\x1c", code: 131},
+		{name: "SIGINT", signal: syscall.SIGINT, code: 130},
+		{name: "SIGTERM", signal: syscall.SIGTERM, code: 143},
+		{name: "SIGHUP", signal: syscall.SIGHUP, code: 129},
+		{name: "SIGQUIT", signal: syscall.SIGQUIT, code: 131},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := startSet(t)
+			s.Type("a part")
+			if c.key != "" {
+				s.Type(c.key)
+			} else {
+				s.cmd.Process.Signal(c.signal)
+			}
+			s.end(c.code, "good")
+		})
+	}
+}
+
+// TestSetEndsIfTerminalIsClosed closes the terminal during the input.
+func TestSetEndsIfTerminalIsClosed(t *testing.T) {
+	s := startSet(t)
+	s.Type("a part")
+	s.HangUp()
+	code := s.Wait()
+	if got, err := os.ReadFile(s.file); code == 0 || err != nil || string(got) != "good" {
+		t.Errorf("exit code %d; the store contains %q, error %v", code, got, err)
+	}
+}
+
+// TestSetCanBeStoppedAndContinued stops set with Ctrl-Z. While set is stopped, the terminal
+// must echo. After fg, the terminal must hide the input again. The shell dash does not change
+// the terminal's settings itself.
+func TestSetCanBeStoppedAndContinued(t *testing.T) {
+	testenv.RequireTool(t, "dash")
+	store := t.TempDir()
+	c := exec.Command("dash", "-c", "set -m; keyhatch-sidecar set A --store dir:"+store+"; echo stopp''ed; read line; echo $line; fg")
+	c.Env = append(os.Environ(), "PATH="+binDir+":"+os.Getenv("PATH"))
+	term := testenv.StartOnTerminal(t, c)
+	term.Expect(endPrompt)
+	term.Type("tok\x1a")
+	term.Expect("stopped")
+	if !term.IsEchoing() {
+		t.Error("the terminal does not echo while set is stopped")
+	}
+	term.Type("continue\r")
+	term.Expect("continue\r\ncontinue\r\n")
+	term.Expect(endPrompt)
+	if term.IsEchoing() {
+		t.Error("the terminal echoes the value after fg")
+	}
+	term.Type("new\x04")
+	term.Expect("A: 3 bytes")
+	if got, err := os.ReadFile(store + "/A"); err != nil || string(got) != "new" {
+		t.Errorf("the store contains %q, error %v; want the value that was typed after the stop", got, err)
+	}
+}
+
+// TestSetIgnoresStopWithoutShell types Ctrl-Z when no shell can continue set, as in a
+// container. Then set must not stop.
+func TestSetIgnoresStopWithoutShell(t *testing.T) {
+	s := startSet(t)
+	s.Type("tok\x1a")
+	s.Expect(endPrompt)
+	s.Type("new\x04")
+	s.Expect("A: 3 bytes")
+	s.end(0, "new")
+}
+
+// TestSetAsksForEachFieldOfBundle types the values of two fields on a terminal.
+func TestSetAsksForEachFieldOfBundle(t *testing.T) {
+	store := t.TempDir()
+	term := testenv.StartOnTerminal(t, exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), "set", "aws", "id=-", "key=-", "--store", "dir:"+store))
+	for _, field := range []string{"id", "key"} {
+		term.Expect("value of aws/" + field)
+		term.Expect(endPrompt)
+		term.Type("the " + field + "\x04")
+	}
+	if code := term.Wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	for _, field := range []string{"id", "key"} {
+		if got, err := os.ReadFile(store + "/aws/" + field); err != nil || string(got) != "the "+field {
+			t.Errorf("the field %s contains %q, error %v", field, got, err)
+		}
+	}
+}
+
+// TestSetLeavesNoInputForShell pastes a value with several lines in an interactive shell,
+// and stops the input in the middle. The shell must not run the rest of the value.
+func TestSetLeavesNoInputForShell(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	store := t.TempDir()
+	c := exec.Command("bash", "--norc", "--noprofile", "-i")
+	c.Env = append(os.Environ(), "PATH="+binDir+":"+os.Getenv("PATH"), "PS1=$ ", "TERM=dumb")
+	term := testenv.StartOnTerminal(t, c)
+	term.Expect("$ ")
+	term.Type("keyhatch-sidecar set A --store dir:" + store + "\n")
+	term.Expect(endPrompt)
+	term.Type("one\recho exec\"\"uted\r\x04")
+	term.Expect("A: ")
+	term.Type("echo code=$?\n")
+	if before := term.Expect("code=0"); strings.Contains(before, "executed") {
+		t.Errorf("the shell ran a line of the value: %q", before)
+	}
+	if got, err := os.ReadFile(store + "/A"); err != nil || string(got) != "one\necho exec\"\"uted\n" {
+		t.Errorf("the store contains %q, error %v", got, err)
+	}
+}
+
+// TestSetReadsStandardInputAndFiles checks that set stores exactly the given bytes.
+func TestSetReadsStandardInputAndFiles(t *testing.T) {
+	dir := t.TempDir()
+	store := filepath.Join(dir, "store")
+	if err := os.Mkdir(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, value := range []string{"token", "token\n", "\xff\n", "a\x00b\r\n\n", "\xef\xbb\xbftoken", strings.Repeat("x", 1<<20)} {
+		file := filepath.Join(dir, "value")
+		if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, args := range [][]string{{"A"}, {"A", "--file", file}, {"B", "field=-"}, {"B", "field=@" + file}} {
+			if args[0] == "B" && !utf8.ValidString(value) {
+				continue // a field of a bundle must be text
+			}
+			c := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set", "--store", "dir:" + store}, args...)...)
+			c.Stdin = strings.NewReader(value)
+			if out, err := c.CombinedOutput(); err != nil {
+				t.Errorf("set %v of a value with %d bytes: %v: %s", args, len(value), err, out)
+				continue
+			}
+			path := filepath.Join(store, args[0])
+			if args[0] == "B" {
+				path = filepath.Join(path, "field")
+			}
+			if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, []byte(value)) {
+				t.Errorf("set %v: the store contains %.50q, error %v; want %.50q", args, got, err, value)
+			}
+			os.RemoveAll(filepath.Join(store, args[0]))
+		}
+	}
+	filepath.WalkDir(store, func(path string, entry fs.DirEntry, _ error) error {
+		if !entry.IsDir() {
+			t.Errorf("the file %s is still in the store", path)
+		}
+		return nil
+	})
+}
