@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,14 +16,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
 
-// TestMain ignores SIGURG, as secmem.Harden does in the broker. The tests must not depend
-// on SIGURG.
+// TestMain ignores the same signals as the broker. Otherwise the tests of the closer could
+// pass with a signal that does not interrupt a thread of the broker.
 func TestMain(m *testing.M) {
-	signal.Ignore(unix.SIGURG)
+	if err := secmem.Harden(); err != nil {
+		panic(err)
+	}
 	m.Run()
 }
 

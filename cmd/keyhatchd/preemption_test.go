@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,8 +24,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets.
-// It then searches the daemon's memory for fragments of the secrets. To check that the search
+// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets,
+// and sends signals to all threads of the daemon. It then searches the daemon's memory for
+// fragments of the secrets. To check that the search
 // works, the test first searches the memory of a daemon with asynchronous preemption, and
 // must find fragments there.
 func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
@@ -60,7 +62,14 @@ func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	d.cmd.Env = append(d.cmd.Env, "GODEBUG=asyncpreemptoff=0")
 	start(d)
 	for range 3 {
+		var interrupter sync.WaitGroup
+		interrupter.Go(func() {
+			if err := interruptThreads(time.Now().Add(time.Second), d.cmd.Process.Pid); err != nil {
+				t.Error(err)
+			}
+		})
 		set.load(t, d, time.Second)
+		interrupter.Wait()
 		if found := set.findFragments(t, d.cmd.Process.Pid); len(found) > 0 {
 			t.Fatalf("the memory outside the arenas contains %d fragments of secrets, for example %s", len(found), found[0])
 		}
@@ -132,13 +141,62 @@ func restorePreemption() {
 // ignoresSignal reports whether a process ignores a signal (SigIgn in proc_pid_status(5)).
 func ignoresSignal(t *testing.T, pid int, sig unix.Signal) bool {
 	t.Helper()
-	_, after, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/status", pid)), "\nSigIgn:\t")
+	return readSignalMask(t, pid, "SigIgn")&(1<<(sig-1)) != 0
+}
+
+// readSignalMask returns a mask of signals from the status file of a process.
+func readSignalMask(t *testing.T, pid int, field string) uint64 {
+	t.Helper()
+	_, after, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/status", pid)), "\n"+field+":\t")
 	line, _, _ := strings.Cut(after, "\n")
 	mask, err := strconv.ParseUint(line, 16, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mask&(1<<(sig-1)) != 0
+	return mask
+}
+
+// neededSignals are the signals for which the daemon has a handler. SIGHUP, SIGINT, and
+// SIGTERM control the daemon. The Go runtime needs signal 33, and does not give up SIGPROF.
+// All other signals end the daemon.
+var neededSignals = []unix.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPROF, 33,
+	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+}
+
+// TestDaemonHandlesOnlyNeededSignals checks the signal handlers of the daemon. A handler that
+// returns leaves pieces of secrets in memory (see secmem.Harden).
+func TestDaemonHandlesOnlyNeededSignals(t *testing.T) {
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	handled := readSignalMask(t, d.cmd.Process.Pid, "SigCgt")
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		if got, want := handled&(1<<(sig-1)) != 0, slices.Contains(neededSignals, sig); got != want {
+			t.Errorf("the daemon has a handler for signal %d (%v): got %v, want %v", int(sig), sig, got, want)
+		}
+	}
+}
+
+// interruptThreads sends all signals that the daemon does not need to all threads of the
+// daemon, until the deadline.
+func interruptThreads(deadline time.Time, pid int) error {
+	for time.Now().Before(deadline) {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return err
+		}
+		for _, thread := range threads {
+			tid, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				return err
+			}
+			for _, sig := range []unix.Signal{unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG, unix.SIGUSR1, unix.SIGPIPE, unix.SIGIO, 64} {
+				if err := unix.Tgkill(pid, tid, sig); err != nil && err != unix.ESRCH {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // fragmentSize is the number of bytes of the smallest fragment that findFragments reports.
