@@ -26,18 +26,28 @@ func Probe() (schema.Memory, error) {
 	return a.Kind(), nil
 }
 
-// Harden prepares the process for secrets. Call Harden before the process receives a secret.
+// MakeUndumpable makes the process undumpable. The kernel then writes no core dump. Other
+// processes of the same uid cannot use ptrace or /proc/PID/mem. RLIMIT_CORE alone does not
+// prevent a core dump if the core pattern is a pipe (core(5)).
+func MakeUndumpable() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("making the process undumpable: %w", err)
+	}
+	// The process is already undumpable, so an error of this call does not matter. A system
+	// call filter can cause such an error.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	return nil
+}
+
+// Harden prepares a process that keeps secrets in arenas. Call Harden before the process
+// receives a secret.
 //
-// Harden makes the process undumpable. The kernel then writes no core dump. Other processes
-// of the same uid cannot use ptrace or /proc/PID/mem. RLIMIT_CORE alone does not prevent a
-// core dump if the core pattern is a pipe (core(5)).
-//
-// Harden also removes the handlers of all signals that the process does not need. If a
-// signal interrupts a thread that is copying or searching secret bytes, the vector registers
-// contain pieces of these bytes. The kernel then saves the registers on the signal stack,
-// which is outside the arenas. The Go runtime itself sends SIGURG to preempt a goroutine. So
-// Harden turns off asynchronous preemption. Only root and processes of the same uid can send
-// the other signals.
+// Harden makes the process undumpable. It also removes the handlers of all signals that the
+// process does not need. If a signal interrupts a thread that is copying or searching secret
+// bytes, the vector registers contain pieces of these bytes. The kernel then saves the
+// registers on the signal stack, which is outside the arenas. The Go runtime itself sends
+// SIGURG to preempt a goroutine. So Harden turns off asynchronous preemption. Only root and
+// processes of the same uid can send the other signals.
 //
 // The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
 // its internal signal 33. Root can still interrupt threads with these five signals. To
@@ -45,14 +55,12 @@ func Probe() (schema.Memory, error) {
 // then, root could use ptrace.
 //
 // Do not call signal.Notify for another signal or without a list of signals, because such a
-// call installs a handler again.
+// call installs a handler again. A child process inherits the ignored signals, unless the
+// child process is a Go program.
 func Harden() error {
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("making the process undumpable: %w", err)
+	if err := MakeUndumpable(); err != nil {
+		return err
 	}
-	// The process is already undumpable, so an error of this call does not matter. A system
-	// call filter can cause such an error.
-	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	// The kernel discards an ignored signal and does not interrupt the thread. Unlike
 	// GODEBUG=asyncpreemptoff=1, ignoring SIGURG also works in a running process, and the
 	// environment cannot override it.

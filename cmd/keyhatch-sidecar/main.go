@@ -5,11 +5,19 @@ package main
 import (
 	"os"
 
+	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
 
-func main() { os.Exit(cli.Run(command())) }
+func main() {
+	c := command()
+	// All commands except list process secrets.
+	if err := secmem.MakeUndumpable(); err != nil {
+		os.Exit(cli.PrintError(c, err))
+	}
+	os.Exit(cli.Run(c))
+}
 
 func command() *cobra.Command {
 	c := &cobra.Command{

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +31,7 @@ import (
 // works, the test first searches the memory of a daemon with asynchronous preemption, and
 // must find fragments there.
 func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
-	requireMemoryAccess(t)
+	testenv.RequireMemoryAccess(t)
 	set := newLargeSet(t)
 	start := func(d *daemon) {
 		d.launch(t)
@@ -300,11 +301,11 @@ func sendUntil(deadline time.Time, socket string, request func(n int) []byte) er
 // that have at least fragmentSize bytes. It returns a description of each part that it finds.
 func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 	t.Helper()
-	for region := range readMemory(t, pid) {
-		if region.isArena {
+	for region := range testenv.ReadMemory(t, pid) {
+		if region.IsArena {
 			continue
 		}
-		memory := region.content
+		memory := region.Content
 		// Each fragment of 16 bytes contains 8 bytes at an address that is a multiple of 8.
 		for at := 0; at+8 <= len(memory); at += 8 {
 			i, ok := s.index[binary.NativeEndian.Uint64(memory[at:])]
@@ -314,7 +315,7 @@ func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 			before := commonSuffix(memory[:at], s.bytes[:i])
 			after := commonPrefix(memory[at:], s.bytes[i:])
 			if before+after >= fragmentSize {
-				found = append(found, fmt.Sprintf("%d bytes at %#x", before+after, region.start+uint64(at-before)))
+				found = append(found, fmt.Sprintf("%d bytes at %#x", before+after, region.Start+uint64(at-before)))
 				at += (after - 1) &^ 7
 			}
 		}
