@@ -14,11 +14,12 @@ import (
 // exactly the same names as the secrets in the store. It returns the number of secrets.
 // CheckHealth cannot compare the values of the secrets, because the admin socket never
 // returns values.
-func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
-	set, err := source.Read(ctx)
+func CheckHealth(ctx context.Context, read func(context.Context) (*store.LockedSet, error), socket string) (count int, err error) {
+	set, err := read(ctx)
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the store: %w", err)
 	}
+	defer set.Free()
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx)
 	if err != nil {
@@ -40,14 +41,15 @@ func CheckHealth(ctx context.Context, source store.Store, socket string) (count 
 		pushed[name] = true
 	}
 	missing := 0
-	for name := range set {
+	for _, name := range set.Names() {
 		if !pushed[name] {
 			missing++
 		}
 	}
-	if missing > 0 || len(set) != len(names) {
+	count = len(set.Names())
+	if missing > 0 || count != len(names) {
 		return 0, fmt.Errorf("the names of the secrets in the store and in the broker differ: %d names in the store, %d in the broker, %d only in the store",
-			len(set), len(names), missing)
+			count, len(names), missing)
 	}
-	return len(set), nil
+	return count, nil
 }

@@ -17,8 +17,9 @@ type publisher struct {
 	reportedProblems map[string]bool // problems logged since the last successful request
 
 	// pushed is the last set that the broker accepted. It is nil before the first push,
-	// after a restart of the broker, and after another client has replaced the set.
-	pushed     store.Set
+	// after a restart of the broker, and after another client has replaced the set. The
+	// memory of the set can already be free.
+	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
 	generation uint64 // the broker's generation number of the last successful push
 }
@@ -91,7 +92,7 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 // push pushes set to the broker, unless the broker already has this set. If there is no
 // connection, push connects first, even if set is nil. It returns false if the caller
 // must retry soon.
-func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
+func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx)
 		if err != nil {
@@ -102,16 +103,11 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		}
 		p.updateFromStatus(status)
 	}
-	if set == nil || (p.pushed != nil && set.Equal(p.pushed)) {
+	if set == nil || set == p.pushed {
 		return true
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
-		line, err := set.EncodePush()
-		if err != nil {
-			return err
-		}
-		defer clear(line)
-		response, err := admin.Push(ctx, line)
+		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
 			p.pushed, p.generation = set, response.Generation
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
@@ -16,28 +17,29 @@ const unstableGracePeriod = 10 * time.Second
 
 // A storeReader reads the store in a separate goroutine. It stores the set of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher and store, and only while isReading is
-// true.
+// reading goroutine uses only the fields watcher, store, and readStore, and only while
+// isReading is true.
 type storeReader struct {
 	store        store.Store
+	readStore    func(context.Context) (*store.LockedSet, error)
 	watcher      *watcher
 	log          *slog.Logger
 	results      chan readResult // the reading goroutine sends one result at the end of each read
 	isReading    bool
 	rereadNeeded bool // true if the store changed during the current read
 
-	lastGood      store.Set // nil until the first successful read
-	lastError     string    // the last error that was logged, or "" if the store is readable
-	unstableSince time.Time // when reads began to fail with ErrUnstable; zero if they do not
+	lastGood      *store.LockedSet // nil until the first successful read
+	lastError     string           // the last error that was logged, or "" if the store is readable
+	unstableSince time.Time        // when reads began to fail with ErrUnstable; zero if they do not
 }
 
-func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, watcher: watcher, log: log, results: make(chan readResult)}
+func newStoreReader(source store.Store, read func(context.Context) (*store.LockedSet, error), watcher *watcher, log *slog.Logger) *storeReader {
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult)}
 }
 
 // A readResult is the result of one read of the store.
 type readResult struct {
-	set store.Set
+	set *store.LockedSet // nil if err is not nil
 	err error
 	// dirsAdded is true if the watcher began to watch another directory for this read.
 	// The store must then be read again, because earlier changes in this directory caused
@@ -54,30 +56,34 @@ func (r *storeReader) startReading(ctx context.Context) {
 		return
 	}
 	r.isReading = true
-	go func() { r.results <- r.read(ctx) }() // ctx ends this goroutine; wait waits for its end
+	go func() { r.results <- r.read(ctx) }() // ctx ends this goroutine; close waits for its end
 }
 
-// wait waits until no read is in progress. A read ends when its ctx ends.
-func (r *storeReader) wait() {
+// close waits until no read is in progress, and wipes the secrets. A read ends when its ctx
+// ends.
+func (r *storeReader) close() {
 	if r.isReading {
-		<-r.results
+		r.replaceSet((<-r.results).set)
 	}
+	r.replaceSet(nil)
+}
+
+// replaceSet wipes the set in lastGood and replaces it with set.
+func (r *storeReader) replaceSet(set *store.LockedSet) {
+	r.lastGood.Free()
+	r.lastGood = set
 }
 
 // read updates the watched directories and reads the store. It runs in the reading
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
-	if result.set, result.err = r.store.Read(ctx); result.err == nil {
-		// If the set is too large to push, report this as an error of the store.
-		var line []byte
-		line, result.err = result.set.EncodePush()
-		clear(line)
-	}
+	result.set, result.err = r.readStore(ctx)
 	return result
 }
 
-// acceptResult stores the set of a successful read in lastGood. It logs an error only if
+// acceptResult stores the set of a successful read in lastGood. If the new set equals
+// lastGood, acceptResult wipes the new set instead. It logs an error only if
 // the error differs from the last logged error. After an error, it logs once that the
 // store is readable again.
 //
@@ -85,6 +91,7 @@ func (r *storeReader) read(ctx context.Context) (result readResult) {
 // still changing or because the watcher began to watch another directory.
 func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retrySoon bool) {
 	if ctx.Err() != nil {
+		result.set.Free()
 		return false
 	}
 	if errors.Is(result.err, store.ErrUnstable) {
@@ -112,7 +119,14 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.lastError = ""
 		r.log.Info("the store is readable again")
 	}
-	r.lastGood = result.set
+	if r.lastGood != nil && r.lastGood.Equal(result.set) {
+		result.set.Free()
+	} else {
+		r.replaceSet(result.set)
+		if result.set.Memory() == schema.MemoryUnlocked {
+			r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
+		}
+	}
 	return result.dirsAdded
 }
 

@@ -5,7 +5,8 @@
 // The sidecar is trusted with every secret. It does not assume that the store is
 // complete. If the store is missing, unreadable, or partly written, the sidecar continues
 // to use the set of the last successful read. Log messages contain counts, file names,
-// and rules. They never contain the value of a secret.
+// and rules. They never contain the value of a secret. The secrets are in locked memory, and
+// a set is wiped when the store changes.
 package sidecar
 
 import (
@@ -19,10 +20,13 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A Config is the configuration of a sidecar. The fields Store, Socket, Poll, and Log are
-// required.
+// A Config is the configuration of a sidecar. The fields Store, Read, Socket, Poll, and Log
+// are required.
 type Config struct {
-	Store  store.Store
+	// Store is used to watch the store. Run does not call its method Read.
+	Store store.Store
+	// Read reads the store into locked memory (see store.ReadInChild).
+	Read   func(context.Context) (*store.LockedSet, error)
 	Socket string // the path of the broker's admin socket
 	// Poll is the interval at which the sidecar reads the store and requests the broker's
 	// status, even if no file event arrived. Network file systems send no file events.
@@ -53,8 +57,8 @@ func (c Config) Run(ctx context.Context) error {
 	if c.ClearOnExit {
 		defer publisher.clearBroker()
 	}
-	reader := newStoreReader(c.Store, watcher, c.Log)
-	defer reader.wait()
+	reader := newStoreReader(c.Store, c.Read, watcher, c.Log)
+	defer reader.close()
 	var notifier notifier
 
 	pollTicker := time.NewTicker(c.Poll)
@@ -127,10 +131,11 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		return "waiting for the broker"
 	case reader.lastError == "" && publisher.pushed != nil:
 		noun := "secrets"
-		if len(publisher.pushed) == 1 {
+		count := len(publisher.pushed.Names())
+		if count == 1 {
 			noun = "secret"
 		}
-		return fmt.Sprintf("pushed %d %s, generation %d", len(publisher.pushed), noun, publisher.generation)
+		return fmt.Sprintf("pushed %d %s, generation %d", count, noun, publisher.generation)
 	}
 	return "cannot read the store"
 }

@@ -295,7 +295,7 @@ func TestCheckHealth(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	health := func() string {
-		_, err := CheckHealth(context.Background(), store.Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
+		_, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
 	if got := health(); !strings.Contains(got, "the broker has no secrets") {

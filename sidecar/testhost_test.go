@@ -156,6 +156,7 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	if config != nil {
 		config(&c)
 	}
+	c.Read = readInProcess(c.Store)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
@@ -170,6 +171,16 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	})
 	h.t.Cleanup(stop)
 	return runningSidecar{log, stop}
+}
+
+// readInProcess returns a function that reads a store without a child process, so that a test
+// can control the store.
+func readInProcess(source store.Store) func(context.Context) (*store.LockedSet, error) {
+	return func(ctx context.Context) (*store.LockedSet, error) {
+		reader, writer := io.Pipe()
+		go func() { writer.CloseWithError(store.WriteResult(ctx, source, writer)) }() // ReadResult waits for the end of this goroutine
+		return store.ReadResult(reader)
+	}
 }
 
 func (r runningSidecar) waitForLog(h *testHost, text string) {

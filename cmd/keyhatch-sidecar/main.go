@@ -12,7 +12,7 @@ import (
 
 func main() {
 	c := command()
-	// All commands except list process secrets.
+	// All commands except list process secrets. The command run also calls secmem.Harden.
 	if err := secmem.MakeUndumpable(); err != nil {
 		os.Exit(cli.PrintError(c, err))
 	}
@@ -44,6 +44,6 @@ list prints the names in a dir: store.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar run --store dir:$HOME/secrets`,
 	}
-	c.AddCommand(runCommand(), healthCommand(), setCommand(), removeCommand(), listCommand())
+	c.AddCommand(runCommand(), healthCommand(), readCommand(), setCommand(), removeCommand(), listCommand())
 	return c
 }

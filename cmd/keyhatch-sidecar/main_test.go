@@ -2,7 +2,9 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,10 +12,46 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
+// tripwire is part of every secret value in this package's tests.
+const tripwire = "TRIPWIRE"
+
+// TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain
+// runs this program instead.
+func TestMain(m *testing.M) {
+	switch os.Getenv("KEYHATCH_TEST_AS") {
+	case "":
+		os.Exit(m.Run())
+	case "program-without-memfd-secret":
+		os.Unsetenv("KEYHATCH_TEST_AS")
+		err := testenv.ForbidMemfdSecret()
+		if err == nil {
+			err = syscall.Exec(os.Args[1], os.Args[1:], os.Environ())
+		}
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	case "naive":
+		readNaively(os.Args[1])
+	}
+}
+
+// readNaively reads a directory in the same process and encodes the push. It then waits until
+// standard input ends.
+func readNaively(dir string) {
+	set, err := store.Dir{Path: dir}.Read(context.Background())
+	if err == nil {
+		_, err = set.EncodePush()
+	}
+	fmt.Fprintln(os.Stderr, "ready", err)
+	io.Copy(io.Discard, os.Stdin)
+}
+
 // A testHost has the programs keyhatchd and keyhatch-sidecar, a running keyhatchd, and an
-// empty directory for a store. The uid of both programs is uid.
+// empty directory for a store. If uid is not 0, both programs run with this uid.
 type testHost struct {
 	t   *testing.T
 	dir string
@@ -34,13 +72,21 @@ func newTestHost(t *testing.T, uid uint32) *testHost {
 	if err := os.Mkdir(filepath.Join(dir, "store"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"", "store"} {
-		if err := os.Chown(filepath.Join(dir, path), int(uid), int(uid)); err != nil {
-			t.Fatal(err)
-		}
+	if uid != 0 {
+		h.giveToUID("", "store")
 	}
 	h.start(filepath.Join(dir, "keyhatchd"), "--runtime-dir", dir+"/run", "--projects-dir", "", "--audit", "file:"+dir+"/audit.log").waitForLine("serving")
 	return h
+}
+
+// giveToUID makes the uid of the host the owner of paths in the directory of the host.
+func (h *testHost) giveToUID(paths ...string) {
+	h.t.Helper()
+	for _, path := range paths {
+		if err := os.Chown(filepath.Join(h.dir, path), int(h.uid), int(h.uid)); err != nil {
+			h.t.Fatal(err)
+		}
+	}
 }
 
 func (h *testHost) adminSocket() string { return h.dir + "/run/admin/admin.sock" }

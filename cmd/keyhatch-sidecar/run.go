@@ -3,6 +3,7 @@ package main
 import (
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/keyhatch/keyhatch/sidecar/store"
@@ -28,7 +29,8 @@ If two stores contain the same name, this is an error.`,
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
-	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
+	storeFlags, getStore := addStoreFlags(c)
+	getSocket := addSocketFlag(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send no events)")
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -55,7 +57,12 @@ If two stores contain the same name, this is an error.`,
 				}
 			}
 		}
-		config := sidecar.Config{Store: source, Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
+		// secmem.Harden must be called before the process receives a secret, and after
+		// NewDaemonLogger, which installs a signal handler that Harden removes.
+		if err := secmem.Harden(); err != nil {
+			return err
+		}
+		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c

@@ -48,17 +48,3 @@ func TestEncodePushLine(t *testing.T) {
 		}
 	}
 }
-
-func TestSetEqual(t *testing.T) {
-	sets := []store.Set{
-		{}, {"A": textValue("")}, {"A": textValue("x")}, {"B": textValue("x")}, {"A": {Bytes: []byte("x"), Binary: true}},
-		{"A": bundleValue(nil)}, {"A": bundleValue(map[schema.SecretName]string{"x": ""})}, {"A": textValue("x"), "B": textValue("x")},
-	}
-	for i, a := range sets {
-		for j, b := range sets {
-			if a.Equal(b) != (i == j) {
-				t.Errorf("Equal returned %v for the sets %d and %d; want %v", a.Equal(b), i, j, i == j)
-			}
-		}
-	}
-}

@@ -1,6 +1,9 @@
 // Package store reads secrets from stores. A store is a directory, a file, or the output
 // of a command. The package can also edit a directory. It does not connect to the broker.
-// It returns a Set, which the caller pushes to the broker.
+// It returns a LockedSet, which the caller pushes to the broker.
+//
+// Parsers leave copies of secrets in memory. So ReadInChild reads a store in a child process,
+// and this process only receives the complete push request, in locked memory.
 //
 // The package does not assume that a store is complete. If a file changes during a read,
 // the package reads the store again. If the package cannot read a store completely, it
