@@ -48,6 +48,10 @@ If two stores contain the same name, this is an error.`,
 		if err != nil {
 			return err
 		}
+		// secmem.Harden must be called before the process receives a secret.
+		if err := secmem.Harden(); err != nil {
+			return err
+		}
 		log, flush := cli.NewDaemonLogger()
 		defer flush()
 		for _, s := range source {
@@ -56,11 +60,6 @@ If two stores contain the same name, this is an error.`,
 					log.Warn(warning, "hint", hint)
 				}
 			}
-		}
-		// secmem.Harden must be called before the process receives a secret, and after
-		// NewDaemonLogger, which installs a signal handler that Harden removes.
-		if err := secmem.Harden(); err != nil {
-			return err
 		}
 		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())

@@ -82,13 +82,12 @@ the descriptor store of the service. These listeners survive a restart of keyhat
 }
 
 func run(ctx context.Context, s *settings) error {
-	log, flush := cli.NewDaemonLogger()
-	defer flush()
-	// secmem.Harden must be called before the process can receive a secret, and after
-	// NewDaemonLogger, which installs a signal handler that Harden removes.
+	// secmem.Harden must be called before the process can receive a secret.
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
+	log, flush := cli.NewDaemonLogger()
+	defer flush()
 	auditPath, auditOut := "", io.Writer(os.Stdout)
 	if path, isFile := strings.CutPrefix(s.audit, "file:"); isFile {
 		auditPath = path
