@@ -136,6 +136,16 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 	}
 }
 
+// TestSidecarWarnsIfMemoryIsNotLocked starts a sidecar that must not lock memory.
+func TestSidecarWarnsIfMemoryIsNotLocked(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
+	h := newTestHost(t, 65533) // the limit does not apply to root
+	limited := []string{"-c", `ulimit -l 0; exec "$@"`, "sh", h.dir + "/keyhatch-sidecar", "run", "--socket", h.adminSocket()}
+	sidecar := h.start("sh", append(limited, "--store", "dir:"+h.dir+"/store")...)
+	sidecar.waitForLine("secrets are in memory that can be swapped out")
+	sidecar.waitForLine("secrets=0 generation=1")
+}
+
 // TestMemoryScanFindsCopiesInNaiveReader checks that countCopies finds the secrets in the
 // memory of a process that reads a directory without locked memory. If countCopies did not
 // find them, TestSidecarKeepsSecretsOnlyInLockedMemory would prove nothing.
