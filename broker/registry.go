@@ -327,11 +327,6 @@ func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
 // to a registered project at another path. If the broker changed the link with this ID, a dev
 // container of one project would get the secrets of the other project.
 func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest) error {
-	isShared := func(other schema.RegisterRequest) bool {
-		return other.ProjectPath != registration.ProjectPath && slices.ContainsFunc(registration.DevcontainerIDs, func(id schema.DevcontainerID) bool {
-			return slices.Contains(other.DevcontainerIDs, id)
-		})
-	}
 	var others []schema.RegisterRequest
 	for _, e := range r.entries {
 		others = append(others, e.registration)
@@ -346,8 +341,10 @@ func (r *registry) checkDevcontainersLocked(registration schema.RegisterRequest)
 		}
 	}
 	for _, other := range others {
-		if isShared(other) {
-			return refuse(schema.CodeProjectExists, "a dev container ID belongs to project %s: unregister project %s first", other.Name, other.Name)
+		for _, id := range registration.DevcontainerIDs {
+			if other.ProjectPath != registration.ProjectPath && slices.Contains(other.DevcontainerIDs, id) {
+				return refuse(schema.CodeProjectExists, "the dev container ID %s belongs to project %s, and an ID cannot belong to two projects", id, other.Name)
+			}
 		}
 	}
 	return nil
