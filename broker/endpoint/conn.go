@@ -110,7 +110,9 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		p = p[:n]
 	}
 	if file != nil {
-		return file.Read(p)
+		n, err = file.Read(p)
+		c.lineBytes += n
+		return n, err
 	}
 	n, err = c.UnixConn.Read(p)
 	c.lineReads, c.lineBytes = c.lineReads+1, c.lineBytes+n

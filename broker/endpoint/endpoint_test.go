@@ -660,3 +660,46 @@ func TestResponsesCount(t *testing.T) {
 		}
 	}
 }
+
+// TestAbortedResponsesCount requests a large response and closes the connection before it has
+// read the response. The response must count as if the client had read it.
+func TestAbortedResponsesCount(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
+	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	fmt.Fprintln(c, "{}")
+	if _, err := io.ReadFull(c, make([]byte, 8*responseUnit)); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+		t.Error("the next request need not wait, so the aborted response did not count")
+	}
+}
+
+// TestIncompleteLinesCount sends lines that the broker cannot answer with a result, because a
+// line is too long or has no end. The broker has read these lines, so their length must
+// count.
+func TestIncompleteLinesCount(t *testing.T) {
+	for name, line := range map[string]string{
+		"too long": strings.Repeat("x", 2*schema.MaxRequest) + "\n",
+		"no end":   strings.Repeat("x", 9*requestUnit),
+	} {
+		handler := okHandler()
+		handler.Limit = NewLimiter(0.001, 9) // 9 requests at once
+		e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+		c := dial(t, path)
+		fmt.Fprint(c, line)
+		c.CloseWrite()
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, func() bool { return e.Connections() == 0 })
+		if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+			t.Errorf("%s: the next request need not wait, so the length of the line did not count", name)
+		}
+	}
+}

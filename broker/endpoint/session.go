@@ -109,18 +109,30 @@ func (s *Session) Run(h Handler) {
 	for {
 		line, err := s.readLine()
 		if err != nil {
-			s.Write(s.answerReadError(h, err))
+			reply := s.answerReadError(h, err)
+			if h.Limit != nil && s.conn.lineBytes > 0 {
+				h.Limit.Reserve(s.cost(s.conn.lineBytes))
+			}
+			s.Write(reply)
 			return
 		}
 		reply, pause := s.answer(h, line)
-		size := reply.size()
+		if h.Limit != nil {
+			// Charge the response before it is written. Otherwise a client could avoid the charge
+			// by closing the connection before it has read the whole response.
+			h.Limit.Reserve(reply.size() / responseUnit)
+		}
 		if !s.Write(reply) || reply.End || !s.pause(pause) {
 			return
 		}
-		if h.Limit != nil {
-			h.Limit.Reserve(size / responseUnit)
-		}
 	}
+}
+
+// cost returns how many requests a line of the given length counts as.
+func (s *Session) cost(length int) int {
+	cost := 1 + length/requestUnit - s.prepaid
+	s.prepaid = 0
+	return cost
 }
 
 // errNoRequest means that the connection ends between two requests. The client closed the
@@ -166,9 +178,7 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 	if h.Limit == nil {
 		return h.Answer(line), 0
 	}
-	cost := 1 + len(line)/requestUnit - s.prepaid
-	s.prepaid = 0
-	wait, cancel := h.Limit.Reserve(cost)
+	wait, cancel := h.Limit.Reserve(s.cost(len(line)))
 	if wait > 0 && time.Since(s.limitedAt) >= time.Second {
 		s.limitedAt = time.Now()
 		cancel()
