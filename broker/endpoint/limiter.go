@@ -6,10 +6,6 @@ import (
 	"time"
 )
 
-// nonReaderBursts is the number of bursts that the limit on new connections charges for a
-// client that does not read. The limit restores one burst in about two seconds.
-const nonReaderBursts = 10
-
 // A Limiter is a token bucket. It is safe for concurrent use.
 //
 // A caller can take more units than are left, and more than one burst. The number of units is
@@ -47,13 +43,6 @@ func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.units += float64(n)
-	}
-}
-
-// chargeNonReader takes nonReaderBursts bursts because a client does not read. l can be nil.
-func (l *Limiter) chargeNonReader() {
-	if l != nil {
-		l.Reserve(nonReaderBursts * int(l.burst))
 	}
 }
 

@@ -29,13 +29,14 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	c, err := newConn(served)
 	if err == nil {
 		s := &Session{conn: c, drain: newDrainState()}
-		if s.caller, err = callerOf(served); err == nil {
+		if s.caller, err = callerOf(c); err == nil {
 			go func() { // closing the client's side ends this goroutine
-				defer served.Close()
+				defer c.Close()
 				serve(s)
 			}()
 			return client, nil
 		}
+		c.Close()
 	}
 	client.Close()
 	served.Close()
