@@ -20,7 +20,7 @@ const requestUnit = 4 << 10
 // outsideUnit replaces requestUnit for connections outside the poller. The clients of these
 // connections may send their requests in single bytes. For the kernel, reading 4 KiB in single
 // bytes is about a hundred times as much work as reading 4 KiB in one piece.
-const outsideUnit = 128
+const outsideUnit = 64
 
 // maxWrite is the largest number of bytes that the broker writes with one system call. The
 // kernel stores the data of a larger write in separate pages, which a client can move into
