@@ -203,7 +203,7 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 	for _, mustPeek := range []bool{true, false} {
 		serves := map[string]func(*Session){
 			"request": answerOK,
-			"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) },
+			"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil) },
 			"no read": func(*Session) {},
 		}
 		for name, serve := range serves {
@@ -347,7 +347,7 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 // TestRefusedClientCanSendItsRequest refuses clients that send their request after the
 // refusal has arrived.
 func TestRefusedClientCanSendItsRequest(t *testing.T) {
-	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) }, false)
+	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil) }, false)
 	for range 20 {
 		waitUntil(t, func() bool { return e.Connections() == 0 })
 		c := dial(t, path)
@@ -799,5 +799,21 @@ func TestPiecesCount(t *testing.T) {
 	fmt.Fprintln(c, strings.Repeat(" ", requestUnit/2))
 	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(answer, "rate_limited") {
 		t.Errorf("the answer is %q, error %v, want rate_limited", answer, err)
+	}
+}
+
+// TestRefusedRequestsCount refuses a client that sends a long request. The broker reads the
+// request, so its length must count.
+func TestRefusedRequestsCount(t *testing.T) {
+	limit := NewLimiter(0.001, 10) // 10 requests at once
+	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) }, false)
+	c := dial(t, path)
+	fmt.Fprintln(c, strings.Repeat(" ", 9*requestUnit))
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if wait, _ := limit.Reserve(1); wait == 0 {
+		t.Error("the next request need not wait, so the length of the refused request did not count")
 	}
 }

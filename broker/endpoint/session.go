@@ -119,9 +119,7 @@ func (s *Session) Run(h Handler) {
 		line, err := s.readLine()
 		if err != nil {
 			reply := s.answerReadError(h, err)
-			if h.Limit != nil && s.conn.lineBytes > 0 {
-				h.Limit.Reserve(s.cost(s.conn.lineBytes))
-			}
+			s.chargeUnanswered(h.Limit)
 			s.Write(reply)
 			return
 		}
@@ -146,6 +144,14 @@ func (s *Session) cost(length int) int {
 	cost := 1 + length/unit - s.prepaid
 	s.prepaid = 0
 	return cost
+}
+
+// chargeUnanswered charges the bytes that were read since the beginning of a line, because
+// no answer will charge them. limit can be nil.
+func (s *Session) chargeUnanswered(limit *Limiter) {
+	if limit != nil && s.conn.lineBytes > 0 {
+		limit.Reserve(s.cost(s.conn.lineBytes))
+	}
 }
 
 // errNoRequest means that the connection ends between two requests. The client closed the
@@ -299,8 +305,8 @@ func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool
 
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
-// would not read the reply.
-func (s *Session) WriteRefusal(reply Reply) {
+// would not read the reply. The request is charged to limit, which can be nil.
+func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if !s.Write(reply) {
 		return
 	}
@@ -310,4 +316,5 @@ func (s *Session) WriteRefusal(reply Reply) {
 	}
 	s.drain.setReadDeadline(s.conn, refusalTimeout)
 	wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
+	s.chargeUnanswered(limit)
 }

@@ -87,7 +87,7 @@ func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
 // Serve answers all requests on one connection.
 func (p *Project) Serve(s *endpoint.Session) {
 	if refusal, refused := p.refuseCaller(s.Caller()); refused {
-		s.WriteRefusal(refusal)
+		s.WriteRefusal(refusal, p.requests)
 		return
 	}
 	s.Run(endpoint.Handler{

@@ -19,8 +19,8 @@ import (
 const processorSeconds = 20
 
 // useProcessor returns an attack that measures how much processor time the broker uses while
-// an attacker of the given kind is running.
-func useProcessor(kind string) func(*setup) (int, string, error) {
+// an attacker of the given kind is running under the given uid.
+func useProcessor(uid uint32, kind string) func(*setup) (int, string, error) {
 	return func(s *setup) (int, string, error) {
 		b, err := startBroker(s)
 		if err != nil {
@@ -28,7 +28,7 @@ func useProcessor(kind string) func(*setup) (int, string, error) {
 		}
 		defer b.remove()
 		before := b.usage()
-		attempts, share, err := b.measureProcessor(attackerUID, kind)
+		attempts, share, err := b.measureProcessor(uid, kind)
 		if err == nil && share > 10 && !s.small {
 			err = errors.New("the broker used too much processor time")
 		}
