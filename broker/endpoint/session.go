@@ -32,7 +32,7 @@ const maxWrite = 2 << 10
 // counts as one more request.
 const responseUnit = 16 << 10
 
-// While a write is blocked, the broker tries to send again and again. The time between two
+// While a write outside the poller is blocked, the broker tries to send again and again. The time between two
 // attempts begins with minWriteInterval and is at most maxWriteInterval.
 const (
 	minWriteInterval = 100 * time.Microsecond
@@ -237,20 +237,24 @@ func (s *Session) Write(reply Reply) bool {
 	if reply.Release != nil {
 		reply.Release()
 	}
-	s.conn.leavePollerIfUnread()
+	s.conn.waitUntilWritable() // if the next request were read first, the client could wake the broker without reading
 	return err == nil
 }
 
 // writePieces writes all pieces, with at most maxWrite bytes per system call.
 func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
 	var wait backoff
-	began := time.Now()
+	began, sent := time.Now(), 0
 	for len(pieces) > 0 {
 		n, err := s.conn.send(firstBytes(pieces, maxWrite))
 		switch err {
 		case nil:
 			pieces = dropBytes(pieces, n)
 			wait.reset()
+			if sent += n; sent >= responseUnit {
+				sent = 0
+				s.conn.resetWakes()
+			}
 		case unix.EAGAIN:
 			if err := s.waitToSend(&wait, began, expired); err != nil {
 				return err
@@ -290,10 +294,13 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 // write. waitToSend returns an error if the write must give up. It checks this after each
 // wait, so a client cannot make a write take longer by reading slowly.
 func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool) error {
-	if err := s.conn.leavePoller(); err != nil {
-		return err
+	if s.conn.inPoller() {
+		if err := s.conn.waitUntilWritable(); err != nil {
+			return err
+		}
+	} else {
+		wait.sleep(minWriteInterval, maxWriteInterval)
 	}
-	wait.sleep(minWriteInterval, maxWriteInterval)
 	if s.conn.isPast(&s.conn.writeDeadline) {
 		return os.ErrDeadlineExceeded
 	}

@@ -14,6 +14,11 @@ import (
 // reads or answers one request.
 const maxWakes = 16
 
+// patience is how long the broker waits in the poller for a client to read an answer. It is
+// long enough for a client that is reading its answer, and too short for a client that wants
+// to wake the broker in the meantime.
+const patience = 2 * time.Millisecond
+
 // maxWatchInterval is the maximum time until the broker notices that the client of an idle
 // socket outside the poller has ended the connection.
 const maxWatchInterval = 100 * time.Millisecond
@@ -41,6 +46,7 @@ type socket struct {
 	outside atomic.Pointer[descriptor] // nil while the socket is in the poller
 
 	wakes          atomic.Int32  // number of events since resetWakes
+	events         chan struct{} // receives a value after each event in the poller
 	writeClosed    atomic.Bool   // CloseWrite was called
 	stoppedReading atomic.Bool   // the client has shut down only its reading side
 	ended          chan struct{} // closed when the client has shut down a direction, or after Close
@@ -53,7 +59,7 @@ type socket struct {
 }
 
 func newSocket(conn *net.UnixConn, raw syscall.RawConn) *socket {
-	s := &socket{conn: conn, raw: raw, ended: make(chan struct{}), closing: make(chan struct{})}
+	s := &socket{conn: conn, raw: raw, events: make(chan struct{}, 1), ended: make(chan struct{}), closing: make(chan struct{})}
 	s.watching.Go(s.watch) // Close ends this goroutine and waits for it
 	return s
 }
@@ -65,8 +71,8 @@ func newSocket(conn *net.UnixConn, raw syscall.RawConn) *socket {
 //     each call wakes the broker.
 //   - The client has caused more than maxWakes events since the last call of resetWakes, for
 //     example by sending a request in single bytes.
-//   - The client has not read its answers (see leavePollerIfUnread). Then watch would not
-//     notice the events.
+//   - The client has not read its answers for some time (see waitUntilWritable). Then watch
+//     would not notice the events.
 //
 // When the client has ended the connection, watch closes s.ended.
 func (s *socket) watch() {
@@ -74,6 +80,10 @@ func (s *socket) watch() {
 	// The poller calls this function after each event, because every event of a Unix socket
 	// also reports that the socket is writable.
 	s.raw.Write(func(fd uintptr) bool {
+		select {
+		case s.events <- struct{}{}:
+		default:
+		}
 		return s.wakes.Add(1) > maxWakes || s.clientEnded(int(fd))
 	})
 	hungUp := false
@@ -96,8 +106,9 @@ func (s *socket) watch() {
 	}
 }
 
-// resetWakes resets the number of events. It must be called for each request and for each
-// answer, so that a connection can stay in the poller for any number of requests.
+// resetWakes resets the number of events. It must be called for each request, for each
+// answer, and for each part of a large answer. So a connection can stay in the poller for any
+// number of requests and for an answer of any size.
 func (s *socket) resetWakes() { s.wakes.Store(0) }
 
 // clientEnded reports whether the client has shut down one or both directions of the
@@ -123,14 +134,29 @@ func pollNow(fd int, events int16) int16 {
 	return fds[0].Revents
 }
 
-// leavePollerIfUnread makes the connection leave the poller if the client has many unread
-// answers. The socket is then not writable, so watch would not notice events.
-func (s *socket) leavePollerIfUnread() {
-	writable := true
-	s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
-	if !writable {
-		s.leavePoller()
+// waitUntilWritable waits until the client has read most of its answers. The socket is then
+// writable. If this takes longer than patience, the socket leaves the poller, because watch
+// does not notice the events of a socket that is not writable.
+func (s *socket) waitUntilWritable() error {
+	var timeout <-chan time.Time // set if waitUntilWritable waits
+	for s.inPoller() {
+		writable := true
+		s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
+		if writable {
+			return nil
+		}
+		if timeout == nil {
+			timeout = time.After(patience)
+		}
+		select {
+		case <-s.events:
+		case <-s.ended:
+			return s.leavePoller()
+		case <-timeout:
+			return s.leavePoller()
+		}
 	}
+	return nil
 }
 
 func (s *socket) inPoller() bool { return s.outside.Load() == nil }
