@@ -58,7 +58,7 @@ type conn struct {
 	readDeadline, writeDeadline time.Time  // guarded by mu
 }
 
-func newConn(c *net.UnixConn) (*conn, error) {
+func newConn(c *net.UnixConn, calls systemCalls) (*conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func newConn(c *net.UnixConn) (*conn, error) {
 	if err := c.SetWriteBuffer(sendBuffer); err != nil {
 		return nil, err
 	}
-	return &conn{socket: newSocket(c, raw), mustPeek: mustPeek}, nil
+	return &conn{socket: newSocket(c, raw, calls), mustPeek: mustPeek}, nil
 }
 
 // Read reads data. If the client passed file descriptors, the error is errDescriptors.
@@ -88,7 +88,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	defer func() { c.lineBytes += n }()
 	if c.inPoller() {
 		waitErr := c.raw.Read(func(fd uintptr) bool {
-			n, err = c.receive(int(fd), p)
+			c.calls.do(func() { n, err = c.receive(int(fd), p) })
 			return err != unix.EAGAIN
 		})
 		switch {

@@ -58,6 +58,7 @@ type Config struct {
 type Endpoint struct {
 	config Config
 	closer interruptingCloser
+	calls  systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for the accept loops and all sessions
 
@@ -83,7 +84,7 @@ func newEndpoint(config Config) *Endpoint {
 		config.Total = new(atomic.Int64)
 	}
 	return &Endpoint{
-		config: config, drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
+		config: config, calls: newSystemCalls(), drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
 		listener: config.Listener, sessions: map[*Session]struct{}{},
 	}
 }
@@ -194,7 +195,7 @@ func (e *Endpoint) sleep(d time.Duration) bool {
 }
 
 func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
-	c, err := newConn(accepted)
+	c, err := newConn(accepted, e.calls)
 	if err != nil {
 		e.config.Log.Error("refusing a connection", "error", err)
 		accepted.Close()

@@ -817,3 +817,37 @@ func TestRefusedRequestsCount(t *testing.T) {
 		t.Error("the next request need not wait, so the length of the refused request did not count")
 	}
 }
+
+// TestSystemCallsOfOneEndpointAreLimited lets all allowed system calls of an endpoint hang.
+// The endpoint must then make no more system calls for its connections, and another endpoint
+// must not be affected.
+func TestSystemCallsOfOneEndpointAreLimited(t *testing.T) {
+	e, path := start(t, answerOK, false)
+	_, otherPath := start(t, answerOK, false)
+	ask := func(c *net.UnixConn) {
+		t.Helper()
+		fmt.Fprint(c, "{}\n")
+		if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+			t.Fatalf("the answer is %q, error %v", answer, err)
+		}
+	}
+	c := dial(t, path)
+	ask(c)
+	release := make(chan struct{})
+	var hanging sync.WaitGroup
+	for range maxSystemCalls {
+		started := make(chan struct{})
+		hanging.Go(func() { e.calls.do(func() { close(started); <-release }) })
+		<-started
+	}
+	fmt.Fprint(c, "{}\n")
+	ask(dial(t, otherPath))
+	if unsent(c) == 0 {
+		t.Error("the endpoint has read a request")
+	}
+	close(release)
+	hanging.Wait()
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+		t.Errorf("afterwards, the answer is %q, error %v", answer, err)
+	}
+}

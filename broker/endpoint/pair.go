@@ -26,7 +26,7 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 		client.Close()
 		return nil, err
 	}
-	c, err := newConn(served)
+	c, err := newConn(served, newSystemCalls())
 	if err == nil {
 		s := &Session{conn: c, drain: newDrainState()}
 		if s.caller, err = callerOf(c); err == nil {

@@ -17,11 +17,30 @@ const maxWakes = 16
 // patience is how long the broker waits in the poller for a client to read an answer. It is
 // long enough for a client that is reading its answer, and too short for a client that wants
 // to wake the broker in the meantime.
-const patience = 2 * time.Millisecond
+const patience = 4 * time.Millisecond
 
 // maxWatchInterval is the maximum time until the broker notices that the client of an idle
 // socket outside the poller has ended the connection.
 const maxWatchInterval = 100 * time.Millisecond
+
+// maxSystemCalls is the maximum number of system calls at the same time for the connections
+// of one endpoint. Each system call needs a thread, and the Go runtime never ends a thread.
+// The calls do not wait for the client, but the kernel can delay them, for example while it
+// searches for free memory. Without this limit, the clients of a few projects could then use
+// up the threads that the broker is allowed to have.
+const maxSystemCalls = 4
+
+// systemCalls limits the number of system calls at the same time.
+type systemCalls chan struct{}
+
+func newSystemCalls() systemCalls { return make(systemCalls, maxSystemCalls) }
+
+// do calls f, which makes system calls that do not wait for the client.
+func (s systemCalls) do(f func()) {
+	s <- struct{}{}
+	defer func() { <-s }()
+	f()
+}
 
 // A backoff sleeps between two checks of a socket that is outside the poller. The time doubles
 // with each check.
@@ -41,6 +60,7 @@ func (b *backoff) reset() { b.interval = 0 }
 // the socket leaves the poller if the client does not behave like a normal client. Outside
 // the poller, nothing wakes the broker. Instead, the broker checks the socket again and again.
 type socket struct {
+	calls   systemCalls
 	conn    *net.UnixConn              // in the poller; closed when the socket leaves the poller
 	raw     syscall.RawConn            // of conn
 	outside atomic.Pointer[descriptor] // nil while the socket is in the poller
@@ -58,8 +78,8 @@ type socket struct {
 	isClosed bool       // guarded by mu
 }
 
-func newSocket(conn *net.UnixConn, raw syscall.RawConn) *socket {
-	s := &socket{conn: conn, raw: raw, events: make(chan struct{}, 1), ended: make(chan struct{}), closing: make(chan struct{})}
+func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls systemCalls) *socket {
+	s := &socket{calls: calls, conn: conn, raw: raw, events: make(chan struct{}, 1), ended: make(chan struct{}), closing: make(chan struct{})}
 	s.watching.Go(s.watch) // Close ends this goroutine and waits for it
 	return s
 }
@@ -84,7 +104,11 @@ func (s *socket) watch() {
 		case s.events <- struct{}{}:
 		default:
 		}
-		return s.wakes.Add(1) > maxWakes || s.clientEnded(int(fd))
+		mustEnd := s.wakes.Add(1) > maxWakes
+		if !mustEnd {
+			s.calls.do(func() { mustEnd = s.clientEnded(int(fd)) })
+		}
+		return mustEnd
 	})
 	hungUp := false
 	s.control(func(fd int) { hungUp = pollNow(fd, 0)&unix.POLLHUP != 0 })
@@ -190,14 +214,16 @@ func (s *socket) leavePoller() error {
 // control calls f with the file descriptor of the connection. If the connection is closed,
 // control does not call f.
 func (s *socket) control(f func(fd int)) {
-	if s.inPoller() {
-		if err := s.raw.Control(func(fd uintptr) { f(int(fd)) }); err == nil {
-			return
+	s.calls.do(func() {
+		if s.inPoller() {
+			if err := s.raw.Control(func(fd uintptr) { f(int(fd)) }); err == nil {
+				return
+			}
 		}
-	}
-	if outside := s.outside.Load(); outside != nil {
-		outside.control(f)
-	}
+		if outside := s.outside.Load(); outside != nil {
+			outside.control(f)
+		}
+	})
 }
 
 // CloseWrite shuts down the broker's writing side. The client can still read all answers,
