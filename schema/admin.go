@@ -14,6 +14,10 @@ type PushRequest struct {
 	// SecretsB64 contains binary values, in standard base64 with padding (RFC 4648,
 	// section 4). A get returns such a value in value_b64.
 	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitzero"`
+	// Exclusive makes the broker refuse this push with conflict if another open connection
+	// sent the last accepted push with Exclusive. Only sidecars set Exclusive. Otherwise two
+	// sidecars would replace each other's secrets again and again.
+	Exclusive bool `json:"exclusive,omitzero"`
 }
 
 // PushResponse confirms that the broker has replaced its secrets. No later get returns an

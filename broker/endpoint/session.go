@@ -89,6 +89,9 @@ func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 // one of its directions.
 func (s *Session) Gone() <-chan struct{} { return s.conn.ended }
 
+// HasEnded reports whether the client has ended the connection or its writing side.
+func (s *Session) HasEnded() bool { return s.conn.clientEndedRequests() }
+
 // AwaitInput waits in a goroutine until the client sends another byte or the connection
 // ends. The channel receives nil after a byte, or the error that ended the connection.
 // AwaitInput has no timeout. The caller must call stop, which ends the goroutine and waits
