@@ -11,7 +11,8 @@ import (
 )
 
 // CheckHealth checks that the store is readable, and that the secrets in the broker have
-// exactly the same names as the secrets in the store. It returns the number of secrets.
+// exactly the same names as the secrets in the store, and that the broker refuses no sidecar.
+// It returns the number of secrets.
 // CheckHealth cannot compare the values of the secrets, because the admin socket never
 // returns values.
 func CheckHealth(ctx context.Context, read func(context.Context) (*store.LockedSet, error), socket string) (count int, err error) {
@@ -26,6 +27,9 @@ func CheckHealth(ctx context.Context, read func(context.Context) (*store.LockedS
 		return 0, err
 	}
 	defer conn.close()
+	if status.RefusedSidecars > 0 {
+		return 0, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one")
+	}
 	if status.Generation == 0 {
 		return 0, errors.New("the broker has no secrets: no sidecar has pushed since the broker was started or cleared")
 	}

@@ -22,6 +22,9 @@ type publisher struct {
 	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
 	generation uint64 // the broker's generation number of the last successful push
+	// isRefused is true if the broker refused the last push because another sidecar is
+	// connected.
+	isRefused bool
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
@@ -82,9 +85,9 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != p.instanceID:
 		p.instanceID, p.pushed = status.InstanceID, nil
-	case status.Generation != p.generation && status.Generation != 0:
+	case p.pushed != nil && status.Generation != p.generation && status.Generation != 0:
 		p.pushed = nil
-		p.log.Warn("another client, possibly a second sidecar, has pushed to this broker; pushing the store again",
+		p.log.Warn("another client has pushed to this broker; pushing the store again",
 			"generation", status.Generation, "expected_generation", p.generation)
 	}
 }
@@ -109,7 +112,7 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	err := p.connection.call(func(admin *client.Admin) error {
 		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
-			p.pushed, p.generation = set, response.Generation
+			p.pushed, p.generation, p.isRefused = set, response.Generation, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err
@@ -118,6 +121,14 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 		p.reportRecovery()
 	}
 	if err == nil || ctx.Err() != nil {
+		return true
+	}
+	if client.CodeOf(err) == schema.CodeConflict {
+		if !p.isRefused {
+			p.log.Error("the broker refuses this sidecar, because another sidecar is connected to the same broker", "error", err,
+				"hint", "stop one of the two sidecars; this sidecar tries again at each poll")
+		}
+		p.isRefused = true
 		return true
 	}
 	if client.CodeOf(err) != "" {
@@ -140,9 +151,12 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker removes all secrets from the broker. If this fails, clearBroker logs the
-// error.
+// clearBroker removes all secrets from the broker, unless they belong to another sidecar. If
+// this fails, clearBroker logs the error.
 func (p *publisher) clearBroker() {
+	if p.isRefused {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
 	if p.connection.admin == nil {

@@ -1,6 +1,8 @@
 // Package sidecar watches a store of secrets and keeps the secrets in the broker's memory
 // equal to the store. It pushes the complete set of secrets when the store changes, when
 // the broker has restarted without secrets, and when another client has replaced the set.
+// If another sidecar is connected to the same broker, the broker refuses the pushes of this
+// sidecar. The sidecar then tries again until the other sidecar has stopped.
 //
 // The sidecar is trusted with every secret. It does not assume that the store is
 // complete. If the store is missing, unreadable, or partly written, the sidecar continues
@@ -17,6 +19,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
@@ -28,8 +31,9 @@ type Config struct {
 	// Read reads the store into locked memory (see store.ReadInChild).
 	Read   func(context.Context) (*store.LockedSet, error)
 	Socket string // the path of the broker's admin socket
-	// Poll is the interval at which the sidecar reads the store and requests the broker's
-	// status, even if no file event arrived. Network file systems send no file events.
+	// Poll is the interval at which the sidecar reads the store even if no file event
+	// arrived. Network file systems send no file events. The sidecar also requests the
+	// broker's status at this interval.
 	Poll time.Duration
 	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
 	// ends.
@@ -38,6 +42,11 @@ type Config struct {
 
 	ignoreEvents bool // tests set ignoreEvents, so that only polling detects changes
 }
+
+// statusInterval is the interval at which the sidecar requests the broker's status. It is
+// shorter than the time after which the broker closes an idle connection, because the broker
+// accepts the pushes of another sidecar after the connection has ended.
+func (c Config) statusInterval() time.Duration { return min(c.Poll, schema.IdleTimeout/2) }
 
 // Run keeps the secrets in the broker equal to the store until ctx ends. It returns an
 // error only if the configuration is invalid.
@@ -63,6 +72,8 @@ func (c Config) Run(ctx context.Context) error {
 
 	pollTicker := time.NewTicker(c.Poll)
 	defer pollTicker.Stop()
+	statusTicker := time.NewTicker(c.statusInterval())
+	defer statusTicker.Stop()
 	debouncer := newDebouncer()
 	defer debouncer.timer.Stop()
 	retryTimer := time.NewTimer(time.Hour)
@@ -97,6 +108,8 @@ func (c Config) Run(ctx context.Context) error {
 			if !reader.isReading {
 				reader.startReading(ctx)
 			}
+			continue
+		case <-statusTicker.C:
 			publisher.checkBroker(ctx)
 		case result := <-reader.results:
 			reader.isReading = false
@@ -129,6 +142,8 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		return "cannot read the store; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.connection.admin == nil:
 		return "waiting for the broker"
+	case reader.lastError == "" && publisher.isRefused:
+		return "waiting until another sidecar of the same broker stops"
 	case reader.lastError == "" && publisher.pushed != nil:
 		noun := "secrets"
 		count := len(publisher.pushed.Names())

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -186,6 +187,58 @@ func readInProcess(source store.Store) func(context.Context) (*store.LockedSet, 
 func (r runningSidecar) waitForLog(h *testHost, text string) {
 	h.t.Helper()
 	h.waitUntil("the sidecar logs "+text, func() bool { return strings.Contains(r.log.String(), text) })
+}
+
+// serviceManager contains the messages that the sidecars of this process send to the service
+// manager.
+type serviceManager struct {
+	h        *testHost
+	messages chan string
+}
+
+// listenForStatuses creates the socket of a service manager, which is used until the test
+// ends.
+func (h *testHost) listenForStatuses() serviceManager {
+	h.t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Setenv("NOTIFY_SOCKET", h.dir+"/notify")
+	m := serviceManager{h, make(chan string, 10000)}
+	var reading sync.WaitGroup
+	reading.Go(func() { // closing conn ends this goroutine; a sidecar blocks if nobody reads
+		for b := make([]byte, 4096); ; {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			select {
+			case m.messages <- string(b[:n]):
+			default:
+			}
+		}
+	})
+	h.t.Cleanup(func() { conn.Close(); reading.Wait() })
+	return m
+}
+
+// waitFor waits until the service manager has received this message.
+func (m serviceManager) waitFor(want string) {
+	m.h.t.Helper()
+	for timeout := time.After(15 * time.Second); ; {
+		select {
+		case message := <-m.messages:
+			if strings.Contains(message, tripwire) {
+				m.h.t.Fatal("the service manager received a secret")
+			}
+			if message == want {
+				return
+			}
+		case <-timeout:
+			m.h.t.Fatalf("the service manager did not receive %q", want)
+		}
+	}
 }
 
 type logBuffer struct {

@@ -23,6 +23,10 @@ If run cannot read the store, run logs the error once. The secrets in the broker
 change. After keyhatchctl clear, the broker has no secrets until the store changes or
 the broker restarts.
 
+Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
+run logs an error, and tries again at each poll until the other sidecar has stopped.
+keyhatchctl push replaces the secrets once. At its next poll, run pushes the store again.
+
 If you use several --store flags, run pushes the secrets of all these stores together.
 If two stores contain the same name, this is an error.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets

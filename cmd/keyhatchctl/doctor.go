@@ -43,6 +43,9 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		}
 		process := findBrokerProcess(admin)
 		findings = []cli.Finding{checkVersion(status, process), checkMemory(status, process), checkSecretsLoaded(status, o)}
+		if status.RefusedSidecars > 0 {
+			findings = append(findings, checkSidecars(status))
+		}
 		for _, p := range status.Problems {
 			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
 		}
@@ -102,6 +105,17 @@ func checkSecretsLoaded(s schema.StatusResponse, o *globalOptions) cli.Finding {
 		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "the broker has no secrets: " + cause, Fix: fix}
 	}
 	return cli.Finding{Check: "secrets", Detail: cli.Plural(s.SecretCount, "secret") + " loaded"}
+}
+
+// checkSidecars returns the finding for sidecars that the broker refuses.
+func checkSidecars(s schema.StatusResponse) cli.Finding {
+	accepted := "another sidecar"
+	if s.SidecarPID != 0 {
+		accepted += fmt.Sprintf(" (pid %d)", s.SidecarPID)
+	}
+	return cli.Finding{Check: "sidecar", Problem: problemSidecarRefused,
+		Detail: fmt.Sprintf("the broker refuses the secrets of %s, because %s is connected and has already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
+		Fix:    "stop all sidecars of this broker except one"}
 }
 
 // checkRuntimeDir finds directories that a container engine created. An engine creates

@@ -9,6 +9,7 @@ const (
 	problemRefused         = "refused"
 	problemMemoryUnlocked  = "memory_unlocked"
 	problemNothingLoaded   = "nothing_loaded"
+	problemSidecarRefused  = "sidecar_refused"
 	problemPathGone        = "path_gone"
 	problemPathReplaced    = "path_replaced"
 	problemManifestChanged = "manifest_changed"

@@ -22,12 +22,14 @@ type Value struct {
 	Fields map[schema.SecretName][]byte // nil if the value is not a bundle
 }
 
-// EncodePush returns the line of the request that pushes the set to a broker. The line
-// ends with a newline. If the line without the newline has more than schema.MaxPush
-// bytes, EncodePush returns an error. Equal sets have equal lines.
+// EncodePush returns the line of the request that pushes the set to a broker. The broker
+// refuses the request if another sidecar is connected and has already pushed. The line ends
+// with a newline. If the line without the newline has more than schema.MaxPush bytes,
+// EncodePush returns an error. Equal sets have equal lines.
 func (s Set) EncodePush() ([]byte, error) {
 	request := schema.PushRequest{
 		Op:         schema.OpPush,
+		Exclusive:  true,
 		Secrets:    map[schema.SecretName]schema.Value{},
 		SecretsB64: map[schema.SecretName][]byte{},
 	}
