@@ -263,6 +263,37 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 	})
 }
 
+// TestLogContainsNoSecretName checks that the log does not contain the name of a secret if a
+// stored or declared manifest is invalid. The errors of the manifest contain this name.
+func TestLogContainsNoSecretName(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	m.register("stored", "A")
+	s.Shutdown(context.Background())
+	invalid := "schema_version: 1\nproject: api\nsecrets: {TRIPWIRE_NAME: {as: x}}\n"
+	m.replaceStoredRegistration("stored", func(r *schema.RegisterRequest) { r.Manifest = &invalid })
+	m.declare(manifest.Declaration{Name: "declared", Path: "/nowhere/declared", Manifest: invalid})
+	m.writeDeclarationFile("unknown.yaml", "TRIPWIRE_NAME: 1\n")
+	s = m.start()
+	s.Shutdown(context.Background())
+	log := m.log.String()
+	for _, want := range []string{
+		`msg="cannot restore a project" project=stored error="manifest line 3: …: as must be env or file"`,
+		`msg="cannot apply the declaration of a project" file=declared.yaml error="manifest line 3: …: as must be env or file"`,
+		`msg="cannot apply the declaration of a project" file=unknown.yaml error=`,
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not contain %s", want)
+		}
+	}
+	if strings.Contains(log, "TRIPWIRE_NAME") {
+		t.Error("the log contains the name of a secret")
+	}
+	if t.Failed() {
+		t.Log(log)
+	}
+}
+
 // TestStoredRegistrationThatBreaksRule restarts the broker with a stored registration that
 // this version of the broker does not accept. The status must show the problem after each
 // restart until the operator registers or unregisters the project.
