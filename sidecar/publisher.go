@@ -17,8 +17,8 @@ type publisher struct {
 	reportedProblems map[string]bool // problems logged since the last successful request
 
 	// pushed is the last set that the broker accepted. It is nil before the first push,
-	// after a restart of the broker, and after another client has replaced the set. The
-	// memory of the set can already be free.
+	// after a restart of the broker, after another client has replaced the set, and after a
+	// request to push an unchanged set. The memory of the set can already be free.
 	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
 	generation uint64 // the broker's generation number of the last successful push
@@ -80,7 +80,7 @@ func (p *publisher) reportRecovery() {
 // the sidecar pushes the set of the store again.
 //
 // If the broker has not restarted but has no secrets, an operator has cleared the broker.
-// Then the sidecar pushes only after the store changes.
+// Then the sidecar pushes only after the store changes, or on request.
 func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != p.instanceID:

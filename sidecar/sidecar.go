@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -35,6 +36,9 @@ type Config struct {
 	// arrived. Network file systems send no file events. The sidecar also requests the
 	// broker's status at this interval.
 	Poll time.Duration
+	// PushNow makes the sidecar push the store for each signal, even if the store has not
+	// changed. PushNow can be nil.
+	PushNow <-chan os.Signal
 	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
 	// ends.
 	ClearOnExit bool
@@ -109,6 +113,9 @@ func (c Config) Run(ctx context.Context) error {
 				reader.startReading(ctx)
 			}
 			continue
+		case <-c.PushNow:
+			publisher.pushed = nil
+			reader.startReading(ctx)
 		case <-statusTicker.C:
 			publisher.checkBroker(ctx)
 		case result := <-reader.results:

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -160,6 +161,25 @@ func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	h.waitForNames()
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
+}
+
+// TestSignalPushesUnchangedStore checks that the sidecar pushes a store that has not changed if
+// it receives a signal. Without this signal, the broker would stay empty after a clear.
+func TestSignalPushesUnchangedStore(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	signals := make(chan os.Signal)
+	h.runSidecar(func(c *Config) { c.PushNow = signals })
+	h.waitForNames("A")
+	admin := h.dialAdmin()
+	defer admin.Close()
+	if err := admin.Clear(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	signals <- syscall.SIGUSR1
+	h.waitForNames("A")
+	signals <- syscall.SIGUSR1 // the broker has the secrets, but the operator wants a push
+	h.waitForGeneration(3)
 }
 
 // TestSecondSidecarIsRefused runs two sidecars with different values for one broker. The

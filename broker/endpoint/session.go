@@ -90,7 +90,10 @@ func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 func (s *Session) Gone() <-chan struct{} { return s.conn.ended }
 
 // HasEnded reports whether the client has ended the connection or its writing side.
-func (s *Session) HasEnded() bool { return s.conn.clientEndedRequests() }
+func (s *Session) HasEnded() (ended bool) {
+	s.conn.control(func(fd int) { ended = s.conn.clientEnded(fd) })
+	return ended
+}
 
 // AwaitInput waits in a goroutine until the client sends another byte or the connection
 // ends. The channel receives nil after a byte, or the error that ended the connection.

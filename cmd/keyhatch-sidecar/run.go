@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/secmem"
@@ -21,7 +24,8 @@ the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. After keyhatchctl clear, the broker has no secrets until the store changes or
-the broker restarts.
+the broker restarts. To make run push the store even if nothing has changed, send the
+signal SIGUSR1. keyhatchctl doctor prints the command.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.
@@ -65,7 +69,11 @@ If two stores contain the same name, this is an error.`,
 				}
 			}
 		}
-		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
+		// Do not use SIGHUP, because a sidecar must end when its terminal is closed.
+		pushNow := make(chan os.Signal, 1)
+		signal.Notify(pushNow, syscall.SIGUSR1)
+		defer signal.Stop(pushNow)
+		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c
