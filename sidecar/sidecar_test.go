@@ -90,6 +90,33 @@ func TestReplacedDataLinkIsPushed(t *testing.T) {
 	h.waitForGeneration(2)
 }
 
+// TestChangedLinkTargetIsPushed changes files outside the store that links in the store refer
+// to. Links in the directory of the store and in bundles must work, and also the links in a
+// bundle that is itself a link. The sidecar must get a file event for each change.
+func TestChangedLinkTargetIsPushed(t *testing.T) {
+	h := newTestHost(t)
+	targets := []string{"/one/A", "/two/key", "/three/key"}
+	for _, target := range targets {
+		storetest.WriteFile(h.dir+target, tripwire)
+	}
+	h.writeSecret("aws/id", tripwire)
+	storetest.WriteFile(h.dir+"/linked/id", tripwire)
+	for link, target := range map[string]string{
+		h.store + "/A": targets[0], h.store + "/aws/key": targets[1], h.dir + "/linked/key": targets[2], h.store + "/npm": "/linked",
+	} {
+		if err := os.Symlink(h.dir+target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.runSidecar(nil)
+	h.waitForNames("A", "aws", "npm")
+	for _, target := range targets {
+		before := h.status().Generation
+		storetest.WriteFile(h.dir+target, tripwire+"changed")
+		h.waitForGeneration(before + 1)
+	}
+}
+
 // TestBadStoreKeepsPushedSet makes the store unreadable in several ways. It checks that
 // the secrets in the broker do not change, that the sidecar does not log the same error
 // at each poll, and that the sidecar logs when the store is readable again.
