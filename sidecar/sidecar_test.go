@@ -225,7 +225,7 @@ func TestSecondSidecarIsRefused(t *testing.T) {
 	const refused = "the broker refuses this sidecar, because another sidecar is connected to the same broker"
 	second.waitForLog(h, refused)
 	manager.waitFor("READY=1\nSTATUS=waiting until another sidecar of the same broker stops")
-	_, err := CheckHealth(context.Background(), other, h.server.AdminSocket())
+	_, err := CheckHealth(context.Background(), readInProcess(other), h.server.AdminSocket())
 	if err == nil || !strings.Contains(err.Error(), "stop all sidecars of this broker except one") {
 		t.Errorf("CheckHealth returned %v for the refused sidecar", err)
 	}
@@ -246,7 +246,7 @@ func TestSecondSidecarIsRefused(t *testing.T) {
 	if text := first.log.String() + second.log.String(); strings.Contains(text, "another client") {
 		t.Errorf("a sidecar reported a push of another client:\n%s", text)
 	}
-	if _, err := CheckHealth(context.Background(), other, h.server.AdminSocket()); err != nil {
+	if _, err := CheckHealth(context.Background(), readInProcess(other), h.server.AdminSocket()); err != nil {
 		t.Error("CheckHealth after the first sidecar has stopped: ", err)
 	}
 }
