@@ -301,7 +301,16 @@ func TestUnreadBytesAreLimited(t *testing.T) {
 // endpoint whose clients do not read must then refuse new connections. Another endpoint must
 // still accept connections.
 func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
-	e, path := start(t, answerOK, false)
+	e, path := start(t, func(s *Session) {
+		h := okHandler()
+		h.Answer = func(line []byte) Reply {
+			if string(line) == "{}" {
+				return Answer(schema.OKResponse{OK: true})
+			}
+			return Reply{Pieces: net.Buffers{make([]byte, 1<<20)}}
+		}
+		s.Run(h)
+	}, false)
 	other, otherPath := start(t, answerOK, false)
 	e.config.Total.Store(manyConnections)
 	other.config.Total.Store(manyConnections)
@@ -322,7 +331,7 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	// The endpoint could refuse connections that it accepts after the requests below.
 	waitUntil(t, func() bool { return e.Connections() == 4 })
 	for _, c := range unread {
-		fmt.Fprint(c, strings.Repeat("{}\n", 300))
+		fmt.Fprintln(c, `{"large":true}`)
 	}
 	waitUntil(t, func() bool {
 		e.mu.Lock()

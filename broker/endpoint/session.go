@@ -200,19 +200,36 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 // got a refusal less than a second ago, answer instead waits until the limit allows the
 // request, and then answers it.
 func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
-	if h.Limit == nil {
-		return h.Answer(line), 0
+	if h.Limit != nil {
+		wait, cancel := h.Limit.Reserve(s.cost(len(line)))
+		if wait > 0 && time.Since(s.limitedAt) >= time.Second {
+			s.limitedAt = time.Now()
+			cancel()
+			return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
+		}
+		if !s.pause(wait) {
+			return HangUp(), 0
+		}
 	}
-	wait, cancel := h.Limit.Reserve(s.cost(len(line)))
-	if wait > 0 && time.Since(s.limitedAt) >= time.Second {
-		s.limitedAt = time.Now()
-		cancel()
-		return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
-	}
-	if !s.pause(wait) {
+	if err := s.waitForRoom(); err != nil {
 		return HangUp(), 0
 	}
 	return h.Answer(line), 0
+}
+
+// waitForRoom waits until the client has read most of its answers. The first bytes of the
+// next answer then fit into the send buffer. Without this wait, the handler could look up a
+// secret for an answer that the session can send only later. If a push or a clear was
+// acknowledged in the meantime, the answer would contain an old secret.
+func (s *Session) waitForRoom() error {
+	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
+	var wait backoff
+	for !s.conn.isWritable() {
+		if err := s.waitToSend(&wait, time.Now(), nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // pause waits for d and returns true. It reads nothing during this time, so the client

@@ -164,9 +164,7 @@ func pollNow(fd int, events int16) int16 {
 func (s *socket) waitUntilWritable() error {
 	var timeout <-chan time.Time // set if waitUntilWritable waits
 	for s.inPoller() {
-		writable := true
-		s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
-		if writable {
+		if s.isWritable() {
 			return nil
 		}
 		if timeout == nil {
@@ -181,6 +179,14 @@ func (s *socket) waitUntilWritable() error {
 		}
 	}
 	return nil
+}
+
+// isWritable reports whether the client has read most of its answers. It also returns true
+// if the connection has ended.
+func (s *socket) isWritable() bool {
+	writable := true
+	s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
+	return writable
 }
 
 func (s *socket) inPoller() bool { return s.outside.Load() == nil }
