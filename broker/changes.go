@@ -26,11 +26,13 @@ func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed
 
 // addProjectLocked creates the socket of a new project and serves the project.
 func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	if err := r.linkProjectUnlocked(registration); err != nil {
+	undo, err := r.linkProjectUnlocked(registration)
+	if err != nil {
 		return nil, err
 	}
 	socket, err := r.bindUnlocked(registration.ProjectPath)
 	if err != nil {
+		undo()
 		return nil, err
 	}
 	return r.serveNewLocked(registration, parsed, socket, storedProject{}, caller), nil
@@ -54,16 +56,17 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 // project's connections, because a connection may belong to a uid that is no longer
 // allowed.
 func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
-	if err := r.linkProjectUnlocked(registration); err != nil {
+	undo, err := r.linkProjectUnlocked(registration)
+	if err != nil {
 		return nil, err
 	}
 	// The new endpoint uses the same socket. The container that mounts the directory of the
 	// socket can therefore not delay or prevent the change.
 	socket, err := e.socket.Copy()
 	if err != nil {
+		undo()
 		return nil, err
 	}
-	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(e.registration, registration))
 	if e.registration.Name == registration.Name {
 		r.endProjectLocked(e, caller)
 		return r.serveNewLocked(registration, parsed, socket, e.stored, caller), nil
@@ -78,11 +81,10 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 // changeProjectLocked replaces the registration of a project. The connections stay open,
 // because the name and the allowed uids of the project stay the same.
 func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
-	if err := r.linkProjectUnlocked(registration); err != nil {
+	if _, err := r.linkProjectUnlocked(registration); err != nil {
 		return err
 	}
 	old := e.registration
-	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(old, registration))
 	e.registration = registration
 	if *old.Manifest != *registration.Manifest {
 		r.replaceManifestLocked(e, parsed, *registration.Manifest, caller)
@@ -90,12 +92,6 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 	}
 	r.storeForRestartLocked(e)
 	return nil
-}
-
-// removedIDs returns the dev container IDs that the old registration has and the new
-// registration does not have.
-func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
-	return difference(old.DevcontainerIDs, new.DevcontainerIDs)
 }
 
 // serveNewLocked serves a project on its listening socket. stored contains the parts of the
@@ -136,7 +132,6 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 // removeProjectLocked ends a project and removes its socket. It unlocks mu while it removes
 // the socket, because the project's container can delay the operation.
 func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
-	r.dir.UnlinkDevcontainers(e.registration.ProjectPath, e.registration.DevcontainerIDs)
 	r.forgetProjectLocked(e, caller)
 	r.mu.Unlock()
 	defer r.mu.Lock()

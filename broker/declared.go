@@ -100,13 +100,13 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 		}
 	}
 	if r.findPathLocked(d.Path) != nil {
-		if err := r.checkNameLocked(d.Name, d.Path); err != nil {
+		if err := r.checkNamesLocked(registration); err != nil {
 			return err
 		}
 		_, err = r.addOrChangeLocked(registration, parsed, endpoint.Self())
 		return err
 	}
-	if err := r.checkNameIsFreeLocked(d.Name, d.Path); err != nil {
+	if err := r.checkOtherProjectsLocked(registration); err != nil {
 		return err
 	}
 	u := &unservedProject{registration: registration, parsed: parsed, err: errStarting}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,9 +65,96 @@ func TestDevcontainerLinkOfOtherProjectIsKept(t *testing.T) {
 		t.Errorf("the error for a declaration with the ID of another project is %v", err)
 	}
 
-	// After the other project is unregistered, the ID is free.
+	// A container that mounts the link still exists after its project is unregistered. So the
+	// ID stays reserved for the same path until the operator removes the link.
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "good") })
+	for _, dryRun := range []bool{true, false} {
+		_, err := m.registerAt("evil", "/nowhere/evil", func(r *schema.RegisterRequest) {
+			r.DevcontainerIDs, r.DryRun, r.Replace = []schema.DevcontainerID{own, shared}, dryRun, true
+		})
+		if client.CodeOf(err) != schema.CodeProjectExists || !strings.Contains(err.Error(), "remove the link "+link+" if") {
+			t.Errorf("the error for the ID of an unregistered project is %v", err)
+		}
+	}
+	if _, err := m.registerAt("good", "/nowhere/good", withIDs(shared)); err != nil {
+		t.Errorf("registering the project of the ID again: %v", err)
+	}
+	if now, err := os.Readlink(link); err != nil || now != target {
+		t.Errorf("the link leads to %s, error %v, want %s", now, err, target)
+	}
+	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "good") })
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := m.registerAt("evil", "/nowhere/evil", withIDs(own, shared)); err != nil {
+		t.Errorf("after the link was removed, the error is %v", err)
+	}
+}
+
+// TestFailedRegistrationLeavesNoLink registers a project whose socket or last link cannot be
+// created. The broker must remove the links and the directory that it created before.
+func TestFailedRegistrationLeavesNoLink(t *testing.T) {
+	m := newServiceManager(t, 100)
+	m.start()
+	run := filepath.Join(m.dir, "run")
+	files := func() (paths []string) {
+		for _, dir := range []string{"projects", "devcontainers"} {
+			entries, err := os.ReadDir(filepath.Join(run, dir))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, entry := range entries {
+				paths = append(paths, filepath.Join(dir, entry.Name()))
+			}
+		}
+		return paths
+	}
+	ids := []schema.DevcontainerID{schema.DevcontainerID(strings.Repeat("a", 52)), schema.DevcontainerID(strings.Repeat("b", 52))}
+	register := func() error {
+		_, err := m.registerAt("api", "/nowhere/api", func(r *schema.RegisterRequest) { r.DevcontainerIDs = ids })
+		return err
+	}
+
+	// A file at the path of the second link makes the registration fail.
+	blocking := filepath.Join(run, "devcontainers", string(ids[1]))
+	if err := os.WriteFile(blocking, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := files()
+	if err := register(); err == nil || !slices.Equal(files(), before) {
+		t.Errorf("with a file at the path of a link, the error is %v, and the runtime directory contains %v, want %v", err, files(), before)
+	}
+	if err := os.Remove(blocking); err != nil {
+		t.Fatal(err)
+	}
+
+	// A directory with content at the path of the socket makes the registration fail.
+	if err := register(); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Join(run, "projects/api"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api") })
+	for _, path := range files() {
+		if path != filepath.Join("projects", filepath.Base(dir)) {
+			if err := os.Remove(filepath.Join(run, path)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "broker.sock/x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before = files()
+	if err := register(); err == nil || !slices.Equal(files(), before) {
+		t.Errorf("with a directory at the path of the socket, the error is %v, and the runtime directory contains %v, want %v", err, files(), before)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, "broker.sock")); err != nil {
+		t.Fatal(err)
+	}
+	if err := register(); err != nil {
 		t.Error(err)
 	}
 }

@@ -27,7 +27,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if r.stopping {
 		return schema.RegisterResponse{}, errStopping()
 	}
-	if err := r.checkNameLocked(request.Name, request.ProjectPath); err != nil {
+	if err := r.checkNamesLocked(request); err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	request.Manifest = &text
@@ -41,8 +41,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
 	}
 	if request.DryRun {
-		response := schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}
-		return response, r.checkDevcontainersLocked(request)
+		return schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}, nil
 	}
 	request.Replace = false
 	e, err := r.addOrChangeLocked(request, parsed, caller)
@@ -54,8 +53,9 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 
 // unregister ends a project's connections and removes its socket. It does not remove the
 // project's directory. If the project is registered again, a container that still mounts
-// the directory can fetch secrets again. unregister also does not remove the link with the
-// project's name, so that no other project can use the name (see rundir.Dir.CheckName).
+// the directory can fetch secrets again. unregister also does not remove the links with the
+// project's name and dev container IDs, so that no other project can use them (see
+// rundir.Dir.CheckName).
 func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.Caller) (schema.OKResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.OKResponse{}, err

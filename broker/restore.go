@@ -86,7 +86,7 @@ func serveProject(r *registry, u *unservedProject, listener *net.UnixListener) {
 		}
 	}
 	r.mu.Lock()
-	err := r.linkProjectUnlocked(u.registration)
+	_, err := r.linkProjectUnlocked(u.registration)
 	r.mu.Unlock()
 	if err == nil && listener == nil {
 		socket, err = r.dir.BindProject(path)

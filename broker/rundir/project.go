@@ -17,9 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNameInUse means that the link with a project's name leads to the directory of another
-// project.
-var ErrNameInUse = errors.New("the name is in use")
+// ErrInUse means that a link leads to the directory of another project.
+var ErrInUse = errors.New("the link is in use")
 
 // directoryName returns the name of the directory for the project at a path. The name
 // consists of a dot and 130 bits of a digest of the path. No project name begins with a dot.
@@ -153,8 +152,16 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 	return r.socket, r.err
 }
 
-func (d *Dir) bindProject(projectPath string) (Socket, error) {
-	if err := d.ensureDir(filepath.Join("projects", directoryName(projectPath)), 0o755, -1); err != nil {
+func (d *Dir) bindProject(projectPath string) (socket Socket, err error) {
+	dir := filepath.Join("projects", directoryName(projectPath))
+	if os.Mkdir(filepath.Join(d.path, dir), 0o755) == nil {
+		defer func() {
+			if err != nil { // no container can mount the new directory yet
+				os.Remove(filepath.Join(d.path, dir))
+			}
+		}()
+	}
+	if err := d.ensureDir(dir, 0o755, -1); err != nil {
 		return Socket{}, err
 	}
 	// An earlier broker or the project's container created a file that already exists at
@@ -170,69 +177,6 @@ func (d *Dir) bindProject(projectPath string) (Socket, error) {
 		return Socket{}, err
 	}
 	return Socket{listener, d.socketID(projectPath)}, nil
-}
-
-// CheckName returns an error if the broker cannot use a name for the project at a path. The
-// error is ErrNameInUse if the link with this name leads to the directory of another
-// project, even if that project is no longer registered. If the broker changed the link, a
-// container of the old project that mounts the link would have access to the secrets of the
-// new project after its next start. The error can be ErrBlocked.
-func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
-	link := filepath.Join(d.path, "projects", string(name))
-	// Clients connect to the socket through the link, so this path must also be short enough.
-	if socket := d.NamedSocket(name); len(socket) > maxSocketPath {
-		return errTooLong(socket)
-	}
-	target, err := os.Readlink(link)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && target == directoryName(projectPath):
-		return nil
-	case err == nil:
-		return fmt.Errorf("%w: %s leads to the directory of another project", ErrNameInUse, link)
-	}
-	// A container can have mounted this directory, so the container can delay the operations.
-	type result struct {
-		entries []os.DirEntry
-		err     error
-	}
-	results := make(chan result, 1)
-	if err := d.inDirectory(link, func(<-chan struct{}) {
-		entries, err := os.ReadDir(link)
-		results <- result{entries, err}
-	}); err != nil {
-		return fmt.Errorf("%s: %w", link, err)
-	}
-	r := <-results
-	if r.err != nil {
-		return fmt.Errorf("%s is not a link that the broker created: remove it", link)
-	}
-	if len(r.entries) > 0 {
-		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", link)
-	}
-	return nil
-}
-
-// LinkName creates the link with a project's name. The link leads to the directory of the
-// project at a path. If the name is an empty directory, LinkName replaces this directory. A
-// container engine creates such a directory if a container starts before its project is
-// registered. This container mounts the empty directory until the container is started
-// again. The error can be ErrBlocked.
-func (d *Dir) LinkName(name schema.ProjectName, projectPath string) error {
-	if err := d.CheckName(name, projectPath); err != nil {
-		return err
-	}
-	link := filepath.Join(d.path, "projects", string(name))
-	if _, err := os.Readlink(link); err == nil {
-		return nil // a restart must work if the file system is full
-	}
-	removed := make(chan error, 1)
-	if err := d.inDirectory(link, func(<-chan struct{}) { removed <- unix.Rmdir(link) }); err != nil {
-		return fmt.Errorf("%s: %w", link, err)
-	}
-	if err := <-removed; err != nil && err != unix.ENOENT {
-		return fmt.Errorf("cannot replace %s: %w", link, err)
-	}
-	return os.Symlink(directoryName(projectPath), link)
 }
 
 // RemoveSocket removes the socket file of the project at a path. It removes nothing if
@@ -320,40 +264,4 @@ func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
 		}
 	})
 	return credentials, errors.Join(err, controlErr)
-}
-
-// LinkDevcontainers creates a link for each dev container ID. The links lead to the
-// directory of the project at a path. A dev container can mount such a link before the
-// project's name is known. LinkDevcontainers replaces a link that leads to another project.
-// The caller must check that no other registered project has one of the IDs.
-func (d *Dir) LinkDevcontainers(projectPath string, ids []schema.DevcontainerID) error {
-	target := devcontainerTarget(projectPath)
-	for _, id := range ids {
-		path := filepath.Join(d.path, "devcontainers", string(id))
-		if current, err := os.Readlink(path); err == nil && current == target {
-			continue // a restart must work if the file system is full
-		}
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := os.Symlink(target, path); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// UnlinkDevcontainers removes the links of the given dev container IDs. It does not remove a
-// link that leads to the directory of another project.
-func (d *Dir) UnlinkDevcontainers(projectPath string, ids []schema.DevcontainerID) {
-	for _, id := range ids {
-		path := filepath.Join(d.path, "devcontainers", string(id))
-		if target, err := os.Readlink(path); err == nil && target == devcontainerTarget(projectPath) {
-			os.Remove(path)
-		}
-	}
-}
-
-func devcontainerTarget(projectPath string) string {
-	return filepath.Join("..", "projects", directoryName(projectPath))
 }

@@ -1,0 +1,126 @@
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// A link is a symlink to the directory of a project. Containers mount this directory through
+// the link.
+type link struct{ path, target string }
+
+// NameLink returns the path of the link with a project's name.
+func (d *Dir) NameLink(name schema.ProjectName) string {
+	return filepath.Join(d.path, "projects", string(name))
+}
+
+// DevcontainerLink returns the path of the link with a dev container ID. A dev container can
+// mount this link before the name of its project is known.
+func (d *Dir) DevcontainerLink(id schema.DevcontainerID) string {
+	return filepath.Join(d.path, "devcontainers", string(id))
+}
+
+func (d *Dir) nameLink(name schema.ProjectName, projectPath string) link {
+	return link{d.NameLink(name), directoryName(projectPath)}
+}
+
+func (d *Dir) devcontainerLink(id schema.DevcontainerID, projectPath string) link {
+	return link{d.DevcontainerLink(id), filepath.Join("..", "projects", directoryName(projectPath))}
+}
+
+// CheckName returns an error if the broker cannot use a name for the project at a path. The
+// error is ErrInUse if the link with this name leads to the directory of another project,
+// even if that project is no longer registered. If the broker changed the link, a container
+// of the old project that mounts the link would have access to the secrets of the new project
+// after its next start. The error can be ErrBlocked.
+func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
+	// Clients connect to the socket through the link, so this path must also be short enough.
+	if socket := d.NamedSocket(name); len(socket) > maxSocketPath {
+		return errTooLong(socket)
+	}
+	return d.checkLink(d.nameLink(name, projectPath))
+}
+
+// CheckDevcontainer does the same as CheckName, but for a dev container ID.
+func (d *Dir) CheckDevcontainer(id schema.DevcontainerID, projectPath string) error {
+	return d.checkLink(d.devcontainerLink(id, projectPath))
+}
+
+func (d *Dir) checkLink(l link) error {
+	target, err := os.Readlink(l.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && target == l.target:
+		return nil
+	case err == nil:
+		return fmt.Errorf("%w: %s leads to the directory of another project", ErrInUse, l.path)
+	}
+	// A container can have mounted this directory, so the container can delay the operations.
+	type result struct {
+		entries []os.DirEntry
+		err     error
+	}
+	results := make(chan result, 1)
+	if err := d.inDirectory(l.path, func(<-chan struct{}) {
+		entries, err := os.ReadDir(l.path)
+		results <- result{entries, err}
+	}); err != nil {
+		return fmt.Errorf("%s: %w", l.path, err)
+	}
+	r := <-results
+	if r.err != nil {
+		return fmt.Errorf("%s is not a link that the broker created: remove it", l.path)
+	}
+	if len(r.entries) > 0 {
+		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", l.path)
+	}
+	return nil
+}
+
+// Link creates the links with the name and the dev container IDs of the project at a path, if
+// they do not exist. The caller must have checked all links. If an empty directory exists at
+// the path of a link, Link replaces the directory. A container engine creates such a directory
+// if a container starts before its project is registered. This container mounts the empty
+// directory until the container is started again.
+//
+// undo removes the links that Link has created. If Link fails, it has already removed them.
+// The error can be ErrBlocked.
+func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, projectPath string) (undo func(), err error) {
+	links := []link{d.nameLink(name, projectPath)}
+	for _, id := range ids {
+		links = append(links, d.devcontainerLink(id, projectPath))
+	}
+	var created []string
+	undo = func() {
+		for _, path := range created {
+			os.Remove(path)
+		}
+	}
+	for _, l := range links {
+		if _, err := os.Readlink(l.path); err == nil {
+			continue // a restart must work if the file system is full
+		}
+		if err := d.createLink(l); err != nil {
+			undo()
+			return nil, err
+		}
+		created = append(created, l.path)
+	}
+	return undo, nil
+}
+
+func (d *Dir) createLink(l link) error {
+	removed := make(chan error, 1)
+	if err := d.inDirectory(l.path, func(<-chan struct{}) { removed <- unix.Rmdir(l.path) }); err != nil {
+		return fmt.Errorf("%s: %w", l.path, err)
+	}
+	if err := <-removed; err != nil && err != unix.ENOENT {
+		return fmt.Errorf("cannot replace %s: %w", l.path, err)
+	}
+	return os.Symlink(l.target, l.path)
+}
