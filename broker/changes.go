@@ -67,6 +67,16 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 		undo()
 		return nil, err
 	}
+	// Both endpoints have the same backlog. Otherwise the old endpoint could accept a client that
+	// connects after the change, and would close this connection.
+	r.mu.Unlock() // the accept loop may be refusing a client
+	e.endpoint.StopAccepting()
+	r.mu.Lock()
+	if r.stopping {
+		endpoint.CloseListener(socket.Listener)
+		undo()
+		return nil, errStopping()
+	}
 	if e.registration.Name == registration.Name {
 		r.endProjectLocked(e, caller)
 		return r.serveNewLocked(registration, parsed, socket, e.stored, caller), nil

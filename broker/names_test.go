@@ -174,6 +174,22 @@ func TestRegisterReplacesRegistration(t *testing.T) {
 	}
 }
 
+// TestClientsReachReplacedProject changes the uids or the name of a project again and again. A
+// client that connects after the broker has acknowledged the change must get an answer. The
+// endpoint that the broker closes because of the change must not accept this client.
+func TestClientsReachReplacedProject(t *testing.T) {
+	m := newServiceManager(t, 100)
+	m.start()
+	m.push(tripwire)
+	for i := range 100 {
+		name := []string{"api", "renamed"}[i/2%2]
+		if _, err := m.registerAt(name, "/nowhere/api", func(r *schema.RegisterRequest) { r.Replace, r.AllowUIDs = true, []uint32{uint32(i)} }); err != nil {
+			t.Fatal(err)
+		}
+		m.expect(name, "A", tripwire)
+	}
+}
+
 // TestRegisterDryRunChangesNothing registers a project with dry_run. The broker must return the
 // same response or error as without dry_run, and must not change anything.
 func TestRegisterDryRunChangesNothing(t *testing.T) {

@@ -60,7 +60,9 @@ type Endpoint struct {
 	closer interruptingCloser
 	calls  systemCalls
 	drain  *drainState
-	wg     sync.WaitGroup // waits for the accept loops and all sessions
+	wg     sync.WaitGroup // waits for all sessions and for old listeners
+	// accepting waits for the accept loops.
+	accepting sync.WaitGroup
 
 	// errorMessages limits the log messages that a client can cause. Otherwise a client
 	// could fill the log.
@@ -99,8 +101,31 @@ func CloseListener(listener *net.UnixListener) {
 // SocketPath returns the path of the endpoint's socket.
 func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String() }
 
-// Start starts a goroutine that accepts connections. Drain or Close ends this goroutine.
-func (e *Endpoint) Start() { e.wg.Go(func() { e.acceptLoop(e.config.Listener) }) }
+// Start starts a goroutine that accepts connections. StopAccepting, Drain, or Close ends this
+// goroutine.
+func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Listener) }) }
+
+// StopAccepting begins to drain the endpoint, and waits until it accepts no more connections.
+// The connections in the backlog stay there, so another endpoint with the same socket can
+// serve them. The caller must then call Close.
+//
+// StopAccepting waits for one second at most, because the accept loop may be closing a
+// connection that contains passed file descriptors. The loop ends after that.
+func (e *Endpoint) StopAccepting() {
+	e.drain.start()
+	e.mu.Lock()
+	e.listener.SetDeadline(time.Unix(1, 0))
+	e.mu.Unlock()
+	stopped := make(chan struct{})
+	go func() { // this goroutine ends after the accept loops have ended
+		e.accepting.Wait()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(time.Second):
+	}
+}
 
 // ReplaceListener makes the endpoint accept connections on another listener, and closes the
 // current listener. It is for an endpoint whose socket file is missing or was replaced. Open
@@ -114,7 +139,7 @@ func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	// Closing the old listener ends its accept loop. The close runs in a goroutine, because
 	// it can take some time.
 	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
-	e.wg.Go(func() { e.acceptLoop(listener) })
+	e.accepting.Go(func() { e.acceptLoop(listener) })
 }
 
 func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
@@ -334,6 +359,7 @@ func (e *Endpoint) Close() {
 func (e *Endpoint) ended() <-chan struct{} {
 	ended := make(chan struct{})
 	go func() { // this goroutine ends after all sessions have ended
+		e.accepting.Wait() // first, because the accept loops start sessions
 		e.wg.Wait()
 		close(ended)
 	}()
