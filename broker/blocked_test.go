@@ -199,3 +199,59 @@ func TestBlockedProjectsDoNotDelayStart(t *testing.T) {
 		t.Errorf("after a restart, the broker serves %v, want %v", again, served)
 	}
 }
+
+// TestUnregisterUnservedProject unregisters a declared project and a stored project while the
+// broker cannot serve them. The broker must not serve them when their directories are usable
+// again. It must serve the declared project only after it has read the declarations again.
+func TestUnregisterUnservedProject(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	names := []string{"declared", "stored", "other"}
+	m.declare(manifest.Declaration{Name: "declared", Path: "/nowhere/declared", Manifest: manifestText("declared", "A")})
+	s.ApplyDeclarations()
+	m.register("stored", "A")
+	m.register("other", "A")
+	s.Shutdown(context.Background())
+	for _, name := range names {
+		if err := os.Remove(m.projectSocket(name)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(m.projectSocket(name)+"/x", 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s = m.start()
+	if status := s.Status(); len(status.Projects) != 0 || len(status.Problems) != len(names) {
+		t.Fatalf("while the directories are blocked, the status is %+v", status)
+	}
+	for _, name := range []schema.ProjectName{"declared", "stored"} {
+		m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(t.Context(), name) })
+	}
+	waitUntil(t, func() bool { return strings.Count(m.log.String(), `"event":"project.unregistered"`) == 2 })
+	for _, name := range names {
+		if err := os.RemoveAll(m.projectSocket(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(when string, want ...string) {
+		t.Helper()
+		waitUntil(t, func() bool { return canPing(m.projectSocket(want[len(want)-1])) })
+		var served []string
+		for _, p := range s.Status().Projects {
+			served = append(served, string(p.Name))
+		}
+		if !slices.Equal(served, want) {
+			t.Errorf("%s, the broker serves %v, want %v", when, served, want)
+		}
+	}
+	check("after the directories are usable again", "other")
+	if problems := s.Status().Problems; len(problems) != 1 || problems[0].Project != "declared" || problems[0].Problem != schema.ProblemNotApplied {
+		t.Errorf("the problems are %+v", problems)
+	}
+	s.ApplyDeclarations()
+	check("after the declarations were read again", "declared", "other")
+	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(t.Context(), "declared") })
+	s.Shutdown(context.Background())
+	s = m.start()
+	check("after a restart", "declared", "other")
+}

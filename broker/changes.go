@@ -163,6 +163,11 @@ func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	delete(r.entries, name)
 	e.project.End()                // refuse requests at once, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
+	r.recordUnregistered(name, caller)
+}
+
+// recordUnregistered records in the audit log that a project was unregistered.
+func (r *registry) recordUnregistered(name schema.ProjectName, caller endpoint.Caller) {
 	audit.Record(r.audit, schema.ProjectUnregistered{
 		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,
 	})

@@ -66,6 +66,7 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 	defer r.mu.Unlock()
 	if u := r.unserved[request.Name]; u != nil && !r.stopping {
 		r.forgetUnservedLocked(request.Name, u.registration.ProjectPath)
+		r.recordUnregistered(request.Name, caller)
 		return schema.OKResponse{OK: true}, nil
 	}
 	e, err := r.findLocked(request.Name)

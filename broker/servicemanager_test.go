@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -209,7 +208,7 @@ func (m *serviceManager) dup(fd int, name string) *os.File {
 
 func (m *serviceManager) config() broker.Config {
 	log := slog.New(slog.NewTextHandler(&m.log, nil))
-	events, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
+	events, err := audit.Open(audit.Config{Out: &m.log, Log: log})
 	if err != nil {
 		m.t.Fatal(err)
 	}
