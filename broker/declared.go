@@ -3,7 +3,9 @@ package broker
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
@@ -15,7 +17,8 @@ import (
 // changes projects whose declarations have changed, and removes projects that are no longer
 // declared. It adds new projects to the unserved projects, so the caller must then call
 // serveProjects. If a declaration has an error, its project does not change, and
-// applyDeclarations logs the error. The caller must have locked r.changing.
+// applyDeclarations logs the error. If the directory cannot be read or is missing, no project
+// changes. The caller must have locked r.changing.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil
@@ -26,6 +29,9 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		return nil
 	}
 	declared, invalid, err := manifest.ReadDeclarations(projectsDir)
+	if err == nil {
+		err = checkNotMissingLocked(r, projectsDir)
+	}
 	if err != nil {
 		r.log.Error("cannot read the declared projects; the broker does not change the served projects", "error", err)
 		return err
@@ -56,6 +62,26 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		}
 	}
 	return nil
+}
+
+// checkNotMissingLocked returns an error if the directory of declared projects is missing,
+// although a project is declared. The directory may be on a file system that is not mounted.
+// To revoke declared projects, the operator removes their files.
+func checkNotMissingLocked(r *registry, projectsDir string) error {
+	if _, err := os.Stat(projectsDir); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	isDeclared := false
+	for _, e := range r.entries {
+		isDeclared = isDeclared || e.registration.Declared
+	}
+	for _, u := range r.unserved {
+		isDeclared = isDeclared || u.registration.Declared
+	}
+	if !isDeclared {
+		return nil
+	}
+	return fmt.Errorf("%s is missing: restore the directory, or create an empty directory to unregister all declared projects", projectsDir)
 }
 
 // declarationErrors returns the errors of the declarations that are not applied, and of the

@@ -121,6 +121,41 @@ func TestDeclaredProjects(t *testing.T) {
 	}
 }
 
+// TestMissingProjectsDirectory moves the directory of declared projects away. The broker must
+// not take this for a revocation of all declared projects, also after a restart. An empty
+// directory revokes them.
+func TestMissingProjectsDirectory(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	if err := s.ApplyDeclarations(); err != nil {
+		t.Errorf("without a declared project, the error for a missing directory is %v", err)
+	}
+	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", Manifest: manifestText("api", "A")})
+	s.ApplyDeclarations()
+	dir := m.dir + "/projects.d"
+	if err := os.Rename(dir, dir+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err := s.ApplyDeclarations()
+		status := s.Status()
+		if err == nil || !strings.Contains(err.Error(), dir+" is missing") || len(status.Projects) != 1 || !status.Projects[0].Declared {
+			t.Errorf("without the directory, the error is %v, and the projects are %+v", err, status.Projects)
+		}
+		if len(status.Problems) != 1 || !strings.Contains(status.Problems[0].Message, dir+" is missing") {
+			t.Errorf("without the directory, the problems are %+v", status.Problems)
+		}
+		s.Shutdown(context.Background())
+		s = m.start()
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.ApplyDeclarations(); err != nil || len(s.Status().Projects) != 0 {
+		t.Errorf("with an empty directory, the error is %v, and the projects are %+v", err, s.Status().Projects)
+	}
+}
+
 // TestTwoDeclarationsOfOnePath declares the same path under two names. Only one declaration
 // can be in effect, and the status must report the other one.
 func TestTwoDeclarationsOfOnePath(t *testing.T) {

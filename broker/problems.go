@@ -21,12 +21,16 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 	var invalid map[string]error
 	var err error
 	if projectsDir != "" {
-		if declared, invalid, err = manifest.ReadDeclarations(projectsDir); err != nil {
-			add("", "", schema.ProblemNotApplied, "cannot read the declared projects: %v", err)
-		}
+		declared, invalid, err = manifest.ReadDeclarations(projectsDir)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err == nil && projectsDir != "" {
+		err = checkNotMissingLocked(r, projectsDir)
+	}
+	if err != nil {
+		add("", "", schema.ProblemNotApplied, "cannot read the declared projects: %v", err)
+	}
 	for _, name := range slices.Sorted(maps.Keys(invalid)) {
 		add(name, "", schema.ProblemNotApplied, "%s.yaml is not a valid declaration: %s", name, describeWithoutSecrets(invalid[name]))
 	}
