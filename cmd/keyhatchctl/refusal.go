@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -34,6 +35,9 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 			return folderInUse(o, other, dir, folder, options, status)
 		}
 	}
+	if folder, socket := reservedFolder(ctx, admin, request, dir); folder != "" {
+		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, "no container mounts the link")}
+	}
 	return &cli.Error{Err: err, Hint: otherNameHint(o, request.Name, dir, options, status)}
 }
 
@@ -55,15 +59,49 @@ func nameInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, opt
 
 // folderInUse returns the error for a folder whose dev containers belong to another project.
 func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, folder string, options registerOptions, status schema.StatusResponse) error {
-	hint := "register the project by its own path: " + o.registerCommand(dir.path, options)
-	if folder == dir.path {
-		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options))
-	}
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
 			cli.Printable(dir.path), cli.Printable(folder), other.Name, cli.Printable(other.ProjectPath)),
-		Hint: hint,
+		Hint: folderHint(o, dir, folder, other.SocketPath, options, "the other project is no longer in this folder", unregisterShellCommand(o, other, status)),
 	}
+}
+
+// folderHint returns the hint for a folder whose links in the runtime directory lead to
+// another project. The broker does not change these links. socket is the path of a project's
+// socket. condition is the condition under which the user can run the commands that release the
+// folder.
+func folderHint(o *globalOptions, dir projectDir, folder, socket string, options registerOptions, condition string, commands ...string) string {
+	if folder != dir.path {
+		return "register the project by its own path: " + o.registerCommand(dir.path, options)
+	}
+	linksDir := filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(socket))), devcontainersDir)
+	remove := []string{"rm", "-f"}
+	for _, id := range devcontainerIDs(folder) {
+		link := filepath.Join(linksDir, string(id))
+		if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) { // or this user cannot see the link
+			remove = append(remove, link)
+		}
+	}
+	commands = append(commands, sudoToChange(linksDir)+cli.QuoteWords(remove), o.registerCommand(dir.typed, options))
+	return fmt.Sprintf("if %s, run: %s", condition, strings.Join(commands, " && "))
+}
+
+// reservedFolder returns a folder of dir whose dev container IDs are reserved for a project
+// that is no longer registered, and the path that the socket of the new project will have. If
+// there is no such folder, reservedFolder returns "".
+func reservedFolder(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, dir projectDir) (folder, socket string) {
+	request.DevcontainerIDs = nil
+	accepted, err := admin.Register(ctx, request)
+	if err != nil {
+		return "", "" // the IDs are not the only reason
+	}
+	for _, folder := range dir.folders() {
+		request.DevcontainerIDs = devcontainerIDs(folder)
+		if _, err := admin.Register(ctx, request); client.CodeOf(err) == schema.CodeProjectExists {
+			return folder, accepted.SocketPath
+		}
+	}
+	return "", ""
 }
 
 // sharedFolder returns a folder of dir whose dev containers belong to the project other, or "".
