@@ -96,8 +96,10 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 				}
 				before := acknowledged.Load()
 				answer, err := getMany(s.projectSocket("api"), slow)
-				if slow && errors.Is(err, io.EOF) {
-					cut.Add(1) // on a busy machine, a slow reader can exceed the write timeout
+				if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+					// On a busy machine, the broker ends the response before a reader has read it,
+					// because the snapshot has expired.
+					cut.Add(1)
 					continue
 				}
 				if err != nil {
