@@ -46,11 +46,18 @@ func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 			k := keyring.New()
 			push(t, k, "old")
 			p := New(Config{Name: "api", Audit: log, View: k.View(), Manifest: parseManifest(t, "A"), UIDs: []uint32{endpoint.Self().UID}})
-			c, err := endpoint.Connect(p.Serve)
+			ended := make(chan struct{})
+			c, err := endpoint.Connect(func(s *endpoint.Session) {
+				defer close(ended)
+				p.Serve(s)
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer c.Close()
+			defer func() { // before the log is closed, because the session records events
+				c.Close()
+				<-ended
+			}()
 			fmt.Fprintln(c, `{"op":"get","name":"A"}`)
 			<-disk.writing
 			test.change(p, k)
