@@ -174,19 +174,15 @@ func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) 
 	return &registered, parsed, nil
 }
 
-// chooseUIDs returns the uids that can use the socket. These are the owner of the directory
-// and the uids of --allow-uid, or without --allow-uid, the uids that the project has. The
-// owner is included because a broker in a sandbox may be unable to read the directory.
+// chooseUIDs returns the uids that can use the socket: the uids that the project has, the
+// owner of the directory, and the uids of --allow-uid. The owner is included because a broker
+// in a sandbox may be unable to read the directory.
 func chooseUIDs(path string, options registerOptions, current []uint32) ([]uint32, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	owner := []uint32{info.Sys().(*syscall.Stat_t).Uid}
-	if !options.uidsGiven {
-		return union(current, owner), nil
-	}
-	uids := owner
+	uids := union(current, []uint32{info.Sys().(*syscall.Stat_t).Uid})
 	for _, uid := range options.uids {
 		if uint(uint32(uid)) != uid {
 			return nil, cli.UsageErrorf("--allow-uid: %d is not a valid uid: the maximum is 4294967295", uid)

@@ -25,7 +25,9 @@ The name of the project is the value of project in the manifest. If another proj
 has this name, for example another clone of the same repository, use --name.
 
 Root, the broker's user, and the owner of DIR can use the socket. To allow another
-user, for example the container's user, add --allow-uid.
+user too, for example the container's user, add --allow-uid. A registered project
+keeps the uids that it has. To remove a uid, unregister the project and register it
+again.
 
 With --persist, the broker registers the project again after a stop or a reboot.
 The approved manifest is then stored in the broker's projects directory.`,
@@ -35,7 +37,6 @@ The approved manifest is then stored in the broker's projects directory.`,
   keyhatchctl register ~/src/api --allow-uid 1000`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			options.uidsGiven = c.Flags().Changed("allow-uid")
 			if c.Flags().Changed("name") && options.name == "" {
 				return cli.UsageErrorf("--name must not be empty")
 			}
@@ -55,7 +56,7 @@ The approved manifest is then stored in the broker's projects directory.`,
 		},
 	}
 	flags.addTo(c)
-	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket; can be repeated")
+	addUIDFlag(c, &options.uids, "also allow this `UID` to use the socket; can be repeated")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
 	c.Flags().BoolVar(&options.persist, "persist", false, "declare the project, so that the broker registers it at every start")
 	return c

@@ -4,10 +4,9 @@ import "fmt"
 
 // registerOptions are the flags that describe a registration.
 type registerOptions struct {
-	name      string // "" for the name that the project has, or that its manifest contains
-	uids      []uint
-	uidsGiven bool
-	persist   bool
+	name    string // "" for the name that the project has, or that its manifest contains
+	uids    []uint // in addition to the uids that the project has
+	persist bool
 }
 
 // registerCommand returns the command that registers the project at a path with the same

@@ -39,13 +39,12 @@ An existing container keeps its old mounts. To recreate it, add
 			if dash := c.ArgsLenAtDash(); dash > 1 || dash < 0 && len(args) > 1 {
 				return cli.UsageErrorf("unexpected argument %q: put arguments of devcontainer up after --", args[1])
 			}
-			options.uidsGiven = c.Flags().Changed("allow-uid")
 			return startDevcontainer(c, o, args[0], options, yes, args[1:])
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "approve without asking")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
-	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket, for example the container's user; can be repeated")
+	addUIDFlag(c, &options.uids, "also allow this `UID` to use the socket, for example the container's user; can be repeated")
 	return c
 }
 
