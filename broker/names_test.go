@@ -250,10 +250,10 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		"reloaded": "differs_from_declaration: the served project and its declaration differ in: manifest",
 		"edited":   "differs_from_declaration: the served project and its declaration differ in: manifest",
 		"removed":  "differs_from_declaration: the declaration was removed",
-		"added":    "declaration_not_served: the broker has not read the declaration yet",
+		"added":    "declaration_not_served: the declaration was written, or the project was unregistered, after the broker had read the declarations",
 		"invalid":  "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
-		"rule":     "declaration_not_served: the broker has not read",
-		"twice":    "declaration_not_served: the broker has not read",
+		"rule":     "declaration_not_served: the declaration was written",
+		"twice":    "declaration_not_served: the declaration was written",
 	})
 	s.ApplyDeclarations()
 	check(map[string]string{

@@ -37,12 +37,13 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Check = "declared projects"
 			file = s.ProjectsDir
 		}
-		if fix := ownerOrModeFix(p, file); fix != "" {
-			f.Fix = fix + " && " + applyDeclarations
-			break
-		}
-		err := checkDeclarationFile(file, p.Project)
+		isDuplicate := strings.Contains(p.Message, "declares the same path")
+		ownerFix, err := ownerOrModeFix(p, file), checkDeclarationFile(file, p.Project)
 		switch {
+		case isDuplicate:
+			f.Fix = "remove the file, because the other file is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
+		case ownerFix != "":
+			f.Fix = ownerFix + " && " + applyDeclarations
 		case err == nil:
 			f.Fix = "serve the declaration: " + applyDeclarations
 		case errors.Is(err, fs.ErrPermission):
@@ -53,6 +54,9 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 				f.Detail += "\n" + cli.Printable(file) + ": " + cli.Printable(err.Error())
 			}
 			f.Fix = "correct or remove " + cli.ShellQuote(file) + ", and then apply the declarations: " + applyDeclarations
+		}
+		if !isDuplicate && schema.ValidProjectName(p.Project) {
+			f.Fix += "\nto end the project's access to secrets: " + unregisterShellCommand(c.o, schema.ProjectStatus{Name: schema.ProjectName(p.Project), Declared: true}, s)
 		}
 	case schema.ProblemNotDeclared:
 		served, servedManifest, err := inspect(ctx, c.admin, schema.ProjectName(p.Project))

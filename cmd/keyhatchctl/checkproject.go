@@ -24,7 +24,7 @@ func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globa
 	add(pathProblem)
 	m := readTreeManifest(p)
 	if pathProblem.Problem == "" {
-		add(checkManifest(p, m, o))
+		add(checkManifest(p, m, status, o))
 	}
 	// If this user has no permission, the socket may exist.
 	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
@@ -88,7 +88,7 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 
 // checkManifest compares the manifest in the project's directory with the approved manifest.
 // It suggests a reload only if a reload can succeed.
-func checkManifest(p schema.ProjectStatus, m treeManifest, o *globalOptions) cli.Finding {
+func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	reload := o.command("reload", string(p.Name))
 	const inEffect = "; the approved manifest is still in effect"
 	switch {
@@ -97,7 +97,7 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, o *globalOptions) cli
 	case m.approved:
 	case m.isMissing():
 		return cli.Finding{Problem: problemManifestChanged, Detail: "the manifest was removed" + inEffect,
-			Fix: "restore the manifest, and check again: " + o.command("doctor") + "\nto end the project's access to secrets: " + o.command("unregister", string(p.Name))}
+			Fix: "restore the manifest, and check again: " + o.command("doctor") + "\nto end the project's access to secrets: " + unregisterShellCommand(o, p, status)}
 	case m.parsed == nil:
 		return cli.Finding{Problem: problemManifestInvalid, Detail: "the manifest has changed since it was approved, but it is invalid: " + cli.Printable(m.err.Error()) + inEffect,
 			Fix: "correct " + cli.ShellQuote(filepath.Join(p.ProjectPath, m.file.Path)) + ", and then approve it: " + reload}

@@ -21,11 +21,7 @@ const declarationMode = 0o640
 
 // declarationPath returns the path of the project's declaration in the broker's
 // projects directory.
-func declarationPath(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
-	status, err := admin.Status(ctx)
-	if err != nil {
-		return "", err
-	}
+func declarationPath(status schema.StatusResponse, name schema.ProjectName) (string, error) {
 	if status.ProjectsDir == "" {
 		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "stop the broker, and start it again with --projects-dir DIR"}
 	}
@@ -40,7 +36,11 @@ func declarationPath(ctx context.Context, admin *client.Admin, name schema.Proje
 // is renamed. So the project never has two declarations, even if keyhatchctl is killed. If
 // keepsOther is set, only the manifest in the declaration is replaced.
 func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, oldName schema.ProjectName, keepsOther bool) (response schema.RegisterResponse, err error) {
-	file, err := declarationPath(ctx, admin, request.Name)
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return response, err
+	}
+	file, err := declarationPath(status, request.Name)
 	if err != nil {
 		return response, err
 	}
@@ -109,8 +109,8 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 }
 
 // removeDeclaration removes a project's file, if there is one.
-func removeDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName) error {
-	file, err := declarationPath(ctx, admin, name)
+func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) error {
+	file, err := declarationPath(status, name)
 	if err != nil {
 		return err
 	}

@@ -12,11 +12,11 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A notServedError means that the broker cannot serve a project that was registered
-// before the broker restarted.
+// A notServedError means that the broker does not serve a project that is declared, or that
+// was registered before the broker restarted.
 type notServedError struct {
-	name schema.ProjectName
-	err  *cli.Error
+	project schema.ProjectStatus // only the name, the path if it is known, and declared
+	err     *cli.Error
 }
 
 func (e *notServedError) Error() string { return e.err.Error() }
@@ -45,20 +45,20 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 		}
 	}
 	for _, p := range status.Problems {
-		if p.Project != arg && p.ProjectPath != path {
+		if p.Project == "" || p.Project != arg && p.ProjectPath != path {
 			continue
 		}
-		switch p.Problem {
-		case schema.ProblemNotApplied:
-			return schema.ProjectStatus{}, &cli.Error{
+		notServed := &notServedError{
+			project: schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: p.ProjectPath, Declared: p.Problem == schema.ProblemNotApplied},
+			err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o)},
+		}
+		if notServed.project.Declared {
+			notServed.err = &cli.Error{
 				Err:  fmt.Errorf("project %s is declared, but not served: %s", cli.Printable(p.Project), cli.Printable(p.Message)),
 				Hint: "find the cause and the fix: " + o.command("doctor"),
 			}
-		case schema.ProblemNotRestored:
-			return schema.ProjectStatus{}, &notServedError{schema.ProjectName(p.Project), &cli.Error{
-				Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o),
-			}}
 		}
+		return schema.ProjectStatus{}, notServed
 	}
 	return schema.ProjectStatus{}, &cli.Error{
 		Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint(),

@@ -67,7 +67,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if !schema.ValidProjectName(p.request.Name) {
 		return p, cli.UsageErrorf("--name: %q does not match %s", p.request.Name, schema.ProjectNamePattern)
 	}
-	currentUIDs, err := p.addCurrent(ctx, admin)
+	currentUIDs, err := p.addCurrent(status)
 	if err != nil {
 		return p, err
 	}
@@ -101,7 +101,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 // addCurrent adds the dev container IDs that the project already has to the request. It
 // returns the uids that the project has. If the project is declared, these are the uids in
 // its declaration, because the operator may have edited that file.
-func (p *proposal) addCurrent(ctx context.Context, admin *client.Admin) (currentUIDs []uint32, err error) {
+func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint32, err error) {
 	name := p.request.Name
 	if p.registered != nil {
 		name = p.registered.Name
@@ -110,7 +110,7 @@ func (p *proposal) addCurrent(ctx context.Context, admin *client.Admin) (current
 	if !p.declare {
 		return currentUIDs, nil
 	}
-	file, err := declarationPath(ctx, admin, name)
+	file, err := declarationPath(status, name)
 	if err != nil {
 		return nil, err
 	}
