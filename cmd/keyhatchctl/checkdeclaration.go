@@ -74,7 +74,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}
 		f.Fix += applyDeclarations +
-			"\nto declare the project as it is served: " + sudoToChange(s.ProjectsDir) + c.o.command("declare", p.Project)
+			"\nto declare the project as it is served: " + c.o.sudoCommand(sudoToChange(s.ProjectsDir), "declare", p.Project)
 	}
 	return f
 }

@@ -52,20 +52,7 @@ func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globa
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.Printable(p.ProjectPath)
 	unregisterCommand := unregisterShellCommand(o, p, status)
-	// moveFix registers the project at another path, with the same name and uids. Unregister
-	// does not remove the link with the project's name, and no project at another path can use
-	// the name of the link.
-	moveFix := func(newPath string) string {
-		link := filepath.Dir(p.SocketPath)
-		options, sudo := registerOptions{name: string(p.Name), persist: p.Declared}, ""
-		for _, uid := range p.AllowUIDs {
-			options.uids = append(options.uids, uint(uid))
-		}
-		if p.Declared {
-			sudo = sudoToChange(status.ProjectsDir)
-		}
-		return unregisterCommand + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && " + sudo + o.registerCommand(newPath, options)
-	}
+	moveFix := func(newPath string) string { return moveCommand(o, p, newPath, registerOptions{}, status) }
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
 	info, statErr := os.Stat(p.ProjectPath)
 	switch {
@@ -74,7 +61,7 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 			Fix: "if the project moved, register it again, and create its containers again: " + moveFix(resolved) +
 				"\nif it did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand}
 	case errors.Is(err, fs.ErrPermission):
-		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: cli.SudoToActAs(0) + o.command("doctor")}
+		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case err != nil || statErr != nil || !info.IsDir():
 		reason := " does not exist"
 		if statErr == nil && !info.IsDir() {
@@ -93,7 +80,7 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 	const inEffect = "; the approved manifest is still in effect"
 	switch {
 	case errors.Is(m.err, fs.ErrPermission):
-		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: "sudo " + o.command("doctor")}
+		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case m.approved:
 	case m.isMissing():
 		return cli.Finding{Problem: problemManifestChanged, Detail: "the manifest was removed" + inEffect,

@@ -49,7 +49,7 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	for _, path := range []string{oldFile, file} {
 		text, err := os.ReadFile(path)
 		if err != nil && (keepsOther || !errors.Is(err, fs.ErrNotExist)) {
-			return response, addPermissionHint("read", err)
+			return response, newDeclarationError("read", path, err)
 		}
 		saved = append(saved, savedFile{path, text, err == nil})
 	}
@@ -61,7 +61,7 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	}
 	d.Manifest = *request.Manifest
 	if oldFile != file && saved[0].existed {
-		err = addPermissionHint("rename", os.Rename(oldFile, file))
+		err = newDeclarationError("rename", file, os.Rename(oldFile, file))
 	}
 	if err == nil {
 		err = writeDeclaration(file, d)
@@ -99,7 +99,7 @@ func (s savedFile) restore() error {
 func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return manifest.Declaration{}, addPermissionHint("read", err)
+		return manifest.Declaration{}, newDeclarationError("read", file, err)
 	}
 	d, err := manifest.ParseDeclaration(text, string(name))
 	if err != nil {
@@ -115,7 +115,7 @@ func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) er
 		return err
 	}
 	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return addPermissionHint("remove", err)
+		return newDeclarationError("remove", file, err)
 	}
 	return nil
 }
@@ -125,18 +125,35 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	if err != nil {
 		return err
 	}
-	return addPermissionHint("write", replaceFile(file, text, declarationMode))
+	return newDeclarationError("write", file, replaceFile(file, text, declarationMode))
 }
 
-// addPermissionHint adds the failed action to an error, and a hint to a permission
-// error. Usually only root can write to the projects directory.
-func addPermissionHint(action string, err error) error {
+// A declarationError is an error of a file in the projects directory.
+type declarationError struct {
+	action string // for example "write"
+	dir    string // the projects directory
+	err    error
+}
+
+func (e *declarationError) Error() string {
+	return "cannot " + e.action + " the declaration: " + e.err.Error()
+}
+func (e *declarationError) Unwrap() error { return e.err }
+
+// newDeclarationError returns nil if err is nil.
+func newDeclarationError(action, file string, err error) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("cannot %s the declaration: %w", action, err)
-	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Error{Err: err, Hint: "run the command with sudo, because only root can change declared projects"}
+	return &declarationError{action, filepath.Dir(file), err}
+}
+
+// hint describes who can change the projects directory. Usually only root can change it.
+func (e *declarationError) hint(socket string) string {
+	owner, _ := cli.VisibleOwner(e.dir)
+	user := "root"
+	if owner != 0 {
+		user = fmt.Sprintf("uid %d", owner)
 	}
-	return err
+	return fmt.Sprintf("only %s can change the declared projects in %s: %s", user, cli.Printable(e.dir), cli.RerunAs(owner, socket))
 }

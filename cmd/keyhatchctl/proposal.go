@@ -46,8 +46,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		return p, err
 	}
 	text := string(file.Text)
-	p.file, p.dir, p.approvalCommand = file, dir, o.registerCommand(dir.typed, options, "--yes")
-	p.declare = options.persist
+	p.file, p.dir, p.declare = file, dir, options.persist
 	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
 	var old *manifest.Manifest
 	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == dir.path }); i >= 0 {
@@ -61,6 +60,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 			p.request.Name = p.registered.Name
 		}
 	}
+	p.approvalCommand = o.registerCommand(dir.typed, options, status, "--yes")
 	if options.name != "" {
 		p.request.Name = schema.ProjectName(options.name)
 	}

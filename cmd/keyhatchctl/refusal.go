@@ -43,21 +43,31 @@ func nameInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, opt
 	if _, statErr := os.Stat(other.ProjectPath); !errors.Is(statErr, fs.ErrNotExist) {
 		return &cli.Error{Err: err, Hint: otherNameHint(o, other.Name, dir, options, status)}
 	}
-	// The link with the name still leads to the directory of the old path, and the broker
-	// does not change this link.
-	link := filepath.Dir(other.SocketPath)
 	return &cli.Error{
-		Err: fmt.Errorf("%w, which no longer exists", err),
-		Hint: fmt.Sprintf("if you moved the project, run: %s && %srm %s && %s", unregisterShellCommand(o, other, status),
-			sudoToChange(filepath.Dir(link)), cli.ShellQuote(link), o.registerCommand(dir.typed, options)),
+		Err:  fmt.Errorf("%w, which no longer exists", err),
+		Hint: "if you moved the project, run: " + moveCommand(o, other, dir.typed, options, status),
 	}
+}
+
+// moveCommand returns the command that registers the project p at another path instead, with
+// the same name and persistence, and with the same uids in addition to those in options. The
+// command removes the link with the name, because the link leads to the directory of the old
+// path, and no project at another path can use the name of the link.
+func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, options registerOptions, status schema.StatusResponse) string {
+	link := filepath.Dir(p.SocketPath)
+	options.name, options.persist = string(p.Name), options.persist || p.Declared
+	for _, uid := range p.AllowUIDs {
+		options.uids = union(options.uids, []uint{uint(uid)})
+	}
+	return unregisterShellCommand(o, p, status) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) +
+		" && " + o.registerCommand(newPath, options, status)
 }
 
 // folderInUse returns the error for a folder whose dev containers belong to another project.
 func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, folder string, options registerOptions, status schema.StatusResponse) error {
-	hint := "register the project by its own path: " + o.registerCommand(dir.path, options)
+	hint := "register the project by its own path: " + o.registerCommand(dir.path, options, status)
 	if folder == dir.path {
-		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options))
+		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options, status))
 	}
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
@@ -88,15 +98,16 @@ func otherNameHint(o *globalOptions, name schema.ProjectName, dir projectDir, op
 		other := schema.ProjectName(fmt.Sprintf("%s-%d", name, n))
 		if !slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.Name == other }) {
 			options.name = string(other)
-			return "choose another name: " + o.registerCommand(dir.typed, options)
+			return "choose another name: " + o.registerCommand(dir.typed, options, status)
 		}
 	}
 }
 
 // unregisterShellCommand returns the command that unregisters a project for good.
 func unregisterShellCommand(o *globalOptions, p schema.ProjectStatus, status schema.StatusResponse) string {
+	args := []string{"unregister"}
 	if p.Declared {
-		return sudoToChange(status.ProjectsDir) + o.command("unregister", "--persist", string(p.Name))
+		args = append(args, "--persist")
 	}
-	return o.command("unregister", string(p.Name))
+	return o.sudoCommand(sudoToDeclare(p.Declared, status), append(args, string(p.Name))...)
 }

@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
 
 // registerOptions are the flags that describe a registration.
 type registerOptions struct {
@@ -11,7 +15,7 @@ type registerOptions struct {
 
 // registerCommand returns the command that registers the project at a path with the same
 // options. extraFlags are added to the command.
-func (o *globalOptions) registerCommand(path string, options registerOptions, extraFlags ...string) string {
+func (o *globalOptions) registerCommand(path string, options registerOptions, status schema.StatusResponse, extraFlags ...string) string {
 	args := append([]string{"register"}, extraFlags...)
 	if options.name != "" {
 		args = append(args, "--name", options.name)
@@ -22,5 +26,14 @@ func (o *globalOptions) registerCommand(path string, options registerOptions, ex
 	if options.persist {
 		args = append(args, "--persist")
 	}
-	return o.command(append(args, path)...)
+	return o.sudoCommand(sudoToDeclare(options.persist, status), append(args, path)...)
+}
+
+// sudoToDeclare returns "sudo " if a command changes a declaration and this user cannot
+// change the declarations.
+func sudoToDeclare(isDeclared bool, status schema.StatusResponse) string {
+	if isDeclared {
+		return sudoToChange(status.ProjectsDir)
+	}
+	return ""
 }
