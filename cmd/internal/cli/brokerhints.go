@@ -38,14 +38,16 @@ func StartBrokerHint(socket string, chosen bool) string {
 	if !isAdminSocket {
 		return "correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
 	}
-	start := "keyhatchd"
+	const addFlags = " (add the other flags that it had, for example --projects-dir): keyhatchd"
+	hint := "start the broker"
 	switch {
 	case dir == systemRuntimeDir && isSystemUnitInstalled():
-		start = SudoToActAs(0) + "systemctl start keyhatch.socket keyhatch.service"
+		hint += ": " + SudoToActAs(0) + "systemctl start keyhatch.socket keyhatch.service"
 	case dir != DefaultRuntimeDir():
-		start = "keyhatchd --runtime-dir " + ShellQuote(dir)
+		hint += addFlags + " --runtime-dir " + ShellQuote(dir)
+	default:
+		hint += addFlags
 	}
-	hint := "start the broker: " + start
 	if chosen {
 		return "correct --socket, or " + hint
 	}
