@@ -26,7 +26,8 @@ type proposal struct {
 	changes    []manifest.Change
 	declare    bool // the declaration of the project is written too
 	// unrequested means that the changes contain a change that the command line did not ask
-	// for. Somebody who can write to the project's tree could have caused this change.
+	// for, or a dangerous effect of a new project. Somebody who can write to the project's
+	// tree could have caused this change.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that only the manifest in the project's declaration is
@@ -86,6 +87,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = effects
+		p.unrequested = slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
 		return p, nil
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)

@@ -18,8 +18,8 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal, it
 asks for your approval. Then it creates the project's socket. If the project is
 already registered, register shows and applies what differs. Without a terminal, it
-does not approve a change that the command line does not contain, for example a
-changed manifest, unless you add --yes.
+registers a new project that has no dangerous effect. All other changes that the
+command line does not contain, for example a changed manifest, need --yes.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.

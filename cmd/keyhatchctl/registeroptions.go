@@ -13,19 +13,24 @@ type registerOptions struct {
 	persist bool
 }
 
+// flags returns the flags of register and up that have these values.
+func (options registerOptions) flags() (flags []string) {
+	if options.name != "" {
+		flags = append(flags, "--name", options.name)
+	}
+	for _, uid := range options.uids {
+		flags = append(flags, "--allow-uid", fmt.Sprint(uid))
+	}
+	if options.persist {
+		flags = append(flags, "--persist")
+	}
+	return flags
+}
+
 // registerCommand returns the command that registers the project at a path with the same
 // options. extraFlags are added to the command.
 func (o *globalOptions) registerCommand(path string, options registerOptions, status schema.StatusResponse, extraFlags ...string) string {
-	args := append([]string{"register"}, extraFlags...)
-	if options.name != "" {
-		args = append(args, "--name", options.name)
-	}
-	for _, uid := range options.uids {
-		args = append(args, "--allow-uid", fmt.Sprint(uid))
-	}
-	if options.persist {
-		args = append(args, "--persist")
-	}
+	args := append([]string{"register"}, append(extraFlags, options.flags()...)...)
 	return o.sudoCommand(sudoToDeclare(options.persist, status), append(args, path)...)
 }
 
