@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -22,7 +24,12 @@ type notServedError struct {
 func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
-// findProject returns the registered project whose name or directory is arg.
+// nameOrDirHelp is the help text about an argument NAME|DIR.
+const nameOrDirHelp = `The argument is the name of a project or the path of its directory. If there is a project
+with this name, the name wins. To use a directory, write a slash, for example ./api.`
+
+// findProject returns the registered project whose name or directory is arg. A name wins over
+// a directory.
 func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -60,7 +67,12 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 		}
 		return schema.ProjectStatus{}, notServed
 	}
-	return schema.ProjectStatus{}, &cli.Error{
-		Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint(),
+	failure := &cli.Error{Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint()}
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		failure.Hint = "register the project in this directory: " + o.command("register", path) + "\n" + failure.Hint
+	} else if err != nil && strings.Contains(arg, "/") { // a name contains no slash
+		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.Printable(arg), errors.Unwrap(err))
 	}
+	return schema.ProjectStatus{}, failure
 }

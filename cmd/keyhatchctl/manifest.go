@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -70,13 +72,17 @@ func (m treeManifest) state(p schema.ProjectStatus) string {
 	switch {
 	case m.approved:
 		state = "approved"
+	case m.isMissing():
+		return "manifest removed"
+	case errors.Is(m.err, fs.ErrNotExist), errors.Is(m.err, syscall.ENOTDIR):
+		return "directory removed"
 	case m.file.Text == nil:
 		return "unreadable"
 	case m.parsed == nil:
 		return "changed, but invalid"
 	}
 	if name := m.otherName(p); name != "" {
-		state += ", named " + string(name)
+		state += "; the manifest has the name " + string(name)
 	}
 	return state
 }

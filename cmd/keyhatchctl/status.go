@@ -30,7 +30,10 @@ To approve the change, run keyhatchctl reload.`,
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), status)
+					return cli.PrintJSON(c.OutOrStdout(), struct {
+						schema.StatusResponse
+						Projects []projectJSON `json:"projects"` // replaces the field of StatusResponse
+					}{status, withManifestStates(status.Projects)})
 				}
 				return printStatus(c.OutOrStdout(), status, o)
 			})

@@ -15,6 +15,11 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Unregister a project and close its connections",
+		Long: `unregister ends the access of a project to its secrets. If the project is declared,
+the broker registers it again when it starts or receives SIGHUP. With --persist,
+unregister also removes the declaration, even if the broker does not serve the project.
+
+` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
   sudo keyhatchctl unregister --persist ~/src/api    # also remove its declaration`,
 		Args: cobra.ExactArgs(1),
