@@ -142,7 +142,7 @@ func ParseDeclaration(text []byte, name string) (Declaration, error) {
 func parseDeclaration(text []byte, name string) (Declaration, error) {
 	d := Declaration{Name: schema.ProjectName(name)}
 	if !schema.ValidProjectName(name) {
-		return d, errorAt(nil, "the file name must be the project's name and .yaml, but the name does not match %s", schema.ProjectNamePattern)
+		return d, errorAt(nil, "the file name must be the project's name and .yaml, but the name does not match %s", constant(schema.ProjectNamePattern))
 	}
 	if len(text) > maxDeclaration {
 		return d, errorAt(nil, "the file has more than %d bytes", maxDeclaration)
