@@ -65,7 +65,7 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 		{dir + "/gpu/..", idsFor(dir)},
 		{link, append(idsFor(dir), idsFor(link)...)},
 	} {
-		resolved, err := resolveProjectDir(c.arg)
+		resolved, err := resolveProjectDir(&globalOptions{}, "register", c.arg)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,12 +19,9 @@ import (
 func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	file, err := manifest.Read(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
-		name := filepath.Base(dir)
-		if !schema.ValidProjectName(name) {
-			name = "NAME"
-		}
 		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.Printable(dir), err),
-			Hint: "write three lines into the file: schema_version: 1, project: " + name + ", and secrets: {SECRET: }"}
+			Hint: fmt.Sprintf("write these lines into %s:\nschema_version: %d\nproject: %s\nsecrets: {NPM_TOKEN: }",
+				cli.Printable(filepath.Join(dir, manifest.Locations[0])), schema.ManifestVersion, manifest.SuggestName(filepath.Base(dir)))}
 	}
 	if err != nil {
 		return file, nil, fmt.Errorf("%s: %w", cli.Printable(dir), err)

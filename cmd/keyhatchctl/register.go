@@ -40,7 +40,7 @@ The approved manifest is then stored in the broker's projects directory.`,
 			if c.Flags().Changed("name") && options.name == "" {
 				return cli.UsageErrorf("--name must not be empty")
 			}
-			dir, err := resolveProjectDir(args[0])
+			dir, err := resolveProjectDir(o, "register", args[0])
 			if err != nil {
 				return err
 			}

@@ -53,7 +53,7 @@ An existing container keeps its old mounts. To recreate it, add
 // startDevcontainer replaces this process with devcontainer up. It returns only if an
 // error occurs.
 func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
-	dir, err := resolveProjectDir(dirArg)
+	dir, err := resolveProjectDir(o, "up", dirArg)
 	if err != nil {
 		return err
 	}
