@@ -133,7 +133,7 @@ func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) b
 	if added == 0 || p.registered == nil {
 		return false
 	}
-	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: cli.Plural(added, "ID")})
+	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
 	return true
 }
 
