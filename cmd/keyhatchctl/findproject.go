@@ -70,7 +70,7 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	failure := &cli.Error{Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint()}
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
-		failure.Hint = "register the project in this directory: " + o.command("register", path) + "\n" + failure.Hint
+		failure.Hint += "\nregister the project in this directory: " + o.command("register", path)
 	} else if err != nil && strings.Contains(arg, "/") { // a name contains no slash
 		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.Printable(arg), errors.Unwrap(err))
 	}
