@@ -278,8 +278,8 @@ func TestLogContainsNoSecretName(t *testing.T) {
 	s.Shutdown(context.Background())
 	log := m.log.String()
 	for _, want := range []string{
-		`msg="cannot restore a project" project=stored error="manifest line 3: …: as must be env or file"`,
-		`msg="cannot apply the declaration of a project" file=declared.yaml error="manifest line 3: …: as must be env or file"`,
+		`msg="cannot restore a project" project=stored error="manifest line 3: (not shown): as must be env or file"`,
+		`msg="cannot apply the declaration of a project" file=declared.yaml error="manifest line 3: (not shown): as must be env or file"`,
 		`msg="cannot apply the declaration of a project" file=unknown.yaml error=`,
 	} {
 		if !strings.Contains(log, want) {
