@@ -316,6 +316,13 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 		if want := "manifest line 3: (not shown): as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
 			t.Errorf("the problem %q does not contain %q", status.Problems[0].Message, want)
 		}
+		m.withAdmin(func(admin *client.Admin) error {
+			inspected, err := admin.Inspect(t.Context(), "api")
+			if !inspected.Unserved || inspected.ProjectPath == "" || !strings.Contains(inspected.Manifest, "TRIPWIRE_NAME") {
+				t.Errorf("the registration of the project that is not served is %+v", inspected)
+			}
+			return err
+		})
 		s.Shutdown(context.Background())
 	}
 	s = m.start()

@@ -17,7 +17,14 @@ func (p proposal) print(out io.Writer) {
 		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
 	}
 	fmt.Fprintln(w)
-	if p.registered == nil {
+	if p.registered != nil && p.registered.Unserved {
+		state := "registered"
+		if p.registered.Declared {
+			state = "declared"
+		}
+		fmt.Fprintf(w, "the project is %s, but the broker does not serve it\n", state)
+	}
+	if p.registered == nil || p.registered.Unserved {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
 		for _, folder := range p.dir.folders() {
 			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))

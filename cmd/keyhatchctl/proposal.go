@@ -15,7 +15,7 @@ import (
 
 // A proposal is a registration that the operator has not approved yet.
 type proposal struct {
-	registered *schema.InspectResponse // nil if no project is registered at this path
+	registered *schema.InspectResponse // nil if no project is registered or declared at this path
 	request    schema.RegisterRequest
 	dir        projectDir
 	file       manifest.File
@@ -31,8 +31,8 @@ type proposal struct {
 	keepsDeclaration bool
 }
 
-// proposeRegistration reads the project in dir, and compares it with the registration that
-// the broker has for the same path.
+// proposeRegistration reads the project in dir, and compares it with the registration of the
+// same path.
 func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, dir projectDir, options registerOptions) (p proposal, err error) {
 	file, parsed, err := readManifest(dir.path)
 	if err != nil {
@@ -45,25 +45,26 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	text := string(file.Text)
 	p.file, p.dir, p.declare = file, dir, options.persist
 	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
-	var old *manifest.Manifest
-	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == dir.path }); i >= 0 {
-		if p.registered, old, err = inspect(ctx, admin, status.Projects[i].Name); err != nil {
-			return p, err
-		}
-		p.request.Replace = true
-		p.declare = p.declare || p.registered.Declared
-		// If the operator chose the name with --name, the project keeps this name.
-		if old == nil || p.registered.Name != old.Project {
-			p.request.Name = p.registered.Name
-		}
-	}
-	p.approvalCommand = o.registerCommand(dir.typed, options, status, "--yes")
 	if options.name != "" {
 		p.request.Name = schema.ProjectName(options.name)
 	}
 	if !schema.ValidProjectName(p.request.Name) {
 		return p, cli.UsageErrorf("--name: %q does not match %s", p.request.Name, schema.ProjectNamePattern)
 	}
+	if p.registered, err = findRegistration(ctx, admin, status, dir.path, p.request.Name); err != nil {
+		return p, err
+	}
+	var old *manifest.Manifest
+	if p.registered != nil {
+		old = parseApproved(*p.registered)
+		p.request.Replace = true
+		p.declare = p.declare || p.registered.Declared
+		// If the operator chose the name with --name, the project keeps this name.
+		if options.name == "" && (old == nil || p.registered.Name != old.Project) {
+			p.request.Name = p.registered.Name
+		}
+	}
+	p.approvalCommand = o.registerCommand(dir.typed, options, status, "--yes")
 	currentUIDs, err := p.addCurrent(status)
 	if err != nil {
 		return p, err
@@ -158,20 +159,6 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 	return p, nil
 }
 
-// inspect returns a registration and its manifest. The manifest is nil if this version
-// of keyhatchctl does not accept the manifest.
-func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) (*schema.InspectResponse, *manifest.Manifest, error) {
-	registered, err := admin.Inspect(ctx, name)
-	if err != nil {
-		return nil, nil, err
-	}
-	parsed, err := manifest.Parse([]byte(registered.Manifest))
-	if err != nil {
-		parsed = nil
-	}
-	return &registered, parsed, nil
-}
-
 // registrationChanges compares the names and the uids of two registrations. currentUIDs are
 // the uids in the declaration, or the uids of the old registration.
 func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new schema.RegisterRequest) (changes []manifest.Change) {
@@ -190,7 +177,7 @@ func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new s
 
 // isUnchanged reports whether the broker already serves exactly this registration.
 func (p proposal) isUnchanged() bool {
-	return p.registered != nil && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
+	return p.registered != nil && !p.registered.Unserved && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
 }
 
 // A proposalResult is the output of register and reload with --json.
@@ -226,14 +213,16 @@ var errChangedMeanwhile = errors.New("the registration changed while you were as
 // apply sends the registration to the broker, and writes the declaration of a project that
 // is declared.
 func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath string, err error) {
-	if p.registered != nil {
-		current, _, err := inspect(ctx, admin, p.registered.Name)
-		if err != nil {
-			return "", err
-		}
-		if !reflect.DeepEqual(current, p.registered) {
-			return "", errChangedMeanwhile
-		}
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	current, err := findRegistration(ctx, admin, status, p.request.ProjectPath, p.request.Name)
+	if err != nil {
+		return "", err
+	}
+	if !reflect.DeepEqual(current, p.registered) {
+		return "", errChangedMeanwhile
 	}
 	if !p.declare {
 		response, err := admin.Register(ctx, p.request)
