@@ -112,7 +112,7 @@ func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 
 // checkDeclarationFile returns the error of a declaration's file or of the manifest in it.
 func checkDeclarationFile(file, name string) error {
-	text, err := os.ReadFile(file)
+	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func checkDeclarationFile(file, name string) error {
 // line that begins with a line break. If this user cannot read the declaration, the result
 // is "".
 func differences(served schema.InspectResponse, servedManifest *manifest.Manifest, file string) string {
-	text, err := os.ReadFile(file)
+	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
 		return ""
 	}

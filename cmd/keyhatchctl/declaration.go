@@ -47,7 +47,7 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	oldFile := filepath.Join(filepath.Dir(file), string(oldName)+".yaml")
 	var saved []savedFile
 	for _, path := range []string{oldFile, file} {
-		text, err := os.ReadFile(path)
+		text, err := manifest.ReadDeclarationText(path)
 		if err != nil && (keepsOther || !errors.Is(err, fs.ErrNotExist)) {
 			return response, newDeclarationError("read", path, err)
 		}
@@ -85,7 +85,7 @@ type savedFile struct {
 
 // restore undoes all changes of the file. It does not write to a file that has not changed.
 func (s savedFile) restore() error {
-	text, err := os.ReadFile(s.path)
+	text, err := manifest.ReadDeclarationText(s.path)
 	switch {
 	case (err == nil) == s.existed && bytes.Equal(text, s.text):
 		return nil
@@ -97,7 +97,7 @@ func (s savedFile) restore() error {
 
 // readDeclaration reads a project's declaration.
 func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
-	text, err := os.ReadFile(file)
+	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
 		return manifest.Declaration{}, newDeclarationError("read", file, err)
 	}
@@ -106,6 +106,34 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the file and try again; keyhatchctl did not change anything"}
 	}
 	return d, nil
+}
+
+// A declaredPathError means that a registration would replace a declaration of another path.
+type declaredPathError struct {
+	request  schema.RegisterRequest
+	file     string
+	declared string // the path in the file
+}
+
+func (e *declaredPathError) Error() string {
+	return fmt.Sprintf("cannot declare %s in %s: %s declares %s", e.request.Name, cli.Printable(e.request.ProjectPath), cli.Printable(e.file), cli.Printable(e.declared))
+}
+
+// checkDeclaredPath returns a declaredPathError if the declaration of the project name
+// declares another path than the request. The project of the other path may not be served.
+func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, request schema.RegisterRequest) error {
+	file, err := declarationPath(status, name)
+	if err != nil {
+		return err
+	}
+	d, err := readDeclaration(file, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && d.Path != request.ProjectPath:
+		return &declaredPathError{request, file, d.Path}
+	}
+	return err
 }
 
 // removeDeclaration removes a project's file, if there is one.

@@ -91,6 +91,9 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	if e, ok := errors.AsType[*declarationError](err); ok && errors.Is(err, fs.ErrPermission) {
 		hint = e.hint(socket)
 	}
+	if _, ok := errors.AsType[*declaredPathError](err); ok {
+		hint = "find the cause and the fix: " + o.command("doctor")
+	}
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists, schema.CodeProjectUnknown:
 		hint = o.listProjectsHint()

@@ -65,6 +65,9 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		}
 	}
 	p.approvalCommand = o.registerCommand(dir.typed, options, status, "--yes")
+	if err := p.checkDeclarations(status); err != nil {
+		return p, err
+	}
 	currentUIDs, err := p.addCurrent(status)
 	if err != nil {
 		return p, err
@@ -101,20 +104,18 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 // returns the uids that the project has. If the project is declared, these are the uids in
 // its declaration, because the operator may have edited that file.
 func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint32, err error) {
-	name := p.request.Name
 	if p.registered != nil {
-		name = p.registered.Name
 		p.request.DevcontainerIDs, currentUIDs = p.registered.DevcontainerIDs, p.registered.AllowUIDs
 	}
 	if !p.declare {
 		return currentUIDs, nil
 	}
-	file, err := declarationPath(status, name)
+	file, err := declarationPath(status, p.declaredName())
 	if err != nil {
 		return nil, err
 	}
-	declared, err := readDeclaration(file, name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && declared.Path != p.request.ProjectPath {
+	declared, err := readDeclaration(file, p.declaredName())
+	if errors.Is(err, fs.ErrNotExist) {
 		return currentUIDs, nil
 	}
 	if err != nil {
@@ -122,6 +123,26 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 	}
 	p.addDevcontainers("the declaration", declared.DevcontainerIDs)
 	return declared.AllowUIDs, nil
+}
+
+// checkDeclarations checks the files that apply would replace.
+func (p proposal) checkDeclarations(status schema.StatusResponse) error {
+	if !p.declare {
+		return nil
+	}
+	if err := checkDeclaredPath(status, p.declaredName(), p.request); err != nil {
+		return err
+	}
+	return checkDeclaredPath(status, p.request.Name, p.request)
+}
+
+// declaredName returns the name in the project's current declaration. If the project is not
+// declared, this is the name of its new declaration.
+func (p proposal) declaredName() schema.ProjectName {
+	if p.registered != nil && p.registered.Declared {
+		return p.registered.Name
+	}
+	return p.request.Name
 }
 
 // addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
@@ -156,7 +177,11 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,
 		AllowUIDs: p.registered.AllowUIDs, DevcontainerIDs: p.registered.DevcontainerIDs, Replace: true,
 	}
-	return p, nil
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return p, err
+	}
+	return p, p.checkDeclarations(status)
 }
 
 // registrationChanges compares the names and the uids of two registrations. currentUIDs are
@@ -228,10 +253,9 @@ func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath st
 		response, err := admin.Register(ctx, p.request)
 		return response.SocketPath, err
 	}
-	oldName := p.request.Name
-	if p.registered != nil && p.registered.Declared {
-		oldName = p.registered.Name
+	if err := p.checkDeclarations(status); err != nil {
+		return "", err
 	}
-	response, err := declareAndRegister(ctx, admin, p.request, oldName, p.keepsDeclaration)
+	response, err := declareAndRegister(ctx, admin, p.request, p.declaredName(), p.keepsDeclaration)
 	return response.SocketPath, err
 }
