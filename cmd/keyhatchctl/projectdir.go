@@ -50,5 +50,8 @@ func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error
 	if !utf8.ValidString(path) {
 		return projectDir{}, fmt.Errorf("cannot register %q: the path must be valid UTF-8: rename the directory", path)
 	}
+	if strings.HasSuffix(path, "\n") || strings.HasSuffix(typed, "\n") { // see cli.ShellQuote
+		return projectDir{}, fmt.Errorf("cannot register %q: the path must not end with a line break: rename the directory", typed)
+	}
 	return projectDir{path, typed}, nil
 }

@@ -71,3 +71,24 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		t.Errorf("printed %q, want %q at the end", out, want)
 	}
 }
+
+// TestRegisterRefusesLineBreakAtEndOfPath checks that register refuses a path that a shell
+// cannot read from a hint: it would read the path of another directory.
+func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "api\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("api\n", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/", filepath.Join(root, "root\n")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"api\n", "link", "root\n"} {
+		_, err := runCommand(t, "--socket", "/none", "register", filepath.Join(root, name))
+		if err == nil || !strings.HasSuffix(err.Error(), ": the path must not end with a line break: rename the directory") {
+			t.Errorf("register %q returned the error %v", name, err)
+		}
+	}
+}
