@@ -161,7 +161,8 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	if err != nil {
 		return 0 // this user cannot see the links
 	}
-	for _, id := range devcontainerIDs(p.ProjectPath) {
+	ids, _ := devcontainerIDs(p.ProjectPath)
+	for _, id := range ids {
 		target, err := os.Readlink(filepath.Join(runtimeDirFromSocket(p), devcontainersDir, string(id)))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != directory {
 			missing++

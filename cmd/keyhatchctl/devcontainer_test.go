@@ -71,7 +71,8 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 		}
 		var got []schema.DevcontainerID
 		for _, folder := range resolved.folders() {
-			got = append(got, devcontainerIDs(folder)...)
+			ids, _ := devcontainerIDs(folder)
+			got = append(got, ids...)
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v\nwant %v", c.arg, got, c.want)

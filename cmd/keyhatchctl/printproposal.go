@@ -26,8 +26,13 @@ func (p proposal) print(out io.Writer) {
 	}
 	if p.registered == nil || p.registered.Unserved {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
-		for _, folder := range p.dir.folders() {
-			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
+		for _, folder := range p.folders {
+			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder.path))
+		}
+	}
+	for _, folder := range p.folders {
+		if folder.ignoredConfigs > 0 {
+			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.Printable(folder.path), maxFolderIDs)
 		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {

@@ -17,7 +17,7 @@ import (
 type proposal struct {
 	registered *schema.InspectResponse // nil if no project is registered or declared at this path
 	request    schema.RegisterRequest
-	dir        projectDir
+	folders    []proposedFolder // empty if the dev containers do not change
 	file       manifest.File
 	changes    []manifest.Change
 	declare    bool // the declaration of the project is written too
@@ -29,6 +29,12 @@ type proposal struct {
 	// keepsDeclaration means that only the manifest in the project's declaration is
 	// replaced. The operator may have edited other parts of that file.
 	keepsDeclaration bool
+}
+
+// A proposedFolder is a folder whose dev containers can mount the socket.
+type proposedFolder struct {
+	path           string
+	ignoredConfigs int // devcontainer.json files beyond maxFolderIDs
 }
 
 // proposeRegistration reads the project in dir, and compares it with the registration of the
@@ -43,7 +49,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		return p, err
 	}
 	text := string(file.Text)
-	p.file, p.dir, p.declare = file, dir, options.persist
+	p.file, p.declare = file, options.persist
 	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
 	if options.name != "" {
 		p.request.Name = schema.ProjectName(options.name)
@@ -75,11 +81,16 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, currentUIDs); err != nil {
 		return p, err
 	}
+	var currentIDs []schema.DevcontainerID
 	for _, folder := range dir.folders() {
-		if p.addDevcontainers(cli.Printable(folder), devcontainerIDs(folder)) && folder != dir.path {
+		ids, ignored := devcontainerIDs(folder)
+		if p.addDevcontainers(cli.Printable(folder), ids) && folder != dir.path {
 			p.unrequested = true
 		}
+		p.folders = append(p.folders, proposedFolder{folder, ignored})
+		currentIDs = append(currentIDs, ids...)
 	}
+	p.limitDevcontainers(currentIDs)
 	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
@@ -159,6 +170,18 @@ func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) b
 	return true
 }
 
+// limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds a
+// change. It keeps the IDs of the current devcontainer.json files.
+func (p *proposal) limitDevcontainers(current []schema.DevcontainerID) {
+	ids := union(current, p.request.DevcontainerIDs)
+	removed := len(ids) - maxProjectIDs
+	if removed <= 0 {
+		return
+	}
+	p.request.DevcontainerIDs = ids[:maxProjectIDs]
+	p.changes = append(p.changes, manifest.Change{Subject: "dev containers of earlier devcontainer.json files", Old: "can mount the socket (" + cli.Plural(removed, "ID") + ")"})
+}
+
 // proposeManifest proposes the current manifest of a registered project. The rest of the
 // registration does not change.
 func proposeManifest(ctx context.Context, admin *client.Admin, name schema.ProjectName) (p proposal, err error) {
@@ -177,6 +200,7 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,
 		AllowUIDs: p.registered.AllowUIDs, DevcontainerIDs: p.registered.DevcontainerIDs, Replace: true,
 	}
+	p.limitDevcontainers(nil)
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return p, err

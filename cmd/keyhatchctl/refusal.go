@@ -83,7 +83,8 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 		return ""
 	}
 	for _, folder := range dir.folders() {
-		if slices.ContainsFunc(devcontainerIDs(folder), func(id schema.DevcontainerID) bool {
+		ids, _ := devcontainerIDs(folder)
+		if slices.ContainsFunc(ids, func(id schema.DevcontainerID) bool {
 			return slices.Contains(registered.DevcontainerIDs, id)
 		}) {
 			return folder

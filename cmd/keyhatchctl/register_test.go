@@ -63,7 +63,9 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		!slices.Equal(sent.AllowUIDs, []uint32{owner, 7, 8}) {
 		t.Errorf("sent %+v, but the owner is %d", sent, owner)
 	}
-	want := append(devcontainerIDs(dir), devcontainerIDs(filepath.Join(root, "link"))...)
+	want, _ := devcontainerIDs(dir)
+	ofLink, _ := devcontainerIDs(filepath.Join(root, "link"))
+	want = append(want, ofLink...)
 	if len(want) != 4 || !slices.Equal(sent.DevcontainerIDs, want) {
 		t.Errorf("sent %v, want %v", sent.DevcontainerIDs, want)
 	}
