@@ -236,7 +236,9 @@ type proposalResult struct {
 	ProjectPath string              `json:"project_path"`
 	SocketPath  string              `json:"socket_path,omitempty"` // absent with --dry-run
 	Manifest    string              `json:"manifest_file"`
+	Ignored     string              `json:"ignored_manifest_file,omitempty"`
 	AllowUIDs   []uint32            `json:"allow_uids"`
+	Folders     []string            `json:"devcontainer_folders,omitempty"` // absent for reload, which does not change them
 	Allowlist   []schema.SecretName `json:"allowlist"`
 	Changes     []manifest.Change   `json:"changes"`
 }
@@ -250,9 +252,13 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 	if changes == nil {
 		changes = []manifest.Change{}
 	}
+	var folders []string
+	for _, folder := range p.folders {
+		folders = append(folders, folder.path)
+	}
 	return proposalResult{
-		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path,
-		AllowUIDs: p.request.AllowUIDs, Allowlist: parsed.Allowlist(), Changes: changes,
+		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path, Ignored: p.file.Ignored,
+		AllowUIDs: p.request.AllowUIDs, Folders: folders, Allowlist: parsed.Allowlist(), Changes: changes,
 	}, nil
 }
 
