@@ -62,9 +62,12 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 	info, statErr := os.Stat(p.ProjectPath)
 	switch {
 	case err == nil && resolved != p.ProjectPath:
-		return cli.Finding{Problem: problemPathReplaced, Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path,
-			Fix: "if the project moved, register it again, and create its containers again: " + moveFix(resolved) +
-				"\nif it did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand}
+		fix := "if the project did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand
+		if !isRegisteredPath(resolved, status) { // hostile code can replace a directory with a link to another project
+			fix = "if the project moved, register it again, and create its containers again: " + moveFix(resolved) + "\n" + fix
+		}
+		return cli.Finding{Problem: problemPathReplaced, Fix: fix,
+			Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path}
 	case errors.Is(err, fs.ErrPermission):
 		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case err != nil || statErr != nil || !info.IsDir():

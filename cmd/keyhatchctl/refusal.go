@@ -28,25 +28,25 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 			continue
 		}
 		if other.Name == request.Name {
-			return nameInUse(o, other, dir, options, status)
+			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
+			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && !isRegisteredPath(dir.path, status) {
+				return &cli.Error{
+					Err:  fmt.Errorf("%w, which no longer exists", err),
+					Hint: "if you moved the project, run: " + moveCommand(o, other, dir.typed, options, status),
+				}
+			}
+			break
 		}
 		if folder := sharedFolder(ctx, admin, other.Name, dir); folder != "" {
 			return folderInUse(o, other, dir, folder, options, status)
 		}
 	}
-	return &cli.Error{Err: err, Hint: otherNameHint(o, request.Name, dir, options, status)}
+	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
 
-// nameInUse returns the error for a name that another registered project has.
-func nameInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, options registerOptions, status schema.StatusResponse) error {
-	err := fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
-	if _, statErr := os.Stat(other.ProjectPath); !errors.Is(statErr, fs.ErrNotExist) {
-		return &cli.Error{Err: err, Hint: otherNameHint(o, other.Name, dir, options, status)}
-	}
-	return &cli.Error{
-		Err:  fmt.Errorf("%w, which no longer exists", err),
-		Hint: "if you moved the project, run: " + moveCommand(o, other, dir.typed, options, status),
-	}
+// isRegisteredPath reports whether a project is registered at a path.
+func isRegisteredPath(path string, status schema.StatusResponse) bool {
+	return slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.ProjectPath == path })
 }
 
 // moveCommand returns the command that registers the project p at another path instead, with
@@ -93,15 +93,25 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 	return ""
 }
 
-// otherNameHint suggests a name that no registered project has.
-func otherNameHint(o *globalOptions, name schema.ProjectName, dir projectDir, options registerOptions, status schema.StatusResponse) string {
-	for n := 2; ; n++ {
-		other := schema.ProjectName(fmt.Sprintf("%s-%d", name, n))
-		if !slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.Name == other }) {
-			options.name = string(other)
-			return "choose another name: " + o.registerCommand(dir.typed, options, status)
+// maxProjectName is the length of the longest name that matches schema.ProjectNamePattern.
+const maxProjectName = 64
+
+// otherNameHint suggests a name that the broker accepts.
+func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) string {
+	name := request.Name
+	for n := 2; n < 100; n++ {
+		suffix := fmt.Sprintf("-%d", n)
+		request.Name = name[:min(len(name), maxProjectName-len(suffix))] + schema.ProjectName(suffix)
+		if _, err := admin.Register(ctx, request); err != nil {
+			continue
 		}
+		if options.persist && checkDeclaredPath(status, request.Name, request) != nil {
+			continue
+		}
+		options.name = string(request.Name)
+		return "choose another name: " + o.registerCommand(dir.typed, options, status)
 	}
+	return o.listProjectsHint() // another cause than the name
 }
 
 // unregisterShellCommand returns the command that unregisters a project for good.
