@@ -142,10 +142,14 @@ func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) er
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return newDeclarationError("remove", file, err)
+	err = os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	if err == nil {
+		err = syncDir(filepath.Dir(file))
+	}
+	return newDeclarationError("remove", file, err)
 }
 
 func writeDeclaration(file string, d manifest.Declaration) error {
