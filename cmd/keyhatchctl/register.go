@@ -17,17 +17,18 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal, it
 asks for your approval. Then it creates the project's socket. If the project is
-already registered, register shows and applies what differs. Without a terminal, it
-registers a new project that has no dangerous effect. All other changes that the
-command line does not contain, for example a changed manifest, need --yes.
+already registered or declared, register shows and applies what differs, and updates
+the declaration. Without a terminal, it registers a new project that has no dangerous
+effect. All other changes that the command line does not contain, for example a changed
+manifest, need --yes.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.
 
 Root, the broker's user, and the owner of DIR can use the socket. To allow another
 user too, for example the container's user, add --allow-uid. A registered project
-keeps the uids that it has. To remove a uid, unregister the project and register it
-again.
+keeps the uids that it has. To remove a uid, run unregister --persist and register the
+project again.
 
 With --persist, the broker registers the project again after a stop or a reboot.
 The approved manifest is then stored in the broker's projects directory.`,

@@ -94,3 +94,38 @@ func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
 		}
 	}
 }
+
+// TestRegisterComparesWithStoredRegistration registers a project that an earlier broker stored
+// and that the broker does not serve. The project is not declared. If the broker has no such
+// registration any more, register must not treat the project as new.
+func TestRegisterComparesWithStoredRegistration(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".keyhatch", "manifest.yaml"), []byte("schema_version: 1\nproject: api\nsecrets: {A: , B: }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for inspected, want := range map[string]string{
+		`{"ok":true,"name":"api","project_path":"` + dir + `","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {A: }\n","declared":false,"unserved":true}`: "cannot ask for approval",
+		`{"ok":false,"code":"project_unknown","message":"api is not registered"}`:                                                                                                  "api is not registered",
+	} {
+		socket := fakeBroker(t, func(op, line string) string {
+			switch op {
+			case "ping":
+				return pingResponse
+			case "status":
+				return `{"ok":true,"projects":[],"problems":[{"project":"api","project_path":"` + dir + `","problem":"registration_not_restored","message":"x"}]}`
+			case "inspect":
+				return inspected
+			}
+			if !strings.Contains(line, `"dry_run":true`) {
+				t.Errorf("sent %s", line)
+			}
+			return `{"ok":true,"socket_path":"/s"}`
+		})
+		if _, err := runCommand(t, "--socket", socket, "register", dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
