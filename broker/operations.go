@@ -77,22 +77,32 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 	return schema.OKResponse{OK: true}, nil
 }
 
-// inspect returns the registration of a project.
+// inspect returns the registration of a project, even if the broker cannot serve the project.
 func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (schema.InspectResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.InspectResponse{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.entries[request.Name]
-	if e == nil {
+	e, u := r.entries[request.Name], r.unserved[request.Name]
+	var registration schema.RegisterRequest
+	switch {
+	case e != nil:
+		registration = e.registration
+	case u != nil:
+		registration = u.registration
+	default:
 		return schema.InspectResponse{}, refuse(schema.CodeProjectUnknown, "%s is not registered", request.Name)
 	}
-	return schema.InspectResponse{
-		OK: true, Name: e.registration.Name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
-		Manifest: *e.registration.Manifest, AllowUIDs: e.registration.AllowUIDs, DevcontainerIDs: e.registration.DevcontainerIDs,
-		Declared: e.registration.Declared,
-	}, nil
+	response := schema.InspectResponse{
+		OK: true, Name: request.Name, ProjectPath: registration.ProjectPath, SocketPath: r.dir.NamedSocket(request.Name),
+		AllowUIDs: registration.AllowUIDs, DevcontainerIDs: registration.DevcontainerIDs,
+		Declared: registration.Declared, Unserved: e == nil,
+	}
+	if registration.Manifest != nil { // a stored registration can be invalid
+		response.Manifest = *registration.Manifest
+	}
+	return response, nil
 }
 
 // reload replaces a project's manifest. The project's connections stay open.

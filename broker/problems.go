@@ -57,7 +57,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 		if err != nil {
 			add(name, declared[name].Path, schema.ProblemNotApplied, "the declared project is not served: %s", describeWithoutSecrets(err))
 		} else {
-			add(name, declared[name].Path, schema.ProblemNotApplied, "the broker has not read the declaration yet")
+			add(name, declared[name].Path, schema.ProblemNotApplied, "the declaration was written, or the project was unregistered, after the broker had read the declarations")
 		}
 	}
 	if err == nil && projectsDir != "" {

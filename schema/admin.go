@@ -117,7 +117,8 @@ type ReloadResponse struct {
 	Removed   []SecretName `json:"removed"`
 }
 
-// InspectRequest requests the registration of one project.
+// InspectRequest requests the registration of one project, even if the broker cannot serve
+// the project.
 type InspectRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
@@ -135,6 +136,9 @@ type InspectResponse struct {
 	AllowUIDs       []uint32         `json:"allow_uids,omitzero"`
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	Declared        bool             `json:"declared"`
+	// Unserved reports whether the broker does not serve the project. The problems in the
+	// status contain the reason.
+	Unserved bool `json:"unserved,omitzero"`
 }
 
 // ListRequest requests the names of all secrets in the broker's memory.

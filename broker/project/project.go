@@ -112,7 +112,7 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 			})
 		}
 	})
-	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s: register the project with this uid in allow_uids", caller.UID, p.config.Name), true
+	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s; the operator can allow this uid with keyhatchctl register --allow-uid", caller.UID, p.config.Name), true
 }
 
 // End makes the project answer no more requests. Its connections end soon afterwards.

@@ -12,6 +12,8 @@ const (
 	problemSidecarRefused  = "sidecar_refused"
 	problemPathGone        = "path_gone"
 	problemPathReplaced    = "path_replaced"
+	problemOwnerNotAllowed = "owner_not_allowed"
+	problemSecretsMissing  = "secrets_missing"
 	problemManifestChanged = "manifest_changed"
 	problemManifestInvalid = "manifest_invalid"
 	problemSocketMissing   = "socket_missing"

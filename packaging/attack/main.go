@@ -11,6 +11,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
 	"strconv"
 	"strings"
@@ -65,11 +66,28 @@ func runWithTimeout(a attack, s *setup) (attempts int, noticed string, err error
 		if s.printStacks != nil {
 			s.printStacks()
 		}
+		printThreads()
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 		os.Exit(1)
 	})
 	defer timer.Stop()
 	return a.run(s)
+}
+
+// printThreads prints the system call and the kernel stack of each thread of the attackers.
+func printThreads() {
+	attackers, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, file := range attackers {
+		pids, _ := os.ReadFile(file)
+		for _, pid := range strings.Fields(string(pids)) {
+			threads, _ := filepath.Glob("/proc/" + pid + "/task/*")
+			for _, thread := range threads {
+				call, _ := os.ReadFile(thread + "/syscall")
+				stack, _ := os.ReadFile(thread + "/stack")
+				fmt.Fprintf(os.Stderr, "%s: %s%s", thread, call, stack)
+			}
+		}
+	}
 }
 
 func main() {
