@@ -31,6 +31,14 @@ func (d *debouncer) trigger() {
 	d.timer.Reset(min(quietPeriod, time.Until(d.deadline)))
 }
 
+// retryAfter makes the timer fire after delay. If a file event has arrived since the last reset,
+// the timer fires soon in any case, and retryAfter has no effect.
+func (d *debouncer) retryAfter(delay time.Duration) {
+	if d.deadline.IsZero() {
+		d.timer.Reset(delay)
+	}
+}
+
 // reset forgets all previous file events. The debouncer then treats the next event as the
 // first event.
 func (d *debouncer) reset() { d.deadline = time.Time{} }

@@ -4,21 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// CheckHealth checks that the store is readable, and that the secrets in the broker have
+// CheckHealth checks that the store is readable, that all files are complete, and that the secrets in the broker have
 // exactly the same names as the secrets in the store. It returns the number of secrets.
 // CheckHealth cannot compare the values of the secrets, because the admin socket never
 // returns values.
 func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
-	set, err := source.Read(ctx)
+	reading, err := source.Read(ctx, nil)
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the store: %w", err)
 	}
+	for _, path := range slices.Sorted(maps.Keys(reading.Unfinished)) {
+		return 0, fmt.Errorf("%s is not complete: %s", path, reading.Unfinished[path])
+	}
+	set := reading.Set
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx)
 	if err != nil {

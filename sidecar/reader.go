@@ -14,10 +14,18 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// A storeReader reads the store in a separate goroutine. It stores the set of the last
+// unfinishedGracePeriod is how long a file can be incomplete before the sidecar logs a warning.
+const unfinishedGracePeriod = time.Second
+
+// maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
+// not complete. The delay doubles after each read. A program that closes a file causes no file
+// event.
+const maxFileRetryDelay = time.Second
+
+// A storeReader reads the store in a separate goroutine. It stores the result of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher and store, and only while isReading is
-// true.
+// reading goroutine uses only the fields watcher, store, and lastGood, and only while
+// isReading is true.
 type storeReader struct {
 	store        store.Store
 	watcher      *watcher
@@ -26,19 +34,28 @@ type storeReader struct {
 	isReading    bool
 	rereadNeeded bool // true if the store changed during the current read
 
-	lastGood      store.Set // nil until the first successful read
-	lastError     string    // the last error that was logged, or "" if the store is readable
-	unstableSince time.Time // when reads began to fail with ErrUnstable; zero if they do not
+	lastGood      store.Reading // lastGood.Set is nil until the first successful read
+	lastError     string        // the last error that was logged, or "" if the store is readable
+	unstableSince time.Time     // when reads began to fail with ErrUnstable; zero if they do not
+
+	unfinished     map[string]*unfinishedFile // by path
+	fileRetryDelay time.Duration              // the last delay before a read for a file that was not complete
+}
+
+// An unfinishedFile is a file that was not complete in the last read.
+type unfinishedFile struct {
+	since      time.Time
+	isReported bool
 }
 
 func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, watcher: watcher, log: log, results: make(chan readResult)}
+	return &storeReader{store: source, watcher: watcher, log: log, results: make(chan readResult), unfinished: map[string]*unfinishedFile{}}
 }
 
 // A readResult is the result of one read of the store.
 type readResult struct {
-	set store.Set
-	err error
+	reading *store.Reading
+	err     error
 	// dirsAdded is true if the watcher began to watch another directory for this read.
 	// The store must then be read again, because earlier changes in this directory caused
 	// no event.
@@ -68,31 +85,35 @@ func (r *storeReader) wait() {
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
-	if result.set, result.err = r.store.Read(ctx); result.err == nil {
+	if result.reading, result.err = r.store.Read(ctx, &r.lastGood); result.err == nil {
 		// If the set is too large to push, report this as an error of the store.
 		var line []byte
-		line, result.err = result.set.EncodePush()
+		line, result.err = result.reading.Set.EncodePush()
 		clear(line)
 	}
 	return result
 }
 
-// acceptResult stores the set of a successful read in lastGood. It logs an error only if
+// acceptResult stores the result of a successful read in lastGood. It logs an error only if
 // the error differs from the last logged error. After an error, it logs once that the
 // store is readable again.
 //
-// acceptResult returns true if the store must be read again soon, because the store is
-// still changing or because the watcher began to watch another directory.
-func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retrySoon bool) {
+// If the store must be read again, acceptResult returns the delay before this read. This is
+// necessary if the store is still changing, if a file is not complete, or if the watcher began
+// to watch another directory. Otherwise acceptResult returns 0.
+func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retryDelay time.Duration) {
 	if ctx.Err() != nil {
-		return false
+		return 0
+	}
+	if result.dirsAdded {
+		retryDelay = quietPeriod
 	}
 	if errors.Is(result.err, store.ErrUnstable) {
 		if r.unstableSince.IsZero() {
 			r.unstableSince = time.Now()
 		}
 		if time.Since(r.unstableSince) < unstableGracePeriod {
-			return true // a program is probably still writing to the store
+			return quietPeriod // a program is probably still writing to the store
 		}
 	} else {
 		r.unstableSince = time.Time{}
@@ -106,14 +127,54 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 			}
 			r.log.Error("cannot read the store; the secrets in the broker do not change", attributes...)
 		}
-		return result.dirsAdded
+		return retryDelay
 	}
 	if r.lastError != "" {
 		r.lastError = ""
 		r.log.Info("the store is readable again")
 	}
-	r.lastGood = result.set
-	return result.dirsAdded
+	r.lastGood = *result.reading
+	if fileRetryDelay := r.acceptUnfinished(); retryDelay == 0 {
+		retryDelay = fileRetryDelay
+	}
+	return retryDelay
+}
+
+// acceptUnfinished logs once if a file has not been complete for unfinishedGracePeriod, and once
+// when this file is complete again. If the store must be read again because of a file,
+// acceptUnfinished returns the delay before this read. Otherwise it returns 0.
+func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
+	mustRetry := r.lastGood.WaitsForFile()
+	for path, reason := range r.lastGood.Unfinished {
+		file := r.unfinished[path]
+		if file == nil {
+			file = &unfinishedFile{since: time.Now()}
+			r.unfinished[path] = file
+		}
+		if !file.isReported && time.Since(file.since) >= unfinishedGracePeriod {
+			file.isReported = true
+			attributes := []any{"path", path, "reason", string(reason)}
+			if reason == store.ReasonEmpty {
+				attributes = append(attributes, "hint", "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty")
+			}
+			r.log.Warn("a file of the store is not complete; the broker keeps the old value of this secret if it has one", attributes...)
+		}
+		mustRetry = mustRetry || !file.isReported
+	}
+	for path, file := range r.unfinished {
+		if r.lastGood.Unfinished[path] == "" {
+			delete(r.unfinished, path)
+			if file.isReported {
+				r.log.Info("the file is complete again or was removed", "path", path)
+			}
+		}
+	}
+	if !mustRetry {
+		r.fileRetryDelay = 0
+		return 0
+	}
+	r.fileRetryDelay = min(max(2*r.fileRetryDelay, quietPeriod), maxFileRetryDelay)
+	return r.fileRetryDelay
 }
 
 // hintFor returns a hint if the store does not exist or if the sidecar has no permission

@@ -3,8 +3,9 @@
 // the broker has restarted without secrets, and when another client has replaced the set.
 //
 // The sidecar is trusted with every secret. It does not assume that the store is
-// complete. If the store is missing, unreadable, or partly written, the sidecar continues
-// to use the set of the last successful read. Log messages contain counts, file names,
+// complete. If the store is missing or unreadable, the sidecar continues to use the set of the
+// last successful read. If a file is empty or partly written, the sidecar continues to use the
+// old value of this secret. Log messages contain counts, file names,
 // and rules. They never contain the value of a secret.
 package sidecar
 
@@ -96,8 +97,8 @@ func (c Config) Run(ctx context.Context) error {
 			publisher.checkBroker(ctx)
 		case result := <-reader.results:
 			reader.isReading = false
-			if reader.acceptResult(ctx, result) {
-				debouncer.trigger()
+			if delay := reader.acceptResult(ctx, result); delay > 0 {
+				debouncer.retryAfter(delay)
 			}
 			if reader.rereadNeeded {
 				reader.startReading(ctx)
@@ -109,7 +110,7 @@ func (c Config) Run(ctx context.Context) error {
 		case <-retryTimer.C:
 			retryPending = false
 		}
-		if !retryPending && !publisher.push(ctx, reader.lastGood) {
+		if !retryPending && !publisher.push(ctx, reader.lastGood.Set) {
 			scheduleRetry()
 		}
 		notifier.sendStatus(statusText(reader, publisher))
@@ -119,7 +120,7 @@ func (c Config) Run(ctx context.Context) error {
 // statusText returns the text that describes the sidecar's status to the service manager.
 func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
-	case reader.lastGood == nil && reader.lastError == "":
+	case reader.lastGood.Set == nil && reader.lastError == "":
 		return "reading the store"
 	case reader.lastError != "" && publisher.pushed != nil:
 		return "cannot read the store; the secrets in the broker do not change"
@@ -130,7 +131,11 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		if len(publisher.pushed) == 1 {
 			noun = "secret"
 		}
-		return fmt.Sprintf("pushed %d %s, generation %d", len(publisher.pushed), noun, publisher.generation)
+		status := fmt.Sprintf("pushed %d %s, generation %d", len(publisher.pushed), noun, publisher.generation)
+		if n := len(reader.lastGood.Unfinished); n > 0 {
+			status += fmt.Sprintf("; incomplete files: %d", n)
+		}
+		return status
 	}
 	return "cannot read the store"
 }

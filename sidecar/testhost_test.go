@@ -214,14 +214,14 @@ func (s *switchableStore) set(override store.Store) {
 	s.override = override
 }
 
-func (s *switchableStore) Read(ctx context.Context) (store.Set, error) {
+func (s *switchableStore) Read(ctx context.Context, previous *store.Reading) (*store.Reading, error) {
 	s.mu.Lock()
 	from := s.override
 	s.mu.Unlock()
 	if from == nil {
 		from = s.good
 	}
-	return from.Read(ctx)
+	return from.Read(ctx, previous)
 }
 
 func (s *switchableStore) WatchDirs() []string      { return nil }

@@ -31,7 +31,7 @@ type Exec struct {
 // Read runs the command and parses the command's standard output. Read returns an error
 // and no Set if the exit code is not 0, if the output is too large, or if the command
 // exceeds the timeout.
-func (e Exec) Read(ctx context.Context) (Set, error) {
+func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
@@ -60,7 +60,7 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("timed out after %v", e.Timeout)
 	case ctx.Err() != nil:
-		return set, ctx.Err()
+		return nil, ctx.Err()
 	}
 	failure := "the command %q failed: %w%s"
 	if err == nil {
@@ -70,7 +70,7 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf(failure, e.Command, err, e.redactStderr(stdout.buf.Bytes(), stderr))
 	}
-	return set, nil
+	return &Reading{Set: set}, nil
 }
 
 // minLeak is the minimum length in bytes of a string that counts as a leaked part of a

@@ -56,7 +56,7 @@ func TestExecKillsBackgroundProcesses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			pidFile := filepath.Join(t.TempDir(), "pid")
 			e := Exec{Command: c.command + " & echo $! >" + pidFile + "; echo A=TRIPWIRE", Format: Dotenv, Timeout: 20 * time.Second}
-			_, err := e.Read(context.Background())
+			_, err := e.Read(context.Background(), nil)
 			if (err == nil) != (c.wantError == "") || err != nil && !strings.Contains(err.Error(), c.wantError) {
 				t.Errorf("got the error %v; want %q", err, c.wantError)
 			}

@@ -3,66 +3,61 @@ package store
 import (
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
 )
 
-// StablePeriod is how long the files of a store must be unchanged before Read reads the
-// files.
+// StablePeriod is how long the files of a store must be unchanged before Read returns, because
+// files that belong together can be written one after the other.
 const StablePeriod = 100 * time.Millisecond
-
-// emptyStablePeriod is how long an empty file must be unchanged before Read reads the
-// file. It is longer than StablePeriod, because most programs first truncate a file and
-// then write the new content. If the disk is busy, the kernel can delay this write for
-// longer than StablePeriod.
-const emptyStablePeriod = time.Second
 
 // A listedFile describes a file of a store at the time when the store was listed.
 type listedFile struct {
 	name        string // the name of the secret, or BUNDLE/FIELD
+	path        string
 	size        int64
+	inode       string // identifies the file, even if its content changes
 	fingerprint string // has another value after each change of the file
+	changedAt   time.Time
 }
 
 // A listing contains all files of a store, sorted by name.
-type listing struct {
-	files []listedFile
-	// lastChange is the time of the latest change of the content or metadata of any file.
-	lastChange time.Time
-	// lastEmptyChange is the time of the latest change of any empty file.
-	lastEmptyChange time.Time
+type listing struct{ files []listedFile }
+
+// remainingWait returns how long the files that r uses must stay unchanged before the caller can
+// use r. If the clock of the file system is ahead of the local clock, a file can have a change
+// time in the future. Even then, the wait is at most StablePeriod.
+func (l listing) remainingWait(r *Reading) (wait time.Duration) {
+	for _, f := range l.files {
+		if r.Unfinished[f.path] == "" {
+			wait = max(wait, min(StablePeriod-time.Since(f.changedAt), StablePeriod))
+		}
+	}
+	return wait
 }
 
-// add adds a file to the listing. The last change of the file was at changedAt.
-func (l *listing) add(f listedFile, changedAt time.Time) {
+// equal reports whether l and other contain the same files, and whether the files that r uses
+// have not changed.
+func (l listing) equal(other listing, r *Reading) bool {
+	return slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
+		return a.path == b.path && (a.fingerprint == b.fingerprint || r.Unfinished[a.path] != "")
+	})
+}
+
+// add adds the file at path to the listing.
+func (l *listing) add(name, path string, info fs.FileInfo) error {
+	f, err := newListedFile(name, path, info)
 	l.files = append(l.files, f)
-	if changedAt.After(l.lastChange) {
-		l.lastChange = changedAt
-	}
-	if f.size == 0 && changedAt.After(l.lastEmptyChange) {
-		l.lastEmptyChange = changedAt
-	}
+	return err
 }
 
-// remainingWait returns how long the files must stay unchanged before they can be read.
-// If the clock of the file system is ahead of the local clock, a file can have a change
-// time in the future. Even then, the wait is at most StablePeriod, or emptyStablePeriod
-// for an empty file.
-func (l listing) remainingWait() time.Duration {
-	return max(min(StablePeriod-time.Since(l.lastChange), StablePeriod), min(emptyStablePeriod-time.Since(l.lastEmptyChange), emptyStablePeriod))
-}
-
-func (l listing) equal(other listing) bool { return slices.Equal(l.files, other.files) }
-
-// addInfo adds the file dir/name to the listing. info describes this file.
-func (l *listing) addInfo(dir, name string, info fs.FileInfo) error {
+// newListedFile returns the description of the file at path.
+func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fmt.Errorf("%s: the operating system returned no metadata for this file", filepath.Join(dir, name))
+		return listedFile{}, fmt.Errorf("%s: the operating system returned no metadata for this file", path)
 	}
-	fingerprint := fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim)
-	l.add(listedFile{name, info.Size(), fingerprint}, time.Unix(st.Ctim.Unix()))
-	return nil
+	inode := fmt.Sprint(st.Dev, st.Ino)
+	return listedFile{name, path, info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim), time.Unix(st.Ctim.Unix())}, nil
 }

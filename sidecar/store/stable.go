@@ -19,56 +19,58 @@ const maxUnstablePeriod = 2 * time.Second
 // every attempt to read them.
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
-// readStable waits until the files of a store have stopped changing, and then reads the
-// store. Without the wait, readStable could read a file that was truncated and not yet
-// written. It could also read two files that belong together when only one of these files
-// was updated.
-//
-// If the timestamps of all files are old enough, readStable reads immediately. If a
-// timestamp is recent, or in the future because of clock skew, readStable waits and lists
-// the files again.
-func readStable(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
+// readStable reads the files of a store. It waits until the files that it uses have not changed
+// for StablePeriod. Otherwise it could read two files that belong together when only one of
+// these files was updated. It does not wait for a file that is not complete, because read uses
+// the old value of its secret. Only if no read has succeeded before, there is no old value, and
+// readStable waits for at most maxUnstablePeriod.
+func readStable(ctx context.Context, previous *Reading, listFiles func() (listing, error), read func(l listing, previous *Reading) (*Reading, error)) (*Reading, error) {
+	if previous == nil {
+		previous = &Reading{}
+	}
 	deadline := time.Now().Add(maxUnstablePeriod)
+	var unchanged listing // the listing before the last wait, if the files did not change during the wait
 	for {
-		set, err := tryRead(ctx, listFiles, read)
-		if !errors.Is(err, ErrUnstable) || time.Now().After(deadline) {
-			return set, err
+		before, err := listFiles()
+		if err != nil {
+			return nil, err
+		}
+		reading, readErr := read(before, previous)
+		if readErr != nil {
+			reading = newReading()
+		} else {
+			previous = &Reading{Set: previous.Set, files: reading.files}
+		}
+		wait := before.remainingWait(reading)
+		if before.equal(unchanged, reading) {
+			wait = 0
+		}
+		if err := sleep(ctx, max(wait, 0)); err != nil {
+			return nil, err
+		}
+		after, err := listFiles()
+		if err != nil {
+			return nil, err
+		}
+		expired := time.Now().After(deadline)
+		isStable := before.equal(after, reading)
+		switch {
+		case isStable && wait > 0:
+			// Read the files again, because a change directly after the first read can have
+			// the same timestamp as an earlier change.
+			unchanged = before
+			continue
+		case !isStable && expired:
+			return nil, ErrUnstable
+		case isStable && readErr != nil && (expired || !errors.Is(readErr, ErrUnstable)):
+			return nil, readErr
+		case isStable && readErr == nil && (expired || previous.Set != nil || !reading.WaitsForFile()):
+			return reading, nil
 		}
 		if err := sleep(ctx, StablePeriod/10); err != nil {
 			return nil, err
 		}
 	}
-}
-
-// tryRead makes one attempt to read the store for readStable. If the listing of the files
-// changes during the attempt, tryRead returns ErrUnstable.
-func tryRead(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
-	before, err := listFiles()
-	if err != nil {
-		return nil, err
-	}
-	stableAt := time.Now().Add(before.remainingWait())
-	for remaining := time.Until(stableAt); remaining > 0; remaining = time.Until(stableAt) {
-		if err := sleep(ctx, min(remaining, StablePeriod)); err != nil {
-			return nil, err
-		}
-		// List the files again during the wait. If a file has changed, this attempt has
-		// failed and the rest of the wait is useless.
-		if now, err := listFiles(); err != nil {
-			return nil, err
-		} else if !now.equal(before) {
-			return nil, ErrUnstable
-		}
-	}
-	set, readErr := read(before)
-	after, err := listFiles()
-	if err != nil {
-		return nil, err
-	}
-	if !before.equal(after) {
-		return nil, ErrUnstable
-	}
-	return set, readErr
 }
 
 func sleep(ctx context.Context, duration time.Duration) error {
@@ -82,24 +84,37 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	}
 }
 
-// readFile reads a file. size is the file's size in the last listing. If the file now has
-// another size, readFile returns an error that wraps ErrUnstable.
-func readFile(path string, size int64) ([]byte, error) {
+// readFile reads a file, and reports whether a process has the file open for writing. If a
+// process has the file open for writing, content is nil. If the file has changed since the
+// listing, readFile returns an error that wraps ErrUnstable.
+func readFile(listed listedFile) (content []byte, writers writerState, err error) {
 	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
 	// Without O_NONBLOCK, opening a FIFO would block.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(listed.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, asUnstable(describePathError(err))
+		return nil, 0, asUnstable(describePathError(err))
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, size+1))
+	if writers = leaseFile(f); writers == writersExist {
+		return nil, writers, nil
+	}
+	info, err := f.Stat()
 	if err != nil {
-		return nil, asUnstable(describePathError(err))
+		return nil, 0, describePathError(err)
 	}
-	if int64(len(content)) != size {
-		return nil, fmt.Errorf("%s: %w", path, ErrUnstable)
+	if opened, err := newListedFile(listed.name, listed.path, info); err != nil {
+		return nil, 0, err
+	} else if opened.fingerprint != listed.fingerprint {
+		return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
 	}
-	return content, nil
+	content, err = io.ReadAll(io.LimitReader(f, listed.size+1))
+	if err != nil {
+		return nil, 0, asUnstable(describePathError(err))
+	}
+	if int64(len(content)) != listed.size {
+		return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
+	}
+	return content, writers, nil
 }
 
 // asUnstable wraps err together with ErrUnstable if err means that a file no longer

@@ -4,7 +4,8 @@
 //
 // The package does not assume that a store is complete. If a file changes during a read,
 // the package reads the store again. If the package cannot read a store completely, it
-// returns an error. It never returns an incomplete Set. Errors name files, lines, and
+// returns an error. It never uses a file that is empty or that a process has open for writing.
+// Errors name files, lines, and
 // rules. They never contain any part of a secret.
 package store
 
@@ -12,10 +13,13 @@ import "context"
 
 // A Store is a source of secrets. The types Dir, File, Exec, and Merged are stores.
 type Store interface {
-	// Read returns the complete set of secrets that the store contained at one moment. An
-	// error names the file, the line if the file has lines, and the rule that the file
+	// Read returns the complete set of secrets that the store contained at one moment. If a
+	// file is not complete, Read uses the old value of its secret. previous is the result of
+	// the last call that returned no error, or nil.
+	//
+	// An error names the file, the line if the file has lines, and the rule that the file
 	// breaks. The error never contains any part of a secret.
-	Read(ctx context.Context) (Set, error)
+	Read(ctx context.Context, previous *Reading) (*Reading, error)
 	// WatchDirs returns the directories that the caller must watch for file events. An
 	// event in one of these directories can mean that the store changed.
 	WatchDirs() []string

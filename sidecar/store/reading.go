@@ -1,0 +1,115 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A Reading is the result of reading a store. The caller passes it to the next call of Read.
+// If a file is not complete at that time, Read uses the old value of its secret.
+type Reading struct {
+	Set Set
+	// Unfinished contains the paths of the files that are not complete. The Set contains the
+	// old values of their secrets. If there is no old value, the Set does not contain the
+	// secret.
+	Unfinished map[string]Reason
+
+	files map[string]fileState // by path
+}
+
+// A Reason describes why a file is not complete.
+type Reason string
+
+// The reasons why a file is not complete. An empty file stays unfinished until it changes. In
+// all other cases, no file event may arrive when the file becomes complete.
+const (
+	// ReasonEmpty is necessary because many programs truncate a file before they write the
+	// file, and because a program can fail after it has truncated the file.
+	ReasonEmpty   Reason = "the file is empty"
+	reasonOpen    Reason = "a process has the file open for writing"
+	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
+	reasonShorter Reason = "the file has just become shorter"
+)
+
+// An unfinishedError is the error for a file that is not complete if there is no old value.
+type unfinishedError struct {
+	path   string
+	reason Reason
+}
+
+func (e *unfinishedError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
+
+func (e *unfinishedError) Unwrap() error { return ErrUnstable }
+
+// shorterPeriod is how long a file that became shorter must be unchanged. A program can close a
+// file after the first part of a value, and open the file again to write the rest.
+const shorterPeriod = time.Second
+
+// A fileState describes what the last reads of a file found.
+type fileState struct {
+	fingerprint string
+	seenAt      time.Time // when a read found this fingerprint for the first time
+	// lastUsed is the file at the time of the last read that used it. Its fingerprint is
+	// empty if no read has used the file.
+	lastUsed listedFile
+	names    []schema.SecretName // the secrets that the last used file contained
+}
+
+func newReading() *Reading {
+	return &Reading{Set: Set{}, Unfinished: map[string]Reason{}, files: map[string]fileState{}}
+}
+
+// readFile reads a file of the store. If the file is not complete, readFile adds the file to
+// r.Unfinished and returns a reason.
+func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, reason Reason, err error) {
+	state := previous.files[f.path]
+	if state.fingerprint != f.fingerprint {
+		state.fingerprint, state.seenAt = f.fingerprint, time.Now()
+	}
+	content, writers, err := readFile(f)
+	if err != nil {
+		return nil, "", err
+	}
+	unchangedFor, last := time.Since(state.seenAt), state.lastUsed
+	switch {
+	case writers == writersExist:
+		reason = reasonOpen
+	case f.size == 0:
+		reason = ReasonEmpty
+	case f.fingerprint == last.fingerprint:
+		// An earlier read has used the file, and the file has not changed.
+	case writers == writersUnknown && unchangedFor < StablePeriod:
+		reason = reasonChanged
+	case f.inode == last.inode && f.size < last.size && unchangedFor < shorterPeriod:
+		reason = reasonShorter
+	}
+	if reason == "" {
+		state.lastUsed = f
+	} else {
+		r.Unfinished[f.path] = reason
+	}
+	r.files[f.path] = state
+	return content, reason, nil
+}
+
+// keepOld copies the old value of a secret from previous to r. If there is no old value,
+// keepOld removes the secret from r.
+func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
+	if value, exists := previous.Set[name]; exists {
+		r.Set[name] = value
+	} else {
+		delete(r.Set, name)
+	}
+}
+
+// WaitsForFile reports whether a file of the store can become complete without a file event.
+func (r *Reading) WaitsForFile() bool {
+	for _, reason := range r.Unfinished {
+		if reason != ReasonEmpty {
+			return true
+		}
+	}
+	return false
+}
