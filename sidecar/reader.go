@@ -177,11 +177,13 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 	return r.fileRetryDelay
 }
 
-// hintFor returns a hint if the store does not exist or if the sidecar has no permission
-// to read the store. For all other errors, hintFor returns "", because an error of
+// hintFor returns a hint if the store does not exist, if an empty directory replaced the store,
+// or if the sidecar has no permission to read the store. For all other errors, hintFor returns "", because an error of
 // package store already names the rule that the store breaks.
 func hintFor(err error) string {
 	switch {
+	case errors.Is(err, store.ErrReplaced):
+		return "mount the store; if the store should be empty, run keyhatchctl clear"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

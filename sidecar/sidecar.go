@@ -100,6 +100,11 @@ func (c Config) Run(ctx context.Context) error {
 			if delay := reader.acceptResult(ctx, result); delay > 0 {
 				debouncer.retryAfter(delay)
 			}
+			if errors.Is(result.err, store.ErrReplaced) && publisher.isCleared {
+				// By clearing the broker, the owner has confirmed that the store is empty.
+				reader.lastGood = store.Reading{}
+				reader.startReading(ctx)
+			}
 			if reader.rereadNeeded {
 				reader.startReading(ctx)
 			}
@@ -126,6 +131,8 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		return "cannot read the store; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.connection.admin == nil:
 		return "waiting for the broker"
+	case reader.lastError == "" && publisher.withholdsEmptySet:
+		return "the store has no secrets; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.pushed != nil:
 		noun := "secrets"
 		if len(publisher.pushed) == 1 {

@@ -7,10 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
@@ -226,3 +229,37 @@ func (s *switchableStore) Read(ctx context.Context, previous *store.Reading) (*s
 
 func (s *switchableStore) WatchDirs() []string      { return nil }
 func (s *switchableStore) IsAffectedBy(string) bool { return true }
+
+const inNamespacesEnv = "KEYHATCH_TEST_IN_NAMESPACES"
+
+// runInNamespaces runs the current test again in a child process with new namespaces. In the
+// child process, runInNamespaces returns true.
+func runInNamespaces(t *testing.T, cloneFlags uintptr) (isChild bool) {
+	t.Helper()
+	if os.Getenv(inNamespacesEnv) != "" {
+		return true
+	}
+	t.Setenv(inNamespacesEnv, "1")
+	runTestInNamespaces(t, t.Name(), cloneFlags)
+	return false
+}
+
+// runTestInNamespaces runs a test in a child process. cloneFlags selects the new namespaces, and
+// must contain CLONE_NEWUSER.
+func runTestInNamespaces(t *testing.T, name string, cloneFlags uintptr) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  cloneFlags,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		testenv.Require(t, false, "cannot create a user namespace: "+err.Error())
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+name) {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}

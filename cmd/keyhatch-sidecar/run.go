@@ -20,7 +20,8 @@ the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. If a file in the store is empty or open for writing, the broker keeps the old
-value of this secret, and run logs the path of the file once. After keyhatchctl clear, the broker has no secrets until the store changes or
+value of this secret, and run logs the path of the file once. If an empty directory replaces a dir: store, for
+example after an unmount, the secrets in the broker do not change. After keyhatchctl clear, the broker has no secrets until the store changes or
 the broker restarts.
 
 If you use several --store flags, run pushes the secrets of all these stores together.

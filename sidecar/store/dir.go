@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -36,7 +37,7 @@ type Dir struct {
 // Read returns the complete set of secrets that the directory contained at one moment. If a
 // file is not complete, Read uses the old value of its secret, or of its complete bundle. An
 // error names the file and the rule that the file breaks. The error never contains the content
-// of a file.
+// of a file. If an empty directory has replaced the directory, Read returns ErrReplaced.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -47,6 +48,11 @@ func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 
 func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	r := newReading()
+	dir := dirState{l.dir, len(l.files) > 0}
+	if old := previous.dirs[d.Path]; old.hasFiles && !dir.hasFiles && old.id != dir.id {
+		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
+	}
+	r.dirs[d.Path] = dir
 	var unfinished []schema.SecretName
 	for _, f := range l.files {
 		content, reason, err := r.readFile(f, previous)
@@ -70,7 +76,14 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 // content of the files.
 func (d Dir) listFiles() (listing, error) {
 	var l listing
-	err := d.forEachEntry("", func(name string, info fs.FileInfo) error {
+	info, err := os.Stat(d.Path)
+	if err != nil {
+		return listing{}, describePathError(err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		l.dir = inodeOf(st)
+	}
+	err = d.forEachEntry("", func(name string, info fs.FileInfo) error {
 		if !info.IsDir() {
 			return l.add(name, filepath.Join(d.Path, name), info)
 		}

@@ -23,7 +23,10 @@ type listedFile struct {
 }
 
 // A listing contains all files of a store, sorted by name.
-type listing struct{ files []listedFile }
+type listing struct {
+	dir   string // identifies the directory of a Dir and its file system
+	files []listedFile
+}
 
 // remainingWait returns how long the files that r uses must stay unchanged before the caller can
 // use r. If the clock of the file system is ahead of the local clock, a file can have a change
@@ -37,10 +40,10 @@ func (l listing) remainingWait(r *Reading) (wait time.Duration) {
 	return wait
 }
 
-// equal reports whether l and other contain the same files, and whether the files that r uses
+// equal reports whether l and other contain the same files of the same directory, and whether the files that r uses
 // have not changed.
 func (l listing) equal(other listing, r *Reading) bool {
-	return slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
+	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
 		return a.path == b.path && (a.fingerprint == b.fingerprint || r.Unfinished[a.path] != "")
 	})
 }
@@ -58,6 +61,9 @@ func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	if !ok {
 		return listedFile{}, fmt.Errorf("%s: the operating system returned no metadata for this file", path)
 	}
-	inode := fmt.Sprint(st.Dev, st.Ino)
+	inode := inodeOf(st)
 	return listedFile{name, path, info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim), time.Unix(st.Ctim.Unix())}, nil
 }
+
+// inodeOf returns a text that identifies a file or directory, even if its content changes.
+func inodeOf(st *syscall.Stat_t) string { return fmt.Sprint(st.Dev, st.Ino) }

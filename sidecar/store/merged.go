@@ -26,6 +26,7 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 		}
 		maps.Copy(all.Unfinished, r.Unfinished)
 		maps.Copy(all.files, r.files)
+		maps.Copy(all.dirs, r.dirs)
 	}
 	return all, nil
 }

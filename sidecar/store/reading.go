@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -17,6 +18,18 @@ type Reading struct {
 	Unfinished map[string]Reason
 
 	files map[string]fileState // by path
+	dirs  map[string]dirState  // by the path of a Dir
+}
+
+// ErrReplaced is the error that Read returns if a directory with files was replaced by an empty
+// directory. The usual reason is that a file system was unmounted. If all files of the same
+// directory are removed, Read returns no error.
+var ErrReplaced = errors.New("the directory is empty, and it is not the directory that was read before")
+
+// A dirState describes the directory of a Dir at the time of a read.
+type dirState struct {
+	id       string // identifies the directory and its file system
+	hasFiles bool
 }
 
 // A Reason describes why a file is not complete.
@@ -58,7 +71,7 @@ type fileState struct {
 }
 
 func newReading() *Reading {
-	return &Reading{Set: Set{}, Unfinished: map[string]Reason{}, files: map[string]fileState{}}
+	return &Reading{Set: Set{}, Unfinished: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
 }
 
 // readFile reads a file of the store. If the file is not complete, readFile adds the file to

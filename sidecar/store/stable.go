@@ -39,7 +39,7 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 		if readErr != nil {
 			reading = newReading()
 		} else {
-			previous = &Reading{Set: previous.Set, files: reading.files}
+			previous = &Reading{Set: previous.Set, files: reading.files, dirs: previous.dirs}
 		}
 		wait := before.remainingWait(reading)
 		if before.equal(unchanged, reading) {

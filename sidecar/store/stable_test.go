@@ -36,7 +36,7 @@ func TestReadStableWaitsForChanges(t *testing.T) {
 					if time.Since(start) >= c.writtenAt {
 						f.fingerprint, f.changedAt = "second", start.Add(c.writtenAt+c.clockSkew)
 					}
-					return listing{[]listedFile{f}}, nil
+					return listing{files: []listedFile{f}}, nil
 				}
 				r, err := readStable(context.Background(), &Reading{Set: Set{}}, listFiles, func(l listing, _ *Reading) (*Reading, error) {
 					r := newReading()
@@ -63,7 +63,7 @@ func TestReadStableGivesUpOnChangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		listFiles := func() (listing, error) {
-			return listing{[]listedFile{{path: "A", fingerprint: time.Now().String(), changedAt: time.Now()}}}, nil
+			return listing{files: []listedFile{{path: "A", fingerprint: time.Now().String(), changedAt: time.Now()}}}, nil
 		}
 		_, err := readStable(context.Background(), nil, listFiles, func(listing, *Reading) (*Reading, error) { return newReading(), nil })
 		if elapsed := time.Since(start); !errors.Is(err, ErrUnstable) || elapsed < maxUnstablePeriod || elapsed > maxUnstablePeriod+3*StablePeriod {
