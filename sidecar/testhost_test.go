@@ -131,6 +131,26 @@ func (h *testHost) writeSecret(name, text string) {
 	storetest.WriteFile(filepath.Join(h.store, name), text)
 }
 
+// replaceDataLink writes a secret in the way in which Kubernetes updates a secret volume. It
+// writes the file into a new directory and then replaces the link ..data.
+func (h *testHost) replaceDataLink(name, text string) {
+	h.t.Helper()
+	version := fmt.Sprintf("..v%d", time.Now().UnixNano())
+	h.writeSecret(version+"/"+name, text)
+	os.Symlink("..data/"+name, filepath.Join(h.store, name)) // fails if the link exists
+	next := filepath.Join(h.store, "..next")
+	err := os.Symlink(version, next)
+	if err == nil {
+		old, _ := os.Readlink(filepath.Join(h.store, "..data"))
+		if err = os.Rename(next, filepath.Join(h.store, "..data")); err == nil && old != "" {
+			err = os.RemoveAll(filepath.Join(h.store, old))
+		}
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // pushLine returns a request line for client.Admin.Push. The request pushes one secret.
 func pushLine(name schema.SecretName, text string) []byte {
 	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})

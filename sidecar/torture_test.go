@@ -149,12 +149,12 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 			// file is incomplete. If a program pauses for longer than StablePeriod during
 			// a write, the sidecar cannot know that the file is incomplete. Therefore
 			// wait for a shorter time.
-			for seen, start := reads.Load(), time.Now(); reads.Load() < seen+5 && time.Since(start) < store.StablePeriod/5; {
+			for seen, start := reads.Load(), time.Now(); reads.Load() < seen+5 && time.Since(start) < 20*time.Millisecond; {
 				runtime.Gosched()
 			}
 			f.WriteString(value[half:])
 			f.Close()
-			if time.Since(wrote) > store.StablePeriod {
+			if time.Since(wrote) > 100*time.Millisecond {
 				slowWrites[value[:half]] = true
 			}
 		case 9, 10, 11: // remove a secret
@@ -215,7 +215,7 @@ func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, conf
 			t.Errorf("the project fetched only a part of the value of %s: %d bytes", source, len(value))
 		}
 	}
-	t.Logf("%d fetches, generation %d; %d writes took longer than %v; the project fetched %d partial values", reads.Load(), h.status().Generation, len(slowWrites), store.StablePeriod, len(partial))
+	t.Logf("%d fetches, generation %d; %d writes took longer than %v; the project fetched %d partial values", reads.Load(), h.status().Generation, len(slowWrites), 100*time.Millisecond, len(partial))
 }
 
 // TestInotifyQueueOverflowLosesNoChange limits the kernel's inotify queue to one event,

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// StablePeriod is how long the files of a store must be unchanged before Read returns, because
+// stablePeriod is how long the files of a store must be unchanged before Read returns, because
 // files that belong together can be written one after the other.
-const StablePeriod = 100 * time.Millisecond
+const stablePeriod = 20 * time.Millisecond
 
 // A listedFile describes a file of a store at the time when the store was listed.
 type listedFile struct {
@@ -30,11 +30,11 @@ type listing struct {
 
 // remainingWait returns how long the files that r uses must stay unchanged before the caller can
 // use r. If the clock of the file system is ahead of the local clock, a file can have a change
-// time in the future. Even then, the wait is at most StablePeriod.
+// time in the future. Even then, the wait is at most stablePeriod.
 func (l listing) remainingWait(r *Reading) (wait time.Duration) {
 	for _, f := range l.files {
 		if r.Unfinished[f.path] == "" {
-			wait = max(wait, min(StablePeriod-time.Since(f.changedAt), StablePeriod))
+			wait = max(wait, min(stablePeriod-time.Since(f.changedAt), stablePeriod))
 		}
 	}
 	return wait

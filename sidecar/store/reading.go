@@ -56,6 +56,10 @@ func (e *unfinishedError) Error() string { return fmt.Sprintf("%s: %s", e.path, 
 
 func (e *unfinishedError) Unwrap() error { return ErrUnstable }
 
+// unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a
+// process has the file open for writing.
+const unleasedPeriod = 300 * time.Millisecond
+
 // shorterPeriod is how long a file that became shorter must be unchanged. A program can close a
 // file after the first part of a value, and open the file again to write the rest.
 const shorterPeriod = time.Second
@@ -93,7 +97,7 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 		reason = ReasonEmpty
 	case f.fingerprint == last.fingerprint:
 		// An earlier read has used the file, and the file has not changed.
-	case writers == writersUnknown && unchangedFor < StablePeriod:
+	case writers == writersUnknown && unchangedFor < unleasedPeriod:
 		reason = reasonChanged
 	case f.inode == last.inode && f.size < last.size && unchangedFor < shorterPeriod:
 		reason = reasonShorter

@@ -20,7 +20,7 @@ const maxUnstablePeriod = 2 * time.Second
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
 // readStable reads the files of a store. It waits until the files that it uses have not changed
-// for StablePeriod. Otherwise it could read two files that belong together when only one of
+// for stablePeriod. Otherwise it could read two files that belong together when only one of
 // these files was updated. It does not wait for a file that is not complete, because read uses
 // the old value of its secret. Only if no read has succeeded before, there is no old value, and
 // readStable waits for at most maxUnstablePeriod.
@@ -67,7 +67,7 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 		case isStable && readErr == nil && (expired || previous.Set != nil || !reading.WaitsForFile()):
 			return reading, nil
 		}
-		if err := sleep(ctx, StablePeriod/10); err != nil {
+		if err := sleep(ctx, stablePeriod/2); err != nil {
 			return nil, err
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // TestReadStableWaitsForChanges checks that readStable waits until the files have not changed
-// for StablePeriod. The test uses a fake clock. The file is written at the start of the test and
+// for stablePeriod. The test uses a fake clock. The file is written at the start of the test and
 // again at writtenAt. clockSkew is how far the clock of the file system is ahead of the local
 // clock.
 func TestReadStableWaitsForChanges(t *testing.T) {
@@ -22,9 +22,9 @@ func TestReadStableWaitsForChanges(t *testing.T) {
 		readAt               time.Duration // the earliest time at which readStable may return
 	}{
 		{"an old file", -time.Minute, 0, "", "second", 0},
-		{"a new file", never, 0, "", "first", StablePeriod},
-		{"a file that changes again soon", StablePeriod / 2, 0, "", "second", StablePeriod/2 + StablePeriod},
-		{"a fast file system clock", never, time.Hour, "", "first", StablePeriod},
+		{"a new file", never, 0, "", "first", stablePeriod},
+		{"a file that changes again soon", stablePeriod / 2, 0, "", "second", stablePeriod/2 + stablePeriod},
+		{"a fast file system clock", never, time.Hour, "", "first", stablePeriod},
 		{"a slow file system clock", never, -time.Hour, "", "first", 0},
 		{"a new file that is not complete", never, 0, ReasonEmpty, "first", 0},
 	} {
@@ -49,7 +49,7 @@ func TestReadStableWaitsForChanges(t *testing.T) {
 				elapsed := time.Since(start)
 				// readStable lists the files only at intervals, so it can return a little later
 				// than readAt.
-				if err != nil || string(r.Set["A"].Bytes) != c.want || elapsed < c.readAt || elapsed > c.readAt+2*StablePeriod {
+				if err != nil || string(r.Set["A"].Bytes) != c.want || elapsed < c.readAt || elapsed > c.readAt+2*stablePeriod {
 					t.Errorf("readStable returned %v after %v, error %v; want %q after %v", r, elapsed, err, c.want, c.readAt)
 				}
 			})
@@ -66,7 +66,7 @@ func TestReadStableGivesUpOnChangingStore(t *testing.T) {
 			return listing{files: []listedFile{{path: "A", fingerprint: time.Now().String(), changedAt: time.Now()}}}, nil
 		}
 		_, err := readStable(context.Background(), nil, listFiles, func(listing, *Reading) (*Reading, error) { return newReading(), nil })
-		if elapsed := time.Since(start); !errors.Is(err, ErrUnstable) || elapsed < maxUnstablePeriod || elapsed > maxUnstablePeriod+3*StablePeriod {
+		if elapsed := time.Since(start); !errors.Is(err, ErrUnstable) || elapsed < maxUnstablePeriod || elapsed > maxUnstablePeriod+3*stablePeriod {
 			t.Errorf("readStable returned %v after %v; want ErrUnstable soon after %v", err, elapsed, maxUnstablePeriod)
 		}
 	})
