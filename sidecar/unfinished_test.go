@@ -9,6 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
 // registerProject registers a project that may fetch the given secrets.
@@ -151,4 +152,29 @@ func TestSidecarStartsWithUnfinishedFiles(t *testing.T) {
 	h.waitForNames("GOOD")
 	half.Close()
 	h.waitForNames("GOOD", "HALF")
+}
+
+// TestOpenFileStoreKeepsAllSecrets writes the file of a file store slowly. It checks that the
+// broker keeps the complete old set until the file is complete.
+func TestOpenFileStoreKeepsAllSecrets(t *testing.T) {
+	for format, texts := range map[store.Format][3]string{
+		store.Dotenv: {"A=old\nB=old\n", "A=new\nB=n", "ew\nC=new\n"},
+		store.JSON:   {`{"A": "old", "B": "old"}`, `{"A": "new", "B": `, `"new", "C": "new"}`},
+		store.YAML:   {"A: old\nB: old\n", "A: new\nB: n", "ew\nC: new\n"},
+	} {
+		h := newTestHost(t)
+		h.writeSecret("file", texts[0])
+		storetest.WriteFile(h.dir+"/other/D", "old")
+		project := h.registerProject("A", "B", "C", "D")
+		h.runSidecar(func(c *Config) {
+			c.Store = store.Merged{store.File{Path: h.store + "/file", Format: format}, store.Dir{Path: h.dir + "/other"}}
+		})
+		h.waitForValues(project, map[schema.SecretName]string{"A": "old", "B": "old", "D": "old"})
+		f := h.openForWriting("file", texts[1])
+		storetest.WriteFile(h.dir+"/other/D", "new")
+		h.waitForValues(project, map[schema.SecretName]string{"A": "old", "B": "old", "D": "new"})
+		f.WriteString(texts[2])
+		f.Close()
+		h.waitForValues(project, map[schema.SecretName]string{"A": "new", "B": "new", "C": "new", "D": "new"})
+	}
 }
