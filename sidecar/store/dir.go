@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -80,13 +79,12 @@ func (d Dir) listFiles() (listing, error) {
 	if err != nil {
 		return listing{}, describePathError(err)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		l.dir = inodeOf(st)
-	}
+	l.dir = l.addDir(info)
 	err = d.forEachEntry("", func(name string, info fs.FileInfo) error {
 		if !info.IsDir() {
 			return l.add(name, filepath.Join(d.Path, name), info)
 		}
+		l.addDir(info)
 		return d.forEachEntry(name, func(field string, info fs.FileInfo) error {
 			if info.IsDir() {
 				return fmt.Errorf("%s: a bundle must contain only files, but this path is a directory", filepath.Join(d.Path, name, field))

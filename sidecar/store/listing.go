@@ -26,18 +26,22 @@ type listedFile struct {
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
+	// dirChangedAt is the time of the last change of the directory or of one of its bundles. A
+	// file may be missing only because an editor is replacing the file.
+	dirChangedAt time.Time
 }
 
-// remainingWait returns how long the files that r uses must stay unchanged before the caller can
-// use r. If the clock of the file system is ahead of the local clock, a file can have a change
-// time in the future. Even then, the wait is at most stablePeriod.
-func (l listing) remainingWait(r *Reading) (wait time.Duration) {
+// remainingWait returns how long the files that r uses, and the directory, must stay unchanged
+// before the caller can use r. If the clock of the file system is ahead of the local clock, a
+// change time can be in the future. Even then, the wait is at most stablePeriod.
+func (l listing) remainingWait(r *Reading) time.Duration {
+	wait := min(stablePeriod-time.Since(l.dirChangedAt), stablePeriod)
 	for _, f := range l.files {
 		if r.Unfinished[f.path] == "" {
 			wait = max(wait, min(stablePeriod-time.Since(f.changedAt), stablePeriod))
 		}
 	}
-	return wait
+	return max(wait, 0)
 }
 
 // equal reports whether l and other contain the same files of the same directory, and whether the files that r uses
@@ -63,6 +67,18 @@ func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	}
 	inode := inodeOf(st)
 	return listedFile{name, path, info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim), time.Unix(st.Ctim.Unix())}, nil
+}
+
+// addDir adds a directory, which is the directory of a Dir or of a bundle, to the listing.
+func (l *listing) addDir(info fs.FileInfo) (inode string) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return ""
+	}
+	if changedAt := time.Unix(st.Ctim.Unix()); changedAt.After(l.dirChangedAt) {
+		l.dirChangedAt = changedAt
+	}
+	return inodeOf(st)
 }
 
 // inodeOf returns a text that identifies a file or directory, even if its content changes.

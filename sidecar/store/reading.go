@@ -91,12 +91,12 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	}
 	unchangedFor, last := time.Since(state.seenAt), state.lastUsed
 	switch {
+	case f.fingerprint == last.fingerprint && content != nil:
+		// An earlier read has used the file, and the file has not changed.
 	case writers == writersExist:
 		reason = reasonOpen
 	case f.size == 0:
 		reason = ReasonEmpty
-	case f.fingerprint == last.fingerprint:
-		// An earlier read has used the file, and the file has not changed.
 	case writers == writersUnknown && unchangedFor < unleasedPeriod:
 		reason = reasonChanged
 	case f.inode == last.inode && f.size < last.size && unchangedFor < shorterPeriod:
@@ -109,6 +109,17 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	}
 	r.files[f.path] = state
 	return content, reason, nil
+}
+
+// withTimesOf returns a copy of r that also knows when next found each file for the first time.
+// The copy does not contain any other result of next, because the caller may discard next.
+func (r *Reading) withTimesOf(next *Reading) *Reading {
+	files := map[string]fileState{}
+	for path, state := range next.files {
+		state.lastUsed, state.names = r.files[path].lastUsed, r.files[path].names
+		files[path] = state
+	}
+	return &Reading{Set: r.Set, files: files, dirs: r.dirs}
 }
 
 // keepOld copies the old value of a secret from previous to r. If there is no old value,

@@ -54,6 +54,24 @@ func TestFileThatBecameShorterIsUsedLater(t *testing.T) {
 	mustRead(t, dir, r, "s", false)
 }
 
+// TestUnchangedOpenFileIsComplete checks that a file that a process has open for writing is
+// complete if its content has not changed since the last read.
+func TestUnchangedOpenFileIsComplete(t *testing.T) {
+	dir := Dir{Path: t.TempDir()}
+	writeAll(t, dir.Path+"/A", "old")
+	r := mustRead(t, dir, nil, "old", false)
+	f, err := os.OpenFile(dir.Path+"/A", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r = mustRead(t, dir, r, "old", false)
+	f.WriteString("new")
+	r = mustRead(t, dir, r, "old", true)
+	f.Close()
+	mustRead(t, dir, r, "new", false)
+}
+
 // TestBundleKeepsAllOldFields checks that a bundle keeps all old fields while one field is not
 // complete.
 func TestBundleKeepsAllOldFields(t *testing.T) {

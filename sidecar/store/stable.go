@@ -29,7 +29,7 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 		previous = &Reading{}
 	}
 	deadline := time.Now().Add(maxUnstablePeriod)
-	var unchanged listing // the listing before the last wait, if the files did not change during the wait
+	var unchanged *listing // the listing before the last wait, or nil if the files changed during the wait
 	for {
 		before, err := listFiles()
 		if err != nil {
@@ -39,13 +39,13 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 		if readErr != nil {
 			reading = newReading()
 		} else {
-			previous = &Reading{Set: previous.Set, files: reading.files, dirs: previous.dirs}
+			previous = previous.withTimesOf(reading)
 		}
 		wait := before.remainingWait(reading)
-		if before.equal(unchanged, reading) {
+		if unchanged != nil && before.equal(*unchanged, reading) {
 			wait = 0
 		}
-		if err := sleep(ctx, max(wait, 0)); err != nil {
+		if err := sleep(ctx, wait); err != nil {
 			return nil, err
 		}
 		after, err := listFiles()
@@ -55,10 +55,10 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 		expired := time.Now().After(deadline)
 		isStable := before.equal(after, reading)
 		switch {
-		case isStable && wait > 0:
+		case isStable && wait > 0 && !expired:
 			// Read the files again, because a change directly after the first read can have
 			// the same timestamp as an earlier change.
-			unchanged = before
+			unchanged = &before
 			continue
 		case !isStable && expired:
 			return nil, ErrUnstable
@@ -84,9 +84,9 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	}
 }
 
-// readFile reads a file, and reports whether a process has the file open for writing. If a
-// process has the file open for writing, content is nil. If the file has changed since the
-// listing, readFile returns an error that wraps ErrUnstable.
+// readFile reads a file, and reports whether a process has the file open for writing. If the file
+// has changed since the listing, content is nil if a process has the file open for writing.
+// Otherwise readFile returns an error that wraps ErrUnstable.
 func readFile(listed listedFile) (content []byte, writers writerState, err error) {
 	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
 	// Without O_NONBLOCK, opening a FIFO would block.
@@ -95,26 +95,30 @@ func readFile(listed listedFile) (content []byte, writers writerState, err error
 		return nil, 0, asUnstable(describePathError(err))
 	}
 	defer f.Close()
-	if writers = leaseFile(f); writers == writersExist {
-		return nil, writers, nil
-	}
+	writers = leaseFile(f)
 	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, describePathError(err)
 	}
-	if opened, err := newListedFile(listed.name, listed.path, info); err != nil {
-		return nil, 0, err
-	} else if opened.fingerprint != listed.fingerprint {
-		return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
-	}
-	content, err = io.ReadAll(io.LimitReader(f, listed.size+1))
+	opened, err := newListedFile(listed.name, listed.path, info)
 	if err != nil {
-		return nil, 0, asUnstable(describePathError(err))
+		return nil, 0, err
 	}
-	if int64(len(content)) != listed.size {
-		return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
+	isSame := opened.fingerprint == listed.fingerprint
+	if isSame {
+		content, err = io.ReadAll(io.LimitReader(f, listed.size+1))
+		if err != nil {
+			return nil, 0, asUnstable(describePathError(err))
+		}
+		isSame = int64(len(content)) == listed.size
 	}
-	return content, writers, nil
+	switch {
+	case isSame:
+		return content, writers, nil
+	case writers == writersExist:
+		return nil, writers, nil
+	}
+	return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
 }
 
 // asUnstable wraps err together with ErrUnstable if err means that a file no longer

@@ -57,6 +57,29 @@ func TestReadStableWaitsForChanges(t *testing.T) {
 	}
 }
 
+// TestReadStableWaitsForMissingFile removes a file and soon creates it again, as some editors
+// do. It checks that readStable does not return a set without this file.
+func TestReadStableWaitsForMissingFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		createdAt := start.Add(stablePeriod / 2)
+		listFiles := func() (listing, error) {
+			if time.Now().Before(createdAt) {
+				return listing{dirChangedAt: start}, nil
+			}
+			return listing{dirChangedAt: createdAt, files: []listedFile{{path: "A", fingerprint: "new", changedAt: createdAt}}}, nil
+		}
+		count := 0
+		_, err := readStable(context.Background(), &Reading{Set: Set{}}, listFiles, func(l listing, _ *Reading) (*Reading, error) {
+			count = len(l.files)
+			return newReading(), nil
+		})
+		if err != nil || count != 1 {
+			t.Errorf("readStable returned a set of %d files, error %v", count, err)
+		}
+	})
+}
+
 // TestReadStableGivesUpOnChangingStore checks that readStable returns ErrUnstable soon
 // after maxUnstablePeriod if the files of the store never stop changing.
 func TestReadStableGivesUpOnChangingStore(t *testing.T) {
