@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"io/fs"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -29,27 +28,6 @@ type listing struct {
 	// dirChangedAt is the time of the last change of the directory or of one of its bundles. A
 	// file may be missing only because an editor is replacing the file.
 	dirChangedAt time.Time
-}
-
-// remainingWait returns how long the files that r uses, and the directory, must stay unchanged
-// before the caller can use r. If the clock of the file system is ahead of the local clock, a
-// change time can be in the future. Even then, the wait is at most stablePeriod.
-func (l listing) remainingWait(r *Reading) time.Duration {
-	wait := min(stablePeriod-time.Since(l.dirChangedAt), stablePeriod)
-	for _, f := range l.files {
-		if r.Unfinished[f.path] == "" {
-			wait = max(wait, min(stablePeriod-time.Since(f.changedAt), stablePeriod))
-		}
-	}
-	return max(wait, 0)
-}
-
-// equal reports whether l and other contain the same files of the same directory, and whether the files that r uses
-// have not changed.
-func (l listing) equal(other listing, r *Reading) bool {
-	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
-		return a.path == b.path && (a.fingerprint == b.fingerprint || r.Unfinished[a.path] != "")
-	})
 }
 
 // add adds the file at path to the listing.

@@ -3,21 +3,13 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"syscall"
+	"slices"
 	"time"
 )
 
 // maxUnstablePeriod is how long readStable repeats its attempts to read a store that is
 // changing. After this time, readStable returns ErrUnstable.
 const maxUnstablePeriod = 2 * time.Second
-
-// ErrUnstable is the error that Read returns if the files of the store changed during
-// every attempt to read them.
-var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
 // readStable reads the files of a store. It waits until the files that it uses have not changed
 // for stablePeriod. Otherwise it could read two files that belong together when only one of
@@ -41,8 +33,8 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 		} else {
 			previous = previous.withTimesOf(reading)
 		}
-		wait := before.remainingWait(reading)
-		if unchanged != nil && before.equal(*unchanged, reading) {
+		wait := remainingWait(before, reading)
+		if unchanged != nil && sameFiles(before, *unchanged, reading) {
 			wait = 0
 		}
 		if err := sleep(ctx, wait); err != nil {
@@ -53,7 +45,7 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 			return nil, err
 		}
 		expired := time.Now().After(deadline)
-		isStable := before.equal(after, reading)
+		isStable := sameFiles(before, after, reading)
 		switch {
 		case isStable && wait > 0 && !expired:
 			// Read the files again, because a change directly after the first read can have
@@ -73,6 +65,27 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 	}
 }
 
+// remainingWait returns how long the files that r uses, and the directory, must stay unchanged
+// before the caller can use r. If the clock of the file system is ahead of the local clock, a
+// change time can be in the future. Even then, the wait is at most stablePeriod.
+func remainingWait(l listing, r *Reading) time.Duration {
+	wait := min(stablePeriod-time.Since(l.dirChangedAt), stablePeriod)
+	for _, f := range l.files {
+		if r.Unfinished[f.path] == "" {
+			wait = max(wait, min(stablePeriod-time.Since(f.changedAt), stablePeriod))
+		}
+	}
+	return max(wait, 0)
+}
+
+// sameFiles reports whether two listings contain the same files of the same directory, and whether
+// the files that r uses have not changed.
+func sameFiles(l, other listing, r *Reading) bool {
+	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
+		return a.path == b.path && (a.fingerprint == b.fingerprint || r.Unfinished[a.path] != "")
+	})
+}
+
 func sleep(ctx context.Context, duration time.Duration) error {
 	timer := time.NewTimer(duration)
 	defer timer.Stop()
@@ -82,50 +95,4 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	case <-timer.C:
 		return nil
 	}
-}
-
-// readFile reads a file, and reports whether a process has the file open for writing. If the file
-// has changed since the listing, content is nil if a process has the file open for writing.
-// Otherwise readFile returns an error that wraps ErrUnstable.
-func readFile(listed listedFile) (content []byte, writers writerState, err error) {
-	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
-	// Without O_NONBLOCK, opening a FIFO would block.
-	f, err := os.OpenFile(listed.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, 0, asUnstable(describePathError(err))
-	}
-	defer f.Close()
-	writers = leaseFile(f)
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, describePathError(err)
-	}
-	opened, err := newListedFile(listed.name, listed.path, info)
-	if err != nil {
-		return nil, 0, err
-	}
-	isSame := opened.fingerprint == listed.fingerprint
-	if isSame {
-		content, err = io.ReadAll(io.LimitReader(f, listed.size+1))
-		if err != nil {
-			return nil, 0, asUnstable(describePathError(err))
-		}
-		isSame = int64(len(content)) == listed.size
-	}
-	switch {
-	case isSame:
-		return content, writers, nil
-	case writers == writersExist:
-		return nil, writers, nil
-	}
-	return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
-}
-
-// asUnstable wraps err together with ErrUnstable if err means that a file no longer
-// exists. It returns all other errors unchanged.
-func asUnstable(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", err, ErrUnstable)
-	}
-	return err
 }
