@@ -282,6 +282,8 @@ func TestServiceManagerIsNotified(t *testing.T) {
 	}
 	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1")
 	waitForMessage("WATCHDOG=1")
+	h.openForWriting("B", "").Close()
+	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1; incomplete files: 1")
 	h.writeSecret("bad name", tripwire)
 	waitForMessage("READY=1\nSTATUS=cannot read the store; the secrets in the broker do not change")
 	waitForMessage("WATCHDOG=1")
