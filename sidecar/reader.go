@@ -44,8 +44,8 @@ type storeReader struct {
 
 // An unfinishedFile is a file that was not complete in the last read.
 type unfinishedFile struct {
-	since      time.Time
-	isReported bool
+	since    time.Time
+	reported store.Reason // the last reason that was logged, or ""
 }
 
 func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *storeReader {
@@ -151,20 +151,23 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 			file = &unfinishedFile{since: time.Now()}
 			r.unfinished[path] = file
 		}
-		if !file.isReported && time.Since(file.since) >= unfinishedGracePeriod {
-			file.isReported = true
+		// Log a second reason only if the file is empty, because this problem may not end without
+		// an action of the owner.
+		isNew := file.reported == "" || (reason == store.ReasonEmpty && file.reported != reason)
+		if isNew && time.Since(file.since) >= unfinishedGracePeriod {
+			file.reported = reason
 			attributes := []any{"path", path, "reason", string(reason)}
 			if reason == store.ReasonEmpty {
 				attributes = append(attributes, "hint", "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty")
 			}
 			r.log.Warn("a file of the store is not complete; the broker keeps the old value of this secret if it has one", attributes...)
 		}
-		mustRetry = mustRetry || !file.isReported
+		mustRetry = mustRetry || file.reported == ""
 	}
 	for path, file := range r.unfinished {
 		if r.lastGood.Unfinished[path] == "" {
 			delete(r.unfinished, path)
-			if file.isReported {
+			if file.reported != "" {
 				r.log.Info("the file is complete again or was removed", "path", path)
 			}
 		}
