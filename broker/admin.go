@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -21,6 +22,8 @@ type admin struct {
 	audit    *audit.Log
 	log      *slog.Logger
 
+	exclusive exclusivePushes
+
 	brokerVersion string
 	instanceID    string
 	startedAt     time.Time
@@ -34,6 +37,7 @@ type admin struct {
 func (a *admin) serve(s *endpoint.Session) {
 	var buffer keyring.LineBuffer
 	defer buffer.Free()
+	defer a.exclusive.forget(s)
 	s.Run(endpoint.Handler{
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
@@ -85,6 +89,21 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 // of the new snapshot. If an error occurs, push wipes that memory, and the old secrets
 // stay loaded.
 func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
+	var options struct { // the field of schema.PushRequest that is not a secret
+		Exclusive bool `json:"exclusive"`
+	}
+	if err := wire.Decode(line, &options, schema.MaxDepth); err != nil {
+		clear(line)
+		return a.rejectPushError(s.Caller(), err)
+	}
+	if options.Exclusive {
+		a.exclusive.mu.Lock()
+		defer a.exclusive.mu.Unlock()
+		if a.exclusive.isOwnedByOtherLocked(s) {
+			clear(line)
+			return a.rejectForConflictLocked(s)
+		}
+	}
 	arena := buffer.Take()
 	if err := s.Detach(); err != nil {
 		arena.Free()
@@ -94,6 +113,9 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 	if err != nil {
 		return a.rejectPushError(s.Caller(), err)
 	}
+	if options.Exclusive {
+		a.exclusive.acceptLocked(s)
+	}
 	warnIfUnlocked(a.log, info.Memory)
 	audit.Record(a.audit, schema.SecretsPushed{
 		EventHeader: audit.Header(schema.EventSecretsPushed), EventCaller: s.Caller().Event(),
@@ -102,6 +124,19 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 	return endpoint.Answer(schema.PushResponse{
 		OK: true, LoadedAt: info.LoadedAt, SecretCount: info.SecretCount, Generation: info.Generation,
 	})
+}
+
+// rejectForConflictLocked rejects an exclusive push because of the connection that sent the
+// last one.
+func (a *admin) rejectForConflictLocked(s *endpoint.Session) endpoint.Reply {
+	a.exclusive.refused[s] = true
+	owner := a.exclusive.owner.Caller()
+	other := fmt.Sprintf("uid %d", owner.UID)
+	if owner.PID != 0 { // the pid namespace of the other sidecar is visible
+		other += fmt.Sprintf(", pid %d", owner.PID)
+	}
+	return a.rejectPush(s.Caller(), schema.CodeConflict,
+		endpoint.Refuse(schema.CodeConflict, "push-creds: another sidecar (%s) is connected and has already pushed", other))
 }
 
 func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Reply {
@@ -152,6 +187,7 @@ func (a *admin) status() schema.StatusResponse {
 	} else if clearedAt := a.keyring.ClearedAt(); !clearedAt.IsZero() {
 		status.SecretsClearedAt = &clearedAt
 	}
+	status.SidecarPID, status.RefusedSidecars = a.exclusive.status()
 	status.Projects, status.DescriptorStore = a.registry.status()
 	status.Problems = findProblems(a.registry, a.projectsDir)
 	return status

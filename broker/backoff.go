@@ -2,8 +2,7 @@ package broker
 
 import "time"
 
-// checkInterval is the average time between two checks of the sockets and the connections
-// of all projects.
+// checkInterval is the time between two checks of the sockets of all projects.
 const checkInterval = time.Second
 
 // maxRepairDelay is the maximum delay before the broker creates the socket of the same

@@ -24,9 +24,8 @@ var update = flag.Bool("update", false, "write the broker's answers to testdata/
 // The requests are in the same file. The test sends REQUEST to the admin socket for a
 // line "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST".
 // It uses one connection for all requests to a socket, until this connection ends. For a
-// line "api+> REQUEST", the test sends REQUEST on a second connection to api, which is
-// used for a watch. For a line "api+", the test reads the next line from this second
-// connection. In the golden file, values that differ between two runs are replaced with
+// line "admin+> REQUEST" or "api+> REQUEST", the test sends REQUEST on a second connection.
+// For a line "api+", the test reads the next line of a watch from this second connection. In the golden file, values that differ between two runs are replaced with
 // *.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
@@ -56,8 +55,8 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 			continue
 		}
 		path := s.adminSocket
-		if socket != "admin" {
-			path = s.projectSocket(strings.TrimSuffix(socket, "+"))
+		if name := strings.TrimSuffix(socket, "+"); name != "admin" {
+			path = s.projectSocket(name)
 		}
 		if conns[socket] == nil {
 			conns[socket] = connect(t, path)
@@ -113,10 +112,13 @@ func expandPlaceholders(request string) string {
 	return strings.ReplaceAll(request, "(bad UTF-8)", "\xff")
 }
 
-var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256)":)"[^"]*"|("(?:uptime_seconds|admin_connections)":)\d+`)
+var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256)":)"[^"]*"|("(?:uptime_seconds|admin_connections|sidecar_pid)":)\d+`)
+
+var varyingCaller = regexp.MustCompile(`\(uid \d+, pid \d+\)`)
 
 func maskVarying(answer, dir string) string {
 	answer = strings.ReplaceAll(answer, dir+"/run", "DIR")
+	answer = varyingCaller.ReplaceAllString(answer, "(uid *, pid *)")
 	return varyingFields.ReplaceAllString(answer, "$1$2*")
 }
 

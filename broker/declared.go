@@ -37,7 +37,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		}
 	}
 	for name, err := range r.notApplied {
-		r.log.Error("cannot apply the declaration of a project", "file", name+".yaml", "error", err)
+		r.log.Error("cannot apply the declaration of a project", "file", name+".yaml", "error", describeWithoutSecrets(err))
 	}
 	isRemoved := func(registration schema.RegisterRequest) bool {
 		_, ok := declared[string(registration.Name)]

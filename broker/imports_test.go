@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"cmd/internal/cli":     {},
 	"cmd/keyhatchd":        {"broker", "broker/audit", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
-	"cmd/keyhatch-sidecar": {"broker/client", "cmd/internal/cli", "schema", "sidecar", "sidecar/store"},
+	"cmd/keyhatch-sidecar": {"broker/client", "broker/secmem", "cmd/internal/cli", "schema", "sidecar", "sidecar/store"},
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "devcontainer/credential", "schema"},
 
 	"devcontainer/credential":    {"devcontainer", "schema"},
@@ -58,7 +58,7 @@ var banned = map[string][]string{
 	"cmd/keyhatch":         {module + "manifest", "github.com/fsnotify/", "github.com/coreos/go-systemd/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/secmem"},
 	"cmd/keyhatchd":        {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/client"},
 	"cmd/keyhatchctl":      {"github.com/fsnotify/", "github.com/invopop/jsonschema", module + "sidecar", module + "broker/secmem"},
-	"cmd/keyhatch-sidecar": {"github.com/invopop/jsonschema", module + "broker/secmem", module + "manifest"},
+	"cmd/keyhatch-sidecar": {"github.com/invopop/jsonschema", module + "manifest"},
 	"sidecar/store":        {"github.com/fsnotify/", "github.com/coreos/go-systemd/", module + "broker/client"},
 	"broker":               {"github.com/fsnotify/", "github.com/invopop/jsonschema"},
 }

@@ -83,3 +83,27 @@ func TestRefusalLimitCountsDeniedAndMissingNames(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedNamesOfOneRequestCount requests many denied names in one get-many. Every name
+// must count, so the project must then wait much longer than after one burst.
+func TestRefusedNamesOfOneRequestCount(t *testing.T) {
+	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0, 1 })
+	s.register(t, "api", "A")
+	c := connect(t, s.projectSocket("api"))
+	names := make([]schema.SecretName, 1000)
+	for i := range names {
+		names[i] = schema.SecretName(fmt.Sprintf("DENIED_%d", i))
+	}
+	request, err := json.Marshal(schema.GetManyRequest{Op: schema.OpGetMany, Names: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer := c.request(t, string(request)); !strings.Contains(answer, `"ok":true`) {
+		t.Fatalf("the answer to the first request is %s", answer)
+	}
+	var refused schema.ErrorResponse
+	answer := c.request(t, `{"op":"get","name":"DENIED"}`)
+	if err := json.Unmarshal([]byte(answer), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 900 {
+		t.Errorf("after %d denied names, the answer to a get of a denied name is %s, want rate_limited for at least 900 seconds", len(names), answer)
+	}
+}

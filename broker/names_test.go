@@ -250,17 +250,48 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 		"reloaded": "differs_from_declaration: the served project and its declaration differ in: manifest",
 		"edited":   "differs_from_declaration: the served project and its declaration differ in: manifest",
 		"removed":  "differs_from_declaration: the declaration was removed",
-		"added":    "declaration_not_served: the broker has not read the declaration yet",
+		"added":    "declaration_not_served: the declaration was written, or the project was unregistered, after the broker had read the declarations",
 		"invalid":  "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
-		"rule":     "declaration_not_served: the broker has not read",
-		"twice":    "declaration_not_served: the broker has not read",
+		"rule":     "declaration_not_served: the declaration was written",
+		"twice":    "declaration_not_served: the declaration was written",
 	})
 	s.ApplyDeclarations()
 	check(map[string]string{
 		"invalid": "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
-		"rule":    "declaration_not_served: the declared project is not served: manifest line 3: …: as must be env or file",
+		"rule":    "declaration_not_served: the declared project is not served: manifest line 3: (not shown): as must be env or file",
 		"twice":   "declaration_not_served: the declared project is not served: same.yaml declares the same path",
 	})
+}
+
+// TestLogContainsNoSecretName checks that the log does not contain the name of a secret if a
+// stored or declared manifest is invalid. The errors of the manifest contain this name.
+func TestLogContainsNoSecretName(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	m.register("stored", "A")
+	s.Shutdown(context.Background())
+	invalid := "schema_version: 1\nproject: api\nsecrets: {TRIPWIRE_NAME: {as: x}}\n"
+	m.replaceStoredRegistration("stored", func(r *schema.RegisterRequest) { r.Manifest = &invalid })
+	m.declare(manifest.Declaration{Name: "declared", Path: "/nowhere/declared", Manifest: invalid})
+	m.writeDeclarationFile("unknown.yaml", "TRIPWIRE_NAME: 1\n")
+	s = m.start()
+	s.Shutdown(context.Background())
+	log := m.log.String()
+	for _, want := range []string{
+		`msg="cannot restore a project" project=stored error="manifest line 3: (not shown): as must be env or file"`,
+		`msg="cannot apply the declaration of a project" file=declared.yaml error="manifest line 3: (not shown): as must be env or file"`,
+		`msg="cannot apply the declaration of a project" file=unknown.yaml error=`,
+	} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not contain %s", want)
+		}
+	}
+	if strings.Contains(log, "TRIPWIRE_NAME") {
+		t.Error("the log contains the name of a secret")
+	}
+	if t.Failed() {
+		t.Log(log)
+	}
 }
 
 // TestStoredRegistrationThatBreaksRule restarts the broker with a stored registration that
@@ -282,9 +313,16 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 		if len(status.Projects) != 1 || len(status.Problems) != 1 || status.Problems[0].Problem != schema.ProblemNotRestored || strings.Contains(status.Problems[0].Message, "TRIPWIRE_NAME") {
 			t.Fatalf("the status does not report that project api was not restored: %+v", status)
 		}
-		if want := "manifest line 3: …: as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
+		if want := "manifest line 3: (not shown): as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
 			t.Errorf("the problem %q does not contain %q", status.Problems[0].Message, want)
 		}
+		m.withAdmin(func(admin *client.Admin) error {
+			inspected, err := admin.Inspect(t.Context(), "api")
+			if !inspected.Unserved || inspected.ProjectPath == "" || !strings.Contains(inspected.Manifest, "TRIPWIRE_NAME") {
+				t.Errorf("the registration of the project that is not served is %+v", inspected)
+			}
+			return err
+		})
 		s.Shutdown(context.Background())
 	}
 	s = m.start()

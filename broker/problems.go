@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -54,7 +53,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 		if err != nil {
 			add(name, declared[name].Path, schema.ProblemNotApplied, "the declared project is not served: %s", describeWithoutSecrets(err))
 		} else {
-			add(name, declared[name].Path, schema.ProblemNotApplied, "the broker has not read the declaration yet")
+			add(name, declared[name].Path, schema.ProblemNotApplied, "the declaration was written, or the project was unregistered, after the broker had read the declarations")
 		}
 	}
 	if err == nil && projectsDir != "" {
@@ -72,14 +71,4 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 		}
 	}
 	return problems
-}
-
-// describeWithoutSecrets returns a text for an error, without the names of secrets. An
-// error in a manifest can contain the name of a secret, but the status must not contain
-// such names.
-func describeWithoutSecrets(err error) string {
-	if e, ok := errors.AsType[*manifest.Error](err); ok {
-		return e.WithoutText()
-	}
-	return err.Error()
 }

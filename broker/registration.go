@@ -108,6 +108,16 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 	return parsed, string(raw), nil
 }
 
+// describeWithoutSecrets returns a text for an error, without the names of secrets. An
+// error in a manifest can contain the name of a secret, but the status and the log must not
+// contain such names.
+func describeWithoutSecrets(err error) string {
+	if e, ok := errors.AsType[*manifest.Error](err); ok {
+		return e.WithoutText()
+	}
+	return err.Error()
+}
+
 // ownerOf returns the owner of a directory, or nothing if the broker cannot see the directory.
 func ownerOf(projectPath string) []uint32 {
 	info, err := os.Stat(projectPath)

@@ -1,26 +1,22 @@
 package broker
 
 import (
-	"math/rand/v2"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/rundir"
 )
 
-// checkProjects checks all projects about once per second. If a container has deleted or
-// replaced its socket file, checkProjects creates the socket again. It tries again to serve
-// the unserved projects. It also ends connections whose clients have stopped reading. It
-// returns when stop is closed.
+// checkProjects checks all projects once per second. If a container has deleted or replaced
+// its socket file, checkProjects creates the socket again. It also tries again to serve the
+// unserved projects. It returns when stop is closed.
 func checkProjects(r *registry, stop <-chan struct{}) {
+	tick := time.NewTicker(checkInterval)
+	defer tick.Stop()
 	for {
-		// The time of the next check is random. If a client knew the time, the client could
-		// close its connections shortly before the check, and open them again afterwards.
-		timer := time.NewTimer(checkInterval/2 + rand.N(checkInterval))
 		select {
 		case <-stop:
-			timer.Stop()
 			return
-		case <-timer.C:
+		case <-tick.C:
 			checkAll(r)
 		}
 	}
@@ -33,7 +29,6 @@ func checkAll(r *registry) {
 		return
 	}
 	for _, e := range r.entries {
-		e.endpoint.EndNonReaders()
 		if !e.checking {
 			e.checking = true
 			// Each project is checked in its own goroutine, because the project's container

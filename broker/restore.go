@@ -42,7 +42,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 			u.parsed, err = manifest.Parse([]byte(*registration.Request.Manifest))
 		}
 		if err != nil {
-			r.log.Error("cannot restore a project", "project", name, "error", err)
+			r.log.Error("cannot restore a project", "project", name, "error", describeWithoutSecrets(err))
 			u.parsed, u.err = nil, err
 		}
 		r.unserved[name] = u

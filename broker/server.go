@@ -133,7 +133,8 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	defer s.registry.changing.Unlock()
 	restoreProjects(s.registry, in)
 	s.admin = &admin{
-		keyring: s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
+		exclusive: exclusivePushes{refused: map[*endpoint.Session]bool{}},
+		keyring:   s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
 		brokerVersion: config.Version, instanceID: instanceID, startedAt: time.Now(),
 		memory: memory, projectsDir: config.ProjectsDir,
 	}

@@ -30,6 +30,7 @@ type serviceManager struct {
 	socket *net.UnixConn
 	admin  *os.File
 	ended  chan struct{}
+	log    lockedBuffer // the logs of all brokers with the configuration of config
 
 	mu      sync.Mutex
 	max     int
@@ -207,7 +208,7 @@ func (m *serviceManager) dup(fd int, name string) *os.File {
 }
 
 func (m *serviceManager) config() broker.Config {
-	log := slog.New(slog.DiscardHandler)
+	log := slog.New(slog.NewTextHandler(&m.log, nil))
 	events, err := audit.Open(audit.Config{Out: io.Discard, Log: log})
 	if err != nil {
 		m.t.Fatal(err)

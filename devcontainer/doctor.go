@@ -29,6 +29,7 @@ const (
 	ProblemStaleMount    = "stale_mount"
 	ProblemNotRegistered = "not_registered"
 	ProblemMadeByEngine  = "made_by_engine"
+	ProblemWrongSocket   = "wrong_socket"
 	ProblemAdminSocket   = "admin_socket"
 	ProblemNoPermission  = "no_permission"
 	ProblemNotServed     = "not_served"
@@ -118,16 +119,21 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 	}
 	var stat unix.Stat_t
 	err := unix.Stat(socket, &stat)
+	nearSocket := findSocketNear(socket)
 	switch {
+	case (err == unix.ENOENT || err == unix.ENOTDIR) && nearSocket != "":
+		return finding(ProblemWrongSocket, correctSocketFix(nearSocket), "%s does not exist", socket)
 	case err == unix.ENOENT || err == unix.ENOTDIR:
 		return diagnoseMissingSocket(filepath.Dir(socket)), nil
 	case err != nil:
 		return finding(ProblemNoPermission, fmt.Sprintf("run keyhatch as a user that can access %s, for example as root", filepath.Dir(socket)), "cannot access %s as uid %d: %v", socket, os.Getuid(), err)
+	case stat.Mode&unix.S_IFMT == unix.S_IFDIR && (nearSocket != "" || filepath.Base(socket) != socketName):
+		return finding(ProblemWrongSocket, correctSocketFix(nearSocket), "%s is a directory, and not a socket", socket)
 	case stat.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return finding(ProblemMadeByEngine, "mount the directory of the socket, not the socket itself\nask the operator to remove the directory broker.sock, and to run: keyhatchctl register DIR\nthen "+recreateContainer,
 			"%s is a directory: the container engine created this directory because the socket that it should mount did not exist", socket)
 	case stat.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return finding(ProblemMadeByEngine, "mount the directory of the project's socket_path, and "+recreateContainer+"\nto find the socket_path, "+AskOperator+"keyhatchctl projects --json", "%s is not a socket", socket)
+		return finding(ProblemWrongSocket, correctSocketFix(nearSocket), "%s is not a socket", socket)
 	}
 	answer, err := client.NewProject(socket).Ping(ctx, 0)
 	switch {
@@ -158,16 +164,37 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 	return finding(ProblemBrokerDown, retryFix, "%v", err)
 }
 
+// socketName is the name of the socket in the directory that a container mounts.
+const socketName = "broker.sock"
+
+// findSocketNear returns a socket that the user may have meant with a wrong path, or "".
+func findSocketNear(path string) string {
+	dir := filepath.Dir(path)
+	for _, near := range []string{filepath.Join(path, socketName), filepath.Join(dir, socketName), dir} {
+		var stat unix.Stat_t
+		if near != path && unix.Stat(near, &stat) == nil && stat.Mode&unix.S_IFMT == unix.S_IFSOCK {
+			return near
+		}
+	}
+	return ""
+}
+
+// correctSocketFix returns the fix for a wrong path of the socket.
+func correctSocketFix(nearSocket string) string {
+	const correct = "correct KEYHATCH_SOCKET or --socket"
+	if nearSocket == "" {
+		return correct + "; in a container, use the default: unset KEYHATCH_SOCKET"
+	}
+	return correct + ": export KEYHATCH_SOCKET=" + nearSocket
+}
+
 // diagnoseMissingSocket determines why dir does not contain a socket.
 func diagnoseMissingSocket(dir string) Finding {
 	finding := func(problem, fix, detail string) Finding { return Finding{"socket", problem, dir + " " + detail, fix} }
-	notRegistered := func(reason string) Finding {
-		return finding(ProblemNotRegistered, AskOperator+"keyhatchctl register DIR", reason+": the project is not registered; after a registration, the socket appears there")
-	}
 	var stat unix.Stat_t
 	err := unix.Stat(dir, &stat)
 	if isInRuntimeDir(dir) {
-		return notRegistered("contains no socket")
+		return finding(ProblemNotRegistered, AskOperator+"keyhatchctl register DIR", "contains no socket: the project is not registered; after a registration, the socket appears there")
 	}
 	if err != nil {
 		return finding(ProblemMountMissing, mountFix, "does not exist: the directory of the project's socket is not mounted into this container")
@@ -184,7 +211,10 @@ func diagnoseMissingSocket(dir string) Finding {
 		return finding(ProblemMadeByEngine, AskOperator+"keyhatchctl register DIR\nthen "+recreateContainer,
 			"is the host's directory "+name+", which the container engine created because the project was not registered")
 	}
-	return notRegistered("is mounted but contains no socket")
+	// The directory belongs to the path of a project. If the project was moved and registered
+	// again, its socket is in another directory.
+	return finding(ProblemNotRegistered, AskOperator+"keyhatchctl register DIR\nif the project is registered, "+recreateContainer,
+		"is mounted but contains no socket: the project is not registered, or it is registered at another path than before")
 }
 
 // isInRuntimeDir reports whether dir is the path of a project's directory in the runtime
@@ -217,7 +247,7 @@ func checkSecretsLoaded(ctx context.Context, socket string) Finding {
 		// A request with an empty list of names returns the generation and no secret.
 		var answer schema.GetManyResponse
 		if answer, err = project.GetMany(ctx, []schema.SecretName{}, 0); err == nil && answer.Generation > 0 {
-			return Finding{Check: "secrets", Detail: fmt.Sprintf("the broker has secrets; the number of names that the manifest allows is %d", len(info.Allowlist))}
+			return Finding{Check: "secrets", Detail: fmt.Sprintf("the broker has secrets; secrets on the allowlist: %d", len(info.Allowlist))}
 		}
 	}
 	if err != nil {

@@ -49,7 +49,7 @@ func TestCheckMemoryMountAcceptsOnlyTmpfs(t *testing.T) {
 // broker's message. In a rootless container, the broker sees another uid than the process
 // sees. cmd/testdata/doctor.txt tests RefusedUID with the message of a real broker.
 func TestRefusedUIDIsFromTheBrokersMessage(t *testing.T) {
-	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 is not allowed to use the socket of project api: register the project with this uid in allow_uids"}
+	refusal := &client.Error{Code: schema.CodePeerUnexpected, Message: "uid 100999 is not allowed to use the socket of project api; the operator can allow this uid with keyhatchctl register --allow-uid"}
 	if got := RefusedUID(fmt.Errorf("get: %w", refusal)); got != 100999 {
 		t.Errorf("uid %d, want 100999", got)
 	}

@@ -34,6 +34,7 @@ const (
 	editorFile = "an editor obeys this file: it can run commands"
 	codeDir    = "programs run or load the files in this directory"
 	buildFile  = "a build obeys this file: it can run commands"
+	trustFile  = "programs trust the servers that have a certificate of this file"
 	toolFile   = "a tool obeys this file: it can run commands or load code"
 
 	unknownFile = "the file has a template and is not a known file for credentials: a program may run commands because of it"
@@ -134,7 +135,7 @@ var toolFiles = []fileRule{
 	}},
 	{shellFile, []string{
 		".bash*/**", ".config/fish/**", ".csh*", ".envrc", ".kshrc", ".login*", ".logout", ".mkshrc",
-		".oh-my-*/**", ".profile", ".profile.d/**", ".shrc", ".tcsh*", ".xinitrc", ".xprofile",
+		".oh-my-*/**", ".profile", ".profile.d/**", ".selected_editor", ".shrc", ".tcsh*", ".xinitrc", ".xprofile",
 		".xsession*", ".zlog*", ".zprofile*", ".zsh*/**", "cron.d/**", "crontab", "crontabs/**",
 	}},
 	{loginFile, []string{
@@ -168,8 +169,9 @@ var toolFiles = []fileRule{
 		"pyproject.toml", "pytest.ini", "rakefile*", "requirements*.txt", "setup.cfg", "taskfile.y*ml",
 		"tiltfile", "tox.ini", "vagrantfile", "workspace.bazel",
 	}},
+	{trustFile, []string{".postgresql/root.crt"}},
 	{toolFile, []string{
-		".*rc", ".*rc.d/**", ".*rc.json", ".*rc.toml", ".*rc.y*ml", ".asdf/**", ".aws/cli/**",
+		".*rc", ".*rc.d/**", ".*rc.json", ".*rc.toml", ".*rc.y*ml", ".ansible.cfg", ".asdf/**", ".aws/cli/**",
 		".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**", ".composer/**",
 		".config/**", ".cpan/**", ".ctags*/**", ".default-*", ".docker/**", ".dotnet/**", ".erlang*",
 		".gdbearlyinit", ".gdbinit*", ".ghci", ".gnupg/*.conf", ".gnupg/trustedkeys*", ".gradle/**",

@@ -34,7 +34,7 @@ func TestDangerousFiles(t *testing.T) {
 		/w/package.json /w/Makefile /w/Dockerfile /w/docker-compose.yml /w/compose.yaml /w/pyproject.toml /w/setup.cfg /w/Gemfile /w/Rakefile /w/Cargo.toml /w/.github/workflows/x.yml /w/.pre-commit-config.yaml /w/justfile
 		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
 		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
-		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json /w/nodemon.json /w/configure
+		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json ~/.ansible.cfg ~/.selected_editor ~/.postgresql/root.crt /w/nodemon.json /w/configure
 		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
@@ -106,10 +106,13 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.npmrc", "//registry.npmjs.org/:_authToken={{value}}", "script-shell=/tmp/x"},
 		{"~/.npmrc", "@corp:registry=https://npm.pkg.github.com\n//npm.pkg.github.com/:_authToken={{value}}\n; comment\nalways-auth=true", "//registry.npmjs.org/:tokenHelper=/tmp/x"},
 		{"~/.npmrc", "_auth = {{value}}\nemail=a@example.com\n\n[x]", "node-options=--require /tmp/x"},
-		{"~/.npmrc", "registry=https://npm.example/", "\"node\\u002doptions\"=--require /tmp/x"},
+		{"~/.npmrc", "registry=https://registry.npmjs.org/\nregistry = \"https://registry.npmjs.org\"\n", "registry=https://npm.example/"},
+		{"~/.npmrc", "", "REGISTRY = https://registry.npmjs.org{{e}}.evil.example/"}, {"~/.npmrc", "", "registry={{value}}"},
+		{"~/.npmrc", "_auth={{value}}", "//h/:_authToken=${OTHER}"}, {"~/.npmrc", "", "//h/:_authToken=${{e}}{OTHER}{{value}}"},
+		{"~/.npmrc", "", "\"node\\u002doptions\"=--require /tmp/x"},
 		{"~/.npmrc", "#script-shell=x", "_authToken=x\rscript-shell=/tmp/x"},
 		{"~/.npmrc", "//h/:_authToken={{a}}", "//h/:_authToken={{a}}\nscript{{empty}}-shell=x"},
-		{"~/.npmrc", "//h/:_authToken=${X}", "node-options"},
+		{"~/.npmrc", "//h/:_authToken=$X", "node-options"},
 		{"~/.aws/credentials", "[default]\naws_access_key_id={{aws_access_key_id}}\naws_secret_access_key = {{k}}\n", "[default]\ncredential_process = /tmp/x"},
 		{"~/.aws/config", "[profile x]\nregion = eu-west-1\n", "[profile x]\ncredential_process: /tmp/x"},
 		{"~/.aws/credentials", "# c\n[x]\naws_session_token={{t}}", "[x]\naws_access_key_id=a\ns3 =\n  endpoint_url = http://evil\n"},
@@ -130,7 +133,8 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.gradle/gradle.properties", "mavenPassword = {{value}}\n", "kotlin.daemon.jvmargs -Dtoken=1 -javaagent:/tmp/x.jar\n"},
 		{"~/.gradle/gradle.properties", "mavenPassword {{value}}\n", "kotlin.daemon.jvmargs\t-Dtoken=1\n"},
 		{"~/.netrc", "machine github.com login x password {{value}}\nmachine b\n  login y\n  password {{value}}\n", "machine a login b password c\nmacdef init\n! sh\n\n"},
-		{"~/.netrc", "default login {{u}} password {{p}}\n", "machine a login b password {{e}} macdef init\n!sh\n\n"},
+		{"~/.netrc", "machine default.example login a password {{p}}\n", "default login {{u}} password {{p}}\n"},
+		{"~/.netrc", "machine a login b account {{x}}\n", "machine a login b password {{e}} macdef init\n!sh\n\n"},
 		{"~/.docker/config.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}, "https://index.docker.io/v1/": {"username": "x", "password": "{{p}}"}}}`, `{"auths": {}, "credsStore": "x"}`},
 		{"~/.docker/config.json", `{"auths": {"localhost:5000": {"auth": {{value}}}}}`, `{"auths": {}, "credsStor\u0065": "x"}`},
 		{"~/.docker/config.json", `{}`, `{"CREDHELPERS": {"ghcr.io": "x"}}`},
@@ -153,6 +157,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.yarnrc.yml", "# the registry\nnpmAuthToken: x\n", "# yarn lockfile v1\nyarnPath \"/tmp/x\"\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "#  YARN\tlockfile v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "yarnPath\n"},
+		{"~/.yarnrc.yml", "npmAuthToken: $x\n", "npmAuthToken: \"${OTHER}{{value}}\"\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "# yarn lock{{e}}file v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
 		{"~/.config/containers/auth.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}}}`, `{"credHelpers": {"ghcr.io": "x"}}`},
 		{"/run/user/1000/containers/auth.json", `{"auths": {}}`, `{"credHelpers": {"ghcr.io": "x"}}`},
@@ -186,6 +191,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	for _, c := range []struct{ path, template string }{
 		{"~/.npmrc", "//h/:_authToken={{value}}script-shell=/tmp/x\n"},
 		{"~/.npmrc", "; {{value}}script-shell=/tmp/x\n"},
+		{"~/.npmrc", "//h/:_authToken={{value}}registry=https://evil.example/\n"},
 		{"~/.aws/config", "[default]\nregion={{value}}credential_process=/tmp/x\n"},
 		{"~/.config/gh/hosts.yml", "# {{value}}editor: /tmp/x\n"},
 		{"/w/.env", "A={{value}}NODE_OPTIONS=--require=/tmp/x\n"},

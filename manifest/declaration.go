@@ -96,7 +96,7 @@ func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[
 }
 
 func readDeclaration(path, name string) (Declaration, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := openDeclaration(path)
 	if err != nil {
 		return Declaration{}, err
 	}
@@ -104,11 +104,44 @@ func readDeclaration(path, name string) (Declaration, error) {
 	if err := checkOwnerAndMode(file); err != nil {
 		return Declaration{}, err
 	}
-	text, err := io.ReadAll(io.LimitReader(file, maxDeclaration+1))
+	text, err := readText(file)
 	if err != nil {
 		return Declaration{}, err
 	}
 	return ParseDeclaration(text, name)
+}
+
+// ReadDeclarationText returns the text of a declaration's file. Unlike ReadDeclarations, it
+// also reads a file that an untrusted user can change.
+func ReadDeclarationText(path string) ([]byte, error) {
+	file, err := openDeclaration(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readText(file)
+}
+
+// openDeclaration opens a regular file. To open or read another file could have an effect, or
+// block.
+func openDeclaration(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: not a regular file", path)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+func readText(file *os.File) ([]byte, error) {
+	return io.ReadAll(io.LimitReader(file, maxDeclaration+1))
 }
 
 // checkOwnerAndMode returns an error if a user other than root and the broker's user can
@@ -119,8 +152,6 @@ func checkOwnerAndMode(file *os.File) error {
 		return err
 	}
 	switch {
-	case st.Mode&unix.S_IFMT != unix.S_IFREG && st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return errors.New("not a regular file")
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
 		return fmt.Errorf("must belong to root or the broker's user, because it grants access to secrets, but belongs to uid %d", st.Uid)
 	case st.Mode&0o022 != 0:
@@ -142,7 +173,7 @@ func ParseDeclaration(text []byte, name string) (Declaration, error) {
 func parseDeclaration(text []byte, name string) (Declaration, error) {
 	d := Declaration{Name: schema.ProjectName(name)}
 	if !schema.ValidProjectName(name) {
-		return d, errorAt(nil, "the file name must be the project's name and .yaml, but the name does not match %s", schema.ProjectNamePattern)
+		return d, errorAt(nil, "the file name must be the project's name and .yaml, but the name does not match %s", constant(schema.ProjectNamePattern))
 	}
 	if len(text) > maxDeclaration {
 		return d, errorAt(nil, "the file has more than %d bytes", maxDeclaration)

@@ -17,8 +17,8 @@ type Error struct {
 
 func (e *Error) Error() string { return e.format(e.Rule) }
 
-// WithoutText returns the error with … instead of each text that can come from the file. A
-// text of the file can be the name of a secret.
+// WithoutText returns the error with (not shown) instead of each text that can come from the
+// file. A text of the file can be the name of a secret.
 func (e *Error) WithoutText() string { return e.format(e.ruleWithoutText) }
 
 func (e *Error) format(rule string) string {
@@ -34,7 +34,7 @@ func (e *Error) format(rule string) string {
 }
 
 // errorAt returns an Error for the line of node. If node is nil, the error is about
-// the whole file. Only numbers in args are part of Error.WithoutText.
+// the whole file. Only numbers and constants in args are part of Error.WithoutText.
 func errorAt(node *yaml.Node, format string, args ...any) error {
 	line := 0
 	if node != nil {
@@ -43,12 +43,17 @@ func errorAt(node *yaml.Node, format string, args ...any) error {
 	return newError(line, format, args...)
 }
 
+// A constant is a text in an error that never comes from the file.
+type constant string
+
 func newError(line int, format string, args ...any) error {
 	withoutText := make([]any, len(args))
 	for i, arg := range args {
-		withoutText[i] = arg
-		if _, isNumber := arg.(int); !isNumber {
-			withoutText[i] = "…"
+		switch arg.(type) {
+		case int, constant:
+			withoutText[i] = arg
+		default:
+			withoutText[i] = "(not shown)"
 		}
 	}
 	return &Error{Line: line, Rule: fmt.Sprintf(format, args...), ruleWithoutText: fmt.Sprintf(format, withoutText...)}

@@ -35,7 +35,7 @@ func readHelpers(n *yaml.Node, secrets map[schema.SecretName]*schema.Injection) 
 	return h, nil
 }
 
-func readLogins(n *yaml.Node, helper string, secrets map[schema.SecretName]*schema.Injection) ([]schema.Login, error) {
+func readLogins(n *yaml.Node, helper constant, secrets map[schema.SecretName]*schema.Injection) ([]schema.Login, error) {
 	var logins []schema.Login
 	err := readList(n, helper, func(item *yaml.Node) error {
 		var l schema.Login
@@ -83,7 +83,7 @@ func loginURL(host string) string {
 }
 
 // readSecretRef reads the name of a secret. The secret must be on the allowlist.
-func readSecretRef(n *yaml.Node, subject string, secrets map[schema.SecretName]*schema.Injection) (schema.SecretName, error) {
+func readSecretRef(n *yaml.Node, subject constant, secrets map[schema.SecretName]*schema.Injection) (schema.SecretName, error) {
 	name, err := readString(n, subject)
 	if err != nil {
 		return "", err

@@ -35,7 +35,7 @@ func TestParseHelpers(t *testing.T) {
 		"helpers: {git: [{host: 'ssh://github.com', secret: GH}]}":                             "host must be",
 		"helpers: {git: [{host: \"a\\nhelper=x\", secret: GH}]}":                               "host must be",
 		"helpers: {git: [{host: a, secret: GH, username: \"x\\ny\"}]}":                         "username must be",
-		"helpers: {git: [{host: a, secret: GH, token: x}]}":                                    "the keys are [host secret username]",
+		"helpers: {git: [{host: a, secret: GH, token: x}]}":                                    "the keys are host, secret, username",
 		"helpers: {docker: [{host: a, secret: GH}, {host: a, secret: GH}]}":                    "duplicate host a",
 		"helpers: {git: [{host: a, secret: GH}, {host: 'https://a', secret: AWS}]}":            "duplicate host https://a",
 		"helpers: {git: [{host: 'a:443', secret: GH}, {host: a, secret: AWS}]}":                "duplicate host a",

@@ -10,7 +10,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -36,6 +38,18 @@ func (m *Manifest) Allows(name schema.SecretName) bool {
 // slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
 
+var notInNames = regexp.MustCompile(`[^a-z0-9_]+`)
+
+// SuggestName returns a valid name for a project that is similar to text, or NAME.
+func SuggestName(text string) string {
+	name := strings.TrimLeft(notInNames.ReplaceAllString(strings.ToLower(text), "-"), "-_")
+	name = strings.TrimRight(name[:min(len(name), 64)], "-")
+	if name == "" {
+		return "NAME"
+	}
+	return name
+}
+
 // Parse parses the text of a manifest. Every error is an *Error.
 func Parse(text []byte) (*Manifest, error) {
 	switch {
@@ -60,7 +74,7 @@ func Parse(text []byte) (*Manifest, error) {
 		},
 		"project": func(n *yaml.Node) error {
 			if n.Kind != yaml.ScalarNode || !schema.ValidProjectName(n.Value) {
-				return errorAt(n, "the project name %s does not match %s", quote(n.Value), schema.ProjectNamePattern)
+				return errorAt(n, "the project name %s does not match %s: write project: %s", quote(n.Value), constant(schema.ProjectNamePattern), SuggestName(n.Value))
 			}
 			m.Project = schema.ProjectName(n.Value)
 			return nil

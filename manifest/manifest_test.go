@@ -72,12 +72,15 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{"schema_version: 2\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: \"1\"\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: 1\nsecrets: {}\n", 1, "project is missing"},
-		{"schema_version: 1\nproject: My App\nsecrets: {}\n", 2, `the project name "My App" does not match`},
+		{"schema_version: 1\nproject: My App\nsecrets: {}\n", 2, `the project name "My App" does not match ` + schema.ProjectNamePattern + `: write project: my-app`},
 		{header, 1, "secrets is missing"},
 		{header + "secrets:\n", 3, "must be a mapping"},
 		{header + "secrets: []\n", 3, "must be a mapping"},
 		{header + "secrets: {}\nsecrets: {}\n", 4, "duplicate key secrets"},
-		{header + "secrets: {}\nsecrts: {}\n", 4, `unknown key "secrts"`},
+		{header + "secrets: {}\nsecrts: {}\n", 4, `unknown key "secrts" in the manifest: the keys are description, helpers, project, schema_version, secrets`},
+		{"schema_version: 1\nproject: Ünï_1 !x\nsecrets: {}\n", 2, `: write project: n-_1-x`},
+		{"schema_version: 1\nproject: \"…\"\nsecrets: {}\n", 2, `: write project: NAME`},
+		{"schema_version: 1\nproject: [a]\nsecrets: {}\n", 2, `: write project: NAME`},
 		{header + "secrets: {}\n\"\\e[31m\": {}\n", 4, `unknown key "\x1b[31m"`},
 		{header + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `unknown key "` + strings.Repeat("k", 40) + `"`},
 		{header + "secrets: {}\ndescription: 5\n", 4, "description must be a string"},
@@ -85,7 +88,17 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets:\n  A:\n  A:\n", 5, "duplicate secret A"},
 		{header + "secrets:\n  bad name:\n", 4, "does not match"},
 		{header + "secrets:\n  [x]:\n", 4, "does not match"},
-		{header + "secrets:\n  A: text\n", 4, "must be a mapping"},
+		{header + "secrets: [A, b.c]\n", 3, "secrets must be a mapping, not a list: write secrets: {A: , b.c: }"},
+		{header + "secrets:\n- A\n- b c\n", 4, "secrets must be a mapping, not a list: write secrets: {NAME: }"},
+		{header + "secrets:\n- A: {env: B}\n", 4, "secrets must be a mapping, not a list: write secrets: {NAME: }"},
+		{header + "secrets:\n  A: text\n", 4, "A: leave the value empty, because the manifest contains only names: the values are in the sidecar's store"},
+		{header + "secrets:\n  A: [env]\n", 4, "A must be a mapping"},
+		{header + "secrets:\n\tA:\n", 4, "YAML does not allow tabs for indentation: use spaces"},
+		{header + "secrets:\n  A:\n    as: file\n\tpath: x\n", 6, "YAML does not allow tabs for indentation: use spaces"},
+		{header + "secrets: {A: {env: }}\n", 3, "env is empty"},
+		{header + "secrets: {A: {env: [X]}}\n", 3, `env must be a string, not a list: write env: "X"`},
+		{header + "secrets: {A: }\nhelpers: {kubectl: [A]}\n", 4, `kubectl must be a string, not a list: write kubectl: "A"`},
+		{header + "secrets: {A: }\nhelpers: {kubectl: {secret: A}}\n", 4, "kubectl must be a string, not a mapping"},
 		{header + "secrets:\n  A: !!null {as: pipe}\n", 4, "as must be env or file"},
 		{header + "secrets:\n  A: {as: pipe}\n", 4, "as must be env or file"},
 		{header + "secrets:\n  A: {fil: x}\n", 4, `unknown key "fil"`},
@@ -102,13 +115,17 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets:\n  A: {as: file, path: /}\n", 4, "must name a file"},
 		{header + "secrets:\n  A: {as: file, path: ~/}\n", 4, "must name a file"},
 		{header + "secrets:\n  A: {as: file, path: \"/a\\0b\"}\n", 4, "NUL"},
-		{header + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, "mode must be a string"},
+		{header + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, `mode must be a string: write mode: "0600"`},
 		{header + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be an octal number"},
 		{header + "secrets:\n  A: {as: file, path: /x, mode: \"4755\"}\n", 4, "must be an octal number"},
 		{header + "secrets:\n  A: {as: file, path: /x, env: X}\n", 4, "env is allowed only with as: env"},
 		{header + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets use the variable X"},
 		{header + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets use the variable X"},
 		{header + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets use the path"},
+		{header + "secrets:\n  A: {as: file, path: ~/x}\n  B: {as: file, path: ~/x/y}\n", 5, `B: the path "~/x/y" is below the file "~/x" of another secret`},
+		{header + "secrets:\n  A: {as: file, path: /x/y/z}\n  B: {as: file, path: /x/y}\n", 5, `B: the path "/x/y/z" of another secret is below the file "/x/y"`},
+		{header + "secrets: {A: {as: file, path: /x, template: \"{{value\"}}\n", 3, "A: template: {{ must be followed by the name of a field and }}, as in {{value}}"},
+		{header + "secrets: {A: {as: file, path: /x, template: \"{{a b}}\"}}\n", 3, "A: template: {{ must be followed by the name of a field and }}, as in {{value}}"},
 		{header + "secrets: &a {}\n", 3, "anchors"},
 		{header + "secrets:\n  A: &x {env: B}\n  C: *x\n", 4, "anchors"},
 		{header + "secrets:\n  A: {<<: {env: B}}\n", 4, "merge keys"},
@@ -158,5 +175,23 @@ func symlink(t *testing.T, to, path string) {
 	}
 	if err := os.Symlink(to, path); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestErrorWithoutTextHidesOnlyTextOfTheFile checks that an error in the status of the broker
+// contains no text of the file, but contains the rule.
+func TestErrorWithoutTextHidesOnlyTextOfTheFile(t *testing.T) {
+	for text, want := range map[string]string{
+		header + "secrets:\n  A: {fil: x}\n":      "manifest line 4: unknown key (not shown) in a secret: the keys are as, env, mode, path, template",
+		header + "secrets:\n  A: {env: [B]}\n":    "manifest line 4: env must be a string, not a list: write env: (not shown)",
+		header + "secrets:\n  a b:\n":             "manifest line 4: the secret name (not shown) does not match " + schema.SecretNamePattern,
+		header + "secrets:\n  A: {as: pipe}\n":    "manifest line 4: (not shown): as must be env or file",
+		header + "secrets: [A]\n":                 "manifest line 3: secrets must be a mapping, not a list: write secrets: {(not shown): }",
+		header + "secrets: {}\nhelpers: {a: b}\n": "manifest line 4: unknown key (not shown) in helpers: the keys are aws, docker, git, kubectl",
+	} {
+		_, err := Parse([]byte(text))
+		if e, ok := errors.AsType[*Error](err); !ok || e.WithoutText() != want {
+			t.Errorf("%q:\n got %v\nwant %s", text, e.WithoutText(), want)
+		}
 	}
 }

@@ -48,7 +48,7 @@ const (
 
 // ordinaryFiles are the files that contain credentials.
 var ordinaryFiles = []ordinaryFile{
-	{[]string{".npmrc"}, extraSettings, hasOnlyKeys("=", anySection, isNPMKey)},
+	{[]string{".npmrc"}, extraSettings, isHarmlessNPMFile},
 	// aws loads the modules that the section plugins names.
 	{[]string{".aws/config"}, extraSettings, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
 	{[]string{".aws/credentials"}, extraSettings, hasOnlyKeys("=:", anySection, isAWSKey)},
@@ -106,6 +106,23 @@ func oneOf(words ...string) func(string) bool {
 // isHost reports whether a key in a file is the name of a host, an address, or a scope of
 // npm. The names of settings contain none of these characters.
 func isHost(key string) bool { return strings.ContainsAny(key, "./:@") || key == "localhost" }
+
+// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry that the key registry
+// names. A registry of a scope, for example @corp:registry, is accepted.
+func isHarmlessNPMFile(template string) bool {
+	const registry = "https://registry.npmjs.org"
+	keepsRegistry := func(line string) bool {
+		key, value, _ := strings.Cut(strings.ToLower(line), "=")
+		return strings.TrimSpace(key) != "registry" || oneOf(registry, registry+"/")(strings.Trim(value, ` "'`))
+	}
+	return !readsVariables(template) && hasOnlyKeys("=", anySection, isNPMKey)(template) && linesAre(template, keepsRegistry, keepsRegistry)
+}
+
+// readsVariables reports whether a tool that replaces ${NAME} adds the value of a variable to
+// the file. The variable can contain another secret than the one that the file is for.
+func readsVariables(template string) bool {
+	return strings.Contains(withoutPlaceholders(template), "${")
+}
 
 // isNPMKey accepts the keys of npm's credentials, for example
 // "//registry.npmjs.org/:_authToken", and the keys of registries. pnpm runs the program in
@@ -187,8 +204,9 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 	return true
 }
 
-// hasOnlyLogins reports whether a .netrc contains only logins. It can also contain macros,
-// which ftp executes. A value can be empty, or it can divide a word.
+// hasOnlyLogins reports whether a .netrc contains only logins of named machines. It can also
+// contain macros, which ftp executes, and a default login, which is sent to every server. A
+// value can be empty, or it can divide a word.
 func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
@@ -197,7 +215,6 @@ func hasOnlyNetrcWords(text string) bool {
 	words := strings.Fields(text)
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
-		case "default":
 		case "machine", "login", "password", "account":
 			// The value is the next word, except that its placeholder was removed.
 			if i+1 < len(words) && !oneOf("machine", "default", "login", "password", "account", "macdef")(words[i+1]) {
@@ -213,7 +230,7 @@ func hasOnlyNetrcWords(text string) bool {
 // isHarmlessYarnFile checks a .yarnrc.yml. If the file contains the header of a lockfile,
 // yarn does not parse the file as YAML.
 func isHarmlessYarnFile(template string) bool {
-	return !strings.Contains(strings.ToLower(withoutPlaceholders(template)), "lockfile") && hasOnlyYAMLKeys(func(key string) bool {
+	return !readsVariables(template) && !strings.Contains(strings.ToLower(withoutPlaceholders(template)), "lockfile") && hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("npmalwaysauth", "npmauthident", "npmauthtoken", "npmregistries", "npmregistryserver", "npmscopes")(key)
 	})(template)
 }

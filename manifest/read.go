@@ -163,10 +163,13 @@ func exists(root *os.Root, name string) bool {
 }
 
 // withoutPath removes the path from an error, because the message already contains the
-// path.
+// path. It replaces the error of os.Root for a link with a clearer one.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return e.Err
+		err = e.Err
+	}
+	if err.Error() == "path escapes from parent" { // os.Root does not export this error
+		return errors.New("a symbolic link is absolute or leads out of the project's directory")
 	}
 	return err
 }

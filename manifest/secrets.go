@@ -17,7 +17,10 @@ var (
 // readSecrets parses the secrets section: the allowlist, and how each secret is
 // injected.
 func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) {
-	if n.Kind != yaml.MappingNode {
+	switch {
+	case n.Kind == yaml.SequenceNode && len(n.Content) > 0:
+		return nil, errorAt(n, "secrets must be a mapping, not a list: write secrets: {%s: }", listedNames(n))
+	case n.Kind != yaml.MappingNode:
 		return nil, errorAt(n, "secrets must be a mapping: write secrets: {} to allow no secrets")
 	}
 	secrets := map[schema.SecretName]*schema.Injection{}
@@ -25,7 +28,7 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 	for i := 0; i < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || !schema.ValidSecretName(key.Value) {
-			return nil, errorAt(key, "the secret name %s does not match %s", quote(key.Value), schema.SecretNamePattern)
+			return nil, errorAt(key, "the secret name %s does not match %s", quote(key.Value), constant(schema.SecretNamePattern))
 		}
 		name := schema.SecretName(key.Value)
 		if _, duplicate := secrets[name]; duplicate {
@@ -39,6 +42,14 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 		if injection.As == schema.InjectAsFile {
 			if paths[injection.Path] {
 				return nil, errorAt(key, "two secrets use the path %s", quote(injection.Path))
+			}
+			for other := range paths {
+				if strings.HasPrefix(injection.Path, other+"/") {
+					return nil, errorAt(key, "%s: the path %s is below the file %s of another secret", name, quote(injection.Path), quote(other))
+				}
+				if strings.HasPrefix(other, injection.Path+"/") {
+					return nil, errorAt(key, "%s: the path %s of another secret is below the file %s", name, quote(other), quote(injection.Path))
+				}
 			}
 			paths[injection.Path] = true
 			continue
@@ -55,20 +66,26 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 // forbidden variables, also if the variable has only the name of the secret.
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
+	switch {
+	case n.Kind == yaml.ScalarNode && n.Tag != "!!null": // the error must not quote a value
+		return nil, errorAt(n, "%s: leave the value empty, because the manifest contains only names: the values are in the sidecar's store", name)
+	case n.Kind == yaml.SequenceNode:
+		return nil, errorAt(n, "%s must be a mapping", name)
+	}
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!null" {
 		injectAs := (*string)(&in.As)
 		targets := map[string]*string{"as": injectAs, "env": &in.Env, "path": &in.Path, "mode": &in.Mode, "template": &in.Template}
 		readers := map[string]func(*yaml.Node) error{}
 		for field, target := range targets {
 			readers[field] = func(n *yaml.Node) (err error) {
-				*target, err = readString(n, field)
+				*target, err = readString(n, constant(field))
 				if err == nil && *target == "" {
-					err = errorAt(n, "%s is empty", field)
+					err = errorAt(n, "%s is empty", constant(field))
 				}
 				return err
 			}
 		}
-		if err := readFields(n, string(name), readers); err != nil {
+		if err := readFields(n, "a secret", readers); err != nil {
 			return nil, err
 		}
 	}
@@ -100,10 +117,47 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 		if !fileModePattern.MatchString(in.Mode) {
 			return nil, errorAt(key, `%s: mode must be an octal number in quotes, for example "0600"`, name)
 		}
+		if !validTemplate(in.Template) {
+			return nil, errorAt(key, "%s: template: {{ must be followed by the name of a field and }}, as in {{value}}", name)
+		}
 	default:
 		return nil, errorAt(key, "%s: as must be env or file", name)
 	}
 	return in, nil
+}
+
+// validTemplate reports whether each {{ in a template is followed by a name and }}. The name
+// can be the name of a field, and only the store knows the fields of a secret.
+func validTemplate(template string) bool {
+	for {
+		_, rest, found := strings.Cut(template, "{{")
+		if !found {
+			return true
+		}
+		field, remainder, closed := strings.Cut(rest, "}}")
+		if !closed || !schema.ValidSecretName(strings.TrimSpace(field)) {
+			return false
+		}
+		template = remainder
+	}
+}
+
+// listedNames returns the names in a list, for an error that shows them as a mapping. If one
+// of them is not the name of a secret, or if they are too long for an error, the result is
+// NAME.
+func listedNames(list *yaml.Node) string {
+	var names []string
+	for _, item := range list.Content {
+		if item.Kind != yaml.ScalarNode || !schema.ValidSecretName(item.Value) {
+			return "NAME"
+		}
+		names = append(names, item.Value)
+	}
+	const maxText = 200
+	if text := strings.Join(names, ": , "); len(text) <= maxText {
+		return text
+	}
+	return "NAME"
 }
 
 func checkPath(key *yaml.Node, name schema.SecretName, p string) error {

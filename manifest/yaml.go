@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -19,14 +20,14 @@ func parseDocument(text []byte) (*yaml.Node, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errorAt(nil, "the file is empty")
 		}
-		return nil, syntaxError(err)
+		return nil, syntaxError(text, err)
 	}
 	var extra yaml.Node
 	switch err := decoder.Decode(&extra); {
 	case err == nil:
 		return nil, errorAt(nil, "the file has more than one YAML document")
 	case !errors.Is(err, io.EOF):
-		return nil, syntaxError(err)
+		return nil, syntaxError(text, err)
 	}
 	if node := findAlias(&doc); node != nil {
 		return nil, errorAt(node, "anchors, aliases, and merge keys are not allowed")
@@ -36,8 +37,18 @@ func parseDocument(text []byte) (*yaml.Node, error) {
 
 // syntaxError returns an error with the line number of a YAML error. It drops the
 // text of the YAML error, because the text can quote any part of the file.
-func syntaxError(err error) error {
+func syntaxError(text []byte, err error) error {
 	var line int
+	if strings.Contains(err.Error(), "tab character") || strings.Contains(err.Error(), "character that cannot start any token") {
+		// The decoder reports another line, or no line, for a tab.
+		for indented := range strings.Lines(string(text)) {
+			line++
+			if indentation := indented[:len(indented)-len(strings.TrimLeft(indented, " \t"))]; strings.Contains(indentation, "\t") {
+				return newError(line, "YAML does not allow tabs for indentation: use spaces")
+			}
+		}
+		line = 0
+	}
 	if n, _ := fmt.Sscanf(err.Error(), "yaml: line %d:", &line); n == 1 {
 		return newError(line, "the file is not valid YAML")
 	}
@@ -58,7 +69,7 @@ func findAlias(n *yaml.Node) *yaml.Node {
 
 // readFields parses a mapping. For each key, readers contains the function that
 // parses the value. Any other key is an error.
-func readFields(n *yaml.Node, subject string, readers map[string]func(*yaml.Node) error) error {
+func readFields(n *yaml.Node, subject constant, readers map[string]func(*yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
 		return errorAt(n, "%s must be a mapping", subject)
 	}
@@ -68,7 +79,7 @@ func readFields(n *yaml.Node, subject string, readers map[string]func(*yaml.Node
 		readValue := readers[key.Value]
 		switch {
 		case key.Kind != yaml.ScalarNode || readValue == nil:
-			return errorAt(key, "unknown key %s in %s: the keys are %s", quote(key.Value), subject, sortedKeys(readers))
+			return errorAt(key, "unknown key %s in %s: the keys are %s", quote(key.Value), subject, constant(sortedKeys(readers)))
 		case seen[key.Value]:
 			return errorAt(key, "duplicate key %s in %s", key.Value, subject)
 		}
@@ -87,12 +98,21 @@ func sortedKeys(readers map[string]func(*yaml.Node) error) string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	return fmt.Sprint(names)
+	return strings.Join(names, ", ")
 }
 
-func readString(n *yaml.Node, subject string) (string, error) {
-	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
-		return "", errorAt(n, "%s must be a string: put the value in quotes", subject)
+func readString(n *yaml.Node, subject constant) (string, error) {
+	switch {
+	case n.Kind == yaml.SequenceNode && len(n.Content) == 1 && n.Content[0].Kind == yaml.ScalarNode:
+		return "", errorAt(n, "%s must be a string, not a list: write %s: %s", subject, subject, quote(n.Content[0].Value))
+	case n.Kind == yaml.SequenceNode:
+		return "", errorAt(n, "%s must be a string, not a list", subject)
+	case n.Kind != yaml.ScalarNode:
+		return "", errorAt(n, "%s must be a string, not a mapping", subject)
+	case n.Tag == "!!null":
+		return "", errorAt(n, "%s is empty", subject)
+	case n.Tag != "!!str":
+		return "", errorAt(n, "%s must be a string: write %s: %s", subject, subject, quote(n.Value))
 	}
 	return n.Value, nil
 }
@@ -103,7 +123,7 @@ func quote(text string) string { return fmt.Sprintf("%+q", shorten(text)) }
 // shorten shortens text to 40 bytes.
 func shorten(text string) string { return text[:min(len(text), 40)] }
 
-func readList(n *yaml.Node, subject string, readItem func(*yaml.Node) error) error {
+func readList(n *yaml.Node, subject constant, readItem func(*yaml.Node) error) error {
 	if n.Kind != yaml.SequenceNode {
 		return errorAt(n, "%s must be a list", subject)
 	}

@@ -14,6 +14,10 @@ type PushRequest struct {
 	// SecretsB64 contains binary values, in standard base64 with padding (RFC 4648,
 	// section 4). A get returns such a value in value_b64.
 	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitzero"`
+	// Exclusive makes the broker refuse this push with conflict if another open connection
+	// sent the last accepted push with Exclusive. Only sidecars set Exclusive. Otherwise two
+	// sidecars would replace each other's secrets again and again.
+	Exclusive bool `json:"exclusive,omitzero"`
 }
 
 // PushResponse confirms that the broker has replaced its secrets. No later get returns an
@@ -113,7 +117,8 @@ type ReloadResponse struct {
 	Removed   []SecretName `json:"removed"`
 }
 
-// InspectRequest requests the registration of one project.
+// InspectRequest requests the registration of one project, even if the broker cannot serve
+// the project.
 type InspectRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
@@ -131,6 +136,9 @@ type InspectResponse struct {
 	AllowUIDs       []uint32         `json:"allow_uids,omitzero"`
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	Declared        bool             `json:"declared"`
+	// Unserved reports whether the broker does not serve the project. The problems in the
+	// status contain the reason.
+	Unserved bool `json:"unserved,omitzero"`
 }
 
 // ListRequest requests the names of all secrets in the broker's memory.

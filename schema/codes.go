@@ -23,6 +23,9 @@ const (
 	// CodeInvalidPayload means that a push is invalid. The broker rejected the whole
 	// push.
 	CodeInvalidPayload Code = "invalid_payload"
+	// CodeConflict means that another sidecar is connected and has already pushed. The
+	// broker kept the secrets of that sidecar.
+	CodeConflict Code = "conflict"
 	// CodePayloadTooLarge means that the line is longer than the limit. The broker closes
 	// the connection.
 	CodePayloadTooLarge Code = "payload_too_large"
@@ -51,7 +54,7 @@ const (
 // Codes lists every code, for the generated schema and for tests.
 var Codes = []Code{
 	CodeDenied, CodeNotFound, CodeNotLoaded, CodeRateLimited, CodeProtocolError,
-	CodeInvalidPayload, CodePayloadTooLarge, CodeManifestInvalid, CodeManifestNotFound,
+	CodeInvalidPayload, CodeConflict, CodePayloadTooLarge, CodeManifestInvalid, CodeManifestNotFound,
 	CodeProjectUnknown, CodeProjectExists, CodePeerUnexpected, CodeUnauthorized,
 	CodeAuditUnavailable, CodeInternalError,
 }

@@ -63,9 +63,9 @@ type Injection struct {
 	// applies if the variable has only the name of the secret.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. It is absolute or
-	// begins with ~/. keyhatch stores the file in memory, and creates a link to the file
-	// at this path. If another file already exists at this path, keyhatch does not
-	// replace it.
+	// begins with ~/. It is not below the path of another secret. keyhatch stores the file
+	// in memory, and creates a link to the file at this path. If another file already exists
+	// at this path, keyhatch does not replace it.
 	Path string `json:"path,omitempty"`
 	// Mode is the mode of the file in octal. The default is "0600".
 	Mode string `json:"mode,omitempty"`

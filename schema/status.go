@@ -31,6 +31,13 @@ type StatusResponse struct {
 	// AdminConnections is the number of open connections to the admin socket. It includes
 	// the connection of this request. A sidecar does not close its connection.
 	AdminConnections int `json:"admin_connections,omitzero"`
+	// SidecarPID is the pid of the process that sent the last accepted push with exclusive.
+	// It is absent if the connection of this process has ended, or if the broker cannot see
+	// the pid namespace of the process.
+	SidecarPID int32 `json:"sidecar_pid,omitzero"`
+	// RefusedSidecars is the number of open connections whose last push was refused with
+	// conflict.
+	RefusedSidecars int `json:"refused_sidecars,omitzero"`
 	// Memory is the kind of memory that contains the secrets.
 	Memory Memory `json:"memory"`
 	// DescriptorStore reports whether the sockets of the projects survive a restart of

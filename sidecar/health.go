@@ -12,25 +12,28 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// CheckHealth checks that the store is readable, that all files are complete, and that the secrets in the broker have
-// exactly the same names as the secrets in the store. It returns the number of secrets.
-// CheckHealth cannot compare the values of the secrets, because the admin socket never
-// returns values.
-func CheckHealth(ctx context.Context, source store.Store, socket string) (count int, err error) {
-	reading, err := source.Read(ctx, nil)
+// CheckHealth checks that the store is readable, that all files are complete, that the secrets
+// in the broker have exactly the same names as the secrets in the store, and that the broker
+// refuses no sidecar. It returns the number of secrets. CheckHealth cannot compare the values of
+// the secrets, because the admin socket never returns values.
+func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, err error) {
+	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the store: %w", err)
 	}
+	defer reading.Set.Free()
 	for _, path := range slices.Sorted(maps.Keys(reading.Unfinished)) {
 		return 0, fmt.Errorf("%s is not complete: %s", path, reading.Unfinished[path])
 	}
-	set := reading.Set
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx)
 	if err != nil {
 		return 0, err
 	}
 	defer conn.close()
+	if status.RefusedSidecars > 0 {
+		return 0, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one")
+	}
 	if status.Generation == 0 {
 		return 0, errors.New("the broker has no secrets: no sidecar has pushed since the broker was started or cleared")
 	}
@@ -46,14 +49,15 @@ func CheckHealth(ctx context.Context, source store.Store, socket string) (count 
 		pushed[name] = true
 	}
 	missing := 0
-	for name := range set {
+	for _, name := range reading.Set.Names() {
 		if !pushed[name] {
 			missing++
 		}
 	}
-	if missing > 0 || len(set) != len(names) {
+	count = len(reading.Set.Names())
+	if missing > 0 || count != len(names) {
 		return 0, fmt.Errorf("the names of the secrets in the store and in the broker differ: %d names in the store, %d in the broker, %d only in the store",
-			len(set), len(names), missing)
+			count, len(names), missing)
 	}
-	return len(set), nil
+	return count, nil
 }

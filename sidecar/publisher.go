@@ -17,13 +17,17 @@ type publisher struct {
 	reportedProblems map[string]bool // problems logged since the last successful request
 
 	// pushed is the last set that the broker accepted. It is nil before the first push,
-	// after a restart of the broker, and after another client has replaced the set.
-	pushed     store.Set
+	// after a restart of the broker, after another client has replaced the set, and after a
+	// request to push an unchanged set. The memory of the set can already be free.
+	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
 	// generation is the broker's generation number of the last successful push, or of the
 	// first status if there was no push.
 	generation uint64
 	hasPushed  bool // true after the first successful push
+	// isRefused is true if the broker refused the last push because another sidecar is
+	// connected.
+	isRefused bool
 
 	secretCount       int  // the number of the broker's secrets in the last status
 	isCleared         bool // true if somebody has cleared the broker since the last push
@@ -83,25 +87,25 @@ func (p *publisher) reportRecovery() {
 // the sidecar pushes the set of the store again.
 //
 // If the broker has not restarted but has no secrets, an operator has cleared the broker.
-// Then the sidecar pushes only after the store changes.
+// Then the sidecar pushes only after the store changes, or on request.
 func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	p.secretCount = status.SecretCount
 	p.isCleared = status.InstanceID == p.instanceID && p.generation != 0 && status.Generation == 0
 	switch {
 	case status.InstanceID != p.instanceID:
 		p.instanceID, p.pushed, p.generation = status.InstanceID, nil, status.Generation
-	case status.Generation != p.generation && status.Generation != 0:
+	case p.pushed != nil && status.Generation != p.generation && status.Generation != 0:
 		p.pushed = nil
-		p.log.Warn("another client, possibly a second sidecar, has pushed to this broker; pushing the store again",
+		p.log.Warn("another client has pushed to this broker; pushing the store again",
 			"generation", status.Generation, "expected_generation", p.generation)
 	}
 }
 
 // push pushes set to the broker, unless the broker already has this set. Before the first push,
 // push does not replace the broker's secrets by an empty set, because a file system may not be
-// mounted. By clearing the broker, the owner confirms the empty set. If there is no connection, push connects first, even if set is nil. It returns false if the caller
-// must retry soon.
-func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
+// mounted. By clearing the broker, the owner confirms the empty set. If there is no connection,
+// push connects first, even if set is nil. It returns false if the caller must retry soon.
+func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx)
 		if err != nil {
@@ -112,11 +116,11 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		}
 		p.updateFromStatus(status)
 	}
-	if set == nil || (p.pushed != nil && set.Equal(p.pushed)) {
+	if set == nil || set == p.pushed {
 		return true
 	}
 	withheldBefore := p.withholdsEmptySet
-	if p.withholdsEmptySet = len(set) == 0 && !p.hasPushed && p.secretCount > 0; p.withholdsEmptySet {
+	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.hasPushed && p.secretCount > 0; p.withholdsEmptySet {
 		if !withheldBefore {
 			p.log.Error("the store has no secrets, but the broker has secrets; the secrets in the broker do not change",
 				"hint", "mount the store; if the store should be empty, run keyhatchctl clear")
@@ -124,14 +128,9 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		return true
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
-		line, err := set.EncodePush()
-		if err != nil {
-			return err
-		}
-		defer clear(line)
-		response, err := admin.Push(ctx, line)
+		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
-			p.pushed, p.generation, p.hasPushed, p.isCleared = set, response.Generation, true, false
+			p.pushed, p.generation, p.hasPushed, p.isRefused, p.isCleared = set, response.Generation, true, false, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err
@@ -140,6 +139,14 @@ func (p *publisher) push(ctx context.Context, set store.Set) (ok bool) {
 		p.reportRecovery()
 	}
 	if err == nil || ctx.Err() != nil {
+		return true
+	}
+	if client.CodeOf(err) == schema.CodeConflict {
+		if !p.isRefused {
+			p.log.Error("the broker refuses this sidecar, because another sidecar is connected to the same broker", "error", err,
+				"hint", "stop one of the two sidecars; this sidecar tries again at each poll")
+		}
+		p.isRefused = true
 		return true
 	}
 	if client.CodeOf(err) != "" {
@@ -162,9 +169,12 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker removes all secrets from the broker. If this fails, clearBroker logs the
-// error.
+// clearBroker removes all secrets from the broker, unless they belong to another sidecar. If
+// this fails, clearBroker logs the error.
 func (p *publisher) clearBroker() {
+	if p.isRefused {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
 	if p.connection.admin == nil {

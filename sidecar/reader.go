@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
@@ -22,21 +23,26 @@ const unfinishedGracePeriod = time.Second
 // event.
 const maxFileRetryDelay = time.Second
 
+// A ReadFunc reads the store. previous is the result of the last call that returned no error.
+// It is empty for the first call.
+type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
+
 // A storeReader reads the store in a separate goroutine. It stores the result of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, and lastGood, and only while
+// reading goroutine uses only the fields watcher, store, readStore, and lastGood, and only while
 // isReading is true.
 type storeReader struct {
 	store        store.Store
+	readStore    ReadFunc
 	watcher      *watcher
 	log          *slog.Logger
 	results      chan readResult // the reading goroutine sends one result at the end of each read
 	isReading    bool
 	rereadNeeded bool // true if the store changed during the current read
 
-	lastGood      store.Reading // lastGood.Set is nil until the first successful read
-	lastError     string        // the last error that was logged, or "" if the store is readable
-	unstableSince time.Time     // when reads began to fail with ErrUnstable; zero if they do not
+	lastGood      store.LockedReading // lastGood.Set is nil until the first successful read
+	lastError     string              // the last error that was logged, or "" if the store is readable
+	unstableSince time.Time           // when reads began to fail with ErrUnstable; zero if they do not
 
 	unfinished     map[string]*unfinishedFile // by path
 	fileRetryDelay time.Duration              // the last delay before a read for a file that was not complete
@@ -48,13 +54,13 @@ type unfinishedFile struct {
 	reported store.Reason // the last reason that was logged, or ""
 }
 
-func newStoreReader(source store.Store, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, watcher: watcher, log: log, results: make(chan readResult), unfinished: map[string]*unfinishedFile{}}
+func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unfinished: map[string]*unfinishedFile{}}
 }
 
 // A readResult is the result of one read of the store.
 type readResult struct {
-	reading *store.Reading
+	reading store.LockedReading // its Set is nil if err is not nil
 	err     error
 	// dirsAdded is true if the watcher began to watch another directory for this read.
 	// The store must then be read again, because earlier changes in this directory caused
@@ -71,30 +77,37 @@ func (r *storeReader) startReading(ctx context.Context) {
 		return
 	}
 	r.isReading = true
-	go func() { r.results <- r.read(ctx) }() // ctx ends this goroutine; wait waits for its end
+	go func() { r.results <- r.read(ctx) }() // ctx ends this goroutine; close waits for its end
 }
 
-// wait waits until no read is in progress. A read ends when its ctx ends.
-func (r *storeReader) wait() {
+// close waits until no read is in progress, and wipes the secrets. A read ends when its ctx
+// ends.
+func (r *storeReader) close() {
 	if r.isReading {
-		<-r.results
+		result := <-r.results
+		result.reading.Set.Free()
 	}
+	r.replaceLastGood(store.LockedReading{})
+}
+
+// replaceLastGood replaces lastGood with next. It wipes the old set, unless next contains it.
+func (r *storeReader) replaceLastGood(next store.LockedReading) {
+	if r.lastGood.Set != next.Set {
+		r.lastGood.Set.Free()
+	}
+	r.lastGood = next
 }
 
 // read updates the watched directories and reads the store. It runs in the reading
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
-	if result.reading, result.err = r.store.Read(ctx, &r.lastGood); result.err == nil {
-		// If the set is too large to push, report this as an error of the store.
-		var line []byte
-		line, result.err = result.reading.Set.EncodePush()
-		clear(line)
-	}
+	result.reading, result.err = r.readStore(ctx, r.lastGood)
 	return result
 }
 
-// acceptResult stores the result of a successful read in lastGood. It logs an error only if
+// acceptResult stores the result of a successful read in lastGood. If the new set equals the
+// old set, acceptResult wipes the new set and keeps the old set. It logs an error only if
 // the error differs from the last logged error. After an error, it logs once that the
 // store is readable again.
 //
@@ -103,6 +116,7 @@ func (r *storeReader) read(ctx context.Context) (result readResult) {
 // to watch another directory. Otherwise acceptResult returns 0.
 func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retryDelay time.Duration) {
 	if ctx.Err() != nil {
+		result.reading.Set.Free()
 		return 0
 	}
 	if result.dirsAdded {
@@ -133,7 +147,14 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.lastError = ""
 		r.log.Info("the store is readable again")
 	}
-	r.lastGood = *result.reading
+	next := result.reading
+	if r.lastGood.Set != nil && r.lastGood.Set.Equal(next.Set) {
+		next.Set.Free()
+		next.Set = r.lastGood.Set
+	} else if next.Set.Memory() == schema.MemoryUnlocked {
+		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
+	}
+	r.replaceLastGood(next)
 	if fileRetryDelay := r.acceptUnfinished(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
@@ -181,8 +202,8 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 }
 
 // hintFor returns a hint if the store does not exist, if an empty directory replaced the store,
-// or if the sidecar has no permission to read the store. For all other errors, hintFor returns "", because an error of
-// package store already names the rule that the store breaks.
+// or if the sidecar has no permission to read the store. For all other errors, hintFor returns
+// "", because an error of package store already names the rule that the store breaks.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrReplaced):

@@ -1,12 +1,15 @@
 // Package sidecar watches a store of secrets and keeps the secrets in the broker's memory
 // equal to the store. It pushes the complete set of secrets when the store changes, when
 // the broker has restarted without secrets, and when another client has replaced the set.
+// If another sidecar is connected to the same broker, the broker refuses the pushes of this
+// sidecar. The sidecar then tries again until the other sidecar has stopped.
 //
 // The sidecar is trusted with every secret. It does not assume that the store is
 // complete. If the store is missing or unreadable, the sidecar continues to use the set of the
 // last successful read. If a file is empty or partly written, the sidecar continues to use the
-// old value of this secret. Log messages contain counts, file names,
-// and rules. They never contain the value of a secret.
+// old value of this secret. Log messages contain counts, file names, and rules. They never
+// contain the value of a secret. The secrets are in locked memory, and a set is wiped when the
+// store changes.
 package sidecar
 
 import (
@@ -14,20 +17,29 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A Config is the configuration of a sidecar. The fields Store, Socket, Poll, and Log are
-// required.
+// A Config is the configuration of a sidecar. The fields Store, Read, Socket, Poll, and Log
+// are required.
 type Config struct {
-	Store  store.Store
+	// Store is used to watch the store. Run does not call its method Read.
+	Store store.Store
+	// Read reads the store into locked memory (see store.ReadInChild).
+	Read   ReadFunc
 	Socket string // the path of the broker's admin socket
-	// Poll is the interval at which the sidecar reads the store and requests the broker's
-	// status, even if no file event arrived. Network file systems send no file events.
+	// Poll is the interval at which the sidecar reads the store even if no file event
+	// arrived. Network file systems send no file events. The sidecar also requests the
+	// broker's status at this interval.
 	Poll time.Duration
+	// PushNow makes the sidecar push the store for each signal, even if the store has not
+	// changed. PushNow can be nil.
+	PushNow <-chan os.Signal
 	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
 	// ends.
 	ClearOnExit bool
@@ -35,6 +47,11 @@ type Config struct {
 
 	ignoreEvents bool // tests set ignoreEvents, so that only polling detects changes
 }
+
+// statusInterval is the interval at which the sidecar requests the broker's status. It is
+// shorter than the time after which the broker closes an idle connection, because the broker
+// accepts the pushes of another sidecar after the connection has ended.
+func (c Config) statusInterval() time.Duration { return min(c.Poll, schema.IdleTimeout/2) }
 
 // Run keeps the secrets in the broker equal to the store until ctx ends. It returns an
 // error only if the configuration is invalid.
@@ -54,12 +71,14 @@ func (c Config) Run(ctx context.Context) error {
 	if c.ClearOnExit {
 		defer publisher.clearBroker()
 	}
-	reader := newStoreReader(c.Store, watcher, c.Log)
-	defer reader.wait()
+	reader := newStoreReader(c.Store, c.Read, watcher, c.Log)
+	defer reader.close()
 	var notifier notifier
 
 	pollTicker := time.NewTicker(c.Poll)
 	defer pollTicker.Stop()
+	statusTicker := time.NewTicker(c.statusInterval())
+	defer statusTicker.Stop()
 	debouncer := newDebouncer()
 	defer debouncer.timer.Stop()
 	retryTimer := time.NewTimer(time.Hour)
@@ -94,6 +113,11 @@ func (c Config) Run(ctx context.Context) error {
 			if !reader.isReading {
 				reader.startReading(ctx)
 			}
+			continue
+		case <-c.PushNow:
+			publisher.pushed = nil
+			reader.startReading(ctx)
+		case <-statusTicker.C:
 			publisher.checkBroker(ctx)
 		case result := <-reader.results:
 			reader.isReading = false
@@ -102,7 +126,7 @@ func (c Config) Run(ctx context.Context) error {
 			}
 			if errors.Is(result.err, store.ErrReplaced) && publisher.isCleared {
 				// By clearing the broker, the owner has confirmed that the store is empty.
-				reader.lastGood = store.Reading{}
+				reader.replaceLastGood(store.LockedReading{})
 				reader.startReading(ctx)
 			}
 			if reader.rereadNeeded {
@@ -133,12 +157,15 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		return "waiting for the broker"
 	case reader.lastError == "" && publisher.withholdsEmptySet:
 		return "the store has no secrets; the secrets in the broker do not change"
+	case reader.lastError == "" && publisher.isRefused:
+		return "waiting until another sidecar of the same broker stops"
 	case reader.lastError == "" && publisher.pushed != nil:
 		noun := "secrets"
-		if len(publisher.pushed) == 1 {
+		count := len(publisher.pushed.Names())
+		if count == 1 {
 			noun = "secret"
 		}
-		status := fmt.Sprintf("pushed %d %s, generation %d", len(publisher.pushed), noun, publisher.generation)
+		status := fmt.Sprintf("pushed %d %s, generation %d", count, noun, publisher.generation)
 		if n := len(reader.lastGood.Unfinished); n > 0 {
 			status += fmt.Sprintf("; incomplete files: %d", n)
 		}

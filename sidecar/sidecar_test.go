@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +90,33 @@ func TestReplacedDataLinkIsPushed(t *testing.T) {
 	h.waitForGeneration(2)
 }
 
+// TestChangedLinkTargetIsPushed changes files outside the store that links in the store refer
+// to. Links in the directory of the store and in bundles must work, and also the links in a
+// bundle that is itself a link. The sidecar must get a file event for each change.
+func TestChangedLinkTargetIsPushed(t *testing.T) {
+	h := newTestHost(t)
+	targets := []string{"/one/A", "/two/key", "/three/key"}
+	for _, target := range targets {
+		storetest.WriteFile(h.dir+target, tripwire)
+	}
+	h.writeSecret("aws/id", tripwire)
+	storetest.WriteFile(h.dir+"/linked/id", tripwire)
+	for link, target := range map[string]string{
+		h.store + "/A": targets[0], h.store + "/aws/key": targets[1], h.dir + "/linked/key": targets[2], h.store + "/npm": "/linked",
+	} {
+		if err := os.Symlink(h.dir+target, link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.runSidecar(nil)
+	h.waitForNames("A", "aws", "npm")
+	for _, target := range targets {
+		before := h.status().Generation
+		storetest.WriteFile(h.dir+target, tripwire+"changed")
+		h.waitForGeneration(before + 1)
+	}
+}
+
 // TestBadStoreKeepsPushedSet makes the store unreadable in several ways. It checks that
 // the secrets in the broker do not change, that the sidecar does not log the same error
 // at each poll, and that the sidecar logs when the store is readable again.
@@ -162,17 +190,105 @@ func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	h.waitForNames("A", "B")
 }
 
-// TestTwoSidecarsWarn runs two sidecars that push to the same broker. It checks that both
-// sidecars log a warning.
-func TestTwoSidecarsWarn(t *testing.T) {
+// TestSignalPushesUnchangedStore checks that the sidecar pushes a store that has not changed if
+// it receives a signal. Without this signal, the broker would stay empty after a clear.
+func TestSignalPushesUnchangedStore(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	signals := make(chan os.Signal)
+	h.runSidecar(func(c *Config) { c.PushNow = signals })
+	h.waitForNames("A")
+	admin := h.dialAdmin()
+	defer admin.Close()
+	if err := admin.Clear(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	signals <- syscall.SIGUSR1
+	h.waitForNames("A")
+	signals <- syscall.SIGUSR1 // the broker has the secrets, but the operator wants a push
+	h.waitForGeneration(3)
+}
+
+// TestSecondSidecarIsRefused runs two sidecars with different values for one broker. The
+// sidecar that pushes first must win. The other sidecar must log one error, report the
+// conflict to the service manager and in the health check, and push as soon as the first
+// sidecar has stopped.
+func TestSecondSidecarIsRefused(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	first := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
 	h.waitForNames("A")
-	storetest.WriteFile(h.dir+"/other/B", tripwire)
-	second := h.runSidecar(func(c *Config) { c.Poll = 30 * time.Millisecond; c.Store = store.Dir{Path: h.dir + "/other"} })
-	first.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
-	second.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
+	manager := h.listenForStatuses()
+	other := store.Dir{Path: h.dir + "/other"}
+	storetest.WriteFile(other.Path+"/A", tripwire+"other")
+	second := h.runSidecar(func(c *Config) { c.Poll, c.Store = 5*time.Millisecond, other })
+	const refused = "the broker refuses this sidecar, because another sidecar is connected to the same broker"
+	second.waitForLog(h, refused)
+	manager.waitFor("READY=1\nSTATUS=waiting until another sidecar of the same broker stops")
+	_, err := CheckHealth(context.Background(), readInProcess(other), h.server.AdminSocket())
+	if err == nil || !strings.Contains(err.Error(), "stop all sidecars of this broker except one") {
+		t.Errorf("CheckHealth returned %v for the refused sidecar", err)
+	}
+	// The log of this bad name shows that the second sidecar has polled again.
+	storetest.WriteFile(other.Path+"/bad name", tripwire)
+	second.waitForLog(h, "bad name")
+	os.Remove(other.Path + "/bad name")
+	second.waitForLog(h, "the store is readable again")
+	if n := strings.Count(second.log.String(), refused); n != 1 {
+		t.Errorf("the second sidecar logged the conflict %d times, want 1:\n%s", n, second.log)
+	}
+	if g := h.status().Generation; g != 1 {
+		t.Errorf("generation %d, want 1: the second sidecar has pushed", g)
+	}
+	first.stop()
+	h.waitForGeneration(2)
+	second.waitForLog(h, "pushed the secrets to the broker")
+	if text := first.log.String() + second.log.String(); strings.Contains(text, "another client") {
+		t.Errorf("a sidecar reported a push of another client:\n%s", text)
+	}
+	if _, err := CheckHealth(context.Background(), readInProcess(other), h.server.AdminSocket()); err != nil {
+		t.Error("CheckHealth after the first sidecar has stopped: ", err)
+	}
+}
+
+// TestRefusedSidecarDoesNotClear checks that a refused sidecar does not remove the secrets of
+// the other sidecar when it exits.
+func TestRefusedSidecarDoesNotClear(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("A")
+	refused := h.runSidecar(func(c *Config) { c.ClearOnExit = true })
+	refused.waitForLog(h, "the broker refuses this sidecar")
+	refused.stop()
+	if count := h.status().SecretCount; count != 1 {
+		t.Errorf("the broker has %d secrets after a refused sidecar has ended, want 1", count)
+	}
+}
+
+// TestRestartedSidecarIsNotRefused restarts a sidecar. The broker must accept the first push
+// of the new sidecar.
+func TestRestartedSidecarIsNotRefused(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	for generation := range uint64(10) {
+		r := h.runSidecar(nil)
+		h.waitForGeneration(generation + 1)
+		r.stop()
+		if strings.Contains(r.log.String(), "level=ERROR") {
+			t.Fatalf("the restarted sidecar logged an error:\n%s", r.log)
+		}
+	}
+}
+
+// TestConnectionIsNeverIdle checks that the sidecar sends a request before the broker closes
+// its idle connection. Otherwise another sidecar could push in the meantime.
+func TestConnectionIsNeverIdle(t *testing.T) {
+	for poll, want := range map[time.Duration]time.Duration{time.Second: time.Second, 24 * time.Hour: schema.IdleTimeout / 2} {
+		if got := (Config{Poll: poll}).statusInterval(); got != want {
+			t.Errorf("with the poll interval %v, the sidecar requests the status every %v, want %v", poll, got, want)
+		}
+	}
 }
 
 // TestForeignPushIsReplaced pushes another set to the broker without the sidecar. It
@@ -187,7 +303,7 @@ func TestForeignPushIsReplaced(t *testing.T) {
 	if _, err := admin.Push(context.Background(), pushLine("X", tripwire)); err != nil {
 		t.Fatal(err)
 	}
-	r.waitForLog(h, "another client, possibly a second sidecar, has pushed to this broker")
+	r.waitForLog(h, "another client has pushed to this broker")
 	h.waitForNames("A")
 }
 
@@ -256,30 +372,9 @@ func TestOtherProtocolVersionIsRefused(t *testing.T) {
 func TestServiceManagerIsNotified(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
-	notifySocket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer notifySocket.Close()
-	t.Setenv("NOTIFY_SOCKET", h.dir+"/notify")
+	waitForMessage := h.listenForStatuses().waitFor
 	t.Setenv("WATCHDOG_USEC", "20000")
 	r := h.runSidecar(nil)
-	waitForMessage := func(want string) {
-		t.Helper()
-		notifySocket.SetReadDeadline(time.Now().Add(10 * time.Second))
-		for b := make([]byte, 4096); ; {
-			n, err := notifySocket.Read(b)
-			if err != nil {
-				t.Fatalf("the service manager did not receive %q: %v", want, err)
-			}
-			if strings.Contains(string(b[:n]), tripwire) {
-				t.Fatal("the service manager received a secret")
-			}
-			if string(b[:n]) == want {
-				return
-			}
-		}
-	}
 	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1")
 	waitForMessage("WATCHDOG=1")
 	h.openForWriting("B", "").Close()
@@ -297,7 +392,7 @@ func TestCheckHealth(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	health := func() string {
-		_, err := CheckHealth(context.Background(), store.Dir{Path: h.store}, h.dir+"/run/admin/admin.sock")
+		_, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
 	if got := health(); !strings.Contains(got, "the broker has no secrets") {

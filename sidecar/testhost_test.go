@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -179,6 +180,7 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	if config != nil {
 		config(&c)
 	}
+	c.Read = readInProcess(c.Store)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
@@ -195,9 +197,75 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	return runningSidecar{log, stop}
 }
 
+// readInProcess returns a function that reads a store without a child process, so that a test
+// can control the store.
+func readInProcess(source store.Store) ReadFunc {
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		var input bytes.Buffer
+		if err := previous.Write(&input); err != nil {
+			return store.LockedReading{}, err
+		}
+		reader, writer := io.Pipe()
+		go func() { writer.CloseWithError(store.WriteResult(ctx, source, &input, writer)) }() // ReadResult waits for the end of this goroutine
+		return store.ReadResult(reader)
+	}
+}
+
 func (r runningSidecar) waitForLog(h *testHost, text string) {
 	h.t.Helper()
 	h.waitUntil("the sidecar logs "+text, func() bool { return strings.Contains(r.log.String(), text) })
+}
+
+// serviceManager contains the messages that the sidecars of this process send to the service
+// manager.
+type serviceManager struct {
+	h        *testHost
+	messages chan string
+}
+
+// listenForStatuses creates the socket of a service manager, which is used until the test
+// ends.
+func (h *testHost) listenForStatuses() serviceManager {
+	h.t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Setenv("NOTIFY_SOCKET", h.dir+"/notify")
+	m := serviceManager{h, make(chan string, 10000)}
+	var reading sync.WaitGroup
+	reading.Go(func() { // closing conn ends this goroutine; a sidecar blocks if nobody reads
+		for b := make([]byte, 4096); ; {
+			n, err := conn.Read(b)
+			if err != nil {
+				return
+			}
+			select {
+			case m.messages <- string(b[:n]):
+			default:
+			}
+		}
+	})
+	h.t.Cleanup(func() { conn.Close(); reading.Wait() })
+	return m
+}
+
+// waitFor waits until the service manager has received this message.
+func (m serviceManager) waitFor(want string) {
+	m.h.t.Helper()
+	for timeout := time.After(15 * time.Second); ; {
+		select {
+		case message := <-m.messages:
+			if strings.Contains(message, tripwire) {
+				m.h.t.Fatal("the service manager received a secret")
+			}
+			if message == want {
+				return
+			}
+		case <-timeout:
+			m.h.t.Fatalf("the service manager did not receive %q", want)
+		}
+	}
 }
 
 type logBuffer struct {

@@ -69,7 +69,7 @@ func (h *testHost) openForWriting(name, part string) *os.File {
 
 // health returns the text of CheckHealth's error, or "".
 func (h *testHost) health() string {
-	if _, err := CheckHealth(context.Background(), store.Dir{Path: h.store}, h.server.AdminSocket()); err != nil {
+	if _, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.server.AdminSocket()); err != nil {
 		return err.Error()
 	}
 	return ""

@@ -4,7 +4,7 @@
 // A client trusts every answer that it receives on the socket at its path. In a project
 // container, this is justified because the socket's directory was mounted into the
 // container on purpose. The secrets that a client returns are in ordinary Go memory. Only
-// the broker uses locked memory.
+// the broker and the sidecar use locked memory.
 package client
 
 import (

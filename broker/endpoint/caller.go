@@ -28,17 +28,10 @@ func Self() Caller {
 	return Caller{uint32(os.Geteuid()), uint32(os.Getegid()), int32(os.Getpid())}
 }
 
-func callerOf(conn *net.UnixConn) (Caller, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return Caller{}, err
-	}
+func callerOf(c *conn) (Caller, error) {
 	var cred *unix.Ucred
-	if controlErr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); controlErr != nil {
-		return Caller{}, controlErr
-	}
+	err := net.ErrClosed
+	c.control(func(fd int) { cred, err = unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err != nil {
 		return Caller{}, fmt.Errorf("reading the peer's credentials: %w", err)
 	}

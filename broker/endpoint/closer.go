@@ -36,10 +36,12 @@ func (c *interruptingCloser) close(closeSocket func()) {
 			case <-closed:
 				return
 			case <-tick.C:
-				// SIGWINCH interrupts the thread and has no other effect, because the Go runtime
-				// has a handler for it. SIGURG would not interrupt the thread, because
-				// secmem.Harden makes the kernel discard SIGURG.
-				unix.Tgkill(pid, thread, unix.SIGWINCH)
+				// The signal must have a handler, because the kernel discards other signals and
+				// does not interrupt the thread. The Go runtime always has a handler for SIGPROF,
+				// which has no effect if the process is not profiled. So the broker needs no
+				// additional handler (see secmem.Harden). The signal leaves no pieces of secrets in
+				// memory, because this thread closes a socket and does not copy secrets.
+				unix.Tgkill(pid, thread, unix.SIGPROF)
 			}
 		}
 	}()

@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +29,15 @@ func refuseDescriptors(listener *net.UnixListener) {
 	}
 }
 
+// While a connection is outside the poller, the broker tries to read again and again. The time
+// between two attempts begins with minReadInterval. It is at most maxIdleInterval before the
+// first byte of a request, and at most maxLineInterval after that.
+const (
+	minReadInterval = time.Millisecond
+	maxIdleInterval = 10 * time.Millisecond
+	maxLineInterval = 100 * time.Millisecond
+)
+
 // A conn is a connection that never receives file descriptors.
 //
 // If the kernel does not refuse passed file descriptors, a normal read closes a passed file
@@ -39,31 +46,19 @@ func refuseDescriptors(listener *net.UnixListener) {
 // broker. So a conn first looks at the data without reading it. If file descriptors were
 // passed with the data, Read fails, and the file descriptors stay in the socket. An
 // interruptingCloser then closes the socket.
-//
-// While a connection is in the poller of the Go runtime, each shutdown(2) call of the
-// client wakes the broker. So a conn can leave the poller.
 type conn struct {
-	*net.UnixConn
-	mustPeek    bool        // the kernel does not refuse file descriptors
-	writeClosed atomic.Bool // CloseWrite was called
+	*socket
+	mustPeek bool // the kernel does not refuse file descriptors
 
-	lineReads, lineBytes int // numbers of reads and of bytes since beginLine
+	// Only the goroutine that reads uses these fields.
+	lineBytes   int // number of bytes that were read since beginLine
+	readBackoff backoff
 
-	mu                          sync.Mutex      // no other lock is locked while mu is locked
-	raw                         syscall.RawConn // guarded by mu
-	file                        *os.File        // guarded by mu; nil before leavePoller, then replaces UnixConn
-	readDeadline, writeDeadline time.Time       // guarded by mu
+	mu                          sync.Mutex // no other lock is locked while mu is locked
+	readDeadline, writeDeadline time.Time  // guarded by mu
 }
 
-// pollInterval is the time between two checks of a connection that has left the poller.
-const pollInterval = 10 * time.Millisecond
-
-// lineReads is the number of reads in which a request line may arrive. One more read is
-// allowed for each KiB of the line. If a client sends smaller pieces, the connection leaves
-// the poller.
-const lineReads = 64
-
-func newConn(c *net.UnixConn) (*conn, error) {
+func newConn(c *net.UnixConn, calls systemCalls) (*conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -85,65 +80,96 @@ func newConn(c *net.UnixConn) (*conn, error) {
 	if err := c.SetWriteBuffer(sendBuffer); err != nil {
 		return nil, err
 	}
-	return &conn{UnixConn: c, raw: raw, mustPeek: mustPeek}, nil
+	return &conn{socket: newSocket(c, raw, calls), mustPeek: mustPeek}, nil
 }
 
 // Read reads data. If the client passed file descriptors, the error is errDescriptors.
 func (c *conn) Read(p []byte) (n int, err error) {
-	_, file := c.current()
-	for file != nil && !c.hasInput() {
+	defer func() { c.lineBytes += n }()
+	if c.inPoller() {
+		waitErr := c.raw.Read(func(fd uintptr) bool {
+			c.calls.do(func() { n, err = c.receive(int(fd), p) })
+			return err != unix.EAGAIN
+		})
+		switch {
+		case waitErr == nil:
+			return n, err
+		case c.inPoller():
+			return 0, waitErr
+		}
+		// The connection left the poller, which ended the wait.
+	}
+	for {
+		// Sleep before each attempt. Otherwise a client that sends many small pieces could
+		// make the broker read each piece separately.
+		longest := maxIdleInterval
+		if c.lineBytes > 0 {
+			longest = maxLineInterval
+		}
+		c.readBackoff.sleep(minReadInterval, longest)
 		if c.isPast(&c.readDeadline) {
 			return 0, os.ErrDeadlineExceeded
 		}
-		time.Sleep(pollInterval)
-	}
-	if c.mustPeek {
-		n, err := c.peek(p)
-		if err != nil {
-			return 0, err
+		if c.stoppedReading.Load() {
+			return 0, io.EOF // the client could not read an answer
 		}
-		if n == 0 {
-			return 0, io.EOF
+		err = net.ErrClosed
+		c.control(func(fd int) { n, err = c.receive(fd, p) })
+		if err != unix.EAGAIN {
+			return n, err
+		}
+	}
+}
+
+// receive reads data without waiting. If there are no data, the error is EAGAIN.
+func (c *conn) receive(fd int, p []byte) (n int, err error) {
+	if c.mustPeek {
+		var flags int
+		for err = unix.EINTR; err == unix.EINTR; {
+			n, _, flags, _, err = unix.Recvmsg(fd, p, nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		}
+		switch {
+		case err != nil:
+			return 0, err
+		case flags&unix.MSG_CTRUNC != 0:
+			return 0, errDescriptors
 		}
 		// The peek stops before the first passed file descriptor. So no file descriptor
 		// belongs to the first n bytes.
 		p = p[:n]
 	}
-	if file != nil {
-		return file.Read(p)
+	for err = unix.EINTR; err == unix.EINTR && len(p) > 0; {
+		n, _, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
 	}
-	n, err = c.UnixConn.Read(p)
-	c.lineReads, c.lineBytes = c.lineReads+1, c.lineBytes+n
-	if err == nil && c.lineReads > lineReads+c.lineBytes>>10 {
-		err = c.leavePoller()
+	switch {
+	case len(p) == 0 || err == nil && n == 0:
+		return 0, io.EOF
+	case err != nil:
+		return 0, err
 	}
-	return n, err
+	return n, nil
 }
 
-// beginLine resets the counts of reads and bytes. It must be called before the first read
-// of each request line.
-func (c *conn) beginLine() { c.lineReads, c.lineBytes = 0, 0 }
+// beginLine must be called before the first read of each request line.
+func (c *conn) beginLine() {
+	c.lineBytes = 0
+	c.readBackoff.reset()
+	c.resetWakes()
+}
 
-// SetReadDeadline sets the deadline of Read. The deadline also applies after the connection
-// has left the poller.
-func (c *conn) SetReadDeadline(t time.Time) error {
+// setReadDeadline sets the deadline of Read.
+func (c *conn) setReadDeadline(t time.Time) {
 	c.mu.Lock()
 	c.readDeadline = t
 	c.mu.Unlock()
-	return c.UnixConn.SetReadDeadline(t)
+	c.socket.conn.SetReadDeadline(t) // fails if the socket is outside the poller
 }
 
-// SetWriteDeadline sets the time at which a blocked write of a session fails.
-func (c *conn) SetWriteDeadline(t time.Time) error {
+// setWriteDeadline sets the time at which a blocked write of a session fails.
+func (c *conn) setWriteDeadline(t time.Time) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.writeDeadline = t
-	c.mu.Unlock()
-	return c.UnixConn.SetWriteDeadline(t)
-}
-
-// SetDeadline sets the read deadline and the write deadline.
-func (c *conn) SetDeadline(t time.Time) error {
-	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
 // isPast reports whether a deadline is set and has passed. deadline must point to a field
@@ -152,21 +178,6 @@ func (c *conn) isPast(deadline *time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !deadline.IsZero() && !time.Now().Before(*deadline)
-}
-
-// current returns the raw connection, and the file that replaces the UnixConn. The file is
-// nil if the connection has not left the poller.
-func (c *conn) current() (syscall.RawConn, *os.File) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.raw, c.file
-}
-
-// control calls f with the file descriptor of the connection. If the connection is closed,
-// control does not call f.
-func (c *conn) control(f func(fd int)) {
-	raw, _ := c.current()
-	raw.Control(func(fd uintptr) { f(int(fd)) })
 }
 
 // send sends as many bytes of the pieces as fit into the send buffer, and returns their
@@ -179,122 +190,6 @@ func (c *conn) send(pieces [][]byte) (n int, err error) {
 		}
 	})
 	return n, err
-}
-
-// waitUntilWritable waits until send can send more bytes, at most for the given time. If
-// the client reads nothing in this time, the error is os.ErrDeadlineExceeded. If the
-// connection has left the poller, waitUntilWritable always waits for pollInterval and
-// returns this error.
-func (c *conn) waitUntilWritable(atMost time.Duration) error {
-	raw, file := c.current()
-	if file != nil {
-		time.Sleep(pollInterval)
-		return os.ErrDeadlineExceeded // the caller tries to send again
-	}
-	c.UnixConn.SetWriteDeadline(time.Now().Add(atMost))
-	return raw.Write(func(fd uintptr) bool { return pollNow(int(fd), unix.POLLOUT) != 0 })
-}
-
-func (c *conn) inPoller() bool {
-	_, file := c.current()
-	return file == nil
-}
-
-// clientEndedRequests reports whether the client can send no more requests, because it has
-// shut down its writing side or has closed the connection.
-func (c *conn) clientEndedRequests() (ended bool) {
-	c.control(func(fd int) { ended = pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 })
-	return ended
-}
-
-// hasInput reports whether a read would return at once, because the client has sent data or
-// can send no more data.
-func (c *conn) hasInput() (input bool) {
-	c.control(func(fd int) { input = pollNow(fd, unix.POLLIN|unix.POLLRDHUP) != 0 })
-	return input
-}
-
-// pollNow returns the current poll(2) events of a file descriptor, without waiting.
-func pollNow(fd int, events int16) int16 {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	unix.Poll(fds, 0) // after an error, there are no events
-	return fds[0].Revents
-}
-
-// peek waits for data and copies it to p without removing it from the socket.
-func (c *conn) peek(p []byte) (n int, err error) {
-	var flags int
-	raw, _ := c.current()
-	readErr := raw.Read(func(fd uintptr) bool {
-		n, _, flags, _, err = unix.Recvmsg(int(fd), p, nil, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		return err != unix.EAGAIN && err != unix.EINTR
-	})
-	if readErr != nil {
-		return 0, readErr
-	}
-	if err == nil && flags&unix.MSG_CTRUNC != 0 {
-		return 0, errDescriptors
-	}
-	return n, err
-}
-
-// CloseWrite shuts down the broker's writing side. The client can still read all answers,
-// and then reaches the end of the connection.
-func (c *conn) CloseWrite() error {
-	c.writeClosed.Store(true)
-	return c.UnixConn.CloseWrite()
-}
-
-// Close closes the connection.
-func (c *conn) Close() error {
-	if _, file := c.current(); file != nil {
-		return file.Close()
-	}
-	return c.UnixConn.Close()
-}
-
-// leavePoller removes the connection from the poller of the Go runtime, if the connection
-// is in the poller. The runtime then no longer enforces deadlines for the connection, so
-// Read and Session.waitUntilWritable check the deadlines themselves.
-func (c *conn) leavePoller() (err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.file != nil {
-		return nil
-	}
-	fd := -1
-	if controlErr := c.raw.Control(func(current uintptr) {
-		if fd, err = unix.FcntlInt(current, unix.F_DUPFD_CLOEXEC, 0); err == nil {
-			err = unix.SetNonblock(fd, false) // os.NewFile would add a non-blocking file to the poller
-		}
-	}); controlErr != nil {
-		return controlErr
-	}
-	if err != nil {
-		unix.Close(fd)
-		return err
-	}
-	file := os.NewFile(uintptr(fd), "connection")
-	raw, err := file.SyscallConn()
-	if err != nil {
-		file.Close()
-		return err
-	}
-	c.UnixConn.Close() // cannot block, because file still has the socket open
-	c.file, c.raw = file, raw
-	return nil
-}
-
-// clientStoppedReading reports whether the client has shut down only its reading side
-// (SHUT_RD, shutdown(2)). Such a client can read no more answers.
-func (c *conn) clientStoppedReading() (stopped bool) {
-	c.control(func(fd int) {
-		// A send of zero bytes sends nothing. It fails with EPIPE if the client has shut down
-		// its reading side, and also if the client has closed the connection.
-		stopped = unix.Sendto(fd, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil) == unix.EPIPE &&
-			pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) == 0
-	})
-	return stopped && !c.writeClosed.Load()
 }
 
 // mayHoldDescriptors reports whether the socket may contain unread data with passed file

@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"net"
 	"sync"
 	"time"
 )
@@ -38,20 +37,20 @@ func (d *drainState) start() time.Time {
 
 // setReadDeadline sets how long reads of a connection may take. During a drain, the time is
 // shorter.
-func (d *drainState) setReadDeadline(conn net.Conn, timeout time.Duration) {
-	d.setDeadline(conn.SetReadDeadline, timeout, 0)
+func (d *drainState) setReadDeadline(conn *conn, timeout time.Duration) {
+	d.setDeadline(conn.setReadDeadline, timeout, 0)
 }
 
 // setWriteDeadline sets how long writes to a connection may take. During a drain, the time
 // is shorter.
-func (d *drainState) setWriteDeadline(conn net.Conn, timeout time.Duration) {
-	d.setDeadline(conn.SetWriteDeadline, timeout, drainWriteTimeout-drainTimeout)
+func (d *drainState) setWriteDeadline(conn *conn, timeout time.Duration) {
+	d.setDeadline(conn.setWriteDeadline, timeout, drainWriteTimeout-drainTimeout)
 }
 
 // setDeadline sets a deadline with the function set. During a drain, the deadline is at
 // most extra after d.deadline. setDeadline and start lock mu, so no connection has a long
 // deadline while the endpoint drains.
-func (d *drainState) setDeadline(set func(time.Time) error, timeout, extra time.Duration) {
+func (d *drainState) setDeadline(set func(time.Time), timeout, extra time.Duration) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	deadline := time.Now().Add(timeout)

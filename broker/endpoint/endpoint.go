@@ -58,6 +58,7 @@ type Config struct {
 type Endpoint struct {
 	config Config
 	closer interruptingCloser
+	calls  systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for the accept loops and all sessions
 
@@ -83,7 +84,7 @@ func newEndpoint(config Config) *Endpoint {
 		config.Total = new(atomic.Int64)
 	}
 	return &Endpoint{
-		config: config, drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
+		config: config, calls: newSystemCalls(), drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
 		listener: config.Listener, sessions: map[*Session]struct{}{},
 	}
 }
@@ -194,13 +195,13 @@ func (e *Endpoint) sleep(d time.Duration) bool {
 }
 
 func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
-	c, err := newConn(accepted)
+	c, err := newConn(accepted, e.calls)
 	if err != nil {
 		e.config.Log.Error("refusing a connection", "error", err)
 		accepted.Close()
 		return
 	}
-	s := &Session{conn: c, drain: e.drain, prepaid: paid, connects: e.config.Connects}
+	s := &Session{conn: c, drain: e.drain, prepaid: paid}
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
@@ -222,7 +223,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
 		defer e.finishSession(s)
-		if s.caller, err = callerOf(accepted); err != nil {
+		if s.caller, err = callerOf(c); err != nil {
 			e.config.Log.Error("refusing a connection", "error", err)
 			return
 		}
@@ -273,28 +274,6 @@ func (e *Endpoint) close(c *conn) {
 	c.Close()
 }
 
-// EndNonReaders ends the connections whose clients have shut down their reading side. It
-// must be called about once per second.
-//
-// Such a client can read no answers, but each of its shutdown(2) calls wakes the broker.
-// The request limit does not count these calls. So EndNonReaders also charges many new
-// connections to the limit of the endpoint. The client can then open such connections only
-// a few times per minute.
-func (e *Endpoint) EndNonReaders() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	found := false
-	for s := range e.sessions {
-		if s.conn.clientStoppedReading() {
-			s.conn.SetDeadline(time.Unix(1, 0))
-			found = true
-		}
-	}
-	if found {
-		e.config.Connects.chargeNonReader()
-	}
-}
-
 // Connections returns the number of open connections, including connections with unread
 // answers.
 func (e *Endpoint) Connections() int {
@@ -318,8 +297,8 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 		e.listener.SetDeadline(deadline)
 	}
 	for s := range e.sessions {
-		s.conn.SetReadDeadline(deadline)
-		s.conn.SetWriteDeadline(deadline.Add(drainWriteTimeout - drainTimeout))
+		s.conn.setReadDeadline(deadline)
+		s.conn.setWriteDeadline(deadline.Add(drainWriteTimeout - drainTimeout))
 	}
 	e.mu.Unlock()
 	select {
@@ -337,8 +316,9 @@ func (e *Endpoint) Close() {
 	e.mu.Lock()
 	listener := e.listener
 	for s := range e.sessions {
-		// The deadline in the past ends the session, and the session closes the connection.
-		s.conn.SetDeadline(time.Unix(1, 0))
+		// The deadlines in the past end the session, and the session closes the connection.
+		s.conn.setReadDeadline(time.Unix(1, 0))
+		s.conn.setWriteDeadline(time.Unix(1, 0))
 	}
 	e.mu.Unlock()
 	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog

@@ -9,22 +9,25 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
 
-// TestMain ignores SIGURG, as secmem.Harden does in the broker. The tests must not depend
-// on SIGURG.
+// TestMain ignores the same signals as the broker. Otherwise the tests of the closer could
+// pass with a signal that does not interrupt a thread of the broker.
 func TestMain(m *testing.M) {
-	signal.Ignore(unix.SIGURG)
+	if err := secmem.Harden(); err != nil {
+		panic(err)
+	}
 	m.Run()
 }
 
@@ -200,7 +203,7 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 	for _, mustPeek := range []bool{true, false} {
 		serves := map[string]func(*Session){
 			"request": answerOK,
-			"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) },
+			"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil) },
 			"no read": func(*Session) {},
 		}
 		for name, serve := range serves {
@@ -344,7 +347,7 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 // TestRefusedClientCanSendItsRequest refuses clients that send their request after the
 // refusal has arrived.
 func TestRefusedClientCanSendItsRequest(t *testing.T) {
-	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no")) }, false)
+	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil) }, false)
 	for range 20 {
 		waitUntil(t, func() bool { return e.Connections() == 0 })
 		c := dial(t, path)
@@ -439,21 +442,18 @@ func TestLongRequestsCountAsSeveral(t *testing.T) {
 func TestNonReadersAreEnded(t *testing.T) {
 	waiting := make(chan struct{}, 8)
 	handler := okHandler()
-	limit := NewLimiter(1000, 2)
-	e, path := startConfig(t, Config{Connects: limit, Serve: func(s *Session) {
+	e, path := start(t, func(s *Session) {
 		handler := handler
 		handler.Answer = func(line []byte) Reply {
 			if string(line) != "wait" {
 				return Answer(schema.OKResponse{OK: true})
 			}
-			gone, stop := s.Gone()
-			defer stop()
 			waiting <- struct{}{}
-			<-gone
+			<-s.Gone()
 			return HangUp()
 		}
 		s.Run(handler)
-	}}, false)
+	}, false)
 
 	stays := dial(t, path)
 	fmt.Fprint(stays, "{}\n")
@@ -466,19 +466,9 @@ func TestNonReadersAreEnded(t *testing.T) {
 	<-waiting
 	waitUntil(t, func() bool { return e.Connections() == 4 })
 
-	e.EndNonReaders()
-	if wait, _ := limit.Reserve(1); wait > 0 {
-		t.Errorf("before a client shut down its reading side, a new connection waits for %v, want 0", wait)
-	}
 	idle.CloseRead()
 	inWait.CloseRead()
-	waitUntil(t, func() bool {
-		e.EndNonReaders()
-		return e.Connections() == 2
-	})
-	if wait, _ := limit.Reserve(1); wait < 15*time.Second {
-		t.Errorf("after two clients shut down their reading sides, a new connection waits for %v, want at least 15s", wait)
-	}
+	waitUntil(t, func() bool { return e.Connections() == 2 })
 	fmt.Fprint(stays, "{}\n")
 	if answer, err := bufio.NewReader(stays).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
 		t.Errorf("the answer of another connection is %q, %v", answer, err)
@@ -487,15 +477,15 @@ func TestNonReadersAreEnded(t *testing.T) {
 	waitUntil(t, func() bool { return e.Connections() == 1 })
 }
 
-// TestUnreadConnectionLeavesPoller sends requests and does not read the answers. The
-// connection must leave the poller. Otherwise, each call of shutdown(2) by the client would
-// wake the broker.
+// TestUnreadConnectionLeavesPoller sends requests, shuts down the client's writing side, and
+// does not read the answers. The connection must leave the poller. Otherwise, each call of
+// shutdown(2) by the client would wake the broker.
 func TestUnreadConnectionLeavesPoller(t *testing.T) {
 	var inode atomic.Uint64
 	e, path := start(t, func(s *Session) {
-		s.conn.raw.Control(func(fd uintptr) {
+		s.conn.control(func(fd int) {
 			var st unix.Stat_t
-			unix.Fstat(int(fd), &st)
+			unix.Fstat(fd, &st)
 			inode.Store(st.Ino)
 		})
 		if !isPolled(t, inode.Load()) {
@@ -505,6 +495,7 @@ func TestUnreadConnectionLeavesPoller(t *testing.T) {
 	}, false)
 	c := dial(t, path)
 	fmt.Fprint(c, strings.Repeat("{}\n", 10))
+	waitUntil(t, func() bool { return unsent(c) == 0 }) // until the session has begun
 	c.CloseWrite()
 	waitUntil(t, func() bool { return inode.Load() != 0 && !isPolled(t, inode.Load()) })
 	if n := e.Connections(); n != 1 {
@@ -533,50 +524,27 @@ func isPolled(t *testing.T, inode uint64) bool {
 	return false
 }
 
-// TestHalfClosedClientReadsWholeAnswer requests a large answer and shuts down the writing
-// side of the client. The client reads only after the connection has left the poller. The
-// whole answer must still arrive.
-func TestHalfClosedClientReadsWholeAnswer(t *testing.T) {
+// TestBlockedAnswerLeavesPoller requests a large answer and does not read it yet. The
+// connection must leave the poller. The client can shut down its writing side before or
+// after that. The whole answer must still arrive.
+func TestBlockedAnswerLeavesPoller(t *testing.T) {
 	answer := strings.Repeat("x", 1<<20)
 	for name, endFirst := range map[string]bool{"ended before the answer": true, "ended while the answer is blocked": false} {
 		t.Run(name, func(t *testing.T) {
 			var session atomic.Pointer[Session]
 			handler := okHandler()
 			handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{[]byte(answer), []byte("\n")}} }
-			limit := NewLimiter(1000, 2)
-			e, path := startConfig(t, Config{Connects: limit, Serve: func(s *Session) {
+			e, path := start(t, func(s *Session) {
 				session.Store(s)
 				s.Run(handler)
-			}}, false)
+			}, false)
 			c := dial(t, path)
 			fmt.Fprint(c, "{}\n")
-			hasLeft := func() bool {
-				s := session.Load()
-				if s == nil {
-					return false
-				}
-				_, file := s.conn.current()
-				return file != nil
-			}
 			if endFirst {
 				c.CloseWrite()
-			} else {
-				waitUntil(t, func() bool { return session.Load() != nil && session.Load().conn.unreadBytes() > sendBuffer })
-				if hasLeft() {
-					t.Error("the connection left the poller while the client can still send requests")
-				}
-				c.CloseWrite()
 			}
-			waitUntil(t, hasLeft)
-			// The limit charges a client only if the client shuts down its writing side while
-			// the answer is blocked.
-			if endFirst {
-				if wait, _ := limit.Reserve(1); wait > 0 {
-					t.Errorf("a new connection waits for %v, want 0", wait)
-				}
-			} else {
-				waitUntil(t, func() bool { wait, _ := limit.Reserve(1); return wait > 10*time.Second })
-			}
+			waitUntil(t, func() bool { return session.Load() != nil && !session.Load().conn.inPoller() })
+			c.CloseWrite()
 			got, err := io.ReadAll(c)
 			if err != nil || string(got) != answer+"\n" {
 				t.Errorf("read %d bytes, %v, want %d", len(got), err, len(answer)+1)
@@ -595,21 +563,17 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 		c := dial(t, path)
 		lines := bufio.NewReader(c)
 		for round := range 2 {
-			for range lineReads {
+			for session.Load() == nil || session.Load().conn.inPoller() {
 				if _, err := c.Write([]byte(" ")); err != nil {
 					t.Fatal(err)
 				}
-				if round == 0 { // wait, so that the broker needs one read for each byte
-					waitUntil(t, func() bool { return unsent(c) == 0 })
-				}
+				// Wait, so that the broker needs one read for each byte.
+				waitUntil(t, func() bool { return unsent(c) == 0 })
 			}
 			fmt.Fprint(c, "     {}\n")
 			if answer, err := lines.ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
 				t.Errorf("the answer in round %d is %q, error %v", round, answer, err)
 			}
-		}
-		if session.Load().conn.inPoller() {
-			t.Error("the connection is still in the poller")
 		}
 		c.Close()
 		waitUntil(t, func() bool { return e.Connections() == 0 })
@@ -656,5 +620,234 @@ func TestResponsesCount(t *testing.T) {
 		if answer, err := lines.ReadString('\n'); err != nil || strings.Contains(answer, "rate_limited") != limited {
 			t.Errorf("the answer to request %d has %d bytes, error %v, want rate_limited: %v", i, len(answer), err, limited)
 		}
+	}
+}
+
+// TestAbortedResponsesCount requests a large response and closes the connection before it has
+// read the response. The response must count as if the client had read it.
+func TestAbortedResponsesCount(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
+	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	fmt.Fprintln(c, "{}")
+	if _, err := io.ReadFull(c, make([]byte, 8*responseUnit)); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+		t.Error("the next request need not wait, so the aborted response did not count")
+	}
+}
+
+// TestIncompleteLinesCount sends lines that the broker cannot answer with a result, because a
+// line is too long or has no end. The broker has read these lines, so their length must
+// count.
+func TestIncompleteLinesCount(t *testing.T) {
+	for name, line := range map[string]string{
+		"too long": strings.Repeat("x", 2*schema.MaxRequest) + "\n",
+		"no end":   strings.Repeat("x", 9*requestUnit),
+	} {
+		handler := okHandler()
+		handler.Limit = NewLimiter(0.001, 9) // 9 requests at once
+		e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+		c := dial(t, path)
+		fmt.Fprint(c, line)
+		c.CloseWrite()
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, func() bool { return e.Connections() == 0 })
+		if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+			t.Errorf("%s: the next request need not wait, so the length of the line did not count", name)
+		}
+	}
+}
+
+// TestSlowWriteEnds writes a large answer to a client that reads all the time. The write must
+// end when the write timeout is over or the answer has expired, although the client reads
+// something between all checks.
+func TestSlowWriteEnds(t *testing.T) {
+	// The answer has 64 GiB, so it cannot be written within the write timeout.
+	long := slices.Repeat(net.Buffers{make([]byte, 1<<20)}, 1<<16)
+	for name, expires := range map[string]bool{"timeout": false, "expired": true} {
+		t.Run(name, func(t *testing.T) {
+			asked := make(chan struct{}, 1)
+			expired := func() bool {
+				select {
+				case asked <- struct{}{}:
+				default:
+				}
+				return expires
+			}
+			wrote := make(chan bool, 1)
+			e, path := start(t, func(s *Session) { wrote <- s.Write(Reply{Pieces: slices.Clone(long), Expired: expired}) }, false)
+			c := dial(t, path)
+			io.Copy(io.Discard, c)
+			if <-wrote {
+				t.Error("the whole answer was written")
+			}
+			if len(asked) == 0 {
+				t.Error("the write did not check whether the answer has expired")
+			}
+			waitUntil(t, func() bool { return e.Connections() == 0 })
+		})
+	}
+}
+
+// TestWaitingConnectionLeavesPoller sends single bytes while the broker waits before it
+// answers the previous request. Each byte would wake the broker, so the connection must leave
+// the poller. The broker must still answer the requests, and notice that the client leaves.
+func TestWaitingConnectionLeavesPoller(t *testing.T) {
+	for name, wait := range map[string]func(s *Session, proceed chan struct{}) bool{
+		"for a secret": func(s *Session, proceed chan struct{}) bool {
+			select {
+			case <-proceed:
+				return true
+			case <-s.Gone():
+				return false
+			}
+		},
+		"for the request limit": func(s *Session, _ chan struct{}) bool { return s.pause(time.Hour) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			session, proceed, gone := make(chan *Session, 1), make(chan struct{}), make(chan struct{}, 1)
+			handler := okHandler()
+			_, path := start(t, func(s *Session) {
+				session <- s
+				handler := handler
+				handler.Answer = func([]byte) Reply {
+					if wait(s, proceed) {
+						return Answer(schema.OKResponse{OK: true})
+					}
+					gone <- struct{}{}
+					return HangUp()
+				}
+				s.Run(handler)
+			}, false)
+			c := dial(t, path)
+			fmt.Fprint(c, "{}\n")
+			s := <-session
+			waitUntil(t, func() bool { return unsent(c) == 0 })
+			for s.conn.inPoller() {
+				before := s.conn.wakes.Load()
+				if _, err := c.Write([]byte(" ")); err != nil {
+					t.Fatal(err)
+				}
+				waitUntil(t, func() bool { return s.conn.wakes.Load() > before || !s.conn.inPoller() })
+			}
+			if name == "for a secret" {
+				proceed <- struct{}{}
+				if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+					t.Errorf("the answer is %q, error %v", answer, err)
+				}
+				fmt.Fprint(c, "{}\n")
+			}
+			c.Close()
+			<-gone
+		})
+	}
+}
+
+// TestBlockedWriteKeepsWatch writes lines during a watch until the write blocks. The
+// connection leaves the poller while another goroutine waits for input. The watch must
+// continue after the client has read the lines.
+func TestBlockedWriteKeepsWatch(t *testing.T) {
+	blocked := make(chan *Session, 1)
+	ended := make(chan error, 1)
+	_, path := start(t, func(s *Session) {
+		handler := okHandler()
+		handler.Answer = func([]byte) Reply {
+			input, stop := s.AwaitInput()
+			defer stop()
+			blocked <- s
+			if !s.Write(Reply{Pieces: net.Buffers{make([]byte, 1<<20)}}) {
+				t.Error("the write failed, although the client reads")
+			}
+			ended <- <-input
+			return HangUp()
+		}
+		s.Run(handler)
+	}, false)
+	c := dial(t, path)
+	fmt.Fprint(c, "{}\n")
+	s := <-blocked
+	waitUntil(t, func() bool { return !s.conn.inPoller() })
+	if _, err := io.ReadFull(c, make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(c, "x")
+	if err := <-ended; err != nil {
+		t.Errorf("the session reports the error %v instead of the input", err)
+	}
+}
+
+// TestPiecesCount sends a line of less than requestUnit bytes in many pieces. The line must
+// count as several requests.
+func TestPiecesCount(t *testing.T) {
+	var session atomic.Pointer[Session]
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	_, path := start(t, func(s *Session) { session.Store(s); s.Run(handler) }, false)
+	c := dial(t, path)
+	for session.Load() == nil || session.Load().conn.inPoller() {
+		fmt.Fprint(c, " ")
+		waitUntil(t, func() bool { return unsent(c) == 0 })
+	}
+	fmt.Fprintln(c, strings.Repeat(" ", requestUnit/2))
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(answer, "rate_limited") {
+		t.Errorf("the answer is %q, error %v, want rate_limited", answer, err)
+	}
+}
+
+// TestRefusedRequestsCount refuses a client that sends a long request. The broker reads the
+// request, so its length must count.
+func TestRefusedRequestsCount(t *testing.T) {
+	limit := NewLimiter(0.001, 10) // 10 requests at once
+	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) }, false)
+	c := dial(t, path)
+	fmt.Fprintln(c, strings.Repeat(" ", 9*requestUnit))
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if wait, _ := limit.Reserve(1); wait == 0 {
+		t.Error("the next request need not wait, so the length of the refused request did not count")
+	}
+}
+
+// TestSystemCallsOfOneEndpointAreLimited lets all allowed system calls of an endpoint hang.
+// The endpoint must then make no more system calls for its connections, and another endpoint
+// must not be affected.
+func TestSystemCallsOfOneEndpointAreLimited(t *testing.T) {
+	e, path := start(t, answerOK, false)
+	_, otherPath := start(t, answerOK, false)
+	ask := func(c *net.UnixConn) {
+		t.Helper()
+		fmt.Fprint(c, "{}\n")
+		if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+			t.Fatalf("the answer is %q, error %v", answer, err)
+		}
+	}
+	c := dial(t, path)
+	ask(c)
+	release := make(chan struct{})
+	var hanging sync.WaitGroup
+	for range maxSystemCalls {
+		started := make(chan struct{})
+		hanging.Go(func() { e.calls.do(func() { close(started); <-release }) })
+		<-started
+	}
+	fmt.Fprint(c, "{}\n")
+	ask(dial(t, otherPath))
+	if unsent(c) == 0 {
+		t.Error("the endpoint has read a request")
+	}
+	close(release)
+	hanging.Wait()
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+		t.Errorf("afterwards, the answer is %q, error %v", answer, err)
 	}
 }

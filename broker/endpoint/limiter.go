@@ -2,57 +2,77 @@ package endpoint
 
 import (
 	"math"
+	"sync"
 	"time"
-
-	"golang.org/x/time/rate"
 )
 
-// nonReaderBursts is the number of bursts that the limit on new connections charges for a
-// client that does not read. The limit restores one burst in about two seconds.
-const nonReaderBursts = 10
-
 // A Limiter is a token bucket. It is safe for concurrent use.
-type Limiter struct{ bucket *rate.Limiter }
+//
+// A caller can take more units than are left, and more than one burst. The number of units is
+// then negative, and later callers wait until the missing units have been restored. So a
+// caller never uses more than perSecond units on average.
+type Limiter struct {
+	perSecond, burst float64 // perSecond is 0 if there is no limit
+
+	mu       sync.Mutex // no other lock is locked while mu is locked
+	units    float64    // guarded by mu; the number of units that were left at restored
+	restored time.Time  // guarded by mu
+}
 
 // NewLimiter returns a limiter that allows perSecond units per second. Its burst is
 // perSecond, rounded up, times burstSeconds. If perSecond is 0, there is no limit.
 func NewLimiter(perSecond float64, burstSeconds int) *Limiter {
-	if perSecond == 0 {
-		return &Limiter{rate.NewLimiter(rate.Inf, 0)}
-	}
-	return &Limiter{rate.NewLimiter(rate.Limit(perSecond), max(1, int(math.Ceil(perSecond))*burstSeconds))}
+	burst := math.Ceil(perSecond) * float64(burstSeconds)
+	return &Limiter{perSecond: perSecond, burst: burst, units: burst}
 }
 
 // Reserve takes n units and returns how long the caller must wait before it uses the units.
-// If n is larger than the burst, Reserve takes one burst. cancel returns the units to the
-// limiter.
+// cancel returns the units to the limiter.
 func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
-	if n == 0 || l.bucket.Limit() == rate.Inf {
+	if l.perSecond == 0 {
 		return 0, func() {}
 	}
-	now := time.Now()
-	reservation := l.bucket.ReserveN(now, min(n, l.bucket.Burst()))
-	return reservation.DelayFrom(now), func() { reservation.CancelAt(now) }
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.restoreLocked()
+	if n > 0 { // a request that is already paid for need not wait
+		l.units -= float64(n)
+		wait = l.timeUntilLocked(0)
+	}
+	return wait, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.units += float64(n)
+	}
 }
 
-// chargeNonReader takes nonReaderBursts bursts because a client does not read. l can be nil.
-func (l *Limiter) chargeNonReader() {
-	if l == nil {
-		return
-	}
-	for range nonReaderBursts {
-		l.Reserve(math.MaxInt)
-	}
-}
-
-// Exceeded takes n units. If fewer than n units are left, Exceeded takes no units and
-// returns true, with the number of seconds until n units are available. If n is larger than
-// the burst, Exceeded uses the burst instead of n.
+// Exceeded takes n units, but at least one burst or n units must be left. Otherwise, Exceeded
+// takes no units and returns true, with the number of seconds after which the caller can try
+// again.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
-	wait, cancel := l.Reserve(n)
-	if wait == 0 {
+	if l.perSecond == 0 || n == 0 {
 		return 0, false
 	}
-	cancel()
-	return int(math.Ceil(wait.Seconds())), true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.restoreLocked()
+	if wait := l.timeUntilLocked(min(float64(n), l.burst)); wait > 0 {
+		return int(math.Ceil(wait.Seconds())), true
+	}
+	l.units -= float64(n)
+	return 0, false
+}
+
+// restoreLocked adds the units that were restored since the last call.
+func (l *Limiter) restoreLocked() {
+	now := time.Now()
+	l.units = min(l.burst, l.units+l.perSecond*now.Sub(l.restored).Seconds())
+	l.restored = now
+}
+
+// timeUntilLocked returns the time until the given number of units is left, at most 146
+// years. A longer time could overflow.
+func (l *Limiter) timeUntilLocked(units float64) time.Duration {
+	seconds := max(0, units-l.units) / l.perSecond
+	return time.Duration(min(math.Ceil(seconds*float64(time.Second)), 1<<62))
 }

@@ -26,16 +26,17 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 		client.Close()
 		return nil, err
 	}
-	c, err := newConn(served)
+	c, err := newConn(served, newSystemCalls())
 	if err == nil {
 		s := &Session{conn: c, drain: newDrainState()}
-		if s.caller, err = callerOf(served); err == nil {
+		if s.caller, err = callerOf(c); err == nil {
 			go func() { // closing the client's side ends this goroutine
-				defer served.Close()
+				defer c.Close()
 				serve(s)
 			}()
 			return client, nil
 		}
+		c.Close()
 	}
 	client.Close()
 	served.Close()

@@ -17,6 +17,11 @@ import (
 // counts as one more request, because long requests cost the broker more.
 const requestUnit = 4 << 10
 
+// outsideUnit replaces requestUnit for connections outside the poller. The clients of these
+// connections may send their requests in single bytes. For the kernel, reading 4 KiB in single
+// bytes is about a hundred times as much work as reading 4 KiB in one piece.
+const outsideUnit = 64
+
 // maxWrite is the largest number of bytes that the broker writes with one system call. The
 // kernel stores the data of a larger write in separate pages, which a client can move into
 // pipes with splice(2). These pages still use memory of the broker, but the kernel no
@@ -27,8 +32,16 @@ const maxWrite = 2 << 10
 // counts as one more request.
 const responseUnit = 16 << 10
 
-// writeInterval is the time after which a blocked write checks whether it must give up.
-const writeInterval = 250 * time.Millisecond
+// While a write outside the poller is blocked, the broker tries to send again and again. The time between two
+// attempts begins with minWriteInterval and is at most maxWriteInterval.
+const (
+	minWriteInterval = 100 * time.Microsecond
+	maxWriteInterval = 10 * time.Millisecond
+)
+
+// expiryDelay is the time that a write may take even if its answer has expired. It is long
+// enough for a client that reads its answer at once.
+const expiryDelay = 250 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
@@ -42,7 +55,6 @@ type Session struct {
 
 	limitedAt time.Time // when the session last refused a request over the limit
 	prepaid   int       // number of requests that were charged when the client connected
-	connects  *Limiter  // limit on new connections; nil means no limit
 }
 
 // A Handler describes how a session reads and answers requests.
@@ -73,11 +85,14 @@ func (s *Session) Caller() Caller { return s.caller }
 // request to the next broker.
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
-// Gone returns a channel that is closed when the client ends the connection. Gone reads no
-// data, so the session can still read the next request. stop must be called before the
-// session reads again.
-func (s *Session) Gone() (gone <-chan struct{}, stop func()) {
-	return wire.WatchClosed(s.conn.UnixConn)
+// Gone returns a channel that is closed when the client ends the connection or shuts down
+// one of its directions.
+func (s *Session) Gone() <-chan struct{} { return s.conn.ended }
+
+// HasEnded reports whether the client has ended the connection or its writing side.
+func (s *Session) HasEnded() (ended bool) {
+	s.conn.control(func(fd int) { ended = s.conn.clientEnded(fd) })
+	return ended
 }
 
 // AwaitInput waits in a goroutine until the client sends another byte or the connection
@@ -87,14 +102,14 @@ func (s *Session) Gone() (gone <-chan struct{}, stop func()) {
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	// This may remove the deadline that Drain has set. So the caller must also wait for the
 	// channel of Draining.
-	s.conn.SetReadDeadline(time.Time{})
+	s.conn.setReadDeadline(time.Time{})
 	result, done := make(chan error, 1), make(chan struct{})
 	go func() { // stop ends this goroutine
 		defer close(done)
 		result <- s.lines.Await()
 	}()
 	return result, func() {
-		s.conn.SetReadDeadline(time.Unix(1, 0))
+		s.conn.setReadDeadline(time.Unix(1, 0))
 		<-done
 	}
 }
@@ -109,17 +124,39 @@ func (s *Session) Run(h Handler) {
 	for {
 		line, err := s.readLine()
 		if err != nil {
-			s.Write(s.answerReadError(h, err))
+			reply := s.answerReadError(h, err)
+			s.chargeUnanswered(h.Limit)
+			s.Write(reply)
 			return
 		}
 		reply, pause := s.answer(h, line)
-		size := reply.size()
+		if h.Limit != nil {
+			// Charge the response before it is written. Otherwise a client could avoid the charge
+			// by closing the connection before it has read the whole response.
+			h.Limit.Reserve(reply.size() / responseUnit)
+		}
 		if !s.Write(reply) || reply.End || !s.pause(pause) {
 			return
 		}
-		if h.Limit != nil {
-			h.Limit.Reserve(size / responseUnit)
-		}
+	}
+}
+
+// cost returns how many requests a line of the given length counts as.
+func (s *Session) cost(length int) int {
+	unit := requestUnit
+	if !s.conn.inPoller() {
+		unit = outsideUnit
+	}
+	cost := 1 + length/unit - s.prepaid
+	s.prepaid = 0
+	return cost
+}
+
+// chargeUnanswered charges the bytes that were read since the beginning of a line, because
+// no answer will charge them. limit can be nil.
+func (s *Session) chargeUnanswered(limit *Limiter) {
+	if limit != nil && s.conn.lineBytes > 0 {
+		limit.Reserve(s.cost(s.conn.lineBytes))
 	}
 }
 
@@ -166,9 +203,7 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 	if h.Limit == nil {
 		return h.Answer(line), 0
 	}
-	cost := 1 + len(line)/requestUnit - s.prepaid
-	s.prepaid = 0
-	wait, cancel := h.Limit.Reserve(cost)
+	wait, cancel := h.Limit.Reserve(s.cost(len(line)))
 	if wait > 0 && time.Since(s.limitedAt) >= time.Second {
 		s.limitedAt = time.Now()
 		cancel()
@@ -189,12 +224,10 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	gone, stop := s.Gone()
-	defer stop()
 	select {
 	case <-timer.C:
 		return true
-	case <-gone:
+	case <-s.Gone():
 		return false
 	case <-s.Draining():
 		return false
@@ -205,24 +238,36 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 // write timeout.
 func (s *Session) Write(reply Reply) bool {
 	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
+	s.conn.resetWakes()
 	err := s.writePieces(reply.Pieces, reply.Expired)
 	if reply.Release != nil {
 		reply.Release()
 	}
+	s.conn.waitUntilWritable() // if the next request were read first, the client could wake the broker without reading
 	return err == nil
 }
 
 // writePieces writes all pieces, with at most maxWrite bytes per system call.
 func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
+	var wait backoff
+	began, sent := time.Now(), 0
 	for len(pieces) > 0 {
 		n, err := s.conn.send(firstBytes(pieces, maxWrite))
-		if err == unix.EAGAIN {
-			err = s.waitUntilWritable(expired)
-		}
-		if err != nil {
+		switch err {
+		case nil:
+			pieces = dropBytes(pieces, n)
+			wait.reset()
+			if sent += n; sent >= responseUnit {
+				sent = 0
+				s.conn.resetWakes()
+			}
+		case unix.EAGAIN:
+			if err := s.waitToSend(&wait, began, expired); err != nil {
+				return err
+			}
+		default:
 			return err
 		}
-		pieces = dropBytes(pieces, n)
 	}
 	return nil
 }
@@ -251,33 +296,30 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 	return pieces
 }
 
-// waitUntilWritable waits until the broker should try to send again. It returns an error if
-// the write must give up.
-func (s *Session) waitUntilWritable(expired func() bool) error {
-	if s.conn.clientEndedRequests() {
-		if err := s.conn.leavePoller(); err != nil {
+// waitToSend waits until the broker should try to send again. began is the beginning of the
+// write. waitToSend returns an error if the write must give up. It checks this after each
+// wait, so a client cannot make a write take longer by reading slowly.
+func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool) error {
+	if s.conn.inPoller() {
+		if err := s.conn.waitUntilWritable(); err != nil {
 			return err
 		}
+	} else {
+		wait.sleep(minWriteInterval, maxWriteInterval)
 	}
-	err := s.conn.waitUntilWritable(writeInterval)
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		return err
+	if s.conn.isPast(&s.conn.writeDeadline) {
+		return os.ErrDeadlineExceeded
 	}
-	switch {
-	case s.conn.isPast(&s.conn.writeDeadline):
-		return err
-	case expired != nil && expired():
+	if expired != nil && time.Since(began) > expiryDelay && expired() {
 		return errors.New("the answer has expired")
-	case s.conn.clientEndedRequests() && s.conn.inPoller():
-		s.connects.chargeNonReader()
 	}
 	return nil
 }
 
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
-// would not read the reply.
-func (s *Session) WriteRefusal(reply Reply) {
+// would not read the reply. The request is charged to limit, which can be nil.
+func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if !s.Write(reply) {
 		return
 	}
@@ -287,4 +329,5 @@ func (s *Session) WriteRefusal(reply Reply) {
 	}
 	s.drain.setReadDeadline(s.conn, refusalTimeout)
 	wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
+	s.chargeUnanswered(limit)
 }

@@ -59,8 +59,6 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 	found.release()
 	expired := time.NewTimer(timeout)
 	defer expired.Stop()
-	gone, stop := s.Gone()
-	defer stop()
 	for {
 		changed, replaced := a.changes()
 		found := a.lookup(names)
@@ -73,7 +71,7 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 		case <-replaced:
 		case <-expired.C:
 			return a.lookup(names), true
-		case <-gone:
+		case <-s.Gone():
 			return lookup{}, false
 		case <-s.Draining():
 			return lookup{}, false

@@ -66,21 +66,23 @@ func (l lookup) isComplete() bool {
 	return true
 }
 
-// countOutcomes returns the number of names for each outcome.
-func (l lookup) countOutcomes() (allowed, denied, notFound, notLoaded int) {
+// outcomes contains the number of names for each outcome of a lookup.
+type outcomes struct{ allowed, denied, notFound, notLoaded int }
+
+func (l lookup) countOutcomes() (counts outcomes) {
 	for _, r := range l.results {
 		switch r.code {
 		case "":
-			allowed++
+			counts.allowed++
 		case schema.CodeDenied:
-			denied++
+			counts.denied++
 		case schema.CodeNotFound:
-			notFound++
+			counts.notFound++
 		case schema.CodeNotLoaded:
-			notLoaded++
+			counts.notLoaded++
 		}
 	}
-	return allowed, denied, notFound, notLoaded
+	return counts
 }
 
 // message returns a text that explains why the name was refused. The text contains the

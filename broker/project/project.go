@@ -87,7 +87,7 @@ func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
 // Serve answers all requests on one connection.
 func (p *Project) Serve(s *endpoint.Session) {
 	if refusal, refused := p.refuseCaller(s.Caller()); refused {
-		s.WriteRefusal(refusal)
+		s.WriteRefusal(refusal, p.requests)
 		return
 	}
 	s.Run(endpoint.Handler{
@@ -112,7 +112,7 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 			})
 		}
 	})
-	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s: register the project with this uid in allow_uids", caller.UID, p.config.Name), true
+	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s; the operator can allow this uid with keyhatchctl register --allow-uid", caller.UID, p.config.Name), true
 }
 
 // End makes the project answer no more requests. Its connections end soon afterwards.
@@ -197,20 +197,28 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	if !ok {
 		return endpoint.HangUp()
 	}
-	if p.ended.Load() { // while the request waited
+	for recorded := false; !recorded; {
+		if p.ended.Load() { // while the request waited
+			found.release()
+			return endpoint.HangUp()
+		}
+		counts := found.countOutcomes()
+		// A caller that requests many names that are denied or not found is probably
+		// guessing.
+		if retryAfter, exceeded := p.refusals.Exceeded(counts.denied + counts.notFound); exceeded {
+			found.release()
+			return p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found")
+		}
+		if !p.record(s.Caller(), counts) {
+			found.release()
+			return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op)
+		}
+		// If audit is required, writing the event can take almost one second. A push, a clear,
+		// a reload, or an unregister can be acknowledged during this time. So look up the names
+		// again. If the event has other counts than the new lookup, record another event.
 		found.release()
-		return endpoint.HangUp()
-	}
-	allowed, denied, notFound, notLoaded := found.countOutcomes()
-	// A caller that requests many names that are denied or not found is probably
-	// guessing.
-	if retryAfter, exceeded := p.refusals.Exceeded(denied + notFound); exceeded {
-		found.release()
-		return p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found")
-	}
-	if !p.record(s.Caller(), allowed, denied, notFound+notLoaded) {
-		found.release()
-		return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op)
+		found = p.secrets.lookup(names)
+		recorded = found.countOutcomes() == counts && !p.ended.Load()
 	}
 	reply := newReply(found)
 	reply.Release = found.release
@@ -220,17 +228,18 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 
 // record adds a request to the audit log and to the project's counts. It returns false if
 // the request could not be recorded. Then the request must be refused.
-func (p *Project) record(caller endpoint.Caller, allowed, denied, notFound int) bool {
+func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
 	if p.config.Audit == nil {
 		return true
 	}
+	notFound := counts.notFound + counts.notLoaded
 	if !p.config.Audit.RecordFetch(audit.Fetch{
-		Project: p.config.Name, Caller: caller.Event(), Allowed: allowed, Denied: denied, NotFound: notFound,
+		Project: p.config.Name, Caller: caller.Event(), Allowed: counts.allowed, Denied: counts.denied, NotFound: notFound,
 	}) {
 		return false
 	}
-	p.allowed.Add(uint64(allowed))
-	p.denied.Add(uint64(denied))
+	p.allowed.Add(uint64(counts.allowed))
+	p.denied.Add(uint64(counts.denied))
 	p.notFound.Add(uint64(notFound))
 	return true
 }

@@ -10,6 +10,7 @@ package secmem
 import (
 	"fmt"
 	"os/signal"
+	"unsafe"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -25,28 +26,61 @@ func Probe() (schema.Memory, error) {
 	return a.Kind(), nil
 }
 
-// Harden prepares the process for secrets. Call Harden before the process receives a secret.
-//
-// Harden makes the process undumpable. The kernel then writes no core dump. Other processes
-// of the same uid cannot use ptrace or /proc/PID/mem. RLIMIT_CORE alone does not prevent a
-// core dump if the core pattern is a pipe (core(5)).
-//
-// Harden also turns off asynchronous preemption. The Go runtime preempts a goroutine with
-// SIGURG. If the goroutine is copying or searching secret bytes, the vector registers
-// contain pieces of these bytes. The kernel and the runtime then save the registers in
-// memory outside the arenas. Do not call signal.Notify for SIGURG or without a list of
-// signals, because such a call turns asynchronous preemption on again.
-func Harden() error {
+// MakeUndumpable makes the process undumpable. The kernel then writes no core dump. Other
+// processes of the same uid cannot use ptrace or /proc/PID/mem. RLIMIT_CORE alone does not
+// prevent a core dump if the core pattern is a pipe (core(5)).
+func MakeUndumpable() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("making the process undumpable: %w", err)
 	}
 	// The process is already undumpable, so an error of this call does not matter. A system
 	// call filter can cause such an error.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	return nil
+}
+
+// Harden prepares a process that keeps secrets in arenas. Call Harden before the process
+// receives a secret.
+//
+// Harden makes the process undumpable. It also removes the handlers of all signals that the
+// process does not need. If a signal interrupts a thread that is copying or searching secret
+// bytes, the vector registers contain pieces of these bytes. The kernel then saves the
+// registers on the signal stack, which is outside the arenas. The Go runtime itself sends
+// SIGURG to preempt a goroutine. So Harden turns off asynchronous preemption. Only root and
+// processes of the same uid can send the other signals.
+//
+// The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
+// its internal signal 33. Root can still interrupt threads with these five signals. To
+// prevent this, the process would have to execute itself again with blocked signals. Even
+// then, root could use ptrace.
+//
+// Do not call signal.Notify for another signal or without a list of signals, because such a
+// call installs a handler again. A child process inherits the ignored signals, unless the
+// child process is a Go program.
+func Harden() error {
+	if err := MakeUndumpable(); err != nil {
+		return err
+	}
 	// The kernel discards an ignored signal and does not interrupt the thread. Unlike
 	// GODEBUG=asyncpreemptoff=1, ignoring SIGURG also works in a running process, and the
-	// environment cannot override it. Child processes also ignore SIGURG. This changes
-	// nothing, because the default action of SIGURG is to ignore the signal.
-	signal.Ignore(unix.SIGURG)
+	// environment cannot override it.
+	signal.Ignore(unix.SIGURG, unix.SIGUSR1, unix.SIGUSR2, unix.SIGPIPE, unix.SIGALRM, unix.SIGXCPU,
+		unix.SIGXFSZ, unix.SIGVTALRM, unix.SIGWINCH, unix.SIGIO, unix.SIGPWR)
+	for realTime := unix.Signal(35); realTime <= 64; realTime++ {
+		signal.Ignore(realTime)
+	}
+	return resetChildSignal()
+}
+
+// resetChildSignal restores the default action of SIGCHLD, which discards the signal. If the
+// process ignored SIGCHLD, the kernel would not keep the exit status of a child process
+// (wait(2)). Package os/signal cannot restore a default action, so resetChildSignal calls
+// rt_sigaction(2).
+func resetChildSignal() error {
+	var defaultAction [4]uint64 // the kernel's struct sigaction; SIG_DFL is 0
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&defaultAction)), 0, 8, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("restoring the default action of SIGCHLD: %w", errno)
+	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // addDirFlag adds the flag --store to a command that works only with a directory. It
@@ -28,17 +29,18 @@ func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
 	}
 }
 
-// addStoreFlags adds the flags that select and configure stores. It returns a function
-// that returns all selected stores. The caller must parse the flags before it calls this
-// function.
-func addStoreFlags(c *cobra.Command) func() (store.Merged, error) {
-	flags := c.Flags()
+// addStoreFlags adds the flags that select and configure stores. It returns these flags, and
+// a function that returns all selected stores. The caller must parse the flags before it
+// calls this function.
+func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (store.Merged, error)) {
+	flags = pflag.NewFlagSet("", pflag.ContinueOnError)
+	defer c.Flags().AddFlagSet(flags)
 	storeArgs := flags.StringArray("store", nil, "`STORE` to read: "+storeForms()+"; repeat the flag to merge stores (required)")
 	format := flags.String("format", "", "`FORMAT` of the output of an exec: store, or of a file: store with an unknown extension: dotenv, yaml, or json")
 	watchArgs := flags.StringArray("watch", nil, "watch the file or directory `PATH`, and run the command of an exec: store again when PATH changes; repeat the flag to watch several paths")
 	timeout := flags.Duration("timeout", 30*time.Second, "maximum run time of the command of an exec: store")
 	keepNewline := flags.Bool("keep-newline", false, "treat the newline at the end of a file in a dir: store as part of the secret")
-	return func() (store.Merged, error) {
+	return flags, func() (store.Merged, error) {
 		options := storeOptions{format: store.Format(*format), timeout: *timeout, keepNewline: *keepNewline}
 		switch options.format {
 		case "", store.Dotenv, store.YAML, store.JSON:

@@ -19,22 +19,23 @@ func healthCommand() *cobra.Command {
 the broker. It does not compare the values. If the store is a command, health runs the
 command.
 
-The exit code is 0 only if the names are the same and no file in the store is empty or
-open for writing. You can use health in the
+The exit code is 0 only if the names are the same, if no file in the store is empty or
+open for writing, and if the broker refuses no sidecar because another sidecar is
+connected. You can use health in the
 HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
-	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
+	storeFlags, getStore := addStoreFlags(c)
+	getSocket := addSocketFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		source, err := getStore()
-		if err != nil {
+		if _, err := getStore(); err != nil { // reports wrong flags
 			return err
 		}
 		socket, err := getSocket()
 		if err != nil {
 			return err
 		}
-		count, err := sidecar.CheckHealth(c.Context(), source, socket)
+		count, err := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket)
 		if errors.Is(err, client.ErrUnreachable) {
 			hint := cli.StartBrokerHint(socket, c.Flags().Changed("socket"))
 			if errors.Is(err, fs.ErrPermission) {

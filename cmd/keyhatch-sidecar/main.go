@@ -5,11 +5,19 @@ package main
 import (
 	"os"
 
+	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
 
-func main() { os.Exit(cli.Run(command())) }
+func main() {
+	c := command()
+	// All commands except list process secrets. The command run also calls secmem.Harden.
+	if err := secmem.MakeUndumpable(); err != nil {
+		os.Exit(cli.PrintError(c, err))
+	}
+	os.Exit(cli.Run(c))
+}
 
 func command() *cobra.Command {
 	c := &cobra.Command{
@@ -38,6 +46,6 @@ list prints the names in a dir: store.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar run --store dir:$HOME/secrets`,
 	}
-	c.AddCommand(runCommand(), healthCommand(), setCommand(), removeCommand(), listCommand())
+	c.AddCommand(runCommand(), healthCommand(), readCommand(), setCommand(), removeCommand(), listCommand())
 	return c
 }

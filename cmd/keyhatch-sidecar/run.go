@@ -1,8 +1,12 @@
 package main
 
 import (
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
+	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/keyhatch/keyhatch/sidecar/store"
@@ -20,9 +24,15 @@ the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. If a file in the store is empty or open for writing, the broker keeps the old
-value of this secret, and run logs the path of the file once. If an empty directory replaces a dir: store, for
-example after an unmount, the secrets in the broker do not change. After keyhatchctl clear, the broker has no secrets until the store changes or
-the broker restarts.
+value of this secret, and run logs the path of the file once. If an empty directory
+replaces a dir: store, for example after an unmount, the secrets in the broker do not
+change. After keyhatchctl clear, the broker has no secrets until the store changes or
+the broker restarts. To make run push the store even if nothing has changed, send the
+signal SIGUSR1. keyhatchctl doctor prints the command.
+
+Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
+run logs an error, and tries again at each poll until the other sidecar has stopped.
+keyhatchctl push replaces the secrets once. At its next poll, run pushes the store again.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If two stores contain the same name, this is an error.`,
@@ -30,7 +40,8 @@ If two stores contain the same name, this is an error.`,
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
-	getStore, getSocket := addStoreFlags(c), addSocketFlag(c)
+	storeFlags, getStore := addStoreFlags(c)
+	getSocket := addSocketFlag(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send no events)")
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -48,6 +59,10 @@ If two stores contain the same name, this is an error.`,
 		if err != nil {
 			return err
 		}
+		// secmem.Harden must be called before the process receives a secret.
+		if err := secmem.Harden(); err != nil {
+			return err
+		}
 		log, flush := cli.NewDaemonLogger()
 		defer flush()
 		for _, s := range source {
@@ -57,7 +72,11 @@ If two stores contain the same name, this is an error.`,
 				}
 			}
 		}
-		config := sidecar.Config{Store: source, Socket: socket, Poll: poll, ClearOnExit: onExit == "clear", Log: log}
+		// Do not use SIGHUP, because a sidecar must end when its terminal is closed.
+		pushNow := make(chan os.Signal, 1)
+		signal.Notify(pushNow, syscall.SIGUSR1)
+		defer signal.Stop(pushNow)
+		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c

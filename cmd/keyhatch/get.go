@@ -1,11 +1,15 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/devcontainer"
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
@@ -21,6 +25,13 @@ terminal. It prints a bundle as JSON.`,
   keyhatch get --wait 15s aws | jq -r .aws_access_key_id`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
+			if bundle, field, found := strings.Cut(args[0], "/"); found && schema.ValidSecretName(bundle) && schema.ValidSecretName(field) {
+				return &cli.Error{
+					Err:      fmt.Errorf("%q is not the name of a secret: get has no syntax for a field of a bundle", args[0]),
+					Hint:     "get prints a bundle as JSON, from which jq selects a field: keyhatch get " + bundle + " | jq -r " + cli.ShellQuote(`.["`+field+`"]`),
+					ExitCode: cli.ExitUsage,
+				}
+			}
 			name, err := parseSecretName(args[0])
 			if err == nil {
 				err = checkWait(wait)

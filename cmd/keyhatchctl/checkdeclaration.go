@@ -37,12 +37,13 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Check = "declared projects"
 			file = s.ProjectsDir
 		}
-		if fix := ownerOrModeFix(p, file); fix != "" {
-			f.Fix = fix + " && " + applyDeclarations
-			break
-		}
-		err := checkDeclarationFile(file, p.Project)
+		isDuplicate := strings.Contains(p.Message, "declares the same path")
+		ownerFix, err := ownerOrModeFix(p, file), checkDeclarationFile(file, p.Project)
 		switch {
+		case isDuplicate:
+			f.Fix = "remove the file, because the other file is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
+		case ownerFix != "":
+			f.Fix = ownerFix + " && " + applyDeclarations
 		case err == nil:
 			f.Fix = "serve the declaration: " + applyDeclarations
 		case errors.Is(err, fs.ErrPermission):
@@ -53,6 +54,9 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 				f.Detail += "\n" + cli.Printable(file) + ": " + cli.Printable(err.Error())
 			}
 			f.Fix = "correct or remove " + cli.ShellQuote(file) + ", and then apply the declarations: " + applyDeclarations
+		}
+		if !isDuplicate && schema.ValidProjectName(p.Project) {
+			f.Fix += "\nto end the project's access to secrets: " + unregisterShellCommand(c.o, schema.ProjectStatus{Name: schema.ProjectName(p.Project), Declared: true}, s)
 		}
 	case schema.ProblemNotDeclared:
 		served, servedManifest, err := inspect(ctx, c.admin, schema.ProjectName(p.Project))
@@ -70,7 +74,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}
 		f.Fix += applyDeclarations +
-			"\nto declare the project as it is served: " + sudoToChange(s.ProjectsDir) + c.o.command("declare", p.Project)
+			"\nto declare the project as it is served: " + c.o.sudoCommand(sudoToChange(s.ProjectsDir), "declare", p.Project)
 	}
 	return f
 }
@@ -108,7 +112,7 @@ func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 
 // checkDeclarationFile returns the error of a declaration's file or of the manifest in it.
 func checkDeclarationFile(file, name string) error {
-	text, err := os.ReadFile(file)
+	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
 		return err
 	}
@@ -123,7 +127,7 @@ func checkDeclarationFile(file, name string) error {
 // line that begins with a line break. If this user cannot read the declaration, the result
 // is "".
 func differences(served schema.InspectResponse, servedManifest *manifest.Manifest, file string) string {
-	text, err := os.ReadFile(file)
+	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
 		return ""
 	}

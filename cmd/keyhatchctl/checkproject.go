@@ -6,13 +6,16 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// checkProject returns the problems of a project, or one finding without a problem.
-func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
+// checkProject returns the problems of a project, or one finding without a problem. missing
+// lists the secrets that the project can fetch but that are not in the store.
+func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
 	add := func(f cli.Finding) {
 		if f.Problem != "" {
@@ -24,22 +27,24 @@ func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globa
 	add(pathProblem)
 	m := readTreeManifest(p)
 	if pathProblem.Problem == "" {
-		add(checkManifest(p, m, o))
+		add(checkOwner(p, status, o))
+		add(checkManifest(p, m, status, o))
 	}
+	add(checkSecretsStored(p, missing, o))
 	// If this user has no permission, the socket may exist.
 	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
 		add(cli.Finding{Problem: problemSocketMissing, Detail: p.SocketPath + " was removed while the broker was running; the broker creates the socket again within a minute",
 			Fix: "wait a minute, and check again: " + o.command("doctor")})
 	}
-	if missing := countMissingLinks(p); missing > 0 && pathProblem.Problem == "" {
-		add(cli.Finding{Problem: problemLinkMissing, Fix: o.command("register", p.ProjectPath),
-			Detail: cli.Plural(missing, "link") + " for the Dev Container Feature missing: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
+	if links := countMissingLinks(p); links > 0 && pathProblem.Problem == "" {
+		add(cli.Finding{Problem: problemLinkMissing, Fix: registerAgainCommand(o, p, status),
+			Detail: "a container with the Dev Container Feature cannot start, because " + cli.Plural(links, "link") + " to the project's socket is missing: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
 	}
 	if len(findings) == 0 {
 		detail := fmt.Sprintf("%s allowed for uids %s, served at %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
-		if otherName := m.otherName(p); otherName != "" {
+		if otherName := m.otherName(p); otherName != "" && !nameIsTaken(otherName, p, status) {
 			detail += fmt.Sprintf("; the manifest has the name %s, but the broker serves the project as %s; to use the name of the manifest: %s",
-				otherName, p.Name, o.command("register", "--name", string(otherName), p.ProjectPath))
+				otherName, p.Name, renameCommand(o, otherName, p, status))
 		}
 		findings = []cli.Finding{{Check: check, Detail: detail}}
 	}
@@ -52,29 +57,19 @@ func checkProject(p schema.ProjectStatus, status schema.StatusResponse, o *globa
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.Printable(p.ProjectPath)
 	unregisterCommand := unregisterShellCommand(o, p, status)
-	// moveFix registers the project at another path, with the same name and uids. Unregister
-	// does not remove the link with the project's name, and no project at another path can use
-	// the name of the link.
-	moveFix := func(newPath string) string {
-		link := filepath.Dir(p.SocketPath)
-		options, sudo := registerOptions{name: string(p.Name), persist: p.Declared}, ""
-		for _, uid := range p.AllowUIDs {
-			options.uids = append(options.uids, uint(uid))
-		}
-		if p.Declared {
-			sudo = sudoToChange(status.ProjectsDir)
-		}
-		return unregisterCommand + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && " + sudo + o.registerCommand(newPath, options)
-	}
+	moveFix := func(newPath string) string { return moveCommand(o, p, newPath, registerOptions{}, status) }
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
 	info, statErr := os.Stat(p.ProjectPath)
 	switch {
 	case err == nil && resolved != p.ProjectPath:
-		return cli.Finding{Problem: problemPathReplaced, Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path,
-			Fix: "if the project moved, register it again, and create its containers again: " + moveFix(resolved) +
-				"\nif it did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand}
+		fix := "if the project did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand
+		if !isRegisteredPath(resolved, status) { // hostile code can replace a directory with a link to another project
+			fix = "if the project moved, register it again, and create its containers again: " + moveFix(resolved) + "\n" + fix
+		}
+		return cli.Finding{Problem: problemPathReplaced, Fix: fix,
+			Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path}
 	case errors.Is(err, fs.ErrPermission):
-		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: cli.SudoToActAs(0) + o.command("doctor")}
+		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case err != nil || statErr != nil || !info.IsDir():
 		reason := " does not exist"
 		if statErr == nil && !info.IsDir() {
@@ -88,29 +83,78 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 
 // checkManifest compares the manifest in the project's directory with the approved manifest.
 // It suggests a reload only if a reload can succeed.
-func checkManifest(p schema.ProjectStatus, m treeManifest, o *globalOptions) cli.Finding {
+func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	reload := o.command("reload", string(p.Name))
 	const inEffect = "; the approved manifest is still in effect"
 	switch {
 	case errors.Is(m.err, fs.ErrPermission):
-		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: "sudo " + o.command("doctor")}
+		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case m.approved:
 	case m.isMissing():
 		return cli.Finding{Problem: problemManifestChanged, Detail: "the manifest was removed" + inEffect,
-			Fix: "restore the manifest, and check again: " + o.command("doctor") + "\nto end the project's access to secrets: " + o.command("unregister", string(p.Name))}
+			Fix: "restore the manifest, and check again: " + o.command("doctor") + "\nto end the project's access to secrets: " + unregisterShellCommand(o, p, status)}
 	case m.parsed == nil:
 		return cli.Finding{Problem: problemManifestInvalid, Detail: "the manifest has changed since it was approved, but it is invalid: " + cli.Printable(m.err.Error()) + inEffect,
 			Fix: "correct " + cli.ShellQuote(filepath.Join(p.ProjectPath, m.file.Path)) + ", and then approve it: " + reload}
 	default:
 		detail := "the manifest has changed since it was approved" + inEffect
 		fix := "to see the changes, and to approve them: " + reload
-		if otherName := m.otherName(p); otherName != "" {
+		if otherName := m.otherName(p); otherName != "" && !nameIsTaken(otherName, p, status) {
 			detail += fmt.Sprintf("; the manifest has the name %s, but a reload does not change the name %s", otherName, p.Name)
-			fix += "\nto also use the name of the manifest: " + o.command("register", "--name", string(otherName), p.ProjectPath)
+			fix += "\nto also use the name of the manifest: " + renameCommand(o, otherName, p, status)
 		}
 		return cli.Finding{Problem: problemManifestChanged, Detail: detail, Fix: fix}
 	}
 	return cli.Finding{}
+}
+
+// checkOwner checks that the owner of the project's directory can use the socket. The broker
+// registers the owner that the directory has at that moment.
+func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
+	owner, _ := cli.VisibleOwner(p.ProjectPath)
+	const unmappedUID = 65534 // the kernel reports this uid for every unknown user, so it cannot be allowed
+	if owner == 0 || owner == unmappedUID || slices.Contains(p.AllowUIDs, owner) {
+		return cli.Finding{}
+	}
+	return cli.Finding{Problem: problemOwnerNotAllowed, Fix: registerAgainCommand(o, p, status),
+		Detail: fmt.Sprintf("%s belongs to uid %d, which is not allowed to use the socket", cli.Printable(p.ProjectPath), owner)}
+}
+
+// checkSecretsStored reports the secrets that the approved manifest allows but that the broker
+// does not have. The user of the admin socket can list the names of all secrets.
+func checkSecretsStored(p schema.ProjectStatus, missing []schema.SecretName, o *globalOptions) cli.Finding {
+	if len(missing) == 0 {
+		return cli.Finding{}
+	}
+	var names []string
+	for _, name := range missing {
+		names = append(names, string(name))
+	}
+	return cli.Finding{Problem: problemSecretsMissing, Detail: "the manifest allows secrets that are not in the store: " + strings.Join(names, ", "),
+		Fix: "correct the names in the manifest, and approve it: " + o.command("reload", string(p.Name)) +
+			"\nif the names are correct, store the secrets: " + cli.QuoteWords([]string{"keyhatch-sidecar", "set", names[0], "--store", "STORE"})}
+}
+
+// nameIsTaken reports whether the project p cannot have the name, because another project has
+// or had this name.
+func nameIsTaken(name schema.ProjectName, p schema.ProjectStatus, status schema.StatusResponse) bool {
+	if slices.ContainsFunc(status.Projects, func(other schema.ProjectStatus) bool { return other.Name == name }) {
+		return true
+	}
+	current := filepath.Dir(p.SocketPath)
+	directory, _ := os.Readlink(current)
+	target, err := os.Readlink(filepath.Join(filepath.Dir(current), string(name)))
+	return !errors.Is(err, fs.ErrNotExist) && target != directory
+}
+
+// renameCommand returns the command that registers a project with another name.
+func renameCommand(o *globalOptions, name schema.ProjectName, p schema.ProjectStatus, status schema.StatusResponse) string {
+	return o.registerCommand(p.ProjectPath, registerOptions{name: string(name), persist: p.Declared}, status)
+}
+
+// registerAgainCommand returns the command that updates the registration of a project.
+func registerAgainCommand(o *globalOptions, p schema.ProjectStatus, status schema.StatusResponse) string {
+	return o.registerCommand(p.ProjectPath, registerOptions{persist: p.Declared}, status)
 }
 
 // countMissingLinks counts the links that do not exist but that a new registration
@@ -120,7 +164,8 @@ func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	if err != nil {
 		return 0 // this user cannot see the links
 	}
-	for _, id := range devcontainerIDs(p.ProjectPath) {
+	ids, _ := devcontainerIDs(p.ProjectPath)
+	for _, id := range ids {
 		target, err := os.Readlink(filepath.Join(runtimeDirFromSocket(p), devcontainersDir, string(id)))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && filepath.Base(target) != directory {
 			missing++

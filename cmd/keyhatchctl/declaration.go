@@ -21,11 +21,7 @@ const declarationMode = 0o640
 
 // declarationPath returns the path of the project's declaration in the broker's
 // projects directory.
-func declarationPath(ctx context.Context, admin *client.Admin, name schema.ProjectName) (string, error) {
-	status, err := admin.Status(ctx)
-	if err != nil {
-		return "", err
-	}
+func declarationPath(status schema.StatusResponse, name schema.ProjectName) (string, error) {
 	if status.ProjectsDir == "" {
 		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "stop the broker, and start it again with --projects-dir DIR"}
 	}
@@ -40,16 +36,20 @@ func declarationPath(ctx context.Context, admin *client.Admin, name schema.Proje
 // is renamed. So the project never has two declarations, even if keyhatchctl is killed. If
 // keepsOther is set, only the manifest in the declaration is replaced.
 func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, oldName schema.ProjectName, keepsOther bool) (response schema.RegisterResponse, err error) {
-	file, err := declarationPath(ctx, admin, request.Name)
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return response, err
+	}
+	file, err := declarationPath(status, request.Name)
 	if err != nil {
 		return response, err
 	}
 	oldFile := filepath.Join(filepath.Dir(file), string(oldName)+".yaml")
 	var saved []savedFile
 	for _, path := range []string{oldFile, file} {
-		text, err := os.ReadFile(path)
+		text, err := manifest.ReadDeclarationText(path)
 		if err != nil && (keepsOther || !errors.Is(err, fs.ErrNotExist)) {
-			return response, addPermissionHint("read", err)
+			return response, newDeclarationError("read", path, err)
 		}
 		saved = append(saved, savedFile{path, text, err == nil})
 	}
@@ -61,7 +61,7 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	}
 	d.Manifest = *request.Manifest
 	if oldFile != file && saved[0].existed {
-		err = addPermissionHint("rename", os.Rename(oldFile, file))
+		err = newDeclarationError("rename", file, os.Rename(oldFile, file))
 	}
 	if err == nil {
 		err = writeDeclaration(file, d)
@@ -85,7 +85,7 @@ type savedFile struct {
 
 // restore undoes all changes of the file. It does not write to a file that has not changed.
 func (s savedFile) restore() error {
-	text, err := os.ReadFile(s.path)
+	text, err := manifest.ReadDeclarationText(s.path)
 	switch {
 	case (err == nil) == s.existed && bytes.Equal(text, s.text):
 		return nil
@@ -97,9 +97,9 @@ func (s savedFile) restore() error {
 
 // readDeclaration reads a project's declaration.
 func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
-	text, err := os.ReadFile(file)
+	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
-		return manifest.Declaration{}, addPermissionHint("read", err)
+		return manifest.Declaration{}, newDeclarationError("read", file, err)
 	}
 	d, err := manifest.ParseDeclaration(text, string(name))
 	if err != nil {
@@ -108,16 +108,48 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 	return d, nil
 }
 
-// removeDeclaration removes a project's file, if there is one.
-func removeDeclaration(ctx context.Context, admin *client.Admin, name schema.ProjectName) error {
-	file, err := declarationPath(ctx, admin, name)
+// A declaredPathError means that a registration would replace a declaration of another path.
+type declaredPathError struct {
+	request  schema.RegisterRequest
+	file     string
+	declared string // the path in the file
+}
+
+func (e *declaredPathError) Error() string {
+	return fmt.Sprintf("cannot declare %s in %s: %s declares %s", e.request.Name, cli.Printable(e.request.ProjectPath), cli.Printable(e.file), cli.Printable(e.declared))
+}
+
+// checkDeclaredPath returns a declaredPathError if the declaration of the project name
+// declares another path than the request. The project of the other path may not be served.
+func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, request schema.RegisterRequest) error {
+	file, err := declarationPath(status, name)
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return addPermissionHint("remove", err)
+	d, err := readDeclaration(file, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err == nil && d.Path != request.ProjectPath:
+		return &declaredPathError{request, file, d.Path}
 	}
-	return nil
+	return err
+}
+
+// removeDeclaration removes a project's file, if there is one.
+func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) error {
+	file, err := declarationPath(status, name)
+	if err != nil {
+		return err
+	}
+	err = os.Remove(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(file))
+	}
+	return newDeclarationError("remove", file, err)
 }
 
 func writeDeclaration(file string, d manifest.Declaration) error {
@@ -125,18 +157,35 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	if err != nil {
 		return err
 	}
-	return addPermissionHint("write", replaceFile(file, text, declarationMode))
+	return newDeclarationError("write", file, replaceFile(file, text, declarationMode))
 }
 
-// addPermissionHint adds the failed action to an error, and a hint to a permission
-// error. Usually only root can write to the projects directory.
-func addPermissionHint(action string, err error) error {
+// A declarationError is an error of a file in the projects directory.
+type declarationError struct {
+	action string // for example "write"
+	dir    string // the projects directory
+	err    error
+}
+
+func (e *declarationError) Error() string {
+	return "cannot " + e.action + " the declaration: " + e.err.Error()
+}
+func (e *declarationError) Unwrap() error { return e.err }
+
+// newDeclarationError returns nil if err is nil.
+func newDeclarationError(action, file string, err error) error {
 	if err == nil {
 		return nil
 	}
-	err = fmt.Errorf("cannot %s the declaration: %w", action, err)
-	if errors.Is(err, fs.ErrPermission) {
-		return &cli.Error{Err: err, Hint: "run the command with sudo, because only root can change declared projects"}
+	return &declarationError{action, filepath.Dir(file), err}
+}
+
+// hint describes who can change the projects directory. Usually only root can change it.
+func (e *declarationError) hint(socket string) string {
+	owner, _ := cli.VisibleOwner(e.dir)
+	user := "root"
+	if owner != 0 {
+		user = fmt.Sprintf("uid %d", owner)
 	}
-	return err
+	return fmt.Sprintf("only %s can change the declared projects in %s: %s", user, cli.Printable(e.dir), cli.RerunAs(owner, socket))
 }

@@ -17,7 +17,9 @@ func declareCommand(o *globalOptions) *cobra.Command {
 broker's projects directory. The broker then registers the project at every start. An
 existing declaration is replaced. declare does not read the manifest in the project's
 directory, so it approves no change. To approve and declare the current manifest, use
-keyhatchctl register --persist.`,
+keyhatchctl register --persist.
+
+` + nameOrDirHelp,
 		Example: `  sudo keyhatchctl declare api`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -39,7 +41,7 @@ keyhatchctl register --persist.`,
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
 				}
-				fmt.Fprintf(c.OutOrStdout(), "declared %s as the broker serves it\n", p.Name)
+				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s as the broker serves it\n", p.Name, cli.Printable(p.ProjectPath))
 				return nil
 			})
 		},

@@ -11,11 +11,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
+// Untrusted code can create any number of devcontainer.json files. With more IDs, a request
+// could be longer than schema.MaxRequest.
+const (
+	maxFolderIDs  = 50               // of one folder
+	maxProjectIDs = 2 * maxFolderIDs // of the two folders of a project, and of earlier files
+)
+
 // devcontainerIDs returns all possible values of ${devcontainerId} for a project that is
 // opened by the path folder. The Feature mounts a directory with this name. The value depends
 // on the path and on the path of the project's devcontainer.json, so there is one value for
-// each combination.
-func devcontainerIDs(folder string) (ids []schema.DevcontainerID) {
+// each combination. ignored is the number of files beyond maxFolderIDs.
+func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 	// These two files can be created after the registration.
 	configs := []string{filepath.Join(folder, ".devcontainer", "devcontainer.json"), filepath.Join(folder, ".devcontainer.json")}
 	// filepath.Glob would treat brackets in the directory's name as a pattern. If the
@@ -27,10 +34,11 @@ func devcontainerIDs(folder string) (ids []schema.DevcontainerID) {
 			configs = append(configs, config)
 		}
 	}
-	for _, config := range configs {
+	ignored = max(0, len(configs)-maxFolderIDs)
+	for _, config := range configs[:len(configs)-ignored] {
 		ids = append(ids, devcontainerID(folder, config))
 	}
-	return ids
+	return ids, ignored
 }
 
 // devcontainerID computes ${devcontainerId} as in the Dev Container specification

@@ -65,13 +65,14 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 		{dir + "/gpu/..", idsFor(dir)},
 		{link, append(idsFor(dir), idsFor(link)...)},
 	} {
-		resolved, err := resolveProjectDir(c.arg)
+		resolved, err := resolveProjectDir(&globalOptions{}, "register", c.arg)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []schema.DevcontainerID
 		for _, folder := range resolved.folders() {
-			got = append(got, devcontainerIDs(folder)...)
+			ids, _ := devcontainerIDs(folder)
+			got = append(got, ids...)
 		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v\nwant %v", c.arg, got, c.want)

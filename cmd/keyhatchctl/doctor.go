@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -43,17 +44,20 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		}
 		process := findBrokerProcess(admin)
 		findings = []cli.Finding{checkVersion(status, process), checkMemory(status, process), checkSecretsLoaded(status, o)}
+		if status.RefusedSidecars > 0 {
+			findings = append(findings, checkSidecars(status))
+		}
 		for _, p := range status.Problems {
 			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
 		}
 		for _, p := range status.Projects {
-			findings = append(findings, checkProject(p, status, o)...)
+			findings = append(findings, checkProject(p, missingSecrets(ctx, admin, p.Name, status), status, o)...)
 		}
 		if len(status.Projects) == 0 {
 			findings = append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; to register one: " + o.command("register", "DIR")})
 		}
 		if runtimeDir, ok := strings.CutSuffix(o.adminSocket(), cli.AdminSocketSuffix); ok {
-			findings = append(findings, checkRuntimeDir(runtimeDir, o)...)
+			findings = append(findings, checkRuntimeDir(runtimeDir, status, o)...)
 		}
 		return nil
 	})
@@ -101,12 +105,53 @@ func checkSecretsLoaded(s schema.StatusResponse, o *globalOptions) cli.Finding {
 		cause, fix := o.noSecretsText(s)
 		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "the broker has no secrets: " + cause, Fix: fix}
 	}
-	return cli.Finding{Check: "secrets", Detail: cli.Plural(s.SecretCount, "secret") + " loaded"}
+	detail := cli.Plural(s.SecretCount, "secret") + " loaded"
+	if s.AdminConnections == 1 { // the connection of this command; a sidecar does not close its connection
+		detail += "; no sidecar is connected, so a change in a store has no effect until the sidecar runs again"
+	}
+	return cli.Finding{Check: "secrets", Detail: detail}
 }
 
-// checkRuntimeDir finds directories that a container engine created. An engine creates
-// a missing mount source if a container starts before its project is registered.
-func checkRuntimeDir(dir string, o *globalOptions) (findings []cli.Finding) {
+// checkSidecars returns the finding for sidecars that the broker refuses.
+func checkSidecars(s schema.StatusResponse) cli.Finding {
+	accepted := "another sidecar"
+	if s.SidecarPID != 0 {
+		accepted += fmt.Sprintf(" (pid %d)", s.SidecarPID)
+	}
+	return cli.Finding{Check: "sidecar", Problem: problemSidecarRefused,
+		Detail: fmt.Sprintf("the broker refuses the secrets of %s, because %s is connected and has already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
+		Fix:    "stop all sidecars of this broker except one"}
+}
+
+// missingSecrets returns the secrets that the approved manifest of a project allows but that
+// the broker does not have. If the broker has no secrets, the result is empty, because this is
+// another problem.
+func missingSecrets(ctx context.Context, admin *client.Admin, name schema.ProjectName, status schema.StatusResponse) (missing []schema.SecretName) {
+	if status.SecretsLoadedAt == nil {
+		return nil
+	}
+	_, approved, err := inspect(ctx, admin, name)
+	if err != nil || approved == nil {
+		return nil
+	}
+	stored, err := admin.List(ctx)
+	if err != nil {
+		return nil
+	}
+	for _, secret := range approved.Allowlist() {
+		if !slices.Contains(stored, secret) {
+			missing = append(missing, secret)
+		}
+	}
+	return missing
+}
+
+// checkRuntimeDir finds directories that a container engine created, and links of projects that
+// are not registered. An engine creates a missing mount source if a container starts before its
+// project is registered. The broker does not remove a link, because a container may still mount
+// its directory.
+func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
+	var unregistered []string
 	addProblem := func(paths ...string) {
 		remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
@@ -125,6 +170,9 @@ func checkRuntimeDir(dir string, o *globalOptions) (findings []cli.Finding) {
 		isDir := err == nil && info.IsDir()
 		switch belongsToBroker := strings.HasPrefix(entry.Name(), "."); {
 		case !entry.IsDir(): // a link of the broker
+			if !isKnownProject(entry.Name(), status) {
+				unregistered = append(unregistered, cli.Printable(entry.Name()))
+			}
 		case belongsToBroker && isDir:
 			addProblem(socket)
 		case !belongsToBroker && isDir:
@@ -133,7 +181,17 @@ func checkRuntimeDir(dir string, o *globalOptions) (findings []cli.Finding) {
 			addProblem(path)
 		}
 	}
+	if len(unregistered) > 0 {
+		findings = append(findings, cli.Finding{Check: "runtime directory", Detail: "the links of these projects remain, but the projects are not registered: " +
+			strings.Join(unregistered, ", ") + "; if a container still uses one of them, register its directory again: " + o.command("register", "DIR")})
+	}
 	return findings
+}
+
+// isKnownProject reports whether the broker serves a project, or reports a problem with it.
+func isKnownProject(name string, status schema.StatusResponse) bool {
+	return slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return string(p.Name) == name }) ||
+		slices.ContainsFunc(status.Problems, func(p schema.ProjectProblem) bool { return p.Project == name })
 }
 
 // listDir lists a directory. If this user cannot read it, the list is empty.

@@ -106,19 +106,39 @@ func (p brokerProcess) memoryFix() string {
 
 // noSecretsText explains why the broker has no secrets. fix describes how to load them.
 func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix string) {
-	// One connection is the connection of this command. A sidecar does not close its connection.
-	sidecarIsConnected := s.AdminConnections > 1
 	switch {
-	case s.SecretsClearedAt != nil && sidecarIsConnected:
-		return "they were cleared at " + formatTime(*s.SecretsClearedAt) + ", and a running sidecar does not push them again until its store changes",
-			"restart the sidecar, or change a secret in the sidecar's store"
-	case sidecarIsConnected:
+	case s.SecretsClearedAt != nil && isSidecarConnected(s):
+		return "they were cleared at " + formatTime(*s.SecretsClearedAt) + ", and a running sidecar does not push them again until its store changes", pushAgainFix(s)
+	case isSidecarConnected(s):
 		return "a client is connected to the admin socket, but has not pushed secrets; if the client is the sidecar, the sidecar cannot read its store",
 			"read the sidecar's log, or check the sidecar's store: " + o.sidecarCommand("health")
 	case s.SecretsClearedAt != nil:
 		return "they were cleared at " + formatTime(*s.SecretsClearedAt) + ", and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
 	}
 	return "no sidecar has pushed since the broker started, and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
+}
+
+// isSidecarConnected reports whether a sidecar is probably connected. One connection is the
+// connection of this command. A sidecar does not close its connection.
+func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections > 1 }
+
+// pushAgainFix describes how to make a running sidecar push a store that has not changed.
+func pushAgainFix(s schema.StatusResponse) string {
+	dir := fmt.Sprintf("/proc/%d", s.SidecarPID)
+	name, err := os.ReadFile(dir + "/comm")
+	// The kernel shortens the name of a process to 15 characters. The pid can belong to another
+	// process if this command and the broker are in different pid namespaces.
+	if err != nil || string(name) != "keyhatch-sideca\n" {
+		return "restart the sidecar, or send the signal SIGUSR1 to the sidecar"
+	}
+	if group, err := os.ReadFile(dir + "/cgroup"); err == nil && strings.HasSuffix(string(group), "/system.slice/keyhatch-sidecar.service\n") {
+		return "make the sidecar push again: " + cli.SudoToActAs(0) + "systemctl reload keyhatch-sidecar"
+	}
+	sudo := ""
+	if unix.Kill(int(s.SidecarPID), 0) == unix.EPERM {
+		sudo = "sudo "
+	}
+	return fmt.Sprintf("make the sidecar push again: %skill -USR1 %d", sudo, s.SidecarPID)
 }
 
 func formatTime(t time.Time) string { return t.Local().Format(time.DateTime) }

@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", ProjectsDir: dir + "/projects.d", AdminGID: -1, Audit: audit, Log: log, Version: "test"})
+			server, err := broker.New(broker.Config{RuntimeDir: dir + "/keyhatch", ProjectsDir: dir + "/projects.d", AdminGID: -1, Audit: audit, Log: log, Version: cli.Version})
 			if err != nil {
 				return err
 			}
@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			// Under the race detector each command would sleep 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
+			env.Setenv("RUNTIME", dir+"/keyhatch")
 			env.Setenv("DECLARED", dir+"/projects.d")
 			env.Setenv("XDG_RUNTIME_DIR", dir)
 			return nil
@@ -187,7 +188,7 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 // the flag --socket.
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
-		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker: keyhatchd --runtime-dir '/tmp/my run'",
+		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir '/tmp/my run'",
 		"/tmp/x/broker.sock":           "correct --socket: the path of an admin socket ends with /admin/admin.sock",
 	} {
 		_, err := runCommand(t, "--socket", socket, "status")

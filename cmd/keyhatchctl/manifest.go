@@ -5,7 +5,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -17,12 +19,9 @@ import (
 func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	file, err := manifest.Read(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
-		name := filepath.Base(dir)
-		if !schema.ValidProjectName(name) {
-			name = "NAME"
-		}
 		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.Printable(dir), err),
-			Hint: "write three lines into the file: schema_version: 1, project: " + name + ", and secrets: {SECRET: }"}
+			Hint: fmt.Sprintf("write these lines into %s:\nschema_version: %d\nproject: %s\nsecrets: {NPM_TOKEN: }",
+				cli.Printable(filepath.Join(dir, manifest.Locations[0])), schema.ManifestVersion, manifest.SuggestName(filepath.Base(dir)))}
 	}
 	if err != nil {
 		return file, nil, fmt.Errorf("%s: %w", cli.Printable(dir), err)
@@ -70,13 +69,17 @@ func (m treeManifest) state(p schema.ProjectStatus) string {
 	switch {
 	case m.approved:
 		state = "approved"
+	case m.isMissing():
+		return "manifest removed"
+	case errors.Is(m.err, fs.ErrNotExist), errors.Is(m.err, syscall.ENOTDIR):
+		return "directory removed"
 	case m.file.Text == nil:
 		return "unreadable"
 	case m.parsed == nil:
 		return "changed, but invalid"
 	}
 	if name := m.otherName(p); name != "" {
-		state += ", named " + string(name)
+		state += "; the manifest has the name " + string(name)
 	}
 	return state
 }

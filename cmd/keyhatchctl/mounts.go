@@ -29,7 +29,7 @@ func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []st
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return false, fmt.Errorf("devcontainer read-configuration failed: %w: %s", err, strings.TrimSpace(stderr.String()))
+		return false, fmt.Errorf("devcontainer read-configuration failed: %w:\n%s%s", err, out, stderr.String())
 	}
 	var configuration struct {
 		Merged struct {

@@ -73,12 +73,27 @@ func (o *globalOptions) command(args ...string) string {
 	return text
 }
 
+// sudoCommand returns a command like command. sudo is "sudo " or "". With sudo, the command
+// contains the socket, because the default socket of root is the system's socket.
+func (o *globalOptions) sudoCommand(sudo string, args ...string) string {
+	if socket := o.adminSocket(); sudo != "" && socket != cli.SystemSocket {
+		o = &globalOptions{socket: socket}
+	}
+	return sudo + o.command(args...)
+}
+
 // addHint adds a hint to an error of the broker or of the connection.
 func (o *globalOptions) addHint(err error, socket string) error {
 	if failure, ok := errors.AsType[*cli.Error](err); ok && failure.Hint != "" {
 		return err
 	}
 	hint := ""
+	if e, ok := errors.AsType[*declarationError](err); ok && errors.Is(err, fs.ErrPermission) {
+		hint = e.hint(socket)
+	}
+	if _, ok := errors.AsType[*declaredPathError](err); ok {
+		hint = "find the cause and the fix: " + o.command("doctor")
+	}
 	switch client.CodeOf(err) {
 	case schema.CodeProjectExists, schema.CodeProjectUnknown:
 		hint = o.listProjectsHint()

@@ -17,10 +17,22 @@ func (p proposal) print(out io.Writer) {
 		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
 	}
 	fmt.Fprintln(w)
-	if p.registered == nil {
+	if p.registered != nil && p.registered.Unserved {
+		state := "registered"
+		if p.registered.Declared {
+			state = "declared"
+		}
+		fmt.Fprintf(w, "the project is %s, but the broker does not serve it\n", state)
+	}
+	if p.registered == nil || p.registered.Unserved {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
-		for _, folder := range p.dir.folders() {
-			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder))
+		for _, folder := range p.folders {
+			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder.path))
+		}
+	}
+	for _, folder := range p.folders {
+		if folder.ignoredConfigs > 0 {
+			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.Printable(folder.path), maxFolderIDs)
 		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {

@@ -4,11 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
 )
 
 // A projectDir is the directory of a project.
@@ -21,8 +24,9 @@ type projectDir struct {
 func (d projectDir) folders() []string { return slices.Compact([]string{d.path, d.typed}) }
 
 // resolveProjectDir finds the directory that the operator typed. A command must call it only
-// once, because untrusted code can replace a symbolic link in the path at any time.
-func resolveProjectDir(arg string) (projectDir, error) {
+// once, because untrusted code can replace a symbolic link in the path at any time. command is
+// the command for a hint.
+func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error) {
 	typed, err := filepath.Abs(arg)
 	path := typed
 	if err == nil {
@@ -34,8 +38,20 @@ func resolveProjectDir(arg string) (projectDir, error) {
 	if err != nil {
 		return projectDir{}, fmt.Errorf("cannot open the project's directory: %s: %w", cli.Printable(arg), err)
 	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		failure := &cli.Error{Err: fmt.Errorf("%s is not a directory", cli.Printable(arg))}
+		for _, location := range manifest.Locations {
+			if dir, isManifest := strings.CutSuffix(filepath.Clean(arg), location); isManifest {
+				failure.Hint = "use the directory of the project: " + o.command(command, filepath.Clean(dir))
+			}
+		}
+		return projectDir{}, failure
+	}
 	if !utf8.ValidString(path) {
 		return projectDir{}, fmt.Errorf("cannot register %q: the path must be valid UTF-8: rename the directory", path)
+	}
+	if strings.HasSuffix(path, "\n") || strings.HasSuffix(typed, "\n") { // see cli.ShellQuote
+		return projectDir{}, fmt.Errorf("cannot register %q: the path must not end with a line break: rename the directory", typed)
 	}
 	return projectDir{path, typed}, nil
 }

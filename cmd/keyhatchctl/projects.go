@@ -17,7 +17,8 @@ func projectsCommand(o *globalOptions) *cobra.Command {
 		Short: "List the registered projects",
 		Long: `projects lists the registered projects. PROJECT is the name under which the broker
 serves a project. If the manifest in the project's directory has another name, the
-column MANIFEST shows this name. With --json, projects also lists the allowed uids.`,
+column MANIFEST shows this name. With --json, projects also lists the allowed uids, and
+manifest_state is the text of the column MANIFEST.`,
 		Example: `  keyhatchctl projects
   keyhatchctl --json projects | jq -r '.[].socket_path'`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -27,12 +28,26 @@ column MANIFEST shows this name. With --json, projects also lists the allowed ui
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), status.Projects)
+					return cli.PrintJSON(c.OutOrStdout(), withManifestStates(status.Projects))
 				}
 				return printProjects(c.OutOrStdout(), status.Projects)
 			})
 		},
 	}
+}
+
+// A projectJSON is a project in the JSON output of projects and status.
+type projectJSON struct {
+	schema.ProjectStatus
+	ManifestState string `json:"manifest_state"`
+}
+
+func withManifestStates(projects []schema.ProjectStatus) []projectJSON {
+	withStates := []projectJSON{}
+	for _, p := range projects {
+		withStates = append(withStates, projectJSON{p, readTreeManifest(p).state(p)})
+	}
+	return withStates
 }
 
 func printProjects(out io.Writer, projects []schema.ProjectStatus) error {

@@ -3,13 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
-	"os"
 	"reflect"
 	"slices"
-	"strings"
-	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -19,14 +15,15 @@ import (
 
 // A proposal is a registration that the operator has not approved yet.
 type proposal struct {
-	registered *schema.InspectResponse // nil if no project is registered at this path
+	registered *schema.InspectResponse // nil if no project is registered or declared at this path
 	request    schema.RegisterRequest
-	dir        projectDir
+	folders    []proposedFolder // empty if the dev containers do not change
 	file       manifest.File
 	changes    []manifest.Change
 	declare    bool // the declaration of the project is written too
 	// unrequested means that the changes contain a change that the command line did not ask
-	// for. Somebody who can write to the project's tree could have caused this change.
+	// for, or a dangerous effect of a new project. Somebody who can write to the project's
+	// tree could have caused this change.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that only the manifest in the project's declaration is
@@ -34,8 +31,14 @@ type proposal struct {
 	keepsDeclaration bool
 }
 
-// proposeRegistration reads the project in dir, and compares it with the registration that
-// the broker has for the same path.
+// A proposedFolder is a folder whose dev containers can mount the socket.
+type proposedFolder struct {
+	path           string
+	ignoredConfigs int // devcontainer.json files beyond maxFolderIDs
+}
+
+// proposeRegistration reads the project in dir, and compares it with the registration of the
+// same path.
 func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, dir projectDir, options registerOptions) (p proposal, err error) {
 	file, parsed, err := readManifest(dir.path)
 	if err != nil {
@@ -46,39 +49,48 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		return p, err
 	}
 	text := string(file.Text)
-	p.file, p.dir, p.approvalCommand = file, dir, o.registerCommand(dir.typed, options, "--yes")
-	p.declare = options.persist
+	p.file, p.declare = file, options.persist
 	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
-	var old *manifest.Manifest
-	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == dir.path }); i >= 0 {
-		if p.registered, old, err = inspect(ctx, admin, status.Projects[i].Name); err != nil {
-			return p, err
-		}
-		p.request.Replace = true
-		p.declare = p.declare || p.registered.Declared
-		// If the operator chose the name with --name, the project keeps this name.
-		if old == nil || p.registered.Name != old.Project {
-			p.request.Name = p.registered.Name
-		}
-	}
 	if options.name != "" {
 		p.request.Name = schema.ProjectName(options.name)
 	}
 	if !schema.ValidProjectName(p.request.Name) {
 		return p, cli.UsageErrorf("--name: %q does not match %s", p.request.Name, schema.ProjectNamePattern)
 	}
-	currentUIDs, err := p.addCurrent(ctx, admin)
+	if p.registered, err = findRegistration(ctx, admin, status, dir.path, p.request.Name); err != nil {
+		return p, err
+	}
+	var old *manifest.Manifest
+	if p.registered != nil {
+		old = parseApproved(*p.registered)
+		p.request.Replace = true
+		p.declare = p.declare || p.registered.Declared
+		// If the operator chose the name with --name, the project keeps this name.
+		if options.name == "" && (old == nil || p.registered.Name != old.Project) {
+			p.request.Name = p.registered.Name
+		}
+	}
+	p.approvalCommand = o.registerCommand(dir.typed, options, status, "--yes")
+	if err := p.checkDeclarations(status); err != nil {
+		return p, err
+	}
+	currentUIDs, err := p.addCurrent(status)
 	if err != nil {
 		return p, err
 	}
 	if p.request.AllowUIDs, err = chooseUIDs(dir.path, options, currentUIDs); err != nil {
 		return p, err
 	}
+	var currentIDs []schema.DevcontainerID
 	for _, folder := range dir.folders() {
-		if p.addDevcontainers(cli.Printable(folder), devcontainerIDs(folder)) && folder != dir.path {
+		ids, ignored := devcontainerIDs(folder)
+		if p.addDevcontainers(cli.Printable(folder), ids) && folder != dir.path {
 			p.unrequested = true
 		}
+		p.folders = append(p.folders, proposedFolder{folder, ignored})
+		currentIDs = append(currentIDs, ids...)
 	}
+	p.limitDevcontainers(currentIDs)
 	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
@@ -86,6 +98,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = effects
+		p.unrequested = slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
 		return p, nil
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
@@ -101,21 +114,19 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 // addCurrent adds the dev container IDs that the project already has to the request. It
 // returns the uids that the project has. If the project is declared, these are the uids in
 // its declaration, because the operator may have edited that file.
-func (p *proposal) addCurrent(ctx context.Context, admin *client.Admin) (currentUIDs []uint32, err error) {
-	name := p.request.Name
+func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint32, err error) {
 	if p.registered != nil {
-		name = p.registered.Name
 		p.request.DevcontainerIDs, currentUIDs = p.registered.DevcontainerIDs, p.registered.AllowUIDs
 	}
 	if !p.declare {
 		return currentUIDs, nil
 	}
-	file, err := declarationPath(ctx, admin, name)
+	file, err := declarationPath(status, p.declaredName())
 	if err != nil {
 		return nil, err
 	}
-	declared, err := readDeclaration(file, name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && declared.Path != p.request.ProjectPath {
+	declared, err := readDeclaration(file, p.declaredName())
+	if errors.Is(err, fs.ErrNotExist) {
 		return currentUIDs, nil
 	}
 	if err != nil {
@@ -123,6 +134,26 @@ func (p *proposal) addCurrent(ctx context.Context, admin *client.Admin) (current
 	}
 	p.addDevcontainers("the declaration", declared.DevcontainerIDs)
 	return declared.AllowUIDs, nil
+}
+
+// checkDeclarations checks the files that apply would replace.
+func (p proposal) checkDeclarations(status schema.StatusResponse) error {
+	if !p.declare {
+		return nil
+	}
+	if err := checkDeclaredPath(status, p.declaredName(), p.request); err != nil {
+		return err
+	}
+	return checkDeclaredPath(status, p.request.Name, p.request)
+}
+
+// declaredName returns the name in the project's current declaration. If the project is not
+// declared, this is the name of its new declaration.
+func (p proposal) declaredName() schema.ProjectName {
+	if p.registered != nil && p.registered.Declared {
+		return p.registered.Name
+	}
+	return p.request.Name
 }
 
 // addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
@@ -135,8 +166,20 @@ func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) b
 	if added == 0 || p.registered == nil {
 		return false
 	}
-	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: cli.Plural(added, "ID")})
+	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
 	return true
+}
+
+// limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds a
+// change. It keeps the IDs of the current devcontainer.json files.
+func (p *proposal) limitDevcontainers(current []schema.DevcontainerID) {
+	ids := union(current, p.request.DevcontainerIDs)
+	removed := len(ids) - maxProjectIDs
+	if removed <= 0 {
+		return
+	}
+	p.request.DevcontainerIDs = ids[:maxProjectIDs]
+	p.changes = append(p.changes, manifest.Change{Subject: "dev containers of earlier devcontainer.json files", Old: "can mount the socket (" + cli.Plural(removed, "ID") + ")"})
 }
 
 // proposeManifest proposes the current manifest of a registered project. The rest of the
@@ -157,54 +200,12 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,
 		AllowUIDs: p.registered.AllowUIDs, DevcontainerIDs: p.registered.DevcontainerIDs, Replace: true,
 	}
-	return p, nil
-}
-
-// inspect returns a registration and its manifest. The manifest is nil if this version
-// of keyhatchctl does not accept the manifest.
-func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) (*schema.InspectResponse, *manifest.Manifest, error) {
-	registered, err := admin.Inspect(ctx, name)
+	p.limitDevcontainers(nil)
+	status, err := admin.Status(ctx)
 	if err != nil {
-		return nil, nil, err
+		return p, err
 	}
-	parsed, err := manifest.Parse([]byte(registered.Manifest))
-	if err != nil {
-		parsed = nil
-	}
-	return &registered, parsed, nil
-}
-
-// chooseUIDs returns the uids that can use the socket. These are the owner of the directory
-// and the uids of --allow-uid, or without --allow-uid, the uids that the project has. The
-// owner is included because a broker in a sandbox may be unable to read the directory.
-func chooseUIDs(path string, options registerOptions, current []uint32) ([]uint32, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	owner := []uint32{info.Sys().(*syscall.Stat_t).Uid}
-	if !options.uidsGiven {
-		return union(current, owner), nil
-	}
-	uids := owner
-	for _, uid := range options.uids {
-		if uint(uint32(uid)) != uid {
-			return nil, cli.UsageErrorf("--allow-uid: %d is not a valid uid: the maximum is 4294967295", uid)
-		}
-		uids = union(uids, []uint32{uint32(uid)})
-	}
-	return uids, nil
-}
-
-// union returns a, and then the elements of b that are not in a.
-func union[T comparable](a, b []T) []T {
-	all := slices.Clone(a)
-	for _, element := range b {
-		if !slices.Contains(all, element) {
-			all = append(all, element)
-		}
-	}
-	return all
+	return p, p.checkDeclarations(status)
 }
 
 // registrationChanges compares the names and the uids of two registrations. currentUIDs are
@@ -223,18 +224,9 @@ func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new s
 	return changes
 }
 
-func formatUIDs(uids []uint32) string { return strings.Join(uidTexts(uids), ", ") }
-
-func uidTexts(uids []uint32) (texts []string) {
-	for _, uid := range uids {
-		texts = append(texts, fmt.Sprint(uid))
-	}
-	return texts
-}
-
 // isUnchanged reports whether the broker already serves exactly this registration.
 func (p proposal) isUnchanged() bool {
-	return p.registered != nil && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
+	return p.registered != nil && !p.registered.Unserved && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
 }
 
 // A proposalResult is the output of register and reload with --json.
@@ -244,7 +236,9 @@ type proposalResult struct {
 	ProjectPath string              `json:"project_path"`
 	SocketPath  string              `json:"socket_path,omitempty"` // absent with --dry-run
 	Manifest    string              `json:"manifest_file"`
+	Ignored     string              `json:"ignored_manifest_file,omitempty"`
 	AllowUIDs   []uint32            `json:"allow_uids"`
+	Folders     []string            `json:"devcontainer_folders,omitempty"` // absent for reload, which does not change them
 	Allowlist   []schema.SecretName `json:"allowlist"`
 	Changes     []manifest.Change   `json:"changes"`
 }
@@ -258,9 +252,13 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 	if changes == nil {
 		changes = []manifest.Change{}
 	}
+	var folders []string
+	for _, folder := range p.folders {
+		folders = append(folders, folder.path)
+	}
 	return proposalResult{
-		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path,
-		AllowUIDs: p.request.AllowUIDs, Allowlist: parsed.Allowlist(), Changes: changes,
+		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path, Ignored: p.file.Ignored,
+		AllowUIDs: p.request.AllowUIDs, Folders: folders, Allowlist: parsed.Allowlist(), Changes: changes,
 	}, nil
 }
 
@@ -270,23 +268,24 @@ var errChangedMeanwhile = errors.New("the registration changed while you were as
 // apply sends the registration to the broker, and writes the declaration of a project that
 // is declared.
 func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath string, err error) {
-	if p.registered != nil {
-		current, _, err := inspect(ctx, admin, p.registered.Name)
-		if err != nil {
-			return "", err
-		}
-		if !reflect.DeepEqual(current, p.registered) {
-			return "", errChangedMeanwhile
-		}
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return "", err
+	}
+	current, err := findRegistration(ctx, admin, status, p.request.ProjectPath, p.request.Name)
+	if err != nil {
+		return "", err
+	}
+	if !reflect.DeepEqual(current, p.registered) {
+		return "", errChangedMeanwhile
 	}
 	if !p.declare {
 		response, err := admin.Register(ctx, p.request)
 		return response.SocketPath, err
 	}
-	oldName := p.request.Name
-	if p.registered != nil && p.registered.Declared {
-		oldName = p.registered.Name
+	if err := p.checkDeclarations(status); err != nil {
+		return "", err
 	}
-	response, err := declareAndRegister(ctx, admin, p.request, oldName, p.keepsDeclaration)
+	response, err := declareAndRegister(ctx, admin, p.request, p.declaredName(), p.keepsDeclaration)
 	return response.SocketPath, err
 }

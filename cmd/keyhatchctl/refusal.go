@@ -28,36 +28,46 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 			continue
 		}
 		if other.Name == request.Name {
-			return nameInUse(o, other, dir, options, status)
+			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
+			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && !isRegisteredPath(dir.path, status) {
+				return &cli.Error{
+					Err:  fmt.Errorf("%w, which no longer exists", err),
+					Hint: "if you moved the project, run: " + moveCommand(o, other, dir.typed, options, status),
+				}
+			}
+			break
 		}
 		if folder := sharedFolder(ctx, admin, other.Name, dir); folder != "" {
 			return folderInUse(o, other, dir, folder, options, status)
 		}
 	}
-	return &cli.Error{Err: err, Hint: otherNameHint(o, request.Name, dir, options, status)}
+	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
 
-// nameInUse returns the error for a name that another registered project has.
-func nameInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, options registerOptions, status schema.StatusResponse) error {
-	err := fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
-	if _, statErr := os.Stat(other.ProjectPath); !errors.Is(statErr, fs.ErrNotExist) {
-		return &cli.Error{Err: err, Hint: otherNameHint(o, other.Name, dir, options, status)}
+// isRegisteredPath reports whether a project is registered at a path.
+func isRegisteredPath(path string, status schema.StatusResponse) bool {
+	return slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.ProjectPath == path })
+}
+
+// moveCommand returns the command that registers the project p at another path instead, with
+// the same name and persistence, and with the same uids in addition to those in options. The
+// command removes the link with the name, because the link leads to the directory of the old
+// path, and no project at another path can use the name of the link.
+func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, options registerOptions, status schema.StatusResponse) string {
+	link := filepath.Dir(p.SocketPath)
+	options.name, options.persist = string(p.Name), options.persist || p.Declared
+	for _, uid := range p.AllowUIDs {
+		options.uids = union(options.uids, []uint{uint(uid)})
 	}
-	// The link with the name still leads to the directory of the old path, and the broker
-	// does not change this link.
-	link := filepath.Dir(other.SocketPath)
-	return &cli.Error{
-		Err: fmt.Errorf("%w, which no longer exists", err),
-		Hint: fmt.Sprintf("if you moved the project, run: %s && %srm %s && %s", unregisterShellCommand(o, other, status),
-			sudoToChange(filepath.Dir(link)), cli.ShellQuote(link), o.registerCommand(dir.typed, options)),
-	}
+	return unregisterShellCommand(o, p, status) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) +
+		" && " + o.registerCommand(newPath, options, status)
 }
 
 // folderInUse returns the error for a folder whose dev containers belong to another project.
 func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, folder string, options registerOptions, status schema.StatusResponse) error {
-	hint := "register the project by its own path: " + o.registerCommand(dir.path, options)
+	hint := "register the project by its own path: " + o.registerCommand(dir.path, options, status)
 	if folder == dir.path {
-		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options))
+		hint = fmt.Sprintf("if the other project is no longer in this folder, run: %s && %s", unregisterShellCommand(o, other, status), o.registerCommand(dir.typed, options, status))
 	}
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
@@ -73,7 +83,8 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 		return ""
 	}
 	for _, folder := range dir.folders() {
-		if slices.ContainsFunc(devcontainerIDs(folder), func(id schema.DevcontainerID) bool {
+		ids, _ := devcontainerIDs(folder)
+		if slices.ContainsFunc(ids, func(id schema.DevcontainerID) bool {
 			return slices.Contains(registered.DevcontainerIDs, id)
 		}) {
 			return folder
@@ -82,21 +93,32 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 	return ""
 }
 
-// otherNameHint suggests a name that no registered project has.
-func otherNameHint(o *globalOptions, name schema.ProjectName, dir projectDir, options registerOptions, status schema.StatusResponse) string {
-	for n := 2; ; n++ {
-		other := schema.ProjectName(fmt.Sprintf("%s-%d", name, n))
-		if !slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.Name == other }) {
-			options.name = string(other)
-			return "choose another name: " + o.registerCommand(dir.typed, options)
+// maxProjectName is the length of the longest name that matches schema.ProjectNamePattern.
+const maxProjectName = 64
+
+// otherNameHint suggests a name that the broker accepts.
+func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) string {
+	name := request.Name
+	for n := 2; n < 100; n++ {
+		suffix := fmt.Sprintf("-%d", n)
+		request.Name = name[:min(len(name), maxProjectName-len(suffix))] + schema.ProjectName(suffix)
+		if _, err := admin.Register(ctx, request); err != nil {
+			continue
 		}
+		if options.persist && checkDeclaredPath(status, request.Name, request) != nil {
+			continue
+		}
+		options.name = string(request.Name)
+		return "choose another name: " + o.registerCommand(dir.typed, options, status)
 	}
+	return o.listProjectsHint() // another cause than the name
 }
 
 // unregisterShellCommand returns the command that unregisters a project for good.
 func unregisterShellCommand(o *globalOptions, p schema.ProjectStatus, status schema.StatusResponse) string {
+	args := []string{"unregister"}
 	if p.Declared {
-		return sudoToChange(status.ProjectsDir) + o.command("unregister", "--persist", string(p.Name))
+		args = append(args, "--persist")
 	}
-	return o.command("unregister", string(p.Name))
+	return o.sudoCommand(sudoToDeclare(p.Declared, status), append(args, string(p.Name))...)
 }

@@ -17,15 +17,18 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal, it
 asks for your approval. Then it creates the project's socket. If the project is
-already registered, register shows and applies what differs. Without a terminal, it
-does not approve a change that the command line does not contain, for example a
-changed manifest, unless you add --yes.
+already registered or declared, register shows and applies what differs, and updates
+the declaration. Without a terminal, it registers a new project that has no dangerous
+effect. All other changes that the command line does not contain, for example a changed
+manifest, need --yes.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.
 
 Root, the broker's user, and the owner of DIR can use the socket. To allow another
-user, for example the container's user, add --allow-uid.
+user too, for example the container's user, add --allow-uid. A registered project
+keeps the uids that it has. To remove a uid, run unregister --persist and register the
+project again.
 
 With --persist, the broker registers the project again after a stop or a reboot.
 The approved manifest is then stored in the broker's projects directory.`,
@@ -35,11 +38,10 @@ The approved manifest is then stored in the broker's projects directory.`,
   keyhatchctl register ~/src/api --allow-uid 1000`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			options.uidsGiven = c.Flags().Changed("allow-uid")
 			if c.Flags().Changed("name") && options.name == "" {
 				return cli.UsageErrorf("--name must not be empty")
 			}
-			dir, err := resolveProjectDir(args[0])
+			dir, err := resolveProjectDir(o, "register", args[0])
 			if err != nil {
 				return err
 			}
@@ -55,7 +57,7 @@ The approved manifest is then stored in the broker's projects directory.`,
 		},
 	}
 	flags.addTo(c)
-	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket; can be repeated")
+	addUIDFlag(c, &options.uids, "also allow this `UID` to use the socket; can be repeated")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
 	c.Flags().BoolVar(&options.persist, "persist", false, "declare the project, so that the broker registers it at every start")
 	return c

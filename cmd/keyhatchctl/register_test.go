@@ -63,11 +63,69 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		!slices.Equal(sent.AllowUIDs, []uint32{owner, 7, 8}) {
 		t.Errorf("sent %+v, but the owner is %d", sent, owner)
 	}
-	want := append(devcontainerIDs(dir), devcontainerIDs(filepath.Join(root, "link"))...)
+	want, _ := devcontainerIDs(dir)
+	ofLink, _ := devcontainerIDs(filepath.Join(root, "link"))
+	want = append(want, ofLink...)
 	if len(want) != 4 || !slices.Equal(sent.DevcontainerIDs, want) {
 		t.Errorf("sent %v, want %v", sent.DevcontainerIDs, want)
 	}
 	if want := "\nregistered api: its socket is /run/keyhatch/projects/api/broker.sock\nmount /run/keyhatch/projects/api at /run/keyhatch in the project's container\n"; !strings.HasSuffix(out, want) {
 		t.Errorf("printed %q, want %q at the end", out, want)
+	}
+}
+
+// TestRegisterRefusesLineBreakAtEndOfPath checks that register refuses a path that a shell
+// cannot read from a hint: it would read the path of another directory.
+func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
+	root := t.TempDir()
+	if err := os.Mkdir(filepath.Join(root, "api\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("api\n", filepath.Join(root, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/", filepath.Join(root, "root\n")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"api\n", "link", "root\n"} {
+		_, err := runCommand(t, "--socket", "/none", "register", filepath.Join(root, name))
+		if err == nil || !strings.HasSuffix(err.Error(), ": the path must not end with a line break: rename the directory") {
+			t.Errorf("register %q returned the error %v", name, err)
+		}
+	}
+}
+
+// TestRegisterComparesWithStoredRegistration registers a project that an earlier broker stored
+// and that the broker does not serve. The project is not declared. If the broker has no such
+// registration any more, register must not treat the project as new.
+func TestRegisterComparesWithStoredRegistration(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, ".keyhatch", "manifest.yaml"), []byte("schema_version: 1\nproject: api\nsecrets: {A: , B: }\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for inspected, want := range map[string]string{
+		`{"ok":true,"name":"api","project_path":"` + dir + `","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {A: }\n","declared":false,"unserved":true}`: "cannot ask for approval",
+		`{"ok":false,"code":"project_unknown","message":"api is not registered"}`:                                                                                                  "api is not registered",
+	} {
+		socket := fakeBroker(t, func(op, line string) string {
+			switch op {
+			case "ping":
+				return pingResponse
+			case "status":
+				return `{"ok":true,"projects":[],"problems":[{"project":"api","project_path":"` + dir + `","problem":"registration_not_restored","message":"x"}]}`
+			case "inspect":
+				return inspected
+			}
+			if !strings.Contains(line, `"dry_run":true`) {
+				t.Errorf("sent %s", line)
+			}
+			return `{"ok":true,"socket_path":"/s"}`
+		})
+		if _, err := runCommand(t, "--socket", socket, "register", dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }

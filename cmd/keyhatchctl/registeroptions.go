@@ -1,27 +1,44 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
 
 // registerOptions are the flags that describe a registration.
 type registerOptions struct {
-	name      string // "" for the name that the project has, or that its manifest contains
-	uids      []uint
-	uidsGiven bool
-	persist   bool
+	name    string // "" for the name that the project has, or that its manifest contains
+	uids    []uint // in addition to the uids that the project has
+	persist bool
+}
+
+// flags returns the flags of register and up that have these values.
+func (options registerOptions) flags() (flags []string) {
+	if options.name != "" {
+		flags = append(flags, "--name", options.name)
+	}
+	for _, uid := range options.uids {
+		flags = append(flags, "--allow-uid", fmt.Sprint(uid))
+	}
+	if options.persist {
+		flags = append(flags, "--persist")
+	}
+	return flags
 }
 
 // registerCommand returns the command that registers the project at a path with the same
 // options. extraFlags are added to the command.
-func (o *globalOptions) registerCommand(path string, options registerOptions, extraFlags ...string) string {
-	args := append([]string{"register"}, extraFlags...)
-	if options.name != "" {
-		args = append(args, "--name", options.name)
+func (o *globalOptions) registerCommand(path string, options registerOptions, status schema.StatusResponse, extraFlags ...string) string {
+	args := append([]string{"register"}, append(extraFlags, options.flags()...)...)
+	return o.sudoCommand(sudoToDeclare(options.persist, status), append(args, path)...)
+}
+
+// sudoToDeclare returns "sudo " if a command changes a declaration and this user cannot
+// change the declarations.
+func sudoToDeclare(isDeclared bool, status schema.StatusResponse) string {
+	if isDeclared {
+		return sudoToChange(status.ProjectsDir)
 	}
-	for _, uid := range options.uids {
-		args = append(args, "--allow-uid", fmt.Sprint(uid))
-	}
-	if options.persist {
-		args = append(args, "--persist")
-	}
-	return o.command(append(args, path)...)
+	return ""
 }

@@ -14,9 +14,11 @@ func reloadCommand(o *globalOptions) *cobra.Command {
 		Use:   "reload NAME|DIR",
 		Short: "Approve a project's changed manifest",
 		Long: `reload reads the project's manifest, shows every change of its effects, and asks
-for approval. Without a terminal, add --yes to approve the changes. reload approves exactly the manifest that it showed, even if somebody
-changes the file before you answer. If the project is declared, the manifest in its
-declaration is also replaced.`,
+for approval. Without a terminal, add --yes to approve the changes. reload approves
+exactly the manifest that it showed, even if somebody changes the file before you
+answer. If the project is declared, the manifest in its declaration is also replaced.
+
+` + nameOrDirHelp,
 		Example: `  keyhatchctl reload api
   keyhatchctl reload --dry-run api
   keyhatchctl reload --yes ~/src/api    # in a script`,

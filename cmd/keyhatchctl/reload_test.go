@@ -87,3 +87,37 @@ func TestReloadRefusesChangedRegistration(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// TestReloadDropsDevcontainerIDsBeyondLimit reloads a project that was registered with so many
+// dev container IDs that a request with all of them would be too long.
+func TestReloadDropsDevcontainerIDsBeyondLimit(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "api")
+	if err := os.MkdirAll(dir+"/.keyhatch", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/.keyhatch/manifest.yaml", []byte("schema_version: 1\nproject: api\nsecrets: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var ids []string
+	for i := range 1100 {
+		ids = append(ids, `"`+string(devcontainerID(dir, fmt.Sprint(i)))+`"`)
+	}
+	sent := -1
+	socket := fakeBroker(t, func(op, line string) string {
+		switch op {
+		case "ping":
+			return pingResponse
+		case "status":
+			return `{"ok":true,"projects":[{"name":"api","project_path":"` + dir + `","socket_path":"/s"}]}`
+		case "inspect":
+			return `{"ok":true,"name":"api","project_path":"` + dir + `","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {A: }\n","declared":false,` +
+				`"devcontainer_ids":[` + strings.Join(ids, ",") + `]}`
+		}
+		sent = len(line)
+		return `{"ok":true,"socket_path":"/s"}`
+	})
+	out, err := runCommand(t, "--socket", socket, "reload", "--yes", "api")
+	if err != nil || sent < 0 || sent > schema.MaxRequest/4 || !strings.Contains(out, "\n- secret A: ") || !strings.Contains(out, "\n- dev containers of earlier ") {
+		t.Errorf("the request has %d bytes, error %v, printed %q", sent, err, out)
+	}
+}

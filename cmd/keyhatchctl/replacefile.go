@@ -6,7 +6,7 @@ import (
 )
 
 // replaceFile replaces a file atomically, by renaming a temporary file. A reader sees
-// either the whole old text or the whole new text.
+// either the whole old text or the whole new text, also after a power failure.
 func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
@@ -29,5 +29,19 @@ func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), file)
+	if err := os.Rename(tmp.Name(), file); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(file))
+}
+
+// syncDir waits until the changed entries of a directory are on disk. Without syncDir, a
+// removed secret or project could return after a power failure.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
 }

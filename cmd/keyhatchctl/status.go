@@ -30,7 +30,10 @@ To approve the change, run keyhatchctl reload.`,
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), status)
+					return cli.PrintJSON(c.OutOrStdout(), struct {
+						schema.StatusResponse
+						Projects []projectJSON `json:"projects"` // replaces the field of StatusResponse
+					}{status, withManifestStates(status.Projects)})
 				}
 				return printStatus(c.OutOrStdout(), status, o)
 			})
@@ -53,7 +56,11 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 	fmt.Fprintf(w, "up\t%v\n", time.Duration(s.UptimeSeconds)*time.Second)
 	fmt.Fprintf(w, "loaded\t%s\n", loaded)
 	fmt.Fprintf(w, "memory\t%s\n", memory)
-	fmt.Fprintf(w, "restart\t%s\n", restartEffects[s.DescriptorStore])
+	restart := restartEffects[s.DescriptorStore]
+	if s.DescriptorStore == schema.DescriptorStoreAbsent && s.ProjectsDir != "" {
+		restart += "; to declare a project: " + o.registerCommand("DIR", registerOptions{persist: true}, s)
+	}
+	fmt.Fprintf(w, "restart\t%s\n", restart)
 	if s.AuditDropped > 0 {
 		fmt.Fprintf(w, "audit\t%s could not be written\n", cli.Plural(int(s.AuditDropped), "event"))
 	}
@@ -72,6 +79,6 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 // the descriptor store.
 var restartEffects = map[schema.DescriptorStore]string{
 	schema.DescriptorStoreKept:    "keeps all projects: the service manager stores their sockets and registrations",
-	schema.DescriptorStoreRefused: "can lose undeclared projects: the service manager does not store all their sockets (see the broker's log)",
-	schema.DescriptorStoreAbsent:  "loses undeclared projects: no service manager stores their sockets",
+	schema.DescriptorStoreRefused: "can end the access of undeclared projects, because the service manager does not store all their sockets (see the broker's log)",
+	schema.DescriptorStoreAbsent:  "ends the access of undeclared projects, because no service manager stores their sockets",
 }

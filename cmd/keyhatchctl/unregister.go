@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -16,38 +15,53 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Unregister a project and close its connections",
+		Long: `unregister ends the access of a project to its secrets. If the project is declared,
+the broker registers it again when it starts or receives SIGHUP. With --persist,
+unregister also removes the declaration, even if the broker does not serve the project.
+
+` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
   sudo keyhatchctl unregister --persist ~/src/api    # also remove its declaration`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				p, err := findProject(c.Context(), admin, args[0], o)
-				if notServed, ok := errors.AsType[*notServedError](err); ok {
-					p.Name = notServed.name
+				notServed, isNotServed := errors.AsType[*notServedError](err)
+				if isNotServed {
+					p = notServed.project
 				} else if err != nil {
 					return err
 				}
+				status, err := admin.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				persistCommand := unregisterShellCommand(o, p, status)
 				if persist { // before unregistering, because the user may have no permission for the file
-					if err := removeDeclaration(c.Context(), admin, p.Name); err != nil {
+					if err := removeDeclaration(status, p.Name); err != nil {
 						return err
 					}
 				}
-				if err := admin.Unregister(c.Context(), p.Name); err != nil {
+				err = admin.Unregister(c.Context(), p.Name)
+				switch {
+				case err == nil, persist && isNotServed && client.CodeOf(err) == schema.CodeProjectUnknown:
+				case isNotServed && p.Declared:
+					return &cli.Error{Err: notServed.err.Err, Hint: "to remove the declaration: " + persistCommand}
+				default:
 					return err
 				}
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
 				}
-				if !p.Declared || persist {
-					fmt.Fprintf(c.OutOrStdout(), "unregistered %s\n", p.Name)
-					return nil
+				result := "unregistered " + cli.Printable(string(p.Name))
+				if p.ProjectPath != "" {
+					result += " in " + cli.Printable(p.ProjectPath)
 				}
-				file, err := declarationPath(c.Context(), admin, p.Name)
-				if err != nil {
-					return err
+				if p.Declared && !persist {
+					result += fmt.Sprintf(", but %s is still declared: the broker registers it again when it starts or receives SIGHUP\n", p.Name) +
+						"to remove its declaration, run: " + persistCommand
 				}
-				fmt.Fprintf(c.OutOrStdout(), "unregistered %s until the broker starts again, because %s is declared\nto remove its declaration, run: %srm %s\n",
-					p.Name, p.Name, sudoToChange(filepath.Dir(file)), cli.ShellQuote(file))
+				fmt.Fprintln(c.OutOrStdout(), result)
 				return nil
 			})
 		},

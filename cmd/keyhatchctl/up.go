@@ -21,9 +21,11 @@ func upCommand(o *globalOptions) *cobra.Command {
 		Short: "Start a project's dev container with access to its secrets",
 		Long: `up registers the project, or applies what differs from its registration, and then
 runs devcontainer up. On a terminal, it asks for your approval first. Without a
-terminal, up registers a new project. If the project is already registered, up does
-not approve a change that the command line does not contain, for example a changed
-manifest, unless you add --yes. It then does not start the container.
+terminal, up registers a new project that has no dangerous effect. All other changes
+that the command line does not contain, for example a changed manifest, need --yes.
+Otherwise, up does not start the container.
+
+If the container does not start, the project stays registered.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
@@ -39,20 +41,19 @@ An existing container keeps its old mounts. To recreate it, add
 			if dash := c.ArgsLenAtDash(); dash > 1 || dash < 0 && len(args) > 1 {
 				return cli.UsageErrorf("unexpected argument %q: put arguments of devcontainer up after --", args[1])
 			}
-			options.uidsGiven = c.Flags().Changed("allow-uid")
 			return startDevcontainer(c, o, args[0], options, yes, args[1:])
 		},
 	}
 	c.Flags().BoolVar(&yes, "yes", false, "approve without asking")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
-	addUIDFlag(c, &options.uids, "additional `UID` that can use the socket, for example the container's user; can be repeated")
+	addUIDFlag(c, &options.uids, "also allow this `UID` to use the socket, for example the container's user; can be repeated")
 	return c
 }
 
 // startDevcontainer replaces this process with devcontainer up. It returns only if an
 // error occurs.
 func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
-	dir, err := resolveProjectDir(dirArg)
+	dir, err := resolveProjectDir(o, "up", dirArg)
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
 	ctx, log := c.Context(), c.ErrOrStderr()
-	name, socket, err := ensureRegistered(c, o, dir, options, yes)
+	name, socket, err := ensureRegistered(c, o, dir, options, yes, extraArgs)
 	if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 
 // ensureRegistered registers the project in dir, or applies what differs from its
 // registration. It returns the name and the socket of the project.
-func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool) (name schema.ProjectName, socket string, err error) {
+func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (name schema.ProjectName, socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = proposeRegistration(c.Context(), admin, o, dir, options)
@@ -100,6 +101,11 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 	if p.isUnchanged() {
 		return p.registered.Name, p.registered.SocketPath, nil
 	}
+	approval := append(append([]string{"up", "--yes"}, options.flags()...), dir.typed)
+	if len(extraArgs) > 0 {
+		approval = append(append(approval, "--"), extraArgs...)
+	}
+	p.approvalCommand = o.command(approval...)
 	log := c.ErrOrStderr() // standard output is for devcontainer up
 	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
 		return "", "", err
@@ -108,5 +114,8 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 		socket, err = p.apply(c.Context(), admin)
 		return err
 	})
+	if err == nil && p.registered == nil {
+		fmt.Fprintf(log, "registered %s; to undo the registration: %s\n", p.request.Name, o.command("unregister", string(p.request.Name)))
+	}
 	return p.request.Name, socket, err
 }

@@ -5,6 +5,8 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain
@@ -20,7 +22,7 @@ func TestMain(m *testing.M) {
 	case "keyhatchd":
 		main()
 	case "keyhatchd-without-memfd-secret":
-		if err := forbidMemfdSecret(); err != nil {
+		if err := testenv.ForbidMemfdSecret(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -6,12 +6,10 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"iter"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +24,7 @@ import (
 // values are loaded, the memory must contain at most one copy of each value. Within a second
 // after the clear, the memory must not contain any copy.
 func TestClearLeavesNoCopyInMemory(t *testing.T) {
-	requireMemoryAccess(t)
+	testenv.RequireMemoryAccess(t)
 	for _, c := range []struct{ role, memory string }{
 		{"keyhatchd", "memfd_secret"},
 		{"keyhatchd-without-memfd-secret", "mlock"},
@@ -85,7 +83,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 // in a broker that does not wipe its buffers. If countCopies did not find these copies,
 // TestClearLeavesNoCopyInMemory would prove nothing.
 func TestMemoryScanFindsCopiesInNaiveBroker(t *testing.T) {
-	requireMemoryAccess(t)
+	testenv.RequireMemoryAccess(t)
 	socket := filepath.Join(filepath.Dir(newRuntimeDir(t)), "naive.sock")
 	cmd := exec.Command(os.Args[0], socket)
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=naive")
@@ -148,11 +146,6 @@ func serveNaiveBroker(socket string) {
 	}
 }
 
-func requireMemoryAccess(t *testing.T) {
-	t.Helper()
-	testenv.Require(t, os.Geteuid() == 0, "reading the memory of an undumpable process requires root")
-}
-
 func randomValues(n int) [][]byte {
 	values := make([][]byte, n)
 	for i := range values {
@@ -197,69 +190,22 @@ func pushAndFetch(t *testing.T, admin, project string, values [][]byte) {
 func countCopies(t *testing.T, pid int, values [][]byte) []int {
 	t.Helper()
 	counts := make([]int, len(values))
-	for region := range readMemory(t, pid) {
+	for region := range testenv.ReadMemory(t, pid) {
 		// All values start with the tripwire, so one search finds the candidates.
 		for at := 0; ; at++ {
-			i := bytes.Index(region.content[at:], []byte(tripwire))
+			i := bytes.Index(region.Content[at:], []byte(tripwire))
 			if i < 0 {
 				break
 			}
 			at += i
 			for v, value := range values {
-				if bytes.HasPrefix(region.content[at:], value) {
+				if bytes.HasPrefix(region.Content[at:], value) {
 					counts[v]++
 				}
 			}
 		}
 	}
 	return counts
-}
-
-// A memoryRegion is one mapping in the memory of a process, with its content.
-type memoryRegion struct {
-	start   uint64
-	content []byte
-	isArena bool
-}
-
-// readMemory returns the readable memory of a process. Memory of memfd_secret is not
-// readable. readMemory recognizes other arenas because they are excluded from core dumps.
-func readMemory(t *testing.T, pid int) iter.Seq[memoryRegion] {
-	t.Helper()
-	mappings, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(yield func(memoryRegion) bool) {
-		defer mem.Close()
-		bytesRead := 0
-		var start, end uint64
-		var permissions string
-		for line := range strings.Lines(string(mappings)) {
-			var from, to uint64
-			var mode string
-			if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n == 3 {
-				start, end, permissions = from, to, mode // the first line of a mapping
-			}
-			flags, isLast := strings.CutPrefix(line, "VmFlags:")
-			if !isLast || permissions[0] != 'r' || end-start > 1<<28 {
-				continue
-			}
-			content := make([]byte, end-start)
-			n, _ := mem.ReadAt(content, int64(start))
-			bytesRead += n
-			if !yield(memoryRegion{start, content[:n], slices.Contains(strings.Fields(flags), "dd")}) {
-				return
-			}
-		}
-		if bytesRead == 0 {
-			t.Fatal("cannot read the memory of the process")
-		}
-	}
 }
 
 func sum(counts []int) (total int) {

@@ -14,21 +14,24 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"golang.org/x/sys/unix"
 )
 
-// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets.
-// It then searches the daemon's memory for fragments of the secrets. To check that the search
+// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets,
+// and sends signals to all threads of the daemon. It then searches the daemon's memory for
+// fragments of the secrets. To check that the search
 // works, the test first searches the memory of a daemon with asynchronous preemption, and
 // must find fragments there.
 func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
-	requireMemoryAccess(t)
+	testenv.RequireMemoryAccess(t)
 	set := newLargeSet(t)
 	start := func(d *daemon) {
 		d.launch(t)
@@ -60,7 +63,14 @@ func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	d.cmd.Env = append(d.cmd.Env, "GODEBUG=asyncpreemptoff=0")
 	start(d)
 	for range 3 {
+		var interrupter sync.WaitGroup
+		interrupter.Go(func() {
+			if err := interruptThreads(time.Now().Add(time.Second), d.cmd.Process.Pid); err != nil {
+				t.Error(err)
+			}
+		})
 		set.load(t, d, time.Second)
+		interrupter.Wait()
 		if found := set.findFragments(t, d.cmd.Process.Pid); len(found) > 0 {
 			t.Fatalf("the memory outside the arenas contains %d fragments of secrets, for example %s", len(found), found[0])
 		}
@@ -132,13 +142,62 @@ func restorePreemption() {
 // ignoresSignal reports whether a process ignores a signal (SigIgn in proc_pid_status(5)).
 func ignoresSignal(t *testing.T, pid int, sig unix.Signal) bool {
 	t.Helper()
-	_, after, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/status", pid)), "\nSigIgn:\t")
+	return readSignalMask(t, pid, "SigIgn")&(1<<(sig-1)) != 0
+}
+
+// readSignalMask returns a mask of signals from the status file of a process.
+func readSignalMask(t *testing.T, pid int, field string) uint64 {
+	t.Helper()
+	_, after, _ := strings.Cut(readFile(fmt.Sprintf("/proc/%d/status", pid)), "\n"+field+":\t")
 	line, _, _ := strings.Cut(after, "\n")
 	mask, err := strconv.ParseUint(line, 16, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return mask&(1<<(sig-1)) != 0
+	return mask
+}
+
+// neededSignals are the signals for which the daemon has a handler. SIGHUP, SIGINT, and
+// SIGTERM control the daemon. The Go runtime needs signal 33, and does not give up SIGPROF.
+// All other signals end the daemon.
+var neededSignals = []unix.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPROF, 33,
+	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
+}
+
+// TestDaemonHandlesOnlyNeededSignals checks the signal handlers of the daemon. A handler that
+// returns leaves pieces of secrets in memory (see secmem.Harden).
+func TestDaemonHandlesOnlyNeededSignals(t *testing.T) {
+	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
+	handled := readSignalMask(t, d.cmd.Process.Pid, "SigCgt")
+	for sig := unix.Signal(1); sig <= 64; sig++ {
+		if got, want := handled&(1<<(sig-1)) != 0, slices.Contains(neededSignals, sig); got != want {
+			t.Errorf("the daemon has a handler for signal %d (%v): got %v, want %v", int(sig), sig, got, want)
+		}
+	}
+}
+
+// interruptThreads sends all signals that the daemon does not need to all threads of the
+// daemon, until the deadline.
+func interruptThreads(deadline time.Time, pid int) error {
+	for time.Now().Before(deadline) {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			return err
+		}
+		for _, thread := range threads {
+			tid, err := strconv.Atoi(thread.Name())
+			if err != nil {
+				return err
+			}
+			for _, sig := range []unix.Signal{unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG, unix.SIGUSR1, unix.SIGPIPE, unix.SIGIO, 64} {
+				if err := unix.Tgkill(pid, tid, sig); err != nil && err != unix.ESRCH {
+					return err
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // fragmentSize is the number of bytes of the smallest fragment that findFragments reports.
@@ -242,11 +301,11 @@ func sendUntil(deadline time.Time, socket string, request func(n int) []byte) er
 // that have at least fragmentSize bytes. It returns a description of each part that it finds.
 func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 	t.Helper()
-	for region := range readMemory(t, pid) {
-		if region.isArena {
+	for region := range testenv.ReadMemory(t, pid) {
+		if region.IsArena {
 			continue
 		}
-		memory := region.content
+		memory := region.Content
 		// Each fragment of 16 bytes contains 8 bytes at an address that is a multiple of 8.
 		for at := 0; at+8 <= len(memory); at += 8 {
 			i, ok := s.index[binary.NativeEndian.Uint64(memory[at:])]
@@ -256,7 +315,7 @@ func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 			before := commonSuffix(memory[:at], s.bytes[:i])
 			after := commonPrefix(memory[at:], s.bytes[i:])
 			if before+after >= fragmentSize {
-				found = append(found, fmt.Sprintf("%d bytes at %#x", before+after, region.start+uint64(at-before)))
+				found = append(found, fmt.Sprintf("%d bytes at %#x", before+after, region.Start+uint64(at-before)))
 				at += (after - 1) &^ 7
 			}
 		}

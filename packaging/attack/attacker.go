@@ -7,43 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// runAttacker runs one attack in a separate process. Its arguments are KIND SOCKET COUNT.
-// COUNT is a number of attempts or of seconds. runAttacker prints the number of attempts and
-// the number of successful attempts.
-func runAttacker(args []string) {
-	kind, socket := args[0], args[1]
-	count, err := strconv.Atoi(args[2])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	attempts, succeeded := map[string]func(string, int) (int, int){
-		"descriptors": sendDescriptors,
-		"fuse":        sendHangingFiles,
-		"splice":      moveAnswersIntoPipes,
-		"unread":      sendAndDoNotRead,
-		"lines":       func(socket string, seconds int) (int, int) { return flood(socket, seconds, strings.Repeat("\n", 4096)) },
-		"requests": func(socket string, seconds int) (int, int) {
-			return flood(socket, seconds, `{"op":"get-many","names":["A"],"x":"`+strings.Repeat("x", 60<<10)+`"}`+"\n")
-		},
-		"connects": floodConnects,
-		"fill":     fillFiles,
-		"hold":     holdConnections,
-		"wait":     waitSendLeave,
-		"refusals": readRefusals,
-		"fetch":    fetchAllTheTime,
-		"chatty":   beChatty,
-		"shutdown": shutDownInLoop,
-	}[kind](socket, count)
-	fmt.Println(attempts, succeeded)
-}
 
 func dial(socket string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})

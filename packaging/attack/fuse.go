@@ -18,11 +18,14 @@ type fuseMount struct {
 
 // mountFUSE mounts a file system that answers nothing until serve runs. It needs root.
 func mountFUSE(dir string) (*fuseMount, error) {
-	device, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	// os.OpenFile would add the device to the poller of the Go runtime. Before the mount, the
+	// poller gets an error for the device, and all reads could then fail.
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: "/dev/fuse", Err: err}
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", device.Fd())
+	device := os.NewFile(uintptr(fd), "/dev/fuse")
+	options := fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", fd)
 	if err := unix.Mount("keyhatch-attack", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		device.Close()
 		return nil, err

@@ -11,7 +11,9 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -41,6 +43,15 @@ var attacks = []attack{
 	{"fetch all the time", "at most one audit event per second", fillAuditLog},
 	{"keep the broker from stopping", "a stop takes at most 1.5 s", delayStop},
 	{"shut down in a loop", "at most 10% of a processor", shutDown},
+	{"abort large answers", "at most 10% of a processor", useProcessor(attackerUID, "abort")},
+	{"shut down during an answer", "at most 10% of a processor", useProcessor(attackerUID, "shutdown-blocked")},
+	{"shut down the reading side", "at most 10% of a processor", useProcessor(attackerUID, "shutdown-reading")},
+	{"send single bytes", "at most 10% of a processor", useProcessor(attackerUID, "bytes")},
+	{"send single bytes while limited", "at most 10% of a processor", useProcessor(attackerUID, "bytes-limited")},
+	{"send single bytes while waiting", "at most 10% of a processor", useProcessor(attackerUID, "bytes-waiting")},
+	{"send single bytes with a refused uid", "at most 10% of a processor", useProcessor(refusedUID, "bytes")},
+	{"send lines that are too long", "at most 10% of a processor", useProcessor(attackerUID, "long-lines")},
+	{"read an answer slowly", "the broker keeps the answer for at most 3 s", readSlowly},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "a restart and other projects work", fillFileSystem},
 	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
@@ -55,11 +66,28 @@ func runWithTimeout(a attack, s *setup) (attempts int, noticed string, err error
 		if s.printStacks != nil {
 			s.printStacks()
 		}
+		printThreads()
 		pprof.Lookup("goroutine").WriteTo(os.Stderr, 2)
 		os.Exit(1)
 	})
 	defer timer.Stop()
 	return a.run(s)
+}
+
+// printThreads prints the system call and the kernel stack of each thread of the attackers.
+func printThreads() {
+	attackers, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, file := range attackers {
+		pids, _ := os.ReadFile(file)
+		for _, pid := range strings.Fields(string(pids)) {
+			threads, _ := filepath.Glob("/proc/" + pid + "/task/*")
+			for _, thread := range threads {
+				call, _ := os.ReadFile(thread + "/syscall")
+				stack, _ := os.ReadFile(thread + "/stack")
+				fmt.Fprintf(os.Stderr, "%s: %s%s", thread, call, stack)
+			}
+		}
+	}
 }
 
 func main() {
@@ -95,4 +123,44 @@ func main() {
 		fmt.Fprintf(os.Stderr, "%d attacks had more effect than allowed\n", failed)
 		os.Exit(1)
 	}
+}
+
+// runAttacker runs one attack in a separate process. Its arguments are KIND SOCKET COUNT.
+// COUNT is a number of attempts or of seconds. runAttacker prints the number of attempts and
+// the number of successful attempts.
+func runAttacker(args []string) {
+	kind, socket := args[0], args[1]
+	count, err := strconv.Atoi(args[2])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	attempts, succeeded := map[string]func(string, int) (int, int){
+		"descriptors": sendDescriptors,
+		"fuse":        sendHangingFiles,
+		"splice":      moveAnswersIntoPipes,
+		"unread":      sendAndDoNotRead,
+		"lines":       func(socket string, seconds int) (int, int) { return flood(socket, seconds, strings.Repeat("\n", 4096)) },
+		"requests": func(socket string, seconds int) (int, int) {
+			return flood(socket, seconds, `{"op":"get-many","names":["A"],"x":"`+strings.Repeat("x", 60<<10)+`"}`+"\n")
+		},
+		"connects": floodConnects,
+		"fill":     fillFiles,
+		"hold":     holdConnections,
+		"wait":     waitSendLeave,
+		"refusals": readRefusals,
+		"fetch":    fetchAllTheTime,
+		"chatty":   beChatty,
+		"shutdown": shutDownInLoop,
+
+		"abort":            abortAnswers,
+		"shutdown-blocked": shutDownBlockedAnswer,
+		"shutdown-reading": shutDownReading,
+		"bytes":            sendSingleBytes,
+		"bytes-limited":    sendSingleBytesWhileLimited,
+		"bytes-waiting":    sendSingleBytesWhileWaiting,
+		"long-lines":       sendLongLines,
+		"trickle":          readAnswerSlowly,
+	}[kind](socket, count)
+	fmt.Println(attempts, succeeded)
 }

@@ -1,4 +1,5 @@
-// Package testenv skips a test, or lets the test fail, if the machine lacks something that
+// Package testenv contains code that the tests of several packages share. It reads the memory of
+// a process. It also skips a test, or lets the test fail, if the machine lacks something that
 // the test needs.
 package testenv
 

@@ -48,7 +48,7 @@ func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	r := newReading()
 	dir := dirState{l.dir, len(l.files) > 0}
-	if old := previous.dirs[d.Path]; old.hasFiles && !dir.hasFiles && old.id != dir.id {
+	if old := previous.dirs[d.Path]; old.HasFiles && !dir.HasFiles && old.ID != dir.ID {
 		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
 	}
 	r.dirs[d.Path] = dir
@@ -98,7 +98,7 @@ func (d Dir) listFiles() (listing, error) {
 	slices.SortFunc(l.files, func(a, b listedFile) int { return strings.Compare(a.name, b.name) })
 	total := int64(0)
 	for _, f := range l.files {
-		total += f.size
+		total += f.Size
 	}
 	if total > schema.MaxPush {
 		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes", d.Path, total, schema.MaxPush)
@@ -187,32 +187,54 @@ func TrimNewline(content []byte) []byte {
 // WatchDirs returns the directories in which a file event can mean that the store
 // changed. These are the directory of the store, its subdirectories, and its parent
 // directory. The parent directory is necessary because a rename can replace the directory
-// of the store. For a symbolic link in the store, WatchDirs returns the target of the
-// link, or the directory that contains the target if the target is a file.
+// of the store. For a symbolic link in the store or in a bundle, WatchDirs returns the target
+// of the link, or the directory that contains the target if the target is a file.
 //
 // If a directory above the parent directory is renamed, the returned directories receive
 // no event. Only polling detects such a change.
 func (d Dir) WatchDirs() []string {
 	dirs := append(parentDirs(d.Path), d.Path)
-	entries, err := os.ReadDir(d.Path)
-	if err != nil {
-		return dirs
-	}
+	entries, _ := os.ReadDir(d.Path)
 	for _, entry := range entries {
 		if entry.Name() == lostAndFound {
 			continue
 		}
-		path := filepath.Join(d.Path, entry.Name())
-		if target, err := filepath.EvalSymlinks(path); err == nil && entry.Type() == fs.ModeSymlink {
-			if info, err := os.Stat(target); err == nil && !info.IsDir() {
-				target = filepath.Dir(target)
+		dir, isBundle := watchDirOf(d.Path, entry)
+		if dir == "" {
+			continue
+		}
+		dirs = append(dirs, dir)
+		if isBundle && !isIgnored(entry.Name()) {
+			fields, _ := os.ReadDir(dir)
+			for _, field := range fields {
+				if target, _ := watchDirOf(dir, field); target != "" && !field.IsDir() {
+					dirs = append(dirs, target)
+				}
 			}
-			dirs = append(dirs, target)
-		} else if entry.IsDir() {
-			dirs = append(dirs, path)
 		}
 	}
 	return dirs
+}
+
+// watchDirOf returns the directory that must be watched because of an entry of parent, or "".
+// For a link, this is the target, or the directory that contains the target. isDir reports
+// whether the entry is a directory, or a link to a directory.
+func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
+	path := filepath.Join(parent, entry.Name())
+	if entry.IsDir() {
+		return path, true
+	}
+	if entry.Type() != fs.ModeSymlink {
+		return "", false
+	}
+	target, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", false
+	}
+	if info, err := os.Stat(target); err == nil && info.IsDir() {
+		return target, true
+	}
+	return filepath.Dir(target), false
 }
 
 // IsAffectedBy reports whether a file event at path can mean that the store changed. It

@@ -37,10 +37,10 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 	defer clear(text)
 	state := r.files[f.Path]
 	if reason != "" && reason != ReasonEmpty {
-		if state.lastUsed.fingerprint == "" || previous.Set == nil {
+		if state.LastUsed.Fingerprint == "" || previous.Set == nil {
 			return nil, &unfinishedError{f.Path, reason}
 		}
-		for _, name := range state.names {
+		for _, name := range state.Names {
 			r.keepOld(name, previous)
 		}
 		return r, nil
@@ -48,7 +48,7 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 	if r.Set, err = f.Format.parse(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
-	state.names = slices.Collect(maps.Keys(r.Set))
+	state.Names = slices.Collect(maps.Keys(r.Set))
 	r.files[f.Path] = state
 	return r, nil
 }

@@ -13,12 +13,17 @@ const stablePeriod = 20 * time.Millisecond
 
 // A listedFile describes a file of a store at the time when the store was listed.
 type listedFile struct {
-	name        string // the name of the secret, or BUNDLE/FIELD
-	path        string
-	size        int64
-	inode       string // identifies the file, even if its content changes
-	fingerprint string // has another value after each change of the file
-	changedAt   time.Time
+	name string // the name of the secret, or BUNDLE/FIELD
+	path string
+	fileVersion
+	changedAt time.Time
+}
+
+// A fileVersion describes the content of a file at one time, without any part of the content.
+type fileVersion struct {
+	Size        int64  `json:"size"`
+	Inode       string `json:"inode"`       // identifies the file, even if its content changes
+	Fingerprint string `json:"fingerprint"` // has another value after each change of the file
 }
 
 // A listing contains all files of a store, sorted by name.
@@ -44,7 +49,8 @@ func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 		return listedFile{}, fmt.Errorf("%s: the operating system returned no metadata for this file", path)
 	}
 	inode := inodeOf(st)
-	return listedFile{name, path, info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim), time.Unix(st.Ctim.Unix())}, nil
+	version := fileVersion{info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim)}
+	return listedFile{name, path, version, time.Unix(st.Ctim.Unix())}, nil
 }
 
 // addDir adds a directory, which is the directory of a Dir or of a bundle, to the listing.

@@ -33,13 +33,13 @@ func readFile(listed listedFile) (content []byte, writers writerState, err error
 	if err != nil {
 		return nil, 0, err
 	}
-	isSame := opened.fingerprint == listed.fingerprint
+	isSame := opened.fileVersion == listed.fileVersion
 	if isSame {
-		content, err = io.ReadAll(io.LimitReader(f, listed.size+1))
+		content, err = io.ReadAll(io.LimitReader(f, listed.Size+1))
 		if err != nil {
 			return nil, 0, asUnstable(describePathError(err))
 		}
-		isSame = int64(len(content)) == listed.size
+		isSame = int64(len(content)) == listed.Size
 	}
 	switch {
 	case isSame:

@@ -6,12 +6,18 @@ import (
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // A Reading is the result of reading a store. The caller passes it to the next call of Read.
 // If a file is not complete at that time, Read uses the old value of its secret.
 type Reading struct {
 	Set Set
+	State
+}
+
+// A State is the part of a Reading that contains no value of a secret.
+type State struct {
 	// Unfinished contains the paths of the files that are not complete. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
 	// secret.
@@ -28,8 +34,8 @@ var ErrReplaced = errors.New("the directory is empty, and it is not the director
 
 // A dirState describes the directory of a Dir at the time of a read.
 type dirState struct {
-	id       string // identifies the directory and its file system
-	hasFiles bool
+	ID       string `json:"id"` // identifies the directory and its file system
+	HasFiles bool   `json:"has_files"`
 }
 
 // A Reason describes why a file is not complete.
@@ -66,44 +72,54 @@ const shorterPeriod = time.Second
 
 // A fileState describes what the last reads of a file found.
 type fileState struct {
-	fingerprint string
-	seenAt      time.Time // when a read found this fingerprint for the first time
-	// lastUsed is the file at the time of the last read that used it. Its fingerprint is
-	// empty if no read has used the file.
-	lastUsed listedFile
-	names    []schema.SecretName // the secrets that the last used file contained
+	Version fileVersion `json:"version"`
+	SeenAt  int64       `json:"seen_at"` // when a read found this version for the first time; see monotonicNow
+	// LastUsed is the version at the time of the last read that used the file. Its fingerprint
+	// is empty if no read has used the file.
+	LastUsed fileVersion         `json:"last_used"`
+	Names    []schema.SecretName `json:"names"` // the secrets that the last used file contained
 }
 
-func newReading() *Reading {
-	return &Reading{Set: Set{}, Unfinished: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+func newState() State {
+	return State{Unfinished: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+}
+
+func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
+
+// monotonicNow returns the time in nanoseconds since the boot of the machine. Unlike the times
+// of package time, another process can use this time even after somebody has set the clock.
+func monotonicNow() int64 {
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail with these arguments
+	return now.Nano()
 }
 
 // readFile reads a file of the store. If the file is not complete, readFile adds the file to
 // r.Unfinished and returns a reason.
 func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, reason Reason, err error) {
 	state := previous.files[f.path]
-	if state.fingerprint != f.fingerprint {
-		state.fingerprint, state.seenAt = f.fingerprint, time.Now()
+	if state.Version != f.fileVersion {
+		state.Version, state.SeenAt = f.fileVersion, monotonicNow()
 	}
 	content, writers, err := readFile(f)
 	if err != nil {
 		return nil, "", err
 	}
-	unchangedFor, last := time.Since(state.seenAt), state.lastUsed
+	unchangedFor, last := time.Duration(monotonicNow()-state.SeenAt), state.LastUsed
 	switch {
-	case f.fingerprint == last.fingerprint && content != nil:
+	case f.fileVersion == last && content != nil:
 		// An earlier read has used the file, and the file has not changed.
 	case writers == writersExist:
 		reason = reasonOpen
-	case f.size == 0:
+	case f.Size == 0:
 		reason = ReasonEmpty
 	case writers == writersUnknown && unchangedFor < unleasedPeriod:
 		reason = reasonChanged
-	case f.inode == last.inode && f.size < last.size && unchangedFor < shorterPeriod:
+	case f.Inode == last.Inode && f.Size < last.Size && unchangedFor < shorterPeriod:
 		reason = reasonShorter
 	}
 	if reason == "" {
-		state.lastUsed = f
+		state.LastUsed = f.fileVersion
 	} else {
 		r.Unfinished[f.path] = reason
 	}
@@ -116,10 +132,10 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 func (r *Reading) withTimesOf(next *Reading) *Reading {
 	files := map[string]fileState{}
 	for path, state := range next.files {
-		state.lastUsed, state.names = r.files[path].lastUsed, r.files[path].names
+		state.LastUsed, state.Names = r.files[path].LastUsed, r.files[path].Names
 		files[path] = state
 	}
-	return &Reading{Set: r.Set, files: files, dirs: r.dirs}
+	return &Reading{r.Set, State{files: files, dirs: r.dirs}}
 }
 
 // keepOld copies the old value of a secret from previous to r. If there is no old value,
@@ -133,8 +149,8 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 }
 
 // WaitsForFile reports whether a file of the store can become complete without a file event.
-func (r *Reading) WaitsForFile() bool {
-	for _, reason := range r.Unfinished {
+func (s State) WaitsForFile() bool {
+	for _, reason := range s.Unfinished {
 		if reason != ReasonEmpty {
 			return true
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"runtime"
@@ -20,10 +21,31 @@ func writeAll(t *testing.T, path, text string) {
 	}
 }
 
+// read reads the store in the same way as a child process, which receives previous through a pipe.
+func read(t *testing.T, s Store, previous *Reading) (*Reading, error) {
+	t.Helper()
+	if previous == nil {
+		return s.Read(context.Background(), nil)
+	}
+	line, err := previous.Set.EncodePush()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var input bytes.Buffer
+	if err := newResult(nil, previous.State).write(&input, line); err != nil {
+		t.Fatal(err)
+	}
+	received, err := readPrevious(&input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Read(context.Background(), received)
+}
+
 // mustRead reads the store and checks the value of the secret A.
 func mustRead(t *testing.T, s Store, previous *Reading, want string, unfinished bool) *Reading {
 	t.Helper()
-	r, err := s.Read(context.Background(), previous)
+	r, err := read(t, s, previous)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +65,7 @@ func TestFileThatBecameShorterIsUsedLater(t *testing.T) {
 	r = mustRead(t, dir, r, "long value", true)
 	for len(r.Unfinished) > 0 {
 		var err error
-		if r, err = dir.Read(context.Background(), r); err != nil {
+		if r, err = read(t, dir, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -86,7 +108,7 @@ func TestBundleKeepsAllOldFields(t *testing.T) {
 	writeAll(t, dir.Path+"/aws/key", "new")
 	writeAll(t, dir.Path+"/aws/secret", "")
 	for _, want := range []string{"old", "new"} {
-		if r, err = dir.Read(context.Background(), r); err != nil {
+		if r, err = read(t, dir, r); err != nil {
 			t.Fatal(err)
 		}
 		for _, field := range []schema.SecretName{"key", "secret"} {
@@ -134,7 +156,7 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 	writeAll(t, dir.Path+"/A", "newer")
 	r = mustRead(t, dir, r, "old", true)
 	for len(r.Unfinished) > 0 {
-		if r, err = dir.Read(context.Background(), r); err != nil {
+		if r, err = read(t, dir, r); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -144,7 +166,10 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 // TestOpenFileStoreKeepsOldSet checks that a file store keeps the old set while a process has
 // the file open for writing, and that the first read then returns an error.
 func TestOpenFileStoreKeepsOldSet(t *testing.T) {
-	dir := t.TempDir()
+	dir := t.TempDir() + "/\xff" // a path need not be valid UTF-8
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	file := File{Path: dir + "/a.env", Format: Dotenv}
 	other := Dir{Path: dir + "/other"}
 	if _, err := other.Create(); err != nil {

@@ -1,17 +1,16 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"maps"
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Set contains all secrets of a store. A successful Read never returns a nil Set, even
-// if the store contains no secrets.
+// A Set contains all secrets of a store in ordinary memory. So the sidecar only uses Sets in
+// short-lived child processes (see ReadInChild). A successful Read never returns a nil Set,
+// even if the store contains no secrets.
 type Set map[schema.SecretName]Value
 
 // A Value is the content of one secret. The content is a text, binary data, or a bundle
@@ -23,22 +22,14 @@ type Value struct {
 	Fields map[schema.SecretName][]byte // nil if the value is not a bundle
 }
 
-// Equal reports whether s and other contain the same names with the same values.
-func (s Set) Equal(other Set) bool {
-	return maps.EqualFunc(s, other, Value.equal)
-}
-
-func (v Value) equal(other Value) bool {
-	return v.Binary == other.Binary && bytes.Equal(v.Bytes, other.Bytes) &&
-		(v.Fields == nil) == (other.Fields == nil) && maps.EqualFunc(v.Fields, other.Fields, bytes.Equal)
-}
-
-// EncodePush returns the line of the request that pushes the set to a broker. The line
-// ends with a newline. If the line without the newline has more than schema.MaxPush
-// bytes, EncodePush returns an error. The caller must wipe the line after use.
+// EncodePush returns the line of the request that pushes the set to a broker. The broker
+// refuses the request if another sidecar is connected and has already pushed. The line ends
+// with a newline. If the line without the newline has more than schema.MaxPush bytes,
+// EncodePush returns an error. Equal sets have equal lines.
 func (s Set) EncodePush() ([]byte, error) {
 	request := schema.PushRequest{
 		Op:         schema.OpPush,
+		Exclusive:  true,
 		Secrets:    map[schema.SecretName]schema.Value{},
 		SecretsB64: map[schema.SecretName][]byte{},
 	}

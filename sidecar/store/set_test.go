@@ -33,32 +33,18 @@ func TestEncodePushLine(t *testing.T) {
 		set  store.Set
 		line string
 	}{
-		{store.Set{}, `{"op":"push-creds","secrets":{},"secrets_b64":{}}`},
+		{store.Set{}, `{"op":"push-creds","secrets":{},"secrets_b64":{},"exclusive":true}`},
 		{store.Set{
 			"B":   textValue("<\x01\"é"),
 			"A":   {Bytes: []byte("\xff\x00"), Binary: true},
 			"C":   {Bytes: []byte("text"), Binary: true}, // a YAML value with the tag !!binary
 			"aws": bundleValue(map[schema.SecretName]string{"secret": "s", "key": "k"}),
 			"e":   bundleValue(nil),
-		}, `{"op":"push-creds","secrets":{"B":"<\u0001\"é","aws":{"key":"k","secret":"s"},"e":{}},"secrets_b64":{"A":"/wA=","C":"dGV4dA=="}}`},
+		}, `{"op":"push-creds","secrets":{"B":"<\u0001\"é","aws":{"key":"k","secret":"s"},"e":{}},"secrets_b64":{"A":"/wA=","C":"dGV4dA=="},"exclusive":true}`},
 	} {
 		line, err := c.set.EncodePush()
 		if err != nil || string(line) != c.line+"\n" {
 			t.Errorf("got %s, %v; want %s", line, err, c.line)
-		}
-	}
-}
-
-func TestSetEqual(t *testing.T) {
-	sets := []store.Set{
-		{}, {"A": textValue("")}, {"A": textValue("x")}, {"B": textValue("x")}, {"A": {Bytes: []byte("x"), Binary: true}},
-		{"A": bundleValue(nil)}, {"A": bundleValue(map[schema.SecretName]string{"x": ""})}, {"A": textValue("x"), "B": textValue("x")},
-	}
-	for i, a := range sets {
-		for j, b := range sets {
-			if a.Equal(b) != (i == j) {
-				t.Errorf("Equal returned %v for the sets %d and %d; want %v", a.Equal(b), i, j, i == j)
-			}
 		}
 	}
 }

@@ -82,7 +82,7 @@ func remainingWait(l listing, r *Reading) time.Duration {
 // the files that r uses have not changed.
 func sameFiles(l, other listing, r *Reading) bool {
 	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
-		return a.path == b.path && (a.fingerprint == b.fingerprint || r.Unfinished[a.path] != "")
+		return a.path == b.path && (a.fileVersion == b.fileVersion || r.Unfinished[a.path] != "")
 	})
 }
 

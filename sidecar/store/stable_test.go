@@ -32,15 +32,15 @@ func TestReadStableWaitsForChanges(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
 				listFiles := func() (listing, error) {
-					f := listedFile{path: "A", fingerprint: "first", changedAt: start.Add(c.clockSkew)}
+					f := listedFile{path: "A", fileVersion: fileVersion{Fingerprint: "first"}, changedAt: start.Add(c.clockSkew)}
 					if time.Since(start) >= c.writtenAt {
-						f.fingerprint, f.changedAt = "second", start.Add(c.writtenAt+c.clockSkew)
+						f.Fingerprint, f.changedAt = "second", start.Add(c.writtenAt+c.clockSkew)
 					}
 					return listing{files: []listedFile{f}}, nil
 				}
 				r, err := readStable(context.Background(), &Reading{Set: Set{}}, listFiles, func(l listing, _ *Reading) (*Reading, error) {
 					r := newReading()
-					r.Set["A"] = Value{Bytes: []byte(l.files[0].fingerprint)}
+					r.Set["A"] = Value{Bytes: []byte(l.files[0].Fingerprint)}
 					if c.reason != "" {
 						r.Unfinished["A"] = c.reason
 					}
@@ -67,7 +67,7 @@ func TestReadStableWaitsForMissingFile(t *testing.T) {
 			if time.Now().Before(createdAt) {
 				return listing{dirChangedAt: start}, nil
 			}
-			return listing{dirChangedAt: createdAt, files: []listedFile{{path: "A", fingerprint: "new", changedAt: createdAt}}}, nil
+			return listing{dirChangedAt: createdAt, files: []listedFile{{path: "A", changedAt: createdAt}}}, nil
 		}
 		count := 0
 		_, err := readStable(context.Background(), &Reading{Set: Set{}}, listFiles, func(l listing, _ *Reading) (*Reading, error) {
@@ -86,7 +86,7 @@ func TestReadStableGivesUpOnChangingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		listFiles := func() (listing, error) {
-			return listing{files: []listedFile{{path: "A", fingerprint: time.Now().String(), changedAt: time.Now()}}}, nil
+			return listing{files: []listedFile{{path: "A", fileVersion: fileVersion{Fingerprint: time.Now().String()}, changedAt: time.Now()}}}, nil
 		}
 		_, err := readStable(context.Background(), nil, listFiles, func(listing, *Reading) (*Reading, error) { return newReading(), nil })
 		if elapsed := time.Since(start); !errors.Is(err, ErrUnstable) || elapsed < maxUnstablePeriod || elapsed > maxUnstablePeriod+3*stablePeriod {

@@ -15,7 +15,9 @@ import (
 const (
 	adminGroup       = "keyhatch"
 	systemRuntimeDir = "/run/keyhatch"
-	systemSocket     = systemRuntimeDir + AdminSocketSuffix
+
+	// SystemSocket is the admin socket of a broker that runs as a service of the system.
+	SystemSocket = systemRuntimeDir + AdminSocketSuffix
 
 	// AdminSocketSuffix is the path of the admin socket, relative to the runtime directory.
 	AdminSocketSuffix = "/admin/admin.sock"
@@ -36,19 +38,21 @@ func StartBrokerHint(socket string, chosen bool) string {
 	if !isAdminSocket {
 		return "correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
 	}
-	start := "keyhatchd"
+	const addFlags = " (add the other flags that it had, for example --projects-dir): keyhatchd"
+	hint := "start the broker"
 	switch {
 	case dir == systemRuntimeDir && isSystemUnitInstalled():
-		start = SudoToActAs(0) + "systemctl start keyhatch.socket keyhatch.service"
+		hint += ": " + SudoToActAs(0) + "systemctl start keyhatch.socket keyhatch.service"
 	case dir != DefaultRuntimeDir():
-		start = "keyhatchd --runtime-dir " + ShellQuote(dir)
+		hint += addFlags + " --runtime-dir " + ShellQuote(dir)
+	default:
+		hint += addFlags
 	}
-	hint := "start the broker: " + start
 	if chosen {
 		return "correct --socket, or " + hint
 	}
-	if socket != systemSocket && fileExists(systemSocket) {
-		return "use --socket " + systemSocket + ", the broker of the system, or " + hint
+	if socket != SystemSocket && fileExists(SystemSocket) {
+		return "use --socket " + SystemSocket + ", the broker of the system, or " + hint
 	}
 	return hint
 }
@@ -59,11 +63,34 @@ var ErrNoSocket = errors.New("cannot find the admin socket: XDG_RUNTIME_DIR is n
 // NoSocketError returns ErrNoSocket with a hint.
 func NoSocketError() error {
 	socket := "PATH"
-	if fileExists(systemSocket) {
-		socket = systemSocket
+	if fileExists(SystemSocket) {
+		socket = SystemSocket
 	}
-	hint := "select the broker: " + QuoteWords(append(slices.Clone(os.Args), "--socket", socket))
+	hint := "set XDG_RUNTIME_DIR to the value that it has in the broker's environment, or select the broker: " + QuoteWords(argsWithSocket(socket))
 	return &Error{Err: ErrNoSocket, Hint: hint, ExitCode: ExitUsage}
+}
+
+// argsWithSocket returns the arguments of this process with the flag --socket. The flag is
+// before --, because the arguments after -- belong to another command.
+func argsWithSocket(socket string) []string {
+	end := slices.Index(os.Args, "--")
+	if end < 0 {
+		end = len(os.Args)
+	}
+	return slices.Insert(slices.Clone(os.Args), end, "--socket", socket)
+}
+
+// RerunAs returns the command that runs this process again as another user. The command
+// contains the admin socket, because the default socket of the other user is another socket.
+func RerunAs(uid uint32, socket string) string {
+	args := os.Args
+	if socket != SystemSocket && !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, socket) }) {
+		args = argsWithSocket(socket)
+	}
+	if uid == 0 {
+		return "sudo " + QuoteWords(args)
+	}
+	return fmt.Sprintf("sudo -u '#%d' %s", uid, QuoteWords(args))
 }
 
 // AdminSocketHint returns the hint for the path of a project's socket in the flag --socket.
@@ -93,13 +120,12 @@ func fileExists(path string) bool {
 // PermissionHint describes how this user can get access to the admin socket.
 func PermissionHint(socket string) string {
 	owner, gid := VisibleOwner(socket)
-	rerun := QuoteWords(os.Args)
+	hint := RerunAs(owner, socket)
 	if owner != 0 {
-		return fmt.Sprintf("the broker belongs to uid %d: sudo -u '#%d' %s", owner, owner, rerun)
+		return fmt.Sprintf("the broker belongs to uid %d: %s", owner, hint)
 	}
-	hint := "sudo " + rerun
 	group, err := user.LookupGroup(adminGroup)
-	if err != nil || socket != systemSocket && strconv.Itoa(int(gid)) != group.Gid {
+	if err != nil || socket != SystemSocket && strconv.Itoa(int(gid)) != group.Gid {
 		return hint
 	}
 	// The user may have joined the group after the start of this session.

@@ -4,8 +4,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 )
 
@@ -17,11 +15,9 @@ const logQueueSize = 256
 // the logger drops lines. flush waits until the queued lines are written.
 //
 // If standard output or standard error is a broken pipe, SIGPIPE ends a Go process
-// that writes to the pipe, even if the parent process ignored SIGPIPE (os/signal,
-// "SIGPIPE"). Therefore NewDaemonLogger handles SIGPIPE. It does not ignore SIGPIPE,
-// because child processes would inherit the ignored signal.
+// that writes to the pipe (os/signal, "SIGPIPE"). Therefore a daemon must call
+// secmem.Harden, which ignores SIGPIPE.
 func NewDaemonLogger() (log *slog.Logger, flush func()) {
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	lines := newLossyWriter(os.Stderr)
 	return slog.New(slog.NewTextHandler(lines, nil)), lines.flush
 }

@@ -5,13 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"unicode/utf16"
 )
 
 // PrintJSON writes v as JSON with an indent of two spaces. It escapes each character that is
-// not printable, because an operator can read the output on a terminal. Some of these
+// not visible, because an operator can read the output on a terminal. Some of these
 // characters change the order of the characters in a line ("Trojan Source", CVE-2021-42574).
 func PrintJSON(w io.Writer, v any) error {
 	var text bytes.Buffer
@@ -23,7 +22,7 @@ func PrintJSON(w io.Writer, v any) error {
 	}
 	var escaped strings.Builder
 	for _, r := range text.String() { // the encoder writes valid UTF-8
-		if r == '\n' || strconv.IsPrint(r) {
+		if r == '\n' || r == ' ' || isVisible(r) {
 			escaped.WriteRune(r)
 			continue
 		}

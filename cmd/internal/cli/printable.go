@@ -4,24 +4,25 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
-// Printable returns s if s is not empty, all its characters are printable, as defined by
-// strconv.IsPrint, and it contains no spaces except single spaces between words. Otherwise,
-// it returns s as a Go string in double quotes, in which two adjacent spaces are escaped. Use
-// it for paths and names in tables and messages: the name of a directory can contain line
-// breaks, escape sequences, and many spaces, and could otherwise look like another row or
-// column, or clear the screen.
+// Printable returns s if s is not empty, all its characters are visible, and it contains no
+// spaces except single spaces between words. Otherwise, it returns s as a Go string in double
+// quotes, in which two adjacent spaces are escaped. Use it for paths and names in tables and
+// messages: the name of a directory can contain line breaks, escape sequences, and many
+// spaces, and could otherwise look like another row or column, or clear the screen.
 func Printable(s string) string {
 	if s != "" && escapeUnprintable(s) == s && strings.TrimSpace(s) == s && !strings.Contains(s, "  ") {
 		return s
 	}
-	return strings.ReplaceAll(strconv.Quote(s), "  ", `\x20\x20`)
+	quoted := `"` + escapeUnprintable(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)) + `"`
+	return strings.ReplaceAll(quoted, "  ", `\x20\x20`)
 }
 
-// escapeUnprintable replaces each character of s that is not printable, and each byte that
-// is not valid UTF-8, with its escape sequence in a Go string.
+// escapeUnprintable replaces each character of s that isVisible does not accept, and each byte
+// that is not valid UTF-8, with its escape sequence in a Go string. It keeps spaces.
 func escapeUnprintable(s string) string {
 	var b strings.Builder
 	for i, size := 0, 0; i < len(s); i += size {
@@ -30,14 +31,29 @@ func escapeUnprintable(s string) string {
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case strconv.IsPrint(r):
+		case r == ' ', isVisible(r):
 			b.WriteRune(r)
 		default:
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
 		}
 	}
 	return b.String()
 }
+
+// isVisible reports whether a character is visible on a terminal. Outside of ASCII, it accepts
+// only letters, marks, numbers, and punctuation. Some symbols, letters, and marks are blank, for
+// example U+2800 and U+3164, and many of them could move a part of a line.
+func isVisible(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r > ' ' && r < 0x7f
+	}
+	return unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.P) &&
+		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, blankLetters)
+}
+
+// blankLetters contains the blank letters and marks that Unicode does not define as ignorable:
+// the Egyptian blanks, and the filler of the Khitan small script.
+var blankLetters = &unicode.RangeTable{R32: []unicode.Range32{{Lo: 0x13441, Hi: 0x13442, Stride: 1}, {Lo: 0x16fe4, Hi: 0x16fe4, Stride: 1}}}
 
 // printableLines escapes s for an error message. It keeps the line breaks and indents the
 // lines after the first line. An error can quote text of another program or user, and that

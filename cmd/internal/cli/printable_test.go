@@ -13,25 +13,33 @@ import (
 
 func TestPrintable(t *testing.T) {
 	for s, want := range map[string]string{
-		"/home/dev/api":         "/home/dev/api",
-		"with space":            "with space",
-		"café 日本":               "café 日本",
-		`a"b\c`:                 `a"b\c`,
-		"":                      `""`,
-		"a\nb":                  `"a\nb"`,
-		"\x1b[2J":               `"\x1b[2J"`,
-		"tab\t":                 `"tab\t"`,
-		"\xff":                  `"\xff"`,
-		"\u202egnp.exe":         `"\u202egnp.exe"`, // right-to-left override
-		"zero\u200bwidth":       `"zero\u200bwidth"`,
-		"no\u00a0break":         `"no\u00a0break"`,
-		"C1 \u009b31m":          `"C1 \u009b31m"`,
-		"line\u2028separator":   `"line\u2028separator"`,
-		"\ufffd is a valid one": "\ufffd is a valid one",
-		"two  spaces":           `"two\x20\x20spaces"`,
-		"a     b c":             `"a\x20\x20\x20\x20 b c"`,
-		" begins":               `" begins"`,
-		"ends ":                 `"ends "`,
+		"/home/dev/api":        "/home/dev/api",
+		"with space":           "with space",
+		"café 日本":              "café 日本",
+		`a"b\c`:                `a"b\c`,
+		"":                     `""`,
+		"a\nb":                 `"a\nb"`,
+		"\x1b[2J":              `"\x1b[2J"`,
+		"tab\t":                `"tab\t"`,
+		"\xff":                 `"\xff"`,
+		"\u202egnp.exe":        `"\u202egnp.exe"`, // right-to-left override
+		"zero\u200bwidth":      `"zero\u200bwidth"`,
+		"no\u00a0break":        `"no\u00a0break"`,
+		"C1 \u009b31m":         `"C1 \u009b31m"`,
+		"line\u2028separator":  `"line\u2028separator"`,
+		"\ufffd is a symbol":   `"\ufffd is a symbol"`,
+		"한국어 Ελλάδα ½ «x»":     "한국어 Ελλάδα ½ «x»",
+		"cafe\u0301 नमस्ते":    "cafe\u0301 नमस्ते",
+		"a\u2800\u2800b":       `"a\u2800\u2800b"`, // Braille pattern without dots
+		"\u3164é\"\\\u115f":    `"\u3164é\"\\\u115f"`,
+		"\u1160\uffa0\u17b4":   `"\u1160\uffa0\u17b4"`,
+		"\ufe0f\u034f\u180b":   `"\ufe0f\u034f\u180b"`,
+		"\U0001d159\U00013441": `"\U0001d159\U00013441"`,
+		"\U00016fe4\U000e0100": `"\U00016fe4\U000e0100"`,
+		"two  spaces":          `"two\x20\x20spaces"`,
+		"a     b c":            `"a\x20\x20\x20\x20 b c"`,
+		" begins":              `" begins"`,
+		"ends ":                `"ends "`,
 	} {
 		if got := Printable(s); got != want {
 			t.Errorf("Printable(%q) = %s, want %s", s, got, want)
@@ -42,7 +50,7 @@ func TestPrintable(t *testing.T) {
 // TestPrintJSONEscapesUnprintableCharacters prints strings that could change the order of the
 // characters on a terminal, or forge a line. The output must still be the same JSON value.
 func TestPrintJSONEscapesUnprintableCharacters(t *testing.T) {
-	in := []string{"a\u202eb\u2066", "\u200b", "\u009b31m", "\x7f", "\U000e0041", "\u2028", "\x1b[2J\n", "café 日本 <&>"}
+	in := []string{"a\u202eb\u2066", "\u200b", "\u009b31m", "\x7f", "\U000e0041", "\u2028", "\x1b[2J\n", "\u2800\u3164", "café 日本 <&>"}
 	var out strings.Builder
 	if err := PrintJSON(&out, in); err != nil {
 		t.Fatal(err)
@@ -55,6 +63,7 @@ func TestPrintJSONEscapesUnprintableCharacters(t *testing.T) {
   "\udb40\udc41",
   "\u2028",
   "\u001b[2J\n",
+  "\u2800\u3164",
   "café 日本 <&>"
 ]
 `

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 )
@@ -8,7 +9,9 @@ import (
 var needsNoQuotes = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
 
 // ShellQuote returns s as one word of a shell command, for a hint that can be pasted. If s
-// contains a character that is not printable, the word has the form $'...' of bash and zsh.
+// contains a character that is not visible, the word calls printf. The form $'...' of bash is
+// dangerous, because other shells end it at an escaped quote. A shell removes line breaks at
+// the end of the output of printf, so s must not end with a line break.
 func ShellQuote(s string) string {
 	if needsNoQuotes.MatchString(s) {
 		return s
@@ -16,7 +19,15 @@ func ShellQuote(s string) string {
 	if escapeUnprintable(s) == s {
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 	}
-	return "$'" + escapeUnprintable(strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(s)) + "'"
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		if needsNoQuotes.Match([]byte{c}) || c == ' ' {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, `\0%03o`, c)
+		}
+	}
+	return `"$(printf %b '` + b.String() + `')"`
 }
 
 // QuoteWords returns words as one line of a shell.

@@ -13,7 +13,13 @@ import (
 // wrapUsageErrors replaces cobra's errors about flags and arguments with usage errors
 // that have our own texts. It changes a command and all its subcommands.
 func wrapUsageErrors(c *cobra.Command) {
-	c.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
+	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		// A flag of an unknown command is unknown, too. The error must be about the command.
+		if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
+			return unknownCommandError(c, args[0])
+		}
+		return flagError(err)
+	})
 	validateArgs := c.Args
 	if validateArgs == nil {
 		validateArgs = cobra.NoArgs
@@ -39,13 +45,22 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 	required := requiredArguments(c.Use)
 	switch {
 	case c.HasSubCommands() && len(args) > 0:
-		return UsageErrorf("unknown command %q", args[0])
+		return unknownCommandError(c, args[0])
 	case len(args) < len(required):
 		return UsageErrorf("missing argument: %s", required[len(args)])
 	case len(args) > len(required):
 		return UsageErrorf("unexpected argument %q", args[len(required)])
 	}
 	return UsageErrorf("%w", err)
+}
+
+// unknownCommandError returns the usage error for an unknown subcommand of c.
+func unknownCommandError(c *cobra.Command, name string) error {
+	c.SuggestionsMinimumDistance = 2 // the default of cobra's own error
+	if similar := c.SuggestionsFor(name); len(similar) > 0 {
+		return UsageErrorf("unknown command %q: did you mean %s?", name, strings.Join(similar, " or "))
+	}
+	return UsageErrorf("unknown command %q", name)
 }
 
 var optionalPart = regexp.MustCompile(`\[[^\]]*\]`)

@@ -41,12 +41,25 @@ func TestUsageErrorsNameArgumentOrFlag(t *testing.T) {
 	}
 }
 
+// TestUnknownCommandIsNamed checks that the error is about the unknown command, and not about a
+// flag of the command that the user meant.
 func TestUnknownCommandIsNamed(t *testing.T) {
-	root := &cobra.Command{Use: "keyhatch", SilenceErrors: true, SilenceUsage: true}
-	root.AddCommand(&cobra.Command{Use: "get NAME", RunE: func(*cobra.Command, []string) error { return nil }})
-	wrapUsageErrors(root)
-	root.SetArgs([]string{"gett"})
-	if err := root.Execute(); err == nil || err.Error() != `unknown command "gett"` {
-		t.Error(err)
+	for _, c := range []struct {
+		line []string
+		want string
+	}{
+		{[]string{"gett"}, `unknown command "gett": did you mean get?`},
+		{[]string{"gett", "NAME", "--wait", "15s"}, `unknown command "gett": did you mean get?`},
+		{[]string{"gett", "-w"}, `unknown command "gett": did you mean get?`},
+		{[]string{"nonsense", "--wait"}, `unknown command "nonsense"`},
+		{[]string{"--nonsense", "get"}, "unknown flag: --nonsense"},
+	} {
+		root := &cobra.Command{Use: "keyhatch", SilenceErrors: true, SilenceUsage: true}
+		root.AddCommand(&cobra.Command{Use: "get NAME", RunE: func(*cobra.Command, []string) error { return nil }})
+		wrapUsageErrors(root)
+		root.SetArgs(c.line)
+		if err := root.Execute(); err == nil || err.Error() != c.want {
+			t.Errorf("%q: %v, want %s", c.line, err, c.want)
+		}
 	}
 }

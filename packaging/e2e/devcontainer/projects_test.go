@@ -101,7 +101,7 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	// The container of project api runs as root. The project is declared (--persist).
 	apiDir := h.writeProject("api", "  NPM_TOKEN:\n  aws: {as: file, path: ~/.aws/key, template: 'key={{key}}'}\n")
 	h.addFeature(apiDir, `{"files": true}`, `"image": "`+shared.image+`"`)
-	h.mustKeyhatchctl("register", "--persist", apiDir)
+	h.mustKeyhatchctl("register", "--persist", "--yes", apiDir)
 	apiContainer := h.startContainer("", h.command("keyhatchctl", "--socket", h.runtimeDir+"/admin/admin.sock", "up", apiDir, "--", "--buildkit", "never"))
 
 	// The container of project web runs as uid 1000. On the host, the directory of project

@@ -113,7 +113,7 @@ func TestUnregisteredProjectStaysGoneAfterRestart(t *testing.T) {
 func TestReloadServesNewDeclarations(t *testing.T) {
 	m := boot(t)
 	m.run("systemctl start keyhatch.service; keyhatchctl register --persist " + m.createProject("api"))
-	m.run("cd /etc/keyhatch/projects.d; sed s/api/web/ api.yaml >web.yaml; echo nonsense >wrong.yaml")
+	m.run("cd /etc/keyhatch/projects.d; sed 's/api/web/; /^devcontainer_ids/d; /^ *- /d' api.yaml >web.yaml; echo nonsense >wrong.yaml")
 	checkServed := func(when string, want ...string) {
 		t.Helper()
 		var names []string

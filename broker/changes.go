@@ -1,0 +1,205 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/project"
+	"github.com/keyhatch/keyhatch/broker/rundir"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// addOrChangeLocked adds a project, or changes the project that is registered at the same
+// path.
+func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+	e := r.findPathLocked(registration.ProjectPath)
+	switch {
+	case e == nil:
+		return r.addProjectLocked(registration, parsed, caller)
+	case e.registration.Name != registration.Name, !slices.Equal(e.registration.AllowUIDs, registration.AllowUIDs):
+		return r.replaceProjectLocked(e, registration, parsed, caller)
+	}
+	return e, r.changeProjectLocked(e, registration, parsed, caller)
+}
+
+// addProjectLocked creates the socket of a new project and serves the project.
+func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+	if err := r.linkProjectUnlocked(registration); err != nil {
+		return nil, err
+	}
+	socket, err := r.bindUnlocked(registration.ProjectPath)
+	if err != nil {
+		return nil, err
+	}
+	return r.serveNewLocked(registration, parsed, socket, storedProject{}, caller), nil
+}
+
+// bindUnlocked creates a project's socket. It unlocks mu during this time, because the
+// project's container can delay the operation. No other operation can change the projects,
+// because changing stays locked. But the broker can begin to stop during this time.
+func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
+	r.mu.Unlock()
+	socket, err := r.dir.BindProject(projectPath)
+	r.mu.Lock()
+	if err == nil && r.stopping {
+		endpoint.CloseListener(socket.Listener)
+		err = errStopping()
+	}
+	return socket, err
+}
+
+// replaceProjectLocked changes the name or the allowed uids of a project. It closes the
+// project's connections, because a connection may belong to a uid that is no longer
+// allowed.
+func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+	if err := r.linkProjectUnlocked(registration); err != nil {
+		return nil, err
+	}
+	// The new endpoint uses the same socket. The container that mounts the directory of the
+	// socket can therefore not delay or prevent the change.
+	socket, err := e.socket.Copy()
+	if err != nil {
+		return nil, err
+	}
+	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(e.registration, registration))
+	if e.registration.Name == registration.Name {
+		r.endProjectLocked(e, caller)
+		return r.serveNewLocked(registration, parsed, socket, e.stored, caller), nil
+	}
+	// Store the new registration first, because the broker can be killed at every moment.
+	// restoreProjects removes the older of two registrations of one path.
+	added := r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
+	r.forgetProjectLocked(e, caller)
+	return added, nil
+}
+
+// changeProjectLocked replaces the registration of a project. The connections stay open,
+// because the name and the allowed uids of the project stay the same.
+func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
+	if err := r.linkProjectUnlocked(registration); err != nil {
+		return err
+	}
+	old := e.registration
+	r.dir.UnlinkDevcontainers(registration.ProjectPath, removedIDs(old, registration))
+	e.registration = registration
+	if *old.Manifest != *registration.Manifest {
+		r.replaceManifestLocked(e, parsed, *registration.Manifest, caller)
+		return nil
+	}
+	r.storeForRestartLocked(e)
+	return nil
+}
+
+// removedIDs returns the dev container IDs that the old registration has and the new
+// registration does not have.
+func removedIDs(old, new schema.RegisterRequest) []schema.DevcontainerID {
+	return difference(old.DevcontainerIDs, new.DevcontainerIDs)
+}
+
+// serveNewLocked serves a project on its listening socket. stored contains the parts of the
+// project that are already in the descriptor store.
+func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, stored storedProject, caller endpoint.Caller) *entry {
+	e := r.addEntryLocked(registration, parsed, socket)
+	e.stored = stored
+	r.storeForRestartLocked(e)
+	e.endpoint.Start()
+	audit.Record(r.audit, schema.ProjectRegistered{
+		EventHeader: audit.Header(schema.EventProjectRegistered), EventCaller: caller.Event(),
+		Project: registration.Name, AllowlistSize: len(parsed.Allowlist()),
+	})
+	return e
+}
+
+// addEntryLocked adds a project whose socket is already listening. The caller must then
+// start the endpoint of the project.
+func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
+	r.forgetUnservedLocked(registration.Name, registration.ProjectPath)
+	p := project.New(project.Config{
+		Name: registration.Name, Manifest: parsed, View: r.view, Audit: r.audit,
+		UIDs:        allowedUIDs(registration.AllowUIDs),
+		RequestRate: r.requestRate, RefusalRate: r.refusalRate,
+		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
+	})
+	e := &entry{
+		project: p, registration: registration, path: registration.ProjectPath, socket: socket, socketPath: r.dir.NamedSocket(registration.Name),
+		endpoint: endpoint.New(endpoint.Config{
+			Listener: socket.Listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
+			Serve: p.Serve, Log: r.log,
+		}),
+	}
+	r.entries[registration.Name] = e
+	return e
+}
+
+// removeProjectLocked ends a project and removes its socket. It unlocks mu while it removes
+// the socket, because the project's container can delay the operation.
+func (r *registry) removeProjectLocked(e *entry, caller endpoint.Caller) {
+	r.dir.UnlinkDevcontainers(e.registration.ProjectPath, e.registration.DevcontainerIDs)
+	r.forgetProjectLocked(e, caller)
+	r.mu.Unlock()
+	defer r.mu.Lock()
+	if err := r.dir.RemoveSocket(e.registration.ProjectPath, e.socket.ID); err != nil {
+		r.log.Warn("cannot remove the socket of a project", "project", e.registration.Name, "error", err)
+	}
+}
+
+// forgetProjectLocked ends a project, but does not remove its files in the runtime
+// directory.
+func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
+	r.store.remove(&e.stored, e.registration.Name)
+	r.endProjectLocked(e, caller)
+}
+
+// endProjectLocked ends a project, but does not remove it from the descriptor store.
+func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
+	name := e.registration.Name
+	delete(r.entries, name)
+	e.project.End()                // refuse requests at once, because Close takes a moment
+	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
+	audit.Record(r.audit, schema.ProjectUnregistered{
+		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,
+	})
+}
+
+func (r *registry) replaceManifestLocked(e *entry, parsed *manifest.Manifest, text string, caller endpoint.Caller) {
+	added, removed := compareAllowlists(e.project.Manifest(), parsed)
+	e.registration.Manifest = &text
+	e.project.ReplaceManifest(parsed)
+	r.storeForRestartLocked(e)
+	audit.Record(r.audit, schema.ProjectReloaded{
+		EventHeader: audit.Header(schema.EventProjectReloaded), EventCaller: caller.Event(),
+		Project: e.registration.Name, Added: len(added), Removed: len(removed),
+	})
+}
+
+func (r *registry) storeForRestartLocked(e *entry) {
+	r.store.save(&e.stored, e.socket.Listener, e.registration)
+}
+
+// forgetUnservedLocked removes the unserved projects that have this name or this path, also
+// from the descriptor store.
+func (r *registry) forgetUnservedLocked(name schema.ProjectName, projectPath string) {
+	for unservedName, u := range r.unserved {
+		if unservedName == name || u.registration.ProjectPath == projectPath {
+			r.store.remove(&u.stored, unservedName)
+			delete(r.unserved, unservedName)
+		}
+	}
+}
+
+// compareAllowlists returns the names that only the new manifest allows, and the names
+// that only the old manifest allows.
+func compareAllowlists(old, new *manifest.Manifest) (added, removed []schema.SecretName) {
+	return difference(new.Allowlist(), old.Allowlist()), difference(old.Allowlist(), new.Allowlist())
+}
+
+// difference returns the elements of a that are not in b, in the order of a.
+func difference[T comparable](a, b []T) []T {
+	inB := make(map[T]bool, len(b))
+	for _, element := range b {
+		inB[element] = true
+	}
+	return slices.DeleteFunc(append([]T{}, a...), func(element T) bool { return inB[element] })
+}

@@ -1,0 +1,55 @@
+package broker
+
+import (
+	"sync"
+
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+)
+
+// exclusivePushes allows only one connection at a time to send exclusive pushes. Otherwise
+// two sidecars with different stores would replace each other's secrets again and again.
+type exclusivePushes struct {
+	// mu is locked during each exclusive push. A goroutine that needs mu and a lock of the
+	// keyring must lock mu first.
+	mu sync.Mutex
+	// owner is the connection that sent the last accepted exclusive push. It is nil if the
+	// session of this connection has ended.
+	owner *endpoint.Session
+	// refused contains the connections whose last exclusive push was refused because of owner.
+	refused map[*endpoint.Session]bool
+}
+
+// isOwnedByOtherLocked reports whether s must not push, because another connection is open
+// and has pushed. A connection that its client has ended does not count, even if its session
+// has not ended yet. Otherwise a sidecar that was restarted could be refused because of its
+// old connection.
+func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
+	return e.owner != nil && e.owner != s && !e.owner.HasEnded()
+}
+
+// acceptLocked makes s the owner, after its push was accepted.
+func (e *exclusivePushes) acceptLocked(s *endpoint.Session) {
+	e.owner = s
+	delete(e.refused, s)
+}
+
+// forget must be called when the session s ends.
+func (e *exclusivePushes) forget(s *endpoint.Session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.refused, s)
+	if e.owner == s {
+		e.owner = nil
+	}
+}
+
+// status returns the pid of the owner, or 0 if the pid is unknown or if there is no owner. It
+// also returns the number of refused connections.
+func (e *exclusivePushes) status() (ownerPID int32, refused int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.owner != nil {
+		ownerPID = e.owner.Caller().PID
+	}
+	return ownerPID, len(e.refused)
+}

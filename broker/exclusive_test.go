@@ -1,0 +1,94 @@
+package broker_test
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// pushAs pushes a secret with this value, and returns the code of the refusal, or "".
+func pushAs(t *testing.T, admin *client.Admin, exclusive bool, value string) schema.Code {
+	t.Helper()
+	_, err := admin.Push(context.Background(), pushLine(schema.PushRequest{
+		Secrets: map[schema.SecretName]schema.Value{"A": {Text: value}}, Exclusive: exclusive,
+	}))
+	if err != nil && client.CodeOf(err) == "" {
+		t.Fatal(err)
+	}
+	return client.CodeOf(err)
+}
+
+// TestOneConnectionSendsExclusivePushes checks that the broker refuses the exclusive pushes of
+// a second connection until the first connection ends. The broker must accept pushes that are
+// not exclusive from every connection.
+func TestOneConnectionSendsExclusivePushes(t *testing.T) {
+	s := newServer(t)
+	first, second, operator := s.dialAdmin(t), s.dialAdmin(t), s.dialAdmin(t)
+	expect := func(step string, got, want schema.Code) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%s: the code is %q, want %q", step, got, want)
+		}
+	}
+	expect("first push", pushAs(t, first, true, tripwire+"1"), "")
+	expect("push of the second connection", pushAs(t, second, true, tripwire+"2"), schema.CodeConflict)
+	expect("push of the operator", pushAs(t, operator, false, tripwire+"3"), "")
+	expect("push of the second connection after the operator", pushAs(t, second, true, tripwire+"2"), schema.CodeConflict)
+	expect("second push of the first connection", pushAs(t, first, true, tripwire+"1"), "")
+	if err := operator.Clear(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	expect("push of the second connection after a clear", pushAs(t, second, true, tripwire+"2"), schema.CodeConflict)
+
+	status := s.Status()
+	if status.Generation != 0 || status.SidecarPID != int32(os.Getpid()) || status.RefusedSidecars != 1 {
+		t.Errorf("with a refused connection, the status is %+v", status)
+	}
+	// The broker must notice the end of the connection even if its session has not ended yet.
+	first.Close()
+	expect("push of the second connection after the end of the first", pushAs(t, second, true, tripwire+"2"), "")
+	if status := s.Status(); status.Generation != 4 || status.RefusedSidecars != 0 {
+		t.Errorf("after the second connection has pushed, the status is %+v", status)
+	}
+	second.Close()
+	waitUntil(t, func() bool { return s.Status().SidecarPID == 0 })
+	if text := s.log.String(); !strings.Contains(text, `"code":"conflict"`) {
+		t.Errorf("the audit log contains no refused push:\n%s", text)
+	}
+}
+
+// TestRejectedPushIsNotExclusive checks that a connection can send exclusive pushes if another
+// connection has sent only an invalid push.
+func TestRejectedPushIsNotExclusive(t *testing.T) {
+	s := newServer(t)
+	invalid := connect(t, s.adminSocket)
+	for _, line := range []string{
+		`{"op":"push-creds","exclusive":true,"secrets":{"bad name":""}}`,
+		`{"op":"push-creds","exclusive":"true","secrets":{"A":"` + tripwire + `"}}`,
+	} {
+		if answer := invalid.request(t, line); !strings.Contains(answer, `"ok":false`) || strings.Contains(answer, "conflict") {
+			t.Errorf("the answer to an invalid push is %s", answer)
+		}
+	}
+	if code := pushAs(t, s.dialAdmin(t), true, tripwire); code != "" {
+		t.Errorf("after the invalid pushes, another connection gets the code %s", code)
+	}
+	if status := s.Status(); status.RefusedSidecars != 0 {
+		t.Errorf("%d connections count as refused, want 0", status.RefusedSidecars)
+	}
+}
+
+// TestRefusedConnectionIsForgotten checks that the broker counts a refused connection only
+// until the connection ends.
+func TestRefusedConnectionIsForgotten(t *testing.T) {
+	s := newServer(t)
+	first, second := s.dialAdmin(t), s.dialAdmin(t)
+	pushAs(t, first, true, tripwire)
+	pushAs(t, second, true, tripwire)
+	second.Close()
+	waitUntil(t, func() bool { return s.Status().RefusedSidecars == 0 })
+}

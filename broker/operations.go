@@ -1,0 +1,147 @@
+package broker
+
+import (
+	"errors"
+
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// register adds a project. If a project is already registered at the same path and the
+// request allows a replacement, register changes that project.
+func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
+	if err := checkRegistration(request); err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	// Read the manifest before mu is locked. A container that can write to the project's
+	// directory could block the read, and with mu locked, this would block all projects.
+	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
+	if len(request.AllowUIDs) == 0 {
+		request.AllowUIDs = ownerOf(request.ProjectPath)
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return schema.RegisterResponse{}, errStopping()
+	}
+	if err := r.checkNameLocked(request.Name, request.ProjectPath); err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	request.Manifest = &text
+	registered := r.findPathLocked(request.ProjectPath)
+	onlyDeclares := registered != nil && request.Declared && request.Name == registered.registration.Name &&
+		compareRegistrations(registered.registration, request) == nil
+	if registered != nil && !request.Replace && !onlyDeclares {
+		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "project %s is already registered: use reload to change its manifest", registered.registration.Name)
+	}
+	if manifestErr != nil {
+		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
+	}
+	if request.DryRun {
+		response := schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}
+		return response, r.checkDevcontainersLocked(request)
+	}
+	request.Replace = false
+	e, err := r.addOrChangeLocked(request, parsed, caller)
+	if err != nil {
+		return schema.RegisterResponse{}, err
+	}
+	return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
+}
+
+// unregister ends a project's connections and removes its socket. It does not remove the
+// project's directory. If the project is registered again, a container that still mounts
+// the directory can fetch secrets again. unregister also does not remove the link with the
+// project's name, so that no other project can use the name (see rundir.Dir.CheckName).
+func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.Caller) (schema.OKResponse, error) {
+	if err := checkProjectName(request.Name); err != nil {
+		return schema.OKResponse{}, err
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if u := r.unserved[request.Name]; u != nil && !r.stopping {
+		r.forgetUnservedLocked(request.Name, u.registration.ProjectPath)
+		return schema.OKResponse{OK: true}, nil
+	}
+	e, err := r.findLocked(request.Name)
+	if err != nil {
+		return schema.OKResponse{}, err
+	}
+	r.removeProjectLocked(e, caller)
+	return schema.OKResponse{OK: true}, nil
+}
+
+// inspect returns the registration of a project, even if the broker cannot serve the project.
+func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (schema.InspectResponse, error) {
+	if err := checkProjectName(request.Name); err != nil {
+		return schema.InspectResponse{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e, u := r.entries[request.Name], r.unserved[request.Name]
+	var registration schema.RegisterRequest
+	switch {
+	case e != nil:
+		registration = e.registration
+	case u != nil:
+		registration = u.registration
+	default:
+		return schema.InspectResponse{}, refuse(schema.CodeProjectUnknown, "%s is not registered", request.Name)
+	}
+	response := schema.InspectResponse{
+		OK: true, Name: request.Name, ProjectPath: registration.ProjectPath, SocketPath: r.dir.NamedSocket(request.Name),
+		AllowUIDs: registration.AllowUIDs, DevcontainerIDs: registration.DevcontainerIDs,
+		Declared: registration.Declared, Unserved: e == nil,
+	}
+	if registration.Manifest != nil { // a stored registration can be invalid
+		response.Manifest = *registration.Manifest
+	}
+	return response, nil
+}
+
+// reload replaces a project's manifest. The project's connections stay open.
+func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) (schema.ReloadResponse, error) {
+	if err := checkProjectName(request.Name); err != nil {
+		return schema.ReloadResponse{}, err
+	}
+	// Read the manifest while mu is not locked. The project's container can write to the
+	// directory of the manifest and could block the read. With mu locked, the blocked read
+	// would also block all other projects.
+	r.mu.Lock()
+	e, err := r.findLocked(request.Name)
+	r.mu.Unlock()
+	if err != nil {
+		return schema.ReloadResponse{}, err
+	}
+	parsed, text, err := readManifest(e.path, request.Manifest)
+	if err != nil {
+		return schema.ReloadResponse{}, r.rejectManifest(request.Name, err, caller)
+	}
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.entries[request.Name] != e || r.stopping {
+		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time: try again", request.Name)
+	}
+	added, removed := compareAllowlists(e.project.Manifest(), parsed)
+	if !request.DryRun {
+		r.replaceManifestLocked(e, parsed, text, caller)
+	}
+	return schema.ReloadResponse{OK: true, Allowlist: parsed.Allowlist(), Added: added, Removed: removed}, nil
+}
+
+// rejectManifest records in the audit log that a manifest was rejected, and returns err.
+func (r *registry) rejectManifest(name schema.ProjectName, err error, caller endpoint.Caller) error {
+	if rejected, ok := errors.AsType[*refusal](err); ok {
+		audit.Record(r.audit, schema.ManifestRejected{
+			EventHeader: audit.Header(schema.EventManifestRejected), EventCaller: caller.Event(), Project: name, Code: rejected.code,
+		})
+	}
+	return err
+}

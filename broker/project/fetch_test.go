@@ -1,0 +1,86 @@
+package project
+
+import (
+	"bufio"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/keyring"
+	"github.com/keyhatch/keyhatch/manifest"
+)
+
+// A slowDisk sends a value on writing at the beginning of each write. The write ends after
+// proceed is closed.
+type slowDisk struct{ writing, proceed chan struct{} }
+
+func (d slowDisk) Write(p []byte) (int, error) {
+	d.writing <- struct{}{}
+	<-d.proceed
+	return len(p), nil
+}
+
+// TestAnswerIsNotOlderThanItsEvent changes the secrets, the manifest, or the registration
+// while the broker writes the required audit event of a get. The answer must not contain the
+// old secret.
+func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*Project, *keyring.Keyring)
+		want   string
+	}{
+		"push":         {func(_ *Project, k *keyring.Keyring) { push(t, k, "new") }, `"value":"new"`},
+		"clear":        {func(_ *Project, k *keyring.Keyring) { k.Clear() }, `"code":"not_loaded"`},
+		"revoked name": {func(p *Project, _ *keyring.Keyring) { p.ReplaceManifest(parseManifest(t, "B")) }, `"code":"denied"`},
+		"unregister":   {func(p *Project, _ *keyring.Keyring) { p.End() }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := slowDisk{make(chan struct{}, 8), make(chan struct{})}
+			log, err := audit.Open(audit.Config{Out: disk, Required: true, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			k := keyring.New()
+			push(t, k, "old")
+			p := New(Config{Name: "api", Audit: log, View: k.View(), Manifest: parseManifest(t, "A"), UIDs: []uint32{endpoint.Self().UID}})
+			c, err := endpoint.Connect(p.Serve)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			fmt.Fprintln(c, `{"op":"get","name":"A"}`)
+			<-disk.writing
+			test.change(p, k)
+			close(disk.proceed)
+			answer, _ := bufio.NewReader(c).ReadString('\n')
+			if !strings.Contains(answer, test.want) || strings.Contains(answer, "old") {
+				t.Errorf("the answer is %q, want %s", answer, test.want)
+			}
+		})
+	}
+}
+
+func push(t *testing.T, k *keyring.Keyring, value string) {
+	t.Helper()
+	var buffer keyring.LineBuffer
+	line := fmt.Sprintf(`{"op":"push-creds","secrets":{"A":%q}}`, value)
+	memory, err := buffer.Grow([]byte(line), len(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Push(buffer.Take(), memory[:len(line)]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func parseManifest(t *testing.T, name string) *manifest.Manifest {
+	t.Helper()
+	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets:\n  " + name + ":\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// TestSidecarSurvivesFailureOfChild kills the child process that reads the store. The sidecar
+// must log the reason, and must read the store again.
+func TestSidecarSurvivesFailureOfChild(t *testing.T) {
+	h := newTestHost(t, 0)
+	command := "if [ -e " + h.dir + "/store/ok ]; then echo A=; else kill -9 $PPID; fi"
+	sidecar := h.startSidecar("--store", "exec:"+command, "--format", "dotenv", "--watch", h.dir+"/store")
+	sidecar.waitForLine("the process that reads the store has failed: signal: killed")
+	writeStoreFile(t, h.dir+"/store/ok", "")
+	sidecar.waitForLine("secrets=1 generation=1")
+}
+
+// TestSidecarReadsStoreAfterItsProgramIsDeleted deletes the program of a running sidecar, as
+// an upgrade does. The sidecar must still read the store.
+func TestSidecarReadsStoreAfterItsProgramIsDeleted(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
+	h := newTestHost(t, 65533) // the files in /proc of an undumpable process belong to root
+	path := h.dir + "/store/.env"
+	writeStoreFile(t, path, "A=")
+	h.giveToUID("store/.env")
+	sidecar := h.startSidecar("--store", "file:"+path)
+	sidecar.waitForLine("secrets=1 generation=1")
+	if err := os.Remove(h.dir + "/keyhatch-sidecar"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("A=\nB=\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sidecar.waitForLine("secrets=2 generation=2")
+}
+
+// TestStopEndsCommandOfStore stops a sidecar while the command of its store runs. The command
+// must have ended when the sidecar exits, and the sidecar must log no error.
+func TestStopEndsCommandOfStore(t *testing.T) {
+	h := newTestHost(t, 0)
+	pidFile := filepath.Join(h.dir, "pid")
+	if err := unix.Mkfifo(pidFile, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sidecar := h.startSidecar("--store", "exec:echo $$ >"+pidFile+"; exec sleep 600", "--format", "dotenv")
+	text, err := os.ReadFile(pidFile) // waits until the command has written its process ID
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sidecar.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for sidecar.stderr.Scan() {
+		if strings.Contains(sidecar.stderr.Text(), "level=ERROR") {
+			t.Errorf("the sidecar logged an error: %s", sidecar.stderr.Text())
+		}
+	}
+	if err := sidecar.cmd.Wait(); err != nil {
+		t.Errorf("the sidecar ended with the error %v", err)
+	}
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err == nil && !strings.Contains(string(stat), ") Z ") {
+		t.Errorf("the command still runs after the sidecar has ended: %s", stat)
+	}
+}

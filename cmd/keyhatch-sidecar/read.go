@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+
+	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// readCommandName is the name of the command that the other commands run to read a store.
+const readCommandName = "read-store"
+
+// readCommand returns the command that store.ReadInChild runs. Users do not need the command.
+func readCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:    readCommandName + " --store STORE...",
+		Short:  "Read the store for another command of keyhatch-sidecar",
+		Hidden: true,
+	}
+	_, getStore := addStoreFlags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		source, err := getStore()
+		if err != nil {
+			return err
+		}
+		return store.WriteResult(c.Context(), source, c.InOrStdin(), c.OutOrStdout())
+	}
+	return c
+}
+
+// readInChild returns a function that reads the store that flags select. The flags must be
+// the flags of addStoreFlags.
+func readInChild(flags *pflag.FlagSet) sidecar.ReadFunc {
+	args := []string{readCommandName}
+	flags.VisitAll(func(f *pflag.Flag) {
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			for _, value := range list.GetSlice() {
+				args = append(args, "--"+f.Name+"="+value)
+			}
+		} else {
+			args = append(args, "--"+f.Name+"="+f.Value.String())
+		}
+	})
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		return store.ReadInChild(ctx, args, previous)
+	}
+}
