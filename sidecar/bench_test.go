@@ -80,7 +80,7 @@ func benchmarkPropagation(b *testing.B, watch func(*testing.B, *client.Project) 
 				write = h.replaceDataLink
 			}
 			write("A", tripwire)
-			h.runSidecar(nil)
+			h.runSidecar(func(c *Config) { c.Read = readInChild(h.store) })
 			waitForValue(tripwire)
 			var writes []time.Duration
 			for n := 0; b.Loop(); n++ {

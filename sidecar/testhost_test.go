@@ -180,7 +180,9 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	if config != nil {
 		config(&c)
 	}
-	c.Read = readInProcess(c.Store)
+	if c.Read == nil {
+		c.Read = readInProcess(c.Store)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
@@ -208,6 +210,28 @@ func readInProcess(source store.Store) ReadFunc {
 		reader, writer := io.Pipe()
 		go func() { writer.CloseWithError(store.WriteResult(ctx, source, &input, writer)) }() // ReadResult waits for the end of this goroutine
 		return store.ReadResult(reader)
+	}
+}
+
+// readDirCommand is the first argument of a child process that reads a directory.
+const readDirCommand = "read-dir"
+
+// TestMain runs the tests. In the child process of readInChild, it reads a directory instead.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == readDirCommand {
+		if err := store.WriteResult(context.Background(), store.Dir{Path: os.Args[2]}, os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// readInChild returns a function that reads a directory in a child process, as the command run
+// of keyhatch-sidecar does.
+func readInChild(dir string) ReadFunc {
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		return store.ReadInChild(ctx, []string{readDirCommand, dir}, previous)
 	}
 }
 

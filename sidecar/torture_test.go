@@ -160,7 +160,10 @@ func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {
 		tt.record(name, value)
 	}
 	tt.project = h.registerProject(names...)
-	h.runSidecar(config)
+	h.runSidecar(func(c *Config) {
+		config(c)
+		c.Read = readInChild(c.Store.(store.Dir).Path)
+	})
 	h.waitForGeneration(1)
 	return tt
 }
