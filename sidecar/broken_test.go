@@ -87,7 +87,7 @@ type blockingStore struct {
 	readStarted chan struct{}
 }
 
-func (s *blockingStore) Read(ctx context.Context) (store.Set, error) {
+func (s *blockingStore) Read(ctx context.Context, previous *store.Reading) (*store.Reading, error) {
 	if s.block.Load() {
 		select {
 		case s.readStarted <- struct{}{}:
@@ -96,7 +96,7 @@ func (s *blockingStore) Read(ctx context.Context) (store.Set, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return s.Store.Read(ctx)
+	return s.Store.Read(ctx, previous)
 }
 
 // TestSlowReadBlocksNeitherPushNorExit checks the sidecar while a read of the store
@@ -125,13 +125,13 @@ type delayedStore struct {
 	readStarted, release chan struct{}
 }
 
-func (o *delayedStore) Read(ctx context.Context) (store.Set, error) {
-	set, err := o.Dir.Read(ctx)
+func (o *delayedStore) Read(ctx context.Context, previous *store.Reading) (*store.Reading, error) {
+	reading, err := o.Dir.Read(ctx, previous)
 	if o.delayNext.CompareAndSwap(true, false) {
 		o.readStarted <- struct{}{}
 		<-o.release
 	}
-	return set, err
+	return reading, err
 }
 
 // TestChangeDuringReadIsReadAgain changes the store while the sidecar reads the store. It

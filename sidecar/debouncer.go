@@ -3,11 +3,13 @@ package sidecar
 import "time"
 
 // quietPeriod and maxDelay control when the sidecar reads a changed store. The sidecar
-// reads the store after no file event has arrived for quietPeriod. If the file events do
-// not stop, the sidecar reads the store maxDelay after the first file event.
+// reads the store after no file event has arrived for quietPeriod, because several files can
+// belong to one change. It need not wait for the end of a write, because package store does not
+// use a file that is not complete. If the file events do not stop, the sidecar reads the store
+// maxDelay after the first file event.
 const (
-	quietPeriod = 200 * time.Millisecond
-	maxDelay    = 2 * time.Second
+	quietPeriod = 20 * time.Millisecond
+	maxDelay    = 200 * time.Millisecond
 )
 
 // A debouncer delays a read of the store until file events stop arriving. When the timer
@@ -29,6 +31,14 @@ func (d *debouncer) trigger() {
 		d.deadline = time.Now().Add(maxDelay)
 	}
 	d.timer.Reset(min(quietPeriod, time.Until(d.deadline)))
+}
+
+// retryAfter makes the timer fire after delay. If a file event has arrived since the last reset,
+// the timer fires soon in any case, and retryAfter has no effect.
+func (d *debouncer) retryAfter(delay time.Duration) {
+	if d.deadline.IsZero() {
+		d.timer.Reset(delay)
+	}
 }
 
 // reset forgets all previous file events. The debouncer then treats the next event as the

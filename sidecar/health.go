@@ -4,23 +4,27 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// CheckHealth checks that the store is readable, and that the secrets in the broker have
-// exactly the same names as the secrets in the store, and that the broker refuses no sidecar.
-// It returns the number of secrets.
-// CheckHealth cannot compare the values of the secrets, because the admin socket never
-// returns values.
-func CheckHealth(ctx context.Context, read func(context.Context) (*store.LockedSet, error), socket string) (count int, err error) {
-	set, err := read(ctx)
+// CheckHealth checks that the store is readable, that all files are complete, that the secrets
+// in the broker have exactly the same names as the secrets in the store, and that the broker
+// refuses no sidecar. It returns the number of secrets. CheckHealth cannot compare the values of
+// the secrets, because the admin socket never returns values.
+func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, err error) {
+	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the store: %w", err)
 	}
-	defer set.Free()
+	defer reading.Set.Free()
+	for _, path := range slices.Sorted(maps.Keys(reading.Unfinished)) {
+		return 0, fmt.Errorf("%s is not complete: %s", path, reading.Unfinished[path])
+	}
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx)
 	if err != nil {
@@ -45,12 +49,12 @@ func CheckHealth(ctx context.Context, read func(context.Context) (*store.LockedS
 		pushed[name] = true
 	}
 	missing := 0
-	for _, name := range set.Names() {
+	for _, name := range reading.Set.Names() {
 		if !pushed[name] {
 			missing++
 		}
 	}
-	count = len(set.Names())
+	count = len(reading.Set.Names())
 	if missing > 0 || count != len(names) {
 		return 0, fmt.Errorf("the names of the secrets in the store and in the broker differ: %d names in the store, %d in the broker, %d only in the store",
 			count, len(names), missing)

@@ -21,10 +21,17 @@ type publisher struct {
 	// request to push an unchanged set. The memory of the set can already be free.
 	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
-	generation uint64 // the broker's generation number of the last successful push
+	// generation is the broker's generation number of the last successful push, or of the
+	// first status if there was no push.
+	generation uint64
+	hasPushed  bool // true after the first successful push
 	// isRefused is true if the broker refused the last push because another sidecar is
 	// connected.
 	isRefused bool
+
+	secretCount       int  // the number of the broker's secrets in the last status
+	isCleared         bool // true if somebody has cleared the broker since the last push
+	withholdsEmptySet bool // true if the last set was not pushed because it is empty
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
@@ -82,9 +89,11 @@ func (p *publisher) reportRecovery() {
 // If the broker has not restarted but has no secrets, an operator has cleared the broker.
 // Then the sidecar pushes only after the store changes, or on request.
 func (p *publisher) updateFromStatus(status schema.StatusResponse) {
+	p.secretCount = status.SecretCount
+	p.isCleared = status.InstanceID == p.instanceID && p.generation != 0 && status.Generation == 0
 	switch {
 	case status.InstanceID != p.instanceID:
-		p.instanceID, p.pushed = status.InstanceID, nil
+		p.instanceID, p.pushed, p.generation = status.InstanceID, nil, status.Generation
 	case p.pushed != nil && status.Generation != p.generation && status.Generation != 0:
 		p.pushed = nil
 		p.log.Warn("another client has pushed to this broker; pushing the store again",
@@ -92,9 +101,10 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	}
 }
 
-// push pushes set to the broker, unless the broker already has this set. If there is no
-// connection, push connects first, even if set is nil. It returns false if the caller
-// must retry soon.
+// push pushes set to the broker, unless the broker already has this set. Before the first push,
+// push does not replace the broker's secrets by an empty set, because a file system may not be
+// mounted. By clearing the broker, the owner confirms the empty set. If there is no connection,
+// push connects first, even if set is nil. It returns false if the caller must retry soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx)
@@ -109,10 +119,18 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if set == nil || set == p.pushed {
 		return true
 	}
+	withheldBefore := p.withholdsEmptySet
+	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.hasPushed && p.secretCount > 0; p.withholdsEmptySet {
+		if !withheldBefore {
+			p.log.Error("the store has no secrets, but the broker has secrets; the secrets in the broker do not change",
+				"hint", "mount the store; if the store should be empty, run keyhatchctl clear")
+		}
+		return true
+	}
 	err := p.connection.call(func(admin *client.Admin) error {
 		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
-			p.pushed, p.generation, p.isRefused = set, response.Generation, false
+			p.pushed, p.generation, p.hasPushed, p.isRefused, p.isCleared = set, response.Generation, true, false, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err

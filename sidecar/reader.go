@@ -15,32 +15,53 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// A storeReader reads the store in a separate goroutine. It stores the set of the last
+// unfinishedGracePeriod is how long a file can be incomplete before the sidecar logs a warning.
+const unfinishedGracePeriod = time.Second
+
+// maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
+// not complete. The delay doubles after each read. A program that closes a file causes no file
+// event.
+const maxFileRetryDelay = time.Second
+
+// A ReadFunc reads the store. previous is the result of the last call that returned no error.
+// It is empty for the first call.
+type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
+
+// A storeReader reads the store in a separate goroutine. It stores the result of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, and readStore, and only while
+// reading goroutine uses only the fields watcher, store, readStore, and lastGood, and only while
 // isReading is true.
 type storeReader struct {
 	store        store.Store
-	readStore    func(context.Context) (*store.LockedSet, error)
+	readStore    ReadFunc
 	watcher      *watcher
 	log          *slog.Logger
 	results      chan readResult // the reading goroutine sends one result at the end of each read
 	isReading    bool
 	rereadNeeded bool // true if the store changed during the current read
 
-	lastGood      *store.LockedSet // nil until the first successful read
-	lastError     string           // the last error that was logged, or "" if the store is readable
-	unstableSince time.Time        // when reads began to fail with ErrUnstable; zero if they do not
+	lastGood      store.LockedReading // lastGood.Set is nil until the first successful read
+	lastError     string              // the last error that was logged, or "" if the store is readable
+	unstableSince time.Time           // when reads began to fail with ErrUnstable; zero if they do not
+
+	unfinished     map[string]*unfinishedFile // by path
+	fileRetryDelay time.Duration              // the last delay before a read for a file that was not complete
 }
 
-func newStoreReader(source store.Store, read func(context.Context) (*store.LockedSet, error), watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult)}
+// An unfinishedFile is a file that was not complete in the last read.
+type unfinishedFile struct {
+	since    time.Time
+	reported store.Reason // the last reason that was logged, or ""
+}
+
+func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unfinished: map[string]*unfinishedFile{}}
 }
 
 // A readResult is the result of one read of the store.
 type readResult struct {
-	set *store.LockedSet // nil if err is not nil
-	err error
+	reading store.LockedReading // its Set is nil if err is not nil
+	err     error
 	// dirsAdded is true if the watcher began to watch another directory for this read.
 	// The store must then be read again, because earlier changes in this directory caused
 	// no event.
@@ -63,43 +84,50 @@ func (r *storeReader) startReading(ctx context.Context) {
 // ends.
 func (r *storeReader) close() {
 	if r.isReading {
-		r.replaceSet((<-r.results).set)
+		result := <-r.results
+		result.reading.Set.Free()
 	}
-	r.replaceSet(nil)
+	r.replaceLastGood(store.LockedReading{})
 }
 
-// replaceSet wipes the set in lastGood and replaces it with set.
-func (r *storeReader) replaceSet(set *store.LockedSet) {
-	r.lastGood.Free()
-	r.lastGood = set
+// replaceLastGood replaces lastGood with next. It wipes the old set, unless next contains it.
+func (r *storeReader) replaceLastGood(next store.LockedReading) {
+	if r.lastGood.Set != next.Set {
+		r.lastGood.Set.Free()
+	}
+	r.lastGood = next
 }
 
 // read updates the watched directories and reads the store. It runs in the reading
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
-	result.set, result.err = r.readStore(ctx)
+	result.reading, result.err = r.readStore(ctx, r.lastGood)
 	return result
 }
 
-// acceptResult stores the set of a successful read in lastGood. If the new set equals
-// lastGood, acceptResult wipes the new set instead. It logs an error only if
+// acceptResult stores the result of a successful read in lastGood. If the new set equals the
+// old set, acceptResult wipes the new set and keeps the old set. It logs an error only if
 // the error differs from the last logged error. After an error, it logs once that the
 // store is readable again.
 //
-// acceptResult returns true if the store must be read again soon, because the store is
-// still changing or because the watcher began to watch another directory.
-func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retrySoon bool) {
+// If the store must be read again, acceptResult returns the delay before this read. This is
+// necessary if the store is still changing, if a file is not complete, or if the watcher began
+// to watch another directory. Otherwise acceptResult returns 0.
+func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retryDelay time.Duration) {
 	if ctx.Err() != nil {
-		result.set.Free()
-		return false
+		result.reading.Set.Free()
+		return 0
+	}
+	if result.dirsAdded {
+		retryDelay = quietPeriod
 	}
 	if errors.Is(result.err, store.ErrUnstable) {
 		if r.unstableSince.IsZero() {
 			r.unstableSince = time.Now()
 		}
 		if time.Since(r.unstableSince) < unstableGracePeriod {
-			return true // a program is probably still writing to the store
+			return quietPeriod // a program is probably still writing to the store
 		}
 	} else {
 		r.unstableSince = time.Time{}
@@ -113,28 +141,73 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 			}
 			r.log.Error("cannot read the store; the secrets in the broker do not change", attributes...)
 		}
-		return result.dirsAdded
+		return retryDelay
 	}
 	if r.lastError != "" {
 		r.lastError = ""
 		r.log.Info("the store is readable again")
 	}
-	if r.lastGood != nil && r.lastGood.Equal(result.set) {
-		result.set.Free()
-	} else {
-		r.replaceSet(result.set)
-		if result.set.Memory() == schema.MemoryUnlocked {
-			r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
-		}
+	next := result.reading
+	if r.lastGood.Set != nil && r.lastGood.Set.Equal(next.Set) {
+		next.Set.Free()
+		next.Set = r.lastGood.Set
+	} else if next.Set.Memory() == schema.MemoryUnlocked {
+		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
-	return result.dirsAdded
+	r.replaceLastGood(next)
+	if fileRetryDelay := r.acceptUnfinished(); retryDelay == 0 {
+		retryDelay = fileRetryDelay
+	}
+	return retryDelay
 }
 
-// hintFor returns a hint if the store does not exist or if the sidecar has no permission
-// to read the store. For all other errors, hintFor returns "", because an error of
-// package store already names the rule that the store breaks.
+// acceptUnfinished logs once if a file has not been complete for unfinishedGracePeriod, and once
+// when this file is complete again. If the store must be read again because of a file,
+// acceptUnfinished returns the delay before this read. Otherwise it returns 0.
+func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
+	mustRetry := r.lastGood.WaitsForFile()
+	for path, reason := range r.lastGood.Unfinished {
+		file := r.unfinished[path]
+		if file == nil {
+			file = &unfinishedFile{since: time.Now()}
+			r.unfinished[path] = file
+		}
+		// Log a second reason only if the file is empty, because this problem may not end without
+		// an action of the owner.
+		isNew := file.reported == "" || (reason == store.ReasonEmpty && file.reported != reason)
+		if isNew && time.Since(file.since) >= unfinishedGracePeriod {
+			file.reported = reason
+			attributes := []any{"path", path, "reason", string(reason)}
+			if reason == store.ReasonEmpty {
+				attributes = append(attributes, "hint", "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty")
+			}
+			r.log.Warn("a file of the store is not complete; the broker keeps the old value of this secret if it has one", attributes...)
+		}
+		mustRetry = mustRetry || file.reported == ""
+	}
+	for path, file := range r.unfinished {
+		if r.lastGood.Unfinished[path] == "" {
+			delete(r.unfinished, path)
+			if file.reported != "" {
+				r.log.Info("the file is complete again or was removed", "path", path)
+			}
+		}
+	}
+	if !mustRetry {
+		r.fileRetryDelay = 0
+		return 0
+	}
+	r.fileRetryDelay = min(max(2*r.fileRetryDelay, quietPeriod), maxFileRetryDelay)
+	return r.fileRetryDelay
+}
+
+// hintFor returns a hint if the store does not exist, if an empty directory replaced the store,
+// or if the sidecar has no permission to read the store. For all other errors, hintFor returns
+// "", because an error of package store already names the rule that the store breaks.
 func hintFor(err error) string {
 	switch {
+	case errors.Is(err, store.ErrReplaced):
+		return "mount the store; if the store should be empty, run keyhatchctl clear"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

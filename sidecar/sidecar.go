@@ -5,10 +5,11 @@
 // sidecar. The sidecar then tries again until the other sidecar has stopped.
 //
 // The sidecar is trusted with every secret. It does not assume that the store is
-// complete. If the store is missing, unreadable, or partly written, the sidecar continues
-// to use the set of the last successful read. Log messages contain counts, file names,
-// and rules. They never contain the value of a secret. The secrets are in locked memory, and
-// a set is wiped when the store changes.
+// complete. If the store is missing or unreadable, the sidecar continues to use the set of the
+// last successful read. If a file is empty or partly written, the sidecar continues to use the
+// old value of this secret. Log messages contain counts, file names, and rules. They never
+// contain the value of a secret. The secrets are in locked memory, and a set is wiped when the
+// store changes.
 package sidecar
 
 import (
@@ -30,7 +31,7 @@ type Config struct {
 	// Store is used to watch the store. Run does not call its method Read.
 	Store store.Store
 	// Read reads the store into locked memory (see store.ReadInChild).
-	Read   func(context.Context) (*store.LockedSet, error)
+	Read   ReadFunc
 	Socket string // the path of the broker's admin socket
 	// Poll is the interval at which the sidecar reads the store even if no file event
 	// arrived. Network file systems send no file events. The sidecar also requests the
@@ -120,8 +121,13 @@ func (c Config) Run(ctx context.Context) error {
 			publisher.checkBroker(ctx)
 		case result := <-reader.results:
 			reader.isReading = false
-			if reader.acceptResult(ctx, result) {
-				debouncer.trigger()
+			if delay := reader.acceptResult(ctx, result); delay > 0 {
+				debouncer.retryAfter(delay)
+			}
+			if errors.Is(result.err, store.ErrReplaced) && publisher.isCleared {
+				// By clearing the broker, the owner has confirmed that the store is empty.
+				reader.replaceLastGood(store.LockedReading{})
+				reader.startReading(ctx)
 			}
 			if reader.rereadNeeded {
 				reader.startReading(ctx)
@@ -133,7 +139,7 @@ func (c Config) Run(ctx context.Context) error {
 		case <-retryTimer.C:
 			retryPending = false
 		}
-		if !retryPending && !publisher.push(ctx, reader.lastGood) {
+		if !retryPending && !publisher.push(ctx, reader.lastGood.Set) {
 			scheduleRetry()
 		}
 		notifier.sendStatus(statusText(reader, publisher))
@@ -143,12 +149,14 @@ func (c Config) Run(ctx context.Context) error {
 // statusText returns the text that describes the sidecar's status to the service manager.
 func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
-	case reader.lastGood == nil && reader.lastError == "":
+	case reader.lastGood.Set == nil && reader.lastError == "":
 		return "reading the store"
 	case reader.lastError != "" && publisher.pushed != nil:
 		return "cannot read the store; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.connection.admin == nil:
 		return "waiting for the broker"
+	case reader.lastError == "" && publisher.withholdsEmptySet:
+		return "the store has no secrets; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.isRefused:
 		return "waiting until another sidecar of the same broker stops"
 	case reader.lastError == "" && publisher.pushed != nil:
@@ -157,7 +165,11 @@ func statusText(reader *storeReader, publisher *publisher) string {
 		if count == 1 {
 			noun = "secret"
 		}
-		return fmt.Sprintf("pushed %d %s, generation %d", count, noun, publisher.generation)
+		status := fmt.Sprintf("pushed %d %s, generation %d", count, noun, publisher.generation)
+		if n := len(reader.lastGood.Unfinished); n > 0 {
+			status += fmt.Sprintf("; incomplete files: %d", n)
+		}
+		return status
 	}
 	return "cannot read the store"
 }

@@ -377,6 +377,8 @@ func TestServiceManagerIsNotified(t *testing.T) {
 	r := h.runSidecar(nil)
 	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1")
 	waitForMessage("WATCHDOG=1")
+	h.openForWriting("B", "").Close()
+	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1; incomplete files: 1")
 	h.writeSecret("bad name", tripwire)
 	waitForMessage("READY=1\nSTATUS=cannot read the store; the secrets in the broker do not change")
 	waitForMessage("WATCHDOG=1")

@@ -8,10 +8,12 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
@@ -129,6 +132,26 @@ func (h *testHost) writeSecret(name, text string) {
 	storetest.WriteFile(filepath.Join(h.store, name), text)
 }
 
+// replaceDataLink writes a secret in the way in which Kubernetes updates a secret volume. It
+// writes the file into a new directory and then replaces the link ..data.
+func (h *testHost) replaceDataLink(name, text string) {
+	h.t.Helper()
+	version := fmt.Sprintf("..v%d", time.Now().UnixNano())
+	h.writeSecret(version+"/"+name, text)
+	os.Symlink("..data/"+name, filepath.Join(h.store, name)) // fails if the link exists
+	next := filepath.Join(h.store, "..next")
+	err := os.Symlink(version, next)
+	if err == nil {
+		old, _ := os.Readlink(filepath.Join(h.store, "..data"))
+		if err = os.Rename(next, filepath.Join(h.store, "..data")); err == nil && old != "" {
+			err = os.RemoveAll(filepath.Join(h.store, old))
+		}
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // pushLine returns a request line for client.Admin.Push. The request pushes one secret.
 func pushLine(name schema.SecretName, text string) []byte {
 	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{name: {Text: text}}})
@@ -157,7 +180,9 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 	if config != nil {
 		config(&c)
 	}
-	c.Read = readInProcess(c.Store)
+	if c.Read == nil {
+		c.Read = readInProcess(c.Store)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- c.Run(ctx) }()
@@ -176,11 +201,37 @@ func (h *testHost) runSidecar(config func(*Config)) runningSidecar {
 
 // readInProcess returns a function that reads a store without a child process, so that a test
 // can control the store.
-func readInProcess(source store.Store) func(context.Context) (*store.LockedSet, error) {
-	return func(ctx context.Context) (*store.LockedSet, error) {
+func readInProcess(source store.Store) ReadFunc {
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		var input bytes.Buffer
+		if err := previous.Write(&input); err != nil {
+			return store.LockedReading{}, err
+		}
 		reader, writer := io.Pipe()
-		go func() { writer.CloseWithError(store.WriteResult(ctx, source, writer)) }() // ReadResult waits for the end of this goroutine
+		go func() { writer.CloseWithError(store.WriteResult(ctx, source, &input, writer)) }() // ReadResult waits for the end of this goroutine
 		return store.ReadResult(reader)
+	}
+}
+
+// readDirCommand is the first argument of a child process that reads a directory.
+const readDirCommand = "read-dir"
+
+// TestMain runs the tests. In the child process of readInChild, it reads a directory instead.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == readDirCommand {
+		if err := store.WriteResult(context.Background(), store.Dir{Path: os.Args[2]}, os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// readInChild returns a function that reads a directory in a child process, as the command run
+// of keyhatch-sidecar does.
+func readInChild(dir string) ReadFunc {
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		return store.ReadInChild(ctx, []string{readDirCommand, dir}, previous)
 	}
 }
 
@@ -278,15 +329,49 @@ func (s *switchableStore) set(override store.Store) {
 	s.override = override
 }
 
-func (s *switchableStore) Read(ctx context.Context) (store.Set, error) {
+func (s *switchableStore) Read(ctx context.Context, previous *store.Reading) (*store.Reading, error) {
 	s.mu.Lock()
 	from := s.override
 	s.mu.Unlock()
 	if from == nil {
 		from = s.good
 	}
-	return from.Read(ctx)
+	return from.Read(ctx, previous)
 }
 
 func (s *switchableStore) WatchDirs() []string      { return nil }
 func (s *switchableStore) IsAffectedBy(string) bool { return true }
+
+const inNamespacesEnv = "KEYHATCH_TEST_IN_NAMESPACES"
+
+// runInNamespaces runs the current test again in a child process with new namespaces. In the
+// child process, runInNamespaces returns true.
+func runInNamespaces(t *testing.T, cloneFlags uintptr) (isChild bool) {
+	t.Helper()
+	if os.Getenv(inNamespacesEnv) != "" {
+		return true
+	}
+	t.Setenv(inNamespacesEnv, "1")
+	runTestInNamespaces(t, t.Name(), cloneFlags)
+	return false
+}
+
+// runTestInNamespaces runs a test in a child process. cloneFlags selects the new namespaces, and
+// must contain CLONE_NEWUSER.
+func runTestInNamespaces(t *testing.T, name string, cloneFlags uintptr) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^"+name+"$", "-test.v")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  cloneFlags,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		testenv.Require(t, false, "cannot create a user namespace: "+err.Error())
+	}
+	if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: "+name) {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}

@@ -5,14 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,22 +39,19 @@ func checksumMatches(value string) bool {
 	return ok && sum == hex.EncodeToString(want[:])
 }
 
-// TestTorture changes a store with random operations. One subtest uses only file events,
-// one uses only polling, and one uses a store in a bind mount. After each group of
-// operations, the broker must have the same secrets as the store. A project must never
-// receive only a part of a value.
+// TestTorture changes a store with random operations: complete, slow, and failing writes, editors,
+// links, and removals. One subtest uses only file events, one uses only polling, and one uses a
+// store in a bind mount. A project must never receive only a part of a value, and must never miss
+// a secret that is always in the store. Every complete value must arrive.
 func TestTorture(t *testing.T) {
-	operations := 2000
-	if testing.Short() {
-		operations = 200
-	}
 	for name, config := range map[string]func(*Config){
 		"events":  func(c *Config) { c.Poll = time.Hour },
 		"polling": func(c *Config) { c.Poll, c.ignoreEvents = 50*time.Millisecond, true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			runTorture(t, operations, newTestHost(t), true, config)
+			h := newTestHost(t)
+			newTorture(t, h, config).run(tortureOperations(), (*torture).replaceDir)
 		})
 	}
 	t.Run("bind mount", func(t *testing.T) {
@@ -74,314 +72,343 @@ func TestTorture(t *testing.T) {
 		})
 		// Do not replace the directory of the store in this subtest, because the bind
 		// mount would still show the old directory.
-		runTorture(t, operations, h, false, func(c *Config) { c.Store = store.Dir{Path: bound} })
+		newTorture(t, h, func(c *Config) { c.Store = store.Dir{Path: bound} }).run(tortureOperations())
 	})
 }
 
-func runTorture(t *testing.T, operations int, h *testHost, replaceDir bool, config func(*Config)) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
-	names := []schema.SecretName{}
-	manifest := "schema_version: 1\nproject: api\nsecrets:\n"
-	for i := range 12 {
-		names = append(names, schema.SecretName(fmt.Sprintf("S%d", i)))
-		manifest += fmt.Sprintf("  S%d:\n", i)
+// TestTortureWithUnmounts is like TestTorture, but the store is a tmpfs that is unmounted and
+// mounted again while the sidecar polls the store.
+func TestTortureWithUnmounts(t *testing.T) {
+	if !runInNamespaces(t, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS) {
+		return
 	}
-	manifest += "  LINKED:\n"
-	admin := h.dialAdmin()
-	defer admin.Close()
-	if _, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest}); err != nil {
-		t.Fatal(err)
-	}
-	h.runSidecar(config)
-	project := client.NewProject(h.dir + "/run/projects/api/broker.sock")
-
-	// A goroutine fetches the project's secrets again and again. It must not receive a
-	// partial value. The only exception is a write that took longer than StablePeriod,
-	// because the machine that runs the test was slow.
-	done := make(chan struct{})
-	var reads atomic.Int64
-	watcher := make(chan error, 1)
-	// partial maps each partial value to a description. Only the fetching goroutine uses
-	// partial until that goroutine ends.
-	partial, slowWrites := map[string]string{}, map[string]bool{}
-	go func() { // ends when done is closed
-		for {
-			select {
-			case <-done:
-				watcher <- nil
-				return
-			default:
-			}
-			got, err := project.GetMany(context.Background(), nil, 0)
-			if err != nil {
-				watcher <- err
-				return
-			}
-			for name, value := range got.Secrets {
-				if !checksumMatches(*value.Value) {
-					partial[*value.Value] = fmt.Sprintf("%s of generation %d", name, got.Generation)
-				}
-			}
-			reads.Add(1)
-		}
-	}()
-
-	dir := store.Dir{Path: h.store}
-	path := func() string { return filepath.Join(h.store, string(names[r.IntN(len(names))])) }
-	for n := range operations {
-		switch r.IntN(20) {
-		case 0, 1, 2, 3, 4: // write a secret by renaming a complete file
-			if err := dir.Set(filepath.Base(path()), []byte(valueWithChecksum(r))); err != nil {
-				t.Fatal(err)
-			}
-		case 5, 6, 7, 8: // truncate a file, and then write the new value in two parts
-			f, err := os.OpenFile(path(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-			if err != nil {
-				t.Fatal(err)
-			}
-			value := valueWithChecksum(r)
-			half := r.IntN(len(value))
-			wrote := time.Now()
-			f.WriteString(value[:half])
-			// Wait before writing the second part, so that the project fetches while the
-			// file is incomplete. If a program pauses for longer than StablePeriod during
-			// a write, the sidecar cannot know that the file is incomplete. Therefore
-			// wait for a shorter time.
-			for seen, start := reads.Load(), time.Now(); reads.Load() < seen+5 && time.Since(start) < store.StablePeriod/5; {
-				runtime.Gosched()
-			}
-			f.WriteString(value[half:])
-			f.Close()
-			if time.Since(wrote) > store.StablePeriod {
-				slowWrites[value[:half]] = true
-			}
-		case 9, 10, 11: // remove a secret
-			os.Remove(path())
-		case 12: // replace the link ..data, as Kubernetes does for an update
-			versioned := fmt.Sprintf("..v%d", n)
-			storetest.WriteFile(filepath.Join(h.store, versioned, "LINKED"), valueWithChecksum(r))
-			tmp := filepath.Join(h.store, "..tmp")
-			os.Remove(tmp)
-			if err := os.Symlink(versioned, tmp); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(tmp, filepath.Join(h.store, "..data")); err != nil {
-				t.Fatal(err)
-			}
-			os.Symlink("..data/LINKED", filepath.Join(h.store, "LINKED"))
-		case 13: // replace the store's directory with another directory that contains one secret
-			if !replaceDir {
-				continue
-			}
-			next := filepath.Join(h.dir, fmt.Sprint("next", n))
-			storetest.WriteFile(filepath.Join(next, "S0"), valueWithChecksum(r))
-			old := filepath.Join(h.dir, fmt.Sprint("old", n))
-			if err := os.Rename(h.store, old); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Rename(next, h.store); err != nil {
-				t.Fatal(err)
-			}
-			os.RemoveAll(old)
-		// Create a file with a bad name. Then remove and restore the permission to read
-		// the store. If the test runs as root, the missing permission has no effect.
-		case 14:
-			bad := filepath.Join(h.store, "bad name")
-			storetest.WriteFile(bad, tripwire)
-			os.Chmod(h.store, 0)
-			os.Chmod(h.store, 0o700)
-			os.Remove(bad)
-		case 15: // cause many file events in a short time
-			for range 100 {
-				name := filepath.Join(h.store, ".burst")
-				storetest.WriteFile(name, "x")
-				os.Remove(name)
-			}
-		default:
-			storetest.WriteFile(path(), valueWithChecksum(r))
-		}
-		if n%(operations/20) == operations/20-1 {
-			waitForSameContent(t, h, project, n)
-		}
-	}
-	close(done)
-	if err := <-watcher; err != nil {
-		t.Error(err)
-	}
-	for value, source := range partial {
-		if !slowWrites[value] {
-			t.Errorf("the project fetched only a part of the value of %s: %d bytes", source, len(value))
-		}
-	}
-	t.Logf("%d fetches, generation %d; %d writes took longer than %v; the project fetched %d partial values", reads.Load(), h.status().Generation, len(slowWrites), store.StablePeriod, len(partial))
-}
-
-// TestInotifyQueueOverflowLosesNoChange limits the kernel's inotify queue to one event,
-// so that the kernel discards many events. It checks that the sidecar still pushes every
-// change.
-func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	h := newTestHost(t)
-	h.writeSecret("A", tripwire)
-	restore := setInotifyLimit(t, "max_queued_events", "1")
-	h.runSidecar(nil)
-	h.waitForNames("A")
-	restore() // the old limit does not affect the inotify instance of the running sidecar
-	var want []schema.SecretName
-	for n := range 300 {
-		name := fmt.Sprintf("S%03d", n)
-		h.writeSecret("new/"+name, tripwire)
-		if err := os.Rename(h.store+"/new/"+name, h.store+"/"+name); err != nil {
-			t.Fatal(err)
-		}
-		want = append(want, schema.SecretName(name))
-	}
-	os.Remove(h.store + "/A")
-	h.waitForNames(want...)
-}
-
-// TestPollingWithoutInotifyInstance sets the limit of inotify instances to 0. It checks
-// that the sidecar still detects changes of the store with polling.
-func TestPollingWithoutInotifyInstance(t *testing.T) {
-	h := newTestHost(t)
-	h.writeSecret("A", tripwire)
-	// Restore the limit as soon as possible, because it affects other processes.
-	restore := setInotifyLimit(t, "max_user_instances", "0")
-	r := h.runSidecar(func(c *Config) { c.Poll = 20 * time.Millisecond })
-	r.waitForLog(h, "cannot watch the store for changes; polling still detects changes")
-	restore()
-	h.waitForNames("A")
-	h.writeSecret("B", tripwire)
-	h.waitForNames("A", "B")
-}
-
-// setInotifyLimit sets a limit that inotify(7) describes. The new limit applies until the
-// test calls restore, or until the test ends.
-func setInotifyLimit(t *testing.T, name, value string) (restore func()) {
-	t.Helper()
-	path := "/proc/sys/fs/inotify/" + name
-	old, err := os.ReadFile(path)
+	files := filepath.Join(h.dir, "files")
+	err := os.Mkdir(files, 0o700)
 	if err == nil {
-		err = os.WriteFile(path, []byte(value), 0o600)
+		err = unix.Mount("tmpfs", files, "tmpfs", 0, "mode=700")
 	}
-	testenv.Require(t, err == nil, fmt.Sprint("cannot set the limits of inotify: ", err))
-	restore = func() { os.WriteFile(path, old, 0o600) }
-	t.Cleanup(restore)
-	return restore
-}
-
-// waitForSameContent waits until the secrets that the project can fetch are exactly the
-// secrets in the store.
-func waitForSameContent(t *testing.T, h *testHost, project *client.Project, operation int) {
-	t.Helper()
-	want := map[schema.SecretName]string{}
-	set, err := store.Dir{Path: h.store}.Read(context.Background())
+	if err == nil {
+		err = unix.Mount(files, h.store, "", unix.MS_BIND, "")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, value := range set {
-		want[name] = string(value.Bytes)
+	newTorture(t, h, func(c *Config) { c.Poll = 10 * time.Millisecond }).run(tortureOperations()/4, func(tt *torture) {
+		if err := unix.Unmount(h.store, unix.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+		tt.waitForFetches()
+		if err := unix.Mount(files, h.store, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func tortureOperations() int {
+	if testing.Short() {
+		return 200
 	}
-	h.waitUntil(fmt.Sprintf("the broker has the secrets of the store after operation %d", operation), func() bool {
-		got, err := project.GetMany(context.Background(), nil, 0)
-		if err != nil || got.Generation == 0 || len(got.Secrets) != len(want) {
-			return false
+	return 2000
+}
+
+// A torture changes the store of a testHost and knows which values the broker may have.
+type torture struct {
+	t       *testing.T
+	h       *testHost
+	r       *rand.Rand
+	dir     store.Dir
+	project *client.Project
+	fetches atomic.Int64
+	// operation is the number of the current operation.
+	operation int
+	// writers contains the files that are open for writing, by the name of the secret, and the
+	// part of the value that is not written yet.
+	writers map[string]tortureWriter
+	// allowed contains the values that the broker may have after all changes have arrived. ""
+	// means that the secret does not exist. If a program truncates a file and then fails, the
+	// broker keeps the value that the sidecar has read last. This can be any value in recent.
+	allowed, recent map[string][]string
+	reached         map[string]int // how often each kind of operation was performed
+}
+
+type tortureWriter struct {
+	file        *os.File
+	value, rest string
+}
+
+// The tests write these secrets in all ways, but they never remove them.
+var permanentNames = []string{"KEEP0", "KEEP1"}
+
+func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	tt := &torture{
+		t: t, h: h, r: rand.New(rand.NewPCG(seed, 0)), dir: store.Dir{Path: h.store},
+		writers: map[string]tortureWriter{}, allowed: map[string][]string{}, recent: map[string][]string{}, reached: map[string]int{},
+	}
+	names := append([]string{"LINKED"}, permanentNames...)
+	for i := range 12 {
+		names = append(names, fmt.Sprint("S", i))
+	}
+	for _, name := range names {
+		tt.record(name, "")
+	}
+	for _, name := range permanentNames {
+		value := valueWithChecksum(tt.r)
+		storetest.WriteFile(h.store+"/"+name, value)
+		tt.record(name, value)
+	}
+	tt.project = h.registerProject(names...)
+	h.runSidecar(func(c *Config) {
+		config(c)
+		c.Read = readInChild(c.Store.(store.Dir).Path)
+	})
+	h.waitForGeneration(1)
+	return tt
+}
+
+// record records that the store now contains this complete value. The value "" means that the
+// store does not contain the secret.
+func (tt *torture) record(name, value string) {
+	if w, isOpen := tt.writers[name]; isOpen {
+		w.file.Close() // its file was replaced or removed
+		delete(tt.writers, name)
+	}
+	tt.allowed[name] = []string{value}
+	tt.recent[name] = append(tt.recent[name], value)
+}
+
+func (tt *torture) path(name string) string { return filepath.Join(tt.h.store, name) }
+
+// waitForFetches waits until the project has fetched several times, or for a short time.
+func (tt *torture) waitForFetches() {
+	for seen, start := tt.fetches.Load(), time.Now(); tt.fetches.Load() < seen+5 && time.Since(start) < 50*time.Millisecond; {
+		runtime.Gosched()
+	}
+}
+
+// open truncates a file and writes the first part of a value. finish writes the rest.
+func (tt *torture) open(name string) {
+	f, err := os.OpenFile(tt.path(name), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		tt.t.Fatal(err)
+	}
+	value := valueWithChecksum(tt.r)
+	half := tt.r.IntN(len(value))
+	f.WriteString(value[:half])
+	tt.writers[name] = tortureWriter{f, value, value[half:]}
+}
+
+func (tt *torture) finish(name string) {
+	w := tt.writers[name]
+	w.file.WriteString(w.rest)
+	tt.record(name, w.value) // closes the file
+}
+
+// run performs random operations. extra contains additional operations.
+func (tt *torture) run(operations int, extra ...func(*torture)) {
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ends when done is closed
+		defer close(ended)
+		tt.fetch(done)
+	}()
+	for tt.operation = range operations {
+		tt.change(extra)
+		if tt.operation%(operations/8) == operations/8-1 {
+			tt.sync()
+		}
+		if tt.t.Failed() {
+			break
+		}
+	}
+	close(done)
+	<-ended
+	tt.t.Logf("%d fetches, generation %d, operations %v", tt.fetches.Load(), tt.h.status().Generation, tt.reached)
+}
+
+// fetch fetches the project's secrets again and again. No value may be only a part of a value,
+// and no permanent secret may be missing.
+func (tt *torture) fetch(done chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+		}
+		got, err := tt.project.GetMany(context.Background(), nil, 0)
+		if err != nil {
+			tt.t.Error(err)
+			return
 		}
 		for name, value := range got.Secrets {
-			if want[name] != *value.Value {
+			if !checksumMatches(*value.Value) {
+				tt.t.Errorf("the project fetched only a part of the value of %s in generation %d: %d bytes", name, got.Generation, len(*value.Value))
+				return
+			}
+		}
+		for _, name := range permanentNames {
+			if _, exists := got.Secrets[schema.SecretName(name)]; !exists {
+				tt.t.Errorf("%s is missing in generation %d", name, got.Generation)
+				return
+			}
+		}
+		tt.fetches.Add(1)
+	}
+}
+
+// sync finishes all writes, and waits until the broker has the values of the store.
+func (tt *torture) sync() {
+	tt.t.Helper()
+	for name := range tt.writers {
+		tt.finish(name)
+	}
+	tt.h.waitUntil(fmt.Sprintf("the broker has the secrets of the store after operation %d", tt.operation), func() bool {
+		got, err := tt.project.GetMany(context.Background(), nil, 0)
+		if err != nil {
+			return false
+		}
+		for name, allowed := range tt.allowed {
+			value := ""
+			if secret, exists := got.Secrets[schema.SecretName(name)]; exists {
+				value = *secret.Value
+			}
+			if !slices.Contains(allowed, value) {
 				return false
 			}
 		}
 		return true
 	})
+	for name, allowed := range tt.allowed {
+		tt.recent[name] = slices.Clone(allowed)
+	}
 }
 
-// TestBrokerRestartsWhileStoreChanges changes the store while the broker restarts. It
-// checks that the sidecar pushes the current secrets after each restart.
-func TestBrokerRestartsWhileStoreChanges(t *testing.T) {
-	restarts := 200
-	if testing.Short() {
-		restarts = 20
+// change performs one random operation.
+func (tt *torture) change(extra []func(*torture)) {
+	t, r, h := tt.t, tt.r, tt.h
+	removable := fmt.Sprint("S", r.IntN(12))
+	name := removable
+	if r.IntN(6) == 0 {
+		name = permanentNames[r.IntN(len(permanentNames))]
 	}
-	h := newTestHost(t)
-	h.writeSecret("A", tripwire)
-	h.runSidecar(nil)
-	h.waitForNames("A")
-	want := []schema.SecretName{"A"}
-	for n := range restarts {
-		h.server.Close()
-		if n%4 == 0 {
-			name := schema.SecretName(fmt.Sprintf("B%03d", n))
-			h.writeSecret(string(name), tripwire)
-			want = append(want, name)
-			slices.Sort(want)
+	_, isOpen := tt.writers[name]
+	kind := ""
+	switch n := r.IntN(40); {
+	case n < 8:
+		kind = "rename"
+		value := valueWithChecksum(r)
+		if err := tt.dir.Set(name, []byte(value)); err != nil {
+			t.Fatal(err)
 		}
-		h.startBroker()
-		h.waitForNames(want...)
+		tt.record(name, value)
+	case n < 14 && !isOpen:
+		kind = "write in two parts"
+		tt.open(name)
+		tt.waitForFetches()
+		tt.finish(name)
+	case n < 18 && !isOpen:
+		kind = "begin to write"
+		tt.open(name)
+	case n < 18:
+		kind = "finish to write"
+		tt.finish(name)
+	case n < 21 && !isOpen:
+		kind = "truncate and fail"
+		// A program that fails after a part of a value leaves a file that looks complete, so
+		// this program fails before the first part.
+		h.openForWriting(name, "").Close()
+		tt.allowed[name] = slices.Clone(tt.recent[name])
+	case n < 26:
+		kind = "remove"
+		os.Remove(tt.path(removable))
+		tt.record(removable, "")
+	case n < 28: // replace the link ..data, as Kubernetes does for an update
+		kind = "link"
+		value := valueWithChecksum(r)
+		h.replaceDataLink("LINKED", value)
+		tt.record("LINKED", value)
+	// Create a file with a bad name. Then remove and restore the permission to read
+	// the store. If the test runs as root, the missing permission has no effect.
+	case n < 30:
+		kind = "bad name"
+		bad := tt.path("bad name")
+		storetest.WriteFile(bad, tripwire)
+		os.Chmod(h.store, 0)
+		os.Chmod(h.store, 0o700)
+		os.Remove(bad)
+	case n < 31: // cause many file events in a short time
+		kind = "burst"
+		for range 100 {
+			storetest.WriteFile(tt.path(".burst"), "x")
+			os.Remove(tt.path(".burst"))
+		}
+	case n < 33:
+		kind = tt.useTool(name)
+	case n < 35 && len(extra) > 0:
+		kind = "extra"
+		extra[r.IntN(len(extra))](tt)
+	case !isOpen:
+		kind = "write"
+		value := valueWithChecksum(r)
+		storetest.WriteFile(tt.path(name), value)
+		tt.record(name, value)
+	}
+	tt.reached[kind]++
+}
+
+// replaceDir replaces the store's directory with another directory that contains the permanent
+// secrets and one more secret.
+func (tt *torture) replaceDir() {
+	next, old := tt.h.dir+"/next", tt.h.dir+"/old"
+	values := map[string]string{}
+	for _, name := range append([]string{"S0"}, permanentNames...) {
+		values[name] = valueWithChecksum(tt.r)
+		storetest.WriteFile(filepath.Join(next, name), values[name])
+	}
+	// Exchange the directories in one step, because the store must not be missing. A bad store
+	// does not lose secrets, but it delays changes.
+	if err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, tt.h.store, unix.RENAME_EXCHANGE); err != nil {
+		tt.t.Fatal(err)
+	}
+	if err := os.Rename(next, old); err != nil {
+		tt.t.Fatal(err)
+	}
+	os.RemoveAll(old)
+	for name := range tt.allowed {
+		tt.record(name, values[name])
 	}
 }
 
-// TestLargestSetIsPushed checks that the sidecar pushes a set with 5,000 secrets that is
-// almost as large as the limit of 1 MiB, and that it pushes a change of this set. The
-// sidecar must not push a set that exceeds the limit.
-func TestLargestSetIsPushed(t *testing.T) {
-	h := newTestHost(t)
-	for n := range 5000 {
-		h.writeSecret(fmt.Sprintf("S%04d", n), tripwire+strings.Repeat("v", 180))
+// useTool changes a secret with an editor or another program. It returns the program's name.
+// Programs that are not installed are not used.
+func (tt *torture) useTool(name string) string {
+	// Do not use vim and tar for the permanent secrets. These programs remove the old file before
+	// they create the new file, and the removal of a file removes the secret.
+	tools := []string{"sh", "sed", "rsync", "mv"}
+	if !slices.Contains(permanentNames, name) {
+		tools = append(tools, "vim", "tar")
 	}
-	r := h.runSidecar(nil)
-	h.waitUntil("the broker has 5000 secrets", func() bool { return h.status().SecretCount == 5000 })
-	h.writeSecret("S0000", tripwire+"other")
-	h.waitForGeneration(2)
-	// Write a secret that makes the set too large. The secrets in the broker must not
-	// change.
-	h.writeSecret("BIG", strings.Repeat("v", schema.MaxPush/2))
-	r.waitForLog(h, "the maximum size of a push is 1048576 bytes")
-	if s := h.status(); s.SecretCount != 5000 || s.Generation != 2 {
-		t.Errorf("the broker has %d secrets and generation %d, want 5000 secrets and generation 2", s.SecretCount, s.Generation)
+	tool := tools[tt.r.IntN(len(tools))]
+	_, isOpen := tt.writers[name]
+	info, err := os.Stat(tt.path(name))
+	if _, missing := exec.LookPath(tool); missing != nil || isOpen || err != nil || info.Size() == 0 {
+		return "" // sed and vim need a file with content
 	}
+	value := valueWithChecksum(tt.r)
+	source := filepath.Join(tt.h.dir, "source", name)
+	storetest.WriteFile(source, value)
+	command := map[string]string{
+		"sh":    `(head -c 5 "$1"; sleep 0.03; tail -c +6 "$1") >"$2"`,
+		"sed":   `sed -i "1s/.*/$3/" "$2"`,
+		"rsync": `rsync --ignore-times "$1" "$2"`,
+		"mv":    `cp "$1" "$2.swp" && mv "$2.swp" "$2"`,
+		"vim":   `vim -u NONE -i NONE -es -c "call setline(1, '$3')" -c wq "$2" </dev/null`,
+		"tar":   `tar cf - -C "${1%/*}" "${1##*/}" | tar xf - -C "${2%/*}"`,
+	}[tool]
+	if out, err := exec.Command("sh", "-c", command, "sh", source, tt.path(name), value).CombinedOutput(); err != nil {
+		tt.t.Fatalf("%s failed: %v\n%s", tool, err, out)
+	}
+	tt.record(name, value)
+	return tool
 }
-
-// TestReadsDoNotGrowHeap reads the store 10,000 times. It checks that the heap does not
-// grow.
-func TestReadsDoNotGrowHeap(t *testing.T) {
-	reloads := 10000
-	if testing.Short() {
-		reloads = 1000
-	}
-	h := newTestHost(t)
-	for n := range 20 {
-		h.writeSecret(fmt.Sprintf("S%d", n), tripwire+strings.Repeat("v", 1000))
-	}
-	// Read the store once before the measurement. This first Read waits until the files
-	// have been unchanged for long enough, so all later reads return without waiting.
-	if _, err := (store.Dir{Path: h.store}).Read(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	w := newWatcher(discardLogger(), func(string) bool { return false })
-	defer w.close()
-	reader := newStoreReader(store.Dir{Path: h.store}, readInProcess(store.Dir{Path: h.store}), w, discardLogger())
-	for range 100 {
-		reader.acceptResult(context.Background(), reader.read(context.Background()))
-	}
-	before := heapSize()
-	for range reloads {
-		reader.acceptResult(context.Background(), reader.read(context.Background()))
-	}
-	if after := heapSize(); after > before+before/2+1<<20 {
-		t.Errorf("the heap grew from %d to %d bytes", before, after)
-	}
-	if reader.lastGood == nil || len(reader.lastGood.Names()) != 20 {
-		t.Errorf("the reader has %d secrets, want 20", len(reader.lastGood.Names()))
-	}
-}
-
-func heapSize() uint64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-func discardLogger() *slog.Logger { return slog.New(slog.DiscardHandler) }

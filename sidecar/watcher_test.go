@@ -2,13 +2,10 @@ package sidecar
 
 import (
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestPollingUnderInotifyLimits runs a sidecar that cannot create an inotify instance or
@@ -39,21 +36,8 @@ func TestPollingUnderInotifyLimits(t *testing.T) {
 	}
 	for _, limit := range []string{"max_inotify_instances", "max_inotify_watches"} {
 		t.Run(limit, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestPollingUnderInotifyLimits$", "-test.v")
-			cmd.Env = append(os.Environ(), limitEnv+"="+limit)
-			cmd.SysProcAttr = &syscall.SysProcAttr{
-				Cloneflags:  syscall.CLONE_NEWUSER,
-				UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-				GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-			}
-			var out strings.Builder
-			cmd.Stdout, cmd.Stderr = &out, &out
-			if err := cmd.Start(); err != nil {
-				testenv.Require(t, false, "cannot create a user namespace: "+err.Error())
-			}
-			if err := cmd.Wait(); err != nil || !strings.Contains(out.String(), "--- PASS: TestPollingUnderInotifyLimits") {
-				t.Errorf("%v\n%s", err, out.String())
-			}
+			t.Setenv(limitEnv, limit)
+			runTestInNamespaces(t, "TestPollingUnderInotifyLimits", syscall.CLONE_NEWUSER)
 		})
 	}
 }

@@ -75,3 +75,20 @@ func TestStopEndsCommandOfStore(t *testing.T) {
 		t.Errorf("the command still runs after the sidecar has ended: %s", stat)
 	}
 }
+
+// TestSignalOfBrokenLeaseIsHarmless sends SIGIO to the sidecar and to the process that reads the
+// store. The kernel sends this signal if a program opens a file while the reading process has a
+// lease for the file. By default, SIGIO ends a process.
+func TestSignalOfBrokenLeaseIsHarmless(t *testing.T) {
+	h := newTestHost(t, 0)
+	path := h.dir + "/store/source"
+	writeStoreFile(t, path, "A=\n")
+	// The parent process of the command is the process that reads the store.
+	sidecar := h.startSidecar("--store", "exec:kill -IO $PPID && cat "+path, "--format", "dotenv", "--watch", path)
+	sidecar.waitForLine("secrets=1 generation=1")
+	if err := sidecar.cmd.Process.Signal(unix.SIGIO); err != nil {
+		t.Fatal(err)
+	}
+	writeStoreFile(t, path, "A=\nB=\n")
+	sidecar.waitForLine("secrets=2 generation=2")
+}

@@ -19,8 +19,9 @@ func healthCommand() *cobra.Command {
 the broker. It does not compare the values. If the store is a command, health runs the
 command.
 
-The exit code is 0 only if the names are the same, and if the broker refuses no sidecar
-because another sidecar is connected. You can use health in the
+The exit code is 0 only if the names are the same, if no file in the store is empty or
+open for writing, and if the broker refuses no sidecar because another sidecar is
+connected. You can use health in the
 HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}

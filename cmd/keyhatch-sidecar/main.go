@@ -32,6 +32,8 @@ kinds of stores:
                 subdirectories with a name that begins with a dot, and the
                 directory lost+found, are ignored. One newline at the end of a
                 text is not part of the secret. Binary files are not changed.
+                While a file is empty or open for writing, the broker keeps the
+                old value of the secret.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.

@@ -42,9 +42,9 @@ func TestMain(m *testing.M) {
 // readNaively reads a directory in the same process and encodes the push. It then waits until
 // standard input ends.
 func readNaively(dir string) {
-	set, err := store.Dir{Path: dir}.Read(context.Background())
+	reading, err := store.Dir{Path: dir}.Read(context.Background(), nil)
 	if err == nil {
-		_, err = set.EncodePush()
+		_, err = reading.Set.EncodePush()
 	}
 	fmt.Fprintln(os.Stderr, "ready", err)
 	io.Copy(io.Discard, os.Stdin)

@@ -110,8 +110,7 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 				flags := writeStore(t, h.dir+"/store", old)
 				cmd := h.command(h.dir+"/keyhatch-sidecar", append([]string{"run", "--socket", h.adminSocket()}, flags...)...)
 				if memory == "mlock" {
-					cmd = h.command(os.Args[0], cmd.Args...)
-					cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=program-without-memfd-secret")
+					cmd = withoutMemfdSecret(h, cmd)
 				}
 				sidecar := startProcess(t, cmd)
 				sidecar.waitForLine("secrets=100 generation=1")
@@ -121,10 +120,7 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 				}
 				check := func(when string, values [][]byte, want int) {
 					t.Helper()
-					arenas, elsewhere := countCopies(t, cmd.Process.Pid, values)
-					if arenas != want*len(values) || elsewhere > 0 {
-						t.Errorf("%s, the memory contains %d copies of %d secrets in arenas and %d elsewhere; want %d in arenas", when, arenas, len(values), elsewhere, want*len(values))
-					}
+					checkCopies(t, sidecar, when, values, want)
 				}
 				check("after the push", old, want)
 				writeStore(t, h.dir+"/store", current)
@@ -134,6 +130,60 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 			})
 		}
 	}
+}
+
+// withoutMemfdSecret returns a command that runs cmd without memfd_secret. The arenas are then in
+// locked memory, which is readable.
+func withoutMemfdSecret(h *testHost, cmd *exec.Cmd) *exec.Cmd {
+	cmd = h.command(os.Args[0], cmd.Args...)
+	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=program-without-memfd-secret")
+	return cmd
+}
+
+// checkCopies checks that the arenas of a process contain this number of copies of each value,
+// and that the other memory contains none.
+func checkCopies(t *testing.T, p *process, when string, values [][]byte, want int) {
+	t.Helper()
+	arenas, elsewhere := countCopies(t, p.cmd.Process.Pid, values)
+	if arenas != want*len(values) || elsewhere > 0 {
+		t.Errorf("%s, the memory contains %d copies of %d secrets in arenas and %d elsewhere; want %d in arenas", when, arenas, len(values), elsewhere, want*len(values))
+	}
+}
+
+// TestOldValuesOfIncompleteFilesAreOnlyInLockedMemory truncates files of the store and changes
+// another file. The sidecar must send the old values to the process that reads the store, and
+// must still have one copy of these values, in locked memory. When the files are complete again,
+// the old values must be wiped.
+func TestOldValuesOfIncompleteFilesAreOnlyInLockedMemory(t *testing.T) {
+	testenv.RequireMemoryAccess(t)
+	h := newTestHost(t, 0)
+	dir := h.dir + "/store"
+	old, current, other := randomValues(50), randomValues(50), randomValues(1)
+	writeDirStore(t, dir, old)
+	sidecar := startProcess(t, withoutMemfdSecret(h, h.command(h.dir+"/keyhatch-sidecar", "run", "--socket", h.adminSocket(), "--store", "dir:"+dir)))
+	sidecar.waitForLine("secrets=50 generation=1")
+	for i := range old {
+		if err := os.Truncate(fmt.Sprintf("%s/S%d", dir, i), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeStoreFile(t, dir+"/OTHER", string(other[0]))
+	sidecar.waitForLine("secrets=51 generation=2")
+	checkCopies(t, sidecar, "while the files are incomplete", old, 1)
+	checkCopies(t, sidecar, "while the files are incomplete, for the other secret", other, 1)
+	for i := range current {
+		if err := os.WriteFile(fmt.Sprintf("%s/S%d", dir, i), current[i], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Remove(dir + "/OTHER"); err != nil {
+		t.Fatal(err)
+	}
+	for sidecar.waitForLine("pushed the secrets"); !strings.Contains(sidecar.stderr.Text(), "secrets=50"); {
+		sidecar.waitForLine("pushed the secrets")
+	}
+	checkCopies(t, sidecar, "after the files are complete, for the old secrets", old, 0)
+	checkCopies(t, sidecar, "after the files are complete", current, 1)
 }
 
 // TestSidecarWarnsIfMemoryIsNotLocked starts a sidecar that must not lock memory.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,14 +25,14 @@ func readCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return store.WriteResult(c.Context(), source, c.OutOrStdout())
+		return store.WriteResult(c.Context(), source, c.InOrStdin(), c.OutOrStdout())
 	}
 	return c
 }
 
 // readInChild returns a function that reads the store that flags select. The flags must be
 // the flags of addStoreFlags.
-func readInChild(flags *pflag.FlagSet) func(context.Context) (*store.LockedSet, error) {
+func readInChild(flags *pflag.FlagSet) sidecar.ReadFunc {
 	args := []string{readCommandName}
 	flags.VisitAll(func(f *pflag.Flag) {
 		if list, ok := f.Value.(pflag.SliceValue); ok {
@@ -42,5 +43,7 @@ func readInChild(flags *pflag.FlagSet) func(context.Context) (*store.LockedSet, 
 			args = append(args, "--"+f.Name+"="+f.Value.String())
 		}
 	})
-	return func(ctx context.Context) (*store.LockedSet, error) { return store.ReadInChild(ctx, args) }
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		return store.ReadInChild(ctx, args, previous)
+	}
 }

@@ -29,7 +29,8 @@ can have several lines, and press Ctrl-D. A value cannot be an argument of the c
 because other users can see the arguments of a process.
 
 set stores exactly the given bytes. When the sidecar reads the store, it ignores one
-newline at the end of a text.
+newline at the end of a text. With --allow-empty, set stores an empty value as a file
+that contains only a newline, because the sidecar never uses an empty file.
 
 With FIELD=- or FIELD=@FILE, set writes all fields of a bundle in one step. A project
 never gets an old and a new field together. A field with - is read from standard input.

@@ -132,12 +132,12 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 		if err := os.WriteFile(file, out, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		read, err := store.File{Path: file, Format: "dotenv"}.Read(t.Context())
+		read, err := store.File{Path: file, Format: "dotenv"}.Read(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, name := range texts {
-			if got := string(read[schema.SecretName(name)].Bytes); got != values[name] {
+			if got := string(read.Set[schema.SecretName(name)].Bytes); got != values[name] {
 				t.Errorf("%s is %q, want %q", name, got, values[name])
 			}
 		}

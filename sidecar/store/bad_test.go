@@ -14,7 +14,7 @@ func TestReadRefusesBadStores(t *testing.T) {
 		t.Errorf("BadStores returned only %d stores; want at least 40", len(all))
 	}
 	for _, c := range all {
-		_, err := c.Create(t.TempDir()).Read(context.Background())
+		_, err := c.Create(t.TempDir()).Read(context.Background(), nil)
 		if err == nil {
 			t.Errorf("bad store %.60q: Read returned no error", c.Name)
 			continue

@@ -33,40 +33,63 @@ type Dir struct {
 	KeepNewline bool
 }
 
-// Read waits until the files stop changing. It returns the complete set of secrets that
-// the directory contained at one moment. An error names the file and the rule that the
-// file breaks. The error never contains the content of a file.
-func (d Dir) Read(ctx context.Context) (Set, error) {
-	set, err := readStable(ctx, d.listFiles, d.readFiles)
+// Read returns the complete set of secrets that the directory contained at one moment. If a
+// file is not complete, Read uses the old value of its secret, or of its complete bundle. An
+// error names the file and the rule that the file breaks. The error never contains the content
+// of a file. If an empty directory has replaced the directory, Read returns ErrReplaced.
+func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
+	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
 		err = fmt.Errorf("%s: %w", d.Path, err)
 	}
-	return set, err
+	return reading, err
 }
 
-func (d Dir) readFiles(l listing) (Set, error) {
-	set := Set{}
+func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
+	r := newReading()
+	dir := dirState{l.dir, len(l.files) > 0}
+	if old := previous.dirs[d.Path]; old.HasFiles && !dir.HasFiles && old.ID != dir.ID {
+		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
+	}
+	r.dirs[d.Path] = dir
+	var unfinished []schema.SecretName
 	for _, f := range l.files {
-		if err := d.addFile(set, f); err != nil {
+		content, reason, err := r.readFile(f, previous)
+		if err != nil {
+			return nil, err
+		}
+		if reason != "" {
+			name, _, _ := strings.Cut(f.name, "/")
+			unfinished = append(unfinished, schema.SecretName(name))
+		} else if err := d.addFile(r.Set, f, content); err != nil {
 			return nil, err
 		}
 	}
-	return set, nil
+	for _, name := range unfinished {
+		r.keepOld(name, previous)
+	}
+	return r, nil
 }
 
 // listFiles lists the files of the store. It performs all checks that do not need the
 // content of the files.
 func (d Dir) listFiles() (listing, error) {
 	var l listing
-	err := d.forEachEntry("", func(name string, info fs.FileInfo) error {
+	info, err := os.Stat(d.Path)
+	if err != nil {
+		return listing{}, describePathError(err)
+	}
+	l.dir = l.addDir(info)
+	err = d.forEachEntry("", func(name string, info fs.FileInfo) error {
 		if !info.IsDir() {
-			return l.addInfo(d.Path, name, info)
+			return l.add(name, filepath.Join(d.Path, name), info)
 		}
+		l.addDir(info)
 		return d.forEachEntry(name, func(field string, info fs.FileInfo) error {
 			if info.IsDir() {
 				return fmt.Errorf("%s: a bundle must contain only files, but this path is a directory", filepath.Join(d.Path, name, field))
 			}
-			return l.addInfo(d.Path, name+"/"+field, info)
+			return l.add(name+"/"+field, filepath.Join(d.Path, name, field), info)
 		})
 	})
 	if err != nil {
@@ -75,7 +98,7 @@ func (d Dir) listFiles() (listing, error) {
 	slices.SortFunc(l.files, func(a, b listedFile) int { return strings.Compare(a.name, b.name) })
 	total := int64(0)
 	for _, f := range l.files {
-		total += f.size
+		total += f.Size
 	}
 	if total > schema.MaxPush {
 		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes", d.Path, total, schema.MaxPush)
@@ -125,21 +148,15 @@ func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) 
 
 var errBinaryField = errors.New("a field of a bundle must be valid UTF-8: store the binary value as a separate secret")
 
-// addFile reads a file and adds its content to set, as a secret or as a field of a
-// bundle.
-func (d Dir) addFile(set Set, f listedFile) error {
-	path := filepath.Join(d.Path, f.name)
-	content, err := readFile(path, f.size)
-	if err != nil {
-		return err
-	}
+// addFile adds the content of a file to set, as a secret or as a field of a bundle.
+func (d Dir) addFile(set Set, f listedFile, content []byte) error {
 	if !d.KeepNewline {
 		content = TrimNewline(content)
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
 	case isField && !isText:
-		return fmt.Errorf("%s: %w", path, errBinaryField)
+		return fmt.Errorf("%s: %w", f.path, errBinaryField)
 	case isField:
 		value, exists := set[schema.SecretName(bundle)]
 		if !exists {

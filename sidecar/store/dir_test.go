@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,7 +18,7 @@ import (
 func TestDirReadsSecretsAndBundles(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "EMPTY": "", "NL": "\n", "a.b-c": "four",
+		"A": "one\n", "B": "two\n\n", "C": "three\r\n", "INCOMPLETE": "", "NL": "\n", "a.b-c": "four",
 		"BIN": "\xff\n", "NUL": "a\x00\n", "BOM": "\ufefftext\n", "aws/key": "k\n", "aws/secret": "s",
 		".hidden": storetest.Tripwire, "..data/A": storetest.Tripwire, "A~": storetest.Tripwire, "A.swp": storetest.Tripwire, "#A#": storetest.Tripwire, "4913": storetest.Tripwire, "aws/.x": storetest.Tripwire,
 		".swp/x": storetest.Tripwire, "lost+found/#12345": storetest.Tripwire,
@@ -29,23 +28,26 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "nothing"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	got, err := store.Dir{Path: dir}.Read(context.Background())
+	got, err := store.Dir{Path: dir}.Read(context.Background(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := store.Set{
-		"A": textValue("one"), "B": textValue("two\n"), "C": textValue("three"), "EMPTY": textValue(""), "NL": textValue(""), "a.b-c": textValue("four"),
+		"A": textValue("one"), "B": textValue("two\n"), "C": textValue("three"), "NL": textValue(""), "a.b-c": textValue("four"),
 		"aws": bundleValue(map[schema.SecretName]string{"key": "k", "secret": "s"}),
 		"BIN": {Bytes: []byte("\xff\n"), Binary: true}, "NUL": textValue("a\x00\n"), "BOM": textValue("\ufefftext"),
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got.Set); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]store.Reason{filepath.Join(dir, "INCOMPLETE"): store.ReasonEmpty}, got.Unfinished); diff != "" {
 		t.Error(diff)
 	}
 	if dirs := (store.Dir{Path: dir}).WatchDirs(); slices.Contains(dirs, filepath.Join(dir, "lost+found")) {
 		t.Errorf("WatchDirs returned %v; only root can watch lost+found", dirs)
 	}
-	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background()); err != nil || string(got["A"].Bytes) != "one\n" {
-		t.Errorf("with KeepNewline: got %q for A, error %v; want a newline at the end", got["A"].Bytes, err)
+	if got, err := (store.Dir{Path: dir, KeepNewline: true}).Read(context.Background(), nil); err != nil || string(got.Set["A"].Bytes) != "one\n" {
+		t.Errorf("with KeepNewline: got %v, error %v; want a newline at the end of A", got, err)
 	}
 }
 
@@ -70,9 +72,9 @@ func TestDirReadsKubernetesVolume(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"old", "new"} {
-		got, err := store.Dir{Path: dir}.Read(context.Background())
-		if err != nil || len(got) != 1 || string(got["TOKEN"].Bytes) != want {
-			t.Errorf("got secrets with the names %v, error %v; want only TOKEN with the value %q", slices.Collect(maps.Keys(got)), err, want)
+		got, err := store.Dir{Path: dir}.Read(context.Background(), nil)
+		if err != nil || len(got.Set) != 1 || string(got.Set["TOKEN"].Bytes) != want {
+			t.Errorf("got %v, error %v; want only TOKEN with the value %q", got, err, want)
 		}
 		replaceDataLink("..2026_2")
 	}
@@ -109,7 +111,7 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "store")
 		storetest.WriteFile(dir+"/GOOD", storetest.Tripwire)
 		c.create(dir)
-		_, err := store.Dir{Path: dir}.Read(context.Background())
+		_, err := store.Dir{Path: dir}.Read(context.Background(), nil)
 		if err == nil {
 			t.Errorf("a store with %s: Read returned no error", c.name)
 			continue

@@ -39,8 +39,8 @@ func (d Dir) Create() (created bool, err error) {
 }
 
 // Set writes a secret. If name has the form BUNDLE/FIELD, Set writes a field of a bundle.
-// The file of the secret has mode 0600 and contains exactly the bytes of value. A reader
-// sees the old or the new value, never a part of a value.
+// The file of the secret has mode 0600 and contains exactly the bytes of value. If value is
+// empty, the file contains a newline, because Read never uses an empty file. A reader sees the old or the new value, never a part of a value.
 //
 // Set does not replace a bundle by a secret or a secret by a bundle. It then returns a
 // *ConflictError.
@@ -171,8 +171,12 @@ func removeLeftovers(dir string) {
 	}
 }
 
-// writeTemp writes value to a new temporary file in dir. The file has mode 0600.
+// writeTemp writes value to a new temporary file in dir. The file has mode 0600. If value is
+// empty, writeTemp writes a newline.
 func writeTemp(dir string, value []byte) (path string, err error) {
+	if len(value) == 0 {
+		value = []byte("\n")
+	}
 	f, err := os.CreateTemp(dir, leftoverPrefix)
 	if err != nil {
 		return "", err

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,10 +30,16 @@ type Exec struct {
 	Timeout    time.Duration // the maximum duration of one run of the command
 }
 
-// Read runs the command and parses the command's standard output. Read returns an error
+// Read waits until no process has a file in WatchPaths open for writing, but at most for
+// maxUnstablePeriod. It then runs the command and parses the command's standard output. Read returns an error
 // and no Set if the exit code is not 0, if the output is too large, or if the command
 // exceeds the timeout.
-func (e Exec) Read(ctx context.Context) (Set, error) {
+func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
+	for deadline := time.Now().Add(maxUnstablePeriod); e.isBeingWritten() && time.Now().Before(deadline); {
+		if err := sleep(ctx, stablePeriod/2); err != nil {
+			return nil, err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
@@ -60,7 +68,7 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("timed out after %v", e.Timeout)
 	case ctx.Err() != nil:
-		return set, ctx.Err()
+		return nil, ctx.Err()
 	}
 	failure := "the command %q failed: %w%s"
 	if err == nil {
@@ -70,7 +78,32 @@ func (e Exec) Read(ctx context.Context) (Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf(failure, e.Command, err, e.redactStderr(stdout.buf.Bytes(), stderr))
 	}
-	return set, nil
+	return &Reading{Set: set}, nil
+}
+
+// isBeingWritten reports whether a process has a file in WatchPaths, or a file of a directory in
+// WatchPaths, open for writing.
+func (e Exec) isBeingWritten() bool {
+	for _, path := range e.WatchPaths {
+		paths := []string{path}
+		entries, _ := os.ReadDir(path) // returns no entries if path is a file
+		for _, entry := range entries {
+			paths = append(paths, filepath.Join(path, entry.Name()))
+		}
+		for _, path := range paths {
+			if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+				continue
+			}
+			if f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0); err == nil {
+				writers := leaseFile(f)
+				f.Close()
+				if writers == writersExist {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // minLeak is the minimum length in bytes of a string that counts as a leaked part of a

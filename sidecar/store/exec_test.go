@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -56,7 +57,7 @@ func TestExecKillsBackgroundProcesses(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			pidFile := filepath.Join(t.TempDir(), "pid")
 			e := Exec{Command: c.command + " & echo $! >" + pidFile + "; echo A=TRIPWIRE", Format: Dotenv, Timeout: 20 * time.Second}
-			_, err := e.Read(context.Background())
+			_, err := e.Read(context.Background(), nil)
 			if (err == nil) != (c.wantError == "") || err != nil && !strings.Contains(err.Error(), c.wantError) {
 				t.Errorf("got the error %v; want %q", err, c.wantError)
 			}
@@ -86,5 +87,30 @@ func waitUntilGone(t *testing.T, pidFile string) {
 		if time.Now().After(end) {
 			t.Fatal("the background process is still running")
 		}
+	}
+}
+
+// TestExecWaitsForWatchedFile checks that Exec.Read does not run the command while a process
+// writes to a watched file. If the file stays open, Exec.Read must run the command anyway, because
+// a database can be open for writing all the time.
+func TestExecWaitsForWatchedFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, watched := range []string{dir, dir + "/source"} {
+		f, err := os.Create(dir + "/source")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		f.WriteString("A=TRIP")
+		e := Exec{Command: "cat " + dir + "/source", Format: Dotenv, WatchPaths: []string{watched}, Timeout: 20 * time.Second}
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		if r, err := e.Read(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with the watched path %s, Read returned %v and the error %v while the file was open", watched, r, err)
+		}
+		cancel()
+		mustRead(t, e, nil, "TRIP", false)
+		f.WriteString("WIRE\n")
+		f.Close()
+		mustRead(t, e, nil, "TRIPWIRE", false)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -16,25 +18,39 @@ type File struct {
 	Format Format
 }
 
-// Read waits until the file stops changing. Then it returns the complete set of secrets
-// in the file.
-func (f File) Read(ctx context.Context) (Set, error) {
-	set, err := readStable(ctx, f.listFiles, func(l listing) (Set, error) {
-		text, err := readFile(f.Path, l.files[0].size)
-		if err != nil {
-			return nil, err
-		}
-		defer clear(text)
-		set, err := f.Format.parse(text)
-		if err != nil {
-			return set, fmt.Errorf("%s: %w", f.Path, err)
-		}
-		return set, nil
-	})
+// Read returns the complete set of secrets in the file. If the file is not complete, Read
+// returns the old set.
+func (f File) Read(ctx context.Context, previous *Reading) (*Reading, error) {
+	reading, err := readStable(ctx, previous, f.listFiles, f.readFile)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
 		err = fmt.Errorf("%s: %w", f.Path, err)
 	}
-	return set, err
+	return reading, err
+}
+
+func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
+	r := newReading()
+	text, reason, err := r.readFile(l.files[0], previous)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	state := r.files[f.Path]
+	if reason != "" && reason != ReasonEmpty {
+		if state.LastUsed.Fingerprint == "" || previous.Set == nil {
+			return nil, &unfinishedError{f.Path, reason}
+		}
+		for _, name := range state.Names {
+			r.keepOld(name, previous)
+		}
+		return r, nil
+	}
+	if r.Set, err = f.Format.parse(text); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	state.Names = slices.Collect(maps.Keys(r.Set))
+	r.files[f.Path] = state
+	return r, nil
 }
 
 func (f File) listFiles() (listing, error) {
@@ -48,7 +64,7 @@ func (f File) listFiles() (listing, error) {
 	case info.Size() > schema.MaxPush:
 		return l, fmt.Errorf("%s: the file has %d bytes, but the maximum size of a push is %d bytes", f.Path, info.Size(), schema.MaxPush)
 	}
-	return l, l.addInfo("", f.Path, info)
+	return l, l.add("", f.Path, info)
 }
 
 // WatchDirs returns the directory that contains the file. If the file is a symbolic link,

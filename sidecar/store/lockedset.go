@@ -35,3 +35,9 @@ func (s *LockedSet) Free() {
 		s.line = nil
 	}
 }
+
+// A LockedReading is a Reading in locked memory.
+type LockedReading struct {
+	Set *LockedSet
+	State
+}

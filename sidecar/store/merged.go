@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
 )
 
 // Merged is a store that combines several stores. If two of these stores contain the same
@@ -10,19 +11,22 @@ import (
 type Merged []Store
 
 // Read reads all stores and returns one set with the secrets of all stores.
-func (m Merged) Read(ctx context.Context) (Set, error) {
-	all := Set{}
+func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
+	all := newReading()
 	for _, store := range m {
-		set, err := store.Read(ctx)
+		r, err := store.Read(ctx, previous)
 		if err != nil {
 			return nil, err
 		}
-		for name, value := range set {
-			if _, exists := all[name]; exists {
+		for name, value := range r.Set {
+			if _, exists := all.Set[name]; exists {
 				return nil, fmt.Errorf("%s is in two stores: remove the secret from one of the two stores", name)
 			}
-			all[name] = value
+			all.Set[name] = value
 		}
+		maps.Copy(all.Unfinished, r.Unfinished)
+		maps.Copy(all.files, r.files)
+		maps.Copy(all.dirs, r.dirs)
 	}
 	return all, nil
 }

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
@@ -18,15 +19,92 @@ import (
 // A result is what a child process reports about its read of a store. It contains no value of
 // a secret. The child process first writes the line of the push request, which is empty after
 // an error. It then writes the result as one line of JSON.
+//
+// Before this, the child process receives the result of the previous read in the same form. The
+// line is empty if there was no previous read.
 type result struct {
 	Names  []schema.SecretName `json:"names"`
+	Files  []fileResult        `json:"files"`
+	Dirs   []dirResult         `json:"dirs"`
 	Error  []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
 	Causes []string            `json:"causes"` // keys of errorCauses
 }
 
+// resultDepth is the number of levels of the JSON of a result.
+const resultDepth = 5
+
+// A fileResult is the part of a State that describes a file.
+type fileResult struct {
+	Path   []byte    `json:"path"`   // need not be valid UTF-8
+	Reason Reason    `json:"reason"` // empty if the file is complete
+	State  fileState `json:"state"`
+}
+
+// A dirResult is the part of a State that describes the directory of a Dir.
+type dirResult struct {
+	Path  []byte   `json:"path"`
+	State dirState `json:"state"`
+}
+
+func newResult(names []schema.SecretName, s State) result {
+	r := result{Names: names}
+	for path, state := range s.files {
+		r.Files = append(r.Files, fileResult{[]byte(path), s.Unfinished[path], state})
+	}
+	for path, state := range s.dirs {
+		r.Dirs = append(r.Dirs, dirResult{[]byte(path), state})
+	}
+	return r
+}
+
+func (r result) state() State {
+	s := newState()
+	for _, f := range r.Files {
+		s.files[string(f.Path)] = f.State
+		if f.Reason != "" {
+			s.Unfinished[string(f.Path)] = f.Reason
+		}
+	}
+	for _, d := range r.Dirs {
+		s.dirs[string(d.Path)] = d.State
+	}
+	return s
+}
+
+// write writes the line of the push request and the result.
+func (r result) write(w io.Writer, line []byte) error {
+	encoded, err := wire.Encode(r)
+	if err != nil {
+		return err
+	}
+	for _, part := range [][]byte{line, encoded} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseResult parses what write has written. The line is a part of content.
+func parseResult(content []byte) (line []byte, r result, err error) {
+	lineSize := bytes.IndexByte(content, '\n') + 1
+	encoded, complete := bytes.CutSuffix(content[lineSize:], []byte("\n"))
+	if lineSize == 0 || !complete {
+		return nil, result{}, errIncomplete
+	}
+	if err := wire.Decode(encoded, &r, resultDepth); err != nil {
+		return nil, result{}, fmt.Errorf("cannot decode the result: %w", err)
+	}
+	return content[:lineSize], r, nil
+}
+
+// emptyLine replaces the line of the push request if there is no set.
+const emptyLine = "\n"
+
 // errorCauses contains the errors that a caller of Read can distinguish with errors.Is.
 var errorCauses = map[string]error{
 	"unstable":   ErrUnstable,
+	"replaced":   ErrReplaced,
 	"not_exist":  fs.ErrNotExist,
 	"permission": fs.ErrPermission,
 }
@@ -40,53 +118,99 @@ type childError struct {
 func (e *childError) Error() string   { return e.text }
 func (e *childError) Unwrap() []error { return e.causes }
 
-// errIncomplete means that a child process ended before it had written its result.
+// errIncomplete means that a process ended before it had written its complete result.
 var errIncomplete = errors.New("the result is incomplete")
 
-// WriteResult reads a store and writes the result to w. It returns an error only if it cannot
+// Write writes r as the input of WriteResult. r can be empty. Write copies the secrets only to w.
+func (r LockedReading) Write(w io.Writer) error {
+	if r.Set == nil {
+		return result{}.write(w, []byte(emptyLine))
+	}
+	return newResult(r.Set.names, r.State).write(w, r.Set.line)
+}
+
+// WriteResult reads a store and writes the result to w. It reads the result of the previous read
+// from input (see LockedReading.Write). It returns an error only if it cannot read input or cannot
 // write to w.
 //
 // WriteResult leaves copies of the secrets in the memory of the process. So the process must
 // end soon after WriteResult.
-func WriteResult(ctx context.Context, source Store, w io.Writer) error {
-	set, err := source.Read(ctx)
+func WriteResult(ctx context.Context, source Store, input io.Reader, w io.Writer) error {
+	previous, err := readPrevious(input)
+	if err != nil {
+		return fmt.Errorf("cannot read the previous result: %w", err)
+	}
+	reading, err := source.Read(ctx, previous)
 	var line []byte
 	if err == nil {
-		line, err = set.EncodePush()
+		line, err = reading.Set.EncodePush()
 	}
-	r := result{Names: slices.Sorted(maps.Keys(set))}
 	if err != nil {
-		line, r = []byte("\n"), result{Error: []byte(err.Error())}
+		r := result{Error: []byte(err.Error())}
 		for name, cause := range errorCauses {
 			if errors.Is(err, cause) {
 				r.Causes = append(r.Causes, name)
 			}
 		}
+		return r.write(w, []byte(emptyLine))
 	}
-	encoded, err := wire.Encode(r)
+	return newResult(slices.Sorted(maps.Keys(reading.Set)), reading.State).write(w, line)
+}
+
+// readPrevious reads the result of the previous read. Its Set is nil if there was no previous
+// read.
+func readPrevious(input io.Reader) (*Reading, error) {
+	content, err := io.ReadAll(input)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, part := range [][]byte{line, encoded} {
-		if _, err := w.Write(part); err != nil {
-			return err
-		}
+	line, r, err := parseResult(content)
+	if err != nil || string(line) == emptyLine {
+		return &Reading{}, err
 	}
-	return nil
+	set, err := decodePush(line)
+	return &Reading{set, r.state()}, err
+}
+
+// decodePush returns the set that EncodePush has encoded.
+func decodePush(line []byte) (Set, error) {
+	var request struct {
+		Secrets    jsontext.Value               `json:"secrets"`
+		SecretsB64 map[schema.SecretName][]byte `json:"secrets_b64"`
+	}
+	if err := wire.Decode(line, &request, 3); err != nil {
+		return nil, err
+	}
+	set, err := parseJSON(request.Secrets)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range request.SecretsB64 {
+		set[name] = Value{Bytes: value, Binary: true}
+	}
+	return set, nil
 }
 
 // ReadResult reads the output of WriteResult. It copies the secrets only to locked memory.
-func ReadResult(output io.Reader) (*LockedSet, error) {
+func ReadResult(output io.Reader) (LockedReading, error) {
 	arena, size, err := readToArena(output)
 	if err != nil {
-		return nil, err
+		return LockedReading{}, err
 	}
-	set, err := parseResult(arena, size)
+	line, r, err := parseResult(arena.Bytes()[:size])
+	if err == nil && string(line) == emptyLine {
+		failure := &childError{text: string(r.Error)}
+		for _, name := range r.Causes {
+			failure.causes = append(failure.causes, errorCauses[name])
+		}
+		err = failure
+	}
 	if err != nil {
 		arena.Free()
-		return nil, err
+		return LockedReading{}, err
 	}
-	return set, nil
+	arena.TrimTo(len(line))
+	return LockedReading{&LockedSet{arena, arena.Bytes()[:len(line)], r.Names}, r.state()}, nil
 }
 
 // readToArena reads everything from r. It returns the number of bytes.
@@ -113,27 +237,4 @@ func readToArena(r io.Reader) (arena *secmem.Arena, size int, err error) {
 		arena.Free()
 	}
 	return nil, 0, fmt.Errorf("cannot read the secrets into locked memory: %w", err)
-}
-
-// parseResult parses the output of WriteResult, which is in the first size bytes of arena.
-// The returned set owns the arena.
-func parseResult(arena *secmem.Arena, size int) (*LockedSet, error) {
-	lineSize := bytes.IndexByte(arena.Bytes()[:size], '\n') + 1
-	encoded, complete := bytes.CutSuffix(arena.Bytes()[lineSize:size], []byte("\n"))
-	if lineSize == 0 || !complete {
-		return nil, errIncomplete
-	}
-	var r result
-	if err := wire.Decode(encoded, &r, 2); err != nil {
-		return nil, fmt.Errorf("cannot decode the result: %w", err)
-	}
-	if lineSize == 1 {
-		failure := &childError{text: string(r.Error)}
-		for _, name := range r.Causes {
-			failure.causes = append(failure.causes, errorCauses[name])
-		}
-		return nil, failure
-	}
-	arena.TrimTo(lineSize)
-	return &LockedSet{arena, arena.Bytes()[:lineSize], r.Names}, nil
 }

@@ -18,26 +18,41 @@ import (
 // A fixedStore is a store whose Read returns a fixed set and error.
 type fixedStore struct {
 	store.Store
-	set store.Set
-	err error
+	set      store.Set
+	err      error
+	previous *store.Reading // set by Read
 }
 
-func (s fixedStore) Read(context.Context) (store.Set, error) { return s.set, s.err }
+func (s *fixedStore) Read(_ context.Context, previous *store.Reading) (*store.Reading, error) {
+	s.previous = previous
+	return &store.Reading{Set: s.set}, s.err
+}
+
+// writeResult writes the result of a read.
+func writeResult(t *testing.T, s *fixedStore, previous store.LockedReading) (output *bytes.Buffer) {
+	t.Helper()
+	var input bytes.Buffer
+	if err := previous.Write(&input); err != nil {
+		t.Fatal(err)
+	}
+	output = &bytes.Buffer{}
+	if err := store.WriteResult(context.Background(), s, &input, output); err != nil {
+		t.Fatal(err)
+	}
+	return output
+}
 
 // transfer writes the result of a read and reads this result.
 func transfer(t *testing.T, set store.Set, readErr error) (*store.LockedSet, error) {
 	t.Helper()
-	var output bytes.Buffer
-	if err := store.WriteResult(context.Background(), fixedStore{set: set, err: readErr}, &output); err != nil {
-		t.Fatal(err)
-	}
-	return store.ReadResult(&output)
+	reading, err := store.ReadResult(writeResult(t, &fixedStore{set: set, err: readErr}, store.LockedReading{}))
+	return reading.Set, err
 }
 
 func TestResultContainsSet(t *testing.T) {
 	for _, set := range []store.Set{
 		{},
-		{"B": textValue("x\n"), "A": {Bytes: []byte("\xff\x00"), Binary: true}, "aws": bundleValue(map[schema.SecretName]string{"key": "k"})},
+		{"B": textValue("x\n\x00\x7f\ufffd\u2028<\\\"\ufeff"), "b": textValue(""), "N": bundleValue(nil), "A": {Bytes: []byte("\xff\x00"), Binary: true}, "aws": bundleValue(map[schema.SecretName]string{"key": "k"})},
 		{"BIG": textValue(strings.Repeat("x", schema.MaxPush-100))},
 	} {
 		want, err := set.EncodePush()
@@ -59,18 +74,59 @@ func TestResultContainsSet(t *testing.T) {
 		if err != nil || got.Equal(other) {
 			t.Errorf("Equal returned true for the results of two sets, error %v", err)
 		}
+		// The next read must receive this set.
+		next := &fixedStore{set: store.Set{}}
+		writeResult(t, next, store.LockedReading{Set: got})
+		if line, err := next.previous.Set.EncodePush(); err != nil || !bytes.Equal(line, want) {
+			t.Errorf("the next read received a line of %d bytes, error %v; want a line of %d bytes", len(line), err, len(want))
+		}
 		got.Free()
 		same.Free()
 		other.Free()
 	}
 }
 
+// TestFirstReadHasNoPreviousSet checks that a store can distinguish the first read from a read
+// after an empty set.
+func TestFirstReadHasNoPreviousSet(t *testing.T) {
+	first := &fixedStore{set: store.Set{}}
+	empty, err := store.ReadResult(writeResult(t, first, store.LockedReading{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := &fixedStore{set: store.Set{}}
+	writeResult(t, second, empty)
+	if first.previous.Set != nil || second.previous.Set == nil {
+		t.Errorf("the first read received the set %v and the second read received %v; want nil and an empty set", first.previous.Set, second.previous.Set)
+	}
+}
+
+// TestIncompleteInputIsAnError ends the input of WriteResult after each of its bytes. WriteResult
+// must not read the store, because the old values are missing.
+func TestIncompleteInputIsAnError(t *testing.T) {
+	reading, err := store.ReadResult(writeResult(t, &fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, store.LockedReading{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var input, output bytes.Buffer
+	if err := reading.Write(&input); err != nil {
+		t.Fatal(err)
+	}
+	for size := range input.Len() {
+		err := store.WriteResult(context.Background(), &fixedStore{set: store.Set{}}, bytes.NewReader(input.Bytes()[:size]), &output)
+		if err == nil || strings.Contains(err.Error(), storetest.Tripwire) || output.Len() > 0 {
+			t.Errorf("the first %d bytes of the input: got the error %v and %d bytes of output", size, err, output.Len())
+		}
+	}
+}
+
 func TestResultContainsErrorAndItsCauses(t *testing.T) {
-	causes := []error{store.ErrUnstable, fs.ErrNotExist, fs.ErrPermission}
+	causes := []error{store.ErrUnstable, store.ErrReplaced, fs.ErrNotExist, fs.ErrPermission}
 	for _, want := range []error{
 		errors.New("a file with the name \xff is bad"),
 		fmt.Errorf("the store: %w", fs.ErrPermission),
 		fmt.Errorf("the store: %w: %w", fs.ErrNotExist, store.ErrUnstable),
+		fmt.Errorf("the store: %w", store.ErrReplaced),
 	} {
 		_, got := transfer(t, nil, want)
 		if got == nil || got.Error() != want.Error() {
@@ -90,10 +146,7 @@ func TestResultContainsErrorAndItsCauses(t *testing.T) {
 // TestIncompleteResultIsAnError ends the output after each of its bytes. ReadResult must
 // return an error and no part of the output.
 func TestIncompleteResultIsAnError(t *testing.T) {
-	var output bytes.Buffer
-	if err := store.WriteResult(context.Background(), fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, &output); err != nil {
-		t.Fatal(err)
-	}
+	output := writeResult(t, &fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, store.LockedReading{})
 	for size := range output.Len() {
 		_, err := store.ReadResult(bytes.NewReader(output.Bytes()[:size]))
 		if err == nil || strings.Contains(err.Error(), storetest.Tripwire) {

@@ -3,11 +3,7 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"syscall"
+	"slices"
 	"time"
 )
 
@@ -15,60 +11,79 @@ import (
 // changing. After this time, readStable returns ErrUnstable.
 const maxUnstablePeriod = 2 * time.Second
 
-// ErrUnstable is the error that Read returns if the files of the store changed during
-// every attempt to read them.
-var ErrUnstable = errors.New("the files changed during every attempt to read them")
-
-// readStable waits until the files of a store have stopped changing, and then reads the
-// store. Without the wait, readStable could read a file that was truncated and not yet
-// written. It could also read two files that belong together when only one of these files
-// was updated.
-//
-// If the timestamps of all files are old enough, readStable reads immediately. If a
-// timestamp is recent, or in the future because of clock skew, readStable waits and lists
-// the files again.
-func readStable(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
+// readStable reads the files of a store. It waits until the files that it uses have not changed
+// for stablePeriod. Otherwise it could read two files that belong together when only one of
+// these files was updated. It does not wait for a file that is not complete, because read uses
+// the old value of its secret. Only if no read has succeeded before, there is no old value, and
+// readStable waits for at most maxUnstablePeriod.
+func readStable(ctx context.Context, previous *Reading, listFiles func() (listing, error), read func(l listing, previous *Reading) (*Reading, error)) (*Reading, error) {
+	if previous == nil {
+		previous = &Reading{}
+	}
 	deadline := time.Now().Add(maxUnstablePeriod)
+	var unchanged *listing // the listing before the last wait, or nil if the files changed during the wait
 	for {
-		set, err := tryRead(ctx, listFiles, read)
-		if !errors.Is(err, ErrUnstable) || time.Now().After(deadline) {
-			return set, err
+		before, err := listFiles()
+		if err != nil {
+			return nil, err
 		}
-		if err := sleep(ctx, StablePeriod/10); err != nil {
+		reading, readErr := read(before, previous)
+		if readErr != nil {
+			reading = newReading()
+		} else {
+			previous = previous.withTimesOf(reading)
+		}
+		wait := remainingWait(before, reading)
+		if unchanged != nil && sameFiles(before, *unchanged, reading) {
+			wait = 0
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+		after, err := listFiles()
+		if err != nil {
+			return nil, err
+		}
+		expired := time.Now().After(deadline)
+		isStable := sameFiles(before, after, reading)
+		switch {
+		case isStable && wait > 0 && !expired:
+			// Read the files again, because a change directly after the first read can have
+			// the same timestamp as an earlier change.
+			unchanged = &before
+			continue
+		case !isStable && expired:
+			return nil, ErrUnstable
+		case isStable && readErr != nil && (expired || !errors.Is(readErr, ErrUnstable)):
+			return nil, readErr
+		case isStable && readErr == nil && (expired || previous.Set != nil || !reading.WaitsForFile()):
+			return reading, nil
+		}
+		if err := sleep(ctx, stablePeriod/2); err != nil {
 			return nil, err
 		}
 	}
 }
 
-// tryRead makes one attempt to read the store for readStable. If the listing of the files
-// changes during the attempt, tryRead returns ErrUnstable.
-func tryRead(ctx context.Context, listFiles func() (listing, error), read func(listing) (Set, error)) (Set, error) {
-	before, err := listFiles()
-	if err != nil {
-		return nil, err
-	}
-	stableAt := time.Now().Add(before.remainingWait())
-	for remaining := time.Until(stableAt); remaining > 0; remaining = time.Until(stableAt) {
-		if err := sleep(ctx, min(remaining, StablePeriod)); err != nil {
-			return nil, err
-		}
-		// List the files again during the wait. If a file has changed, this attempt has
-		// failed and the rest of the wait is useless.
-		if now, err := listFiles(); err != nil {
-			return nil, err
-		} else if !now.equal(before) {
-			return nil, ErrUnstable
+// remainingWait returns how long the files that r uses, and the directory, must stay unchanged
+// before the caller can use r. If the clock of the file system is ahead of the local clock, a
+// change time can be in the future. Even then, the wait is at most stablePeriod.
+func remainingWait(l listing, r *Reading) time.Duration {
+	wait := min(stablePeriod-time.Since(l.dirChangedAt), stablePeriod)
+	for _, f := range l.files {
+		if r.Unfinished[f.path] == "" {
+			wait = max(wait, min(stablePeriod-time.Since(f.changedAt), stablePeriod))
 		}
 	}
-	set, readErr := read(before)
-	after, err := listFiles()
-	if err != nil {
-		return nil, err
-	}
-	if !before.equal(after) {
-		return nil, ErrUnstable
-	}
-	return set, readErr
+	return max(wait, 0)
+}
+
+// sameFiles reports whether two listings contain the same files of the same directory, and whether
+// the files that r uses have not changed.
+func sameFiles(l, other listing, r *Reading) bool {
+	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
+		return a.path == b.path && (a.fileVersion == b.fileVersion || r.Unfinished[a.path] != "")
+	})
 }
 
 func sleep(ctx context.Context, duration time.Duration) error {
@@ -80,33 +95,4 @@ func sleep(ctx context.Context, duration time.Duration) error {
 	case <-timer.C:
 		return nil
 	}
-}
-
-// readFile reads a file. size is the file's size in the last listing. If the file now has
-// another size, readFile returns an error that wraps ErrUnstable.
-func readFile(path string, size int64) ([]byte, error) {
-	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
-	// Without O_NONBLOCK, opening a FIFO would block.
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, asUnstable(describePathError(err))
-	}
-	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, size+1))
-	if err != nil {
-		return nil, asUnstable(describePathError(err))
-	}
-	if int64(len(content)) != size {
-		return nil, fmt.Errorf("%s: %w", path, ErrUnstable)
-	}
-	return content, nil
-}
-
-// asUnstable wraps err together with ErrUnstable if err means that a file no longer
-// exists. It returns all other errors unchanged.
-func asUnstable(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", err, ErrUnstable)
-	}
-	return err
 }

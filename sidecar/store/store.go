@@ -3,22 +3,27 @@
 // It returns a LockedSet, which the caller pushes to the broker.
 //
 // Parsers leave copies of secrets in memory. So ReadInChild reads a store in a child process,
-// and this process only receives the complete push request, in locked memory.
+// and this process only receives the complete push request, in locked memory. If a file is not
+// complete, the child process uses the old value of its secret. So the child process also receives
+// the previous push request.
 //
 // The package does not assume that a store is complete. If a file changes during a read,
 // the package reads the store again. If the package cannot read a store completely, it
-// returns an error. It never returns an incomplete Set. Errors name files, lines, and
-// rules. They never contain any part of a secret.
+// returns an error. It never uses a file that is empty or that a process has open for writing.
+// Errors name files, lines, and rules. They never contain any part of a secret.
 package store
 
 import "context"
 
 // A Store is a source of secrets. The types Dir, File, Exec, and Merged are stores.
 type Store interface {
-	// Read returns the complete set of secrets that the store contained at one moment. An
-	// error names the file, the line if the file has lines, and the rule that the file
+	// Read returns the complete set of secrets that the store contained at one moment. If a
+	// file is not complete, Read uses the old value of its secret. previous is the result of
+	// the last call that returned no error, or nil if there was none.
+	//
+	// An error names the file, the line if the file has lines, and the rule that the file
 	// breaks. The error never contains any part of a secret.
-	Read(ctx context.Context) (Set, error)
+	Read(ctx context.Context, previous *Reading) (*Reading, error)
 	// WatchDirs returns the directories that the caller must watch for file events. An
 	// event in one of these directories can mean that the store changed.
 	WatchDirs() []string

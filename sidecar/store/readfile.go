@@ -1,0 +1,60 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// ErrUnstable is the error that Read returns if the files of the store changed during
+// every attempt to read them.
+var ErrUnstable = errors.New("the files changed during every attempt to read them")
+
+// readFile reads a file, and reports whether a process has the file open for writing. If the file
+// has changed since the listing, content is nil if a process has the file open for writing.
+// Otherwise readFile returns an error that wraps ErrUnstable.
+func readFile(listed listedFile) (content []byte, writers writerState, err error) {
+	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
+	// Without O_NONBLOCK, opening a FIFO would block.
+	f, err := os.OpenFile(listed.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, asUnstable(describePathError(err))
+	}
+	defer f.Close()
+	writers = leaseFile(f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, describePathError(err)
+	}
+	opened, err := newListedFile(listed.name, listed.path, info)
+	if err != nil {
+		return nil, 0, err
+	}
+	isSame := opened.fileVersion == listed.fileVersion
+	if isSame {
+		content, err = io.ReadAll(io.LimitReader(f, listed.Size+1))
+		if err != nil {
+			return nil, 0, asUnstable(describePathError(err))
+		}
+		isSame = int64(len(content)) == listed.Size
+	}
+	switch {
+	case isSame:
+		return content, writers, nil
+	case writers == writersExist:
+		return nil, writers, nil
+	}
+	return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
+}
+
+// asUnstable wraps err together with ErrUnstable if err means that a file no longer
+// exists. It returns all other errors unchanged.
+func asUnstable(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", err, ErrUnstable)
+	}
+	return err
+}

@@ -1,0 +1,47 @@
+package store
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// A writerState is the answer to the question whether any process has a file open for writing.
+type writerState int
+
+const (
+	writersUnknown writerState = iota // the file system cannot answer
+	writersExist
+	writersNone
+)
+
+// leaseFile asks the kernel for a read lease (fcntl(2), F_SETLEASE). The kernel grants the lease
+// only if no process has the file open for writing. Until the caller closes the file, a process
+// that opens the file for writing or truncates the file waits in the kernel. So the caller must
+// read and close the file immediately.
+//
+// The kernel refuses a lease to a user who does not own the file. Many network file systems have
+// no leases. On FUSE, the kernel may grant a lease although it does not see all writers, because
+// the writer can be on another machine, for example on the host of a virtual machine.
+func leaseFile(f *os.File) writerState {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return writersUnknown
+	}
+	state := writersUnknown
+	conn.Control(func(fd uintptr) {
+		var fs unix.Statfs_t
+		if err := unix.Fstatfs(int(fd), &fs); err != nil || fs.Type == unix.FUSE_SUPER_MAGIC {
+			return
+		}
+		_, err := unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+		switch {
+		case err == nil:
+			state = writersNone
+		case errors.Is(err, unix.EAGAIN):
+			state = writersExist
+		}
+	})
+	return state
+}

@@ -1,0 +1,180 @@
+package sidecar
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+)
+
+// registerProject registers a project that may fetch the given secrets.
+func (h *testHost) registerProject(names ...string) *client.Project {
+	h.t.Helper()
+	manifest := "schema_version: 1\nproject: api\nsecrets:\n"
+	for _, name := range names {
+		manifest += "  " + name + ":\n"
+	}
+	admin := h.dialAdmin()
+	defer admin.Close()
+	if _, err := admin.Register(context.Background(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &manifest}); err != nil {
+		h.t.Fatal(err)
+	}
+	return client.NewProject(h.dir + "/run/projects/api/broker.sock")
+}
+
+// waitForValues waits until the project can fetch exactly these secrets.
+func (h *testHost) waitForValues(project *client.Project, want map[schema.SecretName]string) {
+	h.t.Helper()
+	h.waitUntil("the project can fetch exactly the expected secrets", func() bool {
+		got, err := project.GetMany(context.Background(), nil, 0)
+		if err != nil || got.Generation == 0 || len(got.Secrets) != len(want) {
+			return false
+		}
+		for name, value := range got.Secrets {
+			if text, ok := want[name]; !ok || value.Value == nil || *value.Value != text {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// setSecret writes a secret by renaming a complete file.
+func (h *testHost) setSecret(name, text string) {
+	h.t.Helper()
+	if err := (store.Dir{Path: h.store}).Set(name, []byte(text)); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// openForWriting truncates a file of the store and writes a part of a value. The file stays
+// open until the test closes it.
+func (h *testHost) openForWriting(name, part string) *os.File {
+	h.t.Helper()
+	f, err := os.OpenFile(h.store+"/"+name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err == nil {
+		_, err = f.WriteString(part)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// health returns the text of CheckHealth's error, or "".
+func (h *testHost) health() string {
+	if _, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.server.AdminSocket()); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// TestFileThatIsBeingWrittenKeepsOldValue keeps a file of the store open for writing. It checks
+// that the broker keeps the old value of this secret, and that changes of other secrets are
+// pushed.
+func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire+"old")
+	h.writeSecret("B", tripwire+"old")
+	project := h.registerProject("A", "B", "NEW")
+	r := h.runSidecar(nil)
+	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "old", "B": tripwire + "old"})
+
+	a, created := h.openForWriting("A", tripwire), h.openForWriting("NEW", tripwire)
+	h.setSecret("B", tripwire+"new")
+	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "old", "B": tripwire + "new"})
+	r.waitForLog(h, h.store+"/A")
+	r.waitForLog(h, h.store+"/NEW")
+	if got := h.health(); !strings.Contains(got, h.store+"/A") || !strings.Contains(got, "open for writing") {
+		t.Errorf("CheckHealth returned %q", got)
+	}
+	a.WriteString("complete") // no event follows when the files are closed
+	h.setSecret("B", tripwire+"newer")
+	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "old", "B": tripwire + "newer"})
+	a.Close()
+	created.Close()
+	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "complete", "B": tripwire + "newer", "NEW": tripwire})
+	r.waitForLog(h, "the file is complete again")
+	if n := strings.Count(r.log.String(), h.store+"/A"); n != 2 {
+		t.Errorf("the sidecar logged the path of A %d times, want once when it is not complete and once when it is", n)
+	}
+	if got := h.health(); got != "" {
+		t.Errorf("CheckHealth returned %q", got)
+	}
+}
+
+// TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the
+// old value until the file has content again, until set confirms an empty value, or until the
+// file is removed.
+func TestEmptyFileKeepsOldValue(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.writeSecret("aws/key", tripwire)
+	h.writeSecret("aws/secret", tripwire)
+	project := h.registerProject("A", "B", "C")
+	r := h.runSidecar(nil)
+	h.waitForNames("A", "aws")
+	h.openForWriting("A", "").Close()
+	h.openForWriting("aws/key", "").Close()
+	h.openForWriting("C", "").Close()
+	h.setSecret("B", tripwire)
+	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire, "B": tripwire})
+	h.waitForNames("A", "B", "aws")
+	r.waitForLog(h, h.store+"/A")
+	if got := h.health(); !strings.Contains(got, h.store+"/A") || !strings.Contains(got, "empty") {
+		t.Errorf("CheckHealth returned %q", got)
+	}
+	h.setSecret("A", "") // the owner confirms an empty value
+	h.setSecret("C", "")
+	h.waitForValues(project, map[schema.SecretName]string{"A": "", "B": tripwire, "C": ""})
+	h.openForWriting("B", "").Close()
+	h.setSecret("C", tripwire)
+	h.waitForValues(project, map[schema.SecretName]string{"A": "", "B": tripwire, "C": tripwire})
+	os.Remove(h.store + "/B")
+	os.RemoveAll(h.store + "/aws")
+	h.waitForNames("A", "C")
+}
+
+// TestSidecarStartsWithUnfinishedFiles starts a sidecar while one file is empty and another
+// file is open for writing. It checks that the sidecar pushes the other secrets.
+func TestSidecarStartsWithUnfinishedFiles(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("GOOD", tripwire)
+	h.writeSecret("EMPTY", "")
+	half := h.openForWriting("HALF", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("GOOD")
+	half.Close()
+	h.waitForNames("GOOD", "HALF")
+}
+
+// TestOpenFileStoreKeepsAllSecrets writes the file of a file store slowly. It checks that the
+// broker keeps the complete old set until the file is complete.
+func TestOpenFileStoreKeepsAllSecrets(t *testing.T) {
+	for format, texts := range map[store.Format][3]string{
+		store.Dotenv: {"A=old\nB=old\n", "A=new\nB=n", "ew\nC=new\n"},
+		store.JSON:   {`{"A": "old", "B": "old"}`, `{"A": "new", "B": `, `"new", "C": "new"}`},
+		store.YAML:   {"A: old\nB: old\n", "A: new\nB: n", "ew\nC: new\n"},
+	} {
+		h := newTestHost(t)
+		h.writeSecret("file", texts[0])
+		storetest.WriteFile(h.dir+"/other/D", "old")
+		project := h.registerProject("A", "B", "C", "D")
+		h.runSidecar(func(c *Config) {
+			c.Store = store.Merged{store.File{Path: h.store + "/file", Format: format}, store.Dir{Path: h.dir + "/other"}}
+		})
+		h.waitForValues(project, map[schema.SecretName]string{"A": "old", "B": "old", "D": "old"})
+		f := h.openForWriting("file", texts[1])
+		storetest.WriteFile(h.dir+"/other/D", "new")
+		h.waitForValues(project, map[schema.SecretName]string{"A": "old", "B": "old", "D": "new"})
+		f.WriteString(texts[2])
+		f.Close()
+		h.waitForValues(project, map[schema.SecretName]string{"A": "new", "B": "new", "C": "new", "D": "new"})
+	}
+}
