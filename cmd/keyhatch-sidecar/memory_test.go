@@ -128,7 +128,8 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 				// The sidecar can also push the state in the middle of the change.
 				sidecar.waitForLine("secrets=50 ")
 				for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-					if arenas, elsewhere := countCopies(t, sidecar.cmd.Process.Pid, old); arenas+elsewhere == 0 {
+					oldCopies, elsewhere := countCopies(t, sidecar.cmd.Process.Pid, old)
+					if copies, _ := countCopies(t, sidecar.cmd.Process.Pid, current); copies == want*len(current) && oldCopies+elsewhere == 0 {
 						break
 					}
 				}
