@@ -107,3 +107,23 @@ func TestRefusedNamesOfOneRequestCount(t *testing.T) {
 		t.Errorf("after %d denied names, the answer to a get of a denied name is %s, want rate_limited for at least 900 seconds", len(names), answer)
 	}
 }
+
+// TestNamesCount requests and lists many names. They must count as several requests, because
+// each name costs the broker time, also if the secret does not exist.
+func TestNamesCount(t *testing.T) {
+	names := make([]string, 1280) // as many names as 20 requests
+	for i := range names {
+		names[i] = fmt.Sprintf("MISSING_%d", i)
+	}
+	for _, request := range []string{`{"op":"get-many"}`, `{"op":"get-many","wait_ms":1}`, `{"op":"info"}`} {
+		s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 1, 0 })
+		s.register(t, "api", names...)
+		c := connect(t, s.projectSocket("api"))
+		c.request(t, request)
+		var refused schema.ErrorResponse
+		answer := c.request(t, `{"op":"ping"}`)
+		if err := json.Unmarshal([]byte(answer), &refused); err != nil || refused.Code != schema.CodeRateLimited || refused.RetryAfterSeconds < 15 {
+			t.Errorf("after %s, the answer to a ping is %s, want rate_limited for at least 15 seconds", request, answer)
+		}
+	}
+}

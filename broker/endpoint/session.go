@@ -32,6 +32,14 @@ const maxWrite = 2 << 10
 // counts as one more request.
 const responseUnit = 16 << 10
 
+// namesUnit is the number of names that cost the broker as much as one request.
+const namesUnit = 64
+
+// descriptorsCost is the number of requests that a connection with passed file descriptors
+// counts as. Each descriptor can be the last reference to a large file in memory, and the
+// broker then needs the time to free this memory.
+const descriptorsCost = 200
+
 // While a write outside the poller is blocked, the broker tries to send again and again. The time between two
 // attempts begins with minWriteInterval and is at most maxWriteInterval.
 const (
@@ -54,6 +62,7 @@ type Session struct {
 	lines  *wire.Reader // nil before Run
 
 	limitedAt time.Time // when the session last refused a request over the limit
+	names     int       // number of names that were looked up since the last answer
 	prepaid   int       // number of requests that were charged when the client connected
 }
 
@@ -125,7 +134,7 @@ func (s *Session) Run(h Handler) {
 		line, err := s.readLine()
 		if err != nil {
 			reply := s.answerReadError(h, err)
-			s.chargeUnanswered(h.Limit)
+			s.chargeUnanswered(h.Limit, err)
 			s.Write(reply)
 			return
 		}
@@ -133,7 +142,8 @@ func (s *Session) Run(h Handler) {
 		if h.Limit != nil {
 			// Charge the response before it is written. Otherwise a client could avoid the charge
 			// by closing the connection before it has read the whole response.
-			h.Limit.Reserve(reply.size() / responseUnit)
+			h.Limit.Reserve(reply.size()/responseUnit + s.names/namesUnit)
+			s.names = 0
 		}
 		if !s.Write(reply) || reply.End || !s.pause(pause) {
 			return
@@ -153,12 +163,22 @@ func (s *Session) cost(length int) int {
 }
 
 // chargeUnanswered charges the bytes that were read since the beginning of a line, because
-// no answer will charge them. limit can be nil.
-func (s *Session) chargeUnanswered(limit *Limiter) {
-	if limit != nil && s.conn.lineBytes > 0 {
+// no answer will charge them. err is the error that ended the reading. limit can be nil.
+func (s *Session) chargeUnanswered(limit *Limiter, err error) {
+	if limit == nil {
+		return
+	}
+	if s.conn.lineBytes > 0 {
 		limit.Reserve(s.cost(s.conn.lineBytes))
 	}
+	if errors.Is(err, errDescriptors) {
+		limit.Reserve(descriptorsCost)
+	}
 }
+
+// CountNames counts names that were looked up for the current request. Every namesUnit names
+// count as one more request.
+func (s *Session) CountNames(n int) { s.names += n }
 
 // errNoRequest means that the connection ends between two requests. The client closed the
 // connection or sent nothing for too long, or the endpoint drains.
@@ -345,6 +365,6 @@ func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 		return
 	}
 	s.drain.setReadDeadline(s.conn, refusalTimeout)
-	wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
-	s.chargeUnanswered(limit)
+	_, err := wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
+	s.chargeUnanswered(limit, err)
 }

@@ -34,14 +34,16 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// lookup looks up names in the current snapshot. The caller must release the returned
-// lookup.
-func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
+// lookup looks up names in the current snapshot for a request of s. The caller must release
+// the returned lookup.
+func (a *allowedSecrets) lookup(s *endpoint.Session, names []schema.SecretName) lookup {
 	// Acquire the snapshot before reading the manifest. In the opposite order, a reload
 	// that revokes a name and then a push of a new value could happen between the two
 	// steps. The project would then get the new value of the revoked name.
 	snapshot := a.view.Acquire()
-	return lookUp(a.manifest(), snapshot, names)
+	found := lookUp(a.manifest(), snapshot, names)
+	s.CountNames(len(found.results))
+	return found
 }
 
 // await looks up names. If an allowed secret is missing, await waits until a push
@@ -52,7 +54,7 @@ func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
 // await returns false if the client has disconnected or the broker stops. After a
 // restart, the client sends its request to the new broker.
 func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, timeout time.Duration) (lookup, bool) {
-	found := a.lookup(names)
+	found := a.lookup(s, names)
 	if timeout <= 0 || found.isComplete() {
 		return found, true
 	}
@@ -61,7 +63,7 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 	defer expired.Stop()
 	for {
 		changed, replaced := a.changes()
-		found := a.lookup(names)
+		found := a.lookup(s, names)
 		if found.isComplete() {
 			return found, true
 		}
@@ -70,7 +72,7 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 		case <-changed:
 		case <-replaced:
 		case <-expired.C:
-			return a.lookup(names), true
+			return a.lookup(s, names), true
 		case <-s.Gone():
 			return lookup{}, false
 		case <-s.Draining():

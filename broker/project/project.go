@@ -135,6 +135,7 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 		return watch(s, &p.secrets)
 	case schema.OpInfo:
 		m := p.Manifest()
+		s.CountNames(len(m.Secrets))
 		return endpoint.Answer(schema.InfoResponse{
 			OK: true, Project: p.config.Name, Allowlist: m.Allowlist(), SchemaVersion: schema.ManifestVersion,
 			Secrets: m.Secrets, Helpers: m.Helpers,
@@ -217,7 +218,7 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 		// a reload, or an unregister can be acknowledged during this time. So look up the names
 		// again. If the event has other counts than the new lookup, record another event.
 		found.release()
-		found = p.secrets.lookup(names)
+		found = p.secrets.lookup(s, names)
 		recorded = found.countOutcomes() == counts && !p.ended.Load()
 	}
 	reply := newReply(found)
