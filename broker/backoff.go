@@ -16,7 +16,7 @@ type backoff struct {
 	delay time.Duration // minimum time from last to the next attempt
 }
 
-// mayTry reports whether the broker may try again now. If so, it increases the delay.
+// mayTry reports whether the broker may try again now. If so, mayTry increases the delay.
 func (b *backoff) mayTry(now time.Time) bool {
 	since := now.Sub(b.last)
 	if since < b.delay {

@@ -67,8 +67,8 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 		undo()
 		return nil, err
 	}
-	// Both endpoints have the same backlog. Otherwise the old endpoint could accept a client that
-	// connects after the change, and would close this connection.
+	// Both endpoints have the same backlog. Otherwise the old endpoint could accept a client
+	// that connects after the change, and would close this connection.
 	r.mu.Unlock() // the accept loop may be refusing a client
 	e.endpoint.StopAccepting()
 	r.mu.Lock()
@@ -118,7 +118,7 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 	return e
 }
 
-// addEntryLocked adds a project whose socket is already listening. The caller must then
+// addEntryLocked adds a project whose socket is already listening. After addEntryLocked,
 // start the endpoint of the project.
 func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
 	r.forgetUnservedLocked(registration.Name, registration.ProjectPath)

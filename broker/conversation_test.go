@@ -21,12 +21,12 @@ var update = flag.Bool("update", false, "write the broker's answers to testdata/
 // broker. It compares the answers with the golden answers in testdata/conversation.txt,
 // and validates every message against the JSON Schema.
 //
-// The requests are in the same file. The test sends REQUEST to the admin socket for a
-// line "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST".
-// It uses one connection for all requests to a socket, until this connection ends. For a
-// line "admin+> REQUEST" or "api+> REQUEST", the test sends REQUEST on a second connection.
-// For a line "api+", the test reads the next line of a watch from this second connection. In the golden file, values that differ between two runs are replaced with
-// *.
+// The requests are in the same file. The test sends REQUEST to the admin socket for a line
+// "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST". It uses
+// one connection for all requests to a socket, until this connection ends. For a line
+// "admin+> REQUEST" or "api+> REQUEST", the test sends REQUEST on a second connection. For a
+// line "api+", the test reads the next line of a watch from this second connection. In the
+// golden file, values that differ between two runs are replaced with *.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
 	text, err := os.ReadFile(golden)

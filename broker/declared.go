@@ -13,12 +13,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// applyDeclarations makes the registry match the declared projects in a directory. It
-// changes projects whose declarations have changed, and removes projects that are no longer
-// declared. It adds new projects to the unserved projects, so the caller must then call
-// serveProjects. If a declaration has an error, its project does not change, and
-// applyDeclarations logs the error. If the directory cannot be read or is missing, no project
-// changes. The caller must have locked r.changing.
+// applyDeclarations makes the registry match the declared projects in a directory. It changes
+// projects whose declarations have changed, and removes projects that are no longer declared.
+// It adds new projects to the unserved projects, which serveProjects must serve afterwards.
+// If a declaration has an error, its project does not change, and applyDeclarations logs the
+// error. If the directory cannot be read or is missing, no project changes. r.changing must
+// be locked.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil

@@ -9,8 +9,7 @@ import (
 // exclusivePushes allows only one connection at a time to send exclusive pushes. Otherwise
 // two sidecars with different stores would replace each other's secrets again and again.
 type exclusivePushes struct {
-	// mu is locked during each exclusive push. A goroutine that needs mu and a lock of the
-	// keyring must lock mu first.
+	// mu is locked during each exclusive push. Lock mu before the locks of the keyring.
 	mu sync.Mutex
 	// owner is the connection that sent the last accepted exclusive push. It is nil if the
 	// session of this connection has ended.
@@ -19,10 +18,10 @@ type exclusivePushes struct {
 	refused map[*endpoint.Session]bool
 }
 
-// isOwnedByOtherLocked reports whether s must not push, because another connection is open
-// and has pushed. A connection that its client has ended does not count, even if its session
-// has not ended yet. Otherwise a sidecar that was restarted could be refused because of its
-// old connection.
+// isOwnedByOtherLocked reports whether s must not push, because the connection of another
+// session is open and has pushed. If the client of that connection has ended it, the
+// connection does not count, even if its session has not ended yet. Otherwise a sidecar that
+// was restarted could be refused because of its old connection.
 func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
 	return e.owner != nil && e.owner != s && !e.owner.HasEnded()
 }

@@ -13,8 +13,8 @@ import (
 
 // TestStoreIsConsistentAtEveryMoment changes a project, and records the content of the
 // descriptor store after each message of the broker. If the broker is killed at this moment,
-// the next broker gets this content. It must serve the project either as before the change
-// or as after the change.
+// the next broker gets this content. The next broker must serve the project either as before
+// the change or as after the change.
 func TestStoreIsConsistentAtEveryMoment(t *testing.T) {
 	text := manifestText("api", "B")
 	for name, c := range map[string]struct {

@@ -11,8 +11,8 @@ import (
 // checkNamesLocked returns an error if the name or a dev container ID of a registration
 // belongs to a project at another path, or belonged to such a project before. If the broker
 // changed the link with this name or ID, a container of the other project would get the
-// secrets of the new project after its next start. checkNamesLocked unlocks mu for a moment.
-// The broker can begin to stop during this time.
+// secrets of the new project after the next start of the container. checkNamesLocked unlocks
+// mu for a moment. The broker can begin to stop during this time.
 func (r *registry) checkNamesLocked(registration schema.RegisterRequest) error {
 	if err := r.checkOtherProjectsLocked(registration); err != nil {
 		return err

@@ -85,8 +85,8 @@ func compareRegistrations(served, declared schema.RegisterRequest) (differences 
 	return differences
 }
 
-// readManifest parses the text of a manifest. If text is nil, readManifest reads the
-// manifest file in the project's directory. It also returns the text that it parsed.
+// readManifest parses the text of a manifest. If text is nil, readManifest reads the manifest
+// file in the project's directory. readManifest also returns the parsed text.
 func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
 	var raw []byte
 	if text != nil {

@@ -7,8 +7,8 @@ import (
 )
 
 // checkProjects checks all projects once per second. If a container has deleted or replaced
-// its socket file, checkProjects creates the socket again. It also tries again to serve the
-// unserved projects. It returns when stop is closed.
+// its socket file, checkProjects creates the socket again. checkProjects also tries again to
+// serve the unserved projects. It returns when stop is closed.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
@@ -44,8 +44,9 @@ func checkAll(r *registry) {
 	}
 }
 
-// retryProject tries again to serve a project, unless its directory is still blocked. It
-// checks this first, because other changes of projects must wait during an attempt.
+// retryProject tries again to serve a project, unless the directory of the project is still
+// blocked. retryProject checks the directory first, because other changes of projects must
+// wait during an attempt.
 func retryProject(r *registry, u *unservedProject) {
 	_, err := r.dir.ProjectSocketID(u.registration.ProjectPath)
 	r.mu.Lock()

@@ -16,9 +16,9 @@ type restartStore struct {
 	store *fdstore.Store
 	state schema.DescriptorStore
 	log   *slog.Logger
-	// sequence is the highest number of a registration so far. It never decreases, and all
-	// projects share it. So the newest of several registrations has the highest number, even
-	// if their names differ or if the removal of an older registration failed.
+	// sequence is the highest number of a registration so far. The number never decreases,
+	// and all projects share it. So the newest of several registrations has the highest
+	// number, even if their names differ or if the removal of an older registration failed.
 	sequence uint64
 }
 
@@ -99,8 +99,7 @@ func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint
 	r.warnIfFailed(name, r.store.RemoveRegistration(name, sequence))
 }
 
-// removeUnusable removes a file descriptor that the broker cannot use from the descriptor
-// store.
+// removeUnusable removes an unusable file descriptor from the descriptor store.
 func (r *restartStore) removeUnusable(name string) {
 	r.log.Warn("removing an unusable file descriptor from the service manager's descriptor store", "name", name)
 	if err := r.store.Remove(name); err != nil {

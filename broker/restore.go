@@ -19,7 +19,7 @@ import (
 var errStarting = errors.New("the broker is starting")
 
 // restoreProjects adds the projects that an earlier broker stored in the descriptor store to
-// the unserved projects. The caller must then call serveProjects.
+// the unserved projects. Call serveProjects afterwards.
 func restoreProjects(r *registry, in *fdstore.Inherited) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,8 +51,8 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 
 // serveProjects tries to serve all unserved projects on their stored listeners. It does this
 // for all projects at the same time, because a container can delay the operations in the
-// directory of its project. It waits until all attempts have ended. The caller must have
-// locked r.changing, but not r.mu.
+// directory of its project. It waits until all attempts have ended. r.changing must be
+// locked, and r.mu must not be locked.
 func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
 	var wg sync.WaitGroup
 	r.mu.Lock()
@@ -72,8 +72,8 @@ func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListen
 
 // serveProject tries to serve an unserved project on its stored listener. If there is no
 // listener, or if the socket file is missing or was replaced, serveProject creates a new
-// socket. If this fails, the project stays unserved, and checkProjects tries again. The
-// caller must have locked r.changing, but not r.mu.
+// socket. If this fails, the project stays unserved, and checkProjects tries again.
+// r.changing must be locked, and r.mu must not be locked.
 func serveProject(r *registry, u *unservedProject, listener *net.UnixListener) {
 	name, path := u.registration.Name, u.registration.ProjectPath
 	var socket rundir.Socket

@@ -38,8 +38,7 @@ type Config struct {
 	// AdminGID is the group that owns the admin socket. -1 means the group of the broker
 	// process.
 	AdminGID int
-	// Audit receives the audit events. The caller must close Audit after the Server has
-	// ended.
+	// Audit receives the audit events. Close Audit after the Server has ended.
 	Audit *audit.Log
 	// Log receives messages for the operator. These messages never contain the name of a
 	// secret.

@@ -30,7 +30,7 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// If the command has an open socket, it has already installed its signal
+			// If the command has an open socket, the command has already installed its signal
 			// handler.
 			for deadline := time.Now().Add(15 * time.Second); !hasSocket(cmd.Process.Pid); time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {

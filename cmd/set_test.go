@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// endPrompt is the part of the prompt of keyhatch-sidecar set that names the key that ends
-// the input. When this text is on the terminal, set already hides the input.
+// endPrompt is the part of the prompt of keyhatch-sidecar set that contains the key for the
+// end of the input. When this text is on the terminal, set already hides the input.
 const endPrompt = "Ctrl-D to end): "
 
 // A setRun is a running command keyhatch-sidecar set A that reads the value from a terminal.

@@ -40,8 +40,8 @@ func TestSupervisorStopsWaitingForProcessThatDoesNotEnd(t *testing.T) {
 	}
 }
 
-// TestDescendantsOmitsEarlierChildren checks that descendants returns grandchildren, and
-// neither excluded processes nor their children.
+// TestDescendantsOmitsEarlierChildren checks that descendants returns grandchildren. It must
+// not return excluded processes or their children.
 func TestDescendantsOmitsEarlierChildren(t *testing.T) {
 	var parents [2]*exec.Cmd
 	for i := range parents {

@@ -25,11 +25,12 @@ var ErrVariableName = errors.New("cannot assign an environment variable")
 // Variables maps each secret to the name of its environment variable.
 type Variables map[schema.SecretName]string
 
-// AssignVariables assigns a variable to each secret in the list only. If only is nil, it
-// assigns a variable to each secret on the allowlist. The approved manifest defines the names
-// of the variables. A secret that the manifest declares as a file gets no variable, and an
-// error if the list only contains the secret. The operator did not approve a variable for
-// this secret, and its name can be the name of a variable that no manifest can set, for
+// AssignVariables assigns a variable to each secret in the list that the argument only
+// contains. If the list is nil, AssignVariables assigns a variable to each secret on the
+// allowlist. The approved manifest defines the names of the variables. A secret that the
+// manifest declares as a file gets no variable. If the list contains such a secret,
+// AssignVariables returns an error. The operator did not approve a variable for this secret,
+// and the name of the secret can be the name of a variable that no manifest can set, for
 // example LD_PRELOAD.
 func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variables, error) {
 	names := info.Allowlist

@@ -247,9 +247,9 @@ func FindRenderings(dir string) ([]Rendering, error) {
 	return renderings, nil
 }
 
-// Prune removes the project's files and the links to them, except the files in keep and
-// their links. If a declared path is no longer a link that keyhatch created, Prune does not
-// remove the path. If Prune cannot remove a link, it still removes the file from memory.
+// Prune removes the project's files and the links to them, except the files in keep and their
+// links. If a declared path is no longer a link that keyhatch created, Prune does not remove
+// the path. If Prune cannot remove a link, Prune still removes the file from memory.
 func (r Rendering) Prune(keep []File) error {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return nil

@@ -8,12 +8,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A fileRule describes the files whose paths match one of its patterns. A pattern that
-// begins with / describes absolute paths. Any other pattern describes the end of a path, so
-// that it matches in every directory: ~, /root, /home/dev, and /workspaces/api can be the
-// same directory. Each element of a pattern is as in path.Match, but ** at the end matches
-// any number of elements. The patterns are in lower case, and the case of a path is
-// ignored, because some file systems ignore it.
+// A fileRule contains the reason why some files are dangerous. The rule applies to a file if
+// the path matches one of the patterns. A pattern that begins with / is compared with the
+// whole path. Any other pattern is compared with the end of the path, because keyhatch does
+// not know which directory is the home directory or the project in the container. Each
+// element of a pattern is as in path.Match, but ** at the end matches any number of elements.
+// The patterns are in lower case, and the case of a path is ignored, because some file
+// systems ignore it.
 type fileRule struct {
 	reason   string
 	patterns []string // sorted
@@ -188,7 +189,8 @@ var toolFiles = []fileRule{
 }
 
 // plainFiles have names that are usual for files which contain only credentials. A template
-// for such a file is not marked, unless a table of dangerous files contains the file.
+// for such a file is not marked as dangerous, unless a table of dangerous files contains the
+// file.
 var plainFiles = []string{
 	"*.crt", "*.key", "*.password", "*.pem", "*.secret", "*.token",
 	".git-credentials", ".htpasswd", ".pgpass", ".ssh/id_*", "/run/secrets/**", "password", "token",

@@ -80,8 +80,8 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	}
 }
 
-// TestTemplatesOfUnknownFiles checks that a template is marked unless the file is known to
-// contain only credentials. No table can contain all files that a program obeys.
+// TestTemplatesOfUnknownFiles checks that a template is marked as dangerous unless the file
+// is known to contain only credentials. No table can contain all files that a program obeys.
 func TestTemplatesOfUnknownFiles(t *testing.T) {
 	for _, p := range strings.Fields(`/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
 		if got := danger(p, "0600", "x: {{value}}\n"); got != unknownFile {

@@ -1,14 +1,14 @@
 package manifest
 
-// dangerousVariables are the variables that the operator sees marked before approval. A
-// tool runs a command or loads code or settings because of them, or they change where its
-// traffic goes. Names of ordinary secrets must not be marked, because nobody reads a mark
-// that is always there. Therefore the table contains exceptions for credentials. The
-// patterns are in upper case, and the case of a name is ignored. The table is sorted by
-// pattern.
+// dangerousVariables are the variables that keyhatchctl marks as dangerous before the
+// approval. Because of such a variable, a tool runs a command, loads code or settings, or
+// sends its traffic to another place. Names of ordinary secrets must not be marked as
+// dangerous, because operators would soon ignore a mark that is always there. Therefore the
+// table contains exceptions for credentials. The patterns are in upper case, and the case of
+// a name is ignored. The table is sorted by pattern.
 //
-// Some general patterns end in a word that no secret has at the end of its name, for
-// example *_OPTS. They also cover tools that the table does not contain.
+// Some general patterns end in a word that no secret has at the end of its name, for example
+// *_OPTS. Such a pattern also matches variables of tools that the table does not contain.
 var dangerousVariables = []variableRule{
 	{"*_ADDOPTS", "a tool", obeys},
 	{"*_ARGS", "a tool", obeys},

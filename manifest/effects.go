@@ -49,7 +49,7 @@ type Change struct {
 }
 
 // maxEffectLine is the maximum length of a line of a template in a text. A terminal has at
-// least 80 columns, and the caller indents the lines. A terminal would continue a longer
+// least 80 columns, and keyhatchctl indents the lines. A terminal would continue a longer
 // line at its left edge. A template could then forge lines that begin there, for example
 // other changes or the question for approval.
 const maxEffectLine = 72
@@ -87,12 +87,11 @@ func (m *Manifest) Effects() []Effect {
 // added. A change is dangerous if its new effect is dangerous.
 //
 // The removed effects come first, then the other effects in the order of Effects, but the
-// dangerous effects last. The caller prints the changes and then asks for approval. A
-// manifest can contain a template with thousands of lines, and a terminal shows only the
-// last lines. If the dangerous effects came first, other effects could push them off the
-// screen. A dangerous effect can still have a long text. Therefore the caller should
-// repeat the subject and the danger of dangerous changes, which are short, directly before
-// the question.
+// dangerous effects last. keyhatchctl prints the changes and then asks for approval. A
+// manifest can contain a template with thousands of lines, and a terminal shows only the last
+// lines. If the dangerous effects came first, other effects could push them off the screen. A
+// dangerous effect can still have a long text. Therefore keyhatchctl should repeat the
+// subject and the danger of dangerous changes, which are short, directly before the question.
 func Changes(old, new *Manifest) []Change {
 	before, after := map[string]Effect{}, map[string]Effect{}
 	for _, effect := range effectsOf(old) {

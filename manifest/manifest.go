@@ -1,9 +1,9 @@
 // Package manifest parses a project's manifest. The manifest is a YAML file, and the
 // keys under secrets are the project's allowlist.
 //
-// Untrusted code can write the file. Therefore its size is limited, YAML aliases are
-// not allowed, and an unknown key is an error. An error names the line and the rule.
-// If it quotes the file, the quote is short and printable.
+// Untrusted code can write the file. Therefore its size is limited, YAML aliases are not
+// allowed, and an unknown key is an error. An error contains the line and the rule. If it
+// quotes the file, the quote is short and printable.
 package manifest
 
 import (
@@ -34,8 +34,7 @@ func (m *Manifest) Allows(name schema.SecretName) bool {
 	return ok
 }
 
-// Allowlist returns the sorted names on the allowlist. The caller must not change the
-// slice.
+// Allowlist returns the sorted names on the allowlist. Do not change the slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
 
 var notInNames = regexp.MustCompile(`[^a-z0-9_]+`)

@@ -182,10 +182,10 @@ func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) 
 }
 
 // linesAre checks the lines of a template without their placeholders. It also checks the
-// tails, which are the parts of lines after a placeholder, up to the next placeholder and up
-// to the end of the line: if a value ends in a line break, the tail after the value is a
-// line. linesAre splits the template at every character that a program could use as the end
-// of a line, and removes the spaces around the lines.
+// tails. A tail is the part of a line after a placeholder, up to the next placeholder or up
+// to the end of the line. If a value ends in a line break, the tail after the value becomes a
+// line of its own. linesAre splits the template at every character that a program could use
+// as the end of a line, and removes the spaces around the lines.
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
@@ -204,9 +204,9 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 	return true
 }
 
-// hasOnlyLogins reports whether a .netrc contains only logins of named machines. It can also
-// contain macros, which ftp executes, and a default login, which is sent to every server. A
-// value can be empty, or it can divide a word.
+// hasOnlyLogins reports whether a .netrc contains only logins of named machines. A .netrc can
+// also contain macros, which ftp executes, and a default login, which is sent to every
+// server. The value of a placeholder can be empty, or can divide a word.
 func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }

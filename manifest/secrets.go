@@ -62,8 +62,9 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 	return secrets, nil
 }
 
-// readInjection parses the settings of one secret and sets the defaults. It refuses
-// forbidden variables, also if the variable has only the name of the secret.
+// readInjection parses the settings of one secret and sets the defaults. It refuses forbidden
+// variables, even if the name of the variable is only the default, which is the name of the
+// secret.
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
 	switch {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// A variableRule describes the variables whose names match a pattern.
+// A variableRule defines how a program uses the variables whose names match a pattern.
 type variableRule struct {
 	pattern string // as in path.Match
 	program string // reads the variable; "" if the variable is ordinary

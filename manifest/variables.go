@@ -25,10 +25,11 @@ func findForbidden(name string) (rule variableRule, forbidden bool) {
 	return rule, ok && rule.use != ordinary
 }
 
-// forbiddenVariables are the variables that a manifest can never set. The loader, a shell,
-// or an interpreter executes or loads the value before or with the program, and the value
-// of a secret is never a sensible value. The case of a name is significant, because these
-// programs do not ignore it. The table is sorted by pattern.
+// forbiddenVariables are the variables that a manifest can never set. Before or together with
+// the program, the loader, a shell, or an interpreter runs the value, loads code from it, or
+// takes options from it. A secret is never a sensible value of such a variable. The case of a
+// name is significant, because these programs distinguish upper and lower case. The table is
+// sorted by pattern.
 //
 // LD_* is forbidden, and not only the names that the loaders of glibc and musl know. These
 // loaders compare whole names, but each version knows other names, and the version in a

@@ -29,8 +29,8 @@ type PushResponse struct {
 	LoadedAt time.Time `json:"loaded_at"`
 	// SecretCount is the number of pushed secrets. A bundle counts as one secret.
 	SecretCount int `json:"secret_count"`
-	// Generation is the number of the new snapshot. It increases by one with each
-	// accepted push. If the instance_id changes, it starts at 1 again.
+	// Generation is the number of the new snapshot. The number increases by one with each
+	// accepted push. If the instance_id changes, the number starts at 1 again.
 	Generation uint64 `json:"generation"`
 }
 

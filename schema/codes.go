@@ -30,7 +30,7 @@ const (
 	// the connection.
 	CodePayloadTooLarge Code = "payload_too_large"
 	// CodeManifestInvalid means that the manifest is invalid. The message contains the
-	// broken rule and the line number in the manifest.
+	// violated rule and the line number in the manifest.
 	CodeManifestInvalid Code = "manifest_invalid"
 	// CodeManifestNotFound means that the project's directory does not contain a
 	// manifest.

@@ -57,10 +57,10 @@ type Login struct {
 type Injection struct {
 	// As is the method of injection, env or file. The default is env.
 	As InjectAs `json:"as,omitempty"`
-	// Env is the name of the environment variable. The default is the name of the
-	// secret. A manifest can never set a variable that a loader, a shell, or an interpreter
-	// obeys before or with the program, for example LD_PRELOAD or BASH_ENV. This rule also
-	// applies if the variable has only the name of the secret.
+	// Env is the name of the environment variable. The default is the name of the secret. A
+	// manifest can never set a variable that a loader, a shell, or an interpreter obeys
+	// before or with the program, for example LD_PRELOAD or BASH_ENV. This rule also applies
+	// if env is absent, because the variable then has the name of the secret.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. It is absolute or
 	// begins with ~/. It is not below the path of another secret. keyhatch stores the file

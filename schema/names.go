@@ -22,7 +22,7 @@ const (
 )
 
 // ValidSecretName reports whether name matches SecretNamePattern. name can also be a byte
-// slice, so that a caller can check a name in a buffer without copying it.
+// slice, so that a name in a buffer can be checked without a copy.
 func ValidSecretName[T ~string | ~[]byte](name T) bool {
 	if len(name) == 0 || len(name) > 128 {
 		return false

@@ -73,8 +73,8 @@ const (
 	DefaultRefusalRate = 10 // limits names that are denied or not found
 	RequestBurstFactor = 2
 	RefusalBurstFactor = 3
-	// PeerRefusedBurst is the number of peer.refused events that the broker always
-	// records for one project. After these events, it records at most one such event per
+	// PeerRefusedBurst is the number of peer.refused events that the broker always records
+	// for one project. After these events, the broker records at most one such event per
 	// second.
 	PeerRefusedBurst = 10
 )

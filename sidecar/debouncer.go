@@ -12,8 +12,8 @@ const (
 	maxDelay    = 200 * time.Millisecond
 )
 
-// A debouncer delays a read of the store until file events stop arriving. When the timer
-// of the debouncer fires, the caller must call reset and then read the store.
+// A debouncer delays a read of the store until file events stop arriving. When the timer of
+// the debouncer fires, the sidecar must call reset and then read the store.
 type debouncer struct {
 	timer *time.Timer
 	// deadline is the latest time at which the timer fires. It is zero if no file event
@@ -21,11 +21,11 @@ type debouncer struct {
 	deadline time.Time
 }
 
-// newDebouncer returns a debouncer. Its timer fires immediately, so that the caller reads
+// newDebouncer returns a debouncer. Its timer fires immediately, so that the sidecar reads
 // the store for the first time.
 func newDebouncer() *debouncer { return &debouncer{timer: time.NewTimer(0)} }
 
-// trigger restarts the quiet period. The caller must call trigger for each file event.
+// trigger restarts the quiet period. Call trigger for each file event.
 func (d *debouncer) trigger() {
 	if d.deadline.IsZero() {
 		d.deadline = time.Now().Add(maxDelay)

@@ -10,7 +10,7 @@ import (
 )
 
 // A publisher pushes sets of secrets to the broker, and remembers the last set that it
-// pushed. If the publisher has no connection to the broker, it connects again.
+// pushed. If there is no connection to the broker, the publisher connects again.
 type publisher struct {
 	connection       connection
 	log              *slog.Logger
@@ -101,10 +101,11 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	}
 }
 
-// push pushes set to the broker, unless the broker already has this set. Before the first push,
-// push does not replace the broker's secrets by an empty set, because a file system may not be
-// mounted. By clearing the broker, the owner confirms the empty set. If there is no connection,
-// push connects first, even if set is nil. It returns false if the caller must retry soon.
+// push pushes set to the broker, unless the broker already has this set. Before the first
+// push, push does not replace the broker's secrets by an empty set, because a file system may
+// not be mounted. By clearing the broker, the owner confirms the empty set. If there is no
+// connection, push connects first, even if set is nil. It returns false if the sidecar must
+// retry soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx)

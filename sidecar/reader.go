@@ -107,9 +107,9 @@ func (r *storeReader) read(ctx context.Context) (result readResult) {
 }
 
 // acceptResult stores the result of a successful read in lastGood. If the new set equals the
-// old set, acceptResult wipes the new set and keeps the old set. It logs an error only if
-// the error differs from the last logged error. After an error, it logs once that the
-// store is readable again.
+// old set, acceptResult wipes the new set and keeps the old set. acceptResult logs an error
+// only if the error differs from the last logged error. After an error, acceptResult logs
+// once that the store is readable again.
 //
 // If the store must be read again, acceptResult returns the delay before this read. This is
 // necessary if the store is still changing, if a file is not complete, or if the watcher began
@@ -172,8 +172,8 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 			file = &unfinishedFile{since: time.Now()}
 			r.unfinished[path] = file
 		}
-		// Log a second reason only if the file is empty, because this problem may not end without
-		// an action of the owner.
+		// Log a second reason only if the file is empty, because this problem may not end
+		// without an action of the owner.
 		isNew := file.reported == "" || (reason == store.ReasonEmpty && file.reported != reason)
 		if isNew && time.Since(file.since) >= unfinishedGracePeriod {
 			file.reported = reason
@@ -201,9 +201,10 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 	return r.fileRetryDelay
 }
 
-// hintFor returns a hint if the store does not exist, if an empty directory replaced the store,
-// or if the sidecar has no permission to read the store. For all other errors, hintFor returns
-// "", because an error of package store already names the rule that the store breaks.
+// hintFor returns a hint if the store does not exist, if an empty directory replaced the
+// store, or if the sidecar has no permission to read the store. For all other errors, hintFor
+// returns "", because an error of package store already contains the rule that the store
+// violates.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrReplaced):

@@ -85,8 +85,8 @@ func (h *testHost) dialAdmin() *client.Admin {
 	return admin
 }
 
-// waitForNames waits until the secrets in the broker have exactly these names. The caller
-// must pass the names in sorted order.
+// waitForNames waits until the secrets in the broker have exactly these names. The names must
+// be sorted.
 func (h *testHost) waitForNames(names ...schema.SecretName) {
 	h.t.Helper()
 	var got []schema.SecretName
@@ -316,7 +316,7 @@ func (l *logBuffer) String() string {
 }
 
 // A switchableStore is a store that a test can replace while a sidecar runs. It reads the
-// store override. If override is nil, it reads the store good.
+// store override. If override is nil, the function reads the store good.
 type switchableStore struct {
 	good     store.Store
 	mu       sync.Mutex

@@ -39,10 +39,10 @@ func checksumMatches(value string) bool {
 	return ok && sum == hex.EncodeToString(want[:])
 }
 
-// TestTorture changes a store with random operations: complete, slow, and failing writes, editors,
-// links, and removals. One subtest uses only file events, one uses only polling, and one uses a
-// store in a bind mount. A project must never receive only a part of a value, and must never miss
-// a secret that is always in the store. Every complete value must arrive.
+// TestTorture changes a store with random operations: complete, slow, and failing writes,
+// editors, links, and removals. One subtest uses only file events, one uses only polling, and
+// one uses a store in a bind mount. A project must never receive only a part of a value, and
+// must never miss a secret that is always in the store. Every complete value must arrive.
 func TestTorture(t *testing.T) {
 	for name, config := range map[string]func(*Config){
 		"events":  func(c *Config) { c.Poll = time.Hour },
@@ -383,8 +383,8 @@ func (tt *torture) replaceDir() {
 // useTool changes a secret with an editor or another program. It returns the program's name.
 // Programs that are not installed are not used.
 func (tt *torture) useTool(name string) string {
-	// Do not use vim and tar for the permanent secrets. These programs remove the old file before
-	// they create the new file, and the removal of a file removes the secret.
+	// Do not use vim and tar for the permanent secrets. These programs remove the old file
+	// before they create the new file, and the removal of a file removes the secret.
 	tools := []string{"sh", "sed", "rsync", "mv"}
 	if !slices.Contains(permanentNames, name) {
 		tools = append(tools, "vim", "tar")

@@ -8,10 +8,9 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// A watcher sends a signal on the channel changes when a file event shows that the store
-// may have changed. The caller then reads the complete store. Therefore the result of the
-// read is correct even if events were merged or lost, or if an event was for another
-// file.
+// A watcher sends a signal on the channel changes when a file event shows that the store may
+// have changed. The sidecar then reads the complete store. Therefore the result of the read
+// is correct even if events were merged or lost, or if an event was for another file.
 type watcher struct {
 	inotify       *fsnotify.Watcher // nil if the system provides no inotify instance
 	changes       chan struct{}
@@ -63,8 +62,8 @@ func (w *watcher) run() {
 }
 
 // setDirs makes the watcher watch exactly the directories in dirs. It returns true if at
-// least one of these directories was not watched before. The caller must then read the
-// store again, because earlier changes in the added directory caused no event.
+// least one of these directories was not watched before. The sidecar must then read the store
+// again, because earlier changes in the added directory caused no event.
 func (w *watcher) setDirs(dirs []string) (added bool) {
 	if w.inotify == nil {
 		return false

@@ -16,8 +16,9 @@ func Header(name schema.EventName) schema.EventHeader {
 	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
 }
 
-// A Fetch describes one answer to a project. It counts the secrets in the answer and the
-// requested names that were refused.
+// A Fetch is the content of the audit event for one answer to a client of a project. It
+// contains the number of secrets in the answer and the number of requested names that were
+// refused.
 type Fetch struct {
 	Project                   schema.ProjectName
 	Caller                    schema.EventCaller
@@ -98,8 +99,7 @@ func (m *fetchMerger) flush(key fetchKey) {
 	p.timer.Reset(mergeInterval)
 }
 
-// close records all sums that are not recorded yet. The caller must not call add after
-// close.
+// close records all sums that are not recorded yet. Do not call add after close.
 func (m *fetchMerger) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,11 +1,11 @@
 // Package audit writes the broker's audit events, one JSON object per line, to a file, to
 // standard output, or to the journal.
 //
-// An event contains counts, never the name or the value of a secret. The broker does not
-// wait until an event is written. If the queue is full or a write fails, the event is
-// dropped. The log counts dropped events, and writes their number when writing works
-// again. There is one exception: if audit is required, the broker sends an answer to a
-// project only after its event was written.
+// An event contains counts, never the name or the value of a secret. The broker does not wait
+// until an event is written. If the queue is full or a write fails, the event is dropped. The
+// log counts dropped events, and writes their number when writing works again. But if audit
+// is required, the broker sends an answer to a project only after the event of the answer was
+// written.
 package audit
 
 import (
@@ -31,8 +31,8 @@ const requiredTimeout = 900 * time.Millisecond
 // restart of the daemon waits for Close, and every client waits for the restart.
 const closeTimeout = 500 * time.Millisecond
 
-// Event lists the types of audit events. None of these types has a field for the name or
-// the value of a secret, so a caller cannot record a secret by mistake.
+// Event lists the types of audit events. None of these types has a field for the name or the
+// value of a secret, so no code can record a secret by mistake.
 type Event interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
@@ -41,8 +41,8 @@ type Event interface {
 		schema.AuditDropped
 }
 
-// A Config describes an audit log. The field Log is required. Either Path or Out is
-// required.
+// A Config is the configuration of an audit log. The field Log is required. Either Path or
+// Out is required.
 type Config struct {
 	// Path is the file that events are appended to. If the file does not exist, the log
 	// creates it with mode 0600. If the file is renamed or removed, for example by log
@@ -76,11 +76,11 @@ type Log struct {
 type item struct {
 	time    time.Time
 	line    []byte
-	written chan error  // receives the result of the write; nil if no caller waits
-	givenUp atomic.Bool // true if the caller no longer waits, so the event must not be written
+	written chan error  // receives the result of the write; nil if no goroutine waits for it
+	givenUp atomic.Bool // true if RecordFetch no longer waits, so the event must not be written
 }
 
-// Open opens an audit log. The caller must close the log.
+// Open opens an audit log. Close the log after use.
 func Open(config Config) (*Log, error) {
 	l := &Log{
 		required: config.Required, log: config.Log,
@@ -99,7 +99,7 @@ func Open(config Config) (*Log, error) {
 }
 
 // Close writes the events in the queue and closes the log. If the disk does not respond,
-// Close returns after half a second. The caller must not record events after Close.
+// Close returns after half a second. Do not record events after Close.
 func (l *Log) Close() {
 	l.fetches.close()
 	close(l.queue)
@@ -165,9 +165,9 @@ func (l *Log) RecordFetch(f Fetch) bool {
 	case err := <-queued.written:
 		return err == nil
 	case <-timeout.C:
-		// RecordFetch returns false, so the caller does not send the secret. If the event
-		// is being written at this moment, the log reports an access that did not happen.
-		// That is safer than an access that is not in the log.
+		// RecordFetch returns false, so the broker does not send the secret. If the event is
+		// being written at this moment, the log reports an access that did not happen. That
+		// is safer than an access that is not in the log.
 		queued.givenUp.Store(true)
 		l.countDropped()
 		return false

@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Admin is one connection to a broker's admin socket. It is not safe for
-// concurrent use. If a method returns an error that is not an *Error, the caller
-// must close the connection.
+// Admin is one connection to a broker's admin socket. It is not safe for concurrent use. If a
+// method returns an error that is not an *Error, close the connection.
 type Admin struct{ conn *conn }
 
 // DialAdmin connects to the admin socket at path.
@@ -26,8 +25,7 @@ func DialAdmin(ctx context.Context, path string) (*Admin, error) {
 func (a *Admin) Close() error { return a.conn.Close() }
 
 // Push replaces all secrets of the broker. line must be a schema.PushRequest with its Op,
-// encoded by wire.Encode. Push does not use line after it has returned. The caller must
-// wipe line.
+// encoded by wire.Encode. Push does not use line after it has returned. Wipe line after Push.
 func (a *Admin) Push(ctx context.Context, line []byte) (response schema.PushResponse, err error) {
 	err = a.conn.sendLine(ctx, line, &response, 0)
 	return response, err
@@ -87,9 +85,9 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 }
 
 // WatchClosed returns a channel that is closed when the broker ends the connection. The
-// sidecar uses it to learn immediately that the broker restarted and lost its secrets.
-// The caller must call stop before it uses or closes the connection again. stop waits
-// until the connection can be used.
+// sidecar uses it to learn immediately that the broker restarted and lost its secrets. Call
+// stop before any other use of the connection, and before Close. stop waits until the
+// connection can be used.
 func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

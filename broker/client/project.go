@@ -29,9 +29,9 @@ func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Dur
 	return response, err
 }
 
-// GetMany returns several secrets of one snapshot. If names is nil, it returns all
-// secrets on the allowlist. If a requested secret on the allowlist is missing, GetMany
-// waits for this secret in the same way as Get.
+// GetMany returns several secrets of one snapshot. If names is nil, GetMany returns all
+// secrets on the allowlist. If a requested secret on the allowlist is missing, GetMany waits
+// for this secret in the same way as Get.
 func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait time.Duration) (response schema.GetManyResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetManyResponse{}
@@ -48,7 +48,7 @@ func (p *Project) Info(ctx context.Context) (response schema.InfoResponse, err e
 }
 
 // Ping returns the broker's version and the name of the project. If the broker is
-// unreachable, Ping retries for at most wait. If wait is 0, it tries once.
+// unreachable, Ping retries for at most wait. If wait is 0, Ping tries once.
 func (p *Project) Ping(ctx context.Context, wait time.Duration) (response schema.ProjectPingResponse, err error) {
 	err = p.retry(ctx, wait, func(time.Duration) error {
 		return p.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)

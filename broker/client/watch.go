@@ -15,15 +15,14 @@ import (
 const maxRedialDelay = 2 * time.Second
 
 // Watch calls onChange when the secrets that the project can fetch may have changed. It
-// returns when ctx ends or when the broker returns an error. The returned error is the
-// error of ctx or of the broker. If the connection ends, for example because the broker
-// restarts, Watch connects again.
+// returns when ctx ends, when the broker refuses the watch with a code other than
+// rate_limited, or when an answer is invalid (ErrProtocol). If the broker is unreachable,
+// ends the connection, or reports a rate limit, Watch connects again after a delay.
 //
 // If the broker has secrets when a connection starts, Watch first calls onChange with an
-// event without names, because any secret may have changed before the connection.
-// Therefore a caller that fetches its secrets in onChange misses no change. While
-// onChange runs, Watch does not read. The broker combines all changes during that time
-// into the next event.
+// event without names, because any secret may have changed before the connection. So if
+// onChange fetches the secrets, no change is missed. While onChange runs, Watch does not
+// read. The broker combines all changes during that time into the next event.
 func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	delay := minRetryDelay
 	for {

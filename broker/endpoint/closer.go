@@ -19,7 +19,8 @@ const interruptInterval = 2 * time.Millisecond
 // time, so each endpoint has at most one blocked thread.
 type interruptingCloser struct{ mu sync.Mutex }
 
-// close calls closeSocket, which closes a socket, and interrupts it if it blocks.
+// close calls closeSocket, which closes a socket. If closeSocket blocks, close interrupts the
+// blocked call.
 func (c *interruptingCloser) close(closeSocket func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,11 +37,12 @@ func (c *interruptingCloser) close(closeSocket func()) {
 			case <-closed:
 				return
 			case <-tick.C:
-				// The signal must have a handler, because the kernel discards other signals and
-				// does not interrupt the thread. The Go runtime always has a handler for SIGPROF,
-				// which has no effect if the process is not profiled. So the broker needs no
-				// additional handler (see secmem.Harden). The signal leaves no pieces of secrets in
-				// memory, because this thread closes a socket and does not copy secrets.
+				// The signal must have a handler, because the kernel discards other signals
+				// and does not interrupt the thread. The Go runtime always has a handler for
+				// SIGPROF, which has no effect if the process is not profiled. So the broker
+				// needs no additional handler (see secmem.Harden). The signal leaves no
+				// pieces of secrets in memory, because this thread closes a socket and does
+				// not copy secrets.
 				unix.Tgkill(pid, thread, unix.SIGPROF)
 			}
 		}

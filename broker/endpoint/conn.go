@@ -29,9 +29,9 @@ func refuseDescriptors(listener *net.UnixListener) {
 	}
 }
 
-// While a connection is outside the poller, the broker tries to read again and again. The time
-// between two attempts begins with minReadInterval. It is at most maxIdleInterval before the
-// first byte of a request, and at most maxLineInterval after that.
+// While a connection is outside the poller (see socket), the broker tries to read again and
+// again. The time between two attempts begins with minReadInterval. It is at most
+// maxIdleInterval before the first byte of a request, and at most maxLineInterval after that.
 const (
 	minReadInterval = time.Millisecond
 	maxIdleInterval = 10 * time.Millisecond
@@ -193,7 +193,7 @@ func (c *conn) send(pieces [][]byte) (n int, err error) {
 }
 
 // mayHoldDescriptors reports whether the socket may contain unread data with passed file
-// descriptors. Before it looks, it makes the kernel refuse further data from the client.
+// descriptors. Before this check, it makes the kernel refuse further data from the client.
 func (c *conn) mayHoldDescriptors() bool {
 	if !c.mustPeek {
 		return false

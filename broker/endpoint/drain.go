@@ -18,7 +18,7 @@ const drainWriteTimeout = 500 * time.Millisecond
 type drainState struct {
 	draining chan struct{} // closed by start
 
-	mu       sync.Mutex // no other lock is locked while mu is locked
+	mu       sync.Mutex // conn.mu can be locked while mu is locked, but no other mutex
 	deadline time.Time  // when sessions stop reading requests; zero before start
 }
 

@@ -35,7 +35,7 @@ const (
 	unreadShare     = 64 << 10
 )
 
-// A Config describes an endpoint.
+// A Config is the configuration of an endpoint.
 type Config struct {
 	Listener       *net.UnixListener // the first listener; ReplaceListener can replace it
 	MaxConnections int
@@ -68,7 +68,8 @@ type Endpoint struct {
 	// could fill the log.
 	errorMessages rate.Sometimes
 
-	mu               sync.Mutex            // no other lock is locked while mu is locked
+	// conn.mu, descriptor.mu, and a slot of systemCalls can be acquired while mu is locked.
+	mu               sync.Mutex
 	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
 	connectLimitedAt time.Time             // guarded by mu
@@ -105,9 +106,9 @@ func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String(
 // goroutine.
 func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Listener) }) }
 
-// StopAccepting begins to drain the endpoint, and waits until it accepts no more connections.
-// The connections in the backlog stay there, so another endpoint with the same socket can
-// serve them. The caller must then call Close.
+// StopAccepting begins to drain the endpoint, and waits until the endpoint accepts no more
+// connections. The connections in the backlog stay there, so another endpoint with the same
+// socket can serve them. After StopAccepting, call Close.
 //
 // StopAccepting waits for one second at most, because the accept loop may be closing a
 // connection that contains passed file descriptors. The loop ends after that.
@@ -174,13 +175,13 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 	}
 }
 
-// payForConnection charges a new connection to the limit on new connections. It returns how
-// many requests of the connection are already charged, and how long the accept loop must
-// wait before it accepts the next connection. During this wait, other clients wait in the
-// backlog. The accepted connection itself does not wait.
+// payForConnection counts a new connection against the limit on new connections. It returns
+// how many requests of the connection this limit has already counted, and how long the accept
+// loop must wait before it accepts the next connection. During this wait, other clients wait
+// in the backlog. The accepted connection itself does not wait.
 //
-// Once per second, a connection over the limit is not charged. Its first request is then
-// refused with an answer that explains the delay.
+// Once per second, a connection over the limit does not count. The broker then refuses the
+// first request of this connection with an answer that explains the delay.
 func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0

@@ -8,9 +8,9 @@ import (
 
 // A Limiter is a token bucket. It is safe for concurrent use.
 //
-// A caller can take more units than are left, and more than one burst. The number of units is
-// then negative, and later callers wait until the missing units have been restored. So a
-// caller never uses more than perSecond units on average.
+// One call can take more units than are left, and more than one burst. The number of units is
+// then negative, and later calls must wait until the missing units have been restored. So the
+// average never exceeds perSecond units.
 type Limiter struct {
 	perSecond, burst float64 // perSecond is 0 if there is no limit
 
@@ -26,8 +26,8 @@ func NewLimiter(perSecond float64, burstSeconds int) *Limiter {
 	return &Limiter{perSecond: perSecond, burst: burst, units: burst}
 }
 
-// Reserve takes n units and returns how long the caller must wait before it uses the units.
-// cancel returns the units to the limiter.
+// Reserve takes n units and returns how long the calling goroutine must wait before it uses
+// the units. cancel returns the units to the limiter.
 func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 	if l.perSecond == 0 {
 		return 0, func() {}
@@ -35,7 +35,7 @@ func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.restoreLocked()
-	if n > 0 { // a request that is already paid for need not wait
+	if n > 0 { // a request that already counted at the connect need not wait
 		l.units -= float64(n)
 		wait = l.timeUntilLocked(0)
 	}
@@ -46,9 +46,9 @@ func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 	}
 }
 
-// Exceeded takes n units, but at least one burst or n units must be left. Otherwise, Exceeded
-// takes no units and returns true, with the number of seconds after which the caller can try
-// again.
+// Exceeded takes n units if at least n units are left. If n is more than one burst, it is
+// enough that one full burst is left. Otherwise, Exceeded takes no units and returns true,
+// with the number of seconds after which the client can try again.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
 	if l.perSecond == 0 || n == 0 {
 		return 0, false
@@ -70,8 +70,8 @@ func (l *Limiter) restoreLocked() {
 	l.restored = now
 }
 
-// timeUntilLocked returns the time until the given number of units is left, at most 146
-// years. A longer time could overflow.
+// timeUntilLocked returns the time until the given number of units is left. The result is at
+// most 146 years, because a longer time could overflow.
 func (l *Limiter) timeUntilLocked(units float64) time.Duration {
 	seconds := max(0, units-l.units) / l.perSecond
 	return time.Duration(min(math.Ceil(seconds*float64(time.Second)), 1<<62))

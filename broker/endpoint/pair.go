@@ -10,7 +10,7 @@ import (
 
 // Connect creates a connection without a listener and without a socket file. It calls serve
 // for the broker's side of the connection, and returns the client's side. The session ends
-// when the caller closes the client's side.
+// when the client's side is closed.
 func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

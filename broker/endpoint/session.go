@@ -17,9 +17,10 @@ import (
 // counts as one more request, because long requests cost the broker more.
 const requestUnit = 4 << 10
 
-// outsideUnit replaces requestUnit for connections outside the poller. The clients of these
-// connections may send their requests in single bytes. For the kernel, reading 4 KiB in single
-// bytes is about a hundred times as much work as reading 4 KiB in one piece.
+// outsideUnit replaces requestUnit for connections outside the poller (see socket). The
+// clients of these connections may send their requests in single bytes. For the kernel,
+// reading 4 KiB in single bytes is about a hundred times as much work as reading 4 KiB in one
+// piece.
 const outsideUnit = 64
 
 // maxWrite is the largest number of bytes that the broker writes with one system call. The
@@ -40,8 +41,9 @@ const namesUnit = 64
 // broker then needs the time to free this memory.
 const descriptorsCost = 200
 
-// While a write outside the poller is blocked, the broker tries to send again and again. The time between two
-// attempts begins with minWriteInterval and is at most maxWriteInterval.
+// While a write outside the poller (see socket) is blocked, the broker tries to send again
+// and again. The time between two attempts begins with minWriteInterval and is at most
+// maxWriteInterval.
 const (
 	minWriteInterval = 100 * time.Microsecond
 	maxWriteInterval = 10 * time.Millisecond
@@ -63,10 +65,11 @@ type Session struct {
 
 	limitedAt time.Time // when the session last refused a request over the limit
 	names     int       // number of names that were looked up since the last answer
-	prepaid   int       // number of requests that were charged when the client connected
+	prepaid   int       // number of requests that the connect already counted against the limit
 }
 
-// A Handler describes how a session reads and answers requests.
+// A Handler contains the functions and limits with which a session reads and answers
+// requests.
 type Handler struct {
 	// MaxLine is the maximum length of a request, in bytes, without the newline.
 	MaxLine int
@@ -98,19 +101,20 @@ func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 // one of its directions.
 func (s *Session) Gone() <-chan struct{} { return s.conn.ended }
 
-// HasEnded reports whether the client has ended the connection or its writing side.
+// HasEnded reports whether the client has ended the connection or shut down one of its
+// directions.
 func (s *Session) HasEnded() (ended bool) {
 	s.conn.control(func(fd int) { ended = s.conn.clientEnded(fd) })
 	return ended
 }
 
-// AwaitInput waits in a goroutine until the client sends another byte or the connection
-// ends. The channel receives nil after a byte, or the error that ended the connection.
-// AwaitInput has no timeout. The caller must call stop, which ends the goroutine and waits
-// for it. After stop, the session cannot read any more.
+// AwaitInput waits in a goroutine until the client sends another byte or the connection ends.
+// The channel receives nil after a byte, or the error that ended the connection. AwaitInput
+// has no timeout. Always call stop, which ends the goroutine and waits for its end. After
+// stop, the session cannot read any more.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
-	// This may remove the deadline that Drain has set. So the caller must also wait for the
-	// channel of Draining.
+	// setReadDeadline may remove the deadline that Drain has set. So the function that waits
+	// for input must also wait for the channel of Draining.
 	s.conn.setReadDeadline(time.Time{})
 	result, done := make(chan error, 1), make(chan struct{})
 	go func() { // stop ends this goroutine
@@ -123,8 +127,8 @@ func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	}
 }
 
-// Detach makes the caller the owner of the memory of the last request line. The session
-// then reads requests into new memory from Handler.Grow.
+// After Detach, the memory of the last request line belongs to the function that called
+// Detach. The session then reads requests into new memory from Handler.Grow.
 func (s *Session) Detach() error { return s.lines.Detach() }
 
 // Run answers requests until the client or the broker ends the connection.
@@ -140,8 +144,9 @@ func (s *Session) Run(h Handler) {
 		}
 		reply, pause := s.answer(h, line)
 		if h.Limit != nil {
-			// Charge the response before it is written. Otherwise a client could avoid the charge
-			// by closing the connection before it has read the whole response.
+			// Count the response against the limit before the response is written. Otherwise
+			// a client could close the connection before it has read the whole response, and
+			// the response would not count.
 			h.Limit.Reserve(reply.size()/responseUnit + s.names/namesUnit)
 			s.names = 0
 		}
@@ -162,8 +167,9 @@ func (s *Session) cost(length int) int {
 	return cost
 }
 
-// chargeUnanswered charges the bytes that were read since the beginning of a line, because
-// no answer will charge them. err is the error that ended the reading. limit can be nil.
+// chargeUnanswered counts the bytes that were read since the beginning of a line against the
+// limit, because the function answer will not count them. err is the error that ended the
+// reading. limit can be nil.
 func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 	if limit == nil {
 		return
@@ -280,7 +286,8 @@ func (s *Session) Write(reply Reply) bool {
 	if reply.Release != nil {
 		reply.Release()
 	}
-	s.conn.waitUntilWritable() // if the next request were read first, the client could wake the broker without reading
+	// If the next request were read first, the client could wake the broker without reading.
+	s.conn.waitUntilWritable()
 	return err == nil
 }
 
@@ -334,8 +341,9 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 }
 
 // waitToSend waits until the broker should try to send again. began is the beginning of the
-// write. waitToSend returns an error if the write must give up. It checks this after each
-// wait, so a client cannot make a write take longer by reading slowly.
+// write. waitToSend returns an error if the write timeout is over, or if the answer has
+// expired. It checks both after each wait, so a client cannot make a write take longer by
+// reading slowly.
 func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool) error {
 	if s.conn.inPoller() {
 		if err := s.conn.waitUntilWritable(); err != nil {
@@ -355,7 +363,7 @@ func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool
 
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
-// would not read the reply. The request is charged to limit, which can be nil.
+// would not read the reply. The request counts against limit, which can be nil.
 func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if !s.Write(reply) {
 		return

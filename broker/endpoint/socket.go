@@ -14,9 +14,9 @@ import (
 // reads or answers one request.
 const maxWakes = 16
 
-// patience is how long the broker waits in the poller for a client to read an answer. It is
-// long enough for a client that is reading its answer, and too short for a client that wants
-// to wake the broker in the meantime.
+// patience is how long a socket stays in the poller of the Go runtime while its client does
+// not read an answer. The time is long enough for a client that is reading its answer, and
+// too short for a client that wants to wake the broker in the meantime.
 const patience = 4 * time.Millisecond
 
 // maxWatchInterval is the maximum time until the broker notices that the client of an idle
@@ -55,10 +55,11 @@ func (b *backoff) reset() { b.interval = 0 }
 
 // A socket is the socket of a connection. It limits how often the client can wake the broker.
 //
-// A socket is first in the poller of the Go runtime. There, the client wakes the broker
-// whenever it sends data, reads data, or calls shutdown(2). No limit counts these events. So
-// the socket leaves the poller if the client does not behave like a normal client. Outside
-// the poller, nothing wakes the broker. Instead, the broker checks the socket again and again.
+// At first, a socket is in the poller of the Go runtime. There, the client wakes the broker
+// whenever the client sends data, reads data, or calls shutdown(2). No limit counts these
+// events. So the socket leaves the poller if the client does not behave like a normal client.
+// Outside the poller, nothing wakes the broker. Instead, the broker checks the socket again
+// and again.
 type socket struct {
 	calls   systemCalls
 	conn    *net.UnixConn              // in the poller; closed when the socket leaves the poller
@@ -87,18 +88,19 @@ func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls systemCalls) *sock
 // watch runs until the socket is closed. It limits how often the client can wake the
 // broker. In each of these cases, the socket leaves the poller:
 //
-//   - The client has shut down one direction. It can call shutdown(2) again and again, and
-//     each call wakes the broker.
+//   - The client has shut down one direction. The client can call shutdown(2) again and
+//     again, and each call wakes the broker.
 //   - The client has caused more than maxWakes events since the last call of resetWakes, for
 //     example by sending a request in single bytes.
-//   - The client has not read its answers for some time (see waitUntilWritable). Then watch
-//     would not notice the events.
+//   - The client has not read its answers for longer than patience (see waitUntilWritable).
+//     watch would then not notice the events.
 //
-// When the client has ended the connection, watch closes s.ended.
+// watch closes s.ended when the client has ended the connection or shut down one direction,
+// or when Close was called.
 func (s *socket) watch() {
 	defer close(s.ended)
-	// The poller calls this function after each event, because every event of a Unix socket
-	// also reports that the socket is writable.
+	// The runtime calls this function after each event in the poller, because every event of
+	// a Unix socket also reports that the socket is writable.
 	s.raw.Write(func(fd uintptr) bool {
 		select {
 		case s.events <- struct{}{}:
@@ -181,8 +183,8 @@ func (s *socket) waitUntilWritable() error {
 	return nil
 }
 
-// isWritable reports whether the client has read most of its answers. It also returns true
-// if the connection has ended.
+// isWritable reports whether the client has read most of its answers. isWritable also returns
+// true if the connection has ended.
 func (s *socket) isWritable() bool {
 	writable := true
 	s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
@@ -259,8 +261,8 @@ func (s *socket) Close() error {
 	return s.conn.Close()
 }
 
-// A descriptor is the file descriptor of a connection that is outside the poller. All its
-// users use it only for calls that do not wait.
+// A descriptor is the file descriptor of a connection that is outside the poller. It is used
+// only for calls that do not wait.
 type descriptor struct {
 	mu sync.RWMutex
 	fd int // guarded by mu; -1 after close

@@ -19,7 +19,7 @@ const maxRegistration = 8 * schema.MaxManifest
 const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
 // seal writes a registration to a memfd and seals the memfd. A memfd is in memory, so the
-// registration is not written to disk. The caller must close the returned file.
+// registration is not written to disk. Close the returned file after use.
 func seal(request schema.RegisterRequest) (*os.File, error) {
 	text, err := wire.Encode(request)
 	if err != nil {

@@ -5,7 +5,7 @@
 // backlog of the listener.
 //
 // The package trusts the service manager. It does not check whether a registration is
-// allowed. The caller must check this.
+// allowed. The broker must check this.
 package fdstore
 
 import (
@@ -82,18 +82,17 @@ func (s *Store) add(name string, fd int) error {
 // Verify checks whether all listeners and registrations that were saved before are in the
 // store. It returns an error if one of them is missing.
 //
-// If systemd refuses a file descriptor, it closes the file descriptor and sends no
-// answer. Therefore Verify also stores the writing end of a pipe. If systemd does not
-// close the pipe, the store had enough room for the pipe and for everything that was
-// saved before.
+// If systemd refuses a file descriptor, systemd closes the file descriptor and sends no
+// answer. Therefore Verify also stores the writing end of a pipe. If systemd does not close
+// the pipe, the store had enough room for the pipe and for everything that was saved before.
 func (s *Store) Verify() error {
 	stored, err := s.sendPipe("FDSTORE=1\nFDNAME=" + probeName)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(stored)
-	// The service manager processes messages in order. When it processes BARRIER=1, it
-	// closes the pipe of this message.
+	// The service manager processes messages in order. When the service manager processes
+	// BARRIER=1, it closes the pipe of this message.
 	barrier, err := s.sendPipe("BARRIER=1")
 	if err != nil {
 		return err

@@ -36,9 +36,9 @@ func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 // Push uses arena as the memory of the new snapshot, or wipes arena after an error.
 //
 // After Push has returned, no reader can acquire an older snapshot. After an error, the
-// current snapshot is unchanged. The error is a *wire.Error if the line is not strict
-// JSON, and a *PayloadError if the line breaks a rule of push requests. Any other error
-// means that there is not enough memory.
+// current snapshot is unchanged. The error is a *wire.Error if the line is not strict JSON,
+// and a *PayloadError if the line violates a rule of push requests. Any other error means
+// that there is not enough memory.
 func (k *Keyring) Push(arena *secmem.Arena, line []byte) (Info, error) {
 	snapshot, err := parsePush(arena, line)
 	if err != nil {
@@ -47,8 +47,8 @@ func (k *Keyring) Push(arena *secmem.Arena, line []byte) (Info, error) {
 	return k.replace(snapshot), nil
 }
 
-// replace makes a snapshot the current snapshot. The keyring then owns the caller's
-// reference to the snapshot.
+// replace makes a snapshot the current snapshot. The reference of the calling function to the
+// snapshot then belongs to the keyring.
 func (k *Keyring) replace(snapshot *Snapshot) Info {
 	k.pushing.Lock()
 	defer k.pushing.Unlock()
@@ -143,8 +143,8 @@ func (k *Keyring) notifyLocked() {
 // A View can read a keyring, but cannot change it.
 type View struct{ keyring *Keyring }
 
-// Acquire returns the current snapshot, or nil if no secrets are loaded. The caller must
-// release the snapshot.
+// Acquire returns the current snapshot, or nil if no secrets are loaded. Release the snapshot
+// after use.
 func (v View) Acquire() *Snapshot { return v.keyring.acquire() }
 
 // maxOldSnapshots is the number of generations after which a snapshot expires. Clients that
@@ -159,9 +159,8 @@ func (v View) IsExpired(s *Snapshot) bool {
 	return s != nil && v.keyring.generation > s.generation+maxOldSnapshots
 }
 
-// Changed returns a channel that the next push or clear closes. Call Changed before
-// Acquire. Then a push or clear between the two calls closes the channel, so that the
-// caller cannot miss the change.
+// Changed returns a channel that the next push or clear closes. Call Changed before Acquire.
+// Then a push or clear between the two calls closes the channel, so no change can be missed.
 func (v View) Changed() <-chan struct{} {
 	v.keyring.mu.Lock()
 	defer v.keyring.mu.Unlock()

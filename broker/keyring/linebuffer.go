@@ -7,9 +7,9 @@ import "github.com/keyhatch/keyhatch/broker/secmem"
 // concurrent use.
 type LineBuffer struct{ arena *secmem.Arena }
 
-// Grow allocates at least size bytes of locked memory for a wire.Reader. It copies
-// pending to the start of the new memory. Then it frees the old memory, unless Take has
-// returned the old memory to a caller.
+// Grow allocates at least size bytes of locked memory for a wire.Reader. It copies pending to
+// the start of the new memory. Then it frees the old memory, unless Take has returned the old
+// memory.
 func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	larger, err := secmem.New(size)
 	if err != nil {
@@ -21,8 +21,8 @@ func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	return larger.Bytes(), nil
 }
 
-// Take returns the current memory. The caller then owns this memory and must free it. The
-// next call of Grow allocates new memory.
+// Take returns the current memory. The memory then belongs to the calling function, which
+// must free it. The next call of Grow allocates new memory.
 func (b *LineBuffer) Take() *secmem.Arena {
 	arena := b.arena
 	b.arena = nil

@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A PayloadError reports the rule that a push request breaks. Its text never contains a
-// value. It contains a name only if the name is valid.
+// A PayloadError reports the rule that a push request violates. Its text never contains a
+// value. The text contains a name only if the name is valid.
 type PayloadError struct{ rule string }
 
 func (e *PayloadError) Error() string { return e.rule }

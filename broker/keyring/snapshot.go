@@ -19,8 +19,7 @@ const (
 	Bundle      // named fields, sent to clients as a string that contains a JSON object
 )
 
-// A Value is a secret in a snapshot. Its bytes are valid until the caller releases the
-// snapshot.
+// A Value is a secret in a snapshot. Its bytes are valid until the snapshot is released.
 type Value struct {
 	Kind Kind
 	// JSON is the value in the form in which it is sent to clients. This form is a JSON
@@ -93,10 +92,10 @@ func (s *Snapshot) info() Info {
 
 func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l.end] }
 
-// setGeneration sets the number of the snapshot. For each secret, it also stores the
-// number of the generation in which the value changed last. Later code can find changed
-// values by comparing these numbers, even if the old values are already wiped. previous
-// is the preceding snapshot or nil. The caller must have a reference to previous.
+// setGeneration sets the number of the snapshot. For each secret, it also stores the number
+// of the generation in which the value changed last. Later code can find changed values by
+// comparing these numbers, even if the old values are already wiped. previous is the
+// preceding snapshot or nil. The calling function must have a reference to previous.
 func (s *Snapshot) setGeneration(generation uint64, previous *Snapshot) {
 	s.generation = generation
 	for name, l := range s.secrets {

@@ -34,8 +34,8 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// lookup looks up names in the current snapshot for a request of s. The caller must release
-// the returned lookup.
+// lookup looks up names in the current snapshot for a request of s. Release the returned
+// lookup after use.
 func (a *allowedSecrets) lookup(s *endpoint.Session, names []schema.SecretName) lookup {
 	// Acquire the snapshot before reading the manifest. In the opposite order, a reload
 	// that revokes a name and then a push of a new value could happen between the two
@@ -46,10 +46,9 @@ func (a *allowedSecrets) lookup(s *endpoint.Session, names []schema.SecretName) 
 	return found
 }
 
-// await looks up names. If an allowed secret is missing, await waits until a push
-// contains the secret or the timeout expires. It checks the allowlist again before each
-// lookup, so a reload also affects requests that wait. The caller must release the
-// returned lookup.
+// await looks up names. If an allowed secret is missing, await waits until a push contains
+// the secret or the timeout expires. It checks the allowlist again before each lookup, so a
+// reload also affects requests that wait. Release the returned lookup after use.
 //
 // await returns false if the client has disconnected or the broker stops. After a
 // restart, the client sends its request to the new broker.
@@ -81,10 +80,9 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 	}
 }
 
-// changes returns two channels. The first channel is closed when the snapshot changes,
-// and the second channel is closed when the manifest is replaced. Call changes before a
-// lookup. Then a change between the two calls closes a channel, so that the caller cannot
-// miss the change.
+// changes returns two channels. The first channel is closed when the snapshot changes, and
+// the second channel is closed when the manifest is replaced. Call changes before a lookup.
+// Then a change between the two calls closes a channel, so no change can be missed.
 func (a *allowedSecrets) changes() (snapshotChanged, manifestReplaced <-chan struct{}) {
 	return a.view.Changed(), a.approval.Load().replaced
 }

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// A Config describes a project.
+// A Config is the configuration of a Project.
 type Config struct {
 	Name     schema.ProjectName
 	UIDs     []uint32 // uids that may connect

@@ -39,7 +39,7 @@ func TestOpenLeavesExistingDirectoriesAlone(t *testing.T) {
 			t.Errorf("Open changed the mode of the directory from %v to %v, error %v", before.Mode(), after.Mode(), err)
 		}
 		if info, err := os.Stat(filepath.Join(dir, "projects")); err != nil || info.Mode().Perm() != 0o755 {
-			t.Errorf("Open changed the mode of the directory projects to %v, error %v", info.Mode(), err)
+			t.Errorf("Open changed the mode of the directory `projects` to %v, error %v", info.Mode(), err)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func (d *Dir) devcontainerLink(id schema.DevcontainerID, projectPath string) lin
 // error is ErrInUse if the link with this name leads to the directory of another project,
 // even if that project is no longer registered. If the broker changed the link, a container
 // of the old project that mounts the link would have access to the secrets of the new project
-// after its next start. The error can be ErrBlocked.
+// after the next start of the container. The error can be ErrBlocked.
 func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	// Clients connect to the socket through the link, so this path must also be short enough.
 	if socket := d.NamedSocket(name); len(socket) > maxSocketPath {
@@ -83,13 +83,13 @@ func (d *Dir) checkLink(l link) error {
 }
 
 // Link creates the links with the name and the dev container IDs of the project at a path, if
-// they do not exist. The caller must have checked all links. If an empty directory exists at
-// the path of a link, Link replaces the directory. A container engine creates such a directory
-// if a container starts before its project is registered. This container mounts the empty
-// directory until the container is started again.
+// they do not exist. Check all links first (CheckName and CheckDevcontainer). If an empty
+// directory exists at the path of a link, Link replaces the directory. A container engine
+// creates such a directory if a container starts before its project is registered. This
+// container mounts the empty directory until the container is started again.
 //
-// undo removes the links that Link has created. If Link fails, it has already removed them.
-// The error can be ErrBlocked.
+// undo removes the links that Link has created. If Link fails, Link has already removed these
+// links. The error can be ErrBlocked.
 func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, projectPath string) (undo func(), err error) {
 	links := []link{d.nameLink(name, projectPath)}
 	for _, id := range ids {

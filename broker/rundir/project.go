@@ -51,10 +51,10 @@ var ErrBlocked = errors.New("a container may be blocking the directory of the pr
 const directoryTimeout = time.Second
 
 // inDirectory runs an operation in a directory that a container can mount. The key is the
-// path of the project, or the path of the directory at the place of a link. If the operation does not end
-// within directoryTimeout, inDirectory closes the channel abandoned and returns ErrBlocked.
-// The operation then continues in its goroutine, and must undo its result at the end. At
-// most one operation runs at the same time for each key.
+// path of the project, or the path of the directory at the place of a link. If the operation
+// does not end within directoryTimeout, inDirectory closes the channel abandoned and returns
+// ErrBlocked. The operation then continues in its goroutine, and must undo its result at the
+// end. At most one operation runs at the same time for each key.
 func (d *Dir) inDirectory(key string, operate func(abandoned <-chan struct{})) error {
 	timeout := time.NewTimer(directoryTimeout)
 	defer timeout.Stop()

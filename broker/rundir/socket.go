@@ -19,7 +19,7 @@ func errTooLong(path string) error {
 }
 
 // listenUnix creates a listening socket. The socket file has its final mode before any
-// process can connect to the socket. The caller must have locked the runtime directory.
+// process can connect to the socket. The runtime directory must be locked.
 func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	if len(path) > maxSocketPath {
 		return nil, errTooLong(path)

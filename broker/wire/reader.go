@@ -6,12 +6,12 @@ import (
 	"io"
 )
 
-// ErrTooLong means that a line is longer than the reader's limit. After this error, the
-// caller can only skip the line with Discard.
+// ErrTooLong means that a line is longer than the reader's limit. After this error, the only
+// way to continue is to skip the line with Discard.
 var ErrTooLong = errors.New("the line is too long")
 
-// startSize is the size of a reader's first buffer, in bytes. One memory page is enough
-// for every request, except a push or a long manifest.
+// startSize is the size of a reader's first buffer, in bytes. One memory page is enough for
+// most requests. A push, a long manifest, or a long list of names needs a larger buffer.
 const startSize = 4 << 10
 
 // A Reader splits a stream into lines. It is not safe for concurrent use.
@@ -28,12 +28,14 @@ type Reader struct {
 // NewReader returns a reader of lines. A line can have at most max bytes, not counting
 // the newline.
 //
-// The reader calls grow when it needs a new buffer. The argument pending contains the
-// bytes that were read but not yet returned. The argument size is the required minimum
-// size of the new buffer, in bytes. grow returns a new buffer that begins with a copy of
-// pending. grow can free the old buffer, because the reader does not use the old buffer
-// again. There is one exception. After Detach has called grow, it wipes the pending bytes
-// in the old buffer. If grow is nil, the reader allocates its buffers on the Go heap.
+// The reader calls grow when it needs a new buffer. The argument pending contains the bytes
+// that were read but not yet returned. The argument size is the required minimum size of the
+// new buffer, in bytes. grow returns a new buffer that begins with a copy of pending. If the
+// reader calls grow because it needs more space, grow can free the old buffer, because the
+// reader does not use the old buffer again. But if Detach calls grow, grow must not free the
+// old buffer: Detach then wipes the pending bytes in the old buffer, which afterwards belongs
+// to the function that called Detach. If grow is nil, the reader allocates its buffers on the
+// Go heap.
 func NewReader(src io.Reader, max int, grow func(pending []byte, size int) ([]byte, error)) *Reader {
 	if grow == nil {
 		grow = func(pending []byte, size int) ([]byte, error) {
@@ -101,8 +103,8 @@ func (r *Reader) Discard() error {
 	return ErrTooLong
 }
 
-// Detach makes the reader continue with a new buffer. The old buffer, which contains the
-// last returned line, then belongs to the caller. Detach moves the bytes after this line
+// Detach makes the reader continue with a new buffer. The old buffer, which contains the last
+// returned line, then belongs to the calling function. Detach moves the bytes after this line
 // to the new buffer, and wipes them in the old buffer.
 func (r *Reader) Detach() error {
 	pending := r.buf[r.pos:r.end]

@@ -173,9 +173,9 @@ func TestAwaitConsumesNothing(t *testing.T) {
 	}
 }
 
-// TestDetachMovesPendingBytes checks that Detach moves the bytes after the last returned
-// line to the new buffer, and wipes them in the old buffer. The returned line must not
-// change, because it now belongs to the caller.
+// TestDetachMovesPendingBytes checks that Detach moves the bytes after the last returned line
+// to the new buffer, and wipes them in the old buffer. The returned line must not change,
+// because it now belongs to the function that called Detach.
 func TestDetachMovesPendingBytes(t *testing.T) {
 	var buffers [][]byte
 	grow := func(pending []byte, size int) ([]byte, error) {
@@ -201,7 +201,7 @@ func TestDetachMovesPendingBytes(t *testing.T) {
 	if rest := buffers[0][len("first\n"):]; !bytes.Equal(rest, make([]byte, len(rest))) {
 		t.Errorf("the old buffer still contains %q", bytes.Trim(rest, "\x00"))
 	}
-	clear(buffers[0]) // allowed, because the old buffer belongs to the caller
+	clear(buffers[0]) // allowed, because the old buffer belongs to this test
 	if lines, err := readAll(r); !reflect.DeepEqual(lines, []string{"second"}) || err != io.ErrUnexpectedEOF {
 		t.Errorf("after Detach, the lines are %q, %v", lines, err)
 	}

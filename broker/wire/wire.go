@@ -1,6 +1,6 @@
 // Package wire reads and writes the messages of keyhatch. It is the only package that does
-// this. The broker and all its clients use it. A message is one JSON object on one line.
-// The package limits the size of a line, reads the line into memory that the caller
+// this. The broker and all its clients use it. A message is one JSON object on one line. The
+// package limits the size of a line, reads the line into memory that the broker or the client
 // provides, and decodes the line strictly.
 //
 // Strict decoding means that the package refuses input that encoding/json accepts or
@@ -23,8 +23,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// An Error reports the rule that a line breaks. Its text is a constant of this package,
-// or contains the name of a field of the Go type that Decode or Check was called with. It
+// An Error reports which rule a line violates. Its text is fixed, apart from the maximum
+// depth or the name of a field of the Go type that Decode or Check was called with. The text
 // never contains a part of the line.
 type Error struct{ Rule string }
 
@@ -63,8 +63,8 @@ func Decode(line []byte, v any, depth int) error {
 	return &Error{"a field has the wrong type or is out of range"}
 }
 
-// Check checks line in the same way as Decode does for the type of v, but it does not
-// store the fields. It can copy names from line, but never a value.
+// Check checks line in the same way as Decode does for the type of v, but it does not store
+// the fields. Check can copy names from line, but never a value.
 func Check(line []byte, v any, depth int) error {
 	fields := fieldNames(reflect.TypeOf(v).Elem())
 	d := jsontext.NewDecoder(bytes.NewBuffer(line))

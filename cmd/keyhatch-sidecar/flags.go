@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// addDirFlag adds the flag --store to a command that works only with a directory. It
-// returns a function that returns the selected directory. The caller must parse the flags
-// before it calls this function.
+// addDirFlag adds the flag --store to a command that works only with a directory. It returns
+// a function that returns the selected directory. Parse the flags before calling the returned
+// function.
 func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
 	storeArg := c.Flags().String("store", "", "`STORE` directory, in the form dir:PATH (required)")
 	return func() (store.Dir, error) {
@@ -30,8 +30,8 @@ func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
 }
 
 // addStoreFlags adds the flags that select and configure stores. It returns these flags, and
-// a function that returns all selected stores. The caller must parse the flags before it
-// calls this function.
+// a function that returns all selected stores. Parse the flags before calling the returned
+// function.
 func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (store.Merged, error)) {
 	flags = pflag.NewFlagSet("", pflag.ContinueOnError)
 	defer c.Flags().AddFlagSet(flags)
@@ -72,8 +72,8 @@ func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (st
 	}
 }
 
-// addSocketFlag adds the flag --socket. It returns a function that returns the path of
-// the admin socket. The caller must parse the flags before it calls this function.
+// addSocketFlag adds the flag --socket. It returns a function that returns the path of the
+// admin socket. Parse the flags before calling the returned function.
 func addSocketFlag(c *cobra.Command) func() (string, error) {
 	socketArg := c.Flags().String("socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
 	return func() (string, error) {

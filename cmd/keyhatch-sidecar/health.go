@@ -21,8 +21,7 @@ command.
 
 The exit code is 0 only if the names are the same, if no file in the store is empty or
 open for writing, and if the broker refuses no sidecar because another sidecar is
-connected. You can use health in the
-HEALTHCHECK instruction of a container image.`,
+connected. You can use health in the HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)

@@ -29,9 +29,10 @@ kinds of stores:
   dir:PATH      A directory. Each file is a secret. The name of the file is the
                 name of the secret. Each subdirectory is a bundle. The files in
                 the subdirectory are the fields of the bundle. Files and
-                subdirectories with a name that begins with a dot, and the
-                directory lost+found, are ignored. One newline at the end of a
-                text is not part of the secret. Binary files are not changed.
+                subdirectories with a name that begins with a dot, temporary
+                files of editors, and the directory lost+found are ignored. One
+                newline at the end of a text is not part of the secret. Binary
+                files are not changed.
                 While a file is empty or open for writing, the broker keeps the
                 old value of the secret.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for

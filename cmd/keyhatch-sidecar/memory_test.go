@@ -140,8 +140,8 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 	}
 }
 
-// withoutMemfdSecret returns a command that runs cmd without memfd_secret. The arenas are then in
-// locked memory, which is readable.
+// withoutMemfdSecret returns a command that runs cmd without memfd_secret. The arenas are
+// then in locked memory, which is readable.
 func withoutMemfdSecret(h *testHost, cmd *exec.Cmd) *exec.Cmd {
 	cmd = h.command(os.Args[0], cmd.Args...)
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=program-without-memfd-secret")

@@ -35,7 +35,7 @@ run logs an error, and tries again at each poll until the other sidecar has stop
 keyhatchctl push replaces the secrets once. At its next poll, run pushes the store again.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
-If two stores contain the same name, this is an error.`,
+If two stores contain the same name, run logs an error and does not push.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,

@@ -139,7 +139,7 @@ func parseSources(args []string, file string) ([]value, error) {
 	return values, nil
 }
 
-// read reads the content of a value. The caller must wipe the full capacity of v.content.
+// read reads the content of a value. Wipe the full capacity of v.content after use.
 func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 	// The buffer never grows, because growing would leave copies of the secret in memory.
 	v.content = make([]byte, 0, schema.MaxPush+1)
@@ -160,7 +160,7 @@ func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 		v.content, err = readAll(stdin, v.content)
 	}
 	if err == nil && len(v.content) > schema.MaxPush {
-		err = fmt.Errorf("it has more than %d bytes, the maximum size of a push", schema.MaxPush)
+		err = fmt.Errorf("the value has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	}
 	return err
 }

@@ -131,8 +131,8 @@ type hiddenInput struct {
 	err   error
 }
 
-// add adds a key. If it finds an error, it still waits for Ctrl-D, because the rest of a
-// paste can follow.
+// add adds a key. After an error, add still waits for Ctrl-D, because the rest of a paste can
+// follow.
 func (in *hiddenInput) add(key byte) {
 	const ctrlD, backspace, ctrlU, del = 0x04, '\b', 0x15, 0x7f
 	switch {

@@ -13,8 +13,9 @@ func doctorCommand(socket *string) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Diagnose problems with this container's access to secrets",
-		Long: `Check the mounted socket, the broker, and the memory file system for secret files.
-For each problem, doctor prints the cause and the fix. doctor fetches no secret.
+		Long: `Check the mounted socket, the broker, and whether the directory for secret files is
+on a tmpfs. For each problem, doctor prints the cause and the fix. doctor fetches no
+secret.
 
 The exit code is 0 only if all checks pass. To check the host, run
 keyhatchctl doctor on the host.`,

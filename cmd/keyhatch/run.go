@@ -49,7 +49,7 @@ variable.
 With --pristine, COMMAND gets the secrets and only these variables of the current
 environment: HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ, and USER.
 
-With --watch, keyhatch keeps running and forwards signals to COMMAND. It also
+With --watch, keyhatch keeps running and forwards signals to COMMAND. keyhatch also
 renders the files that the manifest declares, like keyhatch files. When a secret
 changes, keyhatch renders the files again. --on-change selects the effect of the
 change on COMMAND:
@@ -69,8 +69,9 @@ If a signal ends COMMAND, or if COMMAND ends after keyhatch received SIGTERM,
 keyhatch also ends the descendants of COMMAND that are still running.
 
 In a terminal, the keys Ctrl-C, Ctrl-\, and Ctrl-Z send their signals directly to
-COMMAND. If keyhatch is in the foreground of a terminal, it does not forward
-SIGINT, SIGQUIT, and SIGWINCH. To end COMMAND there, send SIGTERM to keyhatch.
+COMMAND. While keyhatch is in the foreground of a terminal, keyhatch does not
+forward SIGINT, SIGQUIT, and SIGWINCH. To end COMMAND there, send SIGTERM to
+keyhatch.
 
 run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
 is 128 plus the signal's number. If this code is 130, run --watch ends itself with

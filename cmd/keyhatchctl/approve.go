@@ -60,10 +60,11 @@ func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose fu
 	return p, socketPath, err
 }
 
-// requestApproval shows a proposal. If the proposal has an effect, and the command line is
-// not already the approval, requestApproval asks the operator. It prints to terminal if it
-// asks or fails, and to out otherwise. Without an operator at a terminal, a proposal that
-// contains a change that the command line did not ask for is an error.
+// requestApproval shows a proposal. If the proposal has an effect, requestApproval asks the
+// operator at the terminal, unless the command line already contains the approval. Without an
+// operator at a terminal, requestApproval returns an error if the proposal contains a change
+// that the command line did not ask for. It prints the proposal to terminal if it asks or
+// fails, and to out otherwise.
 func (p proposal) requestApproval(out, terminal io.Writer, flags approvalFlags) error {
 	hasEffect := p.registered == nil || len(p.changes) > 0
 	switch {

@@ -23,8 +23,8 @@ type declarationCheck struct {
 	process brokerProcess
 }
 
-// checkDeclaration returns the finding for one difference. Its fix contains one command for
-// each state that can win.
+// checkDeclaration returns the finding for one difference. If the operator can keep either of
+// two states, the fix contains one command for each of them.
 func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.StatusResponse, c declarationCheck) cli.Finding {
 	f := cli.Finding{Check: "project " + cli.Printable(p.Project), Problem: string(p.Problem), Detail: cli.Printable(p.Message)}
 	file := filepath.Join(s.ProjectsDir, p.Project+".yaml")

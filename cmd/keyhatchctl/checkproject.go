@@ -52,8 +52,8 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 }
 
 // checkProjectPath checks that the path of the project is still a directory and contains no
-// symbolic link. Commands that get the project's directory resolve symbolic links. They
-// would not find the project, or would find another directory.
+// symbolic link. Commands that get the project's directory resolve symbolic links. Such a
+// command would not find the project, or would find another directory.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.Printable(p.ProjectPath)
 	unregisterCommand := unregisterShellCommand(o, p, status)

@@ -124,8 +124,8 @@ func checkSidecars(s schema.StatusResponse) cli.Finding {
 }
 
 // missingSecrets returns the secrets that the approved manifest of a project allows but that
-// the broker does not have. If the broker has no secrets, the result is empty, because this is
-// another problem.
+// the broker does not have. If the broker has no secrets at all, the result is empty, because
+// doctor reports this as another problem.
 func missingSecrets(ctx context.Context, admin *client.Admin, name schema.ProjectName, status schema.StatusResponse) (missing []schema.SecretName) {
 	if status.SecretsLoadedAt == nil {
 		return nil

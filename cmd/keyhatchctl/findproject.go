@@ -25,11 +25,11 @@ func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
 // nameOrDirHelp is the help text about an argument NAME|DIR.
-const nameOrDirHelp = `The argument is the name of a project or the path of its directory. If there is a project
-with this name, the name wins. To use a directory, write a slash, for example ./api.`
+const nameOrDirHelp = `The argument is the name of a project or the path of its directory. If a project has
+this name, the argument is the name. To use a directory, write a slash, for example ./api.`
 
-// findProject returns the registered project whose name or directory is arg. A name wins over
-// a directory.
+// findProject returns the registered project whose name or directory is arg. If arg is both a
+// name and a directory, findProject uses the name.
 func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {

@@ -125,8 +125,8 @@ func hintOf(err error) string {
 	return ""
 }
 
-// TestErrorsHaveHints checks the hints for errors of the connection, the ping, and the
-// operation.
+// TestErrorsHaveHints checks the hints for errors that the broker's answers to ping and to
+// list cause. Some of these errors have no hint.
 func TestErrorsHaveHints(t *testing.T) {
 	for _, c := range []struct {
 		ping, list string

@@ -33,8 +33,8 @@ func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	return file, parsed, nil
 }
 
-// A treeManifest is the manifest in the directory of a registered project. It can differ from
-// the approved manifest.
+// A treeManifest is the manifest in the directory of a registered project. This manifest can
+// differ from the approved manifest.
 type treeManifest struct {
 	file     manifest.File
 	parsed   *manifest.Manifest // nil if the manifest is missing or invalid

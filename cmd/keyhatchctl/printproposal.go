@@ -71,9 +71,9 @@ func screenLines(text string) (lines int) {
 	return lines
 }
 
-// printSummary prints the most important parts of a proposal again, in a few lines. The
-// caller prints the changes before the summary. A terminal shows only the last lines, and a
-// manifest can contain templates with thousands of lines.
+// printSummary prints the most important parts of a proposal again, in a few lines. print
+// calls printSummary after the list of all changes, because a terminal shows only the last
+// lines, and a manifest can contain templates with thousands of lines.
 func (p proposal) printSummary(w io.Writer) {
 	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.Printable(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
 	var added []string

@@ -15,12 +15,14 @@ func registerCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "register DIR",
 		Short: "Register a project and approve its current manifest",
-		Long: `register shows the effects of the manifest of the project in DIR. On a terminal, it
-asks for your approval. Then it creates the project's socket. If the project is
-already registered or declared, register shows and applies what differs, and updates
-the declaration. Without a terminal, it registers a new project that has no dangerous
-effect. All other changes that the command line does not contain, for example a changed
-manifest, need --yes.
+		Long: `register shows the effects of the manifest of the project in DIR. On a terminal,
+register then asks for your approval, unless you use --yes or nothing would change.
+Then the broker creates the project's socket. If the project is already registered or
+declared, register shows and applies what differs, and updates the declaration.
+
+Without a terminal, register registers a new project only if it has no dangerous
+effect. All other changes that the command line does not contain, for example a
+changed manifest, need --yes.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.

@@ -20,10 +20,12 @@ func upCommand(o *globalOptions) *cobra.Command {
 		Use:   "up DIR [-- ARG...]",
 		Short: "Start a project's dev container with access to its secrets",
 		Long: `up registers the project, or applies what differs from its registration, and then
-runs devcontainer up. On a terminal, it asks for your approval first. Without a
-terminal, up registers a new project that has no dangerous effect. All other changes
-that the command line does not contain, for example a changed manifest, need --yes.
-Otherwise, up does not start the container.
+runs devcontainer up. If the registration would change, up shows the changes. On a
+terminal, up then asks for your approval, unless you use --yes.
+
+Without a terminal, up registers a new project only if it has no dangerous effect.
+All other changes that the command line does not contain, for example a changed
+manifest, need --yes. Without your approval, up does not start the container.
 
 If the container does not start, the project stays registered.
 

@@ -47,8 +47,8 @@ func launchDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	return d
 }
 
-// newDaemon returns a daemon that is not running yet. The caller can change its
-// command before launch.
+// newDaemon returns a daemon that is not running yet. A test can change its command before
+// launch.
 func newDaemon(program, dir string, args ...string) *daemon {
 	d := &daemon{dir: dir, audit: filepath.Join(filepath.Dir(dir), "audit.log"), output: newOutputRecorder(), ended: make(chan struct{})}
 	d.cmd = exec.Command(program, append([]string{"--runtime-dir", dir, "--projects-dir", "", "--audit", "file:" + d.audit}, args...)...)

@@ -63,9 +63,9 @@ func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bo
 	return findLogin(logins, q.scheme, trimDefaultPort(q.scheme, q.host))
 }
 
-// MayMatch reports whether a key credential.PATTERN.helper in git's configuration can
-// apply to the query (gitcredentials(7)). A pattern can omit parts of the URL and can
-// contain wildcards in the host. If MayMatch cannot decide, it returns true.
+// MayMatch reports whether a key credential.PATTERN.helper in git's configuration can apply
+// to the query (gitcredentials(7)). A pattern can omit parts of the URL and can contain
+// wildcards in the host. If MayMatch cannot decide, MayMatch returns true.
 func (q GitQuery) MayMatch(pattern string) bool {
 	scheme, rest, found := strings.Cut(pattern, "://")
 	if !found {

@@ -45,8 +45,9 @@ func lingeringSocket(l net.Listener) (fd int, receiver net.Conn, err error) {
 	return fd, receiver, err
 }
 
-// sendDescriptors sends the beginning of a request, and then passes file descriptors whose
-// last close blocks. An attempt succeeds if the kernel accepts the file descriptors.
+// sendDescriptors sends one complete request and the beginning of a second one, and then
+// passes file descriptors whose last close blocks. An attempt succeeds if the kernel accepts
+// the file descriptors.
 func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -434,8 +435,9 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 }
 
 // moveAnswersIntoPipes moves the pages of large answers into pipes with splice(2). The pipes
-// stay open until its standard input is closed, and the kernel still charges these pages to
-// the broker. count is the number of pipes. An attempt succeeds if its pipe is full.
+// stay open until the standard input of the attacker is closed, and the kernel still counts
+// these pages as memory of the broker. count is the number of pipes. An attempt succeeds if
+// its pipe is full.
 func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
 	const pipeSize = 1 << 18
 	for range count {
@@ -456,8 +458,8 @@ func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		for {
-			// splice must not wait for room in the pipe, so the pipe is non-blocking. splice then
-			// does not wait for data either.
+			// splice must not wait for room in the pipe, so the pipe is non-blocking. splice
+			// then does not wait for data either.
 			readable := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}
 			if n, err := unix.Poll(readable, 1000); err != nil || n == 0 {
 				break

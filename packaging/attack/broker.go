@@ -90,8 +90,9 @@ func (b *broker) register(admin *client.Admin, name string) error {
 		return nil
 	}
 	if err == nil && os.Geteuid() == 0 {
-		// A container reaches its project's directory through a mount. The attacker has no
-		// mount, so it must be able to enter the directory projects.
+		// A container reaches its project's directory through a mount. The attacker of this
+		// test has no mount. So the test changes the mode of the directory `projects` from
+		// 0700 to 0711, and the attacker can open paths in this directory.
 		os.Chmod(filepath.Join(b.runtimeDir(), "projects"), 0o711)
 	}
 	return err
@@ -294,8 +295,8 @@ func (b *broker) auditLines(text string) (lines []string) {
 	return lines
 }
 
-// waitFor repeats a check until the check succeeds. After the timeout, it returns the last
-// error of the check.
+// waitFor repeats a check until the check succeeds. After the timeout, waitFor returns the
+// last error of the check.
 func waitFor(timeout time.Duration, check func() error) error {
 	for end := time.Now().Add(timeout); ; time.Sleep(20 * time.Millisecond) {
 		err := check()

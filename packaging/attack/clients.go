@@ -108,7 +108,7 @@ func shutDown(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	defer b.remove()
-	const seconds = 30 // the request limit has no effect in the first seconds
+	const seconds = 30 // long enough that the attack also runs after the burst of the request limit is used up
 	attempts, noticed := 0, ""
 	for name, uid := range map[string]uint32{"allowed": attackerUID, "refused": refusedUID} {
 		before := b.processorTime()

@@ -33,7 +33,7 @@ func moveAnswers(s *setup) (int, string, error) {
 	attempts, _ := stop()
 	noticed := fmt.Sprintf("the broker's cgroup grew by %d KiB", grown)
 	if grown > 16<<10 {
-		return attempts, noticed, errors.New("too much memory is charged to the broker")
+		return attempts, noticed, errors.New("the attack increased the memory of the broker's cgroup by more than 16 MiB")
 	}
 	return attempts, noticed, b.get("web")
 }

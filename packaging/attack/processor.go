@@ -16,7 +16,7 @@ import (
 
 // processorSeconds is how long an attack on the processor time lasts. In the first seconds,
 // the attacker uses the burst of the request limit.
-const processorSeconds = 20
+const processorSeconds = 12
 
 // useProcessor returns an attack that measures how much processor time the broker uses while
 // an attacker of the given kind is running under the given uid.

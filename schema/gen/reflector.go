@@ -28,7 +28,7 @@ func newReflector(open bool) (*reflector, error) {
 		return nil, err
 	}
 	if r.CommentMap[secretName.PkgPath()+".SecretName"] == "" {
-		return nil, fmt.Errorf("cannot read the comments of %s: the working directory is not the directory of this package", secretName.PkgPath())
+		return nil, fmt.Errorf("cannot read the comments of %[1]s: the working directory must be the directory of %[1]s", secretName.PkgPath())
 	}
 	r.LookupComment = r.lookupComment
 	r.Mapper = r.mapScalar
@@ -49,8 +49,8 @@ func (r *reflector) mapScalar(t reflect.Type) *jsonschema.Schema {
 	case reflect.Uint64:
 		return &jsonschema.Schema{Type: "integer", Minimum: "0"}
 	case reflect.Map:
-		// A map with other keys is an error, because completeDocument adds the rule that
-		// all map keys are names of secrets.
+		// A map whose keys do not have the type SecretName is an error, because
+		// completeDocument adds the rule that all map keys are names of secrets.
 		if t.Key() != secretName {
 			r.err = fmt.Errorf("cannot generate a schema for %v: the keys of a map must have type SecretName", t)
 		}

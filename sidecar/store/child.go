@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// ReadInChild reads a store in a short-lived child process, because the parsers of the formats
-// leave copies of the secrets in memory. The kernel frees this memory when the child process
-// ends. The child process runs the same program with the given arguments, and must call
-// WriteResult with its standard input and its standard output. previous is the result of the last
-// call that returned no error, or empty.
+// ReadInChild reads a store in a short-lived child process, because the parsers of the
+// formats leave copies of the secrets in memory. The kernel frees this memory when the child
+// process ends. The child process runs the same program with the given arguments, and must
+// call WriteResult with its standard input and its standard output. previous is the result of
+// the last call that returned no error, or empty.
 func ReadInChild(ctx context.Context, args []string, previous LockedReading) (LockedReading, error) {
 	// Unlike the path of the program, /proc/self/exe still refers to the same version after an
 	// upgrade has replaced the program.
@@ -39,7 +39,7 @@ func ReadInChild(ctx context.Context, args []string, previous LockedReading) (Lo
 		input.Close()
 		return LockedReading{}, fmt.Errorf("cannot start the process that reads the store: %w", err)
 	}
-	// If this fails, the child process has ended, and ReadResult returns an error. The child
+	// If Write fails, the child process has ended, and ReadResult returns an error. The child
 	// process reads all of its input before it writes.
 	previous.Write(input)
 	input.Close()

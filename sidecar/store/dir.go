@@ -35,8 +35,9 @@ type Dir struct {
 
 // Read returns the complete set of secrets that the directory contained at one moment. If a
 // file is not complete, Read uses the old value of its secret, or of its complete bundle. An
-// error names the file and the rule that the file breaks. The error never contains the content
-// of a file. If an empty directory has replaced the directory, Read returns ErrReplaced.
+// error contains the path of the file and the rule that the file violates. The error never
+// contains the content of a file. If an empty directory has replaced the directory, Read
+// returns ErrReplaced.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path

@@ -80,8 +80,9 @@ func TestDirReadsKubernetesVolume(t *testing.T) {
 	}
 }
 
-// TestDirErrorsNameFileAndRule checks that an error of Dir.Read names the file and the
-// rule that the file breaks, and that the error does not contain the content of any file.
+// TestDirErrorsNameFileAndRule checks that an error of Dir.Read contains the path of the file
+// and the rule that the file violates, and that the error does not contain the content of any
+// file.
 func TestDirErrorsNameFileAndRule(t *testing.T) {
 	for _, c := range []struct {
 		name   string

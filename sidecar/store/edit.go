@@ -38,9 +38,10 @@ func (d Dir) Create() (created bool, err error) {
 	return false, fmt.Errorf("cannot create the directory %s: %w", d.Path, errors.Unwrap(err))
 }
 
-// Set writes a secret. If name has the form BUNDLE/FIELD, Set writes a field of a bundle.
-// The file of the secret has mode 0600 and contains exactly the bytes of value. If value is
-// empty, the file contains a newline, because Read never uses an empty file. A reader sees the old or the new value, never a part of a value.
+// Set writes a secret. If name has the form BUNDLE/FIELD, Set writes a field of a bundle. The
+// file of the secret has mode 0600 and contains exactly the bytes of value. If value is
+// empty, the file contains a newline, because Read never uses an empty file. A reader sees
+// the old or the new value, never a part of a value.
 //
 // Set does not replace a bundle by a secret or a secret by a bundle. It then returns a
 // *ConflictError.
@@ -160,8 +161,8 @@ func (d Dir) lock() (unlock func(), err error) {
 	return func() { dir.Close() }, nil
 }
 
-// removeLeftovers removes the temporary files and directories of killed edits. The caller
-// holds the lock.
+// removeLeftovers removes the temporary files and directories of killed edits. The lock must
+// be held.
 func removeLeftovers(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, entry := range entries {

@@ -31,9 +31,9 @@ type Exec struct {
 }
 
 // Read waits until no process has a file in WatchPaths open for writing, but at most for
-// maxUnstablePeriod. It then runs the command and parses the command's standard output. Read returns an error
-// and no Set if the exit code is not 0, if the output is too large, or if the command
-// exceeds the timeout.
+// maxUnstablePeriod. It then runs the command and parses the command's standard output. Read
+// returns an error and no Set if the exit code is not 0, if the output is too large, or if
+// the command exceeds the timeout.
 func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 	for deadline := time.Now().Add(maxUnstablePeriod); e.isBeingWritten() && time.Now().Before(deadline); {
 		if err := sleep(ctx, stablePeriod/2); err != nil {

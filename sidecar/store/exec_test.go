@@ -91,8 +91,8 @@ func waitUntilGone(t *testing.T, pidFile string) {
 }
 
 // TestExecWaitsForWatchedFile checks that Exec.Read does not run the command while a process
-// writes to a watched file. If the file stays open, Exec.Read must run the command anyway, because
-// a database can be open for writing all the time.
+// writes to a watched file. If the file stays open, Exec.Read must run the command anyway,
+// because a database can be open for writing all the time.
 func TestExecWaitsForWatchedFile(t *testing.T) {
 	dir := t.TempDir()
 	for _, watched := range []string{dir, dir + "/source"} {

@@ -39,9 +39,9 @@ func FormatOf(name string) Format {
 	return ""
 }
 
-// parse parses a text that contains a set of secrets. An error names the line and the
-// rule that the text breaks. An error can contain valid names from the text. It contains
-// no other part of the text.
+// parse parses a text that contains a set of secrets. An error contains the line and the rule
+// that the text violates. An error can contain valid names from the text. It contains no
+// other part of the text.
 //
 // An empty text is an error, because it usually comes from a file that a program has
 // truncated and not yet written. To represent an empty set, a text must contain {} in

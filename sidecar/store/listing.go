@@ -11,7 +11,8 @@ import (
 // files that belong together can be written one after the other.
 const stablePeriod = 20 * time.Millisecond
 
-// A listedFile describes a file of a store at the time when the store was listed.
+// A listedFile contains the name, the path, and the state of a file when the store was
+// listed.
 type listedFile struct {
 	name string // the name of the secret, or BUNDLE/FIELD
 	path string
@@ -19,7 +20,8 @@ type listedFile struct {
 	changedAt time.Time
 }
 
-// A fileVersion describes the content of a file at one time, without any part of the content.
+// A fileVersion identifies the content of a file at one time, but contains no part of the
+// content.
 type fileVersion struct {
 	Size        int64  `json:"size"`
 	Inode       string `json:"inode"`       // identifies the file, even if its content changes

@@ -13,9 +13,9 @@ import (
 // every attempt to read them.
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
-// readFile reads a file, and reports whether a process has the file open for writing. If the file
-// has changed since the listing, content is nil if a process has the file open for writing.
-// Otherwise readFile returns an error that wraps ErrUnstable.
+// readFile reads a file, and reports whether a process has the file open for writing. If the
+// file has changed since the listing, there are two cases. If a process has the file open for
+// writing, content is nil. Otherwise readFile returns an error that wraps ErrUnstable.
 func readFile(listed listedFile) (content []byte, writers writerState, err error) {
 	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
 	// Without O_NONBLOCK, opening a FIFO would block.

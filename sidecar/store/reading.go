@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Reading is the result of reading a store. The caller passes it to the next call of Read.
-// If a file is not complete at that time, Read uses the old value of its secret.
+// A Reading is the result of reading a store. Pass it to the next call of Read. If a file is
+// then not complete, Read uses the old value of its secret.
 type Reading struct {
 	Set Set
 	State
@@ -32,13 +32,13 @@ type State struct {
 // directory are removed, Read returns no error.
 var ErrReplaced = errors.New("the directory is empty, and it is not the directory that was read before")
 
-// A dirState describes the directory of a Dir at the time of a read.
+// A dirState is the state of the directory of a Dir at the time of a read.
 type dirState struct {
 	ID       string `json:"id"` // identifies the directory and its file system
 	HasFiles bool   `json:"has_files"`
 }
 
-// A Reason describes why a file is not complete.
+// A Reason is the reason why a file is not complete.
 type Reason string
 
 // The reasons why a file is not complete. An empty file stays unfinished until it changes. In
@@ -70,7 +70,7 @@ const unleasedPeriod = 300 * time.Millisecond
 // file after the first part of a value, and open the file again to write the rest.
 const shorterPeriod = time.Second
 
-// A fileState describes what the last reads of a file found.
+// A fileState contains the results of the last reads of a file.
 type fileState struct {
 	Version fileVersion `json:"version"`
 	SeenAt  int64       `json:"seen_at"` // when a read found this version for the first time; see monotonicNow
@@ -127,8 +127,9 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	return content, reason, nil
 }
 
-// withTimesOf returns a copy of r that also knows when next found each file for the first time.
-// The copy does not contain any other result of next, because the caller may discard next.
+// withTimesOf returns a copy of r that also knows when next found each file for the first
+// time. The copy does not contain any other result of next, because readStable may discard
+// next.
 func (r *Reading) withTimesOf(next *Reading) *Reading {
 	files := map[string]fileState{}
 	for path, state := range next.files {

@@ -21,7 +21,8 @@ func writeAll(t *testing.T, path, text string) {
 	}
 }
 
-// read reads the store in the same way as a child process, which receives previous through a pipe.
+// read reads the store in the same way as a child process, which receives previous through a
+// pipe.
 func read(t *testing.T, s Store, previous *Reading) (*Reading, error) {
 	t.Helper()
 	if previous == nil {

@@ -93,7 +93,7 @@ func parseResult(content []byte) (line []byte, r result, err error) {
 		return nil, result{}, errIncomplete
 	}
 	if err := wire.Decode(encoded, &r, resultDepth); err != nil {
-		return nil, result{}, fmt.Errorf("cannot decode the result: %w", err)
+		return nil, result{}, fmt.Errorf("cannot decode the result of a read of the store: %w", err)
 	}
 	return content[:lineSize], r, nil
 }
@@ -101,7 +101,7 @@ func parseResult(content []byte) (line []byte, r result, err error) {
 // emptyLine replaces the line of the push request if there is no set.
 const emptyLine = "\n"
 
-// errorCauses contains the errors that a caller of Read can distinguish with errors.Is.
+// errorCauses contains the errors of Read that can be distinguished with errors.Is.
 var errorCauses = map[string]error{
 	"unstable":   ErrUnstable,
 	"replaced":   ErrReplaced,
@@ -119,9 +119,10 @@ func (e *childError) Error() string   { return e.text }
 func (e *childError) Unwrap() []error { return e.causes }
 
 // errIncomplete means that a process ended before it had written its complete result.
-var errIncomplete = errors.New("the result is incomplete")
+var errIncomplete = errors.New("the result of a read of the store is incomplete")
 
-// Write writes r as the input of WriteResult. r can be empty. Write copies the secrets only to w.
+// Write writes r as the input of WriteResult. r can be empty. Write copies the secrets only
+// to w.
 func (r LockedReading) Write(w io.Writer) error {
 	if r.Set == nil {
 		return result{}.write(w, []byte(emptyLine))
@@ -129,16 +130,16 @@ func (r LockedReading) Write(w io.Writer) error {
 	return newResult(r.Set.names, r.State).write(w, r.Set.line)
 }
 
-// WriteResult reads a store and writes the result to w. It reads the result of the previous read
-// from input (see LockedReading.Write). It returns an error only if it cannot read input or cannot
-// write to w.
+// WriteResult reads a store and writes the result to w. It reads the result of the previous
+// read from input (see LockedReading.Write). It returns an error only if it cannot read input
+// or cannot write to w.
 //
 // WriteResult leaves copies of the secrets in the memory of the process. So the process must
 // end soon after WriteResult.
 func WriteResult(ctx context.Context, source Store, input io.Reader, w io.Writer) error {
 	previous, err := readPrevious(input)
 	if err != nil {
-		return fmt.Errorf("cannot read the previous result: %w", err)
+		return fmt.Errorf("cannot read the result of the previous read of the store: %w", err)
 	}
 	reading, err := source.Read(ctx, previous)
 	var line []byte

@@ -101,8 +101,8 @@ func TestFirstReadHasNoPreviousSet(t *testing.T) {
 	}
 }
 
-// TestIncompleteInputIsAnError ends the input of WriteResult after each of its bytes. WriteResult
-// must not read the store, because the old values are missing.
+// TestIncompleteInputIsAnError ends the input of WriteResult after each of its bytes.
+// WriteResult must not read the store, because the old values are missing.
 func TestIncompleteInputIsAnError(t *testing.T) {
 	reading, err := store.ReadResult(writeResult(t, &fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, store.LockedReading{}))
 	if err != nil {

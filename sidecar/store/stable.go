@@ -11,11 +11,12 @@ import (
 // changing. After this time, readStable returns ErrUnstable.
 const maxUnstablePeriod = 2 * time.Second
 
-// readStable reads the files of a store. It waits until the files that it uses have not changed
-// for stablePeriod. Otherwise it could read two files that belong together when only one of
-// these files was updated. It does not wait for a file that is not complete, because read uses
-// the old value of its secret. Only if no read has succeeded before, there is no old value, and
-// readStable waits for at most maxUnstablePeriod.
+// readStable reads the files of a store. It waits until the files that it uses have not
+// changed for stablePeriod. Otherwise readStable could read two files that belong together
+// when only one of these files was updated. readStable does not wait for a file that is not
+// complete, because read uses the old value of its secret. But if no read has succeeded
+// before, there is no old value. readStable then waits for the file, for at most
+// maxUnstablePeriod.
 func readStable(ctx context.Context, previous *Reading, listFiles func() (listing, error), read func(l listing, previous *Reading) (*Reading, error)) (*Reading, error) {
 	if previous == nil {
 		previous = &Reading{}
@@ -65,9 +66,10 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 	}
 }
 
-// remainingWait returns how long the files that r uses, and the directory, must stay unchanged
-// before the caller can use r. If the clock of the file system is ahead of the local clock, a
-// change time can be in the future. Even then, the wait is at most stablePeriod.
+// remainingWait returns how long the files that r uses, and the directory, must stay
+// unchanged before readStable can return r. If the clock of the file system is ahead of the
+// local clock, a change time can be in the future. Even then, the wait is at most
+// stablePeriod.
 func remainingWait(l listing, r *Reading) time.Duration {
 	wait := min(stablePeriod-time.Since(l.dirChangedAt), stablePeriod)
 	for _, f := range l.files {
@@ -78,8 +80,8 @@ func remainingWait(l listing, r *Reading) time.Duration {
 	return max(wait, 0)
 }
 
-// sameFiles reports whether two listings contain the same files of the same directory, and whether
-// the files that r uses have not changed.
+// sameFiles reports whether two listings contain the same files of the same directory, and
+// whether the files that r uses have not changed.
 func sameFiles(l, other listing, r *Reading) bool {
 	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
 		return a.path == b.path && (a.fileVersion == b.fileVersion || r.Unfinished[a.path] != "")

@@ -1,16 +1,17 @@
-// Package store reads secrets from stores. A store is a directory, a file, or the output
-// of a command. The package can also edit a directory. It does not connect to the broker.
-// It returns a LockedSet, which the caller pushes to the broker.
+// Package store reads secrets from stores. A store is a directory, a file, or the output of a
+// command. The package can also edit a directory. It does not connect to the broker. It
+// returns a LockedSet, which the sidecar pushes to the broker.
 //
-// Parsers leave copies of secrets in memory. So ReadInChild reads a store in a child process,
-// and this process only receives the complete push request, in locked memory. If a file is not
-// complete, the child process uses the old value of its secret. So the child process also receives
-// the previous push request.
+// Parsers leave copies of secrets in memory. So ReadInChild reads a store in a child process.
+// The sidecar only receives the complete push request from the child process, in locked
+// memory. If a file is not complete, the child process uses the old value of its secret. So
+// the sidecar sends the previous push request to the child process.
 //
-// The package does not assume that a store is complete. If a file changes during a read,
-// the package reads the store again. If the package cannot read a store completely, it
-// returns an error. It never uses a file that is empty or that a process has open for writing.
-// Errors name files, lines, and rules. They never contain any part of a secret.
+// The package does not assume that a store is complete. If a file changes during a read, the
+// package reads the store again. If the package cannot read a store completely, it returns an
+// error. It never uses a file that is empty or that a process has open for writing. Each
+// error contains the path of the file, the line, and the violated rule, if they are known. No
+// error contains any part of a secret.
 package store
 
 import "context"
@@ -21,11 +22,11 @@ type Store interface {
 	// file is not complete, Read uses the old value of its secret. previous is the result of
 	// the last call that returned no error, or nil if there was none.
 	//
-	// An error names the file, the line if the file has lines, and the rule that the file
-	// breaks. The error never contains any part of a secret.
+	// An error contains the path of the file, the line if the file has lines, and the rule
+	// that the file violates. The error never contains any part of a secret.
 	Read(ctx context.Context, previous *Reading) (*Reading, error)
-	// WatchDirs returns the directories that the caller must watch for file events. An
-	// event in one of these directories can mean that the store changed.
+	// WatchDirs returns the directories that the sidecar must watch for file events. An event
+	// in one of these directories can mean that the store changed.
 	WatchDirs() []string
 	// IsAffectedBy reports whether a file event at path can mean that the store changed.
 	// The path is in one of the directories that WatchDirs returned.

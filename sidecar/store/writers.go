@@ -16,10 +16,10 @@ const (
 	writersNone
 )
 
-// leaseFile asks the kernel for a read lease (fcntl(2), F_SETLEASE). The kernel grants the lease
-// only if no process has the file open for writing. Until the caller closes the file, a process
-// that opens the file for writing or truncates the file waits in the kernel. So the caller must
-// read and close the file immediately.
+// leaseFile asks the kernel for a read lease (fcntl(2), F_SETLEASE). The kernel grants the
+// lease only if no process has the file open for writing. Until the file is closed, a process
+// that opens the file for writing or truncates the file waits in the kernel. So read and
+// close the file immediately after leaseFile.
 //
 // The kernel refuses a lease to a user who does not own the file. Many network file systems have
 // no leases. On FUSE, the kernel may grant a lease although it does not see all writers, because

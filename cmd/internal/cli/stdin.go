@@ -34,8 +34,8 @@ func cancelableReader(ctx context.Context, f *os.File) io.Reader {
 }
 
 // WaitInput waits until a read from f does not block, but for at most a tenth of a second.
-// After that time, and after a signal, WaitInput returns false. The caller can then check
-// whether to continue.
+// After that time, and after a signal, WaitInput returns false, so that the calling function
+// can check whether to continue.
 func WaitInput(f *os.File) (ready bool, err error) {
 	const interval = 100 * time.Millisecond
 	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}

@@ -103,7 +103,7 @@ func (e *Engine) isReady() bool {
 }
 
 // Stop stops the engine and removes the engine's data. If Start did not start the engine,
-// Stop does nothing. The caller must first remove all containers.
+// Stop does nothing. Remove all containers first.
 func (e *Engine) Stop() {
 	if e.cmd == nil {
 		return

@@ -29,8 +29,8 @@ func WriteFile(path, text string) {
 	}
 }
 
-// A BadStore describes a store that cannot be read. The error of Read must contain each
-// string in Wants. The error must contain no content of the store.
+// A BadStore creates a store that cannot be read. The error of Read must contain each string
+// in Wants. The error must contain no content of the store.
 type BadStore struct {
 	Name string
 	// Create creates the files of the store in dir and returns the store. It panics if it
@@ -56,7 +56,7 @@ func badCommand(command string, format store.Format, wants ...string) BadStore {
 	}, wants}
 }
 
-// BadStores returns at least one bad store for each rule that a store can break.
+// BadStores returns at least one bad store for each rule that a store can violate.
 func BadStores() []BadStore {
 	big := "A=" + Tripwire + strings.Repeat("x", schema.MaxPush)
 	return []BadStore{
