@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,16 +68,15 @@ func pathDanger(p, template string) string {
 		p = "/run/" + rest
 	}
 	elements := strings.Split(p, "/")
-	if rule, ok := findFileRule(systemFiles, elements); ok {
-		return rule.reason
+	if reason := findReason(systemFiles, elements, nil); reason != "" {
+		return reason
 	}
-	for _, file := range ordinaryFiles {
-		if file.matches(elements) {
-			return file.templateDanger(template)
-		}
+	ordinary, isOrdinary := findOrdinaryFile(elements)
+	if reason := findReason(toolFiles, elements, ordinary.patterns); reason != "" {
+		return reason
 	}
-	if rule, ok := findFileRule(toolFiles, elements); ok {
-		return rule.reason
+	if isOrdinary {
+		return ordinary.templateDanger(template)
 	}
 	if template != "" && !matchesAny(plainFiles, elements) {
 		return unknownFile
@@ -84,13 +84,23 @@ func pathDanger(p, template string) string {
 	return ""
 }
 
-func findFileRule(rules []fileRule, elements []string) (found fileRule, ok bool) {
+// findReason returns the reason of the first rule that applies to the file, or "". The
+// exceptions are the patterns of an ordinary file. They contradict a rule only if they
+// contain the directory or the name to which the rule applies. For example,
+// .docker/config.json is an exception from .docker/**, but kubeconfig is not an exception
+// from .bash*/**, because a shell runs every file in ~/.bashrc.d.
+func findReason(rules []fileRule, elements, exceptions []string) string {
 	for _, rule := range rules {
-		if matchesAny(rule.patterns, elements) {
-			return rule, true
+		for _, pattern := range rule.patterns {
+			isException := func(exception string) bool {
+				return matchesPath(exception, elements) && matchesPath(pattern, strings.Split(exception, "/"))
+			}
+			if matchesPath(pattern, elements) && !slices.ContainsFunc(exceptions, isException) {
+				return rule.reason
+			}
 		}
 	}
-	return fileRule{}, false
+	return ""
 }
 
 // systemFiles are dangerous, whatever their names are.
@@ -124,7 +134,7 @@ var systemFiles = []fileRule{
 	}},
 }
 
-// toolFiles are dangerous if ordinaryFiles does not contain them.
+// toolFiles are dangerous, except for the files in ordinaryFiles. See findReason.
 var toolFiles = []fileRule{
 	{sshFile, []string{
 		".ssh/allowed_signers", ".ssh/authorized_keys*", ".ssh/config", ".ssh/config.d/**",

@@ -53,6 +53,22 @@ func TestDangerousFiles(t *testing.T) {
 	}
 }
 
+// TestCredentialNamesInDangerousDirectories checks that a usual name for a file with
+// credentials does not remove the mark of the directory that contains the file.
+func TestCredentialNamesInDangerousDirectories(t *testing.T) {
+	for _, dir := range strings.Fields(`
+		~/.bashrc.d ~/.zshrc.d ~/.profile.d ~/.zsh ~/.ssh/config.d /w/.husky /w/cron.d /w/.clinerules ~/.claude /w/hooks ~/bin /w/.git/hooks /w/.github/x ~/.docker/cli-plugins
+		~/.vim /w/.vscode ~/.local/share/x ~/.config/environment.d ~/.config/fish ~/.config/systemd/user ~/.gradle/init.d /w/node_modules/x`) {
+		for _, name := range strings.Fields(`kubeconfig x.kubeconfig _netrc .netrc .npmrc .yarnrc.yml .env .env.local corp.env credentials.json my-service-account.json client_secret.json token key.pem .docker/config.json .config/x/token .gem/credentials`) {
+			for _, template := range []string{"", "name: x"} {
+				if danger(dir+"/"+name, "0600", template) == "" {
+					t.Errorf("%s/%s with the template %q is not marked", dir, name, template)
+				}
+			}
+		}
+	}
+}
+
 func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	for _, p := range strings.Fields(`
 		~/.npmrc /w/.npmrc ~/.aws/credentials ~/.aws/config ~/.netrc /home/x/.netrc ~/.docker/config.json ~/.kube/config ~/.config/gh/hosts.yml ~/.pypirc ~/.pgpass ~/.my.cnf ~/.git-credentials

@@ -24,7 +24,14 @@ type ordinaryFile struct {
 	isHarmless func(template string) bool
 }
 
-func (f ordinaryFile) matches(elements []string) bool { return matchesAny(f.patterns, elements) }
+func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
+	for _, file := range ordinaryFiles {
+		if matchesAny(file.patterns, elements) {
+			return file, true
+		}
+	}
+	return ordinaryFile{}, false
+}
 
 var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 
