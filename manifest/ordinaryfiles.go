@@ -88,7 +88,7 @@ var ordinaryFiles = []ordinaryFile{
 
 	{patterns: []string{
 		".cargo/credentials.d/*", ".claude/.credentials.json", ".codex/auth.json", ".config/*/token",
-		".config/git/credentials", ".gem/credentials", ".gemini/oauth_creds.json", ".m2/settings-security.xml",
+		".config/git/credentials", ".gem/credentials", ".m2/settings-security.xml",
 		".sbt/.credentials", ".vault-token",
 	}},
 
@@ -100,10 +100,11 @@ var ordinaryFiles = []ordinaryFile{
 
 	// Google's tools run a program or send a file to a server because of credential_source.
 	{[]string{
-		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", "client_secret*.json",
+		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", ".gemini/oauth_creds.json", "client_secret*.json",
 	}, extraSettings, hasOnlyYAMLKeys(oneOf(
-		"account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url", "installed",
-		"private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token", "token_uri", "type", "universe_domain", "web"))},
+		"access_token", "account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url",
+		"expiry_date", "id_token", "installed", "private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token",
+		"scope", "token_type", "token_uri", "type", "universe_domain", "web"))},
 }
 
 func oneOf(words ...string) func(string) bool {
@@ -114,13 +115,14 @@ func oneOf(words ...string) func(string) bool {
 // npm. The names of settings contain none of these characters.
 func isHost(key string) bool { return strings.ContainsAny(key, "./:@") || key == "localhost" }
 
+const npmRegistry = "https://registry.npmjs.org"
+
 // isHarmlessNPMFile checks a .npmrc. npm installs code from the registry that the key registry
 // names. A registry of a scope, for example @corp:registry, is accepted.
 func isHarmlessNPMFile(template string) bool {
-	const registry = "https://registry.npmjs.org"
 	keepsRegistry := func(line string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
-		return strings.TrimSpace(key) != "registry" || oneOf(registry, registry+"/")(strings.Trim(value, ` "'`))
+		return strings.TrimSpace(key) != "registry" || oneOf(npmRegistry, npmRegistry+"/")(strings.Trim(value, ` "'`))
 	}
 	return !readsVariables(template) && hasOnlyKeys("=", anySection, isNPMKey)(template) && linesAre(template, keepsRegistry, keepsRegistry)
 }
@@ -235,8 +237,19 @@ func hasOnlyNetrcWords(text string) bool {
 }
 
 // isHarmlessYarnFile checks a .yarnrc.yml. If the file contains the header of a lockfile,
-// yarn does not parse the file as YAML.
+// yarn does not parse the file as YAML. yarn installs code from the server in
+// npmRegistryServer. A server for a scope is accepted, as in a .npmrc.
 func isHarmlessYarnFile(template string) bool {
+	keepsRegistry := func(text string) bool {
+		var file struct {
+			Registry yaml.Node `yaml:"npmRegistryServer"`
+		}
+		err := yaml.Unmarshal([]byte(text), &file)
+		return err == nil && (file.Registry.IsZero() || oneOf("https://registry.yarnpkg.com", npmRegistry)(strings.TrimSuffix(file.Registry.Value, "/")))
+	}
+	if !keepsRegistry(withoutPlaceholders(template)) || !keepsRegistry(placeholder.ReplaceAllString(template, "\n")) {
+		return false
+	}
 	return !readsVariables(template) && !strings.Contains(strings.ToLower(withoutPlaceholders(template)), "lockfile") && hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("npmalwaysauth", "npmauthident", "npmauthtoken", "npmregistries", "npmregistryserver", "npmscopes")(key)
 	})(template)
@@ -303,8 +316,9 @@ func hasOnlyElements(names ...string) func(string) bool {
 }
 
 // A variable in a file of variables. A shell can also read such a file, so the value must
-// not contain anything that a shell executes.
-var variableLine = regexp.MustCompile("^(?:export\\s+)?([A-Za-z_][A-Za-z0-9_.]*)=(?:[^\\s'\"`$\\\\;&|<>()#]*|'[^']*'|\"[^\"`$\\\\]*\")$")
+// not contain anything that a shell executes. Some scripts remove the single quotes and then
+// evaluate the value, so a value in single quotes must not contain a command either.
+var variableLine = regexp.MustCompile("^(?:export\\s+)?([A-Za-z_][A-Za-z0-9_.]*)=(?:[^\\s'\"`$\\\\;&|<>()#]*|'(?:[^'`$]|\\$+[^'`$({])*\\$*'|\"[^\"`$\\\\]*\")$")
 
 // The beginning of the rest of a value after a placeholder, for example the rest of a URL
 // after a password. No variable begins like this, and no usual command.
