@@ -200,6 +200,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"/w/prod.env", "A=b\n", "HTTPS_PROXY=http://evil\n"},
 		{"/w/.env", "A=b\n", "A=$(id)\n"}, {"/w/.env", "A=b\n", "A=`id`\n"}, {"/w/.env", "A=b\n", "A=b; id\n"}, {"/w/.env", "A=b\n", "A=b id\n"}, {"/w/.env", "A=b\n", "A=\"$(id)\"\n"},
 		{"/w/.env", "A='$2y$10$x$'\nB='$$'\nC='$'\n", "A='$(id)'\n"}, {"/w/.env", "A='a'\n", "A='`id`'\n"}, {"/w/.env", "A=''\n", "A='x$$(id)'\n"}, {"/w/.env", "A='{{value}}'\n", "A='${{e}}(id)'\n"}, {"/w/.env", "A=b\n", "A='${ id; }'\n"},
+		{"/w/.env", "CC_TEST_REPORTER_ID={{value}}\n", "JAVACMD=/tmp/x\n"}, {"/w/.env", "A=b\n", "PROMPT4=x\n"},
 		{"/w/.env", "A=b\n", "id\n"}, {"/w/.env", "A=b\n", "A='b\nNODE_OPTIONS=x'\n"}, {"/w/.env", "A={{x}}\n", "NODE{{e}}_OPTIONS=x\n"}, {"/w/.env", "A=b\n", "A=b\rPATH=/tmp\n"},
 	} {
 		if got := danger(c.path, "0600", c.harmless); got != "" {

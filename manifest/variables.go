@@ -95,6 +95,7 @@ var forbiddenVariables = []variableRule{
 	{"PERLLIB", "perl", loads},
 	{"PHPRC", "php", configures},
 	{"PHP_INI_SCAN_DIR", "php", configures},
+	{"PROMPT4", "zsh", runs},
 	{"PROMPT_COMMAND", "bash", runs},
 	{"PS0", "a shell", runs},
 	{"PS1", "a shell", runs},
