@@ -14,8 +14,8 @@ import (
 
 // TestSupervisorStopsWaitingForProcessThatDoesNotEnd simulates a process that did not end
 // after SIGKILL, for example because it belongs to another user. The supervisor must report
-// the process. It must then restart a command that has ended, and must not start a command
-// again that is still running.
+// the process. If the command itself has ended, the supervisor must then restart it. If the
+// command is still running, the supervisor must not start it again.
 func TestSupervisorStopsWaitingForProcessThatDoesNotEnd(t *testing.T) {
 	c := exec.Command("sleep", "1000")
 	if err := c.Start(); err != nil {

@@ -42,8 +42,9 @@ type Helpers struct {
 // Login assigns a secret to a host, so that a tool can log in to this host.
 type Login struct {
 	// Host is a host name or an address in lower case. A port is required if it is not
-	// the default port. The login is used for https only. For http without TLS, write
-	// http://HOST. The whole host, with http:// and the port, has at most 253 characters.
+	// the default port. Without http:// or https://, the login is used only for https. To use
+	// it for a server without TLS, write http://HOST. The whole host, with http:// and the
+	// port, has at most 253 characters.
 	Host string `json:"host"`
 	// Secret is the name of a secret, which is a password, a token, or a bundle with the
 	// fields username and password.

@@ -28,7 +28,7 @@ value of this secret, and run logs the path of the file once. If an empty direct
 replaces a dir: store, for example after an unmount, the secrets in the broker do not
 change. After keyhatchctl clear, the broker has no secrets until the store changes or
 the broker restarts. To make run push the store even if nothing has changed, send the
-signal SIGUSR1. keyhatchctl doctor prints the command.
+signal SIGUSR1. keyhatchctl doctor shows how.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.

@@ -12,7 +12,7 @@ import (
 func declareCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "declare NAME|DIR",
-		Short: "Declare a project as the broker serves it",
+		Short: "Declare a project with its current registration",
 		Long: `declare writes the registration of a project, with its approved manifest, to the
 broker's projects directory. The broker then registers the project at every start. An
 existing declaration is replaced. declare does not read the manifest in the project's
@@ -41,7 +41,7 @@ keyhatchctl register --persist.
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
 				}
-				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s as the broker serves it\n", p.Name, cli.Printable(p.ProjectPath))
+				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s with its current registration\n", p.Name, cli.Printable(p.ProjectPath))
 				return nil
 			})
 		},

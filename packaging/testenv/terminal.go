@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"syscall"
 	"testing"
 	"time"
@@ -51,7 +52,13 @@ func StartOnTerminal(t testing.TB, c *exec.Cmd) *Terminal {
 	}
 	c.Stdin, c.Stdout, c.Stderr = pts, pts, pts
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	if err := c.Start(); err != nil {
+	// If the test process ignores a signal, the command would ignore it too. A signal that is
+	// handled has its default action in the command.
+	handled := make(chan os.Signal, 1)
+	signal.Notify(handled, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
+	err = c.Start()
+	signal.Stop(handled)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

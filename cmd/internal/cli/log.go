@@ -12,7 +12,8 @@ const logQueueSize = 256
 
 // NewDaemonLogger returns a logger for a daemon. The logger writes to standard error.
 // If the reader of standard error is slow or has exited, the daemon continues, and
-// the logger drops lines. flush waits until the queued lines are written.
+// the logger drops lines. flush waits until the queued lines are written, for one second at
+// most.
 //
 // If standard output or standard error is a broken pipe, SIGPIPE ends a Go process
 // that writes to the pipe (os/signal, "SIGPIPE"). Therefore a daemon must call
