@@ -40,6 +40,8 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		isDuplicate := strings.Contains(p.Message, "declares the same path")
 		ownerFix, err := ownerOrModeFix(p, file), checkDeclarationFile(file, p.Project)
 		switch {
+		case p.Project == "" && !strings.HasPrefix(p.Message, "cannot read the declared projects: "):
+			f.Fix = "rename or remove the file in " + cli.ShellQuote(s.ProjectsDir) + ", and then apply the declarations: " + applyDeclarations
 		case isDuplicate:
 			f.Fix = "remove the file, because the other file is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
 		case ownerFix != "":
