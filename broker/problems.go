@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
@@ -15,7 +17,10 @@ import (
 // because the operator can edit them at any time.
 func findProblems(r *registry, projectsDir string) (problems []schema.ProjectProblem) {
 	add := func(project, path string, kind schema.ProblemKind, format string, args ...any) {
-		problems = append(problems, schema.ProjectProblem{Project: project, ProjectPath: path, Problem: kind, Message: fmt.Sprintf(format, args...)})
+		if !schema.ValidProjectName(project) {
+			project = "" // the name of a file, which can be any bytes
+		}
+		problems = append(problems, schema.ProjectProblem{Project: project, ProjectPath: path, Problem: kind, Message: escapeInvalidUTF8(fmt.Sprintf(format, args...))})
 	}
 	var declared map[string]manifest.Declaration
 	var invalid map[string]error
@@ -75,4 +80,14 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 		}
 	}
 	return problems
+}
+
+// escapeInvalidUTF8 returns s if s is valid UTF-8, and otherwise s with the escape sequences of
+// a Go string. A response cannot contain other bytes.
+func escapeInvalidUTF8(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return quoted[1 : len(quoted)-1]
 }

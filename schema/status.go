@@ -59,7 +59,9 @@ type StatusResponse struct {
 // ProjectProblem is a difference between the served projects and the projects that are
 // declared or stored for a restart.
 type ProjectProblem struct {
-	// Project is the name of the project, or of the declaration's file without .yaml.
+	// Project is the name of the project, or of the declaration's file without .yaml. It is
+	// empty if the problem is in the directory of declared projects, or if the name of the
+	// file is not a valid name of a project.
 	Project string `json:"project"`
 	// ProjectPath is the path of the project. It is absent if the broker does not know it.
 	ProjectPath string      `json:"project_path,omitzero"`

@@ -37,9 +37,11 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Check = "declared projects"
 			file = s.ProjectsDir
 		}
-		isDuplicate := strings.Contains(p.Message, "declares the same path")
-		ownerFix, err := ownerOrModeFix(p, file), checkDeclarationFile(file, p.Project)
+		isDuplicate := isDuplicateDeclaration(p)
+		ownerFix, err := ownerOrModeFix(p, s.ProjectsDir, file), checkDeclarationFile(file, p.Project)
 		switch {
+		case p.Project == "" && !strings.HasPrefix(p.Message, "cannot read the declared projects: "):
+			f.Fix = "rename or remove the file in " + cli.ShellQuote(s.ProjectsDir) + ", and then apply the declarations: " + applyDeclarations
 		case isDuplicate:
 			f.Fix = "remove the file, because the other file is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
 		case ownerFix != "":
@@ -79,14 +81,27 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 	return f
 }
 
+// isDuplicateDeclaration reports whether another file declares the same path and is in effect.
+// The message can contain paths, which can contain every text, so its words must be in their
+// place.
+func isDuplicateDeclaration(p schema.ProjectProblem) bool {
+	cause, isNotServed := strings.CutPrefix(p.Message, "the declared project is not served: ")
+	name, rest, _ := strings.Cut(cause, ".yaml ")
+	return isNotServed && schema.ValidProjectName(name) && strings.HasPrefix(rest, "declares the same path and is in effect: ")
+}
+
 // ownerOrModeFix returns the command that corrects the owner or the mode of a declaration or of
 // the directory of the declarations. If the problem has another cause, the result is "".
-func ownerOrModeFix(p schema.ProjectProblem, file string) string {
+func ownerOrModeFix(p schema.ProjectProblem, projectsDir, file string) string {
+	cause, isFile := strings.CutPrefix(p.Message, p.Project+".yaml is not a valid declaration: ")
+	if !isFile {
+		cause = strings.TrimPrefix(p.Message, "cannot read the declared projects: "+projectsDir+": ")
+	}
 	owner, _ := cli.VisibleOwner(file)
 	switch {
-	case strings.Contains(p.Message, "must not be writable by other users"):
+	case strings.HasPrefix(cause, "must not be writable by other users"):
 		return cli.SudoToActAs(owner) + cli.QuoteWords([]string{"chmod", "go-w", file})
-	case strings.Contains(p.Message, "must belong to root"):
+	case strings.HasPrefix(cause, "must belong to root"):
 		return cli.SudoToActAs(0) + cli.QuoteWords([]string{"chown", "root", file})
 	}
 	return ""

@@ -65,7 +65,11 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 		fmt.Fprintf(w, "audit\t%s could not be written\n", cli.Plural(int(s.AuditDropped), "event"))
 	}
 	for _, p := range s.Problems {
-		fmt.Fprintf(w, "problem\t%s: %s (for a fix, run %s)\n", cli.Printable(p.Project), cli.Printable(p.Message), o.command("doctor"))
+		subject := cli.Printable(p.Project)
+		if p.Project == "" {
+			subject = "declared projects"
+		}
+		fmt.Fprintf(w, "problem\t%s: %s (for a fix, run %s)\n", subject, cli.Printable(p.Message), o.command("doctor"))
 	}
 	fmt.Fprintf(w, "projects\t%d\n", len(s.Projects))
 	if err := w.Flush(); err != nil || len(s.Projects) == 0 {

@@ -1,0 +1,38 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// TestFixOfDeclarationIgnoresTextOfPaths checks that a path in a message cannot change the fix,
+// for example into a command that removes the declaration.
+func TestFixOfDeclarationIgnoresTextOfPaths(t *testing.T) {
+	dir := t.TempDir()
+	text, err := manifest.Declaration{Name: "api", Path: "/src/api", Manifest: "schema_version: 1\nproject: api\nsecrets: {}\n"}.Encode()
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "api.yaml"), text, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for message, want := range map[string]string{
+		"the declared project is not served: web.yaml declares the same path and is in effect: remove one of the two files": "remove the file, ",
+		"the declared project is not served: cannot open /src/web.yaml declares the same path and is in effect: x":          "serve the declaration: ",
+		"the declared project is not served: cannot open /src/must belong to root":                                          "serve the declaration: ",
+		"api.yaml is not a valid declaration: must not be writable by other users, because":                                 "chmod go-w ",
+		"api.yaml is not a valid declaration: must belong to root or the broker's user":                                     "chown root ",
+		"api.yaml is not a valid declaration: /must not be writable by other users":                                         "serve the declaration: ",
+	} {
+		p := schema.ProjectProblem{Project: "api", Problem: schema.ProblemNotApplied, Message: message}
+		f := checkDeclaration(t.Context(), p, schema.StatusResponse{ProjectsDir: dir}, declarationCheck{o: &globalOptions{}})
+		if first, _, _ := strings.Cut(f.Fix, " && "); !strings.Contains(first, want) {
+			t.Errorf("the fix for %q is %q, want %q", message, f.Fix, want)
+		}
+	}
+}
