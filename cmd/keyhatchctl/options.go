@@ -57,7 +57,11 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 			Hint: "install the keyhatchctl of the broker's release, version " + pong.BrokerVersion,
 		}
 	}
-	return o.addHint(fn(admin), socket)
+	err = fn(admin)
+	if e, ok := errors.AsType[*unappliedDeclarationError](err); ok {
+		return &cli.Error{Err: err, Hint: e.hint(o, findBrokerProcess(admin))}
+	}
+	return o.addHint(err, socket)
 }
 
 // command returns a keyhatchctl command that can be pasted into a shell. The command uses the
