@@ -5,6 +5,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -30,6 +31,13 @@ keyhatchctl register --persist.
 				}
 				served, err := admin.Inspect(c.Context(), p.Name)
 				if err != nil {
+					return err
+				}
+				status, err := admin.Status(c.Context())
+				if err != nil {
+					return err
+				}
+				if err := checkApplied(status, served, func(manifest.Declaration) bool { return true }); err != nil {
 					return err
 				}
 				if _, err := declareAndRegister(c.Context(), admin, schema.RegisterRequest{

@@ -136,8 +136,18 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 	return declared.AllowUIDs, nil
 }
 
-// checkDeclarations checks the files that apply would replace.
+// checkDeclarations checks the declarations of the project's path, and the files that apply
+// would replace.
 func (p proposal) checkDeclarations(status schema.StatusResponse) error {
+	if p.registered != nil {
+		// The uids and the dev containers in the declaration are part of the proposal, so they
+		// may differ.
+		if err := checkApplied(status, *p.registered, func(own manifest.Declaration) bool {
+			return p.declare && own.Manifest == p.registered.Manifest
+		}); err != nil {
+			return err
+		}
+	}
 	if !p.declare {
 		return nil
 	}
@@ -279,12 +289,12 @@ func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath st
 	if !reflect.DeepEqual(current, p.registered) {
 		return "", errChangedMeanwhile
 	}
+	if err := p.checkDeclarations(status); err != nil {
+		return "", err
+	}
 	if !p.declare {
 		response, err := admin.Register(ctx, p.request)
 		return response.SocketPath, err
-	}
-	if err := p.checkDeclarations(status); err != nil {
-		return "", err
 	}
 	response, err := declareAndRegister(ctx, admin, p.request, p.declaredName(), p.keepsDeclaration)
 	return response.SocketPath, err

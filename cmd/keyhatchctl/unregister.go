@@ -3,9 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
@@ -17,7 +20,8 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 		Short: "Unregister a project and close its connections",
 		Long: `unregister ends the access of a project to its secrets. If the project is declared,
 the broker registers it again when it starts or receives SIGHUP. With --persist,
-unregister also removes the declaration, even if the broker does not serve the project.
+unregister also removes all declarations of the project's path, even if the broker does
+not serve the project.
 
 ` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
@@ -36,8 +40,22 @@ unregister also removes the declaration, even if the broker does not serve the p
 				if err != nil {
 					return err
 				}
+				otherDeclarations := declarationsOf(status, p.ProjectPath)
+				if isNotServed && isRegisteredPath(p.ProjectPath, status) {
+					otherDeclarations = nil // one of them is in effect
+				}
+				p.Declared = p.Declared || len(otherDeclarations) > 0
+				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
+				var alsoRemoved string
 				if persist { // before unregistering, because the user may have no permission for the file
+					for _, d := range otherDeclarations {
+						if err := removeDeclaration(status, d.Name); err != nil {
+							return err
+						}
+						file := filepath.Join(status.ProjectsDir, string(d.Name)+".yaml")
+						alsoRemoved += "\nalso removed " + cli.Printable(file) + ", which declares the same path"
+					}
 					if err := removeDeclaration(status, p.Name); err != nil {
 						return err
 					}
@@ -61,7 +79,7 @@ unregister also removes the declaration, even if the broker does not serve the p
 					result += fmt.Sprintf(", but %s is still declared: the broker registers it again when it starts or receives SIGHUP\n", p.Name) +
 						"to remove its declaration, run: " + persistCommand
 				}
-				fmt.Fprintln(c.OutOrStdout(), result)
+				fmt.Fprintln(c.OutOrStdout(), result+alsoRemoved)
 				return nil
 			})
 		},

@@ -186,10 +186,10 @@ func (s *settings) print(out io.Writer, sources map[string]string) error {
 	var errs []error
 	for _, name := range slices.Compact(names) {
 		if err := invalid[name]; err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", filepath.Join(s.projectsDir, name+".yaml"), err))
+			errs = append(errs, fmt.Errorf("%s: %w", cli.Printable(filepath.Join(s.projectsDir, name+".yaml")), err))
 			continue
 		}
-		fmt.Fprintf(out, "# declared: %s, in %s\n", name, declared[name].Path)
+		fmt.Fprintf(out, "# declared: %s, in %s\n", name, cli.Printable(declared[name].Path))
 	}
 	return errors.Join(errs...)
 }

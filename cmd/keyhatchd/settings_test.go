@@ -3,8 +3,11 @@ package main
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/manifest"
 )
 
 // TestRatesMustBeFinite checks that validate rejects rates that Go parses as numbers but that
@@ -37,5 +40,30 @@ func TestInvalidArgumentsExitWithUsageError(t *testing.T) {
 		if cmd.ProcessState.ExitCode() != 2 || !strings.Contains(string(out), "hint: run keyhatchd --help") {
 			t.Errorf("with the arguments %v, keyhatchd exits with %d and prints: %s", args, cmd.ProcessState.ExitCode(), out)
 		}
+	}
+}
+
+// TestSettingsEscapePaths checks that the path of a project and the name of a file cannot look
+// like other lines of the output.
+func TestSettingsEscapePaths(t *testing.T) {
+	dir := t.TempDir()
+	text, err := manifest.Declaration{Name: "api", Path: "/src/a\naudit: x\x1b[2J", Manifest: "schema_version: 1\nproject: api\nsecrets: {}\n"}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"api.yaml": string(text), "a\nb.yaml": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := newSettings()
+	s.projectsDir = dir
+	var out strings.Builder
+	err = s.print(&out, map[string]string{})
+	if want := "\n# declared: api, in \"/src/a\\naudit: x\\x1b[2J\"\n"; !strings.HasSuffix(out.String(), want) {
+		t.Errorf("the output is %q, want the end %q", out.String(), want)
+	}
+	if want := `/a\nb.yaml": the file name must be `; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %s", err, want)
 	}
 }

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// An unappliedDeclarationError means that a declaration of a project's path differs from the
+// served project. A change of the project would overwrite the declaration, or the broker would
+// undo the change when it applies the declaration.
+type unappliedDeclarationError struct {
+	project  schema.ProjectName
+	declared schema.ProjectName // the name of the declaration
+	file     string             // the path of the declaration
+	// isDuplicate means that the project also has a declaration of its own name.
+	isDuplicate bool
+}
+
+func (e *unappliedDeclarationError) Error() string {
+	if e.declared != e.project {
+		return fmt.Sprintf("cannot change project %s: %s declares the same path", e.project, cli.Printable(e.file))
+	}
+	return fmt.Sprintf("cannot change project %s: the broker has not applied the edited declaration %s", e.project, cli.Printable(e.file))
+}
+
+// hint describes how to apply the declaration, and how to keep the served state instead.
+func (e *unappliedDeclarationError) hint(o *globalOptions, process brokerProcess) string {
+	dir := filepath.Dir(e.file)
+	keep := "remove the declaration: " + sudoToChange(dir) + cli.QuoteWords([]string{"rm", e.file})
+	if e.declared == e.project {
+		keep = "restore the declaration as the broker serves the project: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
+	}
+	if e.isDuplicate { // the broker does not apply it
+		return keep
+	}
+	return "apply the declaration first: " + process.applyDeclarationsCommand() + "\nor " + keep
+}
+
+// checkApplied returns an unappliedDeclarationError if a project's path has a declaration of
+// another name, or if accepts returns false for the declaration of the project's name.
+func checkApplied(status schema.StatusResponse, registered schema.InspectResponse, accepts func(manifest.Declaration) bool) error {
+	declarations := declarationsOf(status, registered.ProjectPath)
+	hasName := func(d manifest.Declaration) bool { return d.Name == registered.Name }
+	isDeclared := slices.ContainsFunc(declarations, hasName)
+	for _, d := range declarations {
+		if !hasName(d) || !accepts(d) {
+			return &unappliedDeclarationError{
+				project: registered.Name, declared: d.Name, file: filepath.Join(status.ProjectsDir, string(d.Name)+".yaml"),
+				isDuplicate: isDeclared && !hasName(d),
+			}
+		}
+	}
+	return nil
+}
+
+// declarationsOf returns the declarations of a path. It ignores the files that this user cannot
+// read, and invalid files, which the broker does not serve.
+func declarationsOf(status schema.StatusResponse, path string) (declarations []manifest.Declaration) {
+	if status.ProjectsDir == "" {
+		return nil
+	}
+	entries, _ := os.ReadDir(status.ProjectsDir)
+	for _, entry := range entries {
+		name, isYAML := strings.CutSuffix(entry.Name(), ".yaml")
+		if !isYAML || !schema.ValidProjectName(name) {
+			continue
+		}
+		d, err := readDeclaration(filepath.Join(status.ProjectsDir, entry.Name()), schema.ProjectName(name))
+		if err == nil && d.Path == path {
+			declarations = append(declarations, d)
+		}
+	}
+	return declarations
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// errProtocolSkew means that the broker uses another protocol version.
+var errProtocolSkew = errors.New("protocol versions differ")
+
+// withAdmin connects to the admin socket, checks that both ends use the same
+// protocol, and calls fn. It adds a hint to every error.
+func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) error) error {
+	socket := o.adminSocket()
+	if socket == "" {
+		return cli.NoSocketError()
+	}
+	admin, err := client.DialAdmin(ctx, socket)
+	if err != nil {
+		return o.addHint(err, socket)
+	}
+	defer admin.Close()
+	pong, err := admin.Ping(ctx)
+	if err != nil {
+		return o.addHint(err, socket)
+	}
+	if pong.ProtocolVersion != schema.ProtocolVersion {
+		return &cli.Error{
+			Err:  fmt.Errorf("%w: the broker uses protocol %d, but this keyhatchctl uses protocol %d", errProtocolSkew, pong.ProtocolVersion, schema.ProtocolVersion),
+			Hint: "install the keyhatchctl of the broker's release, version " + pong.BrokerVersion,
+		}
+	}
+	err = fn(admin)
+	if e, ok := errors.AsType[*unappliedDeclarationError](err); ok {
+		return &cli.Error{Err: err, Hint: e.hint(o, findBrokerProcess(admin))}
+	}
+	return o.addHint(err, socket)
+}
+
+// addHint adds a hint to an error of the broker or of the connection.
+func (o *globalOptions) addHint(err error, socket string) error {
+	if failure, ok := errors.AsType[*cli.Error](err); ok && failure.Hint != "" {
+		return err
+	}
+	hint := ""
+	if e, ok := errors.AsType[*declarationError](err); ok && errors.Is(err, fs.ErrPermission) {
+		hint = e.hint(socket)
+	}
+	if _, ok := errors.AsType[*declaredPathError](err); ok {
+		hint = "find the cause and the fix: " + o.command("doctor")
+	}
+	switch client.CodeOf(err) {
+	case schema.CodeProjectExists, schema.CodeProjectUnknown:
+		hint = o.listProjectsHint()
+	case schema.CodeManifestInvalid:
+		hint = correctManifestHint
+	case schema.CodeInvalidPayload, schema.CodePayloadTooLarge:
+		hint = "the broker did not change anything and still serves the previous secrets"
+	case schema.CodeRateLimited:
+		hint = "the broker has too many connections: retry after a second"
+	case schema.CodeProtocolError:
+		if strings.Contains(err.Error(), "project socket") {
+			hint = cli.AdminSocketHint(socket)
+		}
+	}
+	switch {
+	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
+		hint = cli.PermissionHint(socket)
+	case errors.Is(err, client.ErrUnreachable):
+		hint = cli.StartBrokerHint(socket, o.socket != "")
+	}
+	if hint == "" {
+		return err
+	}
+	return &cli.Error{Err: err, Hint: hint}
+}
