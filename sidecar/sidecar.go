@@ -35,7 +35,8 @@ type Config struct {
 	Socket string // the path of the broker's admin socket
 	// Poll is the interval at which the sidecar reads the store even if no file event
 	// arrived. Network file systems send no file events. The sidecar also requests the
-	// broker's status at this interval.
+	// broker's status at this interval, or more often if the interval is long (see
+	// statusInterval).
 	Poll time.Duration
 	// PushNow makes the sidecar push the store for each signal, even if the store has not
 	// changed. PushNow can be nil.

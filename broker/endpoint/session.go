@@ -17,10 +17,10 @@ import (
 // counts as one more request, because long requests cost the broker more.
 const requestUnit = 4 << 10
 
-// outsideUnit replaces requestUnit for connections outside the poller (see socket). The
-// clients of these connections may send their requests in single bytes. For the kernel,
-// reading 4 KiB in single bytes is about a hundred times as much work as reading 4 KiB in one
-// piece.
+// outsideUnit is the size of a part of a request on a connection outside the poller (see
+// socket). It is smaller than requestUnit, so that these bytes cost more. The client may send
+// them one at a time, and for the kernel, reading 4 KiB in single bytes is about a hundred
+// times as much work as reading 4 KiB in one piece.
 const outsideUnit = 64
 
 // maxWrite is the largest number of bytes that the broker writes with one system call. The

@@ -68,7 +68,8 @@ func pushCommand(o *globalOptions) *cobra.Command {
 input if FILE is -. The file contains one JSON object. Each member is a secret: a
 string, or an object of strings for a bundle.
 
-A running sidecar replaces these secrets again when it next polls its store.`,
+A running sidecar replaces these secrets with those of its store when it next checks
+the broker, at the latest after the interval of its flag --poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),
