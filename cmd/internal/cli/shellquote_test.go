@@ -4,6 +4,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestShellQuoteIsOneWord checks that shells read each quoted text as one word with the same
@@ -12,9 +14,7 @@ func TestShellQuoteIsOneWord(t *testing.T) {
 	for _, shell := range []string{"bash", "dash", "zsh", "busybox sh"} {
 		t.Run(shell, func(t *testing.T) {
 			args := strings.Fields(shell)
-			if _, err := exec.LookPath(args[0]); err != nil {
-				t.Skip(args[0] + " is not installed")
-			}
+			testenv.RequireTool(t, args[0])
 			for _, text := range []string{
 				"a", "", "a b", "it's", `back\slash`, "$HOME `x`", "line\nbreak", "\x1b[31m it's \\n", "\xff", "caf\u00e9", "a\u202eb", "tab\t",
 				"\n'; echo INJECTED; '", "\n\\'; echo INJECTED; '", "\n$(echo INJECTED)`echo INJECTED`\"", "-n\n\\c%s!!", "\x017", "\u2800\u3164",

@@ -1,0 +1,123 @@
+package endpoint
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// TestLongRequestsCountAsSeveral sends two long requests. The second request must exceed the
+// limit of 10 requests, because each of the long requests counts as 10.
+func TestLongRequestsCountAsSeveral(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	lines := bufio.NewReader(c)
+	for i, want := range []string{`"ok":true`, "rate_limited"} {
+		fmt.Fprintln(c, strings.Repeat("x", 9*requestUnit))
+		if answer, err := lines.ReadString('\n'); err != nil || !strings.Contains(answer, want) {
+			t.Errorf("the answer to request %d is %s, error %v, want %s", i, answer, err, want)
+		}
+	}
+}
+
+// TestResponsesCount requests two large responses. The second request must exceed the limit
+// of 10 requests, because a large response counts as several requests.
+func TestResponsesCount(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
+	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	lines := bufio.NewReader(c)
+	for i, limited := range []bool{false, true} {
+		fmt.Fprintln(c, "{}")
+		if answer, err := lines.ReadString('\n'); err != nil || strings.Contains(answer, "rate_limited") != limited {
+			t.Errorf("the answer to request %d has %d bytes, error %v, want rate_limited: %v", i, len(answer), err, limited)
+		}
+	}
+}
+
+// TestAbortedResponsesCount requests a large response and closes the connection before it has
+// read the response. The response must count as if the client had read it.
+func TestAbortedResponsesCount(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
+	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	fmt.Fprintln(c, "{}")
+	if _, err := io.ReadFull(c, make([]byte, 8*responseUnit)); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+		t.Error("the next request need not wait, so the aborted response did not count")
+	}
+}
+
+// TestIncompleteLinesCount sends lines that the broker cannot answer with a result, because a
+// line is too long or has no end. The broker has read these lines, so their length must
+// count.
+func TestIncompleteLinesCount(t *testing.T) {
+	for name, line := range map[string]string{
+		"too long": strings.Repeat("x", 2*schema.MaxRequest) + "\n",
+		"no end":   strings.Repeat("x", 9*requestUnit),
+	} {
+		handler := okHandler()
+		handler.Limit = NewLimiter(0.001, 9) // 9 requests at once
+		e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+		c := dial(t, path)
+		fmt.Fprint(c, line)
+		c.CloseWrite()
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		waitUntil(t, func() bool { return e.Connections() == 0 })
+		if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+			t.Errorf("%s: the next request need not wait, so the length of the line did not count", name)
+		}
+	}
+}
+
+// TestPiecesCount sends a line of less than requestUnit bytes in many pieces. The line must
+// count as several requests.
+func TestPiecesCount(t *testing.T) {
+	var session atomic.Pointer[Session]
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	_, path := start(t, func(s *Session) { session.Store(s); s.Run(handler) }, false)
+	c := dial(t, path)
+	for session.Load() == nil || session.Load().conn.inPoller() {
+		fmt.Fprint(c, " ")
+		waitUntil(t, func() bool { return unsent(c) == 0 })
+	}
+	fmt.Fprintln(c, strings.Repeat(" ", requestUnit/2))
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(answer, "rate_limited") {
+		t.Errorf("the answer is %q, error %v, want rate_limited", answer, err)
+	}
+}
+
+// TestRefusedRequestsCount refuses a client that sends a long request. The broker reads the
+// request, so its length must count.
+func TestRefusedRequestsCount(t *testing.T) {
+	limit := NewLimiter(0.001, 10) // 10 requests at once
+	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) }, false)
+	c := dial(t, path)
+	fmt.Fprintln(c, strings.Repeat(" ", 9*requestUnit))
+	if _, err := io.ReadAll(c); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if wait, _ := limit.Reserve(1); wait == 0 {
+		t.Error("the next request need not wait, so the length of the refused request did not count")
+	}
+}
