@@ -34,16 +34,13 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// lookup looks up names in the current snapshot for a request of s. Release the returned
-// lookup after use.
-func (a *allowedSecrets) lookup(s *endpoint.Session, names []schema.SecretName) lookup {
+// lookup looks up names in the current snapshot. Release the returned lookup after use.
+func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
 	// Acquire the snapshot before reading the manifest. In the opposite order, a reload
 	// that revokes a name and then a push of a new value could happen between the two
 	// steps. The project would then get the new value of the revoked name.
 	snapshot := a.view.Acquire()
-	found := lookUp(a.manifest(), snapshot, names)
-	s.CountNames(len(found.results))
-	return found
+	return lookUp(a.manifest(), snapshot, names)
 }
 
 // await looks up names. If an allowed secret is missing, await waits until a push contains
@@ -53,16 +50,19 @@ func (a *allowedSecrets) lookup(s *endpoint.Session, names []schema.SecretName) 
 // await returns false if the client has disconnected or the broker stops. After a
 // restart, the client sends its request to the new broker.
 func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, timeout time.Duration) (lookup, bool) {
-	found := a.lookup(s, names)
-	if timeout <= 0 || found.isComplete() {
-		return found, true
+	countedLookup := func() lookup {
+		found := a.lookup(names)
+		s.CountNames(len(found.results))
+		return found
 	}
-	found.release()
+	if timeout <= 0 {
+		return countedLookup(), true
+	}
 	expired := time.NewTimer(timeout)
 	defer expired.Stop()
 	for {
 		changed, replaced := a.changes()
-		found := a.lookup(s, names)
+		found := countedLookup()
 		if found.isComplete() {
 			return found, true
 		}
@@ -71,7 +71,7 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, t
 		case <-changed:
 		case <-replaced:
 		case <-expired.C:
-			return a.lookup(s, names), true
+			return countedLookup(), true
 		case <-s.Gone():
 			return lookup{}, false
 		case <-s.Draining():

@@ -218,7 +218,7 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 		// a reload, or an unregister can be acknowledged during this time. So look up the names
 		// again. If the event has other counts than the new lookup, record another event.
 		found.release()
-		found = p.secrets.lookup(s, names)
+		found = p.secrets.lookup(names)
 		recorded = found.countOutcomes() == counts && !p.ended.Load()
 	}
 	reply := newReply(found)
