@@ -21,7 +21,7 @@ const requestUnit = 4 << 10
 // socket). It is smaller than requestUnit, so that these bytes cost more. The client may send
 // them one at a time, and for the kernel, reading 4 KiB in single bytes is about a hundred
 // times as much work as reading 4 KiB in one piece.
-const outsideUnit = 64
+const outsideUnit = 32
 
 // maxWrite is the largest number of bytes that the broker writes with one system call. The
 // kernel stores the data of a larger write in separate pages, which a client can move into

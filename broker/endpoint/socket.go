@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"errors"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -205,17 +206,15 @@ func (s *socket) leavePoller() error {
 	if s.isClosed {
 		return net.ErrClosed
 	}
-	copied, err := -1, error(nil)
-	if controlErr := s.raw.Control(func(fd uintptr) {
-		copied, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
-	}); controlErr != nil {
-		return controlErr
-	}
-	if err != nil {
+	copied, err, controlErr := -1, error(nil), error(nil)
+	s.calls.do(func() {
+		controlErr = s.raw.Control(func(fd uintptr) { copied, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) })
+	})
+	if err = errors.Join(controlErr, err); err != nil {
 		return err
 	}
 	s.outside.Store(&descriptor{fd: copied})
-	s.conn.Close() // cannot block, because the copy still has the socket open
+	s.calls.do(func() { s.conn.Close() }) // cannot block, because the copy still has the socket open
 	return nil
 }
 

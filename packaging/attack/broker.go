@@ -184,7 +184,7 @@ func (b *broker) recovered(before usage) error {
 	return waitFor(5*time.Second, func() error {
 		after := b.usage()
 		if after.threads > before.threads+16 || after.descriptors > before.descriptors+4 || after.kilobytes > before.kilobytes+16<<10 {
-			return fmt.Errorf("the broker used %+v before the attack, and %+v afterwards", before, after)
+			return exceeds("the broker used %+v before the attack, and %+v afterwards", before, after)
 		}
 		return nil
 	})

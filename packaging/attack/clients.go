@@ -95,7 +95,7 @@ func delayStop(s *setup) (int, string, error) {
 	}
 	took := b.stop()
 	if took > 1500*time.Millisecond && !s.small {
-		err = errors.New("stopping the broker took too long")
+		err = exceeds("stopping the broker took too long")
 	}
 	return 60, fmt.Sprintf("the stop took %v", took.Round(time.Millisecond)), err
 }
@@ -117,7 +117,7 @@ func shutDown(s *setup) (int, string, error) {
 		share := 100 * float64(b.processorTime()-before) / float64(time.Duration(seconds)*time.Second)
 		noticed += fmt.Sprintf("%.1f%% of a processor for a uid that is %s; ", share, name)
 		if attackErr == nil && share > 10 && !s.small {
-			attackErr = errors.New("the broker used too much processor time")
+			attackErr = exceeds("the broker used too much processor time")
 		}
 		if err == nil {
 			err = attackErr

@@ -24,7 +24,7 @@ func passDescriptors(s *setup) (int, string, error) {
 	}
 	threads := b.usage().threads
 	if err == nil && threads > before.threads+16 {
-		err = fmt.Errorf("the broker had %d threads before the attack, and %d afterwards", before.threads, threads)
+		err = exceeds("the broker had %d threads before the attack, and %d afterwards", before.threads, threads)
 	}
 	if err == nil {
 		err = b.waitForNoConnections()
@@ -33,7 +33,7 @@ func passDescriptors(s *setup) (int, string, error) {
 		err = b.recovered(before)
 	}
 	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
-		err = fmt.Errorf("the stop took %v", took)
+		err = exceeds("the stop took %v", took)
 	}
 	return 50 * attempts, fmt.Sprintf("%d gets; the kernel accepted %d file descriptors", gets, 50*taken), err
 }
@@ -64,7 +64,7 @@ func passHangingFiles(s *setup) (int, string, error) {
 		err = b.recovered(before)
 	}
 	if took := b.stop(); err == nil && took > 1500*time.Millisecond && !s.small {
-		err = fmt.Errorf("the stop took %v", took)
+		err = exceeds("the stop took %v", took)
 	}
 	return attempts, fmt.Sprintf("%d gets; the kernel accepted %d file descriptors", gets, taken), err
 }

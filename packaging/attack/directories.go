@@ -45,11 +45,11 @@ func blockDirectory(s *setup) (int, string, error) {
 	}
 	err = b.get("web")
 	if slowest > 500*time.Millisecond && !s.small {
-		err = fmt.Errorf("a status request took %v", slowest)
+		err = exceeds("a status request took %v", slowest)
 	}
 	took := b.stop()
 	if err == nil && took > 1500*time.Millisecond && !s.small {
-		err = fmt.Errorf("the stop took %v", took)
+		err = exceeds("the stop took %v", took)
 	}
 	return statuses, fmt.Sprintf("a status request took at most %v, the stop took %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
 }
@@ -81,7 +81,7 @@ func deleteSocket(s *setup) (int, string, error) {
 		}
 	}
 	if slowest > 2*time.Second && !s.small {
-		return 2, "", fmt.Errorf("the broker created the socket again only after %v", slowest)
+		return 2, "", exceeds("the broker created the socket again only after %v", slowest)
 	}
 	return 2, fmt.Sprintf("the socket was back after %v", slowest.Round(10*time.Millisecond)), nil
 }

@@ -8,6 +8,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -110,6 +111,10 @@ func main() {
 			continue
 		}
 		attempts, noticed, err := runWithTimeout(a, s)
+		for run := 1; run < maxRuns && errors.As(err, new(measurementError)); run++ {
+			fmt.Fprintf(os.Stderr, "%s: running the attack again: %v (%s)\n", a.name, err, noticed)
+			attempts, noticed, err = runWithTimeout(a, s)
+		}
 		result := "ok"
 		if err != nil {
 			result = "FAILED: " + err.Error()

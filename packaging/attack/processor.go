@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -30,7 +29,7 @@ func useProcessor(uid uint32, kind string) func(*setup) (int, string, error) {
 		before := b.usage()
 		attempts, share, err := b.measureProcessor(uid, kind)
 		if err == nil && share > 10 && !s.small {
-			err = errors.New("the broker used too much processor time")
+			err = exceeds("the broker used too much processor time")
 		}
 		if err == nil {
 			err = b.recovered(before)
@@ -202,7 +201,7 @@ func readSlowly(s *setup) (int, string, error) {
 	defer b.remove()
 	attempts, milliseconds, err := b.attack(attackerUID, "trickle", b.socket("evil"), "1")
 	if err == nil && milliseconds > 3000 && !s.small {
-		err = errors.New("the broker kept the answer for too long")
+		err = exceeds("the broker kept the answer for too long")
 	}
 	return attempts, fmt.Sprintf("the broker kept the answer for %d ms", milliseconds), err
 }

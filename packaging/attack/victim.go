@@ -88,7 +88,7 @@ func compare(s *setup, v *victim, idle time.Duration) (noticed string, err error
 	ratio := float64(median) / float64(idle)
 	noticed = fmt.Sprintf("%d gets took %.1f times as long", gets, ratio)
 	if ratio > 3 && !s.small {
-		return noticed, errors.New("the gets of the other project took too long")
+		return noticed, exceeds("the gets of the other project took too long")
 	}
 	return noticed, nil
 }
