@@ -25,8 +25,8 @@ type publisher struct {
 	// first status if there was no push.
 	generation uint64
 	hasPushed  bool // true after the first successful push
-	// isRefused is true if the broker refused the last push because another sidecar is
-	// connected.
+	// isRefused is true after the broker has refused a push because another sidecar is
+	// connected. The next successful push sets isRefused to false.
 	isRefused bool
 
 	secretCount       int  // the number of the broker's secrets in the last status

@@ -31,8 +31,9 @@ import (
 // ErrBusy means that another broker holds the lock of the runtime directory.
 var ErrBusy = errors.New("another keyhatchd is already running")
 
-// Dir is the runtime directory. At most one broker can lock it. So if a socket file already
-// exists when a broker starts, no other broker serves this socket.
+// Dir is the runtime directory. A broker locks the directory before it creates sockets, and
+// only one broker can hold the lock. So if a broker that holds the lock finds a socket file,
+// no other broker listens on that socket.
 type Dir struct {
 	path     string
 	lock     *os.File

@@ -32,8 +32,8 @@ signal SIGUSR1. keyhatchctl doctor shows how.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.
-keyhatchctl push replaces the secrets once. When run next checks the broker, at the latest
-after the interval of --poll, run pushes the store again.
+keyhatchctl push replaces the broker's secrets only until run checks the broker again. This
+check happens at the latest after the interval of --poll. Then run pushes the store again.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If two stores contain the same name, run logs an error and does not push.`,

@@ -30,7 +30,7 @@ type result struct {
 	Causes []string            `json:"causes"` // keys of errorCauses
 }
 
-// resultDepth is the number of levels of the JSON of a result.
+// resultDepth is the maximum nesting depth of a result in JSON.
 const resultDepth = 5
 
 // A fileResult is the part of a State that describes a file.
@@ -130,9 +130,10 @@ func (r LockedReading) Write(w io.Writer) error {
 	return newResult(r.Set.names, r.State).write(w, r.Set.line)
 }
 
-// WriteResult reads a store and writes the result to w. It reads the result of the previous
-// read from input (see LockedReading.Write). It returns an error only if it cannot read input
-// or cannot write to w.
+// WriteResult reads a store and writes the result to w. If it cannot read the store, the
+// result contains the error. input contains the result of the previous read (see
+// LockedReading.Write). WriteResult itself returns an error only if it cannot read input or
+// cannot write to w.
 //
 // WriteResult leaves copies of the secrets in the memory of the process. So the process must
 // end soon after WriteResult.
