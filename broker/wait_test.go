@@ -44,8 +44,13 @@ func TestGetWaitsForSecret(t *testing.T) {
 	if _, err := s.dialAdmin(t).Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &manifest}); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-b; client.CodeOf(r.err) != schema.CodeDenied {
-		t.Errorf("after a reload removed B from the allowlist, get B returned %v", r.err)
+	select {
+	case r := <-b:
+		if client.CodeOf(r.err) != schema.CodeDenied {
+			t.Errorf("after a reload removed B from the allowlist, get B returned %v", r.err)
+		}
+	case <-time.After(20 * time.Second): // less than the time limit of get B
+		t.Error("a reload that removed B from the allowlist did not end the wait of get B")
 	}
 	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
 	if _, err := project.Get(ctx, "A", 5*time.Millisecond); client.CodeOf(err) != schema.CodeNotFound {
