@@ -23,10 +23,13 @@ func setCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME|BUNDLE/FIELD [FIELD=-|FIELD=@FILE...]",
 		Short: "Write a secret, a field of a bundle, or a complete bundle into the store",
-		Long: `set reads the value from standard input, or from a file. If standard input is a
-terminal, set asks for the value and hides your input. Type or paste the value, which
-can have several lines, and press Ctrl-D. A value cannot be an argument of the command,
-because other users can see the arguments of a process.
+		Long: `set reads the value from standard input, or from a file. If the input is a terminal, set
+asks for the value and hides your input. Type or paste the value, which can have
+several lines, and press Ctrl-D. Each line break of the input becomes \n. Ctrl-C
+cancels the command, and the store does not change. After Ctrl-Z and fg, set asks for
+the value again. Pasted text cannot contain control characters: use a file or a pipe
+for such a value. A value cannot be an argument of the command, because other users can
+see the arguments of a process.
 
 set stores exactly the given bytes. When the sidecar reads the store, it ignores one
 newline at the end of a text. With --allow-empty, set stores an empty value as a file
@@ -143,20 +146,17 @@ func parseSources(args []string, file string) ([]value, error) {
 func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 	// The buffer never grows, because growing would leave copies of the secret in memory.
 	v.content = make([]byte, 0, schema.MaxPush+1)
-	switch {
-	case v.file != "":
-		f, err := os.Open(v.file)
-		if err != nil {
+	input := os.Stdin
+	if v.file != "" {
+		if input, err = os.Open(v.file); err != nil {
 			return err
 		}
-		defer f.Close()
-		v.content, err = readAll(f, v.content)
-		if err != nil {
-			return err
-		}
-	case term.IsTerminal(int(os.Stdin.Fd())):
-		v.content, err = readHidden(ctx, os.Stdin, v.name, v.content)
-	default:
+		defer input.Close()
+		stdin = input
+	}
+	if term.IsTerminal(int(input.Fd())) {
+		v.content, err = readHidden(ctx, input, v.name, v.content)
+	} else {
 		v.content, err = readAll(stdin, v.content)
 	}
 	if err == nil && len(v.content) > schema.MaxPush {
