@@ -320,6 +320,42 @@ func TestSetLeavesNoInputForShell(t *testing.T) {
 	}
 }
 
+// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. The
+// terminal sends no value.
+func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/store/aws", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, value := range map[string]string{"store/A": "1", "store/aws/key": "1", "binary": "\xff", "empty": ""} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ args, message string }{
+		{"aws --store dir:store", "aws is a bundle and not a secret"},
+		{"A/key --store dir:store", "A is a secret and not a bundle"},
+		{"A key=- --store dir:store", "A is a secret and not a bundle"},
+		{"aws id=- --store dir:store", "the bundle also contains key"},
+		{"A.swp --store dir:store", "the sidecar ignores the name A.swp"},
+		{"A --store dir:none/store", "cannot create the directory"},
+		{"A --store dir:store/A", "not a directory"},
+		{"gcp id=- key=@missing --store dir:store", "open missing: no such file or directory"},
+		{"gcp id=- key=@binary --store dir:store", "a field of a bundle must be valid UTF-8"},
+		{"gcp id=- key=@empty --store dir:store", "the value of gcp/key is empty"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			cmd := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set"}, strings.Fields(c.args)...)...)
+			cmd.Dir = dir
+			term := testenv.StartOnTerminal(t, cmd)
+			code := term.Wait()
+			if output := term.Rest(); code != 1 || strings.Contains(output, "value of gcp/id") || !strings.Contains(output, c.message) {
+				t.Errorf("exit code %d; the output is %q; want %q", code, output, c.message)
+			}
+		})
+	}
+}
+
 // TestSetReadsStandardInputAndFiles checks that set stores exactly the given bytes.
 func TestSetReadsStandardInputAndFiles(t *testing.T) {
 	dir := t.TempDir()
@@ -327,7 +363,7 @@ func TestSetReadsStandardInputAndFiles(t *testing.T) {
 	if err := os.Mkdir(store, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, value := range []string{"token", "token\n", "\xff\n", "a\x00b\r\n\n", "\xef\xbb\xbftoken", strings.Repeat("x", 1<<20)} {
+	for _, value := range []string{"token", "token\n", "\xff\n", "a\x00b\r\n\n", "\xef\xbb\xbftoken", strings.Repeat("x", 1_000_000)} {
 		file := filepath.Join(dir, "value")
 		if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
 			t.Fatal(err)
