@@ -251,6 +251,23 @@ func TestSetAcknowledgesLines(t *testing.T) {
 	s.end(0, "one\ntwo\nthree")
 }
 
+// TestSetWarnsAboutDoubledLineBreaks pastes Windows line breaks as xterm and tmux do. The value
+// could also contain empty lines, so set must not change the value.
+func TestSetWarnsAboutDoubledLineBreaks(t *testing.T) {
+	for typed, value := range map[string]string{"one\r\rtwo\r\r": "one\n\ntwo\n\n", "one\r\r": "one\n\n", "one\r\rtwo\r": "", "one": ""} {
+		s := startSet(t)
+		s.Type("\x1b[200~" + typed + "\x1b[201~\x04")
+		s.Expect("A: ")
+		s.Wait()
+		if warned := strings.Contains(s.Rest(), "each line break of A is doubled"); warned != (value != "") {
+			t.Errorf("after the paste %q, set prints a warning: %t", typed, warned)
+		}
+		if got, err := os.ReadFile(s.file); err != nil || value != "" && string(got) != value {
+			t.Errorf("the store contains %q, error %v; want %q", got, err, value)
+		}
+	}
+}
+
 // TestSetHidesValueFromTerminalFile selects the terminal with --file or with FIELD=@FILE.
 func TestSetHidesValueFromTerminalFile(t *testing.T) {
 	for _, file := range []string{"/dev/stdin", "/dev/tty"} {

@@ -37,7 +37,7 @@ var (
 // text can contain no other control character except a tab.
 type hiddenInput struct {
 	text   []byte         // never grows beyond its capacity
-	ended  bool           // the user has pressed Ctrl-D
+	ended  bool           // no more text may follow
 	signal syscall.Signal // the signal of the last key, or 0
 	err    error          // the first error
 

@@ -109,6 +109,7 @@ type value struct {
 	field   string // "" unless the command writes a complete bundle
 	file    string // "" for standard input
 	content []byte
+	typed   bool // the content was read from a terminal
 }
 
 // parseSources returns the values that the arguments of the command set select. It does not
@@ -205,7 +206,7 @@ func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 		defer input.Close()
 		stdin = input
 	}
-	if term.IsTerminal(int(input.Fd())) {
+	if v.typed = term.IsTerminal(int(input.Fd())); v.typed {
 		v.content, err = readHidden(ctx, input, v.name, v.content)
 	} else {
 		v.content, err = readAll(stdin, v.content)
@@ -260,6 +261,10 @@ func report(w io.Writer, dir store.Dir, values []value) {
 			fmt.Fprintf(w, "warning: %s is a PEM text without a newline at its end, because the sidecar ignores one newline; ssh cannot load such a key\n"+
 				"hint: to add a newline, run printf '%s' >>%s\n", v.name, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
 		}
+		if v.typed && hasDoubledLineBreaks(v.content) {
+			fmt.Fprintf(w, "warning: each line break of %s is doubled: some terminals paste a Windows line break as two line breaks\n"+
+				"hint: if the value should not contain empty lines, save the value in a file, and use --file\n", v.name)
+		}
 		if bytes.HasPrefix(secret, []byte("\xef\xbb\xbf")) {
 			fmt.Fprintf(w, "warning: %s begins with a byte order mark, which is part of the secret\n", v.name)
 		}
@@ -270,4 +275,18 @@ func report(w io.Writer, dir store.Dir, values []value) {
 			fmt.Fprintf(w, "warning: the newline at the end of %s is part of the secret, because the value is not valid UTF-8 or contains a NUL byte\n", v.name)
 		}
 	}
+}
+
+// hasDoubledLineBreaks reports whether text contains line breaks and all of them are in pairs.
+func hasDoubledLineBreaks(text []byte) (found bool) {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\n' {
+			continue
+		}
+		if i++; i == len(text) || text[i] != '\n' {
+			return false
+		}
+		found = true
+	}
+	return found
 }
