@@ -70,7 +70,7 @@ func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 	}
 }
 
-func push(t *testing.T, k *keyring.Keyring, value string) {
+func push(t testing.TB, k *keyring.Keyring, value string) {
 	t.Helper()
 	var buffer keyring.LineBuffer
 	line := fmt.Sprintf(`{"op":"push-creds","secrets":{"A":%q}}`, value)
@@ -83,7 +83,7 @@ func push(t *testing.T, k *keyring.Keyring, value string) {
 	}
 }
 
-func parseManifest(t *testing.T, name string) *manifest.Manifest {
+func parseManifest(t testing.TB, name string) *manifest.Manifest {
 	t.Helper()
 	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets:\n  " + name + ":\n"))
 	if err != nil {
