@@ -1,6 +1,7 @@
 package project
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -32,6 +33,25 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	if previous != nil {
 		close(previous.replaced)
 	}
+}
+
+// internName converts a name to a string. It allocates no memory if the name is on the
+// allowlist, because it then returns the string on the allowlist.
+func (a *allowedSecrets) internName(name []byte) schema.SecretName {
+	allowlist := a.manifest().Allowlist()
+	i, found := slices.BinarySearchFunc(allowlist, name, func(allowed schema.SecretName, name []byte) int {
+		switch {
+		case string(allowed) < string(name):
+			return -1
+		case string(allowed) > string(name):
+			return 1
+		}
+		return 0
+	})
+	if found {
+		return allowlist[i]
+	}
+	return schema.SecretName(name)
 }
 
 // lookup looks up names in the current snapshot. Release the returned lookup after use.

@@ -122,13 +122,16 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	if p.ended.Load() {
 		return endpoint.HangUp()
 	}
+	if name, waitMS, ok := wire.ParseGet(line); ok {
+		return p.get(s, p.secrets.internName(name), waitMS)
+	}
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("request", err)
 	}
 	switch request.Op {
 	case schema.OpGet:
-		return p.get(s, line)
+		return p.getUnusual(s, line)
 	case schema.OpGetMany:
 		return p.getMany(s, line)
 	case schema.OpWatch:
@@ -149,7 +152,8 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	return endpoint.RefuseUnknownOp("project", schema.ProjectOperations)
 }
 
-func (p *Project) get(s *endpoint.Session, line []byte) endpoint.Reply {
+// getUnusual answers a get request that wire.ParseGet has not accepted.
+func (p *Project) getUnusual(s *endpoint.Session, line []byte) endpoint.Reply {
 	var request schema.GetRequest
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("get", err)
@@ -157,7 +161,11 @@ func (p *Project) get(s *endpoint.Session, line []byte) endpoint.Reply {
 	if !schema.ValidSecretName(request.Name) {
 		return endpoint.Refuse(schema.CodeProtocolError, "get: name must match %s", schema.SecretNamePattern)
 	}
-	return p.fetch(s, schema.OpGet, []schema.SecretName{request.Name}, request.WaitMS, func(found lookup) endpoint.Reply {
+	return p.get(s, request.Name, request.WaitMS)
+}
+
+func (p *Project) get(s *endpoint.Session, name schema.SecretName, waitMS int64) endpoint.Reply {
+	return p.fetch(s, schema.OpGet, []schema.SecretName{name}, waitMS, func(found lookup) endpoint.Reply {
 		if r := found.results[0]; r.code != "" {
 			return endpoint.Refuse(r.code, "get: %s", r.message())
 		}
