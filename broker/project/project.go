@@ -40,6 +40,7 @@ type Config struct {
 // methods at the same time.
 type Project struct {
 	config   Config
+	audit    *audit.ProjectLog // nil if requests are not recorded
 	secrets  allowedSecrets
 	requests *endpoint.Limiter
 	refusals *endpoint.Limiter // limits names that are denied or not found
@@ -62,6 +63,9 @@ func New(config Config) *Project {
 		refusals:         endpoint.NewLimiter(config.RefusalRate, schema.RefusalBurstFactor),
 		rateLimitEvents:  rate.Sometimes{Interval: time.Second},
 		refusedUIDEvents: rate.Sometimes{First: schema.PeerRefusedBurst, Interval: time.Second},
+	}
+	if config.Audit != nil {
+		p.audit = config.Audit.Project(config.Name)
 	}
 	p.secrets.view = config.View
 	p.secrets.setManifest(config.Manifest)
@@ -245,12 +249,12 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 // record adds a request to the audit log and to the project's counts. It returns false if
 // the request could not be recorded. Then the request must be refused.
 func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
-	if p.config.Audit == nil {
+	if p.audit == nil {
 		return true
 	}
 	notFound := counts.notFound + counts.notLoaded
-	if !p.config.Audit.RecordFetch(audit.Fetch{
-		Project: p.config.Name, Caller: caller.Event(), Allowed: counts.allowed, Denied: counts.denied, NotFound: notFound,
+	if !p.audit.RecordFetch(audit.Fetch{
+		Caller: caller.Event(), Allowed: counts.allowed, Denied: counts.denied, NotFound: notFound,
 	}) {
 		return false
 	}
