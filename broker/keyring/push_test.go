@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // parseLine parses a copy of a push request, because parsePush can change the request. It
@@ -58,11 +60,11 @@ func FuzzPush(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	k := New() // one keyring for all lines, so that its memory is used again
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if bytes.IndexByte(line, '\n') >= 0 {
 			return // a request never contains a newline
 		}
-		k := New()
 		snapshot, err := parseLine(k, line)
 		if err != nil {
 			return
@@ -81,7 +83,11 @@ func FuzzPush(f *testing.F) {
 		}
 		for name, raw := range want.Secrets {
 			var text string
-			if json.Unmarshal(raw, &text) != nil { // then raw is a bundle
+			isBundle := json.Unmarshal(raw, &text) != nil
+			if value, _ := snapshot.Lookup(schema.SecretName(name)); isBundle != bytes.HasSuffix(value.Line, []byte(`,"bundle":true}`+"\n")) {
+				t.Errorf("the line of %s is %s, but it was pushed as %s", name, value.Line, raw)
+			}
+			if isBundle {
 				var compact bytes.Buffer
 				if err := json.Compact(&compact, raw); err != nil {
 					t.Fatal(err)
