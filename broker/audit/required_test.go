@@ -108,6 +108,18 @@ func TestRequiredFetchesAreWrittenTogether(t *testing.T) {
 	})
 }
 
+// TestGivenUpEventsAreNotWritten writes a batch that contains only an event that was given
+// up. The writer must not report that writing works again.
+func TestGivenUpEventsAreNotWritten(t *testing.T) {
+	disk := &fakeDisk{}
+	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, log: slog.New(slog.DiscardHandler)}
+	w.writeBatch(batch{items: []item{{project: "api"}}})
+	w.writeBatch(batch{items: []item{{project: "api", givenUp: true}}})
+	if !w.failing || w.buffer.dropped.Load() != 1 || disk.text.Len() != 0 {
+		t.Errorf("failing is %v, %d events were counted as dropped, the log is %q", w.failing, w.buffer.dropped.Load(), disk.text.String())
+	}
+}
+
 // TestPartOfBatchIsWritten writes a batch of four events to a disk with space for two of
 // them. The second event is given up, so the first and the third event must be written.
 func TestPartOfBatchIsWritten(t *testing.T) {

@@ -33,10 +33,9 @@ func (w *writer) run() {
 // writeBatch writes the events of a batch with one write. After an error, it drops and
 // counts the events that were not written.
 func (w *writer) writeBatch(taken batch) {
-	w.reportDropped() // before the events
 	var encodeErr error
 	entries := make([]entry, 0, len(taken.items))
-	wanted := 0
+	wanted := 0 // number of events that were not given up
 	for i := range taken.items {
 		if taken.items[i].givenUp {
 			continue
@@ -49,6 +48,10 @@ func (w *writer) writeBatch(taken batch) {
 			}
 		}
 	}
+	if wanted == 0 {
+		return
+	}
+	w.reportDropped() // before the events
 	written, err := w.writeEntries(entries)
 	if err == nil {
 		err = encodeErr
