@@ -216,15 +216,12 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	if !ok {
 		return lookup{}, endpoint.HangUp(), false
 	}
-	for isRecorded, recorded := false, (outcomes{}); ; isRecorded = true {
+	for {
 		if p.ended.Load() { // while the request waited
 			found.release()
 			return lookup{}, endpoint.HangUp(), false
 		}
 		counts := found.countOutcomes()
-		if isRecorded && counts == recorded {
-			return found, endpoint.Reply{}, true
-		}
 		// A caller that requests many names that are denied or not found is probably
 		// guessing.
 		if retryAfter, exceeded := p.refusals.Exceeded(counts.denied + counts.notFound); exceeded {
@@ -235,13 +232,15 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 			found.release()
 			return lookup{}, endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op), false
 		}
-		recorded = counts
 		// If audit is required, writing the event can take almost one second. A push, a clear,
-		// or a reload can be acknowledged during this time. Then look up the names again. If
-		// the event has other counts than the new lookup, record another event.
+		// a reload, or an unregister can be acknowledged during this time. Then look up the
+		// names again. If the event has other counts than the new lookup, record another event.
 		if !p.secrets.isCurrent(found) {
 			found.release()
 			found = p.secrets.lookup(names, results)
+		}
+		if found.countOutcomes() == counts && !p.ended.Load() {
+			return found, endpoint.Reply{}, true
 		}
 	}
 }
