@@ -41,6 +41,7 @@ race: ## run the tests under the race detector
 fuzz: ## fuzz each parser for 15 seconds
 	$(GO) test ./broker/keyring -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
+	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzParseGet$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzReader$$' -fuzztime 15s -fuzzminimizetime 10x
 	$(GO) test ./broker/fdstore -run '^$$' -fuzz '^FuzzInherit$$' -fuzztime 15s
 	$(GO) test ./sidecar/store -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s

@@ -85,9 +85,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// push replaces all secrets. The memory that contains the request line becomes the memory
-// of the new snapshot. If an error occurs, push wipes that memory, and the old secrets
-// stay loaded.
+// push replaces all secrets. It wipes and frees the memory that contains the request line.
+// If an error occurs, the old secrets stay loaded.
 func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
 	var options struct { // the field of schema.PushRequest that is not a secret
 		Exclusive bool `json:"exclusive"`

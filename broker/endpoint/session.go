@@ -282,7 +282,7 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 func (s *Session) Write(reply Reply) bool {
 	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
 	s.conn.resetWakes()
-	err := s.writePieces(reply.Pieces, reply.Expired)
+	err := s.writePieces(reply.pieces(), reply.Expired)
 	if reply.Release != nil {
 		reply.Release()
 	}
