@@ -1,0 +1,55 @@
+package main
+
+import (
+	"strings"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again. Only
+// gets that overlap a push are measured. The pushes contain the secrets of the gets too.
+func (b *bench) measureGetsBesidePushes(f *field, place placement) (row, error) {
+	var all []*contender
+	for _, c := range f.gets {
+		if c.encodePush != nil {
+			all = append(all, c)
+		}
+	}
+	names, values := secrets()
+	names, values = append(names, "LARGE"), append(values, "")
+	values[len(values)-1] = strings.Repeat("x", schema.MaxPush-(len(encodePush(names, values))-1))
+	var alone, beside []load
+	for _, c := range all {
+		l := load{Sockets: []string{c.socket}, Window: 1, Requests: [][]byte{c.get.request}, Reply: c.get.reply, CPU: place.client}
+		alone = append(alone, l)
+		l.Beside = &load{
+			Sockets: []string{c.pushSocket}, Window: 1, Requests: [][]byte{c.encodePush(names, values)}, Reply: c.pushReply,
+			CPU: place.client, Pause: 2 * time.Millisecond,
+		}
+		if c.pushReply == nil {
+			l.Beside.PushCount = len(names)
+		}
+		beside = append(beside, l)
+	}
+	without, err := b.takeTurns(all, alone, f.broker.waitForNoConnections)
+	if err != nil {
+		return row{}, err
+	}
+	with, err := b.takeTurns(all, beside, f.broker.waitForNoConnections)
+	if err != nil {
+		return row{}, err
+	}
+	var list []entry
+	for _, c := range all {
+		for i := range b.rounds {
+			with[c.name][i].Delay = with[c.name][i].P99 - without[c.name][i].P99
+			if c.name == keyhatchd {
+				f.broker.sent += with[c.name][i].Sent + without[c.name][i].Sent
+			}
+		}
+		pushed := c.name + " and pushes"
+		list = append(list, entry{c.name, without[c.name], c.name}, entry{pushed, with[c.name], c.name})
+	}
+	return newRow("get beside pushes of 1 MiB", place, list, []goal{{Server: keyhatchd + " and pushes", Measure: delay, AtMost: 1000}}), nil
+}
