@@ -49,7 +49,7 @@ fuzz: ## fuzz each parser for 15 seconds
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzChanges$$' -fuzztime 15s
 
-bench: build ## measure keyhatchd next to echo servers and redis, and write bin/bench.json; then measure the time until changed secrets are available
+bench: build ## measure keyhatchd next to echo servers and redis, and the time until changed secrets are available
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./packaging/bench
 	bin/bench -keyhatchd bin/keyhatchd -json bin/bench.json $(BENCH)
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m

@@ -9,7 +9,7 @@ import (
 
 // measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again. Only
 // gets that overlap a push are measured. The pushes contain the secrets of the gets too.
-func (b *bench) measureGetsBesidePushes(f *field, place placement) (row, error) {
+func (b *bench) measureGetsBesidePushes(f *field, place placement) error {
 	var all []*contender
 	for _, c := range f.gets {
 		if c.encodePush != nil {
@@ -21,24 +21,24 @@ func (b *bench) measureGetsBesidePushes(f *field, place placement) (row, error) 
 	values[len(values)-1] = strings.Repeat("x", schema.MaxPush-(len(encodePush(names, values))-1))
 	var alone, beside []load
 	for _, c := range all {
-		l := load{Sockets: []string{c.socket}, Window: 1, Requests: [][]byte{c.get.request}, Reply: c.get.reply, CPU: place.client}
+		l := newLoad(c.socket, place.client, c.get)
 		alone = append(alone, l)
-		l.Beside = &load{
-			Sockets: []string{c.pushSocket}, Window: 1, Requests: [][]byte{c.encodePush(names, values)}, Reply: c.pushReply,
-			CPU: place.client, Pause: 2 * time.Millisecond,
-		}
+		l.Duration = 3 * b.duration
+		pushes := newLoad(c.pushSocket, place.client, []exchange{{c.encodePush(names, values), c.pushReply}})
+		pushes.Pause = 2 * time.Millisecond
 		if c.pushReply == nil {
-			l.Beside.PushCount = len(names)
+			pushes.PushCount = len(names)
 		}
+		l.Beside = &pushes
 		beside = append(beside, l)
 	}
 	without, err := b.takeTurns(all, alone, f.broker.waitForNoConnections)
 	if err != nil {
-		return row{}, err
+		return err
 	}
 	with, err := b.takeTurns(all, beside, f.broker.waitForNoConnections)
 	if err != nil {
-		return row{}, err
+		return err
 	}
 	var list []entry
 	for _, c := range all {
@@ -51,5 +51,6 @@ func (b *bench) measureGetsBesidePushes(f *field, place placement) (row, error) 
 		pushed := c.name + " and pushes"
 		list = append(list, entry{c.name, without[c.name], c.name}, entry{pushed, with[c.name], c.name})
 	}
-	return newRow("get beside pushes of 1 MiB", place, list, []goal{{Server: keyhatchd + " and pushes", Measure: delay, AtMost: 1000}}), nil
+	b.add(newRow("get while another client pushes 1 MiB (ratios to the same server without pushes)", place, list, []goal{{Server: keyhatchd + " and pushes", Measure: delay, AtMost: 1000}}))
+	return nil
 }

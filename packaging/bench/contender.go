@@ -20,9 +20,10 @@ const (
 type contender struct {
 	name    string
 	process *process
+	ready   time.Duration // from the start to the first answer
 	socket  string
-	get     exchange // of one secret
-	getMany exchange // of ten secrets
+	get     []exchange // of each secret
+	getMany []exchange // of all secrets
 
 	pushSocket string
 	// encodePush encodes a push of secrets with these names and values.
@@ -45,20 +46,23 @@ func secrets() (names, values []string) {
 
 func secretName(i int) string { return fmt.Sprintf("PAYMENTS_STAGING_DATABASE_KEY_%02d", i) }
 
-// start starts the server and waits until it accepts connections.
-func (c *contender) start(cpu int, args ...string) (err error) {
+// newLoad returns a load of exchanges on one connection.
+func newLoad(socket string, cpu int, exchanges []exchange) load {
+	l := load{Sockets: []string{socket}, Window: 1, CPU: cpu}
+	for _, x := range exchanges {
+		l.Requests, l.Replies = append(l.Requests, x.request), append(l.Replies, x.reply)
+	}
+	return l
+}
+
+// start starts the server and waits until it answers a first request.
+func (c *contender) start(cpu int, first exchange, args ...string) (err error) {
+	began := time.Now()
 	if c.process, err = startProcess(cpu, args...); err != nil {
 		return err
 	}
-	return c.process.waitFor(c.dial)
-}
-
-// dial checks that the server accepts connections.
-func (c *contender) dial() error {
-	conn, err := net.Dial("unix", c.socket)
-	if err == nil {
-		conn.Close()
-	}
+	err = c.process.waitFor(func() error { return ask(c.socket, first) })
+	c.ready = time.Since(began)
 	return err
 }
 

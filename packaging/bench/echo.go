@@ -31,7 +31,7 @@ func (b *bench) compileEcho() (skipped string, err error) {
 func (b *bench) startCEcho(dir string, cpu int, model *keyhatch) (*contender, error) {
 	c := &contender{name: cEcho, socket: filepath.Join(dir, "c.sock")}
 	c.get, c.getMany = echoOf(model.get), echoOf(model.getMany)
-	return c, c.start(cpu, b.cEcho, c.socket)
+	return c, c.start(cpu, echoOfHello, b.cEcho, c.socket)
 }
 
 // startGo starts the baseline in Go. It is one process with two sockets.
@@ -39,7 +39,7 @@ func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *conte
 	echo = &contender{name: goEcho, socket: filepath.Join(dir, "echo.sock"), pushSocket: filepath.Join(dir, "sink.sock")}
 	echo.get, echo.getMany = echoOf(model.get), echoOf(model.getMany)
 	echo.encodePush, echo.pushReply = model.encodePush, sinkReply
-	if err := echo.start(cpu, b.self, "serve", echo.socket, echo.pushSocket); err != nil {
+	if err := echo.start(cpu, echoOfHello, b.self, "serve", echo.socket, echo.pushSocket); err != nil {
 		return nil, nil, err
 	}
 	s := *echo
@@ -47,5 +47,12 @@ func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *conte
 	return echo, &s, nil
 }
 
-// echoOf returns an exchange of messages that are as long as the reply of another exchange.
-func echoOf(x exchange) exchange { return exchange{x.reply, x.reply} }
+var echoOfHello = exchange{[]byte("hello\n"), []byte("hello\n")}
+
+// echoOf returns exchanges of messages that are as long as the replies of other exchanges.
+func echoOf(exchanges []exchange) (echoes []exchange) {
+	for _, x := range exchanges {
+		echoes = append(echoes, exchange{x.reply, x.reply})
+	}
+	return echoes
+}

@@ -31,14 +31,14 @@ var getRows = []getRow{
 }
 
 // measureGets measures all ways to get secrets.
-func (b *bench) measureGets(f *field, place placement) (rows []row, err error) {
+func (b *bench) measureGets(f *field, place placement) error {
 	for _, g := range getRows {
 		if !place.pinned() && !g.unpinned {
 			continue
 		}
 		measured, err := b.takeTurns(f.gets, g.loads(f.gets, place.client), f.broker.waitForNoConnections)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", g.name, err)
+			return fmt.Errorf("%s: %w", g.name, err)
 		}
 		for _, r := range measured[keyhatchd] {
 			if g.many {
@@ -50,9 +50,9 @@ func (b *bench) measureGets(f *field, place placement) (rows []row, err error) {
 		if place.server != place.client {
 			goals = nil
 		}
-		rows = append(rows, newRow(g.name, place, entries(f.gets, measured), goals))
+		b.add(newRow(g.name, place, entries(f.gets, measured), goals))
 	}
-	return rows, nil
+	return nil
 }
 
 // loads returns the load of each contender.
@@ -62,8 +62,9 @@ func (g getRow) loads(all []*contender, cpu int) (loads []load) {
 		if g.many {
 			x = c.getMany
 		}
-		l := load{Fresh: g.fresh, Window: max(g.window, 1), Requests: [][]byte{x.request}, Reply: x.reply, CPU: cpu}
-		for range max(g.connections, 1) {
+		l := newLoad(c.socket, cpu, x)
+		l.Fresh, l.Window = g.fresh, max(g.window, 1)
+		for len(l.Sockets) < g.connections {
 			l.Sockets = append(l.Sockets, c.socket)
 		}
 		loads = append(loads, l)

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
@@ -30,34 +32,51 @@ type keyhatch struct {
 	sent  int // gets that the benchmark has sent
 }
 
+func newKeyhatch(dir string) *keyhatch {
+	k := &keyhatch{dir: dir}
+	k.name, k.socket, k.encodePush = keyhatchd, k.projectSocket(project), encodePush
+	k.pushSocket = filepath.Join(k.runtimeDir(), "admin", "admin.sock")
+	return k
+}
+
 // startKeyhatch starts keyhatchd with its default settings, except for the request limit. Its
 // audit events go to a file.
 func (b *bench) startKeyhatch(dir string, cpu int, projectsDir string) (*keyhatch, error) {
-	k := &keyhatch{dir: dir}
-	k.name, k.socket, k.pushSocket = keyhatchd, k.projectSocket(project), filepath.Join(k.runtimeDir(), "admin", "admin.sock")
-	k.encodePush = encodePush
-	var err error
-	if k.process, err = startProcess(cpu, b.keyhatchd, "--runtime-dir", k.runtimeDir(), "--projects-dir", projectsDir,
-		"--audit", "file:"+k.auditLog(), "--request-rate", strconv.Itoa(requestRate)); err != nil {
-		return nil, err
+	k := newKeyhatch(dir)
+	return k, k.start(cpu, exec.Command(b.keyhatchd, k.arguments(projectsDir)...))
+}
+
+// start starts the command and waits until the broker answers a first request.
+func (k *keyhatch) start(cpu int, cmd *exec.Cmd) (err error) {
+	began := time.Now()
+	if k.process, err = startCommand(cpu, cmd); err != nil {
+		return err
 	}
-	return k, k.process.waitFor(func() (err error) {
-		k.admin, err = client.DialAdmin(context.Background(), k.pushSocket)
+	err = k.process.waitFor(func() (err error) {
+		if k.admin, err = client.DialAdmin(context.Background(), k.pushSocket); err == nil {
+			_, err = k.admin.Ping(context.Background())
+		}
 		return err
 	})
+	k.ready = time.Since(began)
+	return err
+}
+
+func (k *keyhatch) arguments(projectsDir string) []string {
+	return []string{"--runtime-dir", k.runtimeDir(), "--projects-dir", projectsDir, "--audit", "file:" + k.auditLog(), "--request-rate", strconv.Itoa(requestRate)}
 }
 
 // load pushes the secrets of the benchmark and registers the project that gets them.
 func (k *keyhatch) load() error {
 	names, values := secrets()
-	k.get = exchange{encode(schema.GetRequest{Op: schema.OpGet, Name: schema.SecretName(names[0])}), getReply(values[0])}
 	many := schema.GetManyRequest{Op: schema.OpGetMany}
 	found := []string{}
 	for i, name := range names {
+		k.get = append(k.get, exchange{encode(schema.GetRequest{Op: schema.OpGet, Name: schema.SecretName(name)}), getReply(values[i])})
 		many.Names = append(many.Names, schema.SecretName(name))
 		found = append(found, fmt.Sprintf(`"%s":{"value":"%s"}`, name, values[i]))
 	}
-	k.getMany = exchange{encode(many), fmt.Appendf(nil, `{"ok":true,"generation":1,"secrets":{%s},"errors":{}}`+"\n", strings.Join(found, ","))}
+	k.getMany = []exchange{{encode(many), fmt.Appendf(nil, `{"ok":true,"generation":1,"secrets":{%s},"errors":{}}`+"\n", strings.Join(found, ","))}}
 	if err := k.pushSecrets(); err != nil {
 		return err
 	}
@@ -104,6 +123,13 @@ func manifestOf(project string) string {
 	return text
 }
 
+func (k *keyhatch) stop() {
+	if k.admin != nil {
+		k.admin.Close()
+	}
+	k.process.stop()
+}
+
 func (k *keyhatch) register(project string) error {
 	manifest := manifestOf(project)
 	_, err := k.admin.Register(context.Background(), schema.RegisterRequest{
@@ -112,8 +138,8 @@ func (k *keyhatch) register(project string) error {
 	return err
 }
 
-// checkCounts stops the broker. It returns an error if the broker did not look up each get, or
-// if the audit log does not contain each get.
+// checkCounts stops the broker. It returns an error if the broker did not count each secret
+// that the clients got, or if the audit log does not contain each of them.
 func (k *keyhatch) checkCounts() error {
 	status, err := k.admin.Status(context.Background())
 	if err != nil {
@@ -136,7 +162,7 @@ func (k *keyhatch) checkCounts() error {
 		counted += int(p.Counts.Allowed)
 	}
 	if counted != k.sent || logged != k.sent || status.AuditDropped != 0 {
-		return fmt.Errorf("keyhatchd sent %d secrets, but it counted %d and logged %d, and lost %d audit events", k.sent, counted, logged, status.AuditDropped)
+		return fmt.Errorf("the clients got %d secrets, but keyhatchd counted %d, logged %d, and lost %d audit events", k.sent, counted, logged, status.AuditDropped)
 	}
 	return nil
 }

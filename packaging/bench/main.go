@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -31,13 +32,13 @@ func run(args []string, out io.Writer) error {
 			return serveBaseline(args[1], args[2])
 		}
 	}
-	b := &bench{rounds: 7, duration: 200 * time.Millisecond}
+	b := &bench{rounds: 7, duration: 150 * time.Millisecond}
 	flag.StringVar(&b.keyhatchd, "keyhatchd", "bin/keyhatchd", "`PATH` of the keyhatchd program to measure")
 	jsonFile := flag.String("json", "", "write the figures to this `FILE` as JSON")
 	quick := flag.Bool("quick", false, "measure for a shorter time, which is less exact")
 	flag.Parse()
 	if *quick {
-		b.duration = 40 * time.Millisecond
+		b.duration = 25 * time.Millisecond
 	}
 	var err error
 	if b.self, err = os.Executable(); err != nil {
@@ -48,70 +49,85 @@ func run(args []string, out io.Writer) error {
 	}
 	defer os.RemoveAll(b.dir)
 
-	r := newReport()
+	b.out, b.report = out, newReport()
 	skipped, err := b.compileEcho()
 	if err != nil {
 		return err
 	}
-	r.Conditions = b.conditions(skipped, b.findRedis())
-	fmt.Fprintf(out, "%s, %s\n%s\n\n", r.Date, r.Command, r.Machine)
-	for _, condition := range r.Conditions {
-		fmt.Fprintln(out, condition)
-	}
+	b.report.Conditions = b.conditions(skipped, b.findRedis())
+	b.report.printHeader(out)
 	for _, place := range placements() {
-		rows, err := b.compare(place)
-		if err != nil {
+		if err := b.compare(place); err != nil {
 			return fmt.Errorf("%s: %w", place.name, err)
 		}
-		for _, row := range rows {
-			row.print(out)
-		}
-		r.Rows = append(r.Rows, rows...)
+	}
+	if err := b.measureScale(); err != nil {
+		return err
 	}
 	if *jsonFile != "" {
-		return r.writeJSON(*jsonFile)
+		return b.report.writeJSON(*jsonFile)
 	}
 	return nil
 }
 
 // compare measures all servers on the processors of a placement.
-func (b *bench) compare(place placement) ([]row, error) {
+func (b *bench) compare(place placement) error {
 	f, err := b.startField(place.server)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer f.stop()
-	rows, err := b.measureGets(f, place)
-	if err != nil {
-		return nil, err
+	if err := b.measureGets(f, place); err != nil {
+		return err
 	}
 	if place.pinned() {
-		pushes, err := b.measurePushes(f, place)
-		if err != nil {
-			return nil, err
+		if err := b.measurePushes(f, place); err != nil {
+			return err
 		}
-		rows = append(rows, pushes...)
 	}
-	beside, err := b.measureGetsBesidePushes(f, place)
-	if err != nil {
-		return nil, err
+	// On one processor, the push would take the processor time of the client that gets.
+	if place.client != place.server || !place.pinned() {
+		if err := b.measureGetsBesidePushes(f, place); err != nil {
+			return err
+		}
 	}
-	return append(rows, beside), f.broker.checkCounts()
+	return f.broker.checkCounts()
 }
 
-// conditions describes how the servers are run.
+// measureScale measures many projects and connections, starts, memory, and sizes.
+func (b *bench) measureScale() error {
+	for _, measure := range []func() ([]single, error){
+		b.measureProjects, b.measureConnections, b.measureDeclaredStarts, b.measureStarts, b.measureSizes,
+	} {
+		singles, err := measure()
+		if err != nil {
+			return err
+		}
+		b.report.Singles = append(b.report.Singles, singles...)
+	}
+	printSingles(b.out, b.report.Singles)
+	return nil
+}
+
+// conditions describes how the servers are run and measured.
 func (b *bench) conditions(skipped ...string) (conditions []string) {
-	_, values := secrets()
 	for _, reason := range skipped {
 		if reason != "" {
 			conditions = append(conditions, reason)
 		}
 	}
+	load, _ := os.ReadFile("/proc/loadavg")
+	names, values := secrets()
 	conditions = append(conditions,
+		fmt.Sprintf("load average at the start: %s (other programs that run at the same time make the figures useless)", strings.Join(strings.Fields(string(load))[:3], " ")),
 		fmt.Sprintf("%s has its default settings and limits, except that a project can send %d requests per second (--request-rate). Its audit log is a file", version(b.keyhatchd), requestRate),
-		fmt.Sprintf("a get and its reply have %d bytes each. The echo servers echo messages of the length of the reply", len(getReply(values[0]))))
+		fmt.Sprintf("the gets are for %d secrets in turn. A request and its reply have %d bytes each. The echo servers send back messages of the length of the reply", len(names), len(getReply(values[0]))),
+		goSink+" reads a push, keeps nothing, and sends a short reply")
 	if b.redis != "" {
-		conditions = append(conditions, version(b.redis)+" writes nothing to disk. It uses its own protocol, so its requests and replies have other lengths")
+		conditions = append(conditions, version(b.redis)+" writes nothing to disk. It has its own protocol, so its requests and replies have other lengths. A push is an MSET")
 	}
-	return append(conditions, fmt.Sprintf("medians of %d rounds of %v; xN.NN is the ratio to the first line; server CPU is per request", b.rounds, b.duration))
+	return append(conditions,
+		fmt.Sprintf("medians of %d rounds of %v. x1.00 is the median of the ratios to the first line in the same round", b.rounds, b.duration),
+		"processor time is per request. If a round has fewer than 100 requests, its p99 is its maximum",
+		"a client cannot see the allocations of a server. They are counted by Go tests in broker")
 }

@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -21,7 +24,11 @@ type process struct {
 // startProcess starts a command that can use only one processor. If cpu is -1, the command
 // can use all processors.
 func startProcess(cpu int, args ...string) (*process, error) {
-	p := &process{exec.Command(args[0], args[1:]...), &bytes.Buffer{}, make(chan struct{})}
+	return startCommand(cpu, exec.Command(args[0], args[1:]...))
+}
+
+func startCommand(cpu int, cmd *exec.Cmd) (*process, error) {
+	p := &process{cmd, &bytes.Buffer{}, make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := pinned(cpu, p.cmd.Start); err != nil {
@@ -79,4 +86,16 @@ func pinned(cpu int, start func() error) error {
 	}
 	defer unix.SchedSetaffinity(0, &before)
 	return start()
+}
+
+// memory returns the resident memory of the process in KiB (VmRSS in proc_pid_status(5)). It
+// does not include memory that the kernel uses for the sockets of the process.
+func (p *process) memory() (kib float64) {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmRSS:" {
+			kib, _ = strconv.ParseFloat(fields[1], 64)
+		}
+	}
+	return kib
 }

@@ -40,37 +40,38 @@ func (p pushRow) secrets(version string) (names, values []string) {
 
 // measurePushes measures pushes. Each push changes all values. After the pushes, keyhatchd
 // must return the last value.
-func (b *bench) measurePushes(f *field, place placement) (rows []row, err error) {
+func (b *bench) measurePushes(f *field, place placement) error {
 	for _, p := range pushRows {
 		var lastValues [2]string
 		loads := make([]load, len(f.pushes))
+		for i, c := range f.pushes {
+			loads[i] = load{Sockets: []string{c.pushSocket}, Window: 1, CPU: place.client}
+			if c.pushReply == nil {
+				loads[i].PushCount = p.count
+			}
+		}
 		for version := range lastValues {
 			names, values := p.secrets(string(rune('A' + version)))
 			lastValues[version] = values[0]
 			for i, c := range f.pushes {
 				loads[i].Requests = append(loads[i].Requests, c.encodePush(names, values))
-			}
-		}
-		for i, c := range f.pushes {
-			loads[i].Sockets, loads[i].Window, loads[i].CPU, loads[i].Reply = []string{c.pushSocket}, 1, place.client, c.pushReply
-			if c.pushReply == nil {
-				loads[i].PushCount = p.count
+				loads[i].Replies = append(loads[i].Replies, c.pushReply)
 			}
 		}
 		measured, err := b.takeTurns(f.pushes, loads, f.broker.waitForNoConnections)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.name, err)
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		last := measured[keyhatchd][b.rounds-1]
-		if err := ask(f.broker.socket, exchange{f.broker.get.request, getReply(lastValues[(last.Sent-1)%2])}); err != nil {
-			return nil, fmt.Errorf("getting a secret after %s: %w", p.name, err)
+		if err := ask(f.broker.socket, exchange{f.broker.get[0].request, getReply(lastValues[(last.Sent-1)%2])}); err != nil {
+			return fmt.Errorf("getting a secret after %s: %w", p.name, err)
 		}
 		f.broker.sent++
 		var goals []goal
 		if p.atMost > 0 && place.pinned() {
 			goals = []goal{{Measure: p50, AtMost: p.atMost}}
 		}
-		rows = append(rows, newRow(p.name, place, entries(f.pushes, measured), goals))
+		b.add(newRow(p.name, place, entries(f.pushes, measured), goals))
 	}
-	return rows, f.restore()
+	return f.restore()
 }

@@ -28,16 +28,16 @@ func (b *bench) startRedis(dir string, cpu int) (*contender, error) {
 		}
 		return redisCommand(set...)
 	}
-	if err := c.start(cpu, b.redis, "--port", "0", "--unixsocket", c.socket, "--dir", dir, "--save", "", "--appendonly", "no", "--maxclients", "11000"); err != nil {
+	if err := c.start(cpu, exchange{redisCommand("PING"), []byte("+PONG\r\n")}, b.redis, "--port", "0", "--unixsocket", c.socket, "--dir", dir, "--save", "", "--appendonly", "no", "--maxclients", "11000"); err != nil {
 		return nil, err
 	}
 	names, values := secrets()
 	replies := ""
-	for _, value := range values {
+	for i, value := range values {
+		c.get = append(c.get, exchange{redisCommand("GET", names[i]), []byte(redisString(value))})
 		replies += redisString(value)
 	}
-	c.get = exchange{redisCommand("GET", names[0]), []byte(redisString(values[0]))}
-	c.getMany = exchange{redisCommand(append([]string{"MGET"}, names...)...), fmt.Appendf(nil, "*%d\r\n%s", len(names), replies)}
+	c.getMany = []exchange{{redisCommand(append([]string{"MGET"}, names...)...), fmt.Appendf(nil, "*%d\r\n%s", len(names), replies)}}
 	return c, ask(c.socket, exchange{c.encodePush(names, values), c.pushReply})
 }
 

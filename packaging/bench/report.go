@@ -22,6 +22,7 @@ type report struct {
 	Machine    string   `json:"machine"`
 	Conditions []string `json:"conditions"`
 	Rows       []row    `json:"rows"`
+	Singles    []single `json:"singles"`
 }
 
 // A row compares several servers under the same load.
@@ -57,6 +58,19 @@ type goal struct {
 	Met      bool    `json:"met"`
 }
 
+// A single is a figure without rounds or ratios. AtMost is a goal for keyhatchd, or 0.
+type single struct {
+	Name   string  `json:"name"`
+	Unit   string  `json:"unit"`
+	Values []value `json:"values"`
+	AtMost float64 `json:"at_most,omitzero"`
+}
+
+type value struct {
+	Server string  `json:"server"`
+	Value  float64 `json:"value"`
+}
+
 func newReport() *report {
 	var name unix.Utsname
 	unix.Uname(&name)
@@ -64,6 +78,13 @@ func newReport() *report {
 		Date:    time.Now().UTC().Format(time.RFC3339),
 		Command: strings.Join(os.Args, " "),
 		Machine: fmt.Sprintf("%d processors, %s, Linux %s, %s", len(processors()), processorName(), unix.ByteSliceToString(name.Release[:]), runtime.Version()),
+	}
+}
+
+func (r *report) printHeader(out io.Writer) {
+	fmt.Fprintf(out, "%s, %s\n%s\n\n", r.Date, r.Command, r.Machine)
+	for _, condition := range r.Conditions {
+		fmt.Fprintln(out, condition)
 	}
 }
 
@@ -150,6 +171,30 @@ func (r row) print(out io.Writer) {
 	}
 }
 
+func printSingles(out io.Writer, singles []single) {
+	fmt.Fprintln(out)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, s := range singles {
+		var values []string
+		for _, v := range s.Values {
+			values = append(values, v.Server+" "+number(2, v.Value)+" "+s.Unit)
+		}
+		goal := ""
+		if s.AtMost > 0 {
+			goal = fmt.Sprintf("goal: at most %v %s, ", s.AtMost, s.Unit) + verdict(s.Values[len(s.Values)-1].Value <= s.AtMost)
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\n", s.Name, strings.Join(values, ", "), goal)
+	}
+	table.Flush()
+}
+
+func verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "MISSED"
+}
+
 func number(digits int, v float64) string {
 	if v == 0 {
 		return "-"
@@ -169,14 +214,11 @@ func (g goal) String() string {
 	if g.Baseline != "" {
 		format, of = ratio, " of "+g.Baseline
 	}
-	limit, result := "at most "+format(g.AtMost), "met"
+	limit := "at most " + format(g.AtMost)
 	if g.AtLeast > 0 {
 		limit = "at least " + format(g.AtLeast)
 	}
-	if !g.Met {
-		result = "MISSED"
-	}
-	return fmt.Sprintf("goal: %s %s%s: %s, %s", g.Measure, limit, of, format(g.Measured), result)
+	return fmt.Sprintf("goal: %s %s%s: %s, %s", g.Measure, limit, of, format(g.Measured), verdict(g.Met))
 }
 
 func (r *report) writeJSON(path string) error {
