@@ -170,7 +170,7 @@ func (c *loadClient) isOver(elapsed time.Duration) bool {
 	if c.stop != nil {
 		return c.stop.Load()
 	}
-	return elapsed >= c.Duration && (c.overlap == nil || c.recorded >= 100 || elapsed >= 5*time.Second)
+	return elapsed >= c.Duration && (c.overlap == nil || c.recorded >= 100 || elapsed >= 10*c.Duration)
 }
 
 // processorTimes returns the processor time of the server and of the client. The kernel

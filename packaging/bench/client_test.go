@@ -1,9 +1,7 @@
 package main
 
 import (
-	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -40,30 +38,14 @@ func answerAll(t *testing.T, replies ...string) (socket string) {
 	return socket
 }
 
-// TestMain also runs this program as the client of a benchmark.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "client" {
-		if err := runClient(os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
 // measureGood sends requests to a server. The only correct reply to a request is good.
 func measureGood(t *testing.T, socket string, connections int, l load) (result, error) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
 	for range max(connections, 1) {
 		l.Sockets = append(l.Sockets, socket)
 	}
 	l.Requests, l.Replies = [][]byte{[]byte("get\n")}, [][]byte{[]byte("good\n")}
 	l.CPU, l.Window, l.Duration = -1, max(l.Window, 1), 5*time.Millisecond
-	return (&bench{self: self}).measure(l)
+	return (&bench{self: testProgram(t)}).measure(l)
 }
 
 func TestClientRefusesWrongReplies(t *testing.T) {

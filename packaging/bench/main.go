@@ -38,7 +38,7 @@ func run(args []string, out io.Writer) error {
 	quick := flag.Bool("quick", false, "measure for a shorter time, which is less exact")
 	flag.Parse()
 	if *quick {
-		b.duration = 25 * time.Millisecond
+		b.duration = 20 * time.Millisecond
 	}
 	var err error
 	if b.self, err = os.Executable(); err != nil {

@@ -3,16 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
 // measureStarts measures the time until a server answers the first request, and its memory
@@ -57,52 +54,61 @@ func (b *bench) measureDeclaredStarts() (figures []single, err error) {
 			return nil, err
 		}
 	}
-	manager, err := newServiceManager(b.dir + "/notify")
+	plain, managed := single{"start with 1,000 declared projects", "ms", nil, 500}, single{"", "ms", nil, 500}
+	memory := single{"memory after a start with 1,000 declared projects", "MiB", nil, 0}
+	var plainTimes, managedTimes, memories []float64
+	for range 3 {
+		k, elapsed, err := b.startDeclared(projectsDir, nil)
+		if err != nil {
+			return nil, err
+		}
+		plainTimes, memories = append(plainTimes, milliseconds(elapsed)), append(memories, k.process.memory()/1024)
+		k.stop()
+
+		manager, err := newServiceManager(filepath.Join(k.dir, "notify"))
+		if err != nil {
+			return nil, err
+		}
+		k, elapsed, err = b.startDeclared(projectsDir, manager)
+		if err != nil {
+			return nil, err
+		}
+		managedTimes = append(managedTimes, milliseconds(elapsed))
+		status, err := k.admin.Status(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		managed.Name = fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", status.DescriptorStore)
+		k.stop()
+		manager.close()
+	}
+	plain.Values = []value{{keyhatchd, median(plainTimes)}}
+	managed.Values = []value{{keyhatchd, median(managedTimes)}}
+	memory.Values = []value{{keyhatchd, median(memories)}}
+	return []single{plain, managed, memory}, nil
+}
+
+// startDeclared starts a broker and waits until it serves all declared projects. If there is a
+// service manager, the broker then sends READY=1.
+func (b *bench) startDeclared(projectsDir string, manager *serviceManager) (*keyhatch, time.Duration, error) {
+	dir, err := os.MkdirTemp(b.dir, "")
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	defer manager.close()
-	for _, underManager := range []bool{false, true} {
-		var times, memory []float64
-		name := "start with 1,000 declared projects"
-		for range 3 {
-			dir, err := os.MkdirTemp(b.dir, "")
-			if err != nil {
-				return nil, err
-			}
-			k := newKeyhatch(dir)
-			cmd := exec.Command(b.keyhatchd, k.arguments(projectsDir)...)
-			if underManager {
-				cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+manager.path)
-			}
-			began := time.Now()
-			if err := k.start(-1, cmd); err != nil {
-				return nil, err
-			}
-			if underManager {
-				<-manager.ready
-			} else if err := k.process.waitFor(k.servesAll); err != nil {
-				return nil, err
-			}
-			times, memory = append(times, milliseconds(time.Since(began))), append(memory, k.process.memory()/1024)
-			status, err := k.admin.Status(context.Background())
-			if err == nil {
-				err = k.servesAll()
-			}
-			if err != nil {
-				return nil, err
-			}
-			if underManager {
-				name = fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", status.DescriptorStore)
-			}
-			k.stop()
-		}
-		figures = append(figures, single{name, "ms", []value{{keyhatchd, median(times)}}, 500})
-		if !underManager {
-			figures = append(figures, single{"memory after a start with 1,000 declared projects", "MiB", []value{{keyhatchd, median(memory)}}, 0})
-		}
+	k := newKeyhatch(dir)
+	cmd, ready := exec.Command(b.keyhatchd, k.arguments(projectsDir)...), k.servesAll
+	if manager != nil {
+		cmd.Env, ready = append(os.Environ(), "NOTIFY_SOCKET="+manager.path), manager.isReady
 	}
-	return figures, nil
+	began := time.Now()
+	if err := k.start(-1, cmd); err != nil {
+		return nil, 0, err
+	}
+	if err := k.process.waitFor(ready); err != nil {
+		return nil, 0, err
+	}
+	elapsed := time.Since(began)
+	return k, elapsed, k.servesAll()
 }
 
 // servesAll returns an error if the broker does not serve all declared projects yet.
@@ -128,70 +134,4 @@ func (b *bench) measureSizes() (figures []single, err error) {
 		}
 	}
 	return figures, nil
-}
-
-// A serviceManager stores all file descriptors that it receives, like systemd with a
-// sufficient FileDescriptorStoreMax=. It closes the file descriptors of a barrier.
-type serviceManager struct {
-	path   string
-	socket *net.UnixConn
-	ready  chan struct{} // receives each READY=1
-	ended  chan struct{}
-	stored map[string][]int
-}
-
-func newServiceManager(path string) (*serviceManager, error) {
-	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
-		return nil, err
-	}
-	m := &serviceManager{path, socket, make(chan struct{}, 1), make(chan struct{}), map[string][]int{}}
-	go m.serve() // ends when close closes the socket
-	return m, nil
-}
-
-func (m *serviceManager) close() {
-	m.socket.Close()
-	<-m.ended
-	for _, fds := range m.stored {
-		closeAll(fds)
-	}
-}
-
-func (m *serviceManager) serve() {
-	defer close(m.ended)
-	message, rights := make([]byte, 4096), make([]byte, 4096)
-	for {
-		n, rightsLength, _, _, err := m.socket.ReadMsgUnix(message, rights)
-		if err != nil {
-			return
-		}
-		var fds []int
-		if messages, err := unix.ParseSocketControlMessage(rights[:rightsLength]); err == nil && len(messages) > 0 {
-			fds, _ = unix.ParseUnixRights(&messages[0])
-		}
-		variables := map[string]string{}
-		for line := range strings.Lines(string(message[:n])) {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), "=")
-			variables[key] = value
-		}
-		name := variables["FDNAME"]
-		switch {
-		case variables["READY"] == "1":
-			m.ready <- struct{}{}
-		case variables["FDSTOREREMOVE"] == "1":
-			closeAll(m.stored[name])
-			delete(m.stored, name)
-		case variables["FDSTORE"] == "1":
-			m.stored[name] = append(m.stored[name], fds...)
-		default:
-			closeAll(fds)
-		}
-	}
-}
-
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
 }
