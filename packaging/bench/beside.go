@@ -7,50 +7,51 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
+// besidePushes is a part of the name of a server that handles gets and pushes at the same time.
+const besidePushes = " and pushes"
+
 // measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again. Only
 // gets that overlap a push are measured. The pushes contain the secrets of the gets too.
 func (b *bench) measureGetsBesidePushes(f *field, place placement) error {
-	var all []*contender
-	for _, c := range f.gets {
-		if c.encodePush != nil {
-			all = append(all, c)
-		}
-	}
 	names, values := secrets()
 	names, values = append(names, "LARGE"), append(values, "")
 	values[len(values)-1] = strings.Repeat("x", schema.MaxPush-(len(encodePush(names, values))-1))
-	var alone, beside []load
-	for _, c := range all {
-		l := newLoad(c.socket, place.client, c.get)
-		alone = append(alone, l)
-		l.Duration = 3 * b.duration
+
+	// Each contender takes part without and with pushes.
+	var all []*contender
+	var loads []load
+	var list []entry
+	for _, c := range f.gets {
+		if c.encodePush == nil {
+			continue
+		}
+		alone := newLoad(c.socket, place.client, c.get)
 		pushes := newLoad(c.pushSocket, place.client, []exchange{{c.encodePush(names, values), c.pushReply}})
 		pushes.Pause = 2 * time.Millisecond
 		if c.pushReply == nil {
 			pushes.PushCount = len(names)
 		}
-		l.Beside = &pushes
-		beside = append(beside, l)
+		beside, disturbed := alone, *c
+		beside.Beside, beside.Duration = &pushes, 3*b.duration
+		disturbed.name += besidePushes
+		all, loads = append(all, c, &disturbed), append(loads, alone, beside)
+		list = append(list, entry{server: c.name, baseline: c.name}, entry{server: disturbed.name, baseline: c.name})
 	}
-	without, err := b.takeTurns(all, alone, f.broker.waitForNoConnections)
+	measured, err := b.takeTurns(all, loads, f.broker.waitForNoConnections)
 	if err != nil {
 		return err
 	}
-	with, err := b.takeTurns(all, beside, f.broker.waitForNoConnections)
-	if err != nil {
-		return err
-	}
-	var list []entry
-	for _, c := range all {
-		for i := range b.rounds {
-			with[c.name][i].Delay = with[c.name][i].P99 - without[c.name][i].P99
-			if c.name == keyhatchd {
-				f.broker.sent += with[c.name][i].Sent + without[c.name][i].Sent
+	for i, e := range list {
+		s, without := measured[e.server], measured[e.baseline]
+		for round := range s {
+			s[round].Delay = s[round].P99 - without[round].P99
+			if e.baseline == keyhatchd {
+				f.broker.sent += s[round].Sent
 			}
 		}
-		pushed := c.name + " and pushes"
-		list = append(list, entry{c.name, without[c.name], c.name}, entry{pushed, with[c.name], c.name})
+		list[i].measured = s
 	}
-	b.add(newRow("get while another client pushes 1 MiB (ratios to the same server without pushes)", place, list, []goal{{Server: keyhatchd + " and pushes", Measure: delay, AtMost: 1000}}))
+	b.add(newRow("get while another client pushes 1 MiB (ratios to the same server without pushes)", place, list,
+		[]goal{{Server: keyhatchd + besidePushes, Measure: delay, AtMost: 1000}}))
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -47,7 +48,9 @@ type figure struct {
 }
 
 // A goal is a limit for keyhatchd. If there is a baseline, the limit is a ratio to it.
-// Otherwise, the limit is in microseconds. Only one of AtMost and AtLeast is set.
+// Otherwise, the limit is in microseconds. Only one of AtMost and AtLeast is set. Measured is
+// the median of all rounds. If Lowest and Highest are far apart, other programs have disturbed
+// the rounds.
 type goal struct {
 	Server   string  `json:"server"`
 	Measure  measure `json:"measure"`
@@ -55,6 +58,8 @@ type goal struct {
 	AtMost   float64 `json:"at_most,omitzero"`
 	AtLeast  float64 `json:"at_least,omitzero"`
 	Measured float64 `json:"measured"`
+	Lowest   float64 `json:"lowest"`
+	Highest  float64 `json:"highest"`
 	Met      bool    `json:"met"`
 }
 
@@ -144,13 +149,17 @@ func newRow(name string, place placement, list []entry, goals []goal) row {
 		if g.Server == "" {
 			g.Server = keyhatchd
 		}
+		var rounds []float64
 		if g.Baseline == "" {
-			g.Measured = measured[g.Server].median(g.Measure) / 1000
+			for _, v := range measured[g.Server].values(g.Measure) {
+				rounds = append(rounds, v/1000)
+			}
 		} else if measured[g.Baseline] == nil {
 			continue // the baseline is skipped
 		} else {
-			g.Measured = measured[g.Server].ratio(g.Measure, measured[g.Baseline])
+			rounds = measured[g.Server].ratios(g.Measure, measured[g.Baseline])
 		}
+		g.Measured, g.Lowest, g.Highest = median(rounds), slices.Min(rounds), slices.Max(rounds)
 		g.Met = g.AtMost > 0 && g.Measured <= g.AtMost || g.AtLeast > 0 && g.Measured >= g.AtLeast
 		r.Goals = append(r.Goals, g)
 	}
@@ -218,7 +227,7 @@ func (g goal) String() string {
 	if g.AtLeast > 0 {
 		limit = "at least " + format(g.AtLeast)
 	}
-	return fmt.Sprintf("goal: %s %s%s: %s, %s", g.Measure, limit, of, format(g.Measured), verdict(g.Met))
+	return fmt.Sprintf("goal: %s %s%s: %s (rounds: %s to %s), %s", g.Measure, limit, of, format(g.Measured), format(g.Lowest), format(g.Highest), verdict(g.Met))
 }
 
 func (r *report) writeJSON(path string) error {

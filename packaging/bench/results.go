@@ -34,21 +34,23 @@ func (r result) value(m measure) float64 {
 	return r.PerSecond
 }
 
-func (s series) median(m measure) float64 {
-	values := make([]float64, len(s))
-	for i, r := range s {
-		values[i] = r.value(m)
+func (s series) median(m measure) float64 { return median(s.values(m)) }
+
+func (s series) values(m measure) (values []float64) {
+	for _, r := range s {
+		values = append(values, r.value(m))
 	}
-	return median(values)
+	return values
 }
 
 // ratio returns the median of the ratios of all rounds.
-func (s series) ratio(m measure, baseline series) float64 {
-	values := make([]float64, len(s))
+func (s series) ratio(m measure, baseline series) float64 { return median(s.ratios(m, baseline)) }
+
+func (s series) ratios(m measure, baseline series) (ratios []float64) {
 	for i, r := range s {
-		values[i] = r.value(m) / baseline[i].value(m)
+		ratios = append(ratios, r.value(m)/baseline[i].value(m))
 	}
-	return median(values)
+	return ratios
 }
 
 func median(values []float64) float64 {
