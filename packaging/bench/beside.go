@@ -12,7 +12,7 @@ const besidePushes = " and pushes"
 
 // measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again. Only
 // gets that overlap a push are measured. The pushes contain the secrets of the gets too.
-func (b *bench) measureGetsBesidePushes(f *field, place placement) error {
+func (b *bench) measureGetsBesidePushes(s *servers, place placement) error {
 	names, values := secrets()
 	names, values = append(names, "LARGE"), append(values, "")
 	values[len(values)-1] = strings.Repeat("x", schema.MaxPush-(len(encodePush(names, values))-1))
@@ -21,7 +21,7 @@ func (b *bench) measureGetsBesidePushes(f *field, place placement) error {
 	var all []*contender
 	var loads []load
 	var list []entry
-	for _, c := range f.gets {
+	for _, c := range s.gets {
 		if c.encodePush == nil {
 			continue
 		}
@@ -37,19 +37,19 @@ func (b *bench) measureGetsBesidePushes(f *field, place placement) error {
 		all, loads = append(all, c, &disturbed), append(loads, alone, beside)
 		list = append(list, entry{server: c.name, baseline: c.name}, entry{server: disturbed.name, baseline: c.name})
 	}
-	measured, err := b.takeTurns(all, loads, f.broker.waitForNoConnections)
+	measured, err := b.takeTurns(all, loads, s.broker.waitForNoConnections)
 	if err != nil {
 		return err
 	}
 	for i, e := range list {
-		s, without := measured[e.server], measured[e.baseline]
-		for round := range s {
-			s[round].Delay = s[round].P99 - without[round].P99
+		rounds, without := measured[e.server], measured[e.baseline]
+		for round := range rounds {
+			rounds[round].Delay = rounds[round].P99 - without[round].P99
 			if e.baseline == keyhatchd {
-				f.broker.sent += s[round].Sent
+				s.broker.sent += rounds[round].Sent
 			}
 		}
-		list[i].measured = s
+		list[i].measured = rounds
 	}
 	b.add(newRow("get while another client pushes 1 MiB (ratios to the same server without pushes)", place, list,
 		[]goal{{Server: keyhatchd + besidePushes, Measure: delay, AtMost: 1000}}))

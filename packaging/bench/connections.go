@@ -9,8 +9,7 @@ import (
 // measureConnections measures the memory of idle connections. Each connection gets a secret
 // once. In keyhatchd, the connections are distributed over many projects, because each project
 // can have only a few connections.
-func (b *bench) measureConnections() ([]single, error) {
-	figure := single{Name: "memory per idle connection, after one get on each of 10,000", Unit: "KiB", AtMost: 5}
+func (b *bench) measureConnections() ([]property, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
@@ -19,39 +18,40 @@ func (b *bench) measureConnections() ([]single, error) {
 		fmt.Fprintf(b.out, "\nidle connections are skipped, because the limit of open files (ulimit -Hn) is below %d\n", needed)
 		return nil, nil
 	}
-	f, err := b.startField(-1)
+	s, err := b.startServers(-1)
 	if err != nil {
 		return nil, err
 	}
-	defer f.stop()
+	defer s.stop()
 	for i := range manyProjects {
-		if err := f.broker.register(projectName(i)); err != nil {
+		if err := s.broker.register(projectName(i)); err != nil {
 			return nil, err
 		}
 	}
-	for _, c := range f.gets {
+	var values []value
+	for _, c := range s.gets {
 		if c.name == cEcho {
 			continue // uses no memory per connection
 		}
 		before := c.process.memory()
-		if err := f.withConnections(c, func() {
-			figure.Values = append(figure.Values, value{c.name, (c.process.memory() - before) / manyConnections})
+		if err := s.withConnections(c, func() {
+			values = append(values, value{c.name, (c.process.memory() - before) / manyConnections})
 		}); err != nil {
 			return nil, fmt.Errorf("idle connections to %s: %w", c.name, err)
 		}
 	}
-	return []single{figure}, nil
+	return []property{newProperty("memory per idle connection, after one get on each of 10,000", "KiB", 5, values...)}, nil
 }
 
 // withConnections opens many connections to a contender, sends a request on each, and calls
 // measure. Then withConnections closes the connections.
-func (f *field) withConnections(c *contender, measure func()) error {
+func (s *servers) withConnections(c *contender, measure func()) error {
 	client := newLoadClient(load{})
 	for i := range manyConnections {
 		socket := c.socket
 		if c.name == keyhatchd {
-			socket = f.broker.projectSocket(projectName(i % manyProjects))
-			f.broker.sent++
+			socket = s.broker.projectSocket(projectName(i % manyProjects))
+			s.broker.sent++
 		}
 		fd, err := newAddress(socket).connect()
 		if err != nil {

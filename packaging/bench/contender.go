@@ -61,13 +61,13 @@ func (c *contender) start(cpu int, first exchange, args ...string) (err error) {
 	if c.process, err = startProcess(cpu, args...); err != nil {
 		return err
 	}
-	err = c.process.waitFor(func() error { return ask(c.socket, first) })
+	err = c.process.waitFor(func() error { return roundTrip(c.socket, first) })
 	c.ready = time.Since(began)
 	return err
 }
 
-// ask sends one request to a socket and checks the reply.
-func ask(socket string, x exchange) error {
+// roundTrip sends one request to a socket and checks the reply.
+func roundTrip(socket string, x exchange) error {
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
 		return err

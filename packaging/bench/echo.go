@@ -31,7 +31,7 @@ func (b *bench) compileEcho() (skipped string, err error) {
 func (b *bench) startCEcho(dir string, cpu int, model *keyhatch) (*contender, error) {
 	c := &contender{name: cEcho, socket: filepath.Join(dir, "c.sock")}
 	c.get, c.getMany = echoOf(model.get), echoOf(model.getMany)
-	return c, c.start(cpu, echoOfHello, b.cEcho, c.socket)
+	return c, c.start(cpu, hello, b.cEcho, c.socket)
 }
 
 // startGo starts the baseline in Go. It is one process with two sockets.
@@ -39,7 +39,7 @@ func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *conte
 	echo = &contender{name: goEcho, socket: filepath.Join(dir, "echo.sock"), pushSocket: filepath.Join(dir, "sink.sock")}
 	echo.get, echo.getMany = echoOf(model.get), echoOf(model.getMany)
 	echo.encodePush, echo.pushReply = model.encodePush, sinkReply
-	if err := echo.start(cpu, echoOfHello, b.self, "serve", echo.socket, echo.pushSocket); err != nil {
+	if err := echo.start(cpu, hello, b.self, "serve", echo.socket, echo.pushSocket); err != nil {
 		return nil, nil, err
 	}
 	s := *echo
@@ -47,7 +47,7 @@ func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *conte
 	return echo, &s, nil
 }
 
-var echoOfHello = exchange{[]byte("hello\n"), []byte("hello\n")}
+var hello = exchange{[]byte("hello\n"), []byte("hello\n")}
 
 // echoOf returns exchanges of messages that are as long as the replies of other exchanges.
 func echoOf(exchanges []exchange) (echoes []exchange) {

@@ -31,12 +31,12 @@ var getRows = []getRow{
 }
 
 // measureGets measures all ways to get secrets.
-func (b *bench) measureGets(f *field, place placement) error {
+func (b *bench) measureGets(s *servers, place placement) error {
 	for _, g := range getRows {
 		if !place.pinned() && !g.unpinned {
 			continue
 		}
-		measured, err := b.takeTurns(f.gets, g.loads(f.gets, place.client), f.broker.waitForNoConnections)
+		measured, err := b.takeTurns(s.gets, g.loads(s.gets, place.client), s.broker.waitForNoConnections)
 		if err != nil {
 			return fmt.Errorf("%s: %w", g.name, err)
 		}
@@ -44,13 +44,13 @@ func (b *bench) measureGets(f *field, place placement) error {
 			if g.many {
 				r.Sent *= 10
 			}
-			f.broker.sent += r.Sent
+			s.broker.sent += r.Sent
 		}
 		goals := g.goals
 		if place.server != place.client {
 			goals = nil
 		}
-		b.add(newRow(g.name, place, entries(f.gets, measured), goals))
+		b.add(newRow(g.name, place, entries(s.gets, measured), goals))
 	}
 	return nil
 }

@@ -41,9 +41,9 @@ func newKeyhatch(dir string) *keyhatch {
 
 // startKeyhatch starts keyhatchd with its default settings, except for the request limit. Its
 // audit events go to a file.
-func (b *bench) startKeyhatch(dir string, cpu int, projectsDir string) (*keyhatch, error) {
+func (b *bench) startKeyhatch(dir string, cpu int) (*keyhatch, error) {
 	k := newKeyhatch(dir)
-	return k, k.start(cpu, exec.Command(b.keyhatchd, k.arguments(projectsDir)...))
+	return k, k.start(cpu, exec.Command(b.keyhatchd, k.arguments("")...))
 }
 
 // start starts the command and waits until the broker answers a first request.
@@ -63,11 +63,11 @@ func (k *keyhatch) start(cpu int, cmd *exec.Cmd) (err error) {
 }
 
 func (k *keyhatch) arguments(projectsDir string) []string {
-	return []string{"--runtime-dir", k.runtimeDir(), "--projects-dir", projectsDir, "--audit", "file:" + k.auditLog(), "--request-rate", strconv.Itoa(requestRate)}
+	return []string{"--config", os.DevNull, "--runtime-dir", k.runtimeDir(), "--projects-dir", projectsDir, "--audit", "file:" + k.auditLog(), "--request-rate", strconv.Itoa(requestRate)}
 }
 
-// load pushes the secrets of the benchmark and registers the project that gets them.
-func (k *keyhatch) load() error {
+// pushAndRegister pushes the secrets of the benchmark and registers the project that gets them.
+func (k *keyhatch) pushAndRegister() error {
 	names, values := secrets()
 	many := schema.GetManyRequest{Op: schema.OpGetMany}
 	found := []string{}

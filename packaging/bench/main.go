@@ -72,40 +72,40 @@ func run(args []string, out io.Writer) error {
 
 // compare measures all servers on the processors of a placement.
 func (b *bench) compare(place placement) error {
-	f, err := b.startField(place.server)
+	s, err := b.startServers(place.server)
 	if err != nil {
 		return err
 	}
-	defer f.stop()
-	if err := b.measureGets(f, place); err != nil {
+	defer s.stop()
+	if err := b.measureGets(s, place); err != nil {
 		return err
 	}
 	if place.pinned() {
-		if err := b.measurePushes(f, place); err != nil {
+		if err := b.measurePushes(s, place); err != nil {
 			return err
 		}
 	}
 	// On one processor, the push would take the processor time of the client that gets.
 	if place.client != place.server || !place.pinned() {
-		if err := b.measureGetsBesidePushes(f, place); err != nil {
+		if err := b.measureGetsBesidePushes(s, place); err != nil {
 			return err
 		}
 	}
-	return f.broker.checkCounts()
+	return s.broker.checkCounts()
 }
 
 // measureScale measures many projects and connections, starts, memory, and sizes.
 func (b *bench) measureScale() error {
-	for _, measure := range []func() ([]single, error){
+	for _, measure := range []func() ([]property, error){
 		b.measureProjects, b.measureConnections, b.measureDeclaredStarts, b.measureStarts, b.measureSizes,
 	} {
-		singles, err := measure()
+		properties, err := measure()
 		if err != nil {
 			return err
 		}
-		b.report.Singles = append(b.report.Singles, singles...)
+		b.report.Properties = append(b.report.Properties, properties...)
 	}
-	printSingles(b.out, b.report.Singles)
+	printProperties(b.out, b.report.Properties)
 	return nil
 }
 

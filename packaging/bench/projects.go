@@ -19,7 +19,7 @@ const (
 func projectName(i int) string { return fmt.Sprintf("bench-%d", i) }
 
 // measureProjects measures brokers with many projects.
-func (b *bench) measureProjects() (figures []single, err error) {
+func (b *bench) measureProjects() (figures []property, err error) {
 	place := placements()[0]
 	one, err := b.startLoaded(place.server)
 	if err != nil {
@@ -38,7 +38,7 @@ func (b *bench) measureProjects() (figures []single, err error) {
 			return nil, err
 		}
 	}
-	figures = append(figures, single{"memory per project", "KiB", []value{{keyhatchd, (many.process.memory() - before) / (manyProjects - 1)}}, 4.5})
+	figures = append(figures, newProperty("memory per project", "KiB", 4.5, value{keyhatchd, (many.process.memory() - before) / (manyProjects - 1)}))
 
 	all := []*contender{&one.contender, &many.contender}
 	for _, connections := range []int{1, schema.MaxProjectConnections} {
@@ -69,7 +69,7 @@ func (b *bench) measureProjects() (figures []single, err error) {
 		}
 		b.add(newRow(name, place, entries(all, measured), []goal{g}))
 	}
-	figures = append(figures, single{"memory with 1 project, after gets on 64 connections", "MiB", []value{{keyhatchd, one.process.memory() / 1024}}, 0})
+	figures = append(figures, newProperty("memory with 1 project, after gets on 64 connections", "MiB", 0, value{keyhatchd, one.process.memory() / 1024}))
 	status, err := b.measureStatus(many)
 	return append(figures, status...), err
 }
@@ -79,15 +79,15 @@ func (b *bench) startLoaded(cpu int) (*keyhatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := b.startKeyhatch(dir, cpu, "")
+	k, err := b.startKeyhatch(dir, cpu)
 	if err != nil {
 		return nil, err
 	}
-	return k, k.load()
+	return k, k.pushAndRegister()
 }
 
 // measureStatus measures the op and the command.
-func (b *bench) measureStatus(k *keyhatch) (figures []single, err error) {
+func (b *bench) measureStatus(k *keyhatch) (figures []property, err error) {
 	op, err := medianTime(b.rounds*3, func() error {
 		status, err := k.admin.Status(context.Background())
 		if err == nil && len(status.Projects) != manyProjects {
@@ -98,7 +98,7 @@ func (b *bench) measureStatus(k *keyhatch) (figures []single, err error) {
 	if err != nil {
 		return nil, err
 	}
-	figures = []single{{"status of 1,000 projects, with decoding it", "ms", []value{{keyhatchd, op}}, 15}}
+	figures = []property{newProperty("status of 1,000 projects, with decoding it", "ms", 15, value{keyhatchd, op})}
 	keyhatchctl := filepath.Join(filepath.Dir(b.keyhatchd), "keyhatchctl")
 	if _, err := os.Stat(keyhatchctl); err != nil {
 		return figures, nil
@@ -110,7 +110,7 @@ func (b *bench) measureStatus(k *keyhatch) (figures []single, err error) {
 		}
 		return err
 	})
-	return append(figures, single{"command keyhatchctl status with 1,000 projects", "ms", []value{{"keyhatchctl", command}}, 0}), err
+	return append(figures, newProperty("command keyhatchctl status with 1,000 projects", "ms", 0, value{"keyhatchctl", command})), err
 }
 
 // medianTime calls f several times and returns the median of the times in ms.

@@ -40,11 +40,11 @@ func (p pushRow) secrets(version string) (names, values []string) {
 
 // measurePushes measures pushes. Each push changes all values. After the pushes, keyhatchd
 // must return the last value.
-func (b *bench) measurePushes(f *field, place placement) error {
+func (b *bench) measurePushes(s *servers, place placement) error {
 	for _, p := range pushRows {
 		var lastValues [2]string
-		loads := make([]load, len(f.pushes))
-		for i, c := range f.pushes {
+		loads := make([]load, len(s.pushes))
+		for i, c := range s.pushes {
 			loads[i] = load{Sockets: []string{c.pushSocket}, Window: 1, CPU: place.client}
 			if c.pushReply == nil {
 				loads[i].PushCount = p.count
@@ -53,25 +53,25 @@ func (b *bench) measurePushes(f *field, place placement) error {
 		for version := range lastValues {
 			names, values := p.secrets(string(rune('A' + version)))
 			lastValues[version] = values[0]
-			for i, c := range f.pushes {
+			for i, c := range s.pushes {
 				loads[i].Requests = append(loads[i].Requests, c.encodePush(names, values))
 				loads[i].Replies = append(loads[i].Replies, c.pushReply)
 			}
 		}
-		measured, err := b.takeTurns(f.pushes, loads, f.broker.waitForNoConnections)
+		measured, err := b.takeTurns(s.pushes, loads, s.broker.waitForNoConnections)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		last := measured[keyhatchd][b.rounds-1]
-		if err := ask(f.broker.socket, exchange{f.broker.get[0].request, getReply(lastValues[(last.Sent-1)%2])}); err != nil {
+		if err := roundTrip(s.broker.socket, exchange{s.broker.get[0].request, getReply(lastValues[(last.Sent-1)%2])}); err != nil {
 			return fmt.Errorf("getting a secret after %s: %w", p.name, err)
 		}
-		f.broker.sent++
+		s.broker.sent++
 		var goals []goal
 		if p.atMost > 0 && place.pinned() {
 			goals = []goal{{Measure: p50, AtMost: p.atMost}}
 		}
-		b.add(newRow(p.name, place, entries(f.pushes, measured), goals))
+		b.add(newRow(p.name, place, entries(s.pushes, measured), goals))
 	}
-	return f.restore()
+	return s.restore()
 }

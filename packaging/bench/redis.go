@@ -38,7 +38,7 @@ func (b *bench) startRedis(dir string, cpu int) (*contender, error) {
 		replies += redisString(value)
 	}
 	c.getMany = []exchange{{redisCommand(append([]string{"MGET"}, names...)...), fmt.Appendf(nil, "*%d\r\n%s", len(names), replies)}}
-	return c, ask(c.socket, exchange{c.encodePush(names, values), c.pushReply})
+	return c, roundTrip(c.socket, exchange{c.encodePush(names, values), c.pushReply})
 }
 
 func redisString(s string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(s), s) }

@@ -18,12 +18,12 @@ import (
 
 // A report contains everything that the benchmark has measured.
 type report struct {
-	Date       string   `json:"date"`
-	Command    string   `json:"command"`
-	Machine    string   `json:"machine"`
-	Conditions []string `json:"conditions"`
-	Rows       []row    `json:"rows"`
-	Singles    []single `json:"singles"`
+	Date       string     `json:"date"`
+	Command    string     `json:"command"`
+	Machine    string     `json:"machine"`
+	Conditions []string   `json:"conditions"`
+	Rows       []row      `json:"rows"`
+	Properties []property `json:"properties"`
 }
 
 // A row compares several servers under the same load.
@@ -63,12 +63,18 @@ type goal struct {
 	Met      bool    `json:"met"`
 }
 
-// A single is a figure without rounds or ratios. AtMost is a goal for keyhatchd, or 0.
-type single struct {
+// A property has one value for each server, without rounds or ratios. AtMost is a goal for keyhatchd, or 0.
+type property struct {
 	Name   string  `json:"name"`
 	Unit   string  `json:"unit"`
 	Values []value `json:"values"`
 	AtMost float64 `json:"at_most,omitzero"`
+	Met    bool    `json:"met"`
+}
+
+// newProperty returns a property. keyhatchd must be the last server.
+func newProperty(name, unit string, atMost float64, values ...value) property {
+	return property{name, unit, values, atMost, atMost == 0 || values[len(values)-1].Value <= atMost}
 }
 
 type value struct {
@@ -180,17 +186,17 @@ func (r row) print(out io.Writer) {
 	}
 }
 
-func printSingles(out io.Writer, singles []single) {
+func printProperties(out io.Writer, properties []property) {
 	fmt.Fprintln(out)
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, s := range singles {
+	for _, s := range properties {
 		var values []string
 		for _, v := range s.Values {
 			values = append(values, v.Server+" "+number(2, v.Value)+" "+s.Unit)
 		}
 		goal := ""
 		if s.AtMost > 0 {
-			goal = fmt.Sprintf("goal: at most %v %s, ", s.AtMost, s.Unit) + verdict(s.Values[len(s.Values)-1].Value <= s.AtMost)
+			goal = fmt.Sprintf("goal: at most %v %s, ", s.AtMost, s.Unit) + verdict(s.Met)
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\n", s.Name, strings.Join(values, ", "), goal)
 	}

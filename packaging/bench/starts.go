@@ -14,32 +14,32 @@ import (
 
 // measureStarts measures the time until a server answers the first request, and its memory
 // after that.
-func (b *bench) measureStarts() (figures []single, err error) {
-	ready, idle := single{Name: "start until the first answer", Unit: "ms", AtMost: 10}, single{Name: "idle memory", Unit: "MiB", AtMost: 10}
+func (b *bench) measureStarts() (figures []property, err error) {
+	var ready, idle []value
 	times, memory := map[string][]float64{}, map[string][]float64{}
 	for range b.rounds {
-		f, err := b.startField(-1)
+		s, err := b.startServers(-1)
 		if err != nil {
 			return nil, err
 		}
-		for _, c := range f.gets {
+		for _, c := range s.gets {
 			times[c.name] = append(times[c.name], milliseconds(c.ready))
 			memory[c.name] = append(memory[c.name], c.process.memory()/1024)
 		}
-		f.stop()
+		s.stop()
 	}
 	for _, name := range []string{goEcho, cEcho, redis, keyhatchd} {
 		if len(times[name]) > 0 {
-			ready.Values = append(ready.Values, value{name, median(times[name])})
-			idle.Values = append(idle.Values, value{name, median(memory[name])})
+			ready = append(ready, value{name, median(times[name])})
+			idle = append(idle, value{name, median(memory[name])})
 		}
 	}
-	return []single{ready, idle}, nil
+	return []property{newProperty("start until the first answer", "ms", 10, ready...), newProperty("idle memory", "MiB", 10, idle...)}, nil
 }
 
 // measureDeclaredStarts measures starts with many declared projects, without and with a
 // service manager that stores file descriptors.
-func (b *bench) measureDeclaredStarts() (figures []single, err error) {
+func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 	projectsDir, err := os.MkdirTemp(b.dir, "")
 	if err != nil {
 		return nil, err
@@ -54,8 +54,7 @@ func (b *bench) measureDeclaredStarts() (figures []single, err error) {
 			return nil, err
 		}
 	}
-	plain, managed := single{"start with 1,000 declared projects", "ms", nil, 500}, single{"", "ms", nil, 500}
-	memory := single{"memory after a start with 1,000 declared projects", "MiB", nil, 0}
+	store := schema.DescriptorStore("")
 	var plainTimes, managedTimes, memories []float64
 	for range 3 {
 		k, elapsed, err := b.startDeclared(projectsDir, nil)
@@ -78,14 +77,15 @@ func (b *bench) measureDeclaredStarts() (figures []single, err error) {
 		if err != nil {
 			return nil, err
 		}
-		managed.Name = fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", status.DescriptorStore)
+		store = status.DescriptorStore
 		k.stop()
 		manager.close()
 	}
-	plain.Values = []value{{keyhatchd, median(plainTimes)}}
-	managed.Values = []value{{keyhatchd, median(managedTimes)}}
-	memory.Values = []value{{keyhatchd, median(memories)}}
-	return []single{plain, managed, memory}, nil
+	return []property{
+		newProperty("start with 1,000 declared projects", "ms", 500, value{keyhatchd, median(plainTimes)}),
+		newProperty(fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", store), "ms", 500, value{keyhatchd, median(managedTimes)}),
+		newProperty("memory after a start with 1,000 declared projects", "MiB", 0, value{keyhatchd, median(memories)}),
+	}, nil
 }
 
 // startDeclared starts a broker and waits until it serves all declared projects. If there is a
@@ -124,13 +124,13 @@ func (k *keyhatch) servesAll() error {
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // measureSizes returns the sizes of the stripped programs.
-func (b *bench) measureSizes() (figures []single, err error) {
+func (b *bench) measureSizes() (figures []property, err error) {
 	for _, program := range []struct {
 		path   string
 		atMost float64
 	}{{b.keyhatchd, 6.5}, {filepath.Join(filepath.Dir(b.keyhatchd), "keyhatch"), 5.5}} {
 		if info, err := os.Stat(program.path); err == nil {
-			figures = append(figures, single{"size of the program", "MiB", []value{{filepath.Base(program.path), float64(info.Size()) / (1 << 20)}}, program.atMost})
+			figures = append(figures, newProperty("size of the program", "MiB", program.atMost, value{filepath.Base(program.path), float64(info.Size()) / (1 << 20)}))
 		}
 	}
 	return figures, nil
