@@ -4,6 +4,7 @@ VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
 GO      ?= go
 FLOOD   ?= 60s
+BENCH   ?=
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
@@ -49,7 +50,9 @@ fuzz: ## fuzz each parser for 15 seconds
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzChanges$$' -fuzztime 15s
 
-bench: ## measure the time from a store change or a broker restart until the new secrets are available
+bench: build ## measure keyhatchd next to echo servers and redis, and the time until changed secrets are available
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./packaging/bench
+	bin/bench -keyhatchd bin/keyhatchd -json bin/bench.json $(BENCH)
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
 
 attack: build ## attack a broker like a hostile container, and show the effects; some attacks need root
