@@ -21,9 +21,10 @@ type proposal struct {
 	file       manifest.File
 	changes    []manifest.Change
 	declare    bool // the declaration of the project is written too
-	// unrequested means that the changes contain a change that the command line did not ask
-	// for, or a dangerous effect of a new project. Somebody who can write to the project's
-	// tree could have caused this change.
+	// unrequested means that the proposal contains a change that the command line did not ask
+	// for, a dangerous effect of a new project, or a new folder that leads to the project only
+	// by a symbolic link. Somebody who can write to the project's tree, or to the tree that
+	// contains the link, could have caused this change.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that only the manifest in the project's declaration is
@@ -98,7 +99,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = effects
-		p.unrequested = slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
+		p.unrequested = p.unrequested || slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
 		return p, nil
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
@@ -168,16 +169,15 @@ func (p proposal) declaredName() schema.ProjectName {
 
 // addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
 // registered project. place describes where the IDs come from. addDevcontainers reports
-// whether it added a change.
+// whether an ID is new.
 func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) bool {
 	all := union(p.request.DevcontainerIDs, ids)
 	added := len(all) - len(p.request.DevcontainerIDs)
 	p.request.DevcontainerIDs = all
-	if added == 0 || p.registered == nil {
-		return false
+	if added > 0 && p.registered != nil {
+		p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
 	}
-	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
-	return true
+	return added > 0
 }
 
 // limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds a

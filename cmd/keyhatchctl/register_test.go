@@ -55,7 +55,7 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		}
 		return `{"ok":true,"socket_path":"/run/keyhatch/projects/api/broker.sock"}`
 	})
-	out, err := runCommand(t, "--socket", socket, "register", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
+	out, err := runCommand(t, "--socket", socket, "register", "--yes", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
 	if err != nil {
 		t.Fatal(err)
 	}
