@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ const (
 	trustFile  = "programs trust the servers that have a certificate of this file"
 	toolFile   = "a tool obeys this file: it can run commands or load code"
 
-	unknownFile = "the file has a template and is not a known file for credentials: a program may run commands because of it"
+	unknownFile = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
 )
 
 // fileDanger returns why a file is dangerous, or "". A semicolon separates two reasons.
@@ -54,11 +55,15 @@ func fileDanger(in *schema.Injection) string {
 	return strings.Join(reasons, "; ")
 }
 
+// plainTemplate matches a template that contains only one placeholder and white space. The
+// file then contains only the secret, as without a template.
+var plainTemplate = regexp.MustCompile(`^\s*\{\{[^{}]*\}\}\s*$`)
+
 // pathDanger marks a file in two cases. The table systemFiles or the table toolFiles
 // contains its path: then even a secret in the file can do harm. Or untrusted code can
-// choose the text of the file, which is the template, and no table contains the file. The
-// tables of dangerous files can never be complete. Therefore the safety of a template does
-// not depend on them.
+// choose a text of the file, which is the template, and the check of an ordinary file does
+// not accept the template. The tables of dangerous files can never be complete. Therefore the
+// safety of a template does not depend on them.
 func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "the path contains characters that are invisible or look like other characters"
@@ -75,13 +80,15 @@ func pathDanger(p, template string) string {
 	if reason := findReason(toolFiles, elements, ordinary.patterns); reason != "" {
 		return reason
 	}
-	if isOrdinary {
-		return ordinary.templateDanger(template)
-	}
-	if template != "" && !matchesAny(plainFiles, elements) {
+	switch {
+	case template == "" || plainTemplate.MatchString(template):
+		return ""
+	case !isOrdinary:
 		return unknownFile
+	case ordinary.isHarmless(template):
+		return ""
 	}
-	return ""
+	return ordinary.extra
 }
 
 // findReason returns the reason of the first rule that applies to the file, or "". The
@@ -197,12 +204,4 @@ var toolFiles = []fileRule{
 		"nuget.config", "openssl.cnf", "php.ini", "pip.conf", "rebar.config", "resolv.conf", "sudoers",
 		"sudoers.d/**",
 	}},
-}
-
-// plainFiles have names that are usual for files which contain only credentials. A template
-// for such a file is not marked as dangerous, unless a table of dangerous files contains the
-// file.
-var plainFiles = []string{
-	"*.crt", "*.key", "*.password", "*.pem", "*.secret", "*.token",
-	".git-credentials", ".htpasswd", ".pgpass", ".ssh/id_*", "/run/secrets/**", "password", "token",
 }

@@ -60,7 +60,7 @@ func TestCredentialNamesInDangerousDirectories(t *testing.T) {
 		~/.bashrc.d ~/.zshrc.d ~/.profile.d ~/.zsh ~/.ssh/config.d /w/.husky /w/cron.d /w/.clinerules ~/.claude /w/hooks ~/bin /w/.git/hooks /w/.github/x ~/.docker/cli-plugins
 		~/.vim /w/.vscode ~/.local/share/x ~/.config/environment.d ~/.config/fish ~/.config/systemd/user ~/.gradle/init.d /w/node_modules/x /run/secrets/rhsm`) {
 		for _, name := range strings.Fields(`kubeconfig x.kubeconfig _netrc .netrc .npmrc .yarnrc.yml .env .env.local corp.env credentials.json my-service-account.json client_secret.json token key.pem .docker/config.json .config/x/token .gem/credentials`) {
-			for _, template := range []string{"", "name: x"} {
+			for _, template := range []string{"", "{{value}}", "name: x"} {
 				if danger(dir+"/"+name, "0600", template) == "" {
 					t.Errorf("%s/%s with the template %q is not marked", dir, name, template)
 				}
@@ -96,21 +96,26 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	}
 }
 
-// TestTemplatesOfUnknownFiles checks that a template is marked as dangerous unless the file
-// is known to contain only credentials. No table can contain all files that a program obeys.
+// TestTemplatesOfUnknownFiles checks that a template with a text of its own is marked as
+// dangerous, even if the name of the file is usual for credentials. No table can contain all
+// directories and files that a program obeys.
 func TestTemplatesOfUnknownFiles(t *testing.T) {
-	for _, p := range strings.Fields(`/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
-		if got := danger(p, "0600", "x: {{value}}\n"); got != unknownFile {
-			t.Errorf("%s: %q", p, got)
-		}
-		if got := danger(p, "0600", ""); got != "" {
-			t.Errorf("%s is marked without a template: %s", p, got)
+	names := `~/certs/client.pem /srv/app/master.key /w/tls.crt /tmp/token /w/api.token /w/x.password /run/secrets/db /var/run/secrets/db /w/.htpasswd
+		~/.config/x/token ~/.config/x/auth.json ~/.vault-token ~/.ssh/id_ed25519 ~/.cargo/credentials.d/x ~/.m2/settings-security.xml`
+	for _, p := range strings.Fields(names + ` /w/group_vars/all/token /w/chart/templates/token /x/bash_completion.d/token
+		/run/secrets/kubernetes.io/serviceaccount/ca.crt /var/lib/ca-certificates/ca-bundle.pem ~/.minikube/ca.crt
+		/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
+		for _, template := range []string{"x: {{value}}\n", "x", "{{value}}.", "{{a}}{{b}}", "\n", "{{value}}\u00a0"} {
+			if danger(p, "0600", template) == "" {
+				t.Errorf("%s with the template %q is not marked", p, template)
+			}
 		}
 	}
-	for _, p := range strings.Fields(`~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.ssh/id_ed25519 /run/secrets/db /var/run/secrets/db ~/certs/client.pem /srv/app/master.key /w/tls.crt
-		/tmp/token ~/.vault-token /w/api.token ~/.config/x/token`) {
-		if got := danger(p, "0600", "{{value}}\n"); got != "" {
-			t.Errorf("%s is marked: %s", p, got)
+	for _, p := range strings.Fields(names + ` ~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.npmrc /w/.env ~/.gem/credentials`) {
+		for _, template := range []string{"", "{{value}}", "{{value}}\n", "\n\t{{ value }} \n\n", "{{password}}\n"} {
+			if got := danger(p, "0600", template); got != "" {
+				t.Errorf("%s with the template %q is marked: %s", p, template, got)
+			}
 		}
 	}
 }
@@ -190,7 +195,14 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"/w/google-credentials.json", "{{value}}\n", `{"credential_source": {"file": "/x"}}`},
 		{"/w/client_secret_1.json", `{"installed": {"client_id": "1", "project_id": "p", "client_secret": "{{value}}", "redirect_uris": ["http://localhost"]}}`, `{"command": "x"}`},
 		{"~/.config/sops/age/keys.txt", "# created: x\n{{value}}\nAGE-SECRET-KEY-1{{rest}}\n", "AGE-PLUGIN-X-1QQ\n"},
-		{"~/.config/git/credentials", "https://u:{{value}}@h.example\n", ""},
+		{"~/.config/git/credentials", "https://u:{{value}}@h.example\n", "x https://u:{{value}}@h.example\n"},
+		{"~/.git-credentials", "https://u%40:{{value}}@h.example:8443/a\nhttp://localhost\n", "https://u:{{value}}@h.example;id\n"}, {"~/.git-credentials", "", "$(id)\n"},
+		{"~/.pgpass", "# db\ndb.example:5432:*:app:{{value}}\n*:*:*:*:x\n", "anything\n{{value}}"}, {"~/.pgpass", "{{host}}:{{port}}:db:u:{{p}}\n", "a:1:`id`:b:c\n"},
+		{"~/.pgpass", "h:1:db:u:{{value}}\n", "h:1:db:u:{{value}}id\n"},
+		{"~/.gem/credentials", "---\n:rubygems_api_key: {{value}}\nhttps://gems.example: x\n", "--- !ruby/object:Gem::Installer\n:rubygems_api_key: x\n"}, {"~/.gem/credentials", "", ":update_sources: x\n"},
+		{"~/.sbt/.credentials", "realm=a b\nhost=h\nuser=u\npassword={{value}}\n", "plugin=x\n"},
+		{"~/.claude/.credentials.json", `{"claudeAiOauth": {"accessToken": "{{a}}", "refreshToken": "{{r}}", "expiresAt": 1, "scopes": ["x"], "subscriptionType": "max"}}`, `{"apiKeyHelper": "/tmp/x"}`},
+		{"~/.codex/auth.json", `{"OPENAI_API_KEY": "{{value}}", "tokens": {"id_token": "x", "access_token": "x", "refresh_token": "x", "account_id": "x"}, "last_refresh": "x"}`, `{"notify": ["/tmp/x"]}`},
 		{"~/.config/tool/credentials", "", "command = /tmp/x"},
 		{"~/.config/tool/credentials.json", "", "{\"command\": \"/tmp/x\"}"},
 		{"~/.m2/settings.xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<settings xmlns=\"http://maven.apache.org/SETTINGS/1.0.0\">\n<servers><server><id>a</id><username>b</username><password>{{value}}</password></server></servers></settings>\n", "<settings><mirrors><mirror/></mirrors></settings>"},
@@ -241,16 +253,10 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.template)
 		}
 	}
-	if got := danger("~/.pgpass", "0600", "anything\n{{value}}"); got != "" {
-		t.Errorf(".pgpass is marked: %s", got)
-	}
 }
 
 func TestTablesOfFiles(t *testing.T) {
-	all := slices.Clone(plainFiles)
-	if !slices.IsSorted(plainFiles) {
-		t.Error("plainFiles is not sorted")
-	}
+	var all []string
 	for _, rules := range [][]fileRule{systemFiles, toolFiles} {
 		for _, rule := range rules {
 			if !slices.IsSorted(rule.patterns) {
@@ -264,8 +270,8 @@ func TestTablesOfFiles(t *testing.T) {
 	}
 	for _, file := range ordinaryFiles {
 		all = append(all, file.patterns...)
-		if (file.isHarmless == nil) != (file.extra == "") {
-			t.Errorf("%v: the check and the danger do not belong together", file.patterns)
+		if file.isHarmless == nil || file.extra == "" {
+			t.Errorf("%v: the check or the danger is missing", file.patterns)
 		}
 	}
 	slices.Sort(all)

@@ -18,10 +18,8 @@ import (
 type ordinaryFile struct {
 	patterns []string // as in a fileRule
 	// extra is the danger if a template contains more than credentials.
-	extra string
-	// isHarmless checks the template. If isHarmless is nil, the tool reads only credentials
-	// from the file.
-	isHarmless func(template string) bool
+	extra      string
+	isHarmless func(template string) bool // is not called for a plainTemplate
 }
 
 func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
@@ -34,15 +32,6 @@ func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
 }
 
 var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
-
-// templateDanger returns why the template of the file is dangerous, or "". Without a
-// template, the file contains only the secret.
-func (f ordinaryFile) templateDanger(template string) string {
-	if template == "" || f.isHarmless == nil || f.isHarmless(template) {
-		return ""
-	}
-	return f.extra
-}
 
 // withoutPlaceholders removes the placeholders, because a field can be empty, and a
 // placeholder can then divide a word that the tool reads as one word.
@@ -86,16 +75,21 @@ var ordinaryFiles = []ordinaryFile{
 	{[]string{".m2/settings.xml"}, extraSettings, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 	{[]string{".env", ".env.*", "*.env"}, extraVariables, hasOnlyVariables},
 
-	{patterns: []string{
-		".cargo/credentials.d/*", ".claude/.credentials.json", ".codex/auth.json", ".config/*/token",
-		".config/git/credentials", ".gem/credentials", ".m2/settings-security.xml",
-		".sbt/.credentials", ".vault-token",
-	}},
+	{[]string{".git-credentials", ".config/git/credentials"}, extraSettings, linesMatch(`https?://[\w.%~+-]*(:[\w.%~+-]*)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
+	{[]string{".pgpass"}, extraSettings, linesMatch(`([\w.*/-]*:){4}[\w.*/-]*`)},
+	{[]string{".sbt/.credentials"}, extraSettings, hasOnlyKeys("=", anySection, oneOf("realm", "host", "user", "password"))},
+	{[]string{".gem/credentials"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+		return strings.HasPrefix(key, "https://") || key == ":rubygems_api_key"
+	})},
+	{[]string{".claude/.credentials.json", ".codex/auth.json"}, extraSettings, hasOnlyYAMLKeys(oneOf(
+		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
+		"refreshtoken", "scopes", "subscriptiontype", "tokens"))},
 
-	// These files belong to tools that are not known, so any template is dangerous.
+	// The formats of these files are not known here, so they can contain only the secret.
 	{[]string{
-		".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml",
-		".config/*/credentials.yml", ".config/*/token.json",
+		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json",
+		".config/*/credentials.toml", ".config/*/credentials.yaml", ".config/*/credentials.yml", ".config/*/token",
+		".config/*/token.json", ".m2/settings-security.xml", ".vault-token",
 	}, extraSettings, func(string) bool { return false }},
 
 	// Google's tools run a program or send a file to a server because of credential_source.
@@ -190,6 +184,15 @@ func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) 
 	}
 }
 
+// linesMatch returns a check of a file whose lines match a regular expression, or are empty,
+// or are comments. Placeholders are removed from a line before it is compared.
+func linesMatch(expression string) func(string) bool {
+	line := regexp.MustCompile(`^(` + expression + `|#.*)?$`)
+	return func(template string) bool {
+		return linesAre(template, line.MatchString, func(tail string) bool { return restOfValue.MatchString(tail) || line.MatchString(tail) })
+	}
+}
+
 // linesAre checks the lines of a template without their placeholders. It also checks the
 // tails. A tail is the part of a line after a placeholder, up to the next placeholder or up
 // to the end of the line. If a value ends in a line break, the tail after the value becomes a
@@ -280,12 +283,13 @@ func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
 
 // keysAre checks the keys of all mappings in a document. It does not follow aliases,
 // because the document also contains the nodes to which they refer. An alias as a key is
-// refused, because such a node can be a value that is not checked. A key with a tag is
-// refused, because the tool may decode it.
+// refused, because such a node can be a value that is not checked. A tag is refused, because
+// the tool may decode the key or the value, or create an object of another type.
 func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
-		if isKey && (child.Kind != yaml.ScalarNode || child.Style&yaml.TaggedStyle != 0 || !isHarmless(strings.ToLower(child.Value))) || !keysAre(child, isHarmless) {
+		if isKey && (child.Kind != yaml.ScalarNode || !isHarmless(strings.ToLower(child.Value))) ||
+			child.Style&yaml.TaggedStyle != 0 || !keysAre(child, isHarmless) {
 			return false
 		}
 	}
