@@ -50,13 +50,14 @@ func (p proposal) print(out io.Writer) {
 		}
 	}
 	io.WriteString(out, w.String())
-	if screenLines(w.String()) > maxLinesWithoutSummary {
+	dangers := p.dangerLines()
+	if screenLines(w.String())+screenLines(dangers) > maxLinesWithoutSummary {
 		p.printSummary(out)
 	}
-	p.printDangers(out)
+	io.WriteString(out, dangers)
 }
 
-// maxSummaryItems is the maximum number of secrets, uids, and dangerous changes in a summary.
+// maxSummaryItems is the maximum number of secrets and uids in a summary.
 const maxSummaryItems = 10
 
 // maxLinesWithoutSummary is the length of the longest proposal that is printed without a
@@ -86,20 +87,22 @@ func (p proposal) printSummary(w io.Writer) {
 	printList(w, "allowed uids", uidTexts(p.request.AllowUIDs))
 }
 
-// printDangers prints the dangerous changes again. They are the last lines of a proposal.
-func (p proposal) printDangers(w io.Writer) {
-	more := -maxSummaryItems
+// dangerLines returns one line for each dangerous change. They are the last lines of a proposal.
+// No line is left out, because untrusted code chooses the order of the changes. Many lines end
+// with their number, because a terminal may not show the first of them.
+func (p proposal) dangerLines() string {
+	var b strings.Builder
+	count := 0
 	for _, c := range p.changes {
-		if c.Danger == "" {
-			continue
-		}
-		if more++; more <= 0 {
-			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
+		if c.Danger != "" {
+			count++
+			fmt.Fprintf(&b, "! %s: dangerous: %s\n", c.Subject, c.Danger)
 		}
 	}
-	if more > 0 {
-		fmt.Fprintf(w, "! and %s\n", cli.Plural(more, "more dangerous change"))
+	if count > maxSummaryItems {
+		fmt.Fprintf(&b, "! %d dangerous changes\n", count)
 	}
+	return b.String()
 }
 
 // printList prints the first items of a list in one line. It prints nothing for an empty list.
