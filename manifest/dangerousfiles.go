@@ -40,7 +40,8 @@ const (
 	trustFile  = "programs trust the servers that have a certificate of this file"
 	toolFile   = "a tool obeys this file: it can run commands or load code"
 
-	unknownFile = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
+	extraSettings = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
+	unknownFile   = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
 )
 
 // fileDanger returns why a file is dangerous, or "". A semicolon separates two reasons.
@@ -83,12 +84,14 @@ func pathDanger(p, template string) string {
 	switch {
 	case template == "" || plainTemplate.MatchString(template):
 		return ""
+	case matchesAny(variableFiles, elements):
+		return variableFileDanger(template)
 	case !isOrdinary:
 		return unknownFile
-	case ordinary.isHarmless(template):
-		return ""
+	case !ordinary.isHarmless(template):
+		return extraSettings
 	}
-	return ordinary.extra
+	return ""
 }
 
 // findReason returns the reason of the first rule that applies to the file, or "". The

@@ -207,13 +207,6 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.config/tool/credentials.json", "", "{\"command\": \"/tmp/x\"}"},
 		{"~/.m2/settings.xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<settings xmlns=\"http://maven.apache.org/SETTINGS/1.0.0\">\n<servers><server><id>a</id><username>b</username><password>{{value}}</password></server></servers></settings>\n", "<settings><mirrors><mirror/></mirrors></settings>"},
 		{"~/.m2/settings.xml", "<settings/>", "<!DOCTYPE x [<!ENTITY e \"x\">]><settings/>"},
-		{"/w/.env", "# c\nAPI_KEY={{value}}\nexport DB_URL=\"postgres://u:{{p}}@h/db\"\nNAME='a b'\nEMPTY=\n", "NODE_OPTIONS=--require=/tmp/x\n"},
-		{"/w/.env.local", "A=b\n", "export LD_PRELOAD=/tmp/x\n"},
-		{"/w/prod.env", "A=b\n", "HTTPS_PROXY=http://evil\n"},
-		{"/w/.env", "A=b\n", "A=$(id)\n"}, {"/w/.env", "A=b\n", "A=`id`\n"}, {"/w/.env", "A=b\n", "A=b; id\n"}, {"/w/.env", "A=b\n", "A=b id\n"}, {"/w/.env", "A=b\n", "A=\"$(id)\"\n"},
-		{"/w/.env", "A='$2y$10$x$'\nB='$$'\nC='$'\n", "A='$(id)'\n"}, {"/w/.env", "A='a'\n", "A='`id`'\n"}, {"/w/.env", "A=''\n", "A='x$$(id)'\n"}, {"/w/.env", "A='{{value}}'\n", "A='${{e}}(id)'\n"}, {"/w/.env", "A=b\n", "A='${ id; }'\n"},
-		{"/w/.env", "CC_TEST_REPORTER_ID={{value}}\n", "JAVACMD=/tmp/x\n"}, {"/w/.env", "A=b\n", "PROMPT4=x\n"},
-		{"/w/.env", "A=b\n", "id\n"}, {"/w/.env", "A=b\n", "A='b\nNODE_OPTIONS=x'\n"}, {"/w/.env", "A={{x}}\n", "NODE{{e}}_OPTIONS=x\n"}, {"/w/.env", "A=b\n", "A=b\rPATH=/tmp\n"},
 	} {
 		if got := danger(c.path, "0600", c.harmless); got != "" {
 			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.harmless)
@@ -230,11 +223,6 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.npmrc", "//h/:_authToken={{value}}registry=https://evil.example/\n"},
 		{"~/.aws/config", "[default]\nregion={{value}}credential_process=/tmp/x\n"},
 		{"~/.config/gh/hosts.yml", "# {{value}}editor: /tmp/x\n"},
-		{"/w/.env", "A={{value}}NODE_OPTIONS=--require=/tmp/x\n"},
-		{"/w/.env", "# {{value}}id\n"},
-		{"/w/.env", "# {{a}}id{{b}}x=1\n"},
-		{"/w/.env", "A={{value}}./x\n"},
-		{"/w/.env", "A={{value}}../x\n"},
 		{"~/.netrc", "machine a login b password x{{n}}macdef{{n}}init{{n}}!sh{{n}}{{n}}\n"},
 		{"~/.config/gh/hosts.yml", "github.com: {user: x, # {{a}}? \"bro{{e}}wser\" : /tmp/x\n}\n"},
 		{"~/.gradle/gradle.properties", "a.token={{value}}org.gradle.java.home=/tmp/x\n"},
@@ -244,7 +232,6 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ path, template string }{
-		{"/w/.env", "A=\"{{value}}\"\nB='{{value}}'\nDB=postgres://u:{{value}}@h/db?sslmode=require\nC={{id}}.{{key}},{{b}}-{{c}}\nDB2=\"postgres://{{u}}:{{p}}@h:5432/db?a=b&c=d\"\n"},
 		{"~/.npmrc", "//h/:_password=\"{{value}}\"\n"},
 		{"~/.netrc", "machine {{host}} login {{username}} password {{password}}\n"},
 		{"~/.docker/config.json", "{\"auths\": {\"h.example\": {\"username\": \"{{username}}\", \"password\": \"{{password}}\"}}}\n"},
@@ -255,8 +242,59 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	}
 }
 
+// TestTemplatesOfFilesOfVariables checks that the template of a file such as .env can only give
+// the secret to variables. A shell can read such a file, so the template must not run a command.
+// No table can contain all variables that run a command, so the template must not choose a value.
+func TestTemplatesOfFilesOfVariables(t *testing.T) {
+	for _, p := range []string{"/w/.env", "/w/.env.local", "/w/prod.env"} {
+		for _, template := range []string{
+			"A={{value}}", "A={{value}}\nB='{{b}}'\nexport C=\"{{c}}\"\n", "\n# the credentials, of (one) \"tool\"; a & b\n\n  export\tA_1={{ value }} \r\n", "CC_TEST_REPORTER_ID={{value}}",
+		} {
+			if got := danger(p, "0600", template); got != "" {
+				t.Errorf("%s is marked (%s) with\n%s", p, got, template)
+			}
+		}
+	}
+	const lines, values = "the template contains more than variables: a shell that reads the file may run the other lines", "the template sets dangerous variables, or adds text to the values of variables: "
+	for template, want := range map[string]string{
+		"GIT_TEST_FSMONITOR='touch /tmp/x;'\n":           values + "GIT_TEST_FSMONITOR",
+		"A={{value}}\nB=x\nC=\n":                         values + "B, C",
+		"NODE_OPTIONS={{value}}\n":                       values + "NODE_OPTIONS",
+		"A=postgres://u:{{value}}@h/db\n":                values + "A",
+		"A={{value}}NODE_OPTIONS=x\n":                    values + "A",
+		"A={{a}}{{b}}\n":                                 values + "A",
+		"A='{{value}}\nNODE_OPTIONS=x'\n":                values + "NODE_OPTIONS, A",
+		"A='{{value}}\"\n":                               values + "A",
+		"A={{value}}\rB={{value}}\n":                     values + "A",
+		"A={{value}}\u2028B={{value}}\n":                 values + "A",
+		"A={{value}} #x\n":                               values + "A",
+		"A=1\nB=1\nC=1\nD=1\nE=1\nF=1\n":                 values + "A, B, C, D, and 2 more",
+		"A=1\nB=1\nC=1\nD=1\nE=1\nGIT_PAGER={{value}}\n": values + "GIT_PAGER, A, B, C, and 2 more",
+		"A=1\nA=2\n":                                     values + "A, A",
+		strings.Repeat("A", 60) + "=1\n":                 values + strings.Repeat("A", 40) + "...",
+		"NODE{{e}}_OPTIONS=x\n":                          lines,
+		"id\n":                                           lines,
+		"A.b={{value}}\n":                                lines,
+		"A ={{value}}\n":                                 lines,
+		"export A\n":                                     lines,
+		"B=x\n{{value}}\n":                               lines,
+		"# {{value}}id\n":                                lines,
+		"# $(id)\n":                                      lines,
+		"# `id`\n":                                       lines,
+		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env)
+		"# x\rid\n":                                      lines,
+		"# x\u0085id\n":                                  lines,
+		"# x\\\n":                                        lines,
+		"-":                                              lines,
+	} {
+		if got := danger("/w/.env", "0600", template); got != want {
+			t.Errorf("with\n%s\nthe danger is %s, want %s", template, got, want)
+		}
+	}
+}
+
 func TestTablesOfFiles(t *testing.T) {
-	var all []string
+	all := slices.Clone(variableFiles)
 	for _, rules := range [][]fileRule{systemFiles, toolFiles} {
 		for _, rule := range rules {
 			if !slices.IsSorted(rule.patterns) {
@@ -270,9 +308,6 @@ func TestTablesOfFiles(t *testing.T) {
 	}
 	for _, file := range ordinaryFiles {
 		all = append(all, file.patterns...)
-		if file.isHarmless == nil || file.extra == "" {
-			t.Errorf("%v: the check or the danger is missing", file.patterns)
-		}
 	}
 	slices.Sort(all)
 	for i, pattern := range all {

@@ -16,9 +16,7 @@ import (
 // writes the template, so the template is dangerous if it contains anything that is not
 // known to be harmless.
 type ordinaryFile struct {
-	patterns []string // as in a fileRule
-	// extra is the danger if a template contains more than credentials.
-	extra      string
+	patterns   []string                   // as in a fileRule
 	isHarmless func(template string) bool // is not called for a plainTemplate
 }
 
@@ -37,51 +35,45 @@ var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 // placeholder can then divide a word that the tool reads as one word.
 func withoutPlaceholders(template string) string { return placeholder.ReplaceAllString(template, "") }
 
-const (
-	extraSettings  = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
-	extraVariables = "the template sets a variable that runs commands or loads code, or it is more than a list of variables"
-)
-
 // ordinaryFiles are the files that contain credentials.
 var ordinaryFiles = []ordinaryFile{
-	{[]string{".npmrc"}, extraSettings, isHarmlessNPMFile},
+	{[]string{".npmrc"}, isHarmlessNPMFile},
 	// aws loads the modules that the section plugins names.
-	{[]string{".aws/config"}, extraSettings, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
-	{[]string{".aws/credentials"}, extraSettings, hasOnlyKeys("=:", anySection, isAWSKey)},
-	{[]string{".pypirc"}, extraSettings, hasOnlyKeys("=:", anySection, oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
-	{[]string{".my.cnf"}, extraSettings, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
-	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, extraSettings, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
-	{[]string{".gradle/gradle.properties"}, extraSettings, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
-	{[]string{".netrc", "_netrc"}, extraSettings, hasOnlyLogins},
-	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".aws/config"}, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
+	{[]string{".aws/credentials"}, hasOnlyKeys("=:", anySection, isAWSKey)},
+	{[]string{".pypirc"}, hasOnlyKeys("=:", anySection, oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
+	{[]string{".my.cnf"}, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
+	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
+	{[]string{".gradle/gradle.properties"}, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
+	{[]string{".netrc", "_netrc"}, hasOnlyLogins},
+	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("auths", "auth", "username", "password", "email", "identitytoken", "registrytoken")(key)
 	})},
-	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, extraSettings, hasOnlyYAMLKeys(oneOf(
+	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, hasOnlyYAMLKeys(oneOf(
 		"apiversion", "kind", "preferences", "current-context", "clusters", "cluster", "name", "server", "tls-server-name",
 		"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
 		"client-certificate-data", "client-key-data"))},
-	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, hasOnlyYAMLKeys(func(key string) bool {
 		return !strings.ContainsAny(key, " \n") && !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
 	})},
-	{[]string{".yarnrc.yml"}, extraSettings, isHarmlessYarnFile},
-	{[]string{".composer/auth.json", ".config/composer/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".yarnrc.yml"}, isHarmlessYarnFile},
+	{[]string{".composer/auth.json", ".config/composer/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("bearer", "bitbucket-oauth", "consumer-key", "consumer-secret", "github-oauth", "gitlab-oauth", "gitlab-token", "http-basic", "password", "token", "username")(key)
 	})},
-	{[]string{".terraform.d/credentials.tfrc.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".terraform.d/credentials.tfrc.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("credentials", "token")(key)
 	})},
 	// The line of a plugin begins with AGE-PLUGIN-, and age then runs the plugin.
-	{[]string{".config/sops/age/keys.txt"}, extraSettings, hasOnlyKeys("", anySection, func(line string) bool { return strings.HasPrefix(line, "age-secret-key-") })},
-	{[]string{".m2/settings.xml"}, extraSettings, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
-	{[]string{".env", ".env.*", "*.env"}, extraVariables, hasOnlyVariables},
+	{[]string{".config/sops/age/keys.txt"}, hasOnlyKeys("", anySection, func(line string) bool { return strings.HasPrefix(line, "age-secret-key-") })},
+	{[]string{".m2/settings.xml"}, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 
-	{[]string{".git-credentials", ".config/git/credentials"}, extraSettings, linesMatch(`https?://[\w.%~+-]*(:[\w.%~+-]*)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
-	{[]string{".pgpass"}, extraSettings, linesMatch(`([\w.*/-]*:){4}[\w.*/-]*`)},
-	{[]string{".sbt/.credentials"}, extraSettings, hasOnlyKeys("=", anySection, oneOf("realm", "host", "user", "password"))},
-	{[]string{".gem/credentials"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".git-credentials", ".config/git/credentials"}, linesMatch(`https?://[\w.%~+-]*(:[\w.%~+-]*)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
+	{[]string{".pgpass"}, linesMatch(`([\w.*/-]*:){4}[\w.*/-]*`)},
+	{[]string{".sbt/.credentials"}, hasOnlyKeys("=", anySection, oneOf("realm", "host", "user", "password"))},
+	{[]string{".gem/credentials"}, hasOnlyYAMLKeys(func(key string) bool {
 		return strings.HasPrefix(key, "https://") || key == ":rubygems_api_key"
 	})},
-	{[]string{".claude/.credentials.json", ".codex/auth.json"}, extraSettings, hasOnlyYAMLKeys(oneOf(
+	{[]string{".claude/.credentials.json", ".codex/auth.json"}, hasOnlyYAMLKeys(oneOf(
 		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
 		"refreshtoken", "scopes", "subscriptiontype", "tokens"))},
 
@@ -90,12 +82,12 @@ var ordinaryFiles = []ordinaryFile{
 		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json",
 		".config/*/credentials.toml", ".config/*/credentials.yaml", ".config/*/credentials.yml", ".config/*/token",
 		".config/*/token.json", ".m2/settings-security.xml", ".vault-token",
-	}, extraSettings, func(string) bool { return false }},
+	}, func(string) bool { return false }},
 
 	// Google's tools run a program or send a file to a server because of credential_source.
 	{[]string{
 		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", ".gemini/oauth_creds.json", "client_secret*.json",
-	}, extraSettings, hasOnlyYAMLKeys(oneOf(
+	}, hasOnlyYAMLKeys(oneOf(
 		"access_token", "account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url",
 		"expiry_date", "id_token", "installed", "private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token",
 		"scope", "token_type", "token_uri", "type", "universe_domain", "web"))},
@@ -189,7 +181,9 @@ func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) 
 func linesMatch(expression string) func(string) bool {
 	line := regexp.MustCompile(`^(` + expression + `|#.*)?$`)
 	return func(template string) bool {
-		return linesAre(template, line.MatchString, func(tail string) bool { return restOfValue.MatchString(tail) || line.MatchString(tail) })
+		return linesAre(template, line.MatchString, func(tail string) bool {
+			return strings.HasPrefix(tail, "@") || strings.HasPrefix(tail, ":") || line.MatchString(tail)
+		})
 	}
 }
 
@@ -317,25 +311,4 @@ func hasOnlyElements(names ...string) func(string) bool {
 			rest = rest[i+len(tag):]
 		}
 	}
-}
-
-// A variable in a file of variables. A shell can also read such a file, so the value must
-// not contain anything that a shell executes. Some scripts remove the single quotes and then
-// evaluate the value, so a value in single quotes must not contain a command either.
-var variableLine = regexp.MustCompile("^(?:export\\s+)?([A-Za-z_][A-Za-z0-9_.]*)=(?:[^\\s'\"`$\\\\;&|<>()#]*|'(?:[^'`$]|\\$+[^'`$({])*\\$*'|\"[^\"`$\\\\]*\")$")
-
-// The beginning of the rest of a value after a placeholder, for example the rest of a URL
-// after a password. No variable begins like this, and no usual command.
-var restOfValue = regexp.MustCompile(`^(["']?$|[:@?&,-]|\.([^./]|$)|/[\w.-]*(["'?]|$))`)
-
-// hasOnlyVariables reports whether a file such as .env sets only ordinary variables.
-func hasOnlyVariables(template string) bool {
-	isHarmlessLine := func(line string) bool {
-		if line == "" || strings.HasPrefix(line, "#") {
-			return true
-		}
-		match := variableLine.FindStringSubmatch(line)
-		return match != nil && variableDanger(match[1]) == ""
-	}
-	return linesAre(template, isHarmlessLine, func(tail string) bool { return restOfValue.MatchString(tail) || isHarmlessLine(tail) })
 }
