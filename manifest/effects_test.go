@@ -97,7 +97,7 @@ func TestChanges(t *testing.T) {
 		"empty helpers":       {"secrets: {}\n", "secrets: {}\nhelpers: {}\n", nil},
 		"an added variable":   {"secrets: {A: }\n", "secrets: {A: , B: {env: X}}\n", []Change{{"secret B", "", "variable X", ""}}},
 		"a removed variable":  {"secrets: {A: , B: {env: EDITOR}}\n", "secrets: {A: }\n", []Change{{"secret B", "variable EDITOR", "", ""}}},
-		"only env":            {"secrets: {A: }\n", "secrets: {A: {env: GIT_SSH_COMMAND}}\n", []Change{{"secret A", "variable A", "variable GIT_SSH_COMMAND", "git runs the value of GIT_SSH_COMMAND as a command"}}},
+		"only env":            {"secrets: {A: }\n", "secrets: {A: {env: GIT_SSH_COMMAND}}\n", []Change{{"secret A", "variable A", "variable GIT_SSH_COMMAND", "a tool runs the value of GIT_SSH_COMMAND as a command"}}},
 		"to a file":           {"secrets: {A: }\n", "secrets: {A: {as: file, path: ~/.bashrc}}\n", []Change{{"secret A", "variable A", "file ~/.bashrc, mode 0600, with the value of the secret", shellFile}}},
 		"only the mode":       {"secrets: {A: {as: file, path: /f}}\n", "secrets: {A: {as: file, path: /f, mode: \"0755\"}}\n", []Change{{"secret A", "file /f, mode 0600, with the value of the secret", "file /f, mode 0755, with the value of the secret", "the file is executable"}}},
 		"only the last break": {"secrets: {A: {as: file, path: /f.key, template: \"x\"}}\n", "secrets: {A: {as: file, path: /f.key, template: \"x\\n\"}}\n", []Change{{"secret A", "file /f.key, mode 0600, with this text:\n| x\n(the last line has no line break)", "file /f.key, mode 0600, with this text:\n| x", unknownFile}}},
