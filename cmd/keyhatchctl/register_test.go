@@ -95,6 +95,37 @@ func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
 	}
 }
 
+// TestNoCommandContainsPathThatEndsWithLineBreak checks that no hint or fix contains a command
+// with such a path. A shell would run the command for the path of another directory.
+func TestNoCommandContainsPathThatEndsWithLineBreak(t *testing.T) {
+	root := t.TempDir()
+	manifestDir := filepath.Join(root, "api\n", ".keyhatch")
+	if err := os.MkdirAll(manifestDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(manifestDir, "manifest.yaml"), []byte("schema_version: 1\nproject: api\nsecrets: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket := fakeBroker(t, func(op, _ string) string {
+		if op == "ping" {
+			return pingResponse
+		}
+		return `{"ok":true,"projects":[]}`
+	})
+	t.Chdir(root)
+	const want = "rename the directory, because its name ends with a line break"
+	for _, args := range [][]string{{"reload", "./api\n"}, {"unregister", root + "/api\n"}, {"register", "api\n/.keyhatch/manifest.yaml"}} {
+		_, err := runCommand(t, append([]string{"--socket", socket}, args...)...)
+		if hint := hintOf(err); !strings.HasSuffix(hint, want) || strings.Contains(hint, "printf") {
+			t.Errorf("%q: error %v, hint %s", args, err, hint)
+		}
+	}
+	p := schema.ProjectProblem{Project: "api", ProjectPath: root + "/api\n", Problem: schema.ProblemNotRestored}
+	if fix := notRestoredFix(p, &globalOptions{socket: "/s"}); !strings.HasPrefix(fix, "to serve the project with its current manifest: "+want+"\n") {
+		t.Errorf("the fix is %s", fix)
+	}
+}
+
 // TestRegisterComparesWithStoredRegistration registers a project that an earlier broker stored
 // and that the broker does not serve. The project is not declared. If the broker has no such
 // registration any more, register must not treat the project as new.
