@@ -11,7 +11,7 @@ import (
 // print shows everything that an approval would change.
 func (p proposal) print(out io.Writer) {
 	w := &strings.Builder{}
-	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
+	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.PrintableWord(p.request.ProjectPath))
 	fmt.Fprintf(w, "manifest %s", p.file.Path)
 	if p.file.Ignored != "" {
 		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
@@ -27,12 +27,12 @@ func (p proposal) print(out io.Writer) {
 	if p.registered == nil || p.registered.Unserved {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
 		for _, folder := range p.folders {
-			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder.path))
+			fmt.Fprintf(w, "dev containers in %s\n", cli.PrintableWord(folder.path))
 		}
 	}
 	for _, folder := range p.folders {
 		if folder.ignoredConfigs > 0 {
-			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.Printable(folder.path), maxFolderIDs)
+			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.PrintableWord(folder.path), maxFolderIDs)
 		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {
@@ -76,7 +76,7 @@ func screenLines(text string) (lines int) {
 // calls printSummary after the list of all changes, because a terminal shows only the last
 // lines, and a manifest can contain templates with thousands of lines.
 func (p proposal) printSummary(w io.Writer) {
-	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.Printable(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
+	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.PrintableWord(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
 	var added []string
 	for _, c := range p.changes {
 		if secret, ok := strings.CutPrefix(c.Subject, "secret "); ok && c.Old == "" {

@@ -85,7 +85,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	var currentIDs []schema.DevcontainerID
 	for _, folder := range dir.folders() {
 		ids, ignored := devcontainerIDs(folder)
-		if p.addDevcontainers(cli.Printable(folder), ids) && folder != dir.path {
+		if p.addDevcontainers(cli.PrintableWord(folder), ids) && folder != dir.path {
 			p.unrequested = true
 		}
 		p.folders = append(p.folders, proposedFolder{folder, ignored})
