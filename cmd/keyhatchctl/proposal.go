@@ -241,16 +241,18 @@ func (p proposal) isUnchanged() bool {
 
 // A proposalResult is the output of register and reload with --json.
 type proposalResult struct {
-	OK          bool                `json:"ok"`
-	Name        schema.ProjectName  `json:"name"`
-	ProjectPath string              `json:"project_path"`
-	SocketPath  string              `json:"socket_path,omitempty"` // absent with --dry-run
-	Manifest    string              `json:"manifest_file"`
-	Ignored     string              `json:"ignored_manifest_file,omitempty"`
-	AllowUIDs   []uint32            `json:"allow_uids"`
-	Folders     []string            `json:"devcontainer_folders,omitempty"` // absent for reload, which does not change them
-	Allowlist   []schema.SecretName `json:"allowlist"`
-	Changes     []manifest.Change   `json:"changes"`
+	OK             bool                `json:"ok"`
+	Name           schema.ProjectName  `json:"name"`
+	ProjectPath    string              `json:"project_path"`
+	SocketPath     string              `json:"socket_path,omitempty"` // absent with --dry-run
+	Manifest       string              `json:"manifest_file"`
+	Ignored        string              `json:"ignored_manifest_file,omitempty"`
+	AllowUIDs      []uint32            `json:"allow_uids"`
+	Folders        []string            `json:"devcontainer_folders,omitempty"`       // absent for reload, which does not change them
+	IgnoredConfigs int                 `json:"ignored_devcontainer_files,omitempty"` // see proposedFolder
+	Unserved       bool                `json:"unserved,omitempty"`                   // the project is registered or declared, but the broker did not serve it
+	Allowlist      []schema.SecretName `json:"allowlist"`
+	Changes        []manifest.Change   `json:"changes"`
 }
 
 func (p proposal) result(socketPath string) (proposalResult, error) {
@@ -263,12 +265,15 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 		changes = []manifest.Change{}
 	}
 	var folders []string
+	ignoredConfigs := 0
 	for _, folder := range p.folders {
 		folders = append(folders, folder.path)
+		ignoredConfigs += folder.ignoredConfigs
 	}
 	return proposalResult{
 		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path, Ignored: p.file.Ignored,
-		AllowUIDs: p.request.AllowUIDs, Folders: folders, Allowlist: parsed.Allowlist(), Changes: changes,
+		AllowUIDs: p.request.AllowUIDs, Folders: folders, IgnoredConfigs: ignoredConfigs, Unserved: p.registered != nil && p.registered.Unserved,
+		Allowlist: parsed.Allowlist(), Changes: changes,
 	}, nil
 }
 
