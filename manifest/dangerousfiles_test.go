@@ -35,6 +35,12 @@ func TestDangerousFiles(t *testing.T) {
 		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
 		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
 		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json ~/.ansible.cfg ~/.selected_editor ~/.postgresql/root.crt /w/nodemon.json /w/configure
+		/w/.hg/hgrc /w/.jj/repo/config.toml /w/.helix/languages.toml ~/.codeium/windsurf/mcp_config.json ~/.vscodium-server/x.pem ~/.spacemacs ~/.gnus ~/.less ~/.pydistutils.cfg /w/pylintrc /w/mypy.ini
+		/w/.flake8 /w/.rubocop.yml /w/.overcommit.yml /w/cdk.json /w/terragrunt.hcl /w/main.tf.json /w/helmfile.yaml /w/BSDmakefile /w/build.ninja /w/configure.ac /w/BUILD /w/WORKSPACE /w/SConstruct
+		/w/Podfile /w/Brewfile /w/cpanfile /w/Package.swift /w/gradle/wrapper/gradle-wrapper.properties /w/.gitea/workflows/x.yml /w/.forgejo/workflows/token /w/.gitpod.yml /w/supervisord.conf
+		~/.k9s/plugins.yml ~/.helm/plugins/x/plugin.yaml /run/s6/container_environment/LD_PRELOAD /w/group_vars/all/token /w/host_vars/x.key /w/chart/templates/token /x/bash_completion.d/token /x/conf.d/x.pem
+		/x/authorized_keys ~/.ssh/unknown ~/.ssh/x/deploy_key ~/.docker/x ~/.unknown/token ~/.unknown/x/y.pem ~/.unknown/.env ~/.tokenrc /x/tokens.lua /x/key.nu /x/token.so /x/monkey /x/.lesskey /x/secrets.conf
+		/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml
 		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload /run/secrets/rhsm/rhsm.conf /var/run/secrets/rhsm/rhsm.conf`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
@@ -76,18 +82,19 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 		~/.config/composer/auth.json ~/.composer/auth.json ~/.terraform.d/credentials.tfrc.json ~/.config/gcloud/application_default_credentials.json ~/.config/containers/auth.json
 		~/.ssh/id_ed25519 ~/.ssh/id_rsa ~/.ssh/deploy_key ~/.gnupg/private.key ~/.vault-token ~/.config/sops/age/keys.txt ~/.claude/.credentials.json ~/.codex/auth.json
 		/run/secrets/db_password /run/secrets/tls/key.pem /srv/app/config/master.key /workspaces/api/.env /workspaces/api/.env.local /workspaces/api/config/production.env /opt/app/keystore.p12 /var/lib/app/token ~/.keystore
-		~/certs/client.pem /tmp/token /dev/shm/token /w/config/database.yml /w/service-account.json /f /x ~/c`) {
+		~/certs/client.pem /tmp/token /dev/shm/token /w/service-account.json /w/secrets.yaml /w/config/credentials.xml /w/tls.crt /w/db-password.txt /w/apiKey.json /w/API_KEY /w/ca-cert.pem /w/.htpasswd /w/api_tokens.toml
+		~/.oci/oci_api_key.pem ~/.android/debug.keystore ~/.docker/key.pem ~/.minikube/client.key ~/.snowflake/rsa_key.p8 ~/.ssh/x.pem ~/.ssh/id_rsa.pub /run/secrets/DB /w/x.kubeconfig`) {
 		if got := danger(p, "0600", ""); got != "" {
 			t.Errorf("%s is marked: %s", p, got)
 		}
 	}
 	for _, mode := range []string{"0600", "600", "0400", "0440", "0644", "0666"} {
-		if got := danger("/x", mode, ""); got != "" {
+		if got := danger("/x.key", mode, ""); got != "" {
 			t.Errorf("mode %s is marked: %s", mode, got)
 		}
 	}
 	for _, mode := range []string{"0700", "755", "0601", "0610", "0111", "x"} {
-		if got := danger("/x", mode, ""); got != "the file is executable" {
+		if got := danger("/x.key", mode, ""); got != "the file is executable" {
 			t.Errorf("mode %s: %s", mode, got)
 		}
 	}

@@ -79,9 +79,11 @@ var ordinaryFiles = []ordinaryFile{
 
 	// The formats of these files are not known here, so they can contain only the secret.
 	{[]string{
-		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json",
-		".config/*/credentials.toml", ".config/*/credentials.yaml", ".config/*/credentials.yml", ".config/*/token",
-		".config/*/token.json", ".m2/settings-security.xml", ".vault-token",
+		".*/*.jks", ".*/*.key", ".*/*.keystore", ".*/*.p12", ".*/*.p8", ".*/*.pem", ".*/*.pfx",
+		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials",
+		".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml", ".config/*/credentials.yml",
+		".config/*/token", ".config/*/token.json", ".m2/settings-security.xml", ".ssh/*.key", ".ssh/*.pem", ".ssh/*_key",
+		".ssh/id_*", ".vault-token",
 	}, func(string) bool { return false }},
 
 	// Google's tools run a program or send a file to a server because of credential_source.
