@@ -17,6 +17,7 @@ const (
 	problemManifestChanged = "manifest_changed"
 	problemManifestInvalid = "manifest_invalid"
 	problemSocketMissing   = "socket_missing"
+	problemSocketReplaced  = "socket_replaced"
 	problemLinkMissing     = "link_missing"
 	problemMadeByEngine    = "made_by_engine"
 )

@@ -23,8 +23,9 @@ manifest in the declaration was edited and the broker has not applied the edit, 
 does not change anything.
 
 Without a terminal, --yes is necessary to register a new project with a dangerous
-effect. It is also necessary if a registered project would change in a way that no
-flag requested, for example because its manifest was edited.
+effect, or if the path DIR contains a symbolic link. It is also necessary if a
+registered project would change in a way that no flag requested, for example because
+its manifest was edited.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.

@@ -24,9 +24,9 @@ runs devcontainer up. If the registration would change, up shows the changes. On
 terminal, up then asks for your approval, unless you use --yes.
 
 Without a terminal, --yes is necessary to register a new project with a dangerous
-effect. It is also necessary if a registered project would change in a way that no
-flag requested, for example because its manifest was edited. Without your approval,
-up does not start the container.
+effect, or if the path DIR contains a symbolic link. It is also necessary if a
+registered project would change in a way that no flag requested, for example because
+its manifest was edited. Without your approval, up does not start the container.
 
 If the container does not start, the project stays registered.
 
