@@ -12,18 +12,32 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// CheckHealth checks that the store is readable, that all files are complete, that the secrets
+// A HealthError is a problem that CheckHealth has found.
+type HealthError struct {
+	Problem string
+	Hint    string // what the owner can do, or ""
+}
+
+func (e *HealthError) Error() string { return e.Problem }
+
+// CheckHealth checks that the store is readable, that it can use all files, that the secrets
 // in the broker have exactly the same names as the secrets in the store, and that the broker
 // refuses no sidecar. It returns the number of secrets. CheckHealth cannot compare the values of
 // the secrets, because the admin socket never returns values.
 func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, err error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
-		return 0, fmt.Errorf("cannot read the store: %w", err)
+		return 0, &HealthError{"cannot read the store: " + err.Error(), hintFor(err)}
 	}
 	defer reading.Set.Free()
-	for _, path := range slices.Sorted(maps.Keys(reading.Unfinished)) {
-		return 0, fmt.Errorf("%s is not complete: %s", path, reading.Unfinished[path])
+	if n := len(reading.Unusable); n > 0 {
+		path := slices.Sorted(maps.Keys(reading.Unusable))[0]
+		reason := reading.Unusable[path]
+		problem := fmt.Sprintf("the sidecar cannot use %s: %s", path, reason)
+		if n > 1 {
+			problem += fmt.Sprintf(" (and %d more)", n-1)
+		}
+		return 0, &HealthError{problem, hintForReason(reason)}
 	}
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx)

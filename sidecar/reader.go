@@ -15,8 +15,8 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unfinishedGracePeriod is how long a file can be incomplete before the sidecar logs a warning.
-const unfinishedGracePeriod = time.Second
+// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning.
+const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
 // not complete. The delay doubles after each read. A program that closes a file causes no file
@@ -44,18 +44,18 @@ type storeReader struct {
 	lastError     string              // the last error that was logged, or "" if the store is readable
 	unstableSince time.Time           // when reads began to fail with ErrUnstable; zero if they do not
 
-	unfinished     map[string]*unfinishedFile // by path
-	fileRetryDelay time.Duration              // the last delay before a read for a file that was not complete
+	unusable       map[string]*unusableFile // by path
+	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
 }
 
-// An unfinishedFile is a file that was not complete in the last read.
-type unfinishedFile struct {
+// An unusableFile is a file that the last read could not use.
+type unusableFile struct {
 	since    time.Time
 	reported store.Reason // the last reason that was logged, or ""
 }
 
 func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unfinished: map[string]*unfinishedFile{}}
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unusable: map[string]*unusableFile{}}
 }
 
 // A readResult is the result of one read of the store.
@@ -155,41 +155,40 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
 	r.replaceLastGood(next)
-	if fileRetryDelay := r.acceptUnfinished(); retryDelay == 0 {
+	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
 	return retryDelay
 }
 
-// acceptUnfinished logs once if a file has not been complete for unfinishedGracePeriod, and once
-// when this file is complete again. If the store must be read again because of a file,
-// acceptUnfinished returns the delay before this read. Otherwise it returns 0.
-func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
+// acceptUnusable logs once if a file has not been usable for unusableGracePeriod, and once when
+// this file is usable again. If the store must be read again because of a file, acceptUnusable
+// returns the delay before this read. Otherwise it returns 0.
+func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 	mustRetry := r.lastGood.WaitsForFile()
-	for path, reason := range r.lastGood.Unfinished {
-		file := r.unfinished[path]
+	for path, reason := range r.lastGood.Unusable {
+		file := r.unusable[path]
 		if file == nil {
-			file = &unfinishedFile{since: time.Now()}
-			r.unfinished[path] = file
+			file = &unusableFile{since: time.Now()}
+			r.unusable[path] = file
 		}
-		// Log a second reason only if the file is empty, because this problem may not end
-		// without an action of the owner.
-		isNew := file.reported == "" || (reason == store.ReasonEmpty && file.reported != reason)
-		if isNew && time.Since(file.since) >= unfinishedGracePeriod {
+		// Log a second reason only if the owner must correct the file.
+		isNew := file.reported == "" || (!reason.IsTemporary() && file.reported != reason)
+		if isNew && time.Since(file.since) >= unusableGracePeriod {
 			file.reported = reason
 			attributes := []any{"path", path, "reason", string(reason)}
-			if reason == store.ReasonEmpty {
-				attributes = append(attributes, "hint", "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty")
+			if hint := hintForReason(reason); hint != "" {
+				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Warn("a file of the store is not complete; the broker keeps the old value of this secret if it has one", attributes...)
+			r.log.Warn(unusableMessage(reason), attributes...)
 		}
 		mustRetry = mustRetry || file.reported == ""
 	}
-	for path, file := range r.unfinished {
-		if r.lastGood.Unfinished[path] == "" {
-			delete(r.unfinished, path)
+	for path, file := range r.unusable {
+		if r.lastGood.Unusable[path] == "" {
+			delete(r.unusable, path)
 			if file.reported != "" {
-				r.log.Info("the file is complete again or was removed", "path", path)
+				r.log.Info("the sidecar uses the file again, or the file was removed", "path", path)
 			}
 		}
 	}
@@ -199,6 +198,34 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 	}
 	r.fileRetryDelay = min(max(2*r.fileRetryDelay, quietPeriod), maxFileRetryDelay)
 	return r.fileRetryDelay
+}
+
+// unusableMessage returns the log message for a file that cannot be used.
+func unusableMessage(reason store.Reason) string {
+	switch {
+	case reason == store.ReasonName:
+		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+	case reason.IsIncomplete():
+		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
+	}
+	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
+}
+
+// hintForReason describes what the owner can do about a file that cannot be used. If the file
+// will probably become usable soon, hintForReason returns "".
+func hintForReason(reason store.Reason) string {
+	switch reason {
+	case store.ReasonEmpty:
+		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
+	case store.ReasonName:
+		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
+	case store.ReasonPermission:
+		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
+	}
+	if reason.IsTemporary() {
+		return ""
+	}
+	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
 }
 
 // hintFor returns a hint if the store does not exist, if an empty directory replaced the

@@ -6,8 +6,8 @@
 //
 // The sidecar is trusted with every secret. It does not assume that the store is
 // complete. If the store is missing or unreadable, the sidecar continues to use the set of the
-// last successful read. If a file is empty or partly written, the sidecar continues to use the
-// old value of this secret. Log messages contain counts, file names, and rules. They never
+// last successful read. If a file is empty, partly written, or unusable for another reason, the
+// sidecar continues to use the old value of this secret. Log messages contain counts, file names, and rules. They never
 // contain the value of a secret. The secrets are in locked memory, and a set is wiped when the
 // store changes.
 package sidecar
@@ -167,8 +167,8 @@ func statusText(reader *storeReader, publisher *publisher) string {
 			noun = "secret"
 		}
 		status := fmt.Sprintf("pushed %d %s, generation %d", count, noun, publisher.generation)
-		if n := len(reader.lastGood.Unfinished); n > 0 {
-			status += fmt.Sprintf("; incomplete files: %d", n)
+		if n := len(reader.lastGood.Unusable); n > 0 {
+			status += fmt.Sprintf("; unusable files: %d", n)
 		}
 		return status
 	}

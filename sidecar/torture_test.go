@@ -159,6 +159,16 @@ func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {
 		storetest.WriteFile(h.store+"/"+name, value)
 		tt.record(name, value)
 	}
+	// Files that can never be used must not delay the other secrets.
+	storetest.WriteFile(h.store+"/other bad name", tripwire)
+	for path, create := range map[string]func(path string) error{
+		"DANGLING": func(path string) error { return os.Symlink("nowhere", path) },
+		"FIFO":     func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		if err := create(h.store + "/" + path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tt.project = h.registerProject(names...)
 	h.runSidecar(func(c *Config) {
 		config(c)

@@ -19,9 +19,8 @@ func healthCommand() *cobra.Command {
 the broker. It does not compare the values. If the store is a command, health runs the
 command.
 
-The exit code is 0 only if the names are the same, if no file in the store is empty or
-open for writing, and if the broker refuses no sidecar because another sidecar is
-connected. You can use health in the HEALTHCHECK instruction of a container image.`,
+The exit code is 0 only if the names are the same, if health can use every file in the
+store, and if the broker refuses no sidecar because another sidecar is connected. You can use health in the HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
@@ -41,6 +40,9 @@ connected. You can use health in the HEALTHCHECK instruction of a container imag
 				hint = cli.PermissionHint(socket)
 			}
 			return &cli.Error{Err: err, Hint: hint}
+		}
+		if problem, ok := errors.AsType[*sidecar.HealthError](err); ok {
+			return &cli.Error{Err: problem, Hint: problem.Hint}
 		}
 		if err != nil {
 			return err

@@ -23,8 +23,9 @@ func runCommand() *cobra.Command {
 the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
-change. If a file in the store is empty or open for writing, the broker keeps the old
-value of this secret, and run logs the path of the file once. If an empty directory
+change. If run cannot use a file in a dir: store, for example because the file is empty,
+open for writing, or not readable, the broker keeps the old value of this secret only,
+and run logs the path of the file once. If an empty directory
 replaces a dir: store, for example after an unmount, the secrets in the broker do not
 change. After keyhatchctl clear, the broker has no secrets until the store changes or
 the broker restarts. To make run push the store even if nothing has changed, send the

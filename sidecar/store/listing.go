@@ -18,6 +18,10 @@ type listedFile struct {
 	path string
 	fileVersion
 	changedAt time.Time
+	// reason is the reason why the content of the file cannot be read, or "". If it is not
+	// empty, the fields above except name and path are empty. The file can then also be a
+	// directory.
+	reason Reason
 }
 
 // A fileVersion identifies the content of a file at one time, but contains no part of the
@@ -32,6 +36,8 @@ type fileVersion struct {
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
+	// misnamed contains the paths whose names cannot be names of secrets or fields.
+	misnamed []string
 	// dirChangedAt is the time of the last change of the directory or of one of its bundles. A
 	// file may be missing only because an editor is replacing the file.
 	dirChangedAt time.Time
@@ -44,6 +50,11 @@ func (l *listing) add(name, path string, info fs.FileInfo) error {
 	return err
 }
 
+// addUnusable adds a path whose content cannot be read to the listing.
+func (l *listing) addUnusable(name, path string, reason Reason) {
+	l.files = append(l.files, listedFile{name: name, path: path, reason: reason})
+}
+
 // newListedFile returns the description of the file at path.
 func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
@@ -52,7 +63,7 @@ func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	}
 	inode := inodeOf(st)
 	version := fileVersion{info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim)}
-	return listedFile{name, path, version, time.Unix(st.Ctim.Unix())}, nil
+	return listedFile{name, path, version, time.Unix(st.Ctim.Unix()), ""}, nil
 }
 
 // addDir adds a directory, which is the directory of a Dir or of a bundle, to the listing.

@@ -3,6 +3,8 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -18,10 +20,10 @@ type Reading struct {
 
 // A State is the part of a Reading that contains no value of a secret.
 type State struct {
-	// Unfinished contains the paths of the files that are not complete. The Set contains the
+	// Unusable contains the paths of the files that Read could not use. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
-	// secret.
-	Unfinished map[string]Reason
+	// secret. Unusable also contains the paths whose names cannot be names of secrets.
+	Unusable map[string]Reason
 
 	files map[string]fileState // by path
 	dirs  map[string]dirState  // by the path of a Dir
@@ -38,10 +40,11 @@ type dirState struct {
 	HasFiles bool   `json:"has_files"`
 }
 
-// A Reason is the reason why a file is not complete.
+// A Reason is the reason why Read cannot use a file. It contains no path. Other reasons than the
+// constants are possible, for example the text of an error of the system.
 type Reason string
 
-// The reasons why a file is not complete. An empty file stays unfinished until it changes. In
+// The reasons why a file is not complete. An empty file stays incomplete until it changes. In
 // all other cases, no file event may arrive when the file becomes complete.
 const (
 	// ReasonEmpty is necessary because many programs truncate a file before they write the
@@ -52,15 +55,52 @@ const (
 	reasonShorter Reason = "the file has just become shorter"
 )
 
-// An unfinishedError is the error for a file that is not complete if there is no old value.
-type unfinishedError struct {
+// The reasons why Read cannot use a file until the owner changes the store.
+const (
+	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
+	// old value.
+	ReasonName         Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonPermission   Reason = "permission denied" // the text of EACCES
+	ReasonDangling     Reason = "the target of the symbolic link does not exist"
+	reasonKind         Reason = "this is not a regular file or a directory"
+	reasonDirInBundle  Reason = "a bundle must contain only files, but this is a directory"
+	reasonBinaryField  Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
+	reasonTooLargeText        = "the file has %d bytes, but the maximum size of a push is %d bytes"
+)
+
+// IsIncomplete reports whether the file is empty or is being written.
+func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
+
+// IsTemporary reports whether the reason can end without a file event.
+func (r Reason) IsTemporary() bool {
+	return r == reasonOpen || r == reasonChanged || r == reasonShorter
+}
+
+// reasonOf returns the reason for an error of package os.
+func reasonOf(err error) Reason {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return Reason(errno.Error())
+	}
+	return Reason(err.Error())
+}
+
+// An unusableError is the error for a file that cannot be used if there is no old value.
+type unusableError struct {
 	path   string
 	reason Reason
 }
 
-func (e *unfinishedError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
+func (e *unusableError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
 
-func (e *unfinishedError) Unwrap() error { return ErrUnstable }
+func (e *unusableError) Unwrap() error {
+	switch {
+	case e.reason.IsTemporary():
+		return ErrUnstable
+	case e.reason == ReasonPermission:
+		return fs.ErrPermission
+	}
+	return nil
+}
 
 // unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a
 // process has the file open for writing.
@@ -81,7 +121,7 @@ type fileState struct {
 }
 
 func newState() State {
-	return State{Unfinished: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+	return State{Unusable: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
 }
 
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
@@ -95,7 +135,7 @@ func monotonicNow() int64 {
 }
 
 // readFile reads a file of the store. If the file is not complete, readFile adds the file to
-// r.Unfinished and returns a reason.
+// r.Unusable and returns a reason.
 func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, reason Reason, err error) {
 	state := previous.files[f.path]
 	if state.Version != f.fileVersion {
@@ -121,7 +161,7 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	if reason == "" {
 		state.LastUsed = f.fileVersion
 	} else {
-		r.Unfinished[f.path] = reason
+		r.Unusable[f.path] = reason
 	}
 	r.files[f.path] = state
 	return content, reason, nil
@@ -151,8 +191,8 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 
 // WaitsForFile reports whether a file of the store can become complete without a file event.
 func (s State) WaitsForFile() bool {
-	for _, reason := range s.Unfinished {
-		if reason != ReasonEmpty {
+	for _, reason := range s.Unusable {
+		if reason.IsTemporary() {
 			return true
 		}
 	}

@@ -54,7 +54,15 @@ func (s Set) EncodePush() ([]byte, error) {
 	}
 	if size := len(line) - 1; size > schema.MaxPush {
 		clear(line)
-		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes", size, schema.MaxPush)
+		sizes := map[string]int64{}
+		for name, value := range s {
+			sizes[string(name)] = int64(len(value.Bytes))
+			for _, text := range value.Fields {
+				sizes[string(name)] += int64(len(text))
+			}
+		}
+		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes; the largest secrets are %s",
+			size, schema.MaxPush, largest(sizes))
 	}
 	return line, nil
 }
