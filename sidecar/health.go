@@ -69,9 +69,13 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 		}
 	}
 	count = len(reading.Set.Names())
-	if missing > 0 || count != len(names) {
-		return 0, fmt.Errorf("the names of the secrets in the store and in the broker differ: %d names in the store, %d in the broker, %d only in the store",
-			count, len(names), missing)
+	if removed := len(names) - (count - missing); missing > 0 || removed > 0 {
+		problem := &HealthError{Problem: fmt.Sprintf("the names of the secrets in the store and in the broker differ: %d only in the store, %d only in the broker", missing, removed),
+			Hint: "read the sidecar's log"}
+		if removed > 0 {
+			problem.Hint = confirmHint(int(status.SidecarPID))
+		}
+		return 0, problem
 	}
 	return count, nil
 }

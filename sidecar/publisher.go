@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"log/slog"
+	"os"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
@@ -24,7 +25,6 @@ type publisher struct {
 	// generation is the broker's generation number of the last successful push, or of the
 	// first status if there was no push.
 	generation uint64
-	hasPushed  bool // true after the first successful push
 	// isRefused is true if the broker refused the last push because another sidecar is
 	// connected.
 	isRefused bool
@@ -32,6 +32,9 @@ type publisher struct {
 	secretCount       int  // the number of the broker's secrets in the last status
 	isCleared         bool // true if somebody has cleared the broker since the last push
 	withholdsEmptySet bool // true if the last set was not pushed because it is empty
+	// allowsEmptySet is true after the first successful push, or after the owner has confirmed
+	// an empty set.
+	allowsEmptySet bool
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
@@ -101,9 +104,17 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	}
 }
 
+// requestPush makes the next call of push push the set, even if the broker already has this set.
+// If the last set was not pushed because it is empty, the owner confirms the empty set.
+func (p *publisher) requestPush() {
+	p.pushed = nil
+	p.allowsEmptySet = p.allowsEmptySet || p.withholdsEmptySet
+}
+
 // push pushes set to the broker, unless the broker already has this set. Before the first
 // push, push does not replace the broker's secrets by an empty set, because a file system may
-// not be mounted. By clearing the broker, the owner confirms the empty set. If there is no
+// not be mounted. By a request to push, or by clearing the broker, the owner confirms the empty
+// set. If there is no
 // connection, push connects first, even if set is nil. It returns false if the sidecar must
 // retry soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
@@ -121,17 +132,17 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 		return true
 	}
 	withheldBefore := p.withholdsEmptySet
-	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.hasPushed && p.secretCount > 0; p.withholdsEmptySet {
+	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.allowsEmptySet && p.secretCount > 0; p.withholdsEmptySet {
 		if !withheldBefore {
 			p.log.Error("the store has no secrets, but the broker has secrets; the secrets in the broker do not change",
-				"hint", "mount the store; if the store should be empty, run keyhatchctl clear")
+				"hint", confirmHint(os.Getpid()))
 		}
 		return true
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
 		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
-			p.pushed, p.generation, p.hasPushed, p.isRefused, p.isCleared = set, response.Generation, true, false, false
+			p.pushed, p.generation, p.allowsEmptySet, p.isRefused, p.isCleared = set, response.Generation, true, false, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err

@@ -3,8 +3,11 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -42,6 +45,8 @@ type storeReader struct {
 
 	lastGood      store.LockedReading // lastGood.Set is nil until the first successful read
 	lastError     string              // the last error that was logged, or "" if the store is readable
+	isReplaced    bool                // true if lastError is ErrReplaced
+	confirmed     bool                // true after the owner has confirmed that secrets are missing
 	unstableSince time.Time           // when reads began to fail with ErrUnstable; zero if they do not
 
 	unusable       map[string]*unusableFile // by path
@@ -98,6 +103,16 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 	r.lastGood = next
 }
 
+// confirmReplaced must be called after the owner has requested a push. If the sidecar has
+// reported that the store was replaced, the sidecar then uses the replaced store.
+func (r *storeReader) confirmReplaced() { r.confirmed = r.isReplaced }
+
+// acceptReplaced makes the next read use the replaced store.
+func (r *storeReader) acceptReplaced() {
+	r.confirmed = false
+	r.lastGood.State = r.lastGood.AcceptReplacedDirs()
+}
+
 // read updates the watched directories and reads the store. It runs in the reading
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
@@ -135,19 +150,23 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 	if result.err != nil {
 		if result.err.Error() != r.lastError {
 			r.lastError = result.err.Error()
-			attributes := []any{"error", result.err}
-			if hint := hintFor(result.err); hint != "" {
+			message, attributes := "cannot read the store; the secrets in the broker do not change", []any{"error", result.err}
+			hint := hintFor(result.err)
+			if r.isReplaced = errors.Is(result.err, store.ErrReplaced); r.isReplaced {
+				message, hint = "the store was replaced, and secrets are missing; the secrets in the broker do not change", confirmHint(os.Getpid())
+			}
+			if hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Error("cannot read the store; the secrets in the broker do not change", attributes...)
+			r.log.Error(message, attributes...)
 		}
 		return retryDelay
 	}
-	if r.lastError != "" {
-		r.lastError = ""
-		r.log.Info("the store is readable again")
-	}
+	r.reportReadable()
 	next := result.reading
+	if r.lastGood.Set != nil {
+		r.reportRemovals(next.Set.Names())
+	}
 	if r.lastGood.Set != nil && r.lastGood.Set.Equal(next.Set) {
 		next.Set.Free()
 		next.Set = r.lastGood.Set
@@ -159,6 +178,39 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		retryDelay = fileRetryDelay
 	}
 	return retryDelay
+}
+
+// reportReadable logs that the problem that was logged last has ended.
+func (r *storeReader) reportReadable() {
+	switch {
+	case r.lastError == "":
+		return
+	case r.isReplaced:
+		r.log.Info("the sidecar uses the store again")
+	case r.lastGood.Set == nil:
+		r.log.Info("the store is readable now")
+	default:
+		r.log.Info("the store is readable again")
+	}
+	r.lastError, r.isReplaced, r.confirmed = "", false, false
+}
+
+// minReportedRemovals is the minimum number of secrets of a store whose removal is reported.
+const minReportedRemovals = 4
+
+// reportRemovals logs a warning if more than half of the secrets are not in names any more. The
+// sidecar pushes the removal in any case, because it can be a revocation.
+func (r *storeReader) reportRemovals(names []schema.SecretName) {
+	old, removed := r.lastGood.Set.Names(), 0
+	for _, name := range old {
+		if _, exists := slices.BinarySearch(names, name); !exists {
+			removed++
+		}
+	}
+	if len(old) >= minReportedRemovals && removed > len(old)/2 {
+		r.log.Warn("most secrets were removed from the store; the sidecar also removes them from the broker",
+			"removed", removed, "remaining", len(names))
+	}
 }
 
 // acceptUnusable logs once if a file has not been usable for unusableGracePeriod, and once when
@@ -228,14 +280,22 @@ func hintForReason(reason store.Reason) string {
 	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
 }
 
-// hintFor returns a hint if the store does not exist, if an empty directory replaced the
-// store, or if the sidecar has no permission to read the store. For all other errors, hintFor
+// confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
+// of the sidecar, or 0 if it is unknown.
+func confirmHint(pid int) string {
+	command := "send the signal SIGUSR1 to the sidecar"
+	if pid != 0 {
+		command = fmt.Sprint("run kill -USR1 ", pid)
+	}
+	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
+}
+
+// hintFor returns a hint if the store does not exist, or if the sidecar has no permission to read
+// the store. For all other errors, hintFor
 // returns "", because an error of package store already contains the rule that the store
 // violates.
 func hintFor(err error) string {
 	switch {
-	case errors.Is(err, store.ErrReplaced):
-		return "mount the store; if the store should be empty, run keyhatchctl clear"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

@@ -39,7 +39,8 @@ type Config struct {
 	// statusInterval).
 	Poll time.Duration
 	// PushNow makes the sidecar push the store for each signal, even if the store has not
-	// changed. PushNow can be nil.
+	// changed. If the sidecar has reported that secrets are missing in the store, the signal
+	// confirms this. PushNow can be nil.
 	PushNow <-chan os.Signal
 	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
 	// ends.
@@ -116,7 +117,8 @@ func (c Config) Run(ctx context.Context) error {
 			}
 			continue
 		case <-c.PushNow:
-			publisher.pushed = nil
+			publisher.requestPush()
+			reader.confirmReplaced()
 			reader.startReading(ctx)
 		case <-statusTicker.C:
 			publisher.checkBroker(ctx)
@@ -125,9 +127,9 @@ func (c Config) Run(ctx context.Context) error {
 			if delay := reader.acceptResult(ctx, result); delay > 0 {
 				debouncer.retryAfter(delay)
 			}
-			if errors.Is(result.err, store.ErrReplaced) && publisher.isCleared {
-				// By clearing the broker, the owner has confirmed that the store is empty.
-				reader.replaceLastGood(store.LockedReading{})
+			// By clearing the broker, the owner has also confirmed that secrets are missing.
+			if errors.Is(result.err, store.ErrReplaced) && (reader.confirmed || publisher.isCleared) {
+				reader.acceptReplaced()
 				reader.startReading(ctx)
 			}
 			if reader.rereadNeeded {
@@ -152,6 +154,8 @@ func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
 	case reader.lastGood.Set == nil && reader.lastError == "":
 		return "reading the store"
+	case reader.isReplaced:
+		return "the store was replaced, and secrets are missing; the secrets in the broker do not change"
 	case reader.lastError != "" && publisher.pushed != nil:
 		return "cannot read the store; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.connection.admin == nil:

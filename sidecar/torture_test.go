@@ -367,14 +367,24 @@ func (tt *torture) change(extra []func(*torture)) {
 	tt.reached[kind]++
 }
 
-// replaceDir replaces the store's directory with another directory that contains the permanent
-// secrets and one more secret.
+// replaceDir replaces the store's directory with another directory that contains all secrets. If
+// a secret were missing, the sidecar would wait for the owner.
 func (tt *torture) replaceDir() {
 	next, old := tt.h.dir+"/next", tt.h.dir+"/old"
 	values := map[string]string{}
-	for _, name := range append([]string{"S0"}, permanentNames...) {
+	for name := range tt.allowed {
 		values[name] = valueWithChecksum(tt.r)
-		storetest.WriteFile(filepath.Join(next, name), values[name])
+		file := name
+		if name == "LINKED" {
+			file = "..first/LINKED"
+			os.MkdirAll(next, 0o700)
+			for link, target := range map[string]string{"..data": "..first", "LINKED": "..data/LINKED"} {
+				if err := os.Symlink(target, filepath.Join(next, link)); err != nil {
+					tt.t.Fatal(err)
+				}
+			}
+		}
+		storetest.WriteFile(filepath.Join(next, file), values[name])
 	}
 	// Exchange the directories in one step, because the store must not be missing. A bad store
 	// does not lose secrets, but it delays changes.
@@ -388,6 +398,7 @@ func (tt *torture) replaceDir() {
 	for name := range tt.allowed {
 		tt.record(name, values[name])
 	}
+	tt.sync() // if a secret were removed before the next read, the sidecar would wait for the owner
 }
 
 // useTool changes a secret with an editor or another program. It returns the program's name.

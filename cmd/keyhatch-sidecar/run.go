@@ -25,11 +25,13 @@ the store changes and when the broker restarts.
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. If run cannot use a file in a dir: store, for example because the file is empty,
 open for writing, or not readable, the broker keeps the old value of this secret only,
-and run logs the path of the file once. If an empty directory
-replaces a dir: store, for example after an unmount, the secrets in the broker do not
-change. After keyhatchctl clear, the broker has no secrets until the store changes or
-the broker restarts. To make run push the store even if nothing has changed, send the
-signal SIGUSR1. keyhatchctl doctor shows how.
+and run logs the path of the file once. If another directory replaces a dir: store and
+secrets are missing in it, for example after an unmount, the secrets in the broker do not
+change until you send the signal SIGUSR1.
+
+After keyhatchctl clear, the broker has no secrets until the store changes or the broker
+restarts. To make run push the store even if nothing has changed, send the signal
+SIGUSR1. keyhatchctl doctor shows how.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.

@@ -38,8 +38,8 @@ type Dir struct {
 // Read returns the complete set of secrets that the directory contained at one moment. If Read
 // cannot use a file, it uses the old value of its secret, or of its complete bundle. An
 // error contains the path of the file and the rule that the file violates. The error never
-// contains the content of a file. If an empty directory has replaced the directory, Read
-// returns ErrReplaced.
+// contains the content of a file. If another directory has replaced the directory, and secrets
+// are missing in it, Read returns ErrReplaced.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -50,11 +50,6 @@ func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 
 func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	r := newReading()
-	dir := dirState{l.dir, len(l.files) > 0}
-	if old := previous.dirs[d.Path]; old.HasFiles && !dir.HasFiles && old.ID != dir.ID {
-		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
-	}
-	r.dirs[d.Path] = dir
 	var unusable []schema.SecretName
 	for _, f := range l.files {
 		reason, err := d.addFile(r, f, previous)
@@ -79,6 +74,12 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 			}
 		}
 	}
+	old := previous.dirs[d.Path]
+	isMissing := func(name schema.SecretName) bool { _, exists := r.Set[name]; return !exists }
+	if old.ID != l.dir && slices.ContainsFunc(old.Names, isMissing) {
+		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
+	}
+	r.dirs[d.Path] = dirState{l.dir, slices.Collect(maps.Keys(r.Set))}
 	for _, path := range l.misnamed {
 		r.Unusable[path] = ReasonName
 	}
@@ -93,7 +94,7 @@ func (d Dir) listFiles() (listing, error) {
 	if err != nil {
 		return listing{}, describePathError(err)
 	}
-	l.dir = l.addDir(info)
+	l.dir = l.addDir(info) + birthTime(d.Path)
 	if err := d.listDir(&l, ""); err != nil {
 		return listing{}, err
 	}

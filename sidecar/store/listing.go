@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stablePeriod is how long the files of a store must be unchanged before Read returns, because
@@ -76,6 +78,16 @@ func (l *listing) addDir(info fs.FileInfo) (inode string) {
 		l.dirChangedAt = changedAt
 	}
 	return inodeOf(st)
+}
+
+// birthTime returns the time at which the directory at path was created, or "" if its file system
+// does not store this time. Many file systems use the number of a deleted inode for the next one.
+func birthTime(path string) string {
+	var stat unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &stat); err != nil || stat.Mask&unix.STATX_BTIME == 0 {
+		return ""
+	}
+	return fmt.Sprint(" ", stat.Btime.Sec, stat.Btime.Nsec)
 }
 
 // inodeOf returns a text that identifies a file or directory, even if its content changes.

@@ -29,15 +29,15 @@ type State struct {
 	dirs  map[string]dirState  // by the path of a Dir
 }
 
-// ErrReplaced is the error that Read returns if a directory with files was replaced by an empty
-// directory. The usual reason is that a file system was unmounted. If all files of the same
-// directory are removed, Read returns no error.
-var ErrReplaced = errors.New("the directory is empty, and it is not the directory that was read before")
+// ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
+// directory in which secrets are missing. The usual reason is that a file system was mounted or
+// unmounted. If files of the same directory are removed, Read returns no error.
+var ErrReplaced = errors.New("this is not the directory that was read before, and it does not contain all of its secrets")
 
 // A dirState is the state of the directory of a Dir at the time of a read.
 type dirState struct {
-	ID       string `json:"id"` // identifies the directory and its file system
-	HasFiles bool   `json:"has_files"`
+	ID    string              `json:"id"` // identifies the directory and its file system
+	Names []schema.SecretName `json:"names"`
 }
 
 // A Reason is the reason why Read cannot use a file. It contains no path. Other reasons than the
@@ -187,6 +187,13 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 	} else {
 		delete(r.Set, name)
 	}
+}
+
+// AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
+// which secrets are missing.
+func (s State) AcceptReplacedDirs() State {
+	s.dirs = nil
+	return s
 }
 
 // WaitsForFile reports whether a file of the store can become complete without a file event.
