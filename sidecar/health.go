@@ -20,9 +20,12 @@ type HealthError struct {
 
 func (e *HealthError) Error() string { return e.Problem }
 
+// ErrNoSidecar is the error of CheckHealth if no sidecar is running.
+var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a change in the store has no effect")
+
 // CheckHealth checks that the store is readable, that it can use all files, that the secrets
-// in the broker have exactly the same names as the secrets in the store, and that the broker
-// refuses no sidecar. It returns the number of secrets. CheckHealth cannot compare the values of
+// in the broker have exactly the same names as the secrets in the store, that a sidecar is
+// connected, and that the broker refuses no sidecar. It returns the number of secrets. CheckHealth cannot compare the values of
 // the secrets, because the admin socket never returns values.
 func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, err error) {
 	reading, err := read(ctx, store.LockedReading{})
@@ -47,6 +50,10 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	defer conn.close()
 	if status.RefusedSidecars > 0 {
 		return 0, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one")
+	}
+	// One connection is the connection of this request. A sidecar does not close its connection.
+	if status.SidecarPID == 0 && status.AdminConnections <= 1 {
+		return 0, ErrNoSidecar
 	}
 	if status.Generation == 0 {
 		return 0, errors.New("the broker has no secrets: no sidecar has pushed since the broker was started or cleared")

@@ -395,15 +395,24 @@ func TestCheckHealth(t *testing.T) {
 		_, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
-	if got := health(); !strings.Contains(got, "the broker has no secrets") {
+	const noSidecar = "no sidecar is connected to the broker"
+	if got := health(); !strings.Contains(got, noSidecar) {
 		t.Errorf("CheckHealth before the first push returned: %s", got)
 	}
-	r := h.runSidecar(nil)
+	other := h.dir + "/other"
+	signals := make(chan os.Signal)
+	r := h.runSidecar(func(c *Config) { c.Store, c.PushNow = store.Dir{Path: other}, signals })
+	r.waitForLog(h, "does not exist")
+	if got := health(); !strings.Contains(got, "the broker has no secrets") {
+		t.Errorf("CheckHealth with a sidecar that cannot read its store returned: %s", got)
+	}
+	storetest.WriteFile(other+"/A", tripwire)
+	signals <- syscall.SIGUSR1
+	r.waitForLog(h, "the store is readable now")
 	h.waitForNames("A")
 	if got := health(); got != "<nil>" {
 		t.Errorf("CheckHealth after a push returned: %s", got)
 	}
-	r.stop()
 	h.writeSecret("B", tripwire)
 	if got := health(); !strings.Contains(got, "1 only in the store, 0 only in the broker") {
 		t.Errorf("CheckHealth with a secret that was not pushed returned: %s", got)
@@ -413,6 +422,11 @@ func TestCheckHealth(t *testing.T) {
 		t.Errorf("CheckHealth with a bad name in the store returned: %s", got)
 	}
 	os.Remove(h.store + "/bad name")
+	os.Remove(h.store + "/B")
+	r.stop()
+	if got := health(); !strings.Contains(got, noSidecar) {
+		t.Errorf("CheckHealth after the sidecar has stopped returned: %s", got)
+	}
 	h.server.Close()
 	if got := health(); !strings.Contains(got, "cannot reach the broker at "+h.dir) {
 		t.Errorf("CheckHealth without a running broker returned: %s", got)

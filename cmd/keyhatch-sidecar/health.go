@@ -9,6 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func healthCommand() *cobra.Command {
@@ -20,7 +21,8 @@ the broker. It does not compare the values. If the store is a command, health ru
 command.
 
 The exit code is 0 only if the names are the same, if health can use every file in the
-store, and if the broker refuses no sidecar because another sidecar is connected. You can use health in the HEALTHCHECK instruction of a container image.`,
+store, if a sidecar is running, and if the broker refuses no sidecar because another
+sidecar is connected. If a file is open for writing, health waits for at most two seconds. You can use health in the HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
@@ -41,6 +43,9 @@ store, and if the broker refuses no sidecar because another sidecar is connected
 			}
 			return &cli.Error{Err: err, Hint: hint}
 		}
+		if errors.Is(err, sidecar.ErrNoSidecar) {
+			return &cli.Error{Err: err, Hint: "start the sidecar: " + runCommandLine(storeFlags, socket)}
+		}
 		if problem, ok := errors.AsType[*sidecar.HealthError](err); ok {
 			return &cli.Error{Err: problem, Hint: problem.Hint}
 		}
@@ -51,4 +56,10 @@ store, and if the broker refuses no sidecar because another sidecar is connected
 		return nil
 	}
 	return c
+}
+
+// runCommandLine returns the command line that starts a sidecar with the given flags.
+func runCommandLine(storeFlags *pflag.FlagSet, socket string) string {
+	words := append([]string{"keyhatch-sidecar", "run"}, flagArgs(storeFlags, func(f *pflag.Flag) bool { return f.Changed })...)
+	return cli.QuoteWords(append(words, "--socket="+socket))
 }
