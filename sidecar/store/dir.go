@@ -2,7 +2,6 @@ package store
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +136,7 @@ func (d Dir) listDir(l *listing, bundle string) error {
 		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			l.addUnusable(name, path, ReasonDangling)
+			l.addUnusable(name, path, reasonDangling)
 		case err != nil:
 			l.addUnusable(name, path, reasonOf(err))
 		case info.IsDir() && bundle != "":
@@ -160,18 +159,6 @@ func (d Dir) listDir(l *listing, bundle string) error {
 		}
 	}
 	return nil
-}
-
-// largest returns the names of the largest sizes, and these sizes.
-func largest(sizes map[string]int64) string {
-	names := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int {
-		return cmp.Or(cmp.Compare(sizes[b], sizes[a]), strings.Compare(a, b))
-	})
-	var texts []string
-	for _, name := range names[:min(len(names), 3)] {
-		texts = append(texts, fmt.Sprintf("%s (%d bytes)", name, sizes[name]))
-	}
-	return strings.Join(texts, ", ")
 }
 
 // errBinaryField is the error of an edit that would write a field that Read cannot use.

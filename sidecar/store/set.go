@@ -1,8 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
@@ -65,4 +69,16 @@ func (s Set) EncodePush() ([]byte, error) {
 			size, schema.MaxPush, largest(sizes))
 	}
 	return line, nil
+}
+
+// largest returns the names of the largest sizes, and these sizes.
+func largest(sizes map[string]int64) string {
+	names := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(sizes[b], sizes[a]), strings.Compare(a, b))
+	})
+	var texts []string
+	for _, name := range names[:min(len(names), 3)] {
+		texts = append(texts, fmt.Sprintf("%s (%d bytes)", name, sizes[name]))
+	}
+	return strings.Join(texts, ", ")
 }
