@@ -55,6 +55,7 @@ func TestBadFileKeepsOnlyItsOwnValue(t *testing.T) {
 			os.Remove(h.store + "/C")
 			h.waitForValues(project, map[schema.SecretName]string{"BAD": tripwire + "old", "B": tripwire + "new"})
 			r.waitForLog(h, bad)
+			h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
 			if got := h.health(); !strings.Contains(got, bad) || !strings.Contains(got, c.reason) {
 				t.Errorf("CheckHealth returned %q, want the path and %q", got, c.reason)
 			}
@@ -64,6 +65,7 @@ func TestBadFileKeepsOnlyItsOwnValue(t *testing.T) {
 			h.setSecret("BAD", tripwire+"new")
 			h.waitForValues(project, map[schema.SecretName]string{"BAD": tripwire + "new", "B": tripwire + "new", "C": tripwire})
 			r.waitForLog(h, "the sidecar uses the file again, or the file was removed")
+			h.waitUntil("the broker knows that the store has no problem", func() bool { return h.status().StoreProblems == 0 })
 			if n := strings.Count(r.log.String(), "path="+bad); n != 2 {
 				t.Errorf("the sidecar logged the path %d times, want 2:\n%s", n, r.log)
 			}

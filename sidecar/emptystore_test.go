@@ -145,6 +145,7 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 	h.server.Close() // a restarted broker gets the old secrets, too
 	h.startBroker()
 	h.waitForNames("A", "B", "C")
+	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
 	if got := h.health(); !strings.Contains(got, "0 only in the store, 3 only in the broker") {
 		t.Errorf("CheckHealth returned %q", got)
 	}

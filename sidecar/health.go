@@ -43,7 +43,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 		return 0, &HealthError{problem, hintForReason(reason)}
 	}
 	conn := connection{socket: socket}
-	status, err := conn.dial(ctx)
+	status, err := conn.dial(ctx, 0)
 	if err != nil {
 		return 0, err
 	}

@@ -35,10 +35,21 @@ type publisher struct {
 	// allowsEmptySet is true after the first successful push, or after the owner has confirmed
 	// an empty set.
 	allowsEmptySet bool
+
+	storeProblems         int // the number of problems with the store
+	reportedStoreProblems int // the number that the broker has received on this connection
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
 	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
+}
+
+// reportStoreProblems reports the number of problems with the store to the broker, if the broker
+// does not know this number yet.
+func (p *publisher) reportStoreProblems(ctx context.Context, count int) {
+	if p.storeProblems = count; count != p.reportedStoreProblems {
+		p.checkBroker(ctx)
+	}
 }
 
 // checkBroker requests the broker's status. From the status, the publisher learns whether
@@ -48,13 +59,14 @@ func (p *publisher) checkBroker(ctx context.Context) {
 		return // the next call of push connects to the broker and gets the status
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
-		status, err := admin.Status(ctx)
+		status, err := admin.ReportStoreProblems(ctx, p.storeProblems)
 		if err == nil {
 			p.updateFromStatus(status)
 		}
 		return err
 	})
 	if err == nil {
+		p.reportedStoreProblems = p.storeProblems
 		p.reportRecovery()
 	} else if ctx.Err() == nil {
 		p.reportProblem(slog.LevelWarn, "cannot get the broker's status", err)
@@ -119,13 +131,14 @@ func (p *publisher) requestPush() {
 // retry soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
-		status, err := p.connection.dial(ctx)
+		status, err := p.connection.dial(ctx, p.storeProblems)
 		if err != nil {
 			if ctx.Err() == nil {
 				p.reportProblem(slog.LevelWarn, "cannot connect to the broker; retrying", err)
 			}
 			return ctx.Err() != nil
 		}
+		p.reportedStoreProblems = p.storeProblems
 		p.updateFromStatus(status)
 	}
 	if set == nil || set == p.pushed {
@@ -190,7 +203,7 @@ func (p *publisher) clearBroker() {
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
 	if p.connection.admin == nil {
-		if _, err := p.connection.dial(ctx); err != nil {
+		if _, err := p.connection.dial(ctx, 0); err != nil {
 			p.log.Error("cannot remove the secrets from the broker on exit", "error", err)
 			return
 		}

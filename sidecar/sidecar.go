@@ -142,11 +142,26 @@ func (c Config) Run(ctx context.Context) error {
 		case <-retryTimer.C:
 			retryPending = false
 		}
+		publisher.reportStoreProblems(ctx, problemCount(reader, publisher))
 		if !retryPending && !publisher.push(ctx, reader.lastGood.Set) {
 			scheduleRetry()
 		}
 		notifier.sendStatus(statusText(reader, publisher))
 	}
+}
+
+// problemCount returns the number of problems with the store that the sidecar has logged and that
+// have not ended.
+func problemCount(reader *storeReader, publisher *publisher) (count int) {
+	for _, file := range reader.unusable {
+		if file.reported != "" {
+			count++
+		}
+	}
+	if reader.lastError != "" || publisher.withholdsEmptySet {
+		count++
+	}
+	return count
 }
 
 // statusText returns the text that describes the sidecar's status to the service manager.
