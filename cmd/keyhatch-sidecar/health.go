@@ -20,6 +20,9 @@ func healthCommand() *cobra.Command {
 the broker. It does not compare the values. If the store is a command, health runs the
 command.
 
+health prints a warning if other users can read the store, and fails if every user can
+change it.
+
 The exit code is 0 only if the names are the same, if health can use every file in the
 store, if a sidecar is running, and if the broker refuses no sidecar because another
 sidecar is connected. If a file is open for writing, health waits for at most two seconds. You can use health in the HEALTHCHECK instruction of a container image.`,
@@ -28,7 +31,8 @@ sidecar is connected. If a file is open for writing, health waits for at most tw
 	storeFlags, getStore := addStoreFlags(c)
 	getSocket := addSocketFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := getStore(); err != nil { // reports wrong flags
+		source, err := getStore()
+		if err != nil {
 			return err
 		}
 		socket, err := getSocket()
@@ -51,6 +55,15 @@ sidecar is connected. If a file is open for writing, health waits for at most tw
 		}
 		if err != nil {
 			return err
+		}
+		for _, path := range storePaths(source) {
+			access, warning, hint := accessWarning(path)
+			switch {
+			case access == everyoneCanChange:
+				return &cli.Error{Err: errors.New(warning), Hint: hint}
+			case access != noProblem:
+				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\nhint: %s\n", warning, hint)
+			}
 		}
 		fmt.Fprintf(c.OutOrStdout(), "the broker has all secrets of the store (%s)\n", cli.Plural(count, "secret"))
 		return nil

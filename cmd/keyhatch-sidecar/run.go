@@ -9,7 +9,6 @@ import (
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
-	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 )
 
@@ -37,6 +36,9 @@ Only one sidecar can push to a broker. If another sidecar is connected to the sa
 run logs an error, and tries again at each poll until the other sidecar has stopped.
 keyhatchctl push replaces the secrets once. When run next checks the broker, at the latest
 after the interval of --poll, run pushes the store again.
+
+At its start, run logs a warning if other users can read or change a dir: or file: store.
+run does not report a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If two stores contain the same name, run logs an error and does not push.`,
@@ -69,11 +71,13 @@ If two stores contain the same name, run logs an error and does not push.`,
 		}
 		log, flush := cli.NewDaemonLogger()
 		defer flush()
-		for _, s := range source {
-			if dir, ok := s.(store.Dir); ok {
-				if warning, hint := writableWarning(dir); warning != "" {
-					log.Warn(warning, "hint", hint)
-				}
+		for _, path := range storePaths(source) {
+			access, warning, hint := accessWarning(path)
+			switch {
+			case access == everyoneCanChange:
+				log.Error(warning, "hint", hint)
+			case access != noProblem:
+				log.Warn(warning, "hint", hint)
 			}
 		}
 		// Do not use SIGHUP, because a sidecar must end when its terminal is closed.
