@@ -290,12 +290,13 @@ func confirmHint(pid int) string {
 	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
 }
 
-// hintFor returns a hint if the store does not exist, or if the sidecar has no permission to read
-// the store. For all other errors, hintFor
-// returns "", because an error of package store already contains the rule that the store
-// violates.
+// hintFor returns a hint if the store does not exist, if the sidecar has no permission to read the
+// store, or if a command failed. For all other errors, hintFor returns "", because an error of
+// package store already contains the rule that the store violates.
 func hintFor(err error) string {
 	switch {
+	case errors.Is(err, store.ErrCommand):
+		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

@@ -40,7 +40,9 @@ kinds of stores:
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.
   exec:COMMAND  The standard output of a shell command. The flag --format sets
-                the format of the output.
+                the format of the output. The standard error of the command is
+                only shown on a terminal. To detect every error of a pipe, use
+                exec:bash -o pipefail -c 'PIPE'.
 
 The command run pushes the secrets of a store to the broker. The command health checks
 that the broker has these secrets. The commands set and rm change a dir: store, and

@@ -114,6 +114,7 @@ const emptyLine = "\n"
 var errorCauses = map[string]error{
 	"unstable":   ErrUnstable,
 	"replaced":   ErrReplaced,
+	"command":    ErrCommand,
 	"not_exist":  fs.ErrNotExist,
 	"permission": fs.ErrPermission,
 }
