@@ -164,3 +164,32 @@ func TestStoreThatIsTooLargeNamesLargestFiles(t *testing.T) {
 	h.writeSecret("BIG", strings.Repeat("\x01", schema.MaxPush/8))
 	r.waitForLog(h, "the largest secrets are aws")
 }
+
+// TestEndOfProblemIsNotLoggedTooEarly makes a bundle unreadable while one of its fields is
+// empty. It checks that the sidecar does not report the end of the problem with the field until
+// the field has a value.
+func TestEndOfProblemIsNotLoggedTooEarly(t *testing.T) {
+	if os.Geteuid() == 0 { // root can read every directory
+		runAsOtherUser(t)
+		return
+	}
+	h := newTestHost(t)
+	h.writeSecret("aws/key", tripwire)
+	r := h.runSidecar(nil)
+	h.waitForNames("aws")
+	h.openForWriting("aws/key", "").Close()
+	r.waitForLog(h, h.store+"/aws/key reason=")
+	os.Chmod(h.store+"/aws", 0)
+	r.waitForLog(h, h.store+"/aws reason=")
+	os.Chmod(h.store+"/aws", 0o700)
+	if strings.Contains(r.log.String(), "max_user_watches") {
+		t.Errorf("the sidecar logged a wrong hint for a directory without permission:\n%s", r.log)
+	}
+	const ended = "the sidecar uses the file again, or the file was removed\" path="
+	r.waitForLog(h, ended+h.store+"/aws\n")
+	if strings.Contains(r.log.String(), ended+h.store+"/aws/key") {
+		t.Errorf("the sidecar logged that it uses a field again that is still empty:\n%s", r.log)
+	}
+	h.setSecret("aws/key", tripwire)
+	r.waitForLog(h, ended+h.store+"/aws/key\n")
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -237,7 +238,8 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		mustRetry = mustRetry || file.reported == ""
 	}
 	for path, file := range r.unusable {
-		if r.lastGood.Unusable[path] == "" {
+		// If a bundle cannot be read, the state of its fields is unknown.
+		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
 			delete(r.unusable, path)
 			if file.reported != "" {
 				r.log.Info("the sidecar uses the file again, or the file was removed", "path", path)
