@@ -114,8 +114,21 @@ func TestChangedLinkTargetIsPushed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.runSidecar(nil)
+	// These links have no targets yet.
+	storetest.WriteFile(h.dir+"/later/x", tripwire)
+	for link, target := range map[string]string{"LATER": h.dir + "/later/LATER", "DEEP": "../later/new/DEEP"} {
+		if err := os.Symlink(target, h.store+"/"+link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := h.runSidecar(nil)
 	h.waitForNames("A", "aws", "npm")
+	r.waitForLog(h, h.store+"/LATER") // afterwards, the sidecar waits for an event
+	r.waitForLog(h, h.store+"/DEEP")
+	storetest.WriteFile(h.dir+"/later/LATER", tripwire)
+	h.waitForNames("A", "LATER", "aws", "npm")
+	storetest.WriteFile(h.dir+"/later/new/DEEP", tripwire)
+	h.waitForNames("A", "DEEP", "LATER", "aws", "npm")
 	for _, target := range targets {
 		before := h.status().Generation
 		storetest.WriteFile(h.dir+target, tripwire+"changed")

@@ -247,7 +247,8 @@ func (d Dir) WatchDirs() []string {
 }
 
 // watchDirOf returns the directory that must be watched because of an entry of parent, or "".
-// For a link, this is the target, or the directory that contains the target. isDir reports
+// For a link, this is the target, or the directory that contains the target. If the target does
+// not exist, this is the nearest existing directory above the target. isDir reports
 // whether the entry is a directory, or a link to a directory.
 func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
 	path := filepath.Join(parent, entry.Name())
@@ -258,8 +259,15 @@ func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
 		return "", false
 	}
 	target, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", false
+	if err != nil { // watch for the creation of the target
+		link, err := os.Readlink(path)
+		if err != nil {
+			return "", false
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(parent, link)
+		}
+		return nearestExistingDir(link), false
 	}
 	if info, err := os.Stat(target); err == nil && info.IsDir() {
 		return target, true
