@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -185,6 +186,29 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 	os.Remove(h.store + "/A")
 	os.Remove(h.store + "/B")
 	h.waitForNames()
+}
+
+// TestConfirmationIsOnlyForReportedStore checks that a confirmation does not apply to a store that
+// was replaced again later.
+func TestConfirmationIsOnlyForReportedStore(t *testing.T) {
+	reader := newStoreReader(nil, nil, nil, discardLogger())
+	for _, err := range []error{store.ErrReplaced, fs.ErrNotExist, store.ErrReplaced} {
+		reader.acceptResult(context.Background(), readResult{err: err})
+		if reader.confirmed {
+			t.Errorf("after the error %q, the confirmation for an earlier store applies", err)
+		}
+		reader.confirmReplaced()
+		if got, want := reader.confirmed, err == store.ErrReplaced; got != want {
+			t.Errorf("after the error %q, the store is confirmed: %v", err, got)
+		}
+		if err != store.ErrReplaced {
+			continue
+		}
+		reader.acceptResult(context.Background(), readResult{err: err})
+		if !reader.confirmed {
+			t.Error("the confirmation has ended although the store is the same")
+		}
+	}
 }
 
 // TestRemovalOfMostSecretsIsReported checks that the removal of most secrets takes effect

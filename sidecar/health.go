@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -25,8 +26,8 @@ var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a chang
 
 // CheckHealth checks that the store is readable, that it can use all files, that the secrets
 // in the broker have exactly the same names as the secrets in the store, that a sidecar is
-// connected, and that the broker refuses no sidecar. It returns the number of secrets. CheckHealth cannot compare the values of
-// the secrets, because the admin socket never returns values.
+// connected, and that the broker refuses no sidecar. It returns the number of secrets. CheckHealth
+// cannot compare the values of the secrets, because the admin socket never returns values.
 func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, err error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
@@ -80,9 +81,19 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 		problem := &HealthError{Problem: fmt.Sprintf("the names of the secrets in the store and in the broker differ: %d only in the store, %d only in the broker", missing, removed),
 			Hint: "read the sidecar's log"}
 		if removed > 0 {
-			problem.Hint = confirmHint(int(status.SidecarPID))
+			problem.Hint = confirmHint(visiblePID(status.SidecarPID))
 		}
 		return 0, problem
 	}
 	return count, nil
+}
+
+// visiblePID returns pid if it is a sidecar in the pid namespace of this process. Otherwise it
+// returns 0, because the broker can be in another pid namespace.
+func visiblePID(pid int32) int {
+	// The kernel shortens the name of a process to 15 characters.
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || string(name) != "keyhatch-sideca\n" {
+		return 0
+	}
+	return int(pid)
 }

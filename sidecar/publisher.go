@@ -126,9 +126,8 @@ func (p *publisher) requestPush() {
 // push pushes set to the broker, unless the broker already has this set. Before the first
 // push, push does not replace the broker's secrets by an empty set, because a file system may
 // not be mounted. By a request to push, or by clearing the broker, the owner confirms the empty
-// set. If there is no
-// connection, push connects first, even if set is nil. It returns false if the sidecar must
-// retry soon.
+// set. If there is no connection, push connects first, even if set is nil. It returns false if
+// the sidecar must retry soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx, p.storeProblems)

@@ -149,6 +149,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.unstableSince = time.Time{}
 	}
 	if result.err != nil {
+		r.confirmed = r.confirmed && errors.Is(result.err, store.ErrReplaced)
 		if result.err.Error() != r.lastError {
 			r.lastError = result.err.Error()
 			message, attributes := "cannot read the store; the secrets in the broker do not change", []any{"error", result.err}
