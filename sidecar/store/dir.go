@@ -151,7 +151,7 @@ func (d Dir) listDir(l *listing, bundle string) error {
 		case !info.Mode().IsRegular():
 			l.addUnusable(name, path, reasonKind)
 		case info.Size() > schema.MaxPush:
-			l.addUnusable(name, path, Reason(fmt.Sprintf(reasonTooLargeText, info.Size(), schema.MaxPush)))
+			l.addUnusable(name, path, reasonTooLarge)
 		default:
 			if err := l.add(name, path, info); err != nil {
 				return err

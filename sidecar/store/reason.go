@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -26,14 +27,16 @@ const (
 const (
 	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
 	// old value.
-	ReasonName         Reason = "the name does not match " + schema.SecretNamePattern
-	ReasonPermission   Reason = "permission denied" // the text of EACCES
-	reasonDangling     Reason = "the target of the symbolic link does not exist"
-	reasonKind         Reason = "this is not a regular file or a directory"
-	reasonDirInBundle  Reason = "a bundle must contain only files, but this is a directory"
-	reasonBinaryField  Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
-	reasonTooLargeText        = "the file has %d bytes, but the maximum size of a push is %d bytes"
+	ReasonName        Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonPermission  Reason = "permission denied" // the text of EACCES
+	reasonDangling    Reason = "the target of the symbolic link does not exist"
+	reasonKind        Reason = "this is not a regular file or a directory"
+	reasonDirInBundle Reason = "a bundle must contain only files, but this is a directory"
+	reasonBinaryField Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
 )
+
+// reasonTooLarge does not contain the size of the file, so that a growing file is logged only once.
+var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
 
 // IsIncomplete reports whether the file is empty or is being written.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
