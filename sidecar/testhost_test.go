@@ -240,6 +240,20 @@ func (r runningSidecar) waitForLog(h *testHost, text string) {
 	h.waitUntil("the sidecar logs "+text, func() bool { return strings.Contains(r.log.String(), text) })
 }
 
+// hideStore renames the directory of a store until the sidecar has logged an error. When
+// hideStore returns, the sidecar has read the store again.
+func (r runningSidecar) hideStore(h *testHost, dir string) {
+	h.t.Helper()
+	if err := os.Rename(dir, dir+".hidden"); err != nil {
+		h.t.Fatal(err)
+	}
+	r.waitForLog(h, "does not exist")
+	if err := os.Rename(dir+".hidden", dir); err != nil {
+		h.t.Fatal(err)
+	}
+	r.waitForLog(h, "the store is readable again")
+}
+
 // serviceManager contains the messages that the sidecars of this process send to the service
 // manager.
 type serviceManager struct {

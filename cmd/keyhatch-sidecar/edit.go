@@ -93,9 +93,9 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 		return fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)
 	}
 	bundle, _, _ := strings.Cut(name, "/")
-	for _, path := range slices.Sorted(maps.Keys(reading.Unfinished)) {
+	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {
 		if path == filepath.Join(dir.Path, bundle) || filepath.Dir(path) == filepath.Join(dir.Path, bundle) {
-			return fmt.Errorf("the store has changed, but the sidecar does not push %s: %s: %s", bundle, path, reading.Unfinished[path])
+			return fmt.Errorf("the store has changed, but the sidecar does not push %s: %s: %s", bundle, path, reading.Unusable[path])
 		}
 	}
 	return nil

@@ -52,8 +52,8 @@ expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, N
 #NAME#, 4913, and lost+found, and set refuses these names.
 
 After the change, set reads the store as the sidecar does. If the sidecar cannot push the
-change, for example because another file in the store is invalid, set reports the reason,
-and the exit code is 1. set does not connect to the sidecar or to the broker.`,
+change, for example because the store is too big, set reports the reason, and the exit
+code is 1. set does not connect to the sidecar or to the broker.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets

@@ -47,6 +47,9 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		if status.RefusedSidecars > 0 {
 			findings = append(findings, checkSidecars(status))
 		}
+		if status.StoreProblems > 0 {
+			findings = append(findings, checkStores(status, o))
+		}
 		for _, p := range status.Problems {
 			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
 		}
@@ -121,6 +124,13 @@ func checkSidecars(s schema.StatusResponse) cli.Finding {
 	return cli.Finding{Check: "sidecar", Problem: problemSidecarRefused,
 		Detail: fmt.Sprintf("the broker refuses the secrets of %s, because %s is connected and has already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
 		Fix:    "stop all sidecars of this broker except one"}
+}
+
+// checkStores returns the finding for the problems that sidecars have with their stores.
+func checkStores(s schema.StatusResponse, o *globalOptions) cli.Finding {
+	return cli.Finding{Check: "sidecar", Problem: problemStore,
+		Detail: "the sidecar has " + cli.Plural(s.StoreProblems, "problem") + " with its store, so the broker may have old values",
+		Fix:    "read the sidecar's log, or check the sidecar's store: " + o.sidecarCommand("health")}
 }
 
 // missingSecrets returns the secrets that the approved manifest of a project allows but that

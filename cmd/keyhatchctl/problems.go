@@ -10,6 +10,7 @@ const (
 	problemMemoryUnlocked  = "memory_unlocked"
 	problemNothingLoaded   = "nothing_loaded"
 	problemSidecarRefused  = "sidecar_refused"
+	problemStore           = "store_problem"
 	problemPathGone        = "path_gone"
 	problemPathReplaced    = "path_replaced"
 	problemOwnerNotAllowed = "owner_not_allowed"
