@@ -13,6 +13,15 @@
 //
 // The root user of a container can change the directory that the container mounts. So the
 // package does not trust the content of such a directory, and follows no link in it.
+//
+// A process in the container can also make the kernel lock the directory for as long as the
+// process wants. To do this, the process lists the directory into memory whose pages never
+// arrive. Every operation in the directory then waits for the lock, and not even SIGKILL can
+// interrupt this wait. If a thread of the broker waited, the broker could not end, and would
+// keep its lock file and its listeners. So the broker itself never uses such a directory.
+// Child processes do this for the broker. The broker abandons a child process that waits. The
+// package never moves or removes such a directory in a way that locks its parent directory
+// during the wait.
 package rundir
 
 import (
@@ -23,7 +32,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,9 +45,7 @@ type Dir struct {
 	path     string
 	lock     *os.File
 	adminGID int // the group of the admin socket; -1 means the group of the process
-
-	mu         sync.Mutex
-	operations map[string]chan struct{} // guarded by mu; see busy
+	children *children
 }
 
 // entryNames are the names of all entries that a runtime directory can contain.
@@ -53,7 +59,7 @@ func Open(path string, adminGID int) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path of the runtime directory must be absolute: %s", path)
 	}
-	d := &Dir{path: path, adminGID: adminGID}
+	d := &Dir{path: path, adminGID: adminGID, children: newChildren(path)}
 	if err := d.createOrCheck(); err != nil {
 		return nil, err
 	}
@@ -72,12 +78,12 @@ func Open(path string, adminGID int) (*Dir, error) {
 		return nil, fmt.Errorf("locking %s: %w", lockPath, err)
 	}
 	d.lock = lock
-	err = d.ensureDir("admin", 0o750, adminGID)
+	err = ensureDir(filepath.Join(path, "admin"), 0o750, adminGID)
 	if err == nil {
-		err = d.ensureDir("projects", 0o700, -1)
+		err = ensureDir(filepath.Join(path, "projects"), 0o700, -1)
 	}
 	if err == nil {
-		err = d.ensureDir("devcontainers", 0o700, -1)
+		err = ensureDir(filepath.Join(path, "devcontainers"), 0o700, -1)
 	}
 	if err != nil {
 		d.Close()
@@ -103,7 +109,7 @@ func (d *Dir) createOrCheck() error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	st, err := d.checkOwner(d.path)
+	st, err := checkOwner(d.path)
 	if err != nil {
 		return err
 	}
@@ -122,42 +128,10 @@ func (d *Dir) createOrCheck() error {
 	return nil
 }
 
-// checkOwner checks that a path is a directory that belongs to the broker's user.
-func (d *Dir) checkOwner(path string) (unix.Stat_t, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return st, fmt.Errorf("checking %s: %w", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return st, fmt.Errorf("%s is not a directory", path)
-	}
-	if int(st.Uid) != os.Geteuid() {
-		return st, fmt.Errorf("%s belongs to uid %d, but must belong to the broker's user", path, st.Uid)
-	}
-	return st, nil
-}
-
-// Close unlocks the runtime directory.
-func (d *Dir) Close() { d.lock.Close() }
-
-// ensureDir creates a directory in the runtime directory with exactly the given mode, and
-// ignores the umask. An existing directory must belong to the broker's user, and ensureDir
-// changes its mode. ensureDir also sets the group of the directory, unless gid is -1.
-func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
-	path := filepath.Join(d.path, name)
-	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	st, err := d.checkOwner(path)
-	if err != nil {
-		return err
-	}
-	if gid >= 0 && int(st.Gid) != gid {
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(path, mode)
+// Close unlocks the runtime directory, and ends the idle child process.
+func (d *Dir) Close() {
+	d.children.endIdle()
+	d.lock.Close()
 }
 
 // BindAdmin creates the admin socket.
@@ -166,13 +140,6 @@ func (d *Dir) BindAdmin() (*net.UnixListener, error) {
 	if err := removeStaleSocket(path); err != nil {
 		return nil, err
 	}
-	return d.listen(path, 0o660, d.adminGID)
-}
-
-func (d *Dir) listen(path string, mode uint32, gid int) (*net.UnixListener, error) {
-	listener, err := listenUnix(path, mode, gid)
-	if errors.Is(err, unix.ENOSPC) {
-		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, filepath.Join(d.path, "projects"))
-	}
-	return listener, err
+	listener, err := listenUnix(path, 0o660, d.adminGID)
+	return listener, explainFull(err, filepath.Join(d.path, "projects"))
 }

@@ -1,0 +1,125 @@
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// childIdleTime is the time after which an idle child process ends.
+const childIdleTime = 5 * time.Second
+
+// ErrBlocked means that an operation in the directory of a project did not end within
+// directoryTimeout.
+var ErrBlocked = errors.New("a container may be blocking the directory of the project")
+
+// children contains the idle child process, and starts child processes.
+type children struct {
+	runtimeDir string
+	idle       chan *child   // has room for one child process
+	starting   chan struct{} // is full while a child process starts
+	idleTimer  *time.Timer   // calls endIdle
+
+	mu   sync.Mutex
+	busy map[string]chan struct{} // guarded by mu; see busyIn
+}
+
+func newChildren(runtimeDir string) *children {
+	s := &children{runtimeDir: runtimeDir, idle: make(chan *child, 1), starting: make(chan struct{}, 1), busy: map[string]chan struct{}{}}
+	s.idleTimer = time.AfterFunc(childIdleTime, s.endIdle)
+	return s
+}
+
+// acquire returns a child process that runs no operation. If all child processes are busy, it
+// starts one, because a container can delay each operation. Only one child process starts at
+// the same time, so that many short operations need only a few child processes.
+func (s *children) acquire() (*child, error) {
+	var c *child
+	select {
+	case c = <-s.idle:
+	default:
+		select {
+		case c = <-s.idle:
+		case s.starting <- struct{}{}:
+			defer func() { <-s.starting }()
+			return startChild(s.runtimeDir)
+		}
+	}
+	if c.hasEnded() {
+		c.end()
+		return s.acquire()
+	}
+	return c, nil
+}
+
+// release stores an idle child process for the next operation. It ends the child process if
+// there is already an idle one.
+func (s *children) release(c *child) {
+	select {
+	case s.idle <- c:
+		s.idleTimer.Reset(childIdleTime)
+	default:
+		c.end()
+	}
+}
+
+// endIdle ends the idle child process.
+func (s *children) endIdle() {
+	select {
+	case c := <-s.idle:
+		c.end()
+	default:
+	}
+}
+
+// run runs an operation in a child process, and passes a file descriptor if necessary. At most
+// one operation runs at the same time for each directory. If the operation does not end within
+// directoryTimeout, run kills the child process and returns ErrBlocked. No other operation in
+// the directory starts before the child process has ended. So a container can block only one
+// child process for each directory.
+func (s *children) run(o operation, descriptors ...int) (result, error) {
+	timeout := time.NewTimer(directoryTimeout)
+	defer timeout.Stop()
+	busy := s.busyIn(o.Dir)
+	select {
+	case busy <- struct{}{}:
+	case <-timeout.C:
+		return result{}, ErrBlocked
+	}
+	c, err := s.acquire()
+	if err != nil {
+		<-busy
+		return result{}, err
+	}
+	r, err := c.run(o, descriptors...)
+	if err != nil {
+		c.kill()
+		go func() { // ends when the child process has ended
+			<-c.ended
+			<-busy
+		}()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return result{}, ErrBlocked
+		}
+		return result{}, fmt.Errorf("running an operation in a child process: %w", err)
+	}
+	s.release(c)
+	<-busy
+	if r.Error != "" {
+		return result{}, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// busyIn returns the channel of a directory, which has room for one value. The channel is full
+// while an operation in this directory runs.
+func (s *children) busyIn(dir string) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[dir] == nil {
+		s.busy[dir] = make(chan struct{}, 1)
+	}
+	return s.busy[dir]
+}
