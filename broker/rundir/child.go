@@ -42,14 +42,15 @@ func RunChild() {
 		return
 	}
 	line, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
-	for r := (result{}); ; { // the first result means that the child process is ready
+	for r := (result{file: -1}); ; { // the first result means that the child process is ready
 		answer, err := wire.Encode(r)
 		if err == nil {
-			_, err = socket.Write(answer)
+			_, _, err = socket.WriteMsgUnix(answer, passDescriptor(r.file), nil)
 		}
 		if err != nil {
 			return
 		}
+		unix.Close(r.file)
 		n, rightsSize, _, _, err := socket.ReadMsgUnix(line, rights)
 		if err != nil {
 			return
@@ -61,7 +62,7 @@ func RunChild() {
 func runLine(runtimeDir string, line, rights []byte) result {
 	var o operation
 	if err := wire.Decode(line, &o, 2); err != nil {
-		return result{Error: err.Error()}
+		return result{Error: err.Error(), file: -1}
 	}
 	socket := receivedDescriptor(rights)
 	if socket >= 0 {
@@ -72,6 +73,15 @@ func runLine(runtimeDir string, line, rights []byte) result {
 		r.Error = err.Error()
 	}
 	return r
+}
+
+// passDescriptor returns a control message that passes a file descriptor. The message is empty
+// if the file descriptor is -1.
+func passDescriptor(fd int) []byte {
+	if fd < 0 {
+		return nil
+	}
+	return unix.UnixRights(fd)
 }
 
 // receivedDescriptor returns the file descriptor in a control message, or -1.
@@ -134,31 +144,33 @@ func startChild(runtimeDir string) (*child, error) {
 	return c, nil
 }
 
-// run sends an operation to the child process and waits for the result. If there is an error,
-// the child process may still be running the operation.
-func (c *child) run(o operation, descriptors ...int) (result, error) {
+// run sends an operation to the child process and waits for the result. It passes a socket
+// unless socket is -1. If there is an error, the child process may still be running the
+// operation.
+func (c *child) run(o operation, socket int) (result, error) {
 	line, err := wire.Encode(o)
 	if err != nil {
 		return result{}, err
 	}
-	var rights []byte
-	if len(descriptors) > 0 {
-		rights = unix.UnixRights(descriptors...)
-	}
 	c.conn.SetDeadline(time.Now().Add(directoryTimeout))
-	if _, _, err := c.conn.WriteMsgUnix(line, rights, nil); err != nil {
+	if _, _, err := c.conn.WriteMsgUnix(line, passDescriptor(socket), nil); err != nil {
 		return result{}, err
 	}
 	return c.receive()
 }
 
 func (c *child) receive() (r result, err error) {
-	line := make([]byte, maxMessage)
-	n, err := c.conn.Read(line)
+	line, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
+	n, rightsSize, _, _, err := c.conn.ReadMsgUnix(line, rights)
 	if err != nil {
 		return result{}, err
 	}
-	return r, wire.Decode(line[:n], &r, 2)
+	r.file = receivedDescriptor(rights[:rightsSize])
+	if err := wire.Decode(line[:n], &r, 2); err != nil {
+		unix.Close(r.file)
+		return result{}, err
+	}
+	return r, nil
 }
 
 // end makes an idle child process end.

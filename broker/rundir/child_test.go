@@ -90,7 +90,7 @@ func TestOperationsInChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	r, err := d.children.run(operation{Name: opFind, Dir: projectDir("/a"), Credentials: unix.Ucred{Pid: 1, Uid: 1, Gid: 1}})
+	r, err := d.children.run(operation{Name: opFind, Dir: projectDir("/a"), Credentials: unix.Ucred{Pid: 1, Uid: 1, Gid: 1}}, -1)
 	if err != nil || r.ID != (SocketID{}) {
 		t.Errorf("the credentials of another process are accepted: %v, error %v", r, err)
 	}
@@ -103,8 +103,58 @@ func TestOperationsInChild(t *testing.T) {
 	if _, err := d.BindProject("/a"); err == nil || !strings.Contains(err.Error(), "cannot replace") {
 		t.Errorf("the error of binding over a directory is %v", err)
 	}
-	if _, err := d.children.run(operation{Name: "other", Dir: projectDir("/a")}); err == nil || !strings.Contains(err.Error(), "unknown operation") {
+	if _, err := d.children.run(operation{Name: "other", Dir: projectDir("/a")}, -1); err == nil || !strings.Contains(err.Error(), "unknown operation") {
 		t.Errorf("the error of an unknown operation is %v", err)
+	}
+}
+
+// TestUnchangedSocketNeedsNoChild checks that ProjectSocketID uses a child process only if the
+// socket file was removed or renamed.
+func TestUnchangedSocketNeedsNoChild(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"removed":  os.Remove,
+		"renamed":  func(path string) error { return os.Rename(path, path+".old") },
+		"replaced": func(path string) error { return errors.Join(os.Remove(path), os.Symlink("x", path)) },
+		"replaced by another socket": func(path string) error {
+			l, err := listenUnix(path+".new", 0o666, -1)
+			if err != nil {
+				return err
+			}
+			l.Close()
+			return os.Rename(path+".new", path)
+		},
+		"replaced by a directory": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
+	} {
+		d := openTestDir(t)
+		socket, err := d.BindProject("/a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Listener.Close()
+		d.children.endIdle()
+		if id, err := d.ProjectSocketID("/a"); err != nil || id != socket.ID {
+			t.Errorf("the ID of the socket is %v, error %v, want %v", id, err, socket.ID)
+		}
+		if len(d.children.idle) > 0 {
+			t.Error("checking an unchanged socket file needs a child process")
+		}
+		if err := change(socketIn(filepath.Join(d.path, projectDir("/a")))); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if id, err := d.ProjectSocketID("/a"); err != nil || id == socket.ID {
+				t.Errorf("%s: the ID of the socket is %v, error %v", name, id, err)
+			}
+		}
+		again, err := d.BindProject("/a")
+		if err != nil {
+			t.Errorf("%s: binding again: %v", name, err)
+			continue
+		}
+		defer again.Listener.Close()
+		if id, err := d.ProjectSocketID("/a"); err != nil || id != again.ID {
+			t.Errorf("%s: after binding again, the ID of the socket is %v, error %v, want %v", name, id, err, again.ID)
+		}
 	}
 }
 
@@ -187,6 +237,9 @@ func TestBlockedChildIsAbandoned(t *testing.T) {
 	}
 	c := idleChild(t, d)
 	c.process.Signal(unix.SIGSTOP)
+	if err := unix.Waitid(unix.P_PID, c.process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
 	d.children.release(c)
 	if _, err := d.ProjectSocketID("/a"); !errors.Is(err, ErrBlocked) {
 		t.Errorf("the error is %v, want ErrBlocked", err)

@@ -74,12 +74,12 @@ func (s *children) endIdle() {
 	}
 }
 
-// run runs an operation in a child process, and passes a file descriptor if necessary. At most
+// run runs an operation in a child process, and passes a socket unless socket is -1. At most
 // one operation runs at the same time for each directory. If the operation does not end within
 // directoryTimeout, run kills the child process and returns ErrBlocked. No other operation in
 // the directory starts before the child process has ended. So a container can block only one
 // child process for each directory.
-func (s *children) run(o operation, descriptors ...int) (result, error) {
+func (s *children) run(o operation, socket int) (result, error) {
 	timeout := time.NewTimer(directoryTimeout)
 	defer timeout.Stop()
 	busy := s.busyIn(o.Dir)
@@ -93,7 +93,7 @@ func (s *children) run(o operation, descriptors ...int) (result, error) {
 		<-busy
 		return result{}, err
 	}
-	r, err := c.run(o, descriptors...)
+	r, err := c.run(o, socket)
 	if err != nil {
 		c.kill()
 		go func() { // ends when the child process has ended

@@ -46,6 +46,7 @@ type Dir struct {
 	lock     *os.File
 	adminGID int // the group of the admin socket; -1 means the group of the process
 	children *children
+	files    socketFiles
 }
 
 // entryNames are the names of all entries that a runtime directory can contain.
@@ -128,9 +129,11 @@ func (d *Dir) createOrCheck() error {
 	return nil
 }
 
-// Close unlocks the runtime directory, and ends the idle child process.
+// Close unlocks the runtime directory, ends the idle child process, and closes the socket
+// files.
 func (d *Dir) Close() {
 	d.children.endIdle()
+	d.files.close()
 	d.lock.Close()
 }
 

@@ -63,7 +63,7 @@ func (d *Dir) checkLink(l link) error {
 	case err == nil:
 		return fmt.Errorf("%w: %s leads to the directory of another project", ErrInUse, path)
 	}
-	found, err := d.children.run(operation{Name: opCount, Dir: l.place})
+	found, err := d.children.run(operation{Name: opCount, Dir: l.place}, -1)
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
@@ -77,9 +77,9 @@ func (d *Dir) checkLink(l link) error {
 
 // Link creates the links with the name and the dev container IDs of the project at a path, if
 // they do not exist. Check all links first (CheckName and CheckDevcontainer). If an empty
-// directory exists at the path of a link, Link replaces the directory. A container engine
-// creates such a directory if a container starts before its project is registered. This
-// container mounts the empty directory until the container is started again.
+// directory exists at the path of a link, Link renames the directory (see moveAway). A
+// container engine creates such a directory if a container starts before its project is
+// registered. This container mounts the empty directory until the container is started again.
 //
 // undo removes the links that Link has created. If Link fails, Link has already removed these
 // links. The error can be ErrBlocked.
@@ -111,7 +111,7 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 func (d *Dir) createLink(l link) error {
 	path := filepath.Join(d.path, l.place)
 	if _, err := os.Readlink(path); !errors.Is(err, fs.ErrNotExist) {
-		if _, err := d.children.run(operation{Name: opMoveAway, Dir: l.place}); err != nil {
+		if _, err := d.children.run(operation{Name: opMoveAway, Dir: l.place}, -1); err != nil {
 			return fmt.Errorf("cannot replace %s: %w", path, err)
 		}
 	}

@@ -36,24 +36,32 @@ type result struct {
 	ID      SocketID `json:"id"`
 	Entries int      `json:"entries"` // -1 means that there is no readable directory
 	Error   string   `json:"error,omitempty"`
+	file    int      // the socket file with this ID (O_PATH), a passed file descriptor; or -1
 }
 
 // run runs the operation in this process. socket is the passed file descriptor, or -1.
 func (o operation) run(runtimeDir string, socket int) (r result, err error) {
 	dir := filepath.Join(runtimeDir, o.Dir)
+	r.file = -1
 	switch o.Name {
 	case opBind:
-		r.ID, err = bindInDir(dir, socket)
+		if err = bindInDir(dir, socket); err == nil {
+			r.ID, r.file = openSocketFile(socketIn(dir))
+		}
 	case opRemove:
-		if socketID(dir) == o.ID {
+		id, file := openSocketFile(socketIn(dir))
+		unix.Close(file)
+		if id == o.ID {
 			os.Remove(socketIn(dir))
 		}
 	case opIdentify:
-		r.ID = socketID(dir)
+		r.ID, r.file = openSocketFile(socketIn(dir))
 	case opFind:
 		// Check the ID first, because connecting to the path would follow a symlink.
-		if id := socketID(dir); id != (SocketID{}) && reaches(socketIn(dir), o.Credentials) {
-			r.ID = id
+		r.ID, r.file = openSocketFile(socketIn(dir))
+		if r.ID != (SocketID{}) && !reaches(socketIn(dir), o.Credentials) {
+			unix.Close(r.file)
+			r.ID, r.file = SocketID{}, -1
 		}
 	case opCount:
 		entries, err := os.ReadDir(dir)
@@ -69,11 +77,8 @@ func (o operation) run(runtimeDir string, socket int) (r result, err error) {
 	return r, err
 }
 
-// socketIn returns the path of the socket file in the directory of a project.
-func socketIn(dir string) string { return filepath.Join(dir, "broker.sock") }
-
 // bindInDir creates the directory of a project, and binds a socket in this directory.
-func bindInDir(dir string, socket int) (id SocketID, err error) {
+func bindInDir(dir string, socket int) (err error) {
 	if os.Mkdir(dir, 0o755) == nil {
 		defer func() {
 			if err != nil { // no container can mount the new directory yet
@@ -82,34 +87,15 @@ func bindInDir(dir string, socket int) (id SocketID, err error) {
 		}()
 	}
 	if err := ensureDir(dir, 0o755, -1); err != nil {
-		return SocketID{}, err
+		return err
 	}
 	// An earlier broker or the project's container created a file that already exists at
 	// this path. The file can be a socket on which a process in the container listens.
 	path := socketIn(dir)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return SocketID{}, fmt.Errorf("cannot replace %s: %w", path, err)
+		return fmt.Errorf("cannot replace %s: %w", path, err)
 	}
-	if err := bindSocket(socket, path, projectSocketMode, -1); err != nil {
-		return SocketID{}, explainFull(err, filepath.Dir(dir))
-	}
-	return socketID(dir), nil
-}
-
-// A SocketID identifies a socket file. If another file replaces the socket file, that file
-// has another SocketID. The zero SocketID means that there is no socket file.
-type SocketID struct {
-	Device uint64 `json:"device"`
-	Inode  uint64 `json:"inode"`
-}
-
-// socketID returns the ID of the socket file in the directory of a project.
-func socketID(dir string) SocketID {
-	var st unix.Stat_t
-	if err := unix.Lstat(socketIn(dir), &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return SocketID{}
-	}
-	return SocketID{st.Dev, st.Ino}
+	return explainFull(bindSocket(socket, path, projectSocketMode, -1), filepath.Dir(dir))
 }
 
 // reaches reports whether the process that listens on a socket file has the given credentials.

@@ -79,10 +79,12 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 		return Socket{}, err
 	}
 	defer file.Close()
-	bound, err := d.children.run(operation{Name: opBind, Dir: projectDir(projectPath)}, socket)
+	dir := projectDir(projectPath)
+	bound, err := d.children.run(operation{Name: opBind, Dir: dir}, socket)
 	if err != nil {
 		return Socket{}, err
 	}
+	d.files.set(dir, bound.ID, bound.file)
 	// The broker itself calls listen, because clients and FindSocket see the credentials of
 	// the process that called listen.
 	listener, err := listen(socket, file)
@@ -96,15 +98,25 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 // RemoveSocket removes the socket file of the project at a path. It removes nothing if
 // another file has replaced the socket file with this ID. The error can be ErrBlocked.
 func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
-	_, err := d.children.run(operation{Name: opRemove, Dir: projectDir(projectPath), ID: id})
+	dir := projectDir(projectPath)
+	d.files.set(dir, SocketID{}, -1)
+	_, err := d.children.run(operation{Name: opRemove, Dir: dir, ID: id}, -1)
 	return err
 }
 
 // ProjectSocketID returns the identity of the socket file of the project at a path. The error
 // can be ErrBlocked.
 func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
-	r, err := d.children.run(operation{Name: opIdentify, Dir: projectDir(projectPath)})
-	return r.ID, err
+	dir := projectDir(projectPath)
+	if id, ok := d.files.find(dir); ok {
+		return id, nil
+	}
+	r, err := d.children.run(operation{Name: opIdentify, Dir: dir}, -1)
+	if err != nil {
+		return SocketID{}, err
+	}
+	d.files.set(dir, r.ID, r.file)
+	return r.ID, nil
 }
 
 // FindSocket checks whether clients that connect to the socket file of the project at a path
@@ -118,9 +130,11 @@ func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket
 	if err != nil {
 		return Socket{}, false
 	}
-	found, err := d.children.run(operation{Name: opFind, Dir: projectDir(projectPath), Credentials: credentials})
+	dir := projectDir(projectPath)
+	found, err := d.children.run(operation{Name: opFind, Dir: dir, Credentials: credentials}, -1)
 	if err != nil {
 		return Socket{Listener: listener}, true
 	}
+	d.files.set(dir, found.ID, found.file)
 	return Socket{listener, found.ID}, found.ID != SocketID{}
 }
