@@ -278,6 +278,31 @@ func TestDirectoryHasOneBlockedChild(t *testing.T) {
 	}
 }
 
+// TestBlockedChildDelaysNobodyElse runs an operation while the only child process is blocked.
+func TestBlockedChildDelaysNobodyElse(t *testing.T) {
+	d := openTestDir(t)
+	peer, blocked := fakeChild(t)
+	defer peer.Close()
+	d.children.release(blocked)
+	failed := make(chan error, 1)
+	go func() { // the test receives the result
+		_, err := d.ProjectSocketID("/a")
+		failed <- err
+	}()
+	peer.Read(make([]byte, maxMessage)) // wait until the operation has begun
+	if _, err := d.ProjectSocketID("/b"); err != nil {
+		t.Error(err)
+	}
+	select {
+	case err := <-failed:
+		t.Errorf("the other operation waited until the blocked operation failed: %v", err)
+	default:
+		if err := <-failed; !errors.Is(err, ErrBlocked) {
+			t.Errorf("the error of the blocked operation is %v, want ErrBlocked", err)
+		}
+	}
+}
+
 // TestWrongAnswerEndsChild sends wrong answers to the broker. The operation must fail, and
 // the broker must kill the child process.
 func TestWrongAnswerEndsChild(t *testing.T) {

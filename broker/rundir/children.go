@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
+
+// childDelay is the time after which another child process starts if no operation has ended.
+const childDelay = 20 * time.Millisecond
 
 // childIdleTime is the time after which an idle child process ends.
 const childIdleTime = 5 * time.Second
@@ -19,8 +23,11 @@ var ErrBlocked = errors.New("a container may be blocking the directory of the pr
 type children struct {
 	runtimeDir string
 	idle       chan *child   // has room for one child process
-	starting   chan struct{} // is full while a child process starts
+	starting   chan struct{} // is full while a goroutine starts a child process
 	idleTimer  *time.Timer   // calls endIdle
+
+	running atomic.Int64 // number of operations that are running
+	ended   atomic.Int64 // number of operations that have ended
 
 	mu   sync.Mutex
 	busy map[string]chan struct{} // guarded by mu; see busyIn
@@ -33,25 +40,44 @@ func newChildren(runtimeDir string) *children {
 }
 
 // acquire returns a child process that runs no operation. If all child processes are busy, it
-// starts one, because a container can delay each operation. Only one child process starts at
-// the same time, so that many short operations need only a few child processes.
+// starts one, because a container can delay each operation. But while operations end quickly,
+// acquire waits, so that many short operations need only a few child processes.
 func (s *children) acquire() (*child, error) {
-	var c *child
+	for {
+		c, err := s.tryAcquire()
+		if err != nil || !c.hasEnded() {
+			return c, err
+		}
+		c.end()
+	}
+}
+
+func (s *children) tryAcquire() (*child, error) {
 	select {
-	case c = <-s.idle:
+	case c := <-s.idle:
+		return c, nil
 	default:
+	}
+	select {
+	case c := <-s.idle:
+		return c, nil
+	case s.starting <- struct{}{}: // only one goroutine at the same time starts a child process
+	}
+	defer func() { <-s.starting }()
+	for {
+		ended := s.ended.Load()
+		if s.running.Load() == 0 {
+			return startChild(s.runtimeDir)
+		}
 		select {
-		case c = <-s.idle:
-		case s.starting <- struct{}{}:
-			defer func() { <-s.starting }()
+		case c := <-s.idle:
+			return c, nil
+		case <-time.After(childDelay):
+		}
+		if s.ended.Load() == ended {
 			return startChild(s.runtimeDir)
 		}
 	}
-	if c.hasEnded() {
-		c.end()
-		return s.acquire()
-	}
-	return c, nil
 }
 
 // release stores an idle child process for the next operation. It ends the child process if
@@ -93,7 +119,10 @@ func (s *children) run(o operation, socket int) (result, error) {
 		<-busy
 		return result{}, err
 	}
+	s.running.Add(1)
 	r, err := c.run(o, socket)
+	s.ended.Add(1)
+	s.running.Add(-1)
 	if err != nil {
 		c.kill()
 		go func() { // ends when the child process has ended
