@@ -16,11 +16,14 @@
 //
 // A process in the container can also make the kernel lock the directory for as long as the
 // process wants. To do this, the process lists the directory into memory whose pages never
-// arrive. Every operation in the directory then waits for the lock, and not even SIGKILL can
-// interrupt this wait. If a thread of the broker waited, the broker could not end, and would
-// keep its lock file and its listeners. So the broker itself never uses such a directory.
-// Child processes do this for the broker. The broker abandons a child process that waits. The
-// package never moves or removes such a directory in a way that locks its parent directory
+// arrive. An operation that creates or removes a file in the directory then waits for the lock,
+// and not even SIGKILL ends this wait. If a thread of the broker waited, the broker could not
+// end. Its lock file, its listeners, and its memory with the secrets would remain. So the broker
+// never uses such a directory itself. Child processes do this for the broker. They have no
+// secrets and no listeners, and the broker abandons a child process that waits.
+//
+// A container engine can create a directory at the place of a link. The package renames such
+// a directory to .NAME-RANDOM, because removing the directory would lock its parent directory
 // during the wait.
 package rundir
 

@@ -33,7 +33,7 @@ import (
 const drainTimeout = schema.WriteTimeout + time.Second
 
 func main() {
-	if rundir.IsChild() {
+	if rundir.IsChild() { // the broker has started this process
 		if secmem.Harden() == nil {
 			rundir.RunChild()
 		}
