@@ -38,7 +38,7 @@ var allowed = map[string][]string{
 	"devcontainer":         {"broker/client", "schema"},
 	"cmd":                  {},
 	"cmd/internal/cli":     {},
-	"cmd/keyhatchd":        {"broker", "broker/audit", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
+	"cmd/keyhatchd":        {"broker", "broker/audit", "broker/rundir", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatch-sidecar": {"broker/client", "broker/secmem", "cmd/internal/cli", "schema", "sidecar", "sidecar/store"},
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "devcontainer/credential", "schema"},

@@ -20,6 +20,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
@@ -218,6 +219,10 @@ const readDirCommand = "read-dir"
 
 // TestMain runs the tests. In the child process of readInChild, it reads a directory instead.
 func TestMain(m *testing.M) {
+	if rundir.IsChild() {
+		rundir.RunChild()
+		return
+	}
 	if len(os.Args) == 3 && os.Args[1] == readDirCommand {
 		if err := store.WriteResult(context.Background(), store.Dir{Path: os.Args[2]}, os.Stdin, os.Stdout); err != nil {
 			os.Exit(1)
