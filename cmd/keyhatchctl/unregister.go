@@ -69,7 +69,7 @@ not serve the project.
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
+					return cli.PrintJSON(c.OutOrStdout(), changedProject{true, p.Name, p.ProjectPath})
 				}
 				result := "unregistered " + cli.Printable(string(p.Name))
 				if p.ProjectPath != "" {
