@@ -192,13 +192,12 @@ func linesMatch(expression string) func(string) bool {
 // linesAre checks the lines of a template without their placeholders. It also checks the
 // tails. A tail is the part of a line after a placeholder, up to the next placeholder or up
 // to the end of the line. If a value ends in a line break, the tail after the value becomes a
-// line of its own. linesAre splits the template at every character that a program could use
-// as the end of a line, and removes the spaces around the lines.
+// line of its own. linesAre removes the spaces around the lines.
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
 	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks
-	for line := range strings.FieldsFuncSeq(template, func(r rune) bool { return strings.ContainsRune("\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029", r) }) {
+	for line := range strings.SplitSeq(template, "\n") {
 		if !isHarmlessLine(strip(line)) {
 			return false
 		}
