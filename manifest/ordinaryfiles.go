@@ -115,10 +115,12 @@ func isHarmlessNPMFile(template string) bool {
 	return !readsVariables(template) && hasOnlyKeys("=", anySection, isNPMKey)(template) && linesAre(template, keepsRegistry, keepsRegistry)
 }
 
-// readsVariables reports whether a tool that replaces ${NAME} adds the value of a variable to
-// the file. The variable can contain another secret than the one that the file is for.
+// readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable
+// to the file. The variable can contain another secret than the one that the file is for. The
+// tool can replace an escape sequence before it replaces a variable.
 func readsVariables(template string) bool {
-	return strings.Contains(withoutPlaceholders(template), "${")
+	text := withoutPlaceholders(template)
+	return strings.Contains(text, "${") || strings.ContainsAny(text, `\&`)
 }
 
 // isNPMKey accepts the keys of npm's credentials, for example
@@ -213,13 +215,17 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 
 // hasOnlyLogins reports whether a .netrc contains only logins of named machines. A .netrc can
 // also contain macros, which ftp executes, and a default login, which is sent to every
-// server. The value of a placeholder can be empty, or can divide a word.
+// server. The value of a placeholder can be empty, or can divide a word. Some programs ignore
+// the case of a word, and remove quotes and backslashes.
 func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
 
 func hasOnlyNetrcWords(text string) bool {
-	words := strings.Fields(text)
+	if strings.ContainsAny(text, "\"'\\`") {
+		return false
+	}
+	words := strings.Fields(strings.ToLower(text))
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "machine", "login", "password", "account":
@@ -292,11 +298,15 @@ func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 }
 
 // hasOnlyElements returns a check of an XML file. It refuses everything that could define
-// another name of an element.
+// another name of an element, and other encodings than UTF-8, because some of them contain other
+// characters for <. maven replaces variables.
 func hasOnlyElements(names ...string) func(string) bool {
 	element := regexp.MustCompile(`^</?(` + strings.Join(names, "|") + `)\s*/?>`)
-	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml [a-zA-Z0-9="'. -]*\?)>`)
+	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml(\s+(version=["']1\.0["']|encoding=["'](utf|UTF)-8["']|standalone=["'](yes|no)["']))*\s*\?)>`)
 	return func(template string) bool {
+		if readsVariables(template) {
+			return false
+		}
 		for rest := withoutPlaceholders(template); ; {
 			i := strings.IndexByte(rest, '<')
 			if i < 0 {
