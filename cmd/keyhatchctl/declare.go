@@ -49,7 +49,7 @@ keyhatchctl register --persist.
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), changedProject{true, served.Name, served.ProjectPath})
 				}
-				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s with its current registration\n", served.Name, cli.Printable(served.ProjectPath))
+				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s with its current registration\n", served.Name, cli.PrintableWord(served.ProjectPath))
 				return nil
 			})
 		},

@@ -66,12 +66,12 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 			}
 		}
 	}
-	failure := &cli.Error{Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint()}
+	failure := &cli.Error{Err: fmt.Errorf("project %s is not registered", cli.PrintableWord(arg)), Hint: o.listProjectsHint()}
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
 		failure.Hint += "\nregister the project in this directory: " + o.command("register", path)
 	} else if err != nil && strings.Contains(arg, "/") { // a name contains no slash
-		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.Printable(arg), errors.Unwrap(err))
+		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.PrintableWord(arg), errors.Unwrap(err))
 	}
 	return schema.ProjectStatus{}, failure
 }
