@@ -166,7 +166,7 @@ func differences(served schema.InspectResponse, servedManifest *manifest.Manifes
 			if state.text == "" {
 				state.text = "none"
 			}
-			lines.WriteString("\n" + change.Subject + ", " + state.name + ": " + strings.ReplaceAll(state.text, "\n", "\n  "))
+			lines.WriteString("\n" + change.Subject + ", " + state.name + ": " + state.text)
 		}
 	}
 	return lines.String()
