@@ -183,7 +183,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 			if !isKnownProject(entry.Name(), status) {
 				unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 			}
-		case isDir && len(listDir(socket, "")) > 0:
+		case isDir && len(readEntries(socket, 1)) > 0:
 			findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemSocketReplaced,
 				Detail: cli.PrintableWord(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
 				Fix:    "remove the directory, and check again after a minute: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", "-r", socket})})
