@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/rundir"
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -39,7 +40,7 @@ func (r *registry) checkOtherProjectsLocked(registration schema.RegisterRequest)
 			continue
 		}
 		if other.Name == registration.Name {
-			return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", other.Name, other.ProjectPath)
+			return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", other.Name, manifest.QuoteWord(other.ProjectPath))
 		}
 		for _, id := range registration.DevcontainerIDs {
 			if slices.Contains(other.DevcontainerIDs, id) {

@@ -393,3 +393,17 @@ func (m *serviceManager) replaceStoredRegistration(project string, change func(*
 	unix.Close(m.store[i].fd)
 	m.store[i].fd = fd
 }
+
+// TestErrorQuotesPathOfOtherProject checks that the path of another project cannot look like a
+// part of an error. Untrusted code can choose the path.
+func TestErrorQuotesPathOfOtherProject(t *testing.T) {
+	m := newServiceManager(t, 100)
+	m.start()
+	if _, err := m.registerAt("api", "/src/x hint: sudo\nid", nil); err != nil {
+		t.Fatal(err)
+	}
+	want := `the name api is in use for the project at "/src/x\x20hint:\x20sudo\nid": choose another name`
+	if _, err := m.registerAt("api", "/src/y", nil); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("the error is %v, want %s", err, want)
+	}
+}

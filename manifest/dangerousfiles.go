@@ -39,6 +39,7 @@ const (
 	buildFile  = "a build obeys this file: it can run commands"
 	toolFile   = "a tool obeys this file: it can run commands or load code"
 
+	unusualText   = "the template contains characters that programs read in different ways"
 	extraSettings = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
 	unknownName   = "the name is not usual for a file that contains only a secret: a program may run commands or load code because of the file"
 	unknownFile   = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
@@ -59,6 +60,10 @@ func fileDanger(in *schema.Injection) string {
 // plainTemplate matches a template that contains only one placeholder and white space. The
 // file then contains only the secret, as without a template.
 var plainTemplate = regexp.MustCompile(`^\s*\{\{[^{}]*\}\}\s*$`)
+
+// unusualCharacter matches the characters that a template of a known file must not contain.
+// Programs do not agree on which of these characters are white space or line breaks.
+var unusualCharacter = regexp.MustCompile(`[^\n\t -~]`)
 
 // pathDanger marks a file in three cases. A table contains its path: then even a secret in the
 // file can do harm. Or its name is not usual for a file that contains only a secret: no table can
@@ -86,10 +91,12 @@ func pathDanger(p, template string) string {
 		return unknownName
 	case isPlain:
 		return ""
+	case !isOrdinary && !isVariableFile:
+		return unknownFile
+	case unusualCharacter.MatchString(template):
+		return unusualText
 	case isVariableFile:
 		return variableFileDanger(template)
-	case !isOrdinary:
-		return unknownFile
 	case !ordinary.isHarmless(template):
 		return extraSettings
 	}

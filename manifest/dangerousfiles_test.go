@@ -163,6 +163,28 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.netrc", "machine github.com login x password {{value}}\nmachine b\n  login y\n  password {{value}}\n", "machine a login b password c\nmacdef init\n! sh\n\n"},
 		{"~/.netrc", "machine default.example login a password {{p}}\n", "default login {{u}} password {{p}}\n"},
 		{"~/.netrc", "machine a login b account {{x}}\n", "machine a login b password {{e}} macdef init\n!sh\n\n"},
+		{"~/.netrc", "machine a login b password {{p}}\n", "machine a login DEFAULT login {{u}} password {{p}}\n"},
+		{"~/.netrc", "machine a\tlogin b\tpassword {{p}}\n", "machine a login \"default\" login {{u}} password {{p}}\n"},
+		{"~/.netrc", "", "machine a login \"machine\" 127.0.0.1 login {{u}} password {{p}}\n"},
+		{"~/.netrc", "", "machine a login 'default' login {{u}} password {{p}}\n"},
+		{"~/.netrc", "", "machine a login d\\efault login {{u}} password {{p}}\n"},
+		{"~/.netrc", "", "machine a login Mac{{e}}Def init\n!sh\n\n"},
+		{"~/.npmrc", "", "//h/:_authToken=\"\\u0024{OTHER}{{value}}\"\n"},
+		{"~/.yarnrc.yml", "", "npmAuthToken: \"\\x24{OTHER}{{value}}\"\n"},
+		{"~/.yarnrc.yml", "# token\nnpmAuthToken: {{value}}\n", "# token\u2028npmAuthToken: |\n  yarnPath: /tmp/x\n  npmAuthToken: {{value}}\n"},
+		{"~/.yarnrc.yml", "", "# token\u2029npmAuthToken: |\n  npmRegistryServer: https://evil.example\n  npmAuthToken: {{value}}\n"},
+		{"~/.kube/config", "", "# c\u0085kind: |\n  users: [{user: {exec: {command: /tmp/x}}}]\n"},
+		{"~/.docker/config.json", "", `{"auths": {}, "CREDSSTORE": "x"}`},
+		{"~/.docker/config.json", "", `{"auths": {}, "auths": {"ghcr.io": {}}, "cred\u017fStore": "x"}`},
+		{"~/.gradle/gradle.properties", "a.token={{value}}\n", "a.token={{value}}\\\norg.gradle.jvmargs=x\n"},
+		{"~/.gradle/gradle.properties", "", "org.gradle.\\\njvmargs.token=x\n"},
+		{"~/.gradle/gradle.properties", "", "kotlin.daemon.jvmargs\f-Dtoken=1\n"},
+		{"~/.gradle/gradle.properties", "a.password: {{value}}\n", "org.gradle.java.home: /tmp/x.token\n"},
+		{"~/.aws/credentials", "", "[default]\n  CREDENTIAL_PROCESS  =  /tmp/x\n"},
+		{"~/.aws/credentials", "", "[default]\ncredential_process\t:/tmp/x\n"},
+		{"~/.pypirc", "", "[pypi]\nusername=x\n  Repository : http://evil.example\n"},
+		{"~/.my.cnf", "", "[client]\n  PAG\t=/tmp/x\n"}, {"~/.cargo/credentials.toml", "", "[registry]\n\"credential-\\u0070rovider\" = [\"/tmp/x\"]\n"},
+		{"~/.git-credentials", "", "https://u:{{value}}@h.example\rx\n"}, {"~/.pgpass", "", "a:1:b:c:{{value}}\u2028x\n"},
 		{"~/.docker/config.json", `{"auths": {"ghcr.io": {"auth": "{{value}}"}, "https://index.docker.io/v1/": {"username": "x", "password": "{{p}}"}}}`, `{"auths": {}, "credsStore": "x"}`},
 		{"~/.docker/config.json", `{"auths": {"localhost:5000": {"auth": {{value}}}}}`, `{"auths": {}, "credsStor\u0065": "x"}`},
 		{"~/.docker/config.json", `{}`, `{"CREDHELPERS": {"ghcr.io": "x"}}`},
@@ -213,6 +235,9 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.config/tool/credentials", "", "command = /tmp/x"},
 		{"~/.config/tool/credentials.json", "", "{\"command\": \"/tmp/x\"}"},
 		{"~/.m2/settings.xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<settings xmlns=\"http://maven.apache.org/SETTINGS/1.0.0\">\n<servers><server><id>a</id><username>b</username><password>{{value}}</password></server></servers></settings>\n", "<settings><mirrors><mirror/></mirrors></settings>"},
+		{"~/.m2/settings.xml", "<?xml version='1.0'?><settings/>", "<?xml version=\"1.0\" encoding=\"UTF-7\"?><settings>+ADw-mirrors/+AD4-</settings>"},
+		{"~/.m2/settings.xml", "", "<settings><servers><server><password>${env.OTHER}{{value}}</password></server></servers></settings>"},
+		{"~/.m2/settings.xml", "", "<settings><servers><server><password>&#36;{env.OTHER}{{value}}</password></server></servers></settings>"},
 		{"~/.m2/settings.xml", "<settings/>", "<!DOCTYPE x [<!ENTITY e \"x\">]><settings/>"},
 	} {
 		if got := danger(c.path, "0600", c.harmless); got != "" {
@@ -249,13 +274,35 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	}
 }
 
+// TestUnusualCharactersInTemplates checks that a control character or a character that is not
+// ASCII marks the template of every known file, even if the character is in a comment. Programs
+// do not agree on which of these characters are white space or line breaks.
+func TestUnusualCharactersInTemplates(t *testing.T) {
+	for path, template := range map[string]string{
+		"~/.npmrc": "# c\n_auth={{value}}\n", "~/.aws/credentials": "# c\n[a]\n", "~/.my.cnf": "# c\n[a]\n", "~/.cargo/credentials.toml": "# c\n[registry]\n",
+		"~/.gradle/gradle.properties": "# c\na.token={{value}}\n", "~/.kube/config": "# c\nkind: Config\n", "~/.yarnrc.yml": "# c\nnpmAuthToken: x\n",
+		"~/.pgpass": "# c\n", "~/.git-credentials": "# c\n", "~/.config/sops/age/keys.txt": "# c\n", "/w/.env": "# c\nA={{value}}\n", "~/.gem/credentials": "# c\nhttps://a: x\n",
+	} {
+		if got := danger(path, "0600", template); got != "" {
+			t.Errorf("%s is marked (%s) with\n%s", path, got, template)
+		}
+		for _, c := range []string{"\r", "\f", "\v", "\x00", "\x1b", "\x1c", "\x7f", "\u0085", "\u00a0", "\u00e9", "\u2028", "\u2029", "\ufeff", "\xff"} {
+			for _, changed := range []string{strings.Replace(template, "c", "c"+c, 1), c + template, template + c} {
+				if got := danger(path, "0600", changed); got != unusualText {
+					t.Errorf("with %q in %s, the danger is %q", changed, path, got)
+				}
+			}
+		}
+	}
+}
+
 // TestTemplatesOfFilesOfVariables checks that the template of a file such as .env can only give
 // the secret to variables. A shell can read such a file, so the template must not run a command.
 // No table can contain all variables that run a command, so the template must not choose a value.
 func TestTemplatesOfFilesOfVariables(t *testing.T) {
 	for _, p := range []string{"/w/.env", "/w/.env.local", "/w/prod.env"} {
 		for _, template := range []string{
-			"A={{value}}", "A={{value}}\nB='{{b}}'\nexport C=\"{{c}}\"\n", "\n# the credentials, of (one) \"tool\"; a & b\n\n  export\tA_1={{ value }} \r\n", "CC_TEST_REPORTER_ID={{value}}",
+			"A={{value}}", "A={{value}}\nB='{{b}}'\nexport C=\"{{c}}\"\n", "\n# the credentials, of (one) \"tool\"; a & b\n\n  export\tA_1={{ value }} \n", "CC_TEST_REPORTER_ID={{value}}",
 		} {
 			if got := danger(p, "0600", template); got != "" {
 				t.Errorf("%s is marked (%s) with\n%s", p, got, template)
@@ -272,8 +319,12 @@ func TestTemplatesOfFilesOfVariables(t *testing.T) {
 		"A={{a}}{{b}}\n":                                 values + "A",
 		"A='{{value}}\nNODE_OPTIONS=x'\n":                values + "NODE_OPTIONS, A",
 		"A='{{value}}\"\n":                               values + "A",
-		"A={{value}}\rB={{value}}\n":                     values + "A",
-		"A={{value}}\u2028B={{value}}\n":                 values + "A",
+		"A={{value}}\rB={{value}}\n":                     unusualText,
+		"A={{value}}\r\n":                                unusualText,
+		"A={{value}}\n\r#;id\n":                          unusualText,
+		"A={{value}}\n\f#;id\n":                          unusualText,
+		"A={{value}}\n#\x1b[2J\n":                        unusualText,
+		"A={{value}}\u2028B={{value}}\n":                 unusualText,
 		"A={{value}} #x\n":                               values + "A",
 		"A=1\nB=1\nC=1\nD=1\nE=1\nF=1\n":                 values + "A, B, C, D, and 2 more",
 		"A=1\nB=1\nC=1\nD=1\nE=1\nGIT_PAGER={{value}}\n": values + "GIT_PAGER, A, B, C, and 2 more",
@@ -289,8 +340,8 @@ func TestTemplatesOfFilesOfVariables(t *testing.T) {
 		"# $(id)\n":                                      lines,
 		"# `id`\n":                                       lines,
 		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env)
-		"# x\rid\n":                                      lines,
-		"# x\u0085id\n":                                  lines,
+		"# x\rid\n":                                      unusualText,
+		"# x\u0085id\n":                                  unusualText,
 		"# x\\\n":                                        lines,
 		"-":                                              lines,
 	} {

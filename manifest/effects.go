@@ -57,14 +57,14 @@ const maxEffectLine = 72
 // Effects returns everything that the manifest does: the project's name, then the secrets
 // sorted by name, then the helpers. The description has no effect.
 func (m *Manifest) Effects() []Effect {
-	effects := []Effect{{Subject: "project", Text: "name " + quoteWord(string(m.Project))}}
+	effects := []Effect{{Subject: "project", Text: "name " + QuoteWord(string(m.Project))}}
 	for _, name := range slices.Sorted(maps.Keys(m.Secrets)) {
 		in := m.Secrets[name]
 		effect := Effect{Subject: "secret " + string(name)}
 		if in.As == schema.InjectAsFile {
 			effect.Text, effect.Danger = fileText(in), fileDanger(in)
 		} else {
-			effect.Text, effect.Danger = "variable "+quoteWord(in.Env), variableDanger(in.Env)
+			effect.Text, effect.Danger = "variable "+QuoteWord(in.Env), variableDanger(in.Env)
 		}
 		effects = append(effects, effect)
 	}
@@ -132,10 +132,10 @@ func loginEffects(helper string, logins []schema.Login, defaultUsername string) 
 	for _, l := range slices.SortedFunc(slices.Values(logins), func(a, b schema.Login) int { return cmp.Compare(a.Host, b.Host) }) {
 		username := defaultUsername
 		if l.Username != "" {
-			username = "username " + quoteWord(l.Username)
+			username = "username " + QuoteWord(l.Username)
 		}
 		effects = append(effects, Effect{
-			Subject: helper + " login " + quoteWord(l.Host),
+			Subject: helper + " login " + QuoteWord(l.Host),
 			Text:    fmt.Sprintf("secret %s, %s", l.Secret, username),
 			Danger:  loginDanger(helper, l),
 		})
@@ -162,7 +162,7 @@ func loginDanger(helper string, l schema.Login) string {
 
 // fileText describes a file. Two modes with the same bits have the same text.
 func fileText(in *schema.Injection) string {
-	text := fmt.Sprintf("file %s, mode %s, with ", quoteWord(in.Path), formatMode(in.Mode))
+	text := fmt.Sprintf("file %s, mode %s, with ", QuoteWord(in.Path), formatMode(in.Mode))
 	if in.Template == "" {
 		return text + "the value of the secret"
 	}
@@ -172,7 +172,7 @@ func fileText(in *schema.Injection) string {
 func formatMode(mode string) string {
 	bits, err := strconv.ParseUint(mode, 8, 32)
 	if err != nil { // Parse accepts no such mode
-		return quoteWord(mode)
+		return QuoteWord(mode)
 	}
 	return fmt.Sprintf("%04o", bits)
 }
@@ -210,10 +210,10 @@ func escape(s string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./~@%+:=\[\]-]+$`)
 
-// quoteWord returns a word that can be part of a sentence. If the word contains a character
-// that is unusual in paths and names, quoteWord quotes the word. The result contains no
+// QuoteWord returns a word that can be part of a sentence. If the word contains a character
+// that is unusual in paths and names, QuoteWord quotes the word. The result contains no
 // space. Therefore the result cannot look like a sentence.
-func quoteWord(s string) string {
+func QuoteWord(s string) string {
 	if plainWord.MatchString(s) {
 		return s
 	}

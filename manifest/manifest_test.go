@@ -72,7 +72,7 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{"schema_version: 2\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: \"1\"\nproject: api\nsecrets: {}\n", 1, "schema_version must be 1"},
 		{"schema_version: 1\nsecrets: {}\n", 1, "project is missing"},
-		{"schema_version: 1\nproject: My App\nsecrets: {}\n", 2, `the project name "My App" does not match ` + schema.ProjectNamePattern + `: write project: my-app`},
+		{"schema_version: 1\nproject: My App\nsecrets: {}\n", 2, `the project name "My\x20App" does not match ` + schema.ProjectNamePattern + `: write project: my-app`},
 		{header, 1, "secrets is missing"},
 		{header + "secrets:\n", 3, "must be a mapping"},
 		{header + "secrets: []\n", 3, "must be a mapping"},

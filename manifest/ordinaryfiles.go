@@ -115,10 +115,12 @@ func isHarmlessNPMFile(template string) bool {
 	return !readsVariables(template) && hasOnlyKeys("=", anySection, isNPMKey)(template) && linesAre(template, keepsRegistry, keepsRegistry)
 }
 
-// readsVariables reports whether a tool that replaces ${NAME} adds the value of a variable to
-// the file. The variable can contain another secret than the one that the file is for.
+// readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable
+// to the file. The variable can contain another secret than the one that the file is for. The
+// tool can replace an escape sequence before it replaces a variable.
 func readsVariables(template string) bool {
-	return strings.Contains(withoutPlaceholders(template), "${")
+	text := withoutPlaceholders(template)
+	return strings.Contains(text, "${") || strings.ContainsAny(text, `\&`)
 }
 
 // isNPMKey accepts the keys of npm's credentials, for example
@@ -192,13 +194,12 @@ func linesMatch(expression string) func(string) bool {
 // linesAre checks the lines of a template without their placeholders. It also checks the
 // tails. A tail is the part of a line after a placeholder, up to the next placeholder or up
 // to the end of the line. If a value ends in a line break, the tail after the value becomes a
-// line of its own. linesAre splits the template at every character that a program could use
-// as the end of a line, and removes the spaces around the lines.
+// line of its own. linesAre removes the spaces around the lines.
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
 	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks
-	for line := range strings.FieldsFuncSeq(template, func(r rune) bool { return strings.ContainsRune("\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029", r) }) {
+	for line := range strings.SplitSeq(template, "\n") {
 		if !isHarmlessLine(strip(line)) {
 			return false
 		}
@@ -214,13 +215,17 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 
 // hasOnlyLogins reports whether a .netrc contains only logins of named machines. A .netrc can
 // also contain macros, which ftp executes, and a default login, which is sent to every
-// server. The value of a placeholder can be empty, or can divide a word.
+// server. The value of a placeholder can be empty, or can divide a word. Some programs ignore
+// the case of a word, and remove quotes and backslashes.
 func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
 
 func hasOnlyNetrcWords(text string) bool {
-	words := strings.Fields(text)
+	if strings.ContainsAny(text, "\"'\\`") {
+		return false
+	}
+	words := strings.Fields(strings.ToLower(text))
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "machine", "login", "password", "account":
@@ -293,11 +298,15 @@ func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 }
 
 // hasOnlyElements returns a check of an XML file. It refuses everything that could define
-// another name of an element.
+// another name of an element, and other encodings than UTF-8, because some of them contain other
+// characters for <. maven replaces variables.
 func hasOnlyElements(names ...string) func(string) bool {
 	element := regexp.MustCompile(`^</?(` + strings.Join(names, "|") + `)\s*/?>`)
-	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml [a-zA-Z0-9="'. -]*\?)>`)
+	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml(\s+(version=["']1\.0["']|encoding=["'](utf|UTF)-8["']|standalone=["'](yes|no)["']))*\s*\?)>`)
 	return func(template string) bool {
+		if readsVariables(template) {
+			return false
+		}
 		for rest := withoutPlaceholders(template); ; {
 			i := strings.IndexByte(rest, '<')
 			if i < 0 {

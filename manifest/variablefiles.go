@@ -12,12 +12,12 @@ var variableFiles = []string{"*.env", ".env", ".env.*"}
 
 var (
 	// A line that gives the secret, or a field of the secret, to a variable.
-	secretVariable = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=(?:\{\{[^{}]*\}\}|'\{\{[^{}]*\}\}'|"\{\{[^{}]*\}\}")\s*$`)
-	anyVariable    = regexp.MustCompile(`^\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)=`)
+	secretVariable = regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(?:\{\{[^{}]*\}\}|'\{\{[^{}]*\}\}'|"\{\{[^{}]*\}\}")[ \t]*$`)
+	anyVariable    = regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=`)
 	// Some scripts pass the whole file to export, so a comment must not contain a variable.
 	// A comment must not contain a placeholder either: if the value ends in a line break, the
 	// rest of the comment becomes a line of its own.
-	harmlessComment = regexp.MustCompile("^\\s*(#[\\t -#%-<>-\\[\\]-_a-z|~]*)?\\s*$")
+	harmlessComment = regexp.MustCompile("^[ \\t]*(#[\\t -#%-<>-\\[\\]-_a-z|~]*)?$")
 )
 
 // variableFileDanger returns why the template of a file of variables is dangerous, or "". A

@@ -117,8 +117,11 @@ func readString(n *yaml.Node, subject constant) (string, error) {
 	return n.Value, nil
 }
 
-// quote escapes text for an error message and shortens it to 40 bytes.
-func quote(text string) string { return fmt.Sprintf("%+q", shorten(text)) }
+// quote escapes text for an error message and shortens it to 40 bytes. It escapes spaces too, so
+// the text cannot look like a part of the message.
+func quote(text string) string {
+	return strings.ReplaceAll(fmt.Sprintf("%+q", shorten(text)), " ", `\x20`)
+}
 
 // shorten shortens text to 40 bytes.
 func shorten(text string) string { return text[:min(len(text), 40)] }

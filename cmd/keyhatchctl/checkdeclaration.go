@@ -53,7 +53,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 				"\ncorrect " + cli.ShellQuote(file) + ", and then serve the declaration: " + applyDeclarations
 		default:
 			if !strings.Contains(p.Message, err.Error()) {
-				f.Detail += "\n" + cli.Printable(file) + ": " + cli.Printable(err.Error())
+				f.Detail += "\n" + cli.PrintableWord(file) + ": " + cli.Printable(err.Error())
 			}
 			f.Fix = "correct or remove " + cli.ShellQuote(file) + ", and then apply the declarations: " + applyDeclarations
 		}
@@ -152,7 +152,7 @@ func differences(served schema.InspectResponse, servedManifest *manifest.Manifes
 	}
 	var changes []manifest.Change
 	if served.ProjectPath != declared.Path {
-		changes = append(changes, manifest.Change{Subject: "path", Old: cli.Printable(served.ProjectPath), New: cli.Printable(declared.Path)})
+		changes = append(changes, manifest.Change{Subject: "path", Old: cli.PrintableWord(served.ProjectPath), New: cli.PrintableWord(declared.Path)})
 	}
 	if !slices.Equal(served.AllowUIDs, declared.AllowUIDs) {
 		changes = append(changes, manifest.Change{Subject: "allowed uids", Old: formatUIDs(served.AllowUIDs), New: formatUIDs(declared.AllowUIDs)})
@@ -166,7 +166,7 @@ func differences(served schema.InspectResponse, servedManifest *manifest.Manifes
 			if state.text == "" {
 				state.text = "none"
 			}
-			lines.WriteString("\n" + change.Subject + ", " + state.name + ": " + strings.ReplaceAll(state.text, "\n", "\n  "))
+			lines.WriteString("\n" + change.Subject + ", " + state.name + ": " + state.text)
 		}
 	}
 	return lines.String()

@@ -3,9 +3,11 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -33,6 +35,35 @@ func TestFixOfDeclarationIgnoresTextOfPaths(t *testing.T) {
 		f := checkDeclaration(t.Context(), p, schema.StatusResponse{ProjectsDir: dir}, declarationCheck{o: &globalOptions{}})
 		if first, _, _ := strings.Cut(f.Fix, " && "); !strings.Contains(first, want) {
 			t.Errorf("the fix for %q is %q, want %q", message, f.Fix, want)
+		}
+	}
+}
+
+// TestDifferencesFitOnTerminal checks that doctor prints a long line of a template in lines of at
+// most 79 characters. A terminal continues a longer line at its left edge.
+func TestDifferencesFitOnTerminal(t *testing.T) {
+	template := strings.Repeat("x", 200) + "\n  " + strings.Repeat("y", 67) + "\n"
+	text := "schema_version: 1\nproject: api\nsecrets: {A: {as: file, path: ~/.npmrc, template: " + strconv.Quote(template) + "}}\n"
+	declaration, err := manifest.Declaration{Name: "api", Path: "/src/api", Manifest: text}.Encode()
+	file := filepath.Join(t.TempDir(), "api.yaml")
+	if err == nil {
+		err = os.WriteFile(file, declaration, 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	served, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets: {A: }\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	f := cli.Finding{Check: "x", Problem: "y", Detail: differences(schema.InspectResponse{Name: "api", ProjectPath: "/src/api"}, served, file)}
+	if err := cli.PrintFindings(&out, []cli.Finding{f}, false); err == nil || !strings.Contains(out.String(), "| xxx") {
+		t.Fatalf("doctor prints\n%s", out.String())
+	}
+	for line := range strings.Lines(out.String()) {
+		if len(line) > 79+len("\n") {
+			t.Errorf("this line has %d characters: %s", len(line)-1, line)
 		}
 	}
 }

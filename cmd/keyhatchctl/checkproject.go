@@ -55,7 +55,7 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 // symbolic link. Commands that get the project's directory resolve symbolic links. Such a
 // command would not find the project, or would find another directory.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
-	path := cli.Printable(p.ProjectPath)
+	path := cli.PrintableWord(p.ProjectPath)
 	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +
 		"\nif you moved the project to NEW_DIR, register it again, and create its containers again: " + moveCommand(o, p, "NEW_DIR", registerOptions{}, status)
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
@@ -65,7 +65,7 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 		// Hostile code can replace a directory with a link to another project, so no command
 		// contains the path to which the link leads.
 		return cli.Finding{Problem: problemPathReplaced, Fix: "if the project did not move, replace the symbolic link with the directory\n" + fix,
-			Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path}
+			Detail: path + " contains a symbolic link now, and leads to " + cli.PrintableWord(resolved) + "; the project is still registered at " + path}
 	case errors.Is(err, fs.ErrPermission):
 		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case err != nil || statErr != nil || !info.IsDir():
@@ -85,7 +85,7 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 	const inEffect = "; the approved manifest is still in effect"
 	switch {
 	case errors.Is(m.err, fs.ErrPermission):
-		return cli.Finding{Problem: problemNoPermission, Detail: cli.Printable(p.ProjectPath) + ": " + m.err.Error(), Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
+		return cli.Finding{Problem: problemNoPermission, Detail: cli.PrintableWord(p.ProjectPath) + ": " + m.err.Error(), Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
 	case m.approved:
 	case m.isMissing():
 		return cli.Finding{Problem: problemManifestChanged, Detail: "the manifest was removed" + inEffect,
@@ -114,7 +114,7 @@ func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalO
 		return cli.Finding{}
 	}
 	return cli.Finding{Problem: problemOwnerNotAllowed, Fix: registerAgainCommand(o, p, status),
-		Detail: fmt.Sprintf("%s belongs to uid %d, which is not allowed to use the socket", cli.Printable(p.ProjectPath), owner)}
+		Detail: fmt.Sprintf("%s belongs to uid %d, which is not allowed to use the socket", cli.PrintableWord(p.ProjectPath), owner)}
 }
 
 // checkSecretsStored reports the secrets that the approved manifest allows but that the broker

@@ -1,17 +1,18 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"github.com/keyhatch/keyhatch/schema"
 )
 
-// copyClient copies the keyhatch command for one project's container and returns the
-// path of the copy. Each project gets its own copy, because root in the container may
-// be able to write to the mounted file.
-func copyClient(name schema.ProjectName) (string, error) {
+// copyClient copies the keyhatch command for the container of the project at projectPath and
+// returns the path of the copy. Each project gets its own copy, because root in the container
+// may be able to write to the mounted file. The path of the copy does not depend on the name of
+// the project, because another broker can have another project with this name.
+func copyClient(projectPath string) (string, error) {
 	source, err := os.Executable()
 	if err != nil {
 		return "", err
@@ -31,6 +32,7 @@ func copyClient(name schema.ProjectName) (string, error) {
 		return "", err
 	}
 	// replaceFile creates a new file, so a running container continues to use the old file.
-	path := filepath.Join(cache, "keyhatch", "clients", string(name), "keyhatch")
+	digest := sha256.Sum256([]byte(projectPath))
+	path := filepath.Join(cache, "keyhatch", "clients", hex.EncodeToString(digest[:]), "keyhatch")
 	return path, replaceFile(path, text, 0o755)
 }

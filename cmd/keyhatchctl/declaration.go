@@ -116,7 +116,7 @@ type declaredPathError struct {
 }
 
 func (e *declaredPathError) Error() string {
-	return fmt.Sprintf("cannot declare %s in %s: %s declares %s", e.request.Name, cli.Printable(e.request.ProjectPath), cli.Printable(e.file), cli.Printable(e.declared))
+	return fmt.Sprintf("cannot declare %s in %s: %s declares %s", e.request.Name, cli.PrintableWord(e.request.ProjectPath), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
 }
 
 // checkDeclaredPath returns a declaredPathError if the declaration of the project name
@@ -187,5 +187,5 @@ func (e *declarationError) hint(socket string) string {
 	if owner != 0 {
 		user = fmt.Sprintf("uid %d", owner)
 	}
-	return fmt.Sprintf("only %s can change the declared projects in %s: %s", user, cli.Printable(e.dir), cli.RerunAs(owner, socket))
+	return fmt.Sprintf("only %s can change the declared projects in %s: %s", user, cli.PrintableWord(e.dir), cli.RerunAs(owner, socket))
 }

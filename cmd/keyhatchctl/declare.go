@@ -47,9 +47,9 @@ keyhatchctl register --persist.
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
+					return cli.PrintJSON(c.OutOrStdout(), changedProject{true, served.Name, served.ProjectPath})
 				}
-				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s with its current registration\n", p.Name, cli.Printable(p.ProjectPath))
+				fmt.Fprintf(c.OutOrStdout(), "declared %s in %s with its current registration\n", served.Name, cli.PrintableWord(served.ProjectPath))
 				return nil
 			})
 		},

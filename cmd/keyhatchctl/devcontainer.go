@@ -3,12 +3,15 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // Untrusted code can create any number of devcontainer.json files. With more IDs, a request
@@ -18,17 +21,20 @@ const (
 	maxProjectIDs = 2 * maxFolderIDs // of the two folders of a project, and of earlier files
 )
 
+// maxConfigEntries is the maximum number of entries of .devcontainer that devcontainerIDs reads.
+const maxConfigEntries = 500
+
 // devcontainerIDs returns all possible values of ${devcontainerId} for a project that is
 // opened by the path folder. The Feature mounts a directory with this name. The value depends
 // on the path and on the path of the project's devcontainer.json, so there is one value for
-// each combination. ignored is the number of files beyond maxFolderIDs.
+// each combination. ignored is the number of files beyond maxFolderIDs. devcontainerIDs does not
+// read and count entries of .devcontainer beyond maxConfigEntries.
 func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 	// These two files can be created after the registration.
 	configs := []string{filepath.Join(folder, ".devcontainer", "devcontainer.json"), filepath.Join(folder, ".devcontainer.json")}
 	// filepath.Glob would treat brackets in the directory's name as a pattern. If the
 	// directory cannot be read, the tools find no configuration in it either.
-	entries, _ := os.ReadDir(filepath.Join(folder, ".devcontainer"))
-	for _, entry := range entries {
+	for _, entry := range readEntries(filepath.Join(folder, ".devcontainer"), maxConfigEntries) {
 		config := filepath.Join(folder, ".devcontainer", entry.Name(), "devcontainer.json")
 		if info, err := os.Stat(config); err == nil && info.Mode().IsRegular() {
 			configs = append(configs, config)
@@ -39,6 +45,19 @@ func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 		ids = append(ids, devcontainerID(folder, config))
 	}
 	return ids, ignored
+}
+
+// readEntries returns at most limit entries of a directory, sorted by name. If dir cannot be read,
+// or is not a directory, the result is empty. Untrusted code can replace dir with a FIFO.
+func readEntries(dir string, limit int) []fs.DirEntry {
+	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	entries, _ := d.ReadDir(limit)
+	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return entries
 }
 
 // devcontainerID computes ${devcontainerId} as in the Dev Container specification

@@ -4,9 +4,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // TestDevcontainerIDMatchesDevContainerCLI compares the computed values with those of
@@ -77,5 +79,30 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v\nwant %v", c.arg, got, c.want)
 		}
+	}
+}
+
+// TestDevcontainerIDsReadLimitedEntries checks that untrusted code cannot make a command slow with
+// a directory that has many entries, or block the command with a FIFO.
+func TestDevcontainerIDsReadLimitedEntries(t *testing.T) {
+	dir := t.TempDir()
+	for i := range maxConfigEntries + 100 {
+		config := filepath.Join(dir, ".devcontainer", strconv.Itoa(i), "devcontainer.json")
+		if err := os.MkdirAll(filepath.Dir(config), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(config, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if ids, ignored := devcontainerIDs(dir); len(ids) != maxFolderIDs || len(ids)+ignored != 2+maxConfigEntries {
+		t.Errorf("got %d IDs and %d ignored files", len(ids), ignored)
+	}
+	blocked := t.TempDir()
+	if err := unix.Mkfifo(filepath.Join(blocked, ".devcontainer"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if ids, ignored := devcontainerIDs(blocked); len(ids) != 2 || ignored != 0 {
+		t.Errorf("with a FIFO, got %d IDs and %d ignored files", len(ids), ignored)
 	}
 }

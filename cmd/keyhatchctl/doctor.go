@@ -165,7 +165,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 	addProblem := func(paths ...string) {
 		remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
-			Detail: cli.Printable(paths[0]) + " was created by a container engine, because a container started before its project was registered",
+			Detail: cli.PrintableWord(paths[0]) + " was created by a container engine, because a container started before its project was registered",
 			Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")})
 	}
 	for _, entry := range listDir(dir, devcontainersDir) {
@@ -181,11 +181,11 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 		switch belongsToBroker := strings.HasPrefix(entry.Name(), "."); {
 		case !entry.IsDir(): // a link of the broker
 			if !isKnownProject(entry.Name(), status) {
-				unregistered = append(unregistered, cli.Printable(entry.Name()))
+				unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 			}
-		case isDir && len(listDir(socket, "")) > 0:
+		case isDir && len(readEntries(socket, 1)) > 0:
 			findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemSocketReplaced,
-				Detail: cli.Printable(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
+				Detail: cli.PrintableWord(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
 				Fix:    "remove the directory, and check again after a minute: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", "-r", socket})})
 		case belongsToBroker && isDir:
 			addProblem(socket)

@@ -31,12 +31,12 @@ func TestDoctorReportsProblemAndFix(t *testing.T) {
 		{checkMemory(schema.StatusResponse{Memory: schema.MemoryUnlocked}, daemon), "memory_unlocked", "prlimit --memlock=67108864 --pid 4711"},
 		{checkMemory(schema.StatusResponse{Memory: schema.MemoryUnlocked}, systemd), "memory_unlocked", sudo + "systemctl edit keyhatch"},
 		{checkSecretsLoaded(schema.StatusResponse{SecretsLoadedAt: &now, SecretCount: 2}, private), "", ""},
-		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 1}, private), "nothing_loaded", "start the sidecar: keyhatch-sidecar run --store STORE --socket '/tmp/my run/admin/admin.sock'"},
-		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 2}, private), "nothing_loaded", "keyhatch-sidecar health --store STORE --socket '/tmp/my run/admin/admin.sock'"},
+		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 1}, private), "nothing_loaded", "start the sidecar: keyhatch-sidecar run --store STORE --socket \"$(printf %b '/tmp/my\\0040run/admin/admin.sock')\""},
+		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 2}, private), "nothing_loaded", "keyhatch-sidecar health --store STORE --socket \"$(printf %b '/tmp/my\\0040run/admin/admin.sock')\""},
 		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 1, SecretsClearedAt: &now}, private), "nothing_loaded", "start the sidecar: "},
 		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 2, SecretsClearedAt: &now}, private), "nothing_loaded", "restart the sidecar, or send the signal SIGUSR1 to the sidecar"},
 		{checkSidecars(schema.StatusResponse{SidecarPID: 42, RefusedSidecars: 1}), "sidecar_refused", "stop all sidecars of this broker except one"},
-		{checkStores(schema.StatusResponse{StoreProblems: 2}, private), "store_problem", "keyhatch-sidecar health --store STORE --socket '/tmp/my run/admin/admin.sock'"},
+		{checkStores(schema.StatusResponse{StoreProblems: 2}, private), "store_problem", "keyhatch-sidecar health --store STORE --socket \"$(printf %b '/tmp/my\\0040run/admin/admin.sock')\""},
 		{connectionProblem(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission)), "no_permission", ""},
 		{connectionProblem(&cli.Error{Err: client.ErrUnreachable, Hint: "is keyhatchd running?"}), "broker_down", "keyhatchd"},
 		{connectionProblem(client.ErrProtocol), "protocol_skew", ""},
@@ -78,8 +78,8 @@ func TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed(t *testing.T) {
 	}
 	check()
 	for text, want := range map[string]string{
-		"schema_version: 1\nproject: api\nsecrets: {A: {as: x}}\n": "correct '" + file + "' (manifest line 3: A: as must be env or file), and then serve the project: keyhatchctl --socket /s register '" + dir + "'",
-		"schema_version: 1\nproject: api\nsecrets: {A: }\n":        "to serve the project with its current manifest: keyhatchctl --socket /s register '" + dir + "'",
+		"schema_version: 1\nproject: api\nsecrets: {A: {as: x}}\n": "correct " + cli.ShellQuote(file) + " (manifest line 3: A: as must be env or file), and then serve the project: keyhatchctl --socket /s register " + cli.ShellQuote(dir),
+		"schema_version: 1\nproject: api\nsecrets: {A: }\n":        "to serve the project with its current manifest: keyhatchctl --socket /s register " + cli.ShellQuote(dir),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)

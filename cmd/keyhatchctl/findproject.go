@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
@@ -28,8 +27,16 @@ func (e *notServedError) Unwrap() error { return e.err }
 const nameOrDirHelp = `The argument is the name of a project or the path of its directory. If a project has
 this name, the argument is the name. To use a directory, write a slash, for example ./api.`
 
-// findProject returns the registered project whose name or directory is arg. If arg is both a
-// name and a directory, findProject uses the name.
+// A changedProject is the output of declare and unregister with --json.
+type changedProject struct {
+	OK          bool               `json:"ok"`
+	Name        schema.ProjectName `json:"name"`
+	ProjectPath string             `json:"project_path,omitempty"` // absent if the broker does not know it
+}
+
+// findProject returns the registered project whose name or directory is arg. If a project has
+// the name arg, findProject does not compare directories, even if the broker does not serve the
+// project: untrusted code can create a directory or a link with this name.
 func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -43,36 +50,42 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		path = resolved
 	}
-	for _, matches := range []func(schema.ProjectStatus) bool{
-		func(p schema.ProjectStatus) bool { return string(p.Name) == arg },
-		func(p schema.ProjectStatus) bool { return p.ProjectPath == path },
+	for _, matches := range []func(projectName, projectPath string) bool{
+		func(projectName, _ string) bool { return projectName == arg },
+		func(_, projectPath string) bool { return projectPath == path },
 	} {
-		if i := slices.IndexFunc(status.Projects, matches); i >= 0 {
-			return status.Projects[i], nil
-		}
-	}
-	for _, p := range status.Problems {
-		if p.Project == "" || p.Project != arg && p.ProjectPath != path {
-			continue
-		}
-		notServed := &notServedError{
-			project: schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: p.ProjectPath, Declared: p.Problem == schema.ProblemNotApplied},
-			err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o)},
-		}
-		if notServed.project.Declared {
-			notServed.err = &cli.Error{
-				Err:  fmt.Errorf("project %s is declared, but not served: %s", cli.Printable(p.Project), cli.Printable(p.Message)),
-				Hint: "find the cause and the fix: " + o.command("doctor"),
+		for _, p := range status.Projects {
+			if matches(string(p.Name), p.ProjectPath) {
+				return p, nil
 			}
 		}
-		return schema.ProjectStatus{}, notServed
+		for _, p := range status.Problems {
+			// A project that differs from its declaration is served, maybe at another path.
+			if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
+				return schema.ProjectStatus{}, newNotServedError(p, o)
+			}
+		}
 	}
-	failure := &cli.Error{Err: fmt.Errorf("project %q is not registered", arg), Hint: o.listProjectsHint()}
+	failure := &cli.Error{Err: fmt.Errorf("project %s is not registered", cli.PrintableWord(arg)), Hint: o.listProjectsHint()}
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
 		failure.Hint += "\nregister the project in this directory: " + o.command("register", path)
 	} else if err != nil && strings.Contains(arg, "/") { // a name contains no slash
-		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.Printable(arg), errors.Unwrap(err))
+		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.PrintableWord(arg), errors.Unwrap(err))
 	}
 	return schema.ProjectStatus{}, failure
+}
+
+func newNotServedError(p schema.ProjectProblem, o *globalOptions) *notServedError {
+	notServed := &notServedError{
+		project: schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: p.ProjectPath, Declared: p.Problem == schema.ProblemNotApplied},
+		err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o)},
+	}
+	if notServed.project.Declared {
+		notServed.err = &cli.Error{
+			Err:  fmt.Errorf("project %s is declared, but not served: %s", cli.Printable(p.Project), cli.Printable(p.Message)),
+			Hint: "find the cause and the fix: " + o.command("doctor"),
+		}
+	}
+	return notServed
 }

@@ -19,16 +19,16 @@ import (
 func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	file, err := manifest.Read(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
-		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.Printable(dir), err),
+		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.PrintableWord(dir), err),
 			Hint: fmt.Sprintf("write these lines into %s:\nschema_version: %d\nproject: %s\nsecrets: {NPM_TOKEN: }",
-				cli.Printable(filepath.Join(dir, manifest.Locations[0])), schema.ManifestVersion, manifest.SuggestName(filepath.Base(dir)))}
+				cli.PrintableWord(filepath.Join(dir, manifest.Locations[0])), schema.ManifestVersion, manifest.SuggestName(filepath.Base(dir)))}
 	}
 	if err != nil {
-		return file, nil, fmt.Errorf("%s: %w", cli.Printable(dir), err)
+		return file, nil, fmt.Errorf("%s: %w", cli.PrintableWord(dir), err)
 	}
 	parsed, err := manifest.Parse(file.Text)
 	if err != nil {
-		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.Printable(filepath.Join(dir, file.Path)), err), Hint: correctManifestHint}
+		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.PrintableWord(filepath.Join(dir, file.Path)), err), Hint: correctManifestHint}
 	}
 	return file, parsed, nil
 }

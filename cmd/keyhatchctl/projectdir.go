@@ -36,10 +36,10 @@ func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error
 		err = e.Err
 	}
 	if err != nil {
-		return projectDir{}, fmt.Errorf("cannot open the project's directory: %s: %w", cli.Printable(arg), err)
+		return projectDir{}, fmt.Errorf("cannot open the project's directory: %s: %w", cli.PrintableWord(arg), err)
 	}
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
-		failure := &cli.Error{Err: fmt.Errorf("%s is not a directory", cli.Printable(arg))}
+		failure := &cli.Error{Err: fmt.Errorf("%s is not a directory", cli.PrintableWord(arg))}
 		for _, location := range manifest.Locations {
 			if dir, isManifest := strings.CutSuffix(filepath.Clean(arg), location); isManifest {
 				failure.Hint = "use the directory of the project: " + o.command(command, filepath.Clean(dir))
@@ -48,10 +48,10 @@ func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error
 		return projectDir{}, failure
 	}
 	if !utf8.ValidString(path) {
-		return projectDir{}, fmt.Errorf("cannot register %q: the path must be valid UTF-8: rename the directory", path)
+		return projectDir{}, fmt.Errorf("cannot register %s: the path must be valid UTF-8: rename the directory", cli.PrintableWord(path))
 	}
 	if strings.HasSuffix(path, "\n") || strings.HasSuffix(typed, "\n") { // see cli.ShellQuote
-		return projectDir{}, fmt.Errorf("cannot register %q: the path must not end with a line break: rename the directory", typed)
+		return projectDir{}, fmt.Errorf("cannot register %s: the path must not end with a line break: rename the directory", cli.PrintableWord(typed))
 	}
 	return projectDir{path, typed}, nil
 }

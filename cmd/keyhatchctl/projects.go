@@ -59,7 +59,7 @@ func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
 			declared = "yes"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, declared, p.AllowlistSize, p.Connections,
-			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, readTreeManifest(p).state(p), cli.Printable(p.ProjectPath))
+			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, readTreeManifest(p).state(p), cli.PrintableWord(p.ProjectPath))
 	}
 	return w.Flush()
 }

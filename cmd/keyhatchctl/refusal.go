@@ -29,7 +29,7 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 			continue
 		}
 		if other.Name == request.Name {
-			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
+			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.PrintableWord(dir.path), other.Name, cli.PrintableWord(other.ProjectPath))
 			// Hostile code can create a symbolic link to any project, so a link must not choose
 			// the project that gets the name and its mounts. A registered project, which the
 			// broker may not serve, did not move here.
@@ -69,7 +69,7 @@ func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, optio
 func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, folder string, options registerOptions, status schema.StatusResponse) error {
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
-			cli.Printable(dir.path), cli.Printable(folder), other.Name, cli.Printable(other.ProjectPath)),
+			cli.PrintableWord(dir.path), cli.PrintableWord(folder), other.Name, cli.PrintableWord(other.ProjectPath)),
 		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "the other project is no longer in this folder", unregisterShellCommand(o, other, status)),
 	}
 }

@@ -25,9 +25,9 @@ type unappliedDeclarationError struct {
 
 func (e *unappliedDeclarationError) Error() string {
 	if e.declared != e.project {
-		return fmt.Sprintf("cannot change project %s: %s declares the same path", e.project, cli.Printable(e.file))
+		return fmt.Sprintf("cannot change project %s: %s declares the same path", e.project, cli.PrintableWord(e.file))
 	}
-	return fmt.Sprintf("cannot change project %s: the broker has not applied the edited declaration %s", e.project, cli.Printable(e.file))
+	return fmt.Sprintf("cannot change project %s: the broker has not applied the edited declaration %s", e.project, cli.PrintableWord(e.file))
 }
 
 // hint describes how to apply the declaration, and how to keep the served state instead.

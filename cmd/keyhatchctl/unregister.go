@@ -54,7 +54,7 @@ not serve the project.
 							return err
 						}
 						file := filepath.Join(status.ProjectsDir, string(d.Name)+".yaml")
-						alsoRemoved += "\nalso removed " + cli.Printable(file) + ", which declares the same path"
+						alsoRemoved += "\nalso removed " + cli.PrintableWord(file) + ", which declares the same path"
 					}
 					if err := removeDeclaration(status, p.Name); err != nil {
 						return err
@@ -69,11 +69,11 @@ not serve the project.
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), schema.OKResponse{OK: true})
+					return cli.PrintJSON(c.OutOrStdout(), changedProject{true, p.Name, p.ProjectPath})
 				}
-				result := "unregistered " + cli.Printable(string(p.Name))
+				result := "unregistered " + cli.PrintableWord(string(p.Name))
 				if p.ProjectPath != "" {
-					result += " in " + cli.Printable(p.ProjectPath)
+					result += " in " + cli.PrintableWord(p.ProjectPath)
 				}
 				if p.Declared && !persist {
 					result += fmt.Sprintf(", but %s is still declared: the broker registers it again when it starts or receives SIGHUP\n", p.Name) +

@@ -9,7 +9,6 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
 
@@ -65,7 +64,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
 	ctx, log := c.Context(), c.ErrOrStderr()
-	name, socket, err := ensureRegistered(c, o, dir, options, yes, extraArgs)
+	socket, err := ensureRegistered(c, o, dir, options, yes, extraArgs)
 	if err != nil {
 		return err
 	}
@@ -81,7 +80,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	}
 	if !hasMount {
 		args = append(args, "--mount", "type=bind,source="+projectDir+",target="+containerDir)
-		if clientPath, err := copyClient(name); err == nil {
+		if clientPath, err := copyClient(dir.path); err == nil {
 			args = append(args, "--mount", "type=bind,source="+clientPath+",target="+containerClient)
 		} else {
 			fmt.Fprintf(log, "keyhatchctl: cannot mount the keyhatch command into the container: %v\n", err)
@@ -92,17 +91,17 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 }
 
 // ensureRegistered registers the project in dir, or applies what differs from its
-// registration. It returns the name and the socket of the project.
-func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (name schema.ProjectName, socket string, err error) {
+// registration. It returns the path of the project's socket.
+func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = proposeRegistration(c.Context(), admin, o, dir, options)
 		return err
 	}); err != nil {
-		return "", "", err
+		return "", err
 	}
 	if p.isUnchanged() {
-		return p.registered.Name, p.registered.SocketPath, nil
+		return p.registered.SocketPath, nil
 	}
 	approval := append(append([]string{"up", "--yes"}, options.flags()...), dir.typed)
 	if len(extraArgs) > 0 {
@@ -111,7 +110,7 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 	p.approvalCommand = o.command(approval...)
 	log := c.ErrOrStderr() // standard output is for devcontainer up
 	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
-		return "", "", err
+		return "", err
 	}
 	err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		socket, err = p.apply(c.Context(), admin)
@@ -120,5 +119,5 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 	if err == nil && p.registered == nil {
 		fmt.Fprintf(log, "registered %s; to undo the registration: %s\n", p.request.Name, o.command("unregister", string(p.request.Name)))
 	}
-	return p.request.Name, socket, err
+	return socket, err
 }

@@ -189,7 +189,7 @@ func (s *settings) print(out io.Writer, sources map[string]string) error {
 			errs = append(errs, fmt.Errorf("%s: %w", cli.Printable(filepath.Join(s.projectsDir, name+".yaml")), err))
 			continue
 		}
-		fmt.Fprintf(out, "# declared: %s, in %s\n", name, cli.Printable(declared[name].Path))
+		fmt.Fprintf(out, "# declared: %s, in %s\n", name, cli.PrintableWord(declared[name].Path))
 	}
 	return errors.Join(errs...)
 }

@@ -60,7 +60,7 @@ func TestSettingsEscapePaths(t *testing.T) {
 	s.projectsDir = dir
 	var out strings.Builder
 	err = s.print(&out, map[string]string{})
-	if want := "\n# declared: api, in \"/src/a\\naudit: x\\x1b[2J\"\n"; !strings.HasSuffix(out.String(), want) {
+	if want := "\n# declared: api, in \"/src/a\\naudit:\\x20x\\x1b[2J\"\n"; !strings.HasSuffix(out.String(), want) {
 		t.Errorf("the output is %q, want the end %q", out.String(), want)
 	}
 	if want := `/a\nb.yaml": the file name must be `; err == nil || !strings.Contains(err.Error(), want) {

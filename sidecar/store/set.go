@@ -78,7 +78,11 @@ func largest(sizes map[string]int64) string {
 	})
 	var texts []string
 	for _, name := range names[:min(len(names), 3)] {
-		texts = append(texts, fmt.Sprintf("%s (%d bytes)", name, sizes[name]))
+		unit := "bytes"
+		if sizes[name] == 1 {
+			unit = "byte"
+		}
+		texts = append(texts, fmt.Sprintf("%s (%d %s)", name, sizes[name], unit))
 	}
 	return strings.Join(texts, ", ")
 }

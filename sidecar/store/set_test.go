@@ -23,6 +23,10 @@ func TestEncodePushRefusesTooLargeSet(t *testing.T) {
 	if _, err := escaped.EncodePush(); err == nil || !strings.Contains(err.Error(), "but the maximum size of a push is 1048576 bytes") {
 		t.Errorf("EncodePush of a set that is too large after JSON escaping: got the error %v; want an error about the maximum size", err)
 	}
+	escaped["B"], escaped["C"] = textValue("ab"), textValue("a")
+	if _, err := escaped.EncodePush(); err == nil || !strings.HasSuffix(err.Error(), "B (2 bytes), C (1 byte)") {
+		t.Errorf("EncodePush of a set with a value of one byte: got the error %v", err)
+	}
 	if _, err := (store.Set{}).EncodePush(); err != nil {
 		t.Error(err)
 	}

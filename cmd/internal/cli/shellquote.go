@@ -9,19 +9,20 @@ import (
 var needsNoQuotes = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
 
 // ShellQuote returns s as one word of a shell command, for a hint that can be pasted. If s
-// contains a character that is not visible, the word calls printf. The form $'...' of bash is
+// contains a space or a character that is not visible, the word calls printf: a terminal continues
+// a long line at its left edge, so a long path with spaces could look like several lines. The form $'...' of bash is
 // dangerous, because other shells end it at an escaped quote. A shell removes line breaks at
 // the end of the output of printf, so s must not end with a line break.
 func ShellQuote(s string) string {
 	if needsNoQuotes.MatchString(s) {
 		return s
 	}
-	if escapeUnprintable(s) == s {
+	if escapeUnprintable(s) == s && !strings.Contains(s, " ") {
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 	}
 	var b strings.Builder
 	for _, c := range []byte(s) {
-		if needsNoQuotes.Match([]byte{c}) || c == ' ' {
+		if needsNoQuotes.Match([]byte{c}) {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, `\0%03o`, c)

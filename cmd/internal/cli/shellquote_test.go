@@ -9,7 +9,7 @@ import (
 )
 
 // TestShellQuoteIsOneWord checks that shells read each quoted text as one word with the same
-// bytes, and that the quoted text contains only printable characters.
+// bytes, and that the quoted text contains only printable characters and no space of the text.
 func TestShellQuoteIsOneWord(t *testing.T) {
 	for _, shell := range []string{"bash", "dash", "zsh", "busybox sh"} {
 		t.Run(shell, func(t *testing.T) {
@@ -22,6 +22,9 @@ func TestShellQuoteIsOneWord(t *testing.T) {
 				quoted := ShellQuote(text)
 				if escapeUnprintable(quoted) != quoted {
 					t.Errorf("%q is quoted as %q, which is not printable", text, quoted)
+				}
+				if strings.Contains(text, " ") && strings.Contains(strings.TrimPrefix(quoted, `"$(printf %b `), " ") {
+					t.Errorf("%q is quoted as %s, which contains spaces", text, quoted)
 				}
 				command := exec.Command(args[0], append(args[1:], "-c", "set -- "+quoted+`; printf '%s:%s' $# "$1"`)...)
 				command.Env = []string{"LC_ALL=C.UTF-8"}
