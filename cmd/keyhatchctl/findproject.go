@@ -24,8 +24,8 @@ func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
 // nameOrDirHelp is the help text about an argument NAME|DIR.
-const nameOrDirHelp = `The argument is the name of a project or the path of its directory. If a project has
-this name, the argument is the name. To use a directory, write a slash, for example ./api.`
+const nameOrDirHelp = `The argument is the name of a project or the path of its directory. A path is . or
+contains a slash, for example ./api.`
 
 // A changedProject is the output of declare and unregister with --json.
 type changedProject struct {
@@ -34,9 +34,9 @@ type changedProject struct {
 	ProjectPath string             `json:"project_path,omitempty"` // absent if the broker does not know it
 }
 
-// findProject returns the registered project whose name or directory is arg. If a project has
-// the name arg, findProject does not compare directories, even if the broker does not serve the
-// project: untrusted code can create a directory or a link with this name.
+// findProject returns the registered project whose name or directory is arg. An argument
+// without a slash is never the name of a directory, because untrusted code can create a
+// directory or a link with the name of a project.
 func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -50,27 +50,28 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		path = resolved
 	}
-	for _, matches := range []func(projectName, projectPath string) bool{
-		func(projectName, _ string) bool { return projectName == arg },
-		func(_, projectPath string) bool { return projectPath == path },
-	} {
-		for _, p := range status.Projects {
-			if matches(string(p.Name), p.ProjectPath) {
-				return p, nil
-			}
+	isPath := arg == "." || arg == ".." || strings.Contains(arg, "/")
+	matches := func(projectName, projectPath string) bool {
+		return isPath && projectPath == path || !isPath && projectName == arg
+	}
+	for _, p := range status.Projects {
+		if matches(string(p.Name), p.ProjectPath) {
+			return p, nil
 		}
-		for _, p := range status.Problems {
-			// A project that differs from its declaration is served, maybe at another path.
-			if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
-				return schema.ProjectStatus{}, newNotServedError(p, o)
-			}
+	}
+	for _, p := range status.Problems {
+		// A project that differs from its declaration is served, maybe at another path.
+		if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
+			return schema.ProjectStatus{}, newNotServedError(p, o)
 		}
 	}
 	failure := &cli.Error{Err: fmt.Errorf("project %s is not registered", cli.PrintableWord(arg)), Hint: o.listProjectsHint()}
 	info, err := os.Stat(path)
-	if err == nil && info.IsDir() {
+	if err == nil && info.IsDir() && !isPath {
+		failure.Hint += "\nto use the directory of this name: " + cli.ShellQuote("./" + arg)
+	} else if err == nil && info.IsDir() {
 		failure.Hint += "\nregister the project in this directory: " + o.command("register", path)
-	} else if err != nil && strings.Contains(arg, "/") { // a name contains no slash
+	} else if err != nil && isPath {
 		failure.Err = fmt.Errorf("cannot find a project in %s: %w", cli.PrintableWord(arg), errors.Unwrap(err))
 	}
 	return schema.ProjectStatus{}, failure
