@@ -58,7 +58,7 @@ type conn struct {
 	readDeadline, writeDeadline time.Time  // guarded by mu
 }
 
-func newConn(c *net.UnixConn, calls systemCalls) (*conn, error) {
+func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err

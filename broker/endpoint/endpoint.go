@@ -58,7 +58,7 @@ type Config struct {
 type Endpoint struct {
 	config Config
 	closer interruptingCloser
-	calls  systemCalls
+	calls  *systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for all sessions and for old listeners
 	// accepting waits for the accept loops.
@@ -186,9 +186,9 @@ func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0
 	}
-	wait, cancel := e.config.Connects.Reserve(1)
+	wait = e.config.Connects.Reserve(1, time.Now())
 	if wait > 0 && e.mayExplainLimit() {
-		cancel()
+		e.config.Connects.Return(1)
 		return 0, 0
 	}
 	return 1, wait

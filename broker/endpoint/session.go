@@ -147,7 +147,7 @@ func (s *Session) Run(h Handler) {
 			// Count the response against the limit before the response is written. Otherwise
 			// a client could close the connection before it has read the whole response, and
 			// the response would not count.
-			h.Limit.Reserve(reply.size()/responseUnit + s.names/namesUnit)
+			h.Limit.Reserve(reply.size()/responseUnit+s.names/namesUnit, time.Now())
 			s.names = 0
 		}
 		if !s.Write(reply) || reply.End || !s.pause(pause) {
@@ -175,10 +175,10 @@ func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 		return
 	}
 	if s.conn.lineBytes > 0 {
-		limit.Reserve(s.cost(s.conn.lineBytes))
+		limit.Reserve(s.cost(s.conn.lineBytes), time.Now())
 	}
 	if errors.Is(err, errDescriptors) {
-		limit.Reserve(descriptorsCost)
+		limit.Reserve(descriptorsCost, time.Now())
 	}
 }
 
@@ -227,10 +227,11 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 // request, and then answers it.
 func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
 	if h.Limit != nil {
-		wait, cancel := h.Limit.Reserve(s.cost(len(line)))
-		if wait > 0 && time.Since(s.limitedAt) >= time.Second {
-			s.limitedAt = time.Now()
-			cancel()
+		cost, now := s.cost(len(line)), time.Now()
+		wait := h.Limit.Reserve(cost, now)
+		if wait > 0 && now.Sub(s.limitedAt) >= time.Second {
+			s.limitedAt = now
+			h.Limit.Return(cost)
 			return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
 		}
 		if !s.pause(wait) {

@@ -31,15 +31,33 @@ const maxWatchInterval = 100 * time.Millisecond
 // up the threads that the broker is allowed to have.
 const maxSystemCalls = 4
 
-// systemCalls limits the number of system calls at the same time.
-type systemCalls chan struct{}
+// systemCalls limits the number of system calls at the same time. While fewer than
+// maxSystemCalls are running, a call costs two atomic operations.
+type systemCalls struct {
+	number atomic.Int64  // of calls that are running or waiting
+	ended  chan struct{} // receives a value when a call ends and another call is waiting
+}
 
-func newSystemCalls() systemCalls { return make(systemCalls, maxSystemCalls) }
+func newSystemCalls() *systemCalls { return &systemCalls{ended: make(chan struct{}, maxSystemCalls)} }
+
+// begin must be called before system calls that do not wait for the client.
+func (s *systemCalls) begin() {
+	if s.number.Add(1) > maxSystemCalls {
+		<-s.ended
+	}
+}
+
+// end must be called after the system calls.
+func (s *systemCalls) end() {
+	if s.number.Add(-1) >= maxSystemCalls {
+		s.ended <- struct{}{}
+	}
+}
 
 // do calls f, which makes system calls that do not wait for the client.
-func (s systemCalls) do(f func()) {
-	s <- struct{}{}
-	defer func() { <-s }()
+func (s *systemCalls) do(f func()) {
+	s.begin()
+	defer s.end()
 	f()
 }
 
@@ -62,7 +80,7 @@ func (b *backoff) reset() { b.interval = 0 }
 // Outside the poller, nothing wakes the broker. Instead, the broker checks the socket again
 // and again.
 type socket struct {
-	calls   systemCalls
+	calls   *systemCalls
 	conn    *net.UnixConn              // in the poller; closed when the socket leaves the poller
 	raw     syscall.RawConn            // of conn
 	outside atomic.Pointer[descriptor] // nil while the socket is in the poller
@@ -80,7 +98,7 @@ type socket struct {
 	isClosed bool       // guarded by mu
 }
 
-func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls systemCalls) *socket {
+func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *socket {
 	s := &socket{calls: calls, conn: conn, raw: raw, events: make(chan struct{}, 1), ended: make(chan struct{}), closing: make(chan struct{})}
 	s.watching.Go(s.watch) // Close ends this goroutine and waits for it
 	return s
