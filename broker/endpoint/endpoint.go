@@ -115,7 +115,7 @@ func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Liste
 func (e *Endpoint) StopAccepting() {
 	e.drain.start()
 	e.mu.Lock()
-	e.listener.SetDeadline(time.Unix(1, 0))
+	e.listener.SetDeadline(longAgo)
 	e.mu.Unlock()
 	stopped := make(chan struct{})
 	go func() { // this goroutine ends after the accept loops have ended
@@ -273,6 +273,7 @@ func (e *Endpoint) holdsTooMuchLocked() bool {
 // finishSession waits until the client has read all answers or has closed the connection,
 // or until the endpoint drains. It then closes the connection.
 func (e *Endpoint) finishSession(s *Session) {
+	s.stopWatching()
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite()
 		if err := s.conn.leavePoller(); err != nil {
@@ -323,8 +324,7 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 		e.listener.SetDeadline(deadline)
 	}
 	for s := range e.sessions {
-		s.conn.setReadDeadline(deadline)
-		s.conn.setWriteDeadline(deadline.Add(drainWriteTimeout - drainTimeout))
+		s.conn.deadline.change(deadline)
 	}
 	e.mu.Unlock()
 	select {
@@ -339,12 +339,12 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 // an unregister.
 func (e *Endpoint) Close() {
 	e.drain.start()
+	e.drain.end()
 	e.mu.Lock()
 	listener := e.listener
 	for s := range e.sessions {
-		// The deadlines in the past end the session, and the session closes the connection.
-		s.conn.setReadDeadline(time.Unix(1, 0))
-		s.conn.setWriteDeadline(time.Unix(1, 0))
+		// The deadline in the past ends the session, and the session closes the connection.
+		s.conn.deadline.change(longAgo)
 	}
 	e.mu.Unlock()
 	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog

@@ -58,11 +58,13 @@ const refusalTimeout = time.Second
 
 // A Session reads the requests of one connection and answers them one after the other.
 type Session struct {
-	conn   *conn
-	drain  *drainState
-	caller Caller
-	lines  *wire.Reader // nil before Run
+	conn    *conn
+	drain   *drainState
+	caller  Caller
+	lines   *wire.Reader // nil before Run
+	watcher *watcher     // nil unless the client is watched
 
+	active    time.Time // when the session last read or waited, so that the clock is seldom read
 	limitedAt time.Time // when the session last refused a request over the limit
 	names     int       // number of names that were looked up since the last answer
 	prepaid   int       // number of requests that the connect already counted against the limit
@@ -79,7 +81,8 @@ type Handler struct {
 	// Limit limits the number of requests per second. nil means no limit.
 	Limit *Limiter
 
-	// Answer answers a request line. The line is valid until Answer returns.
+	// Answer answers a request line. The line is valid until Answer returns. Answer must not
+	// wait without calling Session.Gone or Session.AwaitInput.
 	Answer func(line []byte) Reply
 	// AnswerTooLong answers a request line of more than MaxLine bytes. The session ends the
 	// connection after this reply.
@@ -98,8 +101,25 @@ func (s *Session) Caller() Caller { return s.caller }
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
 // Gone returns a channel that is closed when the client ends the connection or shuts down
-// one of its directions.
-func (s *Session) Gone() <-chan struct{} { return s.conn.ended }
+// one of its directions. A Handler must call Gone before it waits for anything. The channel is
+// valid until the Handler returns.
+func (s *Session) Gone() <-chan struct{} {
+	if s.watcher == nil {
+		s.watcher = startWatcher(s.conn)
+	}
+	return s.watcher.gone
+}
+
+// stopWatching must be called before the session waits for events itself. It reports whether
+// the client was watched.
+func (s *Session) stopWatching() (watched bool) {
+	if s.watcher == nil {
+		return false
+	}
+	s.watcher.end()
+	s.watcher = nil
+	return true
+}
 
 // HasEnded reports whether the client has ended the connection or shut down one of its
 // directions.
@@ -115,15 +135,17 @@ func (s *Session) HasEnded() (ended bool) {
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	// setReadDeadline may remove the deadline that Drain has set. So the function that waits
 	// for input must also wait for the channel of Draining.
-	s.conn.setReadDeadline(time.Time{})
+	s.conn.deadline.set(time.Time{})
+	s.conn.awaitsInput.Store(true)
 	result, done := make(chan error, 1), make(chan struct{})
 	go func() { // stop ends this goroutine
 		defer close(done)
 		result <- s.lines.Await()
 	}()
 	return result, func() {
-		s.conn.setReadDeadline(time.Unix(1, 0))
+		s.conn.deadline.change(longAgo)
 		<-done
+		s.conn.awaitsInput.Store(false)
 	}
 }
 
@@ -134,6 +156,7 @@ func (s *Session) Detach() error { return s.lines.Detach() }
 // Run answers requests until the client or the broker ends the connection.
 func (s *Session) Run(h Handler) {
 	s.lines = wire.NewReader(s.conn, h.MaxLine, h.Grow)
+	s.active = time.Now()
 	for {
 		line, err := s.readLine()
 		if err != nil {
@@ -143,11 +166,14 @@ func (s *Session) Run(h Handler) {
 			return
 		}
 		reply, pause := s.answer(h, line)
+		if s.stopWatching() {
+			s.active = time.Now() // the handler may have waited for a long time
+		}
 		if h.Limit != nil {
 			// Count the response against the limit before the response is written. Otherwise
 			// a client could close the connection before it has read the whole response, and
 			// the response would not count.
-			h.Limit.Reserve(reply.size()/responseUnit+s.names/namesUnit, time.Now())
+			h.Limit.Reserve(reply.size()/responseUnit+s.names/namesUnit, s.active)
 			s.names = 0
 		}
 		if !s.Write(reply) || reply.End || !s.pause(pause) {
@@ -192,14 +218,15 @@ var errNoRequest = errors.New("no request")
 
 func (s *Session) readLine() ([]byte, error) {
 	s.conn.beginLine()
-	s.drain.setReadDeadline(s.conn, schema.IdleTimeout)
+	s.drain.setReadDeadline(s.conn, s.active.Add(schema.IdleTimeout))
 	if err := s.lines.Await(); err != nil {
 		if errors.Is(err, errDescriptors) {
 			return nil, err
 		}
 		return nil, errNoRequest
 	}
-	s.drain.setReadDeadline(s.conn, schema.LineTimeout)
+	s.active = time.Now()
+	s.drain.setReadDeadline(s.conn, s.active.Add(schema.LineTimeout))
 	return s.lines.ReadLine()
 }
 
@@ -227,10 +254,10 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 // request, and then answers it.
 func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
 	if h.Limit != nil {
-		cost, now := s.cost(len(line)), time.Now()
-		wait := h.Limit.Reserve(cost, now)
-		if wait > 0 && now.Sub(s.limitedAt) >= time.Second {
-			s.limitedAt = now
+		cost := s.cost(len(line))
+		wait := h.Limit.Reserve(cost, s.active)
+		if wait > 0 && s.active.Sub(s.limitedAt) >= time.Second {
+			s.limitedAt = s.active
 			h.Limit.Return(cost)
 			return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
 		}
@@ -249,10 +276,9 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 // secret for an answer that the session can send only later. If a push or a clear was
 // acknowledged in the meantime, the answer would contain an old secret.
 func (s *Session) waitForRoom() error {
-	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
-	var wait backoff
+	var wait blockedWrite
 	for !s.conn.isWritable() {
-		if err := s.waitToSend(&wait, time.Now(), nil); err != nil {
+		if err := s.waitToSend(&wait, nil); err != nil {
 			return err
 		}
 	}
@@ -268,6 +294,10 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	defer func() {
+		s.stopWatching()
+		s.active = time.Now()
+	}()
 	select {
 	case <-timer.C:
 		return true
@@ -281,7 +311,6 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 // Write sends a reply. It returns false if the whole reply could not be sent within the
 // write timeout.
 func (s *Session) Write(reply Reply) bool {
-	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
 	s.conn.resetWakes()
 	err := s.writePieces(reply.Pieces, reply.Expired)
 	if reply.Release != nil {
@@ -294,20 +323,20 @@ func (s *Session) Write(reply Reply) bool {
 
 // writePieces writes all pieces, with at most maxWrite bytes per system call.
 func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
-	var wait backoff
-	began, sent := time.Now(), 0
+	var wait blockedWrite
+	sent := 0
 	for len(pieces) > 0 {
 		n, err := s.conn.send(firstBytes(pieces, maxWrite))
 		switch err {
 		case nil:
 			pieces = dropBytes(pieces, n)
-			wait.reset()
+			wait.backoff.reset()
 			if sent += n; sent >= responseUnit {
 				sent = 0
 				s.conn.resetWakes()
 			}
 		case unix.EAGAIN:
-			if err := s.waitToSend(&wait, began, expired); err != nil {
+			if err := s.waitToSend(&wait, expired); err != nil {
 				return err
 			}
 		default:
@@ -341,22 +370,30 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 	return pieces
 }
 
-// waitToSend waits until the broker should try to send again. began is the beginning of the
-// write. waitToSend returns an error if the write timeout is over, or if the answer has
-// expired. It checks both after each wait, so a client cannot make a write take longer by
-// reading slowly.
-func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool) error {
+// A blockedWrite is a write that waits for the client.
+type blockedWrite struct {
+	began   time.Time // when the write waited for the first time
+	backoff backoff
+}
+
+// waitToSend waits until the broker should try to send again. It returns an error if the write
+// timeout is over, or if the answer has expired. It checks both after each wait, so a client
+// cannot make a write take longer by reading slowly.
+func (s *Session) waitToSend(wait *blockedWrite, expired func() bool) error {
+	if wait.began.IsZero() {
+		wait.began = time.Now()
+	}
 	if s.conn.inPoller() {
 		if err := s.conn.waitUntilWritable(); err != nil {
 			return err
 		}
 	} else {
-		wait.sleep(minWriteInterval, maxWriteInterval)
+		wait.backoff.sleep(minWriteInterval, maxWriteInterval)
 	}
-	if s.conn.isPast(&s.conn.writeDeadline) {
+	if s.drain.isWriteOver(wait.began) {
 		return os.ErrDeadlineExceeded
 	}
-	if expired != nil && time.Since(began) > expiryDelay && expired() {
+	if expired != nil && time.Since(wait.began) > expiryDelay && expired() {
 		return errors.New("the answer has expired")
 	}
 	return nil
@@ -373,7 +410,7 @@ func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if err := s.conn.leavePoller(); err != nil {
 		return
 	}
-	s.drain.setReadDeadline(s.conn, refusalTimeout)
+	s.drain.setReadDeadline(s.conn, time.Now().Add(refusalTimeout))
 	_, err := wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
 	s.chargeUnanswered(limit, err)
 }
