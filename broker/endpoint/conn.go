@@ -18,6 +18,10 @@ var errDescriptors = errors.New("a client must not pass file descriptors")
 // kernel doubles this number. So the 64 connections of a project use at most 2 MiB.
 const sendBuffer = 16 << 10
 
+// writableBytes is the largest memory of unread answers with which a socket is writable, in
+// bytes. For the kernel, a socket is writable if a quarter of its buffer is used.
+const writableBytes = 2 * sendBuffer / 4
+
 // refuseDescriptors makes the kernel refuse passed file descriptors on all later
 // connections of a listener. The option SO_PASSRIGHTS exists since Linux 6.16. On an older
 // kernel, refuseDescriptors has no effect.
@@ -63,6 +67,7 @@ type conn struct {
 	sent     int              // result of send
 	sendErr  error            // result of send
 	sendOnce func(fd uintptr) // c.sendPieces, stored here because it would be allocated for each call
+	unread   int              // an upper limit of unreadBytes
 
 	awaitsInput atomic.Bool // a goroutine of AwaitInput waits for events
 }
@@ -221,6 +226,20 @@ func (c *conn) sendPieces(fd uintptr) {
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
 	}
+	// The kernel uses at most twice as much memory as the data need, and some memory for each
+	// packet. Ask the kernel only if the client may have too many unread answers.
+	if c.unread += 2*c.sent + 1024; c.unread > writableBytes {
+		c.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	}
+}
+
+// isWritable reports whether the client has read most of its answers. isWritable also returns
+// true if the connection has ended.
+func (c *conn) isWritable() bool {
+	if c.unread > writableBytes {
+		c.unread = c.unreadBytes()
+	}
+	return c.unread <= writableBytes
 }
 
 // patience is how long a socket stays in the poller of the Go runtime while its client does

@@ -130,14 +130,6 @@ func pollNow(fd int, events int16) int16 {
 	return fds[0].Revents
 }
 
-// isWritable reports whether the client has read most of its answers. isWritable also returns
-// true if the connection has ended.
-func (s *socket) isWritable() bool {
-	writable := true
-	s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
-	return writable
-}
-
 func (s *socket) inPoller() bool { return s.outside.Load() == nil }
 
 // leavePoller removes the connection from the poller of the Go runtime, if the connection
