@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +68,7 @@ type conn struct {
 	sendOnce func(fd uintptr) // c.sendPieces, stored here because it would be allocated for each call
 	unread   int              // an upper limit of unreadBytes
 
-	awaitsInput atomic.Bool // a goroutine of AwaitInput waits for events
+	awaitsInput bool // a goroutine of AwaitInput waits for events
 }
 
 func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
@@ -256,7 +255,7 @@ func (c *conn) waitUntilWritable() error {
 	if !c.inPoller() || c.isWritable() {
 		return nil
 	}
-	if c.awaitsInput.Load() {
+	if c.awaitsInput {
 		return c.leavePoller()
 	}
 	c.deadline.setTimer(time.Now().Add(patience))

@@ -227,7 +227,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		accepted.Close()
 		return
 	}
-	s := &Session{conn: c, drain: e.drain, prepaid: paid}
+	s := newSession(c, e.drain, paid)
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {

@@ -21,8 +21,11 @@ type Reply struct {
 }
 
 // size returns the number of bytes in the reply.
-func (r Reply) size() (n int) {
-	for _, piece := range r.Pieces {
+func (r Reply) size() int { return bytesOf(r.Pieces) }
+
+// bytesOf returns the number of bytes in all pieces.
+func bytesOf(pieces [][]byte) (n int) {
+	for _, piece := range pieces {
 		n += len(piece)
 	}
 	return n

@@ -10,7 +10,6 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
 // requestUnit is the size of a part of a request, in bytes. Each full part of a request
@@ -23,16 +22,6 @@ const requestUnit = 4 << 10
 // times as much work as reading 4 KiB in one piece.
 const outsideUnit = 32
 
-// maxWrite is the largest number of bytes that the broker writes with one system call. The
-// kernel stores the data of a larger write in separate pages, which a client can move into
-// pipes with splice(2). These pages still use memory of the broker, but the kernel no
-// longer counts them as unread data.
-const maxWrite = 2 << 10
-
-// responseUnit is the size of a part of a response, in bytes. Each full part of a response
-// counts as one more request.
-const responseUnit = 16 << 10
-
 // namesUnit is the number of names that cost the broker as much as one request.
 const namesUnit = 64
 
@@ -40,18 +29,6 @@ const namesUnit = 64
 // counts as. Each descriptor can be the last reference to a large file in memory, and the
 // broker then needs the time to free this memory.
 const descriptorsCost = 200
-
-// While a write outside the poller (see socket) is blocked, the broker tries to send again
-// and again. The time between two attempts begins with minWriteInterval and is at most
-// maxWriteInterval.
-const (
-	minWriteInterval = 100 * time.Microsecond
-	maxWriteInterval = 10 * time.Millisecond
-)
-
-// expiryDelay is the time that a write may take even if its answer has expired. It is long
-// enough for a client that reads its answer at once.
-const expiryDelay = 250 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
@@ -61,13 +38,25 @@ type Session struct {
 	conn    *conn
 	drain   *drainState
 	caller  Caller
-	lines   *wire.Reader // nil before Run
-	watcher *watcher     // nil unless the client is watched
+	out     sender
+	watcher *watcher // nil unless the client is watched
 
-	active    time.Time // when the session last read or waited, so that the clock is seldom read
+	maxLine int                                            // as in Handler
+	grow    func(pending []byte, size int) ([]byte, error) // as in Handler
+	work    *workspace                                     // nil while the session waits for the next request
+	unread  int                                            // number of bytes in work.lines
+	canWait bool                                           // Read may wait for data
+	fd      int                                            // from which Read reads if it must not wait
+	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
+
+	active    time.Time // when the session read a request, roughly; so the clock is seldom read
 	limitedAt time.Time // when the session last refused a request over the limit
 	names     int       // number of names that were looked up since the last answer
 	prepaid   int       // number of requests that the connect already counted against the limit
+}
+
+func newSession(c *conn, drain *drainState, prepaid int) *Session {
+	return &Session{conn: c, drain: drain, out: sender{conn: c, drain: drain}, prepaid: prepaid}
 }
 
 // A Handler contains the functions and limits with which a session reads and answers
@@ -80,9 +69,13 @@ type Handler struct {
 	Grow func(pending []byte, size int) ([]byte, error)
 	// Limit limits the number of requests per second. nil means no limit.
 	Limit *Limiter
+	// Batch allows the session to send the answers to several requests with one system call,
+	// after the last of these requests was answered.
+	Batch bool
 
-	// Answer answers a request line. The line is valid until Answer returns. Answer must not
-	// wait without calling Session.Gone or Session.AwaitInput.
+	// Answer answers a request line. The line is valid until Answer returns. Before Answer waits
+	// for anything, it must call Session.Gone or Session.AwaitInput. They send the answers to
+	// previous requests, which would otherwise contain old secrets later.
 	Answer func(line []byte) Reply
 	// AnswerTooLong answers a request line of more than MaxLine bytes. The session ends the
 	// connection after this reply.
@@ -101,9 +94,10 @@ func (s *Session) Caller() Caller { return s.caller }
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
 // Gone returns a channel that is closed when the client ends the connection or shuts down
-// one of its directions. A Handler must call Gone before it waits for anything. The channel is
-// valid until the Handler returns.
+// one of its directions. The channel is valid until Handler.Answer returns. Before that, Gone
+// sends the answers to all previous requests.
 func (s *Session) Gone() <-chan struct{} {
+	s.out.flush() // if this fails, the next write also fails
 	if s.watcher == nil {
 		s.watcher = startWatcher(s.conn)
 	}
@@ -132,30 +126,33 @@ func (s *Session) HasEnded() (ended bool) {
 // The channel receives nil after a byte, or the error that ended the connection. AwaitInput
 // has no timeout. Always call stop, which ends the goroutine and waits for its end. After
 // stop, the session cannot read any more.
+//
+// Before AwaitInput starts the goroutine, it sends the answers to all previous requests.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
+	s.out.flush() // if this fails, the next write also fails
 	// setReadDeadline may remove the deadline that Drain has set. So the function that waits
 	// for input must also wait for the channel of Draining.
 	s.conn.deadline.set(time.Time{})
-	s.conn.awaitsInput.Store(true)
+	s.conn.awaitsInput = true
 	result, done := make(chan error, 1), make(chan struct{})
 	go func() { // stop ends this goroutine
 		defer close(done)
-		result <- s.lines.Await()
+		result <- s.work.lines.Await()
 	}()
 	return result, func() {
 		s.conn.deadline.change(longAgo)
 		<-done
-		s.conn.awaitsInput.Store(false)
+		s.conn.awaitsInput = false
 	}
 }
 
 // After Detach, the memory of the last request line belongs to the function that called
 // Detach. The session then reads requests into new memory from Handler.Grow.
-func (s *Session) Detach() error { return s.lines.Detach() }
+func (s *Session) Detach() error { return s.work.lines.Detach() }
 
 // Run answers requests until the client or the broker ends the connection.
 func (s *Session) Run(h Handler) {
-	s.lines = wire.NewReader(s.conn, h.MaxLine, h.Grow)
+	s.maxLine, s.grow, s.tryRead = h.MaxLine, h.Grow, s.readNow
 	s.active = time.Now()
 	for {
 		line, err := s.readLine()
@@ -176,10 +173,18 @@ func (s *Session) Run(h Handler) {
 			h.Limit.Reserve(reply.size()/responseUnit+s.names/namesUnit, s.active)
 			s.names = 0
 		}
-		if !s.Write(reply) || reply.End || !s.pause(pause) {
+		if !s.send(reply, h.Batch) || reply.End || !s.pause(pause) {
 			return
 		}
 	}
+}
+
+// send sends a reply, together with the replies to other requests if possible.
+func (s *Session) send(reply Reply, inBatch bool) bool {
+	if inBatch && !reply.End {
+		return s.out.add(&s.work.batch, reply)
+	}
+	return s.out.write(reply)
 }
 
 // cost returns how many requests a line of the given length counts as.
@@ -216,25 +221,70 @@ func (s *Session) CountNames(n int) { s.names += n }
 // connection or sent nothing for too long, or the endpoint drains.
 var errNoRequest = errors.New("no request")
 
+// readLine returns the next request. If readLine must wait for it, it first sends the answers to
+// all previous requests.
 func (s *Session) readLine() ([]byte, error) {
 	s.conn.beginLine()
-	s.drain.setReadDeadline(s.conn, s.active.Add(schema.IdleTimeout))
-	if err := s.lines.Await(); err != nil {
-		if errors.Is(err, errDescriptors) {
-			return nil, err
+	if s.unread == 0 {
+		if !s.out.flush() {
+			return nil, errNoRequest
 		}
-		return nil, errNoRequest
+		s.drain.setReadDeadline(s.conn, s.active.Add(schema.IdleTimeout))
+		if err := s.conn.await(s.tryRead); errors.Is(err, errDescriptors) {
+			return nil, err
+		} else if err != nil {
+			return nil, errNoRequest
+		}
 	}
-	s.active = time.Now()
+	if s.out.batch == nil {
+		s.active = time.Now()
+	}
 	s.drain.setReadDeadline(s.conn, s.active.Add(schema.LineTimeout))
-	return s.lines.ReadLine()
+	line, err := s.work.lines.ReadLine()
+	if err == nil {
+		s.unread -= len(line) + 1
+	}
+	return line, err
+}
+
+// readNow reads the beginning of a request without waiting. If there are no data, the error is
+// EAGAIN, and the session has no workspace while it waits. Only a session with its own memory
+// for request lines keeps its workspace.
+func (s *Session) readNow(fd int) error {
+	if s.work == nil {
+		s.work = newWorkspace((*input)(s), s.maxLine, s.grow)
+	}
+	s.fd, s.canWait = fd, false
+	err := s.work.lines.Await()
+	s.canWait = true
+	if err != nil && s.grow == nil {
+		s.work.release()
+		s.work = nil
+	}
+	return err
+}
+
+// An input is a Session from which a workspace reads.
+type input Session
+
+// Read reads data. Before it waits for data, it sends the answers to all previous requests.
+func (s *input) Read(p []byte) (n int, err error) {
+	if !s.canWait {
+		n, err = s.conn.receive(s.fd, p)
+	} else if s.conn.awaitsInput || s.out.flush() {
+		n, err = s.conn.Read(p)
+	} else {
+		err = net.ErrClosed
+	}
+	s.unread += n
+	return n, err
 }
 
 // answerReadError returns the last reply of a session.
 func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		s.lines.Discard() // reads the rest of the line, so that the client can read the answer
+		s.work.lines.Discard() // reads the rest of the line, so that the client can read the answer
 		return h.AnswerTooLong()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
@@ -265,24 +315,10 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 			return HangUp(), 0
 		}
 	}
-	if err := s.waitForRoom(); err != nil {
+	if err := s.out.waitForRoom(); err != nil {
 		return HangUp(), 0
 	}
 	return h.Answer(line), 0
-}
-
-// waitForRoom waits until the client has read most of its answers. The first bytes of the
-// next answer then fit into the send buffer. Without this wait, the handler could look up a
-// secret for an answer that the session can send only later. If a push or a clear was
-// acknowledged in the meantime, the answer would contain an old secret.
-func (s *Session) waitForRoom() error {
-	var wait blockedWrite
-	for !s.conn.isWritable() {
-		if err := s.waitToSend(&wait, nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // pause waits for d and returns true. It reads nothing during this time, so the client
@@ -308,96 +344,9 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 	}
 }
 
-// Write sends a reply. It returns false if the whole reply could not be sent within the
-// write timeout.
-func (s *Session) Write(reply Reply) bool {
-	s.conn.resetWakes()
-	err := s.writePieces(reply.Pieces, reply.Expired)
-	if reply.Release != nil {
-		reply.Release()
-	}
-	// If the next request were read first, the client could wake the broker without reading.
-	s.conn.waitUntilWritable()
-	return err == nil
-}
-
-// writePieces writes all pieces, with at most maxWrite bytes per system call.
-func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
-	var wait blockedWrite
-	sent := 0
-	for len(pieces) > 0 {
-		n, err := s.conn.send(firstBytes(pieces, maxWrite))
-		switch err {
-		case nil:
-			pieces = dropBytes(pieces, n)
-			wait.backoff.reset()
-			if sent += n; sent >= responseUnit {
-				sent = 0
-				s.conn.resetWakes()
-			}
-		case unix.EAGAIN:
-			if err := s.waitToSend(&wait, expired); err != nil {
-				return err
-			}
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
-// firstBytes returns the first size bytes of the pieces.
-func firstBytes(pieces [][]byte, size int) (first [][]byte) {
-	for _, piece := range pieces {
-		if size <= len(piece) {
-			return append(first, piece[:size])
-		}
-		first = append(first, piece)
-		size -= len(piece)
-	}
-	return first
-}
-
-// dropBytes returns the pieces without their first size bytes.
-func dropBytes(pieces net.Buffers, size int) net.Buffers {
-	for len(pieces) > 0 && size >= len(pieces[0]) {
-		size -= len(pieces[0])
-		pieces = pieces[1:]
-	}
-	if size > 0 {
-		pieces[0] = pieces[0][size:]
-	}
-	return pieces
-}
-
-// A blockedWrite is a write that waits for the client.
-type blockedWrite struct {
-	began   time.Time // when the write waited for the first time
-	backoff backoff
-}
-
-// waitToSend waits until the broker should try to send again. It returns an error if the write
-// timeout is over, or if the answer has expired. It checks both after each wait, so a client
-// cannot make a write take longer by reading slowly.
-func (s *Session) waitToSend(wait *blockedWrite, expired func() bool) error {
-	if wait.began.IsZero() {
-		wait.began = time.Now()
-	}
-	if s.conn.inPoller() {
-		if err := s.conn.waitUntilWritable(); err != nil {
-			return err
-		}
-	} else {
-		wait.backoff.sleep(minWriteInterval, maxWriteInterval)
-	}
-	if s.drain.isWriteOver(wait.began) {
-		return os.ErrDeadlineExceeded
-	}
-	if expired != nil && time.Since(wait.began) > expiryDelay && expired() {
-		return errors.New("the answer has expired")
-	}
-	return nil
-}
+// Write sends a reply, after the replies to all previous requests. It returns false if the
+// whole reply could not be sent within the write timeout.
+func (s *Session) Write(reply Reply) bool { return s.out.write(reply) }
 
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
