@@ -171,6 +171,13 @@ func (c *conn) tryAndPrepare(fd int) (done bool) {
 	return false
 }
 
+// awaitEvent waits until there are data, another event happens, or the timer expires.
+func (c *conn) awaitEvent() {
+	c.waitForEvents(func(fd int) (done bool) {
+		return c.checks > 1 || pollNow(fd, unix.POLLIN) != 0
+	}) // after an error, the session tries to read and gets the same error
+}
+
 // receive reads data without waiting. If there are no data, the error is EAGAIN.
 func (c *conn) receive(fd int, p []byte) (n int, err error) {
 	if c.mustPeek {

@@ -40,14 +40,22 @@ func (d *drainState) start() time.Time {
 // end makes the sessions stop reading and writing. start must have been called.
 func (d *drainState) end() { d.deadline.Store(&longAgo) }
 
+// limit returns the time t, or the deadline of the drain if that is earlier.
+func (d *drainState) limit(t time.Time) time.Time {
+	if deadline := d.deadline.Load(); deadline != nil && deadline.Before(t) {
+		return *deadline
+	}
+	return t
+}
+
 // setReadDeadline sets the read deadline of a connection. During a drain, the deadline is
 // earlier.
 func (d *drainState) setReadDeadline(c *conn, t time.Time) {
 	c.deadline.set(t)
 	// Read the deadline of the drain after the call above. If the drain begins later, Drain
 	// overwrites the deadline t.
-	if deadline := d.deadline.Load(); deadline != nil && deadline.Before(t) {
-		c.deadline.set(*deadline)
+	if limit := d.limit(t); limit.Before(t) {
+		c.deadline.set(limit)
 	}
 }
 

@@ -247,13 +247,29 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		e.close(c)
 		return
 	}
+	s.canPark = true
 	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
-		defer e.finishSession(s)
 		if s.caller, err = callerOf(c); err != nil {
 			e.config.Log.Error("refusing a connection", "error", err)
+			e.finishSession(s)
 			return
 		}
-		e.config.Serve(s)
+		e.serve(s)
+	})
+}
+
+// serve serves a connection until the connection ends or the session is parked.
+func (e *Endpoint) serve(s *Session) {
+	e.config.Serve(s)
+	if !s.parked {
+		e.finishSession(s)
+		return
+	}
+	// A new goroutine has a small stack. The Go runtime makes the stack of this goroutine
+	// smaller only after some time, and not as small.
+	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
+		s.awaitEvent()
+		e.wg.Go(func() { e.serve(s) }) // as above
 	})
 }
 

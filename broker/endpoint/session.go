@@ -30,6 +30,10 @@ const namesUnit = 64
 // broker then needs the time to free this memory.
 const descriptorsCost = 200
 
+// parkDelay is how long a session waits for the next request before it is parked. The time is
+// so long that a busy session is not parked.
+const parkDelay = 100 * time.Millisecond
+
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
 
@@ -41,6 +45,8 @@ type Session struct {
 	out     sender
 	watcher *watcher // nil unless the client is watched
 
+	canPark bool                                           // the endpoint can park the session
+	parkAt  time.Time                                      // when the session should be parked if there is no request; zero if never
 	maxLine int                                            // as in Handler
 	grow    func(pending []byte, size int) ([]byte, error) // as in Handler
 	work    *workspace                                     // nil while the session waits for the next request
@@ -48,6 +54,9 @@ type Session struct {
 	canWait bool                                           // Read may wait for data
 	fd      int                                            // from which Read reads if it must not wait
 	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
+
+	// parked means that Run has returned only because the session waits for its next request.
+	parked bool
 
 	active    time.Time // when the session read a request, roughly; so the clock is seldom read
 	limitedAt time.Time // when the session last refused a request over the limit
@@ -72,6 +81,11 @@ type Handler struct {
 	// Batch allows the session to send the answers to several requests with one system call,
 	// after the last of these requests was answered.
 	Batch bool
+
+	// Park allows Run to return if the client sends no request for parkDelay. The endpoint calls
+	// Config.Serve again when there may be a request. In the meantime, the connection needs less
+	// memory, because its goroutine has a small stack. The sessions of Connect are not parked.
+	Park bool
 
 	// Answer answers a request line. The line is valid until Answer returns. Before Answer waits
 	// for anything, it must call Session.Gone or Session.AwaitInput. They send the answers to
@@ -150,12 +164,23 @@ func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 // Detach. The session then reads requests into new memory from Handler.Grow.
 func (s *Session) Detach() error { return s.work.lines.Detach() }
 
-// Run answers requests until the client or the broker ends the connection.
+// Run answers requests until the client or the broker ends the connection, or until the session
+// is parked.
 func (s *Session) Run(h Handler) {
 	s.maxLine, s.grow, s.tryRead = h.MaxLine, h.Grow, s.readNow
-	s.active = time.Now()
+	began := time.Now()
+	if s.active.IsZero() {
+		s.active = began
+	}
+	s.parkAt = time.Time{}
+	if h.Park && s.canPark {
+		s.parkAt = began.Add(parkDelay)
+	}
 	for {
 		line, err := s.readLine()
+		if s.parked {
+			return
+		}
 		if err != nil {
 			reply := s.answerReadError(h, err)
 			s.chargeUnanswered(h.Limit, err)
@@ -229,15 +254,15 @@ func (s *Session) readLine() ([]byte, error) {
 		if !s.out.flush() {
 			return nil, errNoRequest
 		}
-		s.drain.setReadDeadline(s.conn, s.active.Add(schema.IdleTimeout))
-		if err := s.conn.await(s.tryRead); errors.Is(err, errDescriptors) {
+		if err := s.awaitRequest(); err != nil {
 			return nil, err
-		} else if err != nil {
-			return nil, errNoRequest
 		}
 	}
 	if s.out.batch == nil {
 		s.active = time.Now()
+		if !s.parkAt.IsZero() {
+			s.parkAt = s.active.Add(parkDelay)
+		}
 	}
 	s.drain.setReadDeadline(s.conn, s.active.Add(schema.LineTimeout))
 	line, err := s.work.lines.ReadLine()
@@ -245,6 +270,39 @@ func (s *Session) readLine() ([]byte, error) {
 		s.unread -= len(line) + 1
 	}
 	return line, err
+}
+
+// awaitRequest waits for the beginning of a request. If the session should be parked,
+// awaitRequest sets s.parked and returns an error.
+func (s *Session) awaitRequest() error {
+	end := s.active.Add(schema.IdleTimeout)
+	for {
+		mayPark := !s.parkAt.IsZero() && s.conn.inPoller() && s.parkAt.Before(end)
+		if mayPark {
+			s.drain.setReadDeadline(s.conn, s.parkAt)
+		} else {
+			s.drain.setReadDeadline(s.conn, end)
+		}
+		err := s.conn.await(s.tryRead)
+		switch {
+		case err == nil || errors.Is(err, errDescriptors):
+			return err
+		case !mayPark || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(s.drain.limit(end)):
+			return errNoRequest
+		case s.conn.inPoller():
+			s.drain.setReadDeadline(s.conn, end)
+			s.conn.deadline.startTimer() // here, because awaitEvent has only a small stack
+			s.parked = true
+			return errNoRequest
+		}
+	}
+}
+
+// awaitEvent waits for a parked session until there may be a request, or until its connection
+// should end. It runs in a goroutine with a small stack, so it must not call large functions.
+func (s *Session) awaitEvent() {
+	s.conn.awaitEvent()
+	s.parked = false
 }
 
 // readNow reads the beginning of a request without waiting. If there are no data, the error is

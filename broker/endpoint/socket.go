@@ -56,10 +56,10 @@ type socket struct {
 	stoppedReading atomic.Bool  // the client has shut down only its reading side
 
 	// Only the goroutine that calls waitForEvents uses these fields.
-	check    func(fd int) (done bool)
-	hasEvent bool                  // the runtime has reported an event since waitForEvents was called
-	tooMany  bool                  // the client has caused too many events
-	onEvent  func(fd uintptr) bool // s.handleEvent, stored here because it would be allocated for each call
+	check   func(fd int) (done bool)
+	checks  int                   // number of calls of check
+	tooMany bool                  // the client has caused too many events
+	onEvent func(fd uintptr) bool // s.handleEvent, stored here because it would be allocated for each call
 
 	mu sync.Mutex // locked while the socket leaves the poller
 }
@@ -80,7 +80,7 @@ func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *soc
 // errTooManyWakes if the client has caused too many events, and net.ErrClosed if the socket
 // has left the poller or is closed.
 func (s *socket) waitForEvents(check func(fd int) (done bool)) error {
-	s.check, s.hasEvent, s.tooMany = check, false, false
+	s.check, s.checks, s.tooMany = check, 0, false
 	err := s.raw.Write(s.onEvent)
 	if s.tooMany {
 		return errTooManyWakes
@@ -90,11 +90,10 @@ func (s *socket) waitForEvents(check func(fd int) (done bool)) error {
 
 // handleEvent is called by the runtime when a wait begins and after each event.
 func (s *socket) handleEvent(fd uintptr) (done bool) {
-	if s.hasEvent && s.wakes.Add(1) > maxWakes {
+	if s.checks++; s.checks > 1 && s.wakes.Add(1) > maxWakes {
 		s.tooMany = true
 		return true
 	}
-	s.hasEvent = true
 	s.calls.begin()
 	defer s.calls.end()
 	return s.check(int(fd))
