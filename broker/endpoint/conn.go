@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +42,10 @@ const (
 	maxLineInterval = 100 * time.Millisecond
 )
 
+// maxBusyReads is the number of reads after which a session lets other sessions run. If a client
+// sends requests faster than the broker answers them, the session never waits for an event.
+const maxBusyReads = 8
+
 // A conn is a connection that never receives file descriptors.
 //
 // If the kernel does not refuse passed file descriptors, a normal read closes a passed file
@@ -57,6 +62,7 @@ type conn struct {
 	// Only the goroutine that reads uses these fields.
 	lineBytes   int // number of bytes that were read since beginLine
 	readBackoff backoff
+	busyReads   int                // number of reads since await last waited for an event
 	try         func(fd int) error // argument of await
 	tryErr      error              // result of the last call of try
 	checkInput  func(fd int) bool  // c.tryAndPrepare, stored here because it would be allocated for each call
@@ -115,6 +121,11 @@ func (c *conn) await(try func(fd int) error) error {
 	for c.inPoller() {
 		switch err := c.waitForEvents(c.checkInput); {
 		case err == nil:
+			if c.checks > 1 {
+				c.busyReads = 0
+			} else if c.busyReads++; c.busyReads%maxBusyReads == 0 {
+				runtime.Gosched()
+			}
 			return c.tryErr
 		case err == errTooManyWakes:
 			if err := c.leavePoller(); err != nil {
