@@ -10,8 +10,12 @@ const maxWrite = 2 << 10
 // kernel accepts at most 1024.
 const maxPieces = 512
 
+// minRest is the number of bytes that must be left in a batch. With less, the next reply would
+// probably not fit.
+const minRest = 256
+
 // A batch collects the replies to requests that arrived together. They are sent with one
-// system call.
+// system call, so they have at most maxWrite bytes.
 type batch struct {
 	pieces   [][]byte
 	releases []func()

@@ -138,3 +138,22 @@ func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 		t.Errorf("%d requests were answered, although sending the first two answers failed", answered)
 	}
 }
+
+// TestLateReaderGetsAllAnswers sends many requests together, and begins to read when the broker
+// has been waiting for the client for some time.
+func TestLateReaderGetsAllAnswers(t *testing.T) {
+	for _, size := range []int{10, 100, 255, 300, 1000, 1500} {
+		var inUse atomic.Int64
+		session := make(chan *Session, 1)
+		_, path := start(t, func(s *Session) { session <- s; s.Run(echoLines(&inUse)) }, false)
+		c := dial(t, path)
+		const requests = 2000
+		fmt.Fprint(c, strings.Repeat(fmt.Sprintln(size), requests))
+		s := <-session
+		waitUntil(t, func() bool { return !s.conn.inPoller() })
+		c.CloseWrite()
+		if answers, err := io.ReadAll(c); err != nil || len(answers) != requests*(size+1) {
+			t.Errorf("the answers have %d bytes, error %v, want %d", len(answers), err, requests*(size+1))
+		}
+	}
+}

@@ -51,31 +51,37 @@ func (s *sender) waitForRoom() error {
 	return nil
 }
 
-// add adds a reply to the batch b. If the batch is full, add sends it first. A large reply is
-// sent at once. add returns false if a reply could not be sent.
+// add adds a reply to the batch b, and sends the batch if it is almost full. If the reply does
+// not fit, add sends the batch and the reply at once. add returns false if a reply could not be
+// sent.
 func (s *sender) add(b *batch, reply Reply) bool {
 	size := reply.size()
-	if size > maxWrite || len(reply.Pieces) > maxPieces {
+	if !b.fits(reply, size) {
 		return s.write(reply)
-	}
-	if !b.fits(reply, size) && !s.flush() {
-		release(reply)
-		return false
 	}
 	b.add(reply, size)
 	s.batch = b
+	if b.size > maxWrite-minRest {
+		return s.flush() // the next answer must not be looked up before there is room for it
+	}
 	return true
 }
 
-// flush sends the batch, and returns false if this failed. flush does not wait for the client
-// before it sends the batch, because the secrets in the replies could be replaced in the
-// meantime. There is room for a batch (see waitForRoom). If the kernel nevertheless does not
-// accept the whole batch, the session must end.
+// flush sends the batch, and returns false if this failed.
 func (s *sender) flush() bool {
-	b := s.batch
-	if b == nil {
-		return !s.failed
+	if s.batch != nil {
+		s.sendBatch()
+		// If the next request were read first, the client could wake the broker without reading.
+		s.conn.waitUntilWritable()
 	}
+	return !s.failed
+}
+
+// sendBatch sends the batch without waiting for the client, because the secrets in the replies
+// could be replaced in the meantime. There is room for a batch (see waitForRoom). If the kernel
+// nevertheless does not accept the whole batch, the session must end.
+func (s *sender) sendBatch() {
+	b := s.batch
 	s.batch = nil
 	s.conn.resetWakes()
 	n, err := s.conn.send(b.pieces)
@@ -83,16 +89,16 @@ func (s *sender) flush() bool {
 		s.failed = true
 	}
 	b.clear()
-	// If the next request were read first, the client could wake the broker without reading.
-	s.conn.waitUntilWritable()
-	return !s.failed
 }
 
 // write sends the batch and then a reply. It returns false if the whole reply could not be sent
 // within the write timeout.
 func (s *sender) write(reply Reply) bool {
 	defer release(reply)
-	if !s.flush() {
+	if s.batch != nil {
+		s.sendBatch()
+	}
+	if s.failed {
 		return false
 	}
 	s.conn.resetWakes()

@@ -144,8 +144,8 @@ func (s *Session) HasEnded() (ended bool) {
 // Before AwaitInput starts the goroutine, it sends the answers to all previous requests.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	s.out.flush() // if this fails, the next write also fails
-	// setReadDeadline may remove the deadline that Drain has set. So the function that waits
-	// for input must also wait for the channel of Draining.
+	// This may remove the deadline that Drain has set. So the function that waits for input must
+	// also wait for the channel of Draining.
 	s.conn.deadline.set(time.Time{})
 	s.conn.awaitsInput = true
 	result, done := make(chan error, 1), make(chan struct{})
