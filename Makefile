@@ -4,6 +4,7 @@ VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
 GO      ?= go
 FLOOD   ?= 60s
+BENCH   ?=
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
@@ -41,6 +42,7 @@ race: ## run the tests under the race detector
 fuzz: ## fuzz each parser for 15 seconds
 	$(GO) test ./broker/keyring -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
+	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzParseGet$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzReader$$' -fuzztime 15s -fuzzminimizetime 10x
 	$(GO) test ./broker/fdstore -run '^$$' -fuzz '^FuzzInherit$$' -fuzztime 15s
 	$(GO) test ./sidecar/store -run '^$$' -fuzz '^FuzzFormats$$' -fuzztime 15s
@@ -48,7 +50,9 @@ fuzz: ## fuzz each parser for 15 seconds
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzDeclaration$$' -fuzztime 15s
 	$(GO) test ./manifest -run '^$$' -fuzz '^FuzzChanges$$' -fuzztime 15s
 
-bench: ## measure the time from a store change or a broker restart until the new secrets are available
+bench: build ## measure keyhatchd next to echo servers and redis, and the time until changed secrets are available
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/bench ./packaging/bench
+	bin/bench -keyhatchd bin/keyhatchd -json bin/bench.json $(BENCH)
 	$(GO) test ./sidecar -run '^$$' -bench 'StoreWriteToBroker|StoreWriteToVisible|RestartToHealed' -benchtime 100x -timeout 5m
 
 attack: build ## attack a broker like a hostile container, and show the effects; some attacks need root

@@ -76,6 +76,11 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	case schema.OpList:
 		return endpoint.Answer(schema.ListResponse{OK: true, Names: a.keyring.Names()})
 	case schema.OpStatus:
+		var status schema.StatusRequest
+		if err := wire.Decode(line, &status, schema.MaxDepth); err != nil {
+			return endpoint.RefuseMalformed(string(request.Op), err)
+		}
+		a.exclusive.setStoreProblems(s, status.StoreProblems)
 		return endpoint.Answer(a.status())
 	case schema.OpPing:
 		return endpoint.Answer(schema.AdminPingResponse{
@@ -85,9 +90,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// push replaces all secrets. The memory that contains the request line becomes the memory
-// of the new snapshot. If an error occurs, push wipes that memory, and the old secrets
-// stay loaded.
+// push replaces all secrets. It wipes and frees the memory that contains the request line.
+// If an error occurs, the old secrets stay loaded.
 func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
 	var options struct { // the field of schema.PushRequest that is not a secret
 		Exclusive bool `json:"exclusive"`
@@ -187,7 +191,7 @@ func (a *admin) status() schema.StatusResponse {
 	} else if clearedAt := a.keyring.ClearedAt(); !clearedAt.IsZero() {
 		status.SecretsClearedAt = &clearedAt
 	}
-	status.SidecarPID, status.RefusedSidecars = a.exclusive.status()
+	status.SidecarPID, status.RefusedSidecars, status.StoreProblems = a.exclusive.status()
 	status.Projects, status.DescriptorStore = a.registry.status()
 	status.Problems = findProblems(a.registry, a.projectsDir)
 	return status

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // exclusivePushes allows only one connection at a time to send exclusive pushes. Otherwise
@@ -16,6 +17,9 @@ type exclusivePushes struct {
 	owner *endpoint.Session
 	// refused contains the connections whose last exclusive push was refused because of owner.
 	refused map[*endpoint.Session]bool
+	// storeProblems contains the number of problems that the sidecar of a connection has
+	// reported. It contains no zeros.
+	storeProblems map[*endpoint.Session]int
 }
 
 // isOwnedByOtherLocked reports whether s must not push, because the connection of another
@@ -37,18 +41,32 @@ func (e *exclusivePushes) forget(s *endpoint.Session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.refused, s)
+	delete(e.storeProblems, s)
 	if e.owner == s {
 		e.owner = nil
 	}
 }
 
+// setStoreProblems records how many problems the sidecar of the session s has with its store.
+func (e *exclusivePushes) setStoreProblems(s *endpoint.Session, count int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.storeProblems, s)
+	if count > 0 {
+		e.storeProblems[s] = min(count, schema.MaxPush) // so that the sum cannot overflow
+	}
+}
+
 // status returns the pid of the owner, or 0 if the pid is unknown or if there is no owner. It
-// also returns the number of refused connections.
-func (e *exclusivePushes) status() (ownerPID int32, refused int) {
+// also returns the number of refused connections, and the sum of the problems of all stores.
+func (e *exclusivePushes) status() (ownerPID int32, refused, storeProblems int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.owner != nil {
 		ownerPID = e.owner.Caller().PID
 	}
-	return ownerPID, len(e.refused)
+	for _, count := range e.storeProblems {
+		storeProblems += count
+	}
+	return ownerPID, len(e.refused), storeProblems
 }

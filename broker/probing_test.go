@@ -13,6 +13,9 @@ func TestProbeIsNotRecorded(t *testing.T) {
 	if err := s.Probe(context.Background()); err != nil {
 		t.Error(err)
 	}
+	s.Close()
+	// The log contains the events in the order in which they were recorded.
+	waitUntil(t, func() bool { return strings.Contains(s.log.String(), "broker.stopped") })
 	if text := s.log.String(); strings.Contains(text, "secrets.fetched") {
 		t.Error("the audit log contains the event secrets.fetched of the health check")
 	}

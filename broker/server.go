@@ -132,7 +132,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	defer s.registry.changing.Unlock()
 	restoreProjects(s.registry, in)
 	s.admin = &admin{
-		exclusive: exclusivePushes{refused: map[*endpoint.Session]bool{}},
+		exclusive: exclusivePushes{refused: map[*endpoint.Session]bool{}, storeProblems: map[*endpoint.Session]int{}},
 		keyring:   s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
 		brokerVersion: config.Version, instanceID: instanceID, startedAt: time.Now(),
 		memory: memory, projectsDir: config.ProjectsDir,

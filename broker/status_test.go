@@ -57,3 +57,42 @@ func TestStatusContainsAllowedUIDs(t *testing.T) {
 		t.Errorf("the projects are %+v", projects)
 	}
 }
+
+// TestStatusContainsStoreProblems checks that the status contains the sum of the problems that the
+// open connections have reported last.
+func TestStatusContainsStoreProblems(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	report := func(admin *client.Admin, count int) {
+		t.Helper()
+		if _, err := admin.ReportStoreProblems(context.Background(), count); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.withAdmin(func(one *client.Admin) error {
+		report(one, 2)
+		m.withAdmin(func(two *client.Admin) error {
+			report(two, 3)
+			// A status request of another client does not change the sum.
+			if _, err := two.Ping(context.Background()); err != nil {
+				return err
+			}
+			if got := s.Status().StoreProblems; got != 5 {
+				t.Errorf("the status contains %d problems, want 5", got)
+			}
+			report(two, 0)
+			return nil
+		})
+		report(one, 1)
+		if got := s.Status().StoreProblems; got != 1 {
+			t.Errorf("the status contains %d problems, want 1", got)
+		}
+		report(one, -1)
+		if got := s.Status().StoreProblems; got != 0 {
+			t.Errorf("the status contains %d problems after a negative number, want 0", got)
+		}
+		report(one, 1)
+		return nil
+	})
+	waitUntil(t, func() bool { return s.Status().StoreProblems == 0 }) // the connection has ended
+}

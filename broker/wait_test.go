@@ -11,8 +11,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestGetWaitsForSecret checks all events that end the wait of a get. These are a push of
-// the secret, a reload that removes the name, the timeout, and the end of the connection.
+// TestGetWaitsForSecret checks events that end the wait of a get: a push of the secret, a
+// reload that removes the name, the timeout, and a client that closes the connection.
+// TestShutdownLeavesWaitingGetUnanswered checks the stop of the broker.
 func TestGetWaitsForSecret(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")
@@ -43,10 +44,15 @@ func TestGetWaitsForSecret(t *testing.T) {
 	if _, err := s.dialAdmin(t).Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &manifest}); err != nil {
 		t.Fatal(err)
 	}
-	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
-	if r := <-b; client.CodeOf(r.err) != schema.CodeDenied {
-		t.Errorf("after a reload removed B from the allowlist, get B returned %v", r.err)
+	select {
+	case r := <-b:
+		if client.CodeOf(r.err) != schema.CodeDenied {
+			t.Errorf("after a reload removed B from the allowlist, get B returned %v", r.err)
+		}
+	case <-time.After(20 * time.Second): // less than the time limit of get B
+		t.Error("a reload that removed B from the allowlist did not end the wait of get B")
 	}
+	s.push(t, map[schema.SecretName]schema.Value{"B": {Text: tripwire}})
 	if _, err := project.Get(ctx, "A", 5*time.Millisecond); client.CodeOf(err) != schema.CodeNotFound {
 		t.Errorf("after the timeout, get A returned %v", err)
 	}

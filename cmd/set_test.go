@@ -35,6 +35,7 @@ func startSet(t *testing.T, args ...string) *setRun {
 		t.Fatal(err)
 	}
 	s.cmd = exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set", "A", "--store", "dir:" + store}, args...)...)
+	s.cmd.Env = append(os.Environ(), "TERM=xterm")
 	s.Terminal = testenv.StartOnTerminal(t, s.cmd)
 	s.Expect(endPrompt)
 	if s.IsEchoing() {
@@ -70,6 +71,11 @@ func TestSetReadsValueFromTerminal(t *testing.T) {
 		{"a corrected token", "tokem\x7f\x7fenn\bx\x7f\x04", "tokeen"[:4] + "n", "A: 5 bytes\r\n"},
 		{"corrected characters of two bytes", "aéü\x7f\x7f\x7f\x7fb\x04", "b", "A: 1 byte\r\n"},
 		{"a line typed again", "one\rtwo\x15three\x04", "one\nthree", "A: 9 bytes\r\n"},
+		{"all kinds of line breaks", "1\r\n2\r\r\n3\n4\n\n5\r\n\x04", "1\n2\n\n3\n4\n\n5\n", "A: 11 bytes\r\n"},
+		{"Ctrl-D twice", "token\x04\x04", "token", "A: 5 bytes\r\n"},
+		{"a paste", "\x1b[200~one\rtwo\x1b[201~\x04", "one\ntwo", "A: 7 bytes\r\n"},
+		{"a paste with Windows line breaks", "\x1b[200~one\r\ntwo\r\n\x1b[201~\x04", "one\ntwo\n", "A: 7 bytes\r\n"},
+		{"typed text and two pastes", "1\x1b[200~2\x1b[201~\x1b[200~3\x1b[201~4\x04", "1234", "A: 4 bytes\r\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := startSet(t)
@@ -90,6 +96,12 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 		{"only Enter", "\r\x04", "the value of A is empty"},
 		{"a cursor key", "token\x1b[D\x04", "control character"},
 		{"text after Ctrl-D", "tok\x04en\r", "after Ctrl-D"},
+		{"Ctrl-D in a long text", strings.Repeat("x", 4095) + "\x04" + strings.Repeat("x", 4096), "after Ctrl-D"},
+		{"a paste with Ctrl-D", "\x1b[200~tok\x04en\x1b[201~\x04", "the pasted text contains a control character"},
+		{"a paste with Ctrl-C", "\x1b[200~tok\x03en\r\x1b[201~\x04", "the pasted text contains a control character"},
+		{"a paste with Ctrl-Z", "\x1b[200~tok\x1aen\x1b[201~\x04", "the pasted text contains a control character"},
+		{"a paste with a backspace", "\x1b[200~tok\x7fen\x1b[201~\x04", "the pasted text contains a control character"},
+		{"a paste with an escape sequence", "\x1b[200~\x1b[31mred\x1b[201~\x04", "the pasted text contains a control character"},
 		{"too much", strings.Repeat("x", 1<<20) + "yz\x04", "more than 1048576 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -115,6 +127,9 @@ func TestSetRestoresTerminalAfterSignal(t *testing.T) {
 	}{
 		{name: "Ctrl-C", key: "\x03", code: 130},
 		{name: "Ctrl-backslash", key: "\x1c", code: 131},
+		{name: "Ctrl-C before more text", key: "\x03more\x04", code: 130},
+		{name: "Ctrl-backslash before more text", key: "\x1cmore\x04", code: 131},
+		{name: "Ctrl-C after Ctrl-D", key: "\x04\x03", code: 130},
 		{name: "SIGINT", signal: syscall.SIGINT, code: 130},
 		{name: "SIGTERM", signal: syscall.SIGTERM, code: 143},
 		{name: "SIGHUP", signal: syscall.SIGHUP, code: 129},
@@ -161,6 +176,7 @@ func TestSetCanBeStoppedAndContinued(t *testing.T) {
 	}
 	term.Type("continue\r")
 	term.Expect("continue\r\ncontinue\r\n")
+	term.Expect("starting again: the earlier input was discarded")
 	term.Expect(endPrompt)
 	if term.IsEchoing() {
 		t.Error("the terminal echoes the value after fg")
@@ -176,11 +192,100 @@ func TestSetCanBeStoppedAndContinued(t *testing.T) {
 // container. Then set must not stop.
 func TestSetIgnoresStopWithoutShell(t *testing.T) {
 	s := startSet(t)
-	s.Type("tok\x1a")
+	s.Type("tok\x1amore\x04")
 	s.Expect(endPrompt)
 	s.Type("new\x04")
 	s.Expect("A: 3 bytes")
 	s.end(0, "new")
+}
+
+// TestSetStopsScriptOnCtrlC presses Ctrl-C in a script that runs set and then another command.
+// The shell must get the signal, too, and must not run the other command.
+func TestSetStopsScriptOnCtrlC(t *testing.T) {
+	testenv.RequireTool(t, "dash")
+	c := exec.Command("dash", "-c", filepath.Join(binDir, "keyhatch-sidecar")+" set A --store dir:"+t.TempDir()+"; echo more")
+	term := testenv.StartOnTerminal(t, c)
+	term.Expect(endPrompt)
+	term.Type("tok\x03")
+	term.Wait()
+	if rest := term.Rest(); strings.Contains(rest, "more") {
+		t.Errorf("the script continued after Ctrl-C: %q", rest)
+	}
+}
+
+// TestSetAsksTerminalToMarkPastes checks that set turns on bracketed paste while it reads the
+// value, and turns it off at the end and before a stop. A terminal that does not know the
+// escape sequence would show it.
+func TestSetAsksTerminalToMarkPastes(t *testing.T) {
+	s := startSet(t)
+	if !bytes.Contains(s.Output(), []byte("\x1b[?2004h")) {
+		t.Errorf("bracketed paste is off at the prompt %q", s.Output())
+	}
+	s.Type("tok\x1a")
+	s.Expect("\x1b[?2004l")
+	s.Expect("\x1b[?2004h")
+	s.Expect(endPrompt)
+	s.Type("token\x04")
+	s.Expect("\x1b[?2004l")
+	s.end(0, "token")
+
+	c := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), "set", "A", "--store", "dir:"+t.TempDir())
+	c.Env = append(os.Environ(), "TERM=dumb")
+	dumb := testenv.StartOnTerminal(t, c)
+	dumb.Expect(endPrompt)
+	if bytes.Contains(dumb.Output(), []byte("\x1b")) {
+		t.Errorf("set wrote an escape sequence to a dumb terminal: %q", dumb.Output())
+	}
+}
+
+// TestSetAcknowledgesLines checks that the terminal shows a reaction to Enter and to a paste.
+// Without it, a user types the value again.
+func TestSetAcknowledgesLines(t *testing.T) {
+	s := startSet(t)
+	s.Type("one\r")
+	s.Expect("received 1 line (press Ctrl-D to end): ")
+	s.Type("\x1b[200~two\rthree\x1b[201~")
+	s.Expect("received 3 lines (press Ctrl-D to end): ")
+	s.Type("\x04")
+	s.Expect("A: 13 bytes\r\n")
+	s.end(0, "one\ntwo\nthree")
+}
+
+// TestSetWarnsAboutDoubledLineBreaks pastes Windows line breaks as xterm and tmux do. The value
+// could also contain empty lines, so set must not change the value.
+func TestSetWarnsAboutDoubledLineBreaks(t *testing.T) {
+	for typed, value := range map[string]string{"one\r\rtwo\r\r": "one\n\ntwo\n\n", "one\r\r": "one\n\n", "one\r\rtwo\r": "", "one": ""} {
+		s := startSet(t)
+		s.Type("\x1b[200~" + typed + "\x1b[201~\x04")
+		s.Expect("A: ")
+		s.Wait()
+		if warned := strings.Contains(s.Rest(), "each line break of A is doubled"); warned != (value != "") {
+			t.Errorf("after the paste %q, set prints a warning: %t", typed, warned)
+		}
+		if got, err := os.ReadFile(s.file); err != nil || value != "" && string(got) != value {
+			t.Errorf("the store contains %q, error %v; want %q", got, err, value)
+		}
+	}
+}
+
+// TestSetHidesValueFromTerminalFile selects the terminal with --file or with FIELD=@FILE.
+func TestSetHidesValueFromTerminalFile(t *testing.T) {
+	for _, file := range []string{"/dev/stdin", "/dev/tty"} {
+		t.Run(file, func(t *testing.T) {
+			s := startSet(t, "--file", file)
+			s.Type("token\x04")
+			s.end(0, "token")
+		})
+	}
+	store := t.TempDir()
+	term := testenv.StartOnTerminal(t, exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), "set", "aws", "id=@/dev/tty", "--store", "dir:"+store))
+	term.Expect("value of aws/id")
+	term.Expect(endPrompt)
+	if term.IsEchoing() {
+		t.Error("the terminal echoes the value")
+	}
+	term.Type("token\x04")
+	term.Expect("aws/id: 5 bytes")
 }
 
 // TestSetAsksForEachFieldOfBundle types the values of two fields on a terminal.
@@ -222,6 +327,50 @@ func TestSetLeavesNoInputForShell(t *testing.T) {
 	if got, err := os.ReadFile(store + "/A"); err != nil || string(got) != "one\necho exec\"\"uted\n" {
 		t.Errorf("the store contains %q, error %v", got, err)
 	}
+	term.Type("keyhatch-sidecar set B --store dir:" + store + "\n")
+	term.Expect(endPrompt)
+	term.Type("one\r\x03echo exec\"\"uted\r")
+	term.Expect("$ ")
+	term.Type("echo code=$?\n")
+	if before := term.Expect("code=130"); strings.Contains(before, "executed") {
+		t.Errorf("the shell ran a line of the value after Ctrl-C: %q", before)
+	}
+}
+
+// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. The
+// terminal sends no value.
+func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/store/aws", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for file, value := range map[string]string{"store/A": "1", "store/aws/key": "1", "binary": "\xff", "empty": ""} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(value), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct{ args, message string }{
+		{"aws --store dir:store", "aws is a bundle and not a secret"},
+		{"A/key --store dir:store", "A is a secret and not a bundle"},
+		{"A key=- --store dir:store", "A is a secret and not a bundle"},
+		{"aws id=- --store dir:store", "the bundle also contains key"},
+		{"A.swp --store dir:store", "the sidecar ignores the name A.swp"},
+		{"A --store dir:none/store", "cannot create the directory"},
+		{"A --store dir:store/A", "not a directory"},
+		{"gcp id=- key=@missing --store dir:store", "open missing: no such file or directory"},
+		{"gcp id=- key=@binary --store dir:store", "a field of a bundle must be valid UTF-8"},
+		{"gcp id=- key=@empty --store dir:store", "the value of gcp/key is empty"},
+	} {
+		t.Run(c.args, func(t *testing.T) {
+			cmd := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set"}, strings.Fields(c.args)...)...)
+			cmd.Dir = dir
+			term := testenv.StartOnTerminal(t, cmd)
+			code := term.Wait()
+			if output := term.Rest(); code != 1 || strings.Contains(output, "value of gcp/id") || !strings.Contains(output, c.message) {
+				t.Errorf("exit code %d; the output is %q; want %q", code, output, c.message)
+			}
+		})
+	}
 }
 
 // TestSetReadsStandardInputAndFiles checks that set stores exactly the given bytes.
@@ -231,7 +380,7 @@ func TestSetReadsStandardInputAndFiles(t *testing.T) {
 	if err := os.Mkdir(store, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for _, value := range []string{"token", "token\n", "\xff\n", "a\x00b\r\n\n", "\xef\xbb\xbftoken", strings.Repeat("x", 1<<20)} {
+	for _, value := range []string{"token", "token\n", "\xff\n", "a\x00b\r\n\n", "\xef\xbb\xbftoken", strings.Repeat("x", 1_000_000)} {
 		file := filepath.Join(dir, "value")
 		if err := os.WriteFile(file, []byte(value), 0o600); err != nil {
 			t.Fatal(err)

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,10 +37,11 @@ const (
 	editorFile = "an editor obeys this file: it can run commands"
 	codeDir    = "programs run or load the files in this directory"
 	buildFile  = "a build obeys this file: it can run commands"
-	trustFile  = "programs trust the servers that have a certificate of this file"
 	toolFile   = "a tool obeys this file: it can run commands or load code"
 
-	unknownFile = "the file has a template and is not a known file for credentials: a program may run commands because of it"
+	extraSettings = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
+	unknownName   = "the name is not usual for a file that contains only a secret: a program may run commands or load code because of the file"
+	unknownFile   = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
 )
 
 // fileDanger returns why a file is dangerous, or "". A semicolon separates two reasons.
@@ -54,11 +56,14 @@ func fileDanger(in *schema.Injection) string {
 	return strings.Join(reasons, "; ")
 }
 
-// pathDanger marks a file in two cases. The table systemFiles or the table toolFiles
-// contains its path: then even a secret in the file can do harm. Or untrusted code can
-// choose the text of the file, which is the template, and no table contains the file. The
-// tables of dangerous files can never be complete. Therefore the safety of a template does
-// not depend on them.
+// plainTemplate matches a template that contains only one placeholder and white space. The
+// file then contains only the secret, as without a template.
+var plainTemplate = regexp.MustCompile(`^\s*\{\{[^{}]*\}\}\s*$`)
+
+// pathDanger marks a file in three cases. A table contains its path: then even a secret in the
+// file can do harm. Or its name is not usual for a file that contains only a secret: no table can
+// contain all files that a program obeys. Or untrusted code can choose a text of the file, which
+// is the template, and the check of an ordinary file does not accept the template.
 func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "the path contains characters that are invisible or look like other characters"
@@ -75,11 +80,18 @@ func pathDanger(p, template string) string {
 	if reason := findReason(toolFiles, elements, ordinary.patterns); reason != "" {
 		return reason
 	}
-	if isOrdinary {
-		return ordinary.templateDanger(template)
-	}
-	if template != "" && !matchesAny(plainFiles, elements) {
+	isVariableFile := matchesAny(variableFiles, elements)
+	switch isPlain := template == "" || plainTemplate.MatchString(template); {
+	case isPlain && !isOrdinary && !isVariableFile && !strings.HasPrefix(p, "/run/secrets/") && !ordinaryName.MatchString(path.Base(p)):
+		return unknownName
+	case isPlain:
+		return ""
+	case isVariableFile:
+		return variableFileDanger(template)
+	case !isOrdinary:
 		return unknownFile
+	case !ordinary.isHarmless(template):
+		return extraSettings
 	}
 	return ""
 }
@@ -134,75 +146,35 @@ var systemFiles = []fileRule{
 	}},
 }
 
-// toolFiles are dangerous, except for the files in ordinaryFiles. See findReason.
+// toolFiles are dangerous, except for the files in ordinaryFiles. See findReason. A rule for a
+// directory marks also a file with an ordinary name. For other files, a rule only adds a reason.
 var toolFiles = []fileRule{
-	{sshFile, []string{
-		".ssh/allowed_signers", ".ssh/authorized_keys*", ".ssh/config", ".ssh/config.d/**",
-		".ssh/environment", ".ssh/known_hosts*", ".ssh/rc",
-	}},
-	{gitFile, []string{
-		"*.git/config", "*.git/hooks/**", ".config/git/**", ".git/**", ".gitattributes", ".gitconfig*/**",
-		".githooks/**", ".gitmodules", ".husky/**", ".lefthook*/**", "gitconfig", "lefthook*",
-	}},
+	{sshFile, []string{".ssh/**", "authorized_keys*"}},
+	{gitFile, []string{"*.git/**", ".config/git/**", ".gitconfig*/**", ".githooks/**", ".husky/**"}},
 	{shellFile, []string{
-		".bash*/**", ".config/fish/**", ".csh*", ".envrc", ".kshrc", ".login*", ".logout", ".mkshrc",
-		".oh-my-*/**", ".profile", ".profile.d/**", ".selected_editor", ".shrc", ".tcsh*", ".xinitrc", ".xprofile",
-		".xsession*", ".zlog*", ".zprofile*", ".zsh*/**", "cron.d/**", "crontab", "crontabs/**",
+		".bash*/**", ".config/fish/**", ".csh*", ".envrc", ".kshrc", ".login*", ".oh-my-*/**", ".profile*/**",
+		".tcsh*", ".zlog*", ".zprofile*", ".zsh*/**", "crontab", "crontabs/**",
 	}},
-	{loginFile, []string{
-		".config/autostart*/**", ".config/environment.d/**", ".config/systemd/**", ".forward",
-		".k5login", ".local/share/dbus-1/**", ".local/share/systemd/**", ".pam_environment", ".rhosts",
-		".shosts",
-	}},
+	{loginFile, []string{".config/autostart*/**", ".config/environment.d/**", ".config/systemd/**", ".pam_environment"}},
 	{agentFile, []string{
-		".aider*", ".claude*/**", ".cline/**", ".clinerules*/**", ".codex/**", ".config/opencode/**",
-		".continue/**", ".cursor*/**", ".gemini/**", ".kiro/**", ".mcp.json", ".opencode/**", ".roo*/**",
-		".windsurf*/**", "agents.md", "claude*.md", "gemini.md", "mcp.json",
-		"opencode.json*",
+		".claude*/**", ".clinerules*/**", ".codex/**", ".cursor*/**", ".gemini/**", ".mcp.json", ".roo*/**", ".windsurf*/**",
+		"agents.md", "claude*.md", "mcp.json",
 	}},
-	{editorFile, []string{
-		"*.code-workspace", ".emacs*/**", ".exrc", ".idea/**", ".nanorc", ".vim*/**", ".vscode*/**",
-		".zed/**",
-	}},
+	{editorFile, []string{".emacs*/**", ".idea/**", ".vim*/**", ".vscod*/**", ".zed/**"}},
 	{codeDir, []string{
-		".bin/**", ".local/lib/**", ".local/share/**", "__pycache__/**", "autoload/**", "bin/**",
-		"cli-plugins/**", "dist-packages/**", "hooks*/**", "init.d/**", "lib/python*/**", "libexec/**",
-		"node_modules/**", "pyvenv.cfg", "sbin/**", "shims/**", "site-packages/**",
+		"*.d/**", ".bin/**", ".local/lib/**", ".local/share/**", "__pycache__/**", "autoload/**", "bin/**",
+		"cli-plugins/**", "dist-packages/**", "group_vars/**", "hooks*/**", "host_vars/**", "lib/python*/**", "libexec/**",
+		"node_modules/**", "sbin/**", "shims/**", "site-packages/**", "templates/**",
 	}},
 	{buildFile, []string{
-		"*.csproj", "*.props", "*.targets", ".bazelrc", ".buildkite/**", ".bunfig.toml", ".circleci/**",
-		".github/**", ".gitlab-ci.yml", ".justfile", ".mvn/**", ".pre-commit-config.yaml", ".travis.yml",
-		"azure-pipelines*", "build.bazel", "build.xml", "bunfig.toml", "cargo.toml", "cmakelists.txt",
-		"cmakepresets.json", "compose*.y*ml", "composer.json", "configure", "containerfile*",
-		"deno.json*", "docker-compose*.y*ml", "dockerfile*", "gemfile*", "gnumakefile", "go.mod",
-		"go.work", "gradle.properties", "gradlew", "jenkinsfile*", "justfile", "makefile*",
-		"module.bazel", "mvnw", "package.json", "pipfile", "pnpm-workspace.yaml", "pom.xml", "procfile*",
-		"pyproject.toml", "pytest.ini", "rakefile*", "requirements*.txt", "setup.cfg", "taskfile.y*ml",
-		"tiltfile", "tox.ini", "vagrantfile", "workspace.bazel",
+		".buildkite/**", ".circleci/**", ".forgejo/**", ".gitea/**", ".github/**", ".mvn/**", "dockerfile*", "makefile*", "package.json",
 	}},
-	{trustFile, []string{".postgresql/root.crt"}},
-	{toolFile, []string{
-		".*rc", ".*rc.d/**", ".*rc.json", ".*rc.toml", ".*rc.y*ml", ".ansible.cfg", ".asdf/**", ".aws/cli/**",
-		".azure/alias", ".azure/cliextensions/**", ".bundle/**", ".cargo/**", ".composer/**",
-		".config/**", ".cpan/**", ".ctags*/**", ".default-*", ".docker/**", ".dotnet/**", ".erlang*",
-		".gdbearlyinit", ".gdbinit*", ".ghci", ".gnupg/*.conf", ".gnupg/trustedkeys*", ".gradle/**",
-		".guile", ".iex*", ".ipython/**", ".ivy2/**", ".julia/**", ".jupyter/**", ".kube/**",
-		".lessfilter", ".lesskey", ".lldbinit*", ".luarocks/**", ".m2/**", ".mailcap", ".makepkg.conf",
-		".mise*/**", ".mix/**", ".mozilla/**", ".nix-*/**", ".node_libraries/**", ".node_modules/**",
-		".nuget/**", ".nvm/**", ".ocamlinit", ".password-store/.extensions/**", ".perldb", ".pip/**",
-		".pki/**", ".pyenv/**", ".r/**", ".rbenv/**", ".renviron", ".rpmmacros", ".rprofile", ".rspec*",
-		".rustup/**", ".sbt/**", ".sdkman/**", ".subversion/**", ".terraform.d/**", ".tmux*/**",
-		".tool-versions", ".user.ini", ".volta/**", ".xdefaults*", ".xresources*", ".yarn/**",
-		"/run/secrets/rhsm/**", "ansible.cfg", "devbox.json", "mise.toml", "my.cnf", "nodemon.json",
-		"nuget.config", "openssl.cnf", "php.ini", "pip.conf", "rebar.config", "resolv.conf", "sudoers",
-		"sudoers.d/**",
-	}},
+	{toolFile, []string{".*/*/**", "/run/secrets/rhsm/**"}},
 }
 
-// plainFiles have names that are usual for files which contain only credentials. A template
-// for such a file is not marked as dangerous, unless a table of dangerous files contains the
-// file.
-var plainFiles = []string{
-	"*.crt", "*.key", "*.password", "*.pem", "*.secret", "*.token",
-	".git-credentials", ".htpasswd", ".pgpass", ".ssh/id_*", "/run/secrets/**", "password", "token",
-}
+// ordinaryName matches usual names of files that contain only credentials. The case is ignored.
+// The last word before the ending is a word for a credential, or the ending belongs to a format
+// for keys or certificates.
+var ordinaryName = regexp.MustCompile(`(^|[._-])((access|api|auth|client|deploy|encryption|license|master|private|public|secret|signing|ssh)?(key|password|secret|token)s?|` +
+	`ca|cert(ificate)?s?|credentials?|(ht)?passwd|keyfile|keystore|passphrase|truststore)(\.(ini|json|properties|toml|txt|xml|ya?ml))?$|` +
+	`.\.(age|asc|cer|crt|der|gpg|jks|kdbx|key|keystore|keytab|p12|p7b|p8|password|pem|pfx|ppk|secret|token)$`)

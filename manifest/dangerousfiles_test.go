@@ -35,6 +35,12 @@ func TestDangerousFiles(t *testing.T) {
 		/w/.mvn/extensions.xml /w/.mvn/jvm.config /w/.mvn/maven.config /w/gradle.properties /w/gradlew /w/mvnw ~/.gradle/init.gradle /w/init.gradle /w/lefthook.yml /w/.lefthook/pre-push/x
 		/w/.user.ini /w/php.ini /w/.travis.yml /w/azure-pipelines.yml /w/.buildkite/pipeline.yml /w/.buildkite/token /w/opencode.json /w/.kiro/settings/mcp.json /w/.roo/mcp.json /w/mcp.json
 		/w/CLAUDE.local.md /w/.windsurfrules /w/.clinerules /w/.clinerules/x.md /w/.zed/tasks.json /w/ansible.cfg /w/rebar.config /w/devbox.json ~/.ansible.cfg ~/.selected_editor ~/.postgresql/root.crt /w/nodemon.json /w/configure
+		/w/.hg/hgrc /w/.jj/repo/config.toml /w/.helix/languages.toml ~/.codeium/windsurf/mcp_config.json ~/.vscodium-server/x.pem ~/.spacemacs ~/.gnus ~/.less ~/.pydistutils.cfg /w/pylintrc /w/mypy.ini
+		/w/.flake8 /w/.rubocop.yml /w/.overcommit.yml /w/cdk.json /w/terragrunt.hcl /w/main.tf.json /w/helmfile.yaml /w/BSDmakefile /w/build.ninja /w/configure.ac /w/BUILD /w/WORKSPACE /w/SConstruct
+		/w/Podfile /w/Brewfile /w/cpanfile /w/Package.swift /w/gradle/wrapper/gradle-wrapper.properties /w/.gitea/workflows/x.yml /w/.forgejo/workflows/token /w/.gitpod.yml /w/supervisord.conf
+		~/.k9s/plugins.yml ~/.helm/plugins/x/plugin.yaml /run/s6/container_environment/LD_PRELOAD /w/group_vars/all/token /w/host_vars/x.key /w/chart/templates/token /x/bash_completion.d/token /x/conf.d/x.pem
+		/x/authorized_keys ~/.ssh/unknown ~/.ssh/x/deploy_key ~/.docker/x ~/.unknown/token ~/.unknown/x/y.pem ~/.unknown/.env ~/.tokenrc /x/tokens.lua /x/key.nu /x/token.so /x/monkey /x/.lesskey /x/secrets.conf
+		/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml
 		/run/tmpfiles.d/x.conf /run/modprobe.d/x.conf /run/udev/rules.d/x /run/systemd/x /var/run/tmpfiles.d/x /var/run/udev/x /var/run/keyhatch/x /run/host/etc/ld.so.preload /run/secrets/rhsm/rhsm.conf /var/run/secrets/rhsm/rhsm.conf`) {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
@@ -60,7 +66,7 @@ func TestCredentialNamesInDangerousDirectories(t *testing.T) {
 		~/.bashrc.d ~/.zshrc.d ~/.profile.d ~/.zsh ~/.ssh/config.d /w/.husky /w/cron.d /w/.clinerules ~/.claude /w/hooks ~/bin /w/.git/hooks /w/.github/x ~/.docker/cli-plugins
 		~/.vim /w/.vscode ~/.local/share/x ~/.config/environment.d ~/.config/fish ~/.config/systemd/user ~/.gradle/init.d /w/node_modules/x /run/secrets/rhsm`) {
 		for _, name := range strings.Fields(`kubeconfig x.kubeconfig _netrc .netrc .npmrc .yarnrc.yml .env .env.local corp.env credentials.json my-service-account.json client_secret.json token key.pem .docker/config.json .config/x/token .gem/credentials`) {
-			for _, template := range []string{"", "name: x"} {
+			for _, template := range []string{"", "{{value}}", "name: x"} {
 				if danger(dir+"/"+name, "0600", template) == "" {
 					t.Errorf("%s/%s with the template %q is not marked", dir, name, template)
 				}
@@ -76,18 +82,19 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 		~/.config/composer/auth.json ~/.composer/auth.json ~/.terraform.d/credentials.tfrc.json ~/.config/gcloud/application_default_credentials.json ~/.config/containers/auth.json
 		~/.ssh/id_ed25519 ~/.ssh/id_rsa ~/.ssh/deploy_key ~/.gnupg/private.key ~/.vault-token ~/.config/sops/age/keys.txt ~/.claude/.credentials.json ~/.codex/auth.json
 		/run/secrets/db_password /run/secrets/tls/key.pem /srv/app/config/master.key /workspaces/api/.env /workspaces/api/.env.local /workspaces/api/config/production.env /opt/app/keystore.p12 /var/lib/app/token ~/.keystore
-		~/certs/client.pem /tmp/token /dev/shm/token /w/config/database.yml /w/service-account.json /f /x ~/c`) {
+		~/certs/client.pem /tmp/token /dev/shm/token /w/service-account.json /w/secrets.yaml /w/config/credentials.xml /w/tls.crt /w/db-password.txt /w/apiKey.json /w/API_KEY /w/ca-cert.pem /w/.htpasswd /w/api_tokens.toml
+		~/.oci/oci_api_key.pem ~/.android/debug.keystore ~/.docker/key.pem ~/.minikube/client.key ~/.snowflake/rsa_key.p8 ~/.ssh/x.pem ~/.ssh/id_rsa.pub /run/secrets/DB /w/x.kubeconfig`) {
 		if got := danger(p, "0600", ""); got != "" {
 			t.Errorf("%s is marked: %s", p, got)
 		}
 	}
 	for _, mode := range []string{"0600", "600", "0400", "0440", "0644", "0666"} {
-		if got := danger("/x", mode, ""); got != "" {
+		if got := danger("/x.key", mode, ""); got != "" {
 			t.Errorf("mode %s is marked: %s", mode, got)
 		}
 	}
 	for _, mode := range []string{"0700", "755", "0601", "0610", "0111", "x"} {
-		if got := danger("/x", mode, ""); got != "the file is executable" {
+		if got := danger("/x.key", mode, ""); got != "the file is executable" {
 			t.Errorf("mode %s: %s", mode, got)
 		}
 	}
@@ -96,21 +103,26 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	}
 }
 
-// TestTemplatesOfUnknownFiles checks that a template is marked as dangerous unless the file
-// is known to contain only credentials. No table can contain all files that a program obeys.
+// TestTemplatesOfUnknownFiles checks that a template with a text of its own is marked as
+// dangerous, even if the name of the file is usual for credentials. No table can contain all
+// directories and files that a program obeys.
 func TestTemplatesOfUnknownFiles(t *testing.T) {
-	for _, p := range strings.Fields(`/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
-		if got := danger(p, "0600", "x: {{value}}\n"); got != unknownFile {
-			t.Errorf("%s: %q", p, got)
-		}
-		if got := danger(p, "0600", ""); got != "" {
-			t.Errorf("%s is marked without a template: %s", p, got)
+	names := `~/certs/client.pem /srv/app/master.key /w/tls.crt /tmp/token /w/api.token /w/x.password /run/secrets/db /var/run/secrets/db /w/.htpasswd
+		~/.config/x/token ~/.config/x/auth.json ~/.vault-token ~/.ssh/id_ed25519 ~/.cargo/credentials.d/x ~/.m2/settings-security.xml`
+	for _, p := range strings.Fields(names + ` /w/group_vars/all/token /w/chart/templates/token /x/bash_completion.d/token
+		/run/secrets/kubernetes.io/serviceaccount/ca.crt /var/lib/ca-certificates/ca-bundle.pem ~/.minikube/ca.crt
+		/w/config/database.yml /w/app.conf ~/.unknown-tool /x /w/new-agent.md /w/tool.toml /srv/app/settings.ini ~/c /run/x/y /w/secrets/x /tmp/x.yaml`) {
+		for _, template := range []string{"x: {{value}}\n", "x", "{{value}}.", "{{a}}{{b}}", "\n", "{{value}}\u00a0"} {
+			if danger(p, "0600", template) == "" {
+				t.Errorf("%s with the template %q is not marked", p, template)
+			}
 		}
 	}
-	for _, p := range strings.Fields(`~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.ssh/id_ed25519 /run/secrets/db /var/run/secrets/db ~/certs/client.pem /srv/app/master.key /w/tls.crt
-		/tmp/token ~/.vault-token /w/api.token ~/.config/x/token`) {
-		if got := danger(p, "0600", "{{value}}\n"); got != "" {
-			t.Errorf("%s is marked: %s", p, got)
+	for _, p := range strings.Fields(names + ` ~/.pgpass ~/.git-credentials ~/.config/git/credentials ~/.npmrc /w/.env ~/.gem/credentials`) {
+		for _, template := range []string{"", "{{value}}", "{{value}}\n", "\n\t{{ value }} \n\n", "{{password}}\n"} {
+			if got := danger(p, "0600", template); got != "" {
+				t.Errorf("%s with the template %q is marked: %s", p, template, got)
+			}
 		}
 	}
 }
@@ -190,18 +202,18 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"/w/google-credentials.json", "{{value}}\n", `{"credential_source": {"file": "/x"}}`},
 		{"/w/client_secret_1.json", `{"installed": {"client_id": "1", "project_id": "p", "client_secret": "{{value}}", "redirect_uris": ["http://localhost"]}}`, `{"command": "x"}`},
 		{"~/.config/sops/age/keys.txt", "# created: x\n{{value}}\nAGE-SECRET-KEY-1{{rest}}\n", "AGE-PLUGIN-X-1QQ\n"},
-		{"~/.config/git/credentials", "https://u:{{value}}@h.example\n", ""},
+		{"~/.config/git/credentials", "https://u:{{value}}@h.example\n", "x https://u:{{value}}@h.example\n"},
+		{"~/.git-credentials", "https://u%40:{{value}}@h.example:8443/a\nhttp://localhost\n", "https://u:{{value}}@h.example;id\n"}, {"~/.git-credentials", "", "$(id)\n"},
+		{"~/.pgpass", "# db\ndb.example:5432:*:app:{{value}}\n*:*:*:*:x\n", "anything\n{{value}}"}, {"~/.pgpass", "{{host}}:{{port}}:db:u:{{p}}\n", "a:1:`id`:b:c\n"},
+		{"~/.pgpass", "h:1:db:u:{{value}}\n", "h:1:db:u:{{value}}id\n"},
+		{"~/.gem/credentials", "---\n:rubygems_api_key: {{value}}\nhttps://gems.example: x\n", "--- !ruby/object:Gem::Installer\n:rubygems_api_key: x\n"}, {"~/.gem/credentials", "", ":update_sources: x\n"},
+		{"~/.sbt/.credentials", "realm=a b\nhost=h\nuser=u\npassword={{value}}\n", "plugin=x\n"},
+		{"~/.claude/.credentials.json", `{"claudeAiOauth": {"accessToken": "{{a}}", "refreshToken": "{{r}}", "expiresAt": 1, "scopes": ["x"], "subscriptionType": "max"}}`, `{"apiKeyHelper": "/tmp/x"}`},
+		{"~/.codex/auth.json", `{"OPENAI_API_KEY": "{{value}}", "tokens": {"id_token": "x", "access_token": "x", "refresh_token": "x", "account_id": "x"}, "last_refresh": "x"}`, `{"notify": ["/tmp/x"]}`},
 		{"~/.config/tool/credentials", "", "command = /tmp/x"},
 		{"~/.config/tool/credentials.json", "", "{\"command\": \"/tmp/x\"}"},
 		{"~/.m2/settings.xml", "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<settings xmlns=\"http://maven.apache.org/SETTINGS/1.0.0\">\n<servers><server><id>a</id><username>b</username><password>{{value}}</password></server></servers></settings>\n", "<settings><mirrors><mirror/></mirrors></settings>"},
 		{"~/.m2/settings.xml", "<settings/>", "<!DOCTYPE x [<!ENTITY e \"x\">]><settings/>"},
-		{"/w/.env", "# c\nAPI_KEY={{value}}\nexport DB_URL=\"postgres://u:{{p}}@h/db\"\nNAME='a b'\nEMPTY=\n", "NODE_OPTIONS=--require=/tmp/x\n"},
-		{"/w/.env.local", "A=b\n", "export LD_PRELOAD=/tmp/x\n"},
-		{"/w/prod.env", "A=b\n", "HTTPS_PROXY=http://evil\n"},
-		{"/w/.env", "A=b\n", "A=$(id)\n"}, {"/w/.env", "A=b\n", "A=`id`\n"}, {"/w/.env", "A=b\n", "A=b; id\n"}, {"/w/.env", "A=b\n", "A=b id\n"}, {"/w/.env", "A=b\n", "A=\"$(id)\"\n"},
-		{"/w/.env", "A='$2y$10$x$'\nB='$$'\nC='$'\n", "A='$(id)'\n"}, {"/w/.env", "A='a'\n", "A='`id`'\n"}, {"/w/.env", "A=''\n", "A='x$$(id)'\n"}, {"/w/.env", "A='{{value}}'\n", "A='${{e}}(id)'\n"}, {"/w/.env", "A=b\n", "A='${ id; }'\n"},
-		{"/w/.env", "CC_TEST_REPORTER_ID={{value}}\n", "JAVACMD=/tmp/x\n"}, {"/w/.env", "A=b\n", "PROMPT4=x\n"},
-		{"/w/.env", "A=b\n", "id\n"}, {"/w/.env", "A=b\n", "A='b\nNODE_OPTIONS=x'\n"}, {"/w/.env", "A={{x}}\n", "NODE{{e}}_OPTIONS=x\n"}, {"/w/.env", "A=b\n", "A=b\rPATH=/tmp\n"},
 	} {
 		if got := danger(c.path, "0600", c.harmless); got != "" {
 			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.harmless)
@@ -218,11 +230,6 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.npmrc", "//h/:_authToken={{value}}registry=https://evil.example/\n"},
 		{"~/.aws/config", "[default]\nregion={{value}}credential_process=/tmp/x\n"},
 		{"~/.config/gh/hosts.yml", "# {{value}}editor: /tmp/x\n"},
-		{"/w/.env", "A={{value}}NODE_OPTIONS=--require=/tmp/x\n"},
-		{"/w/.env", "# {{value}}id\n"},
-		{"/w/.env", "# {{a}}id{{b}}x=1\n"},
-		{"/w/.env", "A={{value}}./x\n"},
-		{"/w/.env", "A={{value}}../x\n"},
 		{"~/.netrc", "machine a login b password x{{n}}macdef{{n}}init{{n}}!sh{{n}}{{n}}\n"},
 		{"~/.config/gh/hosts.yml", "github.com: {user: x, # {{a}}? \"bro{{e}}wser\" : /tmp/x\n}\n"},
 		{"~/.gradle/gradle.properties", "a.token={{value}}org.gradle.java.home=/tmp/x\n"},
@@ -232,7 +239,6 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		}
 	}
 	for _, c := range []struct{ path, template string }{
-		{"/w/.env", "A=\"{{value}}\"\nB='{{value}}'\nDB=postgres://u:{{value}}@h/db?sslmode=require\nC={{id}}.{{key}},{{b}}-{{c}}\nDB2=\"postgres://{{u}}:{{p}}@h:5432/db?a=b&c=d\"\n"},
 		{"~/.npmrc", "//h/:_password=\"{{value}}\"\n"},
 		{"~/.netrc", "machine {{host}} login {{username}} password {{password}}\n"},
 		{"~/.docker/config.json", "{\"auths\": {\"h.example\": {\"username\": \"{{username}}\", \"password\": \"{{password}}\"}}}\n"},
@@ -241,16 +247,61 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 			t.Errorf("%s is marked (%s) with\n%s", c.path, got, c.template)
 		}
 	}
-	if got := danger("~/.pgpass", "0600", "anything\n{{value}}"); got != "" {
-		t.Errorf(".pgpass is marked: %s", got)
+}
+
+// TestTemplatesOfFilesOfVariables checks that the template of a file such as .env can only give
+// the secret to variables. A shell can read such a file, so the template must not run a command.
+// No table can contain all variables that run a command, so the template must not choose a value.
+func TestTemplatesOfFilesOfVariables(t *testing.T) {
+	for _, p := range []string{"/w/.env", "/w/.env.local", "/w/prod.env"} {
+		for _, template := range []string{
+			"A={{value}}", "A={{value}}\nB='{{b}}'\nexport C=\"{{c}}\"\n", "\n# the credentials, of (one) \"tool\"; a & b\n\n  export\tA_1={{ value }} \r\n", "CC_TEST_REPORTER_ID={{value}}",
+		} {
+			if got := danger(p, "0600", template); got != "" {
+				t.Errorf("%s is marked (%s) with\n%s", p, got, template)
+			}
+		}
+	}
+	const lines, values = "the template contains more than variables: a shell that reads the file may run the other lines", "the template sets dangerous variables, or adds text to the values of variables: "
+	for template, want := range map[string]string{
+		"GIT_TEST_FSMONITOR='touch /tmp/x;'\n":           values + "GIT_TEST_FSMONITOR",
+		"A={{value}}\nB=x\nC=\n":                         values + "B, C",
+		"NODE_OPTIONS={{value}}\n":                       values + "NODE_OPTIONS",
+		"A=postgres://u:{{value}}@h/db\n":                values + "A",
+		"A={{value}}NODE_OPTIONS=x\n":                    values + "A",
+		"A={{a}}{{b}}\n":                                 values + "A",
+		"A='{{value}}\nNODE_OPTIONS=x'\n":                values + "NODE_OPTIONS, A",
+		"A='{{value}}\"\n":                               values + "A",
+		"A={{value}}\rB={{value}}\n":                     values + "A",
+		"A={{value}}\u2028B={{value}}\n":                 values + "A",
+		"A={{value}} #x\n":                               values + "A",
+		"A=1\nB=1\nC=1\nD=1\nE=1\nF=1\n":                 values + "A, B, C, D, and 2 more",
+		"A=1\nB=1\nC=1\nD=1\nE=1\nGIT_PAGER={{value}}\n": values + "GIT_PAGER, A, B, C, and 2 more",
+		"A=1\nA=2\n":                                     values + "A, A",
+		strings.Repeat("A", 60) + "=1\n":                 values + strings.Repeat("A", 40) + "...",
+		"NODE{{e}}_OPTIONS=x\n":                          lines,
+		"id\n":                                           lines,
+		"A.b={{value}}\n":                                lines,
+		"A ={{value}}\n":                                 lines,
+		"export A\n":                                     lines,
+		"B=x\n{{value}}\n":                               lines,
+		"# {{value}}id\n":                                lines,
+		"# $(id)\n":                                      lines,
+		"# `id`\n":                                       lines,
+		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env)
+		"# x\rid\n":                                      lines,
+		"# x\u0085id\n":                                  lines,
+		"# x\\\n":                                        lines,
+		"-":                                              lines,
+	} {
+		if got := danger("/w/.env", "0600", template); got != want {
+			t.Errorf("with\n%s\nthe danger is %s, want %s", template, got, want)
+		}
 	}
 }
 
 func TestTablesOfFiles(t *testing.T) {
-	all := slices.Clone(plainFiles)
-	if !slices.IsSorted(plainFiles) {
-		t.Error("plainFiles is not sorted")
-	}
+	all := slices.Clone(variableFiles)
 	for _, rules := range [][]fileRule{systemFiles, toolFiles} {
 		for _, rule := range rules {
 			if !slices.IsSorted(rule.patterns) {
@@ -264,9 +315,6 @@ func TestTablesOfFiles(t *testing.T) {
 	}
 	for _, file := range ordinaryFiles {
 		all = append(all, file.patterns...)
-		if (file.isHarmless == nil) != (file.extra == "") {
-			t.Errorf("%v: the check and the danger do not belong together", file.patterns)
-		}
 	}
 	slices.Sort(all)
 	for i, pattern := range all {

@@ -33,7 +33,7 @@ secrets:
     template: |
       [default]
       aws_access_key_id={{aws_access_key_id}}
-  key: {as: file, path: /srv/a key, mode: "400"}
+  key: {as: file, path: /srv/a.b c.key, mode: "400"}
   rc: {as: file, path: /root/.bashrc, template: "x"}
 helpers:
   kubectl: b
@@ -46,7 +46,7 @@ helpers:
 		{"secret NPM_TOKEN", "variable NPM_TOKEN", ""},
 		{"secret aws", "file ~/.aws/credentials, mode 0600, with this text:\n| [default]\n| aws_access_key_id={{aws_access_key_id}}", ""},
 		{"secret b", "variable GH_TOKEN", ""},
-		{"secret key", `file "/srv/a\x20key", mode 0400, with the value of the secret`, ""},
+		{"secret key", `file "/srv/a.b\x20c.key", mode 0400, with the value of the secret`, ""},
 		{"secret rc", "file /root/.bashrc, mode 0600, with this text:\n| x\n(the last line has no line break)", shellFile},
 		{"git login github.com", "secret NPM_TOKEN, username x-access-token by default", ""},
 		{"git login z.example:8443", "secret b, username bot", ""},
@@ -97,10 +97,10 @@ func TestChanges(t *testing.T) {
 		"empty helpers":       {"secrets: {}\n", "secrets: {}\nhelpers: {}\n", nil},
 		"an added variable":   {"secrets: {A: }\n", "secrets: {A: , B: {env: X}}\n", []Change{{"secret B", "", "variable X", ""}}},
 		"a removed variable":  {"secrets: {A: , B: {env: EDITOR}}\n", "secrets: {A: }\n", []Change{{"secret B", "variable EDITOR", "", ""}}},
-		"only env":            {"secrets: {A: }\n", "secrets: {A: {env: GIT_SSH_COMMAND}}\n", []Change{{"secret A", "variable A", "variable GIT_SSH_COMMAND", "git runs the value of GIT_SSH_COMMAND as a command"}}},
+		"only env":            {"secrets: {A: }\n", "secrets: {A: {env: GIT_SSH_COMMAND}}\n", []Change{{"secret A", "variable A", "variable GIT_SSH_COMMAND", "a tool runs the value of GIT_SSH_COMMAND as a command"}}},
 		"to a file":           {"secrets: {A: }\n", "secrets: {A: {as: file, path: ~/.bashrc}}\n", []Change{{"secret A", "variable A", "file ~/.bashrc, mode 0600, with the value of the secret", shellFile}}},
-		"only the mode":       {"secrets: {A: {as: file, path: /f}}\n", "secrets: {A: {as: file, path: /f, mode: \"0755\"}}\n", []Change{{"secret A", "file /f, mode 0600, with the value of the secret", "file /f, mode 0755, with the value of the secret", "the file is executable"}}},
-		"only the last break": {"secrets: {A: {as: file, path: /f.key, template: \"x\"}}\n", "secrets: {A: {as: file, path: /f.key, template: \"x\\n\"}}\n", []Change{{"secret A", "file /f.key, mode 0600, with this text:\n| x\n(the last line has no line break)", "file /f.key, mode 0600, with this text:\n| x", ""}}},
+		"only the mode":       {"secrets: {A: {as: file, path: /f.key}}\n", "secrets: {A: {as: file, path: /f.key, mode: \"0755\"}}\n", []Change{{"secret A", "file /f.key, mode 0600, with the value of the secret", "file /f.key, mode 0755, with the value of the secret", "the file is executable"}}},
+		"only the last break": {"secrets: {A: {as: file, path: /f.key, template: \"x\"}}\n", "secrets: {A: {as: file, path: /f.key, template: \"x\\n\"}}\n", []Change{{"secret A", "file /f.key, mode 0600, with this text:\n| x\n(the last line has no line break)", "file /f.key, mode 0600, with this text:\n| x", unknownFile}}},
 		"only the host":       {"secrets: {A: }\nhelpers: {git: [{host: a, secret: A}]}\n", "secrets: {A: }\nhelpers: {git: [{host: \"http://a\", secret: A}]}\n", []Change{{"git login a", "secret A, username x-access-token by default", "", ""}, {"git login http://a", "", "secret A, username x-access-token by default", "git sends the secret without encryption"}}},
 		"only the secret":     {"secrets: {A: , B: }\nhelpers: {kubectl: A}\n", "secrets: {A: , B: }\nhelpers: {kubectl: B}\n", []Change{{"kubectl", "secret A", "secret B", ""}}},
 		"removed, harmless, dangerous": {"secrets: {A: , Z: {env: PAGER}}\n", "secrets: {B: {env: EDITOR}, C: , D: {env: X}, Z: {env: PAGER}}\nhelpers: {aws: C}\n", []Change{

@@ -16,12 +16,8 @@ import (
 // writes the template, so the template is dangerous if it contains anything that is not
 // known to be harmless.
 type ordinaryFile struct {
-	patterns []string // as in a fileRule
-	// extra is the danger if a template contains more than credentials.
-	extra string
-	// isHarmless checks the template. If isHarmless is nil, the tool reads only credentials
-	// from the file.
-	isHarmless func(template string) bool
+	patterns   []string                   // as in a fileRule
+	isHarmless func(template string) bool // is not called for a plainTemplate
 }
 
 func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
@@ -35,73 +31,65 @@ func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
 
 var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 
-// templateDanger returns why the template of the file is dangerous, or "". Without a
-// template, the file contains only the secret.
-func (f ordinaryFile) templateDanger(template string) string {
-	if template == "" || f.isHarmless == nil || f.isHarmless(template) {
-		return ""
-	}
-	return f.extra
-}
-
 // withoutPlaceholders removes the placeholders, because a field can be empty, and a
 // placeholder can then divide a word that the tool reads as one word.
 func withoutPlaceholders(template string) string { return placeholder.ReplaceAllString(template, "") }
 
-const (
-	extraSettings  = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
-	extraVariables = "the template sets a variable that runs commands or loads code, or it is more than a list of variables"
-)
-
 // ordinaryFiles are the files that contain credentials.
 var ordinaryFiles = []ordinaryFile{
-	{[]string{".npmrc"}, extraSettings, isHarmlessNPMFile},
+	{[]string{".npmrc"}, isHarmlessNPMFile},
 	// aws loads the modules that the section plugins names.
-	{[]string{".aws/config"}, extraSettings, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
-	{[]string{".aws/credentials"}, extraSettings, hasOnlyKeys("=:", anySection, isAWSKey)},
-	{[]string{".pypirc"}, extraSettings, hasOnlyKeys("=:", anySection, oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
-	{[]string{".my.cnf"}, extraSettings, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
-	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, extraSettings, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
-	{[]string{".gradle/gradle.properties"}, extraSettings, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
-	{[]string{".netrc", "_netrc"}, extraSettings, hasOnlyLogins},
-	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".aws/config"}, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
+	{[]string{".aws/credentials"}, hasOnlyKeys("=:", anySection, isAWSKey)},
+	{[]string{".pypirc"}, hasOnlyKeys("=:", anySection, oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
+	{[]string{".my.cnf"}, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
+	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
+	{[]string{".gradle/gradle.properties"}, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
+	{[]string{".netrc", "_netrc"}, hasOnlyLogins},
+	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("auths", "auth", "username", "password", "email", "identitytoken", "registrytoken")(key)
 	})},
-	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, extraSettings, hasOnlyYAMLKeys(oneOf(
+	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, hasOnlyYAMLKeys(oneOf(
 		"apiversion", "kind", "preferences", "current-context", "clusters", "cluster", "name", "server", "tls-server-name",
 		"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
 		"client-certificate-data", "client-key-data"))},
-	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, hasOnlyYAMLKeys(func(key string) bool {
 		return !strings.ContainsAny(key, " \n") && !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
 	})},
-	{[]string{".yarnrc.yml"}, extraSettings, isHarmlessYarnFile},
-	{[]string{".composer/auth.json", ".config/composer/auth.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".yarnrc.yml"}, isHarmlessYarnFile},
+	{[]string{".composer/auth.json", ".config/composer/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("bearer", "bitbucket-oauth", "consumer-key", "consumer-secret", "github-oauth", "gitlab-oauth", "gitlab-token", "http-basic", "password", "token", "username")(key)
 	})},
-	{[]string{".terraform.d/credentials.tfrc.json"}, extraSettings, hasOnlyYAMLKeys(func(key string) bool {
+	{[]string{".terraform.d/credentials.tfrc.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("credentials", "token")(key)
 	})},
 	// The line of a plugin begins with AGE-PLUGIN-, and age then runs the plugin.
-	{[]string{".config/sops/age/keys.txt"}, extraSettings, hasOnlyKeys("", anySection, func(line string) bool { return strings.HasPrefix(line, "age-secret-key-") })},
-	{[]string{".m2/settings.xml"}, extraSettings, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
-	{[]string{".env", ".env.*", "*.env"}, extraVariables, hasOnlyVariables},
+	{[]string{".config/sops/age/keys.txt"}, hasOnlyKeys("", anySection, func(line string) bool { return strings.HasPrefix(line, "age-secret-key-") })},
+	{[]string{".m2/settings.xml"}, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 
-	{patterns: []string{
-		".cargo/credentials.d/*", ".claude/.credentials.json", ".codex/auth.json", ".config/*/token",
-		".config/git/credentials", ".gem/credentials", ".m2/settings-security.xml",
-		".sbt/.credentials", ".vault-token",
-	}},
+	{[]string{".git-credentials", ".config/git/credentials"}, linesMatch(`https?://[\w.%~+-]*(:[\w.%~+-]*)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
+	{[]string{".pgpass"}, linesMatch(`([\w.*/-]*:){4}[\w.*/-]*`)},
+	{[]string{".sbt/.credentials"}, hasOnlyKeys("=", anySection, oneOf("realm", "host", "user", "password"))},
+	{[]string{".gem/credentials"}, hasOnlyYAMLKeys(func(key string) bool {
+		return strings.HasPrefix(key, "https://") || key == ":rubygems_api_key"
+	})},
+	{[]string{".claude/.credentials.json", ".codex/auth.json"}, hasOnlyYAMLKeys(oneOf(
+		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
+		"refreshtoken", "scopes", "subscriptiontype", "tokens"))},
 
-	// These files belong to tools that are not known, so any template is dangerous.
+	// The formats of these files are not known here, so they can contain only the secret.
 	{[]string{
-		".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials", ".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml",
-		".config/*/credentials.yml", ".config/*/token.json",
-	}, extraSettings, func(string) bool { return false }},
+		".*/*.jks", ".*/*.key", ".*/*.keystore", ".*/*.p12", ".*/*.p8", ".*/*.pem", ".*/*.pfx",
+		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials",
+		".config/*/credentials.json", ".config/*/credentials.toml", ".config/*/credentials.yaml", ".config/*/credentials.yml",
+		".config/*/token", ".config/*/token.json", ".m2/settings-security.xml", ".ssh/*.key", ".ssh/*.pem", ".ssh/*_key",
+		".ssh/id_*", ".vault-token",
+	}, func(string) bool { return false }},
 
 	// Google's tools run a program or send a file to a server because of credential_source.
 	{[]string{
 		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", ".gemini/oauth_creds.json", "client_secret*.json",
-	}, extraSettings, hasOnlyYAMLKeys(oneOf(
+	}, hasOnlyYAMLKeys(oneOf(
 		"access_token", "account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url",
 		"expiry_date", "id_token", "installed", "private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token",
 		"scope", "token_type", "token_uri", "type", "universe_domain", "web"))},
@@ -187,6 +175,17 @@ func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) 
 	}
 	return func(template string) bool {
 		return linesAre(template, isHarmlessLine, func(tail string) bool { return oneOf(`"`, "'")(tail) || isHarmlessLine(tail) })
+	}
+}
+
+// linesMatch returns a check of a file whose lines match a regular expression, or are empty,
+// or are comments. Placeholders are removed from a line before it is compared.
+func linesMatch(expression string) func(string) bool {
+	line := regexp.MustCompile(`^(` + expression + `|#.*)?$`)
+	return func(template string) bool {
+		return linesAre(template, line.MatchString, func(tail string) bool {
+			return strings.HasPrefix(tail, "@") || strings.HasPrefix(tail, ":") || line.MatchString(tail)
+		})
 	}
 }
 
@@ -280,12 +279,13 @@ func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
 
 // keysAre checks the keys of all mappings in a document. It does not follow aliases,
 // because the document also contains the nodes to which they refer. An alias as a key is
-// refused, because such a node can be a value that is not checked. A key with a tag is
-// refused, because the tool may decode it.
+// refused, because such a node can be a value that is not checked. A tag is refused, because
+// the tool may decode the key or the value, or create an object of another type.
 func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
-		if isKey && (child.Kind != yaml.ScalarNode || child.Style&yaml.TaggedStyle != 0 || !isHarmless(strings.ToLower(child.Value))) || !keysAre(child, isHarmless) {
+		if isKey && (child.Kind != yaml.ScalarNode || !isHarmless(strings.ToLower(child.Value))) ||
+			child.Style&yaml.TaggedStyle != 0 || !keysAre(child, isHarmless) {
 			return false
 		}
 	}
@@ -313,25 +313,4 @@ func hasOnlyElements(names ...string) func(string) bool {
 			rest = rest[i+len(tag):]
 		}
 	}
-}
-
-// A variable in a file of variables. A shell can also read such a file, so the value must
-// not contain anything that a shell executes. Some scripts remove the single quotes and then
-// evaluate the value, so a value in single quotes must not contain a command either.
-var variableLine = regexp.MustCompile("^(?:export\\s+)?([A-Za-z_][A-Za-z0-9_.]*)=(?:[^\\s'\"`$\\\\;&|<>()#]*|'(?:[^'`$]|\\$+[^'`$({])*\\$*'|\"[^\"`$\\\\]*\")$")
-
-// The beginning of the rest of a value after a placeholder, for example the rest of a URL
-// after a password. No variable begins like this, and no usual command.
-var restOfValue = regexp.MustCompile(`^(["']?$|[:@?&,-]|\.([^./]|$)|/[\w.-]*(["'?]|$))`)
-
-// hasOnlyVariables reports whether a file such as .env sets only ordinary variables.
-func hasOnlyVariables(template string) bool {
-	isHarmlessLine := func(line string) bool {
-		if line == "" || strings.HasPrefix(line, "#") {
-			return true
-		}
-		match := variableLine.FindStringSubmatch(line)
-		return match != nil && variableDanger(match[1]) == ""
-	}
-	return linesAre(template, isHarmlessLine, func(tail string) bool { return restOfValue.MatchString(tail) || isHarmlessLine(tail) })
 }

@@ -1,6 +1,9 @@
 package manifest
 
-import "strings"
+import (
+	"regexp"
+	"strings"
+)
 
 // variableDanger returns why it is dangerous to set the variable, or "". Some programs
 // ignore the case of a name, for example npm and most programs that use a proxy.
@@ -10,7 +13,7 @@ func variableDanger(name string) string {
 		return rule.sentence(name)
 	}
 	upper := strings.ToUpper(name)
-	if rule, ok := findRule(dangerousVariables, upper); ok {
+	if rule, ok := findRule(dangerousVariables, upper); ok && !(strings.HasSuffix(rule.pattern, "*") && credentialName.MatchString(upper)) {
 		return rule.sentence(name)
 	}
 	if rule, forbidden := findForbidden(upper); forbidden {
@@ -18,6 +21,10 @@ func variableDanger(name string) string {
 	}
 	return ""
 }
+
+// credentialName matches the names of variables that contain only a credential. No rule for all
+// variables of a tool, for example CARGO_*, applies to such a name.
+var credentialName = regexp.MustCompile(`_(CREDENTIALS|EMAIL|KEY|PASS|PASSPHRASE|PASSWD|PASSWORD|PAT|PWD|SECRET|TOKENS?|USER|USERNAME)$`)
 
 // findForbidden reports whether the variable is forbidden, and returns its rule.
 func findForbidden(name string) (rule variableRule, forbidden bool) {

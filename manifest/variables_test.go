@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -78,10 +79,19 @@ func TestDangerousVariables(t *testing.T) {
 			t.Errorf("%s: %s", name, danger)
 		}
 	}
+	list, err := os.ReadFile("testdata/dangerousvariables.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.Lines(string(list)) {
+		if name = strings.TrimSpace(name); variableDanger(name) == "" {
+			t.Errorf("%s is not marked", name)
+		}
+	}
 	if long := "GIT_CONFIG_" + strings.Repeat("A", 4000); len(variableDanger(long)) > 100 {
 		t.Errorf("a long name: %s", variableDanger(long))
 	}
-	if got := variableDanger("GIT_SSH_COMMAND"); got != "git runs the value of GIT_SSH_COMMAND as a command" {
+	if got := variableDanger("GIT_SSH_COMMAND"); got != "a tool runs the value of GIT_SSH_COMMAND as a command" {
 		t.Error(got)
 	}
 }
@@ -105,6 +115,8 @@ func TestOrdinaryVariablesAreNotMarked(t *testing.T) {
 		SECRET_KEY SECRET_KEY_BASE JWT_SECRET SESSION_SECRET RAILS_MASTER_KEY DJANGO_SECRET_KEY FLASK_SECRET_KEY APP_KEY APP_SECRET ENCRYPTION_KEY COOKIE_SECRET API_KEY API_TOKEN ACCESS_TOKEN TOKEN PASSWORD
 		RELEASE_COOKIE JUPYTER_TOKEN MISE_GITHUB_TOKEN LINEAR_API_KEY JIRA_API_TOKEN NOTION_TOKEN LDAP_PASSWORD OAUTH_CLIENT_SECRET CLIENT_SECRET WEBHOOK_SECRET PRIVATE_KEY CERT_PASSWORD KEYSTORE_PASSWORD
 		SPRING_DATASOURCE_PASSWORD AWS_CONTAINER_AUTHORIZATION_TOKEN RCLONE_CONFIG_PASS RCLONE_CONFIG_S3_SECRET_ACCESS_KEY RCLONE_PASSWORD
+		CARGO_REGISTRIES_CORP_CREDENTIAL_TOKEN GIT_PAT DOCKER_USER GIT_CREDENTIALS CLAUDE_CODE_OAUTH_TOKEN CONDA_TOKEN HOMEBREW_GITHUB_API_TOKEN HELM_REGISTRY_PASSWORD BAZELISK_GITHUB_TOKEN COMPOSER_AUTH
+		GOOGLE_CLOUD_PROJECT GODADDY_API_KEY NPMRC NODE_ENV ANSIBLE_BECOME_PASS MVNW_USERNAME
 		A B X KEY NAME USER_TOKEN`) {
 		if danger := variableDanger(name); danger != "" {
 			t.Errorf("%s is marked: %s", name, danger)

@@ -164,7 +164,7 @@ type RateLimited struct {
 }
 
 // AuditDropped contains the number of events that the broker could not write since the
-// last event that was written.
+// previous event of this type.
 type AuditDropped struct {
 	EventHeader
 	Count uint64 `json:"count"`

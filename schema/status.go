@@ -5,6 +5,10 @@ import "time"
 // StatusRequest requests the status of the broker.
 type StatusRequest struct {
 	Op Op `json:"op"`
+	// StoreProblems is the number of problems that a sidecar has with its store, for example
+	// files that it cannot use. It replaces the number of an earlier request on the same
+	// connection. Only sidecars send this field.
+	StoreProblems int `json:"store_problems,omitzero"`
 }
 
 // StatusResponse is the status of the broker. It does not contain the name of any secret.
@@ -38,6 +42,9 @@ type StatusResponse struct {
 	// RefusedSidecars is the number of open connections whose last push was refused with
 	// conflict.
 	RefusedSidecars int `json:"refused_sidecars,omitzero"`
+	// StoreProblems is the number of problems that the connected sidecars have with their
+	// stores. The log of a sidecar contains the details.
+	StoreProblems int `json:"store_problems,omitzero"`
 	// Memory is the kind of memory that contains the secrets.
 	Memory Memory `json:"memory"`
 	// DescriptorStore reports whether the sockets of the projects survive a restart of

@@ -50,14 +50,15 @@ func (c *connection) call(request func(*client.Admin) error) error {
 	return err
 }
 
-// dial connects to the broker and returns the broker's status. If the broker uses another
+// dial connects to the broker, reports the number of problems with the store, and returns the
+// broker's status. If the broker uses another
 // protocol version, dial returns an error.
-func (c *connection) dial(ctx context.Context) (status schema.StatusResponse, err error) {
+func (c *connection) dial(ctx context.Context, storeProblems int) (status schema.StatusResponse, err error) {
 	admin, err := client.DialAdmin(ctx, c.socket)
 	if err != nil {
 		return schema.StatusResponse{}, err
 	}
-	status, err = admin.Status(ctx)
+	status, err = admin.ReportStoreProblems(ctx, storeProblems)
 	if err == nil && status.ProtocolVersion != schema.ProtocolVersion {
 		err = fmt.Errorf("the broker uses protocol version %d, but this sidecar uses version %d: install the keyhatch-sidecar of broker version %s",
 			status.ProtocolVersion, schema.ProtocolVersion, status.BrokerVersion)

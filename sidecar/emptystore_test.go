@@ -2,11 +2,15 @@ package sidecar
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyhatch/keyhatch/sidecar/store"
 
 	"golang.org/x/sys/unix"
 )
@@ -33,12 +37,9 @@ func TestEmptyStoreAtStartKeepsSecrets(t *testing.T) {
 		admin.Close()
 		r := h.runSidecar(func(c *Config) { c.Poll = 10 * time.Millisecond })
 		r.waitForLog(h, "the store has no secrets, but the broker has secrets")
-		h.writeSecret("bad name", tripwire) // wait until the sidecar has read the store again
-		r.waitForLog(h, "bad name")
-		os.Remove(h.store + "/bad name")
-		r.waitForLog(h, "the store is readable again")
+		r.hideStore(h, h.store) // wait until the sidecar has read the store again
 		h.waitForNames("OLD")
-		if got := h.health(); !strings.Contains(got, "0 names in the store, 1 in the broker") {
+		if got := h.health(); !strings.Contains(got, "0 only in the store, 1 only in the broker") {
 			t.Errorf("CheckHealth returned %q", got)
 		}
 		want := h.status().Generation + 1
@@ -58,10 +59,10 @@ func TestEmptyStoreAtStartKeepsSecrets(t *testing.T) {
 	}
 }
 
-// TestReplacedEmptyStoreKeepsSecrets replaces the directory of the store with an empty
-// directory. It checks that the broker keeps the secrets until the directory has content, or
-// until the owner has cleared the broker.
-func TestReplacedEmptyStoreKeepsSecrets(t *testing.T) {
+// TestReplacedStoreKeepsSecrets replaces the directory of the store with a directory in which
+// secrets are missing. It checks that the broker keeps the secrets until no secret is missing, or
+// until the owner has confirmed.
+func TestReplacedStoreKeepsSecrets(t *testing.T) {
 	testReplacedStore(t, func(h *testHost) {
 		if err := os.Rename(h.store, h.store+time.Now().Format(".150405.000000000")); err != nil {
 			t.Fatal(err)
@@ -72,56 +73,167 @@ func TestReplacedEmptyStoreKeepsSecrets(t *testing.T) {
 	})
 }
 
-// TestUnmountedStoreKeepsSecrets is like TestReplacedEmptyStoreKeepsSecrets, but it unmounts the
-// file system of the store.
+// TestStoreCreatedAgainKeepsSecrets is like TestReplacedStoreKeepsSecrets, but it deletes the
+// directory first. Many file systems give the number of the deleted directory to the new one.
+func TestStoreCreatedAgainKeepsSecrets(t *testing.T) {
+	testReplacedStore(t, func(h *testHost) {
+		// The sidecar must not see an empty store before the directory is removed.
+		next := h.store + ".removed"
+		if err := os.Rename(h.store, next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.RemoveAll(next); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(h.store, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestUnmountedStoreKeepsSecrets is like TestReplacedStoreKeepsSecrets, but it unmounts the file
+// system of the store, or mounts a file system over the store.
 func TestUnmountedStoreKeepsSecrets(t *testing.T) {
 	if !runInNamespaces(t, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS) {
 		return
 	}
+	var hidden *os.Root // the directory below the mounted file system, or nil
 	testReplacedStore(t, func(h *testHost) {
-		if err := unix.Unmount(h.store, unix.MNT_DETACH); err == nil {
-			return
+		var err error
+		if hidden == nil {
+			if hidden, err = os.OpenRoot(h.store); err == nil {
+				err = unix.Mount("tmpfs", h.store, "tmpfs", 0, "mode=700")
+			}
+		} else {
+			for _, name := range []string{"A", "B", "C"} {
+				hidden.Remove(name)
+			}
+			hidden.Close()
+			hidden, err = nil, unix.Unmount(h.store, unix.MNT_DETACH)
 		}
-		if err := unix.Mount("tmpfs", h.store, "tmpfs", 0, "mode=700"); err != nil {
+		if err != nil {
 			t.Fatal(err)
 		}
 	})
 }
 
 func testReplacedStore(t *testing.T, replace func(*testHost)) {
-	const isReplaced = "is empty, and it is not the directory that was read before"
+	const isReplaced = "the store was replaced, and secrets are missing"
 	h := newTestHost(t)
 	replace(h)
-	h.writeSecret("A", tripwire)
-	h.writeSecret("B", tripwire)
-	r := h.runSidecar(func(c *Config) { c.Poll = 10 * time.Millisecond })
-	h.waitForNames("A", "B")
+	for _, name := range []string{"A", "B", "C"} {
+		h.writeSecret(name, tripwire)
+	}
+	signals := make(chan os.Signal)
+	var reads atomic.Int64
+	r := h.runSidecar(func(c *Config) {
+		c.Poll, c.PushNow = 10*time.Millisecond, signals
+		read := readInProcess(c.Store)
+		c.Read = func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+			defer reads.Add(1)
+			return read(ctx, previous)
+		}
+	})
+	// waitForReads waits until the sidecar has read the store that exists now.
+	waitForReads := func() {
+		t.Helper()
+		want := reads.Load() + 3
+		h.waitUntil("the sidecar has read the store again", func() bool { return reads.Load() >= want })
+	}
+	h.waitForNames("A", "B", "C")
 	replace(h)
 	r.waitForLog(h, isReplaced)
 	h.server.Close() // a restarted broker gets the old secrets, too
 	h.startBroker()
-	h.waitForNames("A", "B")
-	if got := h.health(); !strings.Contains(got, "0 names in the store, 2 in the broker") {
+	h.waitForNames("A", "B", "C")
+	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
+	if got := h.health(); !strings.Contains(got, "0 only in the store, 3 only in the broker") {
 		t.Errorf("CheckHealth returned %q", got)
 	}
-	replace(h)
-	h.writeSecret("A", tripwire)
-	h.waitForNames("A")
 
-	r.log.reset()
-	replace(h)
-	r.waitForLog(h, isReplaced)
-	h.waitForNames("A")
-	h.clearBroker()
-	r.waitForLog(h, "the store is readable again")
-	h.server.Close()
-	h.startBroker()
-	h.waitForGeneration(1)
-	h.waitForNames()
+	// One new file does not make the store complete. The last missing file does.
+	h.writeSecret("A", tripwire+"new")
+	waitForReads()
+	h.waitForNames("A", "B", "C")
+	if got := h.health(); !strings.Contains(got, "0 only in the store, 2 only in the broker") {
+		t.Errorf("CheckHealth returned %q", got)
+	}
+	h.writeSecret("B", tripwire)
+	waitForReads()
+	h.writeSecret("C", tripwire)
+	r.waitForLog(h, "the sidecar uses the store again")
+	if n := strings.Count(r.log.String(), isReplaced); n != 1 {
+		t.Errorf("the sidecar logged %d times that the store was replaced, want 1:\n%s", n, r.log)
+	}
+	os.Remove(h.store + "/C") // now a removal is a revocation
+	h.waitForNames("A", "B")
+
+	// The owner confirms with a signal, or by clearing the broker.
+	for _, confirm := range []func(){func() { signals <- syscall.SIGUSR1 }, h.clearBroker} {
+		r.log.reset()
+		replace(h)
+		h.writeSecret("B", tripwire)
+		r.waitForLog(h, isReplaced)
+		h.waitForNames("A", "B")
+		confirm()
+		h.waitForNames("B")
+		r.waitForLog(h, "the sidecar uses the store again")
+		h.writeSecret("A", tripwire)
+		h.waitForNames("A", "B")
+	}
 
 	// If all files of the same directory are removed, the empty set is pushed.
-	h.writeSecret("A", tripwire)
-	h.waitForNames("A")
 	os.Remove(h.store + "/A")
+	os.Remove(h.store + "/B")
 	h.waitForNames()
+}
+
+// TestConfirmationIsOnlyForReportedStore checks that a confirmation does not apply to a store that
+// was replaced again later.
+func TestConfirmationIsOnlyForReportedStore(t *testing.T) {
+	reader := newStoreReader(nil, nil, nil, discardLogger())
+	for _, err := range []error{store.ErrReplaced, fs.ErrNotExist, store.ErrReplaced} {
+		reader.acceptResult(context.Background(), readResult{err: err})
+		if reader.confirmed {
+			t.Errorf("after the error %q, the confirmation for an earlier store applies", err)
+		}
+		reader.confirmReplaced()
+		if got, want := reader.confirmed, err == store.ErrReplaced; got != want {
+			t.Errorf("after the error %q, the store is confirmed: %v", err, got)
+		}
+		if err != store.ErrReplaced {
+			continue
+		}
+		reader.acceptResult(context.Background(), readResult{err: err})
+		if !reader.confirmed {
+			t.Error("the confirmation has ended although the store is the same")
+		}
+	}
+}
+
+// TestRemovalOfMostSecretsIsReported checks that the removal of most secrets takes effect
+// immediately and that the sidecar logs a warning.
+func TestRemovalOfMostSecretsIsReported(t *testing.T) {
+	const warning = "most secrets were removed from the store"
+	h := newTestHost(t)
+	for _, name := range []string{"A", "B", "C", "D", "E"} {
+		h.writeSecret(name, tripwire)
+	}
+	r := h.runSidecar(nil)
+	h.waitForNames("A", "B", "C", "D", "E")
+	// remove removes secrets in one step for the sidecar, because the sidecar first waits
+	// until the directory does not change.
+	remove := func(names ...string) {
+		for _, name := range names {
+			os.Remove(h.store + "/" + name)
+		}
+	}
+	remove("A")
+	h.waitForNames("B", "C", "D", "E")
+	if strings.Contains(r.log.String(), warning) {
+		t.Errorf("the sidecar logged the removal of one of five secrets:\n%s", r.log)
+	}
+	remove("B", "C", "D")
+	h.waitForNames("E")
+	r.waitForLog(h, warning)
 }

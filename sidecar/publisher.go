@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"log/slog"
+	"os"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
@@ -24,18 +25,31 @@ type publisher struct {
 	// generation is the broker's generation number of the last successful push, or of the
 	// first status if there was no push.
 	generation uint64
-	hasPushed  bool // true after the first successful push
-	// isRefused is true if the broker refused the last push because another sidecar is
-	// connected.
+	// isRefused is true after the broker has refused a push because another sidecar is
+	// connected. The next successful push sets isRefused to false.
 	isRefused bool
 
 	secretCount       int  // the number of the broker's secrets in the last status
 	isCleared         bool // true if somebody has cleared the broker since the last push
 	withholdsEmptySet bool // true if the last set was not pushed because it is empty
+	// allowsEmptySet is true after the first successful push, or after the owner has confirmed
+	// an empty set.
+	allowsEmptySet bool
+
+	storeProblems         int // the number of problems with the store
+	reportedStoreProblems int // the number that the broker has received on this connection
 }
 
 func newPublisher(socket string, log *slog.Logger) *publisher {
 	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
+}
+
+// reportStoreProblems reports the number of problems with the store to the broker, if the broker
+// does not know this number yet.
+func (p *publisher) reportStoreProblems(ctx context.Context, count int) {
+	if p.storeProblems = count; count != p.reportedStoreProblems {
+		p.checkBroker(ctx)
+	}
 }
 
 // checkBroker requests the broker's status. From the status, the publisher learns whether
@@ -45,13 +59,14 @@ func (p *publisher) checkBroker(ctx context.Context) {
 		return // the next call of push connects to the broker and gets the status
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
-		status, err := admin.Status(ctx)
+		status, err := admin.ReportStoreProblems(ctx, p.storeProblems)
 		if err == nil {
 			p.updateFromStatus(status)
 		}
 		return err
 	})
 	if err == nil {
+		p.reportedStoreProblems = p.storeProblems
 		p.reportRecovery()
 	} else if ctx.Err() == nil {
 		p.reportProblem(slog.LevelWarn, "cannot get the broker's status", err)
@@ -101,37 +116,45 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	}
 }
 
+// requestPush makes the next call of push push the set, even if the broker already has this set.
+// If the last set was not pushed because it is empty, the owner confirms the empty set.
+func (p *publisher) requestPush() {
+	p.pushed = nil
+	p.allowsEmptySet = p.allowsEmptySet || p.withholdsEmptySet
+}
+
 // push pushes set to the broker, unless the broker already has this set. Before the first
 // push, push does not replace the broker's secrets by an empty set, because a file system may
-// not be mounted. By clearing the broker, the owner confirms the empty set. If there is no
-// connection, push connects first, even if set is nil. It returns false if the sidecar must
-// retry soon.
+// not be mounted. By a request to push, or by clearing the broker, the owner confirms the empty
+// set. If there is no connection, push connects first, even if set is nil. It returns false if
+// the sidecar must retry soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
-		status, err := p.connection.dial(ctx)
+		status, err := p.connection.dial(ctx, p.storeProblems)
 		if err != nil {
 			if ctx.Err() == nil {
 				p.reportProblem(slog.LevelWarn, "cannot connect to the broker; retrying", err)
 			}
 			return ctx.Err() != nil
 		}
+		p.reportedStoreProblems = p.storeProblems
 		p.updateFromStatus(status)
 	}
 	if set == nil || set == p.pushed {
 		return true
 	}
 	withheldBefore := p.withholdsEmptySet
-	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.hasPushed && p.secretCount > 0; p.withholdsEmptySet {
+	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.allowsEmptySet && p.secretCount > 0; p.withholdsEmptySet {
 		if !withheldBefore {
 			p.log.Error("the store has no secrets, but the broker has secrets; the secrets in the broker do not change",
-				"hint", "mount the store; if the store should be empty, run keyhatchctl clear")
+				"hint", confirmHint(os.Getpid()))
 		}
 		return true
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
 		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
-			p.pushed, p.generation, p.hasPushed, p.isRefused, p.isCleared = set, response.Generation, true, false, false
+			p.pushed, p.generation, p.allowsEmptySet, p.isRefused, p.isCleared = set, response.Generation, true, false, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err
@@ -179,7 +202,7 @@ func (p *publisher) clearBroker() {
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)
 	defer cancel()
 	if p.connection.admin == nil {
-		if _, err := p.connection.dial(ctx); err != nil {
+		if _, err := p.connection.dial(ctx, 0); err != nil {
 			p.log.Error("cannot remove the secrets from the broker on exit", "error", err)
 			return
 		}

@@ -3,8 +3,12 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -15,8 +19,8 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unfinishedGracePeriod is how long a file can be incomplete before the sidecar logs a warning.
-const unfinishedGracePeriod = time.Second
+// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning.
+const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
 // not complete. The delay doubles after each read. A program that closes a file causes no file
@@ -42,20 +46,22 @@ type storeReader struct {
 
 	lastGood      store.LockedReading // lastGood.Set is nil until the first successful read
 	lastError     string              // the last error that was logged, or "" if the store is readable
+	isReplaced    bool                // true if lastError is ErrReplaced
+	confirmed     bool                // true after the owner has confirmed that secrets are missing
 	unstableSince time.Time           // when reads began to fail with ErrUnstable; zero if they do not
 
-	unfinished     map[string]*unfinishedFile // by path
-	fileRetryDelay time.Duration              // the last delay before a read for a file that was not complete
+	unusable       map[string]*unusableFile // by path
+	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
 }
 
-// An unfinishedFile is a file that was not complete in the last read.
-type unfinishedFile struct {
+// An unusableFile is a file that the last read could not use.
+type unusableFile struct {
 	since    time.Time
 	reported store.Reason // the last reason that was logged, or ""
 }
 
 func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unfinished: map[string]*unfinishedFile{}}
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unusable: map[string]*unusableFile{}}
 }
 
 // A readResult is the result of one read of the store.
@@ -98,6 +104,16 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 	r.lastGood = next
 }
 
+// confirmReplaced must be called after the owner has requested a push. If the sidecar has
+// reported that the store was replaced, the sidecar then uses the replaced store.
+func (r *storeReader) confirmReplaced() { r.confirmed = r.isReplaced }
+
+// acceptReplaced makes the next read use the replaced store.
+func (r *storeReader) acceptReplaced() {
+	r.confirmed = false
+	r.lastGood.State = r.lastGood.AcceptReplacedDirs()
+}
+
 // read updates the watched directories and reads the store. It runs in the reading
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
@@ -133,21 +149,26 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.unstableSince = time.Time{}
 	}
 	if result.err != nil {
+		r.confirmed = r.confirmed && errors.Is(result.err, store.ErrReplaced)
 		if result.err.Error() != r.lastError {
 			r.lastError = result.err.Error()
-			attributes := []any{"error", result.err}
-			if hint := hintFor(result.err); hint != "" {
+			message, attributes := "cannot read the store; the secrets in the broker do not change", []any{"error", result.err}
+			hint := hintFor(result.err)
+			if r.isReplaced = errors.Is(result.err, store.ErrReplaced); r.isReplaced {
+				message, hint = "the store was replaced, and secrets are missing; the secrets in the broker do not change", confirmHint(os.Getpid())
+			}
+			if hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Error("cannot read the store; the secrets in the broker do not change", attributes...)
+			r.log.Error(message, attributes...)
 		}
 		return retryDelay
 	}
-	if r.lastError != "" {
-		r.lastError = ""
-		r.log.Info("the store is readable again")
-	}
+	r.reportReadable()
 	next := result.reading
+	if r.lastGood.Set != nil {
+		r.reportRemovals(next.Set.Names())
+	}
 	if r.lastGood.Set != nil && r.lastGood.Set.Equal(next.Set) {
 		next.Set.Free()
 		next.Set = r.lastGood.Set
@@ -155,41 +176,74 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
 	r.replaceLastGood(next)
-	if fileRetryDelay := r.acceptUnfinished(); retryDelay == 0 {
+	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
 	return retryDelay
 }
 
-// acceptUnfinished logs once if a file has not been complete for unfinishedGracePeriod, and once
-// when this file is complete again. If the store must be read again because of a file,
-// acceptUnfinished returns the delay before this read. Otherwise it returns 0.
-func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
-	mustRetry := r.lastGood.WaitsForFile()
-	for path, reason := range r.lastGood.Unfinished {
-		file := r.unfinished[path]
-		if file == nil {
-			file = &unfinishedFile{since: time.Now()}
-			r.unfinished[path] = file
+// reportReadable logs that the problem that was logged last has ended.
+func (r *storeReader) reportReadable() {
+	switch {
+	case r.lastError == "":
+		return
+	case r.isReplaced:
+		r.log.Info("the sidecar uses the store again")
+	case r.lastGood.Set == nil:
+		r.log.Info("the store is readable now")
+	default:
+		r.log.Info("the store is readable again")
+	}
+	r.lastError, r.isReplaced, r.confirmed = "", false, false
+}
+
+// minReportedRemovals is the minimum number of secrets of a store whose removal is reported.
+const minReportedRemovals = 4
+
+// reportRemovals logs a warning if more than half of the secrets are not in names any more. The
+// sidecar pushes the removal in any case, because it can be a revocation.
+func (r *storeReader) reportRemovals(names []schema.SecretName) {
+	old, removed := r.lastGood.Set.Names(), 0
+	for _, name := range old {
+		if _, exists := slices.BinarySearch(names, name); !exists {
+			removed++
 		}
-		// Log a second reason only if the file is empty, because this problem may not end
-		// without an action of the owner.
-		isNew := file.reported == "" || (reason == store.ReasonEmpty && file.reported != reason)
-		if isNew && time.Since(file.since) >= unfinishedGracePeriod {
+	}
+	if len(old) >= minReportedRemovals && removed > len(old)/2 {
+		r.log.Warn("most secrets were removed from the store; the sidecar also removes them from the broker",
+			"removed", removed, "remaining", len(names))
+	}
+}
+
+// acceptUnusable logs once if a file has not been usable for unusableGracePeriod, and once when
+// this file is usable again. If the store must be read again because of a file, acceptUnusable
+// returns the delay before this read. Otherwise it returns 0.
+func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
+	mustRetry := r.lastGood.WaitsForFile()
+	for path, reason := range r.lastGood.Unusable {
+		file := r.unusable[path]
+		if file == nil {
+			file = &unusableFile{since: time.Now()}
+			r.unusable[path] = file
+		}
+		// Log a second reason only if the owner must correct the file.
+		isNew := file.reported == "" || (!reason.IsTemporary() && file.reported != reason)
+		if isNew && time.Since(file.since) >= unusableGracePeriod {
 			file.reported = reason
 			attributes := []any{"path", path, "reason", string(reason)}
-			if reason == store.ReasonEmpty {
-				attributes = append(attributes, "hint", "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty")
+			if hint := hintForReason(reason); hint != "" {
+				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Warn("a file of the store is not complete; the broker keeps the old value of this secret if it has one", attributes...)
+			r.log.Warn(unusableMessage(reason), attributes...)
 		}
 		mustRetry = mustRetry || file.reported == ""
 	}
-	for path, file := range r.unfinished {
-		if r.lastGood.Unfinished[path] == "" {
-			delete(r.unfinished, path)
+	for path, file := range r.unusable {
+		// If a bundle cannot be read, the state of its fields is unknown.
+		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
+			delete(r.unusable, path)
 			if file.reported != "" {
-				r.log.Info("the file is complete again or was removed", "path", path)
+				r.log.Info("the sidecar uses the file again, or the file was removed", "path", path)
 			}
 		}
 	}
@@ -201,14 +255,51 @@ func (r *storeReader) acceptUnfinished() (retryDelay time.Duration) {
 	return r.fileRetryDelay
 }
 
-// hintFor returns a hint if the store does not exist, if an empty directory replaced the
-// store, or if the sidecar has no permission to read the store. For all other errors, hintFor
-// returns "", because an error of package store already contains the rule that the store
-// violates.
+// unusableMessage returns the log message for a file that cannot be used.
+func unusableMessage(reason store.Reason) string {
+	switch {
+	case reason == store.ReasonName:
+		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+	case reason.IsIncomplete():
+		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
+	}
+	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
+}
+
+// hintForReason describes what the owner can do about a file that cannot be used. If the file
+// will probably become usable soon, hintForReason returns "".
+func hintForReason(reason store.Reason) string {
+	switch reason {
+	case store.ReasonEmpty:
+		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
+	case store.ReasonName:
+		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
+	case store.ReasonPermission:
+		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
+	}
+	if reason.IsTemporary() {
+		return ""
+	}
+	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
+}
+
+// confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
+// of the sidecar, or 0 if it is unknown.
+func confirmHint(pid int) string {
+	command := "send the signal SIGUSR1 to the sidecar"
+	if pid != 0 {
+		command = fmt.Sprint("run kill -USR1 ", pid)
+	}
+	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
+}
+
+// hintFor returns a hint if the store does not exist, if the sidecar has no permission to read the
+// store, or if a command failed. For all other errors, hintFor returns "", because an error of
+// package store already contains the rule that the store violates.
 func hintFor(err error) string {
 	switch {
-	case errors.Is(err, store.ErrReplaced):
-		return "mount the store; if the store should be empty, run keyhatchctl clear"
+	case errors.Is(err, store.ErrCommand):
+		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

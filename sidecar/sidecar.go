@@ -6,8 +6,8 @@
 //
 // The sidecar is trusted with every secret. It does not assume that the store is
 // complete. If the store is missing or unreadable, the sidecar continues to use the set of the
-// last successful read. If a file is empty or partly written, the sidecar continues to use the
-// old value of this secret. Log messages contain counts, file names, and rules. They never
+// last successful read. If a file is empty, partly written, or unusable for another reason, the
+// sidecar continues to use the old value of this secret. Log messages contain counts, file names, and rules. They never
 // contain the value of a secret. The secrets are in locked memory, and a set is wiped when the
 // store changes.
 package sidecar
@@ -39,7 +39,8 @@ type Config struct {
 	// statusInterval).
 	Poll time.Duration
 	// PushNow makes the sidecar push the store for each signal, even if the store has not
-	// changed. PushNow can be nil.
+	// changed. If the sidecar has reported that secrets are missing in the store, the signal
+	// confirms this. PushNow can be nil.
 	PushNow <-chan os.Signal
 	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
 	// ends.
@@ -116,7 +117,8 @@ func (c Config) Run(ctx context.Context) error {
 			}
 			continue
 		case <-c.PushNow:
-			publisher.pushed = nil
+			publisher.requestPush()
+			reader.confirmReplaced()
 			reader.startReading(ctx)
 		case <-statusTicker.C:
 			publisher.checkBroker(ctx)
@@ -125,9 +127,9 @@ func (c Config) Run(ctx context.Context) error {
 			if delay := reader.acceptResult(ctx, result); delay > 0 {
 				debouncer.retryAfter(delay)
 			}
-			if errors.Is(result.err, store.ErrReplaced) && publisher.isCleared {
-				// By clearing the broker, the owner has confirmed that the store is empty.
-				reader.replaceLastGood(store.LockedReading{})
+			// By clearing the broker, the owner has also confirmed that secrets are missing.
+			if errors.Is(result.err, store.ErrReplaced) && (reader.confirmed || publisher.isCleared) {
+				reader.acceptReplaced()
 				reader.startReading(ctx)
 			}
 			if reader.rereadNeeded {
@@ -140,6 +142,7 @@ func (c Config) Run(ctx context.Context) error {
 		case <-retryTimer.C:
 			retryPending = false
 		}
+		publisher.reportStoreProblems(ctx, problemCount(reader, publisher))
 		if !retryPending && !publisher.push(ctx, reader.lastGood.Set) {
 			scheduleRetry()
 		}
@@ -147,11 +150,27 @@ func (c Config) Run(ctx context.Context) error {
 	}
 }
 
+// problemCount returns the number of problems with the store that the sidecar has logged and that
+// have not ended.
+func problemCount(reader *storeReader, publisher *publisher) (count int) {
+	for _, file := range reader.unusable {
+		if file.reported != "" {
+			count++
+		}
+	}
+	if reader.lastError != "" || publisher.withholdsEmptySet {
+		count++
+	}
+	return count
+}
+
 // statusText returns the text that describes the sidecar's status to the service manager.
 func statusText(reader *storeReader, publisher *publisher) string {
 	switch {
 	case reader.lastGood.Set == nil && reader.lastError == "":
 		return "reading the store"
+	case reader.isReplaced:
+		return "the store was replaced, and secrets are missing; the secrets in the broker do not change"
 	case reader.lastError != "" && publisher.pushed != nil:
 		return "cannot read the store; the secrets in the broker do not change"
 	case reader.lastError == "" && publisher.connection.admin == nil:
@@ -167,8 +186,8 @@ func statusText(reader *storeReader, publisher *publisher) string {
 			noun = "secret"
 		}
 		status := fmt.Sprintf("pushed %d %s, generation %d", count, noun, publisher.generation)
-		if n := len(reader.lastGood.Unfinished); n > 0 {
-			status += fmt.Sprintf("; incomplete files: %d", n)
+		if n := len(reader.lastGood.Unusable); n > 0 {
+			status += fmt.Sprintf("; unusable files: %d", n)
 		}
 		return status
 	}

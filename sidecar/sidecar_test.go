@@ -14,6 +14,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+	"golang.org/x/sys/unix"
 )
 
 // TestEveryKindOfChangeIsPushed checks that the sidecar detects and pushes each kind of
@@ -49,13 +50,18 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 			h.waitForGeneration(before + 4)
 			// Replace the directory of the store with another directory.
 			other := h.dir + "/other"
-			storetest.WriteFile(other+"/C", tripwire)
+			for _, name := range []string{"B", "C", "aws/key"} {
+				storetest.WriteFile(other+"/"+name, tripwire)
+			}
 			if err := os.Rename(h.store, h.dir+"/old"); err != nil {
 				t.Fatal(err)
 			}
 			if err := os.Rename(other, h.store); err != nil {
 				t.Fatal(err)
 			}
+			h.waitForNames("B", "C", "aws")
+			os.Remove(h.store + "/B")
+			os.RemoveAll(h.store + "/aws")
 			h.waitForNames("C")
 			h.writeSecret("D", tripwire)
 			h.waitForNames("C", "D")
@@ -108,8 +114,21 @@ func TestChangedLinkTargetIsPushed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h.runSidecar(nil)
+	// These links have no targets yet.
+	storetest.WriteFile(h.dir+"/later/x", tripwire)
+	for link, target := range map[string]string{"LATER": h.dir + "/later/LATER", "DEEP": "../later/new/DEEP"} {
+		if err := os.Symlink(target, h.store+"/"+link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := h.runSidecar(nil)
 	h.waitForNames("A", "aws", "npm")
+	r.waitForLog(h, h.store+"/LATER") // afterwards, the sidecar waits for an event
+	r.waitForLog(h, h.store+"/DEEP")
+	storetest.WriteFile(h.dir+"/later/LATER", tripwire)
+	h.waitForNames("A", "LATER", "aws", "npm")
+	storetest.WriteFile(h.dir+"/later/new/DEEP", tripwire)
+	h.waitForNames("A", "DEEP", "LATER", "aws", "npm")
 	for _, target := range targets {
 		before := h.status().Generation
 		storetest.WriteFile(h.dir+target, tripwire+"changed")
@@ -117,31 +136,34 @@ func TestChangedLinkTargetIsPushed(t *testing.T) {
 	}
 }
 
-// TestBadStoreKeepsPushedSet makes the store unreadable in several ways. It checks that
-// the secrets in the broker do not change, that the sidecar does not log the same error
-// at each poll, and that the sidecar logs when the store is readable again.
+// TestBadStoreKeepsPushedSet makes the store unreadable. It checks that the secrets in the
+// broker do not change, that the sidecar does not log the same error at each poll, and that the
+// sidecar logs when the store is readable again.
 func TestBadStoreKeepsPushedSet(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
 	r := h.runSidecar(func(c *Config) { c.Poll = 10 * time.Millisecond })
 	h.waitForNames("A")
-	h.writeSecret("bad name", tripwire)
-	r.waitForLog(h, "bad name")
+	storetest.WriteFile(h.dir+"/big/B", strings.Repeat("x", schema.MaxPush))
+	storetest.WriteFile(h.dir+"/big/C", "x")
+	if err := unix.Renameat2(unix.AT_FDCWD, h.store, unix.AT_FDCWD, h.dir+"/big", unix.RENAME_EXCHANGE); err != nil {
+		t.Fatal(err)
+	}
+	r.waitForLog(h, "maximum size of a push")
 	os.Rename(h.store, h.dir+"/away")
 	r.waitForLog(h, "does not exist")
 	h.waitForNames("A")
-	os.Rename(h.dir+"/away", h.store)
-	os.Remove(h.store + "/bad name")
+	os.Rename(h.dir+"/big", h.store)
 	r.waitForLog(h, "the store is readable again")
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
 	if h.status().Generation != 2 {
 		t.Errorf("generation %d, want 2: the sidecar pushed while it could not read the store", h.status().Generation)
 	}
-	// The sidecar can log the error about the bad name once before the test moves the
-	// directory away, and once after the test has moved the directory back.
-	if n := strings.Count(r.log.String(), "bad name"); n > 2 {
-		t.Errorf("the sidecar logged the error about the bad name %d times, want at most 2", n)
+	for _, text := range []string{"maximum size of a push", "does not exist"} {
+		if n := strings.Count(r.log.String(), text); n != 1 {
+			t.Errorf("the sidecar logged the error %q %d times, want 1", text, n)
+		}
 	}
 }
 
@@ -179,12 +201,7 @@ func TestClearedBrokerStaysEmptyUntilChange(t *testing.T) {
 	if err := admin.Clear(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	// Wait for several polls. The log shows when the sidecar has read the store with a
-	// bad name, and when it has then read the original store again.
-	h.writeSecret("bad name", tripwire)
-	r.waitForLog(h, "bad name")
-	os.Remove(h.store + "/bad name")
-	r.waitForLog(h, "the store is readable again")
+	r.hideStore(h, h.store) // wait for several polls
 	h.waitForNames()
 	h.writeSecret("B", tripwire)
 	h.waitForNames("A", "B")
@@ -229,11 +246,7 @@ func TestSecondSidecarIsRefused(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "stop all sidecars of this broker except one") {
 		t.Errorf("CheckHealth returned %v for the refused sidecar", err)
 	}
-	// The log of this bad name shows that the second sidecar has polled again.
-	storetest.WriteFile(other.Path+"/bad name", tripwire)
-	second.waitForLog(h, "bad name")
-	os.Remove(other.Path + "/bad name")
-	second.waitForLog(h, "the store is readable again")
+	second.hideStore(h, other.Path) // wait until the second sidecar has polled again
 	if n := strings.Count(second.log.String(), refused); n != 1 {
 		t.Errorf("the second sidecar logged the conflict %d times, want 1:\n%s", n, second.log)
 	}
@@ -378,8 +391,8 @@ func TestServiceManagerIsNotified(t *testing.T) {
 	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1")
 	waitForMessage("WATCHDOG=1")
 	h.openForWriting("B", "").Close()
-	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1; incomplete files: 1")
-	h.writeSecret("bad name", tripwire)
+	waitForMessage("READY=1\nSTATUS=pushed 1 secret, generation 1; unusable files: 1")
+	os.Rename(h.store, h.dir+"/away")
 	waitForMessage("READY=1\nSTATUS=cannot read the store; the secrets in the broker do not change")
 	waitForMessage("WATCHDOG=1")
 	r.stop()
@@ -395,17 +408,26 @@ func TestCheckHealth(t *testing.T) {
 		_, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.dir+"/run/admin/admin.sock")
 		return fmt.Sprint(err)
 	}
-	if got := health(); !strings.Contains(got, "the broker has no secrets") {
+	const noSidecar = "no sidecar is connected to the broker"
+	if got := health(); !strings.Contains(got, noSidecar) {
 		t.Errorf("CheckHealth before the first push returned: %s", got)
 	}
-	r := h.runSidecar(nil)
+	other := h.dir + "/other"
+	signals := make(chan os.Signal)
+	r := h.runSidecar(func(c *Config) { c.Store, c.PushNow = store.Dir{Path: other}, signals })
+	r.waitForLog(h, "does not exist")
+	if got := health(); !strings.Contains(got, "the broker has no secrets") {
+		t.Errorf("CheckHealth with a sidecar that cannot read its store returned: %s", got)
+	}
+	storetest.WriteFile(other+"/A", tripwire)
+	signals <- syscall.SIGUSR1
+	r.waitForLog(h, "the store is readable now")
 	h.waitForNames("A")
 	if got := health(); got != "<nil>" {
 		t.Errorf("CheckHealth after a push returned: %s", got)
 	}
-	r.stop()
 	h.writeSecret("B", tripwire)
-	if got := health(); !strings.Contains(got, "2 names in the store, 1 in the broker, 1 only in the store") {
+	if got := health(); !strings.Contains(got, "1 only in the store, 0 only in the broker") {
 		t.Errorf("CheckHealth with a secret that was not pushed returned: %s", got)
 	}
 	h.writeSecret("bad name", tripwire)
@@ -413,6 +435,11 @@ func TestCheckHealth(t *testing.T) {
 		t.Errorf("CheckHealth with a bad name in the store returned: %s", got)
 	}
 	os.Remove(h.store + "/bad name")
+	os.Remove(h.store + "/B")
+	r.stop()
+	if got := health(); !strings.Contains(got, noSidecar) {
+		t.Errorf("CheckHealth after the sidecar has stopped returned: %s", got)
+	}
 	h.server.Close()
 	if got := health(); !strings.Contains(got, "cannot reach the broker at "+h.dir) {
 		t.Errorf("CheckHealth without a running broker returned: %s", got)

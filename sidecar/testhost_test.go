@@ -20,6 +20,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
@@ -218,6 +219,10 @@ const readDirCommand = "read-dir"
 
 // TestMain runs the tests. In the child process of readInChild, it reads a directory instead.
 func TestMain(m *testing.M) {
+	if rundir.IsChild() {
+		rundir.RunChild()
+		return
+	}
 	if len(os.Args) == 3 && os.Args[1] == readDirCommand {
 		if err := store.WriteResult(context.Background(), store.Dir{Path: os.Args[2]}, os.Stdin, os.Stdout); err != nil {
 			os.Exit(1)
@@ -238,6 +243,20 @@ func readInChild(dir string) ReadFunc {
 func (r runningSidecar) waitForLog(h *testHost, text string) {
 	h.t.Helper()
 	h.waitUntil("the sidecar logs "+text, func() bool { return strings.Contains(r.log.String(), text) })
+}
+
+// hideStore renames the directory of a store until the sidecar has logged an error. When
+// hideStore returns, the sidecar has read the store again.
+func (r runningSidecar) hideStore(h *testHost, dir string) {
+	h.t.Helper()
+	if err := os.Rename(dir, dir+".hidden"); err != nil {
+		h.t.Fatal(err)
+	}
+	r.waitForLog(h, "does not exist")
+	if err := os.Rename(dir+".hidden", dir); err != nil {
+		h.t.Fatal(err)
+	}
+	r.waitForLog(h, "the store is readable again")
 }
 
 // serviceManager contains the messages that the sidecars of this process send to the service

@@ -159,6 +159,16 @@ func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {
 		storetest.WriteFile(h.store+"/"+name, value)
 		tt.record(name, value)
 	}
+	// Files that can never be used must not delay the other secrets.
+	storetest.WriteFile(h.store+"/other bad name", tripwire)
+	for path, create := range map[string]func(path string) error{
+		"DANGLING": func(path string) error { return os.Symlink("nowhere", path) },
+		"FIFO":     func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		if err := create(h.store + "/" + path); err != nil {
+			t.Fatal(err)
+		}
+	}
 	tt.project = h.registerProject(names...)
 	h.runSidecar(func(c *Config) {
 		config(c)
@@ -357,14 +367,27 @@ func (tt *torture) change(extra []func(*torture)) {
 	tt.reached[kind]++
 }
 
-// replaceDir replaces the store's directory with another directory that contains the permanent
-// secrets and one more secret.
+// replaceDir replaces the store's directory with another directory that contains all secrets. If
+// a secret were missing, the sidecar would wait for the owner.
 func (tt *torture) replaceDir() {
+	if tt.r.IntN(3) > 0 {
+		return // sync takes a long time
+	}
 	next, old := tt.h.dir+"/next", tt.h.dir+"/old"
 	values := map[string]string{}
-	for _, name := range append([]string{"S0"}, permanentNames...) {
+	for name := range tt.allowed {
 		values[name] = valueWithChecksum(tt.r)
-		storetest.WriteFile(filepath.Join(next, name), values[name])
+		file := name
+		if name == "LINKED" {
+			file = "..first/LINKED"
+			os.MkdirAll(next, 0o700)
+			for link, target := range map[string]string{"..data": "..first", "LINKED": "..data/LINKED"} {
+				if err := os.Symlink(target, filepath.Join(next, link)); err != nil {
+					tt.t.Fatal(err)
+				}
+			}
+		}
+		storetest.WriteFile(filepath.Join(next, file), values[name])
 	}
 	// Exchange the directories in one step, because the store must not be missing. A bad store
 	// does not lose secrets, but it delays changes.
@@ -378,6 +401,7 @@ func (tt *torture) replaceDir() {
 	for name := range tt.allowed {
 		tt.record(name, values[name])
 	}
+	tt.sync() // if a secret were removed before the next read, the sidecar would wait for the owner
 }
 
 // useTool changes a secret with an editor or another program. It returns the program's name.
@@ -385,26 +409,28 @@ func (tt *torture) replaceDir() {
 func (tt *torture) useTool(name string) string {
 	// Do not use vim and tar for the permanent secrets. These programs remove the old file
 	// before they create the new file, and the removal of a file removes the secret.
-	tools := []string{"sh", "sed", "rsync", "mv"}
+	tools := []string{"sh", "sed", "rsync", "rsync --inplace", "tar --overwrite", "mv"}
 	if !slices.Contains(permanentNames, name) {
 		tools = append(tools, "vim", "tar")
 	}
 	tool := tools[tt.r.IntN(len(tools))]
 	_, isOpen := tt.writers[name]
 	info, err := os.Stat(tt.path(name))
-	if _, missing := exec.LookPath(tool); missing != nil || isOpen || err != nil || info.Size() == 0 {
+	if _, missing := exec.LookPath(strings.Fields(tool)[0]); missing != nil || isOpen || err != nil || info.Size() == 0 {
 		return "" // sed and vim need a file with content
 	}
 	value := valueWithChecksum(tt.r)
 	source := filepath.Join(tt.h.dir, "source", name)
 	storetest.WriteFile(source, value)
 	command := map[string]string{
-		"sh":    `(head -c 5 "$1"; sleep 0.03; tail -c +6 "$1") >"$2"`,
-		"sed":   `sed -i "1s/.*/$3/" "$2"`,
-		"rsync": `rsync --ignore-times "$1" "$2"`,
-		"mv":    `cp "$1" "$2.swp" && mv "$2.swp" "$2"`,
-		"vim":   `vim -u NONE -i NONE -es -c "call setline(1, '$3')" -c wq "$2" </dev/null`,
-		"tar":   `tar cf - -C "${1%/*}" "${1##*/}" | tar xf - -C "${2%/*}"`,
+		"sh":              `(head -c 5 "$1"; sleep 0.03; tail -c +6 "$1") >"$2"`,
+		"sed":             `sed -i "1s/.*/$3/" "$2"`,
+		"rsync":           `rsync --ignore-times "$1" "$2"`,
+		"rsync --inplace": `rsync --ignore-times --inplace "$1" "$2"`,
+		"tar --overwrite": `tar cf - -C "${1%/*}" "${1##*/}" | tar xf - --overwrite -C "${2%/*}"`,
+		"mv":              `cp "$1" "$2.swp" && mv "$2.swp" "$2"`,
+		"vim":             `vim -u NONE -i NONE -es -c "call setline(1, '$3')" -c wq "$2" </dev/null`,
+		"tar":             `tar cf - -C "${1%/*}" "${1##*/}" | tar xf - -C "${2%/*}"`,
 	}[tool]
 	if out, err := exec.Command("sh", "-c", command, "sh", source, tt.path(name), value).CombinedOutput(); err != nil {
 		tt.t.Fatalf("%s failed: %v\n%s", tool, err, out)

@@ -100,7 +100,7 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	a.Close()
 	created.Close()
 	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "complete", "B": tripwire + "newer", "NEW": tripwire})
-	r.waitForLog(h, "the file is complete again")
+	r.waitForLog(h, "the sidecar uses the file again")
 	if n := strings.Count(r.log.String(), h.store+"/A"); n != 2 {
 		t.Errorf("the sidecar logged the path of A %d times, want once when it is not complete and once when it is", n)
 	}

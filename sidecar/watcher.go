@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"syscall"
 
 	"github.com/fsnotify/fsnotify"
 )
@@ -82,8 +83,11 @@ func (w *watcher) setDirs(dirs []string) (added bool) {
 			// directory is created.
 			if !errors.Is(err, fs.ErrNotExist) && !w.limitReported {
 				w.limitReported = true
-				w.log.Warn("cannot watch all directories of the store; polling still detects changes", "error", err,
-					"hint", "increase the limit of inotify watches, for example with sudo sysctl fs.inotify.max_user_watches=524288, or set a shorter interval with --poll")
+				hint := "set a shorter interval with --poll"
+				if errors.Is(err, syscall.ENOSPC) {
+					hint = "increase the limit of inotify watches, for example with sudo sysctl fs.inotify.max_user_watches=524288, or " + hint
+				}
+				w.log.Warn("cannot watch all directories of the store; polling still detects changes", "path", dir, "error", err, "hint", hint)
 			}
 			continue
 		}

@@ -1,6 +1,8 @@
 package audit
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -11,63 +13,43 @@ import (
 // sum is then recorded as one event.
 const mergeInterval = time.Second
 
-// Header returns the header of an audit event. Its time is the current time.
-func Header(name schema.EventName) schema.EventHeader {
-	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
-}
-
-// A Fetch is the content of the audit event for one answer to a client of a project. It
-// contains the number of secrets in the answer and the number of requested names that were
-// refused.
-type Fetch struct {
-	Project                   schema.ProjectName
-	Caller                    schema.EventCaller
-	Allowed, Denied, NotFound int
-}
-
-func (f Fetch) event() schema.SecretsFetched {
-	return schema.SecretsFetched{
-		EventHeader: Header(schema.EventSecretsFetched), EventCaller: f.Caller, Project: f.Project,
-		Allowed: f.Allowed, Denied: f.Denied, NotFound: f.NotFound,
-	}
-}
-
-// A fetchMerger adds up the counts of all answers to the same project and uid.
+// A fetchMerger adds up the counts of all answers of one project to the same uid. Each
+// project has its own fetchMerger, so that projects do not wait for each other.
 type fetchMerger struct {
-	record func(Fetch)
-
-	mu      sync.Mutex // locked while record runs; this cannot deadlock, because record locks no mutex
-	pending map[fetchKey]*pendingFetch
-	closed  bool
-}
-
-type fetchKey struct {
 	project schema.ProjectName
-	uid     uint32
+	buffer  *buffer
+	active  *activeMergers
+
+	mu      sync.Mutex               // locked before activeMergers.mu and buffer.mu
+	pending map[uint32]*pendingFetch // by uid
+	closed  bool
 }
 
 // A pendingFetch adds up the answers that follow a recorded event. If no answer follows
 // within mergeInterval, the pendingFetch is deleted.
 type pendingFetch struct {
-	sum   Fetch // the sum of all answers since the last recorded event
-	timer *time.Timer
-}
-
-func newFetchMerger(record func(Fetch)) *fetchMerger {
-	return &fetchMerger{record: record, pending: map[fetchKey]*pendingFetch{}}
+	answers int   // number of answers since the last recorded event
+	sum     Fetch // the sum of these answers
+	timer   *time.Timer
 }
 
 func (m *fetchMerger) add(f Fetch) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	key := fetchKey{f.Project, f.Caller.PeerUID}
-	p := m.pending[key]
+	uid := f.Caller.PeerUID
+	p := m.pending[uid]
 	if p == nil {
-		m.record(f)
-		m.pending[key] = &pendingFetch{timer: time.AfterFunc(mergeInterval, func() { m.flush(key) })}
+		m.recordLocked(f)
+		if !m.closed {
+			if len(m.pending) == 0 {
+				m.active.add(m)
+			}
+			m.pending[uid] = &pendingFetch{timer: time.AfterFunc(mergeInterval, func() { m.flush(uid) })}
+		}
 		return
 	}
-	if p.sum.isZero() {
+	p.answers++
+	if p.answers == 1 {
 		p.sum = f
 		return
 	}
@@ -79,35 +61,68 @@ func (m *fetchMerger) add(f Fetch) {
 	}
 }
 
-func (f Fetch) isZero() bool { return f == Fetch{} }
-
-// flush records the sum of the answers to a project and uid, if there were any answers
-// since the last recorded event.
-func (m *fetchMerger) flush(key fetchKey) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	p := m.pending[key]
-	if m.closed || p == nil {
-		return
-	}
-	if p.sum.isZero() {
-		delete(m.pending, key)
-		return
-	}
-	m.record(p.sum)
-	p.sum = Fetch{}
-	p.timer.Reset(mergeInterval)
+func (m *fetchMerger) recordLocked(f Fetch) {
+	m.buffer.add(item{time: time.Now(), project: m.project, fetch: f}, false)
 }
 
-// close records all sums that are not recorded yet. Do not call add after close.
+// flush records the sum of the answers to a uid, if there were any answers since the last
+// recorded event.
+func (m *fetchMerger) flush(uid uint32) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.pending[uid]
+	switch {
+	case p == nil: // after close
+	case p.answers > 0:
+		m.recordLocked(p.sum)
+		p.answers = 0
+		p.timer.Reset(mergeInterval)
+	default:
+		delete(m.pending, uid)
+		if len(m.pending) == 0 {
+			m.active.remove(m)
+		}
+	}
+}
+
+// close records all sums that are not recorded yet.
 func (m *fetchMerger) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
 	for _, p := range m.pending {
 		p.timer.Stop()
-		if !p.sum.isZero() {
-			m.record(p.sum)
+		if p.answers > 0 {
+			m.recordLocked(p.sum)
 		}
+	}
+	clear(m.pending)
+}
+
+// activeMergers contains all mergers with a pendingFetch, so that Close can record their
+// sums.
+type activeMergers struct {
+	mu      sync.Mutex
+	mergers map[*fetchMerger]struct{}
+}
+
+func (a *activeMergers) add(m *fetchMerger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mergers[m] = struct{}{}
+}
+
+func (a *activeMergers) remove(m *fetchMerger) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.mergers, m)
+}
+
+func (a *activeMergers) close() {
+	a.mu.Lock()
+	mergers := slices.Collect(maps.Keys(a.mergers))
+	a.mu.Unlock()
+	for _, m := range mergers {
+		m.close()
 	}
 }

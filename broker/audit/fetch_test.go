@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/json"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -12,40 +13,44 @@ import (
 )
 
 // TestFetchesAreMerged records many answers to two projects and two uids. The log must
-// contain the first answer to each project and uid at once, and then at most one event
-// per second for each project and uid. All events together must contain the counts of all
-// answers.
+// contain the first answer to each project and uid after maxDelay, and then at most one
+// event per second for each project and uid. All events together must contain the counts of
+// all answers.
 func TestFetchesAreMerged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var out strings.Builder
-		l, err := Open(Config{Out: &out, Log: slog.New(slog.DiscardHandler)})
+		disk := &fakeDisk{room: 1 << 30}
+		l, err := Open(Config{Out: disk, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		callers := []Fetch{
-			{Project: "api", Caller: schema.EventCaller{PeerUID: 1000, PeerPID: 1}, Allowed: 1},
-			{Project: "api", Caller: schema.EventCaller{PeerUID: 1001, PeerPID: 2}, Denied: 2},
-			{Project: "web", Caller: schema.EventCaller{PeerUID: 1000, PeerPID: 3}, NotFound: 3},
+		api, web := l.Project("api"), l.Project("web")
+		callers := []struct {
+			project *ProjectLog
+			fetch   Fetch
+		}{
+			{api, Fetch{Caller: schema.EventCaller{PeerUID: 1000, PeerPID: 1}, Allowed: 1}},
+			{api, Fetch{Caller: schema.EventCaller{PeerUID: 1001, PeerPID: 2}, Denied: 2}},
+			{web, Fetch{Caller: schema.EventCaller{PeerUID: 1000, PeerPID: 3}, NotFound: 3}},
 		}
 		const rounds, interval = 1000, 10 * time.Millisecond // 10 s on the fake clock of synctest
 		for round := range rounds {
-			for _, f := range callers {
-				f.Caller.PeerPID += int32(round % 2)
-				if !l.RecordFetch(f) {
-					t.Fatal("RecordFetch returned false")
+			if time.Duration(round)*interval == 2*maxDelay {
+				if n := disk.lines(); n != len(callers) {
+					t.Errorf("the log has %d events soon after the first answers, want %d", n, len(callers))
 				}
 			}
-			if round == 0 {
-				synctest.Wait()
-				if n := strings.Count(out.String(), "\n"); n != len(callers) {
-					t.Errorf("the log has %d events after the first round of answers, want %d", n, len(callers))
+			for _, c := range callers {
+				f := c.fetch
+				f.Caller.PeerPID += int32(round % 2)
+				if !c.project.RecordFetch(f) {
+					t.Fatal("RecordFetch returned false")
 				}
 			}
 			time.Sleep(interval)
 		}
 		l.Close()
 		events, sums := 0, schema.SecretsFetched{}
-		for line := range strings.Lines(out.String()) {
+		for line := range strings.Lines(disk.text.String()) {
 			var event schema.SecretsFetched
 			if err := json.Unmarshal([]byte(line), &event); err != nil {
 				t.Fatal(err)
@@ -60,6 +65,28 @@ func TestFetchesAreMerged(t *testing.T) {
 		}
 		if events < 3*10 || events > 3*12 {
 			t.Errorf("%d events in 10 s, want about one event per second for each project and uid", events)
+		}
+	})
+}
+
+// TestMergersAreForgotten checks that the log does not keep a reference to a project whose
+// clients send no more requests.
+func TestMergersAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := Open(Config{Out: io.Discard, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		for range 2 {
+			api := l.Project("api")
+			api.RecordFetch(Fetch{Allowed: 1})
+			api.RecordFetch(Fetch{Allowed: 1})
+			time.Sleep(3 * mergeInterval) // on the fake clock of synctest
+			synctest.Wait()
+			if n := len(l.active.mergers); n != 0 {
+				t.Errorf("the log knows %d projects without requests, want 0", n)
+			}
 		}
 	})
 }

@@ -15,20 +15,23 @@ type output struct {
 	torn bool // true if the last write stopped in the middle of a line
 }
 
-func (o *output) writeLine(line []byte) error {
+// write writes one or more lines at once. It returns how many bytes of lines were written.
+func (o *output) write(lines []byte) (n int, err error) {
 	if o.path != "" {
 		if err := o.reopenIfRotated(); err != nil {
-			return err
+			return 0, err
 		}
 	}
+	missing := 0 // number of bytes that complete the last line of an earlier write
 	if o.torn {
-		line = append([]byte{'\n'}, line...)
+		missing = 1
+		lines = append([]byte{'\n'}, lines...)
 	}
-	n, err := o.out.Write(line)
+	n, err = o.out.Write(lines)
 	if n > 0 {
-		o.torn = n < len(line)
+		o.torn = lines[n-1] != '\n'
 	}
-	return err
+	return max(0, n-missing), err
 }
 
 // reopenIfRotated opens path again if path no longer leads to the open file, for example

@@ -26,11 +26,13 @@ type entry struct {
 	line []byte
 }
 
-func (r *ring) add(at time.Time, line []byte) {
+func (r *ring) add(entries []entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.entries[r.next%ringSize] = entry{at, line}
-	r.next++
+	for _, e := range entries {
+		r.entries[r.next%ringSize] = e
+		r.next++
+	}
 	r.wakeLocked()
 }
 

@@ -28,7 +28,11 @@ func (b *batch) fits(reply Reply, size int) bool {
 }
 
 func (b *batch) add(reply Reply, size int) {
-	b.pieces = append(b.pieces, reply.Pieces...)
+	if reply.Line != nil {
+		b.pieces = append(b.pieces, reply.Line)
+	} else {
+		b.pieces = append(b.pieces, reply.Pieces...)
+	}
 	if reply.Release != nil {
 		b.releases = append(b.releases, reply.Release)
 	}

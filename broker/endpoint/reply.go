@@ -9,9 +9,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Reply is one response line, which consists of several pieces. The zero Reply writes
-// nothing.
+// A Reply is one response line. The line is either in Line, or consists of the pieces in
+// Pieces. The zero Reply writes nothing.
 type Reply struct {
+	Line    []byte
 	Pieces  net.Buffers
 	Release func() // called after the write succeeded or failed; may be nil
 	End     bool   // close the connection after the reply
@@ -21,14 +22,20 @@ type Reply struct {
 }
 
 // size returns the number of bytes in the reply.
-func (r Reply) size() int { return bytesOf(r.Pieces) }
-
-// bytesOf returns the number of bytes in all pieces.
-func bytesOf(pieces [][]byte) (n int) {
-	for _, piece := range pieces {
+func (r Reply) size() (n int) {
+	n = len(r.Line)
+	for _, piece := range r.Pieces {
 		n += len(piece)
 	}
 	return n
+}
+
+// pieces returns the pieces of the reply.
+func (r Reply) pieces() net.Buffers {
+	if r.Line != nil {
+		return net.Buffers{r.Line}
+	}
+	return r.Pieces
 }
 
 // HangUp returns a reply that ends the connection without an answer.

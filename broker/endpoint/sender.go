@@ -102,7 +102,7 @@ func (s *sender) write(reply Reply) bool {
 		return false
 	}
 	s.conn.resetWakes()
-	s.failed = s.writePieces(reply.Pieces, reply.Expired) != nil
+	s.failed = s.writePieces(reply.pieces(), reply.Expired) != nil
 	// If the next request were read first, the client could wake the broker without reading.
 	s.conn.waitUntilWritable()
 	return !s.failed

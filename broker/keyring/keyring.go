@@ -10,6 +10,7 @@ package keyring
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/secmem"
@@ -21,26 +22,29 @@ import (
 type Keyring struct {
 	pushing sync.Mutex // allows only one push at a time; always locked before mu
 
-	mu         sync.Mutex    // no other mutex may be locked while mu is locked
-	current    *Snapshot     // nil if no secrets are loaded
-	generation uint64        // generation of the last push; changed only while pushing and mu are locked
-	clearedAt  time.Time     // time of the last clear that removed secrets
-	changed    chan struct{} // each push and each clear closes this channel and creates a new one
+	mu         sync.Mutex               // no other mutex may be locked while mu is locked
+	current    atomic.Pointer[Snapshot] // nil if no secrets are loaded; changed only while mu is locked
+	generation atomic.Uint64            // generation of the last push; changed only while pushing is locked
+	clearedAt  time.Time                // time of the last clear that removed secrets
+	changed    chan struct{}            // each push and each clear closes this channel and creates a new one
+
+	spare spareMemory
 }
 
 // New returns a keyring without secrets.
 func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 
 // Push replaces the current snapshot with the secrets of a push request. line is the
-// request, and its bytes are a part of arena. From this call on, the keyring owns arena.
-// Push uses arena as the memory of the new snapshot, or wipes arena after an error.
+// request, and its bytes are a part of arena. Push copies the secrets to the memory of the
+// new snapshot, and then wipes and frees arena, also after an error.
 //
 // After Push has returned, no reader can acquire an older snapshot. After an error, the
 // current snapshot is unchanged. The error is a *wire.Error if the line is not strict JSON,
 // and a *PayloadError if the line violates a rule of push requests. Any other error means
 // that there is not enough memory.
 func (k *Keyring) Push(arena *secmem.Arena, line []byte) (Info, error) {
-	snapshot, err := parsePush(arena, line)
+	snapshot, err := parsePush(line, &k.spare)
+	arena.Free()
 	if err != nil {
 		return Info{}, err
 	}
@@ -53,36 +57,37 @@ func (k *Keyring) replace(snapshot *Snapshot) Info {
 	k.pushing.Lock()
 	defer k.pushing.Unlock()
 	previous := k.acquire()
-	snapshot.setGeneration(k.generation+1, previous)
+	snapshot.setGeneration(k.generation.Load()+1, previous)
+	snapshot.isExpired = func() bool { return k.generation.Load() > snapshot.generation+maxOldSnapshots }
 	previous.Release()
 	// Read info now, because Clear can release the snapshot as soon as it is the current one.
 	info := snapshot.info()
 
 	k.mu.Lock()
 	// old can be nil although previous was not nil, because Clear does not lock pushing.
-	old := k.current
-	k.generation = snapshot.generation
-	k.current = snapshot
+	old := k.current.Swap(snapshot)
+	k.generation.Store(snapshot.generation)
 	k.notifyLocked()
 	k.mu.Unlock()
 	old.Release()
 	return info
 }
 
-// Clear removes the current snapshot and returns the number of secrets in it.
+// Clear removes the current snapshot and returns the number of secrets in it. It also frees
+// the spare memory.
 func (k *Keyring) Clear() int {
 	k.mu.Lock()
-	old := k.current
-	k.current = nil
+	old := k.current.Swap(nil)
 	if old != nil {
 		k.clearedAt = time.Now().UTC()
 	}
 	k.notifyLocked()
 	k.mu.Unlock()
+	k.spare.free()
 	if old == nil {
 		return 0
 	}
-	count := len(old.secrets)
+	count := len(old.locations)
 	old.Release()
 	return count
 }
@@ -93,7 +98,7 @@ func (k *Keyring) Names() []schema.SecretName {
 	defer snapshot.Release()
 	names := []schema.SecretName{}
 	if snapshot != nil {
-		for name := range snapshot.secrets {
+		for name := range snapshot.index {
 			names = append(names, name)
 		}
 	}
@@ -117,7 +122,7 @@ func (k *Keyring) Info() Info {
 func (k *Keyring) ClearedAt() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.current != nil {
+	if k.current.Load() != nil {
 		return time.Time{}
 	}
 	return k.clearedAt
@@ -126,13 +131,16 @@ func (k *Keyring) ClearedAt() time.Time {
 // View returns a read-only view of the keyring.
 func (k *Keyring) View() View { return View{k} }
 
+// acquire locks no mutex, because all projects use it for each request.
 func (k *Keyring) acquire() *Snapshot {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.current != nil {
-		k.current.references.Add(1)
+	for {
+		snapshot := k.current.Load()
+		// The last Release of a snapshot happens only after another snapshot, or nil, has
+		// replaced it. So if tryAcquire fails, the next Load returns another value.
+		if snapshot == nil || snapshot.tryAcquire() {
+			return snapshot
+		}
 	}
-	return k.current
 }
 
 func (k *Keyring) notifyLocked() {
@@ -147,17 +155,14 @@ type View struct{ keyring *Keyring }
 // after use.
 func (v View) Acquire() *Snapshot { return v.keyring.acquire() }
 
+// IsCurrent reports whether s is still the current snapshot. The calling function must have
+// a reference to s. If s is nil, IsCurrent reports whether no secrets are loaded.
+func (v View) IsCurrent(s *Snapshot) bool { return v.keyring.current.Load() == s }
+
 // maxOldSnapshots is the number of generations after which a snapshot expires. Clients that
 // do not read their answers could otherwise keep many old snapshots in locked memory, and
 // the memory for the next snapshot would be missing.
 const maxOldSnapshots = 4
-
-// IsExpired reports whether a reader must release a snapshot, even if it has not finished.
-func (v View) IsExpired(s *Snapshot) bool {
-	v.keyring.mu.Lock()
-	defer v.keyring.mu.Unlock()
-	return s != nil && v.keyring.generation > s.generation+maxOldSnapshots
-}
 
 // Changed returns a channel that the next push or clear closes. Call Changed before Acquire.
 // Then a push or clear between the two calls closes the channel, so no change can be missed.

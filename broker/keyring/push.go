@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -26,46 +25,52 @@ func payloadError(format string, args ...any) error {
 // push.
 var errSyntax = payloadError("cannot parse the request")
 
-// parsePush creates a snapshot from a push request. The bytes of line are a part of
-// arena. parsePush takes over the ownership of arena, and wipes arena after an error.
-// Secrets that are not bundles stay at their place in the arena. The returned snapshot
-// has one reference.
-func parsePush(arena *secmem.Arena, line []byte) (*Snapshot, error) {
+// parsePush creates a snapshot from a push request. It can change line, but keeps no
+// reference to line. The returned snapshot has one reference.
+func parsePush(line []byte, spare *spareMemory) (*Snapshot, error) {
 	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
-		arena.Free()
 		return nil, err
 	}
 	p := &pushParser{
-		line: line,
-		// The capacities of line and of the arena end at the same byte, because line is a
-		// slice of the arena. Therefore their difference is the offset of line.
-		offset:  cap(arena.Bytes()) - cap(line),
+		line:    line,
 		decoder: jsontext.NewDecoder(bytes.NewBuffer(line)),
-		secrets: map[schema.SecretName]location{},
+		index:   map[schema.SecretName]int{},
 	}
 	if err := p.parseRequest(); err != nil {
-		arena.Free()
 		return nil, err
 	}
-	snapshot := newSnapshot(arena, p.secrets)
-	end, err := quoteBundles(snapshot, p.offset+len(line))
+	return writeSnapshot(p.index, p.values, spare)
+}
+
+// writeSnapshot creates a snapshot with the response lines of the values. The snapshot is
+// in other memory than the request, because the lines are longer than the request. index
+// contains the index of each secret's value in values.
+func writeSnapshot(index map[schema.SecretName]int, values []parsedValue, spare *spareMemory) (*Snapshot, error) {
+	size := 0
+	for _, value := range values {
+		size += value.maxLineLength()
+	}
+	arena, err := spare.take(size)
 	if err != nil {
-		snapshot.Release()
 		return nil, err
 	}
-	// Free the memory after end, because it is unused. The memory before end contains the
-	// secrets, and parts of the request that are not secret.
-	snapshot.arena.TrimTo(end)
-	return snapshot, nil
+	memory, end := arena.Bytes(), 0
+	locations := make([]location, len(values))
+	for i, value := range values {
+		start := end
+		end += value.writeLine(memory[start:])
+		locations[i] = location{start: start, end: end}
+	}
+	return newSnapshot(arena, end, index, locations, spare), nil
 }
 
 // A pushParser finds the secrets in a line that is already known to be strict JSON. It
 // checks the additional rules of push requests.
 type pushParser struct {
 	line    []byte
-	offset  int // the offset of line in the arena
 	decoder *jsontext.Decoder
-	secrets map[schema.SecretName]location
+	index   map[schema.SecretName]int // the index of each secret in values
+	values  []parsedValue
 }
 
 // parseRequest reads the two maps of secrets at the top level of the request, and ignores
@@ -120,7 +125,7 @@ func (p *pushParser) parseObject(member func(name []byte) error) error {
 
 // parseSecrets reads one of the two maps of secrets. For each secret, it calls read,
 // which must read the value.
-func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (location, error)) error {
+func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (parsedValue, error)) error {
 	if p.decoder.PeekKind() != jsontext.KindBeginObject {
 		return payloadError("%s must be an object", field)
 	}
@@ -130,30 +135,29 @@ func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (lo
 			return payloadError("each name in %s must match %s", field, schema.SecretNamePattern)
 		}
 		name := schema.SecretName(raw)
-		if _, duplicate := p.secrets[name]; duplicate {
+		if _, duplicate := p.index[name]; duplicate {
 			return payloadError("%s is in both secrets and secrets_b64", name)
 		}
 		found, err := read(name)
-		if err == nil {
-			p.secrets[name] = found
-		}
+		p.index[name] = len(p.values)
+		p.values = append(p.values, found)
 		return err
 	})
 }
 
 // parseValue reads the value of a text or of a bundle. A text is not converted, because
 // it is sent to clients in the same form in which it was pushed.
-func (p *pushParser) parseValue(name schema.SecretName) (location, error) {
+func (p *pushParser) parseValue(name schema.SecretName) (parsedValue, error) {
 	switch p.decoder.PeekKind() {
 	case jsontext.KindString:
-		start, end, err := p.parseString()
-		return location{kind: Text, start: start, end: end}, err
+		quoted, err := p.parseString()
+		return parsedValue{textKind, quoted}, err
 	case jsontext.KindBeginObject:
 		// The decoder's offset is before the colon between the name and the value, or
 		// before white space around this colon. Therefore search for the opening brace of
 		// the bundle.
-		start := int(p.decoder.InputOffset())
-		start += bytes.IndexByte(p.line[start:], '{')
+		start := p.decoder.InputOffset()
+		start += int64(bytes.IndexByte(p.line[start:], '{'))
 		err := p.parseObject(func(field []byte) error {
 			if !schema.ValidSecretName(field[1 : len(field)-1]) {
 				return payloadError("each field name of %s must match %s", name, schema.SecretNamePattern)
@@ -163,52 +167,49 @@ func (p *pushParser) parseValue(name schema.SecretName) (location, error) {
 			}
 			return p.decoder.SkipValue()
 		})
-		return location{kind: Bundle, start: p.offset + start, end: p.offset + int(p.decoder.InputOffset())}, err
+		return parsedValue{bundleKind, p.line[start:p.decoder.InputOffset()]}, err
 	}
-	return location{}, payloadError("%s must be a string or an object of strings", name)
+	return parsedValue{}, payloadError("%s must be a string or an object of strings", name)
 }
 
 // parseBinary reads the base64 text of a binary secret. The text is sent to clients as it
 // was pushed, because strict base64 has only one spelling of each value. The only
 // exception is that parseBinary removes the escapes that some JSON writers use for / and
 // +.
-func (p *pushParser) parseBinary(name schema.SecretName) (location, error) {
+func (p *pushParser) parseBinary(name schema.SecretName) (parsedValue, error) {
 	if p.decoder.PeekKind() != jsontext.KindString {
-		return location{}, payloadError("%s in secrets_b64 must be a string", name)
+		return parsedValue{}, payloadError("%s in secrets_b64 must be a string", name)
 	}
-	start, end, err := p.parseString()
+	quoted, err := p.parseString()
 	if err != nil {
-		return location{}, err
+		return parsedValue{}, err
 	}
-	quoted := p.line[start-p.offset : end-p.offset]
 	if bytes.IndexByte(quoted, '\\') >= 0 {
 		// Remove the escapes in place. The text without escapes is never longer than the
 		// text with escapes.
-		text, err := jsontext.AppendUnquote(quoted[:0], quoted)
+		plain, err := jsontext.AppendUnquote(quoted[:0], quoted)
 		if err != nil {
-			return location{}, errSyntax
+			return parsedValue{}, errSyntax
 		}
-		n := copy(quoted[1:], text)
+		n := copy(quoted[1:], plain)
 		quoted[0], quoted[n+1] = '"', '"'
-		clear(quoted[n+2:])
-		end = start + n + 2
 		quoted = quoted[:n+2]
 	}
 	if !validBase64(quoted[1 : len(quoted)-1]) {
-		return location{}, payloadError("%s must be standard base64 with padding (RFC 4648, section 4)", name)
+		return parsedValue{}, payloadError("%s must be standard base64 with padding (RFC 4648, section 4)", name)
 	}
-	return location{kind: Binary, start: start, end: end}, nil
+	return parsedValue{binaryKind, quoted}, nil
 }
 
-// parseString reads a string and returns its position in the arena. The position includes
-// the quotes.
-func (p *pushParser) parseString() (start, end int, err error) {
+// parseString reads a string and returns it with its quotes. The result is a part of the
+// line.
+func (p *pushParser) parseString() ([]byte, error) {
 	value, err := p.decoder.ReadValue()
 	if err != nil {
-		return 0, 0, errSyntax
+		return nil, errSyntax
 	}
-	end = p.offset + int(p.decoder.InputOffset())
-	return end - len(value), end, nil
+	end := int(p.decoder.InputOffset())
+	return p.line[end-len(value) : end], nil
 }
 
 // validBase64 reports whether text is canonical base64. It decodes text in small pieces
@@ -228,65 +229,4 @@ func validBase64(text []byte) bool {
 		}
 	}
 	return true
-}
-
-// quoteBundles converts each bundle to the form in which it is sent to clients, which is
-// a JSON string that contains compact JSON. It writes the converted bundles after end,
-// and wipes the original bundles. If the arena is too small, quoteBundles moves the
-// snapshot to a larger arena. It returns the new end of the used memory.
-func quoteBundles(snapshot *Snapshot, end int) (int, error) {
-	needed := 0
-	for _, l := range snapshot.secrets {
-		if l.kind == Bundle {
-			needed += 2 + 2*(l.end-l.start) // the maximum, with two quotes and an escape for every byte
-		}
-	}
-	if old := snapshot.arena; end+needed > len(old.Bytes()) {
-		larger, err := secmem.New(end + needed)
-		if err != nil {
-			return 0, err
-		}
-		copy(larger.Bytes(), old.Bytes()[:end])
-		snapshot.arena = larger
-		old.Free()
-	}
-	for name, l := range snapshot.secrets {
-		if l.kind != Bundle {
-			continue
-		}
-		source := snapshot.bytesAt(l)
-		start := end
-		end += quoteCompact(snapshot.arena.Bytes()[start:], source)
-		clear(source)
-		snapshot.secrets[name] = location{kind: Bundle, start: start, end: end}
-	}
-	return end, nil
-}
-
-// quoteCompact writes a JSON string to dst and returns the length of this string. The
-// string contains the compact form of the JSON text source. Valid JSON text contains no
-// control characters except white space, so only quotes and backslashes need escapes.
-func quoteCompact(dst, source []byte) int {
-	n := 0
-	put := func(c byte) { dst[n] = c; n++ }
-	put('"')
-	inString, escaped := false, false
-	for _, c := range source {
-		switch {
-		case !inString && (c == ' ' || c == '\t' || c == '\n' || c == '\r'):
-			continue
-		case escaped:
-			escaped = false
-		case c == '\\':
-			escaped = true
-		case c == '"':
-			inString = !inString
-		}
-		if c == '"' || c == '\\' {
-			put('\\')
-		}
-		put(c)
-	}
-	put('"')
-	return n
 }

@@ -6,33 +6,45 @@ import (
 	"encoding/json"
 	"testing"
 
-	"github.com/keyhatch/keyhatch/broker/secmem"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
-// parseLine parses a push request in the same way as an admin connection. The arena
-// contains some bytes of an earlier line before the push request, so the request does not
-// start at offset 0.
-func parseLine(line []byte) (*Snapshot, error) {
-	const offset = 7
-	arena, err := secmem.New(offset + len(line))
-	if err != nil {
-		return nil, err
-	}
-	inArena := arena.Bytes()[offset:][:len(line)]
-	copy(inArena, line)
-	return parsePush(arena, inArena)
+// parseLine parses a copy of a push request, because parsePush can change the request. It
+// wipes the copy afterwards, as Push does.
+func parseLine(k *Keyring, line []byte) (*Snapshot, error) {
+	request := bytes.Clone(line)
+	defer clear(request)
+	return parsePush(request, &k.spare)
 }
 
-// decodeValues decodes all values of a snapshot with encoding/json.
+// decodeValues decodes the response lines of all secrets in a snapshot with encoding/json,
+// and checks the parts of the lines.
 func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	t.Helper()
 	values := map[string]string{}
-	for name, l := range snapshot.secrets {
-		var text string
-		if err := json.Unmarshal(snapshot.bytesAt(l), &text); err != nil {
-			t.Fatalf("cannot decode %s, which is stored as %s: %v", name, snapshot.bytesAt(l), err)
+	for name := range snapshot.index {
+		value, _ := snapshot.Lookup(name)
+		var response struct {
+			OK       bool    `json:"ok"`
+			Value    *string `json:"value"`
+			ValueB64 *string `json:"value_b64"`
+			Bundle   bool    `json:"bundle"`
 		}
-		values[string(name)] = text
+		line, ended := bytes.CutSuffix(value.Line, []byte("\n"))
+		if err := json.Unmarshal(line, &response); err != nil || !ended || bytes.Contains(line, []byte("\n")) {
+			t.Fatalf("cannot decode %s, which is stored as %s: %v", name, value.Line, err)
+		}
+		if want := `{"ok":true,` + string(value.Fields()) + "}\n"; string(value.Line) != want {
+			t.Fatalf("the line of %s is %s, but with its fields it would be %s", name, value.Line, want)
+		}
+		text := response.Value
+		if text == nil {
+			text = response.ValueB64
+		}
+		if !response.OK || text == nil || (response.Value != nil && response.ValueB64 != nil) || response.Bundle && response.Value == nil {
+			t.Fatalf("the line of %s is %s", name, value.Line)
+		}
+		values[string(name)] = *text
 	}
 	return values
 }
@@ -48,15 +60,16 @@ func FuzzPush(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	k := New() // one keyring for all lines, so that its memory is used again
 	f.Fuzz(func(t *testing.T, line []byte) {
 		if bytes.IndexByte(line, '\n') >= 0 {
 			return // a request never contains a newline
 		}
-		snapshot, err := parseLine(line)
+		snapshot, err := parseLine(k, line)
 		if err != nil {
 			return
 		}
-		defer snapshot.arena.Free()
+		defer snapshot.Release()
 		var want struct {
 			Secrets    map[string]json.RawMessage `json:"secrets"`
 			SecretsB64 map[string]string          `json:"secrets_b64"`
@@ -70,7 +83,11 @@ func FuzzPush(f *testing.F) {
 		}
 		for name, raw := range want.Secrets {
 			var text string
-			if json.Unmarshal(raw, &text) != nil { // then raw is a bundle
+			isBundle := json.Unmarshal(raw, &text) != nil
+			if value, _ := snapshot.Lookup(schema.SecretName(name)); isBundle != bytes.HasSuffix(value.Line, []byte(`,"bundle":true}`+"\n")) {
+				t.Errorf("the line of %s is %s, but it was pushed as %s", name, value.Line, raw)
+			}
+			if isBundle {
 				var compact bytes.Buffer
 				if err := json.Compact(&compact, raw); err != nil {
 					t.Fatal(err)
@@ -89,15 +106,25 @@ func FuzzPush(f *testing.F) {
 	})
 }
 
-// TestBundleIsStoredOnce checks that the arena contains only one copy of a bundle.
-// parsePush converts a bundle to another form, so it must wipe the original bundle.
-func TestBundleIsStoredOnce(t *testing.T) {
-	snapshot, err := parseLine([]byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":{"g":"` + string(bytes.Repeat([]byte("x"), 9000)) + `"}}}`))
+// TestValuesAreStoredOnce checks that the memory of a snapshot contains each value only once.
+func TestValuesAreStoredOnce(t *testing.T) {
+	k := New()
+	var buffer LineBuffer
+	line := []byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":"TRIPWIRE"},"secrets_b64":{"C":"TRIPWIRE"}}`)
+	memory, err := buffer.Grow(line, len(line))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer snapshot.arena.Free()
-	if n := bytes.Count(snapshot.arena.Bytes(), []byte("TRIPWIRE")); n != 1 {
-		t.Errorf("the arena has %d copies of the bundle, want 1", n)
+	arena := buffer.Take()
+	if _, err := k.Push(arena, memory[:len(line)]); err != nil {
+		t.Fatal(err)
+	}
+	snapshot := k.acquire()
+	defer snapshot.Release()
+	if n := bytes.Count(snapshot.arena.Bytes(), []byte("TRIPWIRE")); n != 3 {
+		t.Errorf("the snapshot has %d copies of the 3 values, want 3", n)
+	}
+	if arena.Bytes() != nil {
+		t.Error("the push did not wipe the memory of the request")
 	}
 }

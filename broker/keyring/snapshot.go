@@ -9,26 +9,6 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Kind is the form of a secret.
-type Kind uint8
-
-// The kinds of secrets.
-const (
-	Text   Kind = iota
-	Binary      // bytes, sent to clients in base64
-	Bundle      // named fields, sent to clients as a string that contains a JSON object
-)
-
-// A Value is a secret in a snapshot. Its bytes are valid until the snapshot is released.
-type Value struct {
-	Kind Kind
-	// JSON is the value in the form in which it is sent to clients. This form is a JSON
-	// string, including its quotes.
-	JSON []byte
-	// Since is the number of the generation in which the value changed last.
-	Since uint64
-}
-
 // Info describes a snapshot.
 type Info struct {
 	Generation  uint64 // 0 if no secrets are loaded
@@ -37,9 +17,8 @@ type Info struct {
 	Memory      schema.Memory
 }
 
-// A location is the place of a secret in the arena of a snapshot.
+// A location is the place of a secret's response line in the arena of a snapshot.
 type location struct {
-	kind       Kind
 	start, end int
 	since      uint64 // the generation in which the value changed last
 }
@@ -48,27 +27,47 @@ type location struct {
 // last Release wipes its memory. Without this count, the memory could be wiped while a
 // slow reader still uses it, and a client would receive wiped memory.
 type Snapshot struct {
-	arena      *secmem.Arena
-	secrets    map[schema.SecretName]location
+	arena      *secmem.Arena             // nil after the last Release
+	used       int                       // number of bytes that are used in the arena
+	spare      *spareMemory              // receives the arena
+	index      map[schema.SecretName]int // the index of each secret in locations
+	locations  []location
 	generation uint64
 	loadedAt   time.Time
-	references atomic.Int64
+	references atomic.Int64 // 0 after the last Release
+
+	// These functions exist once for each snapshot, so that a reply needs no memory for them.
+	release   func()
+	isExpired func() bool
 }
 
-// newSnapshot returns a snapshot with one reference. The snapshot then owns the arena.
-func newSnapshot(arena *secmem.Arena, secrets map[schema.SecretName]location) *Snapshot {
-	s := &Snapshot{arena: arena, secrets: secrets, loadedAt: time.Now().UTC()}
+// newSnapshot returns a snapshot with one reference. The snapshot then owns the arena, whose
+// first used bytes contain the secrets.
+func newSnapshot(arena *secmem.Arena, used int, index map[schema.SecretName]int, locations []location, spare *spareMemory) *Snapshot {
+	s := &Snapshot{arena: arena, used: used, spare: spare, index: index, locations: locations, loadedAt: time.Now().UTC()}
 	s.references.Store(1)
+	s.release = s.Release
 	return s
+}
+
+// tryAcquire adds a reference. It returns false after the last Release.
+func (s *Snapshot) tryAcquire() bool {
+	for n := s.references.Load(); n > 0; n = s.references.Load() {
+		if s.references.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
 }
 
 // Lookup returns the secret with this name, and reports whether the secret exists.
 func (s *Snapshot) Lookup(name schema.SecretName) (Value, bool) {
-	l, ok := s.secrets[name]
+	i, ok := s.index[name]
 	if !ok {
 		return Value{}, false
 	}
-	return Value{l.kind, s.bytesAt(l), l.since}, true
+	l := s.locations[i]
+	return Value{s.bytesAt(l), l.since}, true
 }
 
 // Generation returns the number of the snapshot. For a nil snapshot, it returns 0.
@@ -82,12 +81,18 @@ func (s *Snapshot) Generation() uint64 {
 // Release releases a reference that Acquire returned. If s is nil, Release does nothing.
 func (s *Snapshot) Release() {
 	if s != nil && s.references.Add(-1) == 0 {
-		s.arena.Free()
+		s.spare.put(s.arena, s.used)
+		s.arena = nil
 	}
 }
 
+// Lease returns functions for a reply that contains memory of the snapshot. release releases
+// the reference that Acquire returned. isExpired reports whether the reply must end now,
+// because many newer snapshots exist.
+func (s *Snapshot) Lease() (release func(), isExpired func() bool) { return s.release, s.isExpired }
+
 func (s *Snapshot) info() Info {
-	return Info{s.generation, len(s.secrets), s.loadedAt, s.arena.Kind()}
+	return Info{s.generation, len(s.locations), s.loadedAt, s.arena.Kind()}
 }
 
 func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l.end] }
@@ -98,13 +103,13 @@ func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l
 // preceding snapshot or nil. The calling function must have a reference to previous.
 func (s *Snapshot) setGeneration(generation uint64, previous *Snapshot) {
 	s.generation = generation
-	for name, l := range s.secrets {
+	for name, i := range s.index {
+		l := &s.locations[i]
 		l.since = generation
 		if previous != nil {
-			if old, ok := previous.secrets[name]; ok && old.kind == l.kind && bytes.Equal(previous.bytesAt(old), s.bytesAt(l)) {
-				l.since = old.since
+			if old, ok := previous.Lookup(name); ok && bytes.Equal(old.Line, s.bytesAt(*l)) {
+				l.since = old.Since
 			}
 		}
-		s.secrets[name] = l
 	}
 }

@@ -1,6 +1,7 @@
 package project
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,13 +35,38 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// lookup looks up names in the current snapshot. Release the returned lookup after use.
-func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
+// internName converts a name to a string. It allocates no memory if the name is on the
+// allowlist, because it then returns the string on the allowlist.
+func (a *allowedSecrets) internName(name []byte) schema.SecretName {
+	allowlist := a.manifest().Allowlist()
+	i, found := slices.BinarySearchFunc(allowlist, name, func(allowed schema.SecretName, name []byte) int {
+		switch {
+		case string(allowed) < string(name):
+			return -1
+		case string(allowed) > string(name):
+			return 1
+		}
+		return 0
+	})
+	if found {
+		return allowlist[i]
+	}
+	return schema.SecretName(name)
+}
+
+// lookup looks up names in the current snapshot, as described at lookUp. Release the
+// returned lookup after use.
+func (a *allowedSecrets) lookup(names []schema.SecretName, results []result) lookup {
 	// Acquire the snapshot before reading the manifest. In the opposite order, a reload
 	// that revokes a name and then a push of a new value could happen between the two
 	// steps. The project would then get the new value of the revoked name.
 	snapshot := a.view.Acquire()
-	return lookUp(a.manifest(), snapshot, names)
+	return lookUp(a.manifest(), snapshot, names, results)
+}
+
+// isCurrent reports whether a new lookup would return the same results as found.
+func (a *allowedSecrets) isCurrent(found lookup) bool {
+	return a.view.IsCurrent(found.snapshot) && a.manifest() == found.approved
 }
 
 // await looks up names. If an allowed secret is missing, await waits until a push contains
@@ -49,9 +75,9 @@ func (a *allowedSecrets) lookup(names []schema.SecretName) lookup {
 //
 // await returns false if the client has disconnected or the broker stops. After a
 // restart, the client sends its request to the new broker.
-func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, timeout time.Duration) (lookup, bool) {
+func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, results []result, timeout time.Duration) (lookup, bool) {
 	countedLookup := func() lookup {
-		found := a.lookup(names)
+		found := a.lookup(names, results)
 		s.CountNames(len(found.results))
 		return found
 	}

@@ -2,6 +2,7 @@ package project
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -70,7 +71,27 @@ func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 	}
 }
 
-func push(t *testing.T, k *keyring.Keyring, value string) {
+// TestGetAllocatesNoMemory checks that the broker allocates no memory for a get. The request
+// waits for nothing, its secret exists, and audit events are written to a file.
+func TestGetAllocatesNoMemory(t *testing.T) {
+	p := newLoadedProject(t)
+	onSession(t, func(s *endpoint.Session) {
+		for _, line := range []string{`{"op":"get","name":"A"}`, `{ "name": "A", "op": "get", "wait_ms": 0 }`} {
+			request := []byte(line)
+			if n := testing.AllocsPerRun(1000, func() {
+				reply := p.answer(s, request)
+				if !bytes.HasPrefix(reply.Line, []byte(`{"ok":true,"value":`)) {
+					t.Errorf("the answer to %s is %s", request, reply.Line)
+				}
+				reply.Release()
+			}); n != 0 {
+				t.Errorf("the answer to %s needs %v allocations, want 0", request, n)
+			}
+		}
+	})
+}
+
+func push(t testing.TB, k *keyring.Keyring, value string) {
 	t.Helper()
 	var buffer keyring.LineBuffer
 	line := fmt.Sprintf(`{"op":"push-creds","secrets":{"A":%q}}`, value)
@@ -83,7 +104,7 @@ func push(t *testing.T, k *keyring.Keyring, value string) {
 	}
 }
 
-func parseManifest(t *testing.T, name string) *manifest.Manifest {
+func parseManifest(t testing.TB, name string) *manifest.Manifest {
 	t.Helper()
 	m, err := manifest.Parse([]byte("schema_version: 1\nproject: api\nsecrets:\n  " + name + ":\n"))
 	if err != nil {

@@ -3,8 +3,10 @@ package project
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 
+	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/broker/keyring"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -14,7 +16,8 @@ import (
 // A lookup contains the results for all names of one request. All values come from one
 // snapshot.
 type lookup struct {
-	snapshot *keyring.Snapshot // nil if no secrets are loaded
+	snapshot *keyring.Snapshot  // nil if no secrets are loaded
+	approved *manifest.Manifest // the manifest with the allowlist that was checked
 	results  []result
 }
 
@@ -29,13 +32,14 @@ type result struct {
 // lookUp checks names against the allowlist, and looks up the allowed names in the
 // snapshot. It never looks up a name that is not on the allowlist, so the answer for such
 // a name cannot depend on the secrets that exist. If names is nil, lookUp looks up the
-// whole allowlist. The returned lookup owns the reference to the snapshot.
-func lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot, names []schema.SecretName) lookup {
+// whole allowlist. The results are appended to results, which must be empty. The returned
+// lookup owns the reference to the snapshot.
+func lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot, names []schema.SecretName, results []result) lookup {
 	if names == nil {
 		names = approved.Allowlist()
 	}
-	found := lookup{snapshot, make([]result, len(names))}
-	for i, name := range names {
+	results = slices.Grow(results, len(names))
+	for _, name := range names {
 		r := result{name: name}
 		switch {
 		case !approved.Allows(name):
@@ -48,9 +52,9 @@ func lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot, names []sch
 				r.code = schema.CodeNotFound
 			}
 		}
-		found.results[i] = r
+		results = append(results, r)
 	}
-	return found
+	return lookup{snapshot, approved, results}
 }
 
 func (l lookup) release() { l.snapshot.Release() }
@@ -97,28 +101,17 @@ func (r result) message() string {
 	return fmt.Sprintf("the broker has no secret named %s", r.name)
 }
 
-// fields returns the JSON members that describe a secret in a response
-// (schema.SecretValue). It does not copy the value, because the value is sent directly
-// from the snapshot's memory.
-func (r result) fields() net.Buffers {
-	switch r.value.Kind {
-	case keyring.Binary:
-		return net.Buffers{[]byte(`"value_b64":`), r.value.JSON}
-	case keyring.Bundle:
-		return net.Buffers{[]byte(`"value":`), r.value.JSON, []byte(`,"bundle":true`)}
+// holdSnapshot makes a reply release the snapshot of the lookup after the reply was written.
+func (l lookup) holdSnapshot(reply endpoint.Reply) endpoint.Reply {
+	if l.snapshot != nil {
+		reply.Release, reply.Expired = l.snapshot.Lease()
 	}
-	return net.Buffers{[]byte(`"value":`), r.value.JSON}
-}
-
-// getResponse returns an encoded schema.GetResponse. The lookup must contain exactly one
-// result, and the result must be a secret.
-func (l lookup) getResponse() net.Buffers {
-	pieces := append(net.Buffers{[]byte(`{"ok":true,`)}, l.results[0].fields()...)
-	return append(pieces, []byte("}\n"))
+	return reply
 }
 
 // getManyResponse returns an encoded schema.GetManyResponse with all secrets and
-// refusals. It does not escape names, because a valid name contains no character that
+// refusals. The values are not copied. They are sent directly from the snapshot's memory.
+// getManyResponse does not escape names, because a valid name contains no character that
 // needs an escape.
 func (l lookup) getManyResponse() net.Buffers {
 	text := strconv.AppendUint([]byte(`{"ok":true,"generation":`), l.snapshot.Generation(), 10)
@@ -134,7 +127,7 @@ func (l lookup) getManyResponse() net.Buffers {
 		}
 		first = false
 		text = append(append(append(text, '"'), r.name...), `":{`...)
-		pieces = append(append(pieces, text), r.fields()...)
+		pieces = append(pieces, text, r.value.Fields())
 		text = []byte{'}'}
 	}
 	text = append(text, `},"errors":`...)

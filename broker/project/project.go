@@ -40,6 +40,7 @@ type Config struct {
 // methods at the same time.
 type Project struct {
 	config   Config
+	audit    *audit.ProjectLog // nil if requests are not recorded
 	secrets  allowedSecrets
 	requests *endpoint.Limiter
 	refusals *endpoint.Limiter // limits names that are denied or not found
@@ -62,6 +63,9 @@ func New(config Config) *Project {
 		refusals:         endpoint.NewLimiter(config.RefusalRate, schema.RefusalBurstFactor),
 		rateLimitEvents:  rate.Sometimes{Interval: time.Second},
 		refusedUIDEvents: rate.Sometimes{First: schema.PeerRefusedBurst, Interval: time.Second},
+	}
+	if config.Audit != nil {
+		p.audit = config.Audit.Project(config.Name)
 	}
 	p.secrets.view = config.View
 	p.secrets.setManifest(config.Manifest)
@@ -122,13 +126,16 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	if p.ended.Load() {
 		return endpoint.HangUp()
 	}
+	if name, waitMS, ok := wire.ParseGet(line); ok {
+		return p.get(s, p.secrets.internName(name), waitMS)
+	}
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("request", err)
 	}
 	switch request.Op {
 	case schema.OpGet:
-		return p.get(s, line)
+		return p.getUnusual(s, line)
 	case schema.OpGetMany:
 		return p.getMany(s, line)
 	case schema.OpWatch:
@@ -149,7 +156,8 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	return endpoint.RefuseUnknownOp("project", schema.ProjectOperations)
 }
 
-func (p *Project) get(s *endpoint.Session, line []byte) endpoint.Reply {
+// getUnusual answers a get request that wire.ParseGet has not accepted.
+func (p *Project) getUnusual(s *endpoint.Session, line []byte) endpoint.Reply {
 	var request schema.GetRequest
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("get", err)
@@ -157,12 +165,21 @@ func (p *Project) get(s *endpoint.Session, line []byte) endpoint.Reply {
 	if !schema.ValidSecretName(request.Name) {
 		return endpoint.Refuse(schema.CodeProtocolError, "get: name must match %s", schema.SecretNamePattern)
 	}
-	return p.fetch(s, schema.OpGet, []schema.SecretName{request.Name}, request.WaitMS, func(found lookup) endpoint.Reply {
-		if r := found.results[0]; r.code != "" {
-			return endpoint.Refuse(r.code, "get: %s", r.message())
-		}
-		return endpoint.Reply{Pieces: found.getResponse()}
-	})
+	return p.get(s, request.Name, request.WaitMS)
+}
+
+func (p *Project) get(s *endpoint.Session, name schema.SecretName, waitMS int64) endpoint.Reply {
+	var results [1]result // not on the heap, because a get must not allocate memory
+	found, refusal, ok := p.fetch(s, schema.OpGet, []schema.SecretName{name}, results[:0], waitMS)
+	if !ok {
+		return refusal
+	}
+	r := found.results[0]
+	if r.code != "" {
+		found.release()
+		return endpoint.Refuse(r.code, "get: %s", r.message())
+	}
+	return found.holdSnapshot(endpoint.Reply{Line: r.value.Line})
 }
 
 func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
@@ -180,62 +197,63 @@ func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
 		}
 		seen[name] = true
 	}
-	return p.fetch(s, schema.OpGetMany, request.Names, request.WaitMS, func(found lookup) endpoint.Reply {
-		return endpoint.Reply{Pieces: found.getManyResponse()}
-	})
+	found, refusal, ok := p.fetch(s, schema.OpGetMany, request.Names, nil, request.WaitMS)
+	if !ok {
+		return refusal
+	}
+	return found.holdSnapshot(endpoint.Reply{Pieces: found.getManyResponse()})
 }
 
 // fetch is the common part of get and get-many. It waits for the secrets, enforces the
-// limit on refused names, and records and counts the request. Then newReply creates the
-// reply of the operation. Only fetch is responsible for the release of the snapshot. If
-// it refuses the request, it releases the snapshot immediately. Otherwise the snapshot is
-// released after the reply was written.
-func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.SecretName, waitMS int64, newReply func(lookup) endpoint.Reply) endpoint.Reply {
+// limit on refused names, and records and counts the request. The results are appended to
+// results, which must be empty. The calling function must release the returned lookup after
+// the reply was written. If ok is false, the request must be answered with refusal.
+func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.SecretName, results []result, waitMS int64) (found lookup, refusal endpoint.Reply, ok bool) {
 	if waitMS < 0 || waitMS > schema.MaxWait.Milliseconds() {
-		return endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds())
+		return lookup{}, endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds()), false
 	}
-	found, ok := p.secrets.await(s, names, time.Duration(waitMS)*time.Millisecond)
+	found, ok = p.secrets.await(s, names, results, time.Duration(waitMS)*time.Millisecond)
 	if !ok {
-		return endpoint.HangUp()
+		return lookup{}, endpoint.HangUp(), false
 	}
-	for recorded := false; !recorded; {
+	for {
 		if p.ended.Load() { // while the request waited
 			found.release()
-			return endpoint.HangUp()
+			return lookup{}, endpoint.HangUp(), false
 		}
 		counts := found.countOutcomes()
 		// A caller that requests many names that are denied or not found is probably
 		// guessing.
 		if retryAfter, exceeded := p.refusals.Exceeded(counts.denied + counts.notFound); exceeded {
 			found.release()
-			return p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found")
+			return lookup{}, p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found"), false
 		}
 		if !p.record(s.Caller(), counts) {
 			found.release()
-			return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op)
+			return lookup{}, endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op), false
 		}
 		// If audit is required, writing the event can take almost one second. A push, a clear,
-		// a reload, or an unregister can be acknowledged during this time. So look up the names
-		// again. If the event has other counts than the new lookup, record another event.
-		found.release()
-		found = p.secrets.lookup(names)
-		recorded = found.countOutcomes() == counts && !p.ended.Load()
+		// a reload, or an unregister can be acknowledged during this time. Then look up the
+		// names again. If the event has other counts than the new lookup, record another event.
+		if !p.secrets.isCurrent(found) {
+			found.release()
+			found = p.secrets.lookup(names, results)
+		}
+		if found.countOutcomes() == counts && !p.ended.Load() {
+			return found, endpoint.Reply{}, true
+		}
 	}
-	reply := newReply(found)
-	reply.Release = found.release
-	reply.Expired = func() bool { return p.config.View.IsExpired(found.snapshot) }
-	return reply
 }
 
 // record adds a request to the audit log and to the project's counts. It returns false if
 // the request could not be recorded. Then the request must be refused.
 func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
-	if p.config.Audit == nil {
+	if p.audit == nil {
 		return true
 	}
 	notFound := counts.notFound + counts.notLoaded
-	if !p.config.Audit.RecordFetch(audit.Fetch{
-		Project: p.config.Name, Caller: caller.Event(), Allowed: counts.allowed, Denied: counts.denied, NotFound: notFound,
+	if !p.audit.RecordFetch(audit.Fetch{
+		Caller: caller.Event(), Allowed: counts.allowed, Denied: counts.denied, NotFound: notFound,
 	}) {
 		return false
 	}

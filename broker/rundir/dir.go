@@ -13,6 +13,18 @@
 //
 // The root user of a container can change the directory that the container mounts. So the
 // package does not trust the content of such a directory, and follows no link in it.
+//
+// A process in the container can also make the kernel lock the directory for as long as the
+// process wants. To do this, the process lists the directory into memory whose pages never
+// arrive. An operation that creates or removes a file in the directory then waits for the lock,
+// and not even SIGKILL ends this wait. If a thread of the broker waited, the broker could not
+// end. Its lock file, its listeners, and its memory with the secrets would remain. So the broker
+// never uses such a directory itself. Child processes do this for the broker. They have no
+// secrets and no listeners, and the broker abandons a child process that waits.
+//
+// A container engine can create a directory at the place of a link. The package renames such
+// a directory to .NAME-RANDOM, because removing the directory would lock its parent directory
+// during the wait.
 package rundir
 
 import (
@@ -23,7 +35,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,15 +42,15 @@ import (
 // ErrBusy means that another broker holds the lock of the runtime directory.
 var ErrBusy = errors.New("another keyhatchd is already running")
 
-// Dir is the runtime directory. At most one broker can lock it. So if a socket file already
-// exists when a broker starts, no other broker serves this socket.
+// Dir is the runtime directory. A broker locks the directory before it creates sockets, and
+// only one broker can hold the lock. So if a broker that holds the lock finds a socket file,
+// no other broker listens on that socket.
 type Dir struct {
 	path     string
 	lock     *os.File
 	adminGID int // the group of the admin socket; -1 means the group of the process
-
-	mu         sync.Mutex
-	operations map[string]chan struct{} // guarded by mu; see busy
+	children *children
+	files    socketFiles
 }
 
 // entryNames are the names of all entries that a runtime directory can contain.
@@ -53,7 +64,7 @@ func Open(path string, adminGID int) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path of the runtime directory must be absolute: %s", path)
 	}
-	d := &Dir{path: path, adminGID: adminGID}
+	d := &Dir{path: path, adminGID: adminGID, children: newChildren(path)}
 	if err := d.createOrCheck(); err != nil {
 		return nil, err
 	}
@@ -72,12 +83,12 @@ func Open(path string, adminGID int) (*Dir, error) {
 		return nil, fmt.Errorf("locking %s: %w", lockPath, err)
 	}
 	d.lock = lock
-	err = d.ensureDir("admin", 0o750, adminGID)
+	err = ensureDir(filepath.Join(path, "admin"), 0o750, adminGID)
 	if err == nil {
-		err = d.ensureDir("projects", 0o700, -1)
+		err = ensureDir(filepath.Join(path, "projects"), 0o700, -1)
 	}
 	if err == nil {
-		err = d.ensureDir("devcontainers", 0o700, -1)
+		err = ensureDir(filepath.Join(path, "devcontainers"), 0o700, -1)
 	}
 	if err != nil {
 		d.Close()
@@ -103,7 +114,7 @@ func (d *Dir) createOrCheck() error {
 	if !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	st, err := d.checkOwner(d.path)
+	st, err := checkOwner(d.path)
 	if err != nil {
 		return err
 	}
@@ -122,42 +133,12 @@ func (d *Dir) createOrCheck() error {
 	return nil
 }
 
-// checkOwner checks that a path is a directory that belongs to the broker's user.
-func (d *Dir) checkOwner(path string) (unix.Stat_t, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return st, fmt.Errorf("checking %s: %w", path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return st, fmt.Errorf("%s is not a directory", path)
-	}
-	if int(st.Uid) != os.Geteuid() {
-		return st, fmt.Errorf("%s belongs to uid %d, but must belong to the broker's user", path, st.Uid)
-	}
-	return st, nil
-}
-
-// Close unlocks the runtime directory.
-func (d *Dir) Close() { d.lock.Close() }
-
-// ensureDir creates a directory in the runtime directory with exactly the given mode, and
-// ignores the umask. An existing directory must belong to the broker's user, and ensureDir
-// changes its mode. ensureDir also sets the group of the directory, unless gid is -1.
-func (d *Dir) ensureDir(name string, mode fs.FileMode, gid int) error {
-	path := filepath.Join(d.path, name)
-	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	st, err := d.checkOwner(path)
-	if err != nil {
-		return err
-	}
-	if gid >= 0 && int(st.Gid) != gid {
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(path, mode)
+// Close unlocks the runtime directory, ends the idle child process, and closes the socket
+// files.
+func (d *Dir) Close() {
+	d.children.endIdle()
+	d.files.close()
+	d.lock.Close()
 }
 
 // BindAdmin creates the admin socket.
@@ -166,13 +147,6 @@ func (d *Dir) BindAdmin() (*net.UnixListener, error) {
 	if err := removeStaleSocket(path); err != nil {
 		return nil, err
 	}
-	return d.listen(path, 0o660, d.adminGID)
-}
-
-func (d *Dir) listen(path string, mode uint32, gid int) (*net.UnixListener, error) {
-	listener, err := listenUnix(path, mode, gid)
-	if errors.Is(err, unix.ENOSPC) {
-		return nil, fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, filepath.Join(d.path, "projects"))
-	}
-	return listener, err
+	listener, err := listenUnix(path, 0o660, d.adminGID)
+	return listener, explainFull(err, filepath.Join(d.path, "projects"))
 }

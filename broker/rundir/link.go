@@ -8,12 +8,14 @@ import (
 	"path/filepath"
 
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
 // A link is a symlink to the directory of a project. Containers mount this directory through
 // the link.
-type link struct{ path, target string }
+type link struct {
+	place  string // relative to the runtime directory
+	target string
+}
 
 // NameLink returns the path of the link with a project's name.
 func (d *Dir) NameLink(name schema.ProjectName) string {
@@ -26,12 +28,12 @@ func (d *Dir) DevcontainerLink(id schema.DevcontainerID) string {
 	return filepath.Join(d.path, "devcontainers", string(id))
 }
 
-func (d *Dir) nameLink(name schema.ProjectName, projectPath string) link {
-	return link{d.NameLink(name), directoryName(projectPath)}
+func nameLink(name schema.ProjectName, projectPath string) link {
+	return link{filepath.Join("projects", string(name)), directoryName(projectPath)}
 }
 
-func (d *Dir) devcontainerLink(id schema.DevcontainerID, projectPath string) link {
-	return link{d.DevcontainerLink(id), filepath.Join("..", "projects", directoryName(projectPath))}
+func devcontainerLink(id schema.DevcontainerID, projectPath string) link {
+	return link{filepath.Join("devcontainers", string(id)), filepath.Join("..", projectDir(projectPath))}
 }
 
 // CheckName returns an error if the broker cannot use a name for the project at a path. The
@@ -44,56 +46,47 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	if socket := d.NamedSocket(name); len(socket) > maxSocketPath {
 		return errTooLong(socket)
 	}
-	return d.checkLink(d.nameLink(name, projectPath))
+	return d.checkLink(nameLink(name, projectPath))
 }
 
 // CheckDevcontainer does the same as CheckName, but for a dev container ID.
 func (d *Dir) CheckDevcontainer(id schema.DevcontainerID, projectPath string) error {
-	return d.checkLink(d.devcontainerLink(id, projectPath))
+	return d.checkLink(devcontainerLink(id, projectPath))
 }
 
 func (d *Dir) checkLink(l link) error {
-	target, err := os.Readlink(l.path)
+	path := filepath.Join(d.path, l.place)
+	target, err := os.Readlink(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), err == nil && target == l.target:
 		return nil
 	case err == nil:
-		return fmt.Errorf("%w: %s leads to the directory of another project", ErrInUse, l.path)
+		return fmt.Errorf("%w: %s leads to the directory of another project", ErrInUse, path)
 	}
-	// A container can have mounted this directory, so the container can delay the operations.
-	type result struct {
-		entries []os.DirEntry
-		err     error
-	}
-	results := make(chan result, 1)
-	if err := d.inDirectory(l.path, func(<-chan struct{}) {
-		entries, err := os.ReadDir(l.path)
-		results <- result{entries, err}
-	}); err != nil {
-		return fmt.Errorf("%s: %w", l.path, err)
-	}
-	r := <-results
-	if r.err != nil {
-		return fmt.Errorf("%s is not a link that the broker created: remove it", l.path)
-	}
-	if len(r.entries) > 0 {
-		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", l.path)
+	found, err := d.children.run(operation{Name: opCount, Dir: l.place}, -1)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	case found.Entries < 0:
+		return fmt.Errorf("%s is not a link that the broker created: remove it", path)
+	case found.Entries > 0:
+		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", path)
 	}
 	return nil
 }
 
 // Link creates the links with the name and the dev container IDs of the project at a path, if
 // they do not exist. Check all links first (CheckName and CheckDevcontainer). If an empty
-// directory exists at the path of a link, Link replaces the directory. A container engine
-// creates such a directory if a container starts before its project is registered. This
-// container mounts the empty directory until the container is started again.
+// directory exists at the path of a link, Link renames the directory (see moveAway). A
+// container engine creates such a directory if a container starts before its project is
+// registered. This container mounts the empty directory until the container is started again.
 //
 // undo removes the links that Link has created. If Link fails, Link has already removed these
 // links. The error can be ErrBlocked.
 func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, projectPath string) (undo func(), err error) {
-	links := []link{d.nameLink(name, projectPath)}
+	links := []link{nameLink(name, projectPath)}
 	for _, id := range ids {
-		links = append(links, d.devcontainerLink(id, projectPath))
+		links = append(links, devcontainerLink(id, projectPath))
 	}
 	var created []string
 	undo = func() {
@@ -102,25 +95,25 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 		}
 	}
 	for _, l := range links {
-		if _, err := os.Readlink(l.path); err == nil {
+		path := filepath.Join(d.path, l.place)
+		if _, err := os.Readlink(path); err == nil {
 			continue // a restart must work if the file system is full
 		}
 		if err := d.createLink(l); err != nil {
 			undo()
 			return nil, err
 		}
-		created = append(created, l.path)
+		created = append(created, path)
 	}
 	return undo, nil
 }
 
 func (d *Dir) createLink(l link) error {
-	removed := make(chan error, 1)
-	if err := d.inDirectory(l.path, func(<-chan struct{}) { removed <- unix.Rmdir(l.path) }); err != nil {
-		return fmt.Errorf("%s: %w", l.path, err)
+	path := filepath.Join(d.path, l.place)
+	if _, err := os.Readlink(path); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := d.children.run(operation{Name: opMoveAway, Dir: l.place}, -1); err != nil {
+			return fmt.Errorf("cannot replace %s: %w", path, err)
+		}
 	}
-	if err := <-removed; err != nil && err != unix.ENOENT {
-		return fmt.Errorf("cannot replace %s: %w", l.path, err)
-	}
-	return os.Symlink(l.target, l.path)
+	return os.Symlink(l.target, path)
 }

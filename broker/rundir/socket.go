@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,50 +19,83 @@ func errTooLong(path string) error {
 	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory, or a shorter name for a project", path, len(path), maxSocketPath)
 }
 
+// projectSocketMode allows all uids to connect. Only root and the project's container can
+// reach the directory of the socket.
+const projectSocketMode = 0o666
+
+// explainFull adds an explanation to an error if the file system is full.
+func explainFull(err error, projects string) error {
+	if errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, projects)
+	}
+	return err
+}
+
 // listenUnix creates a listening socket. The socket file has its final mode before any
 // process can connect to the socket. The runtime directory must be locked.
 func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
-	if len(path) > maxSocketPath {
-		return nil, errTooLong(path)
-	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, file, err := newSocket(mode)
 	if err != nil {
-		return nil, fmt.Errorf("creating a socket: %w", err)
+		return nil, err
 	}
-	file := os.NewFile(uintptr(fd), path)
 	defer file.Close()
-	// bind creates the socket file with the mode of the file descriptor minus the umask. So
-	// the socket file never has a mode that allows too much. This function does not change
-	// the umask, because the umask applies to the whole process. No client can connect
-	// before the call of listen.
-	if err := unix.Fchmod(fd, mode); err != nil {
-		return nil, fmt.Errorf("setting the mode of %s: %w", path, err)
+	if err := bindSocket(fd, path, mode, gid); err != nil {
+		return nil, err
 	}
-	// With this option, the kernel refuses passed file descriptors (since Linux 6.16; see
-	// package endpoint). Connections inherit the option from the listener, so the option
-	// must be set before the socket listens.
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return nil, fmt.Errorf("binding %s: %w", path, err)
-	}
-	listener, err := listen(fd, file, path, mode, gid)
+	listener, err := listen(fd, file)
 	if err != nil {
 		os.Remove(path)
 	}
 	return listener, err
 }
 
-func listen(fd int, file *os.File, path string, mode uint32, gid int) (*net.UnixListener, error) {
+// newSocket returns a socket that is not bound to a path. file closes fd.
+func newSocket(mode uint32) (fd int, file *os.File, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return -1, nil, fmt.Errorf("creating a socket: %w", err)
+	}
+	file = os.NewFile(uintptr(fd), "")
+	// bind creates the socket file with the mode of the file descriptor minus the umask. So
+	// the socket file never has a mode that allows too much. This function does not change
+	// the umask, because the umask applies to the whole process.
+	if err := unix.Fchmod(fd, mode); err != nil {
+		file.Close()
+		return -1, nil, fmt.Errorf("setting the mode of a socket: %w", err)
+	}
+	// With this option, the kernel refuses passed file descriptors (since Linux 6.16; see
+	// package endpoint). Connections inherit the option from the listener, so the option
+	// must be set before the socket listens.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PASSRIGHTS, 0)
+	return fd, file, nil
+}
+
+// bindSocket binds a socket to a path, and sets the mode of the socket file. It also sets the
+// group, unless gid is -1. No client can connect before the call of listen.
+func bindSocket(fd int, path string, mode uint32, gid int) error {
+	if len(path) > maxSocketPath {
+		return errTooLong(path)
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return fmt.Errorf("binding %s: %w", path, err)
+	}
+	var err error
 	if gid >= 0 {
-		if err := os.Lchown(path, -1, gid); err != nil {
-			return nil, err
-		}
+		err = os.Lchown(path, -1, gid)
 	}
-	if err := chmodSocket(path, mode); err != nil {
-		return nil, err
+	if err == nil {
+		err = chmodSocket(path, mode)
 	}
+	if err != nil {
+		os.Remove(path)
+	}
+	return err
+}
+
+// listen makes a bound socket listen. file is the file of fd.
+func listen(fd int, file *os.File) (*net.UnixListener, error) {
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
+		return nil, fmt.Errorf("listening on a socket: %w", err)
 	}
 	// A listener that net.FileListener returns does not remove its socket file when the
 	// listener is closed.
@@ -124,4 +158,21 @@ func removeStaleSocket(path string) error {
 		return fmt.Errorf("another process listens on %s", path)
 	}
 	return os.Remove(path)
+}
+
+// peerCredentials returns the credentials of the process that called listen(2) (SO_PEERCRED,
+// unix(7)). The argument is the listener, or the client's end of a connection to the
+// listener.
+func peerCredentials(socket syscall.Conn) (credentials unix.Ucred, err error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return credentials, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		var c *unix.Ucred
+		if c, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			credentials = *c
+		}
+	})
+	return credentials, errors.Join(err, controlErr)
 }

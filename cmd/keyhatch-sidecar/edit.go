@@ -1,11 +1,18 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 )
 
@@ -13,12 +20,18 @@ func removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm NAME|BUNDLE/FIELD",
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
+		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the secret
+or the bundle is a symbolic link, rm removes the link. The target of the link does not
+change.
+
+After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
+change, rm reports the reason, and the exit code is 1.`,
 		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
 		Args: cobra.ExactArgs(1),
 	}
 	getDir := addDirFlag(c)
-	c.RunE = func(_ *cobra.Command, args []string) error {
+	c.RunE = func(c *cobra.Command, args []string) error {
 		dir, err := getDir()
 		if err != nil {
 			return err
@@ -26,9 +39,66 @@ func removeCommand() *cobra.Command {
 		if err := checkSecretName(args[0]); err != nil {
 			return err
 		}
-		return dir.Remove(args[0])
+		links := linkTargets(dir, args)
+		if err := dir.Remove(args[0]); err != nil {
+			return withRemoveHint(err, dir)
+		}
+		links.warn(c.ErrOrStderr())
+		return checkPushable(c, dir, args[0])
 	}
 	return c
+}
+
+// withRemoveHint adds a hint to a *store.ConflictError.
+func withRemoveHint(err error, dir store.Dir) error {
+	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
+		return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + " --store " + cli.ShellQuote("dir:"+dir.Path)}
+	}
+	return err
+}
+
+// A linkList contains the names and the targets of symbolic links that an edit replaces or
+// removes.
+type linkList []struct{ name, target string }
+
+// linkTargets returns the symbolic links among names. Call it before the edit.
+func linkTargets(dir store.Dir, names []string) (links linkList) {
+	for _, name := range slices.Compact(names) {
+		if target := dir.LinkTarget(name); target != "" {
+			links = append(links, struct{ name, target string }{name, target})
+		}
+	}
+	return links
+}
+
+// warn prints a warning for each target, because the target still contains the old value.
+func (l linkList) warn(w io.Writer) {
+	for _, link := range l {
+		fmt.Fprintf(w, "warning: %s was a symbolic link: its target %s did not change, and still contains the old value\n", link.name, cli.Printable(link.target))
+	}
+}
+
+// checkPushable reads the store as the sidecar does. It returns an error if the sidecar cannot
+// push the edit of the secret, the bundle, or the field name. The user of the command and the
+// sidecar can have different permissions, so checkPushable only prints a warning if it has no
+// permission to read the store. It also prints a warning if the store is changing.
+func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
+	reading, err := store.ReadInChild(c.Context(), []string{readCommandName, "--store=dir:" + dir.Path}, store.LockedReading{})
+	reading.Set.Free()
+	switch {
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, store.ErrUnstable):
+		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
+		return nil
+	case err != nil:
+		return fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)
+	}
+	bundle, _, _ := strings.Cut(name, "/")
+	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {
+		if path == filepath.Join(dir.Path, bundle) || filepath.Dir(path) == filepath.Join(dir.Path, bundle) {
+			return fmt.Errorf("the store has changed, but the sidecar does not push %s: %s: %s", bundle, path, reading.Unusable[path])
+		}
+	}
+	return nil
 }
 
 func listCommand() *cobra.Command {

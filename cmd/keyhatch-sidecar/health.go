@@ -9,6 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func healthCommand() *cobra.Command {
@@ -19,15 +20,19 @@ func healthCommand() *cobra.Command {
 the broker. It does not compare the values. If the store is a command, health runs the
 command.
 
-The exit code is 0 only if the names are the same, if no file in the store is empty or
-open for writing, and if the broker refuses no sidecar because another sidecar is
-connected. You can use health in the HEALTHCHECK instruction of a container image.`,
+health prints a warning if other users can read the store, and fails if every user can
+change it.
+
+The exit code is 0 only if the names are the same, if health can use every file in the
+store, if a sidecar is running, and if the broker refuses no sidecar because another
+sidecar is connected. If a file is open for writing, health waits for at most two seconds. You can use health in the HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
 	getSocket := addSocketFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if _, err := getStore(); err != nil { // reports wrong flags
+		source, err := getStore()
+		if err != nil {
 			return err
 		}
 		socket, err := getSocket()
@@ -42,11 +47,32 @@ connected. You can use health in the HEALTHCHECK instruction of a container imag
 			}
 			return &cli.Error{Err: err, Hint: hint}
 		}
+		if errors.Is(err, sidecar.ErrNoSidecar) {
+			return &cli.Error{Err: err, Hint: "start the sidecar: " + runCommandLine(storeFlags, socket)}
+		}
+		if problem, ok := errors.AsType[*sidecar.HealthError](err); ok {
+			return &cli.Error{Err: problem, Hint: problem.Hint}
+		}
 		if err != nil {
 			return err
+		}
+		for _, path := range storePaths(source) {
+			access, warning, hint := accessWarning(path)
+			switch {
+			case access == everyoneCanChange:
+				return &cli.Error{Err: errors.New(warning), Hint: hint}
+			case access != noProblem:
+				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\nhint: %s\n", warning, hint)
+			}
 		}
 		fmt.Fprintf(c.OutOrStdout(), "the broker has all secrets of the store (%s)\n", cli.Plural(count, "secret"))
 		return nil
 	}
 	return c
+}
+
+// runCommandLine returns the command line that starts a sidecar with the given flags.
+func runCommandLine(storeFlags *pflag.FlagSet, socket string) string {
+	words := append([]string{"keyhatch-sidecar", "run"}, flagArgs(storeFlags, func(f *pflag.Flag) bool { return f.Changed })...)
+	return cli.QuoteWords(append(words, "--socket="+socket))
 }

@@ -33,13 +33,16 @@ kinds of stores:
                 files of editors, and the directory lost+found are ignored. One
                 newline at the end of a text is not part of the secret. Binary
                 files are not changed.
-                While a file is empty or open for writing, the broker keeps the
-                old value of the secret.
+                Symbolic links are followed. If a file is empty, open for
+                writing, or not readable, the broker keeps the old value of the
+                secret.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.
   exec:COMMAND  The standard output of a shell command. The flag --format sets
-                the format of the output.
+                the format of the output. The standard error of the command is
+                only shown on a terminal. To detect every error of a pipe, use
+                exec:bash -o pipefail -c 'PIPE'.
 
 The command run pushes the secrets of a store to the broker. The command health checks
 that the broker has these secrets. The commands set and rm change a dir: store, and

@@ -33,8 +33,18 @@ func readCommand() *cobra.Command {
 // readInChild returns a function that reads the store that flags select. The flags must be
 // the flags of addStoreFlags.
 func readInChild(flags *pflag.FlagSet) sidecar.ReadFunc {
-	args := []string{readCommandName}
+	args := append([]string{readCommandName}, flagArgs(flags, func(*pflag.Flag) bool { return true })...)
+	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
+		return store.ReadInChild(ctx, args, previous)
+	}
+}
+
+// flagArgs returns the arguments that set the same values of the selected flags.
+func flagArgs(flags *pflag.FlagSet, isSelected func(*pflag.Flag) bool) (args []string) {
 	flags.VisitAll(func(f *pflag.Flag) {
+		if !isSelected(f) {
+			return
+		}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			for _, value := range list.GetSlice() {
 				args = append(args, "--"+f.Name+"="+value)
@@ -43,7 +53,5 @@ func readInChild(flags *pflag.FlagSet) sidecar.ReadFunc {
 			args = append(args, "--"+f.Name+"="+f.Value.String())
 		}
 	})
-	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
-		return store.ReadInChild(ctx, args, previous)
-	}
+	return args
 }

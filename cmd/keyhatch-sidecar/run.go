@@ -9,7 +9,6 @@ import (
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
-	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 )
 
@@ -23,17 +22,23 @@ func runCommand() *cobra.Command {
 the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
-change. If a file in the store is empty or open for writing, the broker keeps the old
-value of this secret, and run logs the path of the file once. If an empty directory
-replaces a dir: store, for example after an unmount, the secrets in the broker do not
-change. After keyhatchctl clear, the broker has no secrets until the store changes or
-the broker restarts. To make run push the store even if nothing has changed, send the
-signal SIGUSR1. keyhatchctl doctor shows how.
+change. If run cannot use a file in a dir: store, for example because the file is empty,
+open for writing, or not readable, the broker keeps the old value of this secret only,
+and run logs the path of the file once. If another directory replaces a dir: store and
+secrets are missing in it, for example after an unmount, the secrets in the broker do not
+change until you send the signal SIGUSR1.
+
+After keyhatchctl clear, the broker has no secrets until the store changes or the broker
+restarts. To make run push the store even if nothing has changed, send the signal
+SIGUSR1. keyhatchctl doctor shows how.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.
-keyhatchctl push replaces the secrets once. When run next checks the broker, at the latest
-after the interval of --poll, run pushes the store again.
+keyhatchctl push replaces the broker's secrets only until run checks the broker again. This
+check happens at the latest after the interval of --poll. Then run pushes the store again.
+
+At its start, run logs a warning if other users can read or change a dir: or file: store.
+run does not report a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If two stores contain the same name, run logs an error and does not push.`,
@@ -66,11 +71,13 @@ If two stores contain the same name, run logs an error and does not push.`,
 		}
 		log, flush := cli.NewDaemonLogger()
 		defer flush()
-		for _, s := range source {
-			if dir, ok := s.(store.Dir); ok {
-				if warning, hint := writableWarning(dir); warning != "" {
-					log.Warn(warning, "hint", hint)
-				}
+		for _, path := range storePaths(source) {
+			access, warning, hint := accessWarning(path)
+			switch {
+			case access == everyoneCanChange:
+				log.Error(warning, "hint", hint)
+			case access != noProblem:
+				log.Warn(warning, "hint", hint)
 			}
 		}
 		// Do not use SIGHUP, because a sidecar must end when its terminal is closed.

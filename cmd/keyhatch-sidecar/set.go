@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -23,22 +22,38 @@ func setCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "set NAME|BUNDLE/FIELD [FIELD=-|FIELD=@FILE...]",
 		Short: "Write a secret, a field of a bundle, or a complete bundle into the store",
-		Long: `set reads the value from standard input, or from a file. If standard input is a
-terminal, set asks for the value and hides your input. Type or paste the value, which
-can have several lines, and press Ctrl-D. A value cannot be an argument of the command,
-because other users can see the arguments of a process.
+		Long: `set reads the value from standard input, or from a file. If the input is a terminal, set
+asks for the value and hides your input. Type or paste the value, which can have
+several lines, and press Ctrl-D. Each line break of the input becomes \n. Ctrl-C
+cancels the command, and the store does not change. After Ctrl-Z and fg, set asks for
+the value again. Pasted text cannot contain control characters: use a file or a pipe
+for such a value. A value cannot be an argument of the command, because other users can
+see the arguments of a process.
 
 set stores exactly the given bytes. When the sidecar reads the store, it ignores one
-newline at the end of a text. With --allow-empty, set stores an empty value as a file
-that contains only a newline, because the sidecar never uses an empty file.
+newline (\n or \r\n) at the end of a text. A text is valid UTF-8 without NUL bytes. All
+bytes of any other value are part of the secret. With --allow-empty, set stores an empty
+value as a file that contains only a newline, because the sidecar never uses an empty
+file.
 
 With FIELD=- or FIELD=@FILE, set writes all fields of a bundle in one step. A project
 never gets an old and a new field together. A field with - is read from standard input.
 On a terminal, set asks for each field with -. Otherwise only one field can have -.
 
 set replaces a secret in one step, but it does not replace a bundle by a secret, or a
-bundle by a bundle without some of the fields. The files have mode 0600. If the
-directory of the store does not exist, set creates the directory.`,
+bundle by a bundle without some of the fields. The new file has the owner, the group, and
+the mode of the old file. If set cannot give the file to the old owner, the store does not
+change. The file of a new secret has mode 0600. If root runs set, this file belongs to the
+owner of its directory. If the secret or the bundle is a symbolic link, set replaces the
+link. The target of the link does not change.
+
+If the directory of the store does not exist, set creates the directory. The shell does not
+expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, NAME.swp,
+#NAME#, 4913, and lost+found, and set refuses these names.
+
+After the change, set reads the store as the sidecar does. If the sidecar cannot push the
+change, for example because the store is too big, set reports the reason, and the exit
+code is 1. set does not connect to the sidecar or to the broker.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets
@@ -58,19 +73,17 @@ directory of the store does not exist, set creates the directory.`,
 		if err != nil {
 			return err
 		}
+		// Do not ask for a value that the store cannot take.
+		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
+			return withRemoveHint(err, dir)
+		}
 		defer func() {
 			for _, v := range values {
 				clear(v.content[:cap(v.content)])
 			}
 		}()
-		for i := range values {
-			v := &values[i]
-			if err := v.read(c.Context(), c.InOrStdin()); err != nil {
-				return fmt.Errorf("cannot read the value of %s: %w", v.name, err)
-			}
-			if len(store.TrimNewline(v.content)) == 0 && !allowEmpty {
-				return &cli.Error{Err: fmt.Errorf("the value of %s is empty: nothing was changed", v.name), Hint: "to store an empty value, add --allow-empty"}
-			}
+		if err := readValues(c.Context(), values, c.InOrStdin(), allowEmpty); err != nil {
+			return err
 		}
 		created, err := dir.Create()
 		if err != nil {
@@ -79,14 +92,13 @@ directory of the store does not exist, set creates the directory.`,
 		if created {
 			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
 		}
+		links := linkTargets(dir, append(args[:1:1], valueNames(values)...))
 		if err := writeValues(dir, args[0], values); err != nil {
-			if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
-				return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + " --store " + cli.ShellQuote("dir:"+dir.Path)}
-			}
-			return err
+			return withRemoveHint(err, dir)
 		}
 		report(c.ErrOrStderr(), dir, values)
-		return nil
+		links.warn(c.ErrOrStderr())
+		return checkPushable(c, dir, args[0])
 	}
 	return c
 }
@@ -97,6 +109,7 @@ type value struct {
 	field   string // "" unless the command writes a complete bundle
 	file    string // "" for standard input
 	content []byte
+	typed   bool // the content was read from a terminal
 }
 
 // parseSources returns the values that the arguments of the command set select. It does not
@@ -139,24 +152,63 @@ func parseSources(args []string, file string) ([]value, error) {
 	return values, nil
 }
 
+// valueNames returns the names of values.
+func valueNames(values []value) (names []string) {
+	for _, v := range values {
+		names = append(names, v.name)
+	}
+	return names
+}
+
+// fieldNames returns the names of the fields if values are a complete bundle, and otherwise nil.
+func fieldNames(values []value) (names []string) {
+	for _, v := range values {
+		if v.field != "" {
+			names = append(names, v.field)
+		}
+	}
+	return names
+}
+
+// readValues reads and checks the content of all values. It reads the files first, so that an
+// error in a file is found before the user types a value.
+func readValues(ctx context.Context, values []value, stdin io.Reader, allowEmpty bool) error {
+	for _, isFile := range []bool{true, false} {
+		for i := range values {
+			v := &values[i]
+			if (v.file != "") != isFile {
+				continue
+			}
+			err := v.read(ctx, stdin)
+			if err == nil && strings.Contains(v.name, "/") {
+				err = store.CheckField(v.content)
+			}
+			if err != nil {
+				return fmt.Errorf("cannot read the value of %s: %w", v.name, err)
+			}
+			if len(store.TrimNewline(v.content)) == 0 && !allowEmpty {
+				return &cli.Error{Err: fmt.Errorf("the value of %s is empty: nothing was changed", v.name), Hint: "to store an empty value, add --allow-empty"}
+			}
+		}
+	}
+	return ctx.Err()
+}
+
 // read reads the content of a value. Wipe the full capacity of v.content after use.
 func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 	// The buffer never grows, because growing would leave copies of the secret in memory.
 	v.content = make([]byte, 0, schema.MaxPush+1)
-	switch {
-	case v.file != "":
-		f, err := os.Open(v.file)
-		if err != nil {
+	input := os.Stdin
+	if v.file != "" {
+		if input, err = os.Open(v.file); err != nil {
 			return err
 		}
-		defer f.Close()
-		v.content, err = readAll(f, v.content)
-		if err != nil {
-			return err
-		}
-	case term.IsTerminal(int(os.Stdin.Fd())):
-		v.content, err = readHidden(ctx, os.Stdin, v.name, v.content)
-	default:
+		defer input.Close()
+		stdin = input
+	}
+	if v.typed = term.IsTerminal(int(input.Fd())); v.typed {
+		v.content, err = readHidden(ctx, input, v.name, v.content)
+	} else {
 		v.content, err = readAll(stdin, v.content)
 	}
 	if err == nil && len(v.content) > schema.MaxPush {
@@ -209,8 +261,32 @@ func report(w io.Writer, dir store.Dir, values []value) {
 			fmt.Fprintf(w, "warning: %s is a PEM text without a newline at its end, because the sidecar ignores one newline; ssh cannot load such a key\n"+
 				"hint: to add a newline, run printf '%s' >>%s\n", v.name, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
 		}
+		if v.typed && hasDoubledLineBreaks(v.content) {
+			fmt.Fprintf(w, "warning: each line break of %s is doubled: some terminals paste a Windows line break as two line breaks\n"+
+				"hint: if the value should not contain empty lines, save the value in a file, and use --file\n", v.name)
+		}
 		if bytes.HasPrefix(secret, []byte("\xef\xbb\xbf")) {
 			fmt.Fprintf(w, "warning: %s begins with a byte order mark, which is part of the secret\n", v.name)
 		}
+		if bytes.HasPrefix(secret, []byte("\xff\xfe")) || bytes.HasPrefix(secret, []byte("\xfe\xff")) {
+			fmt.Fprintf(w, "warning: %s is probably a text in UTF-16: most programs need UTF-8\n", v.name)
+		}
+		if bytes.HasSuffix(secret, []byte("\n")) && len(secret) == len(v.content) {
+			fmt.Fprintf(w, "warning: the newline at the end of %s is part of the secret, because the value is not valid UTF-8 or contains a NUL byte\n", v.name)
+		}
 	}
+}
+
+// hasDoubledLineBreaks reports whether text contains line breaks and all of them are in pairs.
+func hasDoubledLineBreaks(text []byte) (found bool) {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\n' {
+			continue
+		}
+		if i++; i == len(text) || text[i] != '\n' {
+			return false
+		}
+		found = true
+	}
+	return found
 }

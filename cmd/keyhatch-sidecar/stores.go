@@ -2,14 +2,12 @@ package main
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar/store"
-	"golang.org/x/sys/unix"
 )
 
 // A storeKind is a kind of store. The user selects the store with --store NAME:ARGUMENT.
@@ -67,21 +65,6 @@ func storePath(kind, location string) (string, error) {
 			Hint: "use --store " + kind + `:"$HOME"` + rest}
 	}
 	return filepath.Abs(location)
-}
-
-// writableWarning returns a warning and a hint if users other than the owner can change the
-// store. If there is no warning, or if the directory does not exist, it returns "". On a
-// read-only file system, such as the volume of a Kubernetes Secret, the mode has no effect.
-func writableWarning(dir store.Dir) (warning, hint string) {
-	info, err := os.Stat(dir.Path)
-	if err != nil || info.Mode().Perm()&0o022 == 0 {
-		return "", ""
-	}
-	var fileSystem unix.Statfs_t
-	if unix.Statfs(dir.Path, &fileSystem) == nil && fileSystem.Flags&unix.ST_RDONLY != 0 {
-		return "", ""
-	}
-	return "users other than the owner can change the store " + cli.Printable(dir.Path), "run chmod go-w " + cli.ShellQuote(dir.Path)
 }
 
 func openDir(location string, options storeOptions) (store.Store, error) {

@@ -9,10 +9,10 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
-	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 )
 
 // readHidden asks for the value name on a terminal and appends the input to buf until the
@@ -23,10 +23,14 @@ import (
 // shell does not run a part of a pasted value.
 //
 // The terminal does not collect lines, because the kernel cuts a line after 4095 bytes
-// (termios(3), canonical mode). The terminal still sends signals for keys such as Ctrl-C.
+// (termios(3), canonical mode). The terminal sends no signals for keys such as Ctrl-C,
+// because the kernel would then discard the input before the key, and readHidden would get
+// the input after the key before the signal. Instead, readHidden handles these keys in the
+// order of the input.
 func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ []byte, err error) {
-	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGCONT)
+	// The buffer is large, because package signal discards a signal if the buffer is full.
+	signals := make(chan os.Signal, 64)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGTSTP, syscall.SIGCONT)
 	defer signal.Stop(signals)
 	saved, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	if err != nil {
@@ -34,72 +38,106 @@ func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ [
 	}
 	defer func() { fmt.Fprintln(os.Stderr) }()
 	defer restoreTerminal(tty, saved)
-	ask := func() error {
+	ask := func(note string) error {
 		if err := hideInput(tty, *saved); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "value of %s (hidden; press Ctrl-D to end): ", name)
+		fmt.Fprintf(os.Stderr, "%svalue of %s (hidden; press Ctrl-D to end): ", note, name)
 		return nil
 	}
-	if err := ask(); err != nil {
+	if err := ask(""); err != nil {
 		return buf, err
 	}
-	var line hiddenInput
-	line.text = buf
+	in := hiddenInput{text: buf}
+	handle := func(sig os.Signal) error {
+		switch sig {
+		case syscall.SIGTSTP:
+			restoreTerminal(tty, saved)
+			fmt.Fprintln(os.Stderr)
+			stopProcess()
+			in.reset()
+			return ask("starting again: the earlier input was discarded\n")
+		case syscall.SIGCONT: // after SIGSTOP, a shell has changed the settings of the terminal
+			return hideInput(tty, *saved)
+		}
+		return cli.ExitStatus(128 + int(sig.(syscall.Signal)))
+	}
 	var chunk [4096]byte
 	defer clear(chunk[:])
-	for !line.ended {
+	for {
 		select {
 		case <-ctx.Done():
-			return line.text, ctx.Err()
+			return in.text, ctx.Err()
 		case sig := <-signals:
-			switch sig {
-			case syscall.SIGTSTP:
-				restoreTerminal(tty, saved)
-				fmt.Fprintln(os.Stderr)
-				stopProcess()
-				line.truncate(0) // the terminal has discarded a part of the input
-				err = ask()
-			case syscall.SIGCONT: // after SIGSTOP, a shell has changed the settings of the terminal
-				err = hideInput(tty, *saved)
-			default:
-				return line.text, cli.ExitStatus(128 + int(sig.(syscall.Signal)))
-			}
-			if err != nil {
-				return line.text, err
+			if err := handle(sig); err != nil {
+				return in.text, err
 			}
 			continue
 		default:
 		}
-		ready, err := cli.WaitInput(tty)
+		n, err := readAvailable(tty, chunk[:])
 		if err != nil {
-			return line.text, err
+			return in.text, err
 		}
-		if !ready {
+		if n == 0 {
+			if in.ended {
+				return in.text, in.err
+			}
+			if lines := in.confirm(); lines > 0 {
+				fmt.Fprintf(os.Stderr, "\nreceived %s (press Ctrl-D to end): ", cli.Plural(lines, "line"))
+			}
+		}
+		for i := 0; i < n && in.signal == 0; i++ {
+			in.add(chunk[i])
+		}
+		if in.signal == 0 {
 			continue
 		}
-		n, err := tty.Read(chunk[:])
-		if err == io.EOF || errors.Is(err, unix.EIO) {
-			return line.text, errors.New("the terminal was closed")
+		for n > 0 { // the rest of a paste
+			if n, err = readAvailable(tty, chunk[:]); err != nil {
+				return in.text, err
+			}
 		}
-		if err != nil {
-			return line.text, err
+		// As the kernel does, send the signal to all processes of the foreground group, for
+		// example to the script that runs this command.
+		sig := in.signal
+		in.signal = 0
+		if err := unix.Kill(0, sig); err != nil {
+			return in.text, err
 		}
-		for _, key := range chunk[:n] {
-			line.add(key)
+		for received := os.Signal(nil); received != sig; {
+			received = <-signals
+			if err := handle(received); err != nil {
+				return in.text, err
+			}
 		}
 	}
-	return line.text, line.err
 }
 
-// hideInput turns off echo and the collection of lines.
+// readAvailable reads from a terminal. It returns 0 if no input arrives within a tenth of a
+// second.
+func readAvailable(tty *os.File, buf []byte) (int, error) {
+	if ready, err := cli.WaitInput(tty); !ready {
+		return 0, err
+	}
+	n, err := tty.Read(buf)
+	if err == io.EOF || errors.Is(err, unix.EIO) {
+		err = errors.New("the terminal was closed")
+	}
+	return n, err
+}
+
+// hideInput turns off echo and all processing of the input by the kernel. It asks the terminal
+// to mark pasted text.
 func hideInput(tty *os.File, settings unix.Termios) error {
-	settings.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.IEXTEN
-	settings.Lflag |= unix.ISIG
-	settings.Iflag |= unix.ICRNL // the key Enter and a pasted line break are a \n
-	settings.Iflag &^= unix.ISTRIP | unix.INLCR | unix.IGNCR
+	settings.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.IEXTEN | unix.ISIG
+	settings.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IUCLC | unix.IXON
 	settings.Cc[unix.VMIN], settings.Cc[unix.VTIME] = 1, 0
-	return unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, &settings)
+	if err := unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, &settings); err != nil {
+		return err
+	}
+	markPastes("\x1b[?2004h")
+	return nil
 }
 
 // restoreTerminal discards unread input and restores the settings of the terminal. In the
@@ -109,7 +147,16 @@ func restoreTerminal(tty *os.File, settings *unix.Termios) {
 	if group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP); err == nil && group != unix.Getpgrp() {
 		return
 	}
+	markPastes("\x1b[?2004l")
 	unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETSF, settings)
+}
+
+// markPastes writes an escape sequence that turns the mode "bracketed paste" of a terminal on
+// or off. A terminal with this mode puts pasteStart and pasteEnd around pasted text.
+func markPastes(sequence string) {
+	if name := os.Getenv("TERM"); name != "" && name != "dumb" && term.IsTerminal(int(os.Stderr.Fd())) {
+		fmt.Fprint(os.Stderr, sequence)
+	}
 }
 
 // stopProcess stops this process until a shell continues the process. It returns at once if
@@ -122,47 +169,4 @@ func stopProcess() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGTTOU)
-}
-
-// A hiddenInput collects the keys of a user.
-type hiddenInput struct {
-	text  []byte // never grows beyond its capacity
-	ended bool
-	err   error
-}
-
-// add adds a key. After an error, add still waits for Ctrl-D, because the rest of a paste can
-// follow.
-func (in *hiddenInput) add(key byte) {
-	const ctrlD, backspace, ctrlU, del = 0x04, '\b', 0x15, 0x7f
-	switch {
-	case in.ended:
-		in.err = errors.New("the input continues after Ctrl-D")
-	case key == ctrlD:
-		in.ended = true
-	case key == backspace, key == del:
-		_, size := utf8.DecodeLastRune(in.text)
-		in.truncate(len(in.text) - size)
-	case key == ctrlU:
-		in.truncate(len(in.text) - len(lastLine(in.text)))
-	case key < ' ' && key != '\n' && key != '\t':
-		in.err = errors.New("the input contains a control character, for example from a cursor key: use --file or a pipe for a value with control characters")
-	case len(in.text) < cap(in.text):
-		in.text = append(in.text, key)
-	}
-}
-
-func (in *hiddenInput) truncate(size int) {
-	clear(in.text[size:])
-	in.text = in.text[:size]
-}
-
-// lastLine returns the part of text after the last newline.
-func lastLine(text []byte) []byte {
-	for i := len(text); i > 0; i-- {
-		if text[i-1] == '\n' {
-			return text[i:]
-		}
-	}
-	return text
 }

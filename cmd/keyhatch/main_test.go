@@ -17,11 +17,16 @@ import (
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
 func TestMain(m *testing.M) {
+	if rundir.IsChild() {
+		rundir.RunChild()
+		return
+	}
 	testscript.Main(m, map[string]func(){"keyhatch": func() {
 		memoryDir = os.Getenv("MEMORY")
 		if grace, err := time.ParseDuration(os.Getenv("GRACE")); err == nil {

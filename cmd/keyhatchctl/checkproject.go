@@ -56,17 +56,15 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 // command would not find the project, or would find another directory.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.Printable(p.ProjectPath)
-	unregisterCommand := unregisterShellCommand(o, p, status)
-	moveFix := func(newPath string) string { return moveCommand(o, p, newPath, registerOptions{}, status) }
+	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +
+		"\nif you moved the project to NEW_DIR, register it again, and create its containers again: " + moveCommand(o, p, "NEW_DIR", registerOptions{}, status)
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
 	info, statErr := os.Stat(p.ProjectPath)
 	switch {
 	case err == nil && resolved != p.ProjectPath:
-		fix := "if the project did not move, replace the symbolic link with the directory\nif the project is gone: " + unregisterCommand
-		if !isRegisteredPath(resolved, status) { // hostile code can replace a directory with a link to another project
-			fix = "if the project moved, register it again, and create its containers again: " + moveFix(resolved) + "\n" + fix
-		}
-		return cli.Finding{Problem: problemPathReplaced, Fix: fix,
+		// Hostile code can replace a directory with a link to another project, so no command
+		// contains the path to which the link leads.
+		return cli.Finding{Problem: problemPathReplaced, Fix: "if the project did not move, replace the symbolic link with the directory\n" + fix,
 			Detail: path + " contains a symbolic link now, and leads to " + cli.Printable(resolved) + "; the project is still registered at " + path}
 	case errors.Is(err, fs.ErrPermission):
 		return cli.Finding{Problem: problemNoPermission, Detail: "cannot check " + path + ": permission denied", Fix: o.sudoCommand(cli.SudoToActAs(0), "doctor")}
@@ -75,8 +73,7 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 		if statErr == nil && !info.IsDir() {
 			reason = " is not a directory"
 		}
-		return cli.Finding{Problem: problemPathGone, Detail: path + reason + ", but the project is still registered",
-			Fix: "if the project is gone: " + unregisterCommand + "\nif the project moved to NEW_DIR, register it again, and create its containers again: " + moveFix("NEW_DIR")}
+		return cli.Finding{Problem: problemPathGone, Detail: path + reason + ", but the project is still registered", Fix: fix}
 	}
 	return cli.Finding{}
 }

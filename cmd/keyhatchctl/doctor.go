@@ -47,6 +47,9 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		if status.RefusedSidecars > 0 {
 			findings = append(findings, checkSidecars(status))
 		}
+		if status.StoreProblems > 0 {
+			findings = append(findings, checkStores(status, o))
+		}
 		for _, p := range status.Problems {
 			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
 		}
@@ -123,6 +126,13 @@ func checkSidecars(s schema.StatusResponse) cli.Finding {
 		Fix:    "stop all sidecars of this broker except one"}
 }
 
+// checkStores returns the finding for the problems that sidecars have with their stores.
+func checkStores(s schema.StatusResponse, o *globalOptions) cli.Finding {
+	return cli.Finding{Check: "sidecar", Problem: problemStore,
+		Detail: "the sidecar has " + cli.Plural(s.StoreProblems, "problem") + " with its store, so the broker may have old values",
+		Fix:    "read the sidecar's log, or check the sidecar's store: " + o.sidecarCommand("health")}
+}
+
 // missingSecrets returns the secrets that the approved manifest of a project allows but that
 // the broker does not have. If the broker has no secrets at all, the result is empty, because
 // doctor reports this as another problem.
@@ -155,7 +165,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 	addProblem := func(paths ...string) {
 		remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
 		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
-			Detail: paths[0] + " was created by a container engine, because a container started before its project was registered",
+			Detail: cli.Printable(paths[0]) + " was created by a container engine, because a container started before its project was registered",
 			Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")})
 	}
 	for _, entry := range listDir(dir, devcontainersDir) {
@@ -173,6 +183,10 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 			if !isKnownProject(entry.Name(), status) {
 				unregistered = append(unregistered, cli.Printable(entry.Name()))
 			}
+		case isDir && len(listDir(socket, "")) > 0:
+			findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemSocketReplaced,
+				Detail: cli.Printable(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
+				Fix:    "remove the directory, and check again after a minute: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", "-r", socket})})
 		case belongsToBroker && isDir:
 			addProblem(socket)
 		case !belongsToBroker && isDir:

@@ -15,6 +15,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
 	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -22,6 +23,10 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if rundir.IsChild() {
+		rundir.RunChild()
+		return
+	}
 	testscript.Main(m, map[string]func(){"keyhatchctl": main})
 }
 

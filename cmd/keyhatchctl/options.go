@@ -1,6 +1,11 @@
 package main
 
-import "github.com/keyhatch/keyhatch/cmd/internal/cli"
+import (
+	"slices"
+	"strings"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+)
 
 // globalOptions are the flags of all commands.
 type globalOptions struct {
@@ -24,22 +29,22 @@ func (o *globalOptions) adminSocket() string {
 
 // command returns a keyhatchctl command that can be pasted into a shell. The command uses the
 // same admin socket as this process.
-func (o *globalOptions) command(args ...string) string {
-	if o.socket != "" {
-		args = append([]string{"--socket", o.socket}, args...)
-	}
-	text := "keyhatchctl"
-	for _, arg := range args {
-		text += " " + cli.ShellQuote(arg)
-	}
-	return text
-}
+func (o *globalOptions) command(args ...string) string { return o.sudoCommand("", args...) }
 
 // sudoCommand returns a command like command. sudo is "sudo " or "". With sudo, the command
-// contains the socket, because the default socket of root is the system's socket.
+// contains the socket, because the default socket of root is the system's socket. If a word
+// ends with a line break, the result is no command, because ShellQuote cannot quote the word.
 func (o *globalOptions) sudoCommand(sudo string, args ...string) string {
-	if socket := o.adminSocket(); sudo != "" && socket != cli.SystemSocket {
-		o = &globalOptions{socket: socket}
+	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasSuffix(arg, "\n") }) {
+		return "rename the directory, because its name ends with a line break"
 	}
-	return sudo + o.command(args...)
+	socket := o.socket
+	if sudo != "" && o.adminSocket() != cli.SystemSocket {
+		socket = o.adminSocket()
+	}
+	words := []string{"keyhatchctl"}
+	if socket != "" {
+		words = append(words, "--socket", socket)
+	}
+	return sudo + cli.QuoteWords(append(words, args...))
 }

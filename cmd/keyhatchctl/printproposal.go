@@ -11,7 +11,7 @@ import (
 // print shows everything that an approval would change.
 func (p proposal) print(out io.Writer) {
 	w := &strings.Builder{}
-	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.Printable(p.request.ProjectPath))
+	fmt.Fprintf(w, "project %s in %s\n", p.request.Name, cli.PrintableWord(p.request.ProjectPath))
 	fmt.Fprintf(w, "manifest %s", p.file.Path)
 	if p.file.Ignored != "" {
 		fmt.Fprintf(w, "; %s also exists, and is ignored", p.file.Ignored)
@@ -27,12 +27,12 @@ func (p proposal) print(out io.Writer) {
 	if p.registered == nil || p.registered.Unserved {
 		fmt.Fprintf(w, "allowed uids %s\n", formatUIDs(p.request.AllowUIDs))
 		for _, folder := range p.folders {
-			fmt.Fprintf(w, "dev containers in %s\n", cli.Printable(folder.path))
+			fmt.Fprintf(w, "dev containers in %s\n", cli.PrintableWord(folder.path))
 		}
 	}
 	for _, folder := range p.folders {
 		if folder.ignoredConfigs > 0 {
-			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.Printable(folder.path), maxFolderIDs)
+			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.PrintableWord(folder.path), maxFolderIDs)
 		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {
@@ -50,13 +50,14 @@ func (p proposal) print(out io.Writer) {
 		}
 	}
 	io.WriteString(out, w.String())
-	if screenLines(w.String()) > maxLinesWithoutSummary {
+	dangers := p.dangerLines()
+	if screenLines(w.String())+screenLines(dangers) > maxLinesWithoutSummary {
 		p.printSummary(out)
 	}
-	p.printDangers(out)
+	io.WriteString(out, dangers)
 }
 
-// maxSummaryItems is the maximum number of secrets, uids, and dangerous changes in a summary.
+// maxSummaryItems is the maximum number of secrets and uids in a summary.
 const maxSummaryItems = 10
 
 // maxLinesWithoutSummary is the length of the longest proposal that is printed without a
@@ -75,7 +76,7 @@ func screenLines(text string) (lines int) {
 // calls printSummary after the list of all changes, because a terminal shows only the last
 // lines, and a manifest can contain templates with thousands of lines.
 func (p proposal) printSummary(w io.Writer) {
-	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.Printable(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
+	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.PrintableWord(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
 	var added []string
 	for _, c := range p.changes {
 		if secret, ok := strings.CutPrefix(c.Subject, "secret "); ok && c.Old == "" {
@@ -86,20 +87,22 @@ func (p proposal) printSummary(w io.Writer) {
 	printList(w, "allowed uids", uidTexts(p.request.AllowUIDs))
 }
 
-// printDangers prints the dangerous changes again. They are the last lines of a proposal.
-func (p proposal) printDangers(w io.Writer) {
-	more := -maxSummaryItems
+// dangerLines returns one line for each dangerous change. They are the last lines of a proposal.
+// No line is left out, because untrusted code chooses the order of the changes. Many lines end
+// with their number, because a terminal may not show the first of them.
+func (p proposal) dangerLines() string {
+	var b strings.Builder
+	count := 0
 	for _, c := range p.changes {
-		if c.Danger == "" {
-			continue
-		}
-		if more++; more <= 0 {
-			fmt.Fprintf(w, "! %s: dangerous: %s\n", c.Subject, c.Danger)
+		if c.Danger != "" {
+			count++
+			fmt.Fprintf(&b, "! %s: dangerous: %s\n", c.Subject, c.Danger)
 		}
 	}
-	if more > 0 {
-		fmt.Fprintf(w, "! and %s\n", cli.Plural(more, "more dangerous change"))
+	if count > maxSummaryItems {
+		fmt.Fprintf(&b, "! %d dangerous changes\n", count)
 	}
+	return b.String()
 }
 
 // printList prints the first items of a list in one line. It prints nothing for an empty list.

@@ -10,6 +10,7 @@ const (
 	problemMemoryUnlocked  = "memory_unlocked"
 	problemNothingLoaded   = "nothing_loaded"
 	problemSidecarRefused  = "sidecar_refused"
+	problemStore           = "store_problem"
 	problemPathGone        = "path_gone"
 	problemPathReplaced    = "path_replaced"
 	problemOwnerNotAllowed = "owner_not_allowed"
@@ -17,6 +18,7 @@ const (
 	problemManifestChanged = "manifest_changed"
 	problemManifestInvalid = "manifest_invalid"
 	problemSocketMissing   = "socket_missing"
+	problemSocketReplaced  = "socket_replaced"
 	problemLinkMissing     = "link_missing"
 	problemMadeByEngine    = "made_by_engine"
 )

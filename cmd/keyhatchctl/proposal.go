@@ -21,9 +21,10 @@ type proposal struct {
 	file       manifest.File
 	changes    []manifest.Change
 	declare    bool // the declaration of the project is written too
-	// unrequested means that the changes contain a change that the command line did not ask
-	// for, or a dangerous effect of a new project. Somebody who can write to the project's
-	// tree could have caused this change.
+	// unrequested means that the proposal contains a change that the command line did not ask
+	// for, a dangerous effect of a new project, or a new folder that leads to the project only
+	// by a symbolic link. Somebody who can write to the project's tree, or to the tree that
+	// contains the link, could have caused this change.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that only the manifest in the project's declaration is
@@ -84,7 +85,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	var currentIDs []schema.DevcontainerID
 	for _, folder := range dir.folders() {
 		ids, ignored := devcontainerIDs(folder)
-		if p.addDevcontainers(cli.Printable(folder), ids) && folder != dir.path {
+		if p.addDevcontainers(cli.PrintableWord(folder), ids) && folder != dir.path {
 			p.unrequested = true
 		}
 		p.folders = append(p.folders, proposedFolder{folder, ignored})
@@ -98,7 +99,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = effects
-		p.unrequested = slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
+		p.unrequested = p.unrequested || slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
 		return p, nil
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
@@ -168,16 +169,15 @@ func (p proposal) declaredName() schema.ProjectName {
 
 // addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
 // registered project. place describes where the IDs come from. addDevcontainers reports
-// whether it added a change.
+// whether an ID is new.
 func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) bool {
 	all := union(p.request.DevcontainerIDs, ids)
 	added := len(all) - len(p.request.DevcontainerIDs)
 	p.request.DevcontainerIDs = all
-	if added == 0 || p.registered == nil {
-		return false
+	if added > 0 && p.registered != nil {
+		p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
 	}
-	p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
-	return true
+	return added > 0
 }
 
 // limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds a
@@ -241,16 +241,18 @@ func (p proposal) isUnchanged() bool {
 
 // A proposalResult is the output of register and reload with --json.
 type proposalResult struct {
-	OK          bool                `json:"ok"`
-	Name        schema.ProjectName  `json:"name"`
-	ProjectPath string              `json:"project_path"`
-	SocketPath  string              `json:"socket_path,omitempty"` // absent with --dry-run
-	Manifest    string              `json:"manifest_file"`
-	Ignored     string              `json:"ignored_manifest_file,omitempty"`
-	AllowUIDs   []uint32            `json:"allow_uids"`
-	Folders     []string            `json:"devcontainer_folders,omitempty"` // absent for reload, which does not change them
-	Allowlist   []schema.SecretName `json:"allowlist"`
-	Changes     []manifest.Change   `json:"changes"`
+	OK             bool                `json:"ok"`
+	Name           schema.ProjectName  `json:"name"`
+	ProjectPath    string              `json:"project_path"`
+	SocketPath     string              `json:"socket_path,omitempty"` // absent with --dry-run
+	Manifest       string              `json:"manifest_file"`
+	Ignored        string              `json:"ignored_manifest_file,omitempty"`
+	AllowUIDs      []uint32            `json:"allow_uids"`
+	Folders        []string            `json:"devcontainer_folders,omitempty"`       // absent for reload, which does not change them
+	IgnoredConfigs int                 `json:"ignored_devcontainer_files,omitempty"` // see proposedFolder
+	Unserved       bool                `json:"unserved,omitempty"`                   // the project is registered or declared, but the broker did not serve it
+	Allowlist      []schema.SecretName `json:"allowlist"`
+	Changes        []manifest.Change   `json:"changes"`
 }
 
 func (p proposal) result(socketPath string) (proposalResult, error) {
@@ -263,12 +265,15 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 		changes = []manifest.Change{}
 	}
 	var folders []string
+	ignoredConfigs := 0
 	for _, folder := range p.folders {
 		folders = append(folders, folder.path)
+		ignoredConfigs += folder.ignoredConfigs
 	}
 	return proposalResult{
 		OK: true, Name: p.request.Name, ProjectPath: p.request.ProjectPath, SocketPath: socketPath, Manifest: p.file.Path, Ignored: p.file.Ignored,
-		AllowUIDs: p.request.AllowUIDs, Folders: folders, Allowlist: parsed.Allowlist(), Changes: changes,
+		AllowUIDs: p.request.AllowUIDs, Folders: folders, IgnoredConfigs: ignoredConfigs, Unserved: p.registered != nil && p.registered.Unserved,
+		Allowlist: parsed.Allowlist(), Changes: changes,
 	}, nil
 }
 

@@ -30,7 +30,10 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		}
 		if other.Name == request.Name {
 			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.Printable(dir.path), other.Name, cli.Printable(other.ProjectPath))
-			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && !isRegisteredPath(dir.path, status) {
+			// Hostile code can create a symbolic link to any project, so a link must not choose
+			// the project that gets the name and its mounts. A registered project, which the
+			// broker may not serve, did not move here.
+			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && dir.typed == dir.path && !request.Replace {
 				return &cli.Error{
 					Err:  fmt.Errorf("%w, which no longer exists", err),
 					Hint: "if you moved the project, run: " + moveCommand(o, other, dir.typed, options, status),
@@ -46,11 +49,6 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts the link")}
 	}
 	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
-}
-
-// isRegisteredPath reports whether a project is registered at a path.
-func isRegisteredPath(path string, status schema.StatusResponse) bool {
-	return slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return p.ProjectPath == path })
 }
 
 // moveCommand returns the command that registers the project p at another path instead, with

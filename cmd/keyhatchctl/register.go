@@ -22,9 +22,10 @@ declared, register shows and applies what differs, and updates the declaration. 
 manifest in the declaration was edited and the broker has not applied the edit, register
 does not change anything.
 
-Without a terminal, register registers a new project only if it has no dangerous
-effect. All other changes that the command line does not contain, for example a
-changed manifest, need --yes.
+Without a terminal, --yes is necessary to register a new project with a dangerous
+effect, or if the path DIR contains a symbolic link. It is also necessary if a
+registered project would change in a way that no flag requested, for example because
+its manifest was edited.
 
 The name of the project is the value of project in the manifest. If another project
 has this name, for example another clone of the same repository, use --name.

@@ -55,7 +55,7 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		}
 		return `{"ok":true,"socket_path":"/run/keyhatch/projects/api/broker.sock"}`
 	})
-	out, err := runCommand(t, "--socket", socket, "register", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
+	out, err := runCommand(t, "--socket", socket, "register", "--yes", filepath.Join(root, "link"), "--allow-uid", "7", "--allow-uid", "8")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +92,37 @@ func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
 		if err == nil || !strings.HasSuffix(err.Error(), ": the path must not end with a line break: rename the directory") {
 			t.Errorf("register %q returned the error %v", name, err)
 		}
+	}
+}
+
+// TestNoCommandContainsPathThatEndsWithLineBreak checks that no hint or fix contains a command
+// with such a path. A shell would run the command for the path of another directory.
+func TestNoCommandContainsPathThatEndsWithLineBreak(t *testing.T) {
+	root := t.TempDir()
+	manifestDir := filepath.Join(root, "api\n", ".keyhatch")
+	if err := os.MkdirAll(manifestDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(manifestDir, "manifest.yaml"), []byte("schema_version: 1\nproject: api\nsecrets: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	socket := fakeBroker(t, func(op, _ string) string {
+		if op == "ping" {
+			return pingResponse
+		}
+		return `{"ok":true,"projects":[]}`
+	})
+	t.Chdir(root)
+	const want = "rename the directory, because its name ends with a line break"
+	for _, args := range [][]string{{"reload", "./api\n"}, {"unregister", root + "/api\n"}, {"register", "api\n/.keyhatch/manifest.yaml"}} {
+		_, err := runCommand(t, append([]string{"--socket", socket}, args...)...)
+		if hint := hintOf(err); !strings.HasSuffix(hint, want) || strings.Contains(hint, "printf") {
+			t.Errorf("%q: error %v, hint %s", args, err, hint)
+		}
+	}
+	p := schema.ProjectProblem{Project: "api", ProjectPath: root + "/api\n", Problem: schema.ProblemNotRestored}
+	if fix := notRestoredFix(p, &globalOptions{socket: "/s"}); !strings.HasPrefix(fix, "to serve the project with its current manifest: "+want+"\n") {
+		t.Errorf("the fix is %s", fix)
 	}
 }
 

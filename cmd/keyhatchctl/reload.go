@@ -31,7 +31,7 @@ unless it was edited and the broker has not applied the edit.
 					return proposal{}, err
 				}
 				p, err := proposeManifest(c.Context(), admin, project.Name)
-				p.approvalCommand = o.command("reload", "--yes", args[0])
+				p.approvalCommand = o.command("reload", "--yes", string(project.Name))
 				return p, err
 			})
 			if err != nil || socketPath == "" || o.asJSON {

@@ -64,6 +64,9 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 	if s.AuditDropped > 0 {
 		fmt.Fprintf(w, "audit\t%s could not be written\n", cli.Plural(int(s.AuditDropped), "event"))
 	}
+	if s.StoreProblems > 0 {
+		fmt.Fprintf(w, "store\tthe sidecar has %s with its store (for a fix, run %s)\n", cli.Plural(s.StoreProblems, "problem"), o.command("doctor"))
+	}
 	for _, p := range s.Problems {
 		subject := cli.Printable(p.Project)
 		if p.Project == "" {

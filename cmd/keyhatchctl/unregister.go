@@ -41,7 +41,7 @@ not serve the project.
 					return err
 				}
 				otherDeclarations := declarationsOf(status, p.ProjectPath)
-				if isNotServed && isRegisteredPath(p.ProjectPath, status) {
+				if isNotServed && slices.ContainsFunc(status.Projects, func(served schema.ProjectStatus) bool { return served.ProjectPath == p.ProjectPath }) {
 					otherDeclarations = nil // one of them is in effect
 				}
 				p.Declared = p.Declared || len(otherDeclarations) > 0

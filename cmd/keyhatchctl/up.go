@@ -23,9 +23,10 @@ func upCommand(o *globalOptions) *cobra.Command {
 runs devcontainer up. If the registration would change, up shows the changes. On a
 terminal, up then asks for your approval, unless you use --yes.
 
-Without a terminal, up registers a new project only if it has no dangerous effect.
-All other changes that the command line does not contain, for example a changed
-manifest, need --yes. Without your approval, up does not start the container.
+Without a terminal, --yes is necessary to register a new project with a dangerous
+effect, or if the path DIR contains a symbolic link. It is also necessary if a
+registered project would change in a way that no flag requested, for example because
+its manifest was edited. Without your approval, up does not start the container.
 
 If the container does not start, the project stays registered.
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,18 +11,29 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// A journalWriter sends audit events to the systemd journal. Each call of Write sends one
-// event in JSON. Each member of the event becomes a journal field, for example
-// KEYHATCH_EVENT, KEYHATCH_PROJECT, or KEYHATCH_PEER_UID. Write omits the member time,
-// because the journal adds its own timestamp.
+// A journalWriter sends audit events to the systemd journal. Each line is one event in JSON.
+// Each member of the event becomes a journal field, for example KEYHATCH_EVENT,
+// KEYHATCH_PROJECT, or KEYHATCH_PEER_UID. The member time is omitted, because the journal
+// adds its own timestamp.
 type journalWriter struct{}
 
-func (journalWriter) Write(line []byte) (int, error) {
+// Write sends one or more lines. It returns the length of the lines that were sent.
+func (journalWriter) Write(lines []byte) (n int, err error) {
+	for line := range bytes.Lines(lines) {
+		if err := sendToJournal(line); err != nil {
+			return n, err
+		}
+		n += len(line)
+	}
+	return n, nil
+}
+
+func sendToJournal(line []byte) error {
 	var event map[string]any
-	decoder := json.NewDecoder(strings.NewReader(string(line)))
+	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.UseNumber()
 	if err := decoder.Decode(&event); err != nil {
-		return 0, err
+		return err
 	}
 	message := fmt.Sprint(event["event"])
 	fields := map[string]string{"SYSLOG_IDENTIFIER": "keyhatchd"}
@@ -35,8 +47,5 @@ func (journalWriter) Write(line []byte) (int, error) {
 			message += " " + name + "=" + value
 		}
 	}
-	if err := journal.Send(message, journal.PriInfo, fields); err != nil {
-		return 0, err
-	}
-	return len(line), nil
+	return journal.Send(message, journal.PriInfo, fields)
 }

@@ -21,6 +21,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -31,7 +32,15 @@ import (
 // writing a response.
 const drainTimeout = schema.WriteTimeout + time.Second
 
-func main() { os.Exit(cli.Run(newRootCommand())) }
+func main() {
+	if rundir.IsChild() { // the broker has started this process
+		if secmem.Harden() == nil {
+			rundir.RunChild()
+		}
+		return
+	}
+	os.Exit(cli.Run(newRootCommand()))
+}
 
 func newRootCommand() *cobra.Command {
 	s := newSettings()

@@ -6,12 +6,17 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
 // TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain
 // runs this program instead, because the tests start their own binary as the daemon.
 func TestMain(m *testing.M) {
+	if rundir.IsChild() {
+		rundir.RunChild()
+		return
+	}
 	switch os.Getenv("KEYHATCH_TEST_AS") {
 	case "":
 		code := m.Run()

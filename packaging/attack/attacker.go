@@ -401,7 +401,7 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 		return 0, 0
 	}
 	defer os.Remove(dir)
-	m, err := mountFUSE(dir)
+	m, err := mountFUSE(dir, unix.S_IFDIR|0o755)
 	if err != nil {
 		return 0, 0
 	}
@@ -412,10 +412,7 @@ func sendHangingFiles(socket string, count int) (attempts, succeeded int) {
 		if err != nil {
 			continue
 		}
-		var fd int
-		for err = unix.EINTR; err == unix.EINTR; { // the Go runtime sends signals to its threads
-			fd, err = unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-		}
+		fd, err := openRetry(dir, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			c.Close()
 			continue

@@ -50,12 +50,29 @@ func startBroker(s *setup, wrap ...string) (*broker, error) {
 	return b, b.start(wrap...)
 }
 
+// start starts keyhatchd, pushes the secrets, and registers both projects.
 func (b *broker) start(wrap ...string) error {
+	admin, err := b.launch(wrap...)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
+	for _, name := range []string{"evil", "web"} {
+		if err := b.register(admin, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// launch starts keyhatchd and pushes the secrets. It returns a connection to the admin
+// socket.
+func (b *broker) launch(wrap ...string) (*client.Admin, error) {
 	args := append(wrap, b.setup.keyhatchd, "--runtime-dir", b.runtimeDir(), "--projects-dir", "", "--audit", "file:"+b.auditLog())
 	b.cmd, b.log, b.ended = exec.Command(args[0], args[1:]...), &bytes.Buffer{}, make(chan struct{})
 	b.cmd.Stderr = b.log
 	if err := b.cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
 	go func() { b.cmd.Wait(); close(b.ended) }()
 	var admin *client.Admin
@@ -63,27 +80,25 @@ func (b *broker) start(wrap ...string) error {
 		admin, err = client.DialAdmin(context.Background(), b.runtimeDir()+"/admin/admin.sock")
 		return err
 	}); err != nil {
-		return fmt.Errorf("the broker does not start: %w: %s", err, b.log)
+		return nil, fmt.Errorf("the broker does not start: %w: %s", err, b.log)
 	}
-	defer admin.Close()
 	line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: map[schema.SecretName]schema.Value{
 		"A": {Text: secret}, "BIG": {Text: strings.Repeat("x", 1000<<10)},
 	}})
 	if err == nil {
 		_, err = admin.Push(context.Background(), line)
 	}
-	for _, name := range []string{"evil", "web"} {
-		if err != nil {
-			return err
-		}
-		err = b.register(admin, name)
+	if err != nil {
+		admin.Close()
 	}
-	return err
+	return admin, err
 }
 
 func (b *broker) register(admin *client.Admin, name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
 	manifest := "schema_version: 1\nproject: " + name + "\nsecrets: {A: , BIG: , MISSING: }\n"
-	_, err := admin.Register(context.Background(), schema.RegisterRequest{
+	_, err := admin.Register(ctx, schema.RegisterRequest{
 		Name: schema.ProjectName(name), ProjectPath: "/nowhere/" + name, Manifest: &manifest, AllowUIDs: []uint32{attackerUID},
 	})
 	if client.CodeOf(err) == schema.CodeProjectExists {

@@ -86,10 +86,11 @@ func delayStop(s *setup) (int, string, error) {
 	}
 	defer stop()
 	if err := waitFor(5*time.Second, func() error {
-		if n, err := b.connections(); err != nil || n < 30 {
-			return fmt.Errorf("the attacker has only %d connections, error %v", n, err)
+		n, err := b.connections()
+		if err == nil && n < 30 {
+			err = fmt.Errorf("the attacker has only %d connections, want at least 30", n)
 		}
-		return nil
+		return err
 	}); err != nil {
 		return 0, "", err
 	}

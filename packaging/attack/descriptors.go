@@ -55,7 +55,7 @@ func passHangingFiles(s *setup) (int, string, error) {
 		err = victimErr
 	}
 	if err == nil && attempts == 0 {
-		err = errors.New("the attacker could not open a file of the hanging file system")
+		err = errors.New("the attacker made no attempt: it could not mount the FUSE file system, open a file in it, or connect to the broker")
 	}
 	if err == nil {
 		err = b.waitForNoConnections()

@@ -30,7 +30,7 @@ func blockDirectory(s *setup) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	m, err := mountFUSE(dir)
+	m, err := mountFUSE(dir, unix.S_IFDIR|0o755)
 	if err != nil {
 		return 0, "skipped: cannot mount FUSE", nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,12 +13,15 @@ import (
 // attacks use it like a file system that hangs, and like a directory that a process locks in
 // the kernel.
 type fuseMount struct {
-	dir    string
-	device *os.File
+	path    string
+	mode    uint32 // type and permissions of the root of the file system
+	device  *os.File
+	reading chan struct{} // closed when the kernel reads a page of the root file
 }
 
-// mountFUSE mounts a file system that answers nothing until serve runs. It needs root.
-func mountFUSE(dir string) (*fuseMount, error) {
+// mountFUSE mounts a file system that answers nothing until serve runs. The root of the file
+// system has the given mode. It can be a directory or a file. mountFUSE needs root.
+func mountFUSE(path string, mode uint32) (*fuseMount, error) {
 	// os.OpenFile would add the device to the poller of the Go runtime. Before the mount, the
 	// poller gets an error for the device, and all reads could then fail.
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -25,32 +29,35 @@ func mountFUSE(dir string) (*fuseMount, error) {
 		return nil, &os.PathError{Op: "open", Path: "/dev/fuse", Err: err}
 	}
 	device := os.NewFile(uintptr(fd), "/dev/fuse")
-	options := fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", fd)
-	if err := unix.Mount("keyhatch-attack", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=0,group_id=0,allow_other", fd, mode)
+	if err := unix.Mount("keyhatch-attack", path, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
 		device.Close()
 		return nil, err
 	}
-	return &fuseMount{dir, device}, nil
+	return &fuseMount{path, mode, device, make(chan struct{})}, nil
 }
 
 // unmount unmounts the file system. This ends all operations that wait for an answer.
 func (m *fuseMount) unmount() {
-	unix.Unmount(m.dir, unix.MNT_FORCE|unix.MNT_DETACH)
+	unix.Unmount(m.path, unix.MNT_FORCE|unix.MNT_DETACH)
 	m.device.Close()
 }
 
 // These are the numbers of the operations that serve answers (linux/fuse.h).
 const (
 	fuseGetAttr = 3
+	fuseOpen    = 14
+	fuseRead    = 15
 	fuseInit    = 26
 	fuseOpenDir = 27
 )
 
-// serve answers the operations that are necessary to open the root directory. It does not
-// answer other operations, for example closing a file. It returns when the file system is
-// unmounted.
+// serve answers the operations that are necessary to open the root of the file system. It
+// does not answer other operations, for example reading and closing a file. It returns when
+// the file system is unmounted.
 func (m *fuseMount) serve() {
 	request := make([]byte, 1<<17)
+	var reading sync.Once
 	for {
 		n, err := m.device.Read(request)
 		if err != nil || n < 40 {
@@ -62,14 +69,19 @@ func (m *fuseMount) serve() {
 			answer = make([]byte, 64)
 			binary.LittleEndian.PutUint32(answer, 7)
 			binary.LittleEndian.PutUint32(answer[4:], 31)
+			binary.LittleEndian.PutUint32(answer[12:], 1)    // FUSE_ASYNC_READ: SIGKILL ends a process that waits for a page
 			binary.LittleEndian.PutUint32(answer[20:], 4096) // max_write
 		case fuseGetAttr:
 			answer = make([]byte, 104)
-			binary.LittleEndian.PutUint64(answer[16:], 1)                      // inode number
-			binary.LittleEndian.PutUint32(answer[16+60:], unix.S_IFDIR|0o0755) // mode
-			binary.LittleEndian.PutUint32(answer[16+64:], 2)                   // number of links
-		case fuseOpenDir:
+			binary.LittleEndian.PutUint64(answer[16:], 1)         // inode number
+			binary.LittleEndian.PutUint64(answer[16+8:], 1<<20)   // size
+			binary.LittleEndian.PutUint32(answer[16+60:], m.mode) // mode
+			binary.LittleEndian.PutUint32(answer[16+64:], 2)      // number of links
+		case fuseOpen, fuseOpenDir:
 			answer = make([]byte, 16)
+		case fuseRead:
+			reading.Do(func() { close(m.reading) })
+			continue
 		default:
 			continue
 		}

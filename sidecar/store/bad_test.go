@@ -24,9 +24,7 @@ func TestReadRefusesBadStores(t *testing.T) {
 				t.Errorf("bad store %.60q: the error does not contain %[3]q:\n%.300[2]v", c.Name, err, want)
 			}
 		}
-		// An error can contain the command of an exec store, because the operator wrote
-		// the command. Check that the other parts of the error contain no secret.
-		if text := strings.ReplaceAll(err.Error(), c.Name, ""); strings.Contains(strings.ReplaceAll(text, strings.ReplaceAll(c.Name, `"`, `\"`), ""), storetest.Tripwire) {
+		if strings.Contains(err.Error(), storetest.Tripwire) {
 			t.Errorf("bad store %.60q: the error contains content of the store: %v", c.Name, err)
 		}
 	}

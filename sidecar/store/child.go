@@ -8,7 +8,26 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"golang.org/x/term"
 )
+
+// maxStderr is the maximum number of bytes of a child process's standard error that are shown on
+// the terminal for one read.
+const maxStderr = 16 << 10
+
+// A terminalWriter copies up to remaining bytes to a terminal, and discards all other bytes.
+type terminalWriter struct {
+	terminal  *os.File
+	remaining int
+}
+
+func (w *terminalWriter) Write(p []byte) (int, error) {
+	n := min(len(p), w.remaining)
+	w.remaining -= n
+	w.terminal.Write(p[:n]) // an error is ignored, because the read of the store can continue
+	return len(p), nil
+}
 
 // ReadInChild reads a store in a short-lived child process, because the parsers of the
 // formats leave copies of the secrets in memory. The kernel frees this memory when the child
@@ -26,6 +45,11 @@ func ReadInChild(ctx context.Context, args []string, previous LockedReading) (Lo
 	// On SIGTERM, the child process also ends the command of an Exec.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 2 * time.Second
+	// The standard error of an Exec's command can contain secrets. So it is only shown on a
+	// terminal, and never written to a log.
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		cmd.Stderr = &terminalWriter{os.Stderr, maxStderr}
+	}
 	// Do not use cmd.Stdin, because package exec would copy the secrets through ordinary memory.
 	input, err := cmd.StdinPipe()
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,11 +34,11 @@ type Dir struct {
 	KeepNewline bool
 }
 
-// Read returns the complete set of secrets that the directory contained at one moment. If a
-// file is not complete, Read uses the old value of its secret, or of its complete bundle. An
+// Read returns the complete set of secrets that the directory contained at one moment. If Read
+// cannot use a file, it uses the old value of its secret, or of its complete bundle. An
 // error contains the path of the file and the rule that the file violates. The error never
-// contains the content of a file. If an empty directory has replaced the directory, Read
-// returns ErrReplaced.
+// contains the content of a file. If another directory has replaced the directory, and secrets
+// are missing in it, Read returns ErrReplaced.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -48,26 +49,38 @@ func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 
 func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	r := newReading()
-	dir := dirState{l.dir, len(l.files) > 0}
-	if old := previous.dirs[d.Path]; old.HasFiles && !dir.HasFiles && old.ID != dir.ID {
-		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
-	}
-	r.dirs[d.Path] = dir
-	var unfinished []schema.SecretName
+	var unusable []schema.SecretName
 	for _, f := range l.files {
-		content, reason, err := r.readFile(f, previous)
+		reason, err := d.addFile(r, f, previous)
 		if err != nil {
 			return nil, err
 		}
 		if reason != "" {
+			r.Unusable[f.path] = reason
 			name, _, _ := strings.Cut(f.name, "/")
-			unfinished = append(unfinished, schema.SecretName(name))
-		} else if err := d.addFile(r.Set, f, content); err != nil {
-			return nil, err
+			unusable = append(unusable, schema.SecretName(name))
 		}
 	}
-	for _, name := range unfinished {
+	for _, name := range unusable {
 		r.keepOld(name, previous)
+	}
+	if previous.Set == nil && len(r.Set) == 0 {
+		// The first read found no secret. If there are files that will not become usable, the
+		// store or its permissions are probably wrong.
+		for _, f := range l.files {
+			if reason := r.Unusable[f.path]; reason != "" && !reason.IsIncomplete() {
+				return nil, &unusableError{f.path, reason}
+			}
+		}
+	}
+	old := previous.dirs[d.Path]
+	isMissing := func(name schema.SecretName) bool { _, exists := r.Set[name]; return !exists }
+	if old.ID != l.dir && slices.ContainsFunc(old.Names, isMissing) {
+		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
+	}
+	r.dirs[d.Path] = dirState{l.dir, slices.Collect(maps.Keys(r.Set))}
+	for _, path := range l.misnamed {
+		r.Unusable[path] = ReasonName
 	}
 	return r, nil
 }
@@ -80,95 +93,111 @@ func (d Dir) listFiles() (listing, error) {
 	if err != nil {
 		return listing{}, describePathError(err)
 	}
-	l.dir = l.addDir(info)
-	err = d.forEachEntry("", func(name string, info fs.FileInfo) error {
-		if !info.IsDir() {
-			return l.add(name, filepath.Join(d.Path, name), info)
-		}
-		l.addDir(info)
-		return d.forEachEntry(name, func(field string, info fs.FileInfo) error {
-			if info.IsDir() {
-				return fmt.Errorf("%s: a bundle must contain only files, but this path is a directory", filepath.Join(d.Path, name, field))
-			}
-			return l.add(name+"/"+field, filepath.Join(d.Path, name, field), info)
-		})
-	})
-	if err != nil {
+	l.dir = l.addDir(info) + birthTime(d.Path)
+	if err := d.listDir(&l, ""); err != nil {
 		return listing{}, err
 	}
 	slices.SortFunc(l.files, func(a, b listedFile) int { return strings.Compare(a.name, b.name) })
-	total := int64(0)
+	total, sizes := int64(0), map[string]int64{}
 	for _, f := range l.files {
 		total += f.Size
+		sizes[f.path] = f.Size
 	}
 	if total > schema.MaxPush {
-		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes", d.Path, total, schema.MaxPush)
+		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes; the largest files are %s",
+			d.Path, total, schema.MaxPush, largest(sizes))
 	}
 	return l, nil
 }
 
-// forEachEntry calls visit for each file and each directory in the subdirectory sub of
-// the store. If sub is empty, forEachEntry uses the directory of the store itself. It
-// skips ignored names and follows symbolic links.
-func (d Dir) forEachEntry(sub string, visit func(name string, info fs.FileInfo) error) error {
-	dir := filepath.Join(d.Path, sub)
+// listDir adds the files of the subdirectory bundle of the store to the listing. If bundle is
+// empty, listDir adds the files and the bundles of the directory of the store. It skips ignored
+// names and follows symbolic links.
+func (d Dir) listDir(l *listing, bundle string) error {
+	dir := filepath.Join(d.Path, bundle)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		if err = describePathError(err); sub != "" {
-			err = asUnstable(err)
-		}
-		return err
+		return describePathError(err)
 	}
 	for _, entry := range entries {
-		name := entry.Name()
-		if isIgnored(name) {
+		name, path := filepath.Join(bundle, entry.Name()), filepath.Join(dir, entry.Name())
+		switch {
+		case isIgnored(entry.Name()):
+			continue
+		case !schema.ValidSecretName(entry.Name()):
+			l.misnamed = append(l.misnamed, path)
 			continue
 		}
-		path := filepath.Join(dir, name)
-		if !schema.ValidSecretName(name) {
-			return fmt.Errorf("%s: the name does not match %s: change the name, or start the name with a dot to exclude this path from the store", path, schema.SecretNamePattern)
-		}
 		info, err := os.Stat(path)
-		if errors.Is(err, fs.ErrNotExist) {
-			if _, err := os.Lstat(path); err == nil {
-				return fmt.Errorf("%s: the target of the symbolic link does not exist", path)
+		if err != nil {
+			if _, err := os.Lstat(path); err != nil { // removed, or no permission to search dir
+				return asUnstable(describePathError(err))
 			}
 		}
-		if err != nil {
-			return asUnstable(describePathError(err))
-		}
-		if !info.Mode().IsRegular() && !info.IsDir() {
-			return fmt.Errorf("%s must be a regular file or a directory", path)
-		}
-		if err := visit(name, info); err != nil {
-			return err
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			l.addUnusable(name, path, reasonDangling)
+		case err != nil:
+			l.addUnusable(name, path, reasonOf(err))
+		case info.IsDir() && bundle != "":
+			l.addUnusable(name, path, reasonDirInBundle)
+		case info.IsDir():
+			l.addDir(info)
+			if err := d.listDir(l, name); errors.Is(err, fs.ErrNotExist) {
+				return asUnstable(err)
+			} else if err != nil {
+				l.addUnusable(name, path, reasonOf(err))
+			}
+		case !info.Mode().IsRegular():
+			l.addUnusable(name, path, reasonKind)
+		case info.Size() > schema.MaxPush:
+			l.addUnusable(name, path, reasonTooLarge)
+		default:
+			if err := l.add(name, path, info); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-var errBinaryField = errors.New("a field of a bundle must be valid UTF-8: store the binary value as a separate secret")
+// errBinaryField is the error of an edit that would write a field that Read cannot use.
+var errBinaryField = errors.New(string(reasonBinaryField))
 
-// addFile adds the content of a file to set, as a secret or as a field of a bundle.
-func (d Dir) addFile(set Set, f listedFile, content []byte) error {
+// addFile reads a file and adds its content to r, as a secret or as a field of a bundle. If the
+// file cannot be used, addFile returns a reason. It returns an error only if the store must be
+// read again.
+func (d Dir) addFile(r *Reading, f listedFile, previous *Reading) (Reason, error) {
+	if f.reason != "" {
+		return f.reason, nil
+	}
+	content, reason, err := r.readFile(f, previous)
+	switch {
+	case errors.Is(err, ErrUnstable):
+		return "", err
+	case err != nil:
+		return reasonOf(err), nil
+	case reason != "":
+		return reason, nil
+	}
 	if !d.KeepNewline {
 		content = TrimNewline(content)
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
 	case isField && !isText:
-		return fmt.Errorf("%s: %w", f.path, errBinaryField)
+		return reasonBinaryField, nil
 	case isField:
-		value, exists := set[schema.SecretName(bundle)]
+		value, exists := r.Set[schema.SecretName(bundle)]
 		if !exists {
 			value.Fields = map[schema.SecretName][]byte{}
-			set[schema.SecretName(bundle)] = value
+			r.Set[schema.SecretName(bundle)] = value
 		}
 		value.Fields[schema.SecretName(field)] = content
 	default:
-		set[schema.SecretName(f.name)] = Value{Bytes: content, Binary: !isText}
+		r.Set[schema.SecretName(f.name)] = Value{Bytes: content, Binary: !isText}
 	}
-	return nil
+	return "", nil
 }
 
 // TrimNewline returns the part of a file's content that is the secret. It removes one newline
@@ -218,7 +247,8 @@ func (d Dir) WatchDirs() []string {
 }
 
 // watchDirOf returns the directory that must be watched because of an entry of parent, or "".
-// For a link, this is the target, or the directory that contains the target. isDir reports
+// For a link, this is the target, or the directory that contains the target. If the target does
+// not exist, this is the nearest existing directory above the target. isDir reports
 // whether the entry is a directory, or a link to a directory.
 func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
 	path := filepath.Join(parent, entry.Name())
@@ -229,8 +259,15 @@ func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
 		return "", false
 	}
 	target, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", false
+	if err != nil { // watch for the creation of the target
+		link, err := os.Readlink(path)
+		if err != nil {
+			return "", false
+		}
+		if !filepath.IsAbs(link) {
+			link = filepath.Join(parent, link)
+		}
+		return nearestExistingDir(link), false
 	}
 	if info, err := os.Stat(target); err == nil && info.IsDir() {
 		return target, true

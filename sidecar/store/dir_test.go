@@ -40,7 +40,7 @@ func TestDirReadsSecretsAndBundles(t *testing.T) {
 	if diff := cmp.Diff(want, got.Set); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[string]store.Reason{filepath.Join(dir, "INCOMPLETE"): store.ReasonEmpty}, got.Unfinished); diff != "" {
+	if diff := cmp.Diff(map[string]store.Reason{filepath.Join(dir, "INCOMPLETE"): store.ReasonEmpty}, got.Unusable); diff != "" {
 		t.Error(diff)
 	}
 	if dirs := (store.Dir{Path: dir}).WatchDirs(); slices.Contains(dirs, filepath.Join(dir, "lost+found")) {
@@ -80,9 +80,8 @@ func TestDirReadsKubernetesVolume(t *testing.T) {
 	}
 }
 
-// TestDirErrorsNameFileAndRule checks that an error of Dir.Read contains the path of the file
-// and the rule that the file violates, and that the error does not contain the content of any
-// file.
+// TestDirErrorsNameFileAndRule checks that an error of Dir.Read contains the path and the rule
+// that is violated, and that the error does not contain the content of any file.
 func TestDirErrorsNameFileAndRule(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -91,23 +90,11 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 	}{
 		{"no directory", func(dir string) { os.RemoveAll(dir) }, []string{"/store does not exist"}},
 		{"a file instead of a directory", func(dir string) { os.RemoveAll(dir); storetest.WriteFile(dir, storetest.Tripwire) }, []string{"not a directory"}},
-		{"a bad name", func(dir string) { storetest.WriteFile(dir+"/bad name", storetest.Tripwire) }, []string{"bad name", "does not match"}},
-		{"a long name", func(dir string) { storetest.WriteFile(dir+"/"+strings.Repeat("x", 129), storetest.Tripwire) }, []string{"does not match"}},
-		{"a bad field", func(dir string) { storetest.WriteFile(dir+"/aws/bad name", storetest.Tripwire) }, []string{"aws/bad name", "does not match"}},
-		{"a bad bundle", func(dir string) { storetest.WriteFile(dir+"/a b/x", storetest.Tripwire) }, []string{"a b", "does not match"}},
-		{"a directory in a bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, []string{"aws/deep", "must contain only files"}},
-		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, []string{"aws/x", "must be valid UTF-8"}},
-		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, []string{"/A", "target of the symbolic link does not exist"}},
-		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, []string{"/A", "too many"}},
-		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "must be a regular file or a directory"}},
-		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, []string{"/A", "must be a regular file or a directory"}},
-		{"a file that is too large", func(dir string) {
-			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
-		}, []string{"the maximum size of a push is 1048576 bytes"}},
+		{"only a FIFO", func(dir string) { os.Remove(dir + "/GOOD"); syscall.Mkfifo(dir+"/A", 0o600) }, []string{"/A", "not a regular file"}},
 		{"two files that are too large together", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
 			storetest.WriteFile(dir+"/b/x", storetest.Tripwire+strings.Repeat("x", schema.MaxPush/2))
-		}, []string{"the maximum size of a push is 1048576 bytes"}},
+		}, []string{"the maximum size of a push is 1048576 bytes", "/A (524296 bytes)", "/b/x (524296 bytes)"}},
 	} {
 		dir := filepath.Join(t.TempDir(), "store")
 		storetest.WriteFile(dir+"/GOOD", storetest.Tripwire)
@@ -125,5 +112,55 @@ func TestDirErrorsNameFileAndRule(t *testing.T) {
 		if strings.Contains(err.Error(), storetest.Tripwire) {
 			t.Errorf("a store with %s: the error contains content of a file", c.name)
 		}
+	}
+}
+
+// TestDirReturnsUnusablePaths checks that Dir.Read reads the other secrets if it cannot use a
+// path, and that it returns the path and the reason.
+func TestDirReturnsUnusablePaths(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		create     func(dir string)
+		path, want string
+	}{
+		{"a bad name", func(dir string) { storetest.WriteFile(dir+"/bad name", storetest.Tripwire) }, "/bad name", "does not match"},
+		{"a long name", func(dir string) { storetest.WriteFile(dir+"/"+strings.Repeat("x", 129), storetest.Tripwire) }, "/" + strings.Repeat("x", 129), "does not match"},
+		{"a bad bundle", func(dir string) { storetest.WriteFile(dir+"/a b/x", storetest.Tripwire) }, "/a b", "does not match"},
+		{"a directory in a bundle", func(dir string) { storetest.WriteFile(dir+"/aws/deep/x", storetest.Tripwire) }, "/aws/deep", "must contain only files"},
+		{"a binary field", func(dir string) { storetest.WriteFile(dir+"/aws/x", storetest.Tripwire+"\xff") }, "/aws/x", "must be valid UTF-8"},
+		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, "/A", "target of the symbolic link does not exist"},
+		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, "/A", "too many"},
+		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, "/A", "not a regular file or a directory"},
+		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, "/A", "not a regular file or a directory"},
+		{"a file that is too large", func(dir string) {
+			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))
+		}, "/A", "the maximum size of a push is 1048576 bytes"},
+	} {
+		dir := filepath.Join(t.TempDir(), "store")
+		storetest.WriteFile(dir+"/GOOD", "value")
+		c.create(dir)
+		got, err := store.Dir{Path: dir}.Read(context.Background(), nil)
+		if err != nil {
+			t.Errorf("a store with %s: %v", c.name, err)
+			continue
+		}
+		if diff := cmp.Diff(store.Set{"GOOD": textValue("value")}, got.Set); diff != "" {
+			t.Errorf("a store with %s: %s", c.name, diff)
+		}
+		if reason := string(got.Unusable[dir+c.path]); len(got.Unusable) != 1 || !strings.Contains(reason, c.want) {
+			t.Errorf("a store with %s: the unusable paths are %q, want %s and %q", c.name, got.Unusable, dir+c.path, c.want)
+		}
+	}
+
+	// A field with a bad name is ignored. The other fields of the bundle are used.
+	dir := t.TempDir()
+	storetest.WriteFile(dir+"/aws/key", "value")
+	storetest.WriteFile(dir+"/aws/bad name", storetest.Tripwire)
+	got, err := store.Dir{Path: dir}.Read(context.Background(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(store.Set{"aws": bundleValue(map[schema.SecretName]string{"key": "value"})}, got.Set); diff != "" || got.Unusable[dir+"/aws/bad name"] != store.ReasonName {
+		t.Errorf("the unusable paths are %q; %s", got.Unusable, diff)
 	}
 }

@@ -31,37 +31,94 @@ func (e *ConflictError) Error() string { return e.reason }
 
 // Create creates the directory of the store with mode 0700 if the directory does not exist.
 func (d Dir) Create() (created bool, err error) {
-	err = os.Mkdir(d.Path, 0o700)
-	if err == nil || errors.Is(err, fs.ErrExist) {
-		return err == nil, nil
+	created, err = makeDir(d.Path)
+	if err != nil {
+		err = fmt.Errorf("cannot create the directory %s: %w", d.Path, errors.Unwrap(err))
 	}
-	return false, fmt.Errorf("cannot create the directory %s: %w", d.Path, errors.Unwrap(err))
+	return created, err
+}
+
+// CheckSet returns the error that SetBundle would return for these fields or, if fields is
+// nil, the error that Set would return. It does not know the values and changes nothing. A
+// command calls CheckSet before it asks for the values.
+func (d Dir) CheckSet(name string, fields []string) error {
+	path, err := d.secretPath(name)
+	if err != nil {
+		return err
+	}
+	for _, field := range fields {
+		if _, err := d.secretPath(field); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(d.Path); errors.Is(err, fs.ErrNotExist) {
+		if err := checkWritable(filepath.Dir(d.Path)); err != nil {
+			return fmt.Errorf("cannot create the directory %s: %w", d.Path, errors.Unwrap(err))
+		}
+		return nil
+	}
+	err = checkWritable(d.Path)
+	switch {
+	case err != nil:
+	case fields != nil:
+		err = d.checkSetBundle(name, fields)
+	default:
+		err = d.checkSet(name)
+		if bundle := filepath.Dir(path); err == nil && isDir(bundle) {
+			err = checkWritable(bundle)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", name, describePathError(err))
+	}
+	return nil
+}
+
+// checkWritable returns an error if this process cannot create files in a directory.
+func checkWritable(dir string) error {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.IsDir() {
+		err = unix.ENOTDIR
+	} else {
+		err = unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "access", Path: dir, Err: err}
+	}
+	return nil
 }
 
 // Set writes a secret. If name has the form BUNDLE/FIELD, Set writes a field of a bundle. The
-// file of the secret has mode 0600 and contains exactly the bytes of value. If value is
-// empty, the file contains a newline, because Read never uses an empty file. A reader sees
-// the old or the new value, never a part of a value.
+// file of the secret contains exactly the bytes of value. If value is empty, the file
+// contains a newline, because Read never uses an empty file. A reader sees the old or the new
+// value, never a part of a value.
 //
-// Set does not replace a bundle by a secret or a secret by a bundle. It then returns a
-// *ConflictError.
+// If the secret exists, the new file has the owner, the group, and the permissions of the old
+// file. If this is not possible, Set changes nothing. A file of a new secret has mode 0600. If
+// root creates the file, the file belongs to the owner and the group of its directory. If the
+// file of the secret is a symbolic link, Set replaces the link.
+//
+// Set does not replace a bundle by a secret or a secret by a bundle, and does not write to a
+// bundle that is a symbolic link. It then returns a *ConflictError.
 func (d Dir) Set(name string, value []byte) error {
 	return d.edit("write", name, func(path string) error {
-		bundle, _, isField := strings.Cut(name, "/")
-		switch {
-		case isField && !utf8.Valid(value):
-			return errBinaryField
-		case isField && isFile(filepath.Dir(path)):
-			return &ConflictError{bundle + " is a secret and not a bundle", bundle}
-		case !isField && isDir(path):
-			return &ConflictError{bundle + " is a bundle and not a secret", bundle}
-		case isField:
-			if err := os.Mkdir(filepath.Dir(path), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := d.checkSet(name); err != nil {
+			return err
+		}
+		parent := filepath.Dir(path)
+		if strings.Contains(name, "/") {
+			if err := CheckField(value); err != nil {
 				return err
 			}
-			removeLeftovers(filepath.Dir(path))
+			if _, err := makeDir(parent); err != nil {
+				return err
+			}
+			removeLeftovers(parent)
 		}
-		temp, err := writeTemp(filepath.Dir(path), value)
+		temp, err := writeTemp(parent, value, path, parent)
 		if err != nil {
 			return err
 		}
@@ -70,48 +127,67 @@ func (d Dir) Set(name string, value []byte) error {
 	})
 }
 
+// checkSet returns a *ConflictError if Set must not write a secret or a field.
+func (d Dir) checkSet(name string) error {
+	bundle, _, isField := strings.Cut(name, "/")
+	path := filepath.Join(d.Path, bundle)
+	switch {
+	case isField && isLink(path):
+		return linkedBundleError(bundle)
+	case isField && isFile(path):
+		return &ConflictError{bundle + " is a secret and not a bundle", bundle}
+	case !isField && isDir(path):
+		return &ConflictError{bundle + " is a bundle and not a secret", bundle}
+	}
+	return nil
+}
+
+// linkedBundleError returns the error for an edit of a field of a bundle that is a symbolic
+// link. The target of the link can be outside of the store.
+func linkedBundleError(bundle string) error {
+	return &ConflictError{bundle + " is a symbolic link to a directory, and an edit does not change the target of a link", bundle}
+}
+
 // SetBundle writes all fields of a bundle in one step. A reader sees the old fields or the
 // new fields, never some of both. If the bundle has other fields than the given fields, or
-// if name is a secret, SetBundle changes nothing and returns a *ConflictError.
+// if name is a secret, SetBundle changes nothing and returns a *ConflictError. The owners and
+// the permissions are the same as with Set. If the bundle is a symbolic link, SetBundle
+// replaces the link.
 func (d Dir) SetBundle(name string, fields map[string][]byte) error {
 	return d.edit("write", name, func(path string) error {
-		if isFile(path) {
-			return &ConflictError{name + " is a secret and not a bundle", name}
-		}
-		entries, err := os.ReadDir(path)
-		exists := err == nil
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		names := slices.Sorted(maps.Keys(fields))
+		if err := d.checkSetBundle(name, names); err != nil {
 			return err
-		}
-		for _, entry := range entries {
-			if _, given := fields[entry.Name()]; !given && !strings.HasPrefix(entry.Name(), leftoverPrefix) {
-				remove := name + "/" + entry.Name()
-				if isIgnored(entry.Name()) { // Remove refuses this name
-					remove = name
-				}
-				return &ConflictError{"the bundle also contains " + entry.Name(), remove}
-			}
 		}
 		temp, err := os.MkdirTemp(d.Path, leftoverPrefix)
 		if err != nil {
 			return err
 		}
 		defer os.RemoveAll(temp) // after a successful exchange, this directory contains the old fields
-		for _, field := range slices.Sorted(maps.Keys(fields)) {
-			if !utf8.Valid(fields[field]) {
-				return errBinaryField
+		info, err := os.Lstat(path)
+		exists := err == nil
+		owner := d.Path // new files belong to the owner of this directory
+		if exists && info.IsDir() {
+			owner = path
+		}
+		for _, field := range names {
+			if err := CheckField(fields[field]); err != nil {
+				return err
 			}
 			fieldPath, err := Dir{Path: temp}.secretPath(field)
 			if err != nil {
 				return err
 			}
-			file, err := writeTemp(temp, fields[field])
+			file, err := writeTemp(temp, fields[field], filepath.Join(path, field), owner)
 			if err == nil {
 				err = os.Rename(file, fieldPath)
 			}
 			if err != nil {
 				return err
 			}
+		}
+		if err := setDirOwner(temp, path, owner); err != nil {
+			return err
 		}
 		if err := syncDir(temp); err != nil {
 			return err
@@ -124,6 +200,36 @@ func (d Dir) SetBundle(name string, fields map[string][]byte) error {
 		}
 		return nil
 	})
+}
+
+// checkSetBundle returns a *ConflictError if SetBundle must not write these fields.
+func (d Dir) checkSetBundle(name string, fields []string) error {
+	path := filepath.Join(d.Path, name)
+	if isFile(path) {
+		return &ConflictError{name + " is a secret and not a bundle", name}
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, entry := range entries {
+		if !slices.Contains(fields, entry.Name()) && !strings.HasPrefix(entry.Name(), leftoverPrefix) {
+			remove := name + "/" + entry.Name()
+			if isIgnored(entry.Name()) || isLink(path) { // Remove refuses this name
+				remove = name
+			}
+			return &ConflictError{"the bundle also contains " + entry.Name(), remove}
+		}
+	}
+	return nil
+}
+
+// CheckField returns an error if value cannot be a field of a bundle.
+func CheckField(value []byte) error {
+	if !utf8.Valid(value) {
+		return errBinaryField
+	}
+	return nil
 }
 
 // edit runs change with the path of a secret. Only one edit of a store runs at a time. After
@@ -172,9 +278,9 @@ func removeLeftovers(dir string) {
 	}
 }
 
-// writeTemp writes value to a new temporary file in dir. The file has mode 0600. If value is
-// empty, writeTemp writes a newline.
-func writeTemp(dir string, value []byte) (path string, err error) {
+// writeTemp writes value to a new temporary file in dir. If value is empty, writeTemp writes a
+// newline. For replaced and parent, see setOwner.
+func writeTemp(dir string, value []byte, replaced, parent string) (path string, err error) {
 	if len(value) == 0 {
 		value = []byte("\n")
 	}
@@ -182,13 +288,75 @@ func writeTemp(dir string, value []byte) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err = f.Write(value); err == nil {
+	if err = setOwner(f, replaced, parent); err == nil {
+		_, err = f.Write(value)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		os.Remove(f.Name())
 	}
 	return f.Name(), err
+}
+
+// makeDir creates a directory with mode 0700 if the directory does not exist.
+func makeDir(path string) (created bool, err error) {
+	if err := os.Mkdir(path, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
+		return false, err
+	}
+	if err := setDirOwner(path, "", filepath.Dir(path)); err != nil {
+		os.Remove(path)
+		return false, err
+	}
+	return true, nil
+}
+
+// setOwner gives a new file or directory the owner, the group, and the permissions of the path
+// that it will replace. If that path does not exist or is a symbolic link, and if this process
+// is root, the new file gets the owner and the group of the directory parent. Otherwise the
+// owner of a store could not read the files that root writes.
+func setOwner(f *os.File, replaced, parent string) error {
+	path := replaced
+	old, err := os.Lstat(path)
+	exists := err == nil && old.Mode().Type() != fs.ModeSymlink
+	if !exists {
+		if os.Geteuid() != 0 {
+			return nil
+		}
+		path = parent
+		if old, err = os.Stat(path); err != nil {
+			return err
+		}
+	}
+	current, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	want, have := old.Sys().(*syscall.Stat_t), current.Sys().(*syscall.Stat_t)
+	if want.Uid != have.Uid || want.Gid != have.Gid {
+		if err := f.Chown(int(want.Uid), int(want.Gid)); err != nil {
+			return fmt.Errorf("%s belongs to the uid %d and the gid %d, and the new file cannot have this owner and group: %w", path, want.Uid, want.Gid, errors.Unwrap(err))
+		}
+	}
+	if exists {
+		return f.Chmod(old.Mode().Perm())
+	}
+	return nil
+}
+
+// setDirOwner calls setOwner for a new directory. The owner of the store can replace the
+// directory at any time, so setDirOwner does not follow a link.
+func setDirOwner(path, replaced, parent string) error {
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return setOwner(dir, replaced, parent)
 }
 
 func syncDir(path string) error {
@@ -210,9 +378,30 @@ func isFile(path string) bool {
 	return err == nil && !info.IsDir()
 }
 
-// Remove removes a secret, a field of a bundle, or a complete bundle.
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().Type() == fs.ModeSymlink
+}
+
+// LinkTarget returns the path of the target if a secret, a field, or a bundle is a symbolic
+// link. If it is no link, or if the target does not exist, LinkTarget returns "".
+func (d Dir) LinkTarget(name string) string {
+	path := filepath.Join(d.Path, name)
+	if !isLink(path) {
+		return ""
+	}
+	target, _ := filepath.EvalSymlinks(path) // "" after an error
+	return target
+}
+
+// Remove removes a secret, a field of a bundle, or a complete bundle. It removes a symbolic
+// link and not the target of the link. If the bundle of a field is a symbolic link, Remove
+// returns a *ConflictError.
 func (d Dir) Remove(name string) error {
 	return d.edit("remove", name, func(path string) error {
+		if bundle, _, isField := strings.Cut(name, "/"); isField && isLink(filepath.Dir(path)) {
+			return linkedBundleError(bundle)
+		}
 		info, err := os.Lstat(path)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return errors.New("the store has no such secret")

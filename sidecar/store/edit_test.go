@@ -1,16 +1,21 @@
 package store_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
+	"syscall"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+	"golang.org/x/sys/unix"
 )
 
 func TestDirSetRemoveAndList(t *testing.T) {
@@ -87,6 +92,221 @@ func TestDirEditErrors(t *testing.T) {
 	} {
 		if c.err == nil || c.err.Error() != c.want {
 			t.Errorf("got the error %v; want %s", c.err, c.want)
+		}
+	}
+}
+
+// TestCheckSetFindsErrorsWithoutWriting checks that CheckSet returns the errors that Set and
+// SetBundle would return, and that the store does not change.
+func TestCheckSetFindsErrorsWithoutWriting(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	storetest.WriteFile(dir.Path+"/PLAIN", "1")
+	storetest.WriteFile(dir.Path+"/aws/key", "1")
+	missing := store.Dir{Path: dir.Path + "/missing/store"}
+	file := store.Dir{Path: dir.Path + "/PLAIN"}
+	for _, c := range []struct {
+		dir    store.Dir
+		name   string
+		fields []string
+		want   string // "" for no error
+	}{
+		{dir, "PLAIN", nil, ""},
+		{dir, "NEW", nil, ""},
+		{dir, "aws/key", nil, ""},
+		{dir, "new/key", nil, ""},
+		{dir, "aws", []string{"key", "other"}, ""},
+		{dir, "new", []string{"key"}, ""},
+		{store.Dir{Path: dir.Path + "/new"}, "A", nil, ""},
+		{missing, "A", nil, "cannot create the directory " + missing.Path + ": no such file or directory"},
+		{file, "A", nil, "cannot write A: " + file.Path + ": not a directory"},
+		{dir, "aws", nil, "cannot write aws: aws is a bundle and not a secret"},
+		{dir, "PLAIN/x", nil, "cannot write PLAIN/x: PLAIN is a secret and not a bundle"},
+		{dir, "PLAIN", []string{"x"}, "cannot write PLAIN: PLAIN is a secret and not a bundle"},
+		{dir, "aws", []string{"x"}, "cannot write aws: the bundle also contains key"},
+		{dir, "x.swp", nil, "invalid name: the sidecar ignores the name x.swp, because editors create temporary files with such names"},
+		{dir, "new", []string{"4913"}, "invalid name: the sidecar ignores the name 4913, because editors create temporary files with such names"},
+	} {
+		err := c.dir.CheckSet(c.name, c.fields)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want) {
+			t.Errorf("CheckSet(%s, %v) returned the error %v; want %q", c.name, c.fields, err, c.want)
+		}
+	}
+	if names, err := dir.List(); err != nil || !slices.Equal(names, []string{"PLAIN", "aws/key"}) {
+		t.Errorf("the store contains %v, error %v", names, err)
+	}
+}
+
+// withFileSystemUID runs a function that can access files only as a user that is not root.
+func withFileSystemUID(t *testing.T, uid int, run func()) {
+	t.Helper()
+	testenv.Require(t, os.Geteuid() == 0, "changing the uid for file access requires root")
+	runtime.LockOSThread() // the uid belongs to the thread
+	defer runtime.UnlockOSThread()
+	for id, set := range map[int]func(int) error{uid: unix.Setfsuid, uid + 1: unix.Setfsgid} {
+		if err := set(id); err != nil {
+			t.Fatal(err)
+		}
+		defer set(0)
+	}
+	run()
+}
+
+// TestCheckSetFindsStoreThatIsNotWritable checks the permissions of a user other than root.
+func TestCheckSetFindsStoreThatIsNotWritable(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir() + "/store"}
+	storetest.WriteFile(dir.Path+"/aws/key", "1")
+	for _, path := range []string{filepath.Dir(filepath.Dir(dir.Path)), filepath.Dir(dir.Path), dir.Path} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	withFileSystemUID(t, 65533, func() {
+		for _, c := range []struct {
+			dir        store.Dir
+			name, want string
+		}{
+			{dir, "A", "cannot write A: " + dir.Path + ": permission denied"},
+			{store.Dir{Path: dir.Path + "/new"}, "A", "cannot create the directory " + dir.Path + "/new: permission denied"},
+		} {
+			if err := c.dir.CheckSet(c.name, nil); err == nil || err.Error() != c.want {
+				t.Errorf("CheckSet returned the error %v; want %s", err, c.want)
+			}
+		}
+	})
+}
+
+// TestEditKeepsOwnerAndMode edits a store of another user as root.
+func TestEditKeepsOwnerAndMode(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "changing the owner of a file requires root")
+	home := t.TempDir()
+	dir := store.Dir{Path: home + "/store"}
+	for _, name := range []string{"A", "aws/key"} {
+		storetest.WriteFile(filepath.Join(dir.Path, name), "old")
+	}
+	own := func(path string, id int, mode os.FileMode) {
+		t.Helper()
+		if err := errors.Join(os.Chown(path, id, id+1), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	own(home, 50, 0o755)
+	own(dir.Path, 100, 0o750)
+	own(dir.Path+"/A", 200, 0o640)
+	own(dir.Path+"/aws", 300, 0o710)
+	own(dir.Path+"/aws/key", 400, 0o604)
+	check := func(path string, id uint32, mode os.FileMode) {
+		t.Helper()
+		info, err := os.Stat(filepath.Join(home, path))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != id || st.Gid != id+1 || info.Mode().Perm() != mode {
+			t.Errorf("%s belongs to %d:%d and has mode %v; want %d:%d and mode %v", path, st.Uid, st.Gid, info.Mode().Perm(), id, id+1, mode)
+		}
+	}
+	for _, name := range []string{"A", "B", "new/key", "aws/key", "aws/new"} {
+		if err := dir.Set(name, []byte("new")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("store/A", 200, 0o640)
+	check("store/B", 100, 0o600)
+	check("store/new", 100, 0o700)
+	check("store/new/key", 100, 0o600)
+	check("store/aws/key", 400, 0o604)
+	check("store/aws/new", 300, 0o600)
+	for _, name := range []string{"aws", "created"} {
+		if err := dir.SetBundle(name, map[string][]byte{"key": nil, "new": nil, "third": nil}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("store/aws", 300, 0o710)
+	check("store/aws/key", 400, 0o604)
+	check("store/aws/new", 300, 0o600)
+	check("store/aws/third", 300, 0o600)
+	check("store/created", 100, 0o700)
+	check("store/created/key", 100, 0o600)
+	if _, err := (store.Dir{Path: home + "/other"}).Create(); err != nil {
+		t.Fatal(err)
+	}
+	check("other", 50, 0o700)
+}
+
+// TestEditFailsIfOwnerWouldChange edits a store as a user who cannot give a file to its
+// owner. Otherwise the owner, for example the user of the sidecar, could not read the new file.
+func TestEditFailsIfOwnerWouldChange(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	for _, name := range []string{"A", "aws/key"} {
+		storetest.WriteFile(filepath.Join(dir.Path, name), "old")
+	}
+	if err := errors.Join(os.Chmod(filepath.Dir(dir.Path), 0o755), os.Chmod(dir.Path, 0o777), os.Chmod(dir.Path+"/aws", 0o777), os.Chmod(dir.Path+"/aws/key", 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	withFileSystemUID(t, 65533, func() {
+		for name, err := range map[string]error{
+			"A":       dir.Set("A", []byte("new")),
+			"aws/key": dir.Set("aws/key", []byte("new")),
+		} {
+			want := "cannot write " + name + ": " + filepath.Join(dir.Path, name) + " belongs to the uid 0 and the gid 0, and the new file cannot have this owner and group: operation not permitted"
+			if err == nil || err.Error() != want {
+				t.Errorf("got the error %v; want %s", err, want)
+			}
+		}
+		if err := dir.SetBundle("aws", map[string][]byte{"key": nil}); err == nil {
+			t.Error("SetBundle changed the owner of a bundle")
+		}
+	})
+	if files, err := filepath.Glob(dir.Path + "/*/*"); err != nil || len(files) != 1 {
+		t.Errorf("the bundles contain the files %v, error %v; want only aws/key", files, err)
+	}
+	for _, name := range []string{"A", "aws/key"} {
+		if got, err := os.ReadFile(filepath.Join(dir.Path, name)); err != nil || string(got) != "old" {
+			t.Errorf("%s contains %q, error %v", name, got, err)
+		}
+	}
+}
+
+// TestEditDoesNotChangeTargetsOfLinks edits secrets and bundles that are symbolic links.
+func TestEditDoesNotChangeTargetsOfLinks(t *testing.T) {
+	root := t.TempDir()
+	dir := store.Dir{Path: root + "/store"}
+	storetest.WriteFile(root+"/targets/secret", "old")
+	storetest.WriteFile(root+"/targets/bundle/key", "old")
+	storetest.WriteFile(dir.Path+"/own/key", "old")
+	for link, target := range map[string]string{"A": "../targets/secret", "B": "../targets/secret", "own/link": "../../targets/secret", "aws": "../targets/bundle", "gcp": "../targets/bundle", "dangling": "none"} {
+		if err := os.Symlink(target, filepath.Join(dir.Path, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"A": root + "/targets/secret", "aws": root + "/targets/bundle", "own/link": root + "/targets/secret", "own": "", "own/key": "", "dangling": "", "none": ""} {
+		if got := dir.LinkTarget(name); got != want {
+			t.Errorf("the target of %s is %q; want %q", name, got, want)
+		}
+	}
+	for _, err := range []error{dir.Set("A", []byte("new")), dir.Set("own/link", []byte("new")), dir.Set("dangling", []byte("new")), dir.Remove("B"),
+		dir.SetBundle("aws", map[string][]byte{"key": []byte("new")}), dir.Remove("gcp")} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.Symlink("../targets/bundle", dir.Path+"/gcp"); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{dir.Set("gcp/key", nil), dir.CheckSet("gcp/key", nil), dir.Remove("gcp/key")} {
+		conflict, ok := errors.AsType[*store.ConflictError](err)
+		if !ok || conflict.Remove != "gcp" {
+			t.Errorf("an edit of a field of a linked bundle returned the error %v; want a conflict with gcp", err)
+		}
+	}
+	for name, want := range map[string]string{"targets/secret": "old", "targets/bundle/key": "old", "store/A": "new", "store/own/link": "new", "store/dangling": "new", "store/aws/key": "new"} {
+		if got, err := os.ReadFile(filepath.Join(root, name)); err != nil || string(got) != want {
+			t.Errorf("%s contains %q, error %v; want %q", name, got, err, want)
+		}
+	}
+	for _, name := range []string{"A", "own/link", "dangling", "aws"} {
+		if info, err := os.Lstat(filepath.Join(dir.Path, name)); err != nil || info.Mode().Type() == os.ModeSymlink {
+			t.Errorf("%s is still a link, error %v", name, err)
 		}
 	}
 }

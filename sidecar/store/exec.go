@@ -8,19 +8,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxStderr is the maximum number of bytes of a command's standard error that Read stores
-// for its error message.
-const maxStderr = 2 << 10
+// ErrCommand is the error of Read if the command of an Exec failed. An error of an Exec contains
+// neither the command nor any part of its output, because each of them can contain a secret.
+var ErrCommand = errors.New("the command of the exec: store failed")
 
-// An Exec is a store that reads the standard output of a command.
+// An Exec is a store that reads the standard output of a command. The standard error of the
+// command is the standard error of the process that calls Read (see ReadInChild).
 type Exec struct {
 	Command string // /bin/sh -c runs this command
 	Format  Format // the format of the command's standard output
@@ -48,9 +47,9 @@ func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	stdout, stderr := &cappedBuffer{max: schema.MaxPush, onOverflow: cancel}, &cappedBuffer{max: maxStderr}
-	defer func() { clear(stdout.buf.Bytes()); clear(stderr.buf.Bytes()) }()
-	cmd.Stdout, cmd.Stderr = stdout, stderr
+	stdout := &cappedBuffer{max: schema.MaxPush, onOverflow: cancel}
+	defer func() { clear(stdout.buf.Bytes()) }()
+	cmd.Stdout, cmd.Stderr = stdout, os.Stderr
 	err := cmd.Run()
 	if cmd.Process != nil {
 		// Kill the remaining background processes. Otherwise each poll would start more of
@@ -59,7 +58,6 @@ func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 		// out all other IDs before it uses the same ID again.
 		syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
-	var set Set
 	switch {
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = errors.New("a background process still has the command's output open: redirect the output of the background process, or let the command wait for the background process")
@@ -70,13 +68,12 @@ func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	failure := "the command %q failed: %w%s"
-	if err == nil {
-		set, err = e.Format.parse(stdout.buf.Bytes())
-		failure = "the output of the command %q is invalid: %w%s"
-	}
 	if err != nil {
-		return nil, fmt.Errorf(failure, e.Command, err, e.redactStderr(stdout.buf.Bytes(), stderr))
+		return nil, fmt.Errorf("%w: %w", ErrCommand, err)
+	}
+	set, err := e.Format.parse(stdout.buf.Bytes())
+	if err != nil {
+		return nil, fmt.Errorf("the output of the command of the exec: store is invalid: %w", err)
 	}
 	return &Reading{Set: set}, nil
 }
@@ -106,89 +103,20 @@ func (e Exec) isBeingWritten() bool {
 	return false
 }
 
-// minLeak is the minimum length in bytes of a string that counts as a leaked part of a
-// secret. Such a string is in both the standard error and the standard output of a
-// command.
-const minLeak = 5
-
-// redactStderr returns the lines of a command's standard error for an error message. If a
-// line contains a part of the command's standard output, redactStderr replaces the line,
-// because this part can be a secret.
-//
-// redactStderr also searches each line for the parsed values, because standard error can
-// contain a value without the escapes that the value has in standard output.
-func (e Exec) redactStderr(stdout []byte, stderr *cappedBuffer) string {
-	text := stderr.buf.String()
-	if stderr.overflowed {
-		// Remove the incomplete last line. The limit maxStderr may have cut off a part of
-		// a secret value in this line. leaksOutput would not recognize the short rest of
-		// the value.
-		text = text[:strings.LastIndexByte(text, '\n')+1]
-	}
-	output := string(stdout)
-	if set, err := e.Format.parse(stdout); err == nil {
-		for _, value := range set {
-			if !value.Binary {
-				output += "\n" + string(value.Bytes)
-			}
-			for _, field := range value.Fields {
-				output += "\n" + string(field)
-			}
-		}
-	}
-	shortWords := map[string]bool{}
-	for _, word := range splitWords(output) {
-		if len(word) < minLeak {
-			shortWords[word] = true
-		}
-	}
-	var shown []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimSpace(line); leaksOutput(line, output, shortWords) {
-			line = "(this line is not shown, because it contains a part of the standard output)"
-		}
-		if line != "" {
-			shown = append(shown, line)
-		}
-	}
-	if shown == nil {
-		return ""
-	}
-	return "; standard error: " + strings.Join(shown, "; ")
-}
-
-// leaksOutput reports whether line contains a part of output. Such a part is a string of
-// minLeak bytes that output also contains, or one of the words in shortWords.
-func leaksOutput(line, output string, shortWords map[string]bool) bool {
-	for i := 0; i+minLeak <= len(line); i++ {
-		if strings.Contains(output, line[i:i+minLeak]) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(splitWords(line), func(word string) bool { return shortWords[word] })
-}
-
-// splitWords splits text at white space and at the characters that can surround a value
-// in dotenv, JSON, and YAML.
-func splitWords(text string) []string {
-	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\r\n\"'`={}[],;.:\\", r) })
-}
-
-// A cappedBuffer stores the first max bytes that are written to it, and discards all
-// other bytes. It calls onOverflow when it discards bytes.
+// A cappedBuffer stores the first max bytes that are written to it. It discards all other bytes
+// and then calls onOverflow.
 type cappedBuffer struct {
 	buf        bytes.Buffer
 	max        int
 	overflowed bool
-	onOverflow func() // may be nil
+	onOverflow func()
 }
 
 func (c *cappedBuffer) Write(p []byte) (int, error) {
 	room := c.max - c.buf.Len()
 	if len(p) > room {
-		if c.overflowed = true; c.onOverflow != nil {
-			c.onOverflow()
-		}
+		c.overflowed = true
+		c.onOverflow()
 		c.buf.Write(p[:room])
 		return len(p), nil
 	}

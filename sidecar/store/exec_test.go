@@ -10,39 +10,34 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestRedactStderrHidesValues checks that an error contains the standard error of a
-// command, and no part of the command's standard output. A value must also be hidden if
-// standard error contains only a part of the value, or the value without escapes.
-func TestRedactStderrHidesValues(t *testing.T) {
-	for _, c := range []struct{ name, stdout, stderr, wantShown, secret string }{
-		{"no output", "", "no such key\n", "no such key", "-"},
-		{"a harmless word", "A=TRIPWIRE\n", "no such key\n", "no such key", "-"},
-		{"a whole value", "A=TRIPWIRE\n", "bad value TRIPWIRE\n", "is not shown", "TRIPWIRE"},
-		{"the beginning of a value", "A=TRIPWIRE\n", "near TRIPW\n", "is not shown", "TRIPW"},
-		{"the middle of a value", "A=TRIPWIRE\n", "near 'IPWIR...'\n", "is not shown", "IPWIR"},
-		{"a value of separators", "A=\"x1,y2:z3=q4\"\n", "bad x1,y2:z3=q4\n", "is not shown", "x1,y2"},
-		{"a short value", "A=abc\n", "bad abc\n", "is not shown", "abc"},
-		{"a short value in quotes", `{"A": "abc"}`, "bad 'abc'\n", "is not shown", "abc"},
-		{"a value printed with escapes", `{"A": "\u0054\u0052\u0049\u0050\u0057\u0049"}`, "bad TRIPWI\n", "is not shown", "TRIPWI"},
-		{"an escaped value", `{"A": "T\"RIPWIRE"}`, "bad T\"RIPWIRE\n", "is not shown", "RIPWIRE"},
-		{"a value and a harmless line", "A=TRIPWIRE\n", "TRIPWIRE\nplain\n", "plain", "TRIPWIRE"},
-		{"a value that the limit cuts", "A=WXYZ\n", strings.Repeat("-", maxStderr-3) + "\nWX", "", "WX"},
+// TestExecErrorContainsNoText checks that an error contains neither the command nor any part of
+// its output, because each of them can contain a secret.
+func TestExecErrorContainsNoText(t *testing.T) {
+	for command, want := range map[string]string{
+		"echo A=TRIPWIRE; echo TRIPWIRE >&2; exit 3":       "the command of the exec: store failed: exit status 3",
+		"echo TRIPWIRE; echo TRIPWIRE >&2":                 "the output of the command of the exec: store is invalid: line 1: expected NAME=value",
+		"echo TRIPWIRE >&2; exec sleep 600; echo TRIPWIRE": "the command of the exec: store failed: timed out after 300ms",
 	} {
-		stderr := &cappedBuffer{max: maxStderr}
-		stderr.Write([]byte(c.stderr))
-		if c.name == "a value that the limit cuts" {
-			stderr.Write([]byte("YZ\n"))
+		_, err := Exec{Command: command, Format: Dotenv, Timeout: 300 * time.Millisecond}.Read(context.Background(), nil)
+		if err == nil || err.Error() != want {
+			t.Errorf("got the error %v; want %q", err, want)
 		}
-		format := Dotenv
-		if strings.HasPrefix(c.stdout, "{") {
-			format = JSON
-		}
-		got := Exec{Format: format}.redactStderr([]byte(c.stdout), stderr)
-		if !strings.Contains(got, c.wantShown) || strings.Contains(strings.ReplaceAll(got, "standard output", ""), c.secret) && c.secret != "-" {
-			t.Errorf("standard error with %s: got %q; want it to contain %q and not %q", c.name, got, c.wantShown, c.secret)
-		}
+	}
+}
+
+// TestPipefailDetectsFailedCommand checks the advice for pipes in RECIPES.md.
+func TestPipefailDetectsFailedCommand(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	const pipe = "(echo A=1; exit 3) | cat"
+	e := Exec{Command: pipe, Format: Dotenv, Timeout: 20 * time.Second}
+	mustRead(t, e, nil, "1", false)
+	e.Command = "bash -o pipefail -c '" + pipe + "'"
+	if _, err := e.Read(context.Background(), nil); !errors.Is(err, ErrCommand) {
+		t.Errorf("got the error %v; want ErrCommand", err)
 	}
 }
 

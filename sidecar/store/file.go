@@ -38,7 +38,7 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 	state := r.files[f.Path]
 	if reason != "" && reason != ReasonEmpty {
 		if state.LastUsed.Fingerprint == "" || previous.Set == nil {
-			return nil, &unfinishedError{f.Path, reason}
+			return nil, &unusableError{f.Path, reason}
 		}
 		for _, name := range state.Names {
 			r.keepOld(name, previous)

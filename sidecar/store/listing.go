@@ -5,6 +5,8 @@ import (
 	"io/fs"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stablePeriod is how long the files of a store must be unchanged before Read returns, because
@@ -18,6 +20,10 @@ type listedFile struct {
 	path string
 	fileVersion
 	changedAt time.Time
+	// reason is the reason why the content of the file cannot be read, or "". If it is not
+	// empty, the fields above except name and path are empty. The file can then also be a
+	// directory.
+	reason Reason
 }
 
 // A fileVersion identifies the content of a file at one time, but contains no part of the
@@ -32,6 +38,8 @@ type fileVersion struct {
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
+	// misnamed contains the paths whose names cannot be names of secrets or fields.
+	misnamed []string
 	// dirChangedAt is the time of the last change of the directory or of one of its bundles. A
 	// file may be missing only because an editor is replacing the file.
 	dirChangedAt time.Time
@@ -44,6 +52,11 @@ func (l *listing) add(name, path string, info fs.FileInfo) error {
 	return err
 }
 
+// addUnusable adds a path whose content cannot be read to the listing.
+func (l *listing) addUnusable(name, path string, reason Reason) {
+	l.files = append(l.files, listedFile{name: name, path: path, reason: reason})
+}
+
 // newListedFile returns the description of the file at path.
 func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	st, ok := info.Sys().(*syscall.Stat_t)
@@ -52,7 +65,7 @@ func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	}
 	inode := inodeOf(st)
 	version := fileVersion{info.Size(), inode, fmt.Sprint(inode, st.Size, st.Mtim, st.Ctim)}
-	return listedFile{name, path, version, time.Unix(st.Ctim.Unix())}, nil
+	return listedFile{name, path, version, time.Unix(st.Ctim.Unix()), ""}, nil
 }
 
 // addDir adds a directory, which is the directory of a Dir or of a bundle, to the listing.
@@ -65,6 +78,16 @@ func (l *listing) addDir(info fs.FileInfo) (inode string) {
 		l.dirChangedAt = changedAt
 	}
 	return inodeOf(st)
+}
+
+// birthTime returns the time at which the directory at path was created, or "" if its file system
+// does not store this time. Many file systems use the number of a deleted inode for the next one.
+func birthTime(path string) string {
+	var stat unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &stat); err != nil || stat.Mask&unix.STATX_BTIME == 0 {
+		return ""
+	}
+	return fmt.Sprint(" ", stat.Btime.Sec, stat.Btime.Nsec)
 }
 
 // inodeOf returns a text that identifies a file or directory, even if its content changes.

@@ -24,7 +24,7 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 			}
 			all.Set[name] = value
 		}
-		maps.Copy(all.Unfinished, r.Unfinished)
+		maps.Copy(all.Unusable, r.Unusable)
 		maps.Copy(all.files, r.files)
 		maps.Copy(all.dirs, r.dirs)
 	}

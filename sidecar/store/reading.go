@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -18,49 +19,43 @@ type Reading struct {
 
 // A State is the part of a Reading that contains no value of a secret.
 type State struct {
-	// Unfinished contains the paths of the files that are not complete. The Set contains the
+	// Unusable contains the paths of the files that Read could not use. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
-	// secret.
-	Unfinished map[string]Reason
+	// secret. Unusable also contains the paths whose names cannot be names of secrets.
+	Unusable map[string]Reason
 
 	files map[string]fileState // by path
 	dirs  map[string]dirState  // by the path of a Dir
 }
 
-// ErrReplaced is the error that Read returns if a directory with files was replaced by an empty
-// directory. The usual reason is that a file system was unmounted. If all files of the same
-// directory are removed, Read returns no error.
-var ErrReplaced = errors.New("the directory is empty, and it is not the directory that was read before")
+// ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
+// directory in which secrets are missing. The usual reason is that a file system was mounted or
+// unmounted. If files of the same directory are removed, Read returns no error.
+var ErrReplaced = errors.New("this is not the directory that was read before, and it does not contain all of its secrets")
 
 // A dirState is the state of the directory of a Dir at the time of a read.
 type dirState struct {
-	ID       string `json:"id"` // identifies the directory and its file system
-	HasFiles bool   `json:"has_files"`
+	ID    string              `json:"id"` // identifies the directory and its file system
+	Names []schema.SecretName `json:"names"`
 }
 
-// A Reason is the reason why a file is not complete.
-type Reason string
-
-// The reasons why a file is not complete. An empty file stays unfinished until it changes. In
-// all other cases, no file event may arrive when the file becomes complete.
-const (
-	// ReasonEmpty is necessary because many programs truncate a file before they write the
-	// file, and because a program can fail after it has truncated the file.
-	ReasonEmpty   Reason = "the file is empty"
-	reasonOpen    Reason = "a process has the file open for writing"
-	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
-	reasonShorter Reason = "the file has just become shorter"
-)
-
-// An unfinishedError is the error for a file that is not complete if there is no old value.
-type unfinishedError struct {
+// An unusableError is the error for a file that cannot be used if there is no old value.
+type unusableError struct {
 	path   string
 	reason Reason
 }
 
-func (e *unfinishedError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
+func (e *unusableError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
 
-func (e *unfinishedError) Unwrap() error { return ErrUnstable }
+func (e *unusableError) Unwrap() error {
+	switch {
+	case e.reason.IsTemporary():
+		return ErrUnstable
+	case e.reason == ReasonPermission:
+		return fs.ErrPermission
+	}
+	return nil
+}
 
 // unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a
 // process has the file open for writing.
@@ -81,7 +76,7 @@ type fileState struct {
 }
 
 func newState() State {
-	return State{Unfinished: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+	return State{Unusable: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
 }
 
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
@@ -95,7 +90,7 @@ func monotonicNow() int64 {
 }
 
 // readFile reads a file of the store. If the file is not complete, readFile adds the file to
-// r.Unfinished and returns a reason.
+// r.Unusable and returns a reason.
 func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, reason Reason, err error) {
 	state := previous.files[f.path]
 	if state.Version != f.fileVersion {
@@ -121,7 +116,7 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	if reason == "" {
 		state.LastUsed = f.fileVersion
 	} else {
-		r.Unfinished[f.path] = reason
+		r.Unusable[f.path] = reason
 	}
 	r.files[f.path] = state
 	return content, reason, nil
@@ -149,10 +144,17 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 	}
 }
 
+// AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
+// which secrets are missing.
+func (s State) AcceptReplacedDirs() State {
+	s.dirs = nil
+	return s
+}
+
 // WaitsForFile reports whether a file of the store can become complete without a file event.
 func (s State) WaitsForFile() bool {
-	for _, reason := range s.Unfinished {
-		if reason != ReasonEmpty {
+	for _, reason := range s.Unusable {
+		if reason.IsTemporary() {
 			return true
 		}
 	}

@@ -50,8 +50,8 @@ func mustRead(t *testing.T, s Store, previous *Reading, want string, unfinished 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := string(r.Set["A"].Bytes); got != want || (len(r.Unfinished) > 0) != unfinished {
-		t.Fatalf("Read returned the value %q and the unfinished files %v; want %q and unfinished files: %v", got, r.Unfinished, want, unfinished)
+	if got := string(r.Set["A"].Bytes); got != want || (len(r.Unusable) > 0) != unfinished {
+		t.Fatalf("Read returned the value %q and the unfinished files %v; want %q and unfinished files: %v", got, r.Unusable, want, unfinished)
 	}
 	return r
 }
@@ -64,7 +64,7 @@ func TestFileThatBecameShorterIsUsedLater(t *testing.T) {
 	r := mustRead(t, dir, nil, "long value", false)
 	writeAll(t, dir.Path+"/A", "short")
 	r = mustRead(t, dir, r, "long value", true)
-	for len(r.Unfinished) > 0 {
+	for len(r.Unusable) > 0 {
 		var err error
 		if r, err = read(t, dir, r); err != nil {
 			t.Fatal(err)
@@ -156,7 +156,7 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 	r = mustRead(t, dir, r, "old", false) // the file is not new any more
 	writeAll(t, dir.Path+"/A", "newer")
 	r = mustRead(t, dir, r, "old", true)
-	for len(r.Unfinished) > 0 {
+	for len(r.Unusable) > 0 {
 		if r, err = read(t, dir, r); err != nil {
 			t.Fatal(err)
 		}

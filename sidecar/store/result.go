@@ -23,21 +23,27 @@ import (
 // Before this, the child process receives the result of the previous read in the same form. The
 // line is empty if there was no previous read.
 type result struct {
-	Names  []schema.SecretName `json:"names"`
-	Files  []fileResult        `json:"files"`
-	Dirs   []dirResult         `json:"dirs"`
-	Error  []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
-	Causes []string            `json:"causes"` // keys of errorCauses
+	Names    []schema.SecretName `json:"names"`
+	Files    []fileResult        `json:"files"`
+	Unusable []unusableResult    `json:"unusable"`
+	Dirs     []dirResult         `json:"dirs"`
+	Error    []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
+	Causes   []string            `json:"causes"` // keys of errorCauses
 }
 
-// resultDepth is the number of levels of the JSON of a result.
+// resultDepth is the maximum nesting depth of a result in JSON.
 const resultDepth = 5
 
-// A fileResult is the part of a State that describes a file.
+// A fileResult is the part of a State that describes a file that was read.
 type fileResult struct {
-	Path   []byte    `json:"path"`   // need not be valid UTF-8
-	Reason Reason    `json:"reason"` // empty if the file is complete
-	State  fileState `json:"state"`
+	Path  []byte    `json:"path"` // need not be valid UTF-8
+	State fileState `json:"state"`
+}
+
+// An unusableResult is the part of a State that describes a file that could not be used.
+type unusableResult struct {
+	Path   []byte `json:"path"`
+	Reason Reason `json:"reason"`
 }
 
 // A dirResult is the part of a State that describes the directory of a Dir.
@@ -49,7 +55,10 @@ type dirResult struct {
 func newResult(names []schema.SecretName, s State) result {
 	r := result{Names: names}
 	for path, state := range s.files {
-		r.Files = append(r.Files, fileResult{[]byte(path), s.Unfinished[path], state})
+		r.Files = append(r.Files, fileResult{[]byte(path), state})
+	}
+	for path, reason := range s.Unusable {
+		r.Unusable = append(r.Unusable, unusableResult{[]byte(path), reason})
 	}
 	for path, state := range s.dirs {
 		r.Dirs = append(r.Dirs, dirResult{[]byte(path), state})
@@ -61,9 +70,9 @@ func (r result) state() State {
 	s := newState()
 	for _, f := range r.Files {
 		s.files[string(f.Path)] = f.State
-		if f.Reason != "" {
-			s.Unfinished[string(f.Path)] = f.Reason
-		}
+	}
+	for _, f := range r.Unusable {
+		s.Unusable[string(f.Path)] = f.Reason
 	}
 	for _, d := range r.Dirs {
 		s.dirs[string(d.Path)] = d.State
@@ -105,6 +114,7 @@ const emptyLine = "\n"
 var errorCauses = map[string]error{
 	"unstable":   ErrUnstable,
 	"replaced":   ErrReplaced,
+	"command":    ErrCommand,
 	"not_exist":  fs.ErrNotExist,
 	"permission": fs.ErrPermission,
 }
@@ -130,9 +140,10 @@ func (r LockedReading) Write(w io.Writer) error {
 	return newResult(r.Set.names, r.State).write(w, r.Set.line)
 }
 
-// WriteResult reads a store and writes the result to w. It reads the result of the previous
-// read from input (see LockedReading.Write). It returns an error only if it cannot read input
-// or cannot write to w.
+// WriteResult reads a store and writes the result to w. If it cannot read the store, the
+// result contains the error. input contains the result of the previous read (see
+// LockedReading.Write). WriteResult itself returns an error only if it cannot read input or
+// cannot write to w.
 //
 // WriteResult leaves copies of the secrets in the memory of the process. So the process must
 // end soon after WriteResult.

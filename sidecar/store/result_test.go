@@ -121,12 +121,13 @@ func TestIncompleteInputIsAnError(t *testing.T) {
 }
 
 func TestResultContainsErrorAndItsCauses(t *testing.T) {
-	causes := []error{store.ErrUnstable, store.ErrReplaced, fs.ErrNotExist, fs.ErrPermission}
+	causes := []error{store.ErrUnstable, store.ErrReplaced, store.ErrCommand, fs.ErrNotExist, fs.ErrPermission}
 	for _, want := range []error{
 		errors.New("a file with the name \xff is bad"),
 		fmt.Errorf("the store: %w", fs.ErrPermission),
 		fmt.Errorf("the store: %w: %w", fs.ErrNotExist, store.ErrUnstable),
 		fmt.Errorf("the store: %w", store.ErrReplaced),
+		fmt.Errorf("%w: exit status 1", store.ErrCommand),
 	} {
 		_, got := transfer(t, nil, want)
 		if got == nil || got.Error() != want.Error() {

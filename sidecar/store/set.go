@@ -1,8 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
@@ -54,7 +58,27 @@ func (s Set) EncodePush() ([]byte, error) {
 	}
 	if size := len(line) - 1; size > schema.MaxPush {
 		clear(line)
-		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes", size, schema.MaxPush)
+		sizes := map[string]int64{}
+		for name, value := range s {
+			sizes[string(name)] = int64(len(value.Bytes))
+			for _, text := range value.Fields {
+				sizes[string(name)] += int64(len(text))
+			}
+		}
+		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes; the largest secrets are %s",
+			size, schema.MaxPush, largest(sizes))
 	}
 	return line, nil
+}
+
+// largest returns the names of the largest sizes, and these sizes.
+func largest(sizes map[string]int64) string {
+	names := slices.SortedFunc(maps.Keys(sizes), func(a, b string) int {
+		return cmp.Or(cmp.Compare(sizes[b], sizes[a]), strings.Compare(a, b))
+	})
+	var texts []string
+	for _, name := range names[:min(len(names), 3)] {
+		texts = append(texts, fmt.Sprintf("%s (%d bytes)", name, sizes[name]))
+	}
+	return strings.Join(texts, ", ")
 }

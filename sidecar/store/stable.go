@@ -73,7 +73,7 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 func remainingWait(l listing, r *Reading) time.Duration {
 	wait := min(stablePeriod-time.Since(l.dirChangedAt), stablePeriod)
 	for _, f := range l.files {
-		if r.Unfinished[f.path] == "" {
+		if r.Unusable[f.path] == "" {
 			wait = max(wait, min(stablePeriod-time.Since(f.changedAt), stablePeriod))
 		}
 	}
@@ -84,7 +84,7 @@ func remainingWait(l listing, r *Reading) time.Duration {
 // whether the files that r uses have not changed.
 func sameFiles(l, other listing, r *Reading) bool {
 	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
-		return a.path == b.path && (a.fileVersion == b.fileVersion || r.Unfinished[a.path] != "")
+		return a.path == b.path && a.reason == b.reason && (a.fileVersion == b.fileVersion || r.Unusable[a.path] != "")
 	})
 }
 

@@ -42,7 +42,7 @@ func TestReadStableWaitsForChanges(t *testing.T) {
 					r := newReading()
 					r.Set["A"] = Value{Bytes: []byte(l.files[0].Fingerprint)}
 					if c.reason != "" {
-						r.Unfinished["A"] = c.reason
+						r.Unusable["A"] = c.reason
 					}
 					return r, nil
 				})

@@ -8,9 +8,9 @@
 // the sidecar sends the previous push request to the child process.
 //
 // The package does not assume that a store is complete. If a file changes during a read, the
-// package reads the store again. If the package cannot read a store completely, it returns an
-// error. It never uses a file that is empty or that a process has open for writing. Each
-// error contains the path of the file, the line, and the violated rule, if they are known. No
+// package reads the store again. If the package cannot use a file of a directory, for example
+// because the file is empty, open for writing, or unreadable, it uses the old value of this
+// secret. All other problems of a store are errors. Each error contains the path of the file, the line, and the violated rule, if they are known. No
 // error contains any part of a secret.
 package store
 
@@ -18,8 +18,8 @@ import "context"
 
 // A Store is a source of secrets. The types Dir, File, Exec, and Merged are stores.
 type Store interface {
-	// Read returns the complete set of secrets that the store contained at one moment. If a
-	// file is not complete, Read uses the old value of its secret. previous is the result of
+	// Read returns the complete set of secrets that the store contained at one moment. If
+	// Read cannot use a file, it uses the old value of its secret. previous is the result of
 	// the last call that returned no error, or nil if there was none.
 	//
 	// An error contains the path of the file, the line if the file has lines, and the rule

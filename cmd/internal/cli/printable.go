@@ -17,8 +17,21 @@ func Printable(s string) string {
 	if s != "" && escapeUnprintable(s) == s && strings.TrimSpace(s) == s && !strings.Contains(s, "  ") {
 		return s
 	}
-	quoted := `"` + escapeUnprintable(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)) + `"`
-	return strings.ReplaceAll(quoted, "  ", `\x20\x20`)
+	return strings.ReplaceAll(quote(s), "  ", `\x20\x20`)
+}
+
+// PrintableWord returns s like Printable, but without spaces. Use it for a text that the operator
+// approves: a terminal continues a long line at its left edge, so a long path with spaces could
+// look like several lines.
+func PrintableWord(s string) string {
+	if s != "" && escapeUnprintable(s) == s && !strings.Contains(s, " ") {
+		return s
+	}
+	return strings.ReplaceAll(quote(s), " ", `\x20`)
+}
+
+func quote(s string) string {
+	return `"` + escapeUnprintable(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)) + `"`
 }
 
 // escapeUnprintable replaces each character of s that isVisible does not accept, and each byte

@@ -47,6 +47,22 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+func TestPrintableWord(t *testing.T) {
+	for s, want := range map[string]string{
+		"/home/dev/caf\u00e9": "/home/dev/caf\u00e9",
+		"a b":                 `"a\x20b"`,
+		`a "b\`:               `"a\x20\"b\\"`,
+		`a"b\x20`:             `a"b\x20`,
+		`"a\x20b"`:            `"a\x20b"`,
+		"a\n b":               `"a\n\x20b"`,
+		"":                    `""`,
+	} {
+		if got := PrintableWord(s); got != want {
+			t.Errorf("PrintableWord(%q) = %s, want %s", s, got, want)
+		}
+	}
+}
+
 // TestPrintJSONEscapesUnprintableCharacters prints strings that could change the order of the
 // characters on a terminal, or forge a line. The output must still be the same JSON value.
 func TestPrintJSONEscapesUnprintableCharacters(t *testing.T) {

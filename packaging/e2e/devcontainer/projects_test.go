@@ -117,7 +117,7 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	if err := os.Symlink(filepath.Join(h.dir, "src"), link); err != nil {
 		t.Fatal(err)
 	}
-	h.mustKeyhatchctl("register", "--persist", link+"/web", "--allow-uid", "1000")
+	h.mustKeyhatchctl("register", "--persist", "--yes", link+"/web", "--allow-uid", "1000")
 	webContainer := h.startContainer("1000", h.command("devcontainer", "up", "--buildkit", "never", "--workspace-folder", link+"/web"))
 
 	// The project plain does not use the Feature. keyhatchctl up registers this project and

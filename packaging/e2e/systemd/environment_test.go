@@ -44,10 +44,12 @@ var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
 	return w, w.build()
 })
 
-// build installs keyhatch and the program e2e, which is this test binary, into root.
+// build installs keyhatch, the program attack, and the program e2e, which is this test binary,
+// into root.
 func (w *environment) build() error {
 	for _, args := range [][]string{
 		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
+		{"go", "build", "-o", w.root + "/usr/local/bin/attack", "../../attack"},
 		{"go", "test", "-c", "-o", w.root + "/usr/local/bin/e2e", "."},
 	} {
 		cmd := exec.Command(args[0], args[1:]...)

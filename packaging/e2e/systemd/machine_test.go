@@ -27,8 +27,9 @@ func boot(t *testing.T) *machine {
 	t.Helper()
 	w := openEnvironment(t)
 	m := &machine{t: t, engine: w.engine}
-	// systemd needs CAP_SYS_ADMIN to create mount namespaces for its units.
-	m.id = m.docker("run", "--detach", "--network=none", "--cap-add=SYS_ADMIN",
+	// systemd needs CAP_SYS_ADMIN to create mount namespaces for its units. One of the tests
+	// mounts a FUSE file system.
+	m.id = m.docker("run", "--detach", "--network=none", "--cap-add=SYS_ADMIN", "--device=/dev/fuse",
 		"--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
 		"--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
 		"--tmpfs=/run", "--tmpfs=/tmp", "--env=container=docker", "--stop-signal=SIGRTMIN+3",

@@ -1,0 +1,164 @@
+package audit
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// bufferSize is the number of events that can wait for the writer. If the buffer is full,
+// new events are dropped.
+const bufferSize = 4096
+
+// maxDelay is the maximum time until the writer begins to write an event of a project's
+// answer. Until then, the writer collects events.
+const maxDelay = 50 * time.Millisecond
+
+// A buffer collects events until the writer takes them. It then collects the next events in
+// another slice, so the two slices are used in turns. It is safe for concurrent use.
+type buffer struct {
+	wake  chan struct{} // receives a value when the writer must take the events now
+	timer *time.Timer   // sends a value to wake
+
+	mu     sync.Mutex // no other mutex may be locked while mu is locked
+	batch  batch
+	spare  []item // empty; becomes the next batch
+	closed bool
+
+	unreported atomic.Uint64 // events dropped since the last audit.dropped event
+	dropped    atomic.Uint64 // all dropped events
+}
+
+// A batch contains events in the order in which they were added.
+type batch struct {
+	items  []item
+	result *result // nil if nothing waits until the events are written
+}
+
+// A result is the result of writing a batch.
+type result struct {
+	done    chan struct{} // closed when written is set
+	written int           // number of items that were written, from the start of the batch
+}
+
+// finish sets the result of a batch. count is the number of items that were written. They are
+// the first items that were not given up.
+func (b batch) finish(count int) {
+	for i := 0; i < len(b.items) && count > 0; i++ {
+		if !b.items[i].givenUp {
+			count--
+			b.result.written = i + 1
+		}
+	}
+	close(b.result.done)
+}
+
+func newBuffer() *buffer {
+	b := &buffer{wake: make(chan struct{}, 1)}
+	b.timer = time.AfterFunc(maxDelay, b.wakeWriter)
+	b.timer.Stop()
+	return b
+}
+
+func (b *buffer) wakeWriter() {
+	select {
+	case b.wake <- struct{}{}:
+	default: // the writer has not received the last value yet
+	}
+}
+
+func (b *buffer) countDropped(n int) {
+	b.unreported.Add(uint64(n))
+	b.dropped.Add(uint64(n))
+}
+
+// add adds an event. It never waits. If urgent is true, the writer must not wait for further
+// events. If the buffer is full, add drops and counts the event.
+func (b *buffer) add(added item, urgent bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.addLocked(added, urgent)
+}
+
+func (b *buffer) addLocked(added item, urgent bool) (ok bool) {
+	if len(b.batch.items) == bufferSize || b.closed {
+		b.countDropped(1)
+		return false
+	}
+	b.batch.items = append(b.batch.items, added)
+	switch n := len(b.batch.items); {
+	case urgent || n == bufferSize/2:
+		b.wakeWriter()
+	case n == 1:
+		b.timer.Reset(maxDelay)
+	}
+	return true
+}
+
+// addAndWait adds an event, and waits until the event is written. It returns false if the
+// event was not written before the timeout.
+func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
+	b.mu.Lock()
+	index := len(b.batch.items)
+	if !b.addLocked(added, true) {
+		b.mu.Unlock()
+		return false
+	}
+	if b.batch.result == nil {
+		b.batch.result = &result{done: make(chan struct{})}
+	}
+	written := b.batch.result
+	b.mu.Unlock()
+
+	expired := time.NewTimer(timeout)
+	defer expired.Stop()
+	select {
+	case <-written.done:
+		return index < written.written
+	case <-expired.C:
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// If the writer has already taken the event, it may be writing the event at this moment.
+	// The log then reports an access that did not happen. That is safer than an access that
+	// is not in the log.
+	if b.batch.result == written {
+		b.batch.items[index].givenUp = true
+	}
+	b.countDropped(1)
+	return false
+}
+
+// take waits until the writer must write. It then returns all events, and reports whether
+// the buffer was closed. After close, take must be called only once more.
+func (b *buffer) take() (taken batch, closed bool) {
+	<-b.wake
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.timer.Stop()
+	taken = b.batch
+	b.batch, b.spare = batch{items: b.spare}, nil
+	return taken, b.closed
+}
+
+// recycle returns the memory of a batch after the batch was written.
+func (b *buffer) recycle(written batch) {
+	clear(written.items)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spare = written.items[:0]
+}
+
+// close makes the writer take the last events. Later events are dropped.
+func (b *buffer) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.wakeWriter()
+}
+
+func (b *buffer) length() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.batch.items)
+}

@@ -1,0 +1,100 @@
+package keyring
+
+// For each secret, a snapshot contains the whole response to a get (schema.GetResponse), so
+// that the broker can send the response with one write. The part between lineStart and
+// lineEnd is also sent in the response to a get-many.
+const (
+	lineStart   = `{"ok":true,`
+	lineEnd     = "}\n"
+	valueField  = `"value":`
+	binaryField = `"value_b64":`
+	bundleField = `,"bundle":true`
+)
+
+// A kind is the form of a secret.
+type kind uint8
+
+// The kinds of secrets.
+const (
+	textKind   kind = iota
+	binaryKind      // bytes, sent to clients in base64
+	bundleKind      // named fields, sent to clients as a string that contains a JSON object
+)
+
+// A parsedValue is the value of a secret in a push request.
+type parsedValue struct {
+	kind kind
+	json []byte // the JSON value, which is a part of the request
+}
+
+// maxLineLength returns the maximum length of the response line.
+func (v parsedValue) maxLineLength() int {
+	n := len(lineStart) + len(lineEnd)
+	switch v.kind {
+	case textKind:
+		n += len(valueField) + len(v.json)
+	case binaryKind:
+		n += len(binaryField) + len(v.json)
+	case bundleKind: // with two quotes, and an escape for every byte
+		n += len(valueField) + 2 + 2*len(v.json) + len(bundleField)
+	}
+	return n
+}
+
+// writeLine writes the response line to dst, and returns its length.
+func (v parsedValue) writeLine(dst []byte) int {
+	n := copy(dst, lineStart)
+	switch v.kind {
+	case textKind:
+		n += copy(dst[n:], valueField)
+		n += copy(dst[n:], v.json)
+	case binaryKind:
+		n += copy(dst[n:], binaryField)
+		n += copy(dst[n:], v.json)
+	case bundleKind:
+		n += copy(dst[n:], valueField)
+		n += quoteCompact(dst[n:], v.json)
+		n += copy(dst[n:], bundleField)
+	}
+	return n + copy(dst[n:], lineEnd)
+}
+
+// quoteCompact writes a JSON string to dst and returns the length of this string. The
+// string contains the compact form of the JSON text source. Valid JSON text contains no
+// control characters except white space, so only quotes and backslashes need escapes.
+func quoteCompact(dst, source []byte) int {
+	n := 0
+	put := func(c byte) { dst[n] = c; n++ }
+	put('"')
+	inString, escaped := false, false
+	for _, c := range source {
+		switch {
+		case !inString && (c == ' ' || c == '\t' || c == '\n' || c == '\r'):
+			continue
+		case escaped:
+			escaped = false
+		case c == '\\':
+			escaped = true
+		case c == '"':
+			inString = !inString
+		}
+		if c == '"' || c == '\\' {
+			put('\\')
+		}
+		put(c)
+	}
+	put('"')
+	return n
+}
+
+// A Value is a secret in a snapshot. Its bytes are valid until the snapshot is released.
+type Value struct {
+	// Line is the whole response to a get, including its newline.
+	Line []byte
+	// Since is the number of the generation in which the value changed last.
+	Since uint64
+}
+
+// Fields returns the JSON members that describe the secret in a response
+// (schema.SecretValue). It returns a part of Line, not a copy.
+func (v Value) Fields() []byte { return v.Line[len(lineStart) : len(v.Line)-len(lineEnd)] }

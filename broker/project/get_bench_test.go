@@ -1,0 +1,95 @@
+package project
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/broker/endpoint"
+	"github.com/keyhatch/keyhatch/broker/keyring"
+)
+
+var getLine = []byte(`{"op":"get","name":"A"}`)
+
+// newLoadedProject returns a project that may fetch the loaded secret A. It writes audit events to
+// a file. There are no limits.
+func newLoadedProject(t testing.TB) *Project {
+	t.Helper()
+	log, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(log.Close)
+	k := keyring.New()
+	push(t, k, "a value of 40 bytes, like a short token.")
+	t.Cleanup(func() { k.Clear() })
+	return New(Config{Name: "api", Audit: log, View: k.View(), Manifest: parseManifest(t, "A"), UIDs: []uint32{endpoint.Self().UID}})
+}
+
+// onSession calls run with a real session of the project, and waits until run returns.
+func onSession(t testing.TB, run func(*endpoint.Session)) {
+	t.Helper()
+	done := make(chan struct{})
+	c, err := endpoint.Connect(func(s *endpoint.Session) {
+		defer close(done)
+		run(s)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	<-done
+}
+
+// BenchmarkAnswer measures the part of a get between the read of the request and the write of
+// the reply.
+func BenchmarkAnswer(b *testing.B) {
+	p := newLoadedProject(b)
+	onSession(b, func(s *endpoint.Session) {
+		b.ReportAllocs()
+		for b.Loop() {
+			reply := p.answer(s, getLine)
+			reply.Release()
+		}
+	})
+}
+
+// BenchmarkGet measures one get after the other on one connection.
+func BenchmarkGet(b *testing.B) { benchmarkGets(b, 1) }
+
+// BenchmarkGetInFlight measures gets on one connection with 32 requests in flight.
+func BenchmarkGetInFlight(b *testing.B) { benchmarkGets(b, 32) }
+
+func benchmarkGets(b *testing.B, inFlight int) {
+	p := newLoadedProject(b)
+	ended := make(chan struct{})
+	c, err := endpoint.Connect(func(s *endpoint.Session) {
+		defer close(ended)
+		p.Serve(s)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { // before the log is closed, because the session records events
+		c.Close()
+		<-ended
+	}()
+	requests := bytes.Repeat(append(getLine, '\n'), inFlight)
+	answers := bufio.NewReader(c)
+	b.ReportAllocs()
+	for n := 0; n < b.N; n += inFlight {
+		if _, err := c.Write(requests); err != nil {
+			b.Fatal(err)
+		}
+		for range inFlight {
+			line, err := answers.ReadSlice('\n')
+			if err == io.EOF || !bytes.HasPrefix(line, []byte(`{"ok":true`)) {
+				b.Fatalf("the answer is %q, error %v", line, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,154 @@
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// childDelay is the time after which another child process starts if no operation has ended.
+const childDelay = 20 * time.Millisecond
+
+// childIdleTime is the time after which an idle child process ends.
+const childIdleTime = 5 * time.Second
+
+// ErrBlocked means that an operation in the directory of a project did not end within
+// directoryTimeout.
+var ErrBlocked = errors.New("a container may be blocking the directory of the project")
+
+// children contains the idle child process, and starts child processes.
+type children struct {
+	runtimeDir string
+	idle       chan *child   // has room for one child process
+	starting   chan struct{} // is full while a goroutine starts a child process
+	idleTimer  *time.Timer   // calls endIdle
+
+	running atomic.Int64 // number of operations that are running
+	ended   atomic.Int64 // number of operations that have ended
+
+	mu   sync.Mutex
+	busy map[string]chan struct{} // guarded by mu; see busyIn
+}
+
+func newChildren(runtimeDir string) *children {
+	s := &children{runtimeDir: runtimeDir, idle: make(chan *child, 1), starting: make(chan struct{}, 1), busy: map[string]chan struct{}{}}
+	s.idleTimer = time.AfterFunc(childIdleTime, s.endIdle)
+	return s
+}
+
+// acquire returns a child process that runs no operation. If all child processes are busy, it
+// starts one, because a container can delay each operation. But while operations end quickly,
+// acquire waits, so that many short operations need only a few child processes.
+func (s *children) acquire() (*child, error) {
+	for {
+		c, err := s.tryAcquire()
+		if err != nil || !c.hasEnded() {
+			return c, err
+		}
+		c.end()
+	}
+}
+
+func (s *children) tryAcquire() (*child, error) {
+	select {
+	case c := <-s.idle:
+		return c, nil
+	default:
+	}
+	select {
+	case c := <-s.idle:
+		return c, nil
+	case s.starting <- struct{}{}: // only one goroutine at the same time starts a child process
+	}
+	defer func() { <-s.starting }()
+	for {
+		ended := s.ended.Load()
+		if s.running.Load() == 0 {
+			return startChild(s.runtimeDir)
+		}
+		select {
+		case c := <-s.idle:
+			return c, nil
+		case <-time.After(childDelay):
+		}
+		if s.ended.Load() == ended {
+			return startChild(s.runtimeDir)
+		}
+	}
+}
+
+// release stores an idle child process for the next operation. It ends the child process if
+// there is already an idle one.
+func (s *children) release(c *child) {
+	select {
+	case s.idle <- c:
+		s.idleTimer.Reset(childIdleTime)
+	default:
+		c.end()
+	}
+}
+
+// endIdle ends the idle child process.
+func (s *children) endIdle() {
+	select {
+	case c := <-s.idle:
+		c.end()
+	default:
+	}
+}
+
+// run runs an operation in a child process, and passes a socket unless socket is -1. At most
+// one operation runs at the same time for each directory. If the operation does not end within
+// directoryTimeout, run kills the child process and returns ErrBlocked. No other operation in
+// the directory starts before the child process has ended. So a container can block only one
+// child process for each directory.
+func (s *children) run(o operation, socket int) (result, error) {
+	timeout := time.NewTimer(directoryTimeout)
+	defer timeout.Stop()
+	busy := s.busyIn(o.Dir)
+	select {
+	case busy <- struct{}{}:
+	case <-timeout.C:
+		return result{}, ErrBlocked
+	}
+	c, err := s.acquire()
+	if err != nil {
+		<-busy
+		return result{}, err
+	}
+	s.running.Add(1)
+	r, err := c.run(o, socket)
+	s.ended.Add(1)
+	s.running.Add(-1)
+	if err != nil {
+		c.kill()
+		go func() { // ends when the child process has ended
+			<-c.ended
+			<-busy
+		}()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return result{}, ErrBlocked
+		}
+		return result{}, fmt.Errorf("running an operation in a child process: %w", err)
+	}
+	s.release(c)
+	<-busy
+	if r.Error != "" {
+		return result{}, errors.New(r.Error)
+	}
+	return r, nil
+}
+
+// busyIn returns the channel of a directory, which has room for one value. The channel is full
+// while an operation in this directory runs.
+func (s *children) busyIn(dir string) chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.busy[dir] == nil {
+		s.busy[dir] = make(chan struct{}, 1)
+	}
+	return s.busy[dir]
+}

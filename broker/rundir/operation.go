@@ -1,0 +1,120 @@
+package rundir
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// An operation is a task in a directory that a container can mount. A child process runs it.
+type operation struct {
+	Name string `json:"name"` // one of the constants below
+	Dir  string `json:"dir"`  // relative to the runtime directory
+	// opRemove removes only the socket file with this ID.
+	ID SocketID `json:"id"`
+	// opFind compares these credentials with the credentials that clients see.
+	Credentials unix.Ucred `json:"credentials"`
+}
+
+const (
+	opBind     = "bind"      // create the directory, and bind the passed socket in it
+	opRemove   = "remove"    // remove the socket file
+	opIdentify = "identify"  // return the ID of the socket file
+	opFind     = "find"      // return the ID of the socket file if clients reach the broker through it
+	opCount    = "count"     // count the entries of the directory
+	opMoveAway = "move-away" // rename the directory
+)
+
+// A result is the result of an operation.
+type result struct {
+	ID      SocketID `json:"id"`
+	Entries int      `json:"entries"` // -1 means that there is no readable directory
+	Error   string   `json:"error,omitempty"`
+	file    int      // the socket file with this ID (O_PATH), a passed file descriptor; or -1
+}
+
+// run runs the operation in this process. socket is the passed file descriptor, or -1.
+func (o operation) run(runtimeDir string, socket int) (r result, err error) {
+	dir := filepath.Join(runtimeDir, o.Dir)
+	r.file = -1
+	switch o.Name {
+	case opBind:
+		if err = bindInDir(dir, socket); err == nil {
+			r.ID, r.file = openSocketFile(socketIn(dir))
+		}
+	case opRemove:
+		id, file := openSocketFile(socketIn(dir))
+		unix.Close(file)
+		if id == o.ID {
+			os.Remove(socketIn(dir))
+		}
+	case opIdentify:
+		r.ID, r.file = openSocketFile(socketIn(dir))
+	case opFind:
+		// Check the ID first, because connecting to the path would follow a symlink.
+		r.ID, r.file = openSocketFile(socketIn(dir))
+		if r.ID != (SocketID{}) && !reaches(socketIn(dir), o.Credentials) {
+			unix.Close(r.file)
+			r.ID, r.file = SocketID{}, -1
+		}
+	case opCount:
+		entries, err := os.ReadDir(dir)
+		r.Entries = len(entries)
+		if err != nil {
+			r.Entries = -1
+		}
+	case opMoveAway:
+		err = moveAway(dir)
+	default:
+		err = fmt.Errorf("unknown operation %q", o.Name)
+	}
+	return r, err
+}
+
+// bindInDir creates the directory of a project, and binds a socket in this directory.
+func bindInDir(dir string, socket int) (err error) {
+	if os.Mkdir(dir, 0o755) == nil {
+		defer func() {
+			if err != nil { // no container can mount the new directory yet
+				os.Remove(dir)
+			}
+		}()
+	}
+	if err := ensureDir(dir, 0o755, -1); err != nil {
+		return err
+	}
+	// An earlier broker or the project's container created a file that already exists at
+	// this path. The file can be a socket on which a process in the container listens.
+	path := socketIn(dir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot replace %s: %w", path, err)
+	}
+	return explainFull(bindSocket(socket, path, projectSocketMode, -1), filepath.Dir(dir))
+}
+
+// reaches reports whether the process that listens on a socket file has the given credentials.
+func reaches(path string, want unix.Ucred) bool {
+	client, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	got, err := peerCredentials(client)
+	return err == nil && got == want
+}
+
+// moveAway renames a directory that a container engine created at the place of a link. It does
+// not remove the directory. rmdir(2) locks the parent directory and then waits for the lock of
+// the directory. A container that holds this lock would then block the parent directory for
+// all projects. rename(2) does not lock the directory itself if the parent directory stays the
+// same.
+func moveAway(dir string) error {
+	name := "." + filepath.Base(dir) + "-" + rand.Text()
+	return os.Rename(dir, filepath.Join(filepath.Dir(dir), name))
+}

@@ -1,0 +1,89 @@
+package rundir
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A SocketID identifies a socket file. If another file replaces the socket file, that file
+// has another SocketID. The zero SocketID means that there is no socket file.
+type SocketID struct {
+	Device uint64 `json:"device"`
+	Inode  uint64 `json:"inode"`
+}
+
+// socketIn returns the path of the socket file in the directory of a project.
+func socketIn(dir string) string { return filepath.Join(dir, "broker.sock") }
+
+// openSocketFile opens a socket file (O_PATH) and returns its ID. If there is no socket file,
+// it returns the zero SocketID and -1.
+func openSocketFile(path string) (id SocketID, file int) {
+	file, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return SocketID{}, -1
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		unix.Close(file)
+		return SocketID{}, -1
+	}
+	return SocketID{st.Dev, st.Ino}, file
+}
+
+// socketFiles contains the open socket files of the projects. The broker checks all socket
+// files every second. The kernel returns the current path of an open file without an operation
+// in the directory, so this check needs no child process.
+type socketFiles struct {
+	mu    sync.Mutex
+	files map[string]socketFile // guarded by mu; the key is operation.Dir
+}
+
+type socketFile struct {
+	id   SocketID
+	file int
+}
+
+// set stores the socket file of a directory, and closes the previous one. file is -1 if there
+// is no socket file.
+func (f *socketFiles) set(dir string, id SocketID, file int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if old, ok := f.files[dir]; ok {
+		unix.Close(old.file)
+		delete(f.files, dir)
+	}
+	if file >= 0 {
+		if f.files == nil {
+			f.files = map[string]socketFile{}
+		}
+		f.files[dir] = socketFile{id, file}
+	}
+}
+
+// find returns the ID of the socket file of a directory. The second result is false if the
+// socket file is not known, was removed, or was renamed.
+func (f *socketFiles) find(dir string) (SocketID, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known, ok := f.files[dir]
+	if !ok {
+		return SocketID{}, false
+	}
+	// If the file was removed, the path ends with " (deleted)".
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", known.file))
+	return known.id, err == nil && strings.HasSuffix(path, socketIn("/"+dir))
+}
+
+func (f *socketFiles) close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, known := range f.files {
+		unix.Close(known.file)
+	}
+	f.files = nil
+}

@@ -1,0 +1,101 @@
+package wire
+
+import "github.com/keyhatch/keyhatch/schema"
+
+// ParseGet parses a get request in its usual form. It makes one pass over line, and
+// allocates no memory. The returned name is a valid name and a part of line.
+//
+// ParseGet returns false if line contains an unknown field, an escape, or anything else
+// that is unusual or wrong. Then Decode must decode the line, or report the error. If
+// ParseGet returns true, Decode would return the same values.
+func ParseGet(line []byte) (name []byte, waitMS int64, ok bool) {
+	s := scanner{line}
+	var op []byte
+	waits := false
+	for mark := byte('{'); s.skip(mark); mark = ',' {
+		field, ok := s.text()
+		if !ok || !s.skip(':') {
+			return nil, 0, false
+		}
+		switch {
+		case string(field) == "op" && op == nil:
+			op, ok = s.text()
+		case string(field) == "name" && name == nil:
+			name, ok = s.text()
+		case string(field) == "wait_ms" && !waits:
+			waits = true
+			waitMS, ok = s.number()
+		default:
+			return nil, 0, false
+		}
+		if !ok {
+			return nil, 0, false
+		}
+	}
+	if !s.skip('}') || !s.atEnd() || string(op) != string(schema.OpGet) || !schema.ValidSecretName(name) {
+		return nil, 0, false
+	}
+	return name, waitMS, true
+}
+
+// A scanner reads simple JSON tokens. Its methods skip white space before a token. After a
+// method has returned false, only skip can be called.
+type scanner struct{ rest []byte }
+
+func (s *scanner) atEnd() bool {
+	for len(s.rest) > 0 {
+		switch s.rest[0] {
+		case ' ', '\t', '\r', '\n':
+			s.rest = s.rest[1:]
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// skip skips the punctuation mark c, and reports whether c was the next token.
+func (s *scanner) skip(c byte) bool {
+	if s.atEnd() || s.rest[0] != c {
+		return false
+	}
+	s.rest = s.rest[1:]
+	return true
+}
+
+// text reads a string of ASCII characters without escapes. The result is never nil.
+func (s *scanner) text() (text []byte, ok bool) {
+	if !s.skip('"') {
+		return nil, false
+	}
+	for i, c := range s.rest {
+		switch {
+		case c == '"':
+			text, s.rest = s.rest[:i], s.rest[i+1:]
+			return text, true
+		case c == '\\' || c < ' ' || c > '~':
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// number reads an integer of at most 18 digits without a sign, so it cannot overflow.
+func (s *scanner) number() (n int64, ok bool) {
+	if s.atEnd() {
+		return 0, false
+	}
+	digits := 0
+	for digits < len(s.rest) && '0' <= s.rest[digits] && s.rest[digits] <= '9' {
+		if digits == 18 {
+			return 0, false
+		}
+		n = 10*n + int64(s.rest[digits]-'0')
+		digits++
+	}
+	if digits == 0 || s.rest[0] == '0' && digits > 1 {
+		return 0, false
+	}
+	s.rest = s.rest[digits:]
+	return n, true
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
+)
+
+// TestStandardErrorOfCommandIsShownOnlyOnTerminal checks that the standard error of the command of
+// an exec: store is shown on a terminal, and that it is in no other output, because such output
+// can be a log.
+func TestStandardErrorOfCommandIsShownOnlyOnTerminal(t *testing.T) {
+	h := newTestHost(t, 0)
+	args := []string{"--socket", h.adminSocket(), "--format", "dotenv", "--store",
+		"exec:echo A=TRIPWIRE; echo no such key TRIPWIRE >&2; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 3"}
+	health := func() *exec.Cmd { return h.command(h.dir+"/keyhatch-sidecar", append([]string{"health"}, args...)...) }
+	output, err := health().CombinedOutput()
+	if text := string(output); err == nil || strings.Contains(text, "no such key") || strings.Contains(text, tripwire) ||
+		!strings.Contains(text, "exit status 3\nhint: ") {
+		t.Errorf("health without a terminal: error %v, output:\n%.2000s", err, text)
+	}
+	terminal := testenv.StartOnTerminal(t, health())
+	terminal.Expect("no such key")
+	terminal.Expect("exit status 3")
+	if code := terminal.Wait(); code != 1 {
+		t.Errorf("health on a terminal: exit code %d, want 1", code)
+	}
+	if n := len(terminal.Output()); n > 50000 {
+		t.Errorf("health copied %d bytes to the terminal", n)
+	}
+	run := h.startSidecar(args[2:]...)
+	run.waitForLine("the command of the exec: store failed: exit status 3\" hint=")
+}

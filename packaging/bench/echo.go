@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+)
+
+//go:embed c/echo.c
+var echoSource []byte
+
+// compileEcho compiles the echo server in C. If there is no compiler, it returns the reason.
+func (b *bench) compileEcho() (skipped string, err error) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		return cEcho + " is skipped, because gcc is not installed", nil
+	}
+	program := filepath.Join(b.dir, "echo")
+	cmd := exec.Command(gcc, "-O2", "-Wall", "-Werror", "-x", "c", "-o", program, "-")
+	cmd.Stdin = bytes.NewReader(echoSource)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("compiling the echo server in C: %w: %s", err, out)
+	}
+	b.cEcho = program
+	return "", nil
+}
+
+// startCEcho starts the echo server in C.
+func (b *bench) startCEcho(dir string, cpu int, model *keyhatch) (*contender, error) {
+	c := &contender{name: cEcho, socket: filepath.Join(dir, "c.sock")}
+	c.get, c.getMany = echoOf(model.get), echoOf(model.getMany)
+	return c, c.start(cpu, hello, b.cEcho, c.socket)
+}
+
+// startGo starts the baseline in Go. It is one process with two sockets.
+func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *contender, err error) {
+	echo = &contender{name: goEcho, socket: filepath.Join(dir, "echo.sock"), pushSocket: filepath.Join(dir, "sink.sock")}
+	echo.get, echo.getMany = echoOf(model.get), echoOf(model.getMany)
+	echo.encodePush, echo.pushReply = model.encodePush, sinkReply
+	if err := echo.start(cpu, hello, b.self, "serve", echo.socket, echo.pushSocket); err != nil {
+		return nil, nil, err
+	}
+	s := *echo
+	s.name = goSink
+	return echo, &s, nil
+}
+
+var hello = exchange{[]byte("hello\n"), []byte("hello\n")}
+
+// echoOf returns exchanges of messages that are as long as the replies of other exchanges.
+func echoOf(exchanges []exchange) (echoes []exchange) {
+	for _, x := range exchanges {
+		echoes = append(echoes, exchange{x.reply, x.reply})
+	}
+	return echoes
+}

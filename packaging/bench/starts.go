@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// measureStarts measures the time until a server answers the first request, and its memory
+// after that.
+func (b *bench) measureStarts() (figures []property, err error) {
+	var ready, idle []value
+	times, memory := map[string][]float64{}, map[string][]float64{}
+	for range b.rounds {
+		s, err := b.startServers(-1)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range s.gets {
+			times[c.name] = append(times[c.name], milliseconds(c.ready))
+			memory[c.name] = append(memory[c.name], c.process.memory()/1024)
+		}
+		s.stop()
+	}
+	for _, name := range []string{goEcho, cEcho, redis, keyhatchd} {
+		if len(times[name]) > 0 {
+			ready = append(ready, value{name, median(times[name])})
+			idle = append(idle, value{name, median(memory[name])})
+		}
+	}
+	return []property{newProperty("start until the first answer", "ms", 10, ready...), newProperty("idle memory", "MiB", 10, idle...)}, nil
+}
+
+// measureDeclaredStarts measures starts with many declared projects, without and with a
+// service manager that stores file descriptors.
+func (b *bench) measureDeclaredStarts() (figures []property, err error) {
+	projectsDir, err := os.MkdirTemp(b.dir, "")
+	if err != nil {
+		return nil, err
+	}
+	for i := range manyProjects {
+		name := projectName(i)
+		text, err := manifest.Declaration{Name: schema.ProjectName(name), Path: "/nowhere/" + name, AllowUIDs: []uint32{uint32(os.Geteuid())}, Manifest: manifestOf(name)}.Encode()
+		if err == nil {
+			err = os.WriteFile(filepath.Join(projectsDir, name+".yaml"), text, 0o600)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	store := schema.DescriptorStore("")
+	var plainTimes, managedTimes, memories []float64
+	for range 3 {
+		k, elapsed, err := b.startDeclared(projectsDir, nil)
+		if err != nil {
+			return nil, err
+		}
+		plainTimes, memories = append(plainTimes, milliseconds(elapsed)), append(memories, k.process.memory()/1024)
+		k.stop()
+
+		manager, err := newServiceManager(filepath.Join(k.dir, "notify"))
+		if err != nil {
+			return nil, err
+		}
+		k, elapsed, err = b.startDeclared(projectsDir, manager)
+		if err != nil {
+			return nil, err
+		}
+		managedTimes = append(managedTimes, milliseconds(elapsed))
+		status, err := k.admin.Status(context.Background())
+		if err != nil {
+			return nil, err
+		}
+		store = status.DescriptorStore
+		k.stop()
+		manager.close()
+	}
+	return []property{
+		newProperty("start with 1,000 declared projects", "ms", 500, value{keyhatchd, median(plainTimes)}),
+		newProperty(fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", store), "ms", 500, value{keyhatchd, median(managedTimes)}),
+		newProperty("memory after a start with 1,000 declared projects", "MiB", 0, value{keyhatchd, median(memories)}),
+	}, nil
+}
+
+// startDeclared starts a broker and waits until it serves all declared projects. If there is a
+// service manager, the broker then sends READY=1.
+func (b *bench) startDeclared(projectsDir string, manager *serviceManager) (*keyhatch, time.Duration, error) {
+	dir, err := os.MkdirTemp(b.dir, "")
+	if err != nil {
+		return nil, 0, err
+	}
+	k := newKeyhatch(dir)
+	cmd, ready := exec.Command(b.keyhatchd, k.arguments(projectsDir)...), k.servesAll
+	if manager != nil {
+		cmd.Env, ready = append(os.Environ(), "NOTIFY_SOCKET="+manager.path), manager.isReady
+	}
+	began := time.Now()
+	if err := k.start(-1, cmd); err != nil {
+		return nil, 0, err
+	}
+	if err := k.process.waitFor(ready); err != nil {
+		return nil, 0, err
+	}
+	elapsed := time.Since(began)
+	return k, elapsed, k.servesAll()
+}
+
+// servesAll returns an error if the broker does not serve all declared projects yet.
+func (k *keyhatch) servesAll() error {
+	time.Sleep(2 * time.Millisecond) // so that the requests do not delay the start much
+	status, err := k.admin.Status(context.Background())
+	if err == nil && (len(status.Projects) != manyProjects || len(status.Problems) > 0) {
+		err = fmt.Errorf("the broker serves %d projects and has %d problems", len(status.Projects), len(status.Problems))
+	}
+	return err
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// measureSizes returns the sizes of the stripped programs.
+func (b *bench) measureSizes() (figures []property, err error) {
+	for _, program := range []struct {
+		path   string
+		atMost float64
+	}{{b.keyhatchd, 6.5}, {filepath.Join(filepath.Dir(b.keyhatchd), "keyhatch"), 5.5}} {
+		if info, err := os.Stat(program.path); err == nil {
+			figures = append(figures, newProperty("size of the program", "MiB", program.atMost, value{filepath.Base(program.path), float64(info.Size()) / (1 << 20)}))
+		}
+	}
+	return figures, nil
+}

@@ -1,0 +1,55 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// A Reason is the reason why Read cannot use a file. It contains no path. Other reasons than the
+// constants are possible, for example the text of an error of the system.
+type Reason string
+
+// The reasons why a file is not complete. An empty file stays incomplete until it changes. In
+// all other cases, no file event may arrive when the file becomes complete.
+const (
+	// ReasonEmpty is necessary because many programs truncate a file before they write the
+	// file, and because a program can fail after it has truncated the file.
+	ReasonEmpty   Reason = "the file is empty"
+	reasonOpen    Reason = "a process has the file open for writing"
+	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
+	reasonShorter Reason = "the file has just become shorter"
+)
+
+// The reasons why Read cannot use a file until the owner changes the store.
+const (
+	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
+	// old value.
+	ReasonName        Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonPermission  Reason = "permission denied" // the text of EACCES
+	reasonDangling    Reason = "the target of the symbolic link does not exist"
+	reasonKind        Reason = "this is not a regular file or a directory"
+	reasonDirInBundle Reason = "a bundle must contain only files, but this is a directory"
+	reasonBinaryField Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
+)
+
+// reasonTooLarge does not contain the size of the file, so that a growing file is logged only once.
+var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
+
+// IsIncomplete reports whether the file is empty or is being written.
+func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
+
+// IsTemporary reports whether the reason can end without a file event.
+func (r Reason) IsTemporary() bool {
+	return r == reasonOpen || r == reasonChanged || r == reasonShorter
+}
+
+// reasonOf returns the reason for an error of package os.
+func reasonOf(err error) Reason {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return Reason(errno.Error())
+	}
+	return Reason(err.Error())
+}
