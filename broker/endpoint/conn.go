@@ -5,7 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,6 +17,10 @@ var errDescriptors = errors.New("a client must not pass file descriptors")
 // sendBuffer limits the unread answers of one connection in the kernel, in bytes. The
 // kernel doubles this number. So the 64 connections of a project use at most 2 MiB.
 const sendBuffer = 16 << 10
+
+// writableBytes is the largest memory of unread answers with which a socket is writable, in
+// bytes. For the kernel, a socket is writable if a quarter of its buffer is used.
+const writableBytes = 2 * sendBuffer / 4
 
 // refuseDescriptors makes the kernel refuse passed file descriptors on all later
 // connections of a listener. The option SO_PASSRIGHTS exists since Linux 6.16. On an older
@@ -38,6 +42,10 @@ const (
 	maxLineInterval = 100 * time.Millisecond
 )
 
+// maxBusyReads is the number of reads after which a session lets other sessions run. If a client
+// sends requests faster than the broker answers them, the session never waits for an event.
+const maxBusyReads = 8
+
 // A conn is a connection that never receives file descriptors.
 //
 // If the kernel does not refuse passed file descriptors, a normal read closes a passed file
@@ -48,17 +56,28 @@ const (
 // interruptingCloser then closes the socket.
 type conn struct {
 	*socket
-	mustPeek bool // the kernel does not refuse file descriptors
+	mustPeek bool     // the kernel does not refuse file descriptors
+	deadline deadline // of Read and await
 
 	// Only the goroutine that reads uses these fields.
 	lineBytes   int // number of bytes that were read since beginLine
 	readBackoff backoff
+	busyReads   int                // number of reads since await last waited for an event
+	try         func(fd int) error // argument of await
+	tryErr      error              // result of the last call of try
+	checkInput  func(fd int) bool  // c.tryAndPrepare, stored here because it would be allocated for each call
 
-	mu                          sync.Mutex // no other lock is locked while mu is locked
-	readDeadline, writeDeadline time.Time  // guarded by mu
+	// Only the goroutine that sends uses these fields.
+	pieces   [][]byte         // argument of send
+	sent     int              // result of send
+	sendErr  error            // result of send
+	sendOnce func(fd uintptr) // c.sendPieces, stored here because it would be allocated for each call
+	unread   int              // an upper limit of unreadBytes
+
+	awaitsInput bool // a goroutine of AwaitInput waits for events
 }
 
-func newConn(c *net.UnixConn, calls systemCalls) (*conn, error) {
+func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -69,9 +88,10 @@ func newConn(c *net.UnixConn, calls systemCalls) (*conn, error) {
 		// the client connected while an earlier broker was running, the listener may not have
 		// had this option yet.
 		value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
-		mustPeek = err != nil || value != 0
-		// Without SO_OOBINLINE, a peek would not see out-of-band data.
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+		if mustPeek = err != nil || value != 0; mustPeek {
+			// Without SO_OOBINLINE, a peek would not see out-of-band data.
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+		}
 	}); err != nil {
 		return nil, err
 	}
@@ -80,24 +100,45 @@ func newConn(c *net.UnixConn, calls systemCalls) (*conn, error) {
 	if err := c.SetWriteBuffer(sendBuffer); err != nil {
 		return nil, err
 	}
-	return &conn{socket: newSocket(c, raw, calls), mustPeek: mustPeek}, nil
+	conn := &conn{socket: newSocket(c, raw, calls), mustPeek: mustPeek, deadline: deadline{conn: c}}
+	conn.checkInput, conn.sendOnce = conn.tryAndPrepare, conn.sendPieces
+	return conn, nil
 }
 
 // Read reads data. If the client passed file descriptors, the error is errDescriptors.
 func (c *conn) Read(p []byte) (n int, err error) {
-	defer func() { c.lineBytes += n }()
-	if c.inPoller() {
-		waitErr := c.raw.Read(func(fd uintptr) bool {
-			c.calls.do(func() { n, err = c.receive(int(fd), p) })
-			return err != unix.EAGAIN
-		})
-		switch {
-		case waitErr == nil:
-			return n, err
+	err = c.await(func(fd int) (err error) {
+		n, err = c.receive(fd, p)
+		return err
+	})
+	return n, err
+}
+
+// await calls try again and again until the result is not EAGAIN, and returns this result. The
+// function try must read with receive.
+func (c *conn) await(try func(fd int) error) error {
+	c.try = try
+	for c.inPoller() {
+		switch err := c.waitForEvents(c.checkInput); {
+		case err == nil:
+			if c.checks > 1 {
+				c.busyReads = 0
+			} else if c.busyReads++; c.busyReads%maxBusyReads == 0 {
+				runtime.Gosched()
+			}
+			return c.tryErr
+		case err == errTooManyWakes:
+			if err := c.leavePoller(); err != nil {
+				return err
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if c.deadline.removeTimer(); c.deadline.isPast() {
+				return os.ErrDeadlineExceeded
+			}
 		case c.inPoller():
-			return 0, waitErr
+			return err
 		}
-		// The connection left the poller, which ended the wait.
+		// If another goroutine has removed the connection from the poller, this ended the wait.
 	}
 	for {
 		// Sleep before each attempt. Otherwise a client that sends many small pieces could
@@ -107,18 +148,45 @@ func (c *conn) Read(p []byte) (n int, err error) {
 			longest = maxLineInterval
 		}
 		c.readBackoff.sleep(minReadInterval, longest)
-		if c.isPast(&c.readDeadline) {
-			return 0, os.ErrDeadlineExceeded
+		if c.deadline.isPast() {
+			return os.ErrDeadlineExceeded
 		}
 		if c.stoppedReading.Load() {
-			return 0, io.EOF // the client could not read an answer
+			return io.EOF // the client could not read an answer
 		}
-		err = net.ErrClosed
-		c.control(func(fd int) { n, err = c.receive(fd, p) })
+		err := net.ErrClosed
+		c.control(func(fd int) {
+			if err = try(fd); err == unix.EAGAIN && c.clientStoppedReading(fd) {
+				err = io.EOF
+			}
+		})
 		if err != unix.EAGAIN {
-			return n, err
+			return err
 		}
 	}
+}
+
+// tryAndPrepare calls try. If the result is EAGAIN, tryAndPrepare prepares to wait for the next
+// event.
+func (c *conn) tryAndPrepare(fd int) (done bool) {
+	if c.tryErr = c.try(fd); c.tryErr != unix.EAGAIN {
+		return true
+	}
+	// Check this only if there are more events than usual, because it needs a system call. If
+	// the client calls shutdown(2) again and again, there are more events.
+	if c.wakes.Load() > expectedWakes && c.clientStoppedReading(fd) {
+		c.tryErr = io.EOF
+		return true
+	}
+	c.deadline.startTimer()
+	return false
+}
+
+// awaitEvent waits until there are data, another event happens, or the timer expires.
+func (c *conn) awaitEvent() {
+	c.waitForEvents(func(fd int) (done bool) {
+		return c.checks > 1 || pollNow(fd, unix.POLLIN) != 0
+	}) // after an error, the session tries to read and gets the same error
 }
 
 // receive reads data without waiting. If there are no data, the error is EAGAIN.
@@ -139,7 +207,7 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 		p = p[:n]
 	}
 	for err = unix.EINTR; err == unix.EINTR && len(p) > 0; {
-		n, _, err = unix.Recvfrom(fd, p, unix.MSG_DONTWAIT)
+		n, err = unix.Read(fd, p) // does not wait, because the Go runtime has set O_NONBLOCK
 	}
 	switch {
 	case len(p) == 0 || err == nil && n == 0:
@@ -147,6 +215,7 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 	case err != nil:
 		return 0, err
 	}
+	c.lineBytes += n
 	return n, nil
 }
 
@@ -154,42 +223,73 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 func (c *conn) beginLine() {
 	c.lineBytes = 0
 	c.readBackoff.reset()
-	c.resetWakes()
-}
-
-// setReadDeadline sets the deadline of Read.
-func (c *conn) setReadDeadline(t time.Time) {
-	c.mu.Lock()
-	c.readDeadline = t
-	c.mu.Unlock()
-	c.socket.conn.SetReadDeadline(t) // fails if the socket is outside the poller
-}
-
-// setWriteDeadline sets the time at which a blocked write of a session fails.
-func (c *conn) setWriteDeadline(t time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.writeDeadline = t
-}
-
-// isPast reports whether a deadline is set and has passed. deadline must point to a field
-// of c, which isPast reads while mu is locked.
-func (c *conn) isPast(deadline *time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !deadline.IsZero() && !time.Now().Before(*deadline)
 }
 
 // send sends as many bytes of the pieces as fit into the send buffer, and returns their
 // number. It does not wait. If the send buffer is full, the error is EAGAIN.
 func (c *conn) send(pieces [][]byte) (n int, err error) {
-	err = net.ErrClosed
-	c.control(func(fd int) {
-		for err = unix.EINTR; err == unix.EINTR; {
-			n, err = unix.SendmsgBuffers(fd, pieces, nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	c.pieces, c.sent, c.sendErr = pieces, 0, net.ErrClosed
+	c.controlRaw(c.sendOnce)
+	c.pieces = nil
+	return c.sent, c.sendErr
+}
+
+func (c *conn) sendPieces(fd uintptr) {
+	for c.sendErr = unix.EINTR; c.sendErr == unix.EINTR; {
+		const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
+		if len(c.pieces) == 1 { // needs no allocation
+			c.sent, c.sendErr = unix.SendmsgN(int(fd), c.pieces[0], nil, nil, flags)
+		} else {
+			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
+	}
+	// The kernel uses at most twice as much memory as the data need, and some memory for each
+	// packet. Ask the kernel only if the client may have too many unread answers.
+	if c.unread += 2*c.sent + 1024; c.unread > writableBytes {
+		c.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+	}
+}
+
+// isWritable reports whether the client has read most of its answers. isWritable also returns
+// true if the connection has ended.
+func (c *conn) isWritable() bool {
+	if c.unread > writableBytes {
+		c.unread = c.unreadBytes()
+	}
+	return c.unread <= writableBytes
+}
+
+// patience is how long a socket stays in the poller of the Go runtime while its client does
+// not read an answer. The time is long enough for a client that is reading its answer, and
+// too short for a client that wants to wake the broker in the meantime.
+const patience = 4 * time.Millisecond
+
+// waitUntilWritable waits until the client has read most of its answers. The socket is then
+// writable. The socket leaves the poller if this takes longer than patience, because a
+// goroutine that waits for a socket that is not writable does not notice most events. The
+// socket also leaves the poller if the client has ended the connection, or if another
+// goroutine waits for events.
+func (c *conn) waitUntilWritable() error {
+	if !c.inPoller() || c.isWritable() {
+		return nil
+	}
+	if c.awaitsInput {
+		return c.leavePoller()
+	}
+	c.deadline.setTimer(time.Now().Add(patience))
+	defer c.deadline.removeTimer()
+	ended := false
+	err := c.waitForEvents(func(fd int) bool {
+		if pollNow(fd, unix.POLLOUT) != 0 {
+			return true
+		}
+		ended = c.clientEnded(fd)
+		return ended
 	})
-	return n, err
+	if err != nil || ended {
+		return c.leavePoller()
+	}
+	return nil
 }
 
 // mayHoldDescriptors reports whether the socket may contain unread data with passed file

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -59,7 +60,7 @@ func TestAbortedResponsesCount(t *testing.T) {
 	}
 	c.Close()
 	waitUntil(t, func() bool { return e.Connections() == 0 })
-	if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+	if handler.Limit.Reserve(1, time.Now()) == 0 {
 		t.Error("the next request need not wait, so the aborted response did not count")
 	}
 }
@@ -82,7 +83,7 @@ func TestIncompleteLinesCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		waitUntil(t, func() bool { return e.Connections() == 0 })
-		if wait, _ := handler.Limit.Reserve(1); wait == 0 {
+		if handler.Limit.Reserve(1, time.Now()) == 0 {
 			t.Errorf("%s: the next request need not wait, so the length of the line did not count", name)
 		}
 	}
@@ -117,7 +118,7 @@ func TestRefusedRequestsCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, func() bool { return e.Connections() == 0 })
-	if wait, _ := limit.Reserve(1); wait == 0 {
+	if limit.Reserve(1, time.Now()) == 0 {
 		t.Error("the next request need not wait, so the length of the refused request did not count")
 	}
 }

@@ -164,14 +164,14 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 // TestPassedDescriptorsCount passes a file descriptor. The broker then needs time to close the
 // passed file, so the connection must count as many requests.
 func TestPassedDescriptorsCount(t *testing.T) {
-	limit := NewLimiter(0.001, descriptorsCost) // descriptorsCost requests at once
+	var limit *Limiter
 	handler := okHandler()
-	handler.Limit = limit
 	for name, serve := range map[string]func(*Session){
 		"allowed": func(s *Session) { s.Run(handler) },
 		"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) },
 	} {
-		*limit = Limiter{perSecond: limit.perSecond, burst: limit.burst, units: limit.burst}
+		limit = NewLimiter(0.001, descriptorsCost) // descriptorsCost requests at once
+		handler.Limit = limit
 		e, path := start(t, serve, true)
 		c := dial(t, path)
 		fd, release := lingeringSocket(t)
@@ -182,7 +182,7 @@ func TestPassedDescriptorsCount(t *testing.T) {
 		c.CloseWrite()
 		io.ReadAll(c)
 		waitUntil(t, func() bool { return e.Connections() == 0 })
-		if wait, _ := limit.Reserve(1); wait == 0 {
+		if limit.Reserve(1, time.Now()) == 0 {
 			t.Errorf("%s: the next request need not wait", name)
 		}
 	}

@@ -2,7 +2,10 @@ package endpoint
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // drainTimeout is how long a draining endpoint still accepts connections and reads
@@ -17,45 +20,53 @@ const drainWriteTimeout = 500 * time.Millisecond
 // A drainState is shared by an endpoint and its sessions.
 type drainState struct {
 	draining chan struct{} // closed by start
+	once     sync.Once     // closes draining
 
-	mu       sync.Mutex // conn.mu can be locked while mu is locked, but no other mutex
-	deadline time.Time  // when sessions stop reading requests; zero before start
+	deadline atomic.Pointer[time.Time] // when sessions stop reading requests; nil before start
 }
 
 func newDrainState() *drainState { return &drainState{draining: make(chan struct{})} }
 
 // start begins to drain. It returns the time at which the sessions stop reading requests.
 func (d *drainState) start() time.Time {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.deadline.IsZero() {
-		d.deadline = time.Now().Add(drainTimeout)
+	d.once.Do(func() {
+		deadline := time.Now().Add(drainTimeout)
+		d.deadline.Store(&deadline)
 		close(d.draining)
+	})
+	return *d.deadline.Load()
+}
+
+// end makes the sessions stop reading and writing. start must have been called.
+func (d *drainState) end() { d.deadline.Store(&longAgo) }
+
+// limit returns the time t, or the deadline of the drain if that is earlier.
+func (d *drainState) limit(t time.Time) time.Time {
+	if deadline := d.deadline.Load(); deadline != nil && deadline.Before(t) {
+		return *deadline
 	}
-	return d.deadline
+	return t
 }
 
-// setReadDeadline sets how long reads of a connection may take. During a drain, the time is
-// shorter.
-func (d *drainState) setReadDeadline(conn *conn, timeout time.Duration) {
-	d.setDeadline(conn.setReadDeadline, timeout, 0)
-}
-
-// setWriteDeadline sets how long writes to a connection may take. During a drain, the time
-// is shorter.
-func (d *drainState) setWriteDeadline(conn *conn, timeout time.Duration) {
-	d.setDeadline(conn.setWriteDeadline, timeout, drainWriteTimeout-drainTimeout)
-}
-
-// setDeadline sets a deadline with the function set. During a drain, the deadline is at
-// most extra after d.deadline. setDeadline and start lock mu, so no connection has a long
-// deadline while the endpoint drains.
-func (d *drainState) setDeadline(set func(time.Time), timeout, extra time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	deadline := time.Now().Add(timeout)
-	if !d.deadline.IsZero() && d.deadline.Add(extra).Before(deadline) {
-		deadline = d.deadline.Add(extra)
+// setReadDeadline sets the read deadline of a connection. During a drain, the deadline is
+// earlier.
+func (d *drainState) setReadDeadline(c *conn, t time.Time) {
+	c.deadline.set(t)
+	// Read the deadline of the drain after the call above. If the drain begins later, Drain
+	// overwrites the deadline t.
+	if limit := d.limit(t); limit.Before(t) {
+		c.deadline.set(limit)
 	}
-	set(deadline)
+}
+
+// isWriteOver reports whether a write must end that has been waiting for the client since
+// began.
+func (d *drainState) isWriteOver(began time.Time) bool {
+	end := began.Add(schema.WriteTimeout)
+	if deadline := d.deadline.Load(); deadline != nil {
+		if drainEnd := deadline.Add(drainWriteTimeout - drainTimeout); drainEnd.Before(end) {
+			end = drainEnd
+		}
+	}
+	return !time.Now().Before(end)
 }

@@ -58,7 +58,7 @@ type Config struct {
 type Endpoint struct {
 	config Config
 	closer interruptingCloser
-	calls  systemCalls
+	calls  *systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for all sessions and for old listeners
 	// accepting waits for the accept loops.
@@ -115,7 +115,7 @@ func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Liste
 func (e *Endpoint) StopAccepting() {
 	e.drain.start()
 	e.mu.Lock()
-	e.listener.SetDeadline(time.Unix(1, 0))
+	e.listener.SetDeadline(longAgo)
 	e.mu.Unlock()
 	stopped := make(chan struct{})
 	go func() { // this goroutine ends after the accept loops have ended
@@ -186,9 +186,9 @@ func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0
 	}
-	wait, cancel := e.config.Connects.Reserve(1)
+	wait = e.config.Connects.Reserve(1, time.Now())
 	if wait > 0 && e.mayExplainLimit() {
-		cancel()
+		e.config.Connects.Return(1)
 		return 0, 0
 	}
 	return 1, wait
@@ -227,7 +227,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		accepted.Close()
 		return
 	}
-	s := &Session{conn: c, drain: e.drain, prepaid: paid}
+	s := newSession(c, e.drain, paid)
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
@@ -247,13 +247,29 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		e.close(c)
 		return
 	}
+	s.canPark = true
 	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
-		defer e.finishSession(s)
 		if s.caller, err = callerOf(c); err != nil {
 			e.config.Log.Error("refusing a connection", "error", err)
+			e.finishSession(s)
 			return
 		}
-		e.config.Serve(s)
+		e.serve(s)
+	})
+}
+
+// serve serves a connection until the connection ends or the session is parked.
+func (e *Endpoint) serve(s *Session) {
+	e.config.Serve(s)
+	if !s.parked {
+		e.finishSession(s)
+		return
+	}
+	// A new goroutine has a small stack. The Go runtime makes the stack of this goroutine
+	// smaller only after some time, and not as small.
+	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
+		s.awaitEvent()
+		e.wg.Go(func() { e.serve(s) }) // as above
 	})
 }
 
@@ -273,6 +289,7 @@ func (e *Endpoint) holdsTooMuchLocked() bool {
 // finishSession waits until the client has read all answers or has closed the connection,
 // or until the endpoint drains. It then closes the connection.
 func (e *Endpoint) finishSession(s *Session) {
+	s.stopWatching()
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite()
 		if err := s.conn.leavePoller(); err != nil {
@@ -323,8 +340,7 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 		e.listener.SetDeadline(deadline)
 	}
 	for s := range e.sessions {
-		s.conn.setReadDeadline(deadline)
-		s.conn.setWriteDeadline(deadline.Add(drainWriteTimeout - drainTimeout))
+		s.conn.deadline.change(deadline)
 	}
 	e.mu.Unlock()
 	select {
@@ -339,12 +355,12 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 // an unregister.
 func (e *Endpoint) Close() {
 	e.drain.start()
+	e.drain.end()
 	e.mu.Lock()
 	listener := e.listener
 	for s := range e.sessions {
-		// The deadlines in the past end the session, and the session closes the connection.
-		s.conn.setReadDeadline(time.Unix(1, 0))
-		s.conn.setWriteDeadline(time.Unix(1, 0))
+		// The deadline in the past ends the session, and the session closes the connection.
+		s.conn.deadline.change(longAgo)
 	}
 	e.mu.Unlock()
 	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog

@@ -48,8 +48,8 @@ func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path
 	return startConfig(t, Config{Serve: serve}, mustPeek)
 }
 
-// startConfig is like start, but uses a given Config. It sets the listener, the maximum
-// number of connections, and the log of the Config.
+// startConfig is like start, but uses a given Config. It sets the listener and the log of the
+// Config. If the Config has no maximum number of connections, the maximum is 8.
 func startConfig(t *testing.T, config Config, mustPeek bool) (e *Endpoint, path string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
@@ -61,7 +61,10 @@ func startConfig(t *testing.T, config Config, mustPeek bool) (e *Endpoint, path 
 	if err != nil {
 		t.Fatal(err)
 	}
-	config.Listener, config.MaxConnections, config.Log = listener, 8, slog.New(slog.DiscardHandler)
+	config.Listener, config.Log = listener, slog.New(slog.DiscardHandler)
+	if config.MaxConnections == 0 {
+		config.MaxConnections = 8
+	}
 	if mustPeek {
 		e = newEndpoint(config)
 	} else {

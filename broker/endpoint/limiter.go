@@ -2,7 +2,7 @@ package endpoint
 
 import (
 	"math"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,39 +10,60 @@ import (
 //
 // One call can take more units than are left, and more than one burst. The number of units is
 // then negative, and later calls must wait until the missing units have been restored. So the
-// average never exceeds perSecond units.
+// average never exceeds the limit.
 type Limiter struct {
-	perSecond, burst float64 // perSecond is 0 if there is no limit
+	perUnit float64 // time until one unit is restored, in nanoseconds; 0 if there is no limit
+	burst   int64   // time until a whole burst is restored, in nanoseconds
+	start   time.Time
 
-	mu       sync.Mutex // no other lock is locked while mu is locked
-	units    float64    // guarded by mu; the number of units that were left at restored
-	restored time.Time  // guarded by mu
+	// emptyAt is the time at which the number of units is zero, in nanoseconds after start. If
+	// emptyAt is in the past, more units have been restored since, up to one burst.
+	emptyAt atomic.Int64
 }
+
+// maxTime is the maximum of emptyAt, 146 years after start. Longer times could overflow.
+const maxTime = 1 << 62
 
 // NewLimiter returns a limiter that allows perSecond units per second. Its burst is
 // perSecond, rounded up, times burstSeconds. If perSecond is 0, there is no limit.
 func NewLimiter(perSecond float64, burstSeconds int) *Limiter {
-	burst := math.Ceil(perSecond) * float64(burstSeconds)
-	return &Limiter{perSecond: perSecond, burst: burst, units: burst}
+	l := &Limiter{start: time.Now()}
+	if perSecond > 0 {
+		l.perUnit = float64(time.Second) / perSecond
+		l.burst = l.cost(math.Ceil(perSecond) * float64(burstSeconds))
+		l.emptyAt.Store(-l.burst)
+	}
+	return l
 }
 
-// Reserve takes n units and returns how long the calling goroutine must wait before it uses
-// the units. cancel returns the units to the limiter.
-func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
-	if l.perSecond == 0 {
-		return 0, func() {}
+// cost returns the time until n units are restored, in nanoseconds.
+func (l *Limiter) cost(n float64) int64 { return int64(min(math.Ceil(n*l.perUnit), maxTime/2)) }
+
+// emptyAfter returns emptyAt after n units have been taken at the time now.
+func (l *Limiter) emptyAfter(emptyAt, now, cost int64) int64 {
+	return min(max(emptyAt, now-l.burst)+cost, maxTime)
+}
+
+// Reserve takes n units at the time now. It returns how long the calling goroutine must wait
+// before it uses the units.
+func (l *Limiter) Reserve(n int, now time.Time) (wait time.Duration) {
+	if l.perUnit == 0 || n <= 0 { // a request that already counted at the connect need not wait
+		return 0
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.restoreLocked()
-	if n > 0 { // a request that already counted at the connect need not wait
-		l.units -= float64(n)
-		wait = l.timeUntilLocked(0)
+	at, cost := int64(now.Sub(l.start)), l.cost(float64(n))
+	for {
+		emptyAt := l.emptyAt.Load()
+		after := l.emptyAfter(emptyAt, at, cost)
+		if l.emptyAt.CompareAndSwap(emptyAt, after) {
+			return time.Duration(max(0, after-at))
+		}
 	}
-	return wait, func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.units += float64(n)
+}
+
+// Return returns n units that Reserve took.
+func (l *Limiter) Return(n int) {
+	if l.perUnit != 0 && n > 0 {
+		l.emptyAt.Add(-l.cost(float64(n)))
 	}
 }
 
@@ -50,29 +71,17 @@ func (l *Limiter) Reserve(n int) (wait time.Duration, cancel func()) {
 // enough that one full burst is left. Otherwise, Exceeded takes no units and returns true,
 // with the number of seconds after which the client can try again.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
-	if l.perSecond == 0 || n == 0 {
+	if l.perUnit == 0 || n == 0 {
 		return 0, false
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.restoreLocked()
-	if wait := l.timeUntilLocked(min(float64(n), l.burst)); wait > 0 {
-		return int(math.Ceil(wait.Seconds())), true
+	at, cost := int64(time.Since(l.start)), l.cost(float64(n))
+	for {
+		emptyAt := l.emptyAt.Load()
+		if wait := l.emptyAfter(emptyAt, at, min(cost, l.burst)) - at; wait > 0 {
+			return int(math.Ceil(time.Duration(wait).Seconds())), true
+		}
+		if l.emptyAt.CompareAndSwap(emptyAt, l.emptyAfter(emptyAt, at, cost)) {
+			return 0, false
+		}
 	}
-	l.units -= float64(n)
-	return 0, false
-}
-
-// restoreLocked adds the units that were restored since the last call.
-func (l *Limiter) restoreLocked() {
-	now := time.Now()
-	l.units = min(l.burst, l.units+l.perSecond*now.Sub(l.restored).Seconds())
-	l.restored = now
-}
-
-// timeUntilLocked returns the time until the given number of units is left. The result is at
-// most 146 years, because a longer time could overflow.
-func (l *Limiter) timeUntilLocked(units float64) time.Duration {
-	seconds := max(0, units-l.units) / l.perSecond
-	return time.Duration(min(math.Ceil(seconds*float64(time.Second)), 1<<62))
 }

@@ -28,7 +28,7 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	}
 	c, err := newConn(served, newSystemCalls())
 	if err == nil {
-		s := &Session{conn: c, drain: newDrainState()}
+		s := newSession(c, newDrainState(), 0)
 		if s.caller, err = callerOf(c); err == nil {
 			go func() { // closing the client's side ends this goroutine
 				defer c.Close()

@@ -10,7 +10,6 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 )
 
 // requestUnit is the size of a part of a request, in bytes. Each full part of a request
@@ -23,16 +22,6 @@ const requestUnit = 4 << 10
 // times as much work as reading 4 KiB in one piece.
 const outsideUnit = 32
 
-// maxWrite is the largest number of bytes that the broker writes with one system call. The
-// kernel stores the data of a larger write in separate pages, which a client can move into
-// pipes with splice(2). These pages still use memory of the broker, but the kernel no
-// longer counts them as unread data.
-const maxWrite = 2 << 10
-
-// responseUnit is the size of a part of a response, in bytes. Each full part of a response
-// counts as one more request.
-const responseUnit = 16 << 10
-
 // namesUnit is the number of names that cost the broker as much as one request.
 const namesUnit = 64
 
@@ -41,31 +30,42 @@ const namesUnit = 64
 // broker then needs the time to free this memory.
 const descriptorsCost = 200
 
-// While a write outside the poller (see socket) is blocked, the broker tries to send again
-// and again. The time between two attempts begins with minWriteInterval and is at most
-// maxWriteInterval.
-const (
-	minWriteInterval = 100 * time.Microsecond
-	maxWriteInterval = 10 * time.Millisecond
-)
-
-// expiryDelay is the time that a write may take even if its answer has expired. It is long
-// enough for a client that reads its answer at once.
-const expiryDelay = 250 * time.Millisecond
+// parkDelay is how long a session waits for the next request before it is parked. The time is
+// so long that a busy session is not parked.
+const parkDelay = 100 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
 
 // A Session reads the requests of one connection and answers them one after the other.
 type Session struct {
-	conn   *conn
-	drain  *drainState
-	caller Caller
-	lines  *wire.Reader // nil before Run
+	conn    *conn
+	drain   *drainState
+	caller  Caller
+	out     sender
+	watcher *watcher // nil unless the client is watched
 
+	canPark bool                                           // the endpoint can park the session
+	parkAt  time.Time                                      // when the session should be parked if there is no request; zero if never
+	maxLine int                                            // as in Handler
+	grow    func(pending []byte, size int) ([]byte, error) // as in Handler
+	work    *workspace                                     // nil while the session waits for the next request
+	unread  int                                            // number of bytes in work.lines
+	canWait bool                                           // Read may wait for data
+	fd      int                                            // from which Read reads if it must not wait
+	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
+
+	// parked means that Run has returned only because the session waits for its next request.
+	parked bool
+
+	active    time.Time // when the session read a request, roughly; so the clock is seldom read
 	limitedAt time.Time // when the session last refused a request over the limit
 	names     int       // number of names that were looked up since the last answer
 	prepaid   int       // number of requests that the connect already counted against the limit
+}
+
+func newSession(c *conn, drain *drainState, prepaid int) *Session {
+	return &Session{conn: c, drain: drain, out: sender{conn: c, drain: drain}, prepaid: prepaid}
 }
 
 // A Handler contains the functions and limits with which a session reads and answers
@@ -78,8 +78,18 @@ type Handler struct {
 	Grow func(pending []byte, size int) ([]byte, error)
 	// Limit limits the number of requests per second. nil means no limit.
 	Limit *Limiter
+	// Batch allows the session to send the answers to several requests with one system call,
+	// after the last of these requests was answered.
+	Batch bool
 
-	// Answer answers a request line. The line is valid until Answer returns.
+	// Park allows Run to return if the client sends no request for parkDelay. The endpoint calls
+	// Config.Serve again when there may be a request. In the meantime, the connection needs less
+	// memory, because its goroutine has a small stack. The sessions of Connect are not parked.
+	Park bool
+
+	// Answer answers a request line. The line is valid until Answer returns. Before Answer waits
+	// for anything, it must call Session.Gone or Session.AwaitInput. They send the answers to
+	// previous requests, which would otherwise contain old secrets later.
 	Answer func(line []byte) Reply
 	// AnswerTooLong answers a request line of more than MaxLine bytes. The session ends the
 	// connection after this reply.
@@ -98,8 +108,26 @@ func (s *Session) Caller() Caller { return s.caller }
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
 // Gone returns a channel that is closed when the client ends the connection or shuts down
-// one of its directions.
-func (s *Session) Gone() <-chan struct{} { return s.conn.ended }
+// one of its directions. The channel is valid until Handler.Answer returns. Before that, Gone
+// sends the answers to all previous requests.
+func (s *Session) Gone() <-chan struct{} {
+	s.out.flush() // if this fails, the next write also fails
+	if s.watcher == nil {
+		s.watcher = startWatcher(s.conn)
+	}
+	return s.watcher.gone
+}
+
+// stopWatching must be called before the session waits for events itself. It reports whether
+// the client was watched.
+func (s *Session) stopWatching() (watched bool) {
+	if s.watcher == nil {
+		return false
+	}
+	s.watcher.end()
+	s.watcher = nil
+	return true
+}
 
 // HasEnded reports whether the client has ended the connection or shut down one of its
 // directions.
@@ -112,30 +140,47 @@ func (s *Session) HasEnded() (ended bool) {
 // The channel receives nil after a byte, or the error that ended the connection. AwaitInput
 // has no timeout. Always call stop, which ends the goroutine and waits for its end. After
 // stop, the session cannot read any more.
+//
+// Before AwaitInput starts the goroutine, it sends the answers to all previous requests.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
-	// setReadDeadline may remove the deadline that Drain has set. So the function that waits
-	// for input must also wait for the channel of Draining.
-	s.conn.setReadDeadline(time.Time{})
+	s.out.flush() // if this fails, the next write also fails
+	// This may remove the deadline that Drain has set. So the function that waits for input must
+	// also wait for the channel of Draining.
+	s.conn.deadline.set(time.Time{})
+	s.conn.awaitsInput = true
 	result, done := make(chan error, 1), make(chan struct{})
 	go func() { // stop ends this goroutine
 		defer close(done)
-		result <- s.lines.Await()
+		result <- s.work.lines.Await()
 	}()
 	return result, func() {
-		s.conn.setReadDeadline(time.Unix(1, 0))
+		s.conn.deadline.change(longAgo)
 		<-done
+		s.conn.awaitsInput = false
 	}
 }
 
 // After Detach, the memory of the last request line belongs to the function that called
 // Detach. The session then reads requests into new memory from Handler.Grow.
-func (s *Session) Detach() error { return s.lines.Detach() }
+func (s *Session) Detach() error { return s.work.lines.Detach() }
 
-// Run answers requests until the client or the broker ends the connection.
+// Run answers requests until the client or the broker ends the connection, or until the session
+// is parked.
 func (s *Session) Run(h Handler) {
-	s.lines = wire.NewReader(s.conn, h.MaxLine, h.Grow)
+	s.maxLine, s.grow, s.tryRead = h.MaxLine, h.Grow, s.readNow
+	began := time.Now()
+	if s.active.IsZero() {
+		s.active = began
+	}
+	s.parkAt = time.Time{}
+	if h.Park && s.canPark {
+		s.parkAt = began.Add(parkDelay)
+	}
 	for {
 		line, err := s.readLine()
+		if s.parked {
+			return
+		}
 		if err != nil {
 			reply := s.answerReadError(h, err)
 			s.chargeUnanswered(h.Limit, err)
@@ -143,17 +188,28 @@ func (s *Session) Run(h Handler) {
 			return
 		}
 		reply, pause := s.answer(h, line)
+		if s.stopWatching() {
+			s.active = time.Now() // the handler may have waited for a long time
+		}
 		if h.Limit != nil {
 			// Count the response against the limit before the response is written. Otherwise
 			// a client could close the connection before it has read the whole response, and
 			// the response would not count.
-			h.Limit.Reserve(reply.size()/responseUnit + s.names/namesUnit)
+			h.Limit.Reserve(reply.size()/responseUnit+s.names/namesUnit, s.active)
 			s.names = 0
 		}
-		if !s.Write(reply) || reply.End || !s.pause(pause) {
+		if !s.send(reply, h.Batch) || reply.End || !s.pause(pause) {
 			return
 		}
 	}
+}
+
+// send sends a reply, together with the replies to other requests if possible.
+func (s *Session) send(reply Reply, inBatch bool) bool {
+	if inBatch && !reply.End {
+		return s.out.add(&s.work.batch, reply)
+	}
+	return s.out.write(reply)
 }
 
 // cost returns how many requests a line of the given length counts as.
@@ -175,10 +231,10 @@ func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 		return
 	}
 	if s.conn.lineBytes > 0 {
-		limit.Reserve(s.cost(s.conn.lineBytes))
+		limit.Reserve(s.cost(s.conn.lineBytes), time.Now())
 	}
 	if errors.Is(err, errDescriptors) {
-		limit.Reserve(descriptorsCost)
+		limit.Reserve(descriptorsCost, time.Now())
 	}
 }
 
@@ -190,24 +246,103 @@ func (s *Session) CountNames(n int) { s.names += n }
 // connection or sent nothing for too long, or the endpoint drains.
 var errNoRequest = errors.New("no request")
 
+// readLine returns the next request. If readLine must wait for it, it first sends the answers to
+// all previous requests.
 func (s *Session) readLine() ([]byte, error) {
 	s.conn.beginLine()
-	s.drain.setReadDeadline(s.conn, schema.IdleTimeout)
-	if err := s.lines.Await(); err != nil {
-		if errors.Is(err, errDescriptors) {
+	if s.unread == 0 {
+		if !s.out.flush() {
+			return nil, errNoRequest
+		}
+		if err := s.awaitRequest(); err != nil {
 			return nil, err
 		}
-		return nil, errNoRequest
 	}
-	s.drain.setReadDeadline(s.conn, schema.LineTimeout)
-	return s.lines.ReadLine()
+	if s.out.batch == nil {
+		s.active = time.Now()
+		if !s.parkAt.IsZero() {
+			s.parkAt = s.active.Add(parkDelay)
+		}
+	}
+	s.drain.setReadDeadline(s.conn, s.active.Add(schema.LineTimeout))
+	line, err := s.work.lines.ReadLine()
+	if err == nil {
+		s.unread -= len(line) + 1
+	}
+	return line, err
+}
+
+// awaitRequest waits for the beginning of a request. If the session should be parked,
+// awaitRequest sets s.parked and returns an error.
+func (s *Session) awaitRequest() error {
+	end := s.active.Add(schema.IdleTimeout)
+	for {
+		mayPark := !s.parkAt.IsZero() && s.conn.inPoller() && s.parkAt.Before(end)
+		if mayPark {
+			s.drain.setReadDeadline(s.conn, s.parkAt)
+		} else {
+			s.drain.setReadDeadline(s.conn, end)
+		}
+		err := s.conn.await(s.tryRead)
+		switch {
+		case err == nil || errors.Is(err, errDescriptors):
+			return err
+		case !mayPark || !errors.Is(err, os.ErrDeadlineExceeded) || !time.Now().Before(s.drain.limit(end)):
+			return errNoRequest
+		case s.conn.inPoller():
+			s.drain.setReadDeadline(s.conn, end)
+			s.conn.deadline.startTimer() // here, because awaitEvent has only a small stack
+			s.parked = true
+			return errNoRequest
+		}
+	}
+}
+
+// awaitEvent waits for a parked session until there may be a request, or until its connection
+// should end. It runs in a goroutine with a small stack, so it must not call large functions.
+func (s *Session) awaitEvent() {
+	s.conn.awaitEvent()
+	s.parked = false
+}
+
+// readNow reads the beginning of a request without waiting. If there are no data, the error is
+// EAGAIN, and the session has no workspace while it waits. Only a session with its own memory
+// for request lines keeps its workspace.
+func (s *Session) readNow(fd int) error {
+	if s.work == nil {
+		s.work = newWorkspace((*input)(s), s.maxLine, s.grow)
+	}
+	s.fd, s.canWait = fd, false
+	err := s.work.lines.Await()
+	s.canWait = true
+	if err != nil && s.grow == nil {
+		s.work.release()
+		s.work = nil
+	}
+	return err
+}
+
+// An input is a Session from which a workspace reads.
+type input Session
+
+// Read reads data. Before it waits for data, it sends the answers to all previous requests.
+func (s *input) Read(p []byte) (n int, err error) {
+	if !s.canWait {
+		n, err = s.conn.receive(s.fd, p)
+	} else if s.conn.awaitsInput || s.out.flush() {
+		n, err = s.conn.Read(p)
+	} else {
+		err = net.ErrClosed
+	}
+	s.unread += n
+	return n, err
 }
 
 // answerReadError returns the last reply of a session.
 func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		s.lines.Discard() // reads the rest of the line, so that the client can read the answer
+		s.work.lines.Discard() // reads the rest of the line, so that the client can read the answer
 		return h.AnswerTooLong()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
@@ -227,35 +362,21 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 // request, and then answers it.
 func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
 	if h.Limit != nil {
-		wait, cancel := h.Limit.Reserve(s.cost(len(line)))
-		if wait > 0 && time.Since(s.limitedAt) >= time.Second {
-			s.limitedAt = time.Now()
-			cancel()
+		cost := s.cost(len(line))
+		wait := h.Limit.Reserve(cost, s.active)
+		if wait > 0 && s.active.Sub(s.limitedAt) >= time.Second {
+			s.limitedAt = s.active
+			h.Limit.Return(cost)
 			return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
 		}
 		if !s.pause(wait) {
 			return HangUp(), 0
 		}
 	}
-	if err := s.waitForRoom(); err != nil {
+	if err := s.out.waitForRoom(); err != nil {
 		return HangUp(), 0
 	}
 	return h.Answer(line), 0
-}
-
-// waitForRoom waits until the client has read most of its answers. The first bytes of the
-// next answer then fit into the send buffer. Without this wait, the handler could look up a
-// secret for an answer that the session can send only later. If a push or a clear was
-// acknowledged in the meantime, the answer would contain an old secret.
-func (s *Session) waitForRoom() error {
-	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
-	var wait backoff
-	for !s.conn.isWritable() {
-		if err := s.waitToSend(&wait, time.Now(), nil); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // pause waits for d and returns true. It reads nothing during this time, so the client
@@ -267,6 +388,10 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
+	defer func() {
+		s.stopWatching()
+		s.active = time.Now()
+	}()
 	select {
 	case <-timer.C:
 		return true
@@ -277,89 +402,9 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 	}
 }
 
-// Write sends a reply. It returns false if the whole reply could not be sent within the
-// write timeout.
-func (s *Session) Write(reply Reply) bool {
-	s.drain.setWriteDeadline(s.conn, schema.WriteTimeout)
-	s.conn.resetWakes()
-	err := s.writePieces(reply.pieces(), reply.Expired)
-	if reply.Release != nil {
-		reply.Release()
-	}
-	// If the next request were read first, the client could wake the broker without reading.
-	s.conn.waitUntilWritable()
-	return err == nil
-}
-
-// writePieces writes all pieces, with at most maxWrite bytes per system call.
-func (s *Session) writePieces(pieces net.Buffers, expired func() bool) error {
-	var wait backoff
-	began, sent := time.Now(), 0
-	for len(pieces) > 0 {
-		n, err := s.conn.send(firstBytes(pieces, maxWrite))
-		switch err {
-		case nil:
-			pieces = dropBytes(pieces, n)
-			wait.reset()
-			if sent += n; sent >= responseUnit {
-				sent = 0
-				s.conn.resetWakes()
-			}
-		case unix.EAGAIN:
-			if err := s.waitToSend(&wait, began, expired); err != nil {
-				return err
-			}
-		default:
-			return err
-		}
-	}
-	return nil
-}
-
-// firstBytes returns the first size bytes of the pieces.
-func firstBytes(pieces [][]byte, size int) (first [][]byte) {
-	for _, piece := range pieces {
-		if size <= len(piece) {
-			return append(first, piece[:size])
-		}
-		first = append(first, piece)
-		size -= len(piece)
-	}
-	return first
-}
-
-// dropBytes returns the pieces without their first size bytes.
-func dropBytes(pieces net.Buffers, size int) net.Buffers {
-	for len(pieces) > 0 && size >= len(pieces[0]) {
-		size -= len(pieces[0])
-		pieces = pieces[1:]
-	}
-	if size > 0 {
-		pieces[0] = pieces[0][size:]
-	}
-	return pieces
-}
-
-// waitToSend waits until the broker should try to send again. began is the beginning of the
-// write. waitToSend returns an error if the write timeout is over, or if the answer has
-// expired. It checks both after each wait, so a client cannot make a write take longer by
-// reading slowly.
-func (s *Session) waitToSend(wait *backoff, began time.Time, expired func() bool) error {
-	if s.conn.inPoller() {
-		if err := s.conn.waitUntilWritable(); err != nil {
-			return err
-		}
-	} else {
-		wait.sleep(minWriteInterval, maxWriteInterval)
-	}
-	if s.conn.isPast(&s.conn.writeDeadline) {
-		return os.ErrDeadlineExceeded
-	}
-	if expired != nil && time.Since(began) > expiryDelay && expired() {
-		return errors.New("the answer has expired")
-	}
-	return nil
-}
+// Write sends a reply, after the replies to all previous requests. It returns false if the
+// whole reply could not be sent within the write timeout.
+func (s *Session) Write(reply Reply) bool { return s.out.write(reply) }
 
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
@@ -372,7 +417,7 @@ func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if err := s.conn.leavePoller(); err != nil {
 		return
 	}
-	s.drain.setReadDeadline(s.conn, refusalTimeout)
+	s.drain.setReadDeadline(s.conn, time.Now().Add(refusalTimeout))
 	_, err := wire.NewReader(s.conn, schema.MaxRequest, nil).ReadLine()
 	s.chargeUnanswered(limit, err)
 }

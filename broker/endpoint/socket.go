@@ -15,33 +15,12 @@ import (
 // reads or answers one request.
 const maxWakes = 16
 
-// patience is how long a socket stays in the poller of the Go runtime while its client does
-// not read an answer. The time is long enough for a client that is reading its answer, and
-// too short for a client that wants to wake the broker in the meantime.
-const patience = 4 * time.Millisecond
+// expectedWakes is the number of events without data that a normal client causes after an
+// answer, because it reads the answer.
+const expectedWakes = 1
 
-// maxWatchInterval is the maximum time until the broker notices that the client of an idle
-// socket outside the poller has ended the connection.
-const maxWatchInterval = 100 * time.Millisecond
-
-// maxSystemCalls is the maximum number of system calls at the same time for the connections
-// of one endpoint. Each system call needs a thread, and the Go runtime never ends a thread.
-// The calls do not wait for the client, but the kernel can delay them, for example while it
-// searches for free memory. Without this limit, the clients of a few projects could then use
-// up the threads that the broker is allowed to have.
-const maxSystemCalls = 4
-
-// systemCalls limits the number of system calls at the same time.
-type systemCalls chan struct{}
-
-func newSystemCalls() systemCalls { return make(systemCalls, maxSystemCalls) }
-
-// do calls f, which makes system calls that do not wait for the client.
-func (s systemCalls) do(f func()) {
-	s <- struct{}{}
-	defer func() { <-s }()
-	f()
-}
+// errTooManyWakes means that the client has caused more than maxWakes events.
+var errTooManyWakes = errors.New("the client woke the broker too often")
 
 // A backoff sleeps between two checks of a socket that is outside the poller. The time doubles
 // with each check.
@@ -61,90 +40,79 @@ func (b *backoff) reset() { b.interval = 0 }
 // events. So the socket leaves the poller if the client does not behave like a normal client.
 // Outside the poller, nothing wakes the broker. Instead, the broker checks the socket again
 // and again.
+//
+// In the poller, a goroutine of the broker waits with waitForEvents for almost everything. Only
+// a goroutine that waits until the socket is writable notices all events, because every event
+// of a writable Unix socket also reports that the socket is writable. A goroutine that waits
+// for data would not notice that the client calls shutdown(2) again and again.
 type socket struct {
-	calls   systemCalls
+	calls   *systemCalls
 	conn    *net.UnixConn              // in the poller; closed when the socket leaves the poller
 	raw     syscall.RawConn            // of conn
 	outside atomic.Pointer[descriptor] // nil while the socket is in the poller
 
-	wakes          atomic.Int32  // number of events since resetWakes
-	events         chan struct{} // receives a value after each event in the poller
-	writeClosed    atomic.Bool   // CloseWrite was called
-	stoppedReading atomic.Bool   // the client has shut down only its reading side
-	ended          chan struct{} // closed when the client has shut down a direction, or after Close
+	wakes          atomic.Int32 // number of events since resetWakes
+	writeClosed    atomic.Bool  // CloseWrite was called
+	stoppedReading atomic.Bool  // the client has shut down only its reading side
 
-	watching sync.WaitGroup // waits for the goroutine that runs watch
-	closing  chan struct{}  // closed by Close
+	// Only the goroutine that calls waitForEvents uses these fields.
+	check   func(fd int) (done bool)
+	checks  int                   // number of calls of check
+	tooMany bool                  // the client has caused too many events
+	onEvent func(fd uintptr) bool // s.handleEvent, stored here because it would be allocated for each call
 
-	mu       sync.Mutex // locked while the socket leaves the poller
-	isClosed bool       // guarded by mu
+	mu sync.Mutex // locked while the socket leaves the poller
 }
 
-func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls systemCalls) *socket {
-	s := &socket{calls: calls, conn: conn, raw: raw, events: make(chan struct{}, 1), ended: make(chan struct{}), closing: make(chan struct{})}
-	s.watching.Go(s.watch) // Close ends this goroutine and waits for it
+func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *socket {
+	s := &socket{calls: calls, conn: conn, raw: raw}
+	s.onEvent = s.handleEvent
+	// The client has no answer that it could read yet.
+	s.wakes.Store(expectedWakes + 1)
 	return s
 }
 
-// watch runs until the socket is closed. It limits how often the client can wake the
-// broker. In each of these cases, the socket leaves the poller:
+// waitForEvents calls check at once, and again after each event in the poller, until check
+// returns true. The socket must be writable, unless check waits only until it is writable.
+// Only one goroutine at a time may call waitForEvents.
 //
-//   - The client has shut down one direction. The client can call shutdown(2) again and
-//     again, and each call wakes the broker.
-//   - The client has caused more than maxWakes events since the last call of resetWakes, for
-//     example by sending a request in single bytes.
-//   - The client has not read its answers for longer than patience (see waitUntilWritable).
-//     watch would then not notice the events.
-//
-// watch closes s.ended when the client has ended the connection or shut down one direction,
-// or when Close was called.
-func (s *socket) watch() {
-	defer close(s.ended)
-	// The runtime calls this function after each event in the poller, because every event of
-	// a Unix socket also reports that the socket is writable.
-	s.raw.Write(func(fd uintptr) bool {
-		select {
-		case s.events <- struct{}{}:
-		default:
-		}
-		mustEnd := s.wakes.Add(1) > maxWakes
-		if !mustEnd {
-			s.calls.do(func() { mustEnd = s.clientEnded(int(fd)) })
-		}
-		return mustEnd
-	})
-	hungUp := false
-	s.control(func(fd int) { hungUp = pollNow(fd, 0)&unix.POLLHUP != 0 })
-	if hungUp {
-		return // the session ends at once, because Read has reached the end of the connection
+// The error is os.ErrDeadlineExceeded if the write deadline of s.conn has passed,
+// errTooManyWakes if the client has caused too many events, and net.ErrClosed if the socket
+// has left the poller or is closed.
+func (s *socket) waitForEvents(check func(fd int) (done bool)) error {
+	s.check, s.checks, s.tooMany = check, 0, false
+	err := s.raw.Write(s.onEvent)
+	if s.tooMany {
+		return errTooManyWakes
 	}
-	s.leavePoller()
-	for interval := maxWatchInterval / 10; ; interval = min(2*interval, maxWatchInterval) {
-		ended := false
-		s.control(func(fd int) { ended = s.clientEnded(fd) })
-		if ended {
-			return
-		}
-		select {
-		case <-s.closing:
-			return
-		case <-time.After(interval):
-		}
-	}
+	return err
 }
 
-// resetWakes resets the number of events. It must be called for each request, for each
-// answer, and for each part of a large answer. So a connection can stay in the poller for any
-// number of requests and for an answer of any size.
+// handleEvent is called by the runtime when a wait begins and after each event.
+func (s *socket) handleEvent(fd uintptr) (done bool) {
+	if s.checks++; s.checks > 1 && s.wakes.Add(1) > maxWakes {
+		s.tooMany = true
+		return true
+	}
+	s.calls.begin()
+	defer s.calls.end()
+	return s.check(int(fd))
+}
+
+// resetWakes resets the number of events. It must be called for each answer, and for each
+// part of a large answer. So a connection can stay in the poller for any number of requests
+// and for an answer of any size.
 func (s *socket) resetWakes() { s.wakes.Store(0) }
 
 // clientEnded reports whether the client has shut down one or both directions of the
-// connection. If the client has shut down only its reading side, clientEnded also sets
-// s.stoppedReading.
+// connection.
 func (s *socket) clientEnded(fd int) bool {
-	if pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 {
-		return true
-	}
+	return pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 || s.clientStoppedReading(fd)
+}
+
+// clientStoppedReading reports whether the client has shut down only its reading side. If so,
+// it also sets s.stoppedReading.
+func (s *socket) clientStoppedReading(fd int) bool {
 	// A send of zero bytes sends nothing. It fails with EPIPE if the client has shut down its
 	// reading side.
 	if unix.Sendto(fd, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil) == unix.EPIPE && !s.writeClosed.Load() {
@@ -161,50 +129,16 @@ func pollNow(fd int, events int16) int16 {
 	return fds[0].Revents
 }
 
-// waitUntilWritable waits until the client has read most of its answers. The socket is then
-// writable. If this takes longer than patience, the socket leaves the poller, because watch
-// does not notice the events of a socket that is not writable.
-func (s *socket) waitUntilWritable() error {
-	var timeout <-chan time.Time // set if waitUntilWritable waits
-	for s.inPoller() {
-		if s.isWritable() {
-			return nil
-		}
-		if timeout == nil {
-			timeout = time.After(patience)
-		}
-		select {
-		case <-s.events:
-		case <-s.ended:
-			return s.leavePoller()
-		case <-timeout:
-			return s.leavePoller()
-		}
-	}
-	return nil
-}
-
-// isWritable reports whether the client has read most of its answers. isWritable also returns
-// true if the connection has ended.
-func (s *socket) isWritable() bool {
-	writable := true
-	s.control(func(fd int) { writable = pollNow(fd, unix.POLLOUT) != 0 })
-	return writable
-}
-
 func (s *socket) inPoller() bool { return s.outside.Load() == nil }
 
 // leavePoller removes the connection from the poller of the Go runtime, if the connection
 // is in the poller. The runtime then no longer enforces deadlines for the connection, so
-// Read and Session.waitToSend check the deadlines themselves.
+// conn.await and Session.waitToSend check the deadlines themselves.
 func (s *socket) leavePoller() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.inPoller() {
 		return nil
-	}
-	if s.isClosed {
-		return net.ErrClosed
 	}
 	copied, err, controlErr := -1, error(nil), error(nil)
 	s.calls.do(func() {
@@ -214,23 +148,27 @@ func (s *socket) leavePoller() error {
 		return err
 	}
 	s.outside.Store(&descriptor{fd: copied})
-	s.calls.do(func() { s.conn.Close() }) // cannot block, because the copy still has the socket open
+	// The kernel does not delay this call, because the copy still has the socket open. Close
+	// waits until no other goroutine uses s.conn, so it must not use up the system calls that
+	// these goroutines need.
+	s.conn.Close()
 	return nil
 }
 
 // control calls f with the file descriptor of the connection. If the connection is closed,
 // control does not call f.
-func (s *socket) control(f func(fd int)) {
-	s.calls.do(func() {
-		if s.inPoller() {
-			if err := s.raw.Control(func(fd uintptr) { f(int(fd)) }); err == nil {
-				return
-			}
-		}
-		if outside := s.outside.Load(); outside != nil {
-			outside.control(f)
-		}
-	})
+func (s *socket) control(f func(fd int)) { s.controlRaw(func(fd uintptr) { f(int(fd)) }) }
+
+// controlRaw does the same as control, but without an allocation.
+func (s *socket) controlRaw(f func(fd uintptr)) {
+	s.calls.begin()
+	defer s.calls.end()
+	if s.inPoller() && s.raw.Control(f) == nil {
+		return
+	}
+	if outside := s.outside.Load(); outside != nil {
+		outside.control(f)
+	}
 }
 
 // CloseWrite shuts down the broker's writing side. The client can still read all answers,
@@ -242,18 +180,8 @@ func (s *socket) CloseWrite() error {
 	return err
 }
 
-// Close closes the connection.
+// Close closes the connection. No other goroutine may wait for events.
 func (s *socket) Close() error {
-	s.mu.Lock()
-	if !s.isClosed {
-		s.isClosed = true
-		close(s.closing)
-	}
-	s.mu.Unlock()
-	// End the goroutine that runs watch before the socket is closed. Otherwise that goroutine
-	// could be the last user of the socket, and a blocked close would block its thread.
-	s.conn.SetWriteDeadline(time.Unix(1, 0))
-	s.watching.Wait()
 	if outside := s.outside.Load(); outside != nil {
 		return outside.close()
 	}
@@ -267,11 +195,11 @@ type descriptor struct {
 	fd int // guarded by mu; -1 after close
 }
 
-func (d *descriptor) control(f func(fd int)) {
+func (d *descriptor) control(f func(fd uintptr)) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.fd >= 0 {
-		f(d.fd)
+		f(uintptr(d.fd))
 	}
 }
 

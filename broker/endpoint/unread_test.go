@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -172,4 +173,34 @@ func TestSlowWriteEnds(t *testing.T) {
 			waitUntil(t, func() bool { return e.Connections() == 0 })
 		})
 	}
+}
+
+// TestUnreadIsAnUpperLimit sends answers of many sizes and compares the estimate of their
+// memory with the memory that the kernel uses. If the estimate were too low, the broker would
+// wait for events of a socket that is not writable.
+func TestUnreadIsAnUpperLimit(t *testing.T) {
+	checked := make(chan struct{})
+	_, path := start(t, func(s *Session) {
+		defer close(checked)
+		for size := 1; size <= maxWrite; size++ {
+			s.conn.unread = 0
+			before := s.conn.unreadBytes()
+			if n, err := s.conn.send([][]byte{make([]byte, size)}); n != size {
+				t.Errorf("sent %d of %d bytes, %v", n, size, err)
+				return
+			}
+			if used := s.conn.unreadBytes() - before; used > s.conn.unread {
+				t.Errorf("%d bytes use %d bytes of memory, and the estimate is %d", size, used, s.conn.unread)
+			}
+			for s.conn.unreadBytes() > writableBytes { // the client is reading
+				time.Sleep(10 * time.Microsecond)
+			}
+			if !s.conn.isWritable() {
+				t.Error("the socket is not writable, although the client has read most answers")
+			}
+		}
+	}, false)
+	c := dial(t, path)
+	go io.Copy(io.Discard, c)
+	<-checked
 }

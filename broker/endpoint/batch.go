@@ -1,0 +1,50 @@
+package endpoint
+
+// maxWrite is the largest number of bytes that the broker writes with one system call. The
+// kernel stores the data of a larger write in separate pages, which a client can move into
+// pipes with splice(2). These pages still use memory of the broker, but the kernel no
+// longer counts them as unread data.
+const maxWrite = 2 << 10
+
+// maxPieces is the largest number of pieces that the broker writes with one system call. The
+// kernel accepts at most 1024.
+const maxPieces = 512
+
+// minRest is the number of bytes that must be left in a batch. With less, the next reply would
+// probably not fit.
+const minRest = 256
+
+// A batch collects the replies to requests that arrived together. They are sent with one
+// system call, so they have at most maxWrite bytes.
+type batch struct {
+	pieces   [][]byte
+	releases []func()
+	size     int // number of bytes in all pieces
+}
+
+// fits reports whether a reply of size bytes can be added to the batch.
+func (b *batch) fits(reply Reply, size int) bool {
+	return b.size+size <= maxWrite && len(b.pieces)+len(reply.Pieces) <= maxPieces
+}
+
+func (b *batch) add(reply Reply, size int) {
+	if reply.Line != nil {
+		b.pieces = append(b.pieces, reply.Line)
+	} else {
+		b.pieces = append(b.pieces, reply.Pieces...)
+	}
+	if reply.Release != nil {
+		b.releases = append(b.releases, reply.Release)
+	}
+	b.size += size
+}
+
+// clear removes all replies, and releases their memory.
+func (b *batch) clear() {
+	for _, release := range b.releases {
+		release()
+	}
+	clear(b.pieces) // so that the batch refers to no secrets
+	clear(b.releases)
+	b.pieces, b.releases, b.size = b.pieces[:0], b.releases[:0], 0
+}

@@ -1,0 +1,159 @@
+package endpoint
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// echoLines answers each request with as many bytes as the request contains as a number, and
+// counts the answers that were not released yet.
+func echoLines(inUse *atomic.Int64) Handler {
+	handler := okHandler()
+	handler.Batch = true
+	handler.Answer = func(line []byte) Reply {
+		size, _ := strconv.Atoi(string(line))
+		text := bytes.Repeat(line, size/len(line)+1)[:size]
+		inUse.Add(1)
+		return Reply{Pieces: net.Buffers{text[:size/2], text[size/2:], []byte("\n")}, Release: func() { inUse.Add(-1) }}
+	}
+	return handler
+}
+
+// TestAnswersToRequestsOfOneWrite sends requests with answers of many sizes, in different
+// portions. The answers must be complete and in order, and all must be released.
+func TestAnswersToRequestsOfOneWrite(t *testing.T) {
+	var requests, want strings.Builder
+	var inUse atomic.Int64
+	handler := echoLines(&inUse)
+	for i := range 3000 {
+		size := i % 100
+		switch {
+		case i%50 == 0:
+			size = 3 * maxWrite
+		case i%10 == 0:
+			size = maxWrite - i%7
+		}
+		fmt.Fprintln(&requests, size)
+		want.Write(bytes.Join(handler.Answer([]byte(fmt.Sprint(size))).Pieces, nil))
+	}
+	inUse.Store(0)
+	for _, portion := range []int{1 << 20, 4096, 1000, 37} {
+		e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+		c := dial(t, path)
+		go func() { // ends when all requests were sent
+			for text := requests.String(); text != ""; {
+				n, err := io.WriteString(c, text[:min(portion, len(text))])
+				if text = text[n:]; err != nil {
+					return
+				}
+			}
+			c.CloseWrite()
+		}()
+		if got, err := io.ReadAll(c); err != nil || string(got) != want.String() {
+			t.Errorf("portions of %d bytes: the answers have %d bytes, error %v, want %d", portion, len(got), err, want.Len())
+		}
+		c.Close()
+		waitUntil(t, func() bool { return e.Connections() == 0 })
+		if n := inUse.Load(); n != 0 {
+			t.Errorf("%d answers were not released", n)
+		}
+	}
+}
+
+// TestAnswersDoNotWaitForOtherRequests sends two requests together. While the second one waits,
+// the answer to the first one must arrive. If it arrived later, it could contain a secret that
+// was replaced in the meantime. The same must hold if the rest of the second request is missing.
+func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
+	for name, second := range map[string]string{"secret": "wait\n", "input": "watch\n", "rest of the line": "wa", "limit": "{}\n"} {
+		handler := okHandler()
+		handler.Batch = true
+		_, path := start(t, func(s *Session) {
+			handler := handler
+			if name == "limit" {
+				handler.Limit = NewLimiter(0.001, 1)
+				handler.AnswerLimited = func(int) Reply { return Reply{Pieces: net.Buffers{[]byte("limited\n")}} }
+			}
+			handler.Answer = func(line []byte) Reply {
+				switch string(line) {
+				case "wait":
+					<-s.Gone()
+					return HangUp()
+				case "watch":
+					input, stop := s.AwaitInput()
+					defer stop()
+					<-input
+					return HangUp()
+				}
+				return Reply{Pieces: net.Buffers{[]byte("first\n")}}
+			}
+			s.Run(handler)
+		}, false)
+		c := dial(t, path)
+		fmt.Fprint(c, "{}\n"+second)
+		lines := bufio.NewReader(c)
+		if answer, err := lines.ReadString('\n'); err != nil || answer != "first\n" {
+			t.Errorf("%s: the first answer is %q, error %v", name, answer, err)
+		}
+		if name == "limit" {
+			if answer, err := lines.ReadString('\n'); err != nil || answer != "limited\n" {
+				t.Errorf("the second answer is %q, error %v", answer, err)
+			}
+		}
+		c.Close()
+	}
+}
+
+// TestAnswersAreReleasedAfterFailedWrite closes the connection while the broker answers requests
+// that arrived together. The broker must answer no more requests, and must release all answers.
+func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
+	var inUse atomic.Int64
+	handler := echoLines(&inUse)
+	answer, answered := handler.Answer, 0
+	received, closed := make(chan struct{}), make(chan struct{})
+	handler.Answer = func(line []byte) Reply {
+		if answered++; answered == 1 {
+			close(received)
+			<-closed
+		}
+		return answer(line)
+	}
+	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	fmt.Fprint(c, strings.Repeat("900\n", 1000))
+	<-received
+	c.Close()
+	close(closed)
+	waitUntil(t, func() bool { return e.Connections() == 0 })
+	if n := inUse.Load(); n != 0 {
+		t.Errorf("%d answers were not released", n)
+	}
+	if answered > 3 {
+		t.Errorf("%d requests were answered, although sending the first two answers failed", answered)
+	}
+}
+
+// TestLateReaderGetsAllAnswers sends many requests together, and begins to read when the broker
+// has been waiting for the client for some time.
+func TestLateReaderGetsAllAnswers(t *testing.T) {
+	for _, size := range []int{10, 100, 255, 300, 1000, 1500} {
+		var inUse atomic.Int64
+		session := make(chan *Session, 1)
+		_, path := start(t, func(s *Session) { session <- s; s.Run(echoLines(&inUse)) }, false)
+		c := dial(t, path)
+		const requests = 2000
+		fmt.Fprint(c, strings.Repeat(fmt.Sprintln(size), requests))
+		s := <-session
+		waitUntil(t, func() bool { return !s.conn.inPoller() })
+		c.CloseWrite()
+		if answers, err := io.ReadAll(c); err != nil || len(answers) != requests*(size+1) {
+			t.Errorf("the answers have %d bytes, error %v, want %d", len(answers), err, requests*(size+1))
+		}
+	}
+}

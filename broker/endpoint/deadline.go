@@ -1,0 +1,72 @@
+package endpoint
+
+import (
+	"net"
+	"sync"
+	"time"
+)
+
+// longAgo is a time in the past. A wait with this deadline ends at once.
+var longAgo = time.Unix(1, 0)
+
+// A deadline limits how long a connection in the poller waits for events (see
+// socket.waitForEvents). It costs nothing while requests arrive in time: a timer is started only
+// when a wait begins, and only if no earlier timer is running. So a timer can expire too early,
+// and is then started again.
+type deadline struct {
+	conn *net.UnixConn
+
+	mu    sync.Mutex // no other lock is locked while mu is locked
+	time  time.Time  // guarded by mu; zero if there is no deadline
+	timer time.Time  // guarded by mu; the write deadline of conn, zero if no timer is running
+}
+
+// set sets the deadline of the next wait.
+func (d *deadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.time = t
+}
+
+// change sets the deadline, also of a wait that has already begun.
+func (d *deadline) change(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.time = t
+	d.startTimerLocked()
+}
+
+// isPast reports whether there is a deadline in the past.
+func (d *deadline) isPast() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.time.IsZero() && !time.Now().Before(d.time)
+}
+
+// startTimer makes the wait that begins now end at the deadline or earlier.
+func (d *deadline) startTimer() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.startTimerLocked()
+}
+
+func (d *deadline) startTimerLocked() {
+	if !d.time.IsZero() && (d.timer.IsZero() || d.time.Before(d.timer)) {
+		d.setTimerLocked(d.time)
+	}
+}
+
+// setTimer makes waits end at the time t.
+func (d *deadline) setTimer(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.setTimerLocked(t)
+}
+
+// removeTimer must be called after a timer has expired, and after setTimer.
+func (d *deadline) removeTimer() { d.setTimer(time.Time{}) }
+
+func (d *deadline) setTimerLocked(t time.Time) {
+	d.timer = t
+	d.conn.SetWriteDeadline(t) // fails if the connection has left the poller
+}

@@ -1,0 +1,40 @@
+package endpoint
+
+import "sync/atomic"
+
+// maxSystemCalls is the maximum number of system calls at the same time for the connections
+// of one endpoint. Each system call needs a thread, and the Go runtime never ends a thread.
+// The calls do not wait for the client, but the kernel can delay them, for example while it
+// searches for free memory. Without this limit, the clients of a few projects could then use
+// up the threads that the broker is allowed to have.
+const maxSystemCalls = 4
+
+// systemCalls limits the number of system calls at the same time. While fewer than
+// maxSystemCalls are running, a call costs two atomic operations.
+type systemCalls struct {
+	number atomic.Int64  // of calls that are running or waiting
+	ended  chan struct{} // receives a value when a call ends and another call is waiting
+}
+
+func newSystemCalls() *systemCalls { return &systemCalls{ended: make(chan struct{}, maxSystemCalls)} }
+
+// begin must be called before system calls that do not wait for the client.
+func (s *systemCalls) begin() {
+	if s.number.Add(1) > maxSystemCalls {
+		<-s.ended
+	}
+}
+
+// end must be called after the system calls.
+func (s *systemCalls) end() {
+	if s.number.Add(-1) >= maxSystemCalls {
+		s.ended <- struct{}{}
+	}
+}
+
+// do calls f, which makes system calls that do not wait for the client.
+func (s *systemCalls) do(f func()) {
+	s.begin()
+	defer s.end()
+	f()
+}
