@@ -49,13 +49,16 @@ func (a *admin) serve(s *endpoint.Session) {
 }
 
 func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
+	if request, ok := keyring.ParseUsual(line); ok {
+		return a.push(s, buffer, line, request.Exclusive, request)
+	}
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		clear(line)
 		return endpoint.RefuseMalformed("request", err)
 	}
 	if request.Op == schema.OpPush {
-		return a.push(s, buffer, line)
+		return a.unusualPush(s, buffer, line)
 	}
 	defer clear(line)
 	if len(line) > schema.MaxRequest {
@@ -85,9 +88,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// push replaces all secrets. It wipes and frees the memory that contains the request line.
-// If an error occurs, the old secrets stay loaded.
-func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
+// unusualPush answers a push that ParseUsual refused. Most of these pushes are wrong.
+func (a *admin) unusualPush(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
 	var options struct { // the field of schema.PushRequest that is not a secret
 		Exclusive bool `json:"exclusive"`
 	}
@@ -95,7 +97,13 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 		clear(line)
 		return a.rejectPushError(s.Caller(), err)
 	}
-	if options.Exclusive {
+	return a.push(s, buffer, line, options.Exclusive, nil)
+}
+
+// push replaces all secrets. If request is nil, push first parses line. It wipes and frees the
+// memory that contains the request line. If an error occurs, the old secrets stay loaded.
+func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte, exclusive bool, request *keyring.Request) endpoint.Reply {
+	if exclusive {
 		a.exclusive.mu.Lock()
 		defer a.exclusive.mu.Unlock()
 		if a.exclusive.isOwnedByOtherLocked(s) {
@@ -104,15 +112,21 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 		}
 	}
 	arena := buffer.Take()
+	defer arena.Free()
 	if err := s.Detach(); err != nil {
-		arena.Free()
 		return a.rejectForMemory(s.Caller(), err)
 	}
-	info, err := a.keyring.Push(arena, line)
-	if err != nil {
-		return a.rejectPushError(s.Caller(), err)
+	if request == nil {
+		var err error
+		if request, err = keyring.Parse(line); err != nil {
+			return a.rejectPushError(s.Caller(), err)
+		}
 	}
-	if options.Exclusive {
+	info, err := a.keyring.Push(request)
+	if err != nil {
+		return a.rejectForMemory(s.Caller(), err)
+	}
+	if exclusive {
 		a.exclusive.acceptLocked(s)
 	}
 	warnIfUnlocked(a.log, info.Memory)
