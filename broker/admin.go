@@ -35,13 +35,13 @@ type admin struct {
 // serve answers the requests of one connection. It reads each request into locked memory,
 // because each request may be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
-	var buffer keyring.LineBuffer
+	buffer := a.keyring.NewBuffer()
 	defer buffer.Free()
 	defer a.exclusive.forget(s)
 	s.Run(endpoint.Handler{
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
-		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, &buffer, line) },
+		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, buffer, line) },
 		AnswerTooLong: func() endpoint.Reply { // a request of this length can only be a push
 			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
 		},
@@ -100,8 +100,8 @@ func (a *admin) unusualPush(s *endpoint.Session, buffer *keyring.LineBuffer, lin
 	return a.push(s, buffer, line, options.Exclusive, nil)
 }
 
-// push replaces all secrets. If request is nil, push first parses line. It wipes and frees the
-// memory that contains the request line. If an error occurs, the old secrets stay loaded.
+// push replaces all secrets. If request is nil, push first parses line. It wipes the memory that
+// contains line. If an error occurs, the old secrets stay loaded.
 func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte, exclusive bool, request *keyring.Request) endpoint.Reply {
 	if exclusive {
 		a.exclusive.mu.Lock()
@@ -111,10 +111,13 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 			return a.rejectForConflictLocked(s)
 		}
 	}
-	arena := buffer.Take()
-	defer arena.Free()
-	if err := s.Detach(); err != nil {
-		return a.rejectForMemory(s.Caller(), err)
+	if arena := buffer.Take(); arena == nil {
+		defer clear(line)
+	} else {
+		defer buffer.Return(arena)
+		if err := s.Detach(); err != nil {
+			return a.rejectForMemory(s.Caller(), err)
+		}
 	}
 	if request == nil {
 		var err error

@@ -33,6 +33,9 @@ type Keyring struct {
 // New returns a keyring without secrets.
 func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 
+// NewBuffer returns a buffer for the request lines of one connection.
+func (k *Keyring) NewBuffer() *LineBuffer { return &LineBuffer{spare: &k.spare} }
+
 // Push replaces the current snapshot with the secrets of a push request. It copies the secrets
 // to the memory of the new snapshot.
 //
