@@ -49,7 +49,7 @@ func (a *admin) serve(s *endpoint.Session) {
 }
 
 func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
-	if request, ok := keyring.ParseUsual(line); ok {
+	if request, ok := a.keyring.ParseUsual(line); ok {
 		return a.push(s, buffer, line, request.Exclusive, request)
 	}
 	var request schema.Request

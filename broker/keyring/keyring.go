@@ -36,6 +36,15 @@ func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 // NewBuffer returns a buffer for the request lines of one connection.
 func (k *Keyring) NewBuffer() *LineBuffer { return &LineBuffer{spare: &k.spare} }
 
+// ParseUsual parses a push request in its usual form with one pass over line. It returns false
+// if line is unusual or wrong, or if it is not a push request. Then Parse must parse the
+// request, or report the error.
+func (k *Keyring) ParseUsual(line []byte) (*Request, bool) {
+	snapshot := k.acquire()
+	defer snapshot.Release()
+	return parseUsual(line, snapshot.nameList())
+}
+
 // Push replaces the current snapshot with the secrets of a push request. It copies the secrets
 // to the memory of the new snapshot.
 //
@@ -96,9 +105,7 @@ func (k *Keyring) Names() []schema.SecretName {
 	defer snapshot.Release()
 	names := []schema.SecretName{}
 	if snapshot != nil {
-		for name := range snapshot.index {
-			names = append(names, name)
-		}
+		names = append(names, snapshot.names.names...)
 	}
 	slices.Sort(names)
 	return names

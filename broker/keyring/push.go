@@ -3,7 +3,6 @@ package keyring
 import (
 	"bytes"
 	"fmt"
-	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/keyhatch/keyhatch/broker/wire"
@@ -31,38 +30,32 @@ type Request struct {
 	Exclusive bool
 
 	secrets []wire.PushedSecret
-	index   map[schema.SecretName]int // the index of each secret in secrets
+	names   *nameList // in the order of secrets
 }
 
-// ParseUsual parses a push request in its usual form with one pass over line. It returns false
-// if line is unusual or wrong, or if it is not a push request. Then Parse must parse the
-// request, or report the error.
-func ParseUsual(line []byte) (*Request, bool) {
-	secrets, exclusive, ok := wire.ParsePush(line)
+// parseUsual parses a push request in its usual form. previous contains the names of an earlier
+// push, or is nil.
+func parseUsual(line []byte, previous *nameList) (*Request, bool) {
+	expected := 0
+	if previous != nil {
+		expected = len(previous.names)
+	}
+	secrets, exclusive, ok := wire.ParsePush(line, expected)
 	if !ok {
 		return nil, false
 	}
-	index := make(map[schema.SecretName]int, len(secrets))
-	names := joinNames(secrets)
-	for i, secret := range secrets {
+	for _, secret := range secrets {
 		if secret.Binary && !validBase64(secret.Value[1:len(secret.Value)-1]) {
 			return nil, false
 		}
-		index[names[:len(secret.Name)]] = i
-		names = names[len(secret.Name):]
 	}
-	// If a name is in the request twice, the map has fewer names than the request.
-	return &Request{exclusive, secrets, index}, len(index) == len(secrets)
-}
-
-// joinNames returns all names in one string. The garbage collector works less than for one
-// string for each name.
-func joinNames(secrets []wire.PushedSecret) schema.SecretName {
-	var names strings.Builder
-	for _, secret := range secrets {
-		names.Write(secret.Name)
+	names := previous
+	if !previous.equals(secrets) {
+		if names, ok = newNameList(secrets); !ok {
+			return nil, false
+		}
 	}
-	return schema.SecretName(names.String())
+	return &Request{exclusive, secrets, names}, true
 }
 
 // Parse parses a push request. It can change line. The error is a *wire.Error if the line is
@@ -74,7 +67,7 @@ func Parse(line []byte) (*Request, error) {
 	p := &pushParser{
 		line:    line,
 		decoder: jsontext.NewDecoder(bytes.NewBuffer(line)),
-		request: Request{index: map[schema.SecretName]int{}},
+		request: Request{names: &nameList{index: map[schema.SecretName]int{}}},
 	}
 	if err := p.parseRequest(); err != nil {
 		return nil, err
@@ -101,7 +94,7 @@ func (r *Request) newSnapshot(spare *spareMemory) (*Snapshot, error) {
 		end += writeLine(memory[start:], secret)
 		locations[i] = location{start: start, end: end}
 	}
-	return newSnapshot(arena, end, r.index, locations, spare), nil
+	return newSnapshot(arena, end, r.names, locations, spare), nil
 }
 
 // A pushParser finds the secrets in a line that is already known to be strict JSON. It
@@ -174,11 +167,11 @@ func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (va
 			return payloadError("each name in %s must match %s", field, schema.SecretNamePattern)
 		}
 		name := schema.SecretName(raw)
-		if _, duplicate := p.request.index[name]; duplicate {
+		if _, duplicate := p.request.names.index[name]; duplicate {
 			return payloadError("%s is in both secrets and secrets_b64", name)
 		}
 		value, err := read(name)
-		p.request.index[name] = len(p.request.secrets)
+		p.request.names.add(name)
 		p.request.secrets = append(p.request.secrets, wire.PushedSecret{Name: []byte(name), Value: value, Binary: field == "secrets_b64"})
 		return err
 	})
@@ -258,27 +251,23 @@ func validBase64(text []byte) bool {
 	if len(text) == 0 {
 		return true
 	}
-	text, last := text[:len(text)-4], text[len(text)-4:]
 	var all byte
-	for _, c := range text {
-		all |= base64Digits[c]
-	}
-	if all&notBase64 != 0 {
-		return false
+	for ; len(text) > 4; text = text[4:] {
+		all |= base64Digits[text[0]] | base64Digits[text[1]] | base64Digits[text[2]] | base64Digits[text[3]]
 	}
 	// The last digit before the padding has 2 or 4 bits that do not belong to a byte. These
 	// bits must be 0, because each value has only one canonical form.
 	unused := byte(0)
 	switch {
-	case last[2] == '=' && last[3] == '=':
-		last, unused = last[:2], 0b1111
-	case last[3] == '=':
-		last, unused = last[:3], 0b11
+	case text[2] == '=' && text[3] == '=':
+		text, unused = text[:2], 0b1111
+	case text[3] == '=':
+		text, unused = text[:3], 0b11
 	}
-	for _, c := range last {
+	for _, c := range text {
 		all |= base64Digits[c]
 	}
-	return all&notBase64 == 0 && base64Digits[last[len(last)-1]]&unused == 0
+	return all&notBase64 == 0 && base64Digits[text[len(text)-1]]&unused == 0
 }
 
 // notBase64 is the value in base64Digits of each byte that is not a digit of base64.

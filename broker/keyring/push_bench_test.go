@@ -16,6 +16,7 @@ func BenchmarkPush(b *testing.B) {
 		"10 secrets":                 pushRequest(10, 40),
 		"5000 secrets":               pushRequest(5000, 40),
 		"1 secret, 1 MB":             pushRequest(1, 1_000_000),
+		"1000 secrets, 1 MB":         pushRequest(1000, 1000),
 		"100 secrets, 1 MB":          pushRequest(100, 10_000),
 		"100 secrets, 1 MB, unusual": unusual + pushRequest(100, 10_000)[1:],
 		"100 binary secrets, 1 MB":   strings.Replace(pushRequest(100, 10_000), `"secrets"`, `"secrets_b64"`, 1),
@@ -28,7 +29,7 @@ func BenchmarkPush(b *testing.B) {
 			lines := [][]byte{[]byte(request), []byte(strings.ReplaceAll(request, "x", "y"))}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				request, ok := ParseUsual(lines[i%2])
+				request, ok := k.ParseUsual(lines[i%2])
 				if !ok {
 					var err error
 					if request, err = Parse(lines[i%2]); err != nil {

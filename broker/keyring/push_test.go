@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"maps"
 	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/broker/wire"
@@ -29,7 +31,7 @@ func parseLine(k *Keyring, line []byte) (*Snapshot, error) {
 func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	t.Helper()
 	values := map[string]string{}
-	for name := range snapshot.index {
+	for name := range snapshot.names.index {
 		value, _ := snapshot.Lookup(name)
 		var response struct {
 			OK       bool    `json:"ok"`
@@ -66,6 +68,7 @@ func FuzzPush(f *testing.F) {
 		`{"secrets":{"A":"(1)"},"secrets":{}}`, `{"secrets_b64":{"A":"AA==","B":"","C":"AAAA\n"}}`,
 		`{"secrets":{"A":{"":"x"}}}`, `{"x":[{"secrets":1}],"secrets":{}}`,
 		`{"op":"push-creds","exclusive":true,"secrets":{"A":"\ud83d\ude00é","B":"\u000012345678\"\\"},"secrets_b64":{"C":"AAAAAA=="}}`,
+		`{"op":"push-creds","secrets":{}}`, `{"op":"push-creds","secrets":{"A":"x","A":"y"}}`,
 		`{"op":"push-creds","exclusive":false,"secrets":{"A":"\ud83d"},"secrets_b64":{"A":"AAA=","B":"AAB="}}`,
 		"{ \"op\" : \"push-creds\",\t\"secrets\" : { \"A\" :\"x\", \"B\" : { \"u\" :\"1\" , \"u\":\"2\"}\r} } ",
 		"{\"op\":\"push-creds\",\"secrets\":{\"A\":\"1234567\x7f\xc3\xa91234567\xff\x01\"}}",
@@ -77,7 +80,7 @@ func FuzzPush(f *testing.F) {
 		if bytes.IndexByte(line, '\n') >= 0 {
 			return // a request never contains a newline
 		}
-		compareParsers(t, line)
+		compareParsers(t, k, line)
 		snapshot, err := parseLine(k, line)
 		if err != nil {
 			return
@@ -121,10 +124,10 @@ func FuzzPush(f *testing.F) {
 
 // compareParsers compares ParseUsual with the functions that the broker calls if ParseUsual
 // returns false. ParseUsual must not change the line.
-func compareParsers(t *testing.T, line []byte) {
+func compareParsers(t *testing.T, k *Keyring, line []byte) {
 	t.Helper()
 	unchanged := bytes.Clone(line)
-	usual, ok := ParseUsual(line)
+	usual, ok := k.ParseUsual(line)
 	if !bytes.Equal(line, unchanged) {
 		t.Fatal("ParseUsual changed the line")
 	}
@@ -145,16 +148,29 @@ func compareParsers(t *testing.T, line []byte) {
 	if err != nil {
 		t.Fatalf("ParseUsual accepts %q, but Parse returned %v", line, err)
 	}
-	if !reflect.DeepEqual(usual.secrets, want.secrets) || !maps.Equal(usual.index, want.index) {
+	if !equalRequests(usual, want) {
 		t.Fatalf("for %q, ParseUsual and Parse returned different requests:\n%+v\n%+v", line, *usual, *want)
 	}
+	// The next request with the same names in the same order uses the same list of names.
+	if _, err := k.Push(usual); err != nil {
+		t.Fatal(err)
+	}
+	again, ok := k.ParseUsual(line)
+	if !ok || again.names != usual.names || !equalRequests(again, usual) {
+		t.Fatalf("after a push of %q, ParseUsual returned another request for the same line", line)
+	}
+}
+
+func equalRequests(a, b *Request) bool {
+	return slices.EqualFunc(a.secrets, b.secrets, func(a, b wire.PushedSecret) bool { return reflect.DeepEqual(a, b) }) &&
+		slices.Equal(a.names.names, b.names.names) && maps.Equal(a.names.index, b.names.index)
 }
 
 // TestValuesAreStoredOnce checks that the memory of a snapshot contains each value only once.
 func TestValuesAreStoredOnce(t *testing.T) {
 	k := New()
 	line := []byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":"TRIPWIRE"},"secrets_b64":{"C":"TRIPWIRE"}}`)
-	request, ok := ParseUsual(line)
+	request, ok := k.ParseUsual(line)
 	if !ok {
 		t.Fatal("ParseUsual refuses the line")
 	}
@@ -166,4 +182,24 @@ func TestValuesAreStoredOnce(t *testing.T) {
 	if n := bytes.Count(snapshot.arena.Bytes(), []byte("TRIPWIRE")); n != 3 {
 		t.Errorf("the snapshot has %d copies of the 3 values, want 3", n)
 	}
+}
+
+// TestValidBase64 compares validBase64 with encoding/base64, for all texts of up to 5 characters
+// of a small alphabet. It also puts these texts after 64 valid digits.
+func TestValidBase64(t *testing.T) {
+	const alphabet = "AQgB/+=-\n\x00\xff"
+	var check func(text string, more int)
+	check = func(text string, more int) {
+		for _, prefix := range []string{"", strings.Repeat("AZaz09+/", 8)} {
+			_, err := base64.StdEncoding.Strict().DecodeString(prefix + text)
+			want := err == nil && !strings.Contains(text, "\n") // the decoder skips line ends
+			if got := validBase64([]byte(prefix + text)); got != want {
+				t.Fatalf("validBase64(%q) is %v, want %v", prefix+text, got, want)
+			}
+		}
+		for i := 0; i < len(alphabet) && more > 0; i++ {
+			check(text+alphabet[i:i+1], more-1)
+		}
+	}
+	check("", 5)
 }

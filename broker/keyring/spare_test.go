@@ -89,7 +89,7 @@ func TestLineBuffer(t *testing.T) {
 		if want := []string{long, short}[i%2]; string(line) != want {
 			t.Fatalf("line %d is %.50q, want %.50q", i, line, want)
 		}
-		request, ok := ParseUsual(line)
+		request, ok := k.ParseUsual(line)
 		if !ok {
 			t.Fatal("ParseUsual refuses the line")
 		}

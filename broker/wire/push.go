@@ -28,7 +28,9 @@ type PushedSecret struct {
 // else that is unusual or wrong. Then Decode must decode the line, or report the error. If
 // ParsePush returns true, Decode would accept the line. But the calling function must check
 // that the names of the secrets differ, and that the binary values are base64.
-func ParsePush(line []byte) (secrets []PushedSecret, exclusive, ok bool) {
+//
+// The argument expected is the number of secrets for which ParsePush allocates memory at first.
+func ParsePush(line []byte, expected int) (secrets []PushedSecret, exclusive, ok bool) {
 	s := scanner{line}
 	var op []byte
 	var hasText, hasBinary, hasExclusive bool
@@ -43,10 +45,10 @@ func ParsePush(line []byte) (secrets []PushedSecret, exclusive, ok bool) {
 			ok = ok && string(op) == string(schema.OpPush)
 		case string(field) == "secrets" && !hasText:
 			hasText = true
-			secrets, ok = s.secrets(secrets, false)
+			secrets, ok = s.secrets(secrets, expected, false)
 		case string(field) == "secrets_b64" && !hasBinary:
 			hasBinary = true
-			secrets, ok = s.secrets(secrets, true)
+			secrets, ok = s.secrets(secrets, expected, true)
 		case string(field) == "exclusive" && !hasExclusive:
 			hasExclusive = true
 			exclusive, ok = s.boolean()
@@ -64,10 +66,11 @@ func ParsePush(line []byte) (secrets []PushedSecret, exclusive, ok bool) {
 }
 
 // secrets reads an object of secrets and appends them to list.
-func (s *scanner) secrets(list []PushedSecret, areBinary bool) (_ []PushedSecret, ok bool) {
+func (s *scanner) secrets(list []PushedSecret, expected int, areBinary bool) (_ []PushedSecret, ok bool) {
 	if !s.skip('{') {
 		return nil, false
 	}
+	list = slices.Grow(list, max(0, expected-len(list)))
 	if s.skip('}') {
 		return list, true
 	}

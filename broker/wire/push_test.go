@@ -17,7 +17,7 @@ func TestParsePushAcceptsUsualForms(t *testing.T) {
 		"\t{ \"op\" :\"push-creds\" ,\r\"secrets\" : { \"A\" : { \"u\" : \"x\" } , \"B\" : \"\" } } ":    `A={ "u" : "x" }, B=""`,
 		`{"op":"push-creds","secrets":{"A":"\"\\\/\b\f\n\r\t\u00e9\uABcd\ud83d\ude00é😀` + "\x7f" + `"}}`: `A="\"\\\/\b\f\n\r\t\u00e9\uABcd\ud83d\ude00é😀` + "\x7f" + `"`,
 	} {
-		secrets, exclusive, ok := ParsePush([]byte(line))
+		secrets, exclusive, ok := ParsePush([]byte(line), 1)
 		var got []string
 		for _, secret := range secrets {
 			got = append(got, fmt.Sprintf("%s=%s", secret.Name, secret.Value))
@@ -55,7 +55,7 @@ func TestParsePushLeavesUnusualLinesToDecode(t *testing.T) {
 		lines = append(lines, `{"op":"push-creds","secrets":{`+members+`}}`)
 	}
 	for _, line := range lines {
-		if secrets, exclusive, ok := ParsePush([]byte(line)); ok || secrets != nil || exclusive {
+		if secrets, exclusive, ok := ParsePush([]byte(line), 1); ok || secrets != nil || exclusive {
 			t.Errorf("ParsePush of %q returned %d secrets, %v, %v", line, len(secrets), exclusive, ok)
 		}
 	}
