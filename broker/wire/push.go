@@ -103,7 +103,7 @@ func (s *scanner) secretName() (name []byte, ok bool) {
 
 // skipBundle skips an object of strings with valid names.
 func (s *scanner) skipBundle() bool {
-	var fields [][]byte
+	fields := make([][]byte, 0, 4)
 	if s.skip('{'); s.skip('}') {
 		return true
 	}
@@ -164,21 +164,16 @@ func (s *scanner) skipString() bool {
 }
 
 // PlainLength returns the number of bytes at the beginning of text that are ASCII characters,
-// but neither a quote, a backslash, nor a control character. It checks 8 bytes at a time,
+// but neither a quote, a backslash, nor a control character. It checks several bytes at a time,
 // because a push can contain 1 MiB.
 func PlainLength(text []byte) (n int) {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x80 * ones
-	)
+	for ; n+16 <= len(text); n += 16 {
+		if findSpecial(text[n:])|findSpecial(text[n+8:]) != 0 {
+			break
+		}
+	}
 	for ; n+8 <= len(text); n += 8 {
-		w := binary.LittleEndian.Uint64(text[n:])
-		// x-ones sets the high bit of each byte that is 0, and w-' '*ones of each byte below
-		// the space. A borrow can set the bit also in a later byte, so only the first bit
-		// counts.
-		quotes, backslashes := w^'"'*ones, w^'\\'*ones
-		special := (w | (w - ' '*ones) | (quotes-ones)&^quotes | (backslashes-ones)&^backslashes) & highs
-		if special != 0 {
+		if special := findSpecial(text[n:]); special != 0 {
 			return n + bits.TrailingZeros64(special)/8
 		}
 	}
@@ -188,6 +183,18 @@ func PlainLength(text []byte) (n int) {
 		}
 	}
 	return n
+}
+
+// findSpecial checks the first 8 bytes of text. The lowest set bit of the result is the high bit
+// of the first byte that PlainLength does not count. A subtraction sets the high bit of each
+// smaller byte, and its borrow can set the bits of later bytes too.
+func findSpecial(text []byte) uint64 {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x80 * ones
+	)
+	w := binary.LittleEndian.Uint64(text)
+	return (w | (w - ' '*ones) | ((w ^ '"'*ones) - ones) | ((w ^ '\\'*ones) - ones)) & highs
 }
 
 // escapeLength returns the length of the escape at the beginning of text, or 0 if it is not
