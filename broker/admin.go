@@ -35,13 +35,13 @@ type admin struct {
 // serve answers the requests of one connection. It reads each request into locked memory,
 // because each request may be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
-	var buffer keyring.LineBuffer
+	buffer := a.keyring.NewBuffer()
 	defer buffer.Free()
 	defer a.exclusive.forget(s)
 	s.Run(endpoint.Handler{
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
-		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, &buffer, line) },
+		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, buffer, line) },
 		AnswerTooLong: func() endpoint.Reply { // a request of this length can only be a push
 			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
 		},
@@ -49,13 +49,16 @@ func (a *admin) serve(s *endpoint.Session) {
 }
 
 func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
+	if request, ok := a.keyring.ParseUsual(line); ok {
+		return a.push(s, buffer, line, request.Exclusive, request)
+	}
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		clear(line)
 		return endpoint.RefuseMalformed("request", err)
 	}
 	if request.Op == schema.OpPush {
-		return a.push(s, buffer, line)
+		return a.unusualPush(s, buffer, line)
 	}
 	defer clear(line)
 	if len(line) > schema.MaxRequest {
@@ -90,9 +93,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// push replaces all secrets. It wipes and frees the memory that contains the request line.
-// If an error occurs, the old secrets stay loaded.
-func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
+// unusualPush answers a push that ParseUsual refused. Most of these pushes are wrong.
+func (a *admin) unusualPush(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
 	var options struct { // the field of schema.PushRequest that is not a secret
 		Exclusive bool `json:"exclusive"`
 	}
@@ -100,7 +102,13 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 		clear(line)
 		return a.rejectPushError(s.Caller(), err)
 	}
-	if options.Exclusive {
+	return a.push(s, buffer, line, options.Exclusive, nil)
+}
+
+// push replaces all secrets. If request is nil, push first parses line. It wipes the memory that
+// contains line. If an error occurs, the old secrets stay loaded.
+func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte, exclusive bool, request *keyring.Request) endpoint.Reply {
+	if exclusive {
 		a.exclusive.mu.Lock()
 		defer a.exclusive.mu.Unlock()
 		if a.exclusive.isOwnedByOtherLocked(s) {
@@ -108,16 +116,25 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 			return a.rejectForConflictLocked(s)
 		}
 	}
-	arena := buffer.Take()
-	if err := s.Detach(); err != nil {
-		arena.Free()
+	if arena := buffer.Take(); arena == nil {
+		defer clear(line)
+	} else {
+		defer buffer.Return(arena)
+		if err := s.Detach(); err != nil {
+			return a.rejectForMemory(s.Caller(), err)
+		}
+	}
+	if request == nil {
+		var err error
+		if request, err = keyring.Parse(line); err != nil {
+			return a.rejectPushError(s.Caller(), err)
+		}
+	}
+	info, err := a.keyring.Push(request)
+	if err != nil {
 		return a.rejectForMemory(s.Caller(), err)
 	}
-	info, err := a.keyring.Push(arena, line)
-	if err != nil {
-		return a.rejectPushError(s.Caller(), err)
-	}
-	if options.Exclusive {
+	if exclusive {
 		a.exclusive.acceptLocked(s)
 	}
 	warnIfUnlocked(a.log, info.Memory)

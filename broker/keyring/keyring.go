@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -34,17 +33,25 @@ type Keyring struct {
 // New returns a keyring without secrets.
 func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 
-// Push replaces the current snapshot with the secrets of a push request. line is the
-// request, and its bytes are a part of arena. Push copies the secrets to the memory of the
-// new snapshot, and then wipes and frees arena, also after an error.
+// NewBuffer returns a buffer for the request lines of one connection.
+func (k *Keyring) NewBuffer() *LineBuffer { return &LineBuffer{spare: &k.spare} }
+
+// ParseUsual parses a push request in its usual form with one pass over line. It returns false
+// if line is unusual or wrong, or if it is not a push request. Then Parse must parse the
+// request, or report the error.
+func (k *Keyring) ParseUsual(line []byte) (*Request, bool) {
+	snapshot := k.acquire()
+	defer snapshot.Release()
+	return parseUsual(line, snapshot.nameList())
+}
+
+// Push replaces the current snapshot with the secrets of a push request. It copies the secrets
+// to the memory of the new snapshot.
 //
-// After Push has returned, no reader can acquire an older snapshot. After an error, the
-// current snapshot is unchanged. The error is a *wire.Error if the line is not strict JSON,
-// and a *PayloadError if the line violates a rule of push requests. Any other error means
-// that there is not enough memory.
-func (k *Keyring) Push(arena *secmem.Arena, line []byte) (Info, error) {
-	snapshot, err := parsePush(line, &k.spare)
-	arena.Free()
+// After Push has returned, no reader can acquire an older snapshot. An error means that there
+// is not enough memory. After an error, the current snapshot is unchanged.
+func (k *Keyring) Push(request *Request) (Info, error) {
+	snapshot, err := request.newSnapshot(&k.spare)
 	if err != nil {
 		return Info{}, err
 	}
@@ -98,9 +105,7 @@ func (k *Keyring) Names() []schema.SecretName {
 	defer snapshot.Release()
 	names := []schema.SecretName{}
 	if snapshot != nil {
-		for name := range snapshot.index {
-			names = append(names, name)
-		}
+		names = append(names, snapshot.names.names...)
 	}
 	slices.Sort(names)
 	return names

@@ -1,5 +1,7 @@
 package keyring
 
+import "github.com/keyhatch/keyhatch/broker/wire"
+
 // For each secret, a snapshot contains the whole response to a get (schema.GetResponse), so
 // that the broker can send the response with one write. The part between lineStart and
 // lineEnd is also sent in the response to a get-many.
@@ -21,39 +23,43 @@ const (
 	bundleKind      // named fields, sent to clients as a string that contains a JSON object
 )
 
-// A parsedValue is the value of a secret in a push request.
-type parsedValue struct {
-	kind kind
-	json []byte // the JSON value, which is a part of the request
+func kindOf(secret wire.PushedSecret) kind {
+	switch {
+	case secret.Binary:
+		return binaryKind
+	case secret.Value[0] == '{':
+		return bundleKind
+	}
+	return textKind
 }
 
 // maxLineLength returns the maximum length of the response line.
-func (v parsedValue) maxLineLength() int {
+func maxLineLength(secret wire.PushedSecret) int {
 	n := len(lineStart) + len(lineEnd)
-	switch v.kind {
+	switch kindOf(secret) {
 	case textKind:
-		n += len(valueField) + len(v.json)
+		n += len(valueField) + len(secret.Value)
 	case binaryKind:
-		n += len(binaryField) + len(v.json)
+		n += len(binaryField) + len(secret.Value)
 	case bundleKind: // with two quotes, and an escape for every byte
-		n += len(valueField) + 2 + 2*len(v.json) + len(bundleField)
+		n += len(valueField) + 2 + 2*len(secret.Value) + len(bundleField)
 	}
 	return n
 }
 
 // writeLine writes the response line to dst, and returns its length.
-func (v parsedValue) writeLine(dst []byte) int {
+func writeLine(dst []byte, secret wire.PushedSecret) int {
 	n := copy(dst, lineStart)
-	switch v.kind {
+	switch kindOf(secret) {
 	case textKind:
 		n += copy(dst[n:], valueField)
-		n += copy(dst[n:], v.json)
+		n += copy(dst[n:], secret.Value)
 	case binaryKind:
 		n += copy(dst[n:], binaryField)
-		n += copy(dst[n:], v.json)
+		n += copy(dst[n:], secret.Value)
 	case bundleKind:
 		n += copy(dst[n:], valueField)
-		n += quoteCompact(dst[n:], v.json)
+		n += quoteCompact(dst[n:], secret.Value)
 		n += copy(dst[n:], bundleField)
 	}
 	return n + copy(dst[n:], lineEnd)
@@ -67,7 +73,14 @@ func quoteCompact(dst, source []byte) int {
 	put := func(c byte) { dst[n] = c; n++ }
 	put('"')
 	inString, escaped := false, false
-	for _, c := range source {
+	for len(source) > 0 {
+		if inString && !escaped {
+			plain := wire.PlainLength(source)
+			n += copy(dst[n:], source[:plain])
+			source = source[plain:]
+		}
+		c := source[0]
+		source = source[1:]
 		switch {
 		case !inString && (c == ' ' || c == '\t' || c == '\n' || c == '\r'):
 			continue

@@ -2,7 +2,6 @@ package keyring
 
 import (
 	"bytes"
-	"encoding/base64"
 	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,43 +24,77 @@ func payloadError(format string, args ...any) error {
 // push.
 var errSyntax = payloadError("cannot parse the request")
 
-// parsePush creates a snapshot from a push request. It can change line, but keeps no
-// reference to line. The returned snapshot has one reference.
-func parsePush(line []byte, spare *spareMemory) (*Snapshot, error) {
+// A Request is a valid push request. Its values are parts of the request line.
+type Request struct {
+	// Exclusive is the field exclusive of the request, if ParseUsual parsed the request.
+	Exclusive bool
+
+	secrets []wire.PushedSecret
+	names   *nameList // in the order of secrets
+}
+
+// parseUsual parses a push request in its usual form. previous contains the names of an earlier
+// push, or is nil.
+func parseUsual(line []byte, previous *nameList) (*Request, bool) {
+	expected := 0
+	if previous != nil {
+		expected = len(previous.names)
+	}
+	secrets, exclusive, ok := wire.ParsePush(line, expected)
+	if !ok {
+		return nil, false
+	}
+	for _, secret := range secrets {
+		if secret.Binary && !validBase64(secret.Value[1:len(secret.Value)-1]) {
+			return nil, false
+		}
+	}
+	names := previous
+	if !previous.equals(secrets) {
+		if names, ok = newNameList(secrets); !ok {
+			return nil, false
+		}
+	}
+	return &Request{exclusive, secrets, names}, true
+}
+
+// Parse parses a push request. It can change line. The error is a *wire.Error if the line is
+// not strict JSON, and a *PayloadError if the line violates a rule of push requests.
+func Parse(line []byte) (*Request, error) {
 	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
 		return nil, err
 	}
 	p := &pushParser{
 		line:    line,
 		decoder: jsontext.NewDecoder(bytes.NewBuffer(line)),
-		index:   map[schema.SecretName]int{},
+		request: Request{names: &nameList{index: map[schema.SecretName]int{}}},
 	}
 	if err := p.parseRequest(); err != nil {
 		return nil, err
 	}
-	return writeSnapshot(p.index, p.values, spare)
+	return &p.request, nil
 }
 
-// writeSnapshot creates a snapshot with the response lines of the values. The snapshot is
-// in other memory than the request, because the lines are longer than the request. index
-// contains the index of each secret's value in values.
-func writeSnapshot(index map[schema.SecretName]int, values []parsedValue, spare *spareMemory) (*Snapshot, error) {
+// newSnapshot creates a snapshot with the response lines of the values. The snapshot is in
+// other memory than the request, because the lines are longer than the request. The returned
+// snapshot has one reference.
+func (r *Request) newSnapshot(spare *spareMemory) (*Snapshot, error) {
 	size := 0
-	for _, value := range values {
-		size += value.maxLineLength()
+	for _, secret := range r.secrets {
+		size += maxLineLength(secret)
 	}
 	arena, err := spare.take(size)
 	if err != nil {
 		return nil, err
 	}
 	memory, end := arena.Bytes(), 0
-	locations := make([]location, len(values))
-	for i, value := range values {
+	locations := make([]location, len(r.secrets))
+	for i, secret := range r.secrets {
 		start := end
-		end += value.writeLine(memory[start:])
+		end += writeLine(memory[start:], secret)
 		locations[i] = location{start: start, end: end}
 	}
-	return newSnapshot(arena, end, index, locations, spare), nil
+	return newSnapshot(arena, end, r.names, locations, spare), nil
 }
 
 // A pushParser finds the secrets in a line that is already known to be strict JSON. It
@@ -69,8 +102,7 @@ func writeSnapshot(index map[schema.SecretName]int, values []parsedValue, spare 
 type pushParser struct {
 	line    []byte
 	decoder *jsontext.Decoder
-	index   map[schema.SecretName]int // the index of each secret in values
-	values  []parsedValue
+	request Request
 }
 
 // parseRequest reads the two maps of secrets at the top level of the request, and ignores
@@ -125,7 +157,7 @@ func (p *pushParser) parseObject(member func(name []byte) error) error {
 
 // parseSecrets reads one of the two maps of secrets. For each secret, it calls read,
 // which must read the value.
-func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (parsedValue, error)) error {
+func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (value []byte, err error)) error {
 	if p.decoder.PeekKind() != jsontext.KindBeginObject {
 		return payloadError("%s must be an object", field)
 	}
@@ -135,23 +167,22 @@ func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (pa
 			return payloadError("each name in %s must match %s", field, schema.SecretNamePattern)
 		}
 		name := schema.SecretName(raw)
-		if _, duplicate := p.index[name]; duplicate {
+		if _, duplicate := p.request.names.index[name]; duplicate {
 			return payloadError("%s is in both secrets and secrets_b64", name)
 		}
-		found, err := read(name)
-		p.index[name] = len(p.values)
-		p.values = append(p.values, found)
+		value, err := read(name)
+		p.request.names.add(name)
+		p.request.secrets = append(p.request.secrets, wire.PushedSecret{Name: []byte(name), Value: value, Binary: field == "secrets_b64"})
 		return err
 	})
 }
 
 // parseValue reads the value of a text or of a bundle. A text is not converted, because
 // it is sent to clients in the same form in which it was pushed.
-func (p *pushParser) parseValue(name schema.SecretName) (parsedValue, error) {
+func (p *pushParser) parseValue(name schema.SecretName) ([]byte, error) {
 	switch p.decoder.PeekKind() {
 	case jsontext.KindString:
-		quoted, err := p.parseString()
-		return parsedValue{textKind, quoted}, err
+		return p.parseString()
 	case jsontext.KindBeginObject:
 		// The decoder's offset is before the colon between the name and the value, or
 		// before white space around this colon. Therefore search for the opening brace of
@@ -167,38 +198,38 @@ func (p *pushParser) parseValue(name schema.SecretName) (parsedValue, error) {
 			}
 			return p.decoder.SkipValue()
 		})
-		return parsedValue{bundleKind, p.line[start:p.decoder.InputOffset()]}, err
+		return p.line[start:p.decoder.InputOffset()], err
 	}
-	return parsedValue{}, payloadError("%s must be a string or an object of strings", name)
+	return nil, payloadError("%s must be a string or an object of strings", name)
 }
 
 // parseBinary reads the base64 text of a binary secret. The text is sent to clients as it
 // was pushed, because strict base64 has only one spelling of each value. The only
 // exception is that parseBinary removes the escapes that some JSON writers use for / and
 // +.
-func (p *pushParser) parseBinary(name schema.SecretName) (parsedValue, error) {
+func (p *pushParser) parseBinary(name schema.SecretName) ([]byte, error) {
 	if p.decoder.PeekKind() != jsontext.KindString {
-		return parsedValue{}, payloadError("%s in secrets_b64 must be a string", name)
+		return nil, payloadError("%s in secrets_b64 must be a string", name)
 	}
 	quoted, err := p.parseString()
 	if err != nil {
-		return parsedValue{}, err
+		return nil, err
 	}
 	if bytes.IndexByte(quoted, '\\') >= 0 {
 		// Remove the escapes in place. The text without escapes is never longer than the
 		// text with escapes.
 		plain, err := jsontext.AppendUnquote(quoted[:0], quoted)
 		if err != nil {
-			return parsedValue{}, errSyntax
+			return nil, errSyntax
 		}
 		n := copy(quoted[1:], plain)
 		quoted[0], quoted[n+1] = '"', '"'
 		quoted = quoted[:n+2]
 	}
 	if !validBase64(quoted[1 : len(quoted)-1]) {
-		return parsedValue{}, payloadError("%s must be standard base64 with padding (RFC 4648, section 4)", name)
+		return nil, payloadError("%s must be standard base64 with padding (RFC 4648, section 4)", name)
 	}
-	return parsedValue{binaryKind, quoted}, nil
+	return quoted, nil
 }
 
 // parseString reads a string and returns it with its quotes. The result is a part of the
@@ -212,21 +243,43 @@ func (p *pushParser) parseString() ([]byte, error) {
 	return p.line[end-len(value) : end], nil
 }
 
-// validBase64 reports whether text is canonical base64. It decodes text in small pieces
-// into a buffer, and wipes the buffer at the end.
+// validBase64 reports whether text is canonical base64.
 func validBase64(text []byte) bool {
-	var buffer [48]byte
-	defer clear(buffer[:])
-	strict := base64.StdEncoding.Strict()
-	for len(text) > 0 {
-		piece := text[:min(len(text), 64)]
-		text = text[len(piece):]
-		n, err := strict.Decode(buffer[:], piece)
-		// The decoder skips line ends, so compare the lengths to find them. Only the last
-		// piece may have padding.
-		if err != nil || strict.EncodedLen(n) != len(piece) || (len(text) > 0 && n != len(buffer)) {
-			return false
-		}
+	if len(text)%4 != 0 {
+		return false
 	}
-	return true
+	if len(text) == 0 {
+		return true
+	}
+	var all byte
+	for ; len(text) > 4; text = text[4:] {
+		all |= base64Digits[text[0]] | base64Digits[text[1]] | base64Digits[text[2]] | base64Digits[text[3]]
+	}
+	// The last digit before the padding has 2 or 4 bits that do not belong to a byte. These
+	// bits must be 0, because each value has only one canonical form.
+	unused := byte(0)
+	switch {
+	case text[2] == '=' && text[3] == '=':
+		text, unused = text[:2], 0b1111
+	case text[3] == '=':
+		text, unused = text[:3], 0b11
+	}
+	for _, c := range text {
+		all |= base64Digits[c]
+	}
+	return all&notBase64 == 0 && base64Digits[text[len(text)-1]]&unused == 0
 }
+
+// notBase64 is the value in base64Digits of each byte that is not a digit of base64.
+const notBase64 = 1 << 6
+
+// base64Digits contains the value of each digit of base64.
+var base64Digits = func() (digits [256]byte) {
+	for c := range digits {
+		digits[c] = notBase64
+	}
+	for value, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		digits[c] = byte(value)
+	}
+	return digits
+}()

@@ -4,17 +4,26 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// parseLine parses a copy of a push request, because parsePush can change the request. It
-// wipes the copy afterwards, as Push does.
+// parseLine creates a snapshot from a copy of a push request, because Parse can change the
+// request. It wipes the copy afterwards, as the broker does.
 func parseLine(k *Keyring, line []byte) (*Snapshot, error) {
-	request := bytes.Clone(line)
-	defer clear(request)
-	return parsePush(request, &k.spare)
+	line = bytes.Clone(line)
+	defer clear(line)
+	request, err := Parse(line)
+	if err != nil {
+		return nil, err
+	}
+	return request.newSnapshot(&k.spare)
 }
 
 // decodeValues decodes the response lines of all secrets in a snapshot with encoding/json,
@@ -22,7 +31,7 @@ func parseLine(k *Keyring, line []byte) (*Snapshot, error) {
 func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	t.Helper()
 	values := map[string]string{}
-	for name := range snapshot.index {
+	for name := range snapshot.names.index {
 		value, _ := snapshot.Lookup(name)
 		var response struct {
 			OK       bool    `json:"ok"`
@@ -49,7 +58,8 @@ func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	return values
 }
 
-// FuzzPush pushes random lines. If a push is accepted, FuzzPush compares the stored
+// FuzzPush pushes random lines. If ParseUsual accepts a push, Parse must accept the push too,
+// and both must return the same request. If Parse accepts a push, FuzzPush compares the stored
 // values with the values that encoding/json decodes.
 func FuzzPush(f *testing.F) {
 	for _, seed := range []string{
@@ -57,6 +67,11 @@ func FuzzPush(f *testing.F) {
 		`{"secrets" : { "A" : { "x" : "y" , "z":"\\\"" } , "\u0042":{} } }`,
 		`{"secrets":{"A":"(1)"},"secrets":{}}`, `{"secrets_b64":{"A":"AA==","B":"","C":"AAAA\n"}}`,
 		`{"secrets":{"A":{"":"x"}}}`, `{"x":[{"secrets":1}],"secrets":{}}`,
+		`{"op":"push-creds","exclusive":true,"secrets":{"A":"\ud83d\ude00é","B":"\u000012345678\"\\"},"secrets_b64":{"C":"AAAAAA=="}}`,
+		`{"op":"push-creds","secrets":{}}`, `{"op":"push-creds","secrets":{"A":"x","A":"y"}}`,
+		`{"op":"push-creds","exclusive":false,"secrets":{"A":"\ud83d"},"secrets_b64":{"A":"AAA=","B":"AAB="}}`,
+		"{ \"op\" : \"push-creds\",\t\"secrets\" : { \"A\" :\"x\", \"B\" : { \"u\" :\"1\" , \"u\":\"2\"}\r} } ",
+		"{\"op\":\"push-creds\",\"secrets\":{\"A\":\"1234567\x7f\xc3\xa91234567\xff\x01\"}}",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -65,6 +80,7 @@ func FuzzPush(f *testing.F) {
 		if bytes.IndexByte(line, '\n') >= 0 {
 			return // a request never contains a newline
 		}
+		compareParsers(t, k, line)
 		snapshot, err := parseLine(k, line)
 		if err != nil {
 			return
@@ -106,17 +122,59 @@ func FuzzPush(f *testing.F) {
 	})
 }
 
+// compareParsers compares ParseUsual with the functions that the broker calls if ParseUsual
+// returns false. ParseUsual must not change the line.
+func compareParsers(t *testing.T, k *Keyring, line []byte) {
+	t.Helper()
+	unchanged := bytes.Clone(line)
+	usual, ok := k.ParseUsual(line)
+	if !bytes.Equal(line, unchanged) {
+		t.Fatal("ParseUsual changed the line")
+	}
+	if !ok {
+		return
+	}
+	var request schema.Request
+	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil || request.Op != schema.OpPush {
+		t.Fatalf("ParseUsual accepts %q, but Decode returned the op %q, error %v", line, request.Op, err)
+	}
+	var options struct {
+		Exclusive bool `json:"exclusive"`
+	}
+	if err := wire.Decode(line, &options, schema.MaxDepth); err != nil || options.Exclusive != usual.Exclusive {
+		t.Fatalf("for %q, ParseUsual returned %v for exclusive, but Decode returned %v, error %v", line, usual.Exclusive, options.Exclusive, err)
+	}
+	want, err := Parse(unchanged)
+	if err != nil {
+		t.Fatalf("ParseUsual accepts %q, but Parse returned %v", line, err)
+	}
+	if !equalRequests(usual, want) {
+		t.Fatalf("for %q, ParseUsual and Parse returned different requests:\n%+v\n%+v", line, *usual, *want)
+	}
+	// The next request with the same names in the same order uses the same list of names.
+	if _, err := k.Push(usual); err != nil {
+		t.Fatal(err)
+	}
+	again, ok := k.ParseUsual(line)
+	if !ok || again.names != usual.names || !equalRequests(again, usual) {
+		t.Fatalf("after a push of %q, ParseUsual returned another request for the same line", line)
+	}
+}
+
+func equalRequests(a, b *Request) bool {
+	return slices.EqualFunc(a.secrets, b.secrets, func(a, b wire.PushedSecret) bool { return reflect.DeepEqual(a, b) }) &&
+		slices.Equal(a.names.names, b.names.names) && maps.Equal(a.names.index, b.names.index)
+}
+
 // TestValuesAreStoredOnce checks that the memory of a snapshot contains each value only once.
 func TestValuesAreStoredOnce(t *testing.T) {
 	k := New()
-	var buffer LineBuffer
 	line := []byte(`{"op":"push-creds","secrets":{"A":{"f":"TRIPWIRE"},"B":"TRIPWIRE"},"secrets_b64":{"C":"TRIPWIRE"}}`)
-	memory, err := buffer.Grow(line, len(line))
-	if err != nil {
-		t.Fatal(err)
+	request, ok := k.ParseUsual(line)
+	if !ok {
+		t.Fatal("ParseUsual refuses the line")
 	}
-	arena := buffer.Take()
-	if _, err := k.Push(arena, memory[:len(line)]); err != nil {
+	if _, err := k.Push(request); err != nil {
 		t.Fatal(err)
 	}
 	snapshot := k.acquire()
@@ -124,7 +182,24 @@ func TestValuesAreStoredOnce(t *testing.T) {
 	if n := bytes.Count(snapshot.arena.Bytes(), []byte("TRIPWIRE")); n != 3 {
 		t.Errorf("the snapshot has %d copies of the 3 values, want 3", n)
 	}
-	if arena.Bytes() != nil {
-		t.Error("the push did not wipe the memory of the request")
+}
+
+// TestValidBase64 compares validBase64 with encoding/base64, for all texts of up to 5 characters
+// of a small alphabet. It also puts these texts after 64 valid digits.
+func TestValidBase64(t *testing.T) {
+	const alphabet = "AQgB/+=-\n\x00\xff"
+	var check func(text string, more int)
+	check = func(text string, more int) {
+		for _, prefix := range []string{"", strings.Repeat("AZaz09+/", 8)} {
+			_, err := base64.StdEncoding.Strict().DecodeString(prefix + text)
+			want := err == nil && !strings.Contains(text, "\n") // the decoder skips line ends
+			if got := validBase64([]byte(prefix + text)); got != want {
+				t.Fatalf("validBase64(%q) is %v, want %v", prefix+text, got, want)
+			}
+		}
+		for i := 0; i < len(alphabet) && more > 0; i++ {
+			check(text+alphabet[i:i+1], more-1)
+		}
 	}
+	check("", 5)
 }

@@ -27,11 +27,11 @@ type location struct {
 // last Release wipes its memory. Without this count, the memory could be wiped while a
 // slow reader still uses it, and a client would receive wiped memory.
 type Snapshot struct {
-	arena      *secmem.Arena             // nil after the last Release
-	used       int                       // number of bytes that are used in the arena
-	spare      *spareMemory              // receives the arena
-	index      map[schema.SecretName]int // the index of each secret in locations
-	locations  []location
+	arena      *secmem.Arena // nil after the last Release
+	used       int           // number of bytes that are used in the arena
+	spare      *spareMemory  // receives the arena
+	names      *nameList
+	locations  []location // in the order of names
 	generation uint64
 	loadedAt   time.Time
 	references atomic.Int64 // 0 after the last Release
@@ -43,11 +43,19 @@ type Snapshot struct {
 
 // newSnapshot returns a snapshot with one reference. The snapshot then owns the arena, whose
 // first used bytes contain the secrets.
-func newSnapshot(arena *secmem.Arena, used int, index map[schema.SecretName]int, locations []location, spare *spareMemory) *Snapshot {
-	s := &Snapshot{arena: arena, used: used, spare: spare, index: index, locations: locations, loadedAt: time.Now().UTC()}
+func newSnapshot(arena *secmem.Arena, used int, names *nameList, locations []location, spare *spareMemory) *Snapshot {
+	s := &Snapshot{arena: arena, used: used, spare: spare, names: names, locations: locations, loadedAt: time.Now().UTC()}
 	s.references.Store(1)
 	s.release = s.Release
 	return s
+}
+
+// nameList returns the names of the secrets. For a nil snapshot, it returns nil.
+func (s *Snapshot) nameList() *nameList {
+	if s == nil {
+		return nil
+	}
+	return s.names
 }
 
 // tryAcquire adds a reference. It returns false after the last Release.
@@ -62,7 +70,7 @@ func (s *Snapshot) tryAcquire() bool {
 
 // Lookup returns the secret with this name, and reports whether the secret exists.
 func (s *Snapshot) Lookup(name schema.SecretName) (Value, bool) {
-	i, ok := s.index[name]
+	i, ok := s.names.index[name]
 	if !ok {
 		return Value{}, false
 	}
@@ -103,12 +111,19 @@ func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l
 // preceding snapshot or nil. The calling function must have a reference to previous.
 func (s *Snapshot) setGeneration(generation uint64, previous *Snapshot) {
 	s.generation = generation
-	for name, i := range s.index {
+	for i, name := range s.names.names {
 		l := &s.locations[i]
 		l.since = generation
-		if previous != nil {
-			if old, ok := previous.Lookup(name); ok && bytes.Equal(old.Line, s.bytesAt(*l)) {
-				l.since = old.Since
+		if previous == nil {
+			continue
+		}
+		oldIndex, ok := i, true
+		if s.names != previous.names {
+			oldIndex, ok = previous.names.index[name]
+		}
+		if ok {
+			if old := previous.locations[oldIndex]; bytes.Equal(previous.bytesAt(old), s.bytesAt(*l)) {
+				l.since = old.since
 			}
 		}
 	}

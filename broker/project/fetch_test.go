@@ -93,13 +93,11 @@ func TestGetAllocatesNoMemory(t *testing.T) {
 
 func push(t testing.TB, k *keyring.Keyring, value string) {
 	t.Helper()
-	var buffer keyring.LineBuffer
-	line := fmt.Sprintf(`{"op":"push-creds","secrets":{"A":%q}}`, value)
-	memory, err := buffer.Grow([]byte(line), len(line))
+	request, err := keyring.Parse(fmt.Appendf(nil, `{"op":"push-creds","secrets":{"A":%q}}`, value))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Push(buffer.Take(), memory[:len(line)]); err != nil {
+	if _, err := k.Push(request); err != nil {
 		t.Fatal(err)
 	}
 }
