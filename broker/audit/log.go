@@ -105,6 +105,9 @@ func (l *Log) Project(name schema.ProjectName) *ProjectLog {
 	return &ProjectLog{l.required, fetchMerger{project: name, buffer: l.buffer, active: &l.active, pending: map[uint32]*pendingFetch{}}}
 }
 
+// Required reports whether RecordFetch waits until the event is written.
+func (p *ProjectLog) Required() bool { return p.required }
+
 // RecordFetch records an answer of the project. If audit is required, RecordFetch waits
 // until the event is written. It returns false if the event could not be written. The
 // caller must then not send the secrets. Events that wait at the same time are written

@@ -46,6 +46,10 @@ const (
 // sends requests faster than the broker answers them, the session never waits for an event.
 const maxBusyReads = 8
 
+// wakesUnit is the size of a part of a request, in bytes. The client may cause maxWakes events
+// for each part.
+const wakesUnit = 16 << 10
+
 // A conn is a connection that never receives file descriptors.
 //
 // If the kernel does not refuse passed file descriptors, a normal read closes a passed file
@@ -214,6 +218,9 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 		return 0, io.EOF
 	case err != nil:
 		return 0, err
+	}
+	if before := c.lineBytes / wakesUnit; (c.lineBytes+n)/wakesUnit > before {
+		c.resetWakes() // a large request arrives in many pieces
 	}
 	c.lineBytes += n
 	return n, nil

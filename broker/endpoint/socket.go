@@ -12,7 +12,7 @@ import (
 )
 
 // maxWakes is the number of events with which a client may wake the broker while the broker
-// reads or answers one request.
+// reads or answers one request, or one part of a large request or answer.
 const maxWakes = 16
 
 // expectedWakes is the number of events without data that a normal client causes after an
@@ -100,8 +100,8 @@ func (s *socket) handleEvent(fd uintptr) (done bool) {
 }
 
 // resetWakes resets the number of events. It must be called for each answer, and for each
-// part of a large answer. So a connection can stay in the poller for any number of requests
-// and for an answer of any size.
+// part of a large request or answer. So a connection can stay in the poller for any number of
+// requests, and for a request and an answer of any size.
 func (s *socket) resetWakes() { s.wakes.Store(0) }
 
 // clientEnded reports whether the client has shut down one or both directions of the

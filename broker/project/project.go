@@ -97,6 +97,8 @@ func (p *Project) Serve(s *endpoint.Session) {
 	s.Run(endpoint.Handler{
 		MaxLine:       schema.MaxRequest,
 		Limit:         p.requests,
+		Batch:         true,
+		Park:          true,
 		Answer:        func(line []byte) endpoint.Reply { return p.answer(s, line) },
 		AnswerTooLong: func() endpoint.Reply { return endpoint.RefuseTooLong(schema.MaxRequest) },
 		AnswerLimited: func(retryAfter int) endpoint.Reply {
@@ -227,6 +229,9 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 		if retryAfter, exceeded := p.refusals.Exceeded(counts.denied + counts.notFound); exceeded {
 			found.release()
 			return lookup{}, p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found"), false
+		}
+		if p.audit != nil && p.audit.Required() {
+			s.Gone() // record waits, so send the previous answers and watch the client
 		}
 		if !p.record(s.Caller(), counts) {
 			found.release()
