@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -158,6 +159,33 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 		}
 		c.Close()
 		waitUntil(t, func() bool { return e.Connections() == 0 })
+	}
+}
+
+// TestLargeRequestStaysInPoller sends a request of 1 MiB. Each part wakes the broker, but a large
+// request may cause more events than a small one.
+func TestLargeRequestStaysInPoller(t *testing.T) {
+	var session atomic.Pointer[Session]
+	_, path := start(t, func(s *Session) {
+		session.Store(s)
+		handler := okHandler()
+		handler.MaxLine = 2 << 20
+		s.Run(handler)
+	}, false)
+	c := dial(t, path)
+	for range 1 << 8 {
+		if _, err := c.Write(bytes.Repeat([]byte(" "), 4<<10)); err != nil {
+			t.Fatal(err)
+		}
+		// Wait, so that the broker needs one read for each part.
+		waitUntil(t, func() bool { return unsent(c) == 0 })
+	}
+	fmt.Fprint(c, "{}\n")
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+		t.Errorf("the answer is %q, error %v", answer, err)
+	}
+	if !session.Load().conn.inPoller() {
+		t.Error("the connection has left the poller")
 	}
 }
 
