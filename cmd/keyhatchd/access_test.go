@@ -54,7 +54,8 @@ func (d *daemon) projectDir(t *testing.T, name string) string {
 }
 
 // TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon created while it
-// registered a project, received a push, and answered a get.
+// registered a project, received a push, and answered a get. These must be only the sockets,
+// their directories and links, the lock, and the audit log.
 func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
