@@ -74,10 +74,10 @@ func (b *blockedDir) serve() {
 func (b *blockedDir) unblock() { unix.Unmount(b.path, unix.MNT_FORCE|unix.MNT_DETACH) }
 
 // TestBlockedNameDelaysNobodyElse registers a project while a blocked directory exists at the
-// path where the broker must create the link with the project's name. Such a directory exists
-// if a container was started before its project was registered: the container engine creates
-// the directory, and the container can block it. The registration must fail. Meanwhile, the
-// broker must answer other requests.
+// path where the broker must create the link with the project's name. If a container is started
+// before its project is registered, the container engine creates such a directory, and the
+// container can block the directory. The registration must fail. Meanwhile, the broker must
+// answer other requests.
 func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.start()

@@ -138,7 +138,7 @@ type tortureWriter struct {
 	value, rest string
 }
 
-// The tests write these secrets in all ways, but they never remove them.
+// The tests change these secrets, but they never remove them.
 var permanentNames = []string{"KEEP0", "KEEP1"}
 
 func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {

@@ -100,7 +100,7 @@ func (m *fetchMerger) close() {
 	clear(m.pending)
 }
 
-// activeMergers contains all mergers with a pendingFetch, so that Close can record their
+// activeMergers contains all mergers with a pendingFetch, so that Log.Close can record their
 // sums.
 type activeMergers struct {
 	mu      sync.Mutex

@@ -28,10 +28,9 @@ const responseTimeout = 10 * time.Second
 // has 108 bytes, and the last one is a NUL).
 const maxSocketPath = 107
 
-// ErrUnreachable means that no broker answered on the socket. Examples of the reason: the
-// socket does not exist, this process has no permission to use it, no process listens on it,
-// the connection ended before the answer, or the answer took too long. Errors of this package
-// append the path of the socket and the reason.
+// ErrUnreachable means that no broker answered on the socket. For example, the socket does not
+// exist, no process listens on the socket, or the connection ended before the answer. Errors of
+// this package append the path of the socket and the reason.
 var ErrUnreachable = errors.New("cannot reach the broker")
 
 // ErrProtocol means that the answer does not follow version 2 of the protocol.

@@ -3,8 +3,8 @@
 // the line into memory that the broker or the client provides, and decodes the line strictly.
 //
 // Other packages of the broker handle the values of secrets themselves, so that no value is
-// copied: package keyring parses the secrets in a push request and encodes the response to a
-// get, and package project encodes the response to a get-many.
+// copied. Package keyring parses the secrets in a push request, and encodes the response to a
+// get. Package project encodes the response to a get-many.
 //
 // Strict decoding means that the package refuses input that encoding/json accepts or
 // repairs by default. Examples are invalid UTF-8, lone surrogates, duplicate names, names

@@ -173,7 +173,7 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 		}
 	}
 	check("after chown")
-	declare(1) // the broker serves the project anew
+	declare(1) // the broker must end the project and serve it again with the new uids
 	d.cmd.Process.Signal(syscall.SIGHUP)
 	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), "project.unregistered") }) {
 		t.Fatal("the broker did not apply the changed declaration")

@@ -48,7 +48,7 @@ func newSettings() *settings {
 	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed, keyhatchd creates it again (default: journal under systemd, otherwise stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
 	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 means no limit")
-	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of refused names per second for each project, with bursts of three times that number; 0 means no limit")
+	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of requested names per second that are denied or not found, for each project, with bursts of three times that number; 0 means no limit")
 	return s
 }
 

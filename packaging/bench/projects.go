@@ -18,7 +18,7 @@ const (
 
 func projectName(i int) string { return fmt.Sprintf("bench-%d", i) }
 
-// measureProjects measures brokers with many projects.
+// measureProjects compares a broker with one project and a broker with many projects.
 func (b *bench) measureProjects() (figures []property, err error) {
 	place := placements()[0]
 	one, err := b.startLoaded(place.server)

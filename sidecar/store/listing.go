@@ -36,7 +36,8 @@ type fileVersion struct {
 	Fingerprint string `json:"fingerprint"`
 }
 
-// A listing contains all files of a store, sorted by name.
+// A listing contains the files of a store, sorted by name. It does not contain the files that a
+// Dir ignores.
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
