@@ -10,8 +10,8 @@ import (
 )
 
 // TestDeniedAnswerDoesNotDependOnSecrets requests names that are not on the allowlist. It
-// does so before a push, after a push of one of these secrets, and after a clear. Apart
-// from the name, all answers must be identical.
+// does so before a push, after a push of one of these secrets, and after a clear. All answers
+// to the same kind of request must be identical, apart from the name and the generation.
 func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -49,8 +49,8 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	askAll("after a clear")
 }
 
-// TestProjectSocketRefusesAdminOperations sends every admin op to a project socket. The
-// admin socket would accept these requests, but the project socket must refuse them.
+// TestProjectSocketRefusesAdminOperations sends each op that only the admin socket has to a
+// project socket. The project socket must refuse it.
 func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")

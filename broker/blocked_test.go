@@ -73,9 +73,10 @@ func (b *blockedDir) serve() {
 // unblock makes the hanging operations fail, and the directory usable again.
 func (b *blockedDir) unblock() { unix.Unmount(b.path, unix.MNT_FORCE|unix.MNT_DETACH) }
 
-// TestBlockedNameDelaysNobodyElse registers a project while the directory at the path of the
-// link with its name is blocked. A container that was started before its project was
-// registered mounts such a directory. The registration must fail. Meanwhile, the broker must
+// TestBlockedNameDelaysNobodyElse registers a project while a blocked directory exists at the
+// path where the broker must create the link with the project's name. If a container is started
+// before its project is registered, the container engine creates such a directory, and the
+// container can block the directory. The registration must fail. Meanwhile, the broker must
 // answer other requests.
 func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	m := newServiceManager(t, 100)
@@ -115,8 +116,9 @@ func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 }
 
 // TestBlockedProjectsDoNotDelayStart starts a broker while the directories of some projects
-// are blocked. The broker must serve the other projects. The status must report the blocked
-// projects, and the broker must serve them as soon as their directories are usable again.
+// are blocked. The broker must serve the other projects, and also the blocked project whose
+// listener is in the descriptor store. The status must report the remaining blocked projects.
+// The broker must serve them as soon as their directories are usable again.
 func TestBlockedProjectsDoNotDelayStart(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()

@@ -21,8 +21,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// tripwire is the prefix of every secret value in the tests of this package. Tests search
-// for this prefix in places that must not contain a secret.
+// tripwire is the prefix of most secret values in the tests of this package. Tests search for
+// this prefix in places that must not contain a secret.
 const tripwire = "TRIPWIRE"
 
 // A testServer is a broker.Server with its own runtime directory.

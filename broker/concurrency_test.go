@@ -19,10 +19,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestConcurrentOperations runs all ops concurrently, with valid and invalid requests,
-// and shuts the server down before all of them have ended. Every answered value must be
-// complete, and all values of an answer must come from one push. No operation may hang,
-// and no goroutine may remain.
+// TestConcurrentOperations runs many operations concurrently, with valid and invalid requests,
+// and shuts the server down before all of them have ended. Every returned value must be
+// complete, and all values of an answer must come from one push. No operation may hang, and no
+// goroutine of the server may remain.
 func TestConcurrentOperations(t *testing.T) {
 	before, lockedBefore := runtime.NumGoroutine(), lockedMemory(t)
 	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 5000, 20 })

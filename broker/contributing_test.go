@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestContributingNamesExistingFiles checks that every path in CONTRIBUTING.md leads to
-// an existing file.
+// TestContributingNamesExistingFiles checks that every path of a file in CONTRIBUTING.md leads
+// to an existing file. It ignores paths with the placeholder NAME.
 func TestContributingNamesExistingFiles(t *testing.T) {
 	text, err := os.ReadFile("../CONTRIBUTING.md")
 	if err != nil {

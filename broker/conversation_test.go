@@ -18,8 +18,8 @@ import (
 var update = flag.Bool("update", false, "write the broker's answers to testdata/conversation.txt")
 
 // TestConversationMatchesGoldenFile sends valid and invalid requests of every op to a
-// broker. It compares the answers with the golden answers in testdata/conversation.txt,
-// and validates every message against the JSON Schema.
+// broker. It compares the answers with the golden answers in testdata/conversation.txt. It
+// validates every answer, and every request that succeeded, against the JSON Schema.
 //
 // The requests are in the same file. The test sends REQUEST to the admin socket for a line
 // "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST". It uses

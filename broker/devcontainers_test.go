@@ -160,7 +160,8 @@ func TestFailedRegistrationLeavesNoLink(t *testing.T) {
 }
 
 // TestTwoDeclarationsWithOneDevcontainerID declares two projects with the same dev container
-// ID. The broker serves both at the same time, but the link must lead to the first project.
+// ID. The broker must serve only the first project, and report a problem of the second project.
+// The link of the ID must lead to the first project.
 func TestTwoDeclarationsWithOneDevcontainerID(t *testing.T) {
 	m := newServiceManager(t, 100)
 	id := schema.DevcontainerID(strings.Repeat("a", 52))

@@ -217,8 +217,8 @@ func TestRegisterDryRunChangesNothing(t *testing.T) {
 	}
 }
 
-// TestStatusReportsDifferencesFromDeclarations creates each kind of difference between the
-// served projects and the declared projects. The status must report each difference.
+// TestStatusReportsDifferencesFromDeclarations creates several kinds of differences between
+// the served projects and the declared projects. The status must report each difference.
 func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 	m := newServiceManager(t, 100)
 	declare := func(name string, secrets ...string) {

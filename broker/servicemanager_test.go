@@ -34,7 +34,7 @@ type serviceManager struct {
 	mu      sync.Mutex
 	max     int
 	store   []storedDescriptor
-	ignored string               // the store keeps the file descriptor with this name
+	ignored string               // requests to remove the file descriptor with this name are ignored
 	record  bool                 // append to states after each message
 	states  [][]storedDescriptor // earlier contents of the store
 	synced  chan struct{}        // see sync

@@ -97,8 +97,8 @@ func TestReadsAreOfOneGeneration(t *testing.T) {
 				before := acknowledged.Load()
 				answer, err := getMany(s.projectSocket("api"), slow)
 				if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-					// On a busy machine, the broker ends the response before a reader has
-					// read it, because the snapshot has expired.
+					// On a busy machine, the snapshot can expire before a reader has read the
+					// response. The broker then ends the connection.
 					cut.Add(1)
 					continue
 				}

@@ -73,7 +73,7 @@ func TestStatusContainsStoreProblems(t *testing.T) {
 		report(one, 2)
 		m.withAdmin(func(two *client.Admin) error {
 			report(two, 3)
-			// A status request of another client does not change the sum.
+			// A request without a number of problems does not change the sum.
 			if _, err := two.Ping(context.Background()); err != nil {
 				return err
 			}

@@ -170,8 +170,8 @@ func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	}
 }
 
-// TestWatchEndsReleaseConnection ends a watch in every possible way. After each end, the
-// broker must close the connection and must not count it any more.
+// TestWatchEndsReleaseConnection ends a watch in several ways. After each end, the broker must
+// close the connection and must not count it any more.
 func TestWatchEndsReleaseConnection(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -218,9 +218,9 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 	}
 }
 
-// TestClientWatchSurvivesRestart restarts the broker during a watch of package client.
-// The client must report each new connection as an event without names, and must not miss
-// a change.
+// TestClientWatchSurvivesRestart restarts the broker during a watch of package client. If the
+// broker has secrets when the client connects, the client must report an event without names.
+// The client must not miss a change.
 func TestClientWatchSurvivesRestart(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")

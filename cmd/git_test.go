@@ -114,7 +114,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.write("home/.gitconfig", string(text)+"[credential]\n\thelper = "+recorder+"\n")
-			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "configured after keyhatch") {
+			if out, err := h.try("", "git", "ls-remote", url); err == nil || !strings.Contains(out, "also give the secret to another helper") {
 				t.Errorf("%v: %s", err, out)
 			}
 			h.checkTokenNotOnDisk()
@@ -154,8 +154,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 }
 
 // TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL and with
-// the setting credential.username. git must get the token if the manifest declares the same
-// username or no username. Otherwise keyhatch must explain why git gets no token.
+// the setting credential.username. If the manifest or the secret contains another username,
+// git must get no token, and keyhatch must explain the reason. In all other cases, git must
+// get the token.
 func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	for name, c := range map[string]struct {
@@ -227,8 +228,9 @@ func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	}
 }
 
-// TestGitHelperPrintsNothingOnFailure checks that git's credential helper reports an error
-// if the broker is unreachable, and that its output contains no credentials.
+// TestGitHelperPrintsNothingOnFailure checks the output of git's credential helper for a
+// declared host, for another host, and for the operations that it ignores. If the broker is
+// unreachable, the helper must report an error and print no credentials.
 func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	for query, want := range map[string]string{"protocol=https\nhost=x\n": "username=x-access-token\npassword=" + token + "\n", "protocol=https\nhost=y\n": ""} {

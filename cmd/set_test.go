@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// endPrompt is the part of the prompt of keyhatch-sidecar set that contains the key for the
-// end of the input. When this text is on the terminal, set already hides the input.
+// endPrompt is the end of each prompt of keyhatch-sidecar set. It names the key that ends the
+// input. When this text is on the terminal, set already hides the input.
 const endPrompt = "Ctrl-D to end): "
 
 // A setRun is a running command keyhatch-sidecar set A that reads the value from a terminal.
@@ -59,8 +59,9 @@ func (s *setRun) end(exitCode int, value string) {
 	}
 }
 
-// TestSetReadsValueFromTerminal types and pastes values. The store must contain exactly the
-// typed bytes, for any length and any number of lines.
+// TestSetReadsValueFromTerminal types and pastes values of different lengths, with one line and
+// with many lines. The store must contain exactly the typed text, after corrections with keys
+// such as backspace. Each line break in the store is \n.
 func TestSetReadsValueFromTerminal(t *testing.T) {
 	key := "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat(strings.Repeat("x", 64)+"\n", 1000) + "-----END PRIVATE KEY-----\n\n"
 	for _, c := range []struct{ name, typed, value, report string }{
@@ -88,8 +89,9 @@ func TestSetReadsValueFromTerminal(t *testing.T) {
 	}
 }
 
-// TestSetRefusesDoubtfulInputFromTerminal checks that set does not replace a good value by
-// an empty value, by a part of a value, or by a value with the codes of cursor keys.
+// TestSetRefusesDoubtfulInputFromTerminal checks that set does not replace a good value after an
+// input that is probably a mistake. Examples are an empty value, a part of a value, a value with
+// control characters, and a value that is too long.
 func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	for _, c := range []struct{ name, typed, message string }{
 		{"nothing", "\x04", "the value of A is empty"},
@@ -113,7 +115,7 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	}
 	s := startSet(t, "--allow-empty")
 	s.Type("\x04")
-	s.end(0, "\n") // an empty file would count as incomplete
+	s.end(0, "\n") // set writes a newline, because the sidecar does not use an empty file
 }
 
 // TestSetRestoresTerminalAfterSignal types a part of a value and then sends a signal. The
@@ -161,7 +163,7 @@ func TestSetEndsIfTerminalIsClosed(t *testing.T) {
 
 // TestSetCanBeStoppedAndContinued stops set with Ctrl-Z. While set is stopped, the terminal
 // must echo. After fg, the terminal must hide the input again. The shell dash does not change
-// the terminal's settings itself.
+// the terminal's settings itself, so set must change them.
 func TestSetCanBeStoppedAndContinued(t *testing.T) {
 	testenv.RequireTool(t, "dash")
 	store := t.TempDir()
@@ -214,8 +216,8 @@ func TestSetStopsScriptOnCtrlC(t *testing.T) {
 }
 
 // TestSetAsksTerminalToMarkPastes checks that set turns on bracketed paste while it reads the
-// value, and turns it off at the end and before a stop. A terminal that does not know the
-// escape sequence would show it.
+// value, and turns it off at the end and before a stop. If TERM is dumb, set must not write the
+// escape sequence, because such a terminal would show the sequence.
 func TestSetAsksTerminalToMarkPastes(t *testing.T) {
 	s := startSet(t)
 	if !bytes.Contains(s.Output(), []byte("\x1b[?2004h")) {
@@ -239,7 +241,7 @@ func TestSetAsksTerminalToMarkPastes(t *testing.T) {
 }
 
 // TestSetAcknowledgesLines checks that the terminal shows a reaction to Enter and to a paste.
-// Without it, a user types the value again.
+// Without a reaction, a user could think that set received nothing, and type the value again.
 func TestSetAcknowledgesLines(t *testing.T) {
 	s := startSet(t)
 	s.Type("one\r")
@@ -307,8 +309,9 @@ func TestSetAsksForEachFieldOfBundle(t *testing.T) {
 	}
 }
 
-// TestSetLeavesNoInputForShell pastes a value with several lines in an interactive shell,
-// and stops the input in the middle. The shell must not run the rest of the value.
+// TestSetLeavesNoInputForShell types values with several lines in an interactive shell. It ends
+// the first value with Ctrl-D, and interrupts the second value with Ctrl-C. The shell must not
+// run a line of a value.
 func TestSetLeavesNoInputForShell(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	store := t.TempDir()

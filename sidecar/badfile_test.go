@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBadFileKeepsOnlyItsOwnValue replaces the file of a secret with something that is not a
-// readable file. It checks that the broker keeps the old value of this secret only, that changes
-// and removals of other secrets are pushed, and that the sidecar reports the path once when the
+// TestBadFileKeepsOnlyItsOwnValue replaces the file of a secret with something that the sidecar
+// cannot use. It checks that the broker keeps the old value of this secret only, that changes
+// and removals of other secrets are pushed, and that the sidecar logs the path once when the
 // problem begins and once when it ends.
 func TestBadFileKeepsOnlyItsOwnValue(t *testing.T) {
 	for _, c := range []struct {
@@ -79,7 +79,7 @@ func TestBadFileKeepsOnlyItsOwnValue(t *testing.T) {
 }
 
 // TestFileWithBadNameIsIgnored checks that a file whose name cannot be the name of a secret does
-// not delay the other secrets, and is reported once.
+// not delay the other secrets. The sidecar must log the path, and the removal of the file.
 func TestFileWithBadNameIsIgnored(t *testing.T) {
 	h := newTestHost(t)
 	for _, name := range []string{"A", "B", "bad name.txt", "bad dir/x", "aws/key", "aws/bad name"} {

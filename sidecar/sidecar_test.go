@@ -17,9 +17,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestEveryKindOfChangeIsPushed checks that the sidecar detects and pushes each kind of
-// change of the store. One subtest uses only file events, and another subtest uses only
-// polling.
+// TestEveryKindOfChangeIsPushed checks that the sidecar detects and pushes new, changed, renamed,
+// and removed files and directories. One subtest uses only file events, and another subtest uses
+// only polling.
 func TestEveryKindOfChangeIsPushed(t *testing.T) {
 	for name, config := range map[string]func(*Config){
 		"events":  nil,
@@ -399,8 +399,9 @@ func TestServiceManagerIsNotified(t *testing.T) {
 	waitForMessage("STOPPING=1")
 }
 
-// TestCheckHealth checks that CheckHealth succeeds if the broker has the secrets of the
-// store. In all other cases, CheckHealth must return an error that contains the reason.
+// TestCheckHealth checks that CheckHealth succeeds if the broker has the secrets of the store
+// and a sidecar is connected. In the other cases of this test, CheckHealth must return an error
+// that contains the reason.
 func TestCheckHealth(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)

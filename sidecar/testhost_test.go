@@ -334,8 +334,8 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// A switchableStore is a store that a test can replace while a sidecar runs. It reads the
-// store override. If override is nil, the function reads the store good.
+// A switchableStore is a store that a test can replace while a sidecar runs. Read reads the
+// store override, or the store good if override is nil.
 type switchableStore struct {
 	good     store.Store
 	mu       sync.Mutex

@@ -42,7 +42,8 @@ func checksumMatches(value string) bool {
 // TestTorture changes a store with random operations: complete, slow, and failing writes,
 // editors, links, and removals. One subtest uses only file events, one uses only polling, and
 // one uses a store in a bind mount. A project must never receive only a part of a value, and
-// must never miss a secret that is always in the store. Every complete value must arrive.
+// must never miss a secret that is always in the store. When the changes pause, the broker must
+// get the values that are in the store.
 func TestTorture(t *testing.T) {
 	for name, config := range map[string]func(*Config){
 		"events":  func(c *Config) { c.Poll = time.Hour },
@@ -137,7 +138,7 @@ type tortureWriter struct {
 	value, rest string
 }
 
-// The tests write these secrets in all ways, but they never remove them.
+// The tests change these secrets, but they never remove them.
 var permanentNames = []string{"KEEP0", "KEEP1"}
 
 func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {
@@ -191,7 +192,7 @@ func (tt *torture) record(name, value string) {
 
 func (tt *torture) path(name string) string { return filepath.Join(tt.h.store, name) }
 
-// waitForFetches waits until the project has fetched several times, or for a short time.
+// waitForFetches waits until the project has fetched several times, but only for a short time.
 func (tt *torture) waitForFetches() {
 	for seen, start := tt.fetches.Load(), time.Now(); tt.fetches.Load() < seen+5 && time.Since(start) < 50*time.Millisecond; {
 		runtime.Gosched()

@@ -94,7 +94,7 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	if got := h.health(); !strings.Contains(got, h.store+"/A") || !strings.Contains(got, "open for writing") {
 		t.Errorf("CheckHealth returned %q", got)
 	}
-	a.WriteString("complete") // no event follows when the files are closed
+	a.WriteString("complete") // the sidecar gets no event when the files are closed below
 	h.setSecret("B", tripwire+"newer")
 	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "old", "B": tripwire + "newer"})
 	a.Close()

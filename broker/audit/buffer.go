@@ -10,8 +10,9 @@ import (
 // new events are dropped.
 const bufferSize = 4096
 
-// maxDelay is the maximum time until the writer begins to write an event of a project's
-// answer. Until then, the writer collects events.
+// maxDelay is the time for which the buffer collects events of projects' answers, before the
+// writer takes these events and writes them together. An urgent event or a half-full buffer
+// ends this time early.
 const maxDelay = 50 * time.Millisecond
 
 // A buffer collects events until the writer takes them. It then collects the next events in
@@ -73,7 +74,7 @@ func (b *buffer) countDropped(n int) {
 }
 
 // add adds an event. It never waits. If urgent is true, the writer must not wait for further
-// events. If the buffer is full, add drops and counts the event.
+// events. If the buffer is full or closed, add drops and counts the event.
 func (b *buffer) add(added item, urgent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,7 +97,8 @@ func (b *buffer) addLocked(added item, urgent bool) (ok bool) {
 }
 
 // addAndWait adds an event, and waits until the event is written. It returns false if the
-// event was not written before the timeout.
+// buffer is full or closed, if the write fails, or if the event is not written before the
+// timeout.
 func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
 	b.mu.Lock()
 	index := len(b.batch.items)

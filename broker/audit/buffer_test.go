@@ -53,7 +53,7 @@ func TestBufferDelaysFetches(t *testing.T) {
 }
 
 // TestNoEventIsLost records answers of several projects concurrently, and closes the log.
-// The events must contain all answers.
+// The counts in the events must include all answers.
 func TestNoEventIsLost(t *testing.T) {
 	disk := &fakeDisk{room: 1 << 30}
 	l, err := Open(Config{Out: disk, Log: slog.New(slog.DiscardHandler)})

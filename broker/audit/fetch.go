@@ -13,8 +13,9 @@ import (
 // sum is then recorded as one event.
 const mergeInterval = time.Second
 
-// A fetchMerger adds up the counts of all answers of one project to the same uid. Each
-// project has its own fetchMerger, so that projects do not wait for each other.
+// A fetchMerger records the answers of one project. It records the first answer to a uid at
+// once, and adds up the counts of the answers to the same uid that soon follow. Each project
+// has its own fetchMerger, so that projects do not wait for each other.
 type fetchMerger struct {
 	project schema.ProjectName
 	buffer  *buffer
@@ -99,7 +100,7 @@ func (m *fetchMerger) close() {
 	clear(m.pending)
 }
 
-// activeMergers contains all mergers with a pendingFetch, so that Close can record their
+// activeMergers contains all mergers with a pendingFetch, so that Log.Close can record their
 // sums.
 type activeMergers struct {
 	mu      sync.Mutex

@@ -109,14 +109,15 @@ func (l *Log) Project(name schema.ProjectName) *ProjectLog {
 func (p *ProjectLog) Required() bool { return p.required }
 
 // RecordFetch records an answer of the project. If audit is required, RecordFetch waits
-// until the event is written. It returns false if the event could not be written. The
-// caller must then not send the secrets. Events that wait at the same time are written
-// with one write.
+// until the event is written. If the event is not written within requiredTimeout, RecordFetch
+// returns false, and the secrets must not be sent. Events that wait at the same time are
+// written with one write.
 //
 // If audit is not required, RecordFetch always returns true and never waits. It records the
 // first answer to a uid at once. It adds up later answers within a second, and records
 // them as one event. Otherwise a project that fetches secrets continuously could fill the
-// disk. The events are written after maxDelay, together with the events of other projects.
+// disk. The buffer collects these events for up to maxDelay, so that the events of several
+// projects are written together.
 func (p *ProjectLog) RecordFetch(f Fetch) bool {
 	if p.required {
 		return p.merger.buffer.addAndWait(item{time: time.Now(), project: p.merger.project, fetch: f}, requiredTimeout)

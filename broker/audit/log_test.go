@@ -89,8 +89,9 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 	}
 }
 
-// TestRecordDoesNotBlock records more events than the buffer can contain while every write
-// to the fake disk blocks. The writer may have taken one full batch before. Record must return without waiting for the disk.
+// TestRecordDoesNotBlock records more events than the buffer and one batch of the writer can
+// contain, while every write to the fake disk blocks. Record must return without waiting for
+// the disk.
 func TestRecordDoesNotBlock(t *testing.T) {
 	disk := &fakeDisk{room: 1 << 30, writes: make(chan struct{})}
 	var log bytes.Buffer

@@ -10,9 +10,9 @@ import (
 // ringSize is the number of recent events that stay in memory for readers.
 const ringSize = 1024
 
-// A ring contains the last events that were written. A reader stores only its position in
-// the ring. Therefore a slow reader needs no additional memory and does not delay the
-// writer.
+// A ring contains the last events that were written, at most ringSize. A reader stores only
+// its position in the ring. Therefore a slow reader needs no additional memory and does not
+// delay the writer.
 type ring struct {
 	mu      sync.Mutex
 	entries [ringSize]entry // entry number n is at index n % ringSize

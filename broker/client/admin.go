@@ -94,7 +94,7 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 // WatchClosed returns a channel that is closed when the broker ends the connection. The
 // sidecar uses it to learn immediately that the broker restarted and lost its secrets. Call
 // stop before any other use of the connection, and before Close. stop waits until the
-// connection can be used.
+// connection can be used, and also closes the channel.
 func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

@@ -28,9 +28,9 @@ const responseTimeout = 10 * time.Second
 // has 108 bytes, and the last one is a NUL).
 const maxSocketPath = 107
 
-// ErrUnreachable means that no broker answered on the socket. Either the socket does not
-// exist, or no process listens on it, or the connection ended before the answer. Errors
-// of this package append the path of the socket and the reason.
+// ErrUnreachable means that no broker answered on the socket. For example, the socket does not
+// exist, no process listens on the socket, or the connection ended before the answer. Errors of
+// this package append the path of the socket and the reason.
 var ErrUnreachable = errors.New("cannot reach the broker")
 
 // ErrProtocol means that the answer does not follow version 2 of the protocol.
@@ -89,7 +89,8 @@ func dial(ctx context.Context, path string) (*conn, error) {
 }
 
 // call sends one request and decodes the answer into response, which is a pointer to a
-// response type of package schema. It waits responseTimeout plus wait for the answer.
+// response type of package schema. It waits for the answer for at most responseTimeout plus
+// wait.
 func (c *conn) call(ctx context.Context, request, response any, wait time.Duration) error {
 	line, err := wire.Encode(request)
 	if err != nil {

@@ -16,10 +16,9 @@ type Project struct{ path string }
 // NewProject returns a client for the project socket at path.
 func NewProject(path string) *Project { return &Project{path} }
 
-// Get returns one secret. If the broker does not have the secret, or if the broker is
-// unreachable, Get waits until it can return the secret. wait is the maximum time to
-// wait, and can be at most schema.MaxWait. If wait is 0, Get sends one request and does
-// not wait.
+// Get returns one secret. If the broker does not have the secret, is unreachable, or reports
+// a rate limit, Get waits until it can return the secret. wait is the maximum time to wait,
+// and can be at most schema.MaxWait. If wait is 0, Get sends one request and does not wait.
 func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Duration) (response schema.GetResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetResponse{}
@@ -41,14 +40,15 @@ func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait t
 	return response, err
 }
 
-// Info returns the project's name and its allowlist.
+// Info returns the project's name, and the secrets and helpers that the approved manifest
+// declares.
 func (p *Project) Info(ctx context.Context) (response schema.InfoResponse, err error) {
 	err = p.call(ctx, schema.InfoRequest{Op: schema.OpInfo}, &response, 0)
 	return response, err
 }
 
-// Ping returns the broker's version and the name of the project. If the broker is
-// unreachable, Ping retries for at most wait. If wait is 0, Ping tries once.
+// Ping returns the broker's version and the name of the project. If the broker is unreachable
+// or reports a rate limit, Ping retries for at most wait. If wait is 0, Ping tries once.
 func (p *Project) Ping(ctx context.Context, wait time.Duration) (response schema.ProjectPingResponse, err error) {
 	err = p.retry(ctx, wait, func(time.Duration) error {
 		return p.call(ctx, schema.PingRequest{Op: schema.OpPing}, &response, 0)

@@ -64,7 +64,8 @@ func (a *allowedSecrets) lookup(names []schema.SecretName, results []result) loo
 	return lookUp(a.manifest(), snapshot, names, results)
 }
 
-// isCurrent reports whether a new lookup would return the same results as found.
+// isCurrent reports whether the snapshot and the manifest have not changed since the lookup. If
+// it returns true, a new lookup would return the same results.
 func (a *allowedSecrets) isCurrent(found lookup) bool {
 	return a.view.IsCurrent(found.snapshot) && a.manifest() == found.approved
 }

@@ -72,7 +72,7 @@ func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 }
 
 // TestGetAllocatesNoMemory checks that the broker allocates no memory for a get. The request
-// waits for nothing, its secret exists, and audit events are written to a file.
+// does not wait, the secret exists, and audit events are written to a file.
 func TestGetAllocatesNoMemory(t *testing.T) {
 	p := newLoadedProject(t)
 	onSession(t, func(s *endpoint.Session) {

@@ -15,8 +15,8 @@ import (
 
 var getLine = []byte(`{"op":"get","name":"A"}`)
 
-// newLoadedProject returns a project that may fetch the loaded secret A. It writes audit events to
-// a file. There are no limits.
+// newLoadedProject returns a project that may fetch the secret A, which the broker has. Audit
+// events are written to a file. The project has no rate limits.
 func newLoadedProject(t testing.TB) *Project {
 	t.Helper()
 	log, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Log: slog.New(slog.DiscardHandler)})

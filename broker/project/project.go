@@ -28,9 +28,10 @@ type Config struct {
 	// Audit records requests and refusals. If Audit is nil, requests are not recorded and
 	// not counted. The broker's own health check uses a project without Audit.
 	Audit *audit.Log
-	// RequestRate is the maximum number of requests per second. RefusalRate is the
-	// maximum number of refused names per second. 0 means no limit. The maximum burst is
-	// the rate multiplied by schema.RequestBurstFactor or schema.RefusalBurstFactor.
+	// RequestRate is the maximum number of requests per second. RefusalRate is the maximum
+	// number of requested names per second that are denied or not found. 0 means no limit. The
+	// maximum burst is the rate multiplied by schema.RequestBurstFactor or
+	// schema.RefusalBurstFactor.
 	RequestRate, RefusalRate float64
 	// BrokerVersion and InstanceID are part of the response to a ping.
 	BrokerVersion, InstanceID string
@@ -88,7 +89,8 @@ func (p *Project) Counts() schema.Counts {
 // first request together count as one request.
 func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
 
-// Serve answers all requests on one connection.
+// Serve answers the requests on one connection. If the uid of the caller is not allowed, Serve
+// sends only a refusal.
 func (p *Project) Serve(s *endpoint.Session) {
 	if refusal, refused := p.refuseCaller(s.Caller()); refused {
 		s.WriteRefusal(refusal, p.requests)

@@ -16,8 +16,8 @@ type Arena struct {
 	kind schema.Memory
 }
 
-// Bytes returns the whole memory of the arena. The memory has at least the size that was
-// passed to New. All bytes are zero at first.
+// Bytes returns the whole memory of the arena, or nil after Free. The memory has at least the
+// size that was last passed to New or TrimTo. All bytes are zero at first.
 func (a *Arena) Bytes() []byte { return a.mem }
 
 // Kind returns how the memory is protected.

@@ -1,5 +1,6 @@
-// Package secmem provides memory for secrets outside the Go heap. The memory is
-// locked, excluded from core dumps, and wiped before it is freed.
+// Package secmem provides memory for secrets outside the Go heap. The memory is excluded from
+// core dumps and wiped before it is freed. The memory is also locked, unless this would exceed
+// the limit of locked memory (RLIMIT_MEMLOCK).
 //
 // The package protects secrets against copies that stay in freed memory of the Go heap,
 // against swapping, and against core dumps. With memfd_secret(2), it also protects secrets
@@ -27,8 +28,9 @@ func Probe() (schema.Memory, error) {
 }
 
 // MakeUndumpable makes the process undumpable. The kernel then writes no core dump. Other
-// processes of the same uid cannot use ptrace or /proc/PID/mem. RLIMIT_CORE alone does not
-// prevent a core dump if the core pattern is a pipe (core(5)).
+// processes of the same uid cannot use ptrace or /proc/PID/mem, unless they have the
+// capability CAP_SYS_PTRACE. RLIMIT_CORE alone does not prevent a core dump if the core
+// pattern is a pipe (core(5)).
 func MakeUndumpable() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("making the process undumpable: %w", err)
@@ -42,17 +44,17 @@ func MakeUndumpable() error {
 // Harden prepares a process that keeps secrets in arenas. Call Harden before the process
 // receives a secret.
 //
-// Harden makes the process undumpable. It also removes the handlers of all signals that the
-// process does not need. If a signal interrupts a thread that is copying or searching secret
-// bytes, the vector registers contain pieces of these bytes. The kernel then saves the
-// registers on the signal stack, which is outside the arenas. The Go runtime itself sends
-// SIGURG to preempt a goroutine. So Harden turns off asynchronous preemption. Only root and
-// processes of the same uid can send the other signals.
+// Harden makes the process undumpable. It also removes the signal handlers that the process
+// does not need, except the handlers that end the process. If a signal interrupts a thread that
+// is copying or searching secret bytes, the vector registers contain pieces of these bytes. The
+// kernel then saves the registers on the signal stack, which is outside the arenas. The Go
+// runtime itself sends SIGURG to preempt a goroutine. So Harden turns off asynchronous
+// preemption. Only root and processes of the same uid can send the other signals.
 //
 // The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
-// its internal signal 33. Root can still interrupt threads with these five signals. To
-// prevent this, the process would have to execute itself again with blocked signals. Even
-// then, root could use ptrace.
+// its internal signal 33. Root and processes of the same uid can still interrupt threads with
+// these five signals. To prevent this, the process would have to execute itself again with
+// blocked signals. Even then, root could use ptrace.
 //
 // Do not call signal.Notify for another signal or without a list of signals, because such a
 // call installs a handler again. A child process inherits the ignored signals, unless the

@@ -50,9 +50,9 @@ func TestProbeReturnsKindOfNew(t *testing.T) {
 	t.Errorf("Probe returned %q, which is not in MemoryKinds", kind)
 }
 
-// TestFreeUnmapsMemory allocates and frees an arena many times. All these arenas together
-// are larger than the limit of locked memory. So if TrimTo or Free did not unmap memory, the
-// kind of memory would change.
+// TestFreeUnmapsMemory allocates and frees an arena many times. All these arenas together are
+// larger than the usual limit of locked memory. So if TrimTo or Free did not unmap memory, the
+// limit would be reached, and the kind of memory would change.
 func TestFreeUnmapsMemory(t *testing.T) {
 	first, err := New(1 << 20)
 	if err != nil {

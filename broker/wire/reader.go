@@ -47,7 +47,8 @@ func NewReader(src io.Reader, max int, grow func(pending []byte, size int) ([]by
 	return &Reader{src: src, max: max, grow: grow}
 }
 
-// Await blocks until at least one byte of the next line has been read.
+// Await blocks until at least one byte of the next line has been read. At the end of the
+// stream, it returns io.EOF.
 func (r *Reader) Await() error {
 	if r.pos < r.end {
 		return nil
@@ -58,7 +59,8 @@ func (r *Reader) Await() error {
 // ReadLine returns the next line without its newline. The line is a part of the reader's
 // buffer, so it is valid only until the next call of any method. ReadLine returns io.EOF
 // at the end of the stream. It returns io.ErrUnexpectedEOF if the stream ends within a
-// line, and ErrTooLong if a line is longer than the limit.
+// line, and ErrTooLong if a line is longer than the limit. It returns other errors of the
+// source, and errors of grow, unchanged.
 func (r *Reader) ReadLine() ([]byte, error) {
 	scanned := r.pos
 	for {

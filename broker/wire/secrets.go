@@ -13,8 +13,8 @@ import (
 // ParseSecrets parses a JSON file of secrets that a user wrote. The file contains one JSON
 // object, and each member of this object is a secret. The value of a member is a string, or
 // an object of strings if the secret is a bundle. ParseSecrets is as strict as Decode. An
-// error contains the line number and the rule that the file violates. The error can contain a
-// valid name from the file, but never a value.
+// error contains the rule that the file violates. It also contains the line number, unless the
+// file is too large. The error can contain a valid name from the file, but never a value.
 func ParseSecrets(text []byte) (map[schema.SecretName]schema.Value, error) {
 	if len(text) > schema.MaxPush {
 		return nil, fmt.Errorf("the text is longer than %d bytes, which is the maximum size of a push", schema.MaxPush)

@@ -1,7 +1,10 @@
-// Package wire reads and writes the messages of keyhatch. It is the only package that does
-// this. The broker and all its clients use it. A message is one JSON object on one line. The
-// package limits the size of a line, reads the line into memory that the broker or the client
-// provides, and decodes the line strictly.
+// Package wire reads and writes the messages of keyhatch. The broker and all its clients use
+// it. A message is one JSON object on one line. The package limits the size of a line, reads
+// the line into memory that the broker or the client provides, and decodes the line strictly.
+//
+// Other packages of the broker handle the values of secrets themselves, so that no value is
+// copied. Package keyring parses the secrets in a push request, and encodes the response to a
+// get. Package project encodes the response to a get-many.
 //
 // Strict decoding means that the package refuses input that encoding/json accepts or
 // repairs by default. Examples are invalid UTF-8, lone surrogates, duplicate names, names

@@ -9,7 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// target has one field for each type that occurs in requests.
+// target has fields of the usual types in requests.
 type target struct {
 	Op     schema.Op           `json:"op"`
 	Name   schema.SecretName   `json:"name"`

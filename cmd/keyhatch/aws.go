@@ -16,7 +16,7 @@ format that the AWS tools expect from a credential_process.
 If the variable AWS_ACCESS_KEY_ID is set, the AWS tools use it and do not run the
 credential_process. Therefore do not set the variable for a program that should
 use this command.`,
-		Example: `  printf '[default]\ncredential_process = keyhatch credential aws\n' >~/.aws/config`,
+		Example: `  aws configure set credential_process 'keyhatch credential aws'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return helper.printSecret(c, newProject(), credential.FormatAWS)
 		},

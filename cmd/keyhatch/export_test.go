@@ -36,8 +36,9 @@ var exportShells = []struct {
 	{[]string{"fish", "--no-config", "-c"}, `keyhatch export --format fish | source`},
 }
 
-// TestEvalFailsIfExportFails uses the output of a failed keyhatch export. The shell must see
-// the failure. It must not end, because the user may have typed the command.
+// TestEvalFailsIfExportFails uses the output of a failed keyhatch export. The command eval or
+// source must fail. The shell must end only with set -e, because the user may have typed the
+// command.
 func TestEvalFailsIfExportFails(t *testing.T) {
 	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {A: , MISSING: }\n", schema.PushRequest{
 		Secrets: map[schema.SecretName]schema.Value{"A": {Text: "TRIPWIRE"}},

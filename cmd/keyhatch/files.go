@@ -41,8 +41,8 @@ With --watch, files keeps running and renders the files again when a secret or t
 approved manifest changes.
 
 With --remove, files removes this project's files and the links to them. If the
-broker is unreachable, files cannot determine the project. It then removes the files
-of all projects that this user has rendered.`,
+broker is unreachable, files cannot determine the project. In this case, it removes
+all files that this user has rendered, for every project.`,
 		Example: `  keyhatch files --wait 15s
   keyhatch files --watch &
   keyhatch files --remove`,

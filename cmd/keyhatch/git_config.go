@@ -18,8 +18,8 @@ import (
 // keyhatch.
 var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
-// checkNoOtherHelper returns an error if git has another helper for the query. git sends a
-// working login to all of its helpers, so that they can store the login. An empty helper
+// checkNoOtherHelper returns an error if another helper for the query is turned on. git sends
+// a working login to all of its helpers, so that they can store the login. An empty helper
 // value turns off only the helpers before this value. It does not turn off a helper that an
 // editor configures after keyhatch (observed with git 2.39).
 func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
@@ -49,7 +49,7 @@ func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 		return nil
 	}
 	return &cli.Error{
-		Err: fmt.Errorf("refusing to answer git: git would also give the secret to a helper that is configured after keyhatch: %s", strings.Join(otherHelpers, ", ")),
+		Err: fmt.Errorf("refusing to answer git: git would also give the secret to another helper: %s", strings.Join(otherHelpers, ", ")),
 		Hint: "run keyhatch credential install; if this does not help, find the other helper with " +
 			"git config --show-origin --get-regexp 'credential.*helper'",
 	}

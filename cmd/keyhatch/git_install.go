@@ -42,7 +42,8 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 	for _, login := range logins {
 		// The slash at the end of the URL makes git create a separate section, so the
 		// user's section for this host does not change. git adds a new section at the end
-		// of the file, after all helpers that the empty value must turn off.
+		// of the file. So the empty value turns off all helpers in this file and in the
+		// system's configuration.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {

@@ -112,9 +112,10 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 }
 
 // watch updates the files and calls onUpdate after each change of the secrets or the
-// manifest. If an update fails, for example because a secret is missing, watch changes no
-// file, calls onError, and waits for the next change. watch returns when ctx is canceled, or
-// when the broker refuses to report changes.
+// manifest. If the broker reports a rate limit, watch repeats the update later. If an update
+// fails for another reason, for example because a secret is missing, watch calls onError and
+// waits for the next change. watch returns when ctx is canceled, or when client.Project.Watch
+// returns an error.
 func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) error {
 	return p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {

@@ -170,7 +170,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	updates, done := make(chan []string), make(chan struct{})
 	child.Updates = updates
 	current := environment
-	go func() { // ends after child.Run has returned, when ctx is canceled
+	go func() { // ends when ctx is canceled, or earlier if p.watch returns an error
 		defer close(done)
 		onError := func(err error) {
 			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, so the command keeps the old secrets: %v\n", err)
@@ -210,7 +210,7 @@ func endWithInterrupt() {
 	}
 	signal.Reset(syscall.SIGINT)
 	syscall.Kill(os.Getpid(), syscall.SIGINT)
-	time.Sleep(time.Second) // the signal arrives at any thread of this process
+	time.Sleep(time.Second) // another thread can receive the signal after Kill has returned
 }
 
 // runError returns the error for a command that could not be started.

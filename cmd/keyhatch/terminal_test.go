@@ -105,8 +105,9 @@ func TestRunWatchWithPager(t *testing.T) {
 	term.Expect("shell\r\n")
 }
 
-// TestRunWatchReturnsShellExitCodes ends the command with keys and with signals to keyhatch.
-// The shell must see the exit codes of these signals.
+// TestRunWatchReturnsShellExitCodes ends the command with keys, with signals to keyhatch, and
+// with a signal to the command. The shell must see the exit code of the signal. The background
+// process of the command must end, too.
 func TestRunWatchReturnsShellExitCodes(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))

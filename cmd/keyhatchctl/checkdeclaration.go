@@ -82,8 +82,8 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 }
 
 // isDuplicateDeclaration reports whether another file declares the same path and is in effect.
-// The message can contain paths, which can contain every text, so its words must be in their
-// place.
+// The message can contain a path, and a path can contain any text. So isDuplicateDeclaration also
+// checks the position of the words in the message.
 func isDuplicateDeclaration(p schema.ProjectProblem) bool {
 	cause, isNotServed := strings.CutPrefix(p.Message, "the declared project is not served: ")
 	name, rest, _ := strings.Cut(cause, ".yaml ")
@@ -138,9 +138,9 @@ func checkDeclarationFile(file, name string) error {
 	return err
 }
 
-// differences lists the differences between a served project and its declaration, each in a
-// line that begins with a line break. If this user cannot read the declaration, the result
-// is "".
+// differences lists the differences between a served project and its declaration. It begins
+// each line with a line break. If this user cannot read the declaration, or if the declaration
+// is not valid, the result is "".
 func differences(served schema.InspectResponse, servedManifest *manifest.Manifest, file string) string {
 	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {

@@ -105,8 +105,8 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 	return cli.Finding{}
 }
 
-// checkOwner checks that the owner of the project's directory can use the socket. The broker
-// registers the owner that the directory has at that moment.
+// checkOwner checks that the owner of the project's directory can use the socket. A registration
+// allows only the owner that the directory has at that time, and the owner can change later.
 func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	owner, _ := cli.VisibleOwner(p.ProjectPath)
 	const unmappedUID = 65534 // the kernel reports this uid for every unknown user, so it cannot be allowed

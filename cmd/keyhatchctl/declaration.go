@@ -120,7 +120,8 @@ func (e *declaredPathError) Error() string {
 }
 
 // checkDeclaredPath returns a declaredPathError if the declaration of the project name
-// declares another path than the request. The project of the other path may not be served.
+// declares another path than the request. It reads the file, because the broker may be unable
+// to serve the project of the other path.
 func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, request schema.RegisterRequest) error {
 	file, err := declarationPath(status, name)
 	if err != nil {
@@ -172,7 +173,7 @@ func (e *declarationError) Error() string {
 }
 func (e *declarationError) Unwrap() error { return e.err }
 
-// newDeclarationError returns nil if err is nil.
+// newDeclarationError returns a *declarationError for err, or nil if err is nil.
 func newDeclarationError(action, file string, err error) error {
 	if err == nil {
 		return nil

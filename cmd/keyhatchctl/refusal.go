@@ -31,8 +31,8 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		if other.Name == request.Name {
 			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.PrintableWord(dir.path), other.Name, cli.PrintableWord(other.ProjectPath))
 			// Hostile code can create a symbolic link to any project, so a link must not choose
-			// the project that gets the name and its mounts. A registered project, which the
-			// broker may not serve, did not move here.
+			// the project that gets the name and its mounts. A project that is already
+			// registered at this path did not move here.
 			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && dir.typed == dir.path && !request.Replace {
 				return &cli.Error{
 					Err:  fmt.Errorf("%w, which no longer exists", err),

@@ -16,8 +16,9 @@ func reloadCommand(o *globalOptions) *cobra.Command {
 		Long: `reload reads the project's manifest, shows every change of its effects, and asks
 for approval. Without a terminal, add --yes to approve the changes. reload approves
 exactly the manifest that it showed, even if somebody changes the file before you
-answer. If the project is declared, the manifest in its declaration is also replaced,
-unless it was edited and the broker has not applied the edit.
+answer. If the project is declared, reload also replaces the manifest in its
+declaration. But if that manifest was edited and the broker has not applied the edit,
+reload fails and changes nothing.
 
 ` + nameOrDirHelp,
 		Example: `  keyhatchctl reload api

@@ -40,8 +40,8 @@ func clearCommand(o *globalOptions) *cobra.Command {
 		Use:   "clear",
 		Short: "Remove all secrets from the broker and wipe their memory",
 		Long: `clear removes all secrets from the broker's memory and wipes this memory. A running
-sidecar pushes the secrets again when its store changes, when the sidecar is restarted, or
-when the sidecar receives the signal SIGUSR1.`,
+sidecar pushes the secrets again when its store changes, when the sidecar or the broker
+is restarted, or when the sidecar receives the signal SIGUSR1.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				if err := admin.Clear(c.Context()); err != nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // chooseUIDs returns the uids that can use the socket: the uids that the project has, the
-// owner of the directory, and the uids of --allow-uid. The owner is included because a broker
-// in a sandbox may be unable to read the directory.
+// owner of the directory, and the uids of --allow-uid. keyhatchctl finds the owner itself,
+// because a broker in a sandbox may be unable to read the directory.
 func chooseUIDs(path string, options registerOptions, current []uint32) ([]uint32, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 )
 
 // An unappliedDeclarationError means that a declaration of a project's path differs from the
-// served project. A change of the project would overwrite the declaration, or the broker would
-// undo the change when it applies the declaration.
+// served project. keyhatchctl then refuses to change the project. Otherwise the change would
+// overwrite the declaration, or the broker would undo the change when it applies the declaration.
 type unappliedDeclarationError struct {
 	project  schema.ProjectName
 	declared schema.ProjectName // the name of the declaration

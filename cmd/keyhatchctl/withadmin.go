@@ -15,8 +15,8 @@ import (
 // errProtocolSkew means that the broker uses another protocol version.
 var errProtocolSkew = errors.New("protocol versions differ")
 
-// withAdmin connects to the admin socket, checks that both ends use the same
-// protocol, and calls fn. It adds a hint to every error.
+// withAdmin connects to the admin socket, checks that both ends use the same protocol version,
+// and calls fn. It adds a hint to an error if the error is known (see addHint).
 func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) error) error {
 	socket := o.adminSocket()
 	if socket == "" {
@@ -44,7 +44,8 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 	return o.addHint(err, socket)
 }
 
-// addHint adds a hint to an error of the broker or of the connection.
+// addHint adds a hint to a known error of the broker, of the connection, or of a declaration. It
+// returns any other error unchanged.
 func (o *globalOptions) addHint(err error, socket string) error {
 	if failure, ok := errors.AsType[*cli.Error](err); ok && failure.Hint != "" {
 		return err

@@ -54,7 +54,8 @@ func (d *daemon) projectDir(t *testing.T, name string) string {
 }
 
 // TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon created while it
-// registered a project, received a push, and answered a get.
+// registered a project, received a push, and answered a get. These must be only the sockets,
+// their directories and links, the lock, and the audit log.
 func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
@@ -172,7 +173,7 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 		}
 	}
 	check("after chown")
-	declare(1) // the broker serves the project anew
+	declare(1) // the broker must end the project and serve it again with the new uids
 	d.cmd.Process.Signal(syscall.SIGHUP)
 	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), "project.unregistered") }) {
 		t.Fatal("the broker did not apply the changed declaration")

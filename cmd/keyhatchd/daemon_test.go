@@ -108,8 +108,7 @@ var (
 	collected   bytes.Buffer
 )
 
-// tripwire is part of every secret value in this package's tests, and of no other
-// text.
+// tripwire is a part of most secret values in this package's tests, and of no other text.
 const tripwire = "TRIPWIRE"
 
 // checkCollectedOutput reports whether the collected output is free of secrets.

@@ -62,8 +62,10 @@ belongs to the group keyhatch if this group exists. If keyhatchd runs as another
 user, DIR is $XDG_RUNTIME_DIR/keyhatch.
 
 On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
-and exits. It does not remove its socket files, because the next keyhatchd replaces
-them. On SIGHUP, keyhatchd reads the declared projects again, but not its settings.
+and exits. If a request waits for a secret, keyhatchd ends the connection without an
+answer, so that the client can send the request to the next keyhatchd. keyhatchd does
+not remove its socket files, because the next keyhatchd replaces them. On SIGHUP,
+keyhatchd reads the declared projects again, but not its settings.
 
 A YAML file (--config) can contain the settings below, with _ instead of - in their
 names. A flag overrides the same setting in the file.

@@ -11,7 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// statusInterval is the maximum time between two status notifications.
+// statusInterval is the time between two status notifications, unless the watchdog requires a
+// shorter time.
 const statusInterval = 10 * time.Second
 
 // notifySystemd regularly sends the broker's status to the service manager, until ctx ends.

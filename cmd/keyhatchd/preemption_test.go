@@ -28,9 +28,8 @@ import (
 
 // TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets,
 // and sends signals to all threads of the daemon. It then searches the daemon's memory for
-// fragments of the secrets. To check that the search
-// works, the test first searches the memory of a daemon with asynchronous preemption, and
-// must find fragments there.
+// fragments of the secrets. To check that the search works, the test first searches the memory
+// of a daemon with asynchronous preemption, and must find fragments there.
 func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	testenv.RequireMemoryAccess(t)
 	set := newLargeSet(t)
@@ -160,14 +159,14 @@ func readSignalMask(t *testing.T, pid int, field string) uint64 {
 
 // neededSignals are the signals for which the daemon has a handler. SIGHUP, SIGINT, and
 // SIGTERM control the daemon. The Go runtime needs signal 33, and does not give up SIGPROF.
-// All other signals end the daemon.
+// The handlers of the other signals in this list end the daemon.
 var neededSignals = []unix.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPROF, 33,
 	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
 }
 
 // TestDaemonHandlesOnlyNeededSignals checks the signal handlers of the daemon. A handler that
-// returns leaves pieces of secrets in memory (see secmem.Harden).
+// returns can leave pieces of secrets in memory (see secmem.Harden).
 func TestDaemonHandlesOnlyNeededSignals(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	handled := readSignalMask(t, d.cmd.Process.Pid, "SigCgt")
@@ -178,8 +177,8 @@ func TestDaemonHandlesOnlyNeededSignals(t *testing.T) {
 	}
 }
 
-// interruptThreads sends all signals that the daemon does not need to all threads of the
-// daemon, until the deadline.
+// interruptThreads repeatedly sends signals to all threads of the daemon, until the deadline.
+// The daemon needs none of these signals.
 func interruptThreads(deadline time.Time, pid int) error {
 	for time.Now().Before(deadline) {
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -214,7 +213,7 @@ type largeSet struct {
 	push  []byte // the push request
 	count int    // number of secrets, whose names are S0, S1, ...
 
-	bytes []byte           // all secrets, and the decoded binary secrets
+	bytes []byte           // the random texts of all secrets, and the decoded binary secrets
 	index map[uint64]int32 // maps each sequence of 8 bytes to its position in the field bytes
 }
 

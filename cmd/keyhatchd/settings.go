@@ -48,7 +48,7 @@ func newSettings() *settings {
 	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed, keyhatchd creates it again (default: journal under systemd, otherwise stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
 	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 means no limit")
-	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of refused names per second for each project, with bursts of three times that number; 0 means no limit")
+	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of requested names per second that are denied or not found, for each project, with bursts of three times that number; 0 means no limit")
 	return s
 }
 
@@ -95,7 +95,7 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	return sources, s.validate()
 }
 
-// validate checks the settings and makes their paths absolute.
+// validate checks the settings and makes the paths of the directories absolute.
 func (s *settings) validate() error {
 	for _, rate := range []float64{s.requestRate, s.refusalRate} {
 		if !(rate >= 0) || math.IsInf(rate, 0) { // NaN is not >= 0
@@ -122,8 +122,8 @@ func (s *settings) validate() error {
 }
 
 // applyFile applies the settings of a configuration file, except for settings that are on
-// the command line. An unknown or duplicate setting is an error. If applyFile ignored it, the
-// operator would not notice that the setting has no effect.
+// the command line. An unknown or duplicate setting is an error. If applyFile ignored such a
+// setting, the operator would not notice that the setting has no effect.
 func (s *settings) applyFile(text []byte, file string, sources map[string]string) error {
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc); errors.Is(err, io.EOF) {
@@ -163,8 +163,8 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 }
 
 // print prints the effective settings in the format of a configuration file, with the source
-// of each setting. It then prints the declared projects. It returns an error if a
-// declaration is invalid.
+// of each setting. It then prints the declared projects. It returns an error if a declaration
+// is invalid, or if the directory of the declarations cannot be read.
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+f.Value.String(), sources[f.Name])

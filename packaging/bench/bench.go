@@ -32,8 +32,8 @@ func (b *bench) add(r row) {
 	b.report.Rows = append(b.report.Rows, r)
 }
 
-// takeTurns measures all contenders in each round. In each round, another contender is first.
-// Before each measurement, takeTurns calls prepare.
+// takeTurns measures all contenders in each round. The next round begins with the next
+// contender. Before each measurement, takeTurns calls prepare.
 func (b *bench) takeTurns(all []*contender, loads []load, prepare func() error) (map[string]series, error) {
 	measured := map[string]series{}
 	for round := range b.rounds {
@@ -68,8 +68,8 @@ func (b *bench) measure(l load) (r result, err error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, b.self, "client")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &errs
-	// The Go runtime interrupts a thread that does not return to it. That would disturb the
-	// client, which blocks in system calls.
+	// The Go runtime sends a signal to a thread that has not called the scheduler for some
+	// time. Such signals would interrupt the system calls of the client.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	if err := pinned(l.CPU, cmd.Start); err != nil {
 		return r, err

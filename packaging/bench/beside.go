@@ -7,7 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// besidePushes is a part of the name of a server that handles gets and pushes at the same time.
+// besidePushes is the end of a server's name in the results if the server handles gets and
+// pushes at the same time.
 const besidePushes = " and pushes"
 
 // measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again. Only

@@ -39,13 +39,13 @@ type load struct {
 	Pause  time.Duration // before each request
 }
 
-// A result contains the measured figures of a load. Latencies belong to all requests that
-// were sent together.
+// A result contains the measured figures of a load. A latency is the time from the start of
+// sending Window requests until all their replies have arrived.
 type result struct {
 	Sent      int // includes the requests of the warm-up
 	PerSecond float64
 	P50       float64 // in ns
-	P99       float64 // in ns; the maximum if there are fewer than 100 samples
+	P99       float64 // in ns; the maximum if there are at most 100 samples
 	ServerCPU float64 // in ns per request; 0 if another load ran at the same time
 	ClientCPU float64 // in ns per request; 0 if another load ran at the same time
 	Delay     float64 // P99 minus the P99 of the same round without another load, in ns
@@ -105,7 +105,7 @@ type loadClient struct {
 	overlap *atomic.Int64 // busy of the other load, or nil
 
 	recording    bool
-	answered     int // since recording began
+	answered     int // measured requests since recording began
 	start, ended time.Duration
 	cpuAtStart   [2]time.Duration
 	cpuAtEnd     [2]time.Duration
@@ -165,7 +165,7 @@ func (c *loadClient) record(sent, now time.Duration, measure bool) (more bool) {
 }
 
 // isOver reports whether the load has been measured for long enough. Requests that overlap
-// another load can be rare.
+// another load can be rare, so isOver then allows ten times the duration for 100 samples.
 func (c *loadClient) isOver(elapsed time.Duration) bool {
 	if c.stop != nil {
 		return c.stop.Load()

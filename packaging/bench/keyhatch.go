@@ -17,8 +17,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// requestRate is the limit of requests per second that the benchmark sets. Each request is
-// still charged to the limiter.
+// requestRate is the limit of requests per second that the benchmark sets. No load reaches this
+// limit, but the broker checks the limit for each request.
 const requestRate = 100_000_000
 
 // project is the name of the project that gets secrets.
@@ -29,7 +29,7 @@ type keyhatch struct {
 	contender
 	dir   string
 	admin *client.Admin
-	sent  int // gets that the benchmark has sent
+	sent  int // secrets that the benchmark has requested
 }
 
 func newKeyhatch(dir string) *keyhatch {
@@ -138,8 +138,9 @@ func (k *keyhatch) register(project string) error {
 	return err
 }
 
-// checkCounts stops the broker. It returns an error if the broker did not count each secret
-// that the clients got, or if the audit log does not contain each of them.
+// checkCounts stops the broker. It returns an error if the broker's count of fetched secrets, or
+// the sum of the counts in the audit log, differs from the number of secrets that the clients
+// got. It also returns an error if the broker lost audit events.
 func (k *keyhatch) checkCounts() error {
 	status, err := k.admin.Status(context.Background())
 	if err != nil {

@@ -127,7 +127,7 @@ func (b *bench) conditions(skipped ...string) (conditions []string) {
 		conditions = append(conditions, version(b.redis)+" writes nothing to disk. It has its own protocol, so its requests and replies have other lengths. A push is an MSET")
 	}
 	return append(conditions,
-		fmt.Sprintf("medians of %d rounds of %v. x1.00 is the median of the ratios to the first line in the same round", b.rounds, b.duration),
-		"processor time is per request. If a round has fewer than 100 requests, its p99 is its maximum",
+		fmt.Sprintf("medians of %d rounds of %v. A ratio such as x1.00 is the median of the ratios of all rounds to the first line of the table", b.rounds, b.duration),
+		"processor time is per request. If a round has at most 100 samples, its p99 is its maximum",
 		"a client cannot see the allocations of a server. They are counted by Go tests in broker")
 }

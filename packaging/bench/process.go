@@ -50,7 +50,8 @@ func (p *process) stop() {
 	}
 }
 
-// waitFor repeats a check until the check succeeds or the process ends.
+// waitFor repeats a check until the check succeeds, the process ends, or 20 seconds have
+// passed.
 func (p *process) waitFor(check func() error) error {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Microsecond) {
 		err := check()
@@ -68,8 +69,9 @@ func (p *process) waitFor(check func() error) error {
 	}
 }
 
-// pinned calls start on a thread that can use only one processor. A process that start starts
-// inherits this. The Go runtime of such a process sets GOMAXPROCS to 1.
+// pinned calls start on a thread that can use only one processor. A process that start creates
+// can then also use only this processor, and its Go runtime sets GOMAXPROCS to 1. If cpu is
+// negative, the processors are not limited.
 func pinned(cpu int, start func() error) error {
 	if cpu < 0 {
 		return start()

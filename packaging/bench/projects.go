@@ -18,7 +18,7 @@ const (
 
 func projectName(i int) string { return fmt.Sprintf("bench-%d", i) }
 
-// measureProjects measures brokers with many projects.
+// measureProjects compares a broker with one project and a broker with many projects.
 func (b *bench) measureProjects() (figures []property, err error) {
 	place := placements()[0]
 	one, err := b.startLoaded(place.server)
@@ -86,7 +86,7 @@ func (b *bench) startLoaded(cpu int) (*keyhatch, error) {
 	return k, k.pushAndRegister()
 }
 
-// measureStatus measures the op and the command.
+// measureStatus measures the admin op status and the command keyhatchctl status.
 func (b *bench) measureStatus(k *keyhatch) (figures []property, err error) {
 	op, err := medianTime(b.rounds*3, func() error {
 		status, err := k.admin.Status(context.Background())

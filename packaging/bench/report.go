@@ -47,10 +47,10 @@ type figure struct {
 	Ratios    map[measure]float64 `json:"ratios"`
 }
 
-// A goal is a limit for keyhatchd. If there is a baseline, the limit is a ratio to it.
-// Otherwise, the limit is in microseconds. Only one of AtMost and AtLeast is set. Measured is
-// the median of all rounds. If Lowest and Highest are far apart, other programs have disturbed
-// the rounds.
+// A goal is a limit for a measure of Server, which is keyhatchd under a certain load. If there
+// is a baseline, the limit is a ratio to the baseline. Otherwise, the limit is in microseconds.
+// Exactly one of AtMost and AtLeast is set. Measured is the median of all rounds. If Lowest and
+// Highest are far apart, other programs have probably disturbed the rounds.
 type goal struct {
 	Server   string  `json:"server"`
 	Measure  measure `json:"measure"`
@@ -63,7 +63,8 @@ type goal struct {
 	Met      bool    `json:"met"`
 }
 
-// A property has one value for each server, without rounds or ratios. AtMost is a goal for keyhatchd, or 0.
+// A property has one value for each server, without rounds or ratios. AtMost is a goal for the
+// last server, or 0 if there is no goal.
 type property struct {
 	Name   string  `json:"name"`
 	Unit   string  `json:"unit"`
@@ -72,7 +73,7 @@ type property struct {
 	Met    bool    `json:"met"`
 }
 
-// newProperty returns a property. keyhatchd must be the last server.
+// newProperty returns a property. If atMost is not 0, keyhatchd must be the last server.
 func newProperty(name, unit string, atMost float64, values ...value) property {
 	return property{name, unit, values, atMost, atMost == 0 || values[len(values)-1].Value <= atMost}
 }

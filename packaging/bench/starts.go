@@ -89,7 +89,7 @@ func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 }
 
 // startDeclared starts a broker and waits until it serves all declared projects. If there is a
-// service manager, the broker then sends READY=1.
+// service manager, startDeclared waits for READY=1, which the broker sends at that time.
 func (b *bench) startDeclared(projectsDir string, manager *serviceManager) (*keyhatch, time.Duration, error) {
 	dir, err := os.MkdirTemp(b.dir, "")
 	if err != nil {

@@ -33,7 +33,7 @@ func (w *terminalWriter) Write(p []byte) (int, error) {
 // formats leave copies of the secrets in memory. The kernel frees this memory when the child
 // process ends. The child process runs the same program with the given arguments, and must
 // call WriteResult with its standard input and its standard output. previous is the result of
-// the last call that returned no error, or empty.
+// the last call that returned no error, or empty if there was none.
 func ReadInChild(ctx context.Context, args []string, previous LockedReading) (LockedReading, error) {
 	// Unlike the path of the program, /proc/self/exe still refers to the same version after an
 	// upgrade has replaced the program.
@@ -63,8 +63,9 @@ func ReadInChild(ctx context.Context, args []string, previous LockedReading) (Lo
 		input.Close()
 		return LockedReading{}, fmt.Errorf("cannot start the process that reads the store: %w", err)
 	}
-	// If Write fails, the child process has ended, and ReadResult returns an error. The child
-	// process reads all of its input before it writes.
+	// If Write fails, the child process has ended, and ReadResult returns an error. The two
+	// processes do not block each other, because the child process reads all of its input
+	// before it writes.
 	previous.Write(input)
 	input.Close()
 	reading, err := ReadResult(output)

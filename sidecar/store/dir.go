@@ -37,8 +37,8 @@ type Dir struct {
 // Read returns the complete set of secrets that the directory contained at one moment. If Read
 // cannot use a file, it uses the old value of its secret, or of its complete bundle. An
 // error contains the path of the file and the rule that the file violates. The error never
-// contains the content of a file. If another directory has replaced the directory, and secrets
-// are missing in it, Read returns ErrReplaced.
+// contains the content of a file. If another directory has replaced the directory, and the new
+// directory does not contain all secrets of the old one, the error wraps ErrReplaced.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path

@@ -10,7 +10,7 @@ import (
 // parseDotenv parses lines of the form NAME=value:
 //
 //	# comments and empty lines are ignored
-//	NAME=unquoted value      # white space before a # ends an unquoted value
+//	NAME=unquoted value      # a # after white space begins a comment
 //	export NAME='literal'    # a quoted value can contain newlines
 //	NAME="the escapes are \n \r \t \" \\ \$ and \`"
 //

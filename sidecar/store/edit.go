@@ -17,11 +17,12 @@ import (
 )
 
 // leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. After a crash, the next edit removes them, because they can
-// contain a secret.
+// sidecar ignores these names. If an edit is killed, its temporary files remain. A later edit
+// of the same directory removes them, because they can contain a secret.
 const leftoverPrefix = ".keyhatch-edit-"
 
-// A ConflictError means that an edit was refused, because it would remove other values.
+// A ConflictError means that an edit was refused, because it would remove other values or
+// change a file outside of the store.
 type ConflictError struct {
 	reason string
 	Remove string // the name to remove before the edit can succeed
@@ -38,9 +39,10 @@ func (d Dir) Create() (created bool, err error) {
 	return created, err
 }
 
-// CheckSet returns the error that SetBundle would return for these fields or, if fields is
-// nil, the error that Set would return. It does not know the values and changes nothing. A
-// command calls CheckSet before it asks for the values.
+// CheckSet returns an error if Set would fail for every value. If fields is not nil, CheckSet
+// checks SetBundle with these fields instead. CheckSet changes nothing. A command calls
+// CheckSet before it asks for the values. Set and SetBundle can still fail, for example because
+// of a value that is not valid or because the disk is full.
 func (d Dir) CheckSet(name string, fields []string) error {
 	path, err := d.secretPath(name)
 	if err != nil {
@@ -102,7 +104,7 @@ func checkWritable(dir string) error {
 // file of the secret is a symbolic link, Set replaces the link.
 //
 // Set does not replace a bundle by a secret or a secret by a bundle, and does not write to a
-// bundle that is a symbolic link. It then returns a *ConflictError.
+// bundle that is a symbolic link. In these cases, the error wraps a *ConflictError.
 func (d Dir) Set(name string, value []byte) error {
 	return d.edit("write", name, func(path string) error {
 		if err := d.checkSet(name); err != nil {
@@ -232,8 +234,9 @@ func CheckField(value []byte) error {
 	return nil
 }
 
-// edit runs change with the path of a secret. Only one edit of a store runs at a time. After
-// edit returns without an error, the change is on the disk.
+// edit runs change with the path of a secret. Only one edit of a store runs at a time, unless
+// the file system has no locks (see lock). Before edit returns without an error, it waits until
+// the changed entries of the store's directory are on the disk.
 func (d Dir) edit(verb, name string, change func(path string) error) error {
 	path, err := d.secretPath(name)
 	if err != nil {
@@ -383,8 +386,9 @@ func isLink(path string) bool {
 	return err == nil && info.Mode().Type() == fs.ModeSymlink
 }
 
-// LinkTarget returns the path of the target if a secret, a field, or a bundle is a symbolic
-// link. If it is no link, or if the target does not exist, LinkTarget returns "".
+// LinkTarget returns the path of the target if the secret, the field, or the bundle with this
+// name is a symbolic link. If there is no such link, or if its target does not exist, LinkTarget
+// returns "".
 func (d Dir) LinkTarget(name string) string {
 	path := filepath.Join(d.Path, name)
 	if !isLink(path) {

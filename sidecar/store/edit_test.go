@@ -233,8 +233,9 @@ func TestEditKeepsOwnerAndMode(t *testing.T) {
 	check("other", 50, 0o700)
 }
 
-// TestEditFailsIfOwnerWouldChange edits a store as a user who cannot give a file to its
-// owner. Otherwise the owner, for example the user of the sidecar, could not read the new file.
+// TestEditFailsIfOwnerWouldChange edits a store as a user who cannot give a file to its old
+// owner. The edit must fail. Otherwise the old owner, for example the user of the sidecar, could
+// not read the new file.
 func TestEditFailsIfOwnerWouldChange(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
 	for _, name := range []string{"A", "aws/key"} {

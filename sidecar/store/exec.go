@@ -14,8 +14,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// ErrCommand is the error of Read if the command of an Exec failed. An error of an Exec contains
-// neither the command nor any part of its output, because each of them can contain a secret.
+// ErrCommand is the error of Read if the command of an Exec failed. An error of an Exec does not
+// contain the command or a value in its output, because each of them can contain a secret. The
+// error can contain a valid name in the output.
 var ErrCommand = errors.New("the command of the exec: store failed")
 
 // An Exec is a store that reads the standard output of a command. The standard error of the
@@ -31,8 +32,8 @@ type Exec struct {
 
 // Read waits until no process has a file in WatchPaths open for writing, but at most for
 // maxUnstablePeriod. It then runs the command and parses the command's standard output. Read
-// returns an error and no Set if the exit code is not 0, if the output is too large, or if
-// the command exceeds the timeout.
+// returns an error if the exit code is not 0, if the output is too large or not valid, if the
+// command exceeds the timeout, or if a background process keeps the output open.
 func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 	for deadline := time.Now().Add(maxUnstablePeriod); e.isBeingWritten() && time.Now().Before(deadline); {
 		if err := sleep(ctx, stablePeriod/2); err != nil {
@@ -103,8 +104,8 @@ func (e Exec) isBeingWritten() bool {
 	return false
 }
 
-// A cappedBuffer stores the first max bytes that are written to it. It discards all other bytes
-// and then calls onOverflow.
+// A cappedBuffer stores the first max bytes that are written to it. If more bytes are written,
+// it discards these bytes and calls onOverflow.
 type cappedBuffer struct {
 	buf        bytes.Buffer
 	max        int

@@ -14,7 +14,7 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestExecErrorContainsNoText checks that an error contains neither the command nor any part of
+// TestExecErrorContainsNoText checks that an error does not contain the command or a value in
 // its output, because each of them can contain a secret.
 func TestExecErrorContainsNoText(t *testing.T) {
 	for command, want := range map[string]string{
@@ -86,8 +86,8 @@ func waitUntilGone(t *testing.T, pidFile string) {
 }
 
 // TestExecWaitsForWatchedFile checks that Exec.Read does not run the command while a process
-// writes to a watched file. If the file stays open, Exec.Read must run the command anyway,
-// because a database can be open for writing all the time.
+// has a watched file open for writing. If the file stays open for a longer time, Exec.Read must
+// run the command anyway, because a database can be open for writing all the time.
 func TestExecWaitsForWatchedFile(t *testing.T) {
 	dir := t.TempDir()
 	for _, watched := range []string{dir, dir + "/source"} {

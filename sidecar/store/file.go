@@ -18,8 +18,9 @@ type File struct {
 	Format Format
 }
 
-// Read returns the complete set of secrets in the file. If the file is not complete, Read
-// returns the old set.
+// Read returns the complete set of secrets in the file. If a program is still writing the file,
+// Read returns the old set, or an error if there is no old set. Read returns an error if the
+// file is empty.
 func (f File) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, f.listFiles, f.readFile)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path

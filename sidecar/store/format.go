@@ -14,9 +14,9 @@ import (
 type Format string
 
 // Dotenv, JSON, and YAML are the supported formats. In JSON and YAML, a secret is a
-// string, and a bundle is an object whose values are strings. In YAML, a secret can also
-// be a number or a boolean. The value of the secret is then exactly the text in the file.
-// In every format, a duplicate name is an error.
+// string, and a bundle is an object whose values are strings. In YAML, such a value can also
+// be a number, a boolean, or a time. The value is then exactly the text in the file. A YAML
+// value with the tag !!binary is a binary secret. In every format, a duplicate name is an error.
 const (
 	Dotenv Format = "dotenv"
 	JSON   Format = "json"
@@ -39,9 +39,9 @@ func FormatOf(name string) Format {
 	return ""
 }
 
-// parse parses a text that contains a set of secrets. An error contains the line and the rule
-// that the text violates. An error can contain valid names from the text. It contains no
-// other part of the text.
+// parse parses a text that contains a set of secrets. An error contains the rule that the text
+// violates and, if it is known, the line. An error can contain valid names from the text. It
+// contains no other part of the text.
 //
 // An empty text is an error, because it usually comes from a file that a program has
 // truncated and not yet written. To represent an empty set, a text must contain {} in

@@ -29,19 +29,22 @@ type listedFile struct {
 // A fileVersion identifies the content of a file at one time, but contains no part of the
 // content.
 type fileVersion struct {
-	Size        int64  `json:"size"`
-	Inode       string `json:"inode"`       // identifies the file, even if its content changes
-	Fingerprint string `json:"fingerprint"` // has another value after each change of the file
+	Size  int64  `json:"size"`
+	Inode string `json:"inode"` // identifies the file, even if its content changes
+	// Fingerprint has another value after a change of the file. Only two changes within one
+	// step of the file system's clock can have the same value.
+	Fingerprint string `json:"fingerprint"`
 }
 
-// A listing contains all files of a store, sorted by name.
+// A listing contains the files of a store, sorted by name. It does not contain the files that a
+// Dir ignores.
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
 	// misnamed contains the paths whose names cannot be names of secrets or fields.
 	misnamed []string
-	// dirChangedAt is the time of the last change of the directory or of one of its bundles. A
-	// file may be missing only because an editor is replacing the file.
+	// dirChangedAt is the time of the last change of the directory or of one of its bundles.
+	// Soon after such a change, a file can be missing only because an editor is replacing it.
 	dirChangedAt time.Time
 }
 
@@ -68,7 +71,8 @@ func newListedFile(name, path string, info fs.FileInfo) (listedFile, error) {
 	return listedFile{name, path, version, time.Unix(st.Ctim.Unix()), ""}, nil
 }
 
-// addDir adds a directory, which is the directory of a Dir or of a bundle, to the listing.
+// addDir records the change time of the directory of a Dir or of a bundle. It returns a text
+// that identifies the directory.
 func (l *listing) addDir(info fs.FileInfo) (inode string) {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
@@ -81,7 +85,8 @@ func (l *listing) addDir(info fs.FileInfo) (inode string) {
 }
 
 // birthTime returns the time at which the directory at path was created, or "" if its file system
-// does not store this time. Many file systems use the number of a deleted inode for the next one.
+// does not store this time. The time is necessary to identify the directory, because many file
+// systems use the number of a deleted inode for the next inode.
 func birthTime(path string) string {
 	var stat unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &stat); err != nil || stat.Mask&unix.STATX_BTIME == 0 {

@@ -31,7 +31,7 @@ type State struct {
 // ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
 // directory in which secrets are missing. The usual reason is that a file system was mounted or
 // unmounted. If files of the same directory are removed, Read returns no error.
-var ErrReplaced = errors.New("this is not the directory that was read before, and it does not contain all of its secrets")
+var ErrReplaced = errors.New("another directory has replaced the directory that was read before, and does not contain all secrets of the old directory")
 
 // A dirState is the state of the directory of a Dir at the time of a read.
 type dirState struct {
@@ -81,8 +81,9 @@ func newState() State {
 
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
 
-// monotonicNow returns the time in nanoseconds since the boot of the machine. Unlike the times
-// of package time, another process can use this time even after somebody has set the clock.
+// monotonicNow returns the time in nanoseconds since the boot of the machine, without the time
+// in which the machine was suspended. Unlike the times of package time, another process can use
+// this time even after somebody has set the clock.
 func monotonicNow() int64 {
 	var now unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail with these arguments

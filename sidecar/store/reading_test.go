@@ -165,7 +165,7 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 }
 
 // TestOpenFileStoreKeepsOldSet checks that a file store keeps the old set while a process has
-// the file open for writing, and that the first read then returns an error.
+// the file open for writing. If there is no old set, the read must return an error.
 func TestOpenFileStoreKeepsOldSet(t *testing.T) {
 	dir := t.TempDir() + "/\xff" // a path need not be valid UTF-8
 	if err := os.Mkdir(dir, 0o700); err != nil {

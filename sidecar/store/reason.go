@@ -13,7 +13,7 @@ import (
 type Reason string
 
 // The reasons why a file is not complete. An empty file stays incomplete until it changes. In
-// all other cases, no file event may arrive when the file becomes complete.
+// all other cases, the file can become complete without a file event.
 const (
 	// ReasonEmpty is necessary because many programs truncate a file before they write the
 	// file, and because a program can fail after it has truncated the file.
@@ -35,7 +35,8 @@ const (
 	reasonBinaryField Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
 )
 
-// reasonTooLarge does not contain the size of the file, so that a growing file is logged only once.
+// reasonTooLarge does not contain the size of the file, so that a growing file is logged only
+// once.
 var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
 
 // IsIncomplete reports whether the file is empty or is being written.

@@ -3,7 +3,7 @@
 // returns a LockedSet, which the sidecar pushes to the broker.
 //
 // Parsers leave copies of secrets in memory. So ReadInChild reads a store in a child process.
-// The sidecar only receives the complete push request from the child process, in locked
+// The sidecar receives the values of the secrets only as a complete push request, in locked
 // memory. If a file is not complete, the child process uses the old value of its secret. So
 // the sidecar sends the previous push request to the child process.
 //
@@ -22,8 +22,8 @@ type Store interface {
 	// Read cannot use a file, it uses the old value of its secret. previous is the result of
 	// the last call that returned no error, or nil if there was none.
 	//
-	// An error contains the path of the file, the line if the file has lines, and the rule
-	// that the file violates. The error never contains any part of a secret.
+	// An error contains the path of the file, the line, and the violated rule, if they are
+	// known. The error never contains any part of a secret.
 	Read(ctx context.Context, previous *Reading) (*Reading, error)
 	// WatchDirs returns the directories that the sidecar must watch for file events. An event
 	// in one of these directories can mean that the store changed.

@@ -21,8 +21,8 @@ const (
 // that opens the file for writing or truncates the file waits in the kernel. So read and
 // close the file immediately after leaseFile.
 //
-// The kernel refuses a lease to a user who does not own the file. Many network file systems have
-// no leases. On FUSE, the kernel may grant a lease although it does not see all writers, because
+// The kernel refuses a lease to a user who does not own the file and has no capability CAP_LEASE.
+// Many network file systems have no leases. On FUSE, the kernel may grant a lease although it does not see all writers, because
 // the writer can be on another machine, for example on the host of a virtual machine.
 func leaseFile(f *os.File) writerState {
 	conn, err := f.SyscallConn()

@@ -19,11 +19,13 @@ const (
 	// SystemSocket is the admin socket of a broker that runs as a service of the system.
 	SystemSocket = systemRuntimeDir + AdminSocketSuffix
 
-	// AdminSocketSuffix is the path of the admin socket, relative to the runtime directory.
+	// AdminSocketSuffix is the part of the admin socket's path after the path of the runtime
+	// directory.
 	AdminSocketSuffix = "/admin/admin.sock"
 )
 
-// SudoToActAs returns "sudo " if this user cannot act as the user with the given uid.
+// SudoToActAs returns "sudo " if a command needs the permissions of the user with the given
+// uid, and this process belongs neither to this user nor to root. Otherwise it returns "".
 func SudoToActAs(uid uint32) string {
 	if euid := os.Geteuid(); euid == 0 || uint32(euid) == uid {
 		return ""
@@ -80,8 +82,9 @@ func argsWithSocket(socket string) []string {
 	return slices.Insert(slices.Clone(os.Args), end, "--socket", socket)
 }
 
-// RerunAs returns the command that runs this process again as another user. The command
-// contains the admin socket, because the default socket of the other user is another socket.
+// RerunAs returns the command that runs this process again as another user. socket is the
+// path of the admin socket. Unless it is SystemSocket, the command contains this path, because
+// the other user has another default socket.
 func RerunAs(uid uint32, socket string) string {
 	args := os.Args
 	if socket != SystemSocket && !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, socket) }) {
@@ -93,7 +96,8 @@ func RerunAs(uid uint32, socket string) string {
 	return fmt.Sprintf("sudo -u '#%d' %s", uid, QuoteWords(args))
 }
 
-// AdminSocketHint returns the hint for the path of a project's socket in the flag --socket.
+// AdminSocketHint returns the hint for a user who set --socket to the path of a project's
+// socket instead of the admin socket.
 func AdminSocketHint(projectSocket string) string {
 	projects := filepath.Dir(filepath.Dir(projectSocket))
 	if filepath.Base(projects) != "projects" { // the path is not RUNTIME_DIR/projects/NAME/broker.sock
@@ -111,7 +115,8 @@ func isSystemUnitInstalled() bool {
 	return fileExists("/run/systemd/system") && (fileExists("/usr/lib/systemd/system/keyhatch.service") || fileExists("/etc/systemd/system/keyhatch.service"))
 }
 
-// fileExists reports whether a file exists. A file that this user cannot see can exist.
+// fileExists reports whether a file exists. If this user has no permission to find out,
+// fileExists returns true.
 func fileExists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil || os.IsPermission(err)
@@ -139,8 +144,9 @@ func PermissionHint(socket string) string {
 	return hint + "\nor join group " + adminGroup + ", whose members can list the names of all secrets and replace all secrets, and log in again: sudo usermod -aG " + adminGroup + " $USER"
 }
 
-// VisibleOwner returns the owner and the group of path. If this user cannot see path,
-// VisibleOwner returns those of the nearest directory above path that the user can see.
+// VisibleOwner returns the owner and the group of path. If path does not exist, or if this
+// user cannot see path, VisibleOwner returns the owner and the group of the nearest directory
+// above path that this user can see.
 func VisibleOwner(path string) (uid, gid uint32) {
 	for {
 		if info, err := os.Stat(path); err == nil {

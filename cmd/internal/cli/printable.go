@@ -11,7 +11,8 @@ import (
 // Printable returns s if s is not empty, all its characters are visible, and it contains no
 // spaces except single spaces between words. Otherwise, it returns s as a Go string in double
 // quotes, in which two adjacent spaces are escaped. Use it for sentences, for example messages of
-// another program: they could otherwise look like another row or column, or clear the screen.
+// another program. Without Printable, a sentence could look like another row or column, or clear
+// the screen.
 func Printable(s string) string {
 	if s != "" && escapeUnprintable(s) == s && strings.TrimSpace(s) == s && !strings.Contains(s, "  ") {
 		return s
@@ -19,9 +20,9 @@ func Printable(s string) string {
 	return strings.ReplaceAll(quote(s), "  ", `\x20\x20`)
 }
 
-// PrintableWord returns s like Printable, but without spaces. Use it for paths and names,
-// which untrusted code can choose: a terminal continues a long line at its left edge, so a long path with spaces could
-// look like several lines.
+// PrintableWord returns s like Printable, but without spaces. Use it for paths and names, which
+// untrusted code can choose. A terminal continues a long line at its left edge, so a long path
+// with spaces could look like several lines.
 func PrintableWord(s string) string {
 	if s != "" && escapeUnprintable(s) == s && !strings.Contains(s, " ") {
 		return s

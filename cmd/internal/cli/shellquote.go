@@ -9,10 +9,11 @@ import (
 var needsNoQuotes = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
 
 // ShellQuote returns s as one word of a shell command, for a hint that can be pasted. If s
-// contains a space or a character that is not visible, the word calls printf: a terminal continues
-// a long line at its left edge, so a long path with spaces could look like several lines. The form $'...' of bash is
-// dangerous, because other shells end it at an escaped quote. A shell removes line breaks at
-// the end of the output of printf, so s must not end with a line break.
+// contains a space or a character that is not visible, the word calls printf. A terminal
+// continues a long line at its left edge, so a long path with spaces could look like several
+// lines. The form $'...' of bash is dangerous, because other shells end it at an escaped quote.
+// A shell removes line breaks at the end of the output of printf, so s must not end with a line
+// break.
 func ShellQuote(s string) string {
 	if needsNoQuotes.MatchString(s) {
 		return s
