@@ -45,7 +45,7 @@ func TestReadersNeverSeeAPartialFile(t *testing.T) {
 	texts := []string{strings.Repeat("x", 1<<16), strings.Repeat("y", 1<<15)}
 	render := func(n int) {
 		if changed, err := r.Render(files, secretValues("A="+texts[n%2])); err != nil || !changed {
-			t.Errorf("changed %v, %v", changed, err)
+			t.Errorf("Render reports changed=%v, error %v, want changed=true", changed, err)
 		}
 	}
 	render(0)
@@ -60,7 +60,7 @@ func TestReadersNeverSeeAPartialFile(t *testing.T) {
 			}
 			got, err := os.ReadFile(home + "/a")
 			if err != nil || string(got) != texts[0] && string(got) != texts[1] {
-				t.Errorf("%d bytes, %v", len(got), err)
+				t.Errorf("the file has %d bytes that are not one of the two texts (error %v)", len(got), err)
 				return
 			}
 		}
@@ -165,7 +165,7 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 }
 
 // TestOtherUserCanReadOnlySharedFiles renders files with several modes. A user must be able to
-// read a file exactly if the mode of the file allows it, and must not be able to list files.
+// read a file if and only if the mode of the file allows it, and must not be able to list files.
 func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "reading a file as another uid requires root")
 	r, _ := newTestRendering(t)
