@@ -63,6 +63,6 @@ func TestFetchStopsWhenContextIsCancelled(t *testing.T) {
 // is empty. The socket does not exist, so a request would fail.
 func TestFetchWithoutNamesFetchesNothing(t *testing.T) {
 	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
-		t.Errorf("%d secrets, %v", len(got), err)
+		t.Errorf("Fetch returned %d secrets, error %v, want neither", len(got), err)
 	}
 }
