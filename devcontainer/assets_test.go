@@ -16,9 +16,9 @@ const (
 	templateFile = templateDir + "devcontainer-template.json"
 )
 
-// TestAssetMetadataMatchesSchema validates the metadata of the Feature and the template.
-// The test also checks that the JSON Schema rejects typical mistakes, because the Dev
-// Container CLI accepts almost any metadata.
+// TestAssetMetadataMatchesSchema validates the metadata of the Feature and the template with
+// a JSON Schema, because the Dev Container CLI accepts almost any metadata. The test also
+// checks that the JSON Schema rejects typical mistakes.
 func TestAssetMetadataMatchesSchema(t *testing.T) {
 	schema, err := os.ReadFile("testdata/assets.schema.json")
 	if err != nil {
@@ -78,6 +78,8 @@ func TestAssetMetadataMatchesSchema(t *testing.T) {
 	}
 }
 
+// TestTemplateDeclaresTheOptionsItUses checks that the template declares every option that it
+// uses, and uses every option that it declares.
 func TestTemplateDeclaresTheOptionsItUses(t *testing.T) {
 	declaration := regexp.MustCompile(`(?m)^    "([a-z]+)": \{$`)
 	reference := regexp.MustCompile(`\$\{templateOption:([a-z]+)\}`)
@@ -93,7 +95,7 @@ func TestTemplateDeclaresTheOptionsItUses(t *testing.T) {
 		}
 	}
 	if len(declared) == 0 || len(used) != len(declared) {
-		t.Errorf("the template declares the options %v and uses the options %v", declared, used)
+		t.Errorf("the template declares the options %v and uses the options %v, want the same options", declared, used)
 	}
 }
 

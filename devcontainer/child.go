@@ -43,9 +43,9 @@ func ParseChangeAction(text string) (ChangeAction, error) {
 // killTimeout is the maximum time that Child.Run waits for processes to end after SIGKILL.
 const killTimeout = 10 * time.Second
 
-// The first restarts begin at once. If the secrets then still change, the command is
-// restarted at most once per restartInterval. Without this limit, two sidecars with different
-// secrets that push to the same broker would restart the command once per second.
+// The first immediateRestarts restarts begin at once. If the secrets continue to change, the
+// command is restarted at most once per restartInterval. Without this limit, two sidecars with
+// different secrets that push to the same broker could cause a restart once per second.
 const (
 	immediateRestarts = 3
 	restartInterval   = 10 * time.Second
@@ -60,7 +60,8 @@ type Child struct {
 	Args        []string
 	OnChange    ChangeAction
 	GracePeriod time.Duration // time between SIGTERM and SIGKILL
-	// Run receives the new environment from Updates after each change of the secrets.
+	// Updates provides the new environment after each change of the secrets. Run receives
+	// from this channel until it returns.
 	Updates <-chan []string
 	// Report gets a message about a delayed restart, or about a process that does not end
 	// after SIGKILL.
@@ -93,9 +94,10 @@ type supervisor struct {
 // only if the command could not be started or restarted.
 //
 // A restart ends the command and its descendants, so that no process still has the old
-// secrets or a listening port. Run also ends the remaining descendants if a signal ended the
-// command, or if keyhatch received SIGTERM. Run makes keyhatch the parent of orphaned
-// descendants (prctl(2), PR_SET_CHILD_SUBREAPER), because it could not find them otherwise.
+// secrets or a listening port. If a signal ended the command, or if the command ended after
+// keyhatch received SIGTERM, Run also ends the descendants that are still running. Run makes
+// keyhatch the parent of orphaned descendants (prctl(2), PR_SET_CHILD_SUBREAPER), because Run
+// could not find them otherwise.
 func (c Child) Run(environment []string) (exitCode int, err error) {
 	s := &supervisor{
 		Child: c, earlier: map[int]bool{},
@@ -161,7 +163,7 @@ func (s *supervisor) start(environment []string) (err error) {
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.terminating || s.exited && s.restartEnvironment == nil:
-		// The command is to end. A restart would prevent that.
+		// The command must end, or has ended by itself. It must not be started again.
 	case s.OnChange.Restart:
 		s.restart(environment)
 	case s.OnChange.Signal != 0:
@@ -203,9 +205,10 @@ func (s *supervisor) end() {
 	s.signalAll(unix.SIGCONT) // a stopped process handles SIGTERM only after SIGCONT
 }
 
-// escalate is called when processes of the command have not ended in time. It kills these
-// processes. If they have not ended after SIGKILL, for example because they belong to another
-// user, escalate reports them, and Run no longer waits for them.
+// escalate is called when processes of the command have not ended in time, or when the user
+// does not want to wait for them. It kills these processes. If they have not ended after
+// SIGKILL, for example because they belong to another user, escalate reports them, and Run no
+// longer waits for them.
 func (s *supervisor) escalate() {
 	if !s.killed {
 		s.killed, s.endTimer = true, time.After(killTimeout)
@@ -330,6 +333,7 @@ func openTerminal() (tty int) {
 //     which the Go runtime uses;
 //   - SIGTSTP, SIGTTIN, and SIGTTOU, with which the terminal stops a process group, and
 //     SIGCONT, with which the shell continues a process group;
+//   - the signals 32, 33, and 34, which the C library uses;
 //   - signals that keyhatch ignores, for example SIGHUP under nohup, because the child
 //     inherits the ignored signals.
 func forwardedSignals() []os.Signal {

@@ -69,7 +69,7 @@ func TestDescendantsOmitsEarlierChildren(t *testing.T) {
 		}
 	}
 	if parentCount[parents[0].Process.Pid] != 0 || parentCount[parents[1].Process.Pid] != 1 {
-		t.Errorf("numbers of children by process ID: %v", parentCount)
+		t.Errorf("descendants returned these numbers of children by process ID: %v, want 0 for %d and 1 for %d", parentCount, parents[0].Process.Pid, parents[1].Process.Pid)
 	}
 }
 

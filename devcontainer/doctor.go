@@ -20,7 +20,7 @@ type Finding struct {
 	Check   string // the name of the check: socket, secrets, or memory
 	Problem string // one of the Problem constants, or "" if the check passed
 	Detail  string
-	Fix     string // one line for each way to solve the problem
+	Fix     string // how to solve the problem; each line is a step, or another solution
 }
 
 // The problems that Diagnose can report.
@@ -89,9 +89,9 @@ func Diagnose(ctx context.Context, socket string, platform Platform) []Finding {
 	return append(findings, checkMemoryMount(platform.MemoryMount))
 }
 
-// explainUnreachable replaces a finding about an unreachable socket if the platform is the
-// cause. A container in a codespace or in another virtual machine cannot use a Unix socket
-// of the user's machine.
+// explainUnreachable replaces a finding about an unreachable socket if the platform is
+// probably the cause. A container in a codespace or in another virtual machine cannot use a
+// Unix socket of the user's machine.
 func (p Platform) explainUnreachable(f Finding) Finding {
 	switch f.Problem {
 	case ProblemMountMissing, ProblemStaleMount, ProblemNotRegistered, ProblemMadeByEngine, ProblemNotServed, ProblemBrokerDown:
@@ -102,7 +102,7 @@ func (p Platform) explainUnreachable(f Finding) Finding {
 	switch {
 	case p.InCodespace:
 		f.Problem, f.Fix = ProblemCodespaces, sameMachine+"in the codespace, or run this container on your own machine"
-		f.Detail = "this container runs in a codespace, but the broker runs on another machine: " + f.Detail
+		f.Detail = "this container runs in a codespace, so it cannot reach a broker on your own machine: " + f.Detail
 	case strings.Contains(p.KernelRelease, "linuxkit"), strings.Contains(p.KernelRelease, "microsoft"):
 		f.Problem, f.Fix = ProblemDockerDesktop, sameMachine+"in the virtual machine or WSL distribution of the container engine\nthen "+f.Fix
 		f.Detail = "the container engine runs in a virtual machine (kernel " + p.KernelRelease + "): " + f.Detail
@@ -218,7 +218,8 @@ func diagnoseMissingSocket(dir string) Finding {
 }
 
 // isInRuntimeDir reports whether dir is the path of a project's directory in the runtime
-// directory of a broker. This is so if keyhatch runs on the host and not in a container.
+// directory of a broker. keyhatch can see the whole runtime directory only if it runs on the
+// host, and not in a container.
 func isInRuntimeDir(dir string) bool {
 	projects := filepath.Dir(dir)
 	var stat unix.Stat_t

@@ -40,7 +40,7 @@ func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 func TestCheckMemoryMountAcceptsOnlyTmpfs(t *testing.T) {
 	for _, dir := range []string{"/proc", t.TempDir() + "/none"} {
 		if got := checkMemoryMount(dir); got.Problem != ProblemNotTmpfs {
-			t.Errorf("%s: %+v", dir, got)
+			t.Errorf("for %s, checkMemoryMount returned %+v, want problem %s", dir, got, ProblemNotTmpfs)
 		}
 	}
 }

@@ -11,27 +11,29 @@ import (
 )
 
 // maxEntrySize is the maximum size of a NAME=value string in bytes, without the final NUL
-// byte. The kernel allows 32 pages with the NUL byte (execve(2), MAX_ARG_STRLEN).
+// byte. The kernel allows 32 pages of 4 KiB with the NUL byte (execve(2), MAX_ARG_STRLEN).
 const maxEntrySize = 131071
 
 // ErrVariableValue means that an environment variable cannot contain the value of a secret.
 // A file can contain the value.
 var ErrVariableValue = errors.New("the secret cannot be put into an environment variable")
 
-// ErrVariableName means that the manifest declares no variable for a secret, that a name is
-// not a valid variable name, or that two secrets would have the same variable.
+// ErrVariableName means that a secret cannot have an environment variable. The manifest
+// declares the secret as a file, or the name is not a valid variable name, or another secret
+// has the same variable.
 var ErrVariableName = errors.New("cannot assign an environment variable")
 
 // Variables maps each secret to the name of its environment variable.
 type Variables map[schema.SecretName]string
 
-// AssignVariables assigns a variable to each secret in the list that the argument only
-// contains. If the list is nil, AssignVariables assigns a variable to each secret on the
-// allowlist. The approved manifest defines the names of the variables. A secret that the
-// manifest declares as a file gets no variable. If the list contains such a secret,
-// AssignVariables returns an error. The operator did not approve a variable for this secret,
-// and the name of the secret can be the name of a variable that no manifest can set, for
-// example LD_PRELOAD.
+// AssignVariables assigns a variable to each secret in only. If only is nil, it assigns a
+// variable to each secret on the allowlist, except the secrets that the manifest declares as
+// files. The approved manifest defines the names of the variables. All errors are
+// ErrVariableName.
+//
+// If only contains a secret that the manifest declares as a file, AssignVariables returns an
+// error, because the operator did not approve a variable for this secret. The name of such a
+// secret can even be the name of a variable that no manifest can set, for example LD_PRELOAD.
 func AssignVariables(info schema.InfoResponse, only []schema.SecretName) (Variables, error) {
 	names := info.Allowlist
 	if only != nil {

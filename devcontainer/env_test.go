@@ -39,7 +39,7 @@ func TestAssignVariables(t *testing.T) {
 	} {
 		got, err := AssignVariables(c.info, c.only)
 		if !maps.Equal(got, c.want) || (err != nil) != (c.refused != "") {
-			t.Errorf("%s: %v, %v, want %v", name, got, err, c.want)
+			t.Errorf("%s: AssignVariables returned %v, error %v, want %v", name, got, err, c.want)
 		}
 		if err != nil && (!errors.Is(err, ErrVariableName) || !strings.Contains(err.Error(), c.refused)) {
 			t.Errorf("%s: %v", name, err)

@@ -11,9 +11,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// MissingError lists the secrets that a command needs and that the broker did not return.
+// MissingError means that the broker did not return all requested secrets.
 type MissingError struct {
-	// Secrets is sorted by name.
+	// Secrets lists the secrets that the broker did not return, sorted by name.
 	Secrets []MissingSecret
 }
 
@@ -31,9 +31,9 @@ func (e *MissingError) Error() string {
 	return strings.Join(messages, "; ")
 }
 
-// Fetch fetches secrets from one snapshot. It waits for missing secrets, for at most wait.
-// If a secret is still missing after that time, Fetch returns no secret. The error is then
-// a *MissingError that lists all missing secrets.
+// Fetch fetches secrets from one snapshot. It waits for allowed secrets that do not exist yet,
+// for at most wait. If the broker does not return every secret, Fetch returns no secret. The
+// error is then a *MissingError.
 func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
 	if len(names) == 0 {
 		return nil, nil // without a list of names, the broker would return all secrets on the allowlist

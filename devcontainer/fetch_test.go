@@ -59,10 +59,10 @@ func TestFetchStopsWhenContextIsCancelled(t *testing.T) {
 	}
 }
 
-// TestFetchWithoutNamesFetchesNothing uses a socket that does not exist, so that any
-// request would fail.
+// TestFetchWithoutNamesFetchesNothing checks that Fetch sends no request if the list of names
+// is empty. The socket does not exist, so a request would fail.
 func TestFetchWithoutNamesFetchesNothing(t *testing.T) {
 	if got, err := Fetch(t.Context(), client.NewProject("/nowhere"), nil, 0); len(got) != 0 || err != nil {
-		t.Errorf("%d secrets, %v", len(got), err)
+		t.Errorf("Fetch returned %d secrets, error %v, want neither", len(got), err)
 	}
 }

@@ -20,8 +20,8 @@ type File struct {
 }
 
 // DeclaredFiles returns the files that the approved manifest declares, sorted by the
-// secret's name. If only is not nil, DeclaredFiles returns only the files of the secrets in
-// the list only. home replaces ~ at the beginning of a path.
+// secret's name. If only is not nil, DeclaredFiles omits the files of all secrets that are
+// not in only. home replaces ~ at the beginning of a path.
 func DeclaredFiles(info schema.InfoResponse, only []schema.SecretName, home string) (files []File, err error) {
 	for _, name := range info.Allowlist {
 		injection := info.Secrets[name]

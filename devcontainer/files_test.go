@@ -30,7 +30,7 @@ func TestDeclaredFiles(t *testing.T) {
 	}
 	for _, home := range []string{"", "me"} {
 		if _, err := DeclaredFiles(info, nil, home); err == nil || !strings.Contains(err.Error(), "f: the declared path begins with ~/") {
-			t.Errorf("HOME=%s: %v", home, err)
+			t.Errorf("HOME=%s: error %v, want an error about the path that begins with ~/", home, err)
 		}
 	}
 }

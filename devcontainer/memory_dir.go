@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoMemoryDir means that no directory was found that is in memory and that only this
-// user can list and change. In another directory, a secret file could be written to a disk or
-// be replaced by another user.
+// ErrNoMemoryDir means that the directory for secret files is not in memory, or that another
+// user could list or change it. In such a directory, a secret file could be written to a disk,
+// or another user could replace the file.
 var ErrNoMemoryDir = errors.New("found no private directory on a memory file system (tmpfs) for secret files")
 
 // MemoryDir returns the directory for the rendered files of this user.

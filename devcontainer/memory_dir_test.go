@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRenderRefusesUnsafeMemoryDir renders a file into directories that are not in memory
-// or that another user can list. Render must return ErrNoMemoryDir.
+// TestRenderRefusesUnsafeMemoryDir renders a file into paths that are not a private directory
+// in memory. Examples are a directory on a disk, a directory of another user, and a symbolic
+// link. Render must return ErrNoMemoryDir, and must not create the link.
 func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 	diskDir := t.TempDir()
 	var statfs unix.Statfs_t
@@ -50,7 +51,7 @@ func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 		target := t.TempDir() + "/a"
 		_, err := NewRendering(c.dir, "api").Render([]File{{"A", target, 0o600, ""}}, secretValues("A=TRIPWIRE"))
 		if !errors.Is(err, ErrNoMemoryDir) || !strings.Contains(fmt.Sprint(err), c.wantMessage) {
-			t.Errorf("%s: %v, want %q", name, err, c.wantMessage)
+			t.Errorf("%s: error %v, want ErrNoMemoryDir with %q", name, err, c.wantMessage)
 		}
 		if _, err := os.Lstat(target); err == nil {
 			t.Errorf("%s: Render created the link in spite of the error", name)

@@ -52,10 +52,10 @@ func (r Rendering) isManaged(path string) bool {
 	return err == nil && strings.HasPrefix(target, r.projectDir()+"/files/")
 }
 
-// Render writes the files and creates links to them at the declared paths. It renames each
-// file only after the file is complete, so that no program reads a partly written file.
-// changed reports whether a file or a link changed. Render makes all checks before it
-// changes the first file.
+// Render writes the files and creates links to them at the declared paths. It writes each
+// file under a temporary name and then renames it, so that no program reads a partly written
+// file. changed reports whether a file or a link changed. If a template is invalid, a
+// declared path is occupied, or a file cannot be written, Render changes no file and no link.
 func (r Rendering) Render(files []File, values map[schema.SecretName]schema.SecretValue) (changed bool, err error) {
 	if len(files) == 0 {
 		return false, nil
@@ -109,8 +109,9 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	return changed, nil
 }
 
-// searchMode returns the mode of a directory that contains these files. The group and other
-// users may search the directory if they may use one of the files. They may not list it.
+// searchMode returns the mode of a directory that contains these files. If the mode of a file
+// gives the group or other users access, they may search the directory. They may not list the
+// directory.
 func searchMode(files ...File) fs.FileMode {
 	mode := fs.FileMode(0o700)
 	for _, f := range files {
@@ -156,7 +157,7 @@ func (r Rendering) makeDirs(mode fs.FileMode) error {
 // isUpToDate reports whether path is a regular file with this content and mode.
 func isUpToDate(path string, content []byte, mode fs.FileMode) bool {
 	info, err := os.Lstat(path)
-	if err != nil || info.Mode() != mode { // a regular file has no type bits, so equal modes also mean a regular file
+	if err != nil || info.Mode() != mode { // mode has no type bits, so only a regular file can have this mode
 		return false
 	}
 	current, err := os.ReadFile(path)

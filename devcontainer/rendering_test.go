@@ -45,7 +45,7 @@ func TestReadersNeverSeeAPartialFile(t *testing.T) {
 	texts := []string{strings.Repeat("x", 1<<16), strings.Repeat("y", 1<<15)}
 	render := func(n int) {
 		if changed, err := r.Render(files, secretValues("A="+texts[n%2])); err != nil || !changed {
-			t.Errorf("changed %v, %v", changed, err)
+			t.Errorf("Render reports changed=%v, error %v, want changed=true", changed, err)
 		}
 	}
 	render(0)
@@ -60,7 +60,7 @@ func TestReadersNeverSeeAPartialFile(t *testing.T) {
 			}
 			got, err := os.ReadFile(home + "/a")
 			if err != nil || string(got) != texts[0] && string(got) != texts[1] {
-				t.Errorf("%d bytes, %v", len(got), err)
+				t.Errorf("the file has %d bytes that are not one of the two texts (error %v)", len(got), err)
 				return
 			}
 		}
@@ -84,13 +84,13 @@ func TestRenderChangesNothingWhenOneFileIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	if changed, err := r.Render(files, secretValues("A=1", "B=1")); changed || err != nil {
-		t.Errorf("rendering the same secrets again: changed is %v, %v", changed, err)
+		t.Errorf("after rendering the same secrets again, Render reports changed=%v, error %v, want changed=false", changed, err)
 	}
 	checkContents := func(when, a, b string) {
 		t.Helper()
 		for path, want := range map[string]string{home + "/a": a, home + "/sub/b": b} {
 			if got, err := os.ReadFile(path); string(got) != want || err != nil {
-				t.Errorf("%s: %s contains %q, %v, want %q", when, path, got, err, want)
+				t.Errorf("%s: %s contains %q (error %v), want %q", when, path, got, err, want)
 			}
 		}
 	}
@@ -128,10 +128,10 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 	r, home := newTestRendering(t)
 	for _, mode := range []fs.FileMode{0o600, 0o440, 0o777, 0o000} {
 		if changed, err := r.Render([]File{{"A", home + "/a", mode, ""}}, secretValues("A=1")); err != nil || !changed {
-			t.Errorf("%v: %v, %v", mode, changed, err)
+			t.Errorf("mode %v: Render reports changed=%v, error %v, want changed=true", mode, changed, err)
 		}
 		if info, err := os.Stat(home + "/a"); err != nil || info.Mode() != mode {
-			t.Errorf("%v: %v, %v", mode, info.Mode(), err)
+			t.Errorf("the file has mode %v (error %v), want %v", info.Mode(), err, mode)
 		}
 	}
 	if _, err := r.Render([]File{{"A", home + "/b", 0o600, ""}}, secretValues("A=1")); err != nil {
@@ -149,7 +149,7 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 		}
 		for _, f := range both {
 			if got, err := os.ReadFile(f.Path); err != nil || string(got) != strings.ToLower(string(f.Name)) {
-				t.Errorf("%s contains %q, %v", f.Path, got, err)
+				t.Errorf("%s contains %q (error %v), want the value of %s", f.Path, got, err, f.Name)
 			}
 		}
 	}
@@ -165,7 +165,7 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 }
 
 // TestOtherUserCanReadOnlySharedFiles renders files with several modes. A user must be able to
-// read a file exactly if the mode of the file allows it, and must not be able to list files.
+// read a file if and only if the mode of the file allows it, and must not be able to list files.
 func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "reading a file as another uid requires root")
 	r, _ := newTestRendering(t)
@@ -194,10 +194,10 @@ func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := canRun(0, "cat", home+"/etc/a"); got != c.byGroup {
-			t.Errorf("mode %#o: the group can read the file: %v", c.mode, got)
+			t.Errorf("mode %#o: the group can read the file is %v, want %v", c.mode, got, c.byGroup)
 		}
 		if got := canRun(groupGID, "cat", home+"/etc/a"); got != c.byUser {
-			t.Errorf("mode %#o: another user can read the file: %v", c.mode, got)
+			t.Errorf("mode %#o: another user can read the file is %v, want %v", c.mode, got, c.byUser)
 		}
 		for _, dir := range []string{r.dir, r.projectDir(), r.projectDir() + "/files"} {
 			if canRun(groupGID, "ls", dir) || canRun(0, "ls", dir) {

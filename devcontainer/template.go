@@ -37,8 +37,8 @@ func fileContent(name schema.SecretName, template string, value schema.SecretVal
 	return []byte(filled), nil
 }
 
-// fillTemplate replaces each {{field}} with the field's value in one pass. It does not expand
-// the inserted values, so a value may contain {{, $, or \1.
+// fillTemplate replaces each {{field}} with the field's value in one pass. It does not search
+// for placeholders in the inserted values, so a value may contain {{, $, or \1.
 func fillTemplate(template string, fields map[string]string) (string, error) {
 	var b strings.Builder
 	for {

@@ -51,7 +51,7 @@ func TestFileContent(t *testing.T) {
 	} {
 		got, err := fileContent("A", c.template, c.value)
 		if string(got) != c.want || (err == nil) != (c.want != "") {
-			t.Errorf("%s: %q, %v", name, got, err)
+			t.Errorf("%s: fileContent returned %q, error %v, want %q", name, got, err, c.want)
 		}
 		if err != nil && strings.Contains(err.Error(), "TRIPWIRE") {
 			t.Errorf("%s: the error contains the value", name)

@@ -24,8 +24,8 @@ cleanup() {
 trap cleanup EXIT
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-# show prints a command, runs it, and prints its output. In this text, show removes the path
-# of the temporary directory, so that the lines are short.
+# show prints a command, runs it, and prints its output. In the printed text, show removes the
+# path of the temporary directory, so that the lines are short.
 show() { printf '  $ %s\n' "$*" | sed "s|$work/||g"; "$@" 2>&1 | sed "s|$work/||g; s/^/  /"; }
 # expect prints a command, runs it, and prints its output. The demo fails if the exit code
 # is not CODE, or if the output does not contain TEXT.

@@ -71,8 +71,8 @@ func (c *comparison) report(format string, args ...any) {
 	c.changes = append(c.changes, fmt.Sprintf(format, args...))
 }
 
-// compareTable checks that a table of references still contains every old entry
-// unchanged.
+// compareTable reports every entry of the old table of references that is missing or changed
+// in the new table.
 func (c *comparison) compareTable(path string, before, after any) {
 	old, isObject := before.(object)
 	if !isObject {
@@ -91,6 +91,8 @@ func (c *comparison) compareTable(path string, before, after any) {
 	}
 }
 
+// compareSchema reports the breaking changes between two versions of one schema, which is a
+// definition or a part of a definition.
 func (c *comparison) compareSchema(path string, before, after any) {
 	now, ok := after.(object)
 	if !ok {

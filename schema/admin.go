@@ -14,14 +14,14 @@ type PushRequest struct {
 	// SecretsB64 contains binary values, in standard base64 with padding (RFC 4648,
 	// section 4). A get returns such a value in value_b64.
 	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitzero"`
-	// Exclusive makes the broker refuse this push with conflict if another open connection
-	// sent the last accepted push with Exclusive. Only sidecars set Exclusive. Otherwise two
-	// sidecars would replace each other's secrets again and again.
+	// Exclusive makes the broker refuse this push with conflict if another connection sent
+	// the last accepted exclusive push, and that connection is still open. Sidecars set
+	// Exclusive, so that two sidecars do not replace each other's secrets again and again.
 	Exclusive bool `json:"exclusive,omitzero"`
 }
 
-// PushResponse confirms that the broker has replaced its secrets. No later get returns an
-// older secret.
+// PushResponse confirms that the broker has replaced its secrets. A response to a get that
+// the broker begins to send after this does not contain an older secret.
 type PushResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
@@ -34,8 +34,8 @@ type PushResponse struct {
 	Generation uint64 `json:"generation"`
 }
 
-// ClearRequest removes all secrets from the broker. The broker wipes the memory that
-// contained the secrets.
+// ClearRequest removes all secrets from the broker. The broker wipes the memory of the
+// secrets as soon as no response uses this memory any more.
 type ClearRequest struct {
 	Op Op `json:"op"`
 }
@@ -47,38 +47,41 @@ type RegisterRequest struct {
 	Name ProjectName `json:"name"`
 	// ProjectPath is the absolute path of the project's directory. It must not contain .,
 	// .., double slashes, or a trailing slash. The directory of the project's socket
-	// belongs to this path, and not to the name. A name that leads to the directory of
-	// another path is refused with project_exists.
+	// belongs to this path, and not to the name. The broker refuses the request with
+	// project_exists if the name belongs to a project at another path, or if it belonged to
+	// such a project and the link with this name still exists.
 	ProjectPath string `json:"project_path"`
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
 	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's
-	// own uid may always use this socket. If AllowUIDs is empty, the broker uses the owner
-	// that the project's directory has at this moment.
+	// own uid may always use this socket. If AllowUIDs is empty, the broker allows the
+	// user that owns the project's directory at this moment. If the broker cannot see the
+	// directory, it allows no additional uid. AllowUIDs must not contain 65534.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
 	// containers. For each value, the broker creates a link to the directory of the
 	// project's socket. A dev container can then mount the link, and need not know the
-	// name of the project. An ID of a registered project at another path is refused with
-	// project_exists.
+	// name of the project. The broker refuses the request with project_exists if an ID
+	// belongs to a project at another path, or if it belonged to such a project and the
+	// link with this ID still exists.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
-	// Declared reports whether the caller has also written this registration to the
-	// directory of declared projects. If so, and if the project is already registered
-	// with the same values, the broker marks the project as declared and does not return
-	// project_exists.
+	// Declared means that the caller has also written this registration to the directory
+	// of declared projects. The broker then marks the project as declared. It does so
+	// without replace too, if the project is already registered with the same values.
 	Declared bool `json:"declared,omitzero"`
 	// Replace allows the broker to change a registration of the same project_path. If the
 	// name or allow_uids changes, the broker closes the connections of the project.
-	// Without replace, the response is project_exists.
+	// Without replace, the response is project_exists if the project_path is already
+	// registered.
 	Replace bool `json:"replace,omitzero"`
-	// DryRun makes the broker check the registration, and return the same response, without
-	// changing anything.
+	// DryRun makes the broker only check the registration. The response is the same, but
+	// no project changes.
 	DryRun bool `json:"dry_run,omitzero"`
 }
 
-// RegisterResponse contains the path of the project's socket. With dry_run, the socket may
-// not exist.
+// RegisterResponse contains the path of the project's socket. After a request with
+// dry_run, the socket possibly does not exist.
 type RegisterResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
@@ -89,13 +92,13 @@ type RegisterResponse struct {
 
 // UnregisterRequest unregisters a project. The broker closes the project's connections
 // and removes its socket, but keeps the directory of the socket. A container that has
-// mounted this directory can connect again after the project is registered again.
+// mounted this directory can connect again after a project is registered at the same path.
 type UnregisterRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
 }
 
-// ReloadRequest replaces the manifest of a project. The connections of the
+// ReloadRequest replaces the approved manifest of a served project. The connections of the
 // project stay open.
 type ReloadRequest struct {
 	Op   Op          `json:"op"`
@@ -136,8 +139,8 @@ type InspectResponse struct {
 	AllowUIDs       []uint32         `json:"allow_uids,omitzero"`
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	Declared        bool             `json:"declared"`
-	// Unserved reports whether the broker does not serve the project. The problems in the
-	// status contain the reason.
+	// Unserved is true if the broker cannot serve the project. The problems in the status
+	// contain the reason.
 	Unserved bool `json:"unserved,omitzero"`
 }
 
@@ -146,8 +149,8 @@ type ListRequest struct {
 	Op Op `json:"op"`
 }
 
-// ListResponse contains the sorted names of all secrets. The list is empty before the
-// first push and after a clear.
+// ListResponse contains the sorted names of all secrets. If no secrets are loaded, the list
+// is empty.
 type ListResponse struct {
 	// OK is always true in this response.
 	OK    bool         `json:"ok"`

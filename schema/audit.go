@@ -22,8 +22,7 @@ const (
 	EventAuditDropped        EventName = "audit.dropped"
 )
 
-// AuditEvent connects the name of an audit event with its Go type. Event is the zero
-// value of this type.
+// AuditEvent contains the name of an audit event, and the zero value of the event's Go type.
 type AuditEvent struct {
 	Name  EventName
 	Event any
@@ -56,7 +55,8 @@ type EventHeader struct {
 }
 
 // EventCaller identifies the process that connected to the socket. The kernel recorded
-// these values when the process connected (SO_PEERCRED, unix(7)).
+// these values when the process connected (SO_PEERCRED, unix(7)). If the broker changed a
+// project because of a declaration, EventCaller identifies the broker itself.
 type EventCaller struct {
 	PeerUID uint32 `json:"peer_uid"`
 	PeerGID uint32 `json:"peer_gid"`
@@ -84,8 +84,8 @@ type SecretsPushed struct {
 	Generation  uint64 `json:"generation"`
 }
 
-// SecretsCleared reports that all secrets were removed. SecretCount is the number
-// of removed secrets.
+// SecretsCleared reports that the broker answered a clear-creds request. SecretCount is the
+// number of removed secrets. It is 0 if no secrets were loaded.
 type SecretsCleared struct {
 	EventHeader
 	EventCaller
@@ -99,7 +99,10 @@ type PushRejected struct {
 	Code Code `json:"code"`
 }
 
-// ProjectRegistered reports that a project was registered.
+// ProjectRegistered reports that the broker registered a project. If a registration changes
+// the name or the allow_uids of a project, the broker records a ProjectRegistered and a
+// ProjectUnregistered. The broker records no event for a project that it restores after a
+// restart.
 type ProjectRegistered struct {
 	EventHeader
 	EventCaller
@@ -114,9 +117,9 @@ type ProjectUnregistered struct {
 	Project ProjectName `json:"project"`
 }
 
-// ProjectReloaded reports that the manifest of a project was replaced. Added is the
-// number of names that were added to the allowlist, and Removed is the number of names
-// that were removed from it.
+// ProjectReloaded reports that a reload or a registration replaced the manifest of a
+// project. Added is the number of names that were added to the allowlist, and Removed is the
+// number of names that were removed from the allowlist.
 type ProjectReloaded struct {
 	EventHeader
 	EventCaller
@@ -125,8 +128,8 @@ type ProjectReloaded struct {
 	Removed int         `json:"removed"`
 }
 
-// ManifestRejected reports that a register or reload failed because its manifest was
-// rejected.
+// ManifestRejected reports that a register or reload failed because its manifest is invalid,
+// cannot be read, or does not exist. The request can be a dry run.
 type ManifestRejected struct {
 	EventHeader
 	EventCaller
@@ -135,8 +138,8 @@ type ManifestRejected struct {
 }
 
 // SecretsFetched contains the number of requested names for each result of a get or
-// get-many. NotFound includes the names that were refused with not_loaded. If a project
-// sends many requests, one event can count several requests.
+// get-many. NotFound includes the names that were refused with not_loaded. One event can
+// count several requests of the same uid.
 type SecretsFetched struct {
 	EventHeader
 	EventCaller
@@ -146,9 +149,9 @@ type SecretsFetched struct {
 	NotFound int         `json:"not_found"`
 }
 
-// PeerRefused reports that a caller's uid is not allowed to use a project's socket. After
-// the first PeerRefusedBurst events of a project, the broker records at most one such
-// event per second.
+// PeerRefused reports that the broker refused a caller, because the caller's uid is not
+// allowed to use the project's socket. After the first PeerRefusedBurst events of a project,
+// the broker records at most one such event of the project per second.
 type PeerRefused struct {
 	EventHeader
 	EventCaller
@@ -164,7 +167,7 @@ type RateLimited struct {
 }
 
 // AuditDropped contains the number of events that the broker could not write since the
-// previous event of this type.
+// previous AuditDropped event, or since the start of the broker.
 type AuditDropped struct {
 	EventHeader
 	Count uint64 `json:"count"`

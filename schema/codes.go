@@ -14,40 +14,47 @@ const (
 	// CodeNotLoaded means that no secrets were pushed since the broker started or since
 	// the last clear.
 	CodeNotLoaded Code = "not_loaded"
-	// CodeRateLimited means that the client sent too many requests, requested too many
-	// names that were refused, or opened too many connections. It should retry after
-	// retry_after_seconds.
+	// CodeRateLimited means that the clients of the project sent too many requests,
+	// requested too many names that were refused, or opened too many connections. On the
+	// admin socket, it means that there are too many connections. The client should retry
+	// after retry_after_seconds.
 	CodeRateLimited Code = "rate_limited"
-	// CodeProtocolError means that the line is not a valid request for this socket.
+	// CodeProtocolError means that the line is not a valid request for this socket. It also
+	// means that the line was incomplete or too slow, or that the client passed file
+	// descriptors.
 	CodeProtocolError Code = "protocol_error"
 	// CodeInvalidPayload means that a push is invalid. The broker rejected the whole
 	// push.
 	CodeInvalidPayload Code = "invalid_payload"
 	// CodeConflict means that another sidecar is connected and has already pushed. The
-	// broker kept the secrets of that sidecar.
+	// broker refused this push, and its secrets did not change.
 	CodeConflict Code = "conflict"
 	// CodePayloadTooLarge means that the line is longer than the limit. The broker closes
 	// the connection.
 	CodePayloadTooLarge Code = "payload_too_large"
-	// CodeManifestInvalid means that the manifest is invalid. The message contains the
-	// violated rule and the line number in the manifest.
+	// CodeManifestInvalid means that the manifest is invalid, or that the broker cannot read
+	// the manifest file. For an invalid manifest, the message contains the violated rule. It
+	// also contains the line number, unless the error is about the whole file.
 	CodeManifestInvalid Code = "manifest_invalid"
-	// CodeManifestNotFound means that the project's directory does not contain a
-	// manifest.
+	// CodeManifestNotFound means that the project's directory does not exist, or does not
+	// contain a manifest.
 	CodeManifestNotFound Code = "manifest_not_found"
-	// CodeProjectUnknown means that no project with this name is registered.
+	// CodeProjectUnknown means that no project with this name is registered. For a reload, it
+	// also means that the broker does not serve the project.
 	CodeProjectUnknown Code = "project_unknown"
-	// CodeProjectExists means that a project with this name is already registered.
+	// CodeProjectExists means that the path is already registered, or that the name or a
+	// devcontainer_id belongs or belonged to a project at another path.
 	CodeProjectExists Code = "project_exists"
 	// CodePeerUnexpected means that the caller's uid is not allowed to use this socket.
 	CodePeerUnexpected Code = "peer_unexpected"
-	// CodeUnauthorized means that the admin token is missing or wrong.
+	// CodeUnauthorized is reserved for an admin token that is missing or wrong. The broker
+	// does not send this code yet.
 	CodeUnauthorized Code = "unauthorized"
-	// CodeAuditUnavailable means that the broker could not write the audit event, and its
-	// configuration requires the event (audit_required).
+	// CodeAuditUnavailable means that the broker could not write the audit event of this
+	// request, but audit_required is set. The broker sent no secret.
 	CodeAuditUnavailable Code = "audit_unavailable"
-	// CodeInternalError means that the broker failed. The broker's log contains the
-	// details.
+	// CodeInternalError means that the broker failed, that the broker is stopping, or that
+	// another request changed the project at the same time. The message contains the reason.
 	CodeInternalError Code = "internal_error"
 )
 

@@ -24,11 +24,10 @@ type Manifest struct {
 
 // Helpers assigns secrets to the credential helpers of other tools.
 type Helpers struct {
-	// Git contains one login for each host. Two hosts that mean the same URL are an error,
-	// for example github.com and https://github.com:443.
+	// Git contains one login for each host. Two logins for the same URL are an error, for
+	// example the hosts github.com and https://github.com:443.
 	Git []Login `json:"git,omitempty"`
-	// Docker contains one login for each registry. Two hosts that mean the same URL are an
-	// error.
+	// Docker contains one login for each registry. Two logins for the same URL are an error.
 	Docker []Login `json:"docker,omitempty"`
 	// AWS is the name of a bundle with the fields aws_access_key_id and
 	// aws_secret_access_key. The fields aws_session_token and expiration are optional.
@@ -59,9 +58,10 @@ type Injection struct {
 	// As is the method of injection, env or file. The default is env.
 	As InjectAs `json:"as,omitempty"`
 	// Env is the name of the environment variable. The default is the name of the secret. A
-	// manifest can never set a variable that a loader, a shell, or an interpreter obeys
-	// before or with the program, for example LD_PRELOAD or BASH_ENV. This rule also applies
-	// if env is absent, because the variable then has the name of the secret.
+	// manifest can never set some variables, for example LD_PRELOAD or BASH_ENV. With such a
+	// variable, the value of a secret could be run as code, or could be an option of a loader,
+	// a shell, or an interpreter. This rule also applies if env is absent, because the
+	// variable then has the name of the secret.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. It is absolute or
 	// begins with ~/. It is not below the path of another secret. keyhatch stores the file
@@ -70,11 +70,12 @@ type Injection struct {
 	Path string `json:"path,omitempty"`
 	// Mode is the mode of the file in octal. The default is "0600".
 	Mode string `json:"mode,omitempty"`
-	// Template is the text of the file. keyhatch replaces {{field}} with the field of a
-	// bundle, and {{value}} with the value of any other secret. A placeholder for a field
-	// that the secret does not have is an error. keyhatch does not replace placeholders
-	// in inserted values. A template cannot contain a literal {{. Without a template, the
-	// file contains the value of the secret, or the JSON text of a bundle.
+	// Template is the text of the file. If the secret is a bundle, keyhatch replaces {{NAME}}
+	// with the field NAME of the bundle. If the secret is not a bundle, keyhatch replaces
+	// {{value}} with the value of the secret. A placeholder for a field that does not exist is
+	// an error. keyhatch does not replace placeholders in inserted values. A template cannot
+	// contain a literal {{. Without a template, the file contains the value of the secret, or
+	// the JSON text of a bundle.
 	Template string `json:"template,omitempty"`
 }
 

@@ -1,6 +1,6 @@
 package schema
 
-// Operation connects an op with the types of its request and of its response. The fields
+// Operation contains the name of an op, and the types of its request and of its response.
 // Request and Response are zero values of these types. Every op can also return an
 // ErrorResponse.
 type Operation struct {

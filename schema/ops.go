@@ -37,9 +37,8 @@ type OKResponse struct {
 	OK bool `json:"ok"`
 }
 
-// ErrorResponse is the response to a request that was refused. The message contains
-// the op and the reason. It never contains the value of a secret, or a part of the
-// request that was not validated.
+// ErrorResponse is the response to a request that was refused. The message never contains
+// the value of a secret, or a part of the request that was not validated.
 type ErrorResponse struct {
 	// OK is always false in this response.
 	OK bool `json:"ok"`

@@ -4,7 +4,7 @@ package schema
 type GetRequest struct {
 	Op   Op         `json:"op"`
 	Name SecretName `json:"name"`
-	// WaitMS is the maximum time to wait for the secret if it is allowed but missing, in
+	// WaitMS is how long to wait for the secret if the secret is allowed but missing, in
 	// milliseconds. It can be at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
@@ -35,8 +35,8 @@ type GetManyRequest struct {
 	// Names lists the requested secrets without duplicates. If names is absent, all
 	// secrets on the allowlist are requested.
 	Names []SecretName `json:"names,omitzero"`
-	// WaitMS is the maximum time to wait until all requested secrets that are allowed
-	// exist, in milliseconds. It can be at most MaxWait.
+	// WaitMS is how long to wait until all requested secrets that are allowed exist, in
+	// milliseconds. It can be at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
@@ -66,7 +66,8 @@ type InfoRequest struct {
 
 // InfoResponse contains the sorted allowlist and the content of the approved manifest. It
 // does not depend on the secrets that exist. A client must not use the manifest file in
-// the project's tree, because the operator has not approved later edits of that file.
+// the project's tree instead, because that file can contain edits that the operator has not
+// approved.
 type InfoResponse struct {
 	// OK is always true in this response.
 	OK        bool         `json:"ok"`
@@ -74,8 +75,8 @@ type InfoResponse struct {
 	Allowlist []SecretName `json:"allowlist"`
 	// SchemaVersion is the schema_version of the approved manifest.
 	SchemaVersion int `json:"schema_version"`
-	// Secrets describes how each secret is injected. Fields that the manifest does not
-	// contain have their default values.
+	// Secrets describes how each secret is injected. If the manifest omits as, env, or mode,
+	// the field has its default value.
 	Secrets map[SecretName]*Injection `json:"secrets,omitempty"`
 	// Helpers contains the helpers of the approved manifest. It is absent if the manifest
 	// contains no helpers.
@@ -109,9 +110,9 @@ type ChangedEvent struct {
 	// Generation is the number of the current snapshot. 0 means that no secrets are
 	// loaded.
 	Generation uint64 `json:"generation"`
-	// Names lists the sorted names of the secrets that were added, removed, or changed
-	// since the previous line. Each name is on the allowlist, or was on the allowlist
-	// before this change.
+	// Names contains the sorted names of the secrets that were added, removed, or changed
+	// since the previous line. A secret also counts as added or removed if a reload added its
+	// name to the allowlist or removed its name from the allowlist.
 	Names []SecretName `json:"names"`
 }
 

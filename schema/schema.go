@@ -12,8 +12,8 @@
 // types with the committed schemas, and the committed schemas with the schema of the last
 // release.
 //
-// The package parses no messages. It handles untrusted input only in the functions that
-// validate names.
+// The package does not parse messages. Only its functions that validate names handle
+// untrusted input.
 package schema
 
 //go:generate go run ./gen
@@ -27,8 +27,8 @@ const ProtocolVersion = 2
 // ManifestVersion is the schema_version that every manifest must have.
 const ManifestVersion = 1
 
-// Limits of the wire protocol. The length of a line is in bytes, and does not include the
-// newline.
+// Limits of the wire protocol. The length of a request or response is in bytes, and does
+// not include the newline.
 const (
 	// MaxRequest is the maximum length of a request, except for a push-creds request.
 	MaxRequest = 64 << 10
@@ -37,17 +37,20 @@ const (
 	// MaxResponse is the maximum length of a response. All secrets of a push of MaxPush
 	// bytes fit into one response, even if every byte must be escaped again.
 	MaxResponse = 8 << 20
-	// MaxDepth is the maximum nesting depth of objects and arrays in a request. A push
-	// needs three levels, for the request, for the map of secrets, and for a bundle.
+	// MaxDepth is the maximum nesting depth of objects and arrays in a request. The request
+	// itself is the first level. A push needs three levels: the request, the map of secrets,
+	// and a bundle.
 	MaxDepth = 3
-	// MaxResponseDepth is the maximum nesting depth of objects and arrays in a response.
+	// MaxResponseDepth is the maximum nesting depth of objects and arrays in a response. The
+	// response itself is the first level.
 	MaxResponseDepth = 4
 	// MaxManifest is the maximum size of a manifest, in bytes.
 	MaxManifest = 32 << 10
 	// MaxDescription is the maximum length of a manifest's description, in
 	// characters.
 	MaxDescription = 256
-	// MaxWait is the maximum of wait_ms in a get or get-many.
+	// MaxWait is the maximum time that a get or get-many can wait. In JSON, wait_ms is this
+	// time in milliseconds.
 	MaxWait = 5 * time.Minute
 )
 
@@ -59,22 +62,24 @@ const (
 	MaxAdminConnections = 16
 	// LineTimeout is the maximum time from the first byte of a request to its last byte.
 	LineTimeout = 5 * time.Second
-	// WriteTimeout is the maximum time for a client to read a response.
+	// WriteTimeout is the maximum time in which the broker tries to send a response. If the
+	// client reads too slowly, the broker closes the connection after this time.
 	WriteTimeout = 2 * time.Second
 	// IdleTimeout is the maximum time that the broker waits for the next request on a
 	// connection.
 	IdleTimeout = 5 * time.Minute
 )
 
-// Rate limits of one project. The rates are per second, and the operator can change them
-// with flags of the broker. The maximum burst is the rate multiplied by the factor.
+// Rate limits of one project. The rates are per second. The operator can change the rates
+// with flags or with the settings file of the broker. The maximum burst is the rate,
+// multiplied by the burst factor with the same name.
 const (
 	DefaultRequestRate = 200
 	DefaultRefusalRate = 10 // limits names that are denied or not found
 	RequestBurstFactor = 2
 	RefusalBurstFactor = 3
-	// PeerRefusedBurst is the number of peer.refused events that the broker always records
-	// for one project. After these events, the broker records at most one such event per
-	// second.
+	// PeerRefusedBurst is how many peer.refused events of one project the broker records
+	// without a limit. After these events, the broker records at most one peer.refused event
+	// of the project per second.
 	PeerRefusedBurst = 10
 )

@@ -6,8 +6,9 @@ import "time"
 type StatusRequest struct {
 	Op Op `json:"op"`
 	// StoreProblems is the number of problems that a sidecar has with its store, for example
-	// files that it cannot use. It replaces the number of an earlier request on the same
-	// connection. Only sidecars send this field.
+	// files that the sidecar cannot use. It replaces the number of the previous status
+	// request on the same connection. If it is absent, the number is 0. Only sidecars send
+	// this field.
 	StoreProblems int `json:"store_problems,omitzero"`
 }
 
@@ -26,29 +27,30 @@ type StatusResponse struct {
 	// loaded.
 	Generation  uint64 `json:"generation"`
 	SecretCount int    `json:"secret_count"`
-	// SecretsLoadedAt is the time of the last push. It is absent if no secrets are
-	// loaded.
+	// SecretsLoadedAt is the time at which the broker accepted the last push. It is absent if
+	// no secrets are loaded.
 	SecretsLoadedAt *time.Time `json:"secrets_loaded_at,omitzero"`
-	// SecretsClearedAt is the time of the clear that removed the last secrets. It is absent
-	// if secrets are loaded, or if no secrets have been loaded since the broker started.
+	// SecretsClearedAt is the time of the last clear that removed secrets. It is absent if
+	// secrets are loaded, or if no secrets have been loaded since the broker started.
 	SecretsClearedAt *time.Time `json:"secrets_cleared_at,omitzero"`
 	// AdminConnections is the number of open connections to the admin socket. It includes
-	// the connection of this request. A sidecar does not close its connection.
+	// the connection of this request, and the connections of all sidecars.
 	AdminConnections int `json:"admin_connections,omitzero"`
 	// SidecarPID is the pid of the process that sent the last accepted push with exclusive.
 	// It is absent if the connection of this process has ended, or if the broker cannot see
 	// the pid namespace of the process.
 	SidecarPID int32 `json:"sidecar_pid,omitzero"`
-	// RefusedSidecars is the number of open connections whose last push was refused with
-	// conflict.
+	// RefusedSidecars is the number of open connections on which a push with exclusive was
+	// refused with conflict, and no later push with exclusive was accepted.
 	RefusedSidecars int `json:"refused_sidecars,omitzero"`
-	// StoreProblems is the number of problems that the connected sidecars have with their
-	// stores. The log of a sidecar contains the details.
+	// StoreProblems is the number of problems that all connected sidecars together have with
+	// their stores. The log of each sidecar contains the details.
 	StoreProblems int `json:"store_problems,omitzero"`
-	// Memory is the kind of memory that contains the secrets.
+	// Memory is the kind of memory that contains the secrets. If no secrets are loaded, it is
+	// the kind of memory that the broker uses for small pushes.
 	Memory Memory `json:"memory"`
-	// DescriptorStore reports whether the sockets of the projects survive a restart of
-	// the broker.
+	// DescriptorStore reports whether the sockets and registrations of the projects survive a
+	// restart of the broker.
 	DescriptorStore DescriptorStore `json:"descriptor_store"`
 	// ProjectsDir is the directory of declared projects. It is absent if the broker
 	// has no such directory.
@@ -56,19 +58,19 @@ type StatusResponse struct {
 	// AuditDropped is the number of audit events that the broker could not write
 	// since its start.
 	AuditDropped uint64 `json:"audit_dropped"`
-	// Projects lists the registered projects, sorted by name.
+	// Projects lists the projects that the broker serves, sorted by name.
 	Projects []ProjectStatus `json:"projects"`
-	// Problems lists differences between the served projects and the projects that are
-	// declared or stored for a restart. It is absent if there are none.
+	// Problems lists the projects that the broker should serve but does not serve, and the
+	// projects that differ from their declarations. It is absent if there are no problems.
 	Problems []ProjectProblem `json:"problems,omitzero"`
 }
 
-// ProjectProblem is a difference between the served projects and the projects that are
-// declared or stored for a restart.
+// ProjectProblem describes a project that the broker does not serve as it should. A project
+// should be served if it is declared, or if it was registered before a restart.
 type ProjectProblem struct {
-	// Project is the name of the project, or of the declaration's file without .yaml. It is
-	// empty if the problem is in the directory of declared projects, or if the name of the
-	// file is not a valid name of a project.
+	// Project is the name of the project. If the problem is in the file of a declaration,
+	// it is the name of this file without .yaml. It is empty if that name is not a valid name
+	// of a project, or if the broker cannot read the directory of declared projects.
 	Project string `json:"project"`
 	// ProjectPath is the path of the project. It is absent if the broker does not know it.
 	ProjectPath string      `json:"project_path,omitzero"`
@@ -82,38 +84,42 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	// ProblemNotDeclared means that the broker serves a project in another way than its
-	// declaration describes. At its next start, the broker serves the declaration.
+	// ProblemNotDeclared means that a served project differs from its declaration, or that
+	// its declaration was removed. When the broker reads the declarations again, at its next
+	// start or after SIGHUP, it applies the declaration. If there is no declaration any more,
+	// the broker then removes the project.
 	ProblemNotDeclared ProblemKind = "differs_from_declaration"
-	// ProblemNotApplied means that the broker does not serve a declaration, for example
-	// because its manifest violates a rule of this version.
+	// ProblemNotApplied means that the broker does not serve a declared project, for example
+	// because the declared manifest violates a rule of this version. It also means that the
+	// broker cannot read the directory of declared projects.
 	ProblemNotApplied ProblemKind = "declaration_not_served"
-	// ProblemNotRestored means that the broker does not serve a project that an earlier
-	// broker served.
+	// ProblemNotRestored means that the broker does not serve a project that was registered
+	// before the broker restarted, and that is not declared.
 	ProblemNotRestored ProblemKind = "registration_not_restored"
 )
 
 // ProblemKinds lists every kind of problem, for the generated schema.
 var ProblemKinds = []ProblemKind{ProblemNotDeclared, ProblemNotApplied, ProblemNotRestored}
 
-// ProjectStatus is the status of one registered project.
+// ProjectStatus is the status of one served project.
 type ProjectStatus struct {
 	Name        ProjectName `json:"name"`
 	ProjectPath string      `json:"project_path"`
 	SocketPath  string      `json:"socket_path"`
-	// Declared reports whether the project has a file in the directory of declared
-	// projects. If so, the broker registers the project at every start, even after a stop
-	// of the service or a reboot.
+	// Declared is true if the project was registered as a declared project. Such a project
+	// has a file in the directory of declared projects. While this file exists, the broker
+	// registers the project at every start, even after a stop of the service or a reboot.
 	Declared      bool `json:"declared"`
 	AllowlistSize int  `json:"allowlist_size"`
-	// Counts contains the numbers of names that were requested since the project was
-	// registered.
+	// Counts contains the numbers of names that were requested since this broker began to
+	// serve the project. A change of the name or of allow_uids resets the numbers.
 	Counts      Counts `json:"counts"`
 	Connections int    `json:"connections"`
-	// AllowUIDs is the allow_uids of the project's registration.
+	// AllowUIDs contains the allow_uids of the project's registration. If the request
+	// contained none, AllowUIDs contains the owner of the project's directory.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
-	// ManifestSHA256 is the SHA-256 hash of the approved manifest text, in lower-case
-	// hex.
+	// ManifestSHA256 is the SHA-256 hash of the approved manifest's text, in lower-case
+	// hexadecimal digits.
 	ManifestSHA256 string `json:"manifest_sha256"`
 }
 
@@ -130,8 +136,8 @@ type Memory string
 
 // The kinds of memory. The kind with the best protection is first.
 const (
-	// MemorySecret is memory of memfd_secret(2). It is not in the kernel's direct map. It
-	// is never swapped, and cannot be read through /proc/PID/mem.
+	// MemorySecret is memory of memfd_secret(2). The kernel itself has no mapping of this
+	// memory. It is never swapped, and cannot be read through /proc/PID/mem.
 	MemorySecret Memory = "memfd_secret"
 	// MemoryLocked is memory that is locked with mlock(2) and marked with MADV_DONTDUMP.
 	// It is never swapped, and is never part of a core dump.
@@ -139,7 +145,8 @@ const (
 	// MemoryUnlocked is memory that is not locked, because RLIMIT_MEMLOCK is too low. The
 	// kernel can write it to swap.
 	MemoryUnlocked Memory = "unlocked"
-	// MemoryHeap is memory on the Go heap. Only a build with the race detector uses it.
+	// MemoryHeap is memory on the Go heap. Only a broker that was built with the race
+	// detector, for tests, uses this memory.
 	MemoryHeap Memory = "heap"
 )
 
@@ -155,10 +162,12 @@ const (
 	// DescriptorStoreAbsent means that no service manager with a file descriptor store
 	// started the broker.
 	DescriptorStoreAbsent DescriptorStore = "absent"
-	// DescriptorStoreKept means that all sockets and registrations survive a restart.
+	// DescriptorStoreKept means that the service manager has stored all sockets and
+	// registrations, so they survive a restart.
 	DescriptorStoreKept DescriptorStore = "kept"
-	// DescriptorStoreRefused means that the service manager did not store all file
-	// descriptors. The broker's log contains the details.
+	// DescriptorStoreRefused means that the service manager refused to store a file
+	// descriptor. Some projects are then not served after a restart, unless they are
+	// declared. The broker's log contains the details.
 	DescriptorStoreRefused DescriptorStore = "refused"
 )
 

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// Value is a secret in a push. It is a text or a bundle. Only clients use this type,
-// because the broker parses a push without copying the secrets.
+// Value is a secret in a push. It is a text or a bundle. Only clients use this type. The
+// broker parses a push without this type, so that no secret is copied to the Go heap.
 type Value struct {
 	// Text is the value of the secret. It is used only if Fields is nil.
 	Text string
@@ -16,9 +16,9 @@ type Value struct {
 	Fields map[SecretName]string
 }
 
-// MarshalJSON encodes a text as a string and a bundle as an object of strings. It
-// returns an error if a text is not valid UTF-8, because encoding/json would replace
-// the invalid bytes without an error.
+// MarshalJSON encodes a text as a string and a bundle as an object of strings. It returns an
+// error if the text or a field of the bundle is not valid UTF-8. Without this check,
+// encoding/json would replace the invalid bytes.
 func (v Value) MarshalJSON() ([]byte, error) {
 	var plain any = v.Text
 	ok := utf8.ValidString(v.Text)
@@ -33,7 +33,7 @@ func (v Value) MarshalJSON() ([]byte, error) {
 	}
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // an escaped < has six bytes, which count against MaxPush
+	enc.SetEscapeHTML(false) // an escaped < has six bytes instead of one, and a push is limited to MaxPush bytes
 	err := enc.Encode(plain)
 	return b.Bytes(), err
 }

@@ -16,7 +16,7 @@ func FormatAWS(name schema.SecretName, value schema.SecretValue) (answer []byte,
 	}
 	for _, field := range []string{"aws_access_key_id", "aws_secret_access_key"} {
 		if fields[field] == "" {
-			return nil, fmt.Errorf("%w: the bundle %s does not have a field %s", ErrUnusable, name, field)
+			return nil, fmt.Errorf("%w: the field %s of the bundle %s is missing or empty", ErrUnusable, field, name)
 		}
 	}
 	return json.Marshal(struct {

@@ -1,5 +1,5 @@
 // Package credential formats secrets for the credential helper protocols of git, docker,
-// aws, and kubectl. It also finds the login for the host in a program's query.
+// aws, and kubectl. For git and docker, it also finds the login for the host in the query.
 //
 // The package does not trust the queries and the secrets. It refuses a value that could
 // change the meaning of an answer. Its errors contain no value.
@@ -53,7 +53,7 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 		return auth, fmt.Errorf("%w: %s is empty, or is a bundle without the field password", ErrUnusable, login.Secret)
 	// A value with a newline could add another field to the answer (CVE-2020-5260).
 	case strings.ContainsAny(auth.username+auth.password, "\n\r\x00"):
-		return auth, fmt.Errorf("%w: %s contains a newline, a carriage return, or a NUL byte", ErrUnusable, login.Secret)
+		return auth, fmt.Errorf("%w: the username or the password of %s contains a newline, a carriage return, or a NUL byte", ErrUnusable, login.Secret)
 	}
 	return auth, nil
 }

@@ -61,7 +61,7 @@ func TestGitAnswersOnlyMatchingQueries(t *testing.T) {
 			got = string(answer)
 		}
 		if got != c.want {
-			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+			t.Errorf("%s: the answer is %q, want %q", c.name, got, c.want)
 		}
 	}
 	q := GitQuery{scheme: "https", host: "git.example:8443", username: "TRIPWIRE"}
@@ -113,7 +113,7 @@ func TestUnusableSecretIsRefusedWithoutItsValue(t *testing.T) {
 	} {
 		answer, err := format()
 		if !errors.Is(err, ErrUnusable) || answer != nil {
-			t.Errorf("%s: %q, %v", name, answer, err)
+			t.Errorf("%s: the answer is %q, error %v, want ErrUnusable", name, answer, err)
 		} else if strings.Contains(err.Error(), "TRIPWIRE") {
 			t.Errorf("%s: the error contains a value: %v", name, err)
 		}
@@ -132,7 +132,7 @@ func TestDockerFindsLoginsAndFormatsAnswers(t *testing.T) {
 	} {
 		login, ok := FindDockerLogin(logins, registry)
 		if ok != (user != "") || login.Username != user {
-			t.Errorf("%q: %+v", registry, login)
+			t.Errorf("for registry %q, FindDockerLogin found %+v, want username %q", registry, login, user)
 		}
 	}
 	if got, err := FormatDocker("https://ghcr.io", logins[0], textValue("t\"ok")); err != nil || string(got) != `{"ServerURL":"https://ghcr.io","Username":"bot","Secret":"t\"ok"}` {

@@ -65,7 +65,8 @@ func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bo
 
 // MayMatch reports whether a key credential.PATTERN.helper in git's configuration can apply
 // to the query (gitcredentials(7)). A pattern can omit parts of the URL and can contain
-// wildcards in the host. If MayMatch cannot decide, MayMatch returns true.
+// wildcards in the host. MayMatch does not compare the user and the path, and assumes that
+// every wildcard matches. So it can return true for a pattern that does not apply.
 func (q GitQuery) MayMatch(pattern string) bool {
 	scheme, rest, found := strings.Cut(pattern, "://")
 	if !found {

@@ -48,7 +48,7 @@ func FormatKubectl(execInfo string, name schema.SecretName, value schema.SecretV
 			}
 		}
 		if status["token"] == "" && (status["clientCertificateData"] == "" || status["clientKeyData"] == "") {
-			return nil, fmt.Errorf("%w: the bundle %s must have the field token, or the fields clientCertificateData and clientKeyData", ErrUnusable, name)
+			return nil, fmt.Errorf("%w: the bundle %s needs a value in the field token, or in both fields clientCertificateData and clientKeyData", ErrUnusable, name)
 		}
 	} else {
 		text, err := devcontainer.ValueBytes(value)

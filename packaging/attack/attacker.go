@@ -45,9 +45,9 @@ func lingeringSocket(l net.Listener) (fd int, receiver net.Conn, err error) {
 	return fd, receiver, err
 }
 
-// sendDescriptors sends one complete request and the beginning of a second one, and then
-// passes file descriptors whose last close blocks. An attempt succeeds if the kernel accepts
-// the file descriptors.
+// sendDescriptors opens connections one after the other. On each connection, it sends a
+// complete line and the beginning of a second line, and then passes file descriptors whose
+// last close blocks. An attempt succeeds if the kernel accepts the file descriptors.
 func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -116,7 +116,8 @@ func sendOutOfBand(c *net.UnixConn, descriptors []int) (err error) {
 }
 
 // fillFiles writes files into a directory until its standard input is closed. It uses all
-// space of the file system, also space that becomes free during the attack.
+// space of the file system, also space that becomes free during the attack. An attempt
+// succeeds if the file can be created.
 func fillFiles(dir string, _ int) (attempts, succeeded int) {
 	ended := make(chan struct{})
 	go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
@@ -163,8 +164,8 @@ func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// flood sends a text again and again over 64 connections, and reads the answers. It returns
-// how often it has sent the text.
+// flood sends a text again and again over 64 connections, and reads the answers. Both results
+// are the number of times that it has sent the text.
 func flood(socket string, seconds int, text string) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	done := make(chan int)
@@ -195,7 +196,8 @@ func flood(socket string, seconds int, text string) (attempts, succeeded int) {
 	return attempts, attempts
 }
 
-// floodConnects opens and closes connections as fast as possible, in eight goroutines.
+// floodConnects opens and closes connections as fast as possible, in eight goroutines. An
+// attempt succeeds if the client can connect.
 func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	counts := make(chan [2]int)
@@ -223,7 +225,8 @@ func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// holdConnections opens connections, and closes them when its standard input is closed.
+// holdConnections opens connections, and closes them when its standard input is closed. An
+// attempt succeeds if the client can connect.
 func holdConnections(socket string, count int) (attempts, succeeded int) {
 	var open []net.Conn
 	for range count {
@@ -241,8 +244,9 @@ func holdConnections(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// waitSendLeave requests a secret that does not exist, with a wait of 300 seconds. It then
-// sends one more byte and closes the connection.
+// waitSendLeave requests a secret that does not exist, with a wait of 300 seconds. It sends
+// one more byte and closes the connection while the request waits. An attempt succeeds if the
+// request could be sent.
 func waitSendLeave(socket string, count int) (attempts, succeeded int) {
 	for range count {
 		c, err := dial(socket)
@@ -279,8 +283,8 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// fetchAllTheTime fetches an allowed secret as often as the request limit permits. An
-// attempt succeeds if the client gets the value.
+// fetchAllTheTime fetches an allowed secret again and again over one connection. The request
+// limit of the broker slows it down. An attempt succeeds if the client gets the value.
 func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	c, err := dial(socket)
@@ -307,9 +311,9 @@ func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
 }
 
 // beChatty opens connections that could delay a stop of the broker. It uses them until its
-// standard input is closed. One third of the clients sends requests without a pause and
-// reads the answers. One third sends requests and does not read. One third waits for a
-// secret.
+// standard input is closed. On one third of the connections, it sends requests without a pause
+// and reads the answers. On one third, it sends requests and does not read. On one third, it
+// waits for a secret. An attempt succeeds if the client can connect.
 func beChatty(socket string, count int) (attempts, succeeded int) {
 	for i := range count {
 		c, err := dial(socket)
@@ -342,8 +346,9 @@ func beChatty(socket string, count int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// shutDownInLoop calls shutdown(2) again and again on its connections. Each call can wake the
-// broker. The number of successful attempts is the number of calls.
+// shutDownInLoop calls shutdown(2) again and again on one connection after the other. Each
+// call can wake the broker. attempts is the number of connections, and succeeded is the number
+// of calls.
 func shutDownInLoop(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for i := 0; time.Now().Before(end); i++ {

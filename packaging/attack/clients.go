@@ -12,6 +12,8 @@ import (
 	"time"
 )
 
+// waitAndLeave checks that the broker releases a connection whose client has closed the
+// connection while its request waits.
 func waitAndLeave(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -25,6 +27,8 @@ func waitAndLeave(s *setup) (int, string, error) {
 	return attempts, "no connection stays", err
 }
 
+// connectRefused checks that a client with a refused uid can read the refusal, even if the
+// client sends its request after the broker has sent the refusal.
 func connectRefused(s *setup) (int, string, error) {
 	if os.Geteuid() != 0 {
 		return 0, "skipped: needs root", nil
@@ -41,6 +45,8 @@ func connectRefused(s *setup) (int, string, error) {
 	return attempts, fmt.Sprintf("%d refusals read", read), err
 }
 
+// fillAuditLog checks that the broker adds up many fetches in one audit event, and that the
+// events count every fetch.
 func fillAuditLog(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -65,7 +71,7 @@ func fillAuditLog(s *setup) (int, string, error) {
 	noticed := fmt.Sprintf("%d fetches, %d events", fetched, len(lines))
 	switch {
 	case len(lines) > seconds+3:
-		err = errors.New("the broker recorded too many audit events")
+		err = fmt.Errorf("the broker recorded %d audit events in %d seconds, want at most %d", len(lines), seconds, seconds+3)
 	case counted < fetched || counted > fetched+2: // the attacker may not have read the last answers
 		err = fmt.Errorf("the audit events count %d fetches, but the attacker fetched %d values", counted, fetched)
 	case len(b.auditLines(secret)) > 0:
@@ -74,6 +80,8 @@ func fillAuditLog(s *setup) (int, string, error) {
 	return attempts, noticed, err
 }
 
+// delayStop measures how long a stop of the broker takes while an attacker uses many
+// connections.
 func delayStop(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -143,14 +151,14 @@ func hiddenPID(s *setup) (int, string, error) {
 	defer b.remove()
 	attempts, fetched, err := b.attack(attackerUID, "fetch", b.socket("evil"), "1")
 	if err == nil && fetched == 0 {
-		err = errors.New("the broker refuses a caller whose pid it cannot see")
+		err = errors.New("a caller whose pid the broker cannot see got no secret")
 	}
 	_, refused, refusedErr := b.attack(refusedUID, "refusals", b.socket("evil"), "5")
 	if err == nil {
 		err = refusedErr
 	}
 	if err == nil && refused != 5 {
-		err = errors.New("the broker does not refuse a uid that is not allowed")
+		err = fmt.Errorf("only %d of 5 callers with a refused uid received the refusal", refused)
 	}
 	b.cmd.Process.Signal(syscall.SIGTERM)
 	for _, line := range b.auditLines("secrets.fetched") {

@@ -69,8 +69,8 @@ func passHangingFiles(s *setup) (int, string, error) {
 	return attempts, fmt.Sprintf("%d gets; the kernel accepted %d file descriptors", gets, taken), err
 }
 
-// takeAllDescriptors opens more connections than a broker with a limit of 64 file
-// descriptors can accept.
+// takeAllDescriptors starts a broker that can open only 64 file descriptors, and opens more
+// connections than this broker can accept.
 func takeAllDescriptors(s *setup) (int, string, error) {
 	b, err := startBroker(s, "prlimit", "--nofile=64:64")
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 )
 
 // blockDirectory makes every operation in the directory of project evil hang. A container can
-// do the same by listing a large directory slowly, because the kernel locks the directory
-// during the listing.
+// cause similar hangs by listing a large directory slowly, because the kernel locks the
+// directory during the listing.
 func blockDirectory(s *setup) (int, string, error) {
 	if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
 		return 0, "skipped: needs root and /dev/fuse", nil
@@ -54,6 +54,8 @@ func blockDirectory(s *setup) (int, string, error) {
 	return statuses, fmt.Sprintf("a status request took at most %v, the stop took %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
 }
 
+// deleteSocket removes the socket file of project evil, and later replaces the file with a
+// link. It measures how long the broker takes to create the socket again.
 func deleteSocket(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -86,6 +88,8 @@ func deleteSocket(s *setup) (int, string, error) {
 	return 2, fmt.Sprintf("the socket was back after %v", slowest.Round(10*time.Millisecond)), nil
 }
 
+// lockDirectory locks the runtime directory with flock(2). Every user who can open the
+// directory can do this, so the lock must not prevent a start of the broker.
 func lockDirectory(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -106,7 +110,7 @@ func lockDirectory(s *setup) (int, string, error) {
 	}
 	info, err := os.Stat(filepath.Join(b.runtimeDir(), "lock"))
 	if err == nil && info.Mode().Perm() != 0o600 {
-		err = fmt.Errorf("the mode of the lock file is %v", info.Mode())
+		err = fmt.Errorf("the mode of the lock file is %v, want -rw-------", info.Mode())
 	}
 	return 1, "the broker starts", err
 }
@@ -191,7 +195,7 @@ func reuseName(s *setup) (int, string, error) {
 	manifest := "schema_version: 1\nproject: evil\nsecrets: {A: }\n"
 	good := schema.RegisterRequest{Name: "evil", ProjectPath: "/good/evil", Manifest: &manifest, AllowUIDs: []uint32{attackerUID}}
 	if _, err := admin.Register(context.Background(), good); client.CodeOf(err) != schema.CodeProjectExists {
-		return 0, "", fmt.Errorf("the broker does not refuse a name that was used for another project: %v", err)
+		return 0, "", fmt.Errorf("registering a project with a name that was used for another project: error %v, want %s", err, schema.CodeProjectExists)
 	}
 	// By removing the link, the operator allows the broker to use the name again.
 	if err := os.Remove(filepath.Dir(b.socket("evil"))); err != nil {

@@ -43,7 +43,7 @@ func (m *fuseMount) unmount() {
 	m.device.Close()
 }
 
-// These are the numbers of the operations that serve answers (linux/fuse.h).
+// These are the numbers of the operations that the method serve handles (linux/fuse.h).
 const (
 	fuseGetAttr = 3
 	fuseOpen    = 14

@@ -1,9 +1,10 @@
 // Command attack attacks a real keyhatchd in the same way as a hostile container would. It
-// prints the effect of each attack on another project and on the operator. If an attack has
-// more effect than its limit allows, the exit code is 1.
+// prints the effect of each attack on another project and on the operator. The exit code is 1
+// if an attack has more effect than its limit allows, or if an attack cannot be run. An attack
+// that this machine does not support is skipped.
 //
 // The command starts its own brokers in temporary directories. If the command runs as root,
-// the attackers run as another user than the broker. The attacks affect only this machine,
+// most attackers run as another user than the broker. The attacks affect only this machine,
 // and their load is limited.
 package main
 
@@ -20,8 +21,9 @@ import (
 	"time"
 )
 
-// An attack returns its number of attempts and its effect on others. An error means that
-// the effect was larger than the limit.
+// An attack is one kind of attack. The function run returns the number of attempts, and a text
+// that describes the effect on others. An error means that the effect was larger than the
+// limit, or that the attack could not be run.
 type attack struct {
 	name  string
 	limit string // the largest allowed effect
@@ -77,7 +79,8 @@ func runWithTimeout(a attack, s *setup) (attempts int, noticed string, err error
 	return a.run(s)
 }
 
-// printThreads prints the system call and the kernel stack of each thread of the attackers.
+// printThreads prints the system call and the kernel stack of each thread of all child
+// processes. The attackers are child processes.
 func printThreads() {
 	attackers, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, file := range attackers {
@@ -102,7 +105,7 @@ func main() {
 	only := flag.String("only", "", "run only the attacks whose names contain this `TEXT`")
 	flag.StringVar(&s.keyhatchd, "keyhatchd", "bin/keyhatchd", "`PATH` of the keyhatchd program to attack")
 	flag.DurationVar(&s.flood, "flood", 10*time.Second, "`DURATION` of each flood")
-	flag.BoolVar(&s.small, "small", false, "make fewer attempts and ignore how long requests take, for an emulated machine")
+	flag.BoolVar(&s.small, "small", false, "make fewer attempts, and do not check times and processor time, for an emulated machine")
 	flag.Parse()
 
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
@@ -127,14 +130,15 @@ func main() {
 	}
 	out.Flush()
 	if failed > 0 {
-		fmt.Fprintf(os.Stderr, "%d attacks had more effect than allowed\n", failed)
+		fmt.Fprintf(os.Stderr, "failed attacks: %d\n", failed)
 		os.Exit(1)
 	}
 }
 
-// runAttacker runs one attack in a separate process. Its arguments are KIND SOCKET COUNT.
-// COUNT is a number of attempts or of seconds. runAttacker prints the number of attempts and
-// the number of successful attempts.
+// runAttacker is the attacker's process of one attack. Its arguments are KIND SOCKET COUNT.
+// COUNT is a number of attempts or of seconds, as KIND requires. For the kinds fill and lock,
+// SOCKET is a directory, and COUNT is ignored. runAttacker prints the two results of the
+// attack, which are usually the number of attempts and the number of successful attempts.
 func runAttacker(args []string) {
 	kind, socket := args[0], args[1]
 	count, err := strconv.Atoi(args[2])

@@ -3,8 +3,8 @@ package main
 import "fmt"
 
 // A measurementError means that a measured number was larger than its limit. Other programs
-// on the same machine can cause this, so the attack is run again. An attack that works
-// exceeds the limit each time.
+// on the same machine can cause this, so the attack is run again. If the attack itself is the
+// cause, the number is larger than the limit in each run.
 type measurementError struct{ text string }
 
 func (e measurementError) Error() string { return e.text }
@@ -14,5 +14,5 @@ func exceeds(format string, args ...any) error {
 	return measurementError{fmt.Sprintf(format, args...)}
 }
 
-// maxRuns is how often an attack is run until its measured numbers are within their limits.
+// maxRuns is the maximum number of runs of one attack.
 const maxRuns = 3

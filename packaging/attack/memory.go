@@ -61,6 +61,8 @@ func readNumber(file string) int {
 	return number
 }
 
+// leaveAnswersUnread opens many connections and does not read the answers. It checks that the
+// broker limits the number of these connections, and so the memory of unread answers.
 func leaveAnswersUnread(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -77,7 +79,7 @@ func leaveAnswersUnread(s *setup) (int, string, error) {
 	time.Sleep(5 * time.Second) // during this time, the attacker opens connections
 	connections, err := b.connections()
 	if err == nil && (connections == 0 || connections > 64) {
-		err = fmt.Errorf("%d connections are open, want 1 to 64", connections)
+		err = fmt.Errorf("the attacker has %d open connections, want 1 to 64", connections)
 	}
 	kernel := kernelMemory() - kernelBefore
 	attempts, _ := stop()

@@ -48,7 +48,7 @@ func (b *broker) measureProcessor(uid uint32, kind string) (attempts int, share 
 }
 
 // inParallel calls attempt again and again in several goroutines, until the given number of
-// seconds is over.
+// seconds is over. Both results are the number of calls.
 func inParallel(goroutines, seconds int, attempt func(end time.Time)) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	var mu sync.Mutex
@@ -102,9 +102,10 @@ func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int)
 	})
 }
 
-// shutDownReading opens as many connections as the broker allows, and has unread answers on
-// every second one. It then shuts down the reading side of one connection after the other,
-// again and again, until the broker has ended the connection or must have noticed it.
+// shutDownReading opens almost as many connections as the broker allows, and has unread
+// answers on every second connection. Then it shuts down the reading side of one connection
+// after the other. It repeats this on each connection for two seconds, or until the broker has
+// ended the connection. Both results are the number of calls.
 func shutDownReading(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for time.Now().Before(end) {
@@ -132,7 +133,7 @@ func shutDownReading(socket string, seconds int) (attempts, succeeded int) {
 	return attempts, attempts
 }
 
-// sendSingleBytes sends requests in single bytes, so that each byte can wake the broker.
+// sendSingleBytes sends long lines in single bytes, so that each byte can wake the broker.
 func sendSingleBytes(socket string, seconds int) (attempts, succeeded int) {
 	return sendPieces(socket, seconds, strings.Repeat(" ", 60<<10)+"\n")
 }
@@ -150,7 +151,7 @@ func sendSingleBytesWhileWaiting(socket string, seconds int) (attempts, succeede
 }
 
 // sendPieces sends a line again and again over several connections, in single bytes, and
-// reads the answers. The attempts are the lines.
+// reads the answers. Both results are the number of lines.
 func sendPieces(socket string, seconds int, line string) (attempts, succeeded int) {
 	var mu sync.Mutex
 	lines := 0
@@ -175,7 +176,7 @@ func sendPieces(socket string, seconds int, line string) (attempts, succeeded in
 	return lines, lines
 }
 
-// sendLongLines sends lines that are too long, over new connections.
+// sendLongLines sends lines that are too long. It uses a new connection for each line.
 func sendLongLines(socket string, seconds int) (attempts, succeeded int) {
 	line := []byte(strings.Repeat("x", 1<<20) + "\n")
 	return inParallel(8, seconds, func(end time.Time) {

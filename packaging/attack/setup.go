@@ -6,7 +6,7 @@ import "time"
 type setup struct {
 	keyhatchd string
 	flood     time.Duration // how long each flood lasts
-	small     bool          // make fewer attempts and ignore how long requests take
+	small     bool          // make fewer attempts, and do not check times and processor time
 
 	// printStacks ends the broker that was started last, and prints the stacks of its
 	// goroutines. It is nil if no broker was started.

@@ -78,8 +78,9 @@ func measureIdle(socket string) (time.Duration, error) {
 	return median, err
 }
 
-// compare stops a victim and describes the effect of an attack on its gets. idle is their
-// median time without an attack. compare returns an error if a get took too long or failed.
+// compare stops a victim and describes the effect of an attack on its gets. idle is the median
+// time of a get without an attack. compare returns an error if a get failed, or if the median
+// time was more than 3 times as long as idle.
 func compare(s *setup, v *victim, idle time.Duration) (noticed string, err error) {
 	gets, median, err := v.finish()
 	if err != nil {

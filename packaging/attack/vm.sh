@@ -9,8 +9,8 @@
 # root and the Debian packages qemu-system-x86 and debootstrap. It builds the base system of
 # the virtual machine once, which takes 1.5 minutes, and stores it in the directory
 # KEYHATCH_VM_CACHE. qemu emulates the processor, so programs run 10 to 30 times slower.
-# Because of that, the attacks make fewer attempts and ignore how long requests take. The
-# virtual machine has no network.
+# Because of that, the attacks make fewer attempts, and do not check times and processor time.
+# The virtual machine has no network.
 set -euo pipefail
 
 keyhatchd=$1 attack=$2
@@ -60,7 +60,7 @@ timeout 600 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -m 1536 -smp 2 -
 sed -n '/RUN-BEGIN/,/RUN-END/p' "$work/out" | sed '/RUN-BEGIN/d; /RUN-END/d'
 status=$(grep -a -o 'RUN-END [0-9]*' "$work/out" | cut -d' ' -f2) || true
 if [ -z "$status" ]; then
-	echo "the virtual machine ended before the attacks had ended" >&2
+	echo "the virtual machine ended, or was stopped after 10 minutes, before the attacks had ended" >&2
 	tail -n 20 "$work/out" "$work/err" >&2
 	exit 1
 fi

@@ -27,8 +27,8 @@ type MemoryRegion struct {
 	IsArena bool
 }
 
-// ReadMemory returns the readable memory of a process. Memory of memfd_secret is not
-// readable.
+// ReadMemory returns the readable memory of a process, except mappings of more than 256 MiB.
+// Memory of memfd_secret is not readable. The test fails if ReadMemory can read nothing.
 func ReadMemory(t testing.TB, pid int) iter.Seq[MemoryRegion] {
 	t.Helper()
 	mappings, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
@@ -62,7 +62,7 @@ func ReadMemory(t testing.TB, pid int) iter.Seq[MemoryRegion] {
 			}
 		}
 		if bytesRead == 0 {
-			t.Fatal("cannot read the memory of the process")
+			t.Fatalf("cannot read the memory of process %d", pid)
 		}
 	}
 }

@@ -25,8 +25,8 @@ type Terminal struct {
 	unread []byte // output that is not yet compared with an expected text
 }
 
-// StartOnTerminal starts a command as the session leader of a new pseudoterminal. The end of
-// the test hangs up the terminal and kills the command.
+// StartOnTerminal starts a command as the session leader of a new pseudoterminal. When the
+// test ends, the terminal is closed and the command is killed.
 func StartOnTerminal(t testing.TB, c *exec.Cmd) *Terminal {
 	t.Helper()
 	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -52,8 +52,9 @@ func StartOnTerminal(t testing.TB, c *exec.Cmd) *Terminal {
 	}
 	c.Stdin, c.Stdout, c.Stderr = pts, pts, pts
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	// If the test process ignores a signal, the command would ignore it too. A signal that is
-	// handled has its default action in the command.
+	// If the test process ignored a signal, the command would ignore it too. So handle these
+	// signals until the command has started. A signal that the test process handles has its
+	// default action in the command.
 	handled := make(chan os.Signal, 1)
 	signal.Notify(handled, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
 	err = c.Start()
@@ -91,19 +92,21 @@ func (term *Terminal) Output() []byte { return term.output }
 func (term *Terminal) HangUp() { term.ptmx.Close() }
 
 // Wait waits until the command that StartOnTerminal started has ended, and returns the
-// command's exit code. If the command does not end, Wait kills the command.
+// command's exit code. If the command does not end within 15 seconds, Wait kills the command,
+// and the test fails.
 func (term *Terminal) Wait() (exitCode int) {
 	term.t.Helper()
 	timer := time.AfterFunc(15*time.Second, func() { term.cmd.Process.Kill() })
 	term.cmd.Wait()
 	if !timer.Stop() {
-		term.t.Fatal("the command does not end")
+		term.t.Fatal("the command did not end within 15 seconds")
 	}
 	return term.cmd.ProcessState.ExitCode()
 }
 
-// WaitUntilRead waits until the command has read the typed text. Wait for the echo of the
-// text first, because the terminal processes typed text with a delay.
+// WaitUntilRead waits until the command has read the typed text. Before you call
+// WaitUntilRead, wait for the echo of the text, because the terminal processes typed text with
+// a delay.
 func (term *Terminal) WaitUntilRead() {
 	term.t.Helper()
 	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -115,7 +118,7 @@ func (term *Terminal) WaitUntilRead() {
 			return
 		}
 		if time.Now().After(deadline) {
-			term.t.Fatal("the command does not read the typed text")
+			term.t.Fatal("the command did not read the typed text within 15 seconds")
 		}
 	}
 }

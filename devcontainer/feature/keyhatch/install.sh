@@ -42,9 +42,9 @@ completion bash /usr/share/bash-completion/completions/keyhatch
 completion zsh /usr/local/share/zsh/site-functions/_keyhatch
 completion fish /usr/share/fish/vendor_completions.d/keyhatch.fish
 
-# Generate the script post-start, which the container's user runs at each start of the
-# container. An unreachable broker must not prevent the start, so post-start only prints
-# the problem.
+# Generate the script post-start. The Dev Container CLI runs this script as the container's
+# user at each start of the container. An unreachable broker must not prevent the start, so
+# post-start only prints problems.
 {
 	echo '#!/bin/sh'
 	echo '# The keyhatch Feature generated this file from its options.'
@@ -57,7 +57,7 @@ completion fish /usr/share/fish/vendor_completions.d/keyhatch.fish
 		# paths and errors, but no secrets.
 		echo 'setsid keyhatch files --wait 5m --watch </dev/null >"$HOME/.keyhatch-files.log" 2>&1 &'
 	fi
-	echo 'keyhatch doctor >&2 || echo "keyhatch: this container has no access to secrets yet" >&2'
+	echo 'keyhatch doctor >&2 || echo "keyhatch: found a problem: to check again, run keyhatch doctor" >&2'
 	echo 'exit 0'
 } >/usr/local/share/keyhatch/post-start
 chmod 0755 /usr/local/share/keyhatch/post-start

@@ -203,7 +203,8 @@ func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 	return &container{h, result.ContainerID, execUser}
 }
 
-// removeContainer removes a container and the image that was built for the container.
+// removeContainer removes a container and its image. An image that another container uses
+// remains.
 func removeContainer(id string) {
 	ctx := context.Background()
 	image, _ := shared.engine.Docker(ctx, "inspect", "--format", "{{.Image}}", id)

@@ -22,8 +22,9 @@ func (h *host) runMounted(dir string) *container {
 	return c
 }
 
-// TestNamesAndDirectories mounts the directories of projects whose names are not the names
-// of their directories, and uses the name of a project again for another project.
+// TestNamesAndDirectories registers a project under the name of an earlier project. A
+// container that still mounts the directory of the earlier project must not get the secrets of
+// the new project. The names of both projects differ from the names of their directories.
 func TestNamesAndDirectories(t *testing.T) {
 	h := newHost(t)
 	h.startBroker()
@@ -84,11 +85,11 @@ func TestContainerBeforeRegistration(t *testing.T) {
 	early := h.runMounted(mountedName)
 	out, err := early.exec("keyhatch", "doctor")
 	if err == nil || !strings.Contains(out, "made_by_engine") || !strings.Contains(out, "projects/early") {
-		t.Errorf("doctor prints %s, %v", out, err)
+		t.Errorf("keyhatch doctor does not report made_by_engine: error %v\n%s", err, out)
 	}
 	h.mustKeyhatchctl("register", dir)
 	if out, err := early.exec("keyhatch", "doctor"); err == nil {
-		t.Errorf("the container that started too early works: %s", out)
+		t.Errorf("before its restart, the container that was started too early has access: %s", out)
 	}
 	if _, err := output(h.command("docker", "restart", "-t", "0", early.id)); err != nil {
 		t.Fatal(err)

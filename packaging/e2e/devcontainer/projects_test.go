@@ -196,8 +196,8 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	})
 }
 
-// checkServed checks that the container can fetch the secret with keyhatch get and with
-// keyhatch run, with and without an environment, and in a shell.
+// checkServed checks that the container can fetch the secret in four ways: with keyhatch get,
+// with an empty environment, with keyhatch run, and in a shell.
 func (c *container) checkServed(t *testing.T, name, variable, value string) {
 	t.Helper()
 	for way, args := range map[string][]string{
@@ -207,7 +207,7 @@ func (c *container) checkServed(t *testing.T, name, variable, value string) {
 		"a shell with no profile": {"sh", "-c", "keyhatch get --wait 30s " + name},
 	} {
 		if got, err := c.exec(args...); err != nil || got != value {
-			t.Errorf("getting %s through %s: got %q, error %v", name, way, got, err)
+			t.Errorf("getting %s with %s: got %q, error %v, want %q", name, way, got, err, value)
 		}
 	}
 }

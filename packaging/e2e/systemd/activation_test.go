@@ -24,7 +24,7 @@ func TestFirstConnectionStartsTheDaemon(t *testing.T) {
 		t.Errorf("the daemon is %s after a refused connection", state)
 	}
 	if out := m.run(statusAs("alice")); !strings.Contains(out, "memory") {
-		t.Errorf("keyhatchctl status printed this text for a member of the group keyhatch: %s", out)
+		t.Errorf("for a member of the group keyhatch, keyhatchctl status printed no status: %s", out)
 	}
 	if state := m.run("systemctl is-active keyhatch.service"); state != "active" {
 		t.Errorf("the daemon is %s after the first connection", state)

@@ -93,8 +93,8 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 				t.Error("the status of the broker does not count the dropped audit events")
 			}
 			m.run(failure.end)
-			// After the failure, the next audit event must be written, and also an event
-			// with the number of dropped events.
+			// After the failure, the broker must write an event with the number of dropped
+			// events.
 			m.waitFor("the number of dropped events is in the audit log", "keyhatch --socket "+apiSocket+" get A >/dev/null; { "+failure.trail+"; } | grep -q '"+string(schema.EventAuditDropped)+"'")
 			trail := m.run(failure.trail)
 			if strings.Contains(trail, tripwire) {
@@ -127,7 +127,7 @@ func TestGetsAreRefusedWhenRequiredAuditFails(t *testing.T) {
 			}
 			t.Logf("%s after %v", r.Outcome, r.Took.Round(time.Millisecond))
 			if r.Outcome != string(schema.CodeAuditUnavailable) || r.Took > auditTimeout {
-				t.Errorf("a get returned %s after %v, want %s within 1 s", r.Outcome, r.Took, schema.CodeAuditUnavailable)
+				t.Errorf("a get returned %s after %v, want %s within %v", r.Outcome, r.Took, schema.CodeAuditUnavailable, auditTimeout)
 			}
 			m.run(`printf '{"A":"` + tripwire + `-again"}' | keyhatchctl push -`)
 			m.run("keyhatchctl clear")

@@ -49,8 +49,10 @@ func TestAppArmorSyntax(t *testing.T) {
 	m.mustFail("sed 's/^}$/sillyword,\\n}/' /etc/apparmor.d/usr.bin.keyhatchd >/tmp/wrong; apparmor_parser --skip-kernel-load --skip-cache /tmp/wrong", "rror")
 }
 
-// TestConfinedDaemonServesAllOperations checks that all operations work with the shipped
-// unit. It repeats the check with a lower limit on locked memory, and without memfd_secret.
+// TestConfinedDaemonServesAllOperations checks that the settings of the shipped unit do not
+// prevent what the daemon does: pushes, fetches, reloads, clears, restarts, and audit events.
+// It repeats the check with a lower limit on locked memory, without memfd_secret, and with
+// both changes.
 func TestConfinedDaemonServesAllOperations(t *testing.T) {
 	for _, c := range []struct {
 		name, override string
@@ -78,6 +80,8 @@ func TestConfinedDaemonServesAllOperations(t *testing.T) {
 	}
 }
 
+// checkAllOperations uses the daemon and the sidecar of m. memories lists the kinds of memory
+// that may contain the secrets.
 func checkAllOperations(m *machine, memories []schema.Memory) {
 	t := m.t
 	t.Helper()

@@ -114,9 +114,9 @@ func TestDaemonLeavesNoCore(t *testing.T) {
 	}
 }
 
-// TestSameUserCannotRead checks that another process of the daemon's user cannot read the
-// daemon's memory, environment, and file descriptors in /proc. To check the test itself, it
-// reads the same files of an unprotected process of the same user.
+// TestSameUserCannotRead checks that another process of the daemon's user cannot open the
+// files in /proc with the daemon's memory, mappings, environment, and file descriptors. To
+// check the test itself, it opens the same files of an unprotected process of the same user.
 func TestSameUserCannotRead(t *testing.T) {
 	m := boot(t)
 	m.writeFile("/etc/systemd/system/control.service", controlUnit)

@@ -92,9 +92,9 @@ func getSecret(socket string, wait time.Duration) error {
 	return err
 }
 
-// runLoad repeatedly gets the secret A with four concurrent clients until the standard input
-// of the process ends. Each client then gets the secret once more. After the first get,
-// runLoad prints a line.
+// runLoad gets the secret A once and prints a line. Then four concurrent clients get the
+// secret again and again until the standard input of the process ends. After that, each
+// client gets the secret once more.
 func runLoad(socket string) loadResult {
 	if err := getSecret(socket, getTimeout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -217,7 +217,7 @@ func restartRepeatedly(times string) (r restartResult, err error) {
 }
 
 // waitForSecrets waits until a daemon whose instance ID differs from the argument has loaded
-// secrets. It returns an error after 20 seconds.
+// secrets. If this takes longer than 20 seconds, waitForSecrets returns an error.
 func waitForSecrets(instance string) (schema.StatusResponse, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		status, err := fetchStatus()
@@ -225,7 +225,7 @@ func waitForSecrets(instance string) (schema.StatusResponse, error) {
 			return status, nil
 		}
 		if time.Now().After(deadline) {
-			return status, fmt.Errorf("the secrets were not loaded again: %w", err)
+			return status, fmt.Errorf("the secrets were not loaded again within 20 seconds (error of the last status request: %v)", err)
 		}
 	}
 }

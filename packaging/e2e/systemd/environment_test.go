@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// An environment contains the engine, the image, and the files that all machines of a test
-// run share.
+// An environment contains the engine, the image, and the installed files. All machines of a
+// test run share them.
 type environment struct {
 	engine *engine.Engine
 	image  string
