@@ -115,7 +115,7 @@ func TestFailedRegistrationLeavesNoLink(t *testing.T) {
 		return err
 	}
 
-	// A file at the path of the second link makes the registration fail.
+	// A file at the path of the last link makes the registration fail.
 	blocking := filepath.Join(run, "devcontainers", string(ids[1]))
 	if err := os.WriteFile(blocking, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -31,14 +31,15 @@ for such a value. A value cannot be an argument of the command, because other us
 see the arguments of a process.
 
 set stores exactly the given bytes. When the sidecar reads the store, it ignores one
-newline (\n or \r\n) at the end of a text. A text is valid UTF-8 without NUL bytes. All
-bytes of any other value are part of the secret. With --allow-empty, set stores an empty
-value as a file that contains only a newline, because the sidecar never uses an empty
-file.
+newline (\n or \r\n) at the end of a text. A text is valid UTF-8 without NUL bytes. If a
+value is not a text, the newline at its end is part of the secret. With --allow-empty,
+set stores an empty value as a file that contains only a newline, because the sidecar
+never uses an empty file.
 
-With FIELD=- or FIELD=@FILE, set writes all fields of a bundle in one step. A project
-never gets an old and a new field together. A field with - is read from standard input.
-On a terminal, set asks for each field with -. Otherwise only one field can have -.
+To write all fields of a bundle in one step, use an argument for each field. A project
+never gets an old and a new field together. For FIELD=-, set reads the value of the field
+from standard input. For FIELD=@FILE, set reads it from the file. On a terminal, set asks
+for the value of each FIELD=-. Otherwise only one argument can be FIELD=-.
 
 set replaces a secret in one step, but it does not replace a bundle by a secret, or a
 bundle by a bundle without some of the fields. The new file has the owner, the group, and
@@ -147,7 +148,7 @@ func parseSources(args []string, file string) ([]value, error) {
 		values = append(values, value{name: args[0] + "/" + field, field: field, file: path})
 	}
 	if stdinFields > 1 && !term.IsTerminal(int(os.Stdin.Fd())) {
-		return nil, cli.UsageErrorf("only one field can have -, because standard input is not a terminal")
+		return nil, cli.UsageErrorf("only one argument can be FIELD=-, because standard input is not a terminal")
 	}
 	return values, nil
 }

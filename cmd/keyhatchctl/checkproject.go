@@ -13,8 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// checkProject returns the problems of a project, or one finding without a problem. missing
-// lists the secrets that the project can fetch but that are not in the store.
+// checkProject returns one finding for each problem of a project. If there is no problem, it
+// returns one finding that describes the project. The parameter missing contains the secrets
+// that the approved manifest allows but that the broker does not have.
 func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
 	check := "project " + string(p.Name)
 	add := func(f cli.Finding) {

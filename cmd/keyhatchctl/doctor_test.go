@@ -13,8 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDoctorReportsProblemAndFix tests states that a test cannot create with a real
-// broker. cmd/testdata/doctor.txt tests the other problems.
+// TestDoctorReportsProblemAndFix calls the checks with invented states of the broker, because
+// many of these states are hard to create with a real broker. The scripts in cmd/testdata and
+// cmd/keyhatchctl/testdata test doctor with a real broker.
 func TestDoctorReportsProblemAndFix(t *testing.T) {
 	now := time.Now()
 	private := &globalOptions{socket: "/tmp/my run/admin/admin.sock"}

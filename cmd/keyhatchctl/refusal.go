@@ -95,9 +95,11 @@ func folderHint(o *globalOptions, dir projectDir, folder, socket string, options
 	return fmt.Sprintf("if %s, run: %s", condition, strings.Join(commands, " && "))
 }
 
-// reservedFolder returns a folder of dir whose dev container IDs are reserved for a project
-// that is no longer registered, and the path that the socket of the new project will have. If
-// there is no such folder, reservedFolder returns "".
+// reservedFolder looks for a path of dir (see projectDir.folders) with a dev container ID that
+// the broker refuses, because the link of this ID still leads to a project that was
+// unregistered. It returns this path, and the path that the socket of the new project will
+// have. It returns "" if there is no such path, or if the broker would refuse the registration
+// also without dev container IDs.
 func reservedFolder(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, dir projectDir) (folder, socket string) {
 	request.DevcontainerIDs = nil
 	accepted, err := admin.Register(ctx, request)

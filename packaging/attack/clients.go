@@ -106,7 +106,7 @@ func delayStop(s *setup) (int, string, error) {
 	if took > 1500*time.Millisecond && !s.small {
 		err = exceeds("stopping the broker took too long")
 	}
-	return 60, fmt.Sprintf("the stop took %v", took.Round(time.Millisecond)), err
+	return 60, fmt.Sprintf("the broker took %v to stop", took.Round(time.Millisecond)), err
 }
 
 // shutDown measures how much processor time the broker uses while an attacker calls

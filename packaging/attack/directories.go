@@ -49,9 +49,9 @@ func blockDirectory(s *setup) (int, string, error) {
 	}
 	took := b.stop()
 	if err == nil && took > 1500*time.Millisecond && !s.small {
-		err = exceeds("the stop took %v", took)
+		err = exceeds("the broker took %v to stop", took)
 	}
-	return statuses, fmt.Sprintf("a status request took at most %v, the stop took %v", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
+	return statuses, fmt.Sprintf("a status request took at most %v, the broker took %v to stop", slowest.Round(time.Millisecond), took.Round(time.Millisecond)), err
 }
 
 // deleteSocket removes the socket file of project evil, and later replaces the file with a

@@ -129,7 +129,7 @@ func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 			return 1, "", errors.New("the broker could not end until the directory was unlocked")
 		}
 		if took > 1500*time.Millisecond && !s.small {
-			return 1, "", fmt.Errorf("the stop took %v", took)
+			return 1, "", fmt.Errorf("the broker took %v to stop", took)
 		}
 		admin, err := b.launch()
 		if err != nil {
@@ -148,7 +148,7 @@ func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 		}); err != nil {
 			return 1, "", fmt.Errorf("after the directory was unlocked: %w", err)
 		}
-		return 1, fmt.Sprintf("other projects are served, the stop took %v", took.Round(time.Millisecond)), nil
+		return 1, fmt.Sprintf("other projects are served, the broker took %v to stop", took.Round(time.Millisecond)), nil
 	}
 }
 

@@ -176,7 +176,7 @@ func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property strin
 	}
 	constProperty, ok := root.Definitions[name].Properties.Get(property)
 	if !ok {
-		return ref{}, fmt.Errorf("cannot restrict %s: it does not have the property %s", name, property)
+		return ref{}, fmt.Errorf("cannot set the property %s of %s to a constant: the property does not exist", property, name)
 	}
 	if constProperty.Const != nil && constProperty.Const != constant {
 		return ref{}, fmt.Errorf("cannot use the type %s for two messages: its property %s must be %v in one of them and %v in the other", name, property, constProperty.Const, constant)
