@@ -68,7 +68,7 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	failure := &cli.Error{Err: fmt.Errorf("project %s is not registered", cli.PrintableWord(arg)), Hint: o.listProjectsHint()}
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() && !isPath {
-		failure.Hint += "\nto use the directory of this name: " + cli.ShellQuote("./" + arg)
+		failure.Hint += "\nto use the directory of this name: " + cli.ShellQuote("./"+arg)
 	} else if err == nil && info.IsDir() {
 		failure.Hint += "\nregister the project in this directory: " + o.command("register", path)
 	} else if err != nil && isPath {
