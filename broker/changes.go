@@ -162,7 +162,7 @@ func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
 	e.project.End()                // refuse requests at once, because Close takes a moment
-	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
+	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close can wait for one second
 	r.recordUnregistered(name, caller)
 }
 

@@ -70,9 +70,9 @@ func checkLinks(dir *rundir.Dir, registration schema.RegisterRequest) error {
 	return nil
 }
 
-// linkProjectUnlocked creates the links to a project's directory in the runtime directory. It
-// unlocks mu during this time, for the same reason as bindUnlocked. undo removes the links
-// that did not exist before.
+// linkProjectUnlocked creates the links with the project's name and dev container IDs in the
+// runtime directory. It unlocks mu during this time, for the same reason as bindUnlocked. undo
+// removes only the links that this call created.
 func (r *registry) linkProjectUnlocked(registration schema.RegisterRequest) (undo func(), err error) {
 	r.mu.Unlock()
 	if err = checkLinks(r.dir, registration); err == nil {

@@ -33,7 +33,7 @@ func verifyMemoryDir(dir string) error {
 	}
 	switch {
 	case int64(statfs.Type) != unix.TMPFS_MAGIC:
-		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)
+		return fmt.Errorf("%w: %s is not on a tmpfs", ErrNoMemoryDir, dir)
 	case stat.Uid != uint32(os.Geteuid()):
 		return fmt.Errorf("%w: %s belongs to uid %d, but must belong to uid %d", ErrNoMemoryDir, dir, stat.Uid, os.Geteuid())
 	case stat.Mode&0o7766 != 0o700:
@@ -50,7 +50,7 @@ func checkTmpfs(dir string) error {
 		return fmt.Errorf("%w: cannot examine %s: %w", ErrNoMemoryDir, dir, err)
 	}
 	if int64(statfs.Type) != unix.TMPFS_MAGIC {
-		return fmt.Errorf("%w: %s is not a tmpfs", ErrNoMemoryDir, dir)
+		return fmt.Errorf("%w: %s is not on a tmpfs", ErrNoMemoryDir, dir)
 	}
 	return nil
 }

@@ -32,16 +32,18 @@ func findForbidden(name string) (rule variableRule, forbidden bool) {
 	return rule, ok && rule.use != ordinary
 }
 
-// forbiddenVariables are the variables that a manifest can never set. Before or together with
-// the program, the loader, a shell, or an interpreter runs the value, loads code from it, or
-// takes options from it. A secret is never a sensible value of such a variable. The case of a
+// forbiddenVariables are the variables that a manifest can never set. The loader, a shell, or
+// an interpreter uses such a variable before the user's program starts, or while it runs: it
+// runs the value, loads code from the place that the value names, or takes options from the
+// value. A secret is never a sensible value of such a variable. The case of a
 // name is significant, because these programs distinguish upper and lower case. The table is
 // sorted by pattern.
 //
 // LD_* is forbidden, and not only the names that the loaders of glibc and musl know. These
 // loaders compare whole names, but each version knows other names, and the version in a
-// container is not known here. The exceptions are for LaunchDarkly, for example LD_SDK_KEY:
-// no variable of a loader has ended in _KEY or _TOKEN.
+// container is not known here. LD_*_KEY and LD_*_TOKEN are allowed, because LaunchDarkly uses
+// such names, for example LD_SDK_KEY. No known loader has ever used a variable with such a
+// name.
 //
 // Sources: ld.so(8), the manuals of the programs, and the variables that sudo removes
 // (env_delete in sudoers(5)).

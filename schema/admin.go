@@ -20,8 +20,9 @@ type PushRequest struct {
 	Exclusive bool `json:"exclusive,omitzero"`
 }
 
-// PushResponse confirms that the broker has replaced its secrets. A response to a get that
-// the broker begins to send after this does not contain an older secret.
+// PushResponse confirms that the broker has replaced its secrets. After the broker has
+// answered the push, each response that it begins to send contains only secrets of this push
+// or of a later push.
 type PushResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`

@@ -61,7 +61,7 @@ func (d *Dir) checkLink(l link) error {
 	case errors.Is(err, fs.ErrNotExist), err == nil && target == l.target:
 		return nil
 	case err == nil:
-		return fmt.Errorf("%w: %s leads to the directory of another project", ErrInUse, path)
+		return fmt.Errorf("%w: %s", ErrInUse, path)
 	}
 	found, err := d.children.run(operation{Name: opCount, Dir: l.place}, -1)
 	switch {

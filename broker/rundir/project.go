@@ -15,7 +15,7 @@ import (
 )
 
 // ErrInUse means that a link leads to the directory of another project.
-var ErrInUse = errors.New("the link is in use")
+var ErrInUse = errors.New("the link belongs to another project")
 
 // directoryName returns the name of the directory for the project at a path. The name
 // consists of a dot and 130 bits of a digest of the path. No project name begins with a dot.

@@ -33,7 +33,9 @@ func TestRunWatchInInteractiveShell(t *testing.T) {
 	term.Type("\x1a")
 	term.Expect("Stopped")
 	term.TypeUntil("echo she\"\"ll\n", "shell\r\n")
-	term.TypeUntil("set -b; bg\n", "Stopped") // a read from the terminal stops cat in the background; set -b makes bash report the stop at once
+	// The kernel stops cat, because cat reads from the terminal while it runs in the background.
+	// With set -b, bash reports this at once.
+	term.TypeUntil("set -b; bg\n", "Stopped")
 	term.TypeUntil("echo bash is ba\"\"ck\n", "back\r\n")
 	term.Type("fg\n")
 	term.TypeUntil("two\n", "two\r\ntwo\r\n")

@@ -16,7 +16,7 @@ import (
 // A notServedError means that the broker does not serve a project that is declared, or that
 // was registered before the broker restarted.
 type notServedError struct {
-	project schema.ProjectStatus // only the name, the path if it is known, and declared
+	project schema.ProjectStatus // only Name, ProjectPath (if known), and Declared are set
 	err     *cli.Error
 }
 

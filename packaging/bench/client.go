@@ -127,7 +127,7 @@ func (c *loadClient) run() (result, error) {
 	}
 	samples := c.samples[:min(c.recorded, maxSamples)]
 	if len(samples) == 0 {
-		return result{}, fmt.Errorf("no request was measured within %v", c.Duration)
+		return result{}, errors.New("no request was measured: no request ran at the same time as a request of the other load, or the load was stopped too early")
 	}
 	slices.Sort(samples)
 	n := float64(c.answered)

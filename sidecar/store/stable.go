@@ -13,10 +13,10 @@ const maxUnstablePeriod = 2 * time.Second
 
 // readStable reads the files of a store. It waits until the files that it uses have not
 // changed for stablePeriod. Otherwise readStable could read two files that belong together
-// when only one of these files was updated. readStable does not wait for a file that is not
-// complete, because read uses the old value of its secret. But if no read has succeeded
-// before, there is no old value. readStable then waits for the file, for at most
-// maxUnstablePeriod.
+// when only one of these files was updated. If a program is still writing a file, the function
+// read uses the old value of its secret, so readStable does not wait. If no earlier read
+// succeeded, there is no old value, and readStable waits for at most maxUnstablePeriod. It
+// never waits for an empty file.
 func readStable(ctx context.Context, previous *Reading, listFiles func() (listing, error), read func(l listing, previous *Reading) (*Reading, error)) (*Reading, error) {
 	if previous == nil {
 		previous = &Reading{}
