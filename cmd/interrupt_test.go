@@ -32,11 +32,7 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			}
 			// If the command has an open socket, the command has already installed its signal
 			// handler.
-			for deadline := time.Now().Add(15 * time.Second); !hasSocket(cmd.Process.Pid); time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%v: the command did not connect", args)
-				}
-			}
+			waitForOpenFile(t, cmd.Process.Pid, "socket:")
 			cmd.Process.Signal(signal)
 			cmd.Wait()
 			if args[0] == "export" { // export prints the command false for the shell
@@ -76,11 +72,21 @@ func TestCtrlCEndsCommandsThatReadTerminal(t *testing.T) {
 	}
 }
 
-// hasSocket reports whether a process has an open socket.
-func hasSocket(pid int) bool {
+// waitForOpenFile waits until a process has opened a file. prefix is the beginning of the file's
+// path, or "socket:" for a socket.
+func waitForOpenFile(t *testing.T, pid int, prefix string) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !hasOpenFile(pid, prefix); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the command did not open %s", prefix)
+		}
+	}
+}
+
+func hasOpenFile(pid int, prefix string) bool {
 	links, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "fd", "*"))
 	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, "socket:") {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, prefix) {
 			return true
 		}
 	}

@@ -28,7 +28,7 @@ func Run(root *cobra.Command) int {
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetIn(cancelableReader(ctx, os.Stdin))
+	root.SetIn(CancelableReader(ctx, os.Stdin))
 	root.InitDefaultCompletionCmd()
 	wrapUsageErrors(root)
 	command, err := root.ExecuteContextC(ctx)
