@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -199,22 +198,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	if err != nil {
 		return runError(child.Path, err)
 	}
-	if exitCode == 128+int(syscall.SIGINT) {
-		endWithInterrupt()
-	}
 	return cli.ExitStatus(exitCode)
-}
-
-// endWithInterrupt ends this process with SIGINT, so that a shell script ends, too. A shell
-// continues the script if the process exits with a code. Process 1 of a container cannot end
-// itself with a signal.
-func endWithInterrupt() {
-	if os.Getpid() == 1 {
-		return
-	}
-	signal.Reset(syscall.SIGINT)
-	syscall.Kill(os.Getpid(), syscall.SIGINT)
-	time.Sleep(time.Second) // another thread can receive the signal after Kill has returned
 }
 
 // runError returns the error for a command that could not be started.

@@ -91,7 +91,7 @@ func (term *Terminal) Output() []byte { return term.output }
 func (term *Terminal) HangUp() { term.ptmx.Close() }
 
 // Wait waits until the command that StartOnTerminal started has ended, and returns the
-// command's exit code. If the command does not end, Wait kills the command.
+// command's exit code (see ShellExitCode). If the command does not end, Wait kills the command.
 func (term *Terminal) Wait() (exitCode int) {
 	term.t.Helper()
 	timer := time.AfterFunc(15*time.Second, func() { term.cmd.Process.Kill() })
@@ -99,7 +99,7 @@ func (term *Terminal) Wait() (exitCode int) {
 	if !timer.Stop() {
 		term.t.Fatal("the command does not end")
 	}
-	return term.cmd.ProcessState.ExitCode()
+	return ShellExitCode(term.cmd.ProcessState)
 }
 
 // WaitUntilRead waits until the command has read the typed text. Wait for the echo of the
