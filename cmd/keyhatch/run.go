@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -172,8 +171,12 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	current := environment
 	go func() { // ends when ctx is canceled, or earlier if p.watch returns an error
 		defer close(done)
-		onError := func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, so the command keeps the old secrets: %v\n", err)
+		onError := func(err error, filesChanged bool) {
+			failure := "cannot update the secrets, so the command keeps the old secrets"
+			if filesChanged {
+				failure = "cannot complete the update: some files have already changed, but the command keeps the old environment"
+			}
+			fmt.Fprintf(os.Stderr, "keyhatch: %s: %v\n", failure, err)
 		}
 		err := p.watch(ctx, onError, func(updated []string, filesChanged bool) {
 			if slices.Equal(updated, current) && !filesChanged {
@@ -186,7 +189,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 			}
 		})
 		if ctx.Err() == nil {
-			onError(err)
+			fmt.Fprintf(os.Stderr, "keyhatch: the watch has ended, so the secrets are no longer updated: %v\n", err)
 		}
 	}()
 	exitCode, err := child.Run(environment)
@@ -195,22 +198,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	if err != nil {
 		return runError(child.Path, err)
 	}
-	if exitCode == 128+int(syscall.SIGINT) {
-		endWithInterrupt()
-	}
 	return cli.ExitStatus(exitCode)
-}
-
-// endWithInterrupt ends this process with SIGINT, so that a shell script ends, too. A shell
-// continues the script if the process exits with a code. Process 1 of a container cannot end
-// itself with a signal.
-func endWithInterrupt() {
-	if os.Getpid() == 1 {
-		return
-	}
-	signal.Reset(syscall.SIGINT)
-	syscall.Kill(os.Getpid(), syscall.SIGINT)
-	time.Sleep(time.Second) // another thread can receive the signal after Kill has returned
 }
 
 // runError returns the error for a command that could not be started.
