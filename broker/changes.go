@@ -95,7 +95,9 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 		return err
 	}
 	old := e.registration
+	r.index.remove(old)
 	e.registration = registration
+	r.index.add(registration)
 	if *old.Manifest != *registration.Manifest {
 		r.replaceManifestLocked(e, parsed, *registration.Manifest, caller)
 		return nil
@@ -136,6 +138,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		}),
 	}
 	r.entries[registration.Name] = e
+	r.index.add(registration)
 	return e
 }
 
@@ -161,6 +164,7 @@ func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
 func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
+	r.index.remove(e.registration)
 	e.project.End()                // refuse requests at once, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
 	r.recordUnregistered(name, caller)
@@ -191,10 +195,10 @@ func (r *registry) storeForRestartLocked(e *entry) {
 // forgetUnservedLocked removes the unserved projects that have this name or this path, also
 // from the descriptor store.
 func (r *registry) forgetUnservedLocked(name schema.ProjectName, projectPath string) {
-	for unservedName, u := range r.unserved {
-		if unservedName == name || u.registration.ProjectPath == projectPath {
+	for _, unservedName := range []schema.ProjectName{name, r.index.byPath[projectPath]} {
+		if u := r.unserved[unservedName]; u != nil {
 			r.store.remove(&u.stored, unservedName)
-			delete(r.unserved, unservedName)
+			r.removeUnservedLocked(u)
 		}
 	}
 }

@@ -138,9 +138,9 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 	u := &unservedProject{registration: registration, parsed: parsed, err: errStarting}
 	if old := r.unserved[d.Name]; old != nil { // the store keeps the old registration until the project is served
 		u.stored = old.stored
-		delete(r.unserved, d.Name)
+		r.removeUnservedLocked(old)
 	}
 	r.forgetUnservedLocked(d.Name, d.Path)
-	r.unserved[d.Name] = u
+	r.addUnservedLocked(u)
 	return nil
 }

@@ -41,6 +41,7 @@ type registry struct {
 	// stored registration stays in the store until the operator registers or unregisters its
 	// project.
 	unserved map[schema.ProjectName]*unservedProject // guarded by mu
+	index    projectIndex                            // guarded by mu; of entries and unserved
 	// notApplied contains the errors of the declarations that do not change a project, by
 	// project name. Each call of applyDeclarations replaces these errors.
 	notApplied map[string]error // guarded by mu
@@ -95,26 +96,37 @@ func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 
 // findPathLocked returns the project that is registered at a path, or nil.
 func (r *registry) findPathLocked(projectPath string) *entry {
-	for _, e := range r.entries {
-		if e.registration.ProjectPath == projectPath {
-			return e
-		}
-	}
-	return nil
+	return r.entries[r.index.byPath[projectPath]]
 }
 
 // findRegistrationLocked returns the registration of the served or unserved project at a
 // path, or nil.
 func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
-	if e := r.findPathLocked(projectPath); e != nil {
+	return r.findNameLocked(r.index.byPath[projectPath])
+}
+
+// findNameLocked returns the registration of the served or unserved project with a name, or
+// nil.
+func (r *registry) findNameLocked(name schema.ProjectName) *schema.RegisterRequest {
+	if e := r.entries[name]; e != nil {
 		return &e.registration
 	}
-	for _, u := range r.unserved {
-		if u.registration.ProjectPath == projectPath && u.parsed != nil {
-			return &u.registration
-		}
+	if u := r.unserved[name]; u != nil && u.parsed != nil {
+		return &u.registration
 	}
 	return nil
+}
+
+// addUnservedLocked adds an unserved project. No other project may have its name or path.
+func (r *registry) addUnservedLocked(u *unservedProject) {
+	r.unserved[u.registration.Name] = u
+	r.index.add(u.registration)
+}
+
+// removeUnservedLocked removes an unserved project, but not from the descriptor store.
+func (r *registry) removeUnservedLocked(u *unservedProject) {
+	delete(r.unserved, u.registration.Name)
+	r.index.remove(u.registration)
 }
 
 func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }

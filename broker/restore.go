@@ -45,7 +45,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 			r.log.Error("cannot restore a project", "project", name, "error", describeWithoutSecrets(err))
 			u.parsed, u.err = nil, err
 		}
-		r.unserved[name] = u
+		r.addUnservedLocked(u)
 	}
 }
 
@@ -105,7 +105,7 @@ func serveProject(r *registry, u *unservedProject, listener *net.UnixListener) {
 		u.err = err
 		return
 	}
-	delete(r.unserved, name)
+	r.removeUnservedLocked(u)
 	stored := storedProject{listener: listener != nil, sequence: u.stored.sequence}
 	if !u.restored {
 		r.serveNewLocked(u.registration, u.parsed, socket, stored, endpoint.Self())
