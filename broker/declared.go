@@ -28,7 +28,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	if r.stopping {
 		return nil
 	}
-	declared, invalid, err := manifest.ReadDeclarations(projectsDir)
+	declared, invalid, err := r.declarations.Read(projectsDir)
 	if err == nil {
 		err = checkNotMissingLocked(r, projectsDir)
 	}

@@ -26,6 +26,7 @@ type registry struct {
 
 	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string
+	declarations              manifest.DeclarationCache // its mutex is locked after mu
 
 	// changing is locked during an operation that changes projects. A goroutine that needs
 	// changing and mu must lock changing first.
