@@ -152,7 +152,7 @@ func (r *restartStore) removeListener(name schema.ProjectName) {
 }
 
 func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint64) {
-	r.warnIfFailed(name, r.store.RemoveRegistration(name, sequence))
+	r.warnIfFailed(name, r.store.RemoveRegistration(sequence))
 }
 
 // removeUnusable removes an unusable file descriptor from the descriptor store.

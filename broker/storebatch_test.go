@@ -59,7 +59,7 @@ func TestStartWithoutRoomForAllProjects(t *testing.T) {
 	}
 	m.sync()
 	names := m.storedNames()
-	if len(names) != 2 || !strings.HasPrefix(names[0], "project-p") || !strings.HasPrefix(names[1], "registration-"+strings.TrimPrefix(names[0], "project-")+"@") {
+	if len(names) != 2 || !strings.HasPrefix(names[0], "project-p") || !strings.HasPrefix(names[1], "registration@") {
 		t.Errorf("the store contains %q", names)
 	}
 	s.Shutdown(context.Background())
