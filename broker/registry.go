@@ -20,6 +20,7 @@ import (
 // operation changes nothing.
 type registry struct {
 	dir   *rundir.Dir
+	idle  *endpoint.IdleListeners // of the projects
 	view  keyring.View
 	audit *audit.Log
 	log   *slog.Logger
