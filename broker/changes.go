@@ -131,7 +131,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
 	})
 	e := &entry{
-		project: p, registration: registration, path: registration.ProjectPath, socket: socket, socketPath: r.dir.NamedSocket(registration.Name),
+		project: p, registration: registration, path: registration.ProjectPath, socket: socket,
 		endpoint: endpoint.New(endpoint.Config{
 			Listener: socket.Listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
 			Serve: p.Serve, Idle: r.idle, Log: r.log,

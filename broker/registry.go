@@ -56,10 +56,9 @@ type registry struct {
 // An entry is a registered project. The mutex registry.mu guards socket and all fields after
 // socket.
 type entry struct {
-	project    *project.Project
-	endpoint   *endpoint.Endpoint
-	path       string // path of the project's directory
-	socketPath string
+	project  *project.Project
+	endpoint *endpoint.Endpoint
+	path     string // path of the project's directory
 
 	socket       rundir.Socket
 	registration schema.RegisterRequest // contains the text of the approved manifest
@@ -142,7 +141,7 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	for name, e := range r.entries {
 		m := e.project.Manifest()
 		projects = append(projects, schema.ProjectStatus{
-			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
+			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: r.dir.NamedSocket(name),
 			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
 			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
 			AllowUIDs: e.registration.AllowUIDs,

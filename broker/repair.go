@@ -29,10 +29,10 @@ func checkAll(r *registry) {
 		return
 	}
 	for _, e := range r.entries {
-		if !e.checking {
+		if !e.checking && !r.dir.IsIntact(e.socket) {
 			e.checking = true
-			// Each project is checked in its own goroutine, because the project's container
-			// can delay the check. The goroutine can end after the broker has stopped.
+			// Each of these projects is checked in its own goroutine, because the project's
+			// container can delay the check. The goroutine can end after the broker has stopped.
 			go checkSocket(r, e)
 		}
 	}

@@ -104,13 +104,11 @@ func Parse(text []byte) (*Manifest, error) {
 			return nil, err
 		}
 	}
+	m.allowlist = make([]schema.SecretName, 0, len(m.Secrets))
 	for name := range m.Secrets {
 		m.allowlist = append(m.allowlist, name)
 	}
 	slices.Sort(m.allowlist)
-	if m.allowlist == nil {
-		m.allowlist = []schema.SecretName{}
-	}
 	sum := sha256.Sum256(text)
 	m.SHA256 = hex.EncodeToString(sum[:])
 	return m, nil
