@@ -139,6 +139,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 	}
 	r.entries[registration.Name] = e
 	r.index.add(registration)
+	r.changes++
 	return e
 }
 
@@ -165,6 +166,7 @@ func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
 	r.index.remove(e.registration)
+	r.changes++
 	e.project.End()                // refuse requests at once, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close waits for clients
 	r.recordUnregistered(name, caller)
@@ -181,6 +183,7 @@ func (r *registry) replaceManifestLocked(e *entry, parsed *manifest.Manifest, te
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
 	e.registration.Manifest = &text
 	e.project.ReplaceManifest(parsed)
+	r.changes++
 	r.storeForRestartLocked(e)
 	audit.Record(r.audit, schema.ProjectReloaded{
 		EventHeader: audit.Header(schema.EventProjectReloaded), EventCaller: caller.Event(),

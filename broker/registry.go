@@ -48,6 +48,7 @@ type registry struct {
 	// project name. Each call of applyDeclarations replaces these errors.
 	notApplied map[string]error // guarded by mu
 	stopping   bool             // guarded by mu; if true, the registry refuses all changes
+	changes    int              // guarded by mu; number of changes of entries and manifests
 
 	closing     sync.WaitGroup // waits for the endpoints of removed projects
 	connections atomic.Int64   // the number of connections of all projects

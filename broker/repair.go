@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"runtime/debug"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/rundir"
@@ -9,16 +10,29 @@ import (
 // checkProjects checks all projects once per second. If a container has deleted or replaced
 // its socket file, checkProjects creates the socket again. checkProjects also tries again to
 // serve the unserved projects. It returns when stop is closed.
+//
+// One second after the last change of a project, checkProjects returns unused memory to the
+// kernel. Parsing many manifests needs much memory for a short time. Later, the broker
+// allocates so little memory that the garbage collector might not run for hours.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
+	seen, released := 0, 0
 	for {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
-			checkAll(r)
 		}
+		checkAll(r)
+		r.mu.Lock()
+		changes := r.changes
+		r.mu.Unlock()
+		if changes == seen && changes != released {
+			debug.FreeOSMemory()
+			released = changes
+		}
+		seen = changes
 	}
 }
 
