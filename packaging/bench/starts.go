@@ -147,7 +147,7 @@ func (b *bench) startDeclared(runtimeDir, projectsDir string, manager *serviceMa
 
 // servesAll returns an error if the broker does not serve all declared projects yet.
 func (k *keyhatch) servesAll() error {
-	time.Sleep(2 * time.Millisecond) // so that the requests do not delay the start much
+	time.Sleep(10 * time.Millisecond) // so that the requests do not delay the start much
 	status, err := k.admin.Status(context.Background())
 	if err == nil && (len(status.Projects) != manyProjects || len(status.Problems) > 0) {
 		err = fmt.Errorf("the broker serves %d projects and has %d problems", len(status.Projects), len(status.Problems))
