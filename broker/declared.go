@@ -129,8 +129,7 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 		if err := r.checkNamesLocked(registration); err != nil {
 			return err
 		}
-		_, err = r.addOrChangeLocked(registration, parsed, endpoint.Self())
-		return err
+		return r.addOrChangeLocked(registration, parsed, endpoint.Self())
 	}
 	if err := r.checkOtherProjectsLocked(registration); err != nil {
 		return err

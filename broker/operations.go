@@ -44,7 +44,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 		return schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}, nil
 	}
 	request.Replace = false
-	if _, err := r.addOrChangeLocked(request, parsed, caller); err != nil {
+	if err := r.addOrChangeLocked(request, parsed, caller); err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	return schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}, nil
