@@ -70,7 +70,7 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	}
 	// Both endpoints have the same backlog. Otherwise the old endpoint could accept a client
 	// that connects after the change, and would close this connection.
-	r.mu.Unlock() // the endpoint may be refusing a client
+	r.mu.Unlock() // the accept loop may be refusing a client
 	e.endpoint.StopAccepting()
 	r.mu.Lock()
 	if r.stopping {
@@ -135,7 +135,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		project: p, registration: registration, path: registration.ProjectPath, socket: socket,
 		endpoint: endpoint.New(endpoint.Config{
 			Listener: socket.Listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
-			Serve: p.Serve, Idle: r.idle, Log: r.log,
+			Serve: p.Serve, Log: r.log,
 		}),
 	}
 	r.entries[registration.Name] = e

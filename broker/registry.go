@@ -20,7 +20,6 @@ import (
 // operation changes nothing.
 type registry struct {
 	dir   *rundir.Dir
-	idle  *endpoint.IdleListeners // of the projects
 	view  keyring.View
 	audit *audit.Log
 	log   *slog.Logger

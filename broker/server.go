@@ -111,10 +111,6 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	if err == nil {
 		s.probe, err = newProbe(s.keyring.View())
 	}
-	var idle *endpoint.IdleListeners
-	if err == nil {
-		idle, err = endpoint.NewIdleListeners()
-	}
 	if err != nil {
 		dir.Close()
 		return nil, err
@@ -124,7 +120,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 
 	instanceID := newInstanceID()
 	s.registry = &registry{
-		dir: dir, idle: idle, view: s.keyring.View(), audit: config.Audit, log: config.Log,
+		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log,
 		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
 		brokerVersion: config.Version, instanceID: instanceID,
 		entries: map[schema.ProjectName]*entry{}, unserved: map[schema.ProjectName]*unservedProject{},
@@ -210,7 +206,6 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	wg.Wait()
 	s.registry.closing.Wait()
-	s.registry.idle.Close()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
 	s.dir.Close()

@@ -35,15 +35,6 @@ func (d *drainState) start() time.Time {
 	return d.deadline
 }
 
-func (d *drainState) hasStarted() bool {
-	select {
-	case <-d.draining:
-		return true
-	default:
-		return false
-	}
-}
-
 // setReadDeadline sets how long reads of a connection may take. During a drain, the time is
 // shorter.
 func (d *drainState) setReadDeadline(conn *conn, timeout time.Duration) {

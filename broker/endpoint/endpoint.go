@@ -39,8 +39,6 @@ const (
 type Config struct {
 	Listener       *net.UnixListener // the first listener; ReplaceListener can replace it
 	MaxConnections int
-	// Idle waits for the next connection. If Idle is nil, a goroutine of the endpoint waits.
-	Idle *IdleListeners
 	// Connects limits the number of new connections per second. nil means no limit.
 	Connects *Limiter
 	// Total counts the connections of several endpoints together. If Total is nil, the
@@ -63,9 +61,7 @@ type Endpoint struct {
 	calls  systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for all sessions and for old listeners
-	// accepting waits until no listener is accepting connections or idle. A listener is counted
-	// from startAccepting until acceptConnections has seen that the listener is closed or that
-	// its deadline is over.
+	// accepting waits for the accept loops.
 	accepting sync.WaitGroup
 
 	// errorMessages limits the log messages that a client can cause. Otherwise a client
@@ -106,52 +102,23 @@ func CloseListener(listener *net.UnixListener) {
 // SocketPath returns the path of the endpoint's socket.
 func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String() }
 
-// Start begins to accept connections. StopAccepting, Drain, or Close ends this.
-func (e *Endpoint) Start() { e.startAccepting(e.config.Listener) }
-
-func (e *Endpoint) startAccepting(listener *net.UnixListener) {
-	e.accepting.Add(1)
-	if !e.becomeIdle(listener) {
-		go e.acceptConnections(listener) // see accepting
-	}
-}
-
-// becomeIdle makes IdleListeners wait for the next connection on a listener. It returns false
-// if the calling goroutine must accept the connections.
-func (e *Endpoint) becomeIdle(listener *net.UnixListener) bool {
-	if e.config.Idle == nil || !e.config.Idle.add(listener, e.acceptConnections) {
-		return false
-	}
-	// If endIdle was called before add, it had no effect.
-	e.mu.Lock()
-	isCurrent := e.listener == listener && !e.drain.hasStarted()
-	e.mu.Unlock()
-	return isCurrent || !e.config.Idle.remove(listener)
-}
-
-// endIdle starts a goroutine that accepts connections if the listener is idle. The goroutine
-// ends when the listener is closed or when its deadline is over. Start to drain the endpoint
-// first, or replace its listener.
-func (e *Endpoint) endIdle(listener *net.UnixListener) {
-	if e.config.Idle != nil && e.config.Idle.remove(listener) {
-		go e.acceptConnections(listener) // see accepting
-	}
-}
+// Start starts a goroutine that accepts connections. StopAccepting, Drain, or Close ends this
+// goroutine.
+func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Listener) }) }
 
 // StopAccepting begins to drain the endpoint, and waits until the endpoint accepts no more
 // connections. The connections in the backlog stay there, so another endpoint with the same
 // socket can serve them. After StopAccepting, call Close.
 //
-// StopAccepting waits for one second at most, because it may be closing a
-// connection that contains passed file descriptors. It ends after that.
+// StopAccepting waits for one second at most, because the accept loop may be closing a
+// connection that contains passed file descriptors. The loop ends after that.
 func (e *Endpoint) StopAccepting() {
 	e.drain.start()
 	e.mu.Lock()
 	e.listener.SetDeadline(time.Unix(1, 0))
-	e.endIdle(e.listener)
 	e.mu.Unlock()
 	stopped := make(chan struct{})
-	go func() { // this goroutine ends when no listener accepts connections
+	go func() { // this goroutine ends after the accept loops have ended
 		e.accepting.Wait()
 		close(stopped)
 	}()
@@ -170,22 +137,13 @@ func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	old := e.listener
 	e.listener = listener
 	e.mu.Unlock()
-	e.endIdle(old)
-	// Closing the old listener ends acceptConnections. The close runs in a goroutine, because
+	// Closing the old listener ends its accept loop. The close runs in a goroutine, because
 	// it can take some time.
 	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
-	e.startAccepting(listener)
+	e.accepting.Go(func() { e.acceptLoop(listener) })
 }
 
-// acceptConnections accepts connections until the listener becomes idle, is closed, or has
-// exceeded its deadline.
-func (e *Endpoint) acceptConnections(listener *net.UnixListener) {
-	isIdle := false
-	defer func() {
-		if !isIdle {
-			e.accepting.Done()
-		}
-	}()
+func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 	pause := time.Duration(0)
 	for {
 		accepted, err := listener.AcceptUnix()
@@ -194,9 +152,6 @@ func (e *Endpoint) acceptConnections(listener *net.UnixListener) {
 			paid, wait := e.payForConnection()
 			e.startSession(accepted, paid)
 			if !e.sleep(wait) {
-				return
-			}
-			if isIdle = e.becomeIdle(listener); isIdle {
 				return
 			}
 			continue
@@ -362,7 +317,6 @@ func (e *Endpoint) Connections() int {
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
 	e.mu.Lock()
-	e.endIdle(e.listener) // before Close, because IdleListeners needs the open listener
 	if keepListener {
 		e.listener.Close()
 	} else {
@@ -387,7 +341,6 @@ func (e *Endpoint) Close() {
 	e.drain.start()
 	e.mu.Lock()
 	listener := e.listener
-	e.endIdle(listener)
 	for s := range e.sessions {
 		// The deadlines in the past end the session, and the session closes the connection.
 		s.conn.setReadDeadline(time.Unix(1, 0))
@@ -407,7 +360,7 @@ func (e *Endpoint) Close() {
 func (e *Endpoint) ended() <-chan struct{} {
 	ended := make(chan struct{})
 	go func() { // this goroutine ends after all sessions have ended
-		e.accepting.Wait() // first, because accepting a connection starts a session
+		e.accepting.Wait() // first, because the accept loops start sessions
 		e.wg.Wait()
 		close(ended)
 	}()

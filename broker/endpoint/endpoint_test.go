@@ -49,7 +49,7 @@ func start(t *testing.T, serve func(*Session), mustPeek bool) (e *Endpoint, path
 }
 
 // startConfig is like start, but uses a given Config. It sets the listener, the maximum
-// number of connections, and the log of the Config. If Idle is nil, it also sets Idle.
+// number of connections, and the log of the Config.
 func startConfig(t *testing.T, config Config, mustPeek bool) (e *Endpoint, path string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
@@ -62,9 +62,6 @@ func startConfig(t *testing.T, config Config, mustPeek bool) (e *Endpoint, path 
 		t.Fatal(err)
 	}
 	config.Listener, config.MaxConnections, config.Log = listener, 8, slog.New(slog.DiscardHandler)
-	if config.Idle == nil {
-		config.Idle = newIdleListeners(t)
-	}
 	if mustPeek {
 		e = newEndpoint(config)
 	} else {
