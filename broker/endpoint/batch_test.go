@@ -71,7 +71,7 @@ func TestAnswersToRequestsOfOneWrite(t *testing.T) {
 // the answer to the first one must arrive. If it arrived later, it could contain a secret that
 // was replaced in the meantime. The same must hold if the rest of the second request is missing.
 func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
-	for name, second := range map[string]string{"secret": "wait\n", "input": "watch\n", "rest of the line": "wa", "limit": "{}\n"} {
+	for name, second := range map[string]string{"secret": "wait\n", "input": "watch\n", "work": "work\n", "rest of the line": "wa", "limit": "{}\n"} {
 		handler := okHandler()
 		handler.Batch = true
 		_, path := start(t, func(s *Session) {
@@ -84,6 +84,10 @@ func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
 				switch string(line) {
 				case "wait":
 					<-s.Gone()
+					return HangUp()
+				case "work":
+					s.Flush()
+					<-s.Draining() // the endpoint is closed after the test
 					return HangUp()
 				case "watch":
 					input, stop := s.AwaitInput()

@@ -101,9 +101,28 @@ func TestPiecesCount(t *testing.T) {
 		fmt.Fprint(c, " ")
 		waitUntil(t, func() bool { return unsent(c) == 0 })
 	}
-	fmt.Fprintln(c, strings.Repeat(" ", requestUnit/2))
+	fmt.Fprintln(c, strings.Repeat(" ", 3*requestUnit/4))
 	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(answer, "rate_limited") {
 		t.Errorf("the answer is %q, error %v, want rate_limited", answer, err)
+	}
+}
+
+// TestLimitedRequestsCount sends a long request over the limit on a new connection. The broker
+// refuses and reads the request, so its length must count.
+func TestLimitedRequestsCount(t *testing.T) {
+	handler := okHandler()
+	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Limit.Reserve(10, time.Now())
+	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
+	c := dial(t, path)
+	before := handler.Limit.Reserve(1, time.Now())
+	fmt.Fprintln(c, strings.Repeat(" ", 9*requestUnit))
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(answer, "rate_limited") {
+		t.Errorf("the answer is %q, error %v, want rate_limited", answer, err)
+	}
+	// One request needs 1000 seconds.
+	if after := handler.Limit.Reserve(1, time.Now()); after < before+9000*time.Second {
+		t.Errorf("the next request must wait for %v, and for %v before the long request, so the length of the request did not count", after, before)
 	}
 }
 

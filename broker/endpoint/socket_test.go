@@ -232,13 +232,12 @@ func TestWaitingConnectionLeavesPoller(t *testing.T) {
 			fmt.Fprint(c, "{}\n")
 			s := <-session
 			waitUntil(t, func() bool { return unsent(c) == 0 })
-			for s.conn.inPoller() {
-				before := s.conn.wakes.Load()
+			waitUntil(t, func() bool {
 				if _, err := c.Write([]byte(" ")); err != nil {
 					t.Fatal(err)
 				}
-				waitUntil(t, func() bool { return s.conn.wakes.Load() > before || !s.conn.inPoller() })
-			}
+				return !s.conn.inPoller()
+			})
 			if name == "for a secret" {
 				proceed <- struct{}{}
 				if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {

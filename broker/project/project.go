@@ -133,6 +133,7 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	if name, waitMS, ok := wire.ParseGet(line); ok {
 		return p.get(s, p.secrets.internName(name), waitMS)
 	}
+	s.Flush() // because decoding an unusual line can take some milliseconds
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("request", err)

@@ -123,6 +123,10 @@ func TestUnchangedSocketNeedsNoChild(t *testing.T) {
 			l.Close()
 			return os.Rename(path+".new", path)
 		},
+		"moved to a directory with the same name": func(path string) error {
+			dir := filepath.Join(filepath.Dir(path), "projects", filepath.Base(filepath.Dir(path)))
+			return errors.Join(os.MkdirAll(dir, 0o755), os.Rename(path, socketIn(dir)))
+		},
 		"replaced by a directory": func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o755)) },
 	} {
 		d := openTestDir(t)

@@ -35,6 +35,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -83,6 +84,9 @@ func Open(path string, adminGID int) (*Dir, error) {
 		return nil, fmt.Errorf("locking %s: %w", lockPath, err)
 	}
 	d.lock = lock
+	if resolved, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", lock.Fd())); err == nil {
+		d.files.root = strings.TrimSuffix(resolved, "lock")
+	}
 	err = ensureDir(filepath.Join(path, "admin"), 0o750, adminGID)
 	if err == nil {
 		err = ensureDir(filepath.Join(path, "projects"), 0o700, -1)

@@ -38,6 +38,8 @@ func openSocketFile(path string) (id SocketID, file int) {
 // files every second. The kernel returns the current path of an open file without an operation
 // in the directory, so this check needs no child process.
 type socketFiles struct {
+	root string // the path of the runtime directory without symbolic links, with a slash at its end
+
 	mu    sync.Mutex
 	files map[string]socketFile // guarded by mu; the key is operation.Dir
 }
@@ -80,9 +82,11 @@ func (f *socketFiles) find(dir string) (SocketID, bool) {
 	if err != nil {
 		return known.id, false
 	}
+	// Compare the whole path. A container can create the directories projects/.DIGEST in its own
+	// directory, and move the socket file there.
 	parent, isSocket := bytes.CutSuffix(path[:n], []byte("/broker.sock"))
 	parent, isInDir := bytes.CutSuffix(parent, []byte(dir))
-	return known.id, isSocket && isInDir && bytes.HasSuffix(parent, []byte("/"))
+	return known.id, isSocket && isInDir && string(parent) == f.root
 }
 
 func (f *socketFiles) close() {
