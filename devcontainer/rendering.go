@@ -54,8 +54,8 @@ func (r Rendering) isManaged(path string) bool {
 
 // Render writes the files and creates links to them at the declared paths. It writes each
 // file under a temporary name and then renames it, so that no program reads a partly written
-// file. changed reports whether a file or a link changed. If a template is invalid, a
-// declared path is occupied, or a file cannot be written, Render changes no file and no link.
+// file. changed reports whether a file or a link changed, even if Render returns an error.
+// Render makes all checks before it changes the first file.
 func (r Rendering) Render(files []File, values map[schema.SecretName]schema.SecretValue) (changed bool, err error) {
 	if len(files) == 0 {
 		return false, nil
@@ -100,11 +100,11 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 			}
 			tempFiles[i], changed = "", true
 		}
-		linked, err := r.linkIntoPlace(f)
+		linksChanged, err := r.linkIntoPlace(f)
+		changed = changed || linksChanged
 		if err != nil {
 			return changed, err
 		}
-		changed = changed || linked
 	}
 	return changed, nil
 }
@@ -181,35 +181,36 @@ func (r Rendering) writeTemp(content []byte, mode fs.FileMode) (path string, err
 	return f.Name(), nil
 }
 
-// linkIntoPlace creates the link to the file at the declared path. created is false if the
-// link and the backlink already exist. If the secret has a link at an older declared path,
-// linkIntoPlace removes the old link.
-func (r Rendering) linkIntoPlace(f File) (created bool, err error) {
+// linkIntoPlace creates the link to the file at the declared path. If the secret has a link at
+// an older declared path, linkIntoPlace removes the old link. changed is false if the link and
+// the backlink already exist. changed is true if linkIntoPlace removed the old link and then
+// failed.
+func (r Rendering) linkIntoPlace(f File) (changed bool, err error) {
 	target := r.filePath(f.Name)
 	if oldPath, err := os.Readlink(r.backlinkPath(f.Name)); err == nil && oldPath != f.Path && linksTo(oldPath, target) {
-		os.Remove(oldPath)
+		changed = os.Remove(oldPath) == nil
 	}
 	if linksTo(f.Path, target) && linksTo(r.backlinkPath(f.Name), f.Path) {
-		return false, nil
+		return changed, nil
 	}
 	// Create the backlink before the link. Otherwise, if keyhatch crashed after it created
 	// the link, Remove would not find the link.
 	if err := replaceSymlink(f.Path, r.backlinkPath(f.Name)); err != nil {
-		return false, err
+		return changed, err
 	}
 	if err := os.MkdirAll(filepath.Dir(f.Path), searchMode(f)); err != nil {
-		return false, err
+		return changed, err
 	}
 	// os.Symlink fails if the path exists. Therefore it cannot replace a file that another
 	// program created after Render checked the path.
 	err = os.Symlink(target, f.Path)
 	if errors.Is(err, fs.ErrExist) {
 		if !r.isManaged(f.Path) {
-			return false, fmt.Errorf("cannot create the link %s for the secret %s: %w", f.Path, f.Name, ErrPathOccupied)
+			return changed, fmt.Errorf("cannot create the link %s for the secret %s: %w", f.Path, f.Name, ErrPathOccupied)
 		}
 		err = replaceSymlink(target, f.Path)
 	}
-	return err == nil, err
+	return changed || err == nil, err
 }
 
 // linksTo reports whether link is a symbolic link that contains exactly the path target.
@@ -250,19 +251,20 @@ func FindRenderings(dir string) ([]Rendering, error) {
 
 // Prune removes the project's files and the links to them, except the files in keep and their
 // links. If a declared path is no longer a link that keyhatch created, Prune does not remove
-// the path. If Prune cannot remove a link, Prune still removes the file from memory.
-func (r Rendering) Prune(keep []File) error {
+// the path. If Prune cannot remove a link, Prune still removes the file from memory. removed
+// reports whether a file or a link was removed, even if Prune returns an error.
+func (r Rendering) Prune(keep []File) (removed bool, err error) {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err := verifyMemoryDir(r.dir); err != nil {
-		return err
+		return false, err
 	}
 	var errs []error
 	for _, subdir := range []string{"links", "files"} {
 		entries, err := os.ReadDir(filepath.Join(r.projectDir(), subdir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return removed, err
 		}
 		for _, entry := range entries {
 			name := schema.SecretName(entry.Name())
@@ -270,19 +272,24 @@ func (r Rendering) Prune(keep []File) error {
 				continue
 			}
 			if path, err := os.Readlink(r.backlinkPath(name)); err == nil && linksTo(path, r.filePath(name)) {
-				errs = append(errs, os.Remove(path))
+				err := os.Remove(path)
+				removed = removed || err == nil
+				errs = append(errs, err)
 			}
 			os.Remove(r.backlinkPath(name))
-			os.Remove(r.filePath(name))
+			removed = os.Remove(r.filePath(name)) == nil || removed
 		}
 	}
 	if len(keep) > 0 {
-		return errors.Join(errs...)
+		return removed, errors.Join(errs...)
 	}
 	errs = append(errs, os.RemoveAll(r.projectDir()))
 	os.Remove(r.dir) // fails if r.dir still contains files of another project
-	return errors.Join(errs...)
+	return removed, errors.Join(errs...)
 }
 
 // Remove removes all of the project's files and the links to them.
-func (r Rendering) Remove() error { return r.Prune(nil) }
+func (r Rendering) Remove() error {
+	_, err := r.Prune(nil)
+	return err
+}

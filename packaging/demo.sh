@@ -83,7 +83,7 @@ expect 0 npm-second-token in_project api keyhatch get NPM_TOKEN
 
 step "6. Clear the secrets: the broker wipes them, and no longer serves the old values"
 show keyhatchctl --socket "$admin" clear
-expect 5 "no secrets yet" in_project api keyhatch get NPM_TOKEN
+expect 5 "broker has no secrets" in_project api keyhatch get NPM_TOKEN
 
 step "7. Show the status of the broker"
 show keyhatchctl --socket "$admin" status

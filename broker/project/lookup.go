@@ -96,7 +96,7 @@ func (r result) message() string {
 	case schema.CodeDenied:
 		return fmt.Sprintf("%s is not on this project's allowlist", r.name)
 	case schema.CodeNotLoaded:
-		return fmt.Sprintf("%s is not available: the broker has no secrets yet", r.name)
+		return fmt.Sprintf("%s is not available: the broker has no secrets", r.name)
 	}
 	return fmt.Sprintf("the broker has no secret named %s", r.name)
 }

@@ -77,8 +77,12 @@ func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, 
 		fmt.Fprintln(c.OutOrStdout(), f.Path)
 	}
 	if watch {
-		return p.watch(c.Context(), func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the files, so the old files remain: %v\n", err)
+		return p.watch(c.Context(), func(err error, filesChanged bool) {
+			failure := "cannot update the files, so the old files remain"
+			if filesChanged {
+				failure = "cannot complete the update of the files, and some files have already changed"
+			}
+			fmt.Fprintf(os.Stderr, "keyhatch: %s: %v\n", failure, err)
 		}, func([]string, bool) {})
 	}
 	return nil

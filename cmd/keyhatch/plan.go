@@ -87,7 +87,7 @@ func (p *plan) refresh(ctx context.Context) error {
 
 // fetchAndRender fetches all secrets of the plan from one snapshot and renders the files. It
 // returns the environment with the secrets. filesChanged reports whether a file or a link
-// changed.
+// changed or was removed, even if fetchAndRender returns an error.
 func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environment []string, filesChanged bool, err error) {
 	names := p.variables.SecretNames()
 	for _, f := range p.files {
@@ -101,12 +101,14 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 		return nil, false, err
 	}
 	if filesChanged, err = p.rendering.Render(p.files, values); err != nil {
-		return nil, false, err
+		return nil, filesChanged, err
 	}
 	if p.options.withFiles && p.options.only == nil {
 		// Remove the files that the manifest no longer declares, because they may
 		// contain secrets that the manifest no longer allows.
-		err = p.rendering.Prune(p.files)
+		var removed bool
+		removed, err = p.rendering.Prune(p.files)
+		filesChanged = filesChanged || removed
 	}
 	return environment, filesChanged, err
 }
@@ -114,16 +116,19 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 // watch updates the files and calls onUpdate after each change of the secrets or the
 // manifest. If the broker reports a rate limit, watch repeats the update later. If an update
 // fails for another reason, for example because a secret is missing, watch calls onError and
-// waits for the next change. watch returns when ctx is canceled, or when client.Project.Watch
+// waits for the next change. filesChanged reports whether a file or a link changed since the
+// last update that did not fail. watch returns when ctx is canceled, or when client.Project.Watch
 // returns an error.
-func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(environment []string, filesChanged bool)) error {
+func (p *plan) watch(ctx context.Context, onError func(err error, filesChanged bool), onUpdate func(environment []string, filesChanged bool)) error {
+	filesChanged := false
 	return p.project.Watch(ctx, func(schema.ChangedEvent) {
 		for {
 			var environment []string
-			var filesChanged bool
 			err := p.refresh(ctx)
 			if err == nil {
-				environment, filesChanged, err = p.fetchAndRender(ctx, 0)
+				var changed bool
+				environment, changed, err = p.fetchAndRender(ctx, 0)
+				filesChanged = filesChanged || changed
 			}
 			refused, _ := errors.AsType[*client.Error](err)
 			switch {
@@ -135,9 +140,10 @@ func (p *plan) watch(ctx context.Context, onError func(error), onUpdate func(env
 				}
 				continue
 			case err != nil:
-				onError(err)
+				onError(err, filesChanged)
 			default:
 				onUpdate(environment, filesChanged)
+				filesChanged = false
 			}
 			return
 		}

@@ -172,8 +172,12 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	current := environment
 	go func() { // ends when ctx is canceled, or earlier if p.watch returns an error
 		defer close(done)
-		onError := func(err error) {
-			fmt.Fprintf(os.Stderr, "keyhatch: cannot update the secrets, so the command keeps the old secrets: %v\n", err)
+		onError := func(err error, filesChanged bool) {
+			failure := "cannot update the secrets, so the command keeps the old secrets"
+			if filesChanged {
+				failure = "cannot complete the update: some files have already changed, but the command keeps the old environment"
+			}
+			fmt.Fprintf(os.Stderr, "keyhatch: %s: %v\n", failure, err)
 		}
 		err := p.watch(ctx, onError, func(updated []string, filesChanged bool) {
 			if slices.Equal(updated, current) && !filesChanged {
@@ -186,7 +190,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 			}
 		})
 		if ctx.Err() == nil {
-			onError(err)
+			fmt.Fprintf(os.Stderr, "keyhatch: the watch has ended, so the secrets are no longer updated: %v\n", err)
 		}
 	}()
 	exitCode, err := child.Run(environment)

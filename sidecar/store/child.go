@@ -75,7 +75,10 @@ func ReadInChild(ctx context.Context, args []string, previous LockedReading) (Lo
 	case err != nil && ctx.Err() != nil:
 		return LockedReading{}, ctx.Err()
 	case errors.Is(err, errIncomplete):
-		return LockedReading{}, fmt.Errorf("the process that reads the store has failed: %w", waitErr)
+		if waitErr != nil {
+			err = waitErr // explains why the result is incomplete
+		}
+		return LockedReading{}, fmt.Errorf("the process that reads the store has failed: %w", err)
 	}
 	return reading, err
 }

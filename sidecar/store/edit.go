@@ -118,7 +118,6 @@ func (d Dir) Set(name string, value []byte) error {
 			if _, err := makeDir(parent); err != nil {
 				return err
 			}
-			removeLeftovers(parent)
 		}
 		temp, err := writeTemp(parent, value, path, parent)
 		if err != nil {
@@ -236,16 +235,20 @@ func CheckField(value []byte) error {
 
 // edit runs change with the path of a secret. Only one edit of a store runs at a time, unless
 // the file system has no locks (see lock). Before edit returns without an error, it waits until
-// the changed entries of the store's directory are on the disk.
+// the changed entries of the store's directory and of the bundle's directory are on the disk.
 func (d Dir) edit(verb, name string, change func(path string) error) error {
 	path, err := d.secretPath(name)
 	if err != nil {
 		return err
 	}
-	unlock, err := d.lock()
+	parent := filepath.Dir(path) // the directory of the store or of the bundle
+	unlock, err := d.lock(parent)
 	if err == nil {
 		err = change(path)
 		unlock()
+	}
+	if err == nil {
+		err = syncDir(parent)
 	}
 	if err == nil {
 		err = syncDir(d.Path)
@@ -256,16 +259,20 @@ func (d Dir) edit(verb, name string, change func(path string) error) error {
 	return nil
 }
 
-// lock waits for other edits of the store and then removes the leftovers of edits that were
-// killed. Some network file systems cannot lock a directory. There, leftovers stay, because
-// they can belong to an edit that is still running.
-func (d Dir) lock() (unlock func(), err error) {
+// lock waits for other edits of the store. It then removes the leftovers of killed edits from
+// the store's directory and from parent, unless parent is a symbolic link. Some network file
+// systems cannot lock a directory. There, leftovers stay, because they can belong to an edit
+// that is still running.
+func (d Dir) lock(parent string) (unlock func(), err error) {
 	dir, err := os.Open(d.Path)
 	if err != nil {
 		return nil, err
 	}
 	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err == nil {
 		removeLeftovers(d.Path)
+		if !isLink(parent) {
+			removeLeftovers(parent)
+		}
 	}
 	return func() { dir.Close() }, nil
 }

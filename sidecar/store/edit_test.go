@@ -386,3 +386,65 @@ func TestEditRemovesLeftoversOfKilledEdit(t *testing.T) {
 	}
 	group.Wait()
 }
+
+// TestEditKeepsFilesOfOthersWithoutLock edits a store on a file system that has no locks. Then
+// the temporary files in the store can belong to a running edit of another process.
+func TestEditKeepsFilesOfOthersWithoutLock(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	for _, name := range []string{".keyhatch-edit-1", "aws/.keyhatch-edit-2"} {
+		storetest.WriteFile(filepath.Join(dir.Path, name), storetest.Tripwire)
+	}
+	if err := testenv.WithFailingSystemCall(unix.SYS_FLOCK, unix.ENOLCK, func() {
+		for _, name := range []string{"A", "aws/id"} {
+			if err := dir.Set(name, nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := dir.Remove("aws/id"); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{".keyhatch-edit-1", "aws/.keyhatch-edit-2"} {
+		if _, err := os.Stat(filepath.Join(dir.Path, name)); err != nil {
+			t.Errorf("the edit removed a file that it did not create: %v", err)
+		}
+	}
+}
+
+// TestEditDoesNotCleanTargetOfLink edits a field of a bundle that is a symbolic link. The edit
+// fails, and must not remove files in the target of the link.
+func TestEditDoesNotCleanTargetOfLink(t *testing.T) {
+	root := t.TempDir()
+	dir := store.Dir{Path: root + "/store"}
+	file := root + "/other/.keyhatch-edit-1"
+	storetest.WriteFile(file, storetest.Tripwire)
+	storetest.WriteFile(dir.Path+"/A", "1")
+	if err := os.Symlink("../other", dir.Path+"/aws"); err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{dir.Set("aws/id", nil), dir.Remove("aws/id")} {
+		if _, ok := errors.AsType[*store.ConflictError](err); !ok {
+			t.Errorf("got the error %v, want a conflict", err)
+		}
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestEditOfFieldSyncsBundle checks that an edit of a field waits until the changed entries of
+// the bundle's directory are on the disk.
+func TestEditOfFieldSyncsBundle(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	storetest.WriteFile(dir.Path+"/aws/id", "1")
+	if err := testenv.WithFailingSystemCall(unix.SYS_FSYNC, unix.EIO, func() {
+		want := "cannot remove aws/id: " + dir.Path + "/aws: input/output error"
+		if err := dir.Remove("aws/id"); err == nil || err.Error() != want {
+			t.Errorf("the sync of the directory fails: got the error %v; want %s", err, want)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
