@@ -27,10 +27,13 @@ const (
 const (
 	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
 	// old value.
-	ReasonName        Reason = "the name does not match " + schema.SecretNamePattern
-	ReasonPermission  Reason = "permission denied" // the text of EACCES
-	reasonDangling    Reason = "the target of the symbolic link does not exist"
-	reasonKind        Reason = "this is not a regular file or a directory"
+	ReasonName       Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonPermission Reason = "permission denied" // the text of EACCES
+	reasonDangling   Reason = "the target of the symbolic link does not exist"
+	reasonKind       Reason = "this is not a regular file or a directory"
+	// reasonWrongSize means that the file has another number of bytes than its size, although
+	// the file did not change. Many files of procfs and sysfs are like this.
+	reasonWrongSize   Reason = "the number of bytes in the file is different from its size, as in /proc and /sys"
 	reasonDirInBundle Reason = "a bundle must contain only files, but this is a directory"
 	reasonBinaryField Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
 )
@@ -47,8 +50,11 @@ func (r Reason) IsTemporary() bool {
 	return r == reasonOpen || r == reasonChanged || r == reasonShorter
 }
 
-// reasonOf returns the reason for an error of package os.
+// reasonOf returns the reason for an error of readFile or of package os.
 func reasonOf(err error) Reason {
+	if unusable, ok := errors.AsType[*unusableError](err); ok {
+		return unusable.reason
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return Reason(errno.Error())
 	}
