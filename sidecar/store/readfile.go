@@ -21,6 +21,9 @@ func readFile(listed listedFile) (content []byte, writers writerState, err error
 	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
 	// Without O_NONBLOCK, opening a FIFO would block.
 	f, err := os.OpenFile(listed.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.EAGAIN) { // a process has a write lease for the file
+		return nil, writersExist, nil
+	}
 	if err != nil {
 		return nil, 0, asUnstable(describePathError(err))
 	}

@@ -198,3 +198,26 @@ func TestOpenFileStoreKeepsOldSet(t *testing.T) {
 	f.Close()
 	mustRead(t, merged, r, "new", false)
 }
+
+// TestFileWithWriteLeaseIsOpenForWriting checks that a file keeps its old value while a process has
+// a write lease for the file. A file server such as Samba uses such leases.
+func TestFileWithWriteLeaseIsOpenForWriting(t *testing.T) {
+	dir := Dir{Path: t.TempDir()}
+	writeAll(t, dir.Path+"/A", "old")
+	r := mustRead(t, dir, nil, "old", false)
+	f, err := os.OpenFile(dir.Path+"/A", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteString("new")
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	r = mustRead(t, dir, r, "old", true)
+	if got := r.Unusable[dir.Path+"/A"]; got != reasonOpen {
+		t.Errorf("the reason is %q, want %q", got, reasonOpen)
+	}
+	f.Close()
+	mustRead(t, dir, r, "new", false)
+}
