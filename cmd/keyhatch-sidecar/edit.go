@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -40,13 +44,37 @@ change, rm reports the reason, and the exit code is 1.`,
 			return err
 		}
 		links := linkTargets(dir, args)
-		if err := dir.Remove(args[0]); err != nil {
+		if err := editStore(c, &dir, func(ctx context.Context) error { return dir.Remove(ctx, args[0]) }); err != nil {
 			return withRemoveHint(err, dir)
 		}
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
 	}
 	return c
+}
+
+// editStore runs an edit of the store dir. While the edit waits for another edit, SIGHUP and
+// SIGQUIT cancel the edit, as SIGINT and SIGTERM do. A running edit is not interrupted, so that the
+// edit leaves no temporary files.
+func editStore(c *cobra.Command, dir *store.Dir, edit func(ctx context.Context) error) error {
+	dir.OnWait = func() { fmt.Fprintln(c.ErrOrStderr(), "waiting for another edit of the store") }
+	ctx, cancel := context.WithCancelCause(c.Context())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	go func() { // ends when ctx ends
+		select {
+		case sig := <-signals:
+			cancel(cli.ExitStatus(128 + int(sig.(syscall.Signal))))
+		case <-ctx.Done():
+		}
+	}()
+	err := edit(ctx)
+	if status, ok := errors.AsType[cli.ExitStatus](context.Cause(ctx)); ok && errors.Is(err, context.Canceled) {
+		return status
+	}
+	return err
 }
 
 // withRemoveHint adds a hint to a *store.ConflictError.

@@ -94,7 +94,7 @@ code is 1. set does not connect to the sidecar or to the broker.`,
 			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
 		}
 		links := linkTargets(dir, append(args[:1:1], valueNames(values)...))
-		if err := writeValues(dir, args[0], values); err != nil {
+		if err := editStore(c, &dir, func(ctx context.Context) error { return writeValues(ctx, dir, args[0], values) }); err != nil {
 			return withRemoveHint(err, dir)
 		}
 		report(c.ErrOrStderr(), dir, values)
@@ -234,15 +234,15 @@ func readAll(in io.Reader, buf []byte) ([]byte, error) {
 }
 
 // writeValues writes one secret or field, or all fields of the bundle name.
-func writeValues(dir store.Dir, name string, values []value) error {
+func writeValues(ctx context.Context, dir store.Dir, name string, values []value) error {
 	if values[0].field == "" {
-		return dir.Set(name, values[0].content)
+		return dir.Set(ctx, name, values[0].content)
 	}
 	fields := map[string][]byte{}
 	for _, v := range values {
 		fields[v.field] = v.content
 	}
-	return dir.SetBundle(name, fields)
+	return dir.SetBundle(ctx, name, fields)
 }
 
 // report prints the size of each secret that was written, and warnings for values that are

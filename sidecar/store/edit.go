@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -17,8 +19,8 @@ import (
 )
 
 // leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. If an edit is killed, its temporary files remain. A later edit
-// of the same directory removes them, because they can contain a secret.
+// sidecar ignores these names. If an edit is killed, its temporary files can remain. A later edit
+// of the same store removes them, because they can contain a secret.
 const leftoverPrefix = ".keyhatch-edit-"
 
 // A ConflictError means that an edit was refused, because it would remove other values or
@@ -105,8 +107,8 @@ func checkWritable(dir string) error {
 //
 // Set does not replace a bundle by a secret or a secret by a bundle, and does not write to a
 // bundle that is a symbolic link. In these cases, the error wraps a *ConflictError.
-func (d Dir) Set(name string, value []byte) error {
-	return d.edit("write", name, func(path string) error {
+func (d Dir) Set(ctx context.Context, name string, value []byte) error {
+	return d.edit(ctx, "write", name, func(path string) error {
 		if err := d.checkSet(name); err != nil {
 			return err
 		}
@@ -154,8 +156,8 @@ func linkedBundleError(bundle string) error {
 // if name is a secret, SetBundle changes nothing and returns a *ConflictError. The owners and
 // the permissions are the same as with Set. If the bundle is a symbolic link, SetBundle
 // replaces the link.
-func (d Dir) SetBundle(name string, fields map[string][]byte) error {
-	return d.edit("write", name, func(path string) error {
+func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byte) error {
+	return d.edit(ctx, "write", name, func(path string) error {
 		names := slices.Sorted(maps.Keys(fields))
 		if err := d.checkSetBundle(name, names); err != nil {
 			return err
@@ -234,15 +236,16 @@ func CheckField(value []byte) error {
 }
 
 // edit runs change with the path of a secret. Only one edit of a store runs at a time, unless
-// the file system has no locks (see lock). Before edit returns without an error, it waits until
+// the file system has no locks (see lock). If ctx ends before edit has the lock, edit changes nothing and
+// returns ctx.Err(). After that, edit does not stop. Before edit returns without an error, it waits until
 // the changed entries of the store's directory and of the bundle's directory are on the disk.
-func (d Dir) edit(verb, name string, change func(path string) error) error {
+func (d Dir) edit(ctx context.Context, verb, name string, change func(path string) error) error {
 	path, err := d.secretPath(name)
 	if err != nil {
 		return err
 	}
 	parent := filepath.Dir(path) // the directory of the store or of the bundle
-	unlock, err := d.lock(parent)
+	unlock, err := d.lock(ctx)
 	if err == nil {
 		err = change(path)
 		unlock()
@@ -260,21 +263,56 @@ func (d Dir) edit(verb, name string, change func(path string) error) error {
 }
 
 // lock waits for other edits of the store. It then removes the leftovers of killed edits from
-// the store's directory and from parent, unless parent is a symbolic link. Some network file
-// systems cannot lock a directory. There, leftovers stay, because they can belong to an edit
-// that is still running.
-func (d Dir) lock(parent string) (unlock func(), err error) {
+// the store's directory and from all bundles, but not from a bundle that is a symbolic link.
+// Some network file systems cannot lock a directory. There, leftovers stay, because they can
+// belong to an edit that is still running.
+func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
 	dir, err := os.Open(d.Path)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err == nil {
+	locked, err := d.waitForLock(ctx, dir)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	if locked {
 		removeLeftovers(d.Path)
-		if !isLink(parent) {
-			removeLeftovers(parent)
+		entries, _ := os.ReadDir(d.Path)
+		for _, entry := range entries {
+			if entry.IsDir() { // false for a symbolic link
+				removeLeftovers(filepath.Join(d.Path, entry.Name()))
+			}
 		}
 	}
 	return func() { dir.Close() }, nil
+}
+
+// lockRetryDelay is the delay between two attempts to lock the store. An attempt that waits in the
+// kernel could not be canceled.
+const lockRetryDelay = 20 * time.Millisecond
+
+// waitForLock locks the open directory of the store. locked is false if the file system has no
+// locks.
+func (d Dir) waitForLock(ctx context.Context, dir *os.File) (locked bool, err error) {
+	reportAt := time.Now().Add(time.Second)
+	onWait := d.OnWait
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err == nil, nil
+		}
+		if onWait != nil && time.Now().After(reportAt) {
+			onWait()
+			onWait = nil
+		}
+		if err := sleep(ctx, lockRetryDelay); err != nil {
+			return false, err
+		}
+	}
 }
 
 // removeLeftovers removes the temporary files and directories of killed edits. The lock must
@@ -408,8 +446,8 @@ func (d Dir) LinkTarget(name string) string {
 // Remove removes a secret, a field of a bundle, or a complete bundle. It removes a symbolic
 // link and not the target of the link. If the bundle of a field is a symbolic link, Remove
 // returns a *ConflictError.
-func (d Dir) Remove(name string) error {
-	return d.edit("remove", name, func(path string) error {
+func (d Dir) Remove(ctx context.Context, name string) error {
+	return d.edit(ctx, "remove", name, func(path string) error {
 		if bundle, _, isField := strings.Cut(name, "/"); isField && isLink(filepath.Dir(path)) {
 			return linkedBundleError(bundle)
 		}

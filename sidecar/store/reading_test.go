@@ -71,7 +71,7 @@ func TestFileThatBecameShorterIsUsedLater(t *testing.T) {
 		}
 	}
 	r = mustRead(t, dir, r, "short", false)
-	if err := dir.Set("A", []byte("s")); err != nil {
+	if err := dir.Set(t.Context(), "A", []byte("s")); err != nil {
 		t.Fatal(err)
 	}
 	mustRead(t, dir, r, "s", false)
@@ -99,7 +99,7 @@ func TestUnchangedOpenFileIsComplete(t *testing.T) {
 // complete.
 func TestBundleKeepsAllOldFields(t *testing.T) {
 	dir := Dir{Path: t.TempDir()}
-	if err := dir.SetBundle("aws", map[string][]byte{"key": []byte("old"), "secret": []byte("old")}); err != nil {
+	if err := dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": []byte("old"), "secret": []byte("old")}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := dir.Read(context.Background(), nil)
@@ -117,7 +117,7 @@ func TestBundleKeepsAllOldFields(t *testing.T) {
 				t.Errorf("the field %s is %q, want %q", field, got, want)
 			}
 		}
-		if err := dir.Set("aws/secret", []byte("new")); err != nil {
+		if err := dir.Set(t.Context(), "aws/secret", []byte("new")); err != nil {
 			t.Fatal(err)
 		}
 	}
