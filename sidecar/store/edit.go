@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -328,11 +329,18 @@ func removeLeftovers(dir string) {
 
 // writeTemp writes value to a new temporary file in dir. If value is empty, writeTemp writes a
 // newline. For replaced and parent, see setOwner.
+//
+// If the file system supports O_TMPFILE, the file gets a name only after it is complete. So a
+// process that is killed leaves no part of the value in the store.
 func writeTemp(dir string, value []byte, replaced, parent string) (path string, err error) {
 	if len(value) == 0 {
 		value = []byte("\n")
 	}
-	f, err := os.CreateTemp(dir, leftoverPrefix)
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
+	hasName := err != nil
+	if hasName {
+		f, err = os.CreateTemp(dir, leftoverPrefix)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -342,10 +350,19 @@ func writeTemp(dir string, value []byte, replaced, parent string) (path string, 
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(f.Name())
+	path = f.Name()
+	if err == nil && !hasName {
+		path = filepath.Join(dir, leftoverPrefix+rand.Text())
+		// AT_EMPTY_PATH needs a capability, but the link in /proc does not (open(2), O_TMPFILE).
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+		if hasName = err == nil; !hasName {
+			err = &fs.PathError{Op: "linkat", Path: path, Err: err}
+		}
 	}
-	return f.Name(), err
+	if err = errors.Join(err, f.Close()); err != nil && hasName {
+		os.Remove(path)
+	}
+	return path, err
 }
 
 // makeDir creates a directory with mode 0700 if the directory does not exist.

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -445,6 +446,31 @@ func TestEditOfFieldSyncsBundle(t *testing.T) {
 		}
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSetWritesValueBeforeFileHasName checks that a value is complete when its temporary file gets a
+// name. Otherwise, if the process is killed, a part of the value can remain in the store.
+func TestSetWritesValueBeforeFileHasName(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	events, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(events)
+	if _, err := unix.InotifyAddWatch(events, dir.Path, unix.IN_MODIFY); err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.Set(t.Context(), "A", []byte(storetest.Tripwire)); err != nil {
+		t.Fatal(err)
+	}
+	var buf [4096]byte
+	n, err := unix.Read(events, buf[:])
+	if err != nil && err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+	if n > 0 && bytes.Contains(buf[:n], []byte(".keyhatch-edit-")) {
+		t.Error("Set wrote to a temporary file that has a name")
 	}
 }
 
