@@ -104,6 +104,8 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 		{"a paste with Ctrl-Z", "\x1b[200~tok\x1aen\x1b[201~\x04", "the pasted text contains a control character"},
 		{"a paste with a backspace", "\x1b[200~tok\x7fen\x1b[201~\x04", "the pasted text contains a control character"},
 		{"a paste with an escape sequence", "\x1b[200~\x1b[31mred\x1b[201~\x04", "the pasted text contains a control character"},
+		{"a start mark in a paste", "\x1b[200~tok\x1b[200~en\x1b[201~\x04", "the pasted text contains a control character"},
+		{"an end mark in a paste", "\x1b[200~tok\x1b[201~en\x1b[201~\x04", "the input contains a control character"},
 		{"too much", strings.Repeat("x", 1<<20) + "yz\x04", "more than 1048576 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
