@@ -203,6 +203,18 @@ func TestSetIgnoresStopWithoutShell(t *testing.T) {
 	s.end(0, "new")
 }
 
+// TestSetRestoresTerminalAfterEndOfStderr runs set in a pipe whose reader ends. The kernel then sends
+// SIGPIPE when set writes to standard error. The terminal must echo again after the end of set.
+func TestSetRestoresTerminalAfterEndOfStderr(t *testing.T) {
+	set := filepath.Join(binDir, "keyhatch-sidecar") + " set A --store dir:" + t.TempDir()
+	term := testenv.StartOnTerminal(t, exec.Command("sh", "-c", "{ "+set+"; echo exit code $? >/dev/tty; } 2>&1 | head -c 5; read -r line"))
+	term.Expect("value")
+	term.TypeUntil("a part\r", "exit code 141")
+	if !term.IsEchoing() {
+		t.Error("the command did not restore the terminal")
+	}
+}
+
 // TestSetStopsScriptOnCtrlC presses Ctrl-C in a script that runs set and then another command.
 // The shell must get the signal, too, and must not run the other command.
 func TestSetStopsScriptOnCtrlC(t *testing.T) {
