@@ -45,7 +45,7 @@ change, rm reports the reason, and the exit code is 1.`,
 		}
 		links := linkTargets(dir, args)
 		if err := editStore(c, &dir, func(ctx context.Context) error { return dir.Remove(ctx, args[0]) }); err != nil {
-			return withRemoveHint(err, dir)
+			return withEditHint(err, dir, "rm", args[0])
 		}
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
@@ -77,10 +77,15 @@ func editStore(c *cobra.Command, dir *store.Dir, edit func(ctx context.Context) 
 	return err
 }
 
-// withRemoveHint adds a hint to a *store.ConflictError.
-func withRemoveHint(err error, dir store.Dir) error {
+// withEditHint adds a hint to an error of an edit. verb is the command, and name is the secret or
+// the bundle.
+func withEditHint(err error, dir store.Dir, verb, name string) error {
+	storeFlag := " --store " + cli.ShellQuote("dir:"+dir.Path)
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
-		return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + " --store " + cli.ShellQuote("dir:"+dir.Path)}
+		return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + storeFlag}
+	}
+	if errors.Is(err, store.ErrCannotRename) {
+		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}
 	}
 	return err
 }

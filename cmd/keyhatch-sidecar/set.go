@@ -76,7 +76,7 @@ code is 1. set does not connect to the sidecar or to the broker.`,
 		}
 		// Do not ask for a value that the store cannot take.
 		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
-			return withRemoveHint(err, dir)
+			return withEditHint(err, dir, "set", args[0])
 		}
 		defer func() {
 			for _, v := range values {
@@ -95,7 +95,7 @@ code is 1. set does not connect to the sidecar or to the broker.`,
 		}
 		links := linkTargets(dir, append(args[:1:1], valueNames(values)...))
 		if err := editStore(c, &dir, func(ctx context.Context) error { return writeValues(ctx, dir, args[0], values) }); err != nil {
-			return withRemoveHint(err, dir)
+			return withEditHint(err, dir, "set", args[0])
 		}
 		report(c.ErrOrStderr(), dir, values)
 		links.warn(c.ErrOrStderr())

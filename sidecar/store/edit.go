@@ -33,6 +33,20 @@ type ConflictError struct {
 
 func (e *ConflictError) Error() string { return e.reason }
 
+// ErrCannotRename means that the file system cannot rename the directory of a bundle. So a
+// complete bundle cannot be replaced or removed in one step. An overlay file system cannot rename a
+// directory of a lower layer.
+var ErrCannotRename = errors.New("the file system cannot rename the directory of this bundle")
+
+// asCannotRename returns ErrCannotRename with the path of a bundle if err means that its directory
+// cannot be renamed. It returns all other errors unchanged.
+func asCannotRename(path string, err error) error {
+	if errors.Is(err, syscall.EXDEV) {
+		return fmt.Errorf("%s: %w", path, ErrCannotRename)
+	}
+	return err
+}
+
 // Create creates the directory of the store with mode 0700 if the directory does not exist.
 func (d Dir) Create() (created bool, err error) {
 	created, err = makeDir(d.Path)
@@ -199,10 +213,11 @@ func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byt
 		if !exists {
 			return os.Rename(temp, path)
 		}
-		if err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); err != nil {
+		err = asCannotRename(path, unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE))
+		if err != nil && !errors.Is(err, ErrCannotRename) {
 			return fmt.Errorf("%s: cannot replace the directory in one step: %w", path, err)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -485,7 +500,7 @@ func (d Dir) Remove(ctx context.Context, name string) error {
 			return err
 		}
 		defer os.RemoveAll(removed)
-		return os.Rename(path, filepath.Join(removed, "bundle"))
+		return asCannotRename(path, os.Rename(path, filepath.Join(removed, "bundle")))
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -497,5 +498,29 @@ func TestCanceledEditChangesNothing(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
 		t.Errorf("the store contains %v, error %v; want no files", entries, err)
+	}
+}
+
+// TestEditOfBundleThatCannotBeRenamed edits a complete bundle on an overlay file system, which
+// cannot rename all directories.
+func TestEditOfBundleThatCannotBeRenamed(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	if err := dir.Set(t.Context(), "aws/key", []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	for call, edit := range map[uint32]func() error{
+		unix.SYS_RENAMEAT:  func() error { return dir.Remove(t.Context(), "aws") },
+		unix.SYS_RENAMEAT2: func() error { return dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": []byte("new")}) },
+	} {
+		if err := testenv.WithFailingSystemCall(call, unix.EXDEV, func() {
+			if err := edit(); !errors.Is(err, store.ErrCannotRename) || !strings.Contains(err.Error(), dir.Path+"/aws: ") {
+				t.Errorf("got the error %v, want %v", err, store.ErrCannotRename)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(dir.Path + "/aws/key"); err != nil || string(got) != "old" {
+		t.Errorf("the field contains %q, error %v", got, err)
 	}
 }
