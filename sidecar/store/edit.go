@@ -132,8 +132,12 @@ func (d Dir) Set(ctx context.Context, name string, value []byte) error {
 			if err := CheckField(value); err != nil {
 				return err
 			}
-			if _, err := makeDir(parent); err != nil {
+			created, err := makeDir(parent)
+			if err != nil {
 				return err
+			}
+			if created {
+				defer os.Remove(parent) // has no effect after a successful rename
 			}
 		}
 		temp, err := writeTemp(parent, value, path, parent)

@@ -501,6 +501,22 @@ func TestCanceledEditChangesNothing(t *testing.T) {
 	}
 }
 
+// TestFailedSetRemovesNewBundle writes the first field of a bundle on a full disk. The directory of
+// the bundle must not remain.
+func TestFailedSetRemovesNewBundle(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	if err := testenv.WithFailingSystemCall(unix.SYS_FSYNC, unix.ENOSPC, func() {
+		if err := dir.Set(t.Context(), "new/field", []byte("1")); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("got the error %v, want %v", err, unix.ENOSPC)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir.Path); err != nil || len(entries) > 0 {
+		t.Errorf("the store contains %v, error %v; want no files", entries, err)
+	}
+}
+
 // TestEditOfBundleThatCannotBeRenamed edits a complete bundle on an overlay file system, which
 // cannot rename all directories.
 func TestEditOfBundleThatCannotBeRenamed(t *testing.T) {
