@@ -65,3 +65,40 @@ func TestSignalCancelsWaitingEdit(t *testing.T) {
 		}
 	}
 }
+
+// TestSignalAfterEditDoesNotChangeExitCode sends a signal to set after the store has changed. The
+// exit code must be 0, because the edit was not canceled.
+func TestSignalAfterEditDoesNotChangeExitCode(t *testing.T) {
+	store := t.TempDir()
+	// The check after the edit waits for a file that is open for writing.
+	open, err := os.Create(filepath.Join(store, "B"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	if _, err := open.WriteString("a part"); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), "set", "A", "--store", "dir:"+store)
+	c.Stdin = strings.NewReader("new")
+	stderr, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	output := bufio.NewReader(stderr)
+	if line, err := output.ReadString('\n'); err != nil || line != "A: 3 bytes\n" {
+		t.Fatalf("the command printed %q, error %v", line, err)
+	}
+	c.Process.Signal(syscall.SIGINT)
+	rest, err := io.ReadAll(output)
+	if err != nil || !strings.Contains(string(rest), "interrupted") {
+		t.Errorf("the command printed %q, error %v", rest, err)
+	}
+	if err := c.Wait(); err != nil {
+		t.Error(err)
+	}
+}

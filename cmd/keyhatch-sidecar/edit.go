@@ -114,11 +114,15 @@ func (l linkList) warn(w io.Writer) {
 // checkPushable reads the store as the sidecar does. It returns an error if the sidecar cannot
 // push the edit of the secret, the bundle, or the field name. The user of the command and the
 // sidecar can have different permissions, so checkPushable only prints a warning if it has no
-// permission to read the store. It also prints a warning if the store is changing.
+// permission to read the store. It also prints a warning if the store is changing, or if a signal
+// interrupts the check.
 func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 	reading, err := store.ReadInChild(c.Context(), []string{readCommandName, "--store=dir:" + dir.Path}, store.LockedReading{})
 	reading.Set.Free()
 	switch {
+	case errors.Is(err, context.Canceled): // the signal came too late to cancel the edit
+		fmt.Fprintln(c.ErrOrStderr(), "warning: the store has changed, but the check that the sidecar can read the store was interrupted")
+		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, store.ErrUnstable):
 		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil
