@@ -162,6 +162,13 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 		}
 	}
 	mustRead(t, dir, r, "newer", false)
+
+	file := File{Path: dir.Path + "/a.env", Format: Dotenv}
+	writeAll(t, file.Path, "A=1\n")
+	if err := os.Chown(file.Path, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	mustRead(t, file, nil, "1", false)
 }
 
 // TestOpenFileStoreKeepsOldSet checks that a file store keeps the old set while a process has
