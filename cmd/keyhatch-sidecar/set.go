@@ -54,7 +54,8 @@ expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, N
 
 After the change, set reads the store as the sidecar does. If the sidecar cannot push the
 change, for example because the store is too big, set reports the reason, and the exit
-code is 1. set does not connect to the sidecar or to the broker.`,
+code is 1. If another edit of the store is running, set waits for the end of this edit.
+set does not connect to the sidecar or to the broker.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets
