@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -41,6 +42,12 @@ const (
 // reasonTooLarge does not contain the size of the file, so that a growing file is logged only
 // once.
 var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
+
+// storeFailed begins the reason for a store of a Merged that Read could not read.
+const storeFailed = "cannot read this store: "
+
+// IsStoreFailure reports whether the reason concerns a complete store of a Merged.
+func (r Reason) IsStoreFailure() bool { return strings.HasPrefix(string(r), storeFailed) }
 
 // IsIncomplete reports whether the file is empty or is being written.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
