@@ -13,7 +13,7 @@ import (
 
 // addOrChangeLocked adds a project, or changes the project that is registered at the same
 // path.
-func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	e := r.findPathLocked(registration.ProjectPath)
 	switch {
 	case e == nil:
@@ -21,21 +21,22 @@ func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed
 	case e.registration.Name != registration.Name, !slices.Equal(e.registration.AllowUIDs, registration.AllowUIDs):
 		return r.replaceProjectLocked(e, registration, parsed, caller)
 	}
-	return e, r.changeProjectLocked(e, registration, parsed, caller)
+	return r.changeProjectLocked(e, registration, parsed, caller)
 }
 
 // addProjectLocked creates the socket of a new project and serves the project.
-func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	undo, err := r.linkProjectUnlocked(registration)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	socket, err := r.bindUnlocked(registration.ProjectPath)
 	if err != nil {
 		undo()
-		return nil, err
+		return err
 	}
-	return r.serveNewLocked(registration, parsed, socket, storedProject{}, caller), nil
+	r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
+	return nil
 }
 
 // bindUnlocked creates a project's socket. It unlocks mu during this time, because the
@@ -55,17 +56,17 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 // replaceProjectLocked changes the name or the allowed uids of a project. It closes the
 // project's connections, because a connection may belong to a uid that is no longer
 // allowed.
-func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) (*entry, error) {
+func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	undo, err := r.linkProjectUnlocked(registration)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	// The new endpoint uses the same socket. The container that mounts the directory of the
 	// socket can therefore not delay or prevent the change.
 	socket, err := e.socket.Copy()
 	if err != nil {
 		undo()
-		return nil, err
+		return err
 	}
 	// Both endpoints have the same backlog. Otherwise the old endpoint could accept a client
 	// that connects after the change, and would close this connection.
@@ -75,17 +76,18 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	if r.stopping {
 		endpoint.CloseListener(socket.Listener)
 		undo()
-		return nil, errStopping()
+		return errStopping()
 	}
 	if e.registration.Name == registration.Name {
 		r.endProjectLocked(e, caller)
-		return r.serveNewLocked(registration, parsed, socket, e.stored, caller), nil
+		r.serveNewLocked(registration, parsed, socket, e.stored, caller)
+		return nil
 	}
 	// Store the new registration first, because the broker can be killed at every moment.
 	// restoreProjects removes the older of two registrations of one path.
-	added := r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
+	r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
 	r.forgetProjectLocked(e, caller)
-	return added, nil
+	return nil
 }
 
 // changeProjectLocked replaces the registration of a project. The connections stay open,
@@ -95,7 +97,9 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 		return err
 	}
 	old := e.registration
+	r.index.remove(old)
 	e.registration = registration
+	r.index.add(registration)
 	if *old.Manifest != *registration.Manifest {
 		r.replaceManifestLocked(e, parsed, *registration.Manifest, caller)
 		return nil
@@ -106,7 +110,7 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 
 // serveNewLocked serves a project on its listening socket. stored contains the parts of the
 // project that are already in the descriptor store.
-func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, stored storedProject, caller endpoint.Caller) *entry {
+func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket, stored storedProject, caller endpoint.Caller) {
 	e := r.addEntryLocked(registration, parsed, socket)
 	e.stored = stored
 	r.storeForRestartLocked(e)
@@ -115,7 +119,6 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 		EventHeader: audit.Header(schema.EventProjectRegistered), EventCaller: caller.Event(),
 		Project: registration.Name, AllowlistSize: len(parsed.Allowlist()),
 	})
-	return e
 }
 
 // addEntryLocked adds a project whose socket is already listening. After addEntryLocked,
@@ -129,13 +132,15 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		BrokerVersion: r.brokerVersion, InstanceID: r.instanceID,
 	})
 	e := &entry{
-		project: p, registration: registration, path: registration.ProjectPath, socket: socket, socketPath: r.dir.NamedSocket(registration.Name),
+		project: p, registration: registration, path: registration.ProjectPath, socket: socket,
 		endpoint: endpoint.New(endpoint.Config{
 			Listener: socket.Listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
 			Serve: p.Serve, Log: r.log,
 		}),
 	}
 	r.entries[registration.Name] = e
+	r.index.add(registration)
+	r.changes++
 	return e
 }
 
@@ -161,6 +166,8 @@ func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
 func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
+	r.index.remove(e.registration)
+	r.changes++
 	e.project.End()                // refuse requests at once, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close can wait for one second
 	r.recordUnregistered(name, caller)
@@ -177,6 +184,7 @@ func (r *registry) replaceManifestLocked(e *entry, parsed *manifest.Manifest, te
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
 	e.registration.Manifest = &text
 	e.project.ReplaceManifest(parsed)
+	r.changes++
 	r.storeForRestartLocked(e)
 	audit.Record(r.audit, schema.ProjectReloaded{
 		EventHeader: audit.Header(schema.EventProjectReloaded), EventCaller: caller.Event(),
@@ -191,10 +199,10 @@ func (r *registry) storeForRestartLocked(e *entry) {
 // forgetUnservedLocked removes the unserved projects that have this name or this path, also
 // from the descriptor store.
 func (r *registry) forgetUnservedLocked(name schema.ProjectName, projectPath string) {
-	for unservedName, u := range r.unserved {
-		if unservedName == name || u.registration.ProjectPath == projectPath {
+	for _, unservedName := range []schema.ProjectName{name, r.index.byPath[projectPath]} {
+		if u := r.unserved[unservedName]; u != nil {
 			r.store.remove(&u.stored, unservedName)
-			delete(r.unserved, unservedName)
+			r.removeUnservedLocked(u)
 		}
 	}
 }

@@ -28,7 +28,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 	if r.stopping {
 		return nil
 	}
-	declared, invalid, err := manifest.ReadDeclarations(projectsDir)
+	declared, invalid, err := r.declarations.Read(projectsDir)
 	if err == nil {
 		err = checkNotMissingLocked(r, projectsDir)
 	}
@@ -129,8 +129,7 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 		if err := r.checkNamesLocked(registration); err != nil {
 			return err
 		}
-		_, err = r.addOrChangeLocked(registration, parsed, endpoint.Self())
-		return err
+		return r.addOrChangeLocked(registration, parsed, endpoint.Self())
 	}
 	if err := r.checkOtherProjectsLocked(registration); err != nil {
 		return err
@@ -138,9 +137,9 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 	u := &unservedProject{registration: registration, parsed: parsed, err: errStarting}
 	if old := r.unserved[d.Name]; old != nil { // the store keeps the old registration until the project is served
 		u.stored = old.stored
-		delete(r.unserved, d.Name)
+		r.removeUnservedLocked(old)
 	}
 	r.forgetUnservedLocked(d.Name, d.Path)
-	r.unserved[d.Name] = u
+	r.addUnservedLocked(u)
 	return nil
 }

@@ -52,7 +52,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(unsealed)
-	m.handleMessage([]string{"FDSTORE=1", "FDNAME=registration-evil@1"}, []int{dupFD(t, unsealed)})
+	m.handleMessage([]string{"FDSTORE=1", "FDNAME=registration@0"}, []int{dupFD(t, unsealed)})
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=project-evil"}, []int{dupFD(t, int(m.admin.Fd()))})
 	m.handleMessage([]string{"FDSTORE=1", "FDNAME=probe"}, []int{dupFD(t, unsealed)})
 	// The store can also contain two registrations of one project. This happens if the
@@ -61,7 +61,7 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	// matter.
 	for name, front := range map[string]bool{"first": true, "last": false} {
 		m.mu.Lock()
-		i := slices.IndexFunc(m.store, func(s storedDescriptor) bool { return strings.HasPrefix(s.name, "registration-api@") })
+		i := slices.IndexFunc(m.store, func(s storedDescriptor) bool { return strings.HasPrefix(s.name, "registration@") })
 		last := storedDescriptor{m.store[i].name, dupFD(t, m.store[i].fd)}
 		m.mu.Unlock()
 		s = m.start()
@@ -88,5 +88,5 @@ func TestUnexpectedDescriptorsAreRefused(t *testing.T) {
 	if status := s.Status(); len(status.Projects) != 1 || status.Projects[0].Name != "api" {
 		t.Errorf("the served projects are %+v, want only api", status.Projects)
 	}
-	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration-api@3"}) })
+	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration@3"}) })
 }

@@ -123,7 +123,7 @@ func TestOldRegistrationNeverWins(t *testing.T) {
 			s := m.start()
 			m.register("api", "OLD")
 			m.mu.Lock()
-			m.ignored = "registration-api@2"
+			m.ignored = "registration@2"
 			m.mu.Unlock()
 			for _, text := range []string{manifestText("api", "OLDER"), manifestText("api", "OLD")} {
 				m.withAdmin(func(admin *client.Admin) error {

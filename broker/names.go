@@ -2,7 +2,6 @@ package broker
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/rundir"
 	"github.com/keyhatch/keyhatch/manifest"
@@ -26,26 +25,15 @@ func (r *registry) checkNamesLocked(registration schema.RegisterRequest) error {
 // checkOtherProjectsLocked returns an error if a served or unserved project at another path
 // has the name or a dev container ID of a registration.
 func (r *registry) checkOtherProjectsLocked(registration schema.RegisterRequest) error {
-	var others []schema.RegisterRequest
-	for _, e := range r.entries {
-		others = append(others, e.registration)
+	isOther := func(found *schema.RegisterRequest) bool {
+		return found != nil && found.ProjectPath != registration.ProjectPath
 	}
-	for _, u := range r.unserved {
-		if u.parsed != nil {
-			others = append(others, u.registration)
-		}
+	if other := r.findNameLocked(registration.Name); isOther(other) {
+		return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", other.Name, manifest.QuoteWord(other.ProjectPath))
 	}
-	for _, other := range others {
-		if other.ProjectPath == registration.ProjectPath {
-			continue
-		}
-		if other.Name == registration.Name {
-			return refuse(schema.CodeProjectExists, "the name %s is in use for the project at %s: choose another name", other.Name, manifest.QuoteWord(other.ProjectPath))
-		}
-		for _, id := range registration.DevcontainerIDs {
-			if slices.Contains(other.DevcontainerIDs, id) {
-				return refuse(schema.CodeProjectExists, "the dev container ID %s belongs to project %s, and an ID cannot belong to two projects", id, other.Name)
-			}
+	for _, id := range registration.DevcontainerIDs {
+		if other := r.findNameLocked(r.index.byDevcontainer[id]); isOther(other) {
+			return refuse(schema.CodeProjectExists, "the dev container ID %s belongs to project %s, and an ID cannot belong to two projects", id, other.Name)
 		}
 	}
 	return nil

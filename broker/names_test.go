@@ -366,18 +366,25 @@ func (m *serviceManager) replaceStoredRegistration(project string, change func(*
 	m.t.Helper()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	i := slices.IndexFunc(m.store, func(s storedDescriptor) bool { return strings.HasPrefix(s.name, "registration-"+project+"@") })
-	text := make([]byte, 1<<16)
-	n, err := unix.Pread(m.store[i].fd, text, 0)
-	if err != nil {
-		m.t.Fatal(err)
-	}
 	var registration schema.RegisterRequest
-	if err := wire.Decode(text[:n], &registration, schema.MaxDepth); err != nil {
-		m.t.Fatal(err)
-	}
+	i := slices.IndexFunc(m.store, func(s storedDescriptor) bool {
+		if !strings.HasPrefix(s.name, "registration@") {
+			return false
+		}
+		text := make([]byte, 1<<16)
+		n, err := unix.Pread(s.fd, text, 0)
+		if err == nil {
+			registration = schema.RegisterRequest{}
+			err = wire.Decode(text[:n], &registration, schema.MaxDepth)
+		}
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		return string(registration.Name) == project
+	})
 	change(&registration)
-	if text, err = wire.Encode(registration); err != nil {
+	text, err := wire.Encode(registration)
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	fd, err := unix.MemfdCreate("registration", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)

@@ -44,11 +44,10 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 		return schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}, nil
 	}
 	request.Replace = false
-	e, err := r.addOrChangeLocked(request, parsed, caller)
-	if err != nil {
+	if err := r.addOrChangeLocked(request, parsed, caller); err != nil {
 		return schema.RegisterResponse{}, err
 	}
-	return schema.RegisterResponse{OK: true, SocketPath: e.socketPath}, nil
+	return schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}, nil
 }
 
 // unregister ends a project's connections and removes its socket. It does not remove the

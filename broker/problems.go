@@ -26,7 +26,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 	var invalid map[string]error
 	var err error
 	if projectsDir != "" {
-		declared, invalid, err = manifest.ReadDeclarations(projectsDir)
+		declared, invalid, err = r.declarations.Read(projectsDir)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -26,6 +26,7 @@ type registry struct {
 
 	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string
+	declarations              manifest.DeclarationCache // its mutex is locked after mu
 
 	// changing is locked during an operation that changes projects. A goroutine that needs
 	// changing and mu must lock changing first.
@@ -41,10 +42,12 @@ type registry struct {
 	// stored registration stays in the store until the operator registers or unregisters its
 	// project.
 	unserved map[schema.ProjectName]*unservedProject // guarded by mu
+	index    projectIndex                            // guarded by mu; of entries and unserved
 	// notApplied contains the errors of the declarations that do not change a project, by
 	// project name. Each call of applyDeclarations replaces these errors.
 	notApplied map[string]error // guarded by mu
 	stopping   bool             // guarded by mu; if true, the registry refuses all changes
+	changes    int              // guarded by mu; number of changes of entries and manifests
 
 	closing     sync.WaitGroup // waits for the endpoints of removed projects
 	connections atomic.Int64   // the number of connections of all projects
@@ -53,10 +56,9 @@ type registry struct {
 // An entry is a registered project. The mutex registry.mu guards socket and all fields after
 // socket.
 type entry struct {
-	project    *project.Project
-	endpoint   *endpoint.Endpoint
-	path       string // path of the project's directory
-	socketPath string
+	project  *project.Project
+	endpoint *endpoint.Endpoint
+	path     string // path of the project's directory
 
 	socket       rundir.Socket
 	registration schema.RegisterRequest // contains the text of the approved manifest
@@ -95,26 +97,37 @@ func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 
 // findPathLocked returns the project that is registered at a path, or nil.
 func (r *registry) findPathLocked(projectPath string) *entry {
-	for _, e := range r.entries {
-		if e.registration.ProjectPath == projectPath {
-			return e
-		}
-	}
-	return nil
+	return r.entries[r.index.byPath[projectPath]]
 }
 
 // findRegistrationLocked returns the registration of the served or unserved project at a
 // path, or nil.
 func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
-	if e := r.findPathLocked(projectPath); e != nil {
+	return r.findNameLocked(r.index.byPath[projectPath])
+}
+
+// findNameLocked returns the registration of the served or unserved project with a name, or
+// nil.
+func (r *registry) findNameLocked(name schema.ProjectName) *schema.RegisterRequest {
+	if e := r.entries[name]; e != nil {
 		return &e.registration
 	}
-	for _, u := range r.unserved {
-		if u.registration.ProjectPath == projectPath && u.parsed != nil {
-			return &u.registration
-		}
+	if u := r.unserved[name]; u != nil && u.parsed != nil {
+		return &u.registration
 	}
 	return nil
+}
+
+// addUnservedLocked adds an unserved project. No other project may have its name or path.
+func (r *registry) addUnservedLocked(u *unservedProject) {
+	r.unserved[u.registration.Name] = u
+	r.index.add(u.registration)
+}
+
+// removeUnservedLocked removes an unserved project, but not from the descriptor store.
+func (r *registry) removeUnservedLocked(u *unservedProject) {
+	delete(r.unserved, u.registration.Name)
+	r.index.remove(u.registration)
 }
 
 func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }
@@ -128,7 +141,7 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	for name, e := range r.entries {
 		m := e.project.Manifest()
 		projects = append(projects, schema.ProjectStatus{
-			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: e.socketPath,
+			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: r.dir.NamedSocket(name),
 			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
 			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
 			AllowUIDs: e.registration.AllowUIDs,

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"runtime/debug"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/rundir"
@@ -9,16 +10,29 @@ import (
 // checkProjects checks all projects once per second. If a container has deleted or replaced
 // its socket file, checkProjects creates the socket again. checkProjects also tries again to
 // serve the unserved projects. It returns when stop is closed.
+//
+// One second after the last change of a project, checkProjects returns unused memory to the
+// kernel. Parsing many manifests needs much memory for a short time. Later, the broker
+// allocates so little memory that the garbage collector might not run for hours.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
+	seen, released := 0, 0
 	for {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
-			checkAll(r)
 		}
+		checkAll(r)
+		r.mu.Lock()
+		changes := r.changes
+		r.mu.Unlock()
+		if changes == seen && changes != released {
+			debug.FreeOSMemory()
+			released = changes
+		}
+		seen = changes
 	}
 }
 
@@ -29,10 +43,10 @@ func checkAll(r *registry) {
 		return
 	}
 	for _, e := range r.entries {
-		if !e.checking {
+		if !e.checking && !r.dir.IsIntact(e.socket) {
 			e.checking = true
-			// Each project is checked in its own goroutine, because the project's container
-			// can delay the check. The goroutine can end after the broker has stopped.
+			// Each of these projects is checked in its own goroutine, because the project's
+			// container can delay the check. The goroutine can end after the broker has stopped.
 			go checkSocket(r, e)
 		}
 	}

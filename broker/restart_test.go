@@ -24,7 +24,7 @@ func TestRestartKeepsListenersAndRegistrations(t *testing.T) {
 		_, err := admin.Reload(context.Background(), schema.ReloadRequest{Name: "api", Manifest: &changed})
 		return err
 	})
-	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration-api@2"}) })
+	waitUntil(t, func() bool { return slices.Equal(m.storedNames(), []string{"project-api", "registration@2"}) })
 	for round := range 5 {
 		before := s.Status().InstanceID
 		s.Shutdown(context.Background())
@@ -66,7 +66,7 @@ func TestDescriptorStoreWithoutRoom(t *testing.T) {
 		max  int
 		kept []string
 	}{
-		{4, []string{"project-one", "registration-one@1"}},
+		{4, []string{"project-one", "registration@1"}},
 		{2, []string{}}, // no room for the pipe with which the broker checks the store
 		{1, []string{}},
 		{0, []string{}},

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"log/slog"
 	"net"
 
@@ -20,6 +21,20 @@ type restartStore struct {
 	// and all projects share it. So the newest of several registrations has the highest
 	// number, even if their names differ or if the removal of an older registration failed.
 	sequence uint64
+	// If batching is true, save does not check whether the projects are stored. It appends them
+	// to unverified, and endBatch checks them together.
+	batching   bool
+	unverified []unverifiedProject
+}
+
+// An unverifiedProject is a project that was sent to the descriptor store. The service manager
+// has not confirmed yet that it has stored the project.
+type unverifiedProject struct {
+	stored       *storedProject // what was stored before
+	listener     *net.UnixListener
+	registration schema.RegisterRequest
+	sequence     uint64
+	err          error // sending the project failed
 }
 
 // A storedProject records which parts of a project are in the descriptor store.
@@ -57,28 +72,69 @@ func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, r
 		return
 	}
 	r.sequence++
-	saved := storedProject{listener: true, sequence: r.sequence}
-	if err := r.trySave(stored.listener, listener, registration); err != nil {
-		r.reportRefused(err)
-		r.remove(&saved, registration.Name)
-		saved = storedProject{}
+	u := unverifiedProject{stored: stored, listener: listener, registration: registration, sequence: r.sequence}
+	if !stored.listener {
+		u.err = r.store.SaveListener(registration.Name, listener)
 	}
-	if stored.sequence > 0 {
-		r.removeRegistration(registration.Name, stored.sequence)
+	if u.err == nil {
+		u.err = r.store.SaveRegistration(registration, u.sequence)
 	}
-	*stored = saved
+	if r.batching {
+		r.unverified = append(r.unverified, u)
+		return
+	}
+	err := u.err
+	if err == nil {
+		err = r.store.Verify()
+	}
+	r.finish(u, err)
 }
 
-func (r *restartStore) trySave(hasListener bool, listener *net.UnixListener, registration schema.RegisterRequest) error {
-	if !hasListener {
-		if err := r.store.SaveListener(registration.Name, listener); err != nil {
-			return err
+// finish ends the storing of a project. err is not nil if the project is not stored.
+func (r *restartStore) finish(u unverifiedProject, err error) {
+	saved := storedProject{listener: true, sequence: u.sequence}
+	if err != nil {
+		r.reportRefused(err)
+		r.remove(&saved, u.registration.Name)
+	}
+	if u.stored.sequence > 0 {
+		r.removeRegistration(u.registration.Name, u.stored.sequence)
+	}
+	*u.stored = saved
+}
+
+// beginBatch makes save store projects without checking them. Call endBatch afterwards. The
+// service manager needs some time for each check, so one check for many projects is faster.
+func (r *restartStore) beginBatch() { r.batching = true }
+
+// endBatch checks whether all projects since beginBatch are stored. If the descriptor store
+// has refused one of them, endBatch stores each project again and checks each one, because
+// the check of a batch does not show which projects were refused.
+func (r *restartStore) endBatch() {
+	batch := r.unverified
+	r.batching, r.unverified = false, nil
+	if len(batch) == 0 {
+		return
+	}
+	err := r.store.Verify()
+	for _, u := range batch {
+		err = cmp.Or(err, u.err)
+	}
+	if err == nil {
+		for _, u := range batch {
+			r.finish(u, nil)
 		}
+		return
 	}
-	if err := r.store.SaveRegistration(registration, r.sequence); err != nil {
-		return err
+	for _, u := range batch { // first, because the store needs room for the pipe of a check
+		if !u.stored.listener {
+			r.removeListener(u.registration.Name)
+		}
+		r.removeRegistration(u.registration.Name, u.sequence)
 	}
-	return r.store.Verify()
+	for _, u := range batch {
+		r.save(u.stored, u.listener, u.registration)
+	}
 }
 
 // remove removes a project from the descriptor store.
@@ -96,7 +152,7 @@ func (r *restartStore) removeListener(name schema.ProjectName) {
 }
 
 func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint64) {
-	r.warnIfFailed(name, r.store.RemoveRegistration(name, sequence))
+	r.warnIfFailed(name, r.store.RemoveRegistration(sequence))
 }
 
 // removeUnusable removes an unusable file descriptor from the descriptor store.

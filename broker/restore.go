@@ -45,17 +45,19 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 			r.log.Error("cannot restore a project", "project", name, "error", describeWithoutSecrets(err))
 			u.parsed, u.err = nil, err
 		}
-		r.unserved[name] = u
+		r.addUnservedLocked(u)
 	}
 }
 
 // serveProjects tries to serve all unserved projects on their stored listeners. It does this
 // for all projects at the same time, because a container can delay the operations in the
-// directory of its project. It waits until all attempts have ended. r.changing must be
-// locked, and r.mu must not be locked.
+// directory of its project. It waits until all attempts have ended, and until the service
+// manager has stored the served projects. r.changing must be locked, and r.mu must not be
+// locked.
 func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
 	var wg sync.WaitGroup
 	r.mu.Lock()
+	r.store.beginBatch()
 	for name, u := range r.unserved {
 		if u.parsed != nil {
 			wg.Go(func() { serveProject(r, u, listeners[name]) })
@@ -68,6 +70,9 @@ func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListen
 	}
 	r.mu.Unlock()
 	wg.Wait()
+	r.mu.Lock()
+	r.store.endBatch()
+	r.mu.Unlock()
 }
 
 // serveProject tries to serve an unserved project on its stored listener. If there is no
@@ -105,7 +110,7 @@ func serveProject(r *registry, u *unservedProject, listener *net.UnixListener) {
 		u.err = err
 		return
 	}
-	delete(r.unserved, name)
+	r.removeUnservedLocked(u)
 	stored := storedProject{listener: listener != nil, sequence: u.stored.sequence}
 	if !u.restored {
 		r.serveNewLocked(u.registration, u.parsed, socket, stored, endpoint.Self())

@@ -124,6 +124,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
 		brokerVersion: config.Version, instanceID: instanceID,
 		entries: map[schema.ProjectName]*entry{}, unserved: map[schema.ProjectName]*unservedProject{},
+		index: newProjectIndex(),
 		store: newRestartStore(config.NotifySocket, config.Log),
 	}
 	// The admin endpoint starts before the projects, because a container can delay them. Until

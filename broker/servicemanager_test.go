@@ -37,6 +37,7 @@ type serviceManager struct {
 	ignored string               // requests to remove the file descriptor with this name are ignored
 	record  bool                 // append to states after each message
 	states  [][]storedDescriptor // earlier contents of the store
+	checks  int                  // number of BARRIER=1 messages
 	synced  chan struct{}        // see sync
 }
 
@@ -119,6 +120,9 @@ func (m *serviceManager) handleMessage(lines []string, fds []int) {
 		if text, ok := strings.CutPrefix(line, "FDNAME="); ok {
 			name = text
 		}
+	}
+	if slices.Contains(lines, "BARRIER=1") {
+		m.checks++
 	}
 	if slices.Contains(lines, "SYNC") {
 		m.synced <- struct{}{}

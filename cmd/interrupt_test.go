@@ -32,17 +32,13 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			}
 			// If the command has an open socket, the command has already installed its signal
 			// handler.
-			for deadline := time.Now().Add(15 * time.Second); !hasSocket(cmd.Process.Pid); time.Sleep(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatalf("%v: the command did not connect", args)
-				}
-			}
+			waitForOpenFile(t, cmd.Process.Pid, "socket:")
 			cmd.Process.Signal(signal)
 			cmd.Wait()
 			if args[0] == "export" { // export prints the command false for the shell
 				output.Truncate(len(strings.TrimSuffix(output.String(), "false\n")))
 			}
-			if code := cmd.ProcessState.ExitCode(); code != want || output.Len() > 0 {
+			if code := testenv.ShellExitCode(cmd.ProcessState); code != want || output.Len() > 0 {
 				t.Errorf("%v, %v: exit %d, want %d: %s", args, signal, code, want, output.String())
 			}
 		}
@@ -76,13 +72,56 @@ func TestCtrlCEndsCommandsThatReadTerminal(t *testing.T) {
 	}
 }
 
-// hasSocket reports whether a process has an open socket.
-func hasSocket(pid int) bool {
+// waitForOpenFile waits until a process has opened a file. prefix is the beginning of the file's
+// path, or "socket:" for a socket.
+func waitForOpenFile(t *testing.T, pid int, prefix string) {
+	t.Helper()
+	for deadline := time.Now().Add(15 * time.Second); !hasOpenFile(pid, prefix); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the command did not open %s", prefix)
+		}
+	}
+}
+
+func hasOpenFile(pid int, prefix string) bool {
 	links, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "fd", "*"))
 	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, "socket:") {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, prefix) {
 			return true
 		}
 	}
 	return false
+}
+
+// TestCtrlCEndsLoopOfShell presses Ctrl-C in a loop of an interactive bash. bash continues the
+// loop unless SIGINT has ended the command. The exit code must be 130.
+func TestCtrlCEndsLoopOfShell(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	for command, prompt := range map[string]string{
+		"keyhatch-sidecar set $x --store dir:" + t.TempDir(): endPrompt,
+		"keyhatchctl push -":               "",
+		"keyhatch credential docker store": "",
+	} {
+		t.Run(command, func(t *testing.T) {
+			c := exec.Command("bash", "--norc", "--noprofile", "-i")
+			c.Env = append(os.Environ(), "PATH="+binDir+":"+os.Getenv("PATH"), "PS1=$ ", "TERM=dumb")
+			term := testenv.StartOnTerminal(t, c)
+			term.Expect("$ ")
+			term.Type("for x in A B; do echo beg\"\"un; " + command + "; echo conti\"\"nued; done\n")
+			term.Expect("begun\r\n")
+			if prompt != "" {
+				term.Expect(prompt)
+			} else {
+				term.Type("a=line\n")
+				term.Expect("a=line\r\n")
+				term.WaitUntilRead()
+			}
+			term.Type("\x03")
+			if output := term.Expect("$ "); strings.Contains(output, "continued") || strings.Contains(output, "begun") {
+				t.Errorf("bash continued the loop: %q", output)
+			}
+			term.Type("echo co\"\"de=$?\n")
+			term.Expect("code=130\r\n")
+		})
+	}
 }

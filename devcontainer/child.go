@@ -72,7 +72,7 @@ type Child struct {
 // state. That goroutine receives signals, updates, and timer events from channels.
 type supervisor struct {
 	Child
-	tty      int          // file descriptor of the controlling terminal, or -1
+	terminal terminal
 	earlier  map[int]bool // children that this process had before it started the command
 	pid      int          // process ID of the command
 	exitCode int          // exit code of the command; valid if exited is true
@@ -113,10 +113,8 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 	for _, p := range descendants(0, nil) {
 		s.earlier[p.pid] = true
 	}
-	s.tty = openTerminal()
-	if s.tty >= 0 {
-		defer unix.Close(s.tty)
-	}
+	s.terminal = openTerminal()
+	defer s.terminal.close()
 	if err = s.start(environment); err != nil {
 		return 0, err
 	}
@@ -136,6 +134,10 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 		if !s.exited || s.mustWait() {
 			continue
 		}
+		// A command that was killed cannot restore the terminal settings that it changed.
+		if s.ending || s.restartEnvironment != nil {
+			s.terminal.restoreSettings()
+		}
 		if s.restartEnvironment == nil {
 			return s.exitCode, nil
 		}
@@ -153,7 +155,7 @@ func (s *supervisor) start(environment []string) (err error) {
 		Files: []uintptr{0, 1, 2},
 		// If the earlier command had made its own process group the foreground group, as an
 		// interactive shell does, nobody has reset the foreground group.
-		Sys: &syscall.SysProcAttr{Foreground: s.foregroundGroupEnded(), Pgid: unix.Getpgrp(), Ctty: s.tty},
+		Sys: &syscall.SysProcAttr{Foreground: s.terminal.foregroundGroupEnded(), Pgid: unix.Getpgrp(), Ctty: s.terminal.fd},
 	})
 	return err
 }
@@ -260,7 +262,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 			s.escalate() // the user does not want to wait for the descendants of the command
 		}
 	}
-	if s.exited || isSentByTerminal(sig) && s.tty >= 0 && foregroundProcessGroup(s.tty) == unix.Getpgrp() {
+	if s.exited || isSentByTerminal(sig) && s.terminal.isInForeground() {
 		return
 	}
 	unix.Kill(s.pid, sig)
@@ -297,33 +299,6 @@ func (s *supervisor) reap() {
 			s.end()
 		}
 	}
-}
-
-// foregroundGroupEnded reports whether all processes of the terminal's foreground process
-// group have ended.
-func (s *supervisor) foregroundGroupEnded() bool {
-	group := foregroundProcessGroup(s.tty)
-	return group > 0 && unix.Kill(-group, 0) == unix.ESRCH
-}
-
-// foregroundProcessGroup returns the ID of the terminal's foreground process group, or 0
-// after an error.
-func foregroundProcessGroup(tty int) (group int) {
-	group, err := unix.IoctlGetInt(tty, unix.TIOCGPGRP)
-	if err != nil {
-		return 0
-	}
-	return group
-}
-
-// openTerminal opens the controlling terminal. If keyhatch has no controlling terminal,
-// openTerminal returns -1.
-func openTerminal() (tty int) {
-	fd, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1
-	}
-	return fd
 }
 
 // forwardedSignals returns the signals that Run forwards to the child. Run does not forward:

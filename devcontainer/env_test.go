@@ -14,7 +14,7 @@ import (
 func TestAssignVariables(t *testing.T) {
 	info := schema.InfoResponse{
 		Allowlist: []schema.SecretName{"A", "b", "f"},
-		Secrets:   parseManifest(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, B_VAR: {env: OTHER}}").Secrets,
+		Secrets:   parseManifest(t, "{A: , b: {env: B_VAR}, f: {as: file, path: /f}, B_VAR: {env: OTHER}}").Injections(),
 	}
 	for name, c := range map[string]struct {
 		info    schema.InfoResponse

@@ -19,7 +19,7 @@ func parseManifest(t *testing.T, secrets string) *manifest.Manifest {
 
 func TestDeclaredFiles(t *testing.T) {
 	m := parseManifest(t, `{A: , f: {as: file, path: ~/d/f}, g: {as: file, path: /g, mode: "640", template: t}}`)
-	info := schema.InfoResponse{Allowlist: append(m.Allowlist(), "undeclared"), Secrets: m.Secrets}
+	info := schema.InfoResponse{Allowlist: append(m.Allowlist(), "undeclared"), Secrets: m.Injections()}
 	got, err := DeclaredFiles(info, nil, "/home/me")
 	want := []File{{"f", "/home/me/d/f", 0o600, ""}, {"g", "/g", 0o640, "t"}}
 	if err != nil || len(got) != 2 || got[0] != want[0] || got[1] != want[1] {

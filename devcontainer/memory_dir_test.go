@@ -33,7 +33,7 @@ func TestRenderRefusesUnsafeMemoryDir(t *testing.T) {
 		create      func(dir string) error
 		wantMessage string
 	}{
-		"on disk":       {diskDir + "/files", func(string) error { return nil }, "is not a tmpfs"},
+		"on disk":       {diskDir + "/files", func(string) error { return nil }, "is not on a tmpfs"},
 		"open to all":   {memoryDir + "/open", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o704)) }, "has mode 0704"},
 		"setgid":        {memoryDir + "/set", func(d string) error { return errors.Join(os.Mkdir(d, 0o700), os.Chmod(d, 0o700|fs.ModeSetgid)) }, "has mode 02700"},
 		"a link":        {memoryDir + "/link", func(d string) error { return errors.Join(os.Mkdir(d+"-to", 0o700), os.Symlink(d+"-to", d)) }, "as a directory: not a directory"},

@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -57,42 +54,6 @@ func (d Declaration) Encode() ([]byte, error) {
 		}
 	}
 	return nil, errors.New("cannot store the manifest in a YAML file without changing it: remove unusual characters and line breaks from the manifest")
-}
-
-// ReadDeclarations reads all files NAME.yaml in dir. The keys of both maps are NAME:
-// declared has the valid declarations, and invalid has the errors of the other files.
-// If dir does not exist, both maps are empty. If dir cannot be read, or an untrusted
-// user can write to it, ReadDeclarations returns an error.
-func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[string]error, err error) {
-	declared, invalid = map[string]Declaration{}, map[string]error{}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return declared, invalid, nil
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer d.Close()
-	if err := checkOwnerAndMode(d); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	for _, entry := range entries {
-		name, isYAML := strings.CutSuffix(entry.Name(), ".yaml")
-		if !isYAML || strings.HasPrefix(name, ".") {
-			continue
-		}
-		declaration, err := readDeclaration(filepath.Join(dir, entry.Name()), name)
-		if err != nil {
-			invalid[name] = err
-			continue
-		}
-		declared[name] = declaration
-	}
-	return declared, invalid, nil
 }
 
 func readDeclaration(path, name string) (Declaration, error) {

@@ -3,7 +3,6 @@ package manifest
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -58,11 +57,11 @@ const maxEffectLine = 72
 // sorted by name, then the helpers. The description has no effect.
 func (m *Manifest) Effects() []Effect {
 	effects := []Effect{{Subject: "project", Text: "name " + QuoteWord(string(m.Project))}}
-	for _, name := range slices.Sorted(maps.Keys(m.Secrets)) {
-		in := m.Secrets[name]
+	for _, name := range m.allowlist {
+		in := m.Injection(name)
 		effect := Effect{Subject: "secret " + string(name)}
 		if in.As == schema.InjectAsFile {
-			effect.Text, effect.Danger = fileText(in), fileDanger(in)
+			effect.Text, effect.Danger = fileText(&in), fileDanger(&in)
 		} else {
 			effect.Text, effect.Danger = "variable "+QuoteWord(in.Env), variableDanger(in.Env)
 		}

@@ -116,7 +116,7 @@ func TestChanges(t *testing.T) {
 	if len(added) != 3 || added[0] != (Change{"project", "", "name api", ""}) || added[1].Subject != "secret B" || added[2].Danger == "" {
 		t.Errorf("a new project: %+v", added)
 	}
-	if changes := Changes(parse(t, "secrets: {}\n"), &Manifest{Manifest: schema.Manifest{Project: "web"}}); len(changes) != 1 || changes[0].Old != "name api" || changes[0].New != "name web" {
+	if changes := Changes(parse(t, "secrets: {}\n"), &Manifest{Project: "web"}); len(changes) != 1 || changes[0].Old != "name api" || changes[0].New != "name web" {
 		t.Errorf("another name: %+v", changes)
 	}
 }
@@ -128,7 +128,7 @@ func TestLoginsWithoutEncryptionAreDangerous(t *testing.T) {
 		"http://localhost.evil.example": true, "http://127.0.0.1.evil.example": true, "http://127.1": true, "http://0x7f000001": true, "http://[::ffff:127.0.0.1]": false,
 		"http://[::2]": true, "http://0.0.0.0": true, "http://sub.localhost": true,
 	} {
-		m := &Manifest{Manifest: schema.Manifest{Helpers: &schema.Helpers{Git: []schema.Login{{Host: host, Secret: "A"}}}}}
+		m := &Manifest{Helpers: &schema.Helpers{Git: []schema.Login{{Host: host, Secret: "A"}}}}
 		if got := m.Effects()[1].Danger; (got != "") != dangerous {
 			t.Errorf("%s: danger %q, want %v", host, got, dangerous)
 		}
@@ -199,7 +199,7 @@ func rank(c Change) int {
 // independent of Effects.
 func meaning(m *Manifest) map[string]string {
 	all := map[string]string{"project": string(m.Project)}
-	for name, in := range m.Secrets {
+	for name, in := range m.Injections() {
 		mode, _ := strconv.ParseUint(in.Mode, 8, 32)
 		all["secret "+string(name)] = fmt.Sprintf("%q %q %q %d %q", in.As, in.Env, in.Path, mode, in.Template)
 	}
@@ -241,7 +241,7 @@ func checkTexts(t *testing.T, m *Manifest) {
 		if !isSecret {
 			continue
 		}
-		in := m.Secrets[schema.SecretName(name)]
+		in := m.Injection(schema.SecretName(name))
 		first, rest, _ := strings.Cut(e.Text, "\n")
 		if got := decodeTemplate(t, rest); got != in.Template {
 			t.Errorf("%s: the template %q is shown as %q:\n%s", name, in.Template, got, e.Text)
@@ -257,7 +257,7 @@ func checkTexts(t *testing.T, m *Manifest) {
 			}
 		}
 	}
-	if want := 1 + len(m.Secrets); len(seen) < want {
+	if want := 1 + len(m.Allowlist()); len(seen) < want {
 		t.Errorf("%d effects, want at least %d: %v", len(seen), want, slices.Sorted(maps.Keys(seen)))
 	}
 }

@@ -21,21 +21,44 @@ import (
 
 // A Manifest is a valid manifest. It is immutable.
 type Manifest struct {
-	schema.Manifest
+	Project     schema.ProjectName
+	Description string
+	Helpers     *schema.Helpers // nil if the manifest has none
 	// SHA256 is the hash of the text, in lower-case hex.
 	SHA256 string
 
 	allowlist []schema.SecretName // sorted
+	// unusual contains the injections that have other settings than the default. Most secrets
+	// have the default, and the broker stores the manifests of many projects.
+	unusual map[schema.SecretName]*schema.Injection
 }
 
 // Allows reports whether name is on the allowlist.
 func (m *Manifest) Allows(name schema.SecretName) bool {
-	_, ok := m.Secrets[name]
+	_, ok := slices.BinarySearch(m.allowlist, name)
 	return ok
 }
 
 // Allowlist returns the sorted names on the allowlist. Do not change the slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
+
+// Injection returns how the programs of the project receive a secret on the allowlist.
+func (m *Manifest) Injection(name schema.SecretName) schema.Injection {
+	if in := m.unusual[name]; in != nil {
+		return *in
+	}
+	return defaultInjection(name)
+}
+
+// Injections returns how the programs of the project receive the secrets on the allowlist.
+func (m *Manifest) Injections() map[schema.SecretName]*schema.Injection {
+	all := make(map[schema.SecretName]*schema.Injection, len(m.allowlist))
+	for _, name := range m.allowlist {
+		in := m.Injection(name)
+		all[name] = &in
+	}
+	return all
+}
 
 var notInNames = regexp.MustCompile(`[^a-z0-9_]+`)
 
@@ -62,13 +85,15 @@ func Parse(text []byte) (*Manifest, error) {
 		return nil, err
 	}
 	m := &Manifest{}
+	hasVersion := false
+	var secrets map[schema.SecretName]*schema.Injection
 	var helpers *yaml.Node // parsed last, because helpers refer to secrets
 	if err := readFields(root, "the manifest", map[string]func(*yaml.Node) error{
 		"schema_version": func(n *yaml.Node) error {
 			if n.Tag != "!!int" || n.Value != fmt.Sprint(schema.ManifestVersion) {
 				return errorAt(n, "schema_version must be %d", schema.ManifestVersion)
 			}
-			m.SchemaVersion = schema.ManifestVersion
+			hasVersion = true
 			return nil
 		},
 		"project": func(n *yaml.Node) error {
@@ -86,31 +111,35 @@ func Parse(text []byte) (*Manifest, error) {
 			m.Description = text
 			return err
 		},
-		"secrets": func(n *yaml.Node) (err error) { m.Secrets, err = readSecrets(n); return err },
+		"secrets": func(n *yaml.Node) (err error) { secrets, err = readSecrets(n); return err },
 		"helpers": func(n *yaml.Node) error { helpers = n; return nil },
 	}); err != nil {
 		return nil, err
 	}
 	switch {
-	case m.SchemaVersion == 0:
+	case !hasVersion:
 		return nil, errorAt(root, "schema_version is missing: write schema_version: %d", schema.ManifestVersion)
 	case m.Project == "":
 		return nil, errorAt(root, "project is missing: write project: NAME")
-	case m.Secrets == nil:
+	case secrets == nil:
 		return nil, errorAt(root, "secrets is missing: write secrets: {} to allow none")
 	}
 	if helpers != nil {
-		if m.Helpers, err = readHelpers(helpers, m.Secrets); err != nil {
+		if m.Helpers, err = readHelpers(helpers, secrets); err != nil {
 			return nil, err
 		}
 	}
-	for name := range m.Secrets {
+	m.allowlist = make([]schema.SecretName, 0, len(secrets))
+	for name, in := range secrets {
 		m.allowlist = append(m.allowlist, name)
+		if *in != defaultInjection(name) {
+			if m.unusual == nil {
+				m.unusual = map[schema.SecretName]*schema.Injection{}
+			}
+			m.unusual[name] = in
+		}
 	}
 	slices.Sort(m.allowlist)
-	if m.allowlist == nil {
-		m.allowlist = []schema.SecretName{}
-	}
 	sum := sha256.Sum256(text)
 	m.SHA256 = hex.EncodeToString(sum[:])
 	return m, nil

@@ -38,10 +38,10 @@ secrets:
 	if !m.Allows("gh") || m.Allows("GH_TOKEN") || m.Allows("") {
 		t.Error("Allows is wrong")
 	}
-	if in := m.Secrets["NPM_TOKEN"]; in.As != schema.InjectAsEnv || in.Env != "NPM_TOKEN" {
+	if in := m.Injection("NPM_TOKEN"); in.As != schema.InjectAsEnv || in.Env != "NPM_TOKEN" {
 		t.Errorf("NPM_TOKEN has %+v", in)
 	}
-	if in := m.Secrets["aws"]; in.As != schema.InjectAsFile || in.Mode != "0600" || !strings.HasPrefix(in.Template, "[default]\n") {
+	if in := m.Injection("aws"); in.As != schema.InjectAsFile || in.Mode != "0600" || !strings.HasPrefix(in.Template, "[default]\n") {
 		t.Errorf("aws has %+v", in)
 	}
 	if len(m.SHA256) != 64 || m.Description != "Payments API" {

@@ -62,6 +62,11 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 	return secrets, nil
 }
 
+// defaultInjection returns the injection of a secret whose settings are empty.
+func defaultInjection(name schema.SecretName) schema.Injection {
+	return schema.Injection{As: schema.InjectAsEnv, Env: string(name)}
+}
+
 // readInjection parses the settings of one secret and sets the defaults. It refuses forbidden
 // variables, even if the name of the variable is only the default, which is the name of the
 // secret.

@@ -8,7 +8,7 @@ import (
 
 // A variableRule defines how a program uses the variables whose names match a pattern.
 type variableRule struct {
-	pattern string // as in path.Match
+	pattern string // as in path.Match; it begins with a letter, _, or *
 	program string // reads the variable; "" if the variable is ordinary
 	use     variableUse
 }
@@ -45,6 +45,10 @@ func (r variableRule) sentence(name string) string {
 func findRule(rules []variableRule, name string) (found variableRule, ok bool) {
 	literals := func(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
 	for _, rule := range rules {
+		// Most patterns begin with another letter than the name, and path.Match is much slower.
+		if first := rule.pattern[:1]; first != "*" && !strings.HasPrefix(name, first) {
+			continue
+		}
 		if matched, _ := path.Match(rule.pattern, name); !matched {
 			continue
 		}

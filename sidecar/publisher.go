@@ -4,11 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
+
+// reconnectTime is longer than the time that a sidecar needs to connect to a restarted broker
+// and to push.
+const reconnectTime = maxRetryDelay + time.Second
 
 // A publisher pushes sets of secrets to the broker, and remembers the last set that it
 // pushed. If there is no connection to the broker, the publisher connects again.
@@ -28,6 +33,10 @@ type publisher struct {
 	// isRefused is true after the broker has refused a push because another sidecar is
 	// connected. The next successful push sets isRefused to false.
 	isRefused bool
+	// yieldUntil is the time until which a refused sidecar does not push to a restarted broker,
+	// so that the other sidecar can push first. The broker does not know which sidecar was refused
+	// before the restart.
+	yieldUntil time.Time
 
 	secretCount       int  // the number of the broker's secrets in the last status
 	isCleared         bool // true if somebody has cleared the broker since the last push
@@ -109,6 +118,9 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	switch {
 	case status.InstanceID != p.instanceID:
 		p.instanceID, p.pushed, p.generation = status.InstanceID, nil, status.Generation
+		if p.isRefused {
+			p.yieldUntil = time.Now().Add(reconnectTime)
+		}
 	case p.pushed != nil && status.Generation != p.generation && status.Generation != 0:
 		p.pushed = nil
 		p.log.Warn("another client has pushed to this broker; pushing the store again",
@@ -142,6 +154,9 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	}
 	if set == nil || set == p.pushed {
 		return true
+	}
+	if time.Now().Before(p.yieldUntil) {
+		return false
 	}
 	withheldBefore := p.withholdsEmptySet
 	if p.withholdsEmptySet = len(set.Names()) == 0 && !p.allowsEmptySet && p.secretCount > 0; p.withholdsEmptySet {

@@ -264,6 +264,53 @@ func TestSecondSidecarIsRefused(t *testing.T) {
 	}
 }
 
+// TestRefusedSidecarDoesNotOvertakeAfterBrokerRestart restarts the broker of two sidecars. The
+// refused sidecar reconnects first. The secrets of the other sidecar must be loaded again. If the
+// other sidecar has stopped, the refused sidecar must push after a restart.
+func TestRefusedSidecarDoesNotOvertakeAfterBrokerRestart(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	link := h.dir + "/link" // without this link, the first sidecar cannot connect
+	allowFirst := func() {
+		if err := os.Symlink(h.server.AdminSocket(), link); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allowFirst()
+	first := h.runSidecar(func(c *Config) { c.Socket = link })
+	h.waitForNames("A")
+	other := store.Dir{Path: h.dir + "/other"}
+	storetest.WriteFile(other.Path+"/OTHER", tripwire)
+	second := h.runSidecar(func(c *Config) { c.Poll, c.Store = 5*time.Millisecond, other })
+	second.waitForLog(h, "the broker refuses this sidecar")
+
+	if err := os.Remove(link); err != nil {
+		t.Fatal(err)
+	}
+	h.server.Close()
+	h.startBroker()
+	admin := h.dialAdmin()
+	h.waitUntil("the second sidecar is connected", func() bool {
+		status, err := admin.Status(context.Background())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.AdminConnections == 2 // admin and the second sidecar
+	})
+	admin.Close()
+	allowFirst()
+	h.waitForNames("A")
+	h.waitUntil("the second sidecar is refused again", func() bool { return h.status().RefusedSidecars == 1 })
+	if g := h.status().Generation; g != 1 {
+		t.Errorf("generation %d, want 1: the second sidecar has pushed", g)
+	}
+
+	h.server.Close()
+	first.stop()
+	h.startBroker()
+	h.waitForNames("OTHER")
+}
+
 // TestRefusedSidecarDoesNotClear checks that a refused sidecar does not remove the secrets of
 // the other sidecar when it exits.
 func TestRefusedSidecarDoesNotClear(t *testing.T) {

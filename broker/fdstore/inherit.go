@@ -81,11 +81,11 @@ func (in *Inherited) add(file *os.File) error {
 		}
 		in.Listeners[schema.ProjectName(project)] = l
 	case strings.HasPrefix(name, registrationPrefix):
-		project, sequence, ok := parseRegistrationName(name)
+		sequence, ok := parseRegistrationName(name)
 		if !ok {
 			return errUnexpectedName(name)
 		}
-		in.addRegistration(file, project, sequence)
+		in.addRegistration(file, sequence)
 	case name == probeName: // the previous broker process ended during Verify
 		in.Unusable = append(in.Unusable, name)
 	default:
@@ -97,21 +97,21 @@ func (in *Inherited) add(file *os.File) error {
 // addRegistration adds the registration that file contains. If a project has several
 // registrations, addRegistration uses only the newest one. It marks invalid and older
 // registrations as unusable.
-func (in *Inherited) addRegistration(file *os.File, project schema.ProjectName, sequence uint64) {
+func (in *Inherited) addRegistration(file *os.File, sequence uint64) {
 	request, err := unseal(file)
-	other, duplicate := in.Registrations[project]
+	other, duplicate := in.Registrations[request.Name]
 	switch {
-	case err != nil || request.Name != project || (duplicate && other.Sequence > sequence):
-		in.Unusable = append(in.Unusable, registrationName(project, sequence))
+	case err != nil || !schema.ValidProjectName(request.Name) || (duplicate && other.Sequence > sequence):
+		in.Unusable = append(in.Unusable, registrationName(sequence))
 		return
 	case duplicate:
-		in.Unusable = append(in.Unusable, registrationName(project, other.Sequence))
+		in.Unusable = append(in.Unusable, registrationName(other.Sequence))
 	}
-	in.Registrations[project] = Registration{request, sequence}
+	in.Registrations[request.Name] = Registration{request, sequence}
 }
 
 func errUnexpectedName(name string) error {
-	return fmt.Errorf("the service manager passed a file descriptor with the unknown name %q: known names are %s, %sNAME, and %sNAME@N", name, adminName, listenerPrefix, registrationPrefix)
+	return fmt.Errorf("the service manager passed a file descriptor with the unknown name %q: known names are %s, %sNAME, and %sN", name, adminName, listenerPrefix, registrationPrefix)
 }
 
 // newListener returns a listener for a file. The file must be a listening Unix stream

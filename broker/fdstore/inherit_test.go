@@ -20,11 +20,11 @@ func FuzzInherit(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, name := range []string{"registration-api@1", "registration-api@18446744073709551615", "registration-web@1", "registration-api@01", "registration-api", "project-api", "probe", "admin", "", "LISTEN_FD_9"} {
+	for _, name := range []string{"registration@1", "registration@18446744073709551615", "registration@01", "registration@", "registration-api@1", "project-api", "probe", "admin", "", "LISTEN_FD_9"} {
 		f.Add(name, valid, true)
 	}
-	f.Add("registration-api@1", valid, false)
-	f.Add("registration-api@2", []byte(`{"op":"register","name":"api","project_path":"/srv/api"}`), true)
+	f.Add("registration@1", valid, false)
+	f.Add("registration@2", []byte(`{"op":"register","name":"api","project_path":"/srv/api"}`), true)
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(f.TempDir(), "s"), Net: "unix"})
 	if err != nil {
 		f.Fatal(err)
@@ -44,7 +44,7 @@ func FuzzInherit(f *testing.F) {
 			t.Errorf("the file %q is neither a registration nor unusable", name)
 		}
 		for project, registration := range in.Registrations {
-			if !sealed || registration.Request.Name != project || registration.Request.Manifest == nil || registrationName(project, registration.Sequence) != name {
+			if !sealed || registration.Request.Name != project || registration.Request.Manifest == nil || registrationName(registration.Sequence) != name {
 				t.Errorf("the file %q is the registration %+v of %s", name, registration, project)
 			}
 		}

@@ -47,7 +47,8 @@ func (s *Store) SaveListener(project schema.ProjectName, listener *net.UnixListe
 	return err
 }
 
-// SaveRegistration stores a project's registration under a sequence number. The service
+// SaveRegistration stores a project's registration under a sequence number, which no other
+// registration may have. The service
 // manager does not confirm that it has stored the registration, so call Verify
 // afterwards.
 func (s *Store) SaveRegistration(request schema.RegisterRequest, sequence uint64) error {
@@ -56,7 +57,7 @@ func (s *Store) SaveRegistration(request schema.RegisterRequest, sequence uint64
 		return err
 	}
 	defer sealed.Close()
-	return s.add(registrationName(request.Name, sequence), int(sealed.Fd()))
+	return s.add(registrationName(sequence), int(sealed.Fd()))
 }
 
 // RemoveListener removes a project's listener from the store.
@@ -64,10 +65,9 @@ func (s *Store) RemoveListener(project schema.ProjectName) error {
 	return s.Remove(listenerName(project))
 }
 
-// RemoveRegistration removes the project's registration with this sequence number from
-// the store.
-func (s *Store) RemoveRegistration(project schema.ProjectName, sequence uint64) error {
-	return s.Remove(registrationName(project, sequence))
+// RemoveRegistration removes the registration with this sequence number from the store.
+func (s *Store) RemoveRegistration(sequence uint64) error {
+	return s.Remove(registrationName(sequence))
 }
 
 // Remove removes all file descriptors with this name from the store.

@@ -146,10 +146,10 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 		return watch(s, &p.secrets)
 	case schema.OpInfo:
 		m := p.Manifest()
-		s.CountNames(len(m.Secrets))
+		s.CountNames(len(m.Allowlist()))
 		return endpoint.Answer(schema.InfoResponse{
 			OK: true, Project: p.config.Name, Allowlist: m.Allowlist(), SchemaVersion: schema.ManifestVersion,
-			Secrets: m.Secrets, Helpers: m.Helpers,
+			Secrets: m.Injections(), Helpers: m.Helpers,
 		})
 	case schema.OpPing:
 		return endpoint.Answer(schema.ProjectPingResponse{

@@ -30,11 +30,17 @@ type children struct {
 	ended   atomic.Int64 // number of operations that have ended
 
 	mu   sync.Mutex
-	busy map[string]chan struct{} // guarded by mu; see busyIn
+	busy map[string]*busyDir // guarded by mu; see enter
+}
+
+// A busyDir is a directory in which an operation runs.
+type busyDir struct {
+	turn  chan struct{} // has room for one value; full while an operation runs
+	users int           // guarded by children.mu; operations that run or wait
 }
 
 func newChildren(runtimeDir string) *children {
-	s := &children{runtimeDir: runtimeDir, idle: make(chan *child, 1), starting: make(chan struct{}, 1), busy: map[string]chan struct{}{}}
+	s := &children{runtimeDir: runtimeDir, idle: make(chan *child, 1), starting: make(chan struct{}, 1), busy: map[string]*busyDir{}}
 	s.idleTimer = time.AfterFunc(childIdleTime, s.endIdle)
 	return s
 }
@@ -106,17 +112,12 @@ func (s *children) endIdle() {
 // the directory starts before the child process has ended. So a container can block only one
 // child process for each directory.
 func (s *children) run(o operation, socket int) (result, error) {
-	timeout := time.NewTimer(directoryTimeout)
-	defer timeout.Stop()
-	busy := s.busyIn(o.Dir)
-	select {
-	case busy <- struct{}{}:
-	case <-timeout.C:
+	if !s.enter(o.Dir) {
 		return result{}, ErrBlocked
 	}
 	c, err := s.acquire()
 	if err != nil {
-		<-busy
+		s.leave(o.Dir)
 		return result{}, err
 	}
 	s.running.Add(1)
@@ -127,7 +128,7 @@ func (s *children) run(o operation, socket int) (result, error) {
 		c.kill()
 		go func() { // ends when the child process has ended
 			<-c.ended
-			<-busy
+			s.leave(o.Dir)
 		}()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return result{}, ErrBlocked
@@ -135,20 +136,47 @@ func (s *children) run(o operation, socket int) (result, error) {
 		return result{}, fmt.Errorf("running an operation in a child process: %w", err)
 	}
 	s.release(c)
-	<-busy
+	s.leave(o.Dir)
 	if r.Error != "" {
 		return result{}, errors.New(r.Error)
 	}
 	return r, nil
 }
 
-// busyIn returns the channel of a directory, which has room for one value. The channel is full
-// while an operation in this directory runs.
-func (s *children) busyIn(dir string) chan struct{} {
+// enter waits until no other operation runs in a directory. It returns false if this takes
+// longer than directoryTimeout. Call leave after the operation.
+func (s *children) enter(dir string) bool {
+	s.mu.Lock()
+	b := s.busy[dir]
+	if b == nil {
+		b = &busyDir{turn: make(chan struct{}, 1)}
+		s.busy[dir] = b
+	}
+	b.users++
+	s.mu.Unlock()
+	timeout := time.NewTimer(directoryTimeout)
+	defer timeout.Stop()
+	select {
+	case b.turn <- struct{}{}:
+		return true
+	case <-timeout.C:
+		s.forget(dir, b)
+		return false
+	}
+}
+
+func (s *children) leave(dir string) {
+	s.mu.Lock()
+	b := s.busy[dir]
+	s.mu.Unlock()
+	<-b.turn
+	s.forget(dir, b)
+}
+
+func (s *children) forget(dir string, b *busyDir) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.busy[dir] == nil {
-		s.busy[dir] = make(chan struct{}, 1)
+	if b.users--; b.users == 0 {
+		delete(s.busy, dir)
 	}
-	return s.busy[dir]
 }

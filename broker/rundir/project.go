@@ -42,6 +42,7 @@ func (d *Dir) NamedSocket(name schema.ProjectName) string {
 type Socket struct {
 	Listener *net.UnixListener
 	ID       SocketID
+	dir      string // relative to the runtime directory
 }
 
 // Copy returns the same socket with another listener. If one of the listeners is closed, the
@@ -66,7 +67,7 @@ func (s Socket) Copy() (Socket, error) {
 	if err != nil {
 		return Socket{}, err
 	}
-	return Socket{listener.(*net.UnixListener), s.ID}, nil
+	return Socket{listener.(*net.UnixListener), s.ID, s.dir}, nil
 }
 
 // BindProject creates the directory of the project at a path, and the socket in this
@@ -92,7 +93,7 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 		d.RemoveSocket(projectPath, bound.ID)
 		return Socket{}, err
 	}
-	return Socket{listener, bound.ID}, nil
+	return Socket{listener, bound.ID, dir}, nil
 }
 
 // RemoveSocket removes the socket file of the project at a path. It removes nothing if
@@ -102,6 +103,14 @@ func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
 	d.files.set(dir, SocketID{}, -1)
 	_, err := d.children.run(operation{Name: opRemove, Dir: dir, ID: id}, -1)
 	return err
+}
+
+// IsIntact reports whether the socket file of a socket is unchanged. A container cannot delay
+// IsIntact. If the result is false, ProjectSocketID returns the identity of the current socket
+// file, if there is one.
+func (d *Dir) IsIntact(s Socket) bool {
+	id, ok := d.files.find(s.dir)
+	return ok && id == s.ID
 }
 
 // ProjectSocketID returns the identity of the socket file of the project at a path. The error
@@ -133,8 +142,8 @@ func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket
 	dir := projectDir(projectPath)
 	found, err := d.children.run(operation{Name: opFind, Dir: dir, Credentials: credentials}, -1)
 	if err != nil {
-		return Socket{Listener: listener}, true
+		return Socket{Listener: listener, dir: dir}, true
 	}
 	d.files.set(dir, found.ID, found.file)
-	return Socket{listener, found.ID}, found.ID != SocketID{}
+	return Socket{listener, found.ID, dir}, found.ID != SocketID{}
 }

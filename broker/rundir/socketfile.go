@@ -1,10 +1,9 @@
 package rundir
 
 import (
-	"fmt"
-	"os"
+	"bytes"
 	"path/filepath"
-	"strings"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -74,9 +73,16 @@ func (f *socketFiles) find(dir string) (SocketID, bool) {
 	if !ok {
 		return SocketID{}, false
 	}
+	// Allocate no memory for the path, because the broker checks all projects every second.
 	// If the file was removed, the path ends with " (deleted)".
-	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", known.file))
-	return known.id, err == nil && strings.HasSuffix(path, socketIn("/"+dir))
+	var path [unix.PathMax]byte
+	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(known.file), path[:])
+	if err != nil {
+		return known.id, false
+	}
+	parent, isSocket := bytes.CutSuffix(path[:n], []byte("/broker.sock"))
+	parent, isInDir := bytes.CutSuffix(parent, []byte(dir))
+	return known.id, isSocket && isInDir && bytes.HasSuffix(parent, []byte("/"))
 }
 
 func (f *socketFiles) close() {

@@ -16,7 +16,7 @@ func main() {
 	if err := secmem.MakeUndumpable(); err != nil {
 		os.Exit(cli.PrintError(c, err))
 	}
-	os.Exit(cli.Run(c))
+	cli.Exit(cli.Run(c))
 }
 
 func command() *cobra.Command {

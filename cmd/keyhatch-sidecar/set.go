@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -202,11 +203,12 @@ func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 	v.content = make([]byte, 0, schema.MaxPush+1)
 	input := os.Stdin
 	if v.file != "" {
-		if input, err = os.Open(v.file); err != nil {
+		// Without O_NONBLOCK, Ctrl-C could not end set while it opens a FIFO without a writer.
+		if input, err = os.OpenFile(v.file, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
 			return err
 		}
 		defer input.Close()
-		stdin = input
+		stdin = cli.CancelableReader(ctx, input)
 	}
 	if v.typed = term.IsTerminal(int(input.Fd())); v.typed {
 		v.content, err = readHidden(ctx, input, v.name, v.content)

@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 func exportCommand(newProject func() *client.Project) *cobra.Command {
@@ -18,8 +20,9 @@ func exportCommand(newProject func() *client.Project) *cobra.Command {
 		Use:   "export [--format shell|fish|dotenv|json] [--only A,B] [--wait 15s]",
 		Short: "Print this project's secrets as environment variables",
 		Long: `Print the variables that keyhatch run would set. If a secret is missing, export
-fails and prints no variable. With the formats shell and fish, export then prints
-the command false, so that eval and source fail, too.
+fails and prints no variable. If the format is not dotenv or json, and if standard
+output is not a terminal, a failed export prints the command false, so that eval
+and source fail, too.
 
 The formats are:
 
@@ -101,15 +104,15 @@ func writeFish(w *strings.Builder, entries []string) error {
 	return nil
 }
 
-// printFalse prints the command false if the failed command is keyhatch export and its output
-// is for a shell. A shell ignores the exit code of a command substitution in the arguments of
+// printFalse prints the command false if the failed command is keyhatch export and a shell may
+// read its output. The user may have mistyped the name of a format. A shell ignores the exit code of a command substitution in the arguments of
 // eval, even with set -e. args are the arguments of keyhatch.
 func printFalse(root *cobra.Command, args []string) {
 	c, _, err := root.Find(args)
-	if err != nil || c.Name() != "export" {
+	if err != nil || c.Name() != "export" || term.IsTerminal(int(os.Stdout.Fd())) {
 		return
 	}
-	if format := c.Flag("format").Value.String(); format == "shell" || format == "fish" {
+	if format := c.Flag("format").Value.String(); format != "dotenv" && format != "json" {
 		fmt.Fprintln(root.OutOrStdout(), "false")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -67,8 +68,11 @@ func TestEvalFailsIfExportFails(t *testing.T) {
 					t.Errorf("%s: set -e did not end the shell: %q", reason, stdout)
 				}
 			}
-			if stdout, _ := run(socket, strings.Replace(shell.eval, "export", "export --nonsense", 1)+" || echo failed"); stdout != "failed\n" {
-				t.Errorf("usage error: %q", stdout)
+			for _, flags := range []string{"--nonsense", "--format", "--format bash", "--format=bash --nonsense", "--nonsense --format bash", "--wait x", "extra"} {
+				script := regexp.MustCompile(`export( --format fish)?`).ReplaceAllString(shell.eval, "export "+flags)
+				if stdout, _ := run(socket, script+" || echo failed"); stdout != "failed\n" {
+					t.Errorf("usage error of export %s: %q", flags, stdout)
+				}
 			}
 		})
 	}

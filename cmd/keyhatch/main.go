@@ -18,7 +18,7 @@ func main() {
 	if exitCode != 0 {
 		printFalse(c, args)
 	}
-	os.Exit(exitCode)
+	cli.Exit(exitCode)
 }
 
 func rootCommand() *cobra.Command {

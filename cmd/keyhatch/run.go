@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"os/signal"
 	"slices"
 	"syscall"
 	"time"
@@ -66,7 +65,9 @@ change on COMMAND:
 If a secret is missing after a change, COMMAND keeps running with the old secrets.
 
 If a signal ends COMMAND, or if COMMAND ends after keyhatch received SIGTERM,
-keyhatch also ends the descendants of COMMAND that are still running.
+keyhatch also ends the descendants of COMMAND that are still running. In these
+cases and before a restart, keyhatch restores the settings that the terminal had
+at the start, if standard input and standard output are a terminal.
 
 In a terminal, the keys Ctrl-C, Ctrl-\, and Ctrl-Z send their signals directly to
 COMMAND. While keyhatch is in the foreground of a terminal, keyhatch does not
@@ -199,22 +200,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	if err != nil {
 		return runError(child.Path, err)
 	}
-	if exitCode == 128+int(syscall.SIGINT) {
-		endWithInterrupt()
-	}
 	return cli.ExitStatus(exitCode)
-}
-
-// endWithInterrupt ends this process with SIGINT, so that a shell script ends, too. A shell
-// continues the script if the process exits with a code. Process 1 of a container cannot end
-// itself with a signal.
-func endWithInterrupt() {
-	if os.Getpid() == 1 {
-		return
-	}
-	signal.Reset(syscall.SIGINT)
-	syscall.Kill(os.Getpid(), syscall.SIGINT)
-	time.Sleep(time.Second) // another thread can receive the signal after Kill has returned
 }
 
 // runError returns the error for a command that could not be started.

@@ -193,6 +193,55 @@ func TestRestartGivesTerminalToNewCommand(t *testing.T) {
 	term.Expect("code=4\r\n")
 }
 
+// TestRunWatchRestoresTerminalSettings restarts and kills a command that has put the terminal
+// into raw mode. The new command and the shell must get the earlier settings.
+func TestRunWatchRestoresTerminalSettings(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	t.Setenv("GRACE", "100ms")
+	host := startBroker(t, "schema_version: 1\nproject: api\nsecrets: {A: }\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "one"}}})
+	term := newTerminal(t, host.socket)
+	// The inner bash handles SIGTERM in the way of an interactive shell, so that SIGKILL ends it.
+	for _, command := range []string{"exec sleep 1000", "exec bash --norc --noprofile -i"} {
+		term.Type(`keyhatch run --watch -- sh -c 'echo $$ >command; stty -a >settings; stty raw -echo; echo $A beg""un; ` + command + `'; code=$?; stty -a >after; echo co""de=$code` + "\n")
+		term.Expect("one begun")
+		before := term.readFile("settings")
+		host.push(t, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "two"}}})
+		term.Expect("two begun")
+		if after := term.readFile("settings"); after != before {
+			t.Errorf("%s: after a restart, the settings are\n%swant\n%s", command, after, before)
+		}
+		syscall.Kill(term.readPid("command"), syscall.SIGKILL)
+		term.Expect("code=137")
+		if after := term.readFile("after"); after != before {
+			t.Errorf("%s: after the command was killed, the settings are\n%swant\n%s", command, after, before)
+		}
+		host.push(t, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "one"}}})
+		term.Type("stty sane; echo rea\"\"dy\n")
+		term.Expect("ready")
+	}
+}
+
+// TestRunWatchKeepsTerminalSettings checks the cases in which keyhatch must not change the
+// terminal: the command ends by itself, or another program of the pipeline uses raw mode.
+func TestRunWatchKeepsTerminalSettings(t *testing.T) {
+	testenv.RequireTool(t, "bash")
+	host := startBroker(t, "schema_version: 1\nproject: api\nsecrets: {A: }\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "one"}}})
+	term := newTerminal(t, host.socket)
+	term.Type("keyhatch run --watch -- stty -echoe; stty -a >settings; echo do\"\"ne\n")
+	term.Expect("done")
+	if settings := term.readFile("settings"); !strings.Contains(settings, "-echoe") {
+		t.Errorf("the settings of the command are lost:\n%s", settings)
+	}
+	// The reader changes the settings after keyhatch has started the command.
+	term.Type(`keyhatch run --watch -- sh -c 'echo $A; exec sleep 1000' | { read a; stty raw -echo </dev/tty; echo $a beg""un; read b; stty -a </dev/tty >settings; echo do""ne; }` + "\n")
+	term.Expect("one begun")
+	host.push(t, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "two"}}})
+	term.Expect("done")
+	if settings := term.readFile("settings"); !strings.Contains(settings, "-icanon") {
+		t.Errorf("the settings of the reader are lost:\n%s", settings)
+	}
+}
+
 // waitUntilEnded waits until a process has ended. A zombie has ended.
 func waitUntilEnded(t *testing.T, pid int) {
 	t.Helper()
@@ -228,13 +277,19 @@ func newTerminal(t *testing.T, socket string) shellTerminal {
 // readPid reads a process ID from a file in the shell's directory.
 func (term shellTerminal) readPid(file string) int {
 	term.t.Helper()
-	text, err := os.ReadFile(filepath.Join(term.dir, file))
-	if err != nil {
-		term.t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	pid, err := strconv.Atoi(strings.TrimSpace(term.readFile(file)))
 	if err != nil {
 		term.t.Fatal(err)
 	}
 	return pid
+}
+
+// readFile reads a file in the shell's directory.
+func (term shellTerminal) readFile(file string) string {
+	term.t.Helper()
+	text, err := os.ReadFile(filepath.Join(term.dir, file))
+	if err != nil {
+		term.t.Fatal(err)
+	}
+	return string(text)
 }

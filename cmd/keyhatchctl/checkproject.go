@@ -39,7 +39,7 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 	}
 	if links := countMissingLinks(p); links > 0 && pathProblem.Problem == "" {
 		add(cli.Finding{Problem: problemLinkMissing, Fix: registerAgainCommand(o, p, status),
-			Detail: "a container with the Dev Container Feature cannot start, because " + cli.Plural(links, "link") + " to the project's socket is missing: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
+			Detail: "a container with the Dev Container Feature cannot start, because the runtime directory lacks " + cli.Plural(links, "link") + " to the project's socket: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
 	}
 	if len(findings) == 0 {
 		detail := fmt.Sprintf("%s allowed for uids %s, served at %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)

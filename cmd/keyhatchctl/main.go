@@ -3,13 +3,11 @@
 package main
 
 import (
-	"os"
-
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
 
-func main() { os.Exit(cli.Run(newRootCommand())) }
+func main() { cli.Exit(cli.Run(newRootCommand())) }
 
 func newRootCommand() *cobra.Command {
 	o := &globalOptions{}

@@ -39,7 +39,7 @@ func main() {
 		}
 		return
 	}
-	os.Exit(cli.Run(newRootCommand()))
+	cli.Exit(cli.Run(newRootCommand()))
 }
 
 func newRootCommand() *cobra.Command {

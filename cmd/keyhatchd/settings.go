@@ -76,7 +76,7 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 			return nil, fmt.Errorf("cannot read the settings: %w", err)
 		default:
 			if err := s.applyFile(text, file, sources); err != nil {
-				return nil, &cli.Error{Err: err, Hint: "correct the file, then run keyhatchd --check-config --config " + file}
+				return nil, &cli.Error{Err: err, Hint: "correct the file, then run keyhatchd --check-config --config " + cli.ShellQuote(file)}
 			}
 		}
 	}

@@ -27,22 +27,23 @@ const project = "bench"
 // A keyhatch is a running keyhatchd with an admin connection.
 type keyhatch struct {
 	contender
-	dir   string
-	admin *client.Admin
-	sent  int // secrets that the benchmark has requested
+	dir        string // the audit log
+	runtimeDir string
+	admin      *client.Admin
+	sent       int // secrets that the benchmark has requested
 }
 
-func newKeyhatch(dir string) *keyhatch {
-	k := &keyhatch{dir: dir}
+func newKeyhatch(dir, runtimeDir string) *keyhatch {
+	k := &keyhatch{dir: dir, runtimeDir: runtimeDir}
 	k.name, k.socket, k.encodePush = keyhatchd, k.projectSocket(project), encodePush
-	k.pushSocket = filepath.Join(k.runtimeDir(), "admin", "admin.sock")
+	k.pushSocket = filepath.Join(k.runtimeDir, "admin", "admin.sock")
 	return k
 }
 
 // startKeyhatch starts keyhatchd with its default settings, except for the request limit. Its
 // audit events go to a file.
 func (b *bench) startKeyhatch(dir string, cpu int) (*keyhatch, error) {
-	k := newKeyhatch(dir)
+	k := newKeyhatch(dir, filepath.Join(dir, "run"))
 	return k, k.start(cpu, exec.Command(b.keyhatchd, k.arguments("")...))
 }
 
@@ -63,7 +64,7 @@ func (k *keyhatch) start(cpu int, cmd *exec.Cmd) (err error) {
 }
 
 func (k *keyhatch) arguments(projectsDir string) []string {
-	return []string{"--config", os.DevNull, "--runtime-dir", k.runtimeDir(), "--projects-dir", projectsDir, "--audit", "file:" + k.auditLog(), "--request-rate", strconv.Itoa(requestRate)}
+	return []string{"--config", os.DevNull, "--runtime-dir", k.runtimeDir, "--projects-dir", projectsDir, "--audit", "file:" + k.auditLog(), "--request-rate", strconv.Itoa(requestRate)}
 }
 
 // pushAndRegister pushes the secrets of the benchmark and registers the project that gets them.
@@ -99,11 +100,10 @@ func encodePush(names, values []string) []byte {
 	return encode(push)
 }
 
-func (k *keyhatch) runtimeDir() string { return filepath.Join(k.dir, "run") }
-func (k *keyhatch) auditLog() string   { return filepath.Join(k.dir, "audit.log") }
+func (k *keyhatch) auditLog() string { return filepath.Join(k.dir, "audit.log") }
 
 func (k *keyhatch) projectSocket(project string) string {
-	return filepath.Join(k.runtimeDir(), "projects", project, "broker.sock")
+	return filepath.Join(k.runtimeDir, "projects", project, "broker.sock")
 }
 
 func encode(request any) []byte {

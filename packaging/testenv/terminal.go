@@ -92,8 +92,8 @@ func (term *Terminal) Output() []byte { return term.output }
 func (term *Terminal) HangUp() { term.ptmx.Close() }
 
 // Wait waits until the command that StartOnTerminal started has ended, and returns the
-// command's exit code. If the command does not end within 15 seconds, Wait kills the command,
-// and the test fails.
+// command's exit code (see ShellExitCode). If the command does not end within 15 seconds, Wait
+// kills the command, and the test fails.
 func (term *Terminal) Wait() (exitCode int) {
 	term.t.Helper()
 	timer := time.AfterFunc(15*time.Second, func() { term.cmd.Process.Kill() })
@@ -101,7 +101,7 @@ func (term *Terminal) Wait() (exitCode int) {
 	if !timer.Stop() {
 		term.t.Fatal("the command did not end within 15 seconds")
 	}
-	return term.cmd.ProcessState.ExitCode()
+	return ShellExitCode(term.cmd.ProcessState)
 }
 
 // WaitUntilRead waits until the command has read the typed text. Before you call

@@ -83,11 +83,12 @@ func argsWithSocket(socket string) []string {
 }
 
 // RerunAs returns the command that runs this process again as another user. socket is the
-// path of the admin socket. Unless it is SystemSocket, the command contains this path, because
-// the other user has another default socket.
+// path of the admin socket. The command contains this path unless it is the default socket of
+// the other user. SystemSocket is the default socket only for root.
 func RerunAs(uid uint32, socket string) string {
 	args := os.Args
-	if socket != SystemSocket && !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, socket) }) {
+	isDefault := uid == 0 && socket == SystemSocket
+	if !isDefault && !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, socket) }) {
 		args = argsWithSocket(socket)
 	}
 	if uid == 0 {

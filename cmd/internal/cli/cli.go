@@ -22,13 +22,13 @@ var Version = "0.1.0-dev"
 // Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the
 // command's context, and end a read from the command's standard input (InOrStdin). If the
 // command fails because its context was canceled, Run prints no error and returns 128 plus
-// the signal's number, as a shell does.
+// the signal's number, as a shell does. Pass the exit code to Exit.
 func Run(root *cobra.Command) int {
 	ctx, stop := cancelOnSignal()
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetIn(cancelableReader(ctx, os.Stdin))
+	root.SetIn(CancelableReader(ctx, os.Stdin))
 	root.InitDefaultCompletionCmd()
 	wrapUsageErrors(root)
 	command, err := root.ExecuteContextC(ctx)

@@ -15,10 +15,10 @@ type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
-// cancelableReader returns a reader that reads from f and returns ctx.Err() after ctx is
+// CancelableReader returns a reader that reads from f and returns ctx.Err() after ctx is
 // canceled. A canceled context does not end a read from a terminal or a pipe, so the reader
 // calls read only if data or the end of the input is available.
-func cancelableReader(ctx context.Context, f *os.File) io.Reader {
+func CancelableReader(ctx context.Context, f *os.File) io.Reader {
 	return readerFunc(func(p []byte) (int, error) {
 		for {
 			if ctx.Err() != nil {

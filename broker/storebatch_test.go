@@ -1,0 +1,69 @@
+package broker_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// declareMany declares n projects, whose names are p0, p1, and so on.
+func (m *serviceManager) declareMany(n int) {
+	m.t.Helper()
+	for i := range n {
+		name := fmt.Sprintf("p%d", i)
+		m.declare(manifest.Declaration{Name: schema.ProjectName(name), Path: "/nowhere/" + name, Manifest: manifestText(name, "A")})
+	}
+}
+
+// TestStartChecksStoreOnceForAllProjects starts a broker with several declared projects. The
+// broker must store all projects before New returns, but each check of the store takes time,
+// so the broker must check only once whether all projects are stored.
+func TestStartChecksStoreOnceForAllProjects(t *testing.T) {
+	m := newServiceManager(t, 100)
+	m.declareMany(10)
+	s := m.start()
+	if state := s.Status().DescriptorStore; state != schema.DescriptorStoreKept {
+		t.Errorf("the state of the store is %s", state)
+	}
+	m.sync() // the broker has removed the pipe of the check
+	if names := m.storedNames(); len(names) != 20 {
+		t.Errorf("the store contains %q", names)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.checks != 2 { // the first check is before the broker stores projects
+		t.Errorf("the broker checked the store %d times, want 2", m.checks)
+	}
+}
+
+// TestStartWithoutRoomForAllProjects starts a broker with three declared projects and a store
+// that has room for one project and one pipe. The broker must serve all projects. One project
+// must be stored completely, and the other projects must not be stored at all.
+func TestStartWithoutRoomForAllProjects(t *testing.T) {
+	m := newServiceManager(t, 3)
+	m.declareMany(3)
+	s := m.start()
+	if state := s.Status().DescriptorStore; state != schema.DescriptorStoreRefused {
+		t.Errorf("the state of the store is %s", state)
+	}
+	m.push(tripwire)
+	for _, project := range []string{"p0", "p1", "p2"} {
+		if answer := connect(t, m.projectSocket(project)).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+			t.Errorf("the answer of project %s is %s", project, answer)
+		}
+	}
+	m.sync()
+	names := m.storedNames()
+	if len(names) != 2 || !strings.HasPrefix(names[0], "project-p") || !strings.HasPrefix(names[1], "registration@") {
+		t.Errorf("the store contains %q", names)
+	}
+	s.Shutdown(context.Background())
+	if projects := m.start().Status().Projects; len(projects) != 3 || slices.ContainsFunc(projects, func(p schema.ProjectStatus) bool { return !p.Declared }) {
+		t.Errorf("after the restart, the projects are %+v", projects)
+	}
+}
