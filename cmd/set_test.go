@@ -104,6 +104,8 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 		{"a paste with Ctrl-Z", "\x1b[200~tok\x1aen\x1b[201~\x04", "the pasted text contains a control character"},
 		{"a paste with a backspace", "\x1b[200~tok\x7fen\x1b[201~\x04", "the pasted text contains a control character"},
 		{"a paste with an escape sequence", "\x1b[200~\x1b[31mred\x1b[201~\x04", "the pasted text contains a control character"},
+		{"a start mark in a paste", "\x1b[200~tok\x1b[200~en\x1b[201~\x04", "the pasted text contains a control character"},
+		{"an end mark in a paste", "\x1b[200~tok\x1b[201~en\x1b[201~\x04", "the input contains a control character"},
 		{"too much", strings.Repeat("x", 1<<20) + "yz\x04", "more than 1048576 bytes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -199,6 +201,18 @@ func TestSetIgnoresStopWithoutShell(t *testing.T) {
 	s.Type("new\x04")
 	s.Expect("A: 3 bytes")
 	s.end(0, "new")
+}
+
+// TestSetRestoresTerminalAfterEndOfStderr runs set in a pipe whose reader ends. The kernel then sends
+// SIGPIPE when set writes to standard error. The terminal must echo again after the end of set.
+func TestSetRestoresTerminalAfterEndOfStderr(t *testing.T) {
+	set := filepath.Join(binDir, "keyhatch-sidecar") + " set A --store dir:" + t.TempDir()
+	term := testenv.StartOnTerminal(t, exec.Command("sh", "-c", "{ "+set+"; echo exit code $? >/dev/tty; } 2>&1 | head -c 5; read -r line"))
+	term.Expect("value")
+	term.TypeUntil("a part\r", "exit code 141")
+	if !term.IsEchoing() {
+		t.Error("the command did not restore the terminal")
+	}
 }
 
 // TestSetStopsScriptOnCtrlC presses Ctrl-C in a script that runs set and then another command.

@@ -242,7 +242,9 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		// If a bundle cannot be read, the state of its fields is unknown.
 		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
 			delete(r.unusable, path)
-			if file.reported != "" {
+			if file.reported.IsStoreFailure() {
+				r.log.Info("the store is readable again", "path", path)
+			} else if file.reported != "" {
 				r.log.Info("the sidecar uses the file again, or the file was removed", "path", path)
 			}
 		}
@@ -260,6 +262,8 @@ func unusableMessage(reason store.Reason) string {
 	switch {
 	case reason == store.ReasonName:
 		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+	case reason.IsStoreFailure():
+		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
 	case reason.IsIncomplete():
 		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
 	}
@@ -276,6 +280,9 @@ func hintForReason(reason store.Reason) string {
 		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
 	case store.ReasonPermission:
 		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
+	}
+	if reason.IsStoreFailure() {
+		return "correct the store; if you do not need the store, remove its flag --store and restart the sidecar"
 	}
 	if reason.IsTemporary() {
 		return ""

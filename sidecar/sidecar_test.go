@@ -40,7 +40,7 @@ func TestEveryKindOfChangeIsPushed(t *testing.T) {
 			before := h.status().Generation
 			h.writeSecret("B", tripwire+"in place")
 			h.waitForGeneration(before + 1)
-			if err := (store.Dir{Path: h.store}).Set("B", []byte(tripwire+"by rename")); err != nil {
+			if err := (store.Dir{Path: h.store}).Set(t.Context(), "B", []byte(tripwire+"by rename")); err != nil {
 				t.Fatal(err)
 			}
 			h.waitForGeneration(before + 2)

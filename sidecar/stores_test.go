@@ -79,6 +79,31 @@ func TestFileChangesArePushed(t *testing.T) {
 	h.waitForNames("DIR", "E")
 }
 
+// TestBadStoreDoesNotDelayOtherStores makes one of two stores unreadable. It checks that the broker
+// keeps the old secrets of this store, and that a removal in the other store is pushed.
+func TestBadStoreDoesNotDelayOtherStores(t *testing.T) {
+	h := newTestHost(t)
+	path := h.dir + "/conf/a.env"
+	storetest.WriteFile(path, "A="+tripwire)
+	h.writeSecret("B", tripwire)
+	h.writeSecret("C", tripwire)
+	r := h.runSidecar(func(c *Config) {
+		c.Store = store.Merged{store.Dir{Path: h.store}, store.File{Path: path, Format: store.Dotenv}}
+	})
+	h.waitForNames("A", "B", "C")
+	storetest.WriteFile(path, "A=\""+tripwire)
+	r.waitForLog(h, path+": line 1: ")
+	os.Remove(h.store + "/B")
+	h.waitForNames("A", "C")
+	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
+	os.Remove(path)
+	h.writeSecret("D", tripwire)
+	h.waitForNames("A", "C", "D")
+	storetest.WriteFile(path, "E="+tripwire)
+	h.waitForNames("C", "D", "E")
+	r.waitForLog(h, "the store is readable again")
+}
+
 // TestExecRunsAgainWhenWatchPathChanges checks that the sidecar runs the command of an
 // exec store again if a file in WatchPaths is written or replaced. It also checks that a
 // change of another file in the same directory does not affect the store.

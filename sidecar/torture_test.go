@@ -309,7 +309,7 @@ func (tt *torture) change(extra []func(*torture)) {
 	case n < 8:
 		kind = "rename"
 		value := valueWithChecksum(r)
-		if err := tt.dir.Set(name, []byte(value)); err != nil {
+		if err := tt.dir.Set(context.Background(), name, []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 		tt.record(name, value)

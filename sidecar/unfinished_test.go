@@ -47,7 +47,7 @@ func (h *testHost) waitForValues(project *client.Project, want map[schema.Secret
 // setSecret writes a secret by renaming a complete file.
 func (h *testHost) setSecret(name, text string) {
 	h.t.Helper()
-	if err := (store.Dir{Path: h.store}).Set(name, []byte(text)); err != nil {
+	if err := (store.Dir{Path: h.store}).Set(context.Background(), name, []byte(text)); err != nil {
 		h.t.Fatal(err)
 	}
 }

@@ -1,14 +1,18 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"maps"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
@@ -40,8 +44,8 @@ change, rm reports the reason, and the exit code is 1.`,
 			return err
 		}
 		links := linkTargets(dir, args)
-		if err := dir.Remove(args[0]); err != nil {
-			return withRemoveHint(err, dir)
+		if err := editStore(c, &dir, func(ctx context.Context) error { return dir.Remove(ctx, args[0]) }); err != nil {
+			return withEditHint(err, dir, "rm", args[0])
 		}
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
@@ -49,10 +53,39 @@ change, rm reports the reason, and the exit code is 1.`,
 	return c
 }
 
-// withRemoveHint adds a hint to a *store.ConflictError.
-func withRemoveHint(err error, dir store.Dir) error {
+// editStore runs an edit of the store dir. While the edit waits for another edit, SIGHUP and
+// SIGQUIT cancel the edit, as SIGINT and SIGTERM do. A running edit is not interrupted, so that the
+// edit leaves no temporary files.
+func editStore(c *cobra.Command, dir *store.Dir, edit func(ctx context.Context) error) error {
+	dir.OnWait = func() { fmt.Fprintln(c.ErrOrStderr(), "waiting for another edit of the store") }
+	ctx, cancel := context.WithCancelCause(c.Context())
+	defer cancel(nil)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGQUIT)
+	defer signal.Stop(signals)
+	go func() { // ends when ctx ends
+		select {
+		case sig := <-signals:
+			cancel(cli.ExitStatus(128 + int(sig.(syscall.Signal))))
+		case <-ctx.Done():
+		}
+	}()
+	err := edit(ctx)
+	if status, ok := errors.AsType[cli.ExitStatus](context.Cause(ctx)); ok && errors.Is(err, context.Canceled) {
+		return status
+	}
+	return err
+}
+
+// withEditHint adds a hint to an error of an edit. verb is the command, and name is the secret or
+// the bundle.
+func withEditHint(err error, dir store.Dir, verb, name string) error {
+	storeFlag := " --store " + cli.ShellQuote("dir:"+dir.Path)
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
-		return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + " --store " + cli.ShellQuote("dir:"+dir.Path)}
+		return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + storeFlag}
+	}
+	if errors.Is(err, store.ErrCannotRename) {
+		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}
 	}
 	return err
 }
@@ -81,11 +114,15 @@ func (l linkList) warn(w io.Writer) {
 // checkPushable reads the store as the sidecar does. It returns an error if the sidecar cannot
 // push the edit of the secret, the bundle, or the field name. The user of the command and the
 // sidecar can have different permissions, so checkPushable only prints a warning if it has no
-// permission to read the store. It also prints a warning if the store is changing.
+// permission to read the store. It also prints a warning if the store is changing, or if a signal
+// interrupts the check.
 func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 	reading, err := store.ReadInChild(c.Context(), []string{readCommandName, "--store=dir:" + dir.Path}, store.LockedReading{})
 	reading.Set.Free()
 	switch {
+	case errors.Is(err, context.Canceled): // the signal came too late to cancel the edit
+		fmt.Fprintln(c.ErrOrStderr(), "warning: the store has changed, but the check that the sidecar can read the store was interrupted")
+		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, store.ErrUnstable):
 		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil

@@ -120,7 +120,11 @@ func (in *hiddenInput) addToMark(key byte) bool {
 		in.mark = mark[:received+1]
 		if in.mark == mark {
 			in.mark, in.afterCR = "", false
-			in.pasting = mark == pasteStart
+			isStart := mark == pasteStart
+			if isStart == in.pasting { // the mark is a part of the pasted text
+				in.fail(errControlKey)
+			}
+			in.pasting = isStart
 			in.unconfirmed = true
 		}
 		return true

@@ -41,7 +41,9 @@ At its start, run logs a warning if other users can read or change a dir: or fil
 run does not report a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
-If two stores contain the same name, run logs an error and does not push.`,
+If run cannot read one of the stores later, the broker keeps the old secrets of this store,
+and run pushes the changes of the other stores. If two stores contain the same name, run
+logs an error and does not push.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,

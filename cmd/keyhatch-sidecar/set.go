@@ -55,7 +55,8 @@ expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, N
 
 After the change, set reads the store as the sidecar does. If the sidecar cannot push the
 change, for example because the store is too big, set reports the reason, and the exit
-code is 1. set does not connect to the sidecar or to the broker.`,
+code is 1. If another edit of the store is running, set waits for the end of this edit.
+set does not connect to the sidecar or to the broker.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets
@@ -77,7 +78,7 @@ code is 1. set does not connect to the sidecar or to the broker.`,
 		}
 		// Do not ask for a value that the store cannot take.
 		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
-			return withRemoveHint(err, dir)
+			return withEditHint(err, dir, "set", args[0])
 		}
 		defer func() {
 			for _, v := range values {
@@ -95,8 +96,8 @@ code is 1. set does not connect to the sidecar or to the broker.`,
 			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
 		}
 		links := linkTargets(dir, append(args[:1:1], valueNames(values)...))
-		if err := writeValues(dir, args[0], values); err != nil {
-			return withRemoveHint(err, dir)
+		if err := editStore(c, &dir, func(ctx context.Context) error { return writeValues(ctx, dir, args[0], values) }); err != nil {
+			return withEditHint(err, dir, "set", args[0])
 		}
 		report(c.ErrOrStderr(), dir, values)
 		links.warn(c.ErrOrStderr())
@@ -236,15 +237,15 @@ func readAll(in io.Reader, buf []byte) ([]byte, error) {
 }
 
 // writeValues writes one secret or field, or all fields of the bundle name.
-func writeValues(dir store.Dir, name string, values []value) error {
+func writeValues(ctx context.Context, dir store.Dir, name string, values []value) error {
 	if values[0].field == "" {
-		return dir.Set(name, values[0].content)
+		return dir.Set(ctx, name, values[0].content)
 	}
 	fields := map[string][]byte{}
 	for _, v := range values {
 		fields[v.field] = v.content
 	}
-	return dir.SetBundle(name, fields)
+	return dir.SetBundle(ctx, name, fields)
 }
 
 // report prints the size of each secret that was written, and warnings for values that are

@@ -30,7 +30,8 @@ import (
 func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ []byte, err error) {
 	// The buffer is large, because package signal discards a signal if the buffer is full.
 	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGTSTP, syscall.SIGCONT)
+	// SIGPIPE means that the reader of standard error has ended.
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGPIPE, syscall.SIGTSTP, syscall.SIGCONT)
 	defer signal.Stop(signals)
 	saved, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	if err != nil {

@@ -32,6 +32,8 @@ type Dir struct {
 	Path string
 	// If KeepNewline is true, a newline at the end of a file is part of the secret.
 	KeepNewline bool
+	// OnWait is called if an edit has waited for another edit for a second. It can be nil.
+	OnWait func()
 }
 
 // Read returns the complete set of secrets that the directory contained at one moment. If Read

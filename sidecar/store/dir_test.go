@@ -131,6 +131,8 @@ func TestDirReturnsUnusablePaths(t *testing.T) {
 		{"a dangling link", func(dir string) { os.Symlink("nowhere", dir+"/A") }, "/A", "target of the symbolic link does not exist"},
 		{"a link in a circle", func(dir string) { os.Symlink("A", dir+"/A") }, "/A", "too many"},
 		{"a FIFO", func(dir string) { syscall.Mkfifo(dir+"/A", 0o600) }, "/A", "not a regular file or a directory"},
+		{"a link to a file of procfs", func(dir string) { os.Symlink("/proc/uptime", dir+"/A") }, "/A", "different from its size"},
+		{"a link to a file of sysfs", func(dir string) { os.Symlink("/sys/kernel/uevent_seqnum", dir+"/A") }, "/A", "different from its size"},
 		{"a device", func(dir string) { os.Symlink("/dev/zero", dir+"/A") }, "/A", "not a regular file or a directory"},
 		{"a file that is too large", func(dir string) {
 			storetest.WriteFile(dir+"/A", storetest.Tripwire+strings.Repeat("x", schema.MaxPush))

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -17,8 +20,8 @@ import (
 )
 
 // leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. If an edit is killed, its temporary files remain. A later edit
-// of the same directory removes them, because they can contain a secret.
+// sidecar ignores these names. If an edit is killed, its temporary files can remain. A later edit
+// of the same store removes them, because they can contain a secret.
 const leftoverPrefix = ".keyhatch-edit-"
 
 // A ConflictError means that an edit was refused, because it would remove other values or
@@ -29,6 +32,20 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string { return e.reason }
+
+// ErrCannotRename means that the file system cannot rename the directory of a bundle. So a
+// complete bundle cannot be replaced or removed in one step. An overlay file system cannot rename a
+// directory of a lower layer.
+var ErrCannotRename = errors.New("the file system cannot rename the directory of this bundle")
+
+// asCannotRename returns ErrCannotRename with the path of a bundle if err means that its directory
+// cannot be renamed. It returns all other errors unchanged.
+func asCannotRename(path string, err error) error {
+	if errors.Is(err, syscall.EXDEV) {
+		return fmt.Errorf("%s: %w", path, ErrCannotRename)
+	}
+	return err
+}
 
 // Create creates the directory of the store with mode 0700 if the directory does not exist.
 func (d Dir) Create() (created bool, err error) {
@@ -105,8 +122,8 @@ func checkWritable(dir string) error {
 //
 // Set does not replace a bundle by a secret or a secret by a bundle, and does not write to a
 // bundle that is a symbolic link. In these cases, the error wraps a *ConflictError.
-func (d Dir) Set(name string, value []byte) error {
-	return d.edit("write", name, func(path string) error {
+func (d Dir) Set(ctx context.Context, name string, value []byte) error {
+	return d.edit(ctx, "write", name, func(path string) error {
 		if err := d.checkSet(name); err != nil {
 			return err
 		}
@@ -115,8 +132,12 @@ func (d Dir) Set(name string, value []byte) error {
 			if err := CheckField(value); err != nil {
 				return err
 			}
-			if _, err := makeDir(parent); err != nil {
+			created, err := makeDir(parent)
+			if err != nil {
 				return err
+			}
+			if created {
+				defer os.Remove(parent) // has no effect after a successful rename
 			}
 		}
 		temp, err := writeTemp(parent, value, path, parent)
@@ -154,8 +175,8 @@ func linkedBundleError(bundle string) error {
 // if name is a secret, SetBundle changes nothing and returns a *ConflictError. The owners and
 // the permissions are the same as with Set. If the bundle is a symbolic link, SetBundle
 // replaces the link.
-func (d Dir) SetBundle(name string, fields map[string][]byte) error {
-	return d.edit("write", name, func(path string) error {
+func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byte) error {
+	return d.edit(ctx, "write", name, func(path string) error {
 		names := slices.Sorted(maps.Keys(fields))
 		if err := d.checkSetBundle(name, names); err != nil {
 			return err
@@ -196,10 +217,11 @@ func (d Dir) SetBundle(name string, fields map[string][]byte) error {
 		if !exists {
 			return os.Rename(temp, path)
 		}
-		if err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); err != nil {
+		err = asCannotRename(path, unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE))
+		if err != nil && !errors.Is(err, ErrCannotRename) {
 			return fmt.Errorf("%s: cannot replace the directory in one step: %w", path, err)
 		}
-		return nil
+		return err
 	})
 }
 
@@ -234,15 +256,16 @@ func CheckField(value []byte) error {
 }
 
 // edit runs change with the path of a secret. Only one edit of a store runs at a time, unless
-// the file system has no locks (see lock). Before edit returns without an error, it waits until
+// the file system has no locks (see lock). If ctx ends before edit has the lock, edit changes nothing and
+// returns ctx.Err(). After that, edit does not stop. Before edit returns without an error, it waits until
 // the changed entries of the store's directory and of the bundle's directory are on the disk.
-func (d Dir) edit(verb, name string, change func(path string) error) error {
+func (d Dir) edit(ctx context.Context, verb, name string, change func(path string) error) error {
 	path, err := d.secretPath(name)
 	if err != nil {
 		return err
 	}
 	parent := filepath.Dir(path) // the directory of the store or of the bundle
-	unlock, err := d.lock(parent)
+	unlock, err := d.lock(ctx)
 	if err == nil {
 		err = change(path)
 		unlock()
@@ -260,21 +283,56 @@ func (d Dir) edit(verb, name string, change func(path string) error) error {
 }
 
 // lock waits for other edits of the store. It then removes the leftovers of killed edits from
-// the store's directory and from parent, unless parent is a symbolic link. Some network file
-// systems cannot lock a directory. There, leftovers stay, because they can belong to an edit
-// that is still running.
-func (d Dir) lock(parent string) (unlock func(), err error) {
+// the store's directory and from all bundles, but not from a bundle that is a symbolic link.
+// Some network file systems cannot lock a directory. There, leftovers stay, because they can
+// belong to an edit that is still running.
+func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
 	dir, err := os.Open(d.Path)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err == nil {
+	locked, err := d.waitForLock(ctx, dir)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	if locked {
 		removeLeftovers(d.Path)
-		if !isLink(parent) {
-			removeLeftovers(parent)
+		entries, _ := os.ReadDir(d.Path)
+		for _, entry := range entries {
+			if entry.IsDir() { // false for a symbolic link
+				removeLeftovers(filepath.Join(d.Path, entry.Name()))
+			}
 		}
 	}
 	return func() { dir.Close() }, nil
+}
+
+// lockRetryDelay is the delay between two attempts to lock the store. An attempt that waits in the
+// kernel could not be canceled.
+const lockRetryDelay = 20 * time.Millisecond
+
+// waitForLock locks the open directory of the store. locked is false if the file system has no
+// locks.
+func (d Dir) waitForLock(ctx context.Context, dir *os.File) (locked bool, err error) {
+	reportAt := time.Now().Add(time.Second)
+	onWait := d.OnWait
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err == nil, nil
+		}
+		if onWait != nil && time.Now().After(reportAt) {
+			onWait()
+			onWait = nil
+		}
+		if err := sleep(ctx, lockRetryDelay); err != nil {
+			return false, err
+		}
+	}
 }
 
 // removeLeftovers removes the temporary files and directories of killed edits. The lock must
@@ -290,11 +348,18 @@ func removeLeftovers(dir string) {
 
 // writeTemp writes value to a new temporary file in dir. If value is empty, writeTemp writes a
 // newline. For replaced and parent, see setOwner.
+//
+// If the file system supports O_TMPFILE, the file gets a name only after it is complete. So a
+// process that is killed leaves no part of the value in the store.
 func writeTemp(dir string, value []byte, replaced, parent string) (path string, err error) {
 	if len(value) == 0 {
 		value = []byte("\n")
 	}
-	f, err := os.CreateTemp(dir, leftoverPrefix)
+	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
+	hasName := err != nil
+	if hasName {
+		f, err = os.CreateTemp(dir, leftoverPrefix)
+	}
 	if err != nil {
 		return "", err
 	}
@@ -304,10 +369,19 @@ func writeTemp(dir string, value []byte, replaced, parent string) (path string, 
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(f.Name())
+	path = f.Name()
+	if err == nil && !hasName {
+		path = filepath.Join(dir, leftoverPrefix+rand.Text())
+		// AT_EMPTY_PATH needs a capability, but the link in /proc does not (open(2), O_TMPFILE).
+		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+		if hasName = err == nil; !hasName {
+			err = &fs.PathError{Op: "linkat", Path: path, Err: err}
+		}
 	}
-	return f.Name(), err
+	if err = errors.Join(err, f.Close()); err != nil && hasName {
+		os.Remove(path)
+	}
+	return path, err
 }
 
 // makeDir creates a directory with mode 0700 if the directory does not exist.
@@ -408,8 +482,8 @@ func (d Dir) LinkTarget(name string) string {
 // Remove removes a secret, a field of a bundle, or a complete bundle. It removes a symbolic
 // link and not the target of the link. If the bundle of a field is a symbolic link, Remove
 // returns a *ConflictError.
-func (d Dir) Remove(name string) error {
-	return d.edit("remove", name, func(path string) error {
+func (d Dir) Remove(ctx context.Context, name string) error {
+	return d.edit(ctx, "remove", name, func(path string) error {
 		if bundle, _, isField := strings.Cut(name, "/"); isField && isLink(filepath.Dir(path)) {
 			return linkedBundleError(bundle)
 		}
@@ -430,7 +504,7 @@ func (d Dir) Remove(name string) error {
 			return err
 		}
 		defer os.RemoveAll(removed)
-		return os.Rename(path, filepath.Join(removed, "bundle"))
+		return asCannotRename(path, os.Rename(path, filepath.Join(removed, "bundle")))
 	})
 }
 

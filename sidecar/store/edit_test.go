@@ -1,12 +1,15 @@
 package store_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -26,7 +29,7 @@ func TestDirSetRemoveAndList(t *testing.T) {
 		}
 	}
 	for name, value := range map[string]string{"A": "1", "aws/key": "2", "aws/secret": "3", "B": "4"} {
-		if err := dir.Set(name, []byte(value)); err != nil {
+		if err := dir.Set(t.Context(), name, []byte(value)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -35,11 +38,11 @@ func TestDirSetRemoveAndList(t *testing.T) {
 			t.Errorf("the path %q in the store has mode %v, error %v; want mode %v", path, info.Mode(), err, want)
 		}
 	}
-	if err := dir.Set("A", []byte("new")); err != nil {
+	if err := dir.Set(t.Context(), "A", []byte("new")); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"aws", "B"} {
-		if err := dir.Remove(name); err != nil {
+		if err := dir.Remove(t.Context(), name); err != nil {
 			t.Error(err)
 		}
 	}
@@ -50,10 +53,10 @@ func TestDirSetRemoveAndList(t *testing.T) {
 		t.Errorf("the directory contains the entries %v, error %v; want only A", entries, err)
 	}
 	for _, name := range []string{"", "..", ".x", "a/b/c", "a/", "/a", "a/..", "a b", "x~", "x.swp"} {
-		if err := dir.Set(name, nil); err == nil {
+		if err := dir.Set(t.Context(), name, nil); err == nil {
 			t.Errorf("Set accepted the invalid name %q", name)
 		}
-		if err := dir.Remove(name); err == nil {
+		if err := dir.Remove(t.Context(), name); err == nil {
 			t.Errorf("Remove accepted the invalid name %q", name)
 		}
 	}
@@ -61,10 +64,10 @@ func TestDirSetRemoveAndList(t *testing.T) {
 
 func TestDirEditErrors(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
-	if err := dir.Set("aws/key", []byte("old")); err != nil {
+	if err := dir.Set(t.Context(), "aws/key", []byte("old")); err != nil {
 		t.Fatal(err)
 	}
-	if err := dir.Set("PLAIN", nil); err != nil {
+	if err := dir.Set(t.Context(), "PLAIN", nil); err != nil {
 		t.Fatal(err)
 	}
 	missing := store.Dir{Path: dir.Path + "/missing/store"}
@@ -75,20 +78,20 @@ func TestDirEditErrors(t *testing.T) {
 		want string
 	}{
 		{listErr, "cannot read the store: " + missing.Path + " does not exist"},
-		{missing.Remove("A"), "cannot remove A: " + missing.Path + " does not exist"},
+		{missing.Remove(t.Context(), "A"), "cannot remove A: " + missing.Path + " does not exist"},
 		{createErr, "cannot create the directory " + missing.Path + ": no such file or directory"},
-		{missing.Set("A", nil), "cannot write A: " + missing.Path + " does not exist"},
-		{dir.Remove("A"), "cannot remove A: the store has no such secret"},
-		{dir.Remove("aws/key/x"), "invalid name: use NAME or BUNDLE/FIELD; each part must match " + schema.SecretNamePattern},
-		{dir.Remove("aws/none"), "cannot remove aws/none: the store has no such secret"},
-		{dir.Set("aws", nil), "cannot write aws: aws is a bundle and not a secret"},
-		{dir.Set("PLAIN/x", nil), "cannot write PLAIN/x: PLAIN is a secret and not a bundle"},
-		{dir.SetBundle("PLAIN", map[string][]byte{"x": nil}), "cannot write PLAIN: PLAIN is a secret and not a bundle"},
-		{dir.SetBundle("aws", map[string][]byte{"x": nil}), "cannot write aws: the bundle also contains key"},
-		{dir.Set("aws/key", []byte("\xff")), "cannot write aws/key: a field of a bundle must be valid UTF-8: store the binary value as a separate secret"},
-		{dir.SetBundle("new", map[string][]byte{"x": []byte("\xff")}), "cannot write new: a field of a bundle must be valid UTF-8: store the binary value as a separate secret"},
-		{dir.SetBundle("new", map[string][]byte{"../x": nil}), "cannot write new: invalid name: use NAME or BUNDLE/FIELD; each part must match " + schema.SecretNamePattern},
-		{dir.Set("x.swp", nil), "invalid name: the sidecar ignores the name x.swp, because editors create temporary files with such names"},
+		{missing.Set(t.Context(), "A", nil), "cannot write A: " + missing.Path + " does not exist"},
+		{dir.Remove(t.Context(), "A"), "cannot remove A: the store has no such secret"},
+		{dir.Remove(t.Context(), "aws/key/x"), "invalid name: use NAME or BUNDLE/FIELD; each part must match " + schema.SecretNamePattern},
+		{dir.Remove(t.Context(), "aws/none"), "cannot remove aws/none: the store has no such secret"},
+		{dir.Set(t.Context(), "aws", nil), "cannot write aws: aws is a bundle and not a secret"},
+		{dir.Set(t.Context(), "PLAIN/x", nil), "cannot write PLAIN/x: PLAIN is a secret and not a bundle"},
+		{dir.SetBundle(t.Context(), "PLAIN", map[string][]byte{"x": nil}), "cannot write PLAIN: PLAIN is a secret and not a bundle"},
+		{dir.SetBundle(t.Context(), "aws", map[string][]byte{"x": nil}), "cannot write aws: the bundle also contains key"},
+		{dir.Set(t.Context(), "aws/key", []byte("\xff")), "cannot write aws/key: a field of a bundle must be valid UTF-8: store the binary value as a separate secret"},
+		{dir.SetBundle(t.Context(), "new", map[string][]byte{"x": []byte("\xff")}), "cannot write new: a field of a bundle must be valid UTF-8: store the binary value as a separate secret"},
+		{dir.SetBundle(t.Context(), "new", map[string][]byte{"../x": nil}), "cannot write new: invalid name: use NAME or BUNDLE/FIELD; each part must match " + schema.SecretNamePattern},
+		{dir.Set(t.Context(), "x.swp", nil), "invalid name: the sidecar ignores the name x.swp, because editors create temporary files with such names"},
 	} {
 		if c.err == nil || c.err.Error() != c.want {
 			t.Errorf("got the error %v; want %s", c.err, c.want)
@@ -206,7 +209,7 @@ func TestEditKeepsOwnerAndMode(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"A", "B", "new/key", "aws/key", "aws/new"} {
-		if err := dir.Set(name, []byte("new")); err != nil {
+		if err := dir.Set(t.Context(), name, []byte("new")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -217,7 +220,7 @@ func TestEditKeepsOwnerAndMode(t *testing.T) {
 	check("store/aws/key", 400, 0o604)
 	check("store/aws/new", 300, 0o600)
 	for _, name := range []string{"aws", "created"} {
-		if err := dir.SetBundle(name, map[string][]byte{"key": nil, "new": nil, "third": nil}); err != nil {
+		if err := dir.SetBundle(t.Context(), name, map[string][]byte{"key": nil, "new": nil, "third": nil}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -246,15 +249,15 @@ func TestEditFailsIfOwnerWouldChange(t *testing.T) {
 	}
 	withFileSystemUID(t, 65533, func() {
 		for name, err := range map[string]error{
-			"A":       dir.Set("A", []byte("new")),
-			"aws/key": dir.Set("aws/key", []byte("new")),
+			"A":       dir.Set(t.Context(), "A", []byte("new")),
+			"aws/key": dir.Set(t.Context(), "aws/key", []byte("new")),
 		} {
 			want := "cannot write " + name + ": " + filepath.Join(dir.Path, name) + " belongs to the uid 0 and the gid 0, and the new file cannot have this owner and group: operation not permitted"
 			if err == nil || err.Error() != want {
 				t.Errorf("got the error %v; want %s", err, want)
 			}
 		}
-		if err := dir.SetBundle("aws", map[string][]byte{"key": nil}); err == nil {
+		if err := dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": nil}); err == nil {
 			t.Error("SetBundle changed the owner of a bundle")
 		}
 	})
@@ -285,8 +288,8 @@ func TestEditDoesNotChangeTargetsOfLinks(t *testing.T) {
 			t.Errorf("the target of %s is %q; want %q", name, got, want)
 		}
 	}
-	for _, err := range []error{dir.Set("A", []byte("new")), dir.Set("own/link", []byte("new")), dir.Set("dangling", []byte("new")), dir.Remove("B"),
-		dir.SetBundle("aws", map[string][]byte{"key": []byte("new")}), dir.Remove("gcp")} {
+	for _, err := range []error{dir.Set(t.Context(), "A", []byte("new")), dir.Set(t.Context(), "own/link", []byte("new")), dir.Set(t.Context(), "dangling", []byte("new")), dir.Remove(t.Context(), "B"),
+		dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": []byte("new")}), dir.Remove(t.Context(), "gcp")} {
 		if err != nil {
 			t.Error(err)
 		}
@@ -294,7 +297,7 @@ func TestEditDoesNotChangeTargetsOfLinks(t *testing.T) {
 	if err := os.Symlink("../targets/bundle", dir.Path+"/gcp"); err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{dir.Set("gcp/key", nil), dir.CheckSet("gcp/key", nil), dir.Remove("gcp/key")} {
+	for _, err := range []error{dir.Set(t.Context(), "gcp/key", nil), dir.CheckSet("gcp/key", nil), dir.Remove(t.Context(), "gcp/key")} {
 		conflict, ok := errors.AsType[*store.ConflictError](err)
 		if !ok || conflict.Remove != "gcp" {
 			t.Errorf("an edit of a field of a linked bundle returned the error %v; want a conflict with gcp", err)
@@ -318,7 +321,7 @@ func TestSetBundleReplacesAllFieldsInOneStep(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
 	set := func(i int) error {
 		text := []byte(strconv.Itoa(i))
-		return dir.SetBundle("aws", map[string][]byte{"id": text, "key": text})
+		return dir.SetBundle(t.Context(), "aws", map[string][]byte{"id": text, "key": text})
 	}
 	if err := set(0); err != nil {
 		t.Fatal(err)
@@ -363,13 +366,11 @@ func TestSetBundleReplacesAllFieldsInOneStep(t *testing.T) {
 // that was killed, and that no edit removes the files of a running edit.
 func TestEditRemovesLeftoversOfKilledEdit(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
-	for _, name := range []string{".keyhatch-edit-1", ".keyhatch-edit-2/bundle/key", "aws/.keyhatch-edit-3"} {
+	for _, name := range []string{".keyhatch-edit-1", ".keyhatch-edit-2/bundle/key", "aws/.keyhatch-edit-3", "gcp/.keyhatch-edit-4"} {
 		storetest.WriteFile(filepath.Join(dir.Path, name), storetest.Tripwire)
 	}
-	for _, name := range []string{"A", "aws/id"} {
-		if err := dir.Set(name, nil); err != nil {
-			t.Fatal(err)
-		}
+	if err := dir.Set(t.Context(), "A", nil); err != nil {
+		t.Fatal(err)
 	}
 	for _, pattern := range []string{"/.k*", "/*/.k*"} {
 		if left, err := filepath.Glob(dir.Path + pattern); err != nil || len(left) > 0 {
@@ -379,7 +380,7 @@ func TestEditRemovesLeftoversOfKilledEdit(t *testing.T) {
 	var group sync.WaitGroup
 	for i := range 20 {
 		group.Go(func() {
-			if err := dir.Set("B"+strconv.Itoa(i), nil); err != nil {
+			if err := dir.Set(t.Context(), "B"+strconv.Itoa(i), nil); err != nil {
 				t.Error(err)
 			}
 		})
@@ -396,11 +397,11 @@ func TestEditKeepsFilesOfOthersWithoutLock(t *testing.T) {
 	}
 	if err := testenv.WithFailingSystemCall(unix.SYS_FLOCK, unix.ENOLCK, func() {
 		for _, name := range []string{"A", "aws/id"} {
-			if err := dir.Set(name, nil); err != nil {
+			if err := dir.Set(t.Context(), name, nil); err != nil {
 				t.Error(err)
 			}
 		}
-		if err := dir.Remove("aws/id"); err != nil {
+		if err := dir.Remove(t.Context(), "aws/id"); err != nil {
 			t.Error(err)
 		}
 	}); err != nil {
@@ -424,7 +425,7 @@ func TestEditDoesNotCleanTargetOfLink(t *testing.T) {
 	if err := os.Symlink("../other", dir.Path+"/aws"); err != nil {
 		t.Fatal(err)
 	}
-	for _, err := range []error{dir.Set("aws/id", nil), dir.Remove("aws/id")} {
+	for _, err := range []error{dir.Set(t.Context(), "aws/id", nil), dir.Remove(t.Context(), "aws/id")} {
 		if _, ok := errors.AsType[*store.ConflictError](err); !ok {
 			t.Errorf("got the error %v, want a conflict", err)
 		}
@@ -441,10 +442,101 @@ func TestEditOfFieldSyncsBundle(t *testing.T) {
 	storetest.WriteFile(dir.Path+"/aws/id", "1")
 	if err := testenv.WithFailingSystemCall(unix.SYS_FSYNC, unix.EIO, func() {
 		want := "cannot remove aws/id: " + dir.Path + "/aws: input/output error"
-		if err := dir.Remove("aws/id"); err == nil || err.Error() != want {
+		if err := dir.Remove(t.Context(), "aws/id"); err == nil || err.Error() != want {
 			t.Errorf("the sync of the directory fails: got the error %v; want %s", err, want)
 		}
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestSetWritesValueBeforeFileHasName checks that a value is complete when its temporary file gets a
+// name. Otherwise, if the process is killed, a part of the value can remain in the store.
+func TestSetWritesValueBeforeFileHasName(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	events, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(events)
+	if _, err := unix.InotifyAddWatch(events, dir.Path, unix.IN_MODIFY); err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.Set(t.Context(), "A", []byte(storetest.Tripwire)); err != nil {
+		t.Fatal(err)
+	}
+	var buf [4096]byte
+	n, err := unix.Read(events, buf[:])
+	if err != nil && err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+	if n > 0 && bytes.Contains(buf[:n], []byte(".keyhatch-edit-")) {
+		t.Error("Set wrote to a temporary file that has a name")
+	}
+}
+
+// TestCanceledEditChangesNothing cancels an edit that waits for another edit. The edit must end,
+// and must not change the store after the other edit has ended.
+func TestCanceledEditChangesNothing(t *testing.T) {
+	path := t.TempDir()
+	other, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	dir := store.Dir{Path: path, OnWait: cancel}
+	if err := dir.Set(ctx, "A", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("got the error %v, want %v", err, context.Canceled)
+	}
+	other.Close()
+	if err := dir.Set(ctx, "A", nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("after the end of the other edit: got the error %v, want %v", err, context.Canceled)
+	}
+	if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
+		t.Errorf("the store contains %v, error %v; want no files", entries, err)
+	}
+}
+
+// TestFailedSetRemovesNewBundle writes the first field of a bundle on a full disk. The directory of
+// the bundle must not remain.
+func TestFailedSetRemovesNewBundle(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	if err := testenv.WithFailingSystemCall(unix.SYS_FSYNC, unix.ENOSPC, func() {
+		if err := dir.Set(t.Context(), "new/field", []byte("1")); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("got the error %v, want %v", err, unix.ENOSPC)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(dir.Path); err != nil || len(entries) > 0 {
+		t.Errorf("the store contains %v, error %v; want no files", entries, err)
+	}
+}
+
+// TestEditOfBundleThatCannotBeRenamed edits a complete bundle on an overlay file system, which
+// cannot rename all directories.
+func TestEditOfBundleThatCannotBeRenamed(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	if err := dir.Set(t.Context(), "aws/key", []byte("old")); err != nil {
+		t.Fatal(err)
+	}
+	for call, edit := range map[uint32]func() error{
+		unix.SYS_RENAMEAT:  func() error { return dir.Remove(t.Context(), "aws") },
+		unix.SYS_RENAMEAT2: func() error { return dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": []byte("new")}) },
+	} {
+		if err := testenv.WithFailingSystemCall(call, unix.EXDEV, func() {
+			if err := edit(); !errors.Is(err, store.ErrCannotRename) || !strings.Contains(err.Error(), dir.Path+"/aws: ") {
+				t.Errorf("got the error %v, want %v", err, store.ErrCannotRename)
+			}
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(dir.Path + "/aws/key"); err != nil || string(got) != "old" {
+		t.Errorf("the field contains %q, error %v", got, err)
 	}
 }

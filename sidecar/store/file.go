@@ -39,7 +39,7 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 	state := r.files[f.Path]
 	if reason != "" && reason != ReasonEmpty {
 		if state.LastUsed.Fingerprint == "" || previous.Set == nil {
-			return nil, &unusableError{f.Path, reason}
+			return r, &unusableError{f.Path, reason} // readStable uses the times in r
 		}
 		for _, name := range state.Names {
 			r.keepOld(name, previous)

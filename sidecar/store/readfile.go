@@ -21,26 +21,28 @@ func readFile(listed listedFile) (content []byte, writers writerState, err error
 	// Use O_NONBLOCK, because a FIFO may have replaced the file since the listing.
 	// Without O_NONBLOCK, opening a FIFO would block.
 	f, err := os.OpenFile(listed.path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if errors.Is(err, syscall.EAGAIN) { // a process has a write lease for the file
+		return nil, writersExist, nil
+	}
 	if err != nil {
 		return nil, 0, asUnstable(describePathError(err))
 	}
 	defer f.Close()
 	writers = leaseFile(f)
-	info, err := f.Stat()
-	if err != nil {
-		return nil, 0, describePathError(err)
-	}
-	opened, err := newListedFile(listed.name, listed.path, info)
+	opened, err := versionOf(f, listed)
 	if err != nil {
 		return nil, 0, err
 	}
-	isSame := opened.fileVersion == listed.fileVersion
+	isSame := opened == listed.fileVersion
 	if isSame {
 		content, err = io.ReadAll(io.LimitReader(f, listed.Size+1))
 		if err != nil {
 			return nil, 0, asUnstable(describePathError(err))
 		}
 		isSame = int64(len(content)) == listed.Size
+		if after, err := versionOf(f, listed); err == nil && after == opened && !isSame && writers != writersExist {
+			return nil, 0, &unusableError{listed.path, reasonWrongSize}
+		}
 	}
 	switch {
 	case isSame:
@@ -49,6 +51,16 @@ func readFile(listed listedFile) (content []byte, writers writerState, err error
 		return nil, writers, nil
 	}
 	return nil, 0, fmt.Errorf("%s: %w", listed.path, ErrUnstable)
+}
+
+// versionOf returns the version of the open file f, which was listed before.
+func versionOf(f *os.File, listed listedFile) (fileVersion, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return fileVersion{}, describePathError(err)
+	}
+	current, err := newListedFile(listed.name, listed.path, info)
+	return current.fileVersion, err
 }
 
 // asUnstable wraps err together with ErrUnstable if err means that a file no longer

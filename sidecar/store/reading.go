@@ -21,11 +21,14 @@ type Reading struct {
 type State struct {
 	// Unusable contains the paths of the files that Read could not use. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
-	// secret. Unusable also contains the paths whose names cannot be names of secrets.
+	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
+	// stores of a Merged that Read could not read.
 	Unusable map[string]Reason
 
 	files map[string]fileState // by path
-	dirs  map[string]dirState  // by the path of a Dir
+	// dirs contains a state for the path of each Dir, and the names of the secrets of each store
+	// of a Merged (see partName).
+	dirs map[string]dirState
 }
 
 // ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another

@@ -71,7 +71,7 @@ func TestFileThatBecameShorterIsUsedLater(t *testing.T) {
 		}
 	}
 	r = mustRead(t, dir, r, "short", false)
-	if err := dir.Set("A", []byte("s")); err != nil {
+	if err := dir.Set(t.Context(), "A", []byte("s")); err != nil {
 		t.Fatal(err)
 	}
 	mustRead(t, dir, r, "s", false)
@@ -99,7 +99,7 @@ func TestUnchangedOpenFileIsComplete(t *testing.T) {
 // complete.
 func TestBundleKeepsAllOldFields(t *testing.T) {
 	dir := Dir{Path: t.TempDir()}
-	if err := dir.SetBundle("aws", map[string][]byte{"key": []byte("old"), "secret": []byte("old")}); err != nil {
+	if err := dir.SetBundle(t.Context(), "aws", map[string][]byte{"key": []byte("old"), "secret": []byte("old")}); err != nil {
 		t.Fatal(err)
 	}
 	r, err := dir.Read(context.Background(), nil)
@@ -117,7 +117,7 @@ func TestBundleKeepsAllOldFields(t *testing.T) {
 				t.Errorf("the field %s is %q, want %q", field, got, want)
 			}
 		}
-		if err := dir.Set("aws/secret", []byte("new")); err != nil {
+		if err := dir.Set(t.Context(), "aws/secret", []byte("new")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,6 +162,13 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 		}
 	}
 	mustRead(t, dir, r, "newer", false)
+
+	file := File{Path: dir.Path + "/a.env", Format: Dotenv}
+	writeAll(t, file.Path, "A=1\n")
+	if err := os.Chown(file.Path, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	mustRead(t, file, nil, "1", false)
 }
 
 // TestOpenFileStoreKeepsOldSet checks that a file store keeps the old set while a process has
@@ -197,4 +204,27 @@ func TestOpenFileStoreKeepsOldSet(t *testing.T) {
 	f.WriteString("ew\n")
 	f.Close()
 	mustRead(t, merged, r, "new", false)
+}
+
+// TestFileWithWriteLeaseIsOpenForWriting checks that a file keeps its old value while a process has
+// a write lease for the file. A file server such as Samba uses such leases.
+func TestFileWithWriteLeaseIsOpenForWriting(t *testing.T) {
+	dir := Dir{Path: t.TempDir()}
+	writeAll(t, dir.Path+"/A", "old")
+	r := mustRead(t, dir, nil, "old", false)
+	f, err := os.OpenFile(dir.Path+"/A", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteString("new")
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	r = mustRead(t, dir, r, "old", true)
+	if got := r.Unusable[dir.Path+"/A"]; got != reasonOpen {
+		t.Errorf("the reason is %q, want %q", got, reasonOpen)
+	}
+	f.Close()
+	mustRead(t, dir, r, "new", false)
 }

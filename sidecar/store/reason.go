@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -27,10 +28,13 @@ const (
 const (
 	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
 	// old value.
-	ReasonName        Reason = "the name does not match " + schema.SecretNamePattern
-	ReasonPermission  Reason = "permission denied" // the text of EACCES
-	reasonDangling    Reason = "the target of the symbolic link does not exist"
-	reasonKind        Reason = "this is not a regular file or a directory"
+	ReasonName       Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonPermission Reason = "permission denied" // the text of EACCES
+	reasonDangling   Reason = "the target of the symbolic link does not exist"
+	reasonKind       Reason = "this is not a regular file or a directory"
+	// reasonWrongSize means that the file has another number of bytes than its size, although
+	// the file did not change. Many files of procfs and sysfs are like this.
+	reasonWrongSize   Reason = "the number of bytes in the file is different from its size, as in /proc and /sys"
 	reasonDirInBundle Reason = "a bundle must contain only files, but this is a directory"
 	reasonBinaryField Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
 )
@@ -38,6 +42,12 @@ const (
 // reasonTooLarge does not contain the size of the file, so that a growing file is logged only
 // once.
 var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
+
+// storeFailed begins the reason for a store of a Merged that Read could not read.
+const storeFailed = "cannot read this store: "
+
+// IsStoreFailure reports whether the reason concerns a complete store of a Merged.
+func (r Reason) IsStoreFailure() bool { return strings.HasPrefix(string(r), storeFailed) }
 
 // IsIncomplete reports whether the file is empty or is being written.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
@@ -47,8 +57,11 @@ func (r Reason) IsTemporary() bool {
 	return r == reasonOpen || r == reasonChanged || r == reasonShorter
 }
 
-// reasonOf returns the reason for an error of package os.
+// reasonOf returns the reason for an error of readFile or of package os.
 func reasonOf(err error) Reason {
+	if unusable, ok := errors.AsType[*unusableError](err); ok {
+		return unusable.reason
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return Reason(errno.Error())
 	}

@@ -17,6 +17,8 @@ const maxUnstablePeriod = 2 * time.Second
 // read uses the old value of its secret, so readStable does not wait. If no earlier read
 // succeeded, there is no old value, and readStable waits for at most maxUnstablePeriod. It
 // never waits for an empty file.
+//
+// If read returns a Reading together with an error, readStable only uses the times in the Reading.
 func readStable(ctx context.Context, previous *Reading, listFiles func() (listing, error), read func(l listing, previous *Reading) (*Reading, error)) (*Reading, error) {
 	if previous == nil {
 		previous = &Reading{}
@@ -29,7 +31,7 @@ func readStable(ctx context.Context, previous *Reading, listFiles func() (listin
 			return nil, err
 		}
 		reading, readErr := read(before, previous)
-		if readErr != nil {
+		if reading == nil {
 			reading = newReading()
 		} else {
 			previous = previous.withTimesOf(reading)
