@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 )
 
 // Merged is a store that combines several stores. If two of these stores contain the same
@@ -18,11 +19,11 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 		if err != nil {
 			return nil, err
 		}
-		for name, value := range r.Set {
+		for _, name := range slices.Sorted(maps.Keys(r.Set)) { // so that each read returns the same error
 			if _, exists := all.Set[name]; exists {
 				return nil, fmt.Errorf("%s is in two stores: remove the secret from one of the two stores", name)
 			}
-			all.Set[name] = value
+			all.Set[name] = r.Set[name]
 		}
 		maps.Copy(all.Unusable, r.Unusable)
 		maps.Copy(all.files, r.files)

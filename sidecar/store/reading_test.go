@@ -198,3 +198,16 @@ func TestOpenFileStoreKeepsOldSet(t *testing.T) {
 	f.Close()
 	mustRead(t, merged, r, "new", false)
 }
+
+// TestMergedReturnsSameErrorEachTime checks that an error for two duplicate names is always for
+// the same name, because the sidecar logs each other error again.
+func TestMergedReturnsSameErrorEachTime(t *testing.T) {
+	dir := t.TempDir()
+	writeAll(t, dir+"/a.json", `{"A": "", "B": "", "C": "", "D": ""}`)
+	file := File{Path: dir + "/a.json", Format: JSON}
+	for range 20 {
+		if _, err := (Merged{file, file}).Read(t.Context(), nil); err == nil || !strings.HasPrefix(err.Error(), "A is in two stores") {
+			t.Fatalf("got the error %v", err)
+		}
+	}
+}
