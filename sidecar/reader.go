@@ -243,7 +243,11 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
 			delete(r.unusable, path)
 			if file.reported != "" {
-				r.log.Info("the sidecar uses the file again, or the file was removed", "path", path)
+				message := "the sidecar uses the file again, or the file was removed"
+				if file.reported == store.ReasonEmptyValue {
+					message = "the value is not empty any more, or the secret was removed"
+				}
+				r.log.Info(message, "path", path)
 			}
 		}
 	}
@@ -260,6 +264,8 @@ func unusableMessage(reason store.Reason) string {
 	switch {
 	case reason == store.ReasonName:
 		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+	case reason == store.ReasonEmptyValue:
+		return "a value in the store is empty; the broker keeps the old value of this secret if it has one"
 	case reason.IsIncomplete():
 		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
 	}
@@ -272,6 +278,8 @@ func hintForReason(reason store.Reason) string {
 	switch reason {
 	case store.ReasonEmpty:
 		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
+	case store.ReasonEmptyValue:
+		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
 	case store.ReasonName:
 		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
 	case store.ReasonPermission:

@@ -67,13 +67,8 @@ func (h *testHost) openForWriting(name, part string) *os.File {
 	return f
 }
 
-// health returns the text of CheckHealth's error, or "".
-func (h *testHost) health() string {
-	if _, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.server.AdminSocket()); err != nil {
-		return err.Error()
-	}
-	return ""
-}
+// health returns the text of CheckHealth's error for the host's store, or "".
+func (h *testHost) health() string { return healthOf(h, store.Dir{Path: h.store}) }
 
 // TestFileThatIsBeingWrittenKeepsOldValue keeps a file of the store open for writing. It checks
 // that the broker keeps the old value of this secret, and that changes of other secrets are

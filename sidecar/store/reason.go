@@ -27,7 +27,9 @@ const (
 const (
 	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
 	// old value.
-	ReasonName        Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonName Reason = "the name does not match " + schema.SecretNamePattern
+	// ReasonEmptyValue is the reason for a value in a file or in the output of a command.
+	ReasonEmptyValue  Reason = "the value is empty"
 	ReasonPermission  Reason = "permission denied" // the text of EACCES
 	reasonDangling    Reason = "the target of the symbolic link does not exist"
 	reasonKind        Reason = "this is not a regular file or a directory"
