@@ -203,7 +203,7 @@ func TestOpenFileStoreKeepsOldSet(t *testing.T) {
 // the same name, because the sidecar logs each other error again.
 func TestMergedReturnsSameErrorEachTime(t *testing.T) {
 	dir := t.TempDir()
-	writeAll(t, dir+"/a.json", `{"A": "", "B": "", "C": "", "D": ""}`)
+	writeAll(t, dir+"/a.json", `{"A": "x", "B": "x", "C": "x", "D": "x"}`)
 	file := File{Path: dir + "/a.json", Format: JSON}
 	for range 20 {
 		if _, err := (Merged{file, file}).Read(t.Context(), nil); err == nil || !strings.HasPrefix(err.Error(), "A is in two stores") {
