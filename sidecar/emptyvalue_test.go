@@ -1,6 +1,8 @@
 package sidecar
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -60,12 +62,13 @@ func TestEmptyValueKeepsOldValue(t *testing.T) {
 	}
 }
 
-// healthOf returns the text of CheckHealth's error for a store, or "".
+// healthOf returns the problems that CheckHealth finds with a store, or "".
 func healthOf(h *testHost, source store.Store) string {
-	if _, err := CheckHealth(h.t.Context(), readInProcess(source), h.server.AdminSocket()); err != nil {
-		return err.Error()
+	_, problems := CheckHealth(context.Background(), readInProcess(source), h.server.AdminSocket())
+	if len(problems) == 0 {
+		return ""
 	}
-	return ""
+	return errors.Join(problems...).Error()
 }
 
 // TestFirstReadIgnoresEmptyValue checks that an empty value is not pushed if there is no old value,

@@ -99,9 +99,7 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	if n := strings.Count(r.log.String(), h.store+"/A"); n != 2 {
 		t.Errorf("the sidecar logged the path of A %d times, want once when it is not complete and once when it is", n)
 	}
-	if got := h.health(); got != "" {
-		t.Errorf("CheckHealth returned %q", got)
-	}
+	h.waitUntil("CheckHealth finds no problem", func() bool { return h.health() == "" })
 }
 
 // TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the
