@@ -164,9 +164,9 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		}
 		return retryDelay
 	}
-	r.reportReadable()
 	next := result.reading
-	if r.lastGood.Set != nil {
+	isFirst := r.lastGood.Set == nil
+	if !isFirst {
 		r.reportRemovals(next.Set.Names())
 	}
 	if r.lastGood.Set != nil && r.lastGood.Set.Equal(next.Set) {
@@ -179,17 +179,33 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
+	if !r.isBeingWritten() {
+		r.reportReadable(isFirst)
+	}
 	return retryDelay
 }
 
-// reportReadable logs that the problem that was logged last has ended.
-func (r *storeReader) reportReadable() {
+// isBeingWritten reports whether a program is still writing a file of the store. The store then has
+// no error only because the sidecar uses the old value. After unusableGracePeriod, the file is a
+// problem of its own.
+func (r *storeReader) isBeingWritten() bool {
+	for path, reason := range r.lastGood.Unusable {
+		if reason.IsTemporary() && r.unusable[path].reported == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// reportReadable logs that the problem that was logged last has ended. isFirst is true for the
+// first successful read.
+func (r *storeReader) reportReadable(isFirst bool) {
 	switch {
 	case r.lastError == "":
 		return
 	case r.isReplaced:
 		r.log.Info("the sidecar uses the store again")
-	case r.lastGood.Set == nil:
+	case isFirst:
 		r.log.Info("the store is readable now")
 	default:
 		r.log.Info("the store is readable again")

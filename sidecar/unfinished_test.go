@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -169,5 +170,47 @@ func TestOpenFileStoreKeepsAllSecrets(t *testing.T) {
 		f.WriteString(texts[2])
 		f.Close()
 		h.waitForValues(project, map[schema.SecretName]string{"A": "new", "B": "new", "C": "new", "D": "new"})
+	}
+}
+
+// TestStoreIsReadableOnlyAfterCompleteRead lets a program write to a store that had an error. It
+// checks that the sidecar does not log the end of the error while the file is open, because the
+// next read usually finds the same error.
+func TestStoreIsReadableOnlyAfterCompleteRead(t *testing.T) {
+	path := t.TempDir() + "/a.env"
+	storetest.WriteFile(path, "A="+tripwire)
+	log := &logBuffer{}
+	read := readInProcess(store.File{Path: path, Format: store.Dotenv})
+	reader := newStoreReader(nil, read, nil, slog.New(slog.NewTextHandler(log, nil)))
+	defer reader.close()
+	accept := func(wantError bool) {
+		t.Helper()
+		reading, err := read(t.Context(), reader.lastGood)
+		if (err != nil) != wantError {
+			t.Fatalf("the read returned the error %v", err)
+		}
+		reader.acceptResult(t.Context(), readResult{reading: reading, err: err})
+	}
+	accept(false)
+	for range 3 {
+		storetest.WriteFile(path, "bad "+tripwire+" bad "+tripwire)
+		accept(true)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accept(false)
+		if !reader.lastGood.WaitsForFile() {
+			t.Fatal("the file is not open for writing")
+		}
+		f.Close()
+	}
+	if text := log.String(); strings.Contains(text, "readable again") || strings.Count(text, "level=ERROR") != 1 {
+		t.Errorf("the sidecar logged the end of an error that has not ended, or the error again:\n%s", text)
+	}
+	storetest.WriteFile(path, "A="+tripwire+strings.Repeat("x", 100))
+	accept(false)
+	if text := log.String(); strings.Count(text, "the store is readable again") != 1 {
+		t.Errorf("the sidecar did not log the end of the error:\n%s", text)
 	}
 }
