@@ -76,7 +76,7 @@ code is 1. set does not connect to the sidecar or to the broker.`,
 		}
 		// Do not ask for a value that the store cannot take.
 		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
-			return withRemoveHint(err, dir)
+			return withFieldHint(withRemoveHint(err, dir), dir, values)
 		}
 		defer func() {
 			for _, v := range values {
