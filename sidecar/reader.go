@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -247,10 +249,14 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		if isNew && time.Since(file.since) >= unusableGracePeriod {
 			file.reported = reason
 			attributes := []any{"path", path, "reason", string(reason)}
-			if hint := hintForReason(reason); hint != "" {
+			if hint := hintForReason(reason, path); hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Warn(unusableMessage(reason), attributes...)
+			message := unusableMessage(reason)
+			if r.lastGood.IsFileStore(path) && reason != store.ReasonEmptyValue {
+				message = "the file of the store is not complete; the broker keeps the old values of all secrets of this file"
+			}
+			r.log.Warn(message, attributes...)
 		}
 		mustRetry = mustRetry || file.reported == ""
 	}
@@ -288,10 +294,12 @@ func unusableMessage(reason store.Reason) string {
 	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
 }
 
-// hintForReason describes what the owner can do about a file that cannot be used. If the file
-// will probably become usable soon, hintForReason returns "".
-func hintForReason(reason store.Reason) string {
+// hintForReason describes what the owner can do about the file at path, which cannot be used. If
+// the file will probably become usable soon, hintForReason returns "".
+func hintForReason(reason store.Reason, path string) string {
 	switch reason {
+	case store.ReasonOpen:
+		return "to find the process, run fuser -v '" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 	case store.ReasonEmpty:
 		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
 	case store.ReasonEmptyValue:
@@ -317,13 +325,15 @@ func confirmHint(pid int) string {
 	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
 }
 
-// hintFor returns a hint if the store does not exist, if the sidecar has no permission to read the
+// hintFor returns a hint if the store does not exist or is not a directory, if the sidecar has no permission to read the
 // store, or if a command failed. For all other errors, hintFor returns "", because an error of
 // package store already contains the rule that the store violates.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrCommand):
 		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "if the store is a dotenv, JSON, or YAML file, use --store file:PATH"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

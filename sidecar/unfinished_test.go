@@ -97,7 +97,7 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	created.Close()
 	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "complete", "B": tripwire + "newer", "NEW": tripwire})
 	r.waitForLog(h, "the sidecar uses the file again")
-	if n := strings.Count(r.log.String(), h.store+"/A"); n != 2 {
+	if n := strings.Count(r.log.String(), "path="+h.store+"/A"); n != 2 {
 		t.Errorf("the sidecar logged the path of A %d times, want once when it is not complete and once when it is", n)
 	}
 	h.waitUntil("CheckHealth finds no problem", func() bool { return h.health() == "" })
@@ -171,6 +171,24 @@ func TestOpenFileStoreKeepsAllSecrets(t *testing.T) {
 		f.Close()
 		h.waitForValues(project, map[schema.SecretName]string{"A": "new", "B": "new", "C": "new", "D": "new"})
 	}
+}
+
+// TestOpenFileStoreIsReported checks that the warning about the file of a file store that is open for
+// writing names all secrets of the file, and that the hint helps to find the process.
+func TestOpenFileStoreIsReported(t *testing.T) {
+	h := newTestHost(t)
+	path := h.dir + "/conf/a.env"
+	storetest.WriteFile(path, "A="+tripwire)
+	r := h.runSidecar(func(c *Config) { c.Store = store.File{Path: path, Format: store.Dotenv} })
+	h.waitForNames("A")
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteString("A=" + tripwire + "new")
+	r.waitForLog(h, "the broker keeps the old values of all secrets of this file")
+	r.waitForLog(h, "to find the process, run fuser -v '"+path+"'")
 }
 
 // TestStoreIsReadableOnlyAfterCompleteRead lets a program write to a store that had an error. It

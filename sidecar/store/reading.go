@@ -108,7 +108,7 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	case f.fileVersion == last && content != nil:
 		// An earlier read has used the file, and the file has not changed.
 	case writers == writersExist:
-		reason = reasonOpen
+		reason = ReasonOpen
 	case f.Size == 0:
 		reason = ReasonEmpty
 	case writers == writersUnknown && unchangedFor < unleasedPeriod:
@@ -178,6 +178,9 @@ func (s State) AcceptReplacedDirs() State {
 	s.dirs = nil
 	return s
 }
+
+// IsFileStore reports whether the file at path is the file of a File, and not a secret of a Dir.
+func (s State) IsFileStore(path string) bool { return len(s.files[path].Names) > 0 }
 
 // WaitsForFile reports whether a file of the store can become complete without a file event.
 func (s State) WaitsForFile() bool {

@@ -18,7 +18,7 @@ const (
 	// ReasonEmpty is necessary because many programs truncate a file before they write the
 	// file, and because a program can fail after it has truncated the file.
 	ReasonEmpty   Reason = "the file is empty"
-	reasonOpen    Reason = "a process has the file open for writing"
+	ReasonOpen    Reason = "a process has the file open for writing"
 	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
 	reasonShorter Reason = "the file has just become shorter"
 )
@@ -46,7 +46,7 @@ func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary()
 
 // IsTemporary reports whether the reason can end without a file event.
 func (r Reason) IsTemporary() bool {
-	return r == reasonOpen || r == reasonChanged || r == reasonShorter
+	return r == ReasonOpen || r == reasonChanged || r == reasonShorter
 }
 
 // reasonOf returns the reason for an error of package os.
