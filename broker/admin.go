@@ -136,6 +136,8 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 	}
 	if exclusive {
 		a.exclusive.acceptLocked(s)
+	} else {
+		a.exclusive.acceptOther()
 	}
 	warnIfUnlocked(a.log, info.Memory)
 	audit.Record(a.audit, schema.SecretsPushed{
@@ -208,7 +210,7 @@ func (a *admin) status() schema.StatusResponse {
 	} else if clearedAt := a.keyring.ClearedAt(); !clearedAt.IsZero() {
 		status.SecretsClearedAt = &clearedAt
 	}
-	status.SidecarPID, status.RefusedSidecars, status.StoreProblems = a.exclusive.status()
+	a.exclusive.addTo(&status)
 	status.Projects, status.DescriptorStore = a.registry.status()
 	status.Problems = findProblems(a.registry, a.projectsDir)
 	return status

@@ -15,6 +15,8 @@ type exclusivePushes struct {
 	// owner is the connection that sent the last accepted exclusive push. It is nil if the
 	// session of this connection has ended.
 	owner *endpoint.Session
+	// hasPushed is true if the last accepted push was exclusive.
+	hasPushed bool
 	// refused contains the connections whose last exclusive push was refused because of owner.
 	refused map[*endpoint.Session]bool
 	// storeProblems contains the number of problems that the sidecar of a connection has
@@ -32,8 +34,15 @@ func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
 
 // acceptLocked makes s the owner, after its push was accepted.
 func (e *exclusivePushes) acceptLocked(s *endpoint.Session) {
-	e.owner = s
+	e.owner, e.hasPushed = s, true
 	delete(e.refused, s)
+}
+
+// acceptOther must be called after an accepted push that was not exclusive.
+func (e *exclusivePushes) acceptOther() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.hasPushed = false
 }
 
 // forget must be called when the session s ends.
@@ -57,16 +66,17 @@ func (e *exclusivePushes) setStoreProblems(s *endpoint.Session, count int) {
 	}
 }
 
-// status returns the pid of the owner, or 0 if the pid is unknown or if there is no owner. It
-// also returns the number of refused connections, and the sum of the problems of all stores.
-func (e *exclusivePushes) status() (ownerPID int32, refused, storeProblems int) {
+// addTo adds the state of the exclusive pushes to a status that already contains the state of the
+// secrets.
+func (e *exclusivePushes) addTo(status *schema.StatusResponse) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.owner != nil {
-		ownerPID = e.owner.Caller().PID
+		status.SidecarPID = e.owner.Caller().PID
 	}
+	status.SidecarMissing = e.owner == nil && e.hasPushed && status.Generation > 0
+	status.RefusedSidecars = len(e.refused)
 	for _, count := range e.storeProblems {
-		storeProblems += count
+		status.StoreProblems += count
 	}
-	return ownerPID, len(e.refused), storeProblems
 }

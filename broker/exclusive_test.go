@@ -22,6 +22,27 @@ func pushAs(t *testing.T, admin *client.Admin, exclusive bool, value string) sch
 	return client.CodeOf(err)
 }
 
+// TestStatusReportsMissingSidecar checks that the status reports the end of the connection that has
+// loaded the secrets with an exclusive push, until an operator has loaded other secrets.
+func TestStatusReportsMissingSidecar(t *testing.T) {
+	s := newServer(t)
+	sidecar, operator := s.dialAdmin(t), s.dialAdmin(t)
+	pushAs(t, operator, false, tripwire)
+	if s.Status().SidecarMissing {
+		t.Error("after the push of an operator, the status reports a missing sidecar")
+	}
+	pushAs(t, sidecar, true, tripwire)
+	if s.Status().SidecarMissing {
+		t.Error("the status reports that the connected sidecar is missing")
+	}
+	sidecar.Close()
+	waitUntil(t, func() bool { return s.Status().SidecarMissing })
+	pushAs(t, operator, false, tripwire)
+	if s.Status().SidecarMissing {
+		t.Error("the status reports a missing sidecar after an operator has replaced its secrets")
+	}
+}
+
 // TestOneConnectionSendsExclusivePushes checks that the broker refuses the exclusive pushes of
 // a second connection until the first connection ends. The broker must accept pushes that are
 // not exclusive from every connection.

@@ -40,6 +40,9 @@ type StatusResponse struct {
 	// It is absent if the connection of this process has ended, or if the broker cannot see
 	// the pid namespace of the process.
 	SidecarPID int32 `json:"sidecar_pid,omitzero"`
+	// SidecarMissing is true if a push with exclusive has loaded the secrets and the connection
+	// of its sender has ended. A change in the store then does not reach the broker.
+	SidecarMissing bool `json:"sidecar_missing,omitzero"`
 	// RefusedSidecars is the number of open connections on which a push with exclusive was
 	// refused with conflict, and no later push with exclusive was accepted.
 	RefusedSidecars int `json:"refused_sidecars,omitzero"`

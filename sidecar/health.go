@@ -1,12 +1,14 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
@@ -26,66 +28,107 @@ var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a chang
 
 // CheckHealth checks that the store is readable, that it can use all files, that the secrets
 // in the broker have exactly the same names as the secrets in the store, that a sidecar is
-// connected, and that the broker refuses no sidecar. It returns the number of secrets. CheckHealth
+// connected and is not stopped, that the broker refuses no sidecar, and that no sidecar has a
+// problem with its store. It returns the number of secrets, and all problems. CheckHealth
 // cannot compare the values of the secrets, because the admin socket never returns values.
-func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, err error) {
+func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, problems []error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
-		return 0, &HealthError{"cannot read the store: " + err.Error(), hintFor(err)}
+		return 0, []error{&HealthError{"cannot read the store: " + err.Error(), hintFor(err)}}
 	}
 	defer reading.Set.Free()
-	if n := len(reading.Unusable); n > 0 {
-		path := slices.Sorted(maps.Keys(reading.Unusable))[0]
+	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {
 		reason := reading.Unusable[path]
-		problem := fmt.Sprintf("the sidecar cannot use %s: %s", path, reason)
-		if n > 1 {
-			problem += fmt.Sprintf(" (and %d more)", n-1)
-		}
-		return 0, &HealthError{problem, hintForReason(reason)}
+		problems = append(problems, &HealthError{fmt.Sprintf("the sidecar cannot use %s: %s", path, reason), hintForReason(reason, path)})
 	}
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx, 0)
 	if err != nil {
-		return 0, err
+		return 0, append(problems, err)
 	}
 	defer conn.close()
 	if status.RefusedSidecars > 0 {
-		return 0, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one")
+		problems = append(problems, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one"))
 	}
 	// One connection is the connection of this request. A sidecar does not close its connection.
 	if status.SidecarPID == 0 && status.AdminConnections <= 1 {
-		return 0, ErrNoSidecar
+		problems = append(problems, ErrNoSidecar)
+	}
+	pid := visiblePID(status.SidecarPID)
+	if pid != 0 && isStopped(pid) {
+		problems = append(problems, &HealthError{fmt.Sprintf("the sidecar (pid %d) is stopped, so a change in the store has no effect", pid),
+			fmt.Sprintf("if Ctrl-Z has stopped the sidecar, run fg in its terminal; otherwise run kill -CONT %d", pid)})
 	}
 	if status.Generation == 0 {
-		return 0, errors.New("the broker has no secrets: no sidecar has pushed since the broker was started or cleared")
+		return 0, append(problems, errors.New("the broker has no secrets: no sidecar has pushed since the broker was started or cleared"))
 	}
-	var names []schema.SecretName
+	var pushed []schema.SecretName
 	if err := conn.call(func(admin *client.Admin) (err error) {
-		names, err = admin.List(ctx)
+		pushed, err = admin.List(ctx)
 		return err
 	}); err != nil {
-		return 0, err
+		return 0, append(problems, err)
 	}
-	pushed := map[schema.SecretName]bool{}
+	stored := reading.Set.Names()
+	added, removed := difference(stored, pushed), difference(pushed, stored)
+	if len(reading.Unusable) > 0 {
+		removed = nil // the broker may have old values of unusable files
+	}
+	if len(added) > 0 || len(removed) > 0 {
+		problems = append(problems, differentNames(added, removed, pid))
+	}
+	if len(problems) == 0 && status.StoreProblems > 0 {
+		problems = append(problems, &HealthError{"the sidecar reports a problem with its store that health did not find",
+			"read the sidecar's log; the sidecar can run as a user who cannot read all files of the store, or with another --store"})
+	}
+	return len(stored), problems
+}
+
+// difference returns the names that only the sorted slice names contains.
+func difference(names, other []schema.SecretName) (only []schema.SecretName) {
 	for _, name := range names {
-		pushed[name] = true
-	}
-	missing := 0
-	for _, name := range reading.Set.Names() {
-		if !pushed[name] {
-			missing++
+		if _, exists := slices.BinarySearch(other, name); !exists {
+			only = append(only, name)
 		}
 	}
-	count = len(reading.Set.Names())
-	if removed := len(names) - (count - missing); missing > 0 || removed > 0 {
-		problem := &HealthError{Problem: fmt.Sprintf("the names of the secrets in the store and in the broker differ: %d only in the store, %d only in the broker", missing, removed),
-			Hint: "read the sidecar's log"}
-		if removed > 0 {
-			problem.Hint = confirmHint(visiblePID(status.SidecarPID))
-		}
-		return 0, problem
+	return only
+}
+
+// differentNames returns the problem that the secrets added are only in the store, and the secrets
+// removed are only in the broker.
+func differentNames(added, removed []schema.SecretName, pid int) *HealthError {
+	var parts []string
+	if len(added) > 0 {
+		parts = append(parts, "only in the store: "+nameList(added))
 	}
-	return count, nil
+	hint := "read the sidecar's log"
+	if len(removed) > 0 {
+		parts = append(parts, "only in the broker: "+nameList(removed))
+		hint = confirmHint(pid)
+	}
+	return &HealthError{"the secrets in the store and in the broker differ, or --store is not the sidecar's store: " + strings.Join(parts, "; "), hint}
+}
+
+// maxListedNames is the maximum number of names in a list.
+const maxListedNames = 10
+
+func nameList(names []schema.SecretName) string {
+	var texts []string
+	for _, name := range names[:min(len(names), maxListedNames)] {
+		texts = append(texts, string(name))
+	}
+	if more := len(names) - maxListedNames; more > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// isStopped reports whether a signal, for example of Ctrl-Z, has stopped a process.
+func isStopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	// The name of the process is in parentheses, before the state.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	return err == nil && len(fields) > 0 && fields[0] == "T"
 }
 
 // visiblePID returns pid if it is a sidecar in the pid namespace of this process. Otherwise it

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -164,9 +166,9 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		}
 		return retryDelay
 	}
-	r.reportReadable()
 	next := result.reading
-	if r.lastGood.Set != nil {
+	isFirst := r.lastGood.Set == nil
+	if !isFirst {
 		r.reportRemovals(next.Set.Names())
 	}
 	if r.lastGood.Set != nil && r.lastGood.Set.Equal(next.Set) {
@@ -179,17 +181,33 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
+	if !r.isBeingWritten() {
+		r.reportReadable(isFirst)
+	}
 	return retryDelay
 }
 
-// reportReadable logs that the problem that was logged last has ended.
-func (r *storeReader) reportReadable() {
+// isBeingWritten reports whether a program is still writing a file of the store. The store then has
+// no error only because the sidecar uses the old value. After unusableGracePeriod, the file is a
+// problem of its own.
+func (r *storeReader) isBeingWritten() bool {
+	for path, reason := range r.lastGood.Unusable {
+		if reason.IsTemporary() && r.unusable[path].reported == "" {
+			return true
+		}
+	}
+	return false
+}
+
+// reportReadable logs that the problem that was logged last has ended. isFirst is true for the
+// first successful read.
+func (r *storeReader) reportReadable(isFirst bool) {
 	switch {
 	case r.lastError == "":
 		return
 	case r.isReplaced:
 		r.log.Info("the sidecar uses the store again")
-	case r.lastGood.Set == nil:
+	case isFirst:
 		r.log.Info("the store is readable now")
 	default:
 		r.log.Info("the store is readable again")
@@ -231,10 +249,14 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		if isNew && time.Since(file.since) >= unusableGracePeriod {
 			file.reported = reason
 			attributes := []any{"path", path, "reason", string(reason)}
-			if hint := hintForReason(reason); hint != "" {
+			if hint := hintForReason(reason, path); hint != "" {
 				attributes = append(attributes, "hint", hint)
 			}
-			r.log.Warn(unusableMessage(reason), attributes...)
+			message := unusableMessage(reason)
+			if r.lastGood.IsFileStore(path) && reason != store.ReasonEmptyValue {
+				message = "the file of the store is not complete; the broker keeps the old values of all secrets of this file"
+			}
+			r.log.Warn(message, attributes...)
 		}
 		mustRetry = mustRetry || file.reported == ""
 	}
@@ -242,9 +264,13 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		// If a bundle cannot be read, the state of its fields is unknown.
 		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
 			delete(r.unusable, path)
-			if file.reported.IsStoreFailure() {
+			switch {
+			case file.reported == "":
+			case file.reported == store.ReasonEmptyValue:
+				r.log.Info("the value is not empty any more, or the secret was removed", "path", path)
+			case file.reported.IsStoreFailure():
 				r.log.Info("the store is readable again", "path", path)
-			} else if file.reported != "" {
+			default:
 				r.log.Info("the sidecar uses the file again, or the file was removed", "path", path)
 			}
 		}
@@ -264,18 +290,24 @@ func unusableMessage(reason store.Reason) string {
 		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
 	case reason.IsStoreFailure():
 		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
+	case reason == store.ReasonEmptyValue:
+		return "a value in the store is empty; the broker keeps the old value of this secret if it has one"
 	case reason.IsIncomplete():
 		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
 	}
 	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
 }
 
-// hintForReason describes what the owner can do about a file that cannot be used. If the file
-// will probably become usable soon, hintForReason returns "".
-func hintForReason(reason store.Reason) string {
+// hintForReason describes what the owner can do about the file at path, which cannot be used. If
+// the file will probably become usable soon, hintForReason returns "".
+func hintForReason(reason store.Reason, path string) string {
 	switch reason {
+	case store.ReasonOpen:
+		return "to find the process, run fuser -v '" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 	case store.ReasonEmpty:
 		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
+	case store.ReasonEmptyValue:
+		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
 	case store.ReasonName:
 		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
 	case store.ReasonPermission:
@@ -300,13 +332,15 @@ func confirmHint(pid int) string {
 	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
 }
 
-// hintFor returns a hint if the store does not exist, if the sidecar has no permission to read the
+// hintFor returns a hint if the store does not exist or is not a directory, if the sidecar has no permission to read the
 // store, or if a command failed. For all other errors, hintFor returns "", because an error of
 // package store already contains the rule that the store violates.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrCommand):
 		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "if the store is a dotenv, JSON, or YAML file, use --store file:PATH"
 	case errors.Is(err, fs.ErrNotExist):
 		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
 	case errors.Is(err, fs.ErrPermission):

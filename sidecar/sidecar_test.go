@@ -2,7 +2,6 @@ package sidecar
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -242,9 +241,8 @@ func TestSecondSidecarIsRefused(t *testing.T) {
 	const refused = "the broker refuses this sidecar, because another sidecar is connected to the same broker"
 	second.waitForLog(h, refused)
 	manager.waitFor("READY=1\nSTATUS=waiting until another sidecar of the same broker stops")
-	_, err := CheckHealth(context.Background(), readInProcess(other), h.server.AdminSocket())
-	if err == nil || !strings.Contains(err.Error(), "stop all sidecars of this broker except one") {
-		t.Errorf("CheckHealth returned %v for the refused sidecar", err)
+	if got := healthOf(h, other); !strings.Contains(got, "stop all sidecars of this broker except one") {
+		t.Errorf("CheckHealth returned %q for the refused sidecar", got)
 	}
 	second.hideStore(h, other.Path) // wait until the second sidecar has polled again
 	if n := strings.Count(second.log.String(), refused); n != 1 {
@@ -259,8 +257,8 @@ func TestSecondSidecarIsRefused(t *testing.T) {
 	if text := first.log.String() + second.log.String(); strings.Contains(text, "another client") {
 		t.Errorf("a sidecar reported a push of another client:\n%s", text)
 	}
-	if _, err := CheckHealth(context.Background(), readInProcess(other), h.server.AdminSocket()); err != nil {
-		t.Error("CheckHealth after the first sidecar has stopped: ", err)
+	if got := healthOf(h, other); got != "" {
+		t.Errorf("CheckHealth after the first sidecar has stopped returned %q", got)
 	}
 }
 
@@ -452,44 +450,50 @@ func TestServiceManagerIsNotified(t *testing.T) {
 func TestCheckHealth(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
-	health := func() string {
-		_, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.dir+"/run/admin/admin.sock")
-		return fmt.Sprint(err)
-	}
 	const noSidecar = "no sidecar is connected to the broker"
-	if got := health(); !strings.Contains(got, noSidecar) {
+	if got := h.health(); !strings.Contains(got, noSidecar) {
 		t.Errorf("CheckHealth before the first push returned: %s", got)
 	}
 	other := h.dir + "/other"
 	signals := make(chan os.Signal)
 	r := h.runSidecar(func(c *Config) { c.Store, c.PushNow = store.Dir{Path: other}, signals })
 	r.waitForLog(h, "does not exist")
-	if got := health(); !strings.Contains(got, "the broker has no secrets") {
+	if got := h.health(); !strings.Contains(got, "the broker has no secrets") {
 		t.Errorf("CheckHealth with a sidecar that cannot read its store returned: %s", got)
 	}
 	storetest.WriteFile(other+"/A", tripwire)
 	signals <- syscall.SIGUSR1
 	r.waitForLog(h, "the store is readable now")
 	h.waitForNames("A")
-	if got := health(); got != "<nil>" {
+	if got := h.health(); got != "" {
 		t.Errorf("CheckHealth after a push returned: %s", got)
 	}
 	h.writeSecret("B", tripwire)
-	if got := health(); !strings.Contains(got, "1 only in the store, 0 only in the broker") {
+	if got := h.health(); !strings.Contains(got, "the sidecar's store: only in the store: B") {
 		t.Errorf("CheckHealth with a secret that was not pushed returned: %s", got)
 	}
 	h.writeSecret("bad name", tripwire)
-	if got := health(); !strings.Contains(got, "bad name") || !strings.Contains(got, schema.SecretNamePattern) {
-		t.Errorf("CheckHealth with a bad name in the store returned: %s", got)
+	h.writeSecret("EMPTY", "")
+	for _, want := range []string{"bad name: ", schema.SecretNamePattern, "EMPTY: the file is empty", "only in the store: B"} {
+		if got := h.health(); !strings.Contains(got, want) {
+			t.Errorf("CheckHealth with several problems returned no %q: %s", want, got)
+		}
 	}
-	os.Remove(h.store + "/bad name")
-	os.Remove(h.store + "/B")
+	for _, name := range []string{"bad name", "EMPTY", "B"} {
+		os.Remove(h.store + "/" + name)
+	}
+	// The sidecar can have a problem with its store that this process does not have.
+	storetest.WriteFile(other+"/bad name", tripwire)
+	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
+	if got := h.health(); !strings.Contains(got, "the sidecar reports a problem with its store") {
+		t.Errorf("CheckHealth with a problem of the sidecar returned: %s", got)
+	}
 	r.stop()
-	if got := health(); !strings.Contains(got, noSidecar) {
+	if got := h.health(); !strings.Contains(got, noSidecar) {
 		t.Errorf("CheckHealth after the sidecar has stopped returned: %s", got)
 	}
 	h.server.Close()
-	if got := health(); !strings.Contains(got, "cannot reach the broker at "+h.dir) {
+	if got := h.health(); !strings.Contains(got, "cannot reach the broker at "+h.dir) {
 		t.Errorf("CheckHealth without a running broker returned: %s", got)
 	}
 }

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -67,13 +68,8 @@ func (h *testHost) openForWriting(name, part string) *os.File {
 	return f
 }
 
-// health returns the text of CheckHealth's error, or "".
-func (h *testHost) health() string {
-	if _, err := CheckHealth(context.Background(), readInProcess(store.Dir{Path: h.store}), h.server.AdminSocket()); err != nil {
-		return err.Error()
-	}
-	return ""
-}
+// health returns the text of CheckHealth's error for the host's store, or "".
+func (h *testHost) health() string { return healthOf(h, store.Dir{Path: h.store}) }
 
 // TestFileThatIsBeingWrittenKeepsOldValue keeps a file of the store open for writing. It checks
 // that the broker keeps the old value of this secret, and that changes of other secrets are
@@ -101,12 +97,10 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	created.Close()
 	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "complete", "B": tripwire + "newer", "NEW": tripwire})
 	r.waitForLog(h, "the sidecar uses the file again")
-	if n := strings.Count(r.log.String(), h.store+"/A"); n != 2 {
+	if n := strings.Count(r.log.String(), "path="+h.store+"/A"); n != 2 {
 		t.Errorf("the sidecar logged the path of A %d times, want once when it is not complete and once when it is", n)
 	}
-	if got := h.health(); got != "" {
-		t.Errorf("CheckHealth returned %q", got)
-	}
+	h.waitUntil("CheckHealth finds no problem", func() bool { return h.health() == "" })
 }
 
 // TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the
@@ -176,5 +170,65 @@ func TestOpenFileStoreKeepsAllSecrets(t *testing.T) {
 		f.WriteString(texts[2])
 		f.Close()
 		h.waitForValues(project, map[schema.SecretName]string{"A": "new", "B": "new", "C": "new", "D": "new"})
+	}
+}
+
+// TestOpenFileStoreIsReported checks that the warning about the file of a file store that is open for
+// writing names all secrets of the file, and that the hint helps to find the process.
+func TestOpenFileStoreIsReported(t *testing.T) {
+	h := newTestHost(t)
+	path := h.dir + "/conf/a.env"
+	storetest.WriteFile(path, "A="+tripwire)
+	r := h.runSidecar(func(c *Config) { c.Store = store.File{Path: path, Format: store.Dotenv} })
+	h.waitForNames("A")
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	f.WriteString("A=" + tripwire + "new")
+	r.waitForLog(h, "the broker keeps the old values of all secrets of this file")
+	r.waitForLog(h, "to find the process, run fuser -v '"+path+"'")
+}
+
+// TestStoreIsReadableOnlyAfterCompleteRead lets a program write to a store that had an error. It
+// checks that the sidecar does not log the end of the error while the file is open, because the
+// next read usually finds the same error.
+func TestStoreIsReadableOnlyAfterCompleteRead(t *testing.T) {
+	path := t.TempDir() + "/a.env"
+	storetest.WriteFile(path, "A="+tripwire)
+	log := &logBuffer{}
+	read := readInProcess(store.File{Path: path, Format: store.Dotenv})
+	reader := newStoreReader(nil, read, nil, slog.New(slog.NewTextHandler(log, nil)))
+	defer reader.close()
+	accept := func(wantError bool) {
+		t.Helper()
+		reading, err := read(t.Context(), reader.lastGood)
+		if (err != nil) != wantError {
+			t.Fatalf("the read returned the error %v", err)
+		}
+		reader.acceptResult(t.Context(), readResult{reading: reading, err: err})
+	}
+	accept(false)
+	for range 3 {
+		storetest.WriteFile(path, "bad "+tripwire+" bad "+tripwire)
+		accept(true)
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		accept(false)
+		if !reader.lastGood.WaitsForFile() {
+			t.Fatal("the file is not open for writing")
+		}
+		f.Close()
+	}
+	if text := log.String(); strings.Contains(text, "readable again") || strings.Count(text, "level=ERROR") != 1 {
+		t.Errorf("the sidecar logged the end of an error that has not ended, or the error again:\n%s", text)
+	}
+	storetest.WriteFile(path, "A="+tripwire+strings.Repeat("x", 100))
+	accept(false)
+	if text := log.String(); strings.Count(text, "the store is readable again") != 1 {
+		t.Errorf("the sidecar did not log the end of the error:\n%s", text)
 	}
 }

@@ -73,7 +73,16 @@ func (w *watcher) setDirs(dirs []string) (added bool) {
 	for _, dir := range w.inotify.WatchList() {
 		watched[dir] = true
 	}
+	// Two paths can be the same directory, and dirs can contain a path twice. There is only one
+	// watch for the directory, and WatchList contains only one of its paths.
+	seen := map[dirID]bool{}
 	for _, dir := range dirs {
+		if id, err := dirIDOf(dir); err == nil {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+		}
 		// Call Add also for a path that is already watched. If another directory has
 		// replaced the watched directory at this path, Add watches the new directory.
 		// Otherwise Add has no effect.
@@ -100,6 +109,15 @@ func (w *watcher) setDirs(dirs []string) (added bool) {
 		w.inotify.Remove(dir)
 	}
 	return added
+}
+
+// A dirID identifies a directory, even if several paths lead to it.
+type dirID struct{ device, inode uint64 }
+
+func dirIDOf(path string) (dirID, error) {
+	var stat syscall.Stat_t
+	err := syscall.Stat(path, &stat)
+	return dirID{uint64(stat.Dev), stat.Ino}, err
 }
 
 func (w *watcher) close() {

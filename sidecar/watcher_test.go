@@ -6,7 +6,34 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/keyhatch/keyhatch/sidecar/store"
+	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
+
+// TestWatcherAddsCommonDirectoryOnce watches two stores with the same parent directory, also
+// through a symbolic link. It checks that only the first call of setDirs reports an added
+// directory, because each added directory causes another read of the stores. It also checks that
+// the watcher still reports a change.
+func TestWatcherAddsCommonDirectoryOnce(t *testing.T) {
+	dir := t.TempDir()
+	storetest.WriteFile(dir+"/real/secrets/A", tripwire)
+	if err := os.Symlink("real", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	for _, parent := range []string{"/real", "/link"} {
+		stores := store.Merged{store.File{Path: dir + parent + "/.env", Format: store.Dotenv}, store.Dir{Path: dir + "/real/secrets"}}
+		w := newWatcher(discardLogger(), stores.IsAffectedBy)
+		defer w.close()
+		for i, want := range []bool{true, false, false} {
+			if got := w.setDirs(stores.WatchDirs()); got != want {
+				t.Errorf("%s: call %d of setDirs returned %v, want %v", parent, i+1, got, want)
+			}
+		}
+		storetest.WriteFile(dir+parent+"/.env", "B="+tripwire)
+		<-w.changes
+	}
+}
 
 // TestPollingUnderInotifyLimits runs a sidecar that cannot create an inotify instance or
 // an inotify watch. It checks that the sidecar logs one warning and detects every change

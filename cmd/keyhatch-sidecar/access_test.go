@@ -16,7 +16,7 @@ func TestSameUIDCannotReadSidecar(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
 	h := newTestHost(t, 65533)
 	// The parent process of the command is the process that reads the store.
-	command := "echo DONE=; for file in mem maps environ; do if (: </proc/$PPID/$file) 2>/dev/null; then echo READS_$file=; fi; done"
+	command := "echo DONE=1; for file in mem maps environ; do if (: </proc/$PPID/$file) 2>/dev/null; then echo READS_$file=1; fi; done"
 	sidecar := h.startSidecar("--store", "exec:"+command, "--format", "dotenv")
 	sidecar.waitForLine("secrets=1 generation=1")
 	control := h.start("sleep", "600")
@@ -44,7 +44,7 @@ func TestCommandHasDefaultSignalActions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.startSidecar("--store", "exec:grep SigIgn /proc/self/status >"+h.dir+"/ignored; echo A=", "--format", "dotenv").waitForLine("secrets=1 generation=1")
+	h.startSidecar("--store", "exec:grep SigIgn /proc/self/status >"+h.dir+"/ignored; echo A=x", "--format", "dotenv").waitForLine("secrets=1 generation=1")
 	got, err := os.ReadFile(h.dir + "/ignored")
 	if err != nil || string(got) != string(want) {
 		t.Errorf("the signals that the command ignores are %q, error %v; want %q", got, err, want)

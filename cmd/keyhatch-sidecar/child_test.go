@@ -16,7 +16,7 @@ import (
 // must log the reason, and must read the store again.
 func TestSidecarSurvivesFailureOfChild(t *testing.T) {
 	h := newTestHost(t, 0)
-	command := "if [ -e " + h.dir + "/store/ok ]; then echo A=; else kill -9 $PPID; fi"
+	command := "if [ -e " + h.dir + "/store/ok ]; then echo A=x; else kill -9 $PPID; fi"
 	sidecar := h.startSidecar("--store", "exec:"+command, "--format", "dotenv", "--watch", h.dir+"/store")
 	sidecar.waitForLine("the process that reads the store has failed: signal: killed")
 	writeStoreFile(t, h.dir+"/store/ok", "")
@@ -29,14 +29,14 @@ func TestSidecarReadsStoreAfterItsProgramIsDeleted(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
 	h := newTestHost(t, 65533) // the files in /proc of an undumpable process belong to root
 	path := h.dir + "/store/.env"
-	writeStoreFile(t, path, "A=")
+	writeStoreFile(t, path, "A=x")
 	h.giveToUID("store/.env")
 	sidecar := h.startSidecar("--store", "file:"+path)
 	sidecar.waitForLine("secrets=1 generation=1")
 	if err := os.Remove(h.dir + "/keyhatch-sidecar"); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, []byte("A=\nB=\n"), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte("A=x\nB=x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	sidecar.waitForLine("secrets=2 generation=2")
@@ -82,13 +82,13 @@ func TestStopEndsCommandOfStore(t *testing.T) {
 func TestSignalOfBrokenLeaseIsHarmless(t *testing.T) {
 	h := newTestHost(t, 0)
 	path := h.dir + "/store/source"
-	writeStoreFile(t, path, "A=\n")
+	writeStoreFile(t, path, "A=x\n")
 	// The parent process of the command is the process that reads the store.
 	sidecar := h.startSidecar("--store", "exec:kill -IO $PPID && cat "+path, "--format", "dotenv", "--watch", path)
 	sidecar.waitForLine("secrets=1 generation=1")
 	if err := sidecar.cmd.Process.Signal(unix.SIGIO); err != nil {
 		t.Fatal(err)
 	}
-	writeStoreFile(t, path, "A=\nB=\n")
+	writeStoreFile(t, path, "A=x\nB=x\n")
 	sidecar.waitForLine("secrets=2 generation=2")
 }

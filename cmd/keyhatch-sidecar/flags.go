@@ -15,12 +15,16 @@ import (
 // a function that returns the selected directory. Parse the flags before calling the returned
 // function.
 func addDirFlag(c *cobra.Command) func() (store.Dir, error) {
-	storeArg := c.Flags().String("store", "", "`STORE` directory, in the form dir:PATH (required)")
+	storeArgs := c.Flags().StringArray("store", nil, "`STORE` directory, in the form dir:PATH (required)")
 	return func() (store.Dir, error) {
-		if *storeArg == "" {
+		switch len(*storeArgs) {
+		case 0:
 			return store.Dir{}, cli.UsageErrorf("missing flag: --store dir:PATH")
+		case 1:
+		default:
+			return store.Dir{}, cli.UsageErrorf("this command works only with one directory: use --store only once")
 		}
-		path, ok := strings.CutPrefix(*storeArg, "dir:")
+		path, ok := strings.CutPrefix((*storeArgs)[0], "dir:")
 		if !ok || path == "" {
 			return store.Dir{}, cli.UsageErrorf("--store must be dir:PATH, because this command works only with a directory")
 		}

@@ -23,9 +23,9 @@ command.
 health prints a warning if other users can read the store, and fails if every user can
 change it.
 
-The exit code is 0 only if the names are the same, if health can use every file in the
-store, if a sidecar is running, and if the broker refuses no sidecar because another
-sidecar is connected. If a file is open for writing, health waits for at most two seconds. You can use health in the HEALTHCHECK instruction of a container image.`,
+The exit code is 0 only if the names are the same, if health and the sidecar can use
+every file in the store, if a sidecar is running, and if the broker refuses no sidecar
+because another sidecar is connected. health prints all problems. If a file is open for writing, health waits for at most two seconds. You can use health in the HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
@@ -39,22 +39,23 @@ sidecar is connected. If a file is open for writing, health waits for at most tw
 		if err != nil {
 			return err
 		}
-		count, err := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket)
-		if errors.Is(err, client.ErrUnreachable) {
-			hint := cli.StartBrokerHint(socket, c.Flags().Changed("socket"))
-			if errors.Is(err, fs.ErrPermission) {
-				hint = cli.PermissionHint(socket)
+		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket)
+		for i, err := range problems {
+			problem := &cli.Error{Err: err}
+			switch known, ok := errors.AsType[*sidecar.HealthError](err); {
+			case ok:
+				problem.Hint = known.Hint
+			case errors.Is(err, sidecar.ErrNoSidecar):
+				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket)
+			case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
+				problem.Hint = cli.PermissionHint(socket)
+			case errors.Is(err, client.ErrUnreachable):
+				problem.Hint = cli.StartBrokerHint(socket, c.Flags().Changed("socket"))
 			}
-			return &cli.Error{Err: err, Hint: hint}
-		}
-		if errors.Is(err, sidecar.ErrNoSidecar) {
-			return &cli.Error{Err: err, Hint: "start the sidecar: " + runCommandLine(storeFlags, socket)}
-		}
-		if problem, ok := errors.AsType[*sidecar.HealthError](err); ok {
-			return &cli.Error{Err: problem, Hint: problem.Hint}
-		}
-		if err != nil {
-			return err
+			if i == len(problems)-1 {
+				return problem
+			}
+			cli.PrintError(c, problem)
 		}
 		for _, path := range storePaths(source) {
 			access, warning, hint := accessWarning(path)

@@ -1,12 +1,45 @@
 package main
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/packaging/testenv"
+	"golang.org/x/sys/unix"
 )
+
+// TestHealthReportsStoppedSidecar stops a sidecar as Ctrl-Z does, and checks that health fails and
+// that its hint contains the command that continues the sidecar.
+func TestHealthReportsStoppedSidecar(t *testing.T) {
+	h := newTestHost(t, 0)
+	if err := os.WriteFile(h.dir+"/store/A", []byte(tripwire), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := h.startSidecar("--store", "dir:"+h.dir+"/store")
+	p.waitForLine("pushed the secrets")
+	health := func() (string, error) {
+		output, err := h.command(h.dir+"/keyhatch-sidecar", "health", "--socket", h.adminSocket(), "--store", "dir:"+h.dir+"/store").CombinedOutput()
+		return string(output), err
+	}
+	if output, err := health(); err != nil {
+		t.Fatalf("error %v, output:\n%s", err, output)
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var info unix.Siginfo // wait until the kernel has stopped the process
+	if err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, &info, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("run kill -CONT %d\n", p.cmd.Process.Pid)
+	if output, err := health(); err == nil || !strings.Contains(output, "is stopped, so a change in the store has no effect\n") || !strings.Contains(output, want) {
+		t.Errorf("with a stopped sidecar: error %v, output:\n%s", err, output)
+	}
+}
 
 // TestStandardErrorOfCommandIsShownOnlyOnTerminal checks that the standard error of the command of
 // an exec: store is shown on a terminal, and that it is in no other output, because such output

@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,7 +80,7 @@ set does not connect to the sidecar or to the broker.`,
 		}
 		// Do not ask for a value that the store cannot take.
 		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
-			return withEditHint(err, dir, "set", args[0])
+			return withFieldHint(withEditHint(err, dir, "set", args[0]), dir, values)
 		}
 		defer func() {
 			for _, v := range values {
@@ -187,7 +189,11 @@ func readValues(ctx context.Context, values []value, stdin io.Reader, allowEmpty
 				err = store.CheckField(v.content)
 			}
 			if err != nil {
-				return fmt.Errorf("cannot read the value of %s: %w", v.name, err)
+				err = fmt.Errorf("cannot read the value of %s: %w", v.name, err)
+				if rest, ok := strings.CutPrefix(v.file, "~/"); ok && errors.Is(err, fs.ErrNotExist) {
+					err = &cli.Error{Err: err, Hint: `the shell does not expand ~ after = or @: use "$HOME"/` + cli.ShellQuote(rest)}
+				}
+				return err
 			}
 			if len(store.TrimNewline(v.content)) == 0 && !allowEmpty {
 				return &cli.Error{Err: fmt.Errorf("the value of %s is empty: nothing was changed", v.name), Hint: "to store an empty value, add --allow-empty"}

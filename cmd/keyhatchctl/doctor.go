@@ -44,6 +44,9 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		}
 		process := findBrokerProcess(admin)
 		findings = []cli.Finding{checkVersion(status, process), checkMemory(status, process), checkSecretsLoaded(status, o)}
+		if status.SidecarMissing && !isSidecarConnected(status) {
+			findings = append(findings, missingSidecar(o))
+		}
 		if status.RefusedSidecars > 0 {
 			findings = append(findings, checkSidecars(status))
 		}
@@ -109,10 +112,18 @@ func checkSecretsLoaded(s schema.StatusResponse, o *globalOptions) cli.Finding {
 		return cli.Finding{Check: "secrets", Problem: problemNothingLoaded, Detail: "the broker has no secrets: " + cause, Fix: fix}
 	}
 	detail := cli.Plural(s.SecretCount, "secret") + " loaded"
-	if s.AdminConnections == 1 { // the connection of this command; a sidecar does not close its connection
+	if !isSidecarConnected(s) && !s.SidecarMissing {
 		detail += "; no sidecar is connected, so a change in a store has no effect until the sidecar runs again"
 	}
 	return cli.Finding{Check: "secrets", Detail: detail}
+}
+
+// missingSidecar returns the finding for a sidecar that has pushed and is not connected any more. If
+// the secrets come from keyhatchctl push, a missing sidecar is not a problem.
+func missingSidecar(o *globalOptions) cli.Finding {
+	return cli.Finding{Check: "sidecar", Problem: problemSidecarMissing,
+		Detail: "no sidecar is connected: changes and removals in the store do not reach the broker",
+		Fix:    "start the sidecar: " + o.sidecarCommand("run")}
 }
 
 // checkSidecars returns the finding for sidecars that the broker refuses.

@@ -36,6 +36,7 @@ func TestDoctorReportsProblemAndFix(t *testing.T) {
 		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 2}, private), "nothing_loaded", "keyhatch-sidecar health --store STORE --socket \"$(printf %b '/tmp/my\\0040run/admin/admin.sock')\""},
 		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 1, SecretsClearedAt: &now}, private), "nothing_loaded", "start the sidecar: "},
 		{checkSecretsLoaded(schema.StatusResponse{AdminConnections: 2, SecretsClearedAt: &now}, private), "nothing_loaded", "restart the sidecar, or send the signal SIGUSR1 to the sidecar"},
+		{missingSidecar(private), "sidecar_missing", "start the sidecar: keyhatch-sidecar run --store STORE --socket "},
 		{checkSidecars(schema.StatusResponse{SidecarPID: 42, RefusedSidecars: 1}), "sidecar_refused", "stop all sidecars of this broker except one"},
 		{checkStores(schema.StatusResponse{StoreProblems: 2}, private), "store_problem", "keyhatch-sidecar health --store STORE --socket \"$(printf %b '/tmp/my\\0040run/admin/admin.sock')\""},
 		{connectionProblem(fmt.Errorf("%w: %w", client.ErrUnreachable, os.ErrPermission)), "no_permission", ""},

@@ -9,6 +9,7 @@ const (
 	problemRefused         = "refused"
 	problemMemoryUnlocked  = "memory_unlocked"
 	problemNothingLoaded   = "nothing_loaded"
+	problemSidecarMissing  = "sidecar_missing"
 	problemSidecarRefused  = "sidecar_refused"
 	problemStore           = "store_problem"
 	problemPathGone        = "path_gone"

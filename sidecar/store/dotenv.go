@@ -1,6 +1,8 @@
 package store
 
 import (
+	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -11,7 +13,7 @@ import (
 //
 //	# comments and empty lines are ignored
 //	NAME=unquoted value      # a # after white space begins a comment
-//	export NAME='literal'    # a quoted value can contain newlines
+//	export NAME='literal'    # a quoted value can contain newlines, but no line NAME=value
 //	NAME="the escapes are \n \r \t \" \\ \$ and \`"
 //
 // parseDotenv does not expand variables. A $ in a value stays a $.
@@ -55,7 +57,11 @@ func parseDotenv(text string) (Set, error) {
 			if trailing = strings.TrimSpace(trailing); trailing != "" && trailing[0] != '#' {
 				return nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
 			}
-			line += strings.Count(quoted[:consumed], "\n")
+			rows := strings.Split(quoted[:consumed-1], "\n")
+			if i := slices.IndexFunc(rows[1:], assignment.MatchString); i >= 0 {
+				return nil, errorAtLine(start, `the quoted value of %s contains line %d, which looks like another NAME=value: close the quote, or write the value in one line, in double quotes and with \n for each newline`, name, start+1+i)
+			}
+			line += len(rows) - 1
 			text, value = rest, unquoted
 		} else {
 			value = trimComment(spacedValue)
@@ -67,6 +73,11 @@ func parseDotenv(text string) (Set, error) {
 	}
 	return set, nil
 }
+
+// assignment matches a line of a quoted value that looks like NAME=value. The closing quote of an
+// earlier line is then probably missing, and the quoted value contains other secrets. assignment
+// does not match the last line of a base64 text, which can end with = or ==.
+var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=\s]`)
 
 // trimComment removes a comment from an unquoted value. A # begins a comment only after white
 // space, as in a shell. At any other place, a # can be part of a password.

@@ -5,9 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -33,8 +35,9 @@ type Exec struct {
 // Read waits until no process has a file in WatchPaths open for writing, but at most for
 // maxUnstablePeriod. It then runs the command and parses the command's standard output. Read
 // returns an error if the exit code is not 0, if the output is too large or not valid, if the
-// command exceeds the timeout, or if a background process keeps the output open.
-func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
+// command exceeds the timeout, or if a background process keeps the output open. For an empty
+// value, Read uses the old value.
+func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	for deadline := time.Now().Add(maxUnstablePeriod); e.isBeingWritten() && time.Now().Before(deadline); {
 		if err := sleep(ctx, stablePeriod/2); err != nil {
 			return nil, err
@@ -76,7 +79,12 @@ func (e Exec) Read(ctx context.Context, _ *Reading) (*Reading, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the output of the command of the exec: store is invalid: %w", err)
 	}
-	return &Reading{Set: set}, nil
+	r := &Reading{set, newState()}
+	if previous == nil {
+		previous = &Reading{}
+	}
+	r.keepOldOfEmpty("exec", previous, slices.Collect(maps.Keys(previous.Set)))
+	return r, nil
 }
 
 // isBeingWritten reports whether a process has a file in WatchPaths, or a file of a directory in

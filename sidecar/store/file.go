@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -20,7 +21,7 @@ type File struct {
 
 // Read returns the complete set of secrets in the file. If a program is still writing the file,
 // Read returns the old set, or an error if there is no old set. Read returns an error if the
-// file is empty.
+// file is empty. For an empty value, Read uses the old value.
 func (f File) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, f.listFiles, f.readFile)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -44,11 +45,17 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 		for _, name := range state.Names {
 			r.keepOld(name, previous)
 		}
+		for path, reason := range previous.Unusable {
+			if reason == ReasonEmptyValue && strings.HasPrefix(path, f.Path+": ") {
+				r.Unusable[path] = reason
+			}
+		}
 		return r, nil
 	}
 	if r.Set, err = f.Format.parse(text); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
+	r.keepOldOfEmpty(f.Path, previous, state.Names)
 	state.Names = slices.Collect(maps.Keys(r.Set))
 	r.files[f.Path] = state
 	return r, nil

@@ -29,11 +29,11 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 			failure = cmp.Or(failure, err)
 			failures++
 		}
-		for name, value := range r.Set {
+		for _, name := range slices.Sorted(maps.Keys(r.Set)) { // so that each read returns the same error
 			if _, exists := all.Set[name]; exists {
 				return nil, fmt.Errorf("%s is in two stores: remove the secret from one of the two stores", name)
 			}
-			all.Set[name] = value
+			all.Set[name] = r.Set[name]
 		}
 		maps.Copy(all.Unusable, r.Unusable)
 		maps.Copy(all.files, r.files)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -22,7 +23,8 @@ type State struct {
 	// Unusable contains the paths of the files that Read could not use. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
 	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
-	// stores of a Merged that Read could not read.
+	// stores of a Merged that Read could not read, and the empty values of a File (PATH: NAME)
+	// or an Exec (exec: NAME).
 	Unusable map[string]Reason
 
 	files map[string]fileState // by path
@@ -109,7 +111,7 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	case f.fileVersion == last && content != nil:
 		// An earlier read has used the file, and the file has not changed.
 	case writers == writersExist:
-		reason = reasonOpen
+		reason = ReasonOpen
 	case f.Size == 0:
 		reason = ReasonEmpty
 	case writers == writersUnknown && unchangedFor < unleasedPeriod:
@@ -135,7 +137,7 @@ func (r *Reading) withTimesOf(next *Reading) *Reading {
 		state.LastUsed, state.Names = r.files[path].LastUsed, r.files[path].Names
 		files[path] = state
 	}
-	return &Reading{r.Set, State{files: files, dirs: r.dirs}}
+	return &Reading{r.Set, State{Unusable: r.Unusable, files: files, dirs: r.dirs}}
 }
 
 // keepOld copies the old value of a secret from previous to r. If there is no old value,
@@ -148,12 +150,40 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 	}
 }
 
+// keepOldOfEmpty adds the empty values of r to r.Unusable, and replaces their secrets by the old
+// values, because an empty value usually comes from an edit or a command that has failed. oldNames
+// contains the secrets that the same store had before.
+func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName) {
+	for name, value := range r.Set {
+		var empty []string
+		if value.Fields == nil && len(value.Bytes) == 0 {
+			empty = append(empty, string(name))
+		}
+		for field, text := range value.Fields {
+			if len(text) == 0 {
+				empty = append(empty, string(name+"/"+field))
+			}
+		}
+		for _, path := range empty { // NAME, or BUNDLE/FIELD
+			r.Unusable[source+": "+path] = ReasonEmptyValue
+		}
+		if len(empty) > 0 && slices.Contains(oldNames, name) {
+			r.keepOld(name, previous)
+		} else if len(empty) > 0 {
+			delete(r.Set, name)
+		}
+	}
+}
+
 // AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
 // which secrets are missing.
 func (s State) AcceptReplacedDirs() State {
 	s.dirs = nil
 	return s
 }
+
+// IsFileStore reports whether the file at path is the file of a File, and not a secret of a Dir.
+func (s State) IsFileStore(path string) bool { return len(s.files[path].Names) > 0 }
 
 // WaitsForFile reports whether a file of the store can become complete without a file event.
 func (s State) WaitsForFile() bool {

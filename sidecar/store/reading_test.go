@@ -222,9 +222,22 @@ func TestFileWithWriteLeaseIsOpenForWriting(t *testing.T) {
 		t.Fatal(err)
 	}
 	r = mustRead(t, dir, r, "old", true)
-	if got := r.Unusable[dir.Path+"/A"]; got != reasonOpen {
-		t.Errorf("the reason is %q, want %q", got, reasonOpen)
+	if got := r.Unusable[dir.Path+"/A"]; got != ReasonOpen {
+		t.Errorf("the reason is %q, want %q", got, ReasonOpen)
 	}
 	f.Close()
 	mustRead(t, dir, r, "new", false)
+}
+
+// TestMergedReturnsSameErrorEachTime checks that an error for two duplicate names is always for
+// the same name, because the sidecar logs each other error again.
+func TestMergedReturnsSameErrorEachTime(t *testing.T) {
+	dir := t.TempDir()
+	writeAll(t, dir+"/a.json", `{"A": "x", "B": "x", "C": "x", "D": "x"}`)
+	file := File{Path: dir + "/a.json", Format: JSON}
+	for range 20 {
+		if _, err := (Merged{file, file}).Read(t.Context(), nil); err == nil || !strings.HasPrefix(err.Error(), "A is in two stores") {
+			t.Fatalf("got the error %v", err)
+		}
+	}
 }

@@ -19,7 +19,7 @@ const (
 	// ReasonEmpty is necessary because many programs truncate a file before they write the
 	// file, and because a program can fail after it has truncated the file.
 	ReasonEmpty   Reason = "the file is empty"
-	reasonOpen    Reason = "a process has the file open for writing"
+	ReasonOpen    Reason = "a process has the file open for writing"
 	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
 	reasonShorter Reason = "the file has just become shorter"
 )
@@ -28,7 +28,9 @@ const (
 const (
 	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
 	// old value.
-	ReasonName       Reason = "the name does not match " + schema.SecretNamePattern
+	ReasonName Reason = "the name does not match " + schema.SecretNamePattern
+	// ReasonEmptyValue is the reason for a value in a file or in the output of a command.
+	ReasonEmptyValue Reason = "the value is empty"
 	ReasonPermission Reason = "permission denied" // the text of EACCES
 	reasonDangling   Reason = "the target of the symbolic link does not exist"
 	reasonKind       Reason = "this is not a regular file or a directory"
@@ -54,7 +56,7 @@ func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary()
 
 // IsTemporary reports whether the reason can end without a file event.
 func (r Reason) IsTemporary() bool {
-	return r == reasonOpen || r == reasonChanged || r == reasonShorter
+	return r == ReasonOpen || r == reasonChanged || r == reasonShorter
 }
 
 // reasonOf returns the reason for an error of readFile or of package os.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"syscall"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/keyhatch/keyhatch/broker/secmem"
@@ -117,6 +118,7 @@ var errorCauses = map[string]error{
 	"command":    ErrCommand,
 	"not_exist":  fs.ErrNotExist,
 	"permission": fs.ErrPermission,
+	"not_dir":    syscall.ENOTDIR,
 }
 
 // A childError is an error of the child process that read the store.

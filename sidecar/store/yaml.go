@@ -97,7 +97,7 @@ func scalarText(n *yaml.Node) ([]byte, error) {
 	case n.Kind != yaml.ScalarNode:
 		return nil, errorAtLine(n.Line, "the value must be a string or a mapping of strings")
 	case n.Tag == "!!null":
-		return nil, errorAtLine(n.Line, `the value is missing: write "" for an empty value`)
+		return nil, errorAtLine(n.Line, "the value is missing: write the value, or remove the name")
 	case n.Tag != "!!str" && n.Tag != "!!int" && n.Tag != "!!float" && n.Tag != "!!bool" && n.Tag != "!!timestamp":
 		return nil, errorAtLine(n.Line, "the value has an unknown YAML tag")
 	}

@@ -68,6 +68,8 @@ func BadStores() []BadStore {
 		badFile("a.env", "=TRIPWIRE\n", "line 1", "does not match"),
 		badFile("a.env", "B=1\nA=\"TRIPWIRE\n\n", "line 2", "the value of A has no closing quote"),
 		badFile("a.env", "A='TRIPWIRE", "line 1", "no closing quote"),
+		badFile("a.env", "# c\nA='TRIPWIRE\nB=TRIPWIRE'\n", "line 2", "the quoted value of A contains line 3, which looks like another NAME=value"),
+		badFile("a.env", "A=\"TRIPWIRE\n2\n export b=TRIPWIRE\"\n", "line 1", "the quoted value of A contains line 3"),
 		badFile("a.env", "A='TRIPWIRE' TRIPWIRE\n", "line 1", "after the closing quote of A"),
 		badFile("a.env", "A='TRIPWIRE\n2\n3'\nB='x'y\n", "line 4", "after the closing quote of B"),
 		badFile("a.env", "A=TRIPWIRE\x00\n", "line 1", "the value of A contains a NUL byte"),
