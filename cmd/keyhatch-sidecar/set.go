@@ -300,3 +300,19 @@ func hasDoubledLineBreaks(text []byte) (found bool) {
 	}
 	return found
 }
+
+// withFieldHint adds the command that changes a single field of a bundle to the hint, so that the
+// user does not remove the other fields.
+func withFieldHint(err error, dir store.Dir, values []value) error {
+	failure, _ := errors.AsType[*cli.Error](err)
+	conflict, ok := errors.AsType[*store.ConflictError](err)
+	if !ok || len(values) != 1 || values[0].field == "" || !strings.Contains(conflict.Remove, "/") {
+		return err
+	}
+	words := []string{"keyhatch-sidecar", "set", values[0].name, "--store", "dir:" + dir.Path}
+	if values[0].file != "" {
+		words = append(words, "--file", values[0].file)
+	}
+	failure.Hint = "to change only this field, run " + cli.QuoteWords(words) + "\n" + failure.Hint
+	return failure
+}

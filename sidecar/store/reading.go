@@ -2,8 +2,6 @@ package store
 
 import (
 	"errors"
-	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -42,24 +40,6 @@ var ErrReplaced = errors.New("another directory has replaced the directory that 
 type dirState struct {
 	ID    string              `json:"id"` // identifies the directory and its file system
 	Names []schema.SecretName `json:"names"`
-}
-
-// An unusableError is the error for a file that cannot be used if there is no old value.
-type unusableError struct {
-	path   string
-	reason Reason
-}
-
-func (e *unusableError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
-
-func (e *unusableError) Unwrap() error {
-	switch {
-	case e.reason.IsTemporary():
-		return ErrUnstable
-	case e.reason == ReasonPermission:
-		return fs.ErrPermission
-	}
-	return nil
 }
 
 // unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"syscall"
 
@@ -68,4 +69,22 @@ func reasonOf(err error) Reason {
 		return Reason(errno.Error())
 	}
 	return Reason(err.Error())
+}
+
+// An unusableError is the error for a file that cannot be used if there is no old value.
+type unusableError struct {
+	path   string
+	reason Reason
+}
+
+func (e *unusableError) Error() string { return fmt.Sprintf("%s: %s", e.path, e.reason) }
+
+func (e *unusableError) Unwrap() error {
+	switch {
+	case e.reason.IsTemporary():
+		return ErrUnstable
+	case e.reason == ReasonPermission:
+		return fs.ErrPermission
+	}
+	return nil
 }
