@@ -17,7 +17,7 @@ var (
 	// Some scripts pass the whole file to export, so a comment must not contain a variable.
 	// A comment must not contain a placeholder either: if the value ends in a line break, the
 	// rest of the comment becomes a line of its own.
-	harmlessComment = regexp.MustCompile("^[ \\t]*(#[\\t -#%-<>-\\[\\]-_a-z|~]*)?$")
+	harmlessComment = regexp.MustCompile(`^[ \t]*(#[\t -#%-<>-\[\]-_a-z|~]*)?$`)
 )
 
 // variableFileDanger returns why the template of a file of variables is dangerous, or "". A

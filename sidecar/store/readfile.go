@@ -9,11 +9,6 @@ import (
 	"syscall"
 )
 
-// ErrUnstable means that a later Read can succeed without a change of the store. Either the
-// files of the store changed during every attempt to read them, or a program was still writing a
-// file for which there is no old value.
-var ErrUnstable = errors.New("the files changed during every attempt to read them")
-
 // readFile reads a file, and reports whether a process has the file open for writing. If the
 // file has changed since the listing, there are two cases. If a process has the file open for
 // writing, content is nil. Otherwise readFile returns an error that wraps ErrUnstable.

@@ -71,6 +71,11 @@ func reasonOf(err error) Reason {
 	return Reason(err.Error())
 }
 
+// ErrUnstable means that a later Read can succeed without a change of the store. Either the
+// files of the store changed during every attempt to read them, or a program was still writing a
+// file for which there is no old value.
+var ErrUnstable = errors.New("the files changed during every attempt to read them")
+
 // An unusableError is the error for a file that cannot be used if there is no old value.
 type unusableError struct {
 	path   string
