@@ -6,11 +6,16 @@ import (
 	"bytes"
 	"io"
 	"net"
+	"runtime"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
-// TestRequestsNeedNoAllocation sends requests one after the other, and many together. The test cannot
-// run with the race detector, because sync.Pool then discards some values.
+// These tests cannot run with the race detector, because it needs memory of its own, and because
+// sync.Pool then discards some values.
+
+// TestRequestsNeedNoAllocation sends requests one after the other, and many together.
 func TestRequestsNeedNoAllocation(t *testing.T) {
 	handler := okHandler()
 	handler.Batch = true
@@ -35,4 +40,41 @@ func TestRequestsNeedNoAllocation(t *testing.T) {
 			t.Errorf("%d requests need %g allocations", together, n)
 		}
 	}
+}
+
+// TestIdleConnectionsNeedLittleMemory opens many connections that wait for their second request.
+// The goroutine and the data of a connection must need at most 5 KiB.
+func TestIdleConnectionsNeedLittleMemory(t *testing.T) {
+	const connections, limit = 200, 5 << 10
+	_, path, parked := startParking(t, Config{MaxConnections: connections})
+	before := memory()
+	for range connections {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		unix.Write(fd, []byte("large\n"))
+		if n, err := unix.Read(fd, make([]byte, 1)); n != 1 {
+			t.Fatalf("read %d bytes, error %v", n, err)
+		}
+	}
+	waitUntil(t, func() bool { return parked.Load() == connections })
+	if each := (memory() - before) / connections; each > limit {
+		t.Errorf("an idle connection needs %d bytes, want at most %d", each, limit)
+	} else {
+		t.Logf("an idle connection needs %d bytes", each)
+	}
+}
+
+// memory returns how much memory goroutines and data use, in bytes.
+func memory() int {
+	runtime.GC()
+	runtime.GC() // discards the workspaces in the pool
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return int(stats.HeapAlloc + stats.StackInuse)
 }

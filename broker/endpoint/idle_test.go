@@ -5,12 +5,9 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // startParking serves an endpoint whose sessions are parked. It returns the number of sessions
@@ -86,39 +83,3 @@ func TestParkedSessionEndsWithItsClientOrTheEndpoint(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsNeedLittleMemory opens many connections that wait for their second request.
-// The goroutine and the data of a connection must need at most 5 KiB.
-func TestIdleConnectionsNeedLittleMemory(t *testing.T) {
-	const connections, limit = 200, 5 << 10
-	_, path, parked := startParking(t, Config{MaxConnections: connections})
-	before := memory()
-	for range connections {
-		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err == nil {
-			err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fd)
-		unix.Write(fd, []byte("large\n"))
-		if n, err := unix.Read(fd, make([]byte, 1)); n != 1 {
-			t.Fatalf("read %d bytes, error %v", n, err)
-		}
-	}
-	waitUntil(t, func() bool { return parked.Load() == connections })
-	if each := (memory() - before) / connections; each > limit {
-		t.Errorf("an idle connection needs %d bytes, want at most %d", each, limit)
-	} else {
-		t.Logf("an idle connection needs %d bytes", each)
-	}
-}
-
-// memory returns how much memory goroutines and data use, in bytes.
-func memory() int {
-	runtime.GC()
-	runtime.GC() // discards the workspaces in the pool
-	var stats runtime.MemStats
-	runtime.ReadMemStats(&stats)
-	return int(stats.HeapAlloc + stats.StackInuse)
-}
