@@ -82,4 +82,3 @@ func TestParkedSessionEndsWithItsClientOrTheEndpoint(t *testing.T) {
 		})
 	}
 }
-
