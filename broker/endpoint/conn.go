@@ -39,7 +39,7 @@ func refuseDescriptors(listener *net.UnixListener) {
 const (
 	minReadInterval = time.Millisecond
 	maxIdleInterval = 10 * time.Millisecond
-	maxLineInterval = 100 * time.Millisecond
+	maxLineInterval = 250 * time.Millisecond
 )
 
 // maxBusyReads is the number of reads after which a session lets other sessions run. If a client

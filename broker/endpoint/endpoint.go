@@ -68,6 +68,8 @@ type Endpoint struct {
 	// could fill the log.
 	errorMessages rate.Sometimes
 
+	refusals refusals // its mutex can be locked while mu is locked
+
 	// conn.mu, descriptor.mu, and a slot of systemCalls can be acquired while mu is locked.
 	mu               sync.Mutex
 	listener         *net.UnixListener     // guarded by mu
@@ -88,7 +90,7 @@ func newEndpoint(config Config) *Endpoint {
 	}
 	return &Endpoint{
 		config: config, calls: newSystemCalls(), drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
-		listener: config.Listener, sessions: map[*Session]struct{}{},
+		listener: config.Listener, sessions: map[*Session]struct{}{}, refusals: refusals{sessions: map[*Session]struct{}{}},
 	}
 }
 
@@ -228,6 +230,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		return
 	}
 	s := newSession(c, e.drain, paid)
+	s.refusals = &e.refusals
 	e.mu.Lock()
 	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
@@ -304,6 +307,7 @@ func (e *Endpoint) finishSession(s *Session) {
 	e.close(s.conn)
 	e.mu.Lock()
 	delete(e.sessions, s)
+	e.refusals.remove(s)
 	e.config.Total.Add(-1)
 	e.mu.Unlock()
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,6 +112,30 @@ func TestRefusedClientCanSendItsRequest(t *testing.T) {
 		if answer, err := lines.ReadString('\n'); err != nil || !strings.Contains(answer, "peer_unexpected") {
 			t.Fatalf("the refusal is %q, %v", answer, err)
 		}
+	}
+}
+
+// TestRefusedClientsLeaveRoomForOthers opens many connections of clients that are refused and do
+// not read the refusal. A client that may use the socket must still be served.
+func TestRefusedClientsLeaveRoomForOthers(t *testing.T) {
+	const maxConnections = maxRefusals + 4
+	var allowed atomic.Bool
+	e, path := startConfig(t, Config{MaxConnections: maxConnections, Serve: func(s *Session) {
+		if allowed.Load() {
+			answerOK(s)
+			return
+		}
+		s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil)
+	}}, false)
+	for range maxConnections {
+		fmt.Fprintln(dial(t, path), "{}")
+	}
+	waitUntil(t, func() bool { return e.Connections() == maxRefusals })
+	allowed.Store(true)
+	c := dial(t, path)
+	fmt.Fprintln(c, "{}")
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+		t.Errorf("the answer is %q, error %v", answer, err)
 	}
 }
 

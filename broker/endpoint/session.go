@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/keyhatch/keyhatch/broker/wire"
@@ -38,6 +39,34 @@ const parkDelay = 100 * time.Millisecond
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
 
+// maxRefusals is the largest number of refused clients whose connections are open at the same
+// time. Refused clients that do not read their replies could otherwise use up the connections
+// of the clients that may use the socket.
+const maxRefusals = 16
+
+// refusals contains the sessions of an endpoint whose clients were refused.
+type refusals struct {
+	mu       sync.Mutex            // no other mutex is locked while mu is locked
+	sessions map[*Session]struct{} // guarded by mu
+}
+
+// add adds a session. It returns false if there are already maxRefusals sessions.
+func (r *refusals) add(s *Session) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.sessions) >= maxRefusals {
+		return false
+	}
+	r.sessions[s] = struct{}{}
+	return true
+}
+
+func (r *refusals) remove(s *Session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sessions, s)
+}
+
 // A Session reads the requests of one connection and answers them one after the other.
 type Session struct {
 	conn    *conn
@@ -55,6 +84,8 @@ type Session struct {
 	canWait bool                                           // Read may wait for data
 	fd      int                                            // from which Read reads if it must not wait
 	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
+
+	refusals *refusals // nil for a session of Connect
 
 	// parked means that Run has returned only because the session waits for its next request.
 	parked bool
@@ -417,8 +448,10 @@ func (s *Session) Write(reply Reply) bool { return s.out.write(reply) }
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
 // would not read the reply. The request counts against limit, which can be nil.
+//
+// If many other refused clients have not read their replies, WriteRefusal does nothing.
 func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
-	if !s.Write(reply) {
+	if s.refusals != nil && !s.refusals.add(s) || !s.Write(reply) {
 		return
 	}
 	s.conn.CloseWrite()
