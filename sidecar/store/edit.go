@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,17 +11,11 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"time"
 	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
-
-// leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. If an edit is killed, its temporary files can remain. A later edit
-// of the same store removes them, because they can contain a secret.
-const leftoverPrefix = ".keyhatch-edit-"
 
 // A ConflictError means that an edit was refused, because it would remove other values or
 // change a file outside of the store.
@@ -280,176 +273,6 @@ func (d Dir) edit(ctx context.Context, verb, name string, change func(path strin
 		return fmt.Errorf("cannot %s %s: %w", verb, name, describePathError(err))
 	}
 	return nil
-}
-
-// lock waits for other edits of the store. It then removes the leftovers of killed edits from
-// the store's directory and from all bundles, but not from a bundle that is a symbolic link.
-// Some network file systems cannot lock a directory. There, leftovers stay, because they can
-// belong to an edit that is still running.
-func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
-	dir, err := os.Open(d.Path)
-	if err != nil {
-		return nil, err
-	}
-	locked, err := d.waitForLock(ctx, dir)
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	if locked {
-		removeLeftovers(d.Path)
-		entries, _ := os.ReadDir(d.Path)
-		for _, entry := range entries {
-			if entry.IsDir() { // false for a symbolic link
-				removeLeftovers(filepath.Join(d.Path, entry.Name()))
-			}
-		}
-	}
-	return func() { dir.Close() }, nil
-}
-
-// lockRetryDelay is the delay between two attempts to lock the store. An attempt that waits in the
-// kernel could not be canceled.
-const lockRetryDelay = 20 * time.Millisecond
-
-// waitForLock locks the open directory of the store. locked is false if the file system has no
-// locks.
-func (d Dir) waitForLock(ctx context.Context, dir *os.File) (locked bool, err error) {
-	reportAt := time.Now().Add(time.Second)
-	onWait := d.OnWait
-	for {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if ctx.Err() != nil {
-			return false, ctx.Err()
-		}
-		if err != unix.EWOULDBLOCK && err != unix.EINTR {
-			return err == nil, nil
-		}
-		if onWait != nil && time.Now().After(reportAt) {
-			onWait()
-			onWait = nil
-		}
-		if err := sleep(ctx, lockRetryDelay); err != nil {
-			return false, err
-		}
-	}
-}
-
-// removeLeftovers removes the temporary files and directories of killed edits. The lock must
-// be held.
-func removeLeftovers(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), leftoverPrefix) {
-			os.RemoveAll(filepath.Join(dir, entry.Name()))
-		}
-	}
-}
-
-// writeTemp writes value to a new temporary file in dir. If value is empty, writeTemp writes a
-// newline. For replaced and parent, see setOwner.
-//
-// If the file system supports O_TMPFILE, the file gets a name only after it is complete. So a
-// process that is killed leaves no part of the value in the store.
-func writeTemp(dir string, value []byte, replaced, parent string) (path string, err error) {
-	if len(value) == 0 {
-		value = []byte("\n")
-	}
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
-	hasName := err != nil
-	if hasName {
-		f, err = os.CreateTemp(dir, leftoverPrefix)
-	}
-	if err != nil {
-		return "", err
-	}
-	if err = setOwner(f, replaced, parent); err == nil {
-		_, err = f.Write(value)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	path = f.Name()
-	if err == nil && !hasName {
-		path = filepath.Join(dir, leftoverPrefix+rand.Text())
-		// AT_EMPTY_PATH needs a capability, but the link in /proc does not (open(2), O_TMPFILE).
-		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
-		if hasName = err == nil; !hasName {
-			err = &fs.PathError{Op: "linkat", Path: path, Err: err}
-		}
-	}
-	if err = errors.Join(err, f.Close()); err != nil && hasName {
-		os.Remove(path)
-	}
-	return path, err
-}
-
-// makeDir creates a directory with mode 0700 if the directory does not exist.
-func makeDir(path string) (created bool, err error) {
-	if err := os.Mkdir(path, 0o700); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			err = nil
-		}
-		return false, err
-	}
-	if err := setDirOwner(path, "", filepath.Dir(path)); err != nil {
-		os.Remove(path)
-		return false, err
-	}
-	return true, nil
-}
-
-// setOwner gives a new file or directory the owner, the group, and the permissions of the path
-// that it will replace. If that path does not exist or is a symbolic link, and if this process
-// is root, the new file gets the owner and the group of the directory parent. Otherwise the
-// owner of a store could not read the files that root writes.
-func setOwner(f *os.File, replaced, parent string) error {
-	path := replaced
-	old, err := os.Lstat(path)
-	exists := err == nil && old.Mode().Type() != fs.ModeSymlink
-	if !exists {
-		if os.Geteuid() != 0 {
-			return nil
-		}
-		path = parent
-		if old, err = os.Stat(path); err != nil {
-			return err
-		}
-	}
-	current, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	want, have := old.Sys().(*syscall.Stat_t), current.Sys().(*syscall.Stat_t)
-	if want.Uid != have.Uid || want.Gid != have.Gid {
-		if err := f.Chown(int(want.Uid), int(want.Gid)); err != nil {
-			return fmt.Errorf("%s belongs to the uid %d and the gid %d, and the new file cannot have this owner and group: %w", path, want.Uid, want.Gid, errors.Unwrap(err))
-		}
-	}
-	if exists {
-		return f.Chmod(old.Mode().Perm())
-	}
-	return nil
-}
-
-// setDirOwner calls setOwner for a new directory. The owner of the store can replace the
-// directory at any time, so setDirOwner does not follow a link.
-func setDirOwner(path, replaced, parent string) error {
-	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return setOwner(dir, replaced, parent)
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
 }
 
 func isDir(path string) bool {

@@ -1,8 +1,6 @@
 package store_test
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -362,79 +359,6 @@ func TestSetBundleReplacesAllFieldsInOneStep(t *testing.T) {
 	}
 }
 
-// TestEditRemovesLeftoversOfKilledEdit checks that a later edit removes the files of an edit
-// that was killed, and that no edit removes the files of a running edit.
-func TestEditRemovesLeftoversOfKilledEdit(t *testing.T) {
-	dir := store.Dir{Path: t.TempDir()}
-	for _, name := range []string{".keyhatch-edit-1", ".keyhatch-edit-2/bundle/key", "aws/.keyhatch-edit-3", "gcp/.keyhatch-edit-4"} {
-		storetest.WriteFile(filepath.Join(dir.Path, name), storetest.Tripwire)
-	}
-	if err := dir.Set(t.Context(), "A", nil); err != nil {
-		t.Fatal(err)
-	}
-	for _, pattern := range []string{"/.k*", "/*/.k*"} {
-		if left, err := filepath.Glob(dir.Path + pattern); err != nil || len(left) > 0 {
-			t.Errorf("the leftovers %v are still in the store, error %v", left, err)
-		}
-	}
-	var group sync.WaitGroup
-	for i := range 20 {
-		group.Go(func() {
-			if err := dir.Set(t.Context(), "B"+strconv.Itoa(i), nil); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	group.Wait()
-}
-
-// TestEditKeepsFilesOfOthersWithoutLock edits a store on a file system that has no locks. Then
-// the temporary files in the store can belong to a running edit of another process.
-func TestEditKeepsFilesOfOthersWithoutLock(t *testing.T) {
-	dir := store.Dir{Path: t.TempDir()}
-	for _, name := range []string{".keyhatch-edit-1", "aws/.keyhatch-edit-2"} {
-		storetest.WriteFile(filepath.Join(dir.Path, name), storetest.Tripwire)
-	}
-	if err := testenv.WithFailingSystemCall(unix.SYS_FLOCK, unix.ENOLCK, func() {
-		for _, name := range []string{"A", "aws/id"} {
-			if err := dir.Set(t.Context(), name, nil); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := dir.Remove(t.Context(), "aws/id"); err != nil {
-			t.Error(err)
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{".keyhatch-edit-1", "aws/.keyhatch-edit-2"} {
-		if _, err := os.Stat(filepath.Join(dir.Path, name)); err != nil {
-			t.Errorf("the edit removed a file that it did not create: %v", err)
-		}
-	}
-}
-
-// TestEditDoesNotCleanTargetOfLink edits a field of a bundle that is a symbolic link. The edit
-// fails, and must not remove files in the target of the link.
-func TestEditDoesNotCleanTargetOfLink(t *testing.T) {
-	root := t.TempDir()
-	dir := store.Dir{Path: root + "/store"}
-	file := root + "/other/.keyhatch-edit-1"
-	storetest.WriteFile(file, storetest.Tripwire)
-	storetest.WriteFile(dir.Path+"/A", "1")
-	if err := os.Symlink("../other", dir.Path+"/aws"); err != nil {
-		t.Fatal(err)
-	}
-	for _, err := range []error{dir.Set(t.Context(), "aws/id", nil), dir.Remove(t.Context(), "aws/id")} {
-		if _, ok := errors.AsType[*store.ConflictError](err); !ok {
-			t.Errorf("got the error %v, want a conflict", err)
-		}
-	}
-	if _, err := os.Stat(file); err != nil {
-		t.Error(err)
-	}
-}
-
 // TestEditOfFieldSyncsBundle checks that an edit of a field waits until the changed entries of
 // the bundle's directory are on the disk.
 func TestEditOfFieldSyncsBundle(t *testing.T) {
@@ -447,73 +371,6 @@ func TestEditOfFieldSyncsBundle(t *testing.T) {
 		}
 	}); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// TestSetWritesValueBeforeFileHasName checks that a value is complete when its temporary file gets a
-// name. Otherwise, if the process is killed, a part of the value can remain in the store.
-func TestSetWritesValueBeforeFileHasName(t *testing.T) {
-	dir := store.Dir{Path: t.TempDir()}
-	events, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(events)
-	if _, err := unix.InotifyAddWatch(events, dir.Path, unix.IN_MODIFY); err != nil {
-		t.Fatal(err)
-	}
-	if err := dir.Set(t.Context(), "A", []byte(storetest.Tripwire)); err != nil {
-		t.Fatal(err)
-	}
-	var buf [4096]byte
-	n, err := unix.Read(events, buf[:])
-	if err != nil && err != unix.EAGAIN {
-		t.Fatal(err)
-	}
-	if n > 0 && bytes.Contains(buf[:n], []byte(".keyhatch-edit-")) {
-		t.Error("Set wrote to a temporary file that has a name")
-	}
-}
-
-// TestCanceledEditChangesNothing cancels an edit that waits for another edit. The edit must end,
-// and must not change the store after the other edit has ended.
-func TestCanceledEditChangesNothing(t *testing.T) {
-	path := t.TempDir()
-	other, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	dir := store.Dir{Path: path, OnWait: cancel}
-	if err := dir.Set(ctx, "A", nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("got the error %v, want %v", err, context.Canceled)
-	}
-	other.Close()
-	if err := dir.Set(ctx, "A", nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("after the end of the other edit: got the error %v, want %v", err, context.Canceled)
-	}
-	if entries, err := os.ReadDir(path); err != nil || len(entries) > 0 {
-		t.Errorf("the store contains %v, error %v; want no files", entries, err)
-	}
-}
-
-// TestFailedSetRemovesNewBundle writes the first field of a bundle on a full disk. The directory of
-// the bundle must not remain.
-func TestFailedSetRemovesNewBundle(t *testing.T) {
-	dir := store.Dir{Path: t.TempDir()}
-	if err := testenv.WithFailingSystemCall(unix.SYS_FSYNC, unix.ENOSPC, func() {
-		if err := dir.Set(t.Context(), "new/field", []byte("1")); !errors.Is(err, unix.ENOSPC) {
-			t.Errorf("got the error %v, want %v", err, unix.ENOSPC)
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if entries, err := os.ReadDir(dir.Path); err != nil || len(entries) > 0 {
-		t.Errorf("the store contains %v, error %v; want no files", entries, err)
 	}
 }
 

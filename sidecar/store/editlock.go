@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// lock waits for other edits of the store. It then removes the leftovers of killed edits from
+// the store's directory and from all bundles, but not from a bundle that is a symbolic link.
+// Some network file systems cannot lock a directory. There, leftovers stay, because they can
+// belong to an edit that is still running.
+func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
+	dir, err := os.Open(d.Path)
+	if err != nil {
+		return nil, err
+	}
+	locked, err := d.waitForLock(ctx, dir)
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	if locked {
+		removeLeftovers(d.Path)
+		entries, _ := os.ReadDir(d.Path)
+		for _, entry := range entries {
+			if entry.IsDir() { // false for a symbolic link
+				removeLeftovers(filepath.Join(d.Path, entry.Name()))
+			}
+		}
+	}
+	return func() { dir.Close() }, nil
+}
+
+// lockRetryDelay is the delay between two attempts to lock the store. An attempt that waits in the
+// kernel could not be canceled.
+const lockRetryDelay = 20 * time.Millisecond
+
+// waitForLock locks the open directory of the store. locked is false if the file system has no
+// locks.
+func (d Dir) waitForLock(ctx context.Context, dir *os.File) (locked bool, err error) {
+	reportAt := time.Now().Add(time.Second)
+	onWait := d.OnWait
+	for {
+		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if ctx.Err() != nil {
+			return false, ctx.Err()
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return err == nil, nil
+		}
+		if onWait != nil && time.Now().After(reportAt) {
+			onWait()
+			onWait = nil
+		}
+		if err := sleep(ctx, lockRetryDelay); err != nil {
+			return false, err
+		}
+	}
+}
