@@ -120,16 +120,20 @@ func TestRefusedClientCanSendItsRequest(t *testing.T) {
 func TestRefusedClientsLeaveRoomForOthers(t *testing.T) {
 	const maxConnections = maxRefusals + 4
 	var allowed atomic.Bool
+	var refused atomic.Int64
 	e, path := startConfig(t, Config{MaxConnections: maxConnections, Serve: func(s *Session) {
 		if allowed.Load() {
 			answerOK(s)
 			return
 		}
 		s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil)
+		refused.Add(1)
 	}}, false)
 	for range maxConnections {
 		fmt.Fprintln(dial(t, path), "{}")
 	}
+	// Wait for all refusals first. The number of connections only decreases after them.
+	waitUntil(t, func() bool { return refused.Load() == maxConnections })
 	waitUntil(t, func() bool { return e.Connections() == maxRefusals })
 	allowed.Store(true)
 	c := dial(t, path)
