@@ -98,6 +98,7 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	if answer := ping(path); !strings.Contains(answer, `"ok":true`) {
 		t.Errorf("without unread answers, the answer is %s", answer)
 	}
+	waitUntil(t, func() bool { return e.Connections() == 0 })
 	var unread []*net.UnixConn
 	for range 4 {
 		unread = append(unread, dial(t, path))
