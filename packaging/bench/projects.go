@@ -32,13 +32,13 @@ func (b *bench) measureProjects() (figures []property, err error) {
 	}
 	defer many.stop()
 	one.name, many.name = "1 project", "1,000 projects"
-	before := many.process.memory()
+	before := many.process.settledMemory()
 	for i := range manyProjects - 1 {
 		if err := many.register(projectName(i)); err != nil {
 			return nil, err
 		}
 	}
-	figures = append(figures, newProperty("memory per project", "KiB", 4.5, value{keyhatchd, (many.process.memory() - before) / (manyProjects - 1)}))
+	figures = append(figures, newProperty("memory per project", "KiB", 4.5, value{keyhatchd, (many.process.settledMemory() - before) / (manyProjects - 1)}))
 
 	all := []*contender{&one.contender, &many.contender}
 	for _, connections := range []int{1, schema.MaxProjectConnections} {
