@@ -3,8 +3,9 @@ package endpoint
 // maxWrite is the largest number of bytes that the broker writes with one system call. The
 // kernel stores the data of a larger write in separate pages, which a client can move into
 // pipes with splice(2). These pages still use memory of the broker, but the kernel no
-// longer counts them as unread data.
-const maxWrite = 2 << 10
+// longer counts them as unread data. A smaller write needs one page, together with the 320 bytes
+// that the kernel adds.
+const maxWrite = 3584
 
 // maxPieces is the largest number of pieces that the broker writes with one system call. The
 // kernel accepts at most 1024.
