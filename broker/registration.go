@@ -118,7 +118,8 @@ func describeWithoutSecrets(err error) string {
 	return err.Error()
 }
 
-// ownerOf returns the owner of a directory, or nothing if the broker cannot see the directory.
+// ownerOf returns the uid of a directory's owner. It returns nothing if the broker cannot
+// see the directory, or if the kernel cannot map the owner's uid.
 func ownerOf(projectPath string) []uint32 {
 	info, err := os.Stat(projectPath)
 	if err != nil {

@@ -97,7 +97,7 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 	for _, l := range links {
 		path := filepath.Join(d.path, l.place)
 		if _, err := os.Readlink(path); err == nil {
-			continue // a restart must work if the file system is full
+			continue // do not create the link again, because a restart must work if the file system is full
 		}
 		if err := d.createLink(l); err != nil {
 			undo()
