@@ -79,8 +79,9 @@ type Server struct {
 
 // New locks the runtime directory, and serves the admin socket, the declared projects, and
 // the projects that an earlier broker stored in the descriptor store. If a project cannot be
-// served, New logs the error and serves the other projects. The Server then tries again. The
-// error is ErrRuntimeDirBusy if another broker uses the runtime directory.
+// served, New logs the error and serves the other projects. The Server then tries again
+// regularly, unless the registration of the project is invalid. The error is
+// ErrRuntimeDirBusy if another broker uses the runtime directory.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
