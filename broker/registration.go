@@ -134,7 +134,7 @@ func ownerOf(projectPath string) []uint32 {
 
 // allowedUIDs returns the uids that may use a project's socket. These are root, the
 // broker's own uid, and the approved uids. The current owner of the project's directory is
-// not included, because somebody can change the owner after the approval.
+// not added, because somebody can change the owner after the approval.
 func allowedUIDs(approved []uint32) []uint32 {
 	return append([]uint32{0, uint32(os.Geteuid())}, approved...)
 }

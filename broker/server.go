@@ -187,9 +187,9 @@ func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
 // unlocks the runtime directory. When ctx ends, Shutdown closes the connections that are
 // still busy. Only the first call has an effect.
 //
-// Shutdown does not remove the socket files. The next broker replaces them. If Shutdown
-// removed the socket files, a container could fill their space in the file system, and the
-// next broker could not start.
+// Shutdown does not remove the socket files. The next broker uses or replaces them. If
+// Shutdown removed the socket files, a container could fill their space in the file
+// system, and the next broker could not start.
 func (s *Server) Shutdown(ctx context.Context) {
 	entries, ok := s.registry.stop()
 	if !ok {

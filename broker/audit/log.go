@@ -21,8 +21,9 @@ import (
 // second.
 const requiredTimeout = 900 * time.Millisecond
 
-// closeTimeout is the maximum time that Close waits for the disk. It is short because a
-// restart of the daemon waits for Close, and every client waits for the restart.
+// closeTimeout is the maximum time that Close waits for the output, for example a disk.
+// It is short because a restart of the daemon waits for Close, and every client waits for
+// the restart.
 const closeTimeout = 500 * time.Millisecond
 
 // A Config is the configuration of an audit log. The field Log is required. Either Path or
@@ -73,15 +74,15 @@ func Open(config Config) (*Log, error) {
 	return l, nil
 }
 
-// Close writes the events in the buffer and closes the log. If the disk does not respond,
-// Close returns after half a second. Do not record events after Close.
+// Close writes the events in the buffer and closes the log. If the output does not
+// respond, Close returns after half a second. Do not record events after Close.
 func (l *Log) Close() {
 	l.active.close()
 	l.buffer.close()
 	select {
 	case <-l.done:
 	case <-time.After(closeTimeout):
-		l.log.Error("closed the audit log before all events were written: the disk did not respond in time", "events", l.buffer.length())
+		l.log.Error("closed the audit log before all events were written: the output did not respond in time", "events", l.buffer.length())
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 // A Limiter is a token bucket. It is safe for concurrent use.
 //
 // One call can take more units than are left, and more than one burst. The number of units is
-// then negative, and later calls must wait until the missing units have been restored. So the
-// average never exceeds the limit.
+// then negative, and later calls must wait until the missing units have been restored. So
+// over a long time, the average number of units per second does not exceed the limit.
 type Limiter struct {
 	perUnit float64 // time until one unit is restored, in nanoseconds; 0 if there is no limit
 	burst   int64   // time until a whole burst is restored, in nanoseconds

@@ -137,7 +137,7 @@ func (s *socket) inPoller() bool { return s.outside.Load() == nil }
 
 // leavePoller removes the connection from the poller of the Go runtime, if the connection
 // is in the poller. The runtime then no longer enforces deadlines for the connection, so
-// conn.await and Session.waitToSend check the deadlines themselves.
+// conn.await and sender.waitToSend check the deadlines themselves.
 func (s *socket) leavePoller() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -136,7 +136,8 @@ func (k *Keyring) ClearedAt() time.Time {
 // View returns a read-only view of the keyring.
 func (k *Keyring) View() View { return View{k} }
 
-// acquire locks no mutex, because all projects use it for each request.
+// acquire returns the current snapshot with one more reference, or nil. It locks no
+// mutex, because all projects call it for their requests.
 func (k *Keyring) acquire() *Snapshot {
 	for {
 		snapshot := k.current.Load()

@@ -106,7 +106,7 @@ type pushParser struct {
 }
 
 // parseRequest reads the two maps of secrets at the top level of the request, and ignores
-// other fields.
+// other fields. One of the two maps can be missing.
 func (p *pushParser) parseRequest() error {
 	found := false
 	err := p.parseObject(func(field []byte) error {
