@@ -129,7 +129,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.entries[request.Name] != e || r.stopping {
-		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time: try again", request.Name)
+		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time, or the broker is stopping: try again", request.Name)
 	}
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
 	if !request.DryRun {

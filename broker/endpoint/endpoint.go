@@ -53,8 +53,8 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// An Endpoint is a listener with the sessions of its connections. Start begins to accept
-// connections. StopAccepting, Drain, and Close end this.
+// An Endpoint is a listener with the sessions of its connections. Start makes the
+// Endpoint accept connections, until StopAccepting, Drain, or Close is called.
 //
 // Answers that a client has not read use memory in the kernel. So the Endpoint still counts
 // a connection after its session has ended, until the client has read all answers or has
@@ -68,8 +68,9 @@ type Endpoint struct {
 	// accepting waits for the accept loops.
 	accepting sync.WaitGroup
 
-	// errorMessages limits the messages about two kinds of errors to one per second,
-	// because a client could otherwise fill the log with them.
+	// errorMessages limits the log messages about connections that cannot be accepted, or
+	// that cannot leave the poller, to one per second. Otherwise a client could fill the
+	// log.
 	errorMessages rate.Sometimes
 
 	refusals refusals // its mutex can be locked while mu is locked

@@ -19,7 +19,8 @@ type systemCalls struct {
 
 func newSystemCalls() *systemCalls { return &systemCalls{ended: make(chan struct{}, maxSystemCalls)} }
 
-// begin must be called before system calls that do not wait for the client.
+// begin must be called before system calls on a connection. These calls must not wait for
+// the client.
 func (s *systemCalls) begin() {
 	if s.number.Add(1) > maxSystemCalls {
 		<-s.ended

@@ -70,7 +70,7 @@ func (d *Dir) checkLink(l link) error {
 	case found.Entries < 0:
 		return fmt.Errorf("%s is not a link that the broker created: remove it", path)
 	case found.Entries > 0:
-		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", path)
+		return fmt.Errorf("%s is a directory with content, probably because a container was started before the project was registered: remove the directory, then remove and create again the containers that mount the directory", path)
 	}
 	return nil
 }
