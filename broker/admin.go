@@ -14,8 +14,8 @@ import (
 )
 
 // An admin answers the requests on the admin socket. Every caller that can connect to the
-// admin socket may use every operation. The mode of the socket file decides which callers
-// can connect.
+// admin socket may use every operation. The modes of the socket file and of its directory
+// decide which callers can connect.
 type admin struct {
 	keyring  *keyring.Keyring
 	registry *registry
@@ -42,7 +42,7 @@ func (a *admin) serve(s *endpoint.Session) {
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
 		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, buffer, line) },
-		AnswerTooLong: func() endpoint.Reply { // a request of this length can only be a push
+		AnswerTooLong: func() endpoint.Reply { // only a push may be longer than schema.MaxRequest, so this line counts as a push
 			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
 		},
 	})

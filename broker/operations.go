@@ -8,14 +8,16 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// register adds a project. If a project is already registered at the same path and the
-// request allows a replacement, register changes that project.
+// register adds a project. If a project is already registered at the same path, register
+// changes that project. The request must then allow a replacement, unless it changes only
+// whether the project is declared.
 func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	// Read the manifest before mu is locked. A container that can write to the project's
-	// directory could block the read, and with mu locked, this would block all projects.
+	// directory could block the read, and with mu locked, this would block all other
+	// operations of the registry.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
 	if len(request.AllowUIDs) == 0 {
 		request.AllowUIDs = ownerOf(request.ProjectPath)
@@ -111,7 +113,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	}
 	// Read the manifest while mu is not locked. The project's container can write to the
 	// directory of the manifest and could block the read. With mu locked, the blocked read
-	// would also block all other projects.
+	// would also block all other operations of the registry.
 	r.mu.Lock()
 	e, err := r.findLocked(request.Name)
 	r.mu.Unlock()
@@ -127,7 +129,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.entries[request.Name] != e || r.stopping {
-		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time: try again", request.Name)
+		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time, or the broker is stopping: try again", request.Name)
 	}
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
 	if !request.DryRun {

@@ -118,7 +118,8 @@ func describeWithoutSecrets(err error) string {
 	return err.Error()
 }
 
-// ownerOf returns the owner of a directory, or nothing if the broker cannot see the directory.
+// ownerOf returns the uid of a directory's owner. It returns nothing if the broker cannot
+// see the directory, or if the kernel cannot map the owner's uid.
 func ownerOf(projectPath string) []uint32 {
 	info, err := os.Stat(projectPath)
 	if err != nil {
@@ -133,7 +134,7 @@ func ownerOf(projectPath string) []uint32 {
 
 // allowedUIDs returns the uids that may use a project's socket. These are root, the
 // broker's own uid, and the approved uids. The current owner of the project's directory is
-// not included, because somebody can change the owner after the approval.
+// not added, because somebody can change the owner after the approval.
 func allowedUIDs(approved []uint32) []uint32 {
 	return append([]uint32{0, uint32(os.Geteuid())}, approved...)
 }

@@ -79,8 +79,9 @@ type Server struct {
 
 // New locks the runtime directory, and serves the admin socket, the declared projects, and
 // the projects that an earlier broker stored in the descriptor store. If a project cannot be
-// served, New logs the error and serves the other projects. The Server then tries again. The
-// error is ErrRuntimeDirBusy if another broker uses the runtime directory.
+// served, New logs the error and serves the other projects. The Server then tries again
+// regularly, unless the registration of the project is invalid. The error is
+// ErrRuntimeDirBusy if another broker uses the runtime directory.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
@@ -186,9 +187,9 @@ func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
 // unlocks the runtime directory. When ctx ends, Shutdown closes the connections that are
 // still busy. Only the first call has an effect.
 //
-// Shutdown does not remove the socket files. The next broker replaces them. If Shutdown
-// removed the socket files, a container could fill their space in the file system, and the
-// next broker could not start.
+// Shutdown does not remove the socket files. The next broker uses or replaces them. If
+// Shutdown removed the socket files, a container could fill their space in the file
+// system, and the next broker could not start.
 func (s *Server) Shutdown(ctx context.Context) {
 	entries, ok := s.registry.stop()
 	if !ok {

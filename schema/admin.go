@@ -68,8 +68,8 @@ type RegisterRequest struct {
 	// link with this ID still exists.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	// Declared means that the caller has also written this registration to the directory
-	// of declared projects. The broker then marks the project as declared. It does so
-	// without replace too, if the project is already registered with the same values.
+	// of declared projects. The broker then marks the project as declared. This works
+	// without replace too if the project is already registered with the same values.
 	Declared bool `json:"declared,omitzero"`
 	// Replace allows the broker to change a registration of the same project_path. If the
 	// name or allow_uids changes, the broker closes the connections of the project.

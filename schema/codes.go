@@ -27,7 +27,7 @@ const (
 	// push.
 	CodeInvalidPayload Code = "invalid_payload"
 	// CodeConflict means that another sidecar is connected and has already pushed. The
-	// broker refused this push, and its secrets did not change.
+	// broker refused this exclusive push and kept its current secrets.
 	CodeConflict Code = "conflict"
 	// CodePayloadTooLarge means that the line is longer than the limit. The broker closes
 	// the connection.

@@ -38,7 +38,8 @@ type OKResponse struct {
 }
 
 // ErrorResponse is the response to a request that was refused. The message never contains
-// the value of a secret, or a part of the request that was not validated.
+// the value of a secret. It contains a text of the request only if the broker has
+// validated the text, or has quoted it, for example a text of the manifest.
 type ErrorResponse struct {
 	// OK is always false in this response.
 	OK bool `json:"ok"`

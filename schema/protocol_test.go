@@ -12,7 +12,8 @@ import (
 )
 
 // TestProtocolDocumentsEveryName checks that PROTOCOL.md mentions every op, code, audit
-// event, pattern, and limit.
+// event, kind of memory, state of the descriptor store, and limit, and the patterns of
+// secret names and project names.
 func TestProtocolDocumentsEveryName(t *testing.T) {
 	text := readProtocol(t)
 	for _, operations := range [][]schema.Operation{schema.AdminOperations, schema.ProjectOperations} {

@@ -22,9 +22,9 @@ func Header(name schema.EventName) schema.EventHeader {
 	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
 }
 
-// A Fetch is the content of the audit event for one answer to a client of a project. It
-// contains the number of secrets in the answer and the number of requested names that were
-// refused.
+// A Fetch is the content of the audit event for one answer, or for the sum of several
+// answers, to clients of a project. It contains the number of secrets in the answers and
+// the numbers of requested names that were refused.
 type Fetch struct {
 	Caller                    schema.EventCaller
 	Allowed, Denied, NotFound int

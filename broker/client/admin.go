@@ -78,8 +78,8 @@ func (a *Admin) Status(ctx context.Context) (response schema.StatusResponse, err
 	return response, err
 }
 
-// ReportStoreProblems tells the broker how many problems the sidecar has with its store. It
-// returns the broker's status.
+// ReportStoreProblems reports to the broker how many problems the sidecar has with its
+// store. It returns the broker's status.
 func (a *Admin) ReportStoreProblems(ctx context.Context, count int) (response schema.StatusResponse, err error) {
 	err = a.conn.call(ctx, schema.StatusRequest{Op: schema.OpStatus, StoreProblems: count}, &response, 0)
 	return response, err

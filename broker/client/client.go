@@ -106,7 +106,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	if err := c.SetDeadline(time.Now().Add(responseTimeout + wait)); err != nil {
 		return unreachable(c.path, err)
 	}
-	// If ctx ends, set a deadline in the past, so that a blocked read returns.
+	// If ctx ends, set a deadline in the past, so that a blocked write or read returns.
 	stopInterrupt := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stopInterrupt()
 
@@ -133,8 +133,8 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	return nil
 }
 
-// readLine reads one line. If the connection ends before the line and writeErr is not
-// nil, writeErr is the reason in the returned error.
+// readLine reads one line. If the connection ends before the first byte of the line and
+// writeErr is not nil, writeErr is the reason in the returned error.
 func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	line, err := c.lines.ReadLine()
 	if ctx.Err() != nil {

@@ -11,8 +11,8 @@ const maxWrite = 3584
 // kernel accepts at most 1024.
 const maxPieces = 512
 
-// minRest is the number of bytes that must be left in a batch. With less, the next reply would
-// probably not fit.
+// minRest is the number of bytes that must be left in a batch. If fewer bytes are left, the
+// batch is sent, because the next reply would probably not fit.
 const minRest = 256
 
 // A batch collects the replies to requests that arrived together. They are sent with one

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// echoLines answers each request with as many bytes as the request contains as a number, and
+// echoLines answers a request that contains a number with a line of that many bytes. inUse
 // counts the answers that were not released yet.
 func echoLines(inUse *atomic.Int64) Handler {
 	handler := okHandler()
@@ -144,7 +144,7 @@ func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 }
 
 // TestLateReaderGetsAllAnswers sends many requests together, and begins to read when the broker
-// has been waiting for the client for some time.
+// has been waiting for the client for some time. The client must still get all answers.
 func TestLateReaderGetsAllAnswers(t *testing.T) {
 	for _, size := range []int{10, 100, 255, 300, 1000, 1500} {
 		var inUse atomic.Int64

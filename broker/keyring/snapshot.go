@@ -96,7 +96,7 @@ func (s *Snapshot) Release() {
 
 // Lease returns functions for a reply that contains memory of the snapshot. release releases
 // the reference that Acquire returned. isExpired reports whether the reply must end now,
-// because many newer snapshots exist.
+// because more than maxOldSnapshots pushes were accepted after the push of this snapshot.
 func (s *Snapshot) Lease() (release func(), isExpired func() bool) { return s.release, s.isExpired }
 
 func (s *Snapshot) info() Info {
