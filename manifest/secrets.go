@@ -14,8 +14,8 @@ var (
 	fileModePattern = regexp.MustCompile(`^0?[0-7]{3}$`)
 )
 
-// readSecrets parses the secrets section: the allowlist, and how each secret is
-// injected.
+// readSecrets parses the section secrets of a manifest. Its keys are the allowlist, and
+// its values define how programs receive each secret.
 func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) {
 	switch {
 	case n.Kind == yaml.SequenceNode && len(n.Content) > 0:

@@ -22,8 +22,8 @@ func variableDanger(name string) string {
 	return ""
 }
 
-// credentialName matches the names of variables that contain only a credential. No rule for all
-// variables of a tool, for example CARGO_*, applies to such a name.
+// credentialName matches names of variables that usually contain only a part of a credential. A
+// rule whose pattern ends in *, for example CARGO_*, does not apply to such a name.
 var credentialName = regexp.MustCompile(`_(CREDENTIALS|EMAIL|KEY|PASS|PASSPHRASE|PASSWD|PASSWORD|PAT|PWD|SECRET|TOKENS?|USER|USERNAME)$`)
 
 // findForbidden reports whether the variable is forbidden, and returns its rule.
