@@ -86,8 +86,8 @@ func installCommand(newProject func() *client.Project, socket *string) *cobra.Co
 		Use:   "install [--remove]",
 		Short: "Configure git to get its credentials from keyhatch",
 		Long: `Configure git to get its credentials from keyhatch for each host that the
-manifest declares under helpers: git. For each host, install writes two lines to
-this user's git configuration:
+manifest declares under helpers: git. For each host, install writes two lines such
+as these to this user's git configuration:
 
   [credential "https://github.com/"]
       helper =

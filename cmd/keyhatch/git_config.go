@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 )
 
-// keyhatchHelperPattern matches each value of git's setting credential.helper that runs
-// keyhatch.
+// keyhatchHelperPattern matches the usual values of git's setting credential.helper that
+// run keyhatch. The last alternative is the form that installGit writes.
 var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
 // checkNoOtherHelper returns an error if another helper for the query is turned on. git sends

@@ -25,8 +25,8 @@ const (
 	exitCommandNotFound = 127
 )
 
-// restartGracePeriod is the time between SIGTERM and SIGKILL when the command is restarted.
-// Tests change this value.
+// restartGracePeriod is the time between SIGTERM and SIGKILL when keyhatch run --watch ends
+// the processes of the command, for example for a restart. Tests change this value.
 var restartGracePeriod = 10 * time.Second
 
 func runCommand(newProject func() *client.Project) *cobra.Command {
