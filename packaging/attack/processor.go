@@ -14,7 +14,7 @@ import (
 )
 
 // processorSeconds is how long an attack on the processor time lasts. In the first seconds,
-// the attacker uses the burst of the request limit.
+// the attacker uses up the burst that the request limit allows.
 const processorSeconds = 12
 
 // useProcessor returns an attack that measures how much processor time the broker uses while

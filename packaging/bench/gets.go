@@ -30,7 +30,7 @@ var getRows = []getRow{
 	{name: "get-many of 10 secrets", many: true},
 }
 
-// measureGets measures all ways to get secrets.
+// measureGets measures each row of getRows with each server.
 func (b *bench) measureGets(s *servers, place placement) error {
 	for _, g := range getRows {
 		if !place.pinned() && !g.unpinned {
