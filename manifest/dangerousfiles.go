@@ -57,8 +57,8 @@ func fileDanger(in *schema.Injection) string {
 	return strings.Join(reasons, "; ")
 }
 
-// plainTemplate matches a template that contains only one placeholder and white space. The
-// file then contains only the secret, as without a template.
+// plainTemplate matches a template that contains only one placeholder and white space.
+// Apart from white space, the file then contains only the secret or one of its fields.
 var plainTemplate = regexp.MustCompile(`^\s*\{\{[^{}]*\}\}\s*$`)
 
 // unusualCharacter matches the characters that a template of a known file must not contain.

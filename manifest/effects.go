@@ -47,10 +47,10 @@ type Change struct {
 	Danger  string `json:"danger,omitempty"`
 }
 
-// maxEffectLine is the maximum length of a line of a template in a text. A terminal has at
-// least 80 columns, and keyhatchctl indents the lines. A terminal would continue a longer
-// line at its left edge. A template could then forge lines that begin there, for example
-// other changes or the question for approval.
+// maxEffectLine is the maximum length of a line of a template in a text. Terminals usually
+// have at least 80 columns, and keyhatchctl indents the lines. A terminal would continue a
+// longer line at its left edge. A template could then forge lines that begin there, for
+// example other changes or the question for approval.
 const maxEffectLine = 72
 
 // Effects returns everything that the manifest does: the project's name, then the secrets

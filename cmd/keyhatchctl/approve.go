@@ -21,7 +21,7 @@ type approvalFlags struct{ yes, dryRun bool }
 
 func (f *approvalFlags) addTo(c *cobra.Command) {
 	c.Flags().BoolVar(&f.yes, "yes", false, "approve without asking")
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the changes, and do not approve them")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the changes, and do not apply them")
 }
 
 // canAsk reports whether standard input is a terminal, at which an operator can answer.

@@ -24,7 +24,7 @@ const (
 // maxConfigEntries is the maximum number of entries of .devcontainer that devcontainerIDs reads.
 const maxConfigEntries = 500
 
-// devcontainerIDs returns all possible values of ${devcontainerId} for a project that is opened
+// devcontainerIDs returns the possible values of ${devcontainerId} for a project that is opened
 // by the path folder. The Feature mounts a directory with this name. The value depends on the
 // path and on the path of the project's devcontainer.json, so there is one value for each
 // combination. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of

@@ -57,7 +57,8 @@ func (p proposal) print(out io.Writer) {
 	io.WriteString(out, dangers)
 }
 
-// maxSummaryItems is the maximum number of added secrets in a summary, and also of uids.
+// maxSummaryItems is the maximum number of names in each list of a summary. If a proposal
+// has more dangerous changes, dangerLines prints their number.
 const maxSummaryItems = 10
 
 // maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed

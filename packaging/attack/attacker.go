@@ -273,7 +273,7 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		time.Sleep(time.Millisecond) // wait until the refusal has arrived
+		time.Sleep(time.Millisecond) // the refusal usually arrives in this time
 		_, writeErr := c.Write([]byte(`{"op":"get","name":"A"}` + "\n"))
 		answer, _ := io.ReadAll(c)
 		if writeErr == nil && strings.Contains(string(answer), "peer_unexpected") {

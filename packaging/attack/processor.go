@@ -69,7 +69,8 @@ func inParallel(goroutines, seconds int, attempt func(end time.Time)) (attempts,
 }
 
 // abortAnswers requests a large secret. It reads most of the answer, so that the broker has
-// most of the work. Then it closes the connection before the broker has written the rest.
+// done most of the work. Then it closes the connection before the broker has written the
+// rest.
 func abortAnswers(socket string, seconds int) (attempts, succeeded int) {
 	return inParallel(8, seconds, func(end time.Time) {
 		c := dialOrPause(socket)

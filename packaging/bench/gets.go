@@ -15,7 +15,7 @@ type getRow struct {
 	window      int
 	many        bool
 	unpinned    bool   // measured without pinned processors too
-	goals       []goal // apply if client and server share a processor, or are not pinned
+	goals       []goal // goals for keyhatchd if client and server share a processor, or are not pinned
 }
 
 var getRows = []getRow{

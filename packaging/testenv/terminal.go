@@ -19,7 +19,7 @@ import (
 type Terminal struct {
 	t      testing.TB
 	cmd    *exec.Cmd
-	pts    *os.File // the slave side
+	pts    *os.File // the slave side of the pseudoterminal
 	ptmx   *os.File
 	output []byte // all output
 	unread []byte // output that is not yet compared with an expected text
