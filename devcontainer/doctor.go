@@ -291,9 +291,9 @@ func mountRoot(path string) string {
 }
 
 // RefusedUID returns the uid in the error message of a broker that refused this process
-// (schema.CodePeerUnexpected). In a rootless container, this uid differs from the uid that
-// the process itself sees. If the message contains no uid, RefusedUID returns the uid of
-// this process.
+// (schema.CodePeerUnexpected). In a rootless container, this uid can differ from the uid
+// that the process itself sees. If the message contains no uid, RefusedUID returns the uid
+// of this process.
 func RefusedUID(err error) int {
 	var uid int
 	if e, ok := errors.AsType[*client.Error](err); ok {

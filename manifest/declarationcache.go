@@ -18,9 +18,10 @@ import (
 // change does not change the times of the file.
 const minUnchanged = time.Second
 
-// A DeclarationCache reads a directory of declarations. It keeps the declarations, and reads a
-// file again only if the file has changed. The zero value is ready for use. Several goroutines
-// may call Read at the same time.
+// A DeclarationCache reads a directory of declarations. It keeps the valid declarations, and
+// reads a file again only if the file has changed, or if the last change was too recent (see
+// minUnchanged). The zero value is ready for use. Several goroutines may call Read at the same
+// time.
 type DeclarationCache struct {
 	mu    sync.Mutex
 	files map[string]declarationFile // guarded by mu; the valid declarations, by path

@@ -148,9 +148,9 @@ func validTemplate(template string) bool {
 	}
 }
 
-// listedNames returns the names in a list, for an error that shows them as a mapping. If one
-// of them is not the name of a secret, or if they are too long for an error, the result is
-// NAME.
+// listedNames returns the names in a list, for an error that shows them as a mapping. If an
+// item of the list is not the name of a secret, or if the names are too long for an error,
+// the result is NAME.
 func listedNames(list *yaml.Node) string {
 	var names []string
 	for _, item := range list.Content {

@@ -19,9 +19,9 @@ import (
 var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
 // checkNoOtherHelper returns an error if another helper for the query is turned on. git sends
-// a working login to all of its helpers, so that they can store the login. An empty helper
-// value turns off only the helpers before this value. It does not turn off a helper that an
-// editor configures after keyhatch (observed with git 2.39).
+// a working login to all of its helpers, so that these helpers can store the login. An empty
+// helper value turns off only the helpers before this value. It does not turn off a helper
+// that an editor configures after keyhatch (observed with git 2.39).
 func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	cmd := exec.CommandContext(ctx, "git", "config", "-z", "--get-regexp", `^credential\.(.*\.)?helper$`)
 	var stderr bytes.Buffer

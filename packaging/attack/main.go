@@ -58,7 +58,7 @@ var attacks = []attack{
 	{"send lines that are too long", "at most 10% of a processor", useProcessor(attackerUID, "long-lines")},
 	{"read an answer slowly", "the broker keeps the answer for at most 3 s", readSlowly},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
-	{"fill the file system", "a restart and other projects work", fillFileSystem},
+	{"fill the file system", "the broker restarts, and other projects are served", fillFileSystem},
 	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
 	{"call from another pid namespace", "the broker checks the uid and ignores the pid", hiddenPID},
 }

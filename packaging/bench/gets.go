@@ -24,7 +24,7 @@ var getRows = []getRow{
 		{Measure: p99, Baseline: goEcho, AtMost: 1.5},
 		{Measure: cpu, Baseline: goEcho, AtMost: 1.25},
 	}},
-	{name: "get on a new connection each", fresh: true, goals: []goal{{Measure: p50, Baseline: goEcho, AtMost: 1.2}}},
+	{name: "get, each on a new connection", fresh: true, goals: []goal{{Measure: p50, Baseline: goEcho, AtMost: 1.2}}},
 	{name: "get on 64 connections", connections: schema.MaxProjectConnections, unpinned: true, goals: []goal{{Measure: rate, Baseline: goEcho, AtLeast: 0.85}}},
 	{name: "get, 32 in flight on one connection (latency of all 32)", window: 32, unpinned: true, goals: []goal{{Measure: rate, Baseline: redis, AtLeast: 0.7}}},
 	{name: "get-many of 10 secrets", many: true},
