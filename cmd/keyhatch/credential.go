@@ -69,7 +69,8 @@ Configure each tool once:
            command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}}]
 
 docker starts its helper as docker-credential-keyhatch. git can start its helper
-as git-credential-keyhatch. Both names are links to keyhatch.`,
+as git-credential-keyhatch. Create each name as a link to keyhatch in a directory
+of PATH. The Dev Container Feature creates both links.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
