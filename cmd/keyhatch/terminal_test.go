@@ -140,8 +140,9 @@ func TestRunWatchReturnsShellExitCodes(t *testing.T) {
 }
 
 // TestInterruptedRunWatchEndsScript presses Ctrl-C in a script that runs keyhatch run
-// --watch. The script must end. bash would continue with the next command if the running
-// command exited, and was not ended by SIGINT.
+// --watch. The script must end. After Ctrl-C, bash ends a script only if SIGINT ended the
+// running command. If the command exits instead, bash continues with the next command of
+// the script.
 func TestInterruptedRunWatchEndsScript(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))

@@ -194,7 +194,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 		info, err := os.Lstat(socket)
 		isDir := err == nil && info.IsDir()
 		switch belongsToBroker := strings.HasPrefix(entry.Name(), "."); {
-		case !entry.IsDir(): // a link of the broker
+		case !entry.IsDir(): // a link that the broker created
 			if !isKnownProject(entry.Name(), status) {
 				unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 			}

@@ -64,8 +64,8 @@ func openRetry(path string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// startLocking starts an attacker that runs lockInKernel. It returns when the directory is
-// locked.
+// startLocking starts an attacker that runs lockInKernel. startLocking returns when the
+// directory is locked.
 func (b *broker) startLocking(dir string) (release func(), err error) {
 	cmd, err := b.attacker(0, "lock", dir, "0")
 	if err != nil {

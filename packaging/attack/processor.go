@@ -105,8 +105,8 @@ func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int)
 
 // shutDownReading opens almost as many connections as the broker allows, and has unread
 // answers on every second connection. Then it shuts down the reading side of one connection
-// after the other. It repeats this on each connection for two seconds, or until the broker has
-// ended the connection. Both results are the number of calls.
+// after the other. It repeats the call on each connection for two seconds, or until the broker
+// has ended the connection. Both results are the number of calls.
 func shutDownReading(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for time.Now().Before(end) {
