@@ -46,7 +46,7 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 }
 
 // TestCtrlCEndsCommandsThatReadTerminal types Ctrl-C while a command waits for its standard
-// input.
+// input. The command must end with exit code 130 and must not print an error.
 func TestCtrlCEndsCommandsThatReadTerminal(t *testing.T) {
 	for _, args := range [][]string{
 		{"keyhatchctl", "push", "-"},
@@ -93,8 +93,8 @@ func hasOpenFile(pid int, prefix string) bool {
 	return false
 }
 
-// TestCtrlCEndsLoopOfShell presses Ctrl-C in a loop of an interactive bash. bash continues the
-// loop unless SIGINT has ended the command. The exit code must be 130.
+// TestCtrlCEndsLoopOfShell presses Ctrl-C in a loop of an interactive bash. bash must end the
+// loop, which it does only if SIGINT has ended the command. The exit code must be 130.
 func TestCtrlCEndsLoopOfShell(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	for command, prompt := range map[string]string{

@@ -152,7 +152,8 @@ func TestSetRestoresTerminalAfterSignal(t *testing.T) {
 	}
 }
 
-// TestSetEndsIfTerminalIsClosed closes the terminal during the input.
+// TestSetEndsIfTerminalIsClosed closes the terminal during the input. set must fail, and
+// must not change the secret.
 func TestSetEndsIfTerminalIsClosed(t *testing.T) {
 	s := startSet(t)
 	s.Type("a part")
@@ -285,6 +286,7 @@ func TestSetWarnsAboutDoubledLineBreaks(t *testing.T) {
 }
 
 // TestSetHidesValueFromTerminalFile selects the terminal with --file or with FIELD=@FILE.
+// set must hide the typed value.
 func TestSetHidesValueFromTerminalFile(t *testing.T) {
 	for _, file := range []string{"/dev/stdin", "/dev/tty"} {
 		t.Run(file, func(t *testing.T) {
@@ -304,7 +306,8 @@ func TestSetHidesValueFromTerminalFile(t *testing.T) {
 	term.Expect("aws/id: 5 bytes")
 }
 
-// TestSetAsksForEachFieldOfBundle types the values of two fields on a terminal.
+// TestSetAsksForEachFieldOfBundle types the values of two fields on a terminal. set must
+// ask for each field, and write both values.
 func TestSetAsksForEachFieldOfBundle(t *testing.T) {
 	store := t.TempDir()
 	term := testenv.StartOnTerminal(t, exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), "set", "aws", "id=-", "key=-", "--store", "dir:"+store))
@@ -354,8 +357,8 @@ func TestSetLeavesNoInputForShell(t *testing.T) {
 	}
 }
 
-// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. The
-// terminal sends no value.
+// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. set
+// must report the error and must not ask for the value.
 func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(dir+"/store/aws", 0o700); err != nil {

@@ -60,7 +60,7 @@ func findBrokerProcess(admin *client.Admin) brokerProcess {
 }
 
 // systemctl returns a command line of systemctl for the broker's unit, or "" if systemd did
-// not start the broker.
+// not create the admin socket.
 func (p brokerProcess) systemctl(verb string) string {
 	switch {
 	case p.name != "systemd":
@@ -118,8 +118,9 @@ func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix strin
 	return "no sidecar has pushed since the broker started, and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
 }
 
-// isSidecarConnected reports whether a sidecar is probably connected. One connection is the
-// connection of this command. A sidecar does not close its connection.
+// isSidecarConnected reports whether a sidecar is probably connected. One admin connection
+// is the connection of this command. A further connection is probably that of a sidecar,
+// because a sidecar keeps its connection open.
 func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections > 1 }
 
 // pushAgainFix describes how to make a running sidecar push a store that has not changed.

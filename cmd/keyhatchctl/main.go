@@ -15,8 +15,8 @@ func newRootCommand() *cobra.Command {
 		Use:   "keyhatchctl",
 		Short: "Operate a keyhatch broker",
 		Long: `keyhatchctl uses the broker's admin socket. Every user who can open this socket can
-use all commands. If the broker runs as root, these are root and the members of
-group keyhatch.`,
+use all commands. If systemd starts the broker of the system, or if the broker runs
+as root, these users are root and the members of group keyhatch.`,
 		Example: `  keyhatchctl status
   keyhatchctl register ~/src/api
   keyhatchctl reload ~/src/api`,

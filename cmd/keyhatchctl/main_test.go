@@ -190,7 +190,8 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 }
 
 // TestHintWithoutBrokerStartsBroker checks that the hint starts the broker of the socket in
-// the flag --socket.
+// the flag --socket. If the path is not the path of an admin socket, the hint must explain
+// this.
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
 		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir \"$(printf %b '/tmp/my\\0040run')\"",

@@ -2,7 +2,7 @@
 // aws, and kubectl. For git and docker, it also finds the login for the host in the query.
 //
 // The package does not trust the queries and the secrets. It refuses a value that could
-// change the meaning of an answer. Its errors contain no value.
+// change the meaning of an answer. Its errors contain no value of a secret.
 package credential
 
 import (

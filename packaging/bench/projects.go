@@ -86,7 +86,8 @@ func (b *bench) startLoaded(cpu int) (*keyhatch, error) {
 	return k, k.pushAndRegister()
 }
 
-// measureStatus measures the admin op status and the command keyhatchctl status.
+// measureStatus measures the operation status of the admin socket, and the command
+// keyhatchctl status.
 func (b *bench) measureStatus(k *keyhatch) (figures []property, err error) {
 	op, err := medianTime(b.rounds*3, func() error {
 		status, err := k.admin.Status(context.Background())

@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// measureStarts measures the time until a server answers the first request, and its memory
-// after that.
+// measureStarts measures the time until a server answers the first request, and the
+// server's memory after this request.
 func (b *bench) measureStarts() (figures []property, err error) {
 	var ready, idle []value
 	times, memory := map[string][]float64{}, map[string][]float64{}

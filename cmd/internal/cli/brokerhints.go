@@ -33,8 +33,9 @@ func SudoToActAs(uid uint32) string {
 	return "sudo "
 }
 
-// StartBrokerHint describes how to start the broker of an admin socket. chosen reports whether
-// the user chose the socket with --socket.
+// StartBrokerHint returns the hint for an admin socket on which no broker answers. The hint
+// describes how to start the broker, or how to correct --socket. chosen is true if the user
+// chose the socket with --socket.
 func StartBrokerHint(socket string, chosen bool) string {
 	dir, isAdminSocket := strings.CutSuffix(socket, AdminSocketSuffix)
 	if !isAdminSocket {
@@ -72,8 +73,9 @@ func NoSocketError() error {
 	return &Error{Err: ErrNoSocket, Hint: hint, ExitCode: ExitUsage}
 }
 
-// argsWithSocket returns the arguments of this process with the flag --socket. The flag is
-// before --, because the arguments after -- belong to another command.
+// argsWithSocket returns the arguments of this process with the flag --socket added. If
+// the arguments contain --, the flag is before --, because the arguments after -- belong
+// to another command.
 func argsWithSocket(socket string) []string {
 	end := slices.Index(os.Args, "--")
 	if end < 0 {
@@ -83,8 +85,8 @@ func argsWithSocket(socket string) []string {
 }
 
 // RerunAs returns the command that runs this process again as another user. socket is the
-// path of the admin socket. The command contains this path unless it is the default socket of
-// the other user. SystemSocket is the default socket only for root.
+// path of the admin socket. The command contains this path, unless the other user is root and
+// the path is SystemSocket, which is root's default.
 func RerunAs(uid uint32, socket string) string {
 	args := os.Args
 	isDefault := uid == 0 && socket == SystemSocket

@@ -11,8 +11,9 @@ type Finding struct {
 	Check   string `json:"check"`
 	Problem string `json:"problem,omitzero"` // "" if the check found no problem
 	Detail  string `json:"detail"`
-	// Fix contains one line for each way to solve the problem. If a line contains a command,
-	// the command is at the end, after a colon.
+	// Each line of Fix is another way to solve the problem, or a further step. A line is a
+	// command, or a text. If a text contains a command, the command is usually at the end,
+	// after a colon.
 	Fix string `json:"fix,omitzero"`
 }
 
