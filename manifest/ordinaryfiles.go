@@ -285,10 +285,11 @@ func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
 	}
 }
 
-// keysAre checks the keys of all mappings in a document. It does not follow aliases,
-// because the document also contains the nodes to which they refer. An alias as a key is
-// refused, because such a node can be a value that is not checked. A tag is refused, because
-// the tool may decode the key or the value, or create an object of another type.
+// keysAre reports whether isHarmless accepts every key of every mapping in a document. keysAre
+// does not follow an alias, because the document also contains the text to which the alias
+// refers. It returns false for an alias as a key, because the alias can refer to a value, and
+// isHarmless does not check values. It also returns false for a tag other than !, because with
+// a tag, a tool may decode the key or the value, or create an object of another type.
 func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0

@@ -39,7 +39,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	defer reading.Set.Free()
 	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {
 		reason := reading.Unusable[path]
-		problems = append(problems, &HealthError{fmt.Sprintf("the sidecar cannot use %s: %s", path, reason), hintForReason(reason, path)})
+		problems = append(problems, &HealthError{fmt.Sprintf("cannot use %s: %s", path, reason), hintForReason(reason, path)})
 	}
 	conn := connection{socket: socket}
 	status, err := conn.dial(ctx, 0)

@@ -86,7 +86,8 @@ func (s *Snapshot) Generation() uint64 {
 	return s.generation
 }
 
-// Release releases a reference that Acquire returned. If s is nil, Release does nothing.
+// Release releases one reference to the snapshot. After the last reference is released, the
+// memory of the snapshot is wiped. If s is nil, Release does nothing.
 func (s *Snapshot) Release() {
 	if s != nil && s.references.Add(-1) == 0 {
 		s.spare.put(s.arena, s.used)

@@ -77,7 +77,7 @@ func localHint(err error) string {
 	case errors.Is(err, errNotText):
 		return "use --format shell, or declare the secret with as: file in the manifest and use keyhatch files"
 	case errors.Is(err, devcontainer.ErrTemplate):
-		return "correct the template in the manifest: use {{field}} for a field of a bundle, and {{value}} for any other secret"
+		return "correct the template in the manifest: for a bundle, write {{FIELD}} with the name of a field; for any other secret, write {{value}}"
 	case errors.Is(err, devcontainer.ErrPathOccupied):
 		return "move the existing file, or declare another path in the manifest; keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):

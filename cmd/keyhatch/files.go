@@ -34,7 +34,7 @@ A program never reads a partly written file. If a declared path exists and is no
 a link that keyhatch created for this project, files fails and does not change the
 path.
 
-In a template, {{field}} is a field of a bundle, and {{value}} is the value of any
+In a template, {{FIELD}} is the field of a bundle with the name FIELD, and {{value}} is the value of any
 other secret. If a secret is missing, files changes no file and lists every missing
 secret.
 

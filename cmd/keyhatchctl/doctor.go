@@ -136,7 +136,7 @@ func checkSidecars(s schema.StatusResponse) cli.Finding {
 		accepted += fmt.Sprintf(" (pid %d)", s.SidecarPID)
 	}
 	return cli.Finding{Check: "sidecar", Problem: problemSidecarRefused,
-		Detail: fmt.Sprintf("the broker refuses the secrets of %s, because %s is connected and has already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
+		Detail: fmt.Sprintf("the broker has refused the secrets of %s, because %s was connected and had already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
 		Fix:    "stop all sidecars of this broker except one"}
 }
 

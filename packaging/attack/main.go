@@ -60,7 +60,7 @@ var attacks = []attack{
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "the broker restarts, and other projects are served", fillFileSystem},
 	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
-	{"call from another pid namespace", "the broker checks the uid and ignores the pid", hiddenPID},
+	{"call from another pid namespace", "the broker decides by the uid, although it cannot see the pid", hiddenPID},
 }
 
 // runWithTimeout runs an attack. If the attack does not end in time, runWithTimeout prints the

@@ -39,7 +39,8 @@ func (b *bench) measureStarts() (figures []property, err error) {
 
 // measureDeclaredStarts measures starts with many declared projects: with an empty runtime
 // directory, with the directories of an earlier start, and with an empty runtime directory and
-// a service manager that stores file descriptors.
+// a service manager that stores file descriptors. It also measures the memory after a start, and
+// the time of a request for the status.
 func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 	projectsDir, err := os.MkdirTemp(b.dir, "")
 	if err != nil {
