@@ -26,7 +26,10 @@ func removeCommand() *cobra.Command {
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
 		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the secret
 or the bundle is a symbolic link, rm removes the link. The target of the link does not
-change.
+change. rm prints the name of each removed secret or field.
+
+If an editor has left a copy of the removed file in the store, for example NAME~ or
+.NAME.swp, rm prints a warning and does not remove the copy.
 
 After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
 change, rm reports the reason, and the exit code is 1.`,
@@ -43,10 +46,14 @@ change, rm reports the reason, and the exit code is 1.`,
 		if err := checkSecretName(args[0]); err != nil {
 			return err
 		}
-		links := linkTargets(dir, args)
+		links, removed := linkTargets(dir, args), dir.SecretNames(args[0])
 		if err := editStore(c, &dir, func(ctx context.Context) error { return dir.Remove(ctx, args[0]) }); err != nil {
 			return withEditHint(err, dir, "rm", args[0])
 		}
+		for _, name := range removed {
+			fmt.Fprintf(c.ErrOrStderr(), "%s: removed\n", name)
+		}
+		warnAboutEditorFiles(c.ErrOrStderr(), dir, args[0])
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
 	}
@@ -108,6 +115,15 @@ func linkTargets(dir store.Dir, names []string) (links linkList) {
 func (l linkList) warn(w io.Writer) {
 	for _, link := range l {
 		fmt.Fprintf(w, "warning: %s was a symbolic link: its target %s did not change, and still contains the old value\n", link.name, cli.Printable(link.target))
+	}
+}
+
+// warnAboutEditorFiles prints a warning for each file in which an editor keeps a copy of a removed
+// secret. It does not remove the file, because the editor can still be running.
+func warnAboutEditorFiles(w io.Writer, dir store.Dir, name string) {
+	for _, path := range dir.EditorFiles(name) {
+		fmt.Fprintf(w, "warning: an editor has left the file %s, which can still contain the value of %s\nhint: to remove the file, run rm %s\n",
+			cli.Printable(path), name, cli.ShellQuote(path))
 	}
 }
 

@@ -44,6 +44,8 @@ never gets an old and a new field together. For FIELD=-, set reads the value of 
 from standard input. For FIELD=@FILE, set reads it from the file. On a terminal, set asks
 for the value of each FIELD=-. Otherwise only one argument can be FIELD=-.
 
+set prints the size of the new value, and the size of the value that it replaced.
+
 set replaces a secret in one step, but it does not replace a bundle by a secret, or a
 bundle by a bundle without some of the fields. The new file has the owner, the group, and
 the mode of the old file. If set cannot give the file to the old owner, the store does not
@@ -98,10 +100,11 @@ set does not connect to the sidecar or to the broker.`,
 			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
 		}
 		links := linkTargets(dir, append(args[:1:1], valueNames(values)...))
+		oldSizes := dir.StoredSizes(valueNames(values))
 		if err := editStore(c, &dir, func(ctx context.Context) error { return writeValues(ctx, dir, args[0], values) }); err != nil {
 			return withEditHint(err, dir, "set", args[0])
 		}
-		report(c.ErrOrStderr(), dir, values)
+		report(c.ErrOrStderr(), dir, values, oldSizes)
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
 	}
@@ -254,15 +257,15 @@ func writeValues(ctx context.Context, dir store.Dir, name string, values []value
 	return dir.SetBundle(ctx, name, fields)
 }
 
-// report prints the size of each secret that was written, and warnings for values that are
-// probably not as the user wants.
-func report(w io.Writer, dir store.Dir, values []value) {
+// report prints the size of each secret that was written and the size of the value that it replaced.
+// It also prints warnings for values that are probably not as the user wants.
+func report(w io.Writer, dir store.Dir, values []value, oldSizes map[string]int) {
 	if warning, hint := writableWarning(dir); warning != "" {
 		fmt.Fprintf(w, "warning: %s\nhint: %s\n", warning, hint)
 	}
 	for _, v := range values {
 		secret := store.TrimNewline(v.content)
-		fmt.Fprintf(w, "%s: %s\n", v.name, cli.Plural(len(secret), "byte"))
+		fmt.Fprintf(w, "%s: %s, %s\n", v.name, cli.Plural(len(secret), "byte"), replacedText(oldSizes, v.name))
 		if bytes.HasPrefix(secret, []byte("-----BEGIN ")) && !bytes.HasSuffix(secret, []byte("\n")) {
 			missing := `\n`
 			if len(secret) == len(v.content) {
@@ -284,6 +287,18 @@ func report(w io.Writer, dir store.Dir, values []value) {
 		if bytes.HasSuffix(secret, []byte("\n")) && len(secret) == len(v.content) {
 			fmt.Fprintf(w, "warning: the newline at the end of %s is part of the secret, because the value is not valid UTF-8 or contains a NUL byte\n", v.name)
 		}
+	}
+}
+
+// replacedText describes what the new value of a secret replaced.
+func replacedText(oldSizes map[string]int, name string) string {
+	switch size, exists := oldSizes[name]; {
+	case !exists:
+		return "new"
+	case size == store.UnknownSize:
+		return "replaced the old value"
+	default:
+		return "replaced " + cli.Plural(size, "byte")
 	}
 }
 
