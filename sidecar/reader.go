@@ -54,6 +54,8 @@ type storeReader struct {
 
 	unusable       map[string]*unusableFile // by path
 	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
+
+	reportedLeftovers map[string]bool // the paths of killed edits that were logged
 }
 
 // An unusableFile is a file that the last read could not use.
@@ -63,7 +65,8 @@ type unusableFile struct {
 }
 
 func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unusable: map[string]*unusableFile{}}
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult),
+		unusable: map[string]*unusableFile{}, reportedLeftovers: map[string]bool{}}
 }
 
 // A readResult is the result of one read of the store.
@@ -74,6 +77,8 @@ type readResult struct {
 	// The store must then be read again, because earlier changes in this directory caused
 	// no event.
 	dirsAdded bool
+	// The temporary files of killed edits that were removed, or that could not be removed.
+	removedLeftovers, leftovers []string
 }
 
 // startReading starts a read of the store. If another read is in progress, startReading
@@ -116,9 +121,11 @@ func (r *storeReader) acceptReplaced() {
 	r.lastGood.State = r.lastGood.AcceptReplacedDirs()
 }
 
-// read updates the watched directories and reads the store. It runs in the reading
+// read removes the temporary files of killed edits, updates the watched directories, and reads the
+// store. It runs in the reading
 // goroutine.
 func (r *storeReader) read(ctx context.Context) (result readResult) {
+	result.removedLeftovers, result.leftovers = store.RemoveLeftovers(r.store)
 	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
 	result.reading, result.err = r.readStore(ctx, r.lastGood)
 	return result
@@ -137,6 +144,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		result.reading.Set.Free()
 		return 0
 	}
+	r.reportLeftovers(result)
 	if result.dirsAdded {
 		retryDelay = quietPeriod
 	}
@@ -185,6 +193,20 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.reportReadable(isFirst)
 	}
 	return retryDelay
+}
+
+// reportLeftovers logs the temporary files of killed edits that were removed. For a file that could not
+// be removed, it logs a warning once.
+func (r *storeReader) reportLeftovers(result readResult) {
+	for _, path := range result.removedLeftovers {
+		r.log.Info("removed a temporary file of an edit that was killed", "path", path)
+	}
+	for _, path := range result.leftovers {
+		if !r.reportedLeftovers[path] {
+			r.reportedLeftovers[path] = true
+			r.log.Warn(LeftoverWarning, "path", path, "hint", "to remove the file, run rm -r "+quotePath(path))
+		}
+	}
 }
 
 // isBeingWritten reports whether a program is still writing a file of the store. The store then has
@@ -303,7 +325,7 @@ func unusableMessage(reason store.Reason) string {
 func hintForReason(reason store.Reason, path string) string {
 	switch reason {
 	case store.ReasonOpen:
-		return "to find the process, run fuser -v '" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+		return "to find the process, run fuser -v " + quotePath(path)
 	case store.ReasonEmpty:
 		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
 	case store.ReasonEmptyValue:
@@ -321,6 +343,12 @@ func hintForReason(reason store.Reason, path string) string {
 	}
 	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
 }
+
+// quotePath quotes a path for a shell.
+func quotePath(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
+
+// LeftoverWarning is the warning about a temporary file that a killed edit has left in the store.
+const LeftoverWarning = "an edit of the store was killed, and its temporary file can contain a secret"
 
 // confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
 // of the sidecar, or 0 if it is unknown.
