@@ -21,7 +21,8 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning.
+// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For an
+// unstable store, this time is unstableGracePeriod.
 const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
@@ -81,6 +82,12 @@ type readResult struct {
 	removedLeftovers, leftovers []string
 }
 
+// isReplaced reports whether the read found that the store, or one of several stores, was replaced and
+// that secrets are missing in it.
+func (r readResult) isReplaced() bool {
+	return errors.Is(r.err, store.ErrReplaced) || r.err == nil && r.reading.HasReplacedStore()
+}
+
 // startReading starts a read of the store. If another read is in progress, startReading
 // only sets rereadNeeded. Run then starts the next read after the current read has ended.
 func (r *storeReader) startReading(ctx context.Context) {
@@ -113,7 +120,9 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 
 // confirmReplaced must be called after the owner has requested a push. If the sidecar has
 // reported that the store was replaced, the sidecar then uses the replaced store.
-func (r *storeReader) confirmReplaced() { r.confirmed = r.isReplaced }
+func (r *storeReader) confirmReplaced() {
+	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplacedStore()
+}
 
 // acceptReplaced makes the next read use the replaced store.
 func (r *storeReader) acceptReplaced() {
@@ -158,8 +167,8 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 	} else {
 		r.unstableSince = time.Time{}
 	}
+	r.confirmed = r.confirmed && result.isReplaced()
 	if result.err != nil {
-		r.confirmed = r.confirmed && errors.Is(result.err, store.ErrReplaced)
 		if result.err.Error() != r.lastError {
 			r.lastError = result.err.Error()
 			message, attributes := "cannot read the store; the secrets in the broker do not change", []any{"error", result.err}
@@ -234,7 +243,7 @@ func (r *storeReader) reportReadable(isFirst bool) {
 	default:
 		r.log.Info("the store is readable again")
 	}
-	r.lastError, r.isReplaced, r.confirmed = "", false, false
+	r.lastError, r.isReplaced = "", false
 }
 
 // minReportedRemovals is the minimum number of secrets of a store whose removal is reported.
@@ -255,7 +264,19 @@ func (r *storeReader) reportRemovals(names []schema.SecretName) {
 	}
 }
 
-// acceptUnusable logs once if a file has not been usable for unusableGracePeriod, and once when
+// gracePeriod returns how long a problem can exist before the sidecar logs it. The owner can only
+// confirm that a store was replaced after the sidecar has logged this.
+func gracePeriod(reason store.Reason) time.Duration {
+	switch {
+	case reason.IsReplacedStore():
+		return 0
+	case reason.IsUnstableStore():
+		return unstableGracePeriod
+	}
+	return unusableGracePeriod
+}
+
+// acceptUnusable logs once if a file has not been usable for the grace period, and once when
 // this file is usable again. If the store must be read again because of a file, acceptUnusable
 // returns the delay before this read. Otherwise it returns 0.
 func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
@@ -268,8 +289,12 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		}
 		// Log a second reason only if the owner must correct the file.
 		isNew := file.reported == "" || (!reason.IsTemporary() && file.reported != reason)
-		if isNew && time.Since(file.since) >= unusableGracePeriod {
+		if isNew && time.Since(file.since) >= gracePeriod(reason) {
 			file.reported = reason
+			level := slog.LevelWarn
+			if reason.IsReplacedStore() {
+				level = slog.LevelError
+			}
 			attributes := []any{"path", path, "reason", string(reason)}
 			if hint := hintForReason(reason, path); hint != "" {
 				attributes = append(attributes, "hint", hint)
@@ -278,7 +303,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			if r.lastGood.IsFileStore(path) && reason != store.ReasonEmptyValue {
 				message = "the file of the store is not complete; the broker keeps the old values of all secrets of this file"
 			}
-			r.log.Warn(message, attributes...)
+			r.log.Log(context.Background(), level, message, attributes...)
 		}
 		mustRetry = mustRetry || file.reported == ""
 	}
@@ -290,6 +315,8 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			case file.reported == "":
 			case file.reported == store.ReasonEmptyValue:
 				r.log.Info("the value is not empty any more, or the secret was removed", "path", path)
+			case file.reported == store.ReasonDuplicate:
+				r.log.Info("the secret is not in two stores any more", "path", path)
 			case file.reported.IsStoreFailure():
 				r.log.Info("the store is readable again", "path", path)
 			default:
@@ -310,6 +337,10 @@ func unusableMessage(reason store.Reason) string {
 	switch {
 	case reason == store.ReasonName:
 		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+	case reason == store.ReasonDuplicate:
+		return "a secret is in two stores; the broker keeps the old value of this secret if it has one"
+	case reason.IsReplacedStore():
+		return "one of the stores was replaced, and secrets are missing; the broker keeps the old secrets of this store"
 	case reason.IsStoreFailure():
 		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
 	case reason == store.ReasonEmptyValue:
@@ -335,10 +366,16 @@ func hintForReason(reason store.Reason, path string) string {
 	case store.ReasonPermission:
 		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
 	}
-	if reason.IsStoreFailure() {
+	switch {
+	case reason == store.ReasonDuplicate:
+		return "remove the secret from one of the two stores; store 1 is the store of the first flag --store"
+	case reason.IsReplacedStore():
+		return confirmHint(os.Getpid())
+	case reason.IsUnstableStore():
+		return "stop the program that changes the store all the time"
+	case reason.IsStoreFailure():
 		return "correct the store; if you do not need the store, remove its flag --store and restart the sidecar"
-	}
-	if reason.IsTemporary() {
+	case reason.IsTemporary():
 		return ""
 	}
 	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"

@@ -78,7 +78,7 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	old := previous.dirs[d.Path]
 	isMissing := func(name schema.SecretName) bool { _, exists := r.Set[name]; return !exists }
 	if old.ID != l.dir && slices.ContainsFunc(old.Names, isMissing) {
-		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
+		return nil, replacedError(d.Path)
 	}
 	r.dirs[d.Path] = dirState{l.dir, slices.Collect(maps.Keys(r.Set))}
 	for _, path := range l.misnamed {

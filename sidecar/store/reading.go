@@ -2,6 +2,9 @@ package store
 
 import (
 	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,8 +24,9 @@ type State struct {
 	// Unusable contains the paths of the files that Read could not use. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
 	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
-	// stores of a Merged that Read could not read, and the empty values of a File (PATH: NAME)
-	// or an Exec (exec: NAME).
+	// stores of a Merged that Read could not read (store N), the names in two stores of a
+	// Merged (store M, store N: NAME), and the empty values of a File (PATH: NAME) or an Exec
+	// (exec: NAME).
 	Unusable map[string]Reason
 
 	files map[string]fileState // by path
@@ -155,12 +159,39 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 	}
 }
 
+// HasReplacedStore reports whether a store of a Merged was replaced and secrets are missing in it.
+func (s State) HasReplacedStore() bool {
+	for _, reason := range s.Unusable {
+		if reason.IsReplacedStore() {
+			return true
+		}
+	}
+	return false
+}
+
 // AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
-// which secrets are missing.
+// which secrets are missing. If HasReplacedStore returns true, the copy does so only for the stores
+// that were replaced.
 func (s State) AcceptReplacedDirs() State {
-	s.dirs = nil
+	isAccepted := func(string) bool { return true }
+	if s.HasReplacedStore() {
+		isAccepted = func(path string) bool {
+			for _, reason := range s.Unusable {
+				if string(reason) == storeFailed+replacedError(path).Error() {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	dirs := maps.Clone(s.dirs)
+	maps.DeleteFunc(dirs, func(path string, _ dirState) bool { return filepath.IsAbs(path) && isAccepted(path) })
+	s.dirs = dirs
 	return s
 }
+
+// replacedError returns ErrReplaced with the path of a directory.
+func replacedError(path string) error { return fmt.Errorf("%s: %w", path, ErrReplaced) }
 
 // IsFileStore reports whether the file at path is the file of a File, and not a secret of a Dir.
 func (s State) IsFileStore(path string) bool { return len(s.files[path].Names) > 0 }
