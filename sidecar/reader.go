@@ -57,6 +57,7 @@ type storeReader struct {
 	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
 
 	reportedLeftovers map[string]bool // the paths of killed edits that were logged
+	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
 }
 
 // An unusableFile is a file that the last read could not use.
@@ -195,6 +196,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
 	r.replaceLastGood(next)
+	r.reportTruncated()
 	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
@@ -216,6 +218,17 @@ func (r *storeReader) reportLeftovers(result readResult) {
 			r.log.Warn(LeftoverWarning, "path", path, "hint", "to remove the file, run rm -r "+quotePath(path))
 		}
 	}
+}
+
+// reportTruncated logs a warning once for each file that contains a truncated PEM text.
+func (r *storeReader) reportTruncated() {
+	for path := range r.lastGood.Truncated {
+		if !r.reportedTruncated[path] {
+			r.log.Warn("a secret is probably a truncated PEM text; the sidecar pushes the secret as it is", "path", path,
+				"reason", string(store.PEMTruncated), "hint", "copy the complete file to the store again")
+		}
+	}
+	r.reportedTruncated = r.lastGood.Truncated
 }
 
 // isBeingWritten reports whether a program is still writing a file of the store. The store then has

@@ -266,14 +266,7 @@ func report(w io.Writer, dir store.Dir, values []value, oldSizes map[string]int)
 	for _, v := range values {
 		secret := store.TrimNewline(v.content)
 		fmt.Fprintf(w, "%s: %s, %s\n", v.name, cli.Plural(len(secret), "byte"), replacedText(oldSizes, v.name))
-		if bytes.HasPrefix(secret, []byte("-----BEGIN ")) && !bytes.HasSuffix(secret, []byte("\n")) {
-			missing := `\n`
-			if len(secret) == len(v.content) {
-				missing = `\n\n` // the sidecar ignores one of the two newlines
-			}
-			fmt.Fprintf(w, "warning: %s is a PEM text without a newline at its end, because the sidecar ignores one newline; ssh cannot load such a key\n"+
-				"hint: to add a newline, run printf '%s' >>%s\n", v.name, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
-		}
+		reportPEM(w, dir, v)
 		if v.typed && hasDoubledLineBreaks(v.content) {
 			fmt.Fprintf(w, "warning: each line break of %s is doubled: some terminals paste a Windows line break as two line breaks\n"+
 				"hint: if the value should not contain empty lines, save the value in a file, and use --file\n", v.name)
@@ -287,6 +280,26 @@ func report(w io.Writer, dir store.Dir, values []value, oldSizes map[string]int)
 		if bytes.HasSuffix(secret, []byte("\n")) && len(secret) == len(v.content) {
 			fmt.Fprintf(w, "warning: the newline at the end of %s is part of the secret, because the value is not valid UTF-8 or contains a NUL byte\n", v.name)
 		}
+	}
+}
+
+// reportPEM prints a warning if the value is a PEM text that a program probably cannot load.
+func reportPEM(w io.Writer, dir store.Dir, v value) {
+	secret := store.TrimNewline(v.content)
+	problem := store.CheckPEM(secret)
+	switch problem {
+	case "":
+		return
+	case store.PEMNoNewline:
+		missing := `\n`
+		if len(secret) == len(v.content) {
+			missing = `\n\n` // the sidecar ignores one of the two newlines
+		}
+		fmt.Fprintf(w, "warning: ssh cannot load the key %s: %s\nhint: to add a newline, run printf '%s' >>%s\n",
+			v.name, problem, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
+	default:
+		fmt.Fprintf(w, "warning: most programs cannot load the PEM text %s: %s\nhint: to write the text from its file, run keyhatch-sidecar set %s --file FILE --store %s\n",
+			v.name, problem, v.name, cli.ShellQuote("dir:"+dir.Path))
 	}
 }
 

@@ -185,6 +185,9 @@ func (d Dir) addFile(r *Reading, f listedFile, previous *Reading) (Reason, error
 	if !d.KeepNewline {
 		content = TrimNewline(content)
 	}
+	if CheckPEM(content) == PEMTruncated {
+		r.Truncated[f.path] = true
+	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
 	case isField && !isText:

@@ -28,6 +28,9 @@ type State struct {
 	// Merged (store M, store N: NAME), and the empty values of a File (PATH: NAME) or an Exec
 	// (exec: NAME).
 	Unusable map[string]Reason
+	// Truncated contains the paths of the files in which CheckPEM has found PEMTruncated. Read has
+	// used these files.
+	Truncated map[string]bool
 
 	files map[string]fileState // by path
 	// dirs contains a state for the path of each Dir, and the names of the secrets of each store
@@ -65,7 +68,7 @@ type fileState struct {
 }
 
 func newState() State {
-	return State{Unusable: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+	return State{Unusable: map[string]Reason{}, Truncated: map[string]bool{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
 }
 
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
@@ -121,7 +124,7 @@ func (r *Reading) withTimesOf(next *Reading) *Reading {
 		state.LastUsed, state.Names = r.files[path].LastUsed, r.files[path].Names
 		files[path] = state
 	}
-	return &Reading{r.Set, State{Unusable: r.Unusable, files: files, dirs: r.dirs}}
+	return &Reading{r.Set, State{Unusable: r.Unusable, Truncated: r.Truncated, files: files, dirs: r.dirs}}
 }
 
 // keepOld copies the old value of a secret from previous to r. If there is no old value,
