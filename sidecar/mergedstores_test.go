@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -216,4 +217,40 @@ func TestReplacedStoreDoesNotDelayOtherStores(t *testing.T) {
 	h.waitForNames("B2")
 	h.clearBroker()
 	h.waitUntil("the sidecar has pushed the empty set", func() bool { return h.status().Generation > 0 && h.status().SecretCount == 0 })
+}
+
+// A hungStore does not return its directories until the channel hangs is closed.
+type hungStore struct {
+	store.Store
+	hangs chan struct{}
+}
+
+func (h hungStore) WatchDirs() []string { <-h.hangs; return nil }
+
+// TestHungStoreDoesNotDelayReads lets the list of the directories of a store hang. The next reads must
+// not wait for it again and again, and must not start more goroutines. When the store answers, the
+// directories are updated at each read again.
+func TestHungStoreDoesNotDelayReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		read := func(context.Context, store.LockedReading) (store.LockedReading, error) {
+			reads++
+			return store.LockedReading{}, nil
+		}
+		hung := hungStore{hangs: make(chan struct{})}
+		reader := newStoreReader(hung, read, &watcher{}, discardLogger())
+		start := time.Now()
+		for range 3 {
+			reader.read(t.Context())
+		}
+		if elapsed := time.Since(start); elapsed != maxPrepareTime || reads != 3 {
+			t.Errorf("%d reads took %v; want 3 reads in %v", reads, elapsed, maxPrepareTime)
+		}
+		close(hung.hangs)
+		synctest.Wait()
+		reader.read(t.Context())
+		if reader.preparing != nil {
+			t.Error("the reader has not received the directories, although the store answers")
+		}
+	})
 }

@@ -30,14 +30,17 @@ const unusableGracePeriod = time.Second
 // event.
 const maxFileRetryDelay = time.Second
 
+// maxPrepareTime is how long a read waits for the update of the watched directories.
+const maxPrepareTime = 10 * time.Second
+
 // A ReadFunc reads the store. previous is the result of the last call that returned no error.
 // It is empty for the first call.
 type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
 
 // A storeReader reads the store in a separate goroutine. It stores the result of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, readStore, and lastGood, and only while
-// isReading is true.
+// reading goroutine uses only the fields watcher, store, readStore, lastGood, preparing, and
+// prepareUntil, and only while isReading is true.
 type storeReader struct {
 	store        store.Store
 	readStore    ReadFunc
@@ -58,6 +61,9 @@ type storeReader struct {
 
 	reportedLeftovers map[string]bool // the paths of killed edits that were logged
 	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
+
+	preparing    chan readResult // receives the result of prepare's goroutine; nil if it does not run
+	prepareUntil time.Time       // when prepare must not wait any longer
 }
 
 // An unusableFile is a file that the last read could not use.
@@ -134,11 +140,46 @@ func (r *storeReader) acceptReplaced() {
 // read removes the temporary files of killed edits, updates the watched directories, and reads the
 // store. It runs in the reading
 // goroutine.
-func (r *storeReader) read(ctx context.Context) (result readResult) {
-	result.removedLeftovers, result.leftovers = store.RemoveLeftovers(r.store)
-	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
+func (r *storeReader) read(ctx context.Context) readResult {
+	result := r.prepare(ctx)
 	result.reading, result.err = r.readStore(ctx, r.lastGood)
 	return result
+}
+
+// prepare removes the temporary files of killed edits and updates the watched directories. If a store
+// hangs, for example because the server of a network file system does not answer, prepare continues in
+// another goroutine, so that the sidecar can read the other stores. The next call of prepare that finds
+// this goroutine at its end returns its result.
+func (r *storeReader) prepare(ctx context.Context) readResult {
+	if r.preparing == nil {
+		preparing := make(chan readResult, 1)
+		r.preparing, r.prepareUntil = preparing, time.Now().Add(maxPrepareTime)
+		go func() { // ends when the store answers
+			var result readResult
+			result.removedLeftovers, result.leftovers = store.RemoveLeftovers(r.store)
+			result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
+			preparing <- result
+		}()
+	}
+	// After the timeout, later calls of prepare do not wait.
+	if time.Now().Before(r.prepareUntil) {
+		timeout := time.NewTimer(time.Until(r.prepareUntil))
+		defer timeout.Stop()
+		select {
+		case result := <-r.preparing:
+			r.preparing = nil
+			return result
+		case <-timeout.C:
+		case <-ctx.Done():
+		}
+	}
+	select {
+	case result := <-r.preparing:
+		r.preparing = nil
+		return result
+	default:
+		return readResult{}
+	}
 }
 
 // acceptResult stores the result of a successful read in lastGood. If the new set equals the

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -23,7 +24,7 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	stores := map[schema.SecretName]int{} // the index of the store that contains the name
 	var duplicates []schema.SecretName
 	for i, store := range m {
-		r, err := store.Read(ctx, previous)
+		r, err := readWithTimeout(ctx, store, previous)
 		if err != nil {
 			if len(m) == 1 || ctx.Err() != nil || !previous.hasPart(i) {
 				return nil, err
@@ -52,6 +53,48 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 		all.keepOld(name, previous)
 	}
 	return all, nil
+}
+
+// readTimeout is the maximum duration of a read of one store. A system call does not end while the
+// server of a network file system does not answer.
+const readTimeout = 30 * time.Second
+
+// readWithTimeout calls the method Read of a store. If Read does not end within readTimeout,
+// readWithTimeout returns an error, and the goroutine that calls Read continues until the end of the
+// process. WriteResult requires that the process ends soon.
+func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Reading, error) {
+	timeout := readTimeout
+	if command, ok := store.(Exec); ok {
+		timeout += command.Timeout
+	}
+	type result struct {
+		reading *Reading
+		err     error
+	}
+	results := make(chan result, 1)
+	go func() {
+		reading, err := store.Read(ctx, previous)
+		results <- result{reading, err}
+	}()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r.reading, r.err
+	case <-timer.C:
+		return nil, fmt.Errorf("%s did not answer within %v: if it is on a network file system, check that its server answers", describe(store), timeout)
+	}
+}
+
+// describe returns the path of a store, or a text for a store without a path.
+func describe(store Store) string {
+	switch store := store.(type) {
+	case Dir:
+		return store.Path
+	case File:
+		return store.Path
+	}
+	return "the store"
 }
 
 // partName identifies the store with the index i of a Merged in State.dirs and in State.Unusable. It

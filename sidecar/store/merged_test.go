@@ -5,7 +5,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -65,3 +68,60 @@ func TestMergedIsReadAgainAfterUnstableStore(t *testing.T) {
 		}
 	}
 }
+
+// A hungStore does not answer, and does not end with its context, as a network file system whose server
+// does not answer.
+type hungStore struct {
+	fakeStore
+	hangs chan struct{}
+}
+
+func (h *hungStore) Read(ctx context.Context, previous *Reading) (*Reading, error) {
+	<-h.hangs
+	return h.fakeStore.Read(ctx, previous)
+}
+
+// TestHungStoreDoesNotDelayOtherStoresForever lets one of two stores hang. Merged must use the old secrets
+// of this store after readTimeout. In the first read, and if there is no other store, Merged must return
+// an error.
+func TestHungStoreDoesNotDelayOtherStoresForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hung, other := &hungStore{fakeStore{name: "old"}, make(chan struct{})}, &otherStore{}
+		merged := Merged{hung, other}
+		start := time.Now()
+		if _, err := merged.Read(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "did not answer within 30s") {
+			t.Errorf("the first read returned the error %v", err)
+		}
+		if elapsed := time.Since(start); elapsed != readTimeout {
+			t.Errorf("the first read ended after %v, want %v", elapsed, readTimeout)
+		}
+		close(hung.hangs)
+		r, err := merged.Read(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hung.hangs = make(chan struct{})
+		other.removed = true
+		r, err = merged.Read(t.Context(), r)
+		if err != nil || len(r.Set) != 1 || string(r.Set["A"].Bytes) != "old" || !r.Unusable["store 1"].IsStoreFailure() {
+			t.Errorf("got the set %v, error %v; want the old secret of the store that hangs", r, err)
+		}
+		if _, err := (Merged{hung}).Read(t.Context(), r); err == nil {
+			t.Error("with only one store, the read returned no error")
+		}
+		close(hung.hangs) // ends the goroutines
+	})
+}
+
+// An otherStore contains the secret B, unless it was removed.
+type otherStore struct{ removed bool }
+
+func (o *otherStore) Read(context.Context, *Reading) (*Reading, error) {
+	r := newReading()
+	if !o.removed {
+		r.Set["B"] = Value{Bytes: []byte("1")}
+	}
+	return r, nil
+}
+func (o *otherStore) WatchDirs() []string      { return nil }
+func (o *otherStore) IsAffectedBy(string) bool { return false }
