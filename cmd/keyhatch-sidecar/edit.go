@@ -143,7 +143,11 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil
 	case err != nil:
-		return fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)
+		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)}
+		if errors.Is(err, store.ErrTooLarge) {
+			failure.Hint = "remove secrets with keyhatch-sidecar rm; until then, the broker also keeps secrets that you remove from the store"
+		}
+		return failure
 	}
 	bundle, _, _ := strings.Cut(name, "/")
 	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {

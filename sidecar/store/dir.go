@@ -106,8 +106,8 @@ func (d Dir) listFiles() (listing, error) {
 		sizes[f.path] = f.Size
 	}
 	if total > schema.MaxPush {
-		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes; the largest files are %s",
-			d.Path, total, schema.MaxPush, largest(sizes))
+		return listing{}, fmt.Errorf("%s: %w: the files have %d bytes in total, but the maximum size of a push is %d bytes; the largest files are %s",
+			d.Path, ErrTooLarge, total, schema.MaxPush, largest(sizes))
 	}
 	return l, nil
 }

@@ -123,6 +123,7 @@ var errorCauses = map[string]error{
 	"unstable":   ErrUnstable,
 	"replaced":   ErrReplaced,
 	"command":    ErrCommand,
+	"too_large":  ErrTooLarge,
 	"not_exist":  fs.ErrNotExist,
 	"permission": fs.ErrPermission,
 	"not_dir":    syscall.ENOTDIR,
