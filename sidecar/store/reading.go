@@ -1,7 +1,6 @@
 package store
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -37,11 +36,6 @@ type State struct {
 	// of a Merged (see partName).
 	dirs map[string]dirState
 }
-
-// ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
-// directory in which secrets are missing. The usual reason is that a file system was mounted or
-// unmounted. If files of the same directory are removed, Read returns no error.
-var ErrReplaced = errors.New("another directory has replaced the directory that was read before, and does not contain all secrets of the old directory")
 
 // A dirState is the state of the directory of a Dir at the time of a read.
 type dirState struct {

@@ -92,6 +92,11 @@ func reasonOf(err error) Reason {
 // file for which there is no old value.
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
 
+// ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
+// directory in which secrets are missing. The usual reason is that a file system was mounted or
+// unmounted. If files of the same directory are removed, Read returns no error.
+var ErrReplaced = errors.New("another directory has replaced the directory that was read before, and does not contain all secrets of the old directory")
+
 // An unusableError is the error for a file that cannot be used if there is no old value.
 type unusableError struct {
 	path   string
