@@ -134,8 +134,7 @@ func (r *storeReader) acceptReplaced() {
 }
 
 // read removes the temporary files of killed edits, updates the watched directories, and reads the
-// store. It runs in the reading
-// goroutine.
+// store. It runs in the reading goroutine.
 func (r *storeReader) read(ctx context.Context) readResult {
 	result := r.prepare(ctx)
 	result.reading, result.err = r.readStore(ctx, r.lastGood)
@@ -157,19 +156,16 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 			preparing <- result
 		}()
 	}
-	// After the timeout, later calls of prepare do not wait.
-	if time.Now().Before(r.prepareUntil) {
-		timeout := time.NewTimer(time.Until(r.prepareUntil))
-		defer timeout.Stop()
-		select {
-		case result := <-r.preparing:
-			r.preparing = nil
-			return result
-		case <-timeout.C:
-		case <-ctx.Done():
-		}
-	}
+	timeout := time.NewTimer(time.Until(r.prepareUntil)) // later calls of prepare do not wait again
+	defer timeout.Stop()
 	select {
+	case result := <-r.preparing:
+		r.preparing = nil
+		return result
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	select { // after the timeout, both cases above can be ready
 	case result := <-r.preparing:
 		r.preparing = nil
 		return result

@@ -78,6 +78,11 @@ func TestRemoveLeftovers(t *testing.T) {
 	paths := []string{dir.Path + "/.keyhatch-edit-1", dir.Path + "/aws/.keyhatch-edit-2"}
 	storetest.WriteFile(paths[0]+"/bundle/key", storetest.Tripwire)
 	storetest.WriteFile(paths[1], storetest.Tripwire)
+	for _, path := range paths { // the lock, and not the age, shows whether an edit is running
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	edit, err := os.Open(dir.Path)
 	if err != nil {
 		t.Fatal(err)
