@@ -96,6 +96,7 @@ func TestHungStoreDoesNotDelayOtherStoresForever(t *testing.T) {
 			t.Errorf("the first read ended after %v, want %v", elapsed, readTimeout)
 		}
 		close(hung.hangs)
+		synctest.Wait() // until the goroutine of the first read has ended
 		r, err := merged.Read(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
