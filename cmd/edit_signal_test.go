@@ -90,7 +90,7 @@ func TestSignalAfterEditDoesNotChangeExitCode(t *testing.T) {
 	}
 	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
 	output := bufio.NewReader(stderr)
-	if line, err := output.ReadString('\n'); err != nil || line != "A: 3 bytes\n" {
+	if line, err := output.ReadString('\n'); err != nil || line != "A: 3 bytes, new\n" {
 		t.Fatalf("the command printed %q, error %v", line, err)
 	}
 	c.Process.Signal(syscall.SIGINT)

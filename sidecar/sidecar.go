@@ -128,7 +128,7 @@ func (c Config) Run(ctx context.Context) error {
 				debouncer.retryAfter(delay)
 			}
 			// By clearing the broker, the owner has also confirmed that secrets are missing.
-			if errors.Is(result.err, store.ErrReplaced) && (reader.confirmed || publisher.isCleared) {
+			if result.isReplaced() && (reader.confirmed || publisher.isCleared) {
 				reader.acceptReplaced()
 				reader.startReading(ctx)
 			}

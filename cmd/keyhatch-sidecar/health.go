@@ -8,6 +8,7 @@ import (
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -21,7 +22,8 @@ the broker. It does not compare the values. If the store is a command, health ru
 command.
 
 health prints a warning if other users can read the store, and fails if every user can
-change it.
+change it. It also prints a warning if a set or rm that was killed has left a temporary
+file in a dir: store. A running sidecar removes such files.
 
 The exit code is 0 only if the names are the same, if health and the sidecar can use
 every file in the store, if a sidecar is running, and if the broker refuses no sidecar
@@ -38,6 +40,9 @@ because another sidecar is connected. health prints all problems. If a file is o
 		socket, err := getSocket()
 		if err != nil {
 			return err
+		}
+		for _, path := range store.Leftovers(source) {
+			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: to remove the file, run rm -r %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.ShellQuote(path))
 		}
 		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket)
 		for i, err := range problems {

@@ -42,8 +42,9 @@ run does not report a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If run cannot read one of the stores later, the broker keeps the old secrets of this store,
-and run pushes the changes of the other stores. If two stores contain the same name, run
-logs an error and does not push.`,
+and run pushes the changes of the other stores. If two stores contain the same name later,
+the broker keeps the old value of this secret only. At its start, run pushes nothing until
+it can read all stores and no name is in two stores.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
