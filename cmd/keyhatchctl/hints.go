@@ -119,8 +119,9 @@ func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix strin
 }
 
 // isSidecarConnected reports whether a sidecar is probably connected. One connection is the
-// connection of this command. A sidecar does not close its connection.
-func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections > 1 }
+// connection of this command, and keyhatchctl events has a connection for a long time. A sidecar
+// does not close its connection.
+func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections-s.EventReaders > 1 }
 
 // pushAgainFix describes how to make a running sidecar push a store that has not changed.
 func pushAgainFix(s schema.StatusResponse) string {
