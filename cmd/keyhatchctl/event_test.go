@@ -49,7 +49,7 @@ func TestMissedEventsAreCounted(t *testing.T) {
 		return `{"ok":true,"instance_id":"x","recent":4}` + "\n" + at + `"events.missed","count":2}` + "\n" +
 			at + `"project.registered","peer_uid":0,"peer_gid":0,"project":"api","allowlist_size":1}` + "\n" +
 			at + `"project.registered","peer_uid":0,"peer_gid":0,"project":"web","allowlist_size":1}` + "\n" +
-			at + `"secrets.cleared","peer_uid":0,"peer_gid":0,"secret_count":5}`
+			at + `"project.unregistered","peer_uid":0,"peer_gid":0,"project":"web"}`
 	})
 	out, err := runCommand(t, "--socket", socket, "events", "--project", "web")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
