@@ -1,5 +1,5 @@
 // Package audit writes the broker's audit events, one JSON object per line, to a file, to
-// standard output, or to the journal.
+// standard output, or to the journal. It keeps the last written events in memory for readers.
 //
 // An event contains counts, never the name or the value of a secret. The broker does not wait
 // until an event is written. If the buffer is full or a write fails, the event is dropped. The
