@@ -106,6 +106,11 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 		return nil
 	}
 	r.storeForRestartLocked(e)
+	if old.Declared != registration.Declared || !slices.Equal(old.DevcontainerIDs, registration.DevcontainerIDs) {
+		audit.Record(r.audit, schema.ProjectChanged{
+			EventHeader: audit.Header(schema.EventProjectChanged), EventCaller: caller.Event(), Project: registration.Name,
+		})
+	}
 	return nil
 }
 

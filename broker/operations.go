@@ -79,7 +79,7 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 }
 
 // inspect returns the registration of a project, even if the broker cannot serve the project.
-func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (schema.InspectResponse, error) {
+func (r *registry) inspect(request schema.InspectRequest, caller endpoint.Caller) (schema.InspectResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.InspectResponse{}, err
 	}
@@ -95,6 +95,9 @@ func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (sc
 	default:
 		return schema.InspectResponse{}, refuse(schema.CodeProjectUnknown, "%s is not registered", request.Name)
 	}
+	audit.Record(r.audit, schema.ProjectInspected{
+		EventHeader: audit.Header(schema.EventProjectInspected), EventCaller: caller.Event(), Project: request.Name,
+	})
 	response := schema.InspectResponse{
 		OK: true, Name: request.Name, ProjectPath: registration.ProjectPath, SocketPath: r.dir.NamedSocket(request.Name),
 		AllowUIDs: registration.AllowUIDs, DevcontainerIDs: registration.DevcontainerIDs,
@@ -132,7 +135,12 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time, or the broker is stopping: try again", request.Name)
 	}
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
-	if !request.DryRun {
+	if request.DryRun {
+		audit.Record(r.audit, schema.ReloadPreviewed{
+			EventHeader: audit.Header(schema.EventReloadPreviewed), EventCaller: caller.Event(),
+			Project: request.Name, Added: len(added), Removed: len(removed),
+		})
+	} else {
 		r.replaceManifestLocked(e, parsed, text, caller)
 	}
 	return schema.ReloadResponse{OK: true, Allowlist: parsed.Allowlist(), Added: added, Removed: removed}, nil
@@ -141,6 +149,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 // rejectManifest records in the audit log that a manifest was rejected, and returns err.
 func (r *registry) rejectManifest(name schema.ProjectName, err error, caller endpoint.Caller) error {
 	if rejected, ok := errors.AsType[*refusal](err); ok {
+		rejected.recorded = true
 		audit.Record(r.audit, schema.ManifestRejected{
 			EventHeader: audit.Header(schema.EventManifestRejected), EventCaller: caller.Event(), Project: name, Code: rejected.code,
 		})

@@ -18,8 +18,9 @@ import (
 
 // A refusal is an error that also contains the error code for the client.
 type refusal struct {
-	code    schema.Code
-	message string
+	code     schema.Code
+	message  string
+	recorded bool // the audit log already contains an event for this refusal
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -27,7 +28,7 @@ func (r *refusal) Error() string { return r.message }
 // refuse returns a refusal. Its message goes to the client, so each argument must be
 // validated or must come from the broker itself.
 func refuse(code schema.Code, format string, args ...any) error {
-	return &refusal{code, fmt.Sprintf(format, args...)}
+	return &refusal{code: code, message: fmt.Sprintf(format, args...)}
 }
 
 // checkRegistration checks everything in a registration except its manifest.

@@ -136,6 +136,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	s.admin = &admin{
 		exclusive: exclusivePushes{refused: map[*endpoint.Session]bool{}, storeProblems: map[*endpoint.Session]int{}},
 		keyring:   s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
+		events:        eventStreams{log: config.Audit, instanceID: instanceID},
 		brokerVersion: config.Version, instanceID: instanceID, startedAt: time.Now(),
 		memory: memory, projectsDir: config.ProjectsDir,
 	}

@@ -45,6 +45,30 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 	}
 }
 
+// TestCtrlCEndsEventStream presses Ctrl-C while keyhatchctl waits for events, and while it waits
+// until the broker runs again. The exit code must be 130.
+func TestCtrlCEndsEventStream(t *testing.T) {
+	m := newMessageRun(t)
+	broker := m.startBroker()
+	for _, stopped := range []bool{false, true} {
+		c := exec.Command(filepath.Join(binDir, "keyhatchctl"), "--socket", m.runtimeDir+"/admin/admin.sock", "events", "--follow")
+		c.Env = m.env
+		term := testenv.StartOnTerminal(t, c)
+		term.Expect("broker.started")
+		if stopped {
+			broker.Signal(os.Interrupt)
+			term.Expect("keyhatchctl: the connection to the broker ended; trying to connect again")
+		}
+		term.Type("\x03")
+		if code := term.Wait(); code != 130 {
+			t.Errorf("exit code %d, want 130", code)
+		}
+		if rest := term.Rest(); strings.Contains(rest, "hint:") {
+			t.Errorf("after Ctrl-C, the command printed %q", rest)
+		}
+	}
+}
+
 // TestCtrlCEndsCommandsThatReadTerminal types Ctrl-C while a command waits for its standard
 // input. The command must end with exit code 130 and must not print an error.
 func TestCtrlCEndsCommandsThatReadTerminal(t *testing.T) {

@@ -109,7 +109,7 @@ func (m *messageRun) prepare(command string) {
 	}
 }
 
-func (m *messageRun) startBroker() {
+func (m *messageRun) startBroker() *os.Process {
 	broker := exec.Command(filepath.Join(binDir, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--projects-dir", "", "--audit", "file:"+m.work+"/audit.log")
 	broker.Env = m.env
 	if err := broker.Start(); err != nil {
@@ -121,7 +121,7 @@ func (m *messageRun) startBroker() {
 	})
 	for {
 		if _, code := m.shell("keyhatchctl --socket $ADMIN status"); code == 0 {
-			return
+			return broker.Process
 		}
 		if m.t.Context().Err() != nil {
 			m.t.Fatal("the broker did not start")

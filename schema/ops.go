@@ -18,6 +18,8 @@ const (
 	OpInspect    Op = "inspect"
 	OpList       Op = "list-creds"
 	OpStatus     Op = "status"
+	OpExplain    Op = "explain"
+	OpEvents     Op = "events"
 
 	OpGet     Op = "get"
 	OpGetMany Op = "get-many"

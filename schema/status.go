@@ -36,6 +36,8 @@ type StatusResponse struct {
 	// AdminConnections is the number of open connections to the admin socket. It includes
 	// the connection of this request, and the connections of all sidecars.
 	AdminConnections int `json:"admin_connections,omitzero"`
+	// EventReaders is the number of these connections that receive the event stream.
+	EventReaders int `json:"event_readers,omitzero"`
 	// SidecarPID is the pid of the process that sent the last accepted push with exclusive.
 	// It is absent if the connection of this process has ended, or if the broker cannot see
 	// the pid namespace of the process.

@@ -50,8 +50,9 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	if status.RefusedSidecars > 0 {
 		problems = append(problems, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one"))
 	}
-	// One connection is the connection of this request. A sidecar does not close its connection.
-	if status.SidecarPID == 0 && status.AdminConnections <= 1 {
+	// One connection is the connection of this request, and keyhatchctl events has a connection for
+	// a long time. A sidecar does not close its connection.
+	if status.SidecarPID == 0 && status.AdminConnections-status.EventReaders <= 1 {
 		problems = append(problems, ErrNoSidecar)
 	}
 	pid := visiblePID(status.SidecarPID)

@@ -12,9 +12,11 @@ import (
 type Event interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
-		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded |
-		schema.ManifestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
+		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded | schema.ProjectChanged |
+		schema.ManifestRejected | schema.ReloadPreviewed | schema.ProjectInspected |
+		schema.SecretsListed | schema.SecretExplained | schema.RequestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
 		schema.AuditDropped
+	When() time.Time
 }
 
 // Header returns the header of an audit event. Its time is the current time.

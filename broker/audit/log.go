@@ -1,5 +1,5 @@
 // Package audit writes the broker's audit events, one JSON object per line, to a file, to
-// standard output, or to the journal.
+// standard output, or to the journal. It keeps the last written events in memory for readers.
 //
 // An event contains counts, never the name or the value of a secret. The broker does not wait
 // until an event is written. If the buffer is full or a write fails, the event is dropped. The
@@ -92,7 +92,7 @@ func (l *Log) Dropped() uint64 { return l.buffer.dropped.Load() }
 // Record adds an event to the buffer. It never waits. If the buffer is full, Record drops
 // and counts the event.
 func Record[E Event](l *Log, event E) {
-	l.buffer.add(item{time: time.Now(), event: event}, true)
+	l.buffer.add(item{time: event.When(), event: event}, true)
 }
 
 // A ProjectLog records the answers of one project.
@@ -128,7 +128,9 @@ func (p *ProjectLog) RecordFetch(f Fetch) bool {
 	return true
 }
 
-// Subscribe returns a reader of new events and of recent events. Its first event is the
-// oldest event in memory that was recorded after since. If since is the zero time, the
-// reader starts with the oldest event in memory.
-func (l *Log) Subscribe(since time.Time) *Reader { return l.recent.newReader(since) }
+// Subscribe returns a reader of recent events and of new events, and the number of recent
+// events. The first event of the reader is the oldest event in memory that was recorded after
+// since. If since is the zero time, the reader starts with the oldest event in memory.
+func (l *Log) Subscribe(since time.Time) (reader *Reader, recent int) {
+	return l.recent.newReader(since)
+}

@@ -72,6 +72,14 @@ func (a *Admin) List(ctx context.Context) ([]schema.SecretName, error) {
 	return response.Names, err
 }
 
+// Explain returns the results of the checks that decide whether a get would succeed. It sets the
+// request's Op.
+func (a *Admin) Explain(ctx context.Context, request schema.ExplainRequest) (response schema.ExplainResponse, err error) {
+	request.Op = schema.OpExplain
+	err = a.conn.call(ctx, request, &response, 0)
+	return response, err
+}
+
 // Status returns the broker's status.
 func (a *Admin) Status(ctx context.Context) (response schema.StatusResponse, err error) {
 	err = a.conn.call(ctx, schema.StatusRequest{Op: schema.OpStatus}, &response, 0)

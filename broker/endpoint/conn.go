@@ -255,12 +255,15 @@ func (c *conn) sendPieces(fd uintptr) {
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
 	}
-	// The kernel uses at most twice as much memory as the data need, and some memory for each
-	// packet. Ask the kernel only if the client may have too many unread answers.
-	if c.unread += 2*c.sent + 1024; c.unread > writableBytes {
+	// Ask the kernel only if the client may have too many unread answers.
+	if c.unread += maxMemory(c.sent); c.unread > writableBytes {
 		c.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 	}
 }
+
+// maxMemory returns the memory that the kernel needs at most for a packet of size bytes. This is
+// at most twice as much as the data need, and some memory for each packet.
+func maxMemory(size int) int { return 2*size + 1024 }
 
 // isWritable reports whether the client has read most of its answers. isWritable also returns
 // true if the connection has ended.
@@ -303,6 +306,14 @@ func (c *conn) waitUntilWritable() error {
 		return c.leavePoller()
 	}
 	return nil
+}
+
+// hasRoom reports whether the connection is still writable after size more bytes were sent.
+func (c *conn) hasRoom(size int) bool {
+	if c.unread+maxMemory(size) > writableBytes {
+		c.unread = c.unreadBytes()
+	}
+	return c.unread+maxMemory(size) <= writableBytes
 }
 
 // mayHoldDescriptors reports whether the socket may contain unread data with passed file

@@ -68,6 +68,17 @@ func (l *Limiter) Return(n int) {
 	}
 }
 
+// RetryAfter returns the number of seconds after which one unit is left. It takes no unit. If a
+// unit is left now, it returns 0.
+func (l *Limiter) RetryAfter() (seconds int) {
+	if l.perUnit == 0 {
+		return 0
+	}
+	at := int64(time.Since(l.start))
+	wait := l.emptyAfter(l.emptyAt.Load(), at, l.cost(1)) - at
+	return int(math.Ceil(time.Duration(max(0, wait)).Seconds()))
+}
+
 // Exceeded takes n units if at least n units are left. If n is more than one burst, it is
 // enough that one full burst is left. Otherwise, Exceeded takes no units and returns true,
 // with the number of seconds after which the client can try again.

@@ -451,6 +451,10 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 // write timeout.
 func (s *Session) Write(reply Reply) bool { return s.out.write(reply) }
 
+// HasRoom reports whether the client has read so many of its answers that Write can send size
+// bytes without waiting. HasRoom also returns true if the connection has ended.
+func (s *Session) HasRoom(size int) bool { return s.conn.hasRoom(size) }
+
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
 // would not read the reply. The request counts against limit, which can be nil.

@@ -111,7 +111,7 @@ func (p *Project) Serve(s *endpoint.Session) {
 }
 
 func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, refused bool) {
-	if caller.IsIdentified() && slices.Contains(p.config.UIDs, caller.UID) {
+	if p.Allows(caller) {
 		return endpoint.Reply{}, false
 	}
 	p.refusedUIDEvents.Do(func() {
@@ -122,6 +122,11 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 		}
 	})
 	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s; the operator can allow this uid with keyhatchctl register --allow-uid", caller.UID, p.config.Name), true
+}
+
+// Allows reports whether a caller may use the project's socket.
+func (p *Project) Allows(caller endpoint.Caller) bool {
+	return caller.IsIdentified() && slices.Contains(p.config.UIDs, caller.UID)
 }
 
 // End makes the project answer no more requests. Its connections end soon afterwards.

@@ -112,7 +112,6 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 // allows only the owner that the directory has at that time, and the owner can change later.
 func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	owner, _ := cli.VisibleOwner(p.ProjectPath)
-	const unmappedUID = 65534 // the kernel reports this uid for every unknown user, so it cannot be allowed
 	if owner == 0 || owner == unmappedUID || slices.Contains(p.AllowUIDs, owner) {
 		return cli.Finding{}
 	}

@@ -118,10 +118,11 @@ func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix strin
 	return "no sidecar has pushed since the broker started, and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
 }
 
-// isSidecarConnected reports whether a sidecar is probably connected. One admin connection
-// is the connection of this command. A further connection is probably that of a sidecar,
-// because a sidecar keeps its connection open.
-func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections > 1 }
+// isSidecarConnected reports whether a sidecar is probably connected. One admin connection is the
+// connection of this command. Each keyhatchctl events has a connection too, and the status
+// contains their number. A further connection is probably that of a sidecar, because a sidecar
+// keeps its connection open.
+func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections-s.EventReaders > 1 }
 
 // pushAgainFix describes how to make a running sidecar push a store that has not changed.
 func pushAgainFix(s schema.StatusResponse) string {

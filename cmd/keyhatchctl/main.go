@@ -26,6 +26,7 @@ as root, these users are root and the members of group keyhatch.`,
 	c.AddCommand(
 		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),
 		reloadCommand(o), declareCommand(o), listCommand(o), pushCommand(o), clearCommand(o), upCommand(o), doctorCommand(o),
+		explainCommand(o), eventsCommand(o),
 	)
 	return c
 }

@@ -142,6 +142,7 @@ func TestErrorsHaveHints(t *testing.T) {
 		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
 		{`no JSON`, "", "invalid answer from the broker", ""},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is a project's socket"},
+		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the admin socket: ping"}`, "op must be", "needs a newer broker"},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"allow_uids must not contain 65534"}`, "65534", ""},
 		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", " projects"},
 		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", " projects"},

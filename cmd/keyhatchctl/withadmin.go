@@ -69,6 +69,8 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	case schema.CodeProtocolError:
 		if strings.Contains(err.Error(), "project socket") {
 			hint = cli.AdminSocketHint(socket)
+		} else if strings.Contains(err.Error(), "operations of the admin socket") {
+			hint = "this command needs a newer broker; find the fix: " + o.command("doctor")
 		}
 	}
 	switch {
