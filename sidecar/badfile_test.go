@@ -102,8 +102,9 @@ func TestFileWithBadNameIsIgnored(t *testing.T) {
 	h.waitUntil("CheckHealth finds no problem", func() bool { return h.health() == "" })
 }
 
-// TestUnreadableFileKeepsOldValue is like TestBadFileKeepsOnlyItsOwnValue for a user who cannot
-// read a file.
+// TestUnreadableFileKeepsOldValue removes the permissions of the file of a secret, the file of a
+// field, and the directory of a bundle. It checks that the broker keeps their old values, that the
+// removal of another secret is pushed, and that the sidecar logs the paths.
 func TestUnreadableFileKeepsOldValue(t *testing.T) {
 	if os.Geteuid() == 0 { // root can read every file
 		runAsOtherUser(t)
@@ -190,9 +191,8 @@ func TestEndOfProblemIsNotLoggedTooEarly(t *testing.T) {
 	r.waitForLog(h, ended+h.store+"/aws/key\n")
 }
 
-// TestTruncatedPEMIsReportedOnce copies the first half of a key to the store. The sidecar must push the
-// value, because it can be what the owner wants, and must log one warning. The warning must work with a
-// child process, too.
+// TestTruncatedPEMIsReportedOnce writes a key without its last line to the store, which a child process
+// reads. The sidecar must push the value, because the owner may want this value, and must log one warning.
 func TestTruncatedPEMIsReportedOnce(t *testing.T) {
 	const warning = "a secret is probably a truncated PEM text"
 	h := newTestHost(t)

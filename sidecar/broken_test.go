@@ -151,7 +151,7 @@ func TestChangeDuringReadIsReadAgain(t *testing.T) {
 	h.writeSecret("B", tripwire)
 	<-delayed.readStarted
 	h.writeSecret("C", tripwire)
-	runningSidecar{log: log}.waitForLog(h, "the store changed during a read; the sidecar will read the store again")
+	runningSidecar{log: log}.waitForLog(h, "the sidecar will read the store again after the current read")
 	delayed.release <- struct{}{}
 	h.waitForNames("A", "B", "C")
 }

@@ -20,8 +20,8 @@ const (
 )
 
 // A connection is the sidecar's connection to the broker's admin socket. The sidecar does
-// not close the connection between requests. If the broker process ends and loses its
-// secrets, the connection breaks, and the sidecar notices this immediately.
+// not close the connection between requests. If the broker process ends, it loses its secrets
+// and the connection breaks, so the sidecar notices the loss immediately.
 type connection struct {
 	socket       string
 	admin        *client.Admin   // nil if not connected
@@ -51,8 +51,7 @@ func (c *connection) call(request func(*client.Admin) error) error {
 }
 
 // dial connects to the broker, reports the number of problems with the store, and returns the
-// broker's status. If the broker uses another
-// protocol version, dial returns an error.
+// broker's status. If the broker uses another protocol version, dial returns an error.
 func (c *connection) dial(ctx context.Context, storeProblems int) (status schema.StatusResponse, err error) {
 	admin, err := client.DialAdmin(ctx, c.socket)
 	if err != nil {
@@ -81,8 +80,8 @@ func (c *connection) close() {
 	}
 }
 
-// nextRetryDelay doubles the retry delay. It returns a random delay before the next
-// attempt to reach the broker.
+// nextRetryDelay doubles the retry delay, up to maxRetryDelay. It returns a random time, which
+// is at least half of the new retry delay and less than the full retry delay.
 func (c *connection) nextRetryDelay() time.Duration {
 	c.retryDelay = min(max(2*c.retryDelay, minRetryDelay), maxRetryDelay)
 	return c.retryDelay/2 + rand.N(c.retryDelay/2)

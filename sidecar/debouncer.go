@@ -4,9 +4,9 @@ import "time"
 
 // quietPeriod and maxDelay control when the sidecar reads a changed store. The sidecar
 // reads the store after no file event has arrived for quietPeriod, because several files can
-// belong to one change. It need not wait for the end of a write, because package store does not
-// use a file that is not complete. If the file events do not stop, the sidecar reads the store
-// maxDelay after the first file event.
+// belong to one change. The sidecar need not wait for the end of a write, because package store
+// does not use a file that is not complete. If the file events do not stop, the sidecar reads the
+// store maxDelay after the first file event.
 const (
 	quietPeriod = 20 * time.Millisecond
 	maxDelay    = 200 * time.Millisecond
@@ -16,8 +16,8 @@ const (
 // the debouncer fires, the sidecar must call reset and then read the store.
 type debouncer struct {
 	timer *time.Timer
-	// deadline is the latest time at which the timer fires. It is zero if no file event
-	// has arrived since the last reset.
+	// deadline is the time at which the timer fires even if more file events arrive. It is
+	// zero if no file event has arrived since the last reset.
 	deadline time.Time
 }
 

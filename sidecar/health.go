@@ -15,7 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// A HealthError is a problem that CheckHealth has found.
+// A HealthError is a problem that CheckHealth has found, with a hint. Some of the problems that
+// CheckHealth returns have other types.
 type HealthError struct {
 	Problem string
 	Hint    string // what the owner can do, or ""
@@ -23,14 +24,18 @@ type HealthError struct {
 
 func (e *HealthError) Error() string { return e.Problem }
 
-// ErrNoSidecar is the error of CheckHealth if no sidecar is running.
+// ErrNoSidecar is the problem that CheckHealth returns if no sidecar is connected to the broker.
 var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a change in the store has no effect")
 
-// CheckHealth checks that the store is readable, that it can use all files, that the secrets
-// in the broker have exactly the same names as the secrets in the store, that a sidecar is
+// CheckHealth checks that the store is readable, that all files of the store are usable, that the
+// secrets in the broker have exactly the same names as the secrets in the store, that a sidecar is
 // connected and is not stopped, that the broker refuses no sidecar, and that no sidecar has a
-// problem with its store. It returns the number of secrets, and all problems. CheckHealth
-// cannot compare the values of the secrets, because the admin socket never returns values.
+// problem with its store. CheckHealth cannot compare the values of the secrets, because the admin
+// socket never returns values.
+//
+// CheckHealth returns the problems that it has found. It ends early if it cannot read the store, if
+// it cannot reach the broker, or if the broker has no secrets. Otherwise count is the number of
+// secrets in the store.
 func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, problems []error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
@@ -50,8 +55,8 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	if status.RefusedSidecars > 0 {
 		problems = append(problems, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one"))
 	}
-	// One connection is the connection of this request, and keyhatchctl events has a connection for
-	// a long time. A sidecar does not close its connection.
+	// AdminConnections includes the connection of this function, and EventReaders counts the
+	// connections of keyhatchctl events. A sidecar keeps its connection open.
 	if status.SidecarPID == 0 && status.AdminConnections-status.EventReaders <= 1 {
 		problems = append(problems, ErrNoSidecar)
 	}
@@ -80,7 +85,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	}
 	if len(problems) == 0 && status.StoreProblems > 0 {
 		problems = append(problems, &HealthError{"the sidecar reports a problem with its store that health did not find",
-			"read the sidecar's log; the sidecar can run as a user who cannot read all files of the store, or with another --store"})
+			"read the sidecar's log; the sidecar may run as a user who cannot read all files of the store, or with another --store"})
 	}
 	return len(stored), problems
 }
@@ -95,8 +100,8 @@ func difference(names, other []schema.SecretName) (only []schema.SecretName) {
 	return only
 }
 
-// differentNames returns the problem that the secrets added are only in the store, and the secrets
-// removed are only in the broker.
+// differentNames returns the problem that some secrets are only in the store (added) or only in
+// the broker (removed). pid is the pid of the sidecar, or 0 if it is unknown.
 func differentNames(added, removed []schema.SecretName, pid int) *HealthError {
 	var parts []string
 	if len(added) > 0 {
@@ -110,7 +115,7 @@ func differentNames(added, removed []schema.SecretName, pid int) *HealthError {
 	return &HealthError{"the secrets in the store and in the broker differ, or --store is not the sidecar's store: " + strings.Join(parts, "; "), hint}
 }
 
-// maxListedNames is the maximum number of names in a list.
+// maxListedNames is the maximum number of names that nameList lists. It only counts the other names.
 const maxListedNames = 10
 
 func nameList(names []schema.SecretName) string {
@@ -132,8 +137,8 @@ func isStopped(pid int) bool {
 	return err == nil && len(fields) > 0 && fields[0] == "T"
 }
 
-// visiblePID returns pid if it is a sidecar in the pid namespace of this process. Otherwise it
-// returns 0, because the broker can be in another pid namespace.
+// visiblePID returns pid if a sidecar has this pid in the pid namespace of this process. Otherwise
+// visiblePID returns 0. The broker reports a pid of its own pid namespace, which can be another one.
 func visiblePID(pid int32) int {
 	// The kernel shortens the name of a process to 15 characters.
 	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || string(name) != "keyhatch-sideca\n" {

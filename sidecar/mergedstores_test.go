@@ -98,7 +98,9 @@ func TestUnstableStoreIsReported(t *testing.T) {
 	}
 }
 
-// TestAllStoresFailIndependently makes both of two stores unreadable and corrects only one of them.
+// TestAllStoresFailIndependently makes both of two stores unreadable and then corrects one of them. The
+// sidecar must log both problems, push a removal in the corrected store, and keep the secrets of the
+// store that is still unreadable.
 func TestAllStoresFailIndependently(t *testing.T) {
 	h := newTestHost(t)
 	r, a, b := h.runWithTwoStores(nil)
@@ -133,7 +135,8 @@ func TestDuplicateNameDoesNotDelayOtherChanges(t *testing.T) {
 	h.waitForValues(project, map[schema.SecretName]string{"A1": tripwire, "A2": "changed", "B2": tripwire})
 	h.waitForNames("A1", "A2", "B2")
 
-	// A duplicate without an old value is in no store for the broker.
+	// Create the same new name in both stores in one step. Without an old value, the broker must not
+	// get this secret.
 	storetest.WriteFile(h.dir+"/X", "one")
 	for _, path := range []string{a + "/X", b + "/X"} {
 		if err := os.Symlink(h.dir+"/X", path); err != nil {
@@ -143,7 +146,7 @@ func TestDuplicateNameDoesNotDelayOtherChanges(t *testing.T) {
 	r.waitForLog(h, "store 1, store 2: X")
 	h.waitUntil("the broker knows both problems", func() bool { return h.status().StoreProblems == 2 })
 
-	// One store of a duplicate cannot be read.
+	// Make one of the two stores with the duplicate names unreadable.
 	if err := os.Rename(a, a+".hidden"); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +183,8 @@ func TestDuplicateNameInFirstReadIsAnError(t *testing.T) {
 }
 
 // TestReplacedStoreDoesNotDelayOtherStores replaces one of two stores by an empty directory. The broker must
-// keep the secrets of this store until the owner confirms, and removals in the other store must be pushed.
+// keep the secrets of this store until the owner confirms, and a removal in the other store must be pushed.
+// The confirmation must not apply to the other store, which is replaced later.
 func TestReplacedStoreDoesNotDelayOtherStores(t *testing.T) {
 	h := newTestHost(t)
 	signals := make(chan os.Signal)
@@ -227,9 +231,8 @@ type hungStore struct {
 
 func (h hungStore) WatchDirs() []string { <-h.hangs; return nil }
 
-// TestHungStoreDoesNotDelayReads lets the list of the directories of a store hang. The next reads must
-// not wait for it again and again, and must not start more goroutines. When the store answers, the
-// directories are updated at each read again.
+// TestHungStoreDoesNotDelayReads lets WatchDirs of a store hang. Only the first read may wait for
+// maxPrepareTime. When the store answers, the next read must receive the directories.
 func TestHungStoreDoesNotDelayReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0

@@ -11,39 +11,42 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// unusableMessage returns the log message for a file that cannot be used.
+// unusableMessage returns the log message for a file, a value, or a store that the sidecar cannot
+// use. The broker keeps an old value only if this sidecar has read it since its start, because each
+// push replaces all secrets.
 func unusableMessage(reason store.Reason) string {
 	switch {
 	case reason == store.ReasonName:
-		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+		return "the sidecar ignores a file or directory of the store, because its name cannot be the name of a secret"
 	case reason == store.ReasonDuplicate:
-		return "a secret is in two stores; the broker keeps the old value of this secret if it has one"
+		return "a secret is in two stores; the broker keeps the old value of this secret if the sidecar knows it"
 	case reason.IsReplacedStore():
 		return "one of the stores was replaced, and secrets are missing; the broker keeps the old secrets of this store"
 	case reason.IsStoreFailure():
 		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
 	case reason == store.ReasonEmptyValue:
-		return "a value in the store is empty; the broker keeps the old value of this secret if it has one"
+		return "a value in the store is empty; the broker keeps the old value of this secret if the sidecar knows it"
 	case reason.IsIncomplete():
-		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
+		return "a file of the store is not complete; the broker keeps the old value of this secret if the sidecar knows it"
 	}
-	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
+	return "the sidecar cannot use a file or directory of the store; the broker keeps the old value of this secret if the sidecar knows it"
 }
 
-// hintForReason describes what the owner can do about the file at path, which cannot be used. If
-// the file will probably become usable soon, hintForReason returns "".
+// hintForReason describes how the owner can end a problem in State.Unusable. path is the key of the
+// problem. If the file has just changed, hintForReason returns "", because the file will probably
+// become usable soon.
 func hintForReason(reason store.Reason, path string) string {
 	switch reason {
 	case store.ReasonOpen:
 		return "to find the process, run fuser -v " + quotePath(path)
 	case store.ReasonEmpty:
-		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
+		return "write the value to the file; to remove the secret, delete the file; to store an empty value, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
 	case store.ReasonEmptyValue:
 		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
 	case store.ReasonName:
 		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
 	case store.ReasonPermission:
-		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
+		return "give the user of the sidecar process permission to read the file or directory, for example with chown or chmod; to remove the secret, delete the file or directory"
 	}
 	switch {
 	case reason == store.ReasonDuplicate:
@@ -57,7 +60,7 @@ func hintForReason(reason store.Reason, path string) string {
 	case reason.IsTemporary():
 		return ""
 	}
-	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
+	return "replace the path with a file that the sidecar can use; to remove the secret, delete the path"
 }
 
 // quotePath quotes a path for a shell.
@@ -77,12 +80,13 @@ func confirmHint(pid int) string {
 }
 
 // hintFor returns a hint if the store does not exist, is not a directory, or is too large, if the
-// sidecar has no permission to read the store, or if a command failed. For all other errors, hintFor returns "", because an error of
-// package store already contains the rule that the store violates.
+// sidecar has no permission to read the store, or if the command of an exec: store failed. For all
+// other errors, hintFor returns "", because an error of package store already contains the rule that
+// the store violates.
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrCommand):
-		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
+		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
 	case errors.Is(err, store.ErrTooLarge):
 		return "remove or shorten secrets; until then, the broker also keeps secrets that you remove from the store; to remove all secrets from the broker now, run keyhatchctl clear"
 	case errors.Is(err, syscall.ENOTDIR):

@@ -7,8 +7,8 @@ import (
 )
 
 // A notifier sends the sidecar's status to the service manager with sd_notify(3). If the
-// sidecar does not run as a service, the notifier has no effect. The status contains only
-// counts, and no names of secrets, because every user of the machine can read the status.
+// sidecar does not run as a service, the notifier has no effect. The status contains counts, but
+// never a name or a value of a secret, because every user of the machine can read the status.
 type notifier struct{ lastStatus string }
 
 // sendStatus sends the status if the status differs from the last status that was sent.
@@ -25,7 +25,7 @@ func (n *notifier) sendStatus(status string) {
 // newWatchdogTicker returns a ticker whose interval is half of the service manager's
 // watchdog interval (sd_watchdog_enabled(3)). If the watchdog is disabled,
 // newWatchdogTicker returns nil. Run's loop notifies the watchdog at each tick. If the
-// loop hangs, the notifications stop. Then the service manager detects the problem.
+// loop hangs, the notifications stop, and the service manager detects the problem.
 func newWatchdogTicker() *time.Ticker {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {

@@ -27,8 +27,8 @@ type publisher struct {
 	// request to push an unchanged set. The memory of the set can already be free.
 	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
-	// generation is the broker's generation number of the last successful push, or of the
-	// first status if there was no push.
+	// generation is the broker's generation number after the last successful push. If there
+	// was no push to this broker process, it is the generation number in the first status.
 	generation uint64
 	// isRefused is true after the broker has refused a push because another sidecar is
 	// connected. The next successful push sets isRefused to false.
@@ -110,8 +110,9 @@ func (p *publisher) reportRecovery() {
 // restarted or has another set of secrets, updateFromStatus sets pushed to nil, so that
 // the sidecar pushes the set of the store again.
 //
-// If the broker has not restarted but has no secrets, an operator has cleared the broker.
-// Then the sidecar pushes only after the store changes, or on request.
+// If the broker has not restarted but its secrets are gone, an operator has cleared the broker.
+// updateFromStatus does not change pushed in this case, so the sidecar pushes only after the store
+// changes, or on request.
 func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 	p.secretCount = status.SecretCount
 	p.isCleared = status.InstanceID == p.instanceID && p.generation != 0 && status.Generation == 0
@@ -129,17 +130,17 @@ func (p *publisher) updateFromStatus(status schema.StatusResponse) {
 }
 
 // requestPush makes the next call of push push the set, even if the broker already has this set.
-// If the last set was not pushed because it is empty, the owner confirms the empty set.
+// If the last set was not pushed because it is empty, the request confirms the empty set.
 func (p *publisher) requestPush() {
 	p.pushed = nil
 	p.allowsEmptySet = p.allowsEmptySet || p.withholdsEmptySet
 }
 
-// push pushes set to the broker, unless the broker already has this set. Before the first
-// push, push does not replace the broker's secrets by an empty set, because a file system may
-// not be mounted. By a request to push, or by clearing the broker, the owner confirms the empty
-// set. If there is no connection, push connects first, even if set is nil. It returns false if
-// the sidecar must retry soon.
+// push pushes set to the broker, unless set is the last set that the broker accepted. Before the
+// first successful push, push does not replace the broker's secrets by an empty set, because a file
+// system may not be mounted. By a request to push, or by clearing the broker, the owner confirms the
+// empty set. If there is no connection, push connects first, even if set is nil. push returns false
+// if the sidecar must call push again soon.
 func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	if p.connection.admin == nil {
 		status, err := p.connection.dial(ctx, p.storeProblems)
@@ -167,7 +168,7 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 		return true
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
-		var oldNames []schema.SecretName // the secrets of the other sidecar
+		var oldNames []schema.SecretName // the names of the other sidecar's secrets
 		if p.isRefused {
 			var err error
 			if oldNames, err = admin.List(ctx); err != nil {
@@ -206,13 +207,14 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	return false
 }
 
-// reportTakeover logs a warning if the secrets that this sidecar has pushed have other names than the
-// secrets of another sidecar. oldNames contains the names of these secrets, or is empty if there was no
-// other sidecar. The broker does not return values, so reportTakeover cannot compare the values.
+// reportTakeover logs a warning if this sidecar has replaced the secrets of another sidecar by secrets
+// with other names. oldNames contains the names of the other sidecar's secrets, or is empty if there was
+// no other sidecar. names contains the names of the new secrets. The broker does not return values, so
+// reportTakeover cannot compare the values.
 func (p *publisher) reportTakeover(oldNames, names []schema.SecretName) {
 	removed, added := difference(oldNames, names), difference(names, oldNames)
 	if len(oldNames) > 0 && len(removed)+len(added) > 0 {
-		p.log.Warn("another sidecar has stopped, and this sidecar has replaced its secrets by a different set",
+		p.log.Warn("another sidecar has stopped, and this sidecar has replaced the secrets of the other sidecar by a different set",
 			"secrets_before", len(oldNames), "secrets_after", len(names), "removed", len(removed), "added", len(added),
 			"hint", "if the broker should have the secrets of the other sidecar, stop this sidecar, and start the other sidecar again")
 	}
@@ -228,8 +230,9 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker removes all secrets from the broker, unless they belong to another sidecar. If
-// this fails, clearBroker logs the error.
+// clearBroker removes all secrets from the broker. If the broker has refused this sidecar,
+// clearBroker does nothing, because the secrets belong to another sidecar. If the request fails,
+// clearBroker logs the error.
 func (p *publisher) clearBroker() {
 	if p.isRefused {
 		return

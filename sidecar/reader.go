@@ -17,26 +17,28 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For an
-// unstable store, this time is unstableGracePeriod.
+// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For a
+// complete store, gracePeriod returns another time.
 const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
-// not complete. The delay doubles after each read. A program that closes a file causes no file
-// event.
+// not complete. The delay doubles after each read. Without these reads, the sidecar would not
+// notice that a program has closed the file, because closing a file causes no file event.
 const maxFileRetryDelay = time.Second
 
-// maxPrepareTime is how long a read waits for the update of the watched directories.
+// maxPrepareTime is how long a read of the store waits until prepare's goroutine has removed
+// temporary files and has updated the watched directories.
 const maxPrepareTime = 10 * time.Second
 
-// A ReadFunc reads the store. previous is the result of the last call that returned no error.
-// It is empty for the first call.
+// A ReadFunc reads the store. previous is the result of the last call that returned no error, or
+// empty if there was no such call.
 type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
 
 // A storeReader reads the store in a separate goroutine. It stores the result of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, readStore, lastGood, preparing, and
-// prepareUntil, and only while isReading is true.
+// reading goroutine uses only the fields watcher, store, readStore, lastGood, results, preparing,
+// and prepareUntil, and only while isReading is true. If the store hangs, prepare's goroutine uses
+// watcher and store for a longer time.
 type storeReader struct {
 	store        store.Store
 	readStore    ReadFunc
@@ -44,7 +46,7 @@ type storeReader struct {
 	log          *slog.Logger
 	results      chan readResult // the reading goroutine sends one result at the end of each read
 	isReading    bool
-	rereadNeeded bool // true if the store changed during the current read
+	rereadNeeded bool // true if another read must follow the current read
 
 	lastGood      store.LockedReading // lastGood.Set is nil until the first successful read
 	lastError     string              // the last error that was logged, or "" if the store is readable
@@ -55,14 +57,14 @@ type storeReader struct {
 	unusable       map[string]*unusableFile // by path
 	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
 
-	reportedLeftovers map[string]bool // the paths of killed edits that were logged
+	reportedLeftovers map[string]bool // the paths of temporary files that were logged because they remain
 	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
 
-	preparing    chan readResult // receives the result of prepare's goroutine; nil if it does not run
+	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
 	prepareUntil time.Time       // when prepare must not wait any longer
 }
 
-// An unusableFile is a file that the last read could not use.
+// An unusableFile describes a problem in State.Unusable that has not ended.
 type unusableFile struct {
 	since    time.Time
 	reported store.Reason // the last reason that was logged, or ""
@@ -77,9 +79,8 @@ func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *sl
 type readResult struct {
 	reading store.LockedReading // its Set is nil if err is not nil
 	err     error
-	// dirsAdded is true if the watcher began to watch another directory for this read.
-	// The store must then be read again, because earlier changes in this directory caused
-	// no event.
+	// dirsAdded is true if the watcher began to watch another directory. The store must then
+	// be read again, because earlier changes in this directory caused no event.
 	dirsAdded bool
 	// The temporary files of killed edits that were removed, or that could not be removed.
 	removedLeftovers, leftovers []string
@@ -96,7 +97,7 @@ func (r readResult) isReplaced() bool {
 func (r *storeReader) startReading(ctx context.Context) {
 	r.rereadNeeded = r.isReading
 	if r.isReading {
-		r.log.Debug("the store changed during a read; the sidecar will read the store again")
+		r.log.Debug("the sidecar will read the store again after the current read")
 		return
 	}
 	r.isReading = true
@@ -113,7 +114,8 @@ func (r *storeReader) close() {
 	r.replaceLastGood(store.LockedReading{})
 }
 
-// replaceLastGood replaces lastGood with next. It wipes the old set, unless next contains it.
+// replaceLastGood replaces lastGood with next. It wipes the old set, unless next contains the same
+// LockedSet.
 func (r *storeReader) replaceLastGood(next store.LockedReading) {
 	if r.lastGood.Set != next.Set {
 		r.lastGood.Set.Free()
@@ -142,9 +144,10 @@ func (r *storeReader) read(ctx context.Context) readResult {
 }
 
 // prepare removes the temporary files of killed edits and updates the watched directories. If a store
-// hangs, for example because the server of a network file system does not answer, prepare continues in
-// another goroutine, so that the sidecar can read the other stores. The next call of prepare that finds
-// this goroutine at its end returns its result.
+// hangs, for example because the server of a network file system does not answer, prepare returns an
+// empty result after maxPrepareTime, so that the sidecar can read the other stores. The work continues in
+// another goroutine. After this goroutine has ended, the next call of prepare returns the result of the
+// goroutine.
 func (r *storeReader) prepare(ctx context.Context) readResult {
 	if r.preparing == nil {
 		preparing := make(chan readResult, 1)
@@ -156,7 +159,7 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 			preparing <- result
 		}()
 	}
-	timeout := time.NewTimer(time.Until(r.prepareUntil)) // later calls of prepare do not wait again
+	timeout := time.NewTimer(time.Until(r.prepareUntil)) // later calls do not wait again for the same goroutine
 	defer timeout.Stop()
 	select {
 	case result := <-r.preparing:
@@ -180,8 +183,8 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 // once that the store is readable again.
 //
 // If the store must be read again, acceptResult returns the delay before this read. This is
-// necessary if the store is still changing, if a file is not complete, or if the watcher began
-// to watch another directory. Otherwise acceptResult returns 0.
+// necessary if the store is still changing, if a file is not complete or has just become unusable,
+// or if the watcher began to watch another directory. Otherwise acceptResult returns 0.
 func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retryDelay time.Duration) {
 	if ctx.Err() != nil {
 		result.reading.Set.Free()
@@ -264,9 +267,9 @@ func (r *storeReader) reportTruncated() {
 	r.reportedTruncated = r.lastGood.Truncated
 }
 
-// isBeingWritten reports whether a program is still writing a file of the store. The store then has
-// no error only because the sidecar uses the old value. After unusableGracePeriod, the file is a
-// problem of its own.
+// isBeingWritten reports whether a program is still writing a file of the store. The last read then
+// succeeded only because it used the old value of this file, so an error that was logged before may not
+// have ended. After the grace period, the sidecar logs the file itself, and isBeingWritten ignores it.
 func (r *storeReader) isBeingWritten() bool {
 	for path, reason := range r.lastGood.Unusable {
 		if reason.IsTemporary() && r.unusable[path].reported == "" {
@@ -276,8 +279,8 @@ func (r *storeReader) isBeingWritten() bool {
 	return false
 }
 
-// reportReadable logs that the problem that was logged last has ended. isFirst is true for the
-// first successful read.
+// reportReadable logs that the error in lastError has ended. isFirst is true for the first
+// successful read.
 func (r *storeReader) reportReadable(isFirst bool) {
 	switch {
 	case r.lastError == "":
@@ -292,7 +295,8 @@ func (r *storeReader) reportReadable(isFirst bool) {
 	r.lastError, r.isReplaced = "", false
 }
 
-// minReportedRemovals is the minimum number of secrets of a store whose removal is reported.
+// minReportedRemovals is a number of secrets. If the store had fewer secrets before a removal,
+// reportRemovals logs no warning.
 const minReportedRemovals = 4
 
 // reportRemovals logs a warning if more than half of the secrets are not in names any more. The
@@ -310,8 +314,8 @@ func (r *storeReader) reportRemovals(names []schema.SecretName) {
 	}
 }
 
-// gracePeriod returns how long a problem can exist before the sidecar logs it. The owner can only
-// confirm that a store was replaced after the sidecar has logged this.
+// gracePeriod returns how long a problem can exist before the sidecar logs the problem. A replaced
+// store is logged immediately, because the owner can confirm the replacement only after this.
 func gracePeriod(reason store.Reason) time.Duration {
 	switch {
 	case reason.IsReplacedStore():
@@ -322,9 +326,10 @@ func gracePeriod(reason store.Reason) time.Duration {
 	return unusableGracePeriod
 }
 
-// acceptUnusable logs once if a file has not been usable for the grace period, and once when
-// this file is usable again. If the store must be read again because of a file, acceptUnusable
-// returns the delay before this read. Otherwise it returns 0.
+// acceptUnusable logs each problem in lastGood.Unusable that has existed for its grace period, and
+// the end of each logged problem. It does not log the same problem again at the next read. If the
+// store must be read again because of a problem, acceptUnusable returns the delay before this read.
+// Otherwise it returns 0.
 func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 	mustRetry := r.lastGood.WaitsForFile()
 	for path, reason := range r.lastGood.Unusable {
@@ -333,7 +338,8 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			file = &unusableFile{since: time.Now()}
 			r.unusable[path] = file
 		}
-		// Log a second reason only if the owner must correct the file.
+		// If a problem was logged and now has another reason, log this reason only if the problem
+		// does not end by itself.
 		isNew := file.reported == "" || (!reason.IsTemporary() && file.reported != reason)
 		if isNew && time.Since(file.since) >= gracePeriod(reason) {
 			file.reported = reason

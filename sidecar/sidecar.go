@@ -4,12 +4,12 @@
 // If another sidecar is connected to the same broker, the broker refuses the pushes of this
 // sidecar. The sidecar then tries again until the other sidecar has stopped.
 //
-// The sidecar is trusted with every secret. It does not assume that the store is
-// complete. If the store is missing or unreadable, the sidecar continues to use the set of the
-// last successful read. If a file is empty, partly written, or unusable for another reason, the
-// sidecar continues to use the old value of this secret. Log messages contain counts, file names, and rules. They never
-// contain the value of a secret. The secrets are in locked memory, and a set is wiped when the
-// store changes.
+// The sidecar is trusted with every secret. It does not assume that the store is complete. If the
+// store is missing or unreadable, the sidecar continues to use the set of the last successful read.
+// If a file is empty, open for writing, or unusable for another reason, the sidecar continues to use
+// the old value of the file's secret, if the sidecar has read one since its start. Log messages
+// contain counts, file names, names of secrets, and rules, but never the value of a secret. The
+// secrets are in locked memory, and a set is wiped when another set replaces it.
 package sidecar
 
 import (
@@ -28,7 +28,8 @@ import (
 // A Config is the configuration of a sidecar. The fields Store, Read, Socket, Poll, and Log
 // are required.
 type Config struct {
-	// Store is used to watch the store. Run does not call its method Read.
+	// Store is used to watch the store, and to remove the temporary files of killed edits. Run
+	// does not call the method Read of Store.
 	Store store.Store
 	// Read reads the store into locked memory (see store.ReadInChild).
 	Read   ReadFunc
@@ -42,8 +43,8 @@ type Config struct {
 	// changed. If the sidecar has reported that secrets are missing in the store, the signal
 	// confirms this. PushNow can be nil.
 	PushNow <-chan os.Signal
-	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run
-	// ends.
+	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run ends,
+	// unless the secrets belong to another sidecar.
 	ClearOnExit bool
 	Log         *slog.Logger
 
@@ -127,7 +128,7 @@ func (c Config) Run(ctx context.Context) error {
 			if delay := reader.acceptResult(ctx, result); delay > 0 {
 				debouncer.retryAfter(delay)
 			}
-			// By clearing the broker, the owner has also confirmed that secrets are missing.
+			// Clearing the broker also confirms that secrets are missing.
 			if result.isReplaced() && (reader.confirmed || publisher.isCleared) {
 				reader.acceptReplaced()
 				reader.startReading(ctx)

@@ -339,8 +339,9 @@ func TestRestartedSidecarIsNotRefused(t *testing.T) {
 	}
 }
 
-// TestConnectionIsNeverIdle checks that the sidecar sends a request before the broker closes
-// its idle connection. Otherwise another sidecar could push in the meantime.
+// TestConnectionIsNeverIdle checks that statusInterval is the poll interval, but at most half of the
+// time after which the broker closes an idle connection. After the broker has closed the connection,
+// another sidecar could push.
 func TestConnectionIsNeverIdle(t *testing.T) {
 	for poll, want := range map[time.Duration]time.Duration{time.Second: time.Second, 24 * time.Hour: schema.IdleTimeout / 2} {
 		if got := (Config{Poll: poll}).statusInterval(); got != want {

@@ -32,7 +32,7 @@ func TestTakeoverIsReported(t *testing.T) {
 			if len(names) == 2 {
 				want = 1
 			}
-			const text = `level=WARN msg="another sidecar has stopped, and this sidecar has replaced its secrets by a different set" secrets_before=3 secrets_after=2 removed=2 added=1`
+			const text = `level=WARN msg="another sidecar has stopped, and this sidecar has replaced the secrets of the other sidecar by a different set" secrets_before=3 secrets_after=2 removed=2 added=1`
 			if n := strings.Count(second.log.String(), text); n != want {
 				t.Errorf("the second sidecar logged the takeover %d times, want %d:\n%s", n, want, second.log)
 			}

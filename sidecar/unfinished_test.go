@@ -71,7 +71,7 @@ func (h *testHost) openForWriting(name, part string) *os.File {
 	return f
 }
 
-// health returns the text of CheckHealth's error for the host's store, or "".
+// health returns the texts of the problems that CheckHealth finds with the host's store, or "".
 func (h *testHost) health() string { return healthOf(h, store.Dir{Path: h.store}) }
 
 // TestFileThatIsBeingWrittenKeepsOldValue keeps a file of the store open for writing. It checks
@@ -176,8 +176,9 @@ func TestOpenFileStoreKeepsAllSecrets(t *testing.T) {
 	}
 }
 
-// TestOpenFileStoreIsReported checks that the warning about the file of a file store that is open for
-// writing names all secrets of the file, and that the hint helps to find the process.
+// TestOpenFileStoreIsReported opens the file of a file store for writing. It checks that the warning
+// explains that the broker keeps the old values of all secrets of the file, and that the hint contains
+// a command that finds the process.
 func TestOpenFileStoreIsReported(t *testing.T) {
 	h := newTestHost(t)
 	path := h.dir + "/conf/a.env"
@@ -236,8 +237,9 @@ func TestStoreIsReadableOnlyAfterCompleteRead(t *testing.T) {
 	}
 }
 
-// TestLeftoversOfKilledEditAreRemoved kills edits before the start of the sidecar and while it runs.
-// The sidecar must remove their temporary files, but not the files of an edit that is still running.
+// TestLeftoversOfKilledEditAreRemoved creates temporary files of edits before the start of the sidecar,
+// and while the sidecar runs and the test has locked the store, as a running edit does. The sidecar must
+// remove the first files immediately, and the other files only after the test has ended the lock.
 func TestLeftoversOfKilledEditAreRemoved(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)

@@ -62,9 +62,10 @@ func (w *watcher) run() {
 	}
 }
 
-// setDirs makes the watcher watch exactly the directories in dirs. It returns true if at
-// least one of these directories was not watched before. The sidecar must then read the store
-// again, because earlier changes in the added directory caused no event.
+// setDirs makes the watcher watch the directories in dirs and no other directories. It skips
+// directories that do not exist or cannot be watched. It returns true if the watcher has begun to
+// watch another directory. The sidecar must then read the store again, because earlier changes in
+// this directory caused no event.
 func (w *watcher) setDirs(dirs []string) (added bool) {
 	if w.inotify == nil {
 		return false

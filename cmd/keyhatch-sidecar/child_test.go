@@ -13,7 +13,7 @@ import (
 )
 
 // TestSidecarSurvivesFailureOfChild kills the child process that reads the store. The sidecar
-// must log the reason, and must read the store again.
+// must log the reason, and must read the store again after the store has changed.
 func TestSidecarSurvivesFailureOfChild(t *testing.T) {
 	h := newTestHost(t, 0)
 	command := "if [ -e " + h.dir + "/store/ok ]; then echo A=x; else kill -9 $PPID; fi"

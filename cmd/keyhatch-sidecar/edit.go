@@ -24,9 +24,9 @@ func removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm NAME|BUNDLE/FIELD",
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
-		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the secret
-or the bundle is a symbolic link, rm removes the link. The target of the link does not
-change. rm prints the name of each removed secret or field.
+		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the path of
+this file or directory is a symbolic link, rm removes the link. The target of the link does
+not change. rm prints the name of each removed secret or field.
 
 If an editor has left a copy of the removed file in the store, for example NAME~ or
 .NAME.swp, rm prints a warning and does not remove the copy.
@@ -84,12 +84,12 @@ func editStore(c *cobra.Command, dir *store.Dir, edit func(ctx context.Context) 
 	return err
 }
 
-// withEditHint adds a hint to an error of an edit. verb is the command, and name is the secret or
-// the bundle.
+// withEditHint adds a hint to an error of an edit if there is a command that solves the problem. verb is
+// the command that failed, and name is the secret, the field, or the bundle.
 func withEditHint(err error, dir store.Dir, verb, name string) error {
 	storeFlag := " --store " + cli.ShellQuote("dir:"+dir.Path)
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
-		return &cli.Error{Err: err, Hint: "to remove it first, run keyhatch-sidecar rm " + conflict.Remove + storeFlag}
+		return &cli.Error{Err: err, Hint: "to remove " + conflict.Remove + " first, run keyhatch-sidecar rm " + conflict.Remove + storeFlag}
 	}
 	if errors.Is(err, store.ErrCannotRename) {
 		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}
@@ -101,7 +101,8 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 // removes.
 type linkList []struct{ name, target string }
 
-// linkTargets returns the symbolic links among names. Call it before the edit.
+// linkTargets returns the symbolic links among names whose targets exist. Call linkTargets before the
+// edit.
 func linkTargets(dir store.Dir, names []string) (links linkList) {
 	for _, name := range slices.Compact(names) {
 		if target := dir.LinkTarget(name); target != "" {
@@ -143,7 +144,7 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil
 	case err != nil:
-		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)}
+		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because the sidecar cannot use the store: %w", err)}
 		if errors.Is(err, store.ErrTooLarge) {
 			failure.Hint = "remove secrets with keyhatch-sidecar rm; until then, the broker also keeps secrets that you remove from the store"
 		}
@@ -161,9 +162,10 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 func listCommand() *cobra.Command {
 	var asJSON bool
 	c := &cobra.Command{
-		Use:     "list",
-		Short:   "List the names of the secrets in the store",
-		Long:    `list prints the name of each secret. It prints each field of a bundle as BUNDLE/FIELD.`,
+		Use:   "list",
+		Short: "List the names of the secrets in the store",
+		Long: `list prints the name of each secret. It prints each field of a bundle as BUNDLE/FIELD.
+list does not check whether the sidecar can use the files.`,
 		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
 	}
 	getDir := addDirFlag(c)

@@ -41,7 +41,7 @@ type hiddenInput struct {
 	signal syscall.Signal // the signal of the last key, or 0
 	err    error          // the first error
 
-	// unconfirmed is true after a line break or a paste until confirm.
+	// unconfirmed is true after a line break or a paste until confirm returns the number of lines.
 	unconfirmed bool
 
 	mark    string // the received part of pasteStart or pasteEnd
@@ -49,8 +49,8 @@ type hiddenInput struct {
 	afterCR bool   // the last key was \r
 }
 
-// add adds a key. After an error, add still waits for Ctrl-D, because the rest of a paste can
-// follow. The caller must handle in.signal before the next key.
+// add adds a key. An error does not end the input, because the rest of a paste can follow. The input
+// ends with Ctrl-D. The caller must handle in.signal before the next key.
 func (in *hiddenInput) add(key byte) {
 	if in.addToMark(key) {
 		return

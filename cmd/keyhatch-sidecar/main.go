@@ -1,5 +1,5 @@
-// Command keyhatch-sidecar runs in the trusted sidecar. It watches a store of secrets
-// and pushes the secrets into the broker's memory.
+// Command keyhatch-sidecar runs in the trusted sidecar. It watches a store of secrets, pushes the
+// secrets into the broker's memory, and edits stores that are directories.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 
 func main() {
 	c := command()
-	// All commands except list process secrets. The command run also calls secmem.Harden.
+	// Most commands process secrets. The command run also calls secmem.Harden.
 	if err := secmem.MakeUndumpable(); err != nil {
 		os.Exit(cli.PrintError(c, err))
 	}
@@ -35,7 +35,7 @@ kinds of stores:
                 files are not changed.
                 Symbolic links are followed. If a file is empty, open for
                 writing, or not readable, the broker keeps the old value of the
-                secret.
+                secret, if the sidecar has read it since its start.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// storeFormats contains a function for each kind of store. It writes a store with the values
-// as S0, S1, ... and returns the flags that select this store.
+// storeFormats contains a function for each kind and format of a store. The function writes a store
+// whose secrets have these values, and returns the flags that select this store.
 var storeFormats = map[string]func(t *testing.T, dir string, values [][]byte) (flags []string){
 	"dir": func(t *testing.T, dir string, values [][]byte) []string {
 		writeDirStore(t, dir, values)
@@ -197,7 +197,8 @@ func TestOldValuesOfIncompleteFilesAreOnlyInLockedMemory(t *testing.T) {
 	checkCopies(t, sidecar, "after the files are complete", current, 1)
 }
 
-// TestSidecarWarnsIfMemoryIsNotLocked starts a sidecar that must not lock memory.
+// TestSidecarWarnsIfMemoryIsNotLocked starts a sidecar that has no permission to lock memory. The
+// sidecar must log a warning and must push.
 func TestSidecarWarnsIfMemoryIsNotLocked(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
 	h := newTestHost(t, 65533) // the limit does not apply to root

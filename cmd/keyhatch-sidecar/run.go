@@ -24,21 +24,22 @@ the store changes and when the broker restarts.
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. If run cannot use a file in a dir: store, for example because the file is empty,
 open for writing, or not readable, the broker keeps the old value of this secret only,
-and run logs the path of the file once. If another directory replaces a dir: store and
-secrets are missing in it, for example after an unmount, the secrets in the broker do not
-change until you send the signal SIGUSR1.
+and run logs the path of the file once. If run has read no old value since its start, the
+broker gets the other secrets without this secret. If another directory replaces a dir:
+store and secrets are missing in it, for example after an unmount, the secrets in the
+broker do not change until no secret is missing, or until you send the signal SIGUSR1.
 
-After keyhatchctl clear, the broker has no secrets until the store changes or the broker
-restarts. To make run push the store even if nothing has changed, send the signal
-SIGUSR1. keyhatchctl doctor shows how.
+After keyhatchctl clear, the broker has no secrets until the store changes, or until the
+broker or run restarts. To make run push the store even if nothing has changed, send the
+signal SIGUSR1. keyhatchctl doctor shows how.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.
 keyhatchctl push replaces the broker's secrets only until run checks the broker again. This
 check happens at the latest after the interval of --poll. Then run pushes the store again.
 
-At its start, run logs a warning if other users can read or change a dir: or file: store.
-run does not report a store on a read-only mount.
+At its start, run logs a warning if other users can read or change a dir: or file: store,
+and an error if every user can change it. run does not report a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If run cannot read one of the stores later, the broker keeps the old secrets of this store,

@@ -29,9 +29,9 @@ func setCommand() *cobra.Command {
 asks for the value and hides your input. Type or paste the value, which can have
 several lines, and press Ctrl-D. Each line break of the input becomes \n. Ctrl-C
 cancels the command, and the store does not change. After Ctrl-Z and fg, set asks for
-the value again. Pasted text cannot contain control characters: use a file or a pipe
-for such a value. A value cannot be an argument of the command, because other users can
-see the arguments of a process.
+the value again. Pasted text cannot contain control characters except tabs and line
+breaks: use a file or a pipe for such a value. A value cannot be an argument of the
+command, because other users can see the arguments of a process.
 
 set stores exactly the given bytes. When the sidecar reads the store, it ignores one
 newline (\n or \r\n) at the end of a text. A text is valid UTF-8 without NUL bytes. If a
@@ -41,8 +41,9 @@ never uses an empty file.
 
 To write all fields of a bundle in one step, use an argument for each field. A project
 never gets an old and a new field together. For FIELD=-, set reads the value of the field
-from standard input. For FIELD=@FILE, set reads it from the file. On a terminal, set asks
-for the value of each FIELD=-. Otherwise only one argument can be FIELD=-.
+from standard input. For FIELD=@FILE, set reads the value from FILE. If standard input is
+a terminal, set asks for the value of each FIELD=-. Otherwise only one argument can be
+FIELD=-.
 
 set prints the size of the new value, and the size of the value that it replaced.
 
@@ -121,8 +122,8 @@ type value struct {
 }
 
 // parseSources returns the values that the arguments of the command set select. It does not
-// read the values yet. An error never quotes an argument, because the user may have typed the
-// value of a secret by mistake.
+// read the values yet. An error never quotes the name of the secret or a wrong argument, because the
+// user may have typed the value of a secret by mistake.
 func parseSources(args []string, file string) ([]value, error) {
 	if err := checkSecretName(args[0]); err != nil {
 		return nil, err
@@ -131,7 +132,7 @@ func parseSources(args []string, file string) ([]value, error) {
 		return []value{{name: args[0], file: file}}, nil
 	}
 	if file != "" || strings.Contains(args[0], "/") {
-		return nil, cli.UsageErrorf("to write a complete bundle, use BUNDLE FIELD=@FILE without --file")
+		return nil, cli.UsageErrorf("to write a complete bundle, use BUNDLE with FIELD=- or FIELD=@FILE, and without --file")
 	}
 	var values []value
 	names := map[string]bool{}
@@ -329,8 +330,8 @@ func hasDoubledLineBreaks(text []byte) (found bool) {
 	return found
 }
 
-// withFieldHint adds the command that changes a single field of a bundle to the hint, so that the
-// user does not remove the other fields.
+// withFieldHint adds a command to the hint if the user has given one field of a bundle that also has
+// other fields. The command changes this field only, so that the user does not remove the other fields.
 func withFieldHint(err error, dir store.Dir, values []value) error {
 	failure, _ := errors.AsType[*cli.Error](err)
 	conflict, ok := errors.AsType[*store.ConflictError](err)

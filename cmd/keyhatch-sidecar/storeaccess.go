@@ -31,18 +31,18 @@ type otherAccess int
 
 const (
 	noProblem otherAccess = iota
-	canRead               // users outside the owner's group can read the store
+	canRead               // users outside the store's group can read the store
 	groupCanChange
 	everyoneCanChange
 )
 
 // accessWarning returns a warning and a hint if users other than the owner can change the store
-// at path, or if users outside the owner's group can read it. If there is no problem, or if the
-// store does not exist, warning is "".
+// at path, or if users outside the store's group can read the store. If there is no problem, or if
+// the store does not exist, warning is "".
 //
 // accessWarning accepts a group that can read the store, because the sidecar may run as another
-// user of this group. It also accepts all modes on a read-only mount, because such a mount cannot
-// be corrected. In a container, the volume of a Kubernetes Secret is a read-only mount.
+// user of this group. It also accepts all modes on a read-only mount, because chmod fails there. In a
+// container, the volume of a Kubernetes Secret is a read-only mount.
 func accessWarning(path string) (access otherAccess, warning, hint string) {
 	info, err := os.Stat(path)
 	if err != nil || isReadOnlyMount(path) {
@@ -85,7 +85,8 @@ func protectCommand(path string, info fs.FileInfo) string {
 	if euid == 0 || euid == int(stat.Uid) || slices.Contains(append(groups, os.Getegid()), int(stat.Gid)) {
 		return command
 	}
-	// Without this command, the user of the sidecar would also lose its access.
+	// This process may run as the user of the sidecar. Without chown, this user would also lose
+	// the access to the store.
 	return "sudo chown -R " + strconv.Itoa(euid) + " " + quoted + " && " + command
 }
 

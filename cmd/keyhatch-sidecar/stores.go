@@ -33,7 +33,7 @@ type storeOptions struct {
 }
 
 // storeForms returns the possible values of the flag --store as a text for the user, for
-// example "dir:PATH, or exec:COMMAND".
+// example "dir:PATH, file:PATH, or exec:COMMAND".
 func storeForms() string {
 	var forms []string
 	for _, kind := range storeKinds {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/term"
 )
 
-// readHidden asks for the value name on a terminal and appends the input to buf until the
+// readHidden asks for the value of name on a terminal and appends the input to buf until the
 // user presses Ctrl-D. If the input is longer than the capacity of buf, buf is full, and
 // readHidden discards the rest.
 //
@@ -94,7 +94,7 @@ func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ [
 		if in.signal == 0 {
 			continue
 		}
-		for n > 0 { // the rest of a paste
+		for n > 0 { // discard the rest of a paste
 			if n, err = readAvailable(tty, chunk[:]); err != nil {
 				return in.text, err
 			}

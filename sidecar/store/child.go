@@ -39,8 +39,8 @@ func ReadInChild(ctx context.Context, args []string, previous LockedReading) (Lo
 	// upgrade has replaced the program.
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	// Otherwise Ctrl-C in a terminal would end the child process before the sidecar knows that
-	// it must exit, and the sidecar would log an error.
+	// Use a new process group. Otherwise Ctrl-C in a terminal would end the child process before
+	// the sidecar knows that the sidecar must exit, and the sidecar would log an error.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// On SIGTERM, the child process also ends the command of an Exec.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -8,7 +8,7 @@ import (
 )
 
 // TestReadInChildReportsIncompleteResult runs a child process that exits with 0 but does not
-// write a result.
+// write a complete result. ReadInChild must return an error.
 func TestReadInChildReportsIncompleteResult(t *testing.T) {
 	_, err := store.ReadInChild(context.Background(), []string{"-test.run=^$"}, store.LockedReading{})
 	want := "the process that reads the store has failed: the result of a read of the store is incomplete"

@@ -37,10 +37,11 @@ type Dir struct {
 }
 
 // Read returns the complete set of secrets that the directory contained at one moment. If Read
-// cannot use a file, it uses the old value of its secret, or of its complete bundle. An
-// error contains the path of the file and the rule that the file violates. The error never
-// contains the content of a file. If another directory has replaced the directory, and the new
-// directory does not contain all secrets of the old one, the error wraps ErrReplaced.
+// cannot use a file, it uses the old value of the file's secret, or of the complete bundle. If there
+// is no old value, Read omits the secret. An error contains the path of the file or directory, and
+// the rule that it violates. The error never contains the content of a file. If another directory has
+// replaced the directory, and the new directory does not contain all secrets of the old directory,
+// the error wraps ErrReplaced.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -67,8 +68,8 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 		r.keepOld(name, previous)
 	}
 	if previous.Set == nil && len(r.Set) == 0 {
-		// The first read found no secret. If there are files that will not become usable, the
-		// store or its permissions are probably wrong.
+		// The first read found no secret. If there are files that will not become usable by
+		// themselves, the store or its permissions are probably wrong.
 		for _, f := range l.files {
 			if reason := r.Unusable[f.path]; reason != "" && !reason.IsIncomplete() {
 				return nil, &unusableError{f.path, reason}
@@ -225,8 +226,8 @@ func TrimNewline(content []byte) []byte {
 // of the store. For a symbolic link in the store or in a bundle, WatchDirs returns the target
 // of the link, or the directory that contains the target if the target is a file.
 //
-// If a directory above the parent directory is renamed, the returned directories receive
-// no event. Only polling detects such a change.
+// If a directory above the parent directory is renamed, no event arrives from the returned
+// directories. Only polling detects such a change.
 func (d Dir) WatchDirs() []string {
 	dirs := append(parentDirs(d.Path), d.Path)
 	entries, _ := os.ReadDir(d.Path)
@@ -251,10 +252,11 @@ func (d Dir) WatchDirs() []string {
 	return dirs
 }
 
-// watchDirOf returns the directory that must be watched because of an entry of parent, or "".
-// For a link, this is the target, or the directory that contains the target. If the target does
-// not exist, this is the nearest existing directory above the target. isDir reports
-// whether the entry is a directory, or a link to a directory.
+// watchDirOf returns the directory that must be watched because of an entry of parent. For a
+// subdirectory, this is the subdirectory. For a link to a directory, this is the target. For a link
+// to a file, this is the directory that contains the target. If the target does not exist, this is
+// the nearest existing directory above the target. For all other entries, watchDirOf returns "".
+// isDir reports whether the entry is a directory, or a link to a directory.
 func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
 	path := filepath.Join(parent, entry.Name())
 	if entry.IsDir() {

@@ -49,10 +49,10 @@ func (d Dir) Create() (created bool, err error) {
 	return created, err
 }
 
-// CheckSet returns an error if Set would fail for every value. If fields is not nil, CheckSet
-// checks SetBundle with these fields instead. CheckSet changes nothing. A command calls
-// CheckSet before it asks for the values. Set and SetBundle can still fail, for example because
-// of a value that is not valid or because the disk is full.
+// CheckSet returns an error if it finds a problem with which Set would fail for every value. If
+// fields is not nil, CheckSet checks SetBundle with these fields instead. CheckSet changes nothing.
+// A command calls CheckSet before it asks for the values. After CheckSet, Set and SetBundle can
+// still fail, for example because of a value that is not valid or because the disk is full.
 func (d Dir) CheckSet(name string, fields []string) error {
 	path, err := d.secretPath(name)
 	if err != nil {
@@ -165,8 +165,8 @@ func linkedBundleError(bundle string) error {
 
 // SetBundle writes all fields of a bundle in one step. A reader sees the old fields or the
 // new fields, never some of both. If the bundle has other fields than the given fields, or
-// if name is a secret, SetBundle changes nothing and returns a *ConflictError. The owners and
-// the permissions are the same as with Set. If the bundle is a symbolic link, SetBundle
+// if name is a secret, SetBundle changes nothing, and the error wraps a *ConflictError. The
+// owners and the permissions are the same as with Set. If the bundle is a symbolic link, SetBundle
 // replaces the link.
 func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byte) error {
 	return d.edit(ctx, "write", name, func(path string) error {
@@ -218,7 +218,8 @@ func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byt
 	})
 }
 
-// checkSetBundle returns a *ConflictError if SetBundle must not write these fields.
+// checkSetBundle returns a *ConflictError if SetBundle must not write these fields. If it cannot
+// read the directory of the bundle, it returns the error of os.ReadDir.
 func (d Dir) checkSetBundle(name string, fields []string) error {
 	path := filepath.Join(d.Path, name)
 	if isFile(path) {
@@ -249,9 +250,10 @@ func CheckField(value []byte) error {
 }
 
 // edit runs change with the path of a secret. Only one edit of a store runs at a time, unless
-// the file system has no locks (see lock). If ctx ends before edit has the lock, edit changes nothing and
-// returns ctx.Err(). After that, edit does not stop. Before edit returns without an error, it waits until
-// the changed entries of the store's directory and of the bundle's directory are on the disk.
+// the file system has no locks (see lock). If ctx ends before edit has the lock, edit changes nothing,
+// and the error wraps ctx.Err(). After edit has the lock, the end of ctx has no effect. Before edit
+// returns without an error, it waits until the changed entries of the store's directory and of the
+// bundle's directory are on the disk.
 func (d Dir) edit(ctx context.Context, verb, name string, change func(path string) error) error {
 	path, err := d.secretPath(name)
 	if err != nil {
@@ -304,7 +306,7 @@ func (d Dir) LinkTarget(name string) string {
 
 // Remove removes a secret, a field of a bundle, or a complete bundle. It removes a symbolic
 // link and not the target of the link. If the bundle of a field is a symbolic link, Remove
-// returns a *ConflictError.
+// changes nothing, and the error wraps a *ConflictError.
 func (d Dir) Remove(ctx context.Context, name string) error {
 	return d.edit(ctx, "remove", name, func(path string) error {
 		if bundle, _, isField := strings.Cut(name, "/"); isField && isLink(filepath.Dir(path)) {
@@ -332,7 +334,7 @@ func (d Dir) Remove(ctx context.Context, name string) error {
 }
 
 // List returns the names of the secrets in sorted order. For a bundle, List returns each
-// field as BUNDLE/FIELD.
+// field as BUNDLE/FIELD. List does not check whether Read can use the files.
 func (d Dir) List() ([]string, error) {
 	l, err := d.listFiles()
 	if err != nil {

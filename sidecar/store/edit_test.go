@@ -151,7 +151,8 @@ func withFileSystemUID(t *testing.T, uid int, run func()) {
 	run()
 }
 
-// TestCheckSetFindsStoreThatIsNotWritable checks the permissions of a user other than root.
+// TestCheckSetFindsStoreThatIsNotWritable calls CheckSet as a user who cannot write to the store.
+// CheckSet must return an error.
 func TestCheckSetFindsStoreThatIsNotWritable(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir() + "/store"}
 	storetest.WriteFile(dir.Path+"/aws/key", "1")
@@ -175,7 +176,8 @@ func TestCheckSetFindsStoreThatIsNotWritable(t *testing.T) {
 	})
 }
 
-// TestEditKeepsOwnerAndMode edits a store of another user as root.
+// TestEditKeepsOwnerAndMode edits a store of another user as root. A changed file or bundle must keep
+// its owner, its group, and its mode. A new file must get the owner and the group of its directory.
 func TestEditKeepsOwnerAndMode(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "changing the owner of a file requires root")
 	home := t.TempDir()
@@ -268,7 +270,9 @@ func TestEditFailsIfOwnerWouldChange(t *testing.T) {
 	}
 }
 
-// TestEditDoesNotChangeTargetsOfLinks edits secrets and bundles that are symbolic links.
+// TestEditDoesNotChangeTargetsOfLinks edits secrets, fields, and bundles that are symbolic links. The
+// edits must replace or remove the links, and must not change their targets. An edit of a field of a
+// bundle that is a link must return an error.
 func TestEditDoesNotChangeTargetsOfLinks(t *testing.T) {
 	root := t.TempDir()
 	dir := store.Dir{Path: root + "/store"}
@@ -374,8 +378,8 @@ func TestEditOfFieldSyncsBundle(t *testing.T) {
 	}
 }
 
-// TestEditOfBundleThatCannotBeRenamed edits a complete bundle on an overlay file system, which
-// cannot rename all directories.
+// TestEditOfBundleThatCannotBeRenamed edits a complete bundle while each rename fails with EXDEV, as
+// on an overlay file system. The edits must return ErrCannotRename and must not change the bundle.
 func TestEditOfBundleThatCannotBeRenamed(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
 	if err := dir.Set(t.Context(), "aws/key", []byte("old")); err != nil {

@@ -67,7 +67,7 @@ func makeDir(path string) (created bool, err error) {
 
 // setOwner gives a new file or directory the owner, the group, and the permissions of the path
 // that it will replace. If that path does not exist or is a symbolic link, and if this process
-// is root, the new file gets the owner and the group of the directory parent. Otherwise the
+// is root, the new file gets the owner and the group of the directory parent. Without this, the
 // owner of a store could not read the files that root writes.
 func setOwner(f *os.File, replaced, parent string) error {
 	path := replaced

@@ -36,7 +36,7 @@ type Exec struct {
 // maxUnstablePeriod. It then runs the command and parses the command's standard output. Read
 // returns an error if the exit code is not 0, if the output is too large or not valid, if the
 // command exceeds the timeout, or if a background process keeps the output open. For an empty
-// value, Read uses the old value.
+// value, Read uses the old value, or omits the secret if there is no old value.
 func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	for deadline := time.Now().Add(maxUnstablePeriod); e.isBeingWritten() && time.Now().Before(deadline); {
 		if err := sleep(ctx, stablePeriod/2); err != nil {

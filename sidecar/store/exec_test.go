@@ -29,7 +29,8 @@ func TestExecErrorContainsNoText(t *testing.T) {
 	}
 }
 
-// TestPipefailDetectsFailedCommand checks the advice for pipes in RECIPES.md.
+// TestPipefailDetectsFailedCommand runs a pipe whose first command fails. As RECIPES.md describes, Read
+// must return an error only if the pipe runs with pipefail.
 func TestPipefailDetectsFailedCommand(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	const pipe = "(echo A=1; exit 3) | cat"

@@ -21,7 +21,8 @@ type File struct {
 
 // Read returns the complete set of secrets in the file. If a program is still writing the file,
 // Read returns the old set, or an error if there is no old set. Read returns an error if the
-// file is empty. For an empty value, Read uses the old value.
+// file is empty. For an empty value, Read uses the old value, or omits the secret if there is no
+// old value.
 func (f File) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, f.listFiles, f.readFile)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path

@@ -50,7 +50,7 @@ func (f Format) parse(text []byte) (Set, error) {
 	if len(text) == 0 {
 		return nil, errors.New("the input is empty: if the store has no secrets, write {} in JSON or YAML, or a comment in dotenv")
 	}
-	// Editors of Windows write a byte order mark. It belongs to the file and not to a name.
+	// Some editors write a byte order mark, which does not belong to the first name in the file.
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if !utf8.Valid(text) {
 		return nil, errors.New("the text is not valid UTF-8")

@@ -44,8 +44,9 @@ func TestEditRemovesLeftoversOfKilledEdit(t *testing.T) {
 	group.Wait()
 }
 
-// TestEditKeepsFilesOfOthersWithoutLock edits a store on a file system that has no locks. Then
-// the temporary files in the store can belong to a running edit of another process.
+// TestEditKeepsFilesOfOthersWithoutLock edits a store on a file system that has no locks. The edits
+// must not remove other temporary files in the store, because these files can belong to a running edit
+// of another process.
 func TestEditKeepsFilesOfOthersWithoutLock(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
 	for _, name := range []string{".keyhatch-edit-1", "aws/.keyhatch-edit-2"} {
@@ -115,8 +116,9 @@ func TestRemoveLeftovers(t *testing.T) {
 	}
 }
 
-// TestLeftoversWithoutLock uses a file system that has no locks. New temporary files can belong to a
-// running edit. Old temporary files are reported, and not removed.
+// TestLeftoversWithoutLock uses a file system that has no locks. RemoveLeftovers must report old
+// temporary files, but not new temporary files, which can belong to a running edit. It must remove none
+// of them.
 func TestLeftoversWithoutLock(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
 	for _, name := range []string{"/.keyhatch-edit-new", "/.keyhatch-edit-old"} {

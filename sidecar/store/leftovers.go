@@ -88,7 +88,7 @@ func (d Dir) removeLeftover(path string) error {
 }
 
 // tryLock locks the store if no edit is running. Otherwise it returns EWOULDBLOCK. It returns another
-// error if the file system has no locks.
+// error if it cannot open the directory of the store, or if the file system has no locks.
 func (d Dir) tryLock() (unlock func(), err error) {
 	dir, err := os.Open(d.Path)
 	if err == nil {

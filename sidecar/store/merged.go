@@ -18,7 +18,8 @@ type Merged []Store
 // Read reads all stores and returns one set with the secrets of all stores. If there are several stores
 // and Read cannot read one of them, it uses the old secrets of this store, and adds the store to
 // Unusable. If two stores contain the same name, Read uses the old value of this secret, and adds the
-// name to Unusable. The first read has no old secrets. Then Read returns an error in both cases.
+// name to Unusable. If previous is empty, there are no old secrets, and Read returns an error in both
+// cases.
 func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	all := newReading()
 	stores := map[schema.SecretName]int{} // the index of the store that contains the name
@@ -55,13 +56,14 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	return all, nil
 }
 
-// readTimeout is the maximum duration of a read of one store. A system call does not end while the
-// server of a network file system does not answer.
+// readTimeout is the maximum duration of a read of one store. For an Exec, its Timeout is added. The
+// limit is necessary because a system call does not end while the server of a network file system
+// does not answer.
 const readTimeout = 30 * time.Second
 
 // readWithTimeout calls the method Read of a store. If Read does not end within readTimeout,
 // readWithTimeout returns an error, and the goroutine that calls Read continues until the end of the
-// process. WriteResult requires that the process ends soon.
+// process. In the sidecar, this is a child process that ends soon (see ReadInChild).
 func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Reading, error) {
 	timeout := readTimeout
 	if command, ok := store.(Exec); ok {

@@ -15,8 +15,9 @@ func (e missingError) Error() string { return string(e) + " does not exist" }
 
 func (e missingError) Unwrap() error { return fs.ErrNotExist }
 
-// describePathError rewrites the text of an error of package os. The new text begins with
-// the path, and does not contain the name of the system call.
+// describePathError rewrites the text of an error of package os that contains a path. The new text
+// begins with the path, and does not contain the name of the system call. describePathError returns
+// all other errors unchanged.
 func describePathError(err error) error {
 	if linkErr, ok := errors.AsType[*os.LinkError](err); ok {
 		return fmt.Errorf("%s: %w", linkErr.New, linkErr.Err)

@@ -12,8 +12,8 @@ type PEMProblem string
 const (
 	PEMTruncated PEMProblem = "it has a line -----BEGIN without its line -----END, and is probably not complete"
 	PEMOneLine   PEMProblem = "its line breaks are missing"
-	// PEMNoNewline is only a problem for ssh, and only for keys in the format of OpenSSH.
-	PEMNoNewline PEMProblem = "it does not end with a newline, because the sidecar ignores one newline"
+	// PEMNoNewline is only a problem for private keys in the format of OpenSSH, which ssh loads.
+	PEMNoNewline PEMProblem = "it does not end with a newline (the sidecar ignores one newline at the end of a file)"
 )
 
 // CheckPEM returns the most important problem of a secret that is a PEM text. If the secret is not a PEM
@@ -23,7 +23,7 @@ func CheckPEM(secret []byte) PEMProblem {
 	if !bytes.HasPrefix(bytes.TrimSpace(secret), []byte(begin)) && !bytes.Contains(secret, []byte("\n"+begin)) {
 		return ""
 	}
-	// A file can contain several blocks. A program that copies the file can fail in each of them.
+	// A file can contain several blocks. If the file is truncated, its last block is not complete.
 	block := secret[bytes.LastIndex(secret, []byte(begin))+len(begin):]
 	label, content, hasLabel := bytes.Cut(block, []byte(dashes))
 	body, _, hasEnd := bytes.Cut(content, slices.Concat([]byte(end), label, []byte(dashes)))

@@ -68,8 +68,8 @@ func newState() State {
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
 
 // monotonicNow returns the time in nanoseconds since the boot of the machine, without the time
-// in which the machine was suspended. Unlike the times of package time, another process can use
-// this time even after somebody has set the clock.
+// in which the machine was suspended. Unlike a time of package time, this number can be compared
+// with a number from another process, even if somebody has set the clock in the meantime.
 func monotonicNow() int64 {
 	var now unix.Timespec
 	unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // cannot fail with these arguments
@@ -131,9 +131,10 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 	}
 }
 
-// keepOldOfEmpty adds the empty values of r to r.Unusable, and replaces their secrets by the old
-// values, because an empty value usually comes from an edit or a command that has failed. oldNames
-// contains the secrets that the same store had before.
+// keepOldOfEmpty adds the names of the empty values of r to r.Unusable, and replaces the secrets with
+// empty values by their old values, because an empty value usually comes from an edit or a command
+// that has failed. If a secret has no old value, keepOldOfEmpty removes the secret from r. oldNames
+// contains the names of the secrets that the same store had before.
 func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName) {
 	for name, value := range r.Set {
 		var empty []string
@@ -190,10 +191,12 @@ func (s State) AcceptReplacedDirs() State {
 // replacedError returns ErrReplaced with the path of a directory.
 func replacedError(path string) error { return fmt.Errorf("%s: %w", path, ErrReplaced) }
 
-// IsFileStore reports whether the file at path is the file of a File, and not a secret of a Dir.
+// IsFileStore reports whether the file at path is the file of a File from which an earlier read has
+// used at least one secret.
 func (s State) IsFileStore(path string) bool { return len(s.files[path].Names) > 0 }
 
-// WaitsForFile reports whether a file of the store can become complete without a file event.
+// WaitsForFile reports whether a problem in Unusable can end without a file event, for example because
+// a program closes a file.
 func (s State) WaitsForFile() bool {
 	for _, reason := range s.Unusable {
 		if reason.IsTemporary() {

@@ -229,8 +229,8 @@ func TestFileWithWriteLeaseIsOpenForWriting(t *testing.T) {
 	mustRead(t, dir, r, "new", false)
 }
 
-// TestMergedReturnsSameErrorEachTime checks that an error for two duplicate names is always for
-// the same name, because the sidecar logs each other error again.
+// TestMergedReturnsSameErrorEachTime reads two stores with several duplicate names. Each read must
+// return the error for the same name, because the sidecar logs an error again if its text changes.
 func TestMergedReturnsSameErrorEachTime(t *testing.T) {
 	dir := t.TempDir()
 	writeAll(t, dir+"/a.json", `{"A": "x", "B": "x", "C": "x", "D": "x"}`)

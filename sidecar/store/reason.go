@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A Reason is the reason why Read cannot use a file. It contains no path. Other reasons than the
-// constants are possible, for example the text of an error of the system.
+// A Reason is the reason why Read cannot use a file, a value, or a store of a Merged. Other reasons
+// than the constants are possible, for example the text of an error of the system.
 type Reason string
 
 // The reasons why a file is not complete. An empty file stays incomplete until it changes. In
@@ -60,15 +60,15 @@ func (r Reason) IsStoreFailure() bool {
 	return strings.HasPrefix(string(r), storeFailed) || r.IsUnstableStore()
 }
 
-// IsUnstableStore reports whether the files of a store of a Merged changed during the read.
+// IsUnstableStore reports whether the read of a store of a Merged failed with ErrUnstable.
 func (r Reason) IsUnstableStore() bool { return strings.HasPrefix(string(r), storeUnstable) }
 
-// IsReplacedStore reports whether ErrReplaced is the error of a store of a Merged.
+// IsReplacedStore reports whether the read of a store of a Merged failed with ErrReplaced.
 func (r Reason) IsReplacedStore() bool {
 	return r.IsStoreFailure() && strings.HasSuffix(string(r), ErrReplaced.Error())
 }
 
-// IsIncomplete reports whether the file is empty or is being written.
+// IsIncomplete reports whether the file is empty, or whether the reason is temporary.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
 
 // IsTemporary reports whether the reason can end without a file event.

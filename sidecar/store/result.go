@@ -48,7 +48,7 @@ type unusableResult struct {
 	Reason Reason `json:"reason"`
 }
 
-// A dirResult is the part of a State that describes the directory of a Dir.
+// A dirResult is the part of a State that describes the directory of a Dir, or a store of a Merged.
 type dirResult struct {
 	Path  []byte   `json:"path"`
 	State dirState `json:"state"`
@@ -156,7 +156,7 @@ func (r LockedReading) Write(w io.Writer) error {
 // cannot write to w.
 //
 // WriteResult leaves copies of the secrets in the memory of the process. So the process must
-// end soon after WriteResult.
+// end soon after WriteResult returns.
 func WriteResult(ctx context.Context, source Store, input io.Reader, w io.Writer) error {
 	previous, err := readPrevious(input)
 	if err != nil {

@@ -102,7 +102,7 @@ func TestFirstReadHasNoPreviousSet(t *testing.T) {
 }
 
 // TestIncompleteInputIsAnError ends the input of WriteResult after each of its bytes.
-// WriteResult must not read the store, because the old values are missing.
+// WriteResult must return an error and write nothing, because the old values are missing.
 func TestIncompleteInputIsAnError(t *testing.T) {
 	reading, err := store.ReadResult(writeResult(t, &fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, store.LockedReading{}))
 	if err != nil {

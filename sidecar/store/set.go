@@ -26,8 +26,8 @@ type Value struct {
 	Fields map[schema.SecretName][]byte // nil if the value is not a bundle
 }
 
-// ErrTooLarge means that the secrets of a store do not fit into one push. Then the broker also keeps
-// secrets that were removed from the store.
+// ErrTooLarge means that the secrets of a store do not fit into one push. The sidecar then pushes
+// nothing, so the broker also keeps secrets that were removed from the store.
 var ErrTooLarge = errors.New("the secrets are too large for one push")
 
 // EncodePush returns the line of the request that pushes the set to a broker. The broker

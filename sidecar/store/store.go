@@ -9,9 +9,10 @@
 //
 // The package does not assume that a store is complete. If a file changes during a read, the
 // package reads the store again. If the package cannot use a file of a directory, for example
-// because the file is empty, open for writing, or unreadable, it uses the old value of this
-// secret. All other problems of a store are errors. Each error contains the path of the file, the line, and the violated rule, if they are known. No
-// error contains any part of a secret.
+// because the file is empty, open for writing, or unreadable, it uses the old value of the file's
+// secret. Such problems are in State.Unusable. A problem that concerns a complete store is an error.
+// An error contains the path of the file, the line, and the violated rule, if they are known. It can
+// contain the name of a secret, but never a part of a value.
 package store
 
 import "context"
@@ -19,11 +20,11 @@ import "context"
 // A Store is a source of secrets. The types Dir, File, Exec, and Merged are stores.
 type Store interface {
 	// Read returns the complete set of secrets that the store contained at one moment. If
-	// Read cannot use a file, it uses the old value of its secret. previous is the result of
+	// Read cannot use a file, it uses the old value of the file's secret. previous is the result of
 	// the last call that returned no error, or nil if there was none.
 	//
 	// An error contains the path of the file, the line, and the violated rule, if they are
-	// known. The error never contains any part of a secret.
+	// known. The error never contains a part of the value of a secret.
 	Read(ctx context.Context, previous *Reading) (*Reading, error)
 	// WatchDirs returns the directories that the sidecar must watch for file events. An event
 	// in one of these directories can mean that the store changed.

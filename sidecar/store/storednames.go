@@ -13,8 +13,9 @@ import (
 const UnknownSize = -1
 
 // StoredSizes returns the sizes of the values that the store contains for names. A size does not
-// include the newline that TrimNewline removes. If a name does not exist, it is not in the result. A
-// command calls StoredSizes before an edit, so that it can report which values the edit replaced.
+// include the newline that TrimNewline removes. If the store has no file for a name, the name is not in
+// the result. A command calls StoredSizes before an edit, so that the command can report which values
+// the edit replaced.
 func (d Dir) StoredSizes(names []string) map[string]int {
 	sizes := map[string]int{}
 	for _, name := range names {

@@ -22,8 +22,9 @@ const (
 // close the file immediately after leaseFile.
 //
 // The kernel refuses a lease to a user who does not own the file and has no capability CAP_LEASE.
-// Many network file systems have no leases. On FUSE, the kernel may grant a lease although it does not see all writers, because
-// the writer can be on another machine, for example on the host of a virtual machine.
+// Many network file systems have no leases. For a FUSE file system, leaseFile returns writersUnknown,
+// because the kernel may grant a lease although a process on another machine, for example on the host
+// of a virtual machine, has the file open for writing.
 func leaseFile(f *os.File) writerState {
 	conn, err := f.SyscallConn()
 	if err != nil {
