@@ -82,7 +82,8 @@ type readResult struct {
 	// dirsAdded is true if the watcher began to watch another directory. The store must then
 	// be read again, because earlier changes in this directory caused no event.
 	dirsAdded bool
-	// The temporary files of killed edits that were removed, or that could not be removed.
+	// removedLeftovers contains the paths of the temporary files of killed edits that were
+	// removed. leftovers contains the paths of the temporary files that could not be removed.
 	removedLeftovers, leftovers []string
 }
 

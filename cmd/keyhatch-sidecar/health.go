@@ -18,13 +18,13 @@ func healthCommand() *cobra.Command {
 		Use:   "health --store STORE...",
 		Short: "Check that the broker has the secrets of the store",
 		Long: `health compares the names of the secrets in the store with the names of the secrets in
-the broker. It does not compare the values. If the store is a command, health runs the
-command.
+the broker. health does not compare the values. If the store is a command, health runs
+the command.
 
 health prints a warning if other users can read the store or members of its group can
-change the store, and fails if every user can change the store. It also prints a warning if
-a set or rm that was killed has left a temporary file in a dir: store. A running sidecar
-removes such files.
+change the store, and fails if every user can change the store. health also prints a warning
+if a set or rm that was killed has left a temporary file in a dir: store. A running sidecar
+removes such files, if it has permission.
 
 The exit code is 0 only if the names are the same, if health and the sidecar can use
 every file in the store, if a sidecar is running and not stopped, and if the broker refuses

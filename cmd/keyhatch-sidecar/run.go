@@ -18,7 +18,7 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run --store STORE...",
 		Short: "Keep the broker's secrets equal to the store",
-		Long: `run pushes all secrets of the store to the broker. It pushes all secrets again when
+		Long: `run pushes all secrets of the store to the broker. run pushes all secrets again when
 the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
@@ -35,8 +35,8 @@ signal SIGUSR1. keyhatchctl doctor shows how.
 
 Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
 run logs an error, and tries again at each poll until the other sidecar has stopped.
-keyhatchctl push replaces the broker's secrets only until run checks the broker again. This
-check happens at the latest after the interval of --poll. Then run pushes the store again.
+keyhatchctl push replaces the broker's secrets only until run checks the broker again and
+pushes the store. run checks the broker at the latest after the interval of --poll.
 
 At its start, run logs a warning if other users can read or change a dir: or file: store,
 and an error if every user can change it. run does not report a store on a read-only mount.

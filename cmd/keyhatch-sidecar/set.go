@@ -30,8 +30,8 @@ asks for the value and hides your input. Type or paste the value, which can have
 several lines, and press Ctrl-D. Each line break of the input becomes \n. Ctrl-C
 cancels the command, and the store does not change. After Ctrl-Z and fg, set asks for
 the value again. Pasted text cannot contain control characters except tabs and line
-breaks: use a file or a pipe for such a value. A value cannot be an argument of the
-command, because other users can see the arguments of a process.
+breaks. For a value with other control characters, use a file or a pipe. A value cannot
+be an argument of the command, because other users can see the arguments of a process.
 
 set stores exactly the given bytes. When the sidecar reads the store, it ignores one
 newline (\n or \r\n) at the end of a text. A text is valid UTF-8 without NUL bytes. If a

@@ -36,7 +36,7 @@ func (s *LockedSet) Free() {
 	}
 }
 
-// A LockedReading is a Reading in locked memory.
+// A LockedReading is a Reading whose set is in locked memory.
 type LockedReading struct {
 	Set *LockedSet
 	State

@@ -11,7 +11,7 @@ import (
 type writerState int
 
 const (
-	writersUnknown writerState = iota // the file system cannot answer
+	writersUnknown writerState = iota // the kernel does not answer (see leaseFile)
 	writersExist
 	writersNone
 )
