@@ -33,9 +33,9 @@ var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a chang
 // problem with its store. CheckHealth cannot compare the values of the secrets, because the admin
 // socket never returns values.
 //
-// CheckHealth returns the problems that it has found. It ends early if it cannot read the store, if
-// it cannot reach the broker, or if the broker has no secrets. Otherwise count is the number of
-// secrets in the store.
+// CheckHealth returns the problems that it has found. It ends early if it cannot read the store, if a
+// request to the broker fails, or if the broker has no secrets. count is then 0. Otherwise count is the
+// number of secrets in the store.
 func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, problems []error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
@@ -115,7 +115,7 @@ func differentNames(added, removed []schema.SecretName, pid int) *HealthError {
 	return &HealthError{"the secrets in the store and in the broker differ, or --store is not the sidecar's store: " + strings.Join(parts, "; "), hint}
 }
 
-// maxListedNames is the maximum number of names that nameList lists. It only counts the other names.
+// maxListedNames is the maximum number of names in a list. nameList only counts the other names.
 const maxListedNames = 10
 
 func nameList(names []schema.SecretName) string {
@@ -138,7 +138,7 @@ func isStopped(pid int) bool {
 }
 
 // visiblePID returns pid if a sidecar has this pid in the pid namespace of this process. Otherwise
-// visiblePID returns 0. The broker reports a pid of its own pid namespace, which can be another one.
+// visiblePID returns 0. The broker reports a pid of the broker's pid namespace, which can be different.
 func visiblePID(pid int32) int {
 	// The kernel shortens the name of a process to 15 characters.
 	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); err != nil || string(name) != "keyhatch-sideca\n" {

@@ -12,8 +12,8 @@ import (
 )
 
 // unusableMessage returns the log message for a file, a value, or a store that the sidecar cannot
-// use. The broker keeps an old value only if this sidecar has read it since its start, because each
-// push replaces all secrets.
+// use. The broker keeps an old value only if the sidecar has read this value since the sidecar has
+// started, because each push replaces all secrets.
 func unusableMessage(reason store.Reason) string {
 	switch {
 	case reason == store.ReasonName:

@@ -17,8 +17,8 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For a
-// complete store, gracePeriod returns another time.
+// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For an
+// unstable or replaced store, gracePeriod returns another time.
 const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is

@@ -164,7 +164,7 @@ func listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the names of the secrets in the store",
-		Long: `list prints the name of each secret. It prints each field of a bundle as BUNDLE/FIELD.
+		Long: `list prints the name of each secret, and each field of a bundle as BUNDLE/FIELD.
 list does not check whether the sidecar can use the files.`,
 		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
 	}

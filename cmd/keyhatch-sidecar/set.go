@@ -42,15 +42,15 @@ never uses an empty file.
 To write all fields of a bundle in one step, use an argument for each field. A project
 never gets an old and a new field together. For FIELD=-, set reads the value of the field
 from standard input. For FIELD=@FILE, set reads the value from FILE. If standard input is
-a terminal, set asks for the value of each FIELD=-. Otherwise only one argument can be
-FIELD=-.
+a terminal, set asks for the value of each FIELD=-. If standard input is not a terminal,
+only one argument can be FIELD=-.
 
 set prints the size of the new value, and the size of the value that it replaced.
 
 set replaces a secret in one step, but it does not replace a bundle by a secret, or a
 bundle by a bundle without some of the fields. The new file has the owner, the group, and
 the mode of the old file. If set cannot give the file to the old owner, the store does not
-change. The file of a new secret has mode 0600. If root runs set, this file belongs to the
+change. The file of a new secret has mode 0600. If root runs set, a new file belongs to the
 owner of its directory. If the secret or the bundle is a symbolic link, set replaces the
 link. The target of the link does not change.
 

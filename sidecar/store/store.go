@@ -10,9 +10,10 @@
 // The package does not assume that a store is complete. If a file changes during a read, the
 // package reads the store again. If the package cannot use a file of a directory, for example
 // because the file is empty, open for writing, or unreadable, it uses the old value of the file's
-// secret. Such problems are in State.Unusable. A problem that concerns a complete store is an error.
-// An error contains the path of the file, the line, and the violated rule, if they are known. It can
-// contain the name of a secret, but never a part of a value.
+// secret. Such problems are in State.Unusable. If the package cannot read a store at all, it returns an
+// error, or, for one of the stores of a Merged, an entry in State.Unusable. An error contains the path of
+// the file, the line, and the violated rule, if they are known. An error can contain the name of a
+// secret, but never a part of a value.
 package store
 
 import "context"
