@@ -20,6 +20,7 @@ var AdminOperations = []Operation{
 	{OpList, ListRequest{}, ListResponse{}},
 	{OpStatus, StatusRequest{}, StatusResponse{}},
 	{OpPing, PingRequest{}, AdminPingResponse{}},
+	{OpAuth, AuthRequest{}, OKResponse{}},
 }
 
 // ProjectOperations lists the ops of a project socket.

@@ -18,6 +18,7 @@ const (
 	OpInspect    Op = "inspect"
 	OpList       Op = "list-creds"
 	OpStatus     Op = "status"
+	OpAuth       Op = "auth"
 
 	OpGet     Op = "get"
 	OpGetMany Op = "get-many"
@@ -49,6 +50,9 @@ type ErrorResponse struct {
 	// RetryAfterSeconds is the number of seconds to wait before a retry. Only a response
 	// with the code rate_limited has this field.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
+	// TokenFile is the path of the file that contains the admin token, on the host of the
+	// broker. Only a response with the code unauthorized has this field.
+	TokenFile string `json:"token_file,omitzero"`
 }
 
 // PingRequest requests the version and the instance ID of the broker.

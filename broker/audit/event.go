@@ -14,7 +14,7 @@ type Event interface {
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
 		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded |
 		schema.ManifestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
-		schema.AuditDropped
+		schema.AuthFailed | schema.AuditDropped
 }
 
 // Header returns the header of an audit event. Its time is the current time.
