@@ -82,21 +82,24 @@ func errTokenFileBusy(path string) error {
 // checkTokenDir refuses a directory of the runtime directory that a container can mount, or in
 // which the next broker would not accept the file.
 func checkTokenDir(dir, runtimeDir string) error {
-	dir, err := filepath.EvalSymlinks(dir)
+	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
-		return err
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			err = e.Err
+		}
+		return fmt.Errorf("cannot use the directory %s: %w", dir, err)
 	}
 	if runtimeDir, err = filepath.EvalSymlinks(runtimeDir); err != nil {
 		return err
 	}
-	relative, err := filepath.Rel(runtimeDir, dir)
+	relative, err := filepath.Rel(runtimeDir, resolved)
 	if err != nil {
 		return err
 	}
 	if relative == "admin" || relative == ".." || strings.HasPrefix(relative, "../") {
 		return nil
 	}
-	return fmt.Errorf("the file must not be in %s: choose a file in %s, or outside the runtime directory", dir, filepath.Join(runtimeDir, "admin"))
+	return fmt.Errorf("the file must not be in %s: choose a file in %s, or outside the runtime directory", resolved, filepath.Join(runtimeDir, "admin"))
 }
 
 // openOldTokenFile opens and locks the token file of an earlier broker. It returns nil if there

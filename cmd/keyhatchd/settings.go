@@ -169,7 +169,11 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 // is invalid, or if the directory of the declarations cannot be read.
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
-		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+f.Value.String(), sources[f.Name])
+		value := f.Value.String()
+		if value == "" {
+			value = `""` // otherwise, the setting would have no value in YAML
+		}
+		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+value, sources[f.Name])
 	})
 	if s.projectsDir == "" {
 		return nil
