@@ -260,6 +260,8 @@ func TestOpenConnectionsDoNotKeepClientsOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, tokenFile := newServerWithToken(t)
+			oldest := connect(t, s.adminSocket)
+			io.WriteString(oldest, sent)
 			for range 2 * schema.MaxUnauthorized {
 				io.WriteString(connect(t, s.adminSocket), sent)
 			}
@@ -270,6 +272,9 @@ func TestOpenConnectionsDoNotKeepClientsOut(t *testing.T) {
 					t.Errorf("status returned %d connections, error %v", status.AdminConnections, err)
 				}
 				admin.Close()
+			}
+			if answer := oldest.readLine(t); !strings.Contains(sent, "\n") && answer != "" {
+				t.Errorf("the oldest connection was not ended, and got the answer %s", answer)
 			}
 		})
 	}
