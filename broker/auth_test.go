@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -317,29 +318,73 @@ func TestClientUsesTokenOfRestartedBroker(t *testing.T) {
 	if _, err := os.Lstat(tokenFile); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the token file after a stop: %v", err)
 	}
-	for name, before := range map[string][]byte{"without a file": nil, "with the old token": old} {
-		t.Run(name, func(t *testing.T) {
-			if before != nil { // as after a crash
-				if err := os.WriteFile(tokenFile, before, 0o600); err != nil {
-					t.Fatal(err)
-				}
+	t.Run("without a file", func(t *testing.T) {
+		result := pingInBackground(m.adminSocket(), tokenFile)
+		s := start()
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+		s.Shutdown(t.Context())
+	})
+	t.Run("with the old token", func(t *testing.T) {
+		if err := os.WriteFile(tokenFile, old, 0o600); err != nil { // as after a crash
+			t.Fatal(err)
+		}
+		forwarded, err := net.Listen("unix", m.dir+"/forwarded")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer forwarded.Close()
+		forwarded.(*net.UnixListener).SetDeadline(time.Now().Add(20 * time.Second)) // in case the client does not connect again
+		result := pingInBackground(m.dir+"/forwarded", tokenFile)
+		for sent, isFirst := "", true; ; isFirst = false {
+			c, err := forwarded.Accept()
+			if err != nil {
+				t.Fatal(err)
 			}
-			result := make(chan error, 1)
-			go func() { // ends when the client is connected
-				admin, err := client.DialAdminWithToken(context.Background(), m.adminSocket(), tokenFile)
-				if err == nil {
-					_, err = admin.Ping(context.Background())
-					admin.Close()
-				}
-				result <- err
-			}()
-			s := start()
-			if err := <-result; err != nil {
-				t.Error(err)
+			lines := bufio.NewReader(c)
+			line, err := lines.ReadString('\n')
+			if err != nil || line == sent {
+				t.Fatalf("the client sent no new token, error %v", err)
 			}
-			s.Shutdown(t.Context())
-		})
-	}
+			sent = line
+			if isFirst {
+				defer start().Close() // after the client has sent the old token
+			}
+			broker := connect(t, m.adminSocket())
+			io.WriteString(broker, line)
+			answer := broker.readLine(t)
+			fmt.Fprintln(c, answer)
+			if strings.Contains(answer, `"unauthorized"`) == isFirst {
+				if isFirst {
+					c.Close()
+					continue
+				}
+				ping, _ := lines.ReadString('\n')
+				fmt.Fprintln(c, broker.request(t, strings.TrimSpace(ping)))
+				c.Close()
+				break
+			}
+			t.Fatalf("the broker answered %s", answer)
+		}
+		if err := <-result; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pingInBackground authorizes a connection, and then sends a ping.
+func pingInBackground(socket, tokenFile string) <-chan error {
+	result := make(chan error, 1)
+	go func() { // ends when the client has an answer
+		admin, err := client.DialAdminWithToken(context.Background(), socket, tokenFile)
+		if err == nil {
+			_, err = admin.Ping(context.Background())
+			admin.Close()
+		}
+		result <- err
+	}()
+	return result
 }
 
 // TestUnauthorizedConnectionEndsAtStop checks that a stop does not wait for a client that has
