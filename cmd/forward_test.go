@@ -59,7 +59,6 @@ type forwarding struct {
 	t      *testing.T
 	dir    string
 	broker *exec.Cmd
-	copies int
 }
 
 func newForwarding(t *testing.T) *forwarding {
