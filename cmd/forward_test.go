@@ -59,6 +59,7 @@ type forwarding struct {
 	t      *testing.T
 	dir    string
 	broker *exec.Cmd
+	ssh    []string // the options and the destination of ssh
 }
 
 func newForwarding(t *testing.T) *forwarding {
@@ -174,9 +175,11 @@ func (f *forwarding) startSSH() {
 		return err == nil
 	})
 	admin := f.path("run/admin/admin.sock")
-	f.start("ssh", "ssh", "-F", "none", "-N", "-p", port, "-i", f.path("key"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-		"-o", "UserKnownHostsFile="+f.path("known_hosts"), "-o", "ExitOnForwardFailure=yes",
-		"-L", f.path("local.sock")+":"+admin, "-R", f.path("remote.sock")+":"+admin, current.Username+"@127.0.0.1")
+	f.ssh = []string{
+		"-F", "none", "-p", port, "-i", f.path("key"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
+		"-o", "UserKnownHostsFile=" + f.path("known_hosts"), "-o", "ExitOnForwardFailure=yes", current.Username + "@127.0.0.1",
+	}
+	f.start("ssh", "ssh", append([]string{"-N", "-L", f.path("local.sock") + ":" + admin, "-R", f.path("remote.sock") + ":" + admin}, f.ssh...)...)
 	for _, name := range []string{"local.sock", "remote.sock"} {
 		f.waitUntil("ssh forwards "+name, func() bool {
 			c, err := net.Dial("unix", f.path(name))
@@ -188,11 +191,12 @@ func (f *forwarding) startSSH() {
 	}
 }
 
-// copyToken copies the token file, in the same way as the shell command in the README, and
-// returns the token.
+// copyToken copies the token file with ssh, like the shell command in the README, and returns
+// the token.
 func (f *forwarding) copyToken() string {
 	f.t.Helper()
-	if output, err := f.command("sh", "-c", "umask 077; cat "+f.path("token")+" >"+f.path("copy")).CombinedOutput(); err != nil {
+	script := "umask 077; ssh \"$@\" cat " + f.path("token") + " >" + f.path("copy")
+	if output, err := f.command("sh", append([]string{"-c", script, "sh"}, f.ssh...)...).CombinedOutput(); err != nil {
 		f.t.Fatalf("%v\n%s", err, output)
 	}
 	token, err := os.ReadFile(f.path("copy"))
