@@ -31,7 +31,7 @@ var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a chang
 // connected and is not stopped, that the broker refuses no sidecar, and that no sidecar has a
 // problem with its store. It returns the number of secrets, and all problems. CheckHealth
 // cannot compare the values of the secrets, because the admin socket never returns values.
-func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, problems []error) {
+func CheckHealth(ctx context.Context, read ReadFunc, socket, tokenFile string) (count int, problems []error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
 		return 0, []error{&HealthError{"cannot read the store: " + err.Error(), hintFor(err)}}
@@ -41,7 +41,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 		reason := reading.Unusable[path]
 		problems = append(problems, &HealthError{fmt.Sprintf("cannot use %s: %s", path, reason), hintForReason(reason, path)})
 	}
-	conn := connection{socket: socket}
+	conn := connection{socket: socket, tokenFile: tokenFile}
 	status, err := conn.dial(ctx, 0)
 	if err != nil {
 		return 0, append(problems, err)

@@ -23,6 +23,9 @@ func (o *globalOptions) sidecarCommand(subcommand string) string {
 	if o.socket != "" {
 		words = append(words, "--socket", o.socket)
 	}
+	if o.tokenFile != "" {
+		words = append(words, "--admin-token-file", o.tokenFile)
+	}
 	return cli.QuoteWords(words)
 }
 
