@@ -102,8 +102,9 @@ func (a *authenticator) isAuthorizedBy(line []byte) bool {
 	return err == nil && subtle.ConstantTimeCompare(hash[:], a.hash[:]) == 1
 }
 
-// refuse records that a client did not send the token, and returns the reply. The reply is the
-// same for each failure.
+// refuse returns the reply to a client that did not send the token. The reply does not show what
+// was wrong. refuse also records the audit event auth.failed, but at most as often as the field
+// failures allows.
 func (a *authenticator) refuse(caller endpoint.Caller) endpoint.Reply {
 	a.failures.Do(func() {
 		audit.Record(a.audit, schema.AuthFailed{EventHeader: audit.Header(schema.EventAuthFailed), EventCaller: caller.Event()})
