@@ -4,13 +4,14 @@ VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
 GO      ?= go
 FLOOD   ?= 60s
+SOAK    ?= 3m
 BENCH   ?=
 # The version of Go that builds what ships.
 TOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build install feature test race fuzz bench attack attack-vm supply-chain kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
+.PHONY: help build install feature test race fuzz bench attack attack-vm soak supply-chain kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -67,6 +68,10 @@ attack: build ## attack a broker like a hostile container, and show the effects;
 attack-vm: build ## run the attacks on Linux 6.1 in a virtual machine; needs root
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
 	packaging/attack/vm.sh bin/keyhatchd bin/attack
+
+soak: build ## kill and restart everything under load for SOAK (default: 3m, for example SOAK=4h), and check what is left
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/soak ./packaging/soak
+	bin/soak -bin bin -duration $(SOAK)
 
 e2e-devcontainer: build feature ## test real dev containers with a real engine and the Dev Container CLI; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer
