@@ -16,7 +16,7 @@ import (
 
 // The mean time between two faults, and between two changes of the store.
 const (
-	faultPause  = 700 * time.Millisecond
+	faultPause  = 500 * time.Millisecond
 	changePause = 300 * time.Millisecond
 )
 
@@ -105,14 +105,23 @@ func (f *faults) fault(services bool) {
 		kind, done = "kill keyhatchd", f.h.broker.end(syscall.SIGKILL)
 	case n < 82:
 		kind, done = "kill keyhatch-sidecar", f.h.sidecar.end(syscall.SIGKILL)
-	case n < 91:
+	case n < 88:
 		kind, done = "restart keyhatchd", f.h.broker.end(syscall.SIGTERM)
-	case n < 96:
+	case n < 92:
 		kind, done = "restart keyhatch-sidecar", f.h.sidecar.end(syscall.SIGTERM)
-	default: // end both at the same moment
+	default:
+		// Kill both. Until both run again, all clients wait, so kill the next broker while their
+		// connections are open.
 		kind, done = "kill keyhatchd", f.h.broker.end(syscall.SIGKILL)
 		if f.h.sidecar.end(syscall.SIGKILL) {
 			f.count("kill keyhatch-sidecar")
+		}
+		for !f.h.manager.isReady() {
+			time.Sleep(time.Millisecond)
+		}
+		time.Sleep(f.pause(50 * time.Millisecond))
+		if f.h.broker.end(syscall.SIGKILL) {
+			f.count(kind)
 		}
 	}
 	if done {
