@@ -100,7 +100,7 @@ func (f *faults) fault(services bool) {
 	case n < 35:
 		kind, done = "kill keyhatch", f.load.killClient()
 	case n < 40:
-		kind, done = "reload keyhatchd", f.h.manager.isReady() && f.h.broker.signal(syscall.SIGHUP)
+		kind, done = "reload keyhatchd", f.h.brokerServes() && f.h.broker.signal(syscall.SIGHUP)
 	case n < 65:
 		kind, done = "kill keyhatchd", f.h.broker.end(syscall.SIGKILL)
 	case n < 82:
@@ -116,7 +116,7 @@ func (f *faults) fault(services bool) {
 		if f.h.sidecar.end(syscall.SIGKILL) {
 			f.count("kill keyhatch-sidecar")
 		}
-		for !f.h.manager.isReady() {
+		for deadline := time.Now().Add(5 * time.Second); !f.h.brokerServes() && time.Now().Before(deadline); {
 			time.Sleep(time.Millisecond)
 		}
 		time.Sleep(f.pause(50 * time.Millisecond))

@@ -149,6 +149,9 @@ func (h *host) start() error {
 	return nil
 }
 
+// brokerServes reports whether a broker runs and serves all projects.
+func (h *host) brokerServes() bool { return h.broker.pid() != 0 && h.manager.isReady() }
+
 func (h *host) stop() {
 	h.sidecar.stop()
 	h.broker.stop()
