@@ -14,6 +14,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -130,12 +131,22 @@ func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	return u, err
 }
 
-// goroutines counts the goroutines of the broker and of the sidecar.
+// goroutines counts the goroutines of the broker and of the sidecar. It waits until they are
+// idle. After the broker has ended, the sidecar first pushes the secrets to the next broker.
 func (h *host) goroutines() (broker, sidecar int, err error) {
-	if sidecar, err = h.countGoroutines(h.sidecar); err != nil {
+	if _, err = h.usageAtRest(nil); err != nil {
 		return 0, 0, err
 	}
-	broker, err = h.countGoroutines(h.broker)
+	if broker, err = h.countGoroutines(h.broker); err != nil {
+		return 0, 0, err
+	}
+	if _, err = h.projects[0].client.GetMany(context.Background(), h.projects[0].names, wait); err != nil {
+		return 0, 0, err
+	}
+	if _, err = h.usageAtRest(nil); err != nil {
+		return 0, 0, err
+	}
+	sidecar, err = h.countGoroutines(h.sidecar)
 	return broker, sidecar, err
 }
 
