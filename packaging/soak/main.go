@@ -45,6 +45,9 @@ func run(bin string, duration time.Duration, seed uint64) error {
 		return err
 	}
 	fmt.Printf("seed %d, directory %s, end at %s\n", seed, h.dir, time.Now().Add(duration).Format(time.TimeOnly))
+	if os.Geteuid() != 0 {
+		fmt.Println("note: without root, file descriptors are not counted")
+	}
 	stop := make(chan struct{})
 	defer close(stop)
 	go h.processes.releaseOrphans(stop) // ends with this function

@@ -55,7 +55,13 @@ func (u usage) exceeds(before usage) error {
 }
 
 func (h *host) usage() (u usage, err error) {
-	u = usage{broker: readUsage(h.broker.pid()), sidecar: readUsage(h.sidecar.pid()), stored: h.manager.stored()}
+	u.stored = h.manager.stored()
+	if u.broker, err = readUsage(h.broker); err != nil {
+		return u, err
+	}
+	if u.sidecar, err = readUsage(h.sidecar); err != nil {
+		return u, err
+	}
 	root := filepath.Join(h.dir, "run")
 	err = filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
 		u.files = append(u.files, strings.TrimPrefix(path, root))
@@ -64,8 +70,15 @@ func (h *host) usage() (u usage, err error) {
 	return u, err
 }
 
-func readUsage(pid int) (u processUsage) {
-	status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+func readUsage(s *service) (u processUsage, err error) {
+	pid := s.pid()
+	if pid == 0 {
+		return u, fmt.Errorf("%s does not run", s.name)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return u, err
+	}
 	for line := range strings.Lines(string(status)) {
 		fields := strings.Fields(line)
 		switch {
@@ -76,9 +89,13 @@ func readUsage(pid int) (u processUsage) {
 			u.kilobytes, _ = strconv.Atoi(fields[1])
 		}
 	}
-	open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	// Only root can list the file descriptors of an undumpable process.
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil && os.Geteuid() == 0 {
+		return u, err
+	}
 	u.descriptors = len(open)
-	return u
+	return u, nil
 }
 
 // countGoroutines ends a service with SIGQUIT, and counts the goroutines in its output. The
