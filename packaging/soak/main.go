@@ -15,6 +15,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -111,15 +112,18 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	return nil
 }
 
-// usageAtRest waits until the host uses no more than before, because the services need some
-// time to release everything after the load has ended. If before is nil, usageAtRest waits
-// until the usage does not change any more.
+// usageAtRest waits until the services have no child processes, and until the host uses no more
+// than before. This takes some time, because the broker keeps an idle child process for a few
+// seconds. If before is nil, usageAtRest waits until the usage does not change any more.
 func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	previous := usage{}
 	err = waitFor(15*time.Second, func() error {
 		var err error
 		if u, err = h.usage(); err != nil {
 			return err
+		}
+		if hasChildren(h.broker.pid()) || hasChildren(h.sidecar.pid()) {
+			return errors.New("a child process has not ended")
 		}
 		if before != nil {
 			return u.exceeds(*before)
@@ -169,7 +173,7 @@ func (h *host) checkTraces() {
 	var left []string
 	waitFor(5*time.Second, func() error {
 		if left = h.processes.orphans(); len(left) > 0 {
-			return fmt.Errorf("processes are left")
+			return errors.New("processes are left")
 		}
 		return nil
 	})

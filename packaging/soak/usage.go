@@ -98,6 +98,15 @@ func readUsage(s *service) (u processUsage, err error) {
 	return u, nil
 }
 
+// hasChildren reports whether a process has child processes.
+func hasChildren(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	return slices.ContainsFunc(files, func(file string) bool {
+		list, _ := os.ReadFile(file)
+		return len(list) > 0
+	})
+}
+
 // countGoroutines ends a service with SIGQUIT, and counts the goroutines in its output. The
 // service is then started again.
 func (h *host) countGoroutines(s *service) (count int, err error) {
