@@ -45,7 +45,7 @@ test: ## run the tests; skip a test if its tool is not installed
 race: ## run the tests under the race detector
 	$(GO) test -count=1 -race ./...
 
-fuzz: ## fuzz each parser for 15 seconds
+fuzz: ## run each fuzz test for 15 seconds
 	$(GO) test ./broker/keyring -run '^$$' -fuzz '^FuzzPush$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime 15s
 	$(GO) test ./broker/wire -run '^$$' -fuzz '^FuzzParseGet$$' -fuzztime 15s
@@ -84,7 +84,7 @@ kubernetes: ## validate packaging/kubernetes/keyhatch.yaml with the Go types of 
 e2e-systemd: ## test the installed units with a real systemd in a container; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/systemd
 
-lint: ## run gofmt, go vet, staticcheck, and go mod tidy
+lint: ## check the code with gofmt, go vet, staticcheck, and go mod tidy -diff
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$unformatted" || { echo "gofmt would change: $$unformatted"; exit 1; }
 	$(GO) vet ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...

@@ -14,15 +14,18 @@ import (
 )
 
 // An admin answers the requests on the admin socket. Every caller that can connect to the
-// admin socket may use every operation. The mode of the socket file decides which callers
-// can connect.
+// admin socket may use every operation. The modes of the socket file and of its directory
+// decide which callers can connect. If there is an admin token, a caller must also send this
+// token first.
 type admin struct {
 	keyring  *keyring.Keyring
 	registry *registry
 	audit    *audit.Log
 	log      *slog.Logger
+	auth     *authenticator // nil if the broker requires no admin token
 
 	exclusive exclusivePushes
+	events    eventStreams
 
 	brokerVersion string
 	instanceID    string
@@ -35,6 +38,9 @@ type admin struct {
 // serve answers the requests of one connection. It reads each request into locked memory,
 // because each request may be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
+	if !a.auth.admit(s) {
+		return
+	}
 	buffer := a.keyring.NewBuffer()
 	defer buffer.Free()
 	defer a.exclusive.forget(s)
@@ -42,7 +48,7 @@ func (a *admin) serve(s *endpoint.Session) {
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
 		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, buffer, line) },
-		AnswerTooLong: func() endpoint.Reply { // a request of this length can only be a push
+		AnswerTooLong: func() endpoint.Reply { // only a push may be longer than schema.MaxRequest, so this line counts as a push
 			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
 		},
 	})
@@ -60,8 +66,12 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	if request.Op == schema.OpPush {
 		return a.unusualPush(s, buffer, line)
 	}
+	if request.Op == schema.OpEvents && len(line) <= schema.MaxRequest {
+		return a.events.serve(s, line)
+	}
 	defer clear(line)
 	if len(line) > schema.MaxRequest {
+		recordRejected(a.registry, request.Op, line, s.Caller(), schema.CodePayloadTooLarge)
 		return endpoint.RefuseTooLong(schema.MaxRequest)
 	}
 	caller := s.Caller()
@@ -76,8 +86,10 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 		return answerProjectOp(a, request.Op, line, caller, a.registry.reload)
 	case schema.OpInspect:
 		return answerProjectOp(a, request.Op, line, caller, a.registry.inspect)
+	case schema.OpExplain:
+		return answerProjectOp(a, request.Op, line, caller, a.registry.explain)
 	case schema.OpList:
-		return endpoint.Answer(schema.ListResponse{OK: true, Names: a.keyring.Names()})
+		return a.listSecrets(caller)
 	case schema.OpStatus:
 		var status schema.StatusRequest
 		if err := wire.Decode(line, &status, schema.MaxDepth); err != nil {
@@ -85,6 +97,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 		}
 		a.exclusive.setStoreProblems(s, status.StoreProblems)
 		return endpoint.Answer(a.status())
+	case schema.OpAuth:
+		return a.auth.answer(caller, line)
 	case schema.OpPing:
 		return endpoint.Answer(schema.AdminPingResponse{
 			OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion, InstanceID: a.instanceID,
@@ -197,12 +211,20 @@ func (a *admin) clearSecrets(caller endpoint.Caller) endpoint.Reply {
 	return endpoint.Answer(schema.OKResponse{OK: true})
 }
 
+func (a *admin) listSecrets(caller endpoint.Caller) endpoint.Reply {
+	names := a.keyring.Names()
+	audit.Record(a.audit, schema.SecretsListed{
+		EventHeader: audit.Header(schema.EventSecretsListed), EventCaller: caller.Event(), SecretCount: len(names),
+	})
+	return endpoint.Answer(schema.ListResponse{OK: true, Names: names})
+}
+
 func (a *admin) status() schema.StatusResponse {
 	status := schema.StatusResponse{
 		OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion,
 		InstanceID: a.instanceID, UptimeSeconds: int64(time.Since(a.startedAt).Seconds()),
 		Memory: a.memory, ProjectsDir: a.projectsDir, AuditDropped: a.audit.Dropped(),
-		AdminConnections: a.connections(),
+		AdminConnections: a.connections(), EventReaders: int(a.events.readers.Load()),
 	}
 	if info := a.keyring.Info(); info.Generation > 0 {
 		status.Generation, status.SecretCount = info.Generation, info.SecretCount
@@ -221,6 +243,7 @@ func (a *admin) status() schema.StatusResponse {
 func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte, caller endpoint.Caller, run func(Request, endpoint.Caller) (Response, error)) endpoint.Reply {
 	var request Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
+		recordRejected(a.registry, op, line, caller, schema.CodeProtocolError)
 		return endpoint.RefuseMalformed(string(op), err)
 	}
 	response, err := run(request, caller)
@@ -228,8 +251,12 @@ func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte,
 		return endpoint.Answer(response)
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
+		if !r.recorded {
+			recordRejected(a.registry, op, line, caller, r.code)
+		}
 		return endpoint.Refuse(r.code, "%s: %s", op, r.message)
 	}
+	recordRejected(a.registry, op, line, caller, schema.CodeInternalError)
 	a.log.Error("a request on the admin socket failed", "op", op, "error", err)
 	return endpoint.Refuse(schema.CodeInternalError, "%s: %v", op, err)
 }

@@ -10,13 +10,16 @@ const checkInterval = time.Second
 // again cannot make the broker busy.
 const maxRepairDelay = time.Minute
 
-// A backoff limits how often the broker creates the socket of a project.
+// A backoff limits how often the broker creates the socket of a project again, or tries
+// again to serve an unserved project.
 type backoff struct {
 	last  time.Time     // time of the last attempt
 	delay time.Duration // minimum time from last to the next attempt
 }
 
-// mayTry reports whether the broker may try again now. If so, mayTry increases the delay.
+// mayTry reports whether the broker may try again now. If so, mayTry doubles the delay,
+// from checkInterval up to maxRepairDelay. If the last attempt was more than 5 *
+// maxRepairDelay ago, the delay is checkInterval again.
 func (b *backoff) mayTry(now time.Time) bool {
 	since := now.Sub(b.last)
 	if since < b.delay {

@@ -68,9 +68,10 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 		undo()
 		return err
 	}
-	// Both endpoints have the same backlog. Otherwise the old endpoint could accept a client
-	// that connects after the change, and would close this connection.
-	r.mu.Unlock() // the accept loop may be refusing a client
+	// Both endpoints have the same backlog, so stop the old endpoint first. Otherwise the
+	// old endpoint could accept a client that connects after the change, and would close
+	// this connection.
+	r.mu.Unlock() // StopAccepting may wait until the accept loop has refused a client
 	e.endpoint.StopAccepting()
 	r.mu.Lock()
 	if r.stopping {
@@ -105,6 +106,11 @@ func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterReq
 		return nil
 	}
 	r.storeForRestartLocked(e)
+	if old.Declared != registration.Declared || !slices.Equal(old.DevcontainerIDs, registration.DevcontainerIDs) {
+		audit.Record(r.audit, schema.ProjectChanged{
+			EventHeader: audit.Header(schema.EventProjectChanged), EventCaller: caller.Event(), Project: registration.Name,
+		})
+	}
 	return nil
 }
 
@@ -168,7 +174,7 @@ func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	delete(r.entries, name)
 	r.index.remove(e.registration)
 	r.changes++
-	e.project.End()                // refuse requests at once, because Close takes a moment
+	e.project.End()                // answer no more requests from now on, because Close takes a moment
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close can wait for one second
 	r.recordUnregistered(name, caller)
 }

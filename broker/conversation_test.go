@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -25,7 +26,10 @@ var update = flag.Bool("update", false, "write the broker's answers to testdata/
 // "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST". It uses
 // one connection for all requests to a socket, until this connection ends. For a line
 // "admin+> REQUEST" or "api+> REQUEST", the test sends REQUEST on a second connection. For a
-// line "api+", the test reads the next line of a watch from this second connection. In the
+// line "token> REQUEST", the test sends REQUEST to the admin socket of a second broker, which
+// requires an admin token. For a line "api+", the test reads the next line of a watch from this
+// second connection. For a line "admin+", it reads the next event, except secrets.fetched, which
+// the broker can delay. In the
 // golden file, values that differ between two runs are replaced with *.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
@@ -34,6 +38,8 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newServer(t)
+	withToken, tokenFile := newServerWithToken(t)
+	token := readToken(t, tokenFile)
 	validator := newValidator(t)
 	conns := map[string]*rawConn{}
 	seen := map[string]bool{}
@@ -44,10 +50,10 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 			continue
 		}
 		got.WriteString(line + "\n")
-		if watching := conns[line]; watching != nil {
-			answer := watching.readLine(t)
-			validator.validate(t, schema.ChangedEvent{}, answer)
-			got.WriteString("< " + answer + "\n")
+		if streaming := conns[line]; streaming != nil {
+			answer := readEvent(t, streaming)
+			validator.validate(t, eventType(t, answer), answer)
+			got.WriteString("< " + maskVarying(answer, s.dir) + "\n")
 			continue
 		}
 		socket, request, ok := strings.Cut(line, "> ")
@@ -55,16 +61,19 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 			continue
 		}
 		path := s.adminSocket
-		if name := strings.TrimSuffix(socket, "+"); name != "admin" {
+		if name := strings.TrimSuffix(socket, "+"); name == "token" {
+			path = withToken.adminSocket
+		} else if name != "admin" {
 			path = s.projectSocket(name)
 		}
 		if conns[socket] == nil {
 			conns[socket] = connect(t, path)
 		}
+		request = strings.ReplaceAll(request, "(the token)", token)
 		answer := conns[socket].request(t, expandPlaceholders(request))
-		validator.check(t, strings.TrimSuffix(socket, "+"), request, answer, seen)
-		answer = maskVarying(answer, s.dir)
-		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "no other request is allowed") {
+		validator.check(t, strings.TrimSuffix(socket, "+"), expandPlaceholders(request), answer, seen)
+		answer = maskVarying(maskVarying(answer, s.dir), withToken.dir)
+		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "unauthorized") || strings.Contains(answer, "no other request is allowed") {
 			if conns[socket].readLine(t) != "" {
 				t.Errorf("the connection stays open after the answer to %s", line)
 			}
@@ -87,6 +96,32 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 	}
 }
 
+// readEvent returns the next line of a watch or of an event stream. It skips the audit event
+// secrets.fetched.
+func readEvent(t *testing.T, c *rawConn) string {
+	t.Helper()
+	for {
+		if line := c.readLine(t); !strings.Contains(line, `"event":"secrets.fetched"`) {
+			return line
+		}
+	}
+}
+
+// eventType returns the zero value of the type of a line of a watch or of an event stream.
+func eventType(t *testing.T, line string) any {
+	t.Helper()
+	var header schema.EventHeader
+	if err := json.Unmarshal([]byte(line), &header); err != nil {
+		t.Fatalf("the event %q is not JSON: %v", line, err)
+	}
+	for _, event := range schema.AuditEvents {
+		if event.Name == header.Event {
+			return event.Event
+		}
+	}
+	return schema.ChangedEvent{}
+}
+
 // checkComplete checks that the conversation contains a successful request and a refused
 // request of each operation. ping is an exception, because the broker refuses a ping only
 // if the line is malformed.
@@ -104,15 +139,16 @@ func checkComplete(t *testing.T, seen map[string]bool) {
 	}
 }
 
-// expandPlaceholders replaces the placeholders in a request with very long texts or with
-// invalid UTF-8. A golden file should not contain such texts.
+// expandPlaceholders replaces the placeholders in a request with very long texts, with invalid
+// UTF-8, or with the current time. A golden file should not contain such texts.
 func expandPlaceholders(request string) string {
 	request = strings.ReplaceAll(request, "(64 KiB)", strings.Repeat("x", schema.MaxRequest))
 	request = strings.ReplaceAll(request, "(1 MiB)", strings.Repeat("x", schema.MaxPush))
+	request = strings.ReplaceAll(request, "(now)", time.Now().UTC().Format(time.RFC3339Nano))
 	return strings.ReplaceAll(request, "(bad UTF-8)", "\xff")
 }
 
-var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256)":)"[^"]*"|("(?:uptime_seconds|admin_connections|sidecar_pid)":)\d+`)
+var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256|time)":)"[^"]*"|("(?:uptime_seconds|admin_connections|sidecar_pid|peer_uid|peer_gid|peer_pid)":)\d+`)
 
 var varyingCaller = regexp.MustCompile(`\(uid \d+, pid \d+\)`)
 
@@ -130,7 +166,7 @@ type validator struct {
 
 func newValidator(t *testing.T) *validator {
 	t.Helper()
-	v := &validator{jsonschema.NewCompiler(), map[string]map[schema.Op]schema.Operation{"admin": {}, "api": {}}}
+	v := &validator{jsonschema.NewCompiler(), map[string]map[schema.Op]schema.Operation{"admin": {}, "token": {}, "api": {}}}
 	document, err := os.Open("../schema/keyhatch.v2.json")
 	if err != nil {
 		t.Fatal(err)
@@ -145,6 +181,7 @@ func newValidator(t *testing.T) *validator {
 	}
 	for _, op := range schema.AdminOperations {
 		v.types["admin"][op.Op] = op
+		v.types["token"][op.Op] = op
 	}
 	for _, op := range schema.ProjectOperations {
 		v.types["api"][op.Op] = op

@@ -49,7 +49,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 		_, ok := declared[string(registration.Name)]
 		return registration.Declared && !ok && r.notApplied[string(registration.Name)] == nil
 	}
-	for name, e := range maps.Clone(r.entries) { // a copy, because removeProjectLocked releases mu
+	for name, e := range maps.Clone(r.entries) { // a copy, because removeProjectLocked unlocks mu for a moment
 		if isRemoved(e.registration) {
 			r.log.Info("a project is no longer declared", "project", name)
 			r.removeProjectLocked(e, endpoint.Self())
@@ -65,8 +65,8 @@ func applyDeclarations(r *registry, projectsDir string) error {
 }
 
 // checkNotMissingLocked returns an error if the directory of declared projects is missing,
-// although a project is declared. The directory may be on a file system that is not mounted.
-// To revoke declared projects, the operator removes their files.
+// although the broker knows a declared project. The directory may be on a file system that
+// is not mounted. To revoke declared projects, the operator removes their files.
 func checkNotMissingLocked(r *registry, projectsDir string) error {
 	if _, err := os.Stat(projectsDir); !errors.Is(err, fs.ErrNotExist) {
 		return nil

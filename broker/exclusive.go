@@ -24,10 +24,11 @@ type exclusivePushes struct {
 	storeProblems map[*endpoint.Session]int
 }
 
-// isOwnedByOtherLocked reports whether s must not push, because the connection of another
-// session is open and has pushed. If the client of that connection has ended it, the
-// connection does not count, even if its session has not ended yet. Otherwise a sidecar that
-// was restarted could be refused because of its old connection.
+// isOwnedByOtherLocked reports whether s must not push, because another session sent the
+// last accepted exclusive push, and its connection is still open. If the client of that
+// connection has ended it, the connection does not count, even if its session has not ended
+// yet. Otherwise a sidecar that was restarted could be refused because of its old
+// connection.
 func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
 	return e.owner != nil && e.owner != s && !e.owner.HasEnded()
 }

@@ -104,8 +104,8 @@ func describeServed(t *testing.T, m *serviceManager, status schema.StatusRespons
 }
 
 // TestOldRegistrationNeverWins lets the removal of a stored registration fail. The store then
-// contains an older registration of the project. The broker must serve the newest one after a
-// restart, whatever happened since then.
+// contains an older registration of the project. After another change and a restart, the
+// broker must serve the newest registration.
 func TestOldRegistrationNeverWins(t *testing.T) {
 	for name, change := range map[string]func(*serviceManager) error{
 		"uids": func(m *serviceManager) error {

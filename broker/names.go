@@ -59,8 +59,8 @@ func checkLinks(dir *rundir.Dir, registration schema.RegisterRequest) error {
 }
 
 // linkProjectUnlocked creates the links with the project's name and dev container IDs in the
-// runtime directory. It unlocks mu during this time, for the same reason as bindUnlocked. undo
-// removes only the links that this call created.
+// runtime directory. It unlocks mu during this time, because a container can delay the
+// operation. undo removes only the links that this call created.
 func (r *registry) linkProjectUnlocked(registration schema.RegisterRequest) (undo func(), err error) {
 	r.mu.Unlock()
 	if err = checkLinks(r.dir, registration); err == nil {

@@ -108,7 +108,8 @@ func TestDirectoryAtNameOfProject(t *testing.T) {
 }
 
 // TestRegisterReplacesRegistration registers a project again with a changed manifest,
-// changed dev container IDs, changed uids, and a changed name.
+// changed dev container IDs, changed uids, and a changed name. Each change must take
+// effect. The last registration must also be served after a restart.
 func TestRegisterReplacesRegistration(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()

@@ -8,14 +8,16 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// register adds a project. If a project is already registered at the same path and the
-// request allows a replacement, register changes that project.
+// register adds a project. If a project is already registered at the same path, register
+// changes that project. The request must then allow a replacement, unless it changes only
+// whether the project is declared.
 func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
 	}
 	// Read the manifest before mu is locked. A container that can write to the project's
-	// directory could block the read, and with mu locked, this would block all projects.
+	// directory could block the read, and with mu locked, this would block all other
+	// operations of the registry.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
 	if len(request.AllowUIDs) == 0 {
 		request.AllowUIDs = ownerOf(request.ProjectPath)
@@ -77,7 +79,7 @@ func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.
 }
 
 // inspect returns the registration of a project, even if the broker cannot serve the project.
-func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (schema.InspectResponse, error) {
+func (r *registry) inspect(request schema.InspectRequest, caller endpoint.Caller) (schema.InspectResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.InspectResponse{}, err
 	}
@@ -93,6 +95,9 @@ func (r *registry) inspect(request schema.InspectRequest, _ endpoint.Caller) (sc
 	default:
 		return schema.InspectResponse{}, refuse(schema.CodeProjectUnknown, "%s is not registered", request.Name)
 	}
+	audit.Record(r.audit, schema.ProjectInspected{
+		EventHeader: audit.Header(schema.EventProjectInspected), EventCaller: caller.Event(), Project: request.Name,
+	})
 	response := schema.InspectResponse{
 		OK: true, Name: request.Name, ProjectPath: registration.ProjectPath, SocketPath: r.dir.NamedSocket(request.Name),
 		AllowUIDs: registration.AllowUIDs, DevcontainerIDs: registration.DevcontainerIDs,
@@ -111,7 +116,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	}
 	// Read the manifest while mu is not locked. The project's container can write to the
 	// directory of the manifest and could block the read. With mu locked, the blocked read
-	// would also block all other projects.
+	// would also block all other operations of the registry.
 	r.mu.Lock()
 	e, err := r.findLocked(request.Name)
 	r.mu.Unlock()
@@ -127,10 +132,15 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.entries[request.Name] != e || r.stopping {
-		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time: try again", request.Name)
+		return schema.ReloadResponse{}, refuse(schema.CodeInternalError, "another request changed project %s at the same time, or the broker is stopping: try again", request.Name)
 	}
 	added, removed := compareAllowlists(e.project.Manifest(), parsed)
-	if !request.DryRun {
+	if request.DryRun {
+		audit.Record(r.audit, schema.ReloadPreviewed{
+			EventHeader: audit.Header(schema.EventReloadPreviewed), EventCaller: caller.Event(),
+			Project: request.Name, Added: len(added), Removed: len(removed),
+		})
+	} else {
 		r.replaceManifestLocked(e, parsed, text, caller)
 	}
 	return schema.ReloadResponse{OK: true, Allowlist: parsed.Allowlist(), Added: added, Removed: removed}, nil
@@ -139,6 +149,7 @@ func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) 
 // rejectManifest records in the audit log that a manifest was rejected, and returns err.
 func (r *registry) rejectManifest(name schema.ProjectName, err error, caller endpoint.Caller) error {
 	if rejected, ok := errors.AsType[*refusal](err); ok {
+		rejected.recorded = true
 		audit.Record(r.audit, schema.ManifestRejected{
 			EventHeader: audit.Header(schema.EventManifestRejected), EventCaller: caller.Event(), Project: name, Code: rejected.code,
 		})

@@ -18,8 +18,9 @@ import (
 
 // A refusal is an error that also contains the error code for the client.
 type refusal struct {
-	code    schema.Code
-	message string
+	code     schema.Code
+	message  string
+	recorded bool // the audit log already contains an event for this refusal
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -27,7 +28,7 @@ func (r *refusal) Error() string { return r.message }
 // refuse returns a refusal. Its message goes to the client, so each argument must be
 // validated or must come from the broker itself.
 func refuse(code schema.Code, format string, args ...any) error {
-	return &refusal{code, fmt.Sprintf(format, args...)}
+	return &refusal{code: code, message: fmt.Sprintf(format, args...)}
 }
 
 // checkRegistration checks everything in a registration except its manifest.
@@ -118,7 +119,8 @@ func describeWithoutSecrets(err error) string {
 	return err.Error()
 }
 
-// ownerOf returns the owner of a directory, or nothing if the broker cannot see the directory.
+// ownerOf returns the uid of a directory's owner. It returns nothing if the broker cannot
+// see the directory, or if the kernel cannot map the owner's uid.
 func ownerOf(projectPath string) []uint32 {
 	info, err := os.Stat(projectPath)
 	if err != nil {
@@ -133,7 +135,7 @@ func ownerOf(projectPath string) []uint32 {
 
 // allowedUIDs returns the uids that may use a project's socket. These are root, the
 // broker's own uid, and the approved uids. The current owner of the project's directory is
-// not included, because somebody can change the owner after the approval.
+// not added, because somebody can change the owner after the approval.
 func allowedUIDs(approved []uint32) []uint32 {
 	return append([]uint32{0, uint32(os.Geteuid())}, approved...)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A registry contains the registered projects. If an operation of the registry fails, the
-// operation changes nothing.
+// A registry contains the registered projects. If a request to register, reload, or
+// unregister a project fails, it does not change the registered projects.
 type registry struct {
 	dir   *rundir.Dir
 	view  keyring.View
@@ -38,13 +38,14 @@ type registry struct {
 	mu      sync.Mutex
 	entries map[schema.ProjectName]*entry // guarded by mu
 	store   *restartStore                 // guarded by mu
-	// unserved contains the stored and declared projects that this broker cannot serve. A
-	// stored registration stays in the store until the operator registers or unregisters its
-	// project.
+	// unserved contains the stored and declared projects that this broker cannot serve, or
+	// does not serve yet. If a stored registration is invalid, it stays in the store until
+	// the operator registers, declares, or unregisters its project.
 	unserved map[schema.ProjectName]*unservedProject // guarded by mu
 	index    projectIndex                            // guarded by mu; of entries and unserved
-	// notApplied contains the errors of the declarations that do not change a project, by
-	// project name. Each call of applyDeclarations replaces these errors.
+	// notApplied contains the errors of the declarations that could not be applied, by
+	// the name of the file without .yaml. Each call of applyDeclarations that can read
+	// the directory replaces these errors.
 	notApplied map[string]error // guarded by mu
 	stopping   bool             // guarded by mu; if true, the registry refuses all changes
 	changes    int              // guarded by mu; number of changes of entries and manifests
@@ -83,8 +84,8 @@ type unservedProject struct {
 	attempts backoff
 }
 
-// findLocked returns the registered project with a name. It fails if the broker is
-// stopping, because a change to the project would be lost at the restart.
+// findLocked returns the served project with a name. It fails if the broker is stopping,
+// because a change to the project would be lost at the restart.
 func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 	if r.stopping {
 		return nil, errStopping()
@@ -95,19 +96,18 @@ func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 	return nil, refuse(schema.CodeProjectUnknown, "%s is not registered", name)
 }
 
-// findPathLocked returns the project that is registered at a path, or nil.
+// findPathLocked returns the served project with a path, or nil.
 func (r *registry) findPathLocked(projectPath string) *entry {
 	return r.entries[r.index.byPath[projectPath]]
 }
 
-// findRegistrationLocked returns the registration of the served or unserved project at a
-// path, or nil.
+// findRegistrationLocked does the same as findNameLocked for the project with a path.
 func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
 	return r.findNameLocked(r.index.byPath[projectPath])
 }
 
 // findNameLocked returns the registration of the served or unserved project with a name, or
-// nil.
+// nil. It ignores an unserved project whose registration is invalid.
 func (r *registry) findNameLocked(name schema.ProjectName) *schema.RegisterRequest {
 	if e := r.entries[name]; e != nil {
 		return &e.registration
@@ -132,7 +132,7 @@ func (r *registry) removeUnservedLocked(u *unservedProject) {
 
 func errStopping() error { return refuse(schema.CodeInternalError, "the broker is stopping") }
 
-// status returns the status of each project, sorted by name, and the status of the
+// status returns the status of each served project, sorted by name, and the status of the
 // descriptor store.
 func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	r.mu.Lock()
@@ -151,8 +151,8 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	return projects, r.store.state
 }
 
-// stop makes the registry refuse all further changes, and returns all registered
-// projects. The second result is false if stop was called before.
+// stop makes the registry refuse all further changes, and returns all served projects.
+// The second result is false if stop was called before.
 func (r *registry) stop() ([]*entry, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

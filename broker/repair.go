@@ -11,9 +11,9 @@ import (
 // its socket file, checkProjects creates the socket again. checkProjects also tries again to
 // serve the unserved projects. It returns when stop is closed.
 //
-// One second after the last change of a project, checkProjects returns unused memory to the
-// kernel. Parsing many manifests needs much memory for a short time. Later, the broker
-// allocates so little memory that the garbage collector might not run for hours.
+// One to two seconds after the last change of a project, checkProjects returns unused
+// memory to the kernel. Parsing many manifests needs much memory for a short time. Later,
+// the broker allocates so little memory that the garbage collector might not run for hours.
 func checkProjects(r *registry, stop <-chan struct{}) {
 	tick := time.NewTicker(checkInterval)
 	defer tick.Stop()
@@ -53,7 +53,7 @@ func checkAll(r *registry) {
 	for _, u := range r.unserved {
 		if u.parsed != nil && !u.checking {
 			u.checking = true
-			go retryProject(r, u) // for the same reason
+			go retryProject(r, u) // in its own goroutine, because the container can delay the attempt, too
 		}
 	}
 }
@@ -82,7 +82,7 @@ func retryProject(r *registry, u *unservedProject) {
 }
 
 // checkSocket creates a project's socket again if a container has deleted or replaced the
-// socket file.
+// socket file, and if the backoff allows another attempt.
 func checkSocket(r *registry, e *entry) {
 	id, err := r.dir.ProjectSocketID(e.path)
 	if err == nil && mustRepair(r, e, id) {

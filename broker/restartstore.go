@@ -60,13 +60,13 @@ func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 
 func (r *restartStore) reportRefused(err error) {
 	r.state = schema.DescriptorStoreRefused
-	r.log.Warn("the service manager cannot store projects, so only declared projects are served after a restart of the broker", "error", err)
+	r.log.Warn("the service manager does not store all projects; after a restart, the broker may serve only the declared projects", "error", err)
 }
 
 // save stores a project's listener, and stores its registration with the next sequence
-// number. If the descriptor store refuses the listener or the registration, save removes
-// the project from the store. Otherwise the next broker would serve an older registration,
-// with an older manifest.
+// number. If the descriptor store refuses the listener or the registration, save, or
+// endBatch after a batch, removes the project from the store. Otherwise the next broker
+// would serve an older registration, with an older manifest.
 func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) {
 	if r.state == schema.DescriptorStoreAbsent {
 		return
@@ -126,7 +126,7 @@ func (r *restartStore) endBatch() {
 		}
 		return
 	}
-	for _, u := range batch { // first, because the store needs room for the pipe of a check
+	for _, u := range batch { // remove all of them first, because the store needs room for the pipe of a check
 		if !u.stored.listener {
 			r.removeListener(u.registration.Name)
 		}

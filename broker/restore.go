@@ -49,11 +49,12 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	}
 }
 
-// serveProjects tries to serve all unserved projects on their stored listeners. It does this
-// for all projects at the same time, because a container can delay the operations in the
-// directory of its project. It waits until all attempts have ended, and until the service
-// manager has stored the served projects. r.changing must be locked, and r.mu must not be
-// locked.
+// serveProjects tries to serve all unserved projects that have a valid registration, on
+// their stored listeners or on new sockets. It removes the listeners that belong to no such
+// project. It does this for all projects at the same time, because a container can delay the
+// operations in the directory of its project. It waits until all attempts have ended, and
+// until the service manager has stored or refused the served projects. r.changing must be
+// locked, and r.mu must not be locked.
 func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
 	var wg sync.WaitGroup
 	r.mu.Lock()
@@ -124,7 +125,8 @@ func serveProject(r *registry, u *unservedProject, listener *net.UnixListener) {
 	e.endpoint.Start()
 }
 
-// forgetListener removes the listener of a project from the descriptor store.
+// forgetListener removes the listener of a project from the descriptor store, and closes
+// it.
 func forgetListener(r *registry, name schema.ProjectName, listener *net.UnixListener) {
 	r.mu.Lock()
 	r.store.removeListener(name)

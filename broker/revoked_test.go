@@ -136,7 +136,7 @@ func (m *serviceManager) expectProjects(want ...string) {
 }
 
 // TestRevocationOfStoredProjectSurvivesKill kills the broker immediately after it has
-// confirmed a revocation.
+// confirmed a revocation. The next broker must not give access to what was revoked.
 func TestRevocationOfStoredProjectSurvivesKill(t *testing.T) {
 	m := newServiceManager(t, 100)
 	p := m.startProcess()
@@ -168,7 +168,7 @@ func TestRevocationOfStoredProjectSurvivesKill(t *testing.T) {
 }
 
 // TestRevocationOfDeclaredProjectSurvivesKill kills the broker immediately after each step of
-// a revocation.
+// a revocation. The next broker must not give access to what was revoked.
 func TestRevocationOfDeclaredProjectSurvivesKill(t *testing.T) {
 	m := newServiceManager(t, 100)
 	declare := func(name string, secrets ...string) string {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSignalCancelsWaitingEdit sends signals to an edit that waits for another edit. The edit must
-// end, and must not change the store.
+// TestSignalCancelsWaitingEdit sends a signal to set or rm while the command waits for another
+// edit. The command must end, must not print an error, and must not change the store.
 func TestSignalCancelsWaitingEdit(t *testing.T) {
 	for _, command := range []string{"set", "rm"} {
 		for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM} {
@@ -90,7 +90,7 @@ func TestSignalAfterEditDoesNotChangeExitCode(t *testing.T) {
 	}
 	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
 	output := bufio.NewReader(stderr)
-	if line, err := output.ReadString('\n'); err != nil || line != "A: 3 bytes\n" {
+	if line, err := output.ReadString('\n'); err != nil || line != "A: 3 bytes, new\n" {
 		t.Fatalf("the command printed %q, error %v", line, err)
 	}
 	c.Process.Signal(syscall.SIGINT)

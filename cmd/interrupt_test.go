@@ -18,7 +18,7 @@ import (
 // command must exit with 128 plus the signal's number and must not print an error.
 func TestSignalEndsCommandSilently(t *testing.T) {
 	m := newMessageRun(t)
-	m.startBroker()
+	m.startBroker("")
 	m.prepare("mkdir -p api/.keyhatch && printf 'schema_version: 1\\nproject: api\\nsecrets: {A: }\\n' > api/.keyhatch/manifest.yaml")
 	m.prepare("keyhatchctl --socket $ADMIN register api")
 	for signal, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
@@ -45,8 +45,32 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 	}
 }
 
+// TestCtrlCEndsEventStream presses Ctrl-C while keyhatchctl waits for events, and while it waits
+// until the broker runs again. The exit code must be 130.
+func TestCtrlCEndsEventStream(t *testing.T) {
+	m := newMessageRun(t)
+	broker := m.startBroker("")
+	for _, stopped := range []bool{false, true} {
+		c := exec.Command(filepath.Join(binDir, "keyhatchctl"), "--socket", m.runtimeDir+"/admin/admin.sock", "events", "--follow")
+		c.Env = m.env
+		term := testenv.StartOnTerminal(t, c)
+		term.Expect("broker.started")
+		if stopped {
+			broker.Signal(os.Interrupt)
+			term.Expect("keyhatchctl: the connection to the broker ended; trying to connect again")
+		}
+		term.Type("\x03")
+		if code := term.Wait(); code != 130 {
+			t.Errorf("exit code %d, want 130", code)
+		}
+		if rest := term.Rest(); strings.Contains(rest, "hint:") {
+			t.Errorf("after Ctrl-C, the command printed %q", rest)
+		}
+	}
+}
+
 // TestCtrlCEndsCommandsThatReadTerminal types Ctrl-C while a command waits for its standard
-// input.
+// input. The command must end with exit code 130 and must not print an error.
 func TestCtrlCEndsCommandsThatReadTerminal(t *testing.T) {
 	for _, args := range [][]string{
 		{"keyhatchctl", "push", "-"},
@@ -93,8 +117,8 @@ func hasOpenFile(pid int, prefix string) bool {
 	return false
 }
 
-// TestCtrlCEndsLoopOfShell presses Ctrl-C in a loop of an interactive bash. bash continues the
-// loop unless SIGINT has ended the command. The exit code must be 130.
+// TestCtrlCEndsLoopOfShell presses Ctrl-C in a loop of an interactive bash. bash must end the
+// loop, which it does only if SIGINT has ended the command. The exit code must be 130.
 func TestCtrlCEndsLoopOfShell(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	for command, prompt := range map[string]string{

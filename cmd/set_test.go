@@ -65,18 +65,18 @@ func (s *setRun) end(exitCode int, value string) {
 func TestSetReadsValueFromTerminal(t *testing.T) {
 	key := "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat(strings.Repeat("x", 64)+"\n", 1000) + "-----END PRIVATE KEY-----\n\n"
 	for _, c := range []struct{ name, typed, value, report string }{
-		{"a token", "token\x04", "token", "A: 5 bytes\r\n"},
-		{"a token and Enter", "token\r\x04", "token\n", "A: 5 bytes\r\n"},
-		{"a long line", strings.Repeat("x", 100_000) + "\x04", strings.Repeat("x", 100_000), "A: 100000 bytes\r\n"},
+		{"a token", "token\x04", "token", "A: 5 bytes, replaced 4 bytes\r\n"},
+		{"a token and Enter", "token\r\x04", "token\n", "A: 5 bytes, replaced 4 bytes\r\n"},
+		{"a long line", strings.Repeat("x", 100_000) + "\x04", strings.Repeat("x", 100_000), "A: 100000 bytes, replaced 4 bytes\r\n"},
 		{"a key", strings.ReplaceAll(key, "\n", "\r") + "\x04", key, "bytes\r\n"},
-		{"a corrected token", "tokem\x7f\x7fenn\bx\x7f\x04", "tokeen"[:4] + "n", "A: 5 bytes\r\n"},
-		{"corrected characters of two bytes", "aéü\x7f\x7f\x7f\x7fb\x04", "b", "A: 1 byte\r\n"},
-		{"a line typed again", "one\rtwo\x15three\x04", "one\nthree", "A: 9 bytes\r\n"},
-		{"all kinds of line breaks", "1\r\n2\r\r\n3\n4\n\n5\r\n\x04", "1\n2\n\n3\n4\n\n5\n", "A: 11 bytes\r\n"},
-		{"Ctrl-D twice", "token\x04\x04", "token", "A: 5 bytes\r\n"},
-		{"a paste", "\x1b[200~one\rtwo\x1b[201~\x04", "one\ntwo", "A: 7 bytes\r\n"},
-		{"a paste with Windows line breaks", "\x1b[200~one\r\ntwo\r\n\x1b[201~\x04", "one\ntwo\n", "A: 7 bytes\r\n"},
-		{"typed text and two pastes", "1\x1b[200~2\x1b[201~\x1b[200~3\x1b[201~4\x04", "1234", "A: 4 bytes\r\n"},
+		{"a corrected token", "tokem\x7f\x7fenn\bx\x7f\x04", "tokeen"[:4] + "n", "A: 5 bytes, replaced 4 bytes\r\n"},
+		{"corrected characters of two bytes", "aéü\x7f\x7f\x7f\x7fb\x04", "b", "A: 1 byte, replaced 4 bytes\r\n"},
+		{"a line typed again", "one\rtwo\x15three\x04", "one\nthree", "A: 9 bytes, replaced 4 bytes\r\n"},
+		{"all kinds of line breaks", "1\r\n2\r\r\n3\n4\n\n5\r\n\x04", "1\n2\n\n3\n4\n\n5\n", "A: 11 bytes, replaced 4 bytes\r\n"},
+		{"Ctrl-D twice", "token\x04\x04", "token", "A: 5 bytes, replaced 4 bytes\r\n"},
+		{"a paste", "\x1b[200~one\rtwo\x1b[201~\x04", "one\ntwo", "A: 7 bytes, replaced 4 bytes\r\n"},
+		{"a paste with Windows line breaks", "\x1b[200~one\r\ntwo\r\n\x1b[201~\x04", "one\ntwo\n", "A: 7 bytes, replaced 4 bytes\r\n"},
+		{"typed text and two pastes", "1\x1b[200~2\x1b[201~\x1b[200~3\x1b[201~4\x04", "1234", "A: 4 bytes, replaced 4 bytes\r\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := startSet(t)
@@ -152,7 +152,8 @@ func TestSetRestoresTerminalAfterSignal(t *testing.T) {
 	}
 }
 
-// TestSetEndsIfTerminalIsClosed closes the terminal during the input.
+// TestSetEndsIfTerminalIsClosed closes the terminal during the input. set must fail, and
+// must not change the secret.
 func TestSetEndsIfTerminalIsClosed(t *testing.T) {
 	s := startSet(t)
 	s.Type("a part")
@@ -263,7 +264,7 @@ func TestSetAcknowledgesLines(t *testing.T) {
 	s.Type("\x1b[200~two\rthree\x1b[201~")
 	s.Expect("received 3 lines (press Ctrl-D to end): ")
 	s.Type("\x04")
-	s.Expect("A: 13 bytes\r\n")
+	s.Expect("A: 13 bytes, replaced 4 bytes\r\n")
 	s.end(0, "one\ntwo\nthree")
 }
 
@@ -285,6 +286,7 @@ func TestSetWarnsAboutDoubledLineBreaks(t *testing.T) {
 }
 
 // TestSetHidesValueFromTerminalFile selects the terminal with --file or with FIELD=@FILE.
+// set must hide the typed value.
 func TestSetHidesValueFromTerminalFile(t *testing.T) {
 	for _, file := range []string{"/dev/stdin", "/dev/tty"} {
 		t.Run(file, func(t *testing.T) {
@@ -301,10 +303,11 @@ func TestSetHidesValueFromTerminalFile(t *testing.T) {
 		t.Error("the terminal echoes the value")
 	}
 	term.Type("token\x04")
-	term.Expect("aws/id: 5 bytes")
+	term.Expect("aws/id: 5 bytes, new")
 }
 
-// TestSetAsksForEachFieldOfBundle types the values of two fields on a terminal.
+// TestSetAsksForEachFieldOfBundle types the values of two fields on a terminal. set must
+// ask for each field, and write both values.
 func TestSetAsksForEachFieldOfBundle(t *testing.T) {
 	store := t.TempDir()
 	term := testenv.StartOnTerminal(t, exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), "set", "aws", "id=-", "key=-", "--store", "dir:"+store))
@@ -354,8 +357,8 @@ func TestSetLeavesNoInputForShell(t *testing.T) {
 	}
 }
 
-// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. The
-// terminal sends no value.
+// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. set
+// must report the error and must not ask for the value.
 func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(dir+"/store/aws", 0o700); err != nil {

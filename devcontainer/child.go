@@ -153,8 +153,9 @@ func (s *supervisor) start(environment []string) (err error) {
 	s.pid, err = syscall.ForkExec(s.Path, s.Args, &syscall.ProcAttr{
 		Env:   environment,
 		Files: []uintptr{0, 1, 2},
-		// If the earlier command had made its own process group the foreground group, as an
-		// interactive shell does, nobody has reset the foreground group.
+		// An earlier command may have made its own process group the foreground group, as an
+		// interactive shell does. If that group has ended, the new command makes keyhatch's
+		// group the foreground group again.
 		Sys: &syscall.SysProcAttr{Foreground: s.terminal.foregroundGroupEnded(), Pgid: unix.Getpgrp(), Ctty: s.terminal.fd},
 	})
 	return err
@@ -208,9 +209,9 @@ func (s *supervisor) end() {
 }
 
 // escalate is called when processes of the command have not ended in time, or when the user
-// does not want to wait for them. It kills these processes. If they have not ended after
-// SIGKILL, for example because they belong to another user, escalate reports them, and Run no
-// longer waits for them.
+// does not want to wait for them. The first call kills these processes. The next call, after
+// killTimeout, reports the processes that have not ended, for example because they belong to
+// another user. Run then waits only for the command itself.
 func (s *supervisor) escalate() {
 	if !s.killed {
 		s.killed, s.endTimer = true, time.After(killTimeout)
@@ -222,11 +223,12 @@ func (s *supervisor) escalate() {
 	}
 	s.ending, s.killed, s.endTimer = false, false, nil
 	if !s.exited {
-		s.restartEnvironment = nil // two instances of the command could use the same port or files
+		s.restartEnvironment = nil // no restart: two running commands could use the same port or files
 	}
 }
 
-// mustWait reports whether Run must wait for descendants of the command, which has ended.
+// mustWait reports whether Run must still wait for descendants of the command. The
+// command itself has ended.
 func (s *supervisor) mustWait() bool {
 	if !s.ending || len(s.processes()) == 0 {
 		return false
@@ -256,7 +258,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
 		// Cancel a pending restart, because the user wants to end the command.
 		s.restartEnvironment, s.delayTimer = nil, nil
-		// The command can continue after the other signals.
+		// After SIGINT, SIGQUIT, or SIGHUP, the command can continue.
 		s.terminating = s.terminating || sig == unix.SIGTERM
 		if s.exited && !s.killed {
 			s.escalate() // the user does not want to wait for the descendants of the command
@@ -275,8 +277,9 @@ func isSentByTerminal(sig syscall.Signal) bool {
 	return sig == unix.SIGINT || sig == unix.SIGQUIT || sig == unix.SIGWINCH
 }
 
-// reap collects the status of every process that has ended. These processes are the command,
-// its orphaned descendants, and the children that keyhatch had before.
+// reap collects the status of every child process of keyhatch that has ended. These
+// processes are the command, its orphaned descendants, and the children that keyhatch had
+// before it started the command.
 func (s *supervisor) reap() {
 	for {
 		var status unix.WaitStatus
@@ -301,7 +304,8 @@ func (s *supervisor) reap() {
 	}
 }
 
-// forwardedSignals returns the signals that Run forwards to the child. Run does not forward:
+// forwardedSignals returns the signals that Run forwards to the command. Run does not
+// forward:
 //
 //   - signals that cannot be caught;
 //   - signals that concern keyhatch itself: faults, SIGCHLD, SIGPIPE, and SIGURG and SIGPROF,
@@ -309,7 +313,7 @@ func (s *supervisor) reap() {
 //   - SIGTSTP, SIGTTIN, and SIGTTOU, with which the terminal stops a process group, and
 //     SIGCONT, with which the shell continues a process group;
 //   - the signals 32, 33, and 34, which the C library uses;
-//   - signals that keyhatch ignores, for example SIGHUP under nohup, because the child
+//   - signals that keyhatch ignores, for example SIGHUP under nohup, because the command
 //     inherits the ignored signals.
 func forwardedSignals() []os.Signal {
 	var signals []os.Signal

@@ -23,8 +23,9 @@ type process struct {
 //
 // Process 1 of a container becomes the parent of the orphaned processes of docker exec. These
 // processes have their own sessions. Therefore, if this process is process 1, descendants does
-// not return orphaned processes of other sessions. It cannot distinguish them from orphaned
-// descendants of the command that have their own session, so it omits these too.
+// not return orphaned processes of other sessions. It cannot distinguish such a process from
+// an orphaned descendant of the command that has its own session, so it omits these
+// descendants too.
 func descendants(command int, exclude map[int]bool) []process {
 	children := map[int][]process{}
 	paths, _ := filepath.Glob("/proc/[0-9]*/stat")

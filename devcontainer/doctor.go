@@ -55,7 +55,7 @@ const mountFix = "create the container with the keyhatch Feature, or with docker
 // in the container may be another person, and the command works only on the host.
 const AskOperator = "ask the operator to run: "
 
-// Values of Finding.Fix.
+// Fixes for several problems.
 const (
 	installFix = "install the version of the keyhatch command that the broker has"
 	retryFix   = "wait a second, and check again: keyhatch doctor\n" + AskOperator + "keyhatchctl doctor"
@@ -226,10 +226,10 @@ func isInRuntimeDir(dir string) bool {
 	return filepath.Base(projects) == "projects" && unix.Stat(filepath.Join(filepath.Dir(projects), "admin"), &stat) == nil
 }
 
-// isMadeByEngine reports whether the container engine created a directory of the runtime
-// directory, because a container started before its project was registered. The broker
-// creates only links in devcontainers, and only links and directories whose names begin
-// with a dot in projects.
+// isMadeByEngine reports whether the container engine created the directory root in the
+// broker's runtime directory, because a container started before its project was
+// registered. The broker creates only links in devcontainers, and only links and
+// directories whose names begin with a dot in projects.
 func isMadeByEngine(root string) bool {
 	switch filepath.Base(filepath.Dir(root)) {
 	case "devcontainers":
@@ -268,8 +268,8 @@ func checkMemoryMount(dir string) Finding {
 	return Finding{Check: "memory", Detail: dir + " is a tmpfs"}
 }
 
-// mountRoot returns the file or directory that is mounted at path. The result is a path
-// within the mounted file system. If path is not a mount point, mountRoot returns "".
+// mountRoot returns the file or directory that is mounted at path, as a path within its
+// own file system. If path is not a mount point, mountRoot returns "".
 func mountRoot(path string) string {
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		path = resolved
@@ -291,9 +291,9 @@ func mountRoot(path string) string {
 }
 
 // RefusedUID returns the uid in the error message of a broker that refused this process
-// (schema.CodePeerUnexpected). In a rootless container, this uid differs from the uid that
-// the process itself sees. If the message contains no uid, RefusedUID returns the uid of
-// this process.
+// (schema.CodePeerUnexpected). In a rootless container, this uid can differ from the uid
+// that the process itself sees. If the message contains no uid, RefusedUID returns the uid
+// of this process.
 func RefusedUID(err error) int {
 	var uid int
 	if e, ok := errors.AsType[*client.Error](err); ok {

@@ -32,8 +32,8 @@ func (e *MissingError) Error() string {
 }
 
 // Fetch fetches secrets from one snapshot. It waits for allowed secrets that do not exist yet,
-// for at most wait. If the broker does not return every secret, Fetch returns no secret. The
-// error is then a *MissingError.
+// for at most wait. Fetch returns all secrets or an error. If the broker refuses a secret or does
+// not have it, the error is a *MissingError.
 func Fetch(ctx context.Context, project *client.Project, names []schema.SecretName, wait time.Duration) (map[schema.SecretName]schema.SecretValue, error) {
 	if len(names) == 0 {
 		return nil, nil // without a list of names, the broker would return all secrets on the allowlist

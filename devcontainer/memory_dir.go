@@ -37,7 +37,7 @@ func verifyMemoryDir(dir string) error {
 	case stat.Uid != uint32(os.Geteuid()):
 		return fmt.Errorf("%w: %s belongs to uid %d, but must belong to uid %d", ErrNoMemoryDir, dir, stat.Uid, os.Geteuid())
 	case stat.Mode&0o7766 != 0o700:
-		return fmt.Errorf("%w: %s has mode %#o, but must have mode 0700 or 0711", ErrNoMemoryDir, dir, stat.Mode&0o7777)
+		return fmt.Errorf("%w: %s has mode %#o, but must have mode 0700, 0701, 0710, or 0711", ErrNoMemoryDir, dir, stat.Mode&0o7777)
 	}
 	return nil
 }

@@ -55,7 +55,8 @@ func (r Rendering) isManaged(path string) bool {
 // Render writes the files and creates links to them at the declared paths. It writes each
 // file under a temporary name and then renames it, so that no program reads a partly written
 // file. changed reports whether a file or a link changed, even if Render returns an error.
-// Render makes all checks before it changes the first file.
+// Before Render changes the first file, it checks the templates, the directories, and the
+// declared paths.
 func (r Rendering) Render(files []File, values map[schema.SecretName]schema.SecretValue) (changed bool, err error) {
 	if len(files) == 0 {
 		return false, nil
@@ -234,7 +235,7 @@ func replaceSymlink(target, path string) error {
 	return nil
 }
 
-// FindRenderings returns the renderings of all projects that have files in dir.
+// FindRenderings returns the renderings of all projects that have a directory in dir.
 func FindRenderings(dir string) ([]Rendering, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -15,7 +15,7 @@ import (
 var ErrTemplate = errors.New("cannot fill in the template")
 
 // fileContent returns the content of a secret's file. Without a template, the content is the
-// value of the secret. In the template of a bundle, fileContent replaces {{field}} with the
+// value of the secret. In the template of a bundle, fileContent replaces {{FIELD}} with the
 // field of this name. In the template of any other secret, it replaces {{value}} with the
 // value of the secret.
 func fileContent(name schema.SecretName, template string, value schema.SecretValue) ([]byte, error) {
@@ -37,7 +37,7 @@ func fileContent(name schema.SecretName, template string, value schema.SecretVal
 	return []byte(filled), nil
 }
 
-// fillTemplate replaces each {{field}} with the field's value in one pass. It does not search
+// fillTemplate replaces each {{FIELD}} with the field's value in one pass. It does not search
 // for placeholders in the inserted values, so a value may contain {{, $, or \1.
 func fillTemplate(template string, fields map[string]string) (string, error) {
 	var b strings.Builder

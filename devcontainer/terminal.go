@@ -16,10 +16,10 @@ type terminal struct {
 	settings *unix.Termios
 }
 
-// openTerminal opens the controlling terminal. If standard input or standard output is not a
-// terminal, another program of a pipeline may use the terminal. For example, less changes the
-// settings. Therefore openTerminal does not save the settings then. It also does not save the
-// settings if this process is in the background, because they can be those of the shell's prompt.
+// openTerminal opens the controlling terminal, and saves its settings. It does not save the
+// settings if standard input or standard output is not a terminal, because another program of a
+// pipeline may then change the settings, as less does. It also does not save the settings if this
+// process is in the background, because the settings may then be those of the shell's prompt.
 func openTerminal() (t terminal) {
 	var err error
 	if t.fd, err = unix.Open("/dev/tty", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0); err != nil {

@@ -29,15 +29,15 @@ const (
 	systemFile = "the system and its services obey the files in this directory"
 	hostFile   = "this file decides what a dev container or keyhatch does, also on the host"
 	codeFile   = "files with this ending are run or loaded as code"
-	sshFile    = "ssh obeys this file: it can run commands, or decide who can log in"
-	gitFile    = "git obeys this file: it can run commands"
+	sshFile    = "ssh obeys this file, so the file can make ssh run commands, or decide who can log in"
+	gitFile    = "git obeys this file, so the file can make git run commands"
 	shellFile  = "a shell runs this file"
 	loginFile  = "the system obeys this file at a login"
-	agentFile  = "a coding agent obeys this file: it can run commands"
-	editorFile = "an editor obeys this file: it can run commands"
+	agentFile  = "a coding agent obeys this file, so the file can make the agent run commands"
+	editorFile = "an editor obeys this file, so the file can make the editor run commands"
 	codeDir    = "programs run or load the files in this directory"
-	buildFile  = "a build obeys this file: it can run commands"
-	toolFile   = "a tool obeys this file: it can run commands or load code"
+	buildFile  = "a build obeys this file, so the file can make the build run commands"
+	toolFile   = "a tool obeys this file, so the file can make the tool run commands or load code"
 
 	unusualText   = "the template contains characters that programs read in different ways"
 	extraSettings = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
@@ -57,18 +57,21 @@ func fileDanger(in *schema.Injection) string {
 	return strings.Join(reasons, "; ")
 }
 
-// plainTemplate matches a template that contains only one placeholder and white space. The
-// file then contains only the secret, as without a template.
+// plainTemplate matches a template that contains only one placeholder and white space.
+// Apart from white space, the file then contains only the secret or one of its fields.
 var plainTemplate = regexp.MustCompile(`^\s*\{\{[^{}]*\}\}\s*$`)
 
 // unusualCharacter matches the characters that a template of a known file must not contain.
 // Programs do not agree on which of these characters are white space or line breaks.
 var unusualCharacter = regexp.MustCompile(`[^\n\t -~]`)
 
-// pathDanger marks a file in three cases. A table contains its path: then even a secret in the
-// file can do harm. Or its name is not usual for a file that contains only a secret: no table can
-// contain all files that a program obeys. Or untrusted code can choose a text of the file, which
-// is the template, and the check of an ordinary file does not accept the template.
+// pathDanger returns why the path or the template of a file is dangerous, or "". A path is
+// dangerous if it contains unusual characters, or if a table of dangerous files contains it,
+// because even a file with only a secret can do harm there. A file that contains only a secret is
+// also dangerous if its name is not usual for such a file, because no table can contain all files
+// that a program obeys. Untrusted code writes the template. Therefore a template with other text
+// than a placeholder is dangerous, unless the check of an ordinary file or of a file of variables
+// accepts the template.
 func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "the path contains characters that are invisible or look like other characters"
@@ -104,10 +107,10 @@ func pathDanger(p, template string) string {
 }
 
 // findReason returns the reason of the first rule that applies to the file, or "". The
-// exceptions are the patterns of an ordinary file. They contradict a rule only if they
-// contain the directory or the name to which the rule applies. For example,
-// .docker/config.json is an exception from .docker/**, but kubeconfig is not an exception
-// from .bash*/**, because a shell runs every file in ~/.bashrc.d.
+// exceptions are the patterns of an ordinary file. An exception cancels a rule only if
+// the exception itself contains the directory or the name to which the rule applies. For
+// example, .docker/config.json is an exception from .docker/**, but kubeconfig is not an
+// exception from .bash*/**, because a shell runs every file in ~/.bashrc.d.
 func findReason(rules []fileRule, elements, exceptions []string) string {
 	for _, rule := range rules {
 		for _, pattern := range rule.patterns {
@@ -122,7 +125,8 @@ func findReason(rules []fileRule, elements, exceptions []string) string {
 	return ""
 }
 
-// systemFiles are dangerous, whatever their names are.
+// systemFiles are always dangerous. In contrast to toolFiles, the files in ordinaryFiles
+// are no exceptions.
 var systemFiles = []fileRule{
 	{ownFile, []string{
 		"/dev/shm/keyhatch*/**", "/run/keyhatch/**", "/run/user/*/keyhatch/**",
@@ -153,8 +157,9 @@ var systemFiles = []fileRule{
 	}},
 }
 
-// toolFiles are dangerous, except for the files in ordinaryFiles. See findReason. A rule for a
-// directory marks also a file with an ordinary name. For other files, a rule only adds a reason.
+// toolFiles are dangerous, except for the files in ordinaryFiles (see findReason). A rule for a
+// directory also applies to a file whose name matches ordinaryName. Most other files are
+// dangerous even without a rule, but a rule gives a more exact reason.
 var toolFiles = []fileRule{
 	{sshFile, []string{".ssh/**", "authorized_keys*"}},
 	{gitFile, []string{"*.git/**", ".config/git/**", ".gitconfig*/**", ".githooks/**", ".husky/**"}},
@@ -179,9 +184,9 @@ var toolFiles = []fileRule{
 	{toolFile, []string{".*/*/**", "/run/secrets/rhsm/**"}},
 }
 
-// ordinaryName matches usual names of files that contain only credentials. The case is ignored.
-// The last word before the ending is a word for a credential, or the ending belongs to a format
-// for keys or certificates.
+// ordinaryName matches usual names of files that contain only credentials. The name must be in
+// lower case. The last word before the ending is a word for a credential, or the ending belongs
+// to a format for keys or certificates.
 var ordinaryName = regexp.MustCompile(`(^|[._-])((access|api|auth|client|deploy|encryption|license|master|private|public|secret|signing|ssh)?(key|password|secret|token)s?|` +
 	`ca|cert(ificate)?s?|credentials?|(ht)?passwd|keyfile|keystore|passphrase|truststore)(\.(ini|json|properties|toml|txt|xml|ya?ml))?$|` +
 	`.\.(age|asc|cer|crt|der|gpg|jks|kdbx|key|keystore|keytab|p12|p7b|p8|password|pem|pfx|ppk|secret|token)$`)

@@ -127,8 +127,9 @@ func TestTemplatesOfUnknownFiles(t *testing.T) {
 	}
 }
 
-// TestTemplatesOfOrdinaryFiles checks files that contain credentials. Their templates are
-// dangerous if they contain more.
+// TestTemplatesOfOrdinaryFiles checks the templates of known files for credentials. A
+// template that contains only credentials must not be marked. A template that contains
+// more must be marked.
 func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	for _, c := range []struct{ path, harmless, dangerous string }{
 		{"~/.npmrc", "//registry.npmjs.org/:_authToken={{value}}", "script-shell=/tmp/x"},

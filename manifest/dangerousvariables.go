@@ -4,11 +4,12 @@ package manifest
 // approval. Because of such a variable, a tool runs a command, loads code or settings, or
 // sends its traffic to another place. Names of ordinary secrets must not be marked as
 // dangerous, because operators would soon ignore a mark that is always there. Therefore the
-// table contains exceptions, and see credentialName. The patterns are in upper case, and the
-// case of a name is ignored. The table is sorted by pattern.
+// table contains exceptions (see ordinary), and many rules do not apply to the names that
+// credentialName matches. The patterns are in upper case, and the case of a name is ignored.
+// The table is sorted by pattern.
 //
 // The table cannot contain the variables of all tools. Therefore it prefers patterns to names.
-// Some patterns end in a word that no secret has at the end of its name, for example *_OPTS.
+// Some patterns end in a word that the name of a secret rarely ends in, for example *_OPTS.
 // Others begin with the name of a tool, for example GIT_*.
 var dangerousVariables = []variableRule{
 	{"*CC", "make", runs},

@@ -73,7 +73,9 @@ func readDeclaration(path, name string) (Declaration, error) {
 }
 
 // ReadDeclarationText returns the text of a declaration's file. Unlike ReadDeclarations, it
-// also reads a file that an untrusted user can change.
+// also reads a file that an untrusted user can change. If the file is longer than
+// maxDeclaration, it returns one byte more than maxDeclaration, and ParseDeclaration
+// refuses the text.
 func ReadDeclarationText(path string) ([]byte, error) {
 	file, err := openDeclaration(path)
 	if err != nil {
@@ -83,8 +85,8 @@ func ReadDeclarationText(path string) ([]byte, error) {
 	return readText(file)
 }
 
-// openDeclaration opens a regular file. To open or read another file could have an effect, or
-// block.
+// openDeclaration opens path, and returns an error if path is not a regular file. O_NONBLOCK
+// is necessary, because opening a FIFO could block.
 func openDeclaration(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -105,8 +107,9 @@ func readText(file *os.File) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, maxDeclaration+1))
 }
 
-// checkOwnerAndMode returns an error if a user other than root and the broker's user can
-// write to the file. A declaration grants access to secrets.
+// checkOwnerAndMode returns an error if a user other than root and the user of this
+// process can write to a declaration, or to the directory of declarations. A declaration
+// grants access to secrets.
 func checkOwnerAndMode(file *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {

@@ -7,8 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// FuzzDeclaration checks that Encode either returns an error or keeps the manifest's
-// text exactly.
+// FuzzDeclaration checks that Encode either returns an error or keeps the manifest's text
+// exactly. For a valid manifest, Encode must not return an error.
 func FuzzDeclaration(f *testing.F) {
 	for _, text := range []string{
 		"a\n", "a", " a\n", "\n a\n", "\n\n  # c\n", "a \n", "\ta\n", "a\r\nb\r\n", "---\na\n...\n", "# c\n\n\n",

@@ -18,9 +18,10 @@ import (
 // change does not change the times of the file.
 const minUnchanged = time.Second
 
-// A DeclarationCache reads a directory of declarations. It keeps the declarations, and reads a
-// file again only if the file has changed. The zero value is ready for use. Several goroutines
-// may call Read at the same time.
+// A DeclarationCache reads a directory of declarations. It keeps the valid declarations, and
+// reads a file again only if the file has changed, or if the last change was too recent (see
+// minUnchanged). The zero value is ready for use. Several goroutines may call Read at the same
+// time.
 type DeclarationCache struct {
 	mu    sync.Mutex
 	files map[string]declarationFile // guarded by mu; the valid declarations, by path
@@ -32,17 +33,19 @@ type declarationFile struct {
 }
 
 // A fileVersion identifies the content, the owner, and the mode of a file. Each change of
-// them also changes the time changed, which no program can set.
+// these also changes the time in the field changed. No program can set this time to a
+// chosen value.
 type fileVersion struct {
 	device, inode uint64
 	size          int64
 	changed       unix.Timespec // ctime
 }
 
-// Read reads all files NAME.yaml in dir. The keys of both maps are NAME: declared has the
-// valid declarations, and invalid has the errors of the other files. If dir does not exist,
-// both maps are empty. If dir cannot be read, or an untrusted user can write to it, Read
-// returns an error. Do not change the slices in the declarations.
+// Read reads all files NAME.yaml in dir, except hidden files. The keys of both maps are the
+// values of NAME: declared contains the valid declarations, and invalid contains the errors
+// of the other files. If dir does not exist, both maps are empty. If dir cannot be read, or
+// an untrusted user can write to it, Read returns an error. Do not change the slices in the
+// declarations.
 func (c *DeclarationCache) Read(dir string) (declared map[string]Declaration, invalid map[string]error, err error) {
 	declared, invalid = map[string]Declaration{}, map[string]error{}
 	entries, err := os.ReadDir(dir)

@@ -49,7 +49,7 @@ func TestDeclarationCacheReadsChangedFiles(t *testing.T) {
 		if d, again := read(); d.Manifest != "first\n" || d.Path != "/srv/api" || again != first {
 			t.Errorf("an unchanged file was read again; the declaration is %+v", d)
 		}
-		write("other\n") // has the same size
+		write("other\n") // as long as "first\n"
 		if d, _ := read(); d.Manifest != "other\n" {
 			t.Errorf("after a change, the manifest is %q", d.Manifest)
 		}

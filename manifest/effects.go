@@ -18,7 +18,7 @@ type Effect struct {
 	// Subject is the thing that has the effect, for example "secret NPM_TOKEN". Each
 	// subject occurs once in a manifest.
 	Subject string
-	// Text describes the effect completely: two manifests with different effects have
+	// Text describes the effect completely: two different effects of the same subject have
 	// different texts. Untrusted code writes the manifest. Therefore Text contains only
 	// printable ASCII characters and the line breaks that this package inserts. Each line
 	// has at most maxEffectLine characters, except that the first line can contain a long
@@ -34,7 +34,7 @@ type Effect struct {
 	//	(the last line has no line break)
 	Text string
 	// Danger is a short reason why the effect is dangerous, or "". It quotes nothing from
-	// the manifest except a short name of a variable.
+	// the manifest except short names of variables.
 	Danger string
 }
 
@@ -47,10 +47,10 @@ type Change struct {
 	Danger  string `json:"danger,omitempty"`
 }
 
-// maxEffectLine is the maximum length of a line of a template in a text. A terminal has at
-// least 80 columns, and keyhatchctl indents the lines. A terminal would continue a longer
-// line at its left edge. A template could then forge lines that begin there, for example
-// other changes or the question for approval.
+// maxEffectLine is the maximum length of a line of a template in a text. Terminals usually
+// have at least 80 columns, and keyhatchctl indents the lines. A terminal would continue a
+// longer line at its left edge. A template could then forge lines that begin there, for
+// example other changes or the question for approval.
 const maxEffectLine = 72
 
 // Effects returns everything that the manifest does: the project's name, then the secrets

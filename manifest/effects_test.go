@@ -135,8 +135,9 @@ func TestLoginsWithoutEncryptionAreDangerous(t *testing.T) {
 	}
 }
 
-// FuzzChanges parses two manifests. Changes must be empty exactly if they have the same
-// effects, and the texts must be complete and printable.
+// FuzzChanges parses two manifests. Changes must return nothing if both manifests have
+// the same effects, and something otherwise. The texts of the effects must be complete
+// and printable.
 func FuzzChanges(f *testing.F) {
 	seeds := []string{
 		header + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n",
@@ -219,8 +220,8 @@ func meaning(m *Manifest) map[string]string {
 	return all
 }
 
-// checkTexts checks the subjects and texts of a manifest's effects, and decodes the
-// templates from the texts.
+// checkTexts checks the subjects and texts of a manifest's effects. The templates and
+// paths that it decodes from the texts must be those of the manifest.
 func checkTexts(t *testing.T, m *Manifest) {
 	t.Helper()
 	seen := map[string]bool{}

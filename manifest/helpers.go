@@ -20,8 +20,8 @@ var (
 // operator's screen.
 const maxLoginHost = 253
 
-// readHelpers parses the helpers section. Each secret that it names must be on the
-// allowlist.
+// readHelpers parses the section helpers. Each secret that the section names must be on
+// the allowlist.
 func readHelpers(n *yaml.Node, secrets map[schema.SecretName]*schema.Injection) (*schema.Helpers, error) {
 	h := &schema.Helpers{}
 	if err := readFields(n, "helpers", map[string]func(*yaml.Node) error{

@@ -2,8 +2,9 @@
 // keys under secrets are the project's allowlist.
 //
 // Untrusted code can write the file. Therefore its size is limited, YAML aliases are not
-// allowed, and an unknown key is an error. An error contains the line and the rule. If it
-// quotes the file, the quote is short and printable.
+// allowed, and an unknown key is an error. An error contains the violated rule, and the
+// line if the error is about a part of the file. If an error quotes the file, the length
+// of the quote is limited, and all its characters are printable.
 package manifest
 
 import (
@@ -28,8 +29,9 @@ type Manifest struct {
 	SHA256 string
 
 	allowlist []schema.SecretName // sorted
-	// unusual contains the injections that have other settings than the default. Most secrets
-	// have the default, and the broker stores the manifests of many projects.
+	// unusual contains only the injections that differ from the default (see
+	// defaultInjection). This saves memory, because most secrets have the default, and the
+	// broker stores the manifests of many projects.
 	unusual map[schema.SecretName]*schema.Injection
 }
 

@@ -138,7 +138,8 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that Parse does not panic, and that it accepts only valid names.
+// FuzzParse checks that Parse does not panic, accepts only valid names, and returns only
+// errors of limited length.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(header + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
 	f.Add([]byte(header + "secrets: {}\ndescription: >\n  x\n"))

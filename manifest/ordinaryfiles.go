@@ -35,7 +35,7 @@ var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 // placeholder can then divide a word that the tool reads as one word.
 func withoutPlaceholders(template string) string { return placeholder.ReplaceAllString(template, "") }
 
-// ordinaryFiles are the files that contain credentials.
+// ordinaryFiles contains the known files for credentials.
 var ordinaryFiles = []ordinaryFile{
 	{[]string{".npmrc"}, isHarmlessNPMFile},
 	// aws loads the modules that the section plugins names.
@@ -105,8 +105,9 @@ func isHost(key string) bool { return strings.ContainsAny(key, "./:@") || key ==
 
 const npmRegistry = "https://registry.npmjs.org"
 
-// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry that the key registry
-// names. A registry of a scope, for example @corp:registry, is accepted.
+// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry in the value of the
+// key registry, so this value must be npm's own registry. A registry of a scope, for example
+// @corp:registry, can have any value.
 func isHarmlessNPMFile(template string) bool {
 	keepsRegistry := func(line string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
@@ -116,8 +117,9 @@ func isHarmlessNPMFile(template string) bool {
 }
 
 // readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable
-// to the file. The variable can contain another secret than the one that the file is for. The
-// tool can replace an escape sequence before it replaces a variable.
+// to the file. The variable can contain another secret than the secret of the file.
+// readsVariables also returns true for \ and &, because a tool can replace an escape sequence
+// before it replaces a variable.
 func readsVariables(template string) bool {
 	text := withoutPlaceholders(template)
 	return strings.Contains(text, "${") || strings.ContainsAny(text, `\&`)
@@ -146,8 +148,9 @@ func isAWSKey(key string) bool {
 		"external_id", "mfa_serial", "output", "region", "role_arn", "role_session_name", "source_profile")(key)
 }
 
-// isGradleCredential accepts the properties that gradle only gives to a build. It obeys
-// other properties itself, for example org.gradle.java.home.
+// isGradleCredential accepts properties whose names end like the name of a credential, if
+// gradle only gives them to a build. gradle obeys other properties itself, for example
+// org.gradle.java.home.
 func isGradleCredential(key string) bool {
 	for _, suffix := range []string{"key", "keyid", "password", "token", "user", "username"} {
 		if strings.HasSuffix(key, suffix) && !strings.HasPrefix(key, "org.gradle") && !strings.HasPrefix(key, "systemprop") && !strings.Contains(key, `\`) {
@@ -282,10 +285,11 @@ func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
 	}
 }
 
-// keysAre checks the keys of all mappings in a document. It does not follow aliases,
-// because the document also contains the nodes to which they refer. An alias as a key is
-// refused, because such a node can be a value that is not checked. A tag is refused, because
-// the tool may decode the key or the value, or create an object of another type.
+// keysAre reports whether isHarmless accepts every key of every mapping in a document. keysAre
+// does not follow an alias, because the document also contains the text to which the alias
+// refers. It returns false for an alias as a key, because the alias can refer to a value, and
+// isHarmless does not check values. It also returns false for a tag other than !, because with
+// a tag, a tool may decode the key or the value, or create an object of another type.
 func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 	for i, child := range n.Content {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
@@ -299,7 +303,7 @@ func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 
 // hasOnlyElements returns a check of an XML file. It refuses everything that could define
 // another name of an element, and other encodings than UTF-8, because some of them contain other
-// characters for <. maven replaces variables.
+// characters for <. It also refuses variables, because maven replaces them.
 func hasOnlyElements(names ...string) func(string) bool {
 	element := regexp.MustCompile(`^</?(` + strings.Join(names, "|") + `)\s*/?>`)
 	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml(\s+(version=["']1\.0["']|encoding=["'](utf|UTF)-8["']|standalone=["'](yes|no)["']))*\s*\?)>`)

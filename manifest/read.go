@@ -106,7 +106,8 @@ func readRegularFile(root *os.Root, location string) ([]byte, error) {
 const maxLinks = 40
 
 // find finds the file with this name below root. It follows links. The returned file is
-// open with O_PATH: it identifies the file, but the file itself was not opened.
+// open with O_PATH, so it only identifies the file, and opening it had no effect on a
+// device or a FIFO.
 //
 // os.Root follows the links to directories in a name and refuses those that lead out of
 // root. With O_PATH, it returns a link at the end of a name instead of following it.
@@ -163,7 +164,7 @@ func exists(root *os.Root, name string) bool {
 }
 
 // withoutPath removes the path from an error, because the message already contains the
-// path. It replaces the error of os.Root for a link with a clearer one.
+// path. It replaces the error of os.Root for a forbidden link with a clearer error.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err

@@ -20,8 +20,9 @@ const (
 	second = ".keyhatch/manifest.yaml"
 )
 
-// TestReadStaysInProjectDir reads manifests from directories with content that
-// untrusted code could create.
+// TestReadStaysInProjectDir reads manifests from directories with content that untrusted
+// code could create. Read must return only regular files of the directory, and must close
+// all files.
 func TestReadStaysInProjectDir(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside.yaml")
 	writeFile(t, outside, "secret of the host")
@@ -125,8 +126,8 @@ func TestReadStaysInProjectDir(t *testing.T) {
 	}
 }
 
-// TestReadRefusesOtherDirs calls Read with paths that are not directories. Opening a FIFO for
-// reading would block.
+// TestReadRefusesOtherDirs calls Read with paths that are not directories. Read must return
+// an error, and must not open the FIFO, because opening a FIFO for reading would block.
 func TestReadRefusesOtherDirs(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, dir+"/file", "")
@@ -212,8 +213,9 @@ func TestReadNeverOpensSwappedFile(t *testing.T) {
 	}
 }
 
-// TestReadDoesNotWaitForLease reads a file whose owner holds a write lease. A process in
-// the container can hold a lease, and opening the file could then block for 45 seconds.
+// TestReadDoesNotWaitForLease reads a file on which a process holds a write lease. Read
+// must fail at once with EAGAIN. A process in a container can hold such a lease, and
+// opening the file could then block for 45 seconds.
 func TestReadDoesNotWaitForLease(t *testing.T) {
 	dir := t.TempDir()
 	writeFile(t, dir+"/"+first, "one")
@@ -234,8 +236,9 @@ func TestReadDoesNotWaitForLease(t *testing.T) {
 }
 
 // TestReadWithoutPrivileges reads manifests as a user without privileges in a process that
-// is not dumpable, as the broker is. The files in /proc of such a process belong to root.
-// It also reads a manifest in a process without /proc.
+// is not dumpable, as the broker is. The files in /proc of such a process belong to root,
+// but Read must work. The test also calls Read in a process without /proc, in which Read
+// must return a clear error.
 func TestReadWithoutPrivileges(t *testing.T) {
 	const variable, noProc = "MANIFEST_TEST_DIR", "MANIFEST_TEST_NO_PROC"
 	if os.Getenv(noProc) != "" {

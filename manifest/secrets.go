@@ -14,8 +14,8 @@ var (
 	fileModePattern = regexp.MustCompile(`^0?[0-7]{3}$`)
 )
 
-// readSecrets parses the secrets section: the allowlist, and how each secret is
-// injected.
+// readSecrets parses the section secrets of a manifest. Its keys are the allowlist, and
+// its values define how programs receive each secret.
 func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) {
 	switch {
 	case n.Kind == yaml.SequenceNode && len(n.Content) > 0:
@@ -148,9 +148,9 @@ func validTemplate(template string) bool {
 	}
 }
 
-// listedNames returns the names in a list, for an error that shows them as a mapping. If one
-// of them is not the name of a secret, or if they are too long for an error, the result is
-// NAME.
+// listedNames returns the names in a list, for an error that shows them as a mapping. If an
+// item of the list is not the name of a secret, or if the names are too long for an error,
+// the result is NAME.
 func listedNames(list *yaml.Node) string {
 	var names []string
 	for _, item := range list.Content {

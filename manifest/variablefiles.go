@@ -21,9 +21,9 @@ var (
 )
 
 // variableFileDanger returns why the template of a file of variables is dangerous, or "". A
-// shell can read such a file, so each other line than a variable is dangerous. A variable is
-// dangerous if its name is, or if the template contains a part of its value: no table can
-// contain all variables whose value runs a command.
+// shell can read such a file, so a line that is neither a variable nor a harmless comment is
+// dangerous. A variable is dangerous if its name is dangerous, or if the template contains a
+// part of its value, because no table can contain all variables whose value runs a command.
 func variableFileDanger(template string) string {
 	var dangerous, others []string
 	for line := range strings.SplitSeq(template, "\n") {

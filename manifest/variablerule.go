@@ -9,7 +9,7 @@ import (
 // A variableRule defines how a program uses the variables whose names match a pattern.
 type variableRule struct {
 	pattern string // as in path.Match; it begins with a letter, _, or *
-	program string // reads the variable; "" if the variable is ordinary
+	program string // the program that uses the variable; "" if the variable is ordinary
 	use     variableUse
 }
 

@@ -22,8 +22,8 @@ func variableDanger(name string) string {
 	return ""
 }
 
-// credentialName matches the names of variables that contain only a credential. No rule for all
-// variables of a tool, for example CARGO_*, applies to such a name.
+// credentialName matches names of variables that usually contain only a part of a credential. A
+// rule whose pattern ends in *, for example CARGO_*, does not apply to such a name.
 var credentialName = regexp.MustCompile(`_(CREDENTIALS|EMAIL|KEY|PASS|PASSPHRASE|PASSWD|PASSWORD|PAT|PWD|SECRET|TOKENS?|USER|USERNAME)$`)
 
 // findForbidden reports whether the variable is forbidden, and returns its rule.
@@ -32,12 +32,12 @@ func findForbidden(name string) (rule variableRule, forbidden bool) {
 	return rule, ok && rule.use != ordinary
 }
 
-// forbiddenVariables are the variables that a manifest can never set. The loader, a shell, or
-// an interpreter uses such a variable before the user's program starts, or while it runs: it
-// runs the value, loads code from the place that the value names, or takes options from the
-// value. A secret is never a sensible value of such a variable. The case of a
-// name is significant, because these programs distinguish upper and lower case. The table is
-// sorted by pattern.
+// forbiddenVariables are the variables that a manifest can never set. The loader, a shell, an
+// interpreter, or keyhatch uses such a variable, before the user's program starts or while
+// the program runs. For example, a shell runs the value, loads code from the place that the
+// value names, or takes options from the value. A secret is never a sensible value of such a
+// variable. The case of a name is significant, because these programs distinguish upper and
+// lower case. The table is sorted by pattern.
 //
 // LD_* is forbidden, and not only the names that the loaders of glibc and musl know. These
 // loaders compare whole names, but each version knows other names, and the version in a

@@ -27,7 +27,7 @@ func TestForbiddenVariables(t *testing.T) {
 				t.Errorf("%s: %v", secrets, err)
 			}
 		}
-		// Nothing sets a variable here.
+		// None of these secrets sets the forbidden variable, so the manifest must be valid.
 		if len(name) < 100 {
 			if _, err := Parse([]byte(header + "secrets:\n  " + name + ": {as: file, path: /x}\n  " + "X" + name + ":\n  B: {env: " + name + "_}\nhelpers: {aws: " + name + "}\n")); err != nil && !isForbidden(name+"_") {
 				t.Errorf("%s is refused for a secret that sets another variable: %v", name, err)
@@ -96,8 +96,8 @@ func TestDangerousVariables(t *testing.T) {
 	}
 }
 
-// TestOrdinaryVariablesAreNotMarked checks names that are usual for secrets. A mark that
-// is always there is not read.
+// TestOrdinaryVariablesAreNotMarked checks that names which are usual for secrets are not
+// marked. If they were marked, operators would soon ignore all marks.
 func TestOrdinaryVariablesAreNotMarked(t *testing.T) {
 	for _, name := range strings.Fields(`
 		NPM_TOKEN NODE_AUTH_TOKEN GH_TOKEN GITHUB_TOKEN GH_ENTERPRISE_TOKEN GITLAB_TOKEN CI_JOB_TOKEN BITBUCKET_TOKEN GIT_TOKEN GIT_PASSWORD GIT_USERNAME GIT_AUTHOR_NAME GIT_AUTHOR_EMAIL

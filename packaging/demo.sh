@@ -24,11 +24,11 @@ cleanup() {
 trap cleanup EXIT
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-# show prints a command, runs it, and prints its output. In the printed text, show removes the
-# path of the temporary directory, so that the lines are short.
+# show prints a command, runs the command, and prints the output. In the printed text, show
+# removes the path of the temporary directory, so that the lines are short.
 show() { printf '  $ %s\n' "$*" | sed "s|$work/||g"; "$@" 2>&1 | sed "s|$work/||g; s/^/  /"; }
-# expect prints a command, runs it, and prints its output. The demo fails if the exit code
-# is not CODE, or if the output does not contain TEXT.
+# expect prints a command, runs the command, and prints the output. The demo fails if the
+# exit code is not CODE, or if the output does not contain TEXT.
 expect() { # CODE TEXT COMMAND...
 	local code=$1 text=$2 got=0 out
 	shift 2

@@ -68,8 +68,8 @@ type RegisterRequest struct {
 	// link with this ID still exists.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
 	// Declared means that the caller has also written this registration to the directory
-	// of declared projects. The broker then marks the project as declared. It does so
-	// without replace too, if the project is already registered with the same values.
+	// of declared projects. The broker then marks the project as declared. This works
+	// without replace too if the project is already registered with the same values.
 	Declared bool `json:"declared,omitzero"`
 	// Replace allows the broker to change a registration of the same project_path. If the
 	// name or allow_uids changes, the broker closes the connections of the project.
@@ -165,4 +165,13 @@ type AdminPingResponse struct {
 	BrokerVersion   string `json:"broker_version"`
 	ProtocolVersion int    `json:"protocol_version"`
 	InstanceID      string `json:"instance_id"`
+}
+
+// AuthRequest authorizes a connection to the admin socket. If the broker requires an admin
+// token, this must be the first request of each connection, and must arrive within AuthTimeout.
+type AuthRequest struct {
+	Op Op `json:"op"`
+	// Token is the content of the broker's token file, without the newline. The broker
+	// generates a new token at each start.
+	Token string `json:"token"`
 }

@@ -15,11 +15,19 @@ const (
 	EventProjectRegistered   EventName = "project.registered"
 	EventProjectUnregistered EventName = "project.unregistered"
 	EventProjectReloaded     EventName = "project.reloaded"
+	EventProjectChanged      EventName = "project.changed"
 	EventManifestRejected    EventName = "manifest.rejected"
+	EventReloadPreviewed     EventName = "reload.previewed"
+	EventProjectInspected    EventName = "project.inspected"
+	EventSecretsListed       EventName = "secrets.listed"
+	EventSecretExplained     EventName = "secret.explained"
+	EventRequestRejected     EventName = "request.rejected"
 	EventSecretsFetched      EventName = "secrets.fetched"
 	EventPeerRefused         EventName = "peer.refused"
 	EventRateLimited         EventName = "rate.limited"
+	EventAuthFailed          EventName = "auth.failed"
 	EventAuditDropped        EventName = "audit.dropped"
+	EventEventsMissed        EventName = "events.missed"
 )
 
 // AuditEvent contains the name of an audit event, and the zero value of the event's Go type.
@@ -40,11 +48,19 @@ var AuditEvents = []AuditEvent{
 	{EventProjectRegistered, ProjectRegistered{}},
 	{EventProjectUnregistered, ProjectUnregistered{}},
 	{EventProjectReloaded, ProjectReloaded{}},
+	{EventProjectChanged, ProjectChanged{}},
 	{EventManifestRejected, ManifestRejected{}},
+	{EventReloadPreviewed, ReloadPreviewed{}},
+	{EventProjectInspected, ProjectInspected{}},
+	{EventSecretsListed, SecretsListed{}},
+	{EventSecretExplained, SecretExplained{}},
+	{EventRequestRejected, RequestRejected{}},
 	{EventSecretsFetched, SecretsFetched{}},
 	{EventPeerRefused, PeerRefused{}},
 	{EventRateLimited, RateLimited{}},
+	{EventAuthFailed, AuthFailed{}},
 	{EventAuditDropped, AuditDropped{}},
+	{EventEventsMissed, EventsMissed{}},
 }
 
 // EventHeader contains the first fields of every audit event.
@@ -53,6 +69,9 @@ type EventHeader struct {
 	Time  time.Time `json:"time"`
 	Event EventName `json:"event"`
 }
+
+// When returns the time of the event.
+func (h EventHeader) When() time.Time { return h.Time }
 
 // EventCaller identifies the process that connected to the socket. The kernel recorded
 // these values when the process connected (SO_PEERCRED, unix(7)). If the broker changed a
@@ -128,12 +147,66 @@ type ProjectReloaded struct {
 	Removed int         `json:"removed"`
 }
 
+// ProjectChanged reports that a registration changed the devcontainer_ids of a project, or
+// whether the project is declared, but neither its manifest nor its name nor its allow_uids.
+type ProjectChanged struct {
+	EventHeader
+	EventCaller
+	Project ProjectName `json:"project"`
+}
+
 // ManifestRejected reports that a register or reload failed because its manifest is invalid,
 // cannot be read, or does not exist. The request can be a dry run.
 type ManifestRejected struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
+	Code    Code        `json:"code"`
+}
+
+// ReloadPreviewed reports that the broker answered a reload with dry_run. Added and Removed
+// are the numbers of names that the reload would add to the allowlist and remove from it.
+type ReloadPreviewed struct {
+	EventHeader
+	EventCaller
+	Project ProjectName `json:"project"`
+	Added   int         `json:"added"`
+	Removed int         `json:"removed"`
+}
+
+// ProjectInspected reports that the broker answered an inspect request.
+type ProjectInspected struct {
+	EventHeader
+	EventCaller
+	Project ProjectName `json:"project"`
+}
+
+// SecretsListed reports that the broker answered a list-creds request. SecretCount is the
+// number of names in the response.
+type SecretsListed struct {
+	EventHeader
+	EventCaller
+	SecretCount int `json:"secret_count"`
+}
+
+// SecretExplained reports that the broker answered an explain request.
+type SecretExplained struct {
+	EventHeader
+	EventCaller
+	Project ProjectName `json:"project"`
+}
+
+// RequestRejected reports that the broker refused a request on the admin socket that would
+// change something, or whose response would contain names of secrets. For a refused push, the
+// broker records a PushRejected instead. If the manifest is the reason, the broker records a
+// ManifestRejected instead. For a refused register with dry_run, it records nothing else.
+type RequestRejected struct {
+	EventHeader
+	EventCaller
+	// Request is the event that the broker records if it accepts such a request.
+	Request EventName `json:"request"`
+	// Project is the name in the request. It is absent unless a project has this name.
+	Project ProjectName `json:"project,omitzero"`
 	Code    Code        `json:"code"`
 }
 
@@ -166,9 +239,25 @@ type RateLimited struct {
 	Project ProjectName `json:"project"`
 }
 
+// AuthFailed reports that a client of the admin socket sent no admin token in time, or a wrong
+// admin token. After the first AuthFailedBurst events, the broker records at most one such event
+// per second.
+type AuthFailed struct {
+	EventHeader
+	EventCaller
+}
+
 // AuditDropped contains the number of events that the broker could not write since the
 // previous AuditDropped event, or since the start of the broker.
 type AuditDropped struct {
+	EventHeader
+	Count uint64 `json:"count"`
+}
+
+// EventsMissed contains the number of events that the reader of an event stream missed,
+// because the events were no longer in memory when the reader could receive them. Only the
+// response lines of an events request contain this event. The audit log does not contain it.
+type EventsMissed struct {
 	EventHeader
 	Count uint64 `json:"count"`
 }

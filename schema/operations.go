@@ -19,7 +19,10 @@ var AdminOperations = []Operation{
 	{OpInspect, InspectRequest{}, InspectResponse{}},
 	{OpList, ListRequest{}, ListResponse{}},
 	{OpStatus, StatusRequest{}, StatusResponse{}},
+	{OpExplain, ExplainRequest{}, ExplainResponse{}},
+	{OpEvents, EventsRequest{}, EventsResponse{}},
 	{OpPing, PingRequest{}, AdminPingResponse{}},
+	{OpAuth, AuthRequest{}, OKResponse{}},
 }
 
 // ProjectOperations lists the ops of a project socket.
@@ -32,7 +35,9 @@ var ProjectOperations = []Operation{
 }
 
 // StreamEvents lists the ops that send more lines after the response, until the
-// connection ends. Each value of the map is the zero value of the type of these lines.
+// connection ends. Each value of the map is the zero value of the type of these lines. For
+// events, this type contains only the fields that all audit events have.
 var StreamEvents = map[Op]any{
-	OpWatch: ChangedEvent{},
+	OpWatch:  ChangedEvent{},
+	OpEvents: EventHeader{},
 }

@@ -18,6 +18,9 @@ const (
 	OpInspect    Op = "inspect"
 	OpList       Op = "list-creds"
 	OpStatus     Op = "status"
+	OpExplain    Op = "explain"
+	OpEvents     Op = "events"
+	OpAuth       Op = "auth"
 
 	OpGet     Op = "get"
 	OpGetMany Op = "get-many"
@@ -38,7 +41,8 @@ type OKResponse struct {
 }
 
 // ErrorResponse is the response to a request that was refused. The message never contains
-// the value of a secret, or a part of the request that was not validated.
+// the value of a secret. It contains a text of the request only if the broker has
+// validated the text, or has quoted it, for example a text of the manifest.
 type ErrorResponse struct {
 	// OK is always false in this response.
 	OK bool `json:"ok"`
@@ -49,6 +53,9 @@ type ErrorResponse struct {
 	// RetryAfterSeconds is the number of seconds to wait before a retry. Only a response
 	// with the code rate_limited has this field.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
+	// TokenFile is the path of the file that contains the admin token, on the host of the
+	// broker. Only a response with the code unauthorized has this field.
+	TokenFile string `json:"token_file,omitzero"`
 }
 
 // PingRequest requests the version and the instance ID of the broker.

@@ -90,7 +90,7 @@ type WatchRequest struct {
 }
 
 // WatchResponse confirms that the watch has started. Each later line on the connection is
-// a ChangedEvent.
+// a ChangedEvent, unless the client sends another request.
 type WatchResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`

@@ -36,6 +36,8 @@ type StatusResponse struct {
 	// AdminConnections is the number of open connections to the admin socket. It includes
 	// the connection of this request, and the connections of all sidecars.
 	AdminConnections int `json:"admin_connections,omitzero"`
+	// EventReaders is the number of these connections that receive the event stream.
+	EventReaders int `json:"event_readers,omitzero"`
 	// SidecarPID is the pid of the process that sent the last accepted push with exclusive.
 	// It is absent if the connection of this process has ended, or if the broker cannot see
 	// the pid namespace of the process.
@@ -109,17 +111,19 @@ type ProjectStatus struct {
 	Name        ProjectName `json:"name"`
 	ProjectPath string      `json:"project_path"`
 	SocketPath  string      `json:"socket_path"`
-	// Declared is true if the project was registered as a declared project. Such a project
-	// has a file in the directory of declared projects. While this file exists, the broker
-	// registers the project at every start, even after a stop of the service or a reboot.
+	// Declared is true if the project was registered as a declared project. When the
+	// project was registered, it had a file in the directory of declared projects. While
+	// this file exists, the broker registers the project at every start, even after a stop
+	// of the service or a reboot.
 	Declared      bool `json:"declared"`
 	AllowlistSize int  `json:"allowlist_size"`
 	// Counts contains the numbers of names that were requested since this broker began to
 	// serve the project. A change of the name or of allow_uids resets the numbers.
 	Counts      Counts `json:"counts"`
 	Connections int    `json:"connections"`
-	// AllowUIDs contains the allow_uids of the project's registration. If the request
-	// contained none, AllowUIDs contains the owner of the project's directory.
+	// AllowUIDs contains the allow_uids of the project's registration. If the register
+	// request contained none, AllowUIDs contains the uid that owned the project's
+	// directory at that time. It is absent if no uid was allowed.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// ManifestSHA256 is the SHA-256 hash of the approved manifest's text, in lower-case
 	// hexadecimal digits.
@@ -162,14 +166,13 @@ type DescriptorStore string
 
 // The states of the service manager's file descriptor store.
 const (
-	// DescriptorStoreAbsent means that no service manager with a file descriptor store
-	// started the broker.
+	// DescriptorStoreAbsent means that the broker was started without a service manager.
 	DescriptorStoreAbsent DescriptorStore = "absent"
 	// DescriptorStoreKept means that the service manager has stored all sockets and
 	// registrations, so they survive a restart.
 	DescriptorStoreKept DescriptorStore = "kept"
 	// DescriptorStoreRefused means that the service manager refused to store a file
-	// descriptor. Some projects are then not served after a restart, unless they are
+	// descriptor. After a restart, the broker may not serve some projects that are not
 	// declared. The broker's log contains the details.
 	DescriptorStoreRefused DescriptorStore = "refused"
 )

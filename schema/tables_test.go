@@ -15,9 +15,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestTablesAreComplete checks that every constant is in a table, for example every Code
-// in Codes. A constant that is not in a table would be missing from the generated schema
-// and from other tests.
+// TestTablesAreComplete checks that every constant of five types is in a table, for
+// example every Code in Codes. A constant that is not in a table would be missing from
+// the generated schema and from other tests.
 func TestTablesAreComplete(t *testing.T) {
 	tables := map[string][]string{"Op": nil, "EventName": nil, "Code": nil, "Memory": nil, "InjectAs": {"env", "file"}}
 	for _, op := range slices.Concat(schema.AdminOperations, schema.ProjectOperations) {

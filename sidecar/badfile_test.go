@@ -189,3 +189,20 @@ func TestEndOfProblemIsNotLoggedTooEarly(t *testing.T) {
 	h.setSecret("aws/key", tripwire)
 	r.waitForLog(h, ended+h.store+"/aws/key\n")
 }
+
+// TestTruncatedPEMIsReportedOnce copies the first half of a key to the store. The sidecar must push the
+// value, because it can be what the owner wants, and must log one warning. The warning must work with a
+// child process, too.
+func TestTruncatedPEMIsReportedOnce(t *testing.T) {
+	const warning = "a secret is probably a truncated PEM text"
+	h := newTestHost(t)
+	h.writeSecret("KEY", "-----BEGIN RSA PRIVATE KEY-----\n"+tripwire+"\n")
+	r := h.runSidecar(func(c *Config) { c.Read = readInChild(h.store) })
+	h.waitForNames("KEY")
+	r.waitForLog(h, warning)
+	h.writeSecret("A", tripwire)
+	h.waitForNames("A", "KEY")
+	if n := strings.Count(r.log.String(), warning); n != 1 || !strings.Contains(r.log.String(), "path="+h.store+"/KEY") {
+		t.Errorf("the sidecar logged the warning %d times, want 1:\n%s", n, r.log)
+	}
+}

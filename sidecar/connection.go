@@ -24,6 +24,7 @@ const (
 // secrets, the connection breaks, and the sidecar notices this immediately.
 type connection struct {
 	socket       string
+	tokenFile    string          // "" if the broker requires no admin token
 	admin        *client.Admin   // nil if not connected
 	closed       <-chan struct{} // closed when the broker ends the connection
 	stopWatching func()          // must be called before admin is used
@@ -54,7 +55,7 @@ func (c *connection) call(request func(*client.Admin) error) error {
 // broker's status. If the broker uses another
 // protocol version, dial returns an error.
 func (c *connection) dial(ctx context.Context, storeProblems int) (status schema.StatusResponse, err error) {
-	admin, err := client.DialAdmin(ctx, c.socket)
+	admin, err := client.DialAdminWithToken(ctx, c.socket, c.tokenFile)
 	if err != nil {
 		return schema.StatusResponse{}, err
 	}

@@ -31,7 +31,7 @@ var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a chang
 // connected and is not stopped, that the broker refuses no sidecar, and that no sidecar has a
 // problem with its store. It returns the number of secrets, and all problems. CheckHealth
 // cannot compare the values of the secrets, because the admin socket never returns values.
-func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, problems []error) {
+func CheckHealth(ctx context.Context, read ReadFunc, socket, tokenFile string) (count int, problems []error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
 		return 0, []error{&HealthError{"cannot read the store: " + err.Error(), hintFor(err)}}
@@ -39,9 +39,9 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	defer reading.Set.Free()
 	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {
 		reason := reading.Unusable[path]
-		problems = append(problems, &HealthError{fmt.Sprintf("the sidecar cannot use %s: %s", path, reason), hintForReason(reason, path)})
+		problems = append(problems, &HealthError{fmt.Sprintf("cannot use %s: %s", path, reason), hintForReason(reason, path)})
 	}
-	conn := connection{socket: socket}
+	conn := connection{socket: socket, tokenFile: tokenFile}
 	status, err := conn.dial(ctx, 0)
 	if err != nil {
 		return 0, append(problems, err)
@@ -50,8 +50,9 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 	if status.RefusedSidecars > 0 {
 		problems = append(problems, errors.New("several sidecars are connected to this broker, but the broker accepts the secrets of only one: stop all sidecars of this broker except one"))
 	}
-	// One connection is the connection of this request. A sidecar does not close its connection.
-	if status.SidecarPID == 0 && status.AdminConnections <= 1 {
+	// One connection is the connection of this request, and keyhatchctl events has a connection for
+	// a long time. A sidecar does not close its connection.
+	if status.SidecarPID == 0 && status.AdminConnections-status.EventReaders <= 1 {
 		problems = append(problems, ErrNoSidecar)
 	}
 	pid := visiblePID(status.SidecarPID)

@@ -110,6 +110,7 @@ func TestLargestSetIsPushed(t *testing.T) {
 	// change.
 	h.writeSecret("BIG", strings.Repeat("v", schema.MaxPush/2))
 	r.waitForLog(h, "the maximum size of a push is 1048576 bytes")
+	r.waitForLog(h, "until then, the broker also keeps secrets that you remove from the store")
 	if s := h.status(); s.SecretCount != 5000 || s.Generation != 2 {
 		t.Errorf("the broker has %d secrets and generation %d, want 5000 secrets and generation 2", s.SecretCount, s.Generation)
 	}

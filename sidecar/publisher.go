@@ -49,8 +49,8 @@ type publisher struct {
 	reportedStoreProblems int // the number that the broker has received on this connection
 }
 
-func newPublisher(socket string, log *slog.Logger) *publisher {
-	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
+func newPublisher(socket, tokenFile string, log *slog.Logger) *publisher {
+	return &publisher{connection: connection{socket: socket, tokenFile: tokenFile}, log: log, reportedProblems: map[string]bool{}}
 }
 
 // reportStoreProblems reports the number of problems with the store to the broker, if the broker
@@ -167,8 +167,16 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 		return true
 	}
 	err := p.connection.call(func(admin *client.Admin) error {
+		var oldNames []schema.SecretName // the secrets of the other sidecar
+		if p.isRefused {
+			var err error
+			if oldNames, err = admin.List(ctx); err != nil {
+				return err
+			}
+		}
 		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
+			p.reportTakeover(oldNames, set.Names())
 			p.pushed, p.generation, p.allowsEmptySet, p.isRefused, p.isCleared = set, response.Generation, true, false, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
@@ -196,6 +204,18 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 	}
 	p.reportProblem(slog.LevelWarn, "the push failed; retrying", err)
 	return false
+}
+
+// reportTakeover logs a warning if the secrets that this sidecar has pushed have other names than the
+// secrets of another sidecar. oldNames contains the names of these secrets, or is empty if there was no
+// other sidecar. The broker does not return values, so reportTakeover cannot compare the values.
+func (p *publisher) reportTakeover(oldNames, names []schema.SecretName) {
+	removed, added := difference(oldNames, names), difference(names, oldNames)
+	if len(oldNames) > 0 && len(removed)+len(added) > 0 {
+		p.log.Warn("another sidecar has stopped, and this sidecar has replaced its secrets by a different set",
+			"secrets_before", len(oldNames), "secrets_after", len(names), "removed", len(removed), "added", len(added),
+			"hint", "if the broker should have the secrets of the other sidecar, stop this sidecar, and start the other sidecar again")
+	}
 }
 
 // handleDisconnect closes a connection that the broker has ended. It reports whether the

@@ -3,14 +3,10 @@ package sidecar
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -21,7 +17,8 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning.
+// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For an
+// unstable store, this time is unstableGracePeriod.
 const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
@@ -29,14 +26,17 @@ const unusableGracePeriod = time.Second
 // event.
 const maxFileRetryDelay = time.Second
 
+// maxPrepareTime is how long a read waits for the update of the watched directories.
+const maxPrepareTime = 10 * time.Second
+
 // A ReadFunc reads the store. previous is the result of the last call that returned no error.
 // It is empty for the first call.
 type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
 
 // A storeReader reads the store in a separate goroutine. It stores the result of the last
 // successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, readStore, and lastGood, and only while
-// isReading is true.
+// reading goroutine uses only the fields watcher, store, readStore, lastGood, preparing, and
+// prepareUntil, and only while isReading is true.
 type storeReader struct {
 	store        store.Store
 	readStore    ReadFunc
@@ -54,6 +54,12 @@ type storeReader struct {
 
 	unusable       map[string]*unusableFile // by path
 	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
+
+	reportedLeftovers map[string]bool // the paths of killed edits that were logged
+	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
+
+	preparing    chan readResult // receives the result of prepare's goroutine; nil if it does not run
+	prepareUntil time.Time       // when prepare must not wait any longer
 }
 
 // An unusableFile is a file that the last read could not use.
@@ -63,7 +69,8 @@ type unusableFile struct {
 }
 
 func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
-	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult), unusable: map[string]*unusableFile{}}
+	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult),
+		unusable: map[string]*unusableFile{}, reportedLeftovers: map[string]bool{}}
 }
 
 // A readResult is the result of one read of the store.
@@ -74,6 +81,14 @@ type readResult struct {
 	// The store must then be read again, because earlier changes in this directory caused
 	// no event.
 	dirsAdded bool
+	// The temporary files of killed edits that were removed, or that could not be removed.
+	removedLeftovers, leftovers []string
+}
+
+// isReplaced reports whether the read found that the store, or one of several stores, was replaced and
+// that secrets are missing in it.
+func (r readResult) isReplaced() bool {
+	return errors.Is(r.err, store.ErrReplaced) || r.err == nil && r.reading.HasReplacedStore()
 }
 
 // startReading starts a read of the store. If another read is in progress, startReading
@@ -108,7 +123,9 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 
 // confirmReplaced must be called after the owner has requested a push. If the sidecar has
 // reported that the store was replaced, the sidecar then uses the replaced store.
-func (r *storeReader) confirmReplaced() { r.confirmed = r.isReplaced }
+func (r *storeReader) confirmReplaced() {
+	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplacedStore()
+}
 
 // acceptReplaced makes the next read use the replaced store.
 func (r *storeReader) acceptReplaced() {
@@ -116,12 +133,45 @@ func (r *storeReader) acceptReplaced() {
 	r.lastGood.State = r.lastGood.AcceptReplacedDirs()
 }
 
-// read updates the watched directories and reads the store. It runs in the reading
-// goroutine.
-func (r *storeReader) read(ctx context.Context) (result readResult) {
-	result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
+// read removes the temporary files of killed edits, updates the watched directories, and reads the
+// store. It runs in the reading goroutine.
+func (r *storeReader) read(ctx context.Context) readResult {
+	result := r.prepare(ctx)
 	result.reading, result.err = r.readStore(ctx, r.lastGood)
 	return result
+}
+
+// prepare removes the temporary files of killed edits and updates the watched directories. If a store
+// hangs, for example because the server of a network file system does not answer, prepare continues in
+// another goroutine, so that the sidecar can read the other stores. The next call of prepare that finds
+// this goroutine at its end returns its result.
+func (r *storeReader) prepare(ctx context.Context) readResult {
+	if r.preparing == nil {
+		preparing := make(chan readResult, 1)
+		r.preparing, r.prepareUntil = preparing, time.Now().Add(maxPrepareTime)
+		go func() { // ends when the store answers
+			var result readResult
+			result.removedLeftovers, result.leftovers = store.RemoveLeftovers(r.store)
+			result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
+			preparing <- result
+		}()
+	}
+	timeout := time.NewTimer(time.Until(r.prepareUntil)) // later calls of prepare do not wait again
+	defer timeout.Stop()
+	select {
+	case result := <-r.preparing:
+		r.preparing = nil
+		return result
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	select { // after the timeout, both cases above can be ready
+	case result := <-r.preparing:
+		r.preparing = nil
+		return result
+	default:
+		return readResult{}
+	}
 }
 
 // acceptResult stores the result of a successful read in lastGood. If the new set equals the
@@ -137,6 +187,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		result.reading.Set.Free()
 		return 0
 	}
+	r.reportLeftovers(result)
 	if result.dirsAdded {
 		retryDelay = quietPeriod
 	}
@@ -150,8 +201,8 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 	} else {
 		r.unstableSince = time.Time{}
 	}
+	r.confirmed = r.confirmed && result.isReplaced()
 	if result.err != nil {
-		r.confirmed = r.confirmed && errors.Is(result.err, store.ErrReplaced)
 		if result.err.Error() != r.lastError {
 			r.lastError = result.err.Error()
 			message, attributes := "cannot read the store; the secrets in the broker do not change", []any{"error", result.err}
@@ -178,6 +229,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
 	r.replaceLastGood(next)
+	r.reportTruncated()
 	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
@@ -185,6 +237,31 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.reportReadable(isFirst)
 	}
 	return retryDelay
+}
+
+// reportLeftovers logs the temporary files of killed edits that were removed. For a file that could not
+// be removed, it logs a warning once.
+func (r *storeReader) reportLeftovers(result readResult) {
+	for _, path := range result.removedLeftovers {
+		r.log.Info("removed a temporary file of an edit that was killed", "path", path)
+	}
+	for _, path := range result.leftovers {
+		if !r.reportedLeftovers[path] {
+			r.reportedLeftovers[path] = true
+			r.log.Warn(LeftoverWarning, "path", path, "hint", "to remove the file, run rm -r "+quotePath(path))
+		}
+	}
+}
+
+// reportTruncated logs a warning once for each file that contains a truncated PEM text.
+func (r *storeReader) reportTruncated() {
+	for path := range r.lastGood.Truncated {
+		if !r.reportedTruncated[path] {
+			r.log.Warn("a secret is probably a truncated PEM text; the sidecar pushes the secret as it is", "path", path,
+				"reason", string(store.PEMTruncated), "hint", "copy the complete file to the store again")
+		}
+	}
+	r.reportedTruncated = r.lastGood.Truncated
 }
 
 // isBeingWritten reports whether a program is still writing a file of the store. The store then has
@@ -212,7 +289,7 @@ func (r *storeReader) reportReadable(isFirst bool) {
 	default:
 		r.log.Info("the store is readable again")
 	}
-	r.lastError, r.isReplaced, r.confirmed = "", false, false
+	r.lastError, r.isReplaced = "", false
 }
 
 // minReportedRemovals is the minimum number of secrets of a store whose removal is reported.
@@ -233,7 +310,19 @@ func (r *storeReader) reportRemovals(names []schema.SecretName) {
 	}
 }
 
-// acceptUnusable logs once if a file has not been usable for unusableGracePeriod, and once when
+// gracePeriod returns how long a problem can exist before the sidecar logs it. The owner can only
+// confirm that a store was replaced after the sidecar has logged this.
+func gracePeriod(reason store.Reason) time.Duration {
+	switch {
+	case reason.IsReplacedStore():
+		return 0
+	case reason.IsUnstableStore():
+		return unstableGracePeriod
+	}
+	return unusableGracePeriod
+}
+
+// acceptUnusable logs once if a file has not been usable for the grace period, and once when
 // this file is usable again. If the store must be read again because of a file, acceptUnusable
 // returns the delay before this read. Otherwise it returns 0.
 func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
@@ -246,8 +335,12 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		}
 		// Log a second reason only if the owner must correct the file.
 		isNew := file.reported == "" || (!reason.IsTemporary() && file.reported != reason)
-		if isNew && time.Since(file.since) >= unusableGracePeriod {
+		if isNew && time.Since(file.since) >= gracePeriod(reason) {
 			file.reported = reason
+			level := slog.LevelWarn
+			if reason.IsReplacedStore() {
+				level = slog.LevelError
+			}
 			attributes := []any{"path", path, "reason", string(reason)}
 			if hint := hintForReason(reason, path); hint != "" {
 				attributes = append(attributes, "hint", hint)
@@ -256,7 +349,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			if r.lastGood.IsFileStore(path) && reason != store.ReasonEmptyValue {
 				message = "the file of the store is not complete; the broker keeps the old values of all secrets of this file"
 			}
-			r.log.Warn(message, attributes...)
+			r.log.Log(context.Background(), level, message, attributes...)
 		}
 		mustRetry = mustRetry || file.reported == ""
 	}
@@ -268,6 +361,8 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			case file.reported == "":
 			case file.reported == store.ReasonEmptyValue:
 				r.log.Info("the value is not empty any more, or the secret was removed", "path", path)
+			case file.reported == store.ReasonDuplicate:
+				r.log.Info("the secret is not in two stores any more", "path", path)
 			case file.reported.IsStoreFailure():
 				r.log.Info("the store is readable again", "path", path)
 			default:
@@ -281,70 +376,4 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 	}
 	r.fileRetryDelay = min(max(2*r.fileRetryDelay, quietPeriod), maxFileRetryDelay)
 	return r.fileRetryDelay
-}
-
-// unusableMessage returns the log message for a file that cannot be used.
-func unusableMessage(reason store.Reason) string {
-	switch {
-	case reason == store.ReasonName:
-		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
-	case reason.IsStoreFailure():
-		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
-	case reason == store.ReasonEmptyValue:
-		return "a value in the store is empty; the broker keeps the old value of this secret if it has one"
-	case reason.IsIncomplete():
-		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
-	}
-	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
-}
-
-// hintForReason describes what the owner can do about the file at path, which cannot be used. If
-// the file will probably become usable soon, hintForReason returns "".
-func hintForReason(reason store.Reason, path string) string {
-	switch reason {
-	case store.ReasonOpen:
-		return "to find the process, run fuser -v '" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-	case store.ReasonEmpty:
-		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
-	case store.ReasonEmptyValue:
-		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
-	case store.ReasonName:
-		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
-	case store.ReasonPermission:
-		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
-	}
-	if reason.IsStoreFailure() {
-		return "correct the store; if you do not need the store, remove its flag --store and restart the sidecar"
-	}
-	if reason.IsTemporary() {
-		return ""
-	}
-	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
-}
-
-// confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
-// of the sidecar, or 0 if it is unknown.
-func confirmHint(pid int) string {
-	command := "send the signal SIGUSR1 to the sidecar"
-	if pid != 0 {
-		command = fmt.Sprint("run kill -USR1 ", pid)
-	}
-	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
-}
-
-// hintFor returns a hint if the store does not exist or is not a directory, if the sidecar has no permission to read the
-// store, or if a command failed. For all other errors, hintFor returns "", because an error of
-// package store already contains the rule that the store violates.
-func hintFor(err error) string {
-	switch {
-	case errors.Is(err, store.ErrCommand):
-		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
-	case errors.Is(err, syscall.ENOTDIR):
-		return "if the store is a dotenv, JSON, or YAML file, use --store file:PATH"
-	case errors.Is(err, fs.ErrNotExist):
-		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
-	case errors.Is(err, fs.ErrPermission):
-		return "give the user of the sidecar process permission to read the store, for example with chown or chmod"
-	}
-	return ""
 }

@@ -4,13 +4,16 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
+	"golang.org/x/sys/unix"
 )
 
 // registerProject registers a project that may fetch the given secrets.
@@ -231,4 +234,32 @@ func TestStoreIsReadableOnlyAfterCompleteRead(t *testing.T) {
 	if text := log.String(); strings.Count(text, "the store is readable again") != 1 {
 		t.Errorf("the sidecar did not log the end of the error:\n%s", text)
 	}
+}
+
+// TestLeftoversOfKilledEditAreRemoved kills edits before the start of the sidecar and while it runs.
+// The sidecar must remove their temporary files, but not the files of an edit that is still running.
+func TestLeftoversOfKilledEditAreRemoved(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.writeSecret(".keyhatch-edit-1/id", tripwire)
+	r := h.runSidecar(func(c *Config) { c.Poll = 10 * time.Millisecond })
+	r.waitForLog(h, "removed a temporary file of an edit that was killed")
+	edit, err := os.Open(h.store)
+	if err == nil {
+		err = unix.Flock(int(edit.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.writeSecret(".keyhatch-edit-2/id", tripwire)
+	h.writeSecret("B", tripwire)
+	h.waitForNames("A", "B")
+	if _, err := os.Stat(h.store + "/.keyhatch-edit-2/id"); err != nil {
+		t.Error(err)
+	}
+	edit.Close()
+	h.waitUntil("the sidecar has removed the temporary files", func() bool {
+		left, _ := filepath.Glob(h.store + "/.k*")
+		return len(left) == 0
+	})
 }

@@ -122,8 +122,8 @@ func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// If the writer has already taken the event, it may be writing the event at this moment.
-	// The log then reports an access that did not happen. That is safer than an access that
-	// is not in the log.
+	// The log can then report an access that did not happen. That is safer than an access
+	// that is not in the log.
 	if b.batch.result == written {
 		b.batch.items[index].givenUp = true
 	}

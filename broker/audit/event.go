@@ -12,9 +12,11 @@ import (
 type Event interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
-		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded |
-		schema.ManifestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
-		schema.AuditDropped
+		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded | schema.ProjectChanged |
+		schema.ManifestRejected | schema.ReloadPreviewed | schema.ProjectInspected |
+		schema.SecretsListed | schema.SecretExplained | schema.RequestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
+		schema.AuthFailed | schema.AuditDropped
+	When() time.Time
 }
 
 // Header returns the header of an audit event. Its time is the current time.
@@ -22,9 +24,9 @@ func Header(name schema.EventName) schema.EventHeader {
 	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
 }
 
-// A Fetch is the content of the audit event for one answer to a client of a project. It
-// contains the number of secrets in the answer and the number of requested names that were
-// refused.
+// A Fetch is the content of the audit event for one answer, or for the sum of several
+// answers, to clients of a project. It contains the number of secrets in the answers and
+// the numbers of requested names that were refused.
 type Fetch struct {
 	Caller                    schema.EventCaller
 	Allowed, Denied, NotFound int

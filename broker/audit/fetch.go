@@ -14,8 +14,9 @@ import (
 const mergeInterval = time.Second
 
 // A fetchMerger records the answers of one project. It records the first answer to a uid at
-// once, and adds up the counts of the answers to the same uid that soon follow. Each project
-// has its own fetchMerger, so that projects do not wait for each other.
+// once, and adds up the counts of the answers to the same uid that follow within
+// mergeInterval. Each project has its own fetchMerger, so that projects do not wait for each
+// other.
 type fetchMerger struct {
 	project schema.ProjectName
 	buffer  *buffer

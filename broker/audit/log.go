@@ -1,5 +1,5 @@
 // Package audit writes the broker's audit events, one JSON object per line, to a file, to
-// standard output, or to the journal.
+// standard output, or to the journal. It keeps the last written events in memory for readers.
 //
 // An event contains counts, never the name or the value of a secret. The broker does not wait
 // until an event is written. If the buffer is full or a write fails, the event is dropped. The
@@ -21,8 +21,9 @@ import (
 // second.
 const requiredTimeout = 900 * time.Millisecond
 
-// closeTimeout is the maximum time that Close waits for the disk. It is short because a
-// restart of the daemon waits for Close, and every client waits for the restart.
+// closeTimeout is the maximum time that Close waits for the output, for example a disk.
+// It is short because a restart of the daemon waits for Close, and every client waits for
+// the restart.
 const closeTimeout = 500 * time.Millisecond
 
 // A Config is the configuration of an audit log. The field Log is required. Either Path or
@@ -32,11 +33,12 @@ type Config struct {
 	// creates it with mode 0600. If the file is renamed or removed, for example by log
 	// rotation, the log creates a new file at Path before it writes the next event.
 	Path string
-	// Out receives the events if Path is empty. Each call of Out.Write contains one or more
-	// whole lines. If Out.Write returns an error, it also returns how many bytes it has
-	// written.
+	// Out receives the events if Path is empty. Each call of Out.Write gets one or more
+	// whole lines. If the previous call wrote only a part of a line, a newline precedes
+	// them. If Out.Write returns an error, it also returns how many bytes it has written.
 	Out io.Writer
-	// Required makes RecordFetch wait until its event is written.
+	// Required makes RecordFetch wait until its event is written, but for 0.9 seconds at
+	// most.
 	Required bool
 	// Log receives a message when writing events begins to fail, and when writing works
 	// again.
@@ -72,15 +74,15 @@ func Open(config Config) (*Log, error) {
 	return l, nil
 }
 
-// Close writes the events in the buffer and closes the log. If the disk does not respond,
-// Close returns after half a second. Do not record events after Close.
+// Close writes the events in the buffer and closes the log. If the output does not
+// respond, Close returns after half a second. Do not record events after Close.
 func (l *Log) Close() {
 	l.active.close()
 	l.buffer.close()
 	select {
 	case <-l.done:
 	case <-time.After(closeTimeout):
-		l.log.Error("closed the audit log before all events were written: the disk did not respond in time", "events", l.buffer.length())
+		l.log.Error("closed the audit log before all events were written: the output did not respond in time", "events", l.buffer.length())
 	}
 }
 
@@ -90,7 +92,7 @@ func (l *Log) Dropped() uint64 { return l.buffer.dropped.Load() }
 // Record adds an event to the buffer. It never waits. If the buffer is full, Record drops
 // and counts the event.
 func Record[E Event](l *Log, event E) {
-	l.buffer.add(item{time: time.Now(), event: event}, true)
+	l.buffer.add(item{time: event.When(), event: event}, true)
 }
 
 // A ProjectLog records the answers of one project.
@@ -99,7 +101,7 @@ type ProjectLog struct {
 	merger   fetchMerger
 }
 
-// Project returns a ProjectLog, which needs not be closed. Use only one ProjectLog for each
+// Project returns a ProjectLog, which need not be closed. Use only one ProjectLog for each
 // project, because a ProjectLog merges events.
 func (l *Log) Project(name schema.ProjectName) *ProjectLog {
 	return &ProjectLog{l.required, fetchMerger{project: name, buffer: l.buffer, active: &l.active, pending: map[uint32]*pendingFetch{}}}
@@ -108,16 +110,16 @@ func (l *Log) Project(name schema.ProjectName) *ProjectLog {
 // Required reports whether RecordFetch waits until the event is written.
 func (p *ProjectLog) Required() bool { return p.required }
 
-// RecordFetch records an answer of the project. If audit is required, RecordFetch waits
-// until the event is written. If the event is not written within requiredTimeout, RecordFetch
+// RecordFetch records an answer of the project. If audit is required, RecordFetch waits until
+// the event is written. If the write fails or takes longer than requiredTimeout, RecordFetch
 // returns false, and the secrets must not be sent. Events that wait at the same time are
 // written with one write.
 //
 // If audit is not required, RecordFetch always returns true and never waits. It records the
-// first answer to a uid at once. It adds up later answers within a second, and records
-// them as one event. Otherwise a project that fetches secrets continuously could fill the
-// disk. The buffer collects these events for up to maxDelay, so that the events of several
-// projects are written together.
+// first answer to a uid at once. It adds up the counts of later answers to the same uid
+// within a second, and records their sum as one event. Otherwise a project that fetches
+// secrets continuously could fill the disk. The buffer collects these events for up to
+// maxDelay, so that the events of several projects are written together.
 func (p *ProjectLog) RecordFetch(f Fetch) bool {
 	if p.required {
 		return p.merger.buffer.addAndWait(item{time: time.Now(), project: p.merger.project, fetch: f}, requiredTimeout)
@@ -126,7 +128,9 @@ func (p *ProjectLog) RecordFetch(f Fetch) bool {
 	return true
 }
 
-// Subscribe returns a reader of new events and of recent events. Its first event is the
-// oldest event in memory that was recorded after since. If since is the zero time, the
-// reader starts with the oldest event in memory.
-func (l *Log) Subscribe(since time.Time) *Reader { return l.recent.newReader(since) }
+// Subscribe returns a reader of recent events and of new events, and the number of recent
+// events. The first event of the reader is the oldest event in memory that was recorded after
+// since. If since is the zero time, the reader starts with the oldest event in memory.
+func (l *Log) Subscribe(since time.Time) (reader *Reader, recent int) {
+	return l.recent.newReader(since)
+}

@@ -1,8 +1,6 @@
 package audit
 
 import (
-	"context"
-	"io"
 	"sync"
 	"time"
 )
@@ -17,8 +15,7 @@ type ring struct {
 	mu      sync.Mutex
 	entries [ringSize]entry // entry number n is at index n % ringSize
 	next    uint64          // number of the next entry that add writes
-	changed chan struct{}   // closed by the methods add and close; nil if no reader waits
-	closed  bool
+	changed chan struct{}   // closed by add; nil if no reader waits
 }
 
 type entry struct {
@@ -33,17 +30,6 @@ func (r *ring) add(entries []entry) {
 		r.entries[r.next%ringSize] = e
 		r.next++
 	}
-	r.wakeLocked()
-}
-
-func (r *ring) close() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
-	r.wakeLocked()
-}
-
-func (r *ring) wakeLocked() {
 	if r.changed != nil {
 		close(r.changed)
 		r.changed = nil
@@ -53,14 +39,14 @@ func (r *ring) wakeLocked() {
 // oldestLocked returns the number of the oldest entry in the ring.
 func (r *ring) oldestLocked() uint64 { return r.next - min(r.next, ringSize) }
 
-func (r *ring) newReader(since time.Time) *Reader {
+func (r *ring) newReader(since time.Time) (reader *Reader, recent int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.oldestLocked()
 	for n < r.next && !r.entries[n%ringSize].time.After(since) {
 		n++
 	}
-	return &Reader{ring: r, next: n}
+	return &Reader{ring: r, next: n}, int(r.next - n)
 }
 
 // A Reader returns events in the order in which they were written. It is not safe for
@@ -71,31 +57,11 @@ type Reader struct {
 	next uint64
 }
 
-// Next waits for the next event and returns it as one line with its newline. If the
-// reader was too slow, Next skips the events that are no longer in memory. missed is the
-// number of skipped events. Next returns io.EOF after the last event of a closed log. If
-// ctx ends, Next returns the error of ctx.
-func (r *Reader) Next(ctx context.Context) (line []byte, missed uint64, err error) {
-	for {
-		line, missed, changed, closed := r.tryNext()
-		if line != nil {
-			return line, missed, nil
-		}
-		if closed {
-			return nil, 0, io.EOF
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
-		}
-	}
-}
-
-// tryNext returns the next event if there is one. Otherwise it returns a channel, which
-// is closed when the next event is written or the log is closed. The result closed
-// reports whether the log is already closed.
-func (r *Reader) tryNext() (line []byte, missed uint64, changed <-chan struct{}, closed bool) {
+// Next returns the next event as one line with its newline. If the reader was too slow, Next
+// skips the events that are no longer in memory. missed is the number of skipped events. If
+// there is no event, the line is nil, and the channel changed is closed when the next event is
+// written.
+func (r *Reader) Next() (line []byte, missed uint64, changed <-chan struct{}) {
 	r.ring.mu.Lock()
 	defer r.ring.mu.Unlock()
 	if oldest := r.ring.oldestLocked(); r.next < oldest {
@@ -105,10 +71,10 @@ func (r *Reader) tryNext() (line []byte, missed uint64, changed <-chan struct{},
 	if r.next < r.ring.next {
 		line = r.ring.entries[r.next%ringSize].line
 		r.next++
-		return line, missed, nil, false
+		return line, missed, nil
 	}
 	if r.ring.changed == nil {
 		r.ring.changed = make(chan struct{})
 	}
-	return nil, 0, r.ring.changed, r.ring.closed
+	return nil, 0, r.ring.changed
 }

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,18 +19,18 @@ func recordPushes(l *Log, generations ...uint64) {
 	}
 }
 
-// expectGeneration reads the next event. It must be a push with the given generation, and
-// the reader must have missed the given number of events before it.
+// expectGeneration reads the next event, which must already be written. It must be a push with
+// the given generation, and the reader must have missed the given number of events before it.
 func expectGeneration(t *testing.T, r *Reader, generation, missed uint64) {
 	t.Helper()
-	line, gotMissed, err := r.Next(t.Context())
-	if err != nil || !bytes.Contains(line, fmt.Appendf(nil, `"generation":%d}`, generation)) || gotMissed != missed {
-		t.Errorf("got %s, %d missed, %v; want generation %d, %d missed", line, gotMissed, err, generation, missed)
+	line, gotMissed, _ := r.Next()
+	if !bytes.Contains(line, fmt.Appendf(nil, `"generation":%d}`, generation)) || gotMissed != missed {
+		t.Errorf("got %s, %d missed; want generation %d, %d missed", line, gotMissed, generation, missed)
 	}
 }
 
-// TestReaderFollowsEvents checks that a reader returns recent events, then new events,
-// and then io.EOF after the log was closed.
+// TestReaderFollowsEvents checks that a reader returns recent events and then new events, and
+// that its channel is closed when there is a new event.
 func TestReaderFollowsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
@@ -45,27 +44,52 @@ func TestReaderFollowsEvents(t *testing.T) {
 		time.Sleep(time.Second)
 		recordPushes(l, 2)
 		synctest.Wait()
-		all, recent := l.Subscribe(time.Time{}), l.Subscribe(since)
+		all, count := l.Subscribe(time.Time{})
+		if count != 2 {
+			t.Errorf("there are %d recent events, want 2", count)
+		}
 		expectGeneration(t, all, 1, 0)
 		expectGeneration(t, all, 2, 0)
+		recent, count := l.Subscribe(since)
+		if count != 1 {
+			t.Errorf("there are %d recent events after the first one, want 1", count)
+		}
 		expectGeneration(t, recent, 2, 0)
 
-		ended, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, _, err := recent.Next(ended); err != context.DeadlineExceeded {
-			t.Errorf("there was no new event, but Next returned %v instead of the error of its context", err)
+		line, _, changed := recent.Next()
+		if line != nil {
+			t.Errorf("there was no new event, but Next returned %s", line)
 		}
 		go recordPushes(l, 3)
-		expectGeneration(t, recent, 3, 0) // Next waits until the event is recorded
+		<-changed
+		expectGeneration(t, recent, 3, 0)
 		l.Close()
 		expectGeneration(t, all, 3, 0)
-		if _, _, err := all.Next(t.Context()); err != io.EOF {
-			t.Errorf("after the last event of a closed log, Next returned %v, want io.EOF", err)
-		}
 		if strings.Count(out.String(), "\n") != 3 {
 			t.Errorf("the log does not have three lines:\n%s", out.String())
 		}
 	})
+}
+
+// TestReaderContinuesAfterLastEvent subscribes with the time that the last event contains, as a
+// client does after an interruption. The reader must return only later events.
+func TestReaderContinuesAfterLastEvent(t *testing.T) {
+	l, err := Open(Config{Out: io.Discard, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := Header(schema.EventSecretsPushed), Header(schema.EventSecretsPushed)
+	Record(l, schema.SecretsPushed{EventHeader: first, Generation: 1})
+	Record(l, schema.SecretsPushed{EventHeader: second, Generation: 2})
+	l.Close()
+	r, recent := l.Subscribe(first.Time)
+	if recent != 1 {
+		t.Errorf("there are %d recent events, want 1", recent)
+	}
+	expectGeneration(t, r, 2, 0)
+	if _, recent := l.Subscribe(second.Time); recent != 0 {
+		t.Errorf("there are %d events after the last one, want 0", recent)
+	}
 }
 
 // TestReaderReportsMissedEvents writes more events than the ring can contain before it
@@ -75,11 +99,39 @@ func TestReaderReportsMissedEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := l.Subscribe(time.Time{})
+	r, _ := l.Subscribe(time.Time{})
 	for n := range uint64(ringSize + 10) {
 		recordPushes(l, n)
 	}
 	l.Close()
 	expectGeneration(t, r, 10, 10)
 	expectGeneration(t, r, 11, 0)
+}
+
+// TestStreamContainsOnlyWrittenEvents records events while the disk is full. A reader must not
+// get these events, but it must get their number when the disk has room again.
+func TestStreamContainsOnlyWrittenEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		disk := &fakeDisk{}
+		l, err := Open(Config{Out: disk, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		r, _ := l.Subscribe(time.Time{})
+		recordPushes(l, 1, 2)
+		synctest.Wait()
+		if line, _, _ := r.Next(); line != nil {
+			t.Errorf("the reader got an event that is not in the log: %s", line)
+		}
+		disk.mu.Lock()
+		disk.room = 1 << 20
+		disk.mu.Unlock()
+		recordPushes(l, 3)
+		synctest.Wait()
+		if line, _, _ := r.Next(); !bytes.Contains(line, []byte(`"audit.dropped","count":2}`)) {
+			t.Errorf("after two dropped events, the reader got %s", line)
+		}
+		expectGeneration(t, r, 3, 0)
+	})
 }

@@ -2,7 +2,6 @@ package audit
 
 import (
 	"log/slog"
-	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -18,7 +17,6 @@ type writer struct {
 
 // run writes events until the buffer is closed.
 func (w *writer) run() {
-	defer w.recent.close()
 	for closed := false; !closed; {
 		var taken batch
 		if taken, closed = w.buffer.take(); len(taken.items) > 0 {
@@ -93,12 +91,13 @@ func (w *writer) reportDropped() {
 	if n == 0 {
 		return
 	}
-	report := item{event: schema.AuditDropped{EventHeader: Header(schema.EventAuditDropped), Count: n}}
+	event := schema.AuditDropped{EventHeader: Header(schema.EventAuditDropped), Count: n}
+	report := item{event: event}
 	line, err := report.encode()
 	if err != nil {
 		return
 	}
-	if written, _ := w.writeEntries([]entry{{time.Now(), line}}); written == 1 {
+	if written, _ := w.writeEntries([]entry{{event.Time, line}}); written == 1 {
 		w.buffer.unreported.Add(-n)
 	}
 }

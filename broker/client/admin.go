@@ -72,14 +72,22 @@ func (a *Admin) List(ctx context.Context) ([]schema.SecretName, error) {
 	return response.Names, err
 }
 
+// Explain returns the results of the checks that decide whether a get would succeed. It sets the
+// request's Op.
+func (a *Admin) Explain(ctx context.Context, request schema.ExplainRequest) (response schema.ExplainResponse, err error) {
+	request.Op = schema.OpExplain
+	err = a.conn.call(ctx, request, &response, 0)
+	return response, err
+}
+
 // Status returns the broker's status.
 func (a *Admin) Status(ctx context.Context) (response schema.StatusResponse, err error) {
 	err = a.conn.call(ctx, schema.StatusRequest{Op: schema.OpStatus}, &response, 0)
 	return response, err
 }
 
-// ReportStoreProblems tells the broker how many problems the sidecar has with its store. It
-// returns the broker's status.
+// ReportStoreProblems reports to the broker how many problems the sidecar has with its
+// store. It returns the broker's status.
 func (a *Admin) ReportStoreProblems(ctx context.Context, count int) (response schema.StatusResponse, err error) {
 	err = a.conn.call(ctx, schema.StatusRequest{Op: schema.OpStatus, StoreProblems: count}, &response, 0)
 	return response, err

@@ -41,6 +41,7 @@ type Error struct {
 	Code       schema.Code
 	Message    string
 	RetryAfter time.Duration // 0 if the broker did not set it
+	TokenFile  string        // the file with the admin token on the broker's host; "" if the broker did not set it
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -106,7 +107,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	if err := c.SetDeadline(time.Now().Add(responseTimeout + wait)); err != nil {
 		return unreachable(c.path, err)
 	}
-	// If ctx ends, set a deadline in the past, so that a blocked read returns.
+	// If ctx ends, set a deadline in the past, so that a blocked write or read returns.
 	stopInterrupt := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stopInterrupt()
 
@@ -125,7 +126,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 		if errorResponse.Code == "" {
 			return fmt.Errorf("%w: the answer is an error without a code", ErrProtocol)
 		}
-		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second}
+		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second, errorResponse.TokenFile}
 	}
 	if err := wire.Decode(answer, response, schema.MaxResponseDepth); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
@@ -133,8 +134,8 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	return nil
 }
 
-// readLine reads one line. If the connection ends before the line and writeErr is not
-// nil, writeErr is the reason in the returned error.
+// readLine reads one line. If the connection ends before the first byte of the line and
+// writeErr is not nil, writeErr is the reason in the returned error.
 func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	line, err := c.lines.ReadLine()
 	if ctx.Err() != nil {

@@ -22,7 +22,8 @@ const maxRedialDelay = 2 * time.Second
 // If the broker has secrets when a connection starts, Watch first calls onChange with an
 // event without names, because any secret may have changed before the connection. So if
 // onChange fetches the secrets, no change is missed. While onChange runs, Watch does not
-// read. The broker combines all changes during that time into the next event.
+// read. If Watch does not read for a long time, the broker combines several changes into
+// one event.
 func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	delay := minRetryDelay
 	for {

@@ -15,7 +15,8 @@ import (
 // These tests cannot run with the race detector, because it needs memory of its own, and because
 // sync.Pool then discards some values.
 
-// TestRequestsNeedNoAllocation sends requests one after the other, and many together.
+// TestRequestsNeedNoAllocation sends requests one after the other, and 32 together. A
+// single request must need no allocation, and 32 requests at most one.
 func TestRequestsNeedNoAllocation(t *testing.T) {
 	handler := okHandler()
 	handler.Batch = true

@@ -3,15 +3,16 @@ package endpoint
 // maxWrite is the largest number of bytes that the broker writes with one system call. The
 // kernel stores the data of a larger write in separate pages, which a client can move into
 // pipes with splice(2). These pages still use memory of the broker, but the kernel no
-// longer counts them as unread data.
-const maxWrite = 2 << 10
+// longer counts them as unread data. A smaller write needs one page, together with the 320 bytes
+// that the kernel adds.
+const maxWrite = 3584
 
 // maxPieces is the largest number of pieces that the broker writes with one system call. The
 // kernel accepts at most 1024.
 const maxPieces = 512
 
-// minRest is the number of bytes that must be left in a batch. With less, the next reply would
-// probably not fit.
+// minRest is the number of bytes that must be left in a batch. If fewer bytes are left, the
+// batch is sent, because the next reply would probably not fit.
 const minRest = 256
 
 // A batch collects the replies to requests that arrived together. They are sent with one

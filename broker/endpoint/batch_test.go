@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// echoLines answers each request with as many bytes as the request contains as a number, and
+// echoLines answers a request that contains a number with a line of that many bytes. inUse
 // counts the answers that were not released yet.
 func echoLines(inUse *atomic.Int64) Handler {
 	handler := okHandler()
@@ -130,7 +130,7 @@ func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 	}
 	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
 	c := dial(t, path)
-	fmt.Fprint(c, strings.Repeat("900\n", 1000))
+	fmt.Fprint(c, strings.Repeat(fmt.Sprintf("%d\n", maxWrite*2/5), 1000)) // two answers per system call
 	<-received
 	c.Close()
 	close(closed)
@@ -144,7 +144,7 @@ func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 }
 
 // TestLateReaderGetsAllAnswers sends many requests together, and begins to read when the broker
-// has been waiting for the client for some time.
+// has been waiting for the client for some time. The client must still get all answers.
 func TestLateReaderGetsAllAnswers(t *testing.T) {
 	for _, size := range []int{10, 100, 255, 300, 1000, 1500} {
 		var inUse atomic.Int64

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnmappedUID is the uid that the kernel reports for every uid that has no mapping in the
-// broker's user namespace (user_namespaces(7), overflowuid).
+// UnmappedUID is the uid that the kernel, by default, reports for every uid that has no
+// mapping in the broker's user namespace (user_namespaces(7), overflowuid).
 const UnmappedUID = 65534
 
 // A Caller identifies the process that opened a connection. The values are those at the
@@ -41,7 +41,7 @@ func callerOf(c *conn) (Caller, error) {
 // IsIdentified reports whether the kernel reported the real uid of the caller. All callers
 // with unmapped uids have the same UID, so the broker must refuse that UID even if a list
 // contains it. A PID of 0 is not a reason to refuse a caller. If the broker runs in a
-// container, all its callers have PID 0.
+// container, all callers outside of this container have PID 0.
 func (c Caller) IsIdentified() bool { return c.UID != UnmappedUID }
 
 // Event returns the fields that describe the caller in an audit event.

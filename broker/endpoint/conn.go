@@ -15,11 +15,13 @@ import (
 var errDescriptors = errors.New("a client must not pass file descriptors")
 
 // sendBuffer limits the unread answers of one connection in the kernel, in bytes. The
-// kernel doubles this number. So the 64 connections of a project use at most 2 MiB.
+// kernel doubles this number. So the unread answers of the 64 connections of a project
+// use about 2 MiB at most.
 const sendBuffer = 16 << 10
 
 // writableBytes is the largest memory of unread answers with which a socket is writable, in
-// bytes. For the kernel, a socket is writable if a quarter of its buffer is used.
+// bytes. For the kernel, a socket is writable if at most a quarter of its send buffer is
+// used.
 const writableBytes = 2 * sendBuffer / 4
 
 // refuseDescriptors makes the kernel refuse passed file descriptors on all later
@@ -42,8 +44,9 @@ const (
 	maxLineInterval = 250 * time.Millisecond
 )
 
-// maxBusyReads is the number of reads after which a session lets other sessions run. If a client
-// sends requests faster than the broker answers them, the session never waits for an event.
+// maxBusyReads is the number of reads without a wait after which a session lets other sessions
+// run. If a client sends requests faster than the broker answers them, the session of this
+// client never waits for an event.
 const maxBusyReads = 8
 
 // wakesUnit is the size of a part of a request, in bytes. The client may cause maxWakes events
@@ -54,10 +57,10 @@ const wakesUnit = 16 << 10
 //
 // If the kernel does not refuse passed file descriptors, a normal read closes a passed file
 // on the thread that reads. If the file is a TCP socket with unsent data and SO_LINGER, the
-// client can block that thread for any time. A few hundred blocked threads would end the
-// broker. So a conn first looks at the data without reading it. If file descriptors were
-// passed with the data, Read fails, and the file descriptors stay in the socket. An
-// interruptingCloser then closes the socket.
+// client can block that thread for any time. The number of threads of the broker is
+// limited, so many blocked threads would end the broker. So a conn first looks at the data
+// without reading it. If file descriptors were passed with the data, Read fails, and the
+// file descriptors stay in the socket. An interruptingCloser then closes the socket.
 type conn struct {
 	*socket
 	mustPeek bool     // the kernel does not refuse file descriptors
@@ -118,8 +121,9 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// await calls try again and again until the result is not EAGAIN, and returns this result. The
-// function try must read with receive.
+// await calls try again and again until the result is not EAGAIN, and returns this result.
+// Before that, await can also return the error os.ErrDeadlineExceeded, io.EOF if the client
+// has shut down its reading side, or net.ErrClosed. The function try must read with receive.
 func (c *conn) await(try func(fd int) error) error {
 	c.try = try
 	for c.inPoller() {
@@ -142,7 +146,8 @@ func (c *conn) await(try func(fd int) error) error {
 		case c.inPoller():
 			return err
 		}
-		// If another goroutine has removed the connection from the poller, this ended the wait.
+		// The wait also ends with an error if another goroutine removes the connection
+		// from the poller. In this case, the loop below continues.
 	}
 	for {
 		// Sleep before each attempt. Otherwise a client that sends many small pieces could
@@ -176,8 +181,8 @@ func (c *conn) tryAndPrepare(fd int) (done bool) {
 	if c.tryErr = c.try(fd); c.tryErr != unix.EAGAIN {
 		return true
 	}
-	// Check this only if there are more events than usual, because it needs a system call. If
-	// the client calls shutdown(2) again and again, there are more events.
+	// Call clientStoppedReading only if there are more events than usual, because it needs a
+	// system call. A client that calls shutdown(2) again and again causes more events.
 	if c.wakes.Load() > expectedWakes && c.clientStoppedReading(fd) {
 		c.tryErr = io.EOF
 		return true
@@ -250,12 +255,15 @@ func (c *conn) sendPieces(fd uintptr) {
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
 	}
-	// The kernel uses at most twice as much memory as the data need, and some memory for each
-	// packet. Ask the kernel only if the client may have too many unread answers.
-	if c.unread += 2*c.sent + 1024; c.unread > writableBytes {
+	// Ask the kernel only if the client may have too many unread answers.
+	if c.unread += maxMemory(c.sent); c.unread > writableBytes {
 		c.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 	}
 }
+
+// maxMemory returns the memory that the kernel needs at most for a packet of size bytes. This is
+// at most twice as much as the data need, and some memory for each packet.
+func maxMemory(size int) int { return 2*size + 1024 }
 
 // isWritable reports whether the client has read most of its answers. isWritable also returns
 // true if the connection has ended.
@@ -268,12 +276,13 @@ func (c *conn) isWritable() bool {
 
 // patience is how long a socket stays in the poller of the Go runtime while its client does
 // not read an answer. The time is long enough for a client that is reading its answer, and
-// too short for a client that wants to wake the broker in the meantime.
+// too short for a client that delays the reading to wake the broker in the meantime.
 const patience = 4 * time.Millisecond
 
-// waitUntilWritable waits until the client has read most of its answers. The socket is then
-// writable. The socket leaves the poller if this takes longer than patience, because a
-// goroutine that waits for a socket that is not writable does not notice most events. The
+// If the socket is in the poller, waitUntilWritable waits until the client has read most of
+// its answers. The socket is then writable. The socket leaves the poller if this takes
+// longer than patience, because a goroutine that waits for a socket that is not writable
+// does not notice most events. Outside the poller, waitUntilWritable returns at once. The
 // socket also leaves the poller if the client has ended the connection, or if another
 // goroutine waits for events.
 func (c *conn) waitUntilWritable() error {
@@ -297,6 +306,14 @@ func (c *conn) waitUntilWritable() error {
 		return c.leavePoller()
 	}
 	return nil
+}
+
+// hasRoom reports whether the connection is still writable after size more bytes were sent.
+func (c *conn) hasRoom(size int) bool {
+	if c.unread+maxMemory(size) > writableBytes {
+		c.unread = c.unreadBytes()
+	}
+	return c.unread+maxMemory(size) <= writableBytes
 }
 
 // mayHoldDescriptors reports whether the socket may contain unread data with passed file

@@ -10,9 +10,9 @@ import (
 var longAgo = time.Unix(1, 0)
 
 // A deadline limits how long a connection in the poller waits for events (see
-// socket.waitForEvents). It costs nothing while requests arrive in time: a timer is started only
-// when a wait begins, and only if no earlier timer is running. So a timer can expire too early,
-// and is then started again.
+// socket.waitForEvents). It costs almost nothing while requests arrive in time: a timer is
+// started only when a wait begins, and only if no earlier timer is running. So a timer can
+// expire too early, and is then started again.
 type deadline struct {
 	conn *net.UnixConn
 

@@ -48,8 +48,8 @@ func (d *drainState) limit(t time.Time) time.Time {
 	return t
 }
 
-// setReadDeadline sets the read deadline of a connection. During a drain, the deadline is
-// earlier.
+// setReadDeadline sets the read deadline of a connection to t. During a drain, it sets
+// the deadline of the drain if that is earlier.
 func (d *drainState) setReadDeadline(c *conn, t time.Time) {
 	c.deadline.set(t)
 	// Read the deadline of the drain after the call above. If the drain begins later, Drain

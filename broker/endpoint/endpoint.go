@@ -1,10 +1,10 @@
 // Package endpoint serves a listening Unix socket. It accepts connections, reads the
-// credentials of each caller, and enforces limits and deadlines. Before a stop, it answers
-// the requests that clients have already sent. The package does not know the operations of
-// the protocol. A Handler answers the requests.
+// credentials of each caller, and enforces limits and deadlines. When an endpoint drains,
+// it still answers the requests that clients have already sent. The package does not know
+// the operations of the protocol. A Handler answers the requests.
 //
-// The package trusts no caller. Each connection has one goroutine, which answers the
-// requests in order.
+// The package trusts no caller. For each connection, one goroutine at a time answers the
+// requests, in order.
 package endpoint
 
 import (
@@ -22,14 +22,16 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxUnreadInterval is the maximum time between two checks whether a client has read its
-// last answers. The broker must check repeatedly, because the kernel reports no event when
-// a client reads.
+// maxUnreadInterval is the maximum time between two checks whether the client of an ended
+// session has read its last answers. The endpoint must check repeatedly, because the
+// connection has left the poller of the Go runtime (see socket), and so no event reports
+// that the client reads.
 const maxUnreadInterval = 100 * time.Millisecond
 
-// Unread answers of all endpoints use about 128 MiB at most, because each connection can
-// have 32 KiB of unread answers. If there are manyConnections connections in all, an
-// endpoint with more than unreadShare bytes of unread answers accepts no new connections.
+// If Config.Total is at least manyConnections, an endpoint refuses new connections while
+// the unread answers of its clients use more than unreadShare bytes. Without this limit,
+// the unread answers of all projects together could use very much memory. Each connection
+// can have 32 KiB of unread answers, so 4096 connections can have 128 MiB.
 const (
 	manyConnections = 4096
 	unreadShare     = 64 << 10
@@ -39,22 +41,28 @@ const (
 type Config struct {
 	Listener       *net.UnixListener // the first listener; ReplaceListener can replace it
 	MaxConnections int
+	// MaxUnauthorized is the maximum number of connections whose clients are not authorized yet
+	// (Session.Authorize). These connections do not count as connections. If more clients connect,
+	// the oldest of these connections end. 0 means that clients need no authorization.
+	MaxUnauthorized int
 	// Connects limits the number of new connections per second. nil means no limit.
 	Connects *Limiter
 	// Total counts the connections of several endpoints together. If Total is nil, the
 	// endpoint counts only its own connections.
 	Total *atomic.Int64
 	// Serve answers the requests of one connection, usually by calling Session.Run. After
-	// Serve returns, the endpoint closes the connection.
+	// Serve returns, the endpoint closes the connection, unless the session is parked
+	// (see Handler.Park).
 	Serve func(*Session)
 	Log   *slog.Logger
 }
 
-// An Endpoint is a listener with the sessions of its connections. It accepts connections
-// after Start is called, until Drain or Close is called.
+// An Endpoint is a listener with the sessions of its connections. Start makes the
+// Endpoint accept connections, until StopAccepting, Drain, or Close is called.
 //
-// While a client has not read all its answers, the answers use memory of the broker. So the
-// Endpoint does not close the connection yet, and still counts the connection.
+// Answers that a client has not read use memory in the kernel. So the Endpoint still counts
+// a connection after its session has ended, until the client has read all answers or has
+// closed the connection, or until the Endpoint drains.
 type Endpoint struct {
 	config Config
 	closer interruptingCloser
@@ -64,13 +72,16 @@ type Endpoint struct {
 	// accepting waits for the accept loops.
 	accepting sync.WaitGroup
 
-	// errorMessages limits the log messages that a client can cause. Otherwise a client
-	// could fill the log.
+	// errorMessages limits the log messages about connections that cannot be accepted, or
+	// that cannot leave the poller, to one per second. Otherwise a client could fill the
+	// log.
 	errorMessages rate.Sometimes
 
-	refusals refusals // its mutex can be locked while mu is locked
+	refusals   refusals    // its mutex can be locked while mu is locked
+	admissions *admissions // nil if clients need no authorization; its mutex can be locked while mu is locked
 
-	// conn.mu, descriptor.mu, and a slot of systemCalls can be acquired while mu is locked.
+	// While mu is locked, deadline.mu and descriptor.mu can be locked, and
+	// systemCalls.begin can be called.
 	mu               sync.Mutex
 	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
@@ -88,14 +99,20 @@ func newEndpoint(config Config) *Endpoint {
 	if config.Total == nil {
 		config.Total = new(atomic.Int64)
 	}
-	return &Endpoint{
+	e := &Endpoint{
 		config: config, calls: newSystemCalls(), drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
-		listener: config.Listener, sessions: map[*Session]struct{}{}, refusals: refusals{sessions: map[*Session]struct{}{}},
+		listener: config.Listener, sessions: map[*Session]struct{}{}, refusals: refusals{max: maxRefusals, sessions: map[*Session]struct{}{}},
 	}
+	if config.MaxUnauthorized > 0 {
+		e.admissions = &admissions{maxUnauthorized: config.MaxUnauthorized, maxAuthorized: config.MaxConnections}
+		e.refusals.max = config.MaxUnauthorized / 2
+	}
+	return e
 }
 
 // CloseListener closes a listener that has no endpoint. It uses an interruptingCloser,
-// because the backlog of the listener may contain file descriptors whose close blocks.
+// because a connection in the backlog of the listener may contain passed file
+// descriptors, and closing these can block the thread.
 func CloseListener(listener *net.UnixListener) {
 	var c interruptingCloser
 	c.close(func() { listener.Close() })
@@ -104,8 +121,8 @@ func CloseListener(listener *net.UnixListener) {
 // SocketPath returns the path of the endpoint's socket.
 func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String() }
 
-// Start starts a goroutine that accepts connections. StopAccepting, Drain, or Close ends this
-// goroutine.
+// Start starts a goroutine that accepts connections. ReplaceListener, StopAccepting, Drain,
+// or Close ends this goroutine.
 func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Listener) }) }
 
 // StopAccepting begins to drain the endpoint, and waits until the endpoint accepts no more
@@ -113,7 +130,7 @@ func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Liste
 // socket can serve them. After StopAccepting, call Close.
 //
 // StopAccepting waits for one second at most, because the accept loop may be closing a
-// connection that contains passed file descriptors. The loop ends after that.
+// connection that contains passed file descriptors. After that close, the loop ends.
 func (e *Endpoint) StopAccepting() {
 	e.drain.start()
 	e.mu.Lock()
@@ -164,9 +181,9 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 		if errors.Is(err, unix.ECONNABORTED) {
 			continue
 		}
-		// The most likely reasons are a lack of file descriptors and a lack of memory. The
-		// connection waits in the backlog. An error must not end this loop, because clients
-		// could then not connect until the broker restarts.
+		// The most likely reasons for an error are a lack of file descriptors and a lack of
+		// memory. The connection waits in the backlog. An error must not end this loop,
+		// because clients could then not connect until the broker restarts.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		e.errorMessages.Do(func() {
 			e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
@@ -182,8 +199,9 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 // loop must wait before it accepts the next connection. During this wait, other clients wait
 // in the backlog. The accepted connection itself does not wait.
 //
-// Once per second, a connection over the limit does not count. The broker then refuses the
-// first request of this connection with an answer that explains the delay.
+// At most once per second, a connection over the limit does not count, and the accept loop
+// does not wait. If the first request of this connection arrives while the limit is still
+// exceeded, the broker refuses the request with an answer that explains the delay.
 func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0
@@ -231,8 +249,16 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	s := newSession(c, e.drain, paid)
 	s.refusals = &e.refusals
+	if e.admissions != nil {
+		for s.admission = e.admissions.add(c); s.admission == nil; s.admission = e.admissions.add(c) {
+			if !e.sleep(evictionTime) {
+				e.close(c)
+				return
+			}
+		}
+	}
 	e.mu.Lock()
-	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
+	full := e.admissions == nil && len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
 		e.sessions[s] = struct{}{}
 		e.config.Total.Add(1)
@@ -242,6 +268,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		// At most one client per second gets an answer, because the broker does not count
 		// unread answers of closed connections. The answer fits into the buffer of a new
 		// socket, so the write does not wait.
+		s.admission.end()
 		if !e.mayExplainLimit() {
 			e.close(c)
 			return
@@ -261,7 +288,8 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	})
 }
 
-// serve serves a connection until the connection ends or the session is parked.
+// serve serves a connection until its session ends or is parked. For a parked session,
+// serve starts a goroutine that waits for the next request.
 func (e *Endpoint) serve(s *Session) {
 	e.config.Serve(s)
 	if !s.parked {
@@ -272,12 +300,12 @@ func (e *Endpoint) serve(s *Session) {
 	// smaller only after some time, and not as small.
 	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
 		s.awaitEvent()
-		e.wg.Go(func() { e.serve(s) }) // as above
+		e.wg.Go(func() { e.serve(s) }) // the client, a deadline, or Close ends this goroutine
 	})
 }
 
 // holdsTooMuchLocked reports whether the unread answers of this endpoint's clients use too
-// much memory. It returns false if there are only a few connections in all.
+// much memory. It returns false if Config.Total is less than manyConnections.
 func (e *Endpoint) holdsTooMuchLocked() bool {
 	if e.config.Total.Load() < manyConnections {
 		return false
@@ -307,6 +335,7 @@ func (e *Endpoint) finishSession(s *Session) {
 	e.close(s.conn)
 	e.mu.Lock()
 	delete(e.sessions, s)
+	s.admission.end()
 	e.refusals.remove(s)
 	e.config.Total.Add(-1)
 	e.mu.Unlock()
@@ -321,9 +350,13 @@ func (e *Endpoint) close(c *conn) {
 	c.Close()
 }
 
-// Connections returns the number of open connections, including connections with unread
-// answers.
+// Connections returns the number of open connections. It includes the connections whose
+// sessions have ended, but whose clients have not read all answers.
+// Unauthorized connections do not count.
 func (e *Endpoint) Connections() int {
+	if e.admissions != nil {
+		return e.admissions.countAuthorized()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.sessions)
@@ -367,7 +400,7 @@ func (e *Endpoint) Close() {
 		s.conn.deadline.change(longAgo)
 	}
 	e.mu.Unlock()
-	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog
+	e.closer.close(func() { listener.Close() }) // also closes the backlog, unless another process has the listener open
 	select {
 	case <-e.ended():
 	case <-time.After(time.Second):

@@ -96,7 +96,8 @@ func waitUntil(t *testing.T, condition func() bool) {
 }
 
 // TestRefusedClientCanSendItsRequest refuses clients that send their request after the
-// refusal has arrived.
+// refusal has arrived. Sending the request must succeed, and the client must get the
+// refusal.
 func TestRefusedClientCanSendItsRequest(t *testing.T) {
 	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), nil) }, false)
 	for range 20 {
@@ -132,7 +133,8 @@ func TestRefusedClientsLeaveRoomForOthers(t *testing.T) {
 	for range maxConnections {
 		fmt.Fprintln(dial(t, path), "{}")
 	}
-	// Wait for all refusals first. The number of connections only decreases after them.
+	// Wait for all refusals first. After the last refusal, the number of connections only
+	// decreases.
 	waitUntil(t, func() bool { return refused.Load() == maxConnections })
 	waitUntil(t, func() bool { return e.Connections() == maxRefusals })
 	allowed.Store(true)

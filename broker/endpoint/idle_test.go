@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// startParking serves an endpoint whose sessions are parked. It returns the number of sessions
-// that are parked.
+// startParking serves an endpoint that parks idle sessions (see Handler.Park). parked is the
+// number of sessions that are parked.
 func startParking(t *testing.T, config Config) (e *Endpoint, path string, parked *atomic.Int64) {
 	t.Helper()
 	handler := okHandler()
@@ -36,7 +36,7 @@ func startParking(t *testing.T, config Config) (e *Endpoint, path string, parked
 	return e, path, parked
 }
 
-// useStack needs 100 bytes of stack for each of n calls.
+// useStack uses more than 100 bytes of stack for each of its n+1 nested calls.
 func useStack(n int) int {
 	var text [100]byte
 	if n > 0 {
@@ -46,7 +46,7 @@ func useStack(n int) int {
 }
 
 // TestParkedSessionContinues sends a request on a session that is parked, and then closes the
-// connection.
+// connection. The session must answer the requests, and end after the connection is closed.
 func TestParkedSessionContinues(t *testing.T) {
 	e, path, parked := startParking(t, Config{})
 	c := dial(t, path)
@@ -77,7 +77,8 @@ func TestParkedSessionEndsWithItsClientOrTheEndpoint(t *testing.T) {
 			e, path, parked := startParking(t, Config{})
 			c := dial(t, path)
 			waitUntil(t, func() bool { return parked.Load() == 1 })
-			// The broker need not notice a single event, because that costs it nothing.
+			// Repeat the call, because the broker may ignore that a client shuts down its
+			// reading side once. A single event costs the broker almost nothing.
 			waitUntil(t, func() bool { end(e, c); return e.Connections() == 0 })
 		})
 	}

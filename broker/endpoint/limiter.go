@@ -9,8 +9,8 @@ import (
 // A Limiter is a token bucket. It is safe for concurrent use.
 //
 // One call can take more units than are left, and more than one burst. The number of units is
-// then negative, and later calls must wait until the missing units have been restored. So the
-// average never exceeds the limit.
+// then negative, and later calls must wait until the missing units have been restored. So
+// over a long time, the average number of units per second does not exceed the limit.
 type Limiter struct {
 	perUnit float64 // time until one unit is restored, in nanoseconds; 0 if there is no limit
 	burst   int64   // time until a whole burst is restored, in nanoseconds
@@ -39,7 +39,8 @@ func NewLimiter(perSecond float64, burstSeconds int) *Limiter {
 // cost returns the time until n units are restored, in nanoseconds.
 func (l *Limiter) cost(n float64) int64 { return int64(min(math.Ceil(n*l.perUnit), maxTime/2)) }
 
-// emptyAfter returns emptyAt after n units have been taken at the time now.
+// emptyAfter returns the new emptyAt if units with the given cost are taken at the time
+// now. All times are in nanoseconds.
 func (l *Limiter) emptyAfter(emptyAt, now, cost int64) int64 {
 	return min(max(emptyAt, now-l.burst)+cost, maxTime)
 }
@@ -47,7 +48,7 @@ func (l *Limiter) emptyAfter(emptyAt, now, cost int64) int64 {
 // Reserve takes n units at the time now. It returns how long the calling goroutine must wait
 // before it uses the units.
 func (l *Limiter) Reserve(n int, now time.Time) (wait time.Duration) {
-	if l.perUnit == 0 || n <= 0 { // a request that already counted at the connect need not wait
+	if l.perUnit == 0 || n <= 0 { // n is 0 for a request that already counted at the connect
 		return 0
 	}
 	at, cost := int64(now.Sub(l.start)), l.cost(float64(n))
@@ -65,6 +66,17 @@ func (l *Limiter) Return(n int) {
 	if l.perUnit != 0 && n > 0 {
 		l.emptyAt.Add(-l.cost(float64(n)))
 	}
+}
+
+// RetryAfter returns the number of seconds after which one unit is left. It takes no unit. If a
+// unit is left now, it returns 0.
+func (l *Limiter) RetryAfter() (seconds int) {
+	if l.perUnit == 0 {
+		return 0
+	}
+	at := int64(time.Since(l.start))
+	wait := l.emptyAfter(l.emptyAt.Load(), at, l.cost(1)) - at
+	return int(math.Ceil(time.Duration(max(0, wait)).Seconds()))
 }
 
 // Exceeded takes n units if at least n units are left. If n is more than one burst, it is

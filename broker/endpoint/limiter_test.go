@@ -34,6 +34,25 @@ func TestReserve(t *testing.T) {
 	}
 }
 
+// TestRetryAfterTakesNoUnits asks limiters for the time until the next unit.
+func TestRetryAfterTakesNoUnits(t *testing.T) {
+	l := NewLimiter(0.001, 2) // a burst of 2; the next unit is left after 1000 seconds
+	for range 3 {
+		if seconds := l.RetryAfter(); seconds != 0 {
+			t.Errorf("with units left, the next unit is left after %d seconds", seconds)
+		}
+	}
+	l.Reserve(2, time.Now())
+	for range 3 {
+		if seconds := l.RetryAfter(); seconds < 900 || seconds > 1000 {
+			t.Errorf("without a unit left, the next unit is left after %d seconds, want about 1000", seconds)
+		}
+	}
+	if seconds := NewLimiter(0, 2).RetryAfter(); seconds != 0 {
+		t.Errorf("without a limit, the next unit is left after %d seconds", seconds)
+	}
+}
+
 // TestExceeded takes units from limiters that restore almost nothing during the test.
 func TestExceeded(t *testing.T) {
 	l := NewLimiter(0.001, 10) // a burst of 10

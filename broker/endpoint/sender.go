@@ -71,7 +71,8 @@ func (s *sender) add(b *batch, reply Reply) bool {
 func (s *sender) flush() bool {
 	if s.batch != nil {
 		s.sendBatch()
-		// If the next request were read first, the client could wake the broker without reading.
+		// If the session read the next request first, a client that does not read its
+		// answers could wake the broker again and again.
 		s.conn.waitUntilWritable()
 	}
 	return !s.failed
@@ -91,8 +92,8 @@ func (s *sender) sendBatch() {
 	b.clear()
 }
 
-// write sends the batch and then a reply. It returns false if the whole reply could not be sent
-// within the write timeout.
+// write sends the batch and then a reply. It returns false if the whole reply could not be
+// sent, for example because the client did not read it within the write timeout.
 func (s *sender) write(reply Reply) bool {
 	defer release(reply)
 	if s.batch != nil {
@@ -103,7 +104,8 @@ func (s *sender) write(reply Reply) bool {
 	}
 	s.conn.resetWakes()
 	s.failed = s.writePieces(reply.pieces(), reply.Expired) != nil
-	// If the next request were read first, the client could wake the broker without reading.
+	// If the session read the next request first, a client that does not read its answers
+	// could wake the broker again and again.
 	s.conn.waitUntilWritable()
 	return !s.failed
 }
@@ -139,8 +141,8 @@ func (s *sender) writePieces(pieces net.Buffers, expired func() bool) error {
 	return nil
 }
 
-// firstBytes returns the first size bytes of the pieces. If it need not cut a piece, it makes no
-// allocation.
+// firstBytes returns the first size bytes of the pieces, but at most maxPieces pieces. If it
+// need not cut a piece, it makes no allocation.
 func firstBytes(pieces [][]byte, size int) [][]byte {
 	for i, piece := range pieces {
 		if size == 0 || i == maxPieces {

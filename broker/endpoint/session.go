@@ -28,33 +28,34 @@ const outsideUnit = 32
 const namesUnit = 64
 
 // descriptorsCost is the number of requests that a connection with passed file descriptors
-// counts as. Each descriptor can be the last reference to a large file in memory, and the
-// broker then needs the time to free this memory.
+// counts as. Each descriptor can be the last reference to a large file in memory, so
+// closing the descriptor can take a long time.
 const descriptorsCost = 200
 
-// parkDelay is how long a session waits for the next request before it is parked. The time is
-// so long that a busy session is not parked.
+// parkDelay is how long a session waits for the next request before it is parked (see
+// Handler.Park). The time is so long that a busy session is not parked.
 const parkDelay = 100 * time.Millisecond
 
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
 
 // maxRefusals is the largest number of refused clients whose connections are open at the same
-// time. Refused clients that do not read their replies could otherwise use up the connections
+// time, if the endpoint needs no authorization. Refused clients that do not read their replies could otherwise use up the connections
 // of the clients that may use the socket.
 const maxRefusals = 16
 
 // refusals contains the sessions of an endpoint whose clients were refused.
 type refusals struct {
+	max      int                   // the largest number of sessions
 	mu       sync.Mutex            // no other mutex is locked while mu is locked
 	sessions map[*Session]struct{} // guarded by mu
 }
 
-// add adds a session. It returns false if there are already maxRefusals sessions.
+// add adds a session. It returns false if there are already max sessions.
 func (r *refusals) add(s *Session) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.sessions) >= maxRefusals {
+	if len(r.sessions) >= r.max {
 		return false
 	}
 	r.sessions[s] = struct{}{}
@@ -79,18 +80,19 @@ type Session struct {
 	parkAt  time.Time                                      // when the session should be parked if there is no request; zero if never
 	maxLine int                                            // as in Handler
 	grow    func(pending []byte, size int) ([]byte, error) // as in Handler
-	work    *workspace                                     // nil while the session waits for the next request
-	unread  int                                            // number of bytes in work.lines
+	work    *workspace                                     // can be nil while the session waits for the next request
+	unread  int                                            // number of bytes in work.lines that belong to no returned line
 	canWait bool                                           // Read may wait for data
-	fd      int                                            // from which Read reads if it must not wait
+	fd      int                                            // the file descriptor from which Read reads if it must not wait
 	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
 
-	refusals *refusals // nil for a session of Connect
+	refusals  *refusals  // nil for a session of Connect
+	admission *admission // nil if the client needs no authorization
 
 	// parked means that Run has returned only because the session waits for its next request.
 	parked bool
 
-	active    time.Time // when the session read a request, roughly; so the clock is seldom read
+	active    time.Time // roughly when the session last read a request; not exact, so that the clock is seldom read
 	limitedAt time.Time // when the session last refused a request over the limit
 	names     int       // number of names that were looked up since the last answer
 	prepaid   int       // number of requests that the connect already counted against the limit
@@ -119,9 +121,10 @@ type Handler struct {
 	// memory, because its goroutine has a small stack. The sessions of Connect are not parked.
 	Park bool
 
-	// Answer answers a request line. The line is valid until Answer returns. Before Answer waits
-	// for anything, it must call Session.Gone or Session.AwaitInput. They send the answers to
-	// previous requests, which would otherwise contain old secrets later.
+	// Answer answers a request line. The line is valid until Answer returns. Before Answer
+	// waits for anything, it must call Session.Gone or Session.AwaitInput. Both functions first
+	// send the answers to all previous requests. Otherwise these answers could contain replaced
+	// secrets when they are sent.
 	Answer func(line []byte) Reply
 	// AnswerTooLong answers a request line of more than MaxLine bytes. The session ends the
 	// connection after this reply.
@@ -139,9 +142,9 @@ func (s *Session) Caller() Caller { return s.caller }
 // request to the next broker.
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
-// Gone returns a channel that is closed when the client ends the connection or shuts down
-// one of its directions. The channel is valid until Handler.Answer returns. Before that, Gone
-// sends the answers to all previous requests.
+// Gone returns a channel that is closed when the client ends the connection or shuts down one
+// of its directions. The channel is valid until Handler.Answer returns. Before Gone returns,
+// it sends the answers to all previous requests.
 func (s *Session) Gone() <-chan struct{} {
 	s.Flush()
 	if s.watcher == nil {
@@ -249,7 +252,8 @@ func (s *Session) send(reply Reply, inBatch bool) bool {
 	return s.out.write(reply)
 }
 
-// cost returns how many requests a line of the given length counts as.
+// cost returns how many requests a line of the given length counts as, without the
+// requests that the connect has already counted.
 func (s *Session) cost(length int) int {
 	unit := requestUnit
 	if !s.conn.inPoller() {
@@ -280,7 +284,8 @@ func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 func (s *Session) CountNames(n int) { s.names += n }
 
 // errNoRequest means that the connection ends between two requests. The client closed the
-// connection or sent nothing for too long, or the endpoint drains.
+// connection or sent nothing for too long, or the endpoint drains. awaitRequest also
+// returns errNoRequest if it parks the session.
 var errNoRequest = errors.New("no request")
 
 // readLine returns the next request. If readLine must wait for it, it first sends the answers to
@@ -342,9 +347,10 @@ func (s *Session) awaitEvent() {
 	s.parked = false
 }
 
-// readNow reads the beginning of a request without waiting. If there are no data, the error is
-// EAGAIN, and the session has no workspace while it waits. Only a session with its own memory
-// for request lines keeps its workspace.
+// readNow reads the beginning of a request without waiting. After an error, for example EAGAIN
+// if there are no data, the session releases its workspace, so that an idle session needs less
+// memory. Only a session with its own memory for request lines (Handler.Grow) keeps its
+// workspace.
 func (s *Session) readNow(fd int) error {
 	if s.work == nil {
 		s.work = newWorkspace((*input)(s), s.maxLine, s.grow)
@@ -375,7 +381,8 @@ func (s *input) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// answerReadError returns the last reply of a session.
+// answerReadError returns the last reply of a session that ends because reading a request
+// failed with err.
 func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
@@ -403,8 +410,8 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 		wait := h.Limit.Reserve(cost, s.active)
 		if wait > 0 && s.active.Sub(s.limitedAt) >= time.Second {
 			s.limitedAt = s.active
-			// The refusal costs the broker as much as a short request, but the rest of a long
-			// request was read, too.
+			// The refused request does not count as one request. But the broker has read it,
+			// so each full part of a long request still counts.
 			h.Limit.Return(1)
 			return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
 		}
@@ -442,14 +449,20 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 }
 
 // Write sends a reply, after the replies to all previous requests. It returns false if the
-// whole reply could not be sent within the write timeout.
+// whole reply could not be sent, for example because the client did not read it within the
+// write timeout.
 func (s *Session) Write(reply Reply) bool { return s.out.write(reply) }
+
+// HasRoom reports whether the client has read so many of its answers that Write can send size
+// bytes without waiting. HasRoom also returns true if the connection has ended.
+func (s *Session) HasRoom(size int) bool { return s.conn.hasRoom(size) }
 
 // WriteRefusal sends a reply to a client that may not use the socket, and then reads one
 // request. Without this read, the client could get an error while it sends its request, and
 // would not read the reply. The request counts against limit, which can be nil.
 //
-// If many other refused clients have not read their replies, WriteRefusal does nothing.
+// If the connections of maxRefusals other refused clients are still open, WriteRefusal
+// does nothing.
 func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if s.refusals != nil && !s.refusals.add(s) || !s.Write(reply) {
 		return

@@ -23,7 +23,7 @@ const expectedWakes = 1
 var errTooManyWakes = errors.New("the client woke the broker too often")
 
 // A backoff sleeps between two checks of a socket that is outside the poller. The time doubles
-// with each check.
+// with each check, up to a maximum.
 type backoff struct{ interval time.Duration }
 
 func (b *backoff) sleep(shortest, longest time.Duration) {
@@ -36,15 +36,17 @@ func (b *backoff) reset() { b.interval = 0 }
 // A socket is the socket of a connection. It limits how often the client can wake the broker.
 //
 // At first, a socket is in the poller of the Go runtime. There, the client wakes the broker
-// whenever the client sends data, reads data, or calls shutdown(2). No limit counts these
-// events. So the socket leaves the poller if the client does not behave like a normal client.
-// Outside the poller, nothing wakes the broker. Instead, the broker checks the socket again
-// and again.
+// whenever the client sends data, reads data, or calls shutdown(2). These events do not count
+// as requests. So the socket leaves the poller if its client could wake the broker more often
+// than a normal client does, for example if it causes more than maxWakes events or does not
+// read its answers. Outside the poller, the client cannot wake the broker. Instead, the
+// broker checks the socket again and again.
 //
-// In the poller, a goroutine of the broker waits with waitForEvents for almost everything. Only
-// a goroutine that waits until the socket is writable notices all events, because every event
-// of a writable Unix socket also reports that the socket is writable. A goroutine that waits
-// for data would not notice that the client calls shutdown(2) again and again.
+// In the poller, a goroutine waits for the client only with waitForEvents. This function waits
+// until the socket is writable, even if the goroutine wants to read. Only such a wait notices
+// all events, because every event of a writable Unix socket also reports that the socket is
+// writable. A goroutine that waits for data would not notice that the client calls shutdown(2)
+// again and again.
 type socket struct {
 	calls   *systemCalls
 	conn    *net.UnixConn              // in the poller; closed when the socket leaves the poller
@@ -67,7 +69,8 @@ type socket struct {
 func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *socket {
 	s := &socket{calls: calls, conn: conn, raw: raw}
 	s.onEvent = s.handleEvent
-	// The client has no answer that it could read yet.
+	// Before the first answer, a normal client causes no event without data. So the first
+	// such event already leads to the check in conn.tryAndPrepare.
 	s.wakes.Store(expectedWakes + 1)
 	return s
 }
@@ -110,8 +113,9 @@ func (s *socket) clientEnded(fd int) bool {
 	return pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 || s.clientStoppedReading(fd)
 }
 
-// clientStoppedReading reports whether the client has shut down only its reading side. If so,
-// it also sets s.stoppedReading.
+// clientStoppedReading reports whether the client has shut down its reading side. If so, it
+// also sets s.stoppedReading. The caller must have checked that the client has not shut down
+// its writing side. After CloseWrite, clientStoppedReading always returns false.
 func (s *socket) clientStoppedReading(fd int) bool {
 	// A send of zero bytes sends nothing. It fails with EPIPE if the client has shut down its
 	// reading side.
@@ -133,7 +137,7 @@ func (s *socket) inPoller() bool { return s.outside.Load() == nil }
 
 // leavePoller removes the connection from the poller of the Go runtime, if the connection
 // is in the poller. The runtime then no longer enforces deadlines for the connection, so
-// conn.await and Session.waitToSend check the deadlines themselves.
+// conn.await and sender.waitToSend check the deadlines themselves.
 func (s *socket) leavePoller() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,9 +152,9 @@ func (s *socket) leavePoller() error {
 		return err
 	}
 	s.outside.Store(&descriptor{fd: copied})
-	// The kernel does not delay this call, because the copy still has the socket open. Close
-	// waits until no other goroutine uses s.conn, so it must not use up the system calls that
-	// these goroutines need.
+	// The kernel does not delay this call, because the copy still has the socket open. Do not
+	// count the call in s.calls: it waits until no other goroutine uses s.conn, and these
+	// goroutines may be waiting for s.calls themselves.
 	s.conn.Close()
 	return nil
 }

@@ -19,8 +19,9 @@ import (
 )
 
 // TestNonReadersAreEnded shuts down the reading side of an idle client, and of a client that
-// waits for an answer. The endpoint must end both connections. Other connections must stay
-// open.
+// waits for an answer and has begun its next request. The endpoint must end both
+// connections. Other connections must stay open. The connection of a waiting client must
+// also end when the client shuts down its writing side.
 func TestNonReadersAreEnded(t *testing.T) {
 	waiting := make(chan struct{}, 8)
 	handler := okHandler()
@@ -162,8 +163,9 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 	}
 }
 
-// TestLargeRequestStaysInPoller sends a request of 1 MiB. Each part wakes the broker, but a large
-// request may cause more events than a small one.
+// TestLargeRequestStaysInPoller sends a request of 1 MiB. Each part wakes the broker, but a
+// large request may cause more events than a small one. So the connection must stay in the
+// poller.
 func TestLargeRequestStaysInPoller(t *testing.T) {
 	var session atomic.Pointer[Session]
 	_, path := start(t, func(s *Session) {
@@ -200,7 +202,8 @@ func unsent(client *net.UnixConn) (n int) {
 
 // TestWaitingConnectionLeavesPoller sends single bytes while the broker waits before it
 // answers the previous request. Each byte would wake the broker, so the connection must leave
-// the poller. The broker must still answer the requests, and notice that the client leaves.
+// the poller. The broker must notice that the client closes the connection. If the broker
+// waits for a secret, it must also still answer the requests.
 func TestWaitingConnectionLeavesPoller(t *testing.T) {
 	for name, wait := range map[string]func(s *Session, proceed chan struct{}) bool{
 		"for a secret": func(s *Session, proceed chan struct{}) bool {
@@ -251,9 +254,9 @@ func TestWaitingConnectionLeavesPoller(t *testing.T) {
 	}
 }
 
-// TestBlockedWriteKeepsWatch writes lines during a watch until the write blocks. The
-// connection leaves the poller while another goroutine waits for input. The watch must
-// continue after the client has read the lines.
+// TestBlockedWriteKeepsWatch writes 1 MiB while AwaitInput waits for input. The write
+// blocks, so the connection leaves the poller. After the client has read everything,
+// AwaitInput must still notice that the client sends a byte.
 func TestBlockedWriteKeepsWatch(t *testing.T) {
 	blocked := make(chan *Session, 1)
 	ended := make(chan error, 1)

@@ -3,10 +3,11 @@ package endpoint
 import "sync/atomic"
 
 // maxSystemCalls is the maximum number of system calls at the same time for the connections
-// of one endpoint. Each system call needs a thread, and the Go runtime never ends a thread.
-// The calls do not wait for the client, but the kernel can delay them, for example while it
-// searches for free memory. Without this limit, the clients of a few projects could then use
-// up the threads that the broker is allowed to have.
+// of one endpoint. Calls that open or close a connection do not count. Each system call
+// needs a thread, and the Go runtime never ends a thread. The calls do not wait for the
+// client, but the kernel can delay them, for example while it searches for free memory.
+// Without this limit, the clients of a few projects could then use up the threads that the
+// broker is allowed to have.
 const maxSystemCalls = 4
 
 // systemCalls limits the number of system calls at the same time. While fewer than
@@ -18,7 +19,8 @@ type systemCalls struct {
 
 func newSystemCalls() *systemCalls { return &systemCalls{ended: make(chan struct{}, maxSystemCalls)} }
 
-// begin must be called before system calls that do not wait for the client.
+// begin must be called before system calls on a connection. These calls must not wait for
+// the client.
 func (s *systemCalls) begin() {
 	if s.number.Add(1) > maxSystemCalls {
 		<-s.ended

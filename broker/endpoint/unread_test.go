@@ -71,9 +71,10 @@ func TestUnreadBytesAreLimited(t *testing.T) {
 	<-wrote
 }
 
-// TestUnreadAnswersAreLimitedInAll sets a high number of connections in all endpoints. An
-// endpoint whose clients do not read must then refuse new connections. Another endpoint must
-// still accept connections.
+// TestUnreadAnswersAreLimitedInAll pretends that all endpoints together have manyConnections
+// connections. An endpoint whose clients do not read must then refuse new connections, until
+// the clients close their connections. An endpoint without unread answers must still accept
+// connections.
 func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	e, path := start(t, func(s *Session) {
 		h := okHandler()

@@ -8,7 +8,8 @@ import (
 )
 
 // A workspace is the memory that a session needs for its requests. An idle session has no
-// workspace, so that many idle connections need little memory.
+// workspace, so that many idle connections need little memory. Only a session with its
+// own memory for request lines (Handler.Grow) keeps its workspace.
 type workspace struct {
 	lines   *wire.Reader
 	maxLine int

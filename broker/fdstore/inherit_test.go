@@ -52,7 +52,7 @@ func FuzzInherit(f *testing.F) {
 }
 
 // renamed returns a copy of a file with another name, as sd_listen_fds_with_names(3) passes
-// it.
+// it. It closes the given file.
 func renamed(t *testing.T, file *os.File, name string) *os.File {
 	t.Helper()
 	defer file.Close()

@@ -12,9 +12,9 @@ import (
 // store always contains a registration of the project.
 //
 // The service manager passes all names in one environment variable, and the kernel limits each
-// environment variable to 128 KiB (execve(2)). With more, the broker could never start again.
-// So the name of a registration does not contain the project's name, which is in its content.
-// The names of one project have 107 bytes at most, with their separators.
+// environment variable to 128 KiB (execve(2)). If the variable were longer, the broker could
+// never start again. So the name of a registration does not contain the project's name, which
+// is in its content. The names of one project have 107 bytes at most, with their separators.
 const (
 	adminName          = "admin"
 	listenerPrefix     = "project-"      // followed by the project's name

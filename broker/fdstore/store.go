@@ -48,9 +48,8 @@ func (s *Store) SaveListener(project schema.ProjectName, listener *net.UnixListe
 }
 
 // SaveRegistration stores a project's registration under a sequence number, which no other
-// registration may have. The service
-// manager does not confirm that it has stored the registration, so call Verify
-// afterwards.
+// registration may have. The service manager does not confirm that it has stored the
+// registration, so call Verify afterwards.
 func (s *Store) SaveRegistration(request schema.RegisterRequest, sequence uint64) error {
 	sealed, err := seal(request)
 	if err != nil {

@@ -36,9 +36,9 @@ func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 // NewBuffer returns a buffer for the request lines of one connection.
 func (k *Keyring) NewBuffer() *LineBuffer { return &LineBuffer{spare: &k.spare} }
 
-// ParseUsual parses a push request in its usual form with one pass over line. It returns false
-// if line is unusual or wrong, or if it is not a push request. Then Parse must parse the
-// request, or report the error.
+// ParseUsual parses a push request in its usual form, which is much faster than Parse. It
+// returns false if line is unusual or wrong, or if it is not a push request. Then Parse must
+// parse the request, or report the error.
 func (k *Keyring) ParseUsual(line []byte) (*Request, bool) {
 	snapshot := k.acquire()
 	defer snapshot.Release()
@@ -136,7 +136,8 @@ func (k *Keyring) ClearedAt() time.Time {
 // View returns a read-only view of the keyring.
 func (k *Keyring) View() View { return View{k} }
 
-// acquire locks no mutex, because all projects use it for each request.
+// acquire returns the current snapshot with one more reference, or nil. It locks no
+// mutex, because all projects call it for their requests.
 func (k *Keyring) acquire() *Snapshot {
 	for {
 		snapshot := k.current.Load()
@@ -164,9 +165,10 @@ func (v View) Acquire() *Snapshot { return v.keyring.acquire() }
 // a reference to s. If s is nil, IsCurrent reports whether no secrets are loaded.
 func (v View) IsCurrent(s *Snapshot) bool { return v.keyring.current.Load() == s }
 
-// maxOldSnapshots is the number of generations after which a snapshot expires. Clients that
-// do not read their answers could otherwise keep many old snapshots in locked memory, and
-// the memory for the next snapshot would be missing.
+// maxOldSnapshots is the largest number of later pushes after which a reply may still send
+// secrets from a snapshot. After one more push, the snapshot is expired, and its replies
+// end. Clients that do not read their answers could otherwise keep many old snapshots in
+// locked memory, and the memory for the next snapshot would be missing.
 const maxOldSnapshots = 4
 
 // Changed returns a channel that the next push or clear closes. Call Changed before Acquire.

@@ -46,8 +46,9 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 	}
 }
 
-// TestReadersDuringPushes acquires snapshots while other goroutines push and clear. A reader
-// must never get wiped memory, or a snapshot that is older than an acknowledged push.
+// TestReadersDuringPushes acquires snapshots in four goroutines while it pushes and clears.
+// A reader must never get wiped memory, or a snapshot that is older than an acknowledged
+// push.
 func TestReadersDuringPushes(t *testing.T) {
 	k := New()
 	var acknowledged atomic.Uint64
@@ -94,7 +95,8 @@ func TestReadersDuringPushes(t *testing.T) {
 	}
 }
 
-// TestOldSnapshotExpires checks when a reader must release an old snapshot.
+// TestOldSnapshotExpires holds an old snapshot. The snapshot must expire with the first
+// push after maxOldSnapshots later pushes, and not earlier.
 func TestOldSnapshotExpires(t *testing.T) {
 	k := New()
 	view := k.View()

@@ -5,20 +5,20 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A LineBuffer provides locked memory into which an admin connection is read. Therefore
-// the secrets of a push are never in ordinary memory. A LineBuffer is not safe for
-// concurrent use.
+// A LineBuffer provides memory of package secmem into which the requests of an admin
+// connection are read. Therefore the secrets of a push are never on the Go heap. A
+// LineBuffer is not safe for concurrent use.
 //
-// The buffer has one page of its own for short lines. A longer line gets the memory of an
-// earlier push, if the keyring keeps this memory.
+// The buffer has one page of its own for short lines. A longer line gets spare memory of
+// an earlier push or snapshot if this is large enough, and new memory otherwise.
 type LineBuffer struct {
 	spare  *spareMemory
 	page   *secmem.Arena // nil until the first Grow
 	larger *secmem.Arena // nil if the connection is read into page
 }
 
-// Grow provides at least size bytes of locked memory for a wire.Reader. It copies pending to
-// the start of the memory. Then it wipes the old memory, unless Take has returned the old
+// Grow provides at least size bytes of memory for a wire.Reader. It copies pending to the
+// start of the memory. Then it wipes the old memory, unless Take has returned the old
 // memory.
 func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	if b.page == nil {
@@ -58,7 +58,8 @@ func (b *LineBuffer) Take() *secmem.Arena {
 	return larger
 }
 
-// Return wipes memory that Take has returned. The keyring can use the memory again.
+// Return wipes memory that Take has returned. The keyring then keeps the memory for later
+// pushes, or frees it.
 func (b *LineBuffer) Return(arena *secmem.Arena) { b.spare.put(arena, len(arena.Bytes())) }
 
 // Free wipes and frees the memory of the buffer.

@@ -76,8 +76,8 @@ func Parse(line []byte) (*Request, error) {
 }
 
 // newSnapshot creates a snapshot with the response lines of the values. The snapshot is in
-// other memory than the request, because the lines are longer than the request. The returned
-// snapshot has one reference.
+// other memory than the request, because a response line is longer than the value in the
+// request. The returned snapshot has one reference.
 func (r *Request) newSnapshot(spare *spareMemory) (*Snapshot, error) {
 	size := 0
 	for _, secret := range r.secrets {
@@ -106,7 +106,7 @@ type pushParser struct {
 }
 
 // parseRequest reads the two maps of secrets at the top level of the request, and ignores
-// other fields.
+// other fields. One of the two maps can be missing.
 func (p *pushParser) parseRequest() error {
 	found := false
 	err := p.parseObject(func(field []byte) error {
@@ -127,7 +127,8 @@ func (p *pushParser) parseRequest() error {
 }
 
 // parseObject reads an object. For each member of the object, it reads the name and then
-// calls member, which must read the value. The name is in quotes and contains no escapes.
+// calls member, which must read the value. The name is in quotes, and contains an escape
+// only for a character that needs one.
 func (p *pushParser) parseObject(member func(name []byte) error) error {
 	if _, err := p.decoder.ReadToken(); err != nil {
 		return errSyntax
@@ -205,8 +206,8 @@ func (p *pushParser) parseValue(name schema.SecretName) ([]byte, error) {
 
 // parseBinary reads the base64 text of a binary secret. The text is sent to clients as it
 // was pushed, because strict base64 has only one spelling of each value. The only
-// exception is that parseBinary removes the escapes that some JSON writers use for / and
-// +.
+// exception is that parseBinary removes JSON escapes, which some JSON writers use for /
+// and +.
 func (p *pushParser) parseBinary(name schema.SecretName) ([]byte, error) {
 	if p.decoder.PeekKind() != jsontext.KindString {
 		return nil, payloadError("%s in secrets_b64 must be a string", name)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// BenchmarkPush measures a push from the request line to the acknowledged snapshot. Each push
+// BenchmarkPush measures a push from the request line to the new current snapshot. Each push
 // changes all values.
 func BenchmarkPush(b *testing.B) {
 	const unusual = `{"unknown":0,`

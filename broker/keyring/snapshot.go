@@ -86,7 +86,8 @@ func (s *Snapshot) Generation() uint64 {
 	return s.generation
 }
 
-// Release releases a reference that Acquire returned. If s is nil, Release does nothing.
+// Release releases one reference to the snapshot. After the last reference is released, the
+// memory of the snapshot is wiped. If s is nil, Release does nothing.
 func (s *Snapshot) Release() {
 	if s != nil && s.references.Add(-1) == 0 {
 		s.spare.put(s.arena, s.used)
@@ -96,7 +97,7 @@ func (s *Snapshot) Release() {
 
 // Lease returns functions for a reply that contains memory of the snapshot. release releases
 // the reference that Acquire returned. isExpired reports whether the reply must end now,
-// because many newer snapshots exist.
+// because more than maxOldSnapshots pushes were accepted after the push of this snapshot.
 func (s *Snapshot) Lease() (release func(), isExpired func() bool) { return s.release, s.isExpired }
 
 func (s *Snapshot) info() Info {

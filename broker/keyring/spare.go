@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	// minArena is the size of the smallest arena in bytes, which is one memory page.
+	// minArena is the smallest size of an arena in bytes. It is one memory page on most
+	// machines.
 	minArena = 4 << 10
 
 	// maxSpares is the number of arenas that spareMemory keeps: one for the request line of

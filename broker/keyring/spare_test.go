@@ -67,8 +67,8 @@ func TestSpareMemory(t *testing.T) {
 	}
 }
 
-// TestLineBuffer reads requests as an admin connection does. A long line must get the memory
-// of the previous long line, and all memory must be wiped.
+// TestLineBuffer reads requests as an admin connection does. The third long line must get
+// the memory of the second one. All memory that a line does not use must be wiped.
 func TestLineBuffer(t *testing.T) {
 	k := New()
 	buffer := k.NewBuffer()

@@ -70,12 +70,14 @@ func (a *allowedSecrets) isCurrent(found lookup) bool {
 	return a.view.IsCurrent(found.snapshot) && a.manifest() == found.approved
 }
 
-// await looks up names. If an allowed secret is missing, await waits until a push contains
-// the secret or the timeout expires. It checks the allowlist again before each lookup, so a
-// reload also affects requests that wait. Release the returned lookup after use.
+// await looks up names. While an allowed secret is missing, await waits for the next push,
+// clear, or reload, and then looks up the names again. The allowlist is checked in each
+// lookup, so a reload also affects requests that wait. When the timeout expires, await
+// returns the results of a last lookup. Release the returned lookup after use.
 //
-// await returns false if the client has disconnected or the broker stops. After a
-// restart, the client sends its request to the new broker.
+// await returns false if it would have to wait, but the client has disconnected, or the
+// endpoint drains, for example because the broker stops. A client that waits can then
+// send its request to the next broker.
 func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, results []result, timeout time.Duration) (lookup, bool) {
 	countedLookup := func() lookup {
 		found := a.lookup(names, results)

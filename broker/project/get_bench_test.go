@@ -74,7 +74,7 @@ func benchmarkGets(b *testing.B, inFlight int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { // before the log is closed, because the session records events
+	defer func() { // runs before the log is closed, because the session records events
 		c.Close()
 		<-ended
 	}()

@@ -25,8 +25,9 @@ type Config struct {
 	UIDs     []uint32 // uids that may connect
 	Manifest *manifest.Manifest
 	View     keyring.View
-	// Audit records requests and refusals. If Audit is nil, requests are not recorded and
-	// not counted. The broker's own health check uses a project without Audit.
+	// Audit records the answers to get and get-many, refused callers, and exceeded rate
+	// limits. If Audit is nil, nothing is recorded, and Counts does not change. The
+	// broker's own health check uses a project without Audit.
 	Audit *audit.Log
 	// RequestRate is the maximum number of requests per second. RefusalRate is the maximum
 	// number of requested names per second that are denied or not found. 0 means no limit. The
@@ -46,12 +47,12 @@ type Project struct {
 	requests *endpoint.Limiter
 	refusals *endpoint.Limiter // limits names that are denied or not found
 
-	// Limit the number of these audit events, because a refused caller could otherwise
-	// fill the audit log.
+	// Limit the number of these audit events, because a caller whose requests are refused
+	// could otherwise fill the audit log.
 	rateLimitEvents  rate.Sometimes
 	refusedUIDEvents rate.Sometimes
 
-	allowed, denied, notFound atomic.Uint64 // numbers of names in all answers, by outcome
+	allowed, denied, notFound atomic.Uint64 // numbers of names in all answers; notFound includes the names that are not loaded
 	ended                     atomic.Bool
 }
 
@@ -86,7 +87,7 @@ func (p *Project) Counts() schema.Counts {
 }
 
 // RequestLimit returns the limiter for requests per second. A new connection and its
-// first request together count as one request.
+// first request together count as one request, unless the request is long.
 func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
 
 // Serve answers the requests on one connection. If the uid of the caller is not allowed, Serve
@@ -110,7 +111,7 @@ func (p *Project) Serve(s *endpoint.Session) {
 }
 
 func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, refused bool) {
-	if caller.IsIdentified() && slices.Contains(p.config.UIDs, caller.UID) {
+	if p.Allows(caller) {
 		return endpoint.Reply{}, false
 	}
 	p.refusedUIDEvents.Do(func() {
@@ -121,6 +122,11 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 		}
 	})
 	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s; the operator can allow this uid with keyhatchctl register --allow-uid", caller.UID, p.config.Name), true
+}
+
+// Allows reports whether a caller may use the project's socket.
+func (p *Project) Allows(caller endpoint.Caller) bool {
+	return caller.IsIdentified() && slices.Contains(p.config.UIDs, caller.UID)
 }
 
 // End makes the project answer no more requests. Its connections end soon afterwards.

@@ -5,11 +5,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// watch answers a watch request. Then it writes a line for each change of the project's
-// secrets, until the connection ends. It returns the last reply on the connection.
+// watch answers a watch request. Then it writes a line after each change of the secrets
+// that the project can fetch, until the connection ends. It returns the last reply on the
+// connection.
 //
 // While a line is being written, changes are collected for the next line. Therefore a
-// slow client gets fewer lines, and costs no memory.
+// slow client gets fewer lines, and needs no additional memory in the broker.
 func watch(s *endpoint.Session, secrets *allowedSecrets) endpoint.Reply {
 	// After a watch request, the client may only end the connection. Any other input is a
 	// protocol error.

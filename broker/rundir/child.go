@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childName is the first argument of a child process.
+// childName is argument 0 of a child process.
 const childName = "keyhatchd-directories"
 
 // maxMessage is the maximum size of an operation and of a result, in bytes.

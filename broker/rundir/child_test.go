@@ -282,7 +282,9 @@ func TestDirectoryHasOneBlockedChild(t *testing.T) {
 	}
 }
 
-// TestBlockedChildDelaysNobodyElse runs an operation while the only child process is blocked.
+// TestBlockedChildDelaysNobodyElse runs an operation in one directory while the only
+// child process is blocked by an operation in another directory. The new operation must
+// not wait for the blocked operation.
 func TestBlockedChildDelaysNobodyElse(t *testing.T) {
 	d := openTestDir(t)
 	peer, blocked := fakeChild(t)

@@ -16,7 +16,8 @@ const childDelay = 20 * time.Millisecond
 const childIdleTime = 5 * time.Second
 
 // ErrBlocked means that an operation in the directory of a project did not end within
-// directoryTimeout.
+// directoryTimeout, or could not begin within this time because an earlier operation had
+// not ended.
 var ErrBlocked = errors.New("a container may be blocking the directory of the project")
 
 // children contains the idle child process, and starts child processes.
@@ -33,7 +34,7 @@ type children struct {
 	busy map[string]*busyDir // guarded by mu; see enter
 }
 
-// A busyDir is a directory in which an operation runs.
+// A busyDir is a directory in which an operation runs or waits.
 type busyDir struct {
 	turn  chan struct{} // has room for one value; full while an operation runs
 	users int           // guarded by children.mu; operations that run or wait

@@ -18,9 +18,10 @@
 // process wants. To do this, the process lists the directory into memory whose pages never
 // arrive. An operation that creates or removes a file in the directory then waits for the lock,
 // and not even SIGKILL ends this wait. If a thread of the broker waited, the broker could not
-// end. Its lock file, its listeners, and its memory with the secrets would remain. So the broker
-// never uses such a directory itself. Child processes do this for the broker. They have no
-// secrets and no listeners, and the broker abandons a child process that waits.
+// end. Its lock file, its listeners, and its memory with the secrets would remain. So the
+// broker never uses such a directory itself. Child processes do this for the broker. They have
+// no secrets and no listeners. If a child process waits too long, the broker kills it and does
+// not wait for its end.
 //
 // A container engine can create a directory at the place of a link. The package renames such
 // a directory to .NAME-RANDOM, because removing the directory would lock its parent directory
@@ -101,10 +102,10 @@ func Open(path string, adminGID int) (*Dir, error) {
 	return d, nil
 }
 
-// createOrCheck creates the runtime directory. It accepts an existing directory only if no
-// other user can write to it, and if it contains only files of keyhatch. It does not change
-// an existing directory, because the operator could have chosen /tmp or a home directory by
-// mistake.
+// createOrCheck creates the runtime directory. It accepts an existing directory only if the
+// directory belongs to the broker's user, if no other user can write to it, and if it
+// contains only entries with names that keyhatch uses. It does not change an existing
+// directory, because the operator could have chosen /tmp or a home directory by mistake.
 func (d *Dir) createOrCheck() error {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
 		return err

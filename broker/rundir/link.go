@@ -70,7 +70,7 @@ func (d *Dir) checkLink(l link) error {
 	case found.Entries < 0:
 		return fmt.Errorf("%s is not a link that the broker created: remove it", path)
 	case found.Entries > 0:
-		return fmt.Errorf("%s is a directory with content, which a container engine created because the project was not registered: remove the directory, then remove and create again the containers that mount the directory", path)
+		return fmt.Errorf("%s is a directory with content, probably because a container was started before the project was registered: remove the directory, then remove and create again the containers that mount the directory", path)
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 	for _, l := range links {
 		path := filepath.Join(d.path, l.place)
 		if _, err := os.Readlink(path); err == nil {
-			continue // a restart must work if the file system is full
+			continue // do not create the link again, because a restart must work if the file system is full
 		}
 		if err := d.createLink(l); err != nil {
 			undo()

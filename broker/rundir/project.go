@@ -70,10 +70,10 @@ func (s Socket) Copy() (Socket, error) {
 	return Socket{listener.(*net.UnixListener), s.ID, s.dir}, nil
 }
 
-// BindProject creates the directory of the project at a path, and the socket in this
-// directory. The broker never removes the directory. Otherwise, a container that mounts the
-// directory would still have the deleted directory and would not see a new one. The error
-// can be ErrBlocked.
+// BindProject creates the directory of the project at a path if necessary, and the socket
+// in this directory. After BindProject has succeeded, the broker never removes the
+// directory. Otherwise, a container that mounts the directory would still have the deleted
+// directory and would not see a new one. The error can be ErrBlocked.
 func (d *Dir) BindProject(projectPath string) (Socket, error) {
 	socket, file, err := newSocket(projectSocketMode)
 	if err != nil {

@@ -19,8 +19,8 @@ func errTooLong(path string) error {
 	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory, or a shorter name for a project", path, len(path), maxSocketPath)
 }
 
-// projectSocketMode allows all uids to connect. Only root and the project's container can
-// reach the directory of the socket.
+// projectSocketMode allows all uids to connect. Only root, the broker's user, and the
+// containers that mount the directory of the socket can reach the socket.
 const projectSocketMode = 0o666
 
 // explainFull adds an explanation to an error if the file system is full.
@@ -122,9 +122,9 @@ func chmodSocket(path string, mode uint32) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s is not the socket that the broker created", path)
 	}
-	// The system call fchmod does not accept an O_PATH file descriptor. Before Linux 6.6, the
-	// system call fchmodat follows symlinks. So this code does the same as fchmodat(3) with
-	// AT_SYMLINK_NOFOLLOW in the C library.
+	// The system call fchmod does not accept an O_PATH file descriptor. The system call
+	// fchmodat follows symlinks, and fchmodat2 exists only since Linux 6.6. So this code does
+	// the same as fchmodat(3) with AT_SYMLINK_NOFOLLOW in the C library.
 	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode); err != nil {
 		return fmt.Errorf("setting the mode of %s: %w", path, err)
 	}

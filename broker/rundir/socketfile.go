@@ -10,7 +10,9 @@ import (
 )
 
 // A SocketID identifies a socket file. If another file replaces the socket file, that file
-// has another SocketID. The zero SocketID means that there is no socket file.
+// has another SocketID, at least while the broker has the socket file open. After that,
+// the kernel can use the inode number again. The zero SocketID means that there is no
+// socket file.
 type SocketID struct {
 	Device uint64 `json:"device"`
 	Inode  uint64 `json:"inode"`

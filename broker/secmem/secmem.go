@@ -57,8 +57,8 @@ func MakeUndumpable() error {
 // blocked signals. Even then, root could use ptrace.
 //
 // Do not call signal.Notify for another signal or without a list of signals, because such a
-// call installs a handler again. A child process inherits the ignored signals, unless the
-// child process is a Go program.
+// call installs a handler again. A child process also ignores these signals, unless it
+// installs its own handlers, as a Go program does.
 func Harden() error {
 	if err := MakeUndumpable(); err != nil {
 		return err

@@ -7,8 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WatchClosed returns a channel that is closed when the peer ends the connection, or when
-// its read deadline ends. It does not read, so data that the peer sends can be read later.
+// WatchClosed returns a channel that is closed when the peer closes the connection or
+// shuts down its writing side, when a read deadline passes that was set after the call, or
+// when stop is called. WatchClosed reads no data, so data that the peer sends can be read
+// later.
 //
 // No other goroutine may read from the connection until stop has returned. stop
 // must be called. It waits for the watching goroutine, and leaves the connection
@@ -21,12 +23,12 @@ func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 		close(ended)
 		return ended, func() {}
 	}
-	go func() { // ended by stop
+	go func() { // stop ends this goroutine and waits for it
 		defer close(done)
 		defer close(ended)
 		raw.Read(func(fd uintptr) bool {
-			// A peek would not find the end of the connection if the client has sent data
-			// before: it would return the data.
+			// A peek would not find the end of the connection if the peer has sent data
+			// before: the peek would return the data.
 			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 			n, err := unix.Poll(fds, 0)
 			if err != nil || n == 0 || fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) == 0 {

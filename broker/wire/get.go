@@ -63,7 +63,8 @@ func (s *scanner) skip(c byte) bool {
 	return true
 }
 
-// text reads a string of ASCII characters without escapes. The result is never nil.
+// text reads a string of printable ASCII characters without escapes. The result is never
+// nil.
 func (s *scanner) text() (text []byte, ok bool) {
 	if !s.skip('"') {
 		return nil, false

@@ -10,8 +10,8 @@ import (
 // way to continue is to skip the line with Discard.
 var ErrTooLong = errors.New("the line is too long")
 
-// startSize is the size of a reader's first buffer, in bytes. One memory page is enough for
-// most requests. A push, a long manifest, or a long list of names needs a larger buffer.
+// startSize is the size of a reader's first buffer, in bytes. It is enough for most
+// requests. A push, a long manifest, or a long list of names needs a larger buffer.
 const startSize = 4 << 10
 
 // A Reader splits a stream into lines. It is not safe for concurrent use.
@@ -57,10 +57,10 @@ func (r *Reader) Await() error {
 }
 
 // ReadLine returns the next line without its newline. The line is a part of the reader's
-// buffer, so it is valid only until the next call of any method. ReadLine returns io.EOF
-// at the end of the stream. It returns io.ErrUnexpectedEOF if the stream ends within a
-// line, and ErrTooLong if a line is longer than the limit. It returns other errors of the
-// source, and errors of grow, unchanged.
+// buffer, so it is valid only until the next call of any method except Detach. ReadLine
+// returns io.EOF at the end of the stream. It returns io.ErrUnexpectedEOF if the stream
+// ends within a line, and ErrTooLong if a line is longer than the limit. It returns other
+// errors of the source, and errors of grow, unchanged.
 func (r *Reader) ReadLine() ([]byte, error) {
 	scanned := r.pos
 	for {

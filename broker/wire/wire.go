@@ -1,6 +1,6 @@
 // Package wire reads and writes the messages of keyhatch. The broker and all its clients use
 // it. A message is one JSON object on one line. The package limits the size of a line, reads
-// the line into memory that the broker or the client provides, and decodes the line strictly.
+// the line into memory that the calling package can provide, and decodes the line strictly.
 //
 // Other packages of the broker handle the values of secrets themselves, so that no value is
 // copied. Package keyring parses the secrets in a push request, and encodes the response to a
@@ -8,9 +8,9 @@
 //
 // Strict decoding means that the package refuses input that encoding/json accepts or
 // repairs by default. Examples are invalid UTF-8, lone surrogates, duplicate names, names
-// that differ from a field only in upper and lower case, trailing data, and deep nesting.
-// The package does not trust its input. Its errors never quote the input, because a line
-// can be a push of secrets.
+// that differ from a field only in upper and lower case, and deep nesting. The package
+// does not trust its input. Its errors never quote the input, because a line can be a
+// push of secrets.
 package wire
 
 import (
@@ -44,8 +44,8 @@ func Encode(v any) ([]byte, error) {
 }
 
 // Decode checks that line is one JSON object with at most depth levels, and stores its
-// fields in v. v is a pointer to a struct. Decode checks fields that v does not have, and
-// then ignores them. Every error is an *Error.
+// fields in v. v is a pointer to a struct. Decode ignores fields that v does not have,
+// after it has checked their syntax. Every error is an *Error.
 func Decode(line []byte, v any, depth int) error {
 	if err := Check(line, v, depth); err != nil {
 		return err
@@ -66,8 +66,9 @@ func Decode(line []byte, v any, depth int) error {
 	return &Error{"a field has the wrong type or is out of range"}
 }
 
-// Check checks line in the same way as Decode does for the type of v, but it does not store
-// the fields. Check can copy names from line, but never a value.
+// Check makes the same checks as Decode, except that it does not check the types of the
+// values. It uses v only for the names of the fields, and stores nothing in v. Check can
+// copy names from line, but never a value.
 func Check(line []byte, v any, depth int) error {
 	fields := fieldNames(reflect.TypeOf(v).Elem())
 	d := jsontext.NewDecoder(bytes.NewBuffer(line))

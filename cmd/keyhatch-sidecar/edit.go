@@ -26,7 +26,10 @@ func removeCommand() *cobra.Command {
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
 		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the secret
 or the bundle is a symbolic link, rm removes the link. The target of the link does not
-change.
+change. rm prints the name of each removed secret or field.
+
+If an editor has left a copy of the removed file in the store, for example NAME~ or
+.NAME.swp, rm prints a warning and does not remove the copy.
 
 After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
 change, rm reports the reason, and the exit code is 1.`,
@@ -43,10 +46,14 @@ change, rm reports the reason, and the exit code is 1.`,
 		if err := checkSecretName(args[0]); err != nil {
 			return err
 		}
-		links := linkTargets(dir, args)
+		links, removed := linkTargets(dir, args), dir.SecretNames(args[0])
 		if err := editStore(c, &dir, func(ctx context.Context) error { return dir.Remove(ctx, args[0]) }); err != nil {
 			return withEditHint(err, dir, "rm", args[0])
 		}
+		for _, name := range removed {
+			fmt.Fprintf(c.ErrOrStderr(), "%s: removed\n", name)
+		}
+		warnAboutEditorFiles(c.ErrOrStderr(), dir, args[0])
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
 	}
@@ -111,6 +118,15 @@ func (l linkList) warn(w io.Writer) {
 	}
 }
 
+// warnAboutEditorFiles prints a warning for each file in which an editor keeps a copy of a removed
+// secret. It does not remove the file, because the editor can still be running.
+func warnAboutEditorFiles(w io.Writer, dir store.Dir, name string) {
+	for _, path := range dir.EditorFiles(name) {
+		fmt.Fprintf(w, "warning: an editor has left the file %s, which can still contain the value of %s\nhint: to remove the file, run rm %s\n",
+			cli.Printable(path), name, cli.ShellQuote(path))
+	}
+}
+
 // checkPushable reads the store as the sidecar does. It returns an error if the sidecar cannot
 // push the edit of the secret, the bundle, or the field name. The user of the command and the
 // sidecar can have different permissions, so checkPushable only prints a warning if it has no
@@ -127,7 +143,11 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil
 	case err != nil:
-		return fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)
+		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because it cannot read the store: %w", err)}
+		if errors.Is(err, store.ErrTooLarge) {
+			failure.Hint = "remove secrets with keyhatch-sidecar rm; until then, the broker also keeps secrets that you remove from the store"
+		}
+		return failure
 	}
 	bundle, _, _ := strings.Cut(name, "/")
 	for _, path := range slices.Sorted(maps.Keys(reading.Unusable)) {

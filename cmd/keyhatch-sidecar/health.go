@@ -7,7 +7,9 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar"
+	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -21,7 +23,8 @@ the broker. It does not compare the values. If the store is a command, health ru
 command.
 
 health prints a warning if other users can read the store, and fails if every user can
-change it.
+change it. It also prints a warning if a set or rm that was killed has left a temporary
+file in a dir: store. A running sidecar removes such files.
 
 The exit code is 0 only if the names are the same, if health and the sidecar can use
 every file in the store, if a sidecar is running, and if the broker refuses no sidecar
@@ -29,24 +32,33 @@ because another sidecar is connected. health prints all problems. If a file is o
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
-	getSocket := addSocketFlag(c)
+	getSocket := addSocketFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		source, err := getStore()
 		if err != nil {
 			return err
 		}
-		socket, err := getSocket()
+		socket, tokenFile, err := getSocket()
 		if err != nil {
 			return err
 		}
-		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket)
+		for _, path := range store.Leftovers(source) {
+			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: to remove the file, run rm -r %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.ShellQuote(path))
+		}
+		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket, tokenFile)
 		for i, err := range problems {
 			problem := &cli.Error{Err: err}
+			refusal, _ := errors.AsType[*client.Error](err)
+			_, isTokenFileError := errors.AsType[*client.TokenFileError](err)
 			switch known, ok := errors.AsType[*sidecar.HealthError](err); {
 			case ok:
 				problem.Hint = known.Hint
 			case errors.Is(err, sidecar.ErrNoSidecar):
-				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket)
+				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket, tokenFile)
+			case isTokenFileError:
+				problem.Hint = cli.TokenFileHint(err, tokenFile, socket)
+			case refusal != nil && refusal.Code == schema.CodeUnauthorized:
+				problem.Hint = cli.UnauthorizedHint(refusal.TokenFile, tokenFile, socket)
 			case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 				problem.Hint = cli.PermissionHint(socket)
 			case errors.Is(err, client.ErrUnreachable):
@@ -73,7 +85,11 @@ because another sidecar is connected. health prints all problems. If a file is o
 }
 
 // runCommandLine returns the command line that starts a sidecar with the given flags.
-func runCommandLine(storeFlags *pflag.FlagSet, socket string) string {
+func runCommandLine(storeFlags *pflag.FlagSet, socket, tokenFile string) string {
 	words := append([]string{"keyhatch-sidecar", "run"}, flagArgs(storeFlags, func(f *pflag.Flag) bool { return f.Changed })...)
-	return cli.QuoteWords(append(words, "--socket="+socket))
+	words = append(words, "--socket="+socket)
+	if tokenFile != "" {
+		words = append(words, "--admin-token-file="+tokenFile)
+	}
+	return cli.QuoteWords(words)
 }

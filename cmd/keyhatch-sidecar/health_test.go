@@ -39,6 +39,15 @@ func TestHealthReportsStoppedSidecar(t *testing.T) {
 	if output, err := health(); err == nil || !strings.Contains(output, "is stopped, so a change in the store has no effect\n") || !strings.Contains(output, want) {
 		t.Errorf("with a stopped sidecar: error %v, output:\n%s", err, output)
 	}
+	// A stopped sidecar does not remove the temporary file of a killed edit.
+	leftover := h.dir + "/store/.keyhatch-edit-1"
+	if err := os.WriteFile(leftover, []byte(tripwire), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want = leftover + "\nhint: to remove the file, run rm -r " + leftover + "\n"
+	if output, _ := health(); !strings.Contains(output, want) {
+		t.Errorf("after a killed edit: health does not print %q, output:\n%s", want, output)
+	}
 }
 
 // TestStandardErrorOfCommandIsShownOnlyOnTerminal checks that the standard error of the command of

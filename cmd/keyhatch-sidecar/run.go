@@ -42,14 +42,15 @@ run does not report a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If run cannot read one of the stores later, the broker keeps the old secrets of this store,
-and run pushes the changes of the other stores. If two stores contain the same name, run
-logs an error and does not push.`,
+and run pushes the changes of the other stores. If two stores contain the same name later,
+the broker keeps the old value of this secret only. At its start, run pushes nothing until
+it can read all stores and no name is in two stores.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
-	getSocket := addSocketFlag(c)
+	getSocket := addSocketFlags(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send no events)")
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -63,7 +64,7 @@ logs an error and does not push.`,
 		if err != nil {
 			return err
 		}
-		socket, err := getSocket()
+		socket, tokenFile, err := getSocket()
 		if err != nil {
 			return err
 		}
@@ -86,7 +87,7 @@ logs an error and does not push.`,
 		pushNow := make(chan os.Signal, 1)
 		signal.Notify(pushNow, syscall.SIGUSR1)
 		defer signal.Stop(pushNow)
-		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
+		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, TokenFile: tokenFile, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c

@@ -44,6 +44,8 @@ never gets an old and a new field together. For FIELD=-, set reads the value of 
 from standard input. For FIELD=@FILE, set reads it from the file. On a terminal, set asks
 for the value of each FIELD=-. Otherwise only one argument can be FIELD=-.
 
+set prints the size of the new value, and the size of the value that it replaced.
+
 set replaces a secret in one step, but it does not replace a bundle by a secret, or a
 bundle by a bundle without some of the fields. The new file has the owner, the group, and
 the mode of the old file. If set cannot give the file to the old owner, the store does not
@@ -98,10 +100,11 @@ set does not connect to the sidecar or to the broker.`,
 			fmt.Fprintf(c.ErrOrStderr(), "created the store %s\n", cli.Printable(dir.Path))
 		}
 		links := linkTargets(dir, append(args[:1:1], valueNames(values)...))
+		oldSizes := dir.StoredSizes(valueNames(values))
 		if err := editStore(c, &dir, func(ctx context.Context) error { return writeValues(ctx, dir, args[0], values) }); err != nil {
 			return withEditHint(err, dir, "set", args[0])
 		}
-		report(c.ErrOrStderr(), dir, values)
+		report(c.ErrOrStderr(), dir, values, oldSizes)
 		links.warn(c.ErrOrStderr())
 		return checkPushable(c, dir, args[0])
 	}
@@ -254,23 +257,16 @@ func writeValues(ctx context.Context, dir store.Dir, name string, values []value
 	return dir.SetBundle(ctx, name, fields)
 }
 
-// report prints the size of each secret that was written, and warnings for values that are
-// probably not as the user wants.
-func report(w io.Writer, dir store.Dir, values []value) {
+// report prints the size of each secret that was written and the size of the value that it replaced.
+// It also prints warnings for values that are probably not as the user wants.
+func report(w io.Writer, dir store.Dir, values []value, oldSizes map[string]int) {
 	if warning, hint := writableWarning(dir); warning != "" {
 		fmt.Fprintf(w, "warning: %s\nhint: %s\n", warning, hint)
 	}
 	for _, v := range values {
 		secret := store.TrimNewline(v.content)
-		fmt.Fprintf(w, "%s: %s\n", v.name, cli.Plural(len(secret), "byte"))
-		if bytes.HasPrefix(secret, []byte("-----BEGIN ")) && !bytes.HasSuffix(secret, []byte("\n")) {
-			missing := `\n`
-			if len(secret) == len(v.content) {
-				missing = `\n\n` // the sidecar ignores one of the two newlines
-			}
-			fmt.Fprintf(w, "warning: %s is a PEM text without a newline at its end, because the sidecar ignores one newline; ssh cannot load such a key\n"+
-				"hint: to add a newline, run printf '%s' >>%s\n", v.name, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
-		}
+		fmt.Fprintf(w, "%s: %s, %s\n", v.name, cli.Plural(len(secret), "byte"), replacedText(oldSizes, v.name))
+		reportPEM(w, dir, v)
 		if v.typed && hasDoubledLineBreaks(v.content) {
 			fmt.Fprintf(w, "warning: each line break of %s is doubled: some terminals paste a Windows line break as two line breaks\n"+
 				"hint: if the value should not contain empty lines, save the value in a file, and use --file\n", v.name)
@@ -284,6 +280,38 @@ func report(w io.Writer, dir store.Dir, values []value) {
 		if bytes.HasSuffix(secret, []byte("\n")) && len(secret) == len(v.content) {
 			fmt.Fprintf(w, "warning: the newline at the end of %s is part of the secret, because the value is not valid UTF-8 or contains a NUL byte\n", v.name)
 		}
+	}
+}
+
+// reportPEM prints a warning if the value is a PEM text that a program probably cannot load.
+func reportPEM(w io.Writer, dir store.Dir, v value) {
+	secret := store.TrimNewline(v.content)
+	problem := store.CheckPEM(secret)
+	switch problem {
+	case "":
+		return
+	case store.PEMNoNewline:
+		missing := `\n`
+		if len(secret) == len(v.content) {
+			missing = `\n\n` // the sidecar ignores one of the two newlines
+		}
+		fmt.Fprintf(w, "warning: ssh cannot load the key %s: %s\nhint: to add a newline, run printf '%s' >>%s\n",
+			v.name, problem, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))
+	default:
+		fmt.Fprintf(w, "warning: most programs cannot load the PEM text %s: %s\nhint: to write the text from its file, run keyhatch-sidecar set %s --file FILE --store %s\n",
+			v.name, problem, v.name, cli.ShellQuote("dir:"+dir.Path))
+	}
+}
+
+// replacedText describes what the new value of a secret replaced.
+func replacedText(oldSizes map[string]int, name string) string {
+	switch size, exists := oldSizes[name]; {
+	case !exists:
+		return "new"
+	case size == store.UnknownSize:
+		return "replaced the old value"
+	default:
+		return "replaced " + cli.Plural(size, "byte")
 	}
 }
 

@@ -69,7 +69,8 @@ Configure each tool once:
            command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}}]
 
 docker starts its helper as docker-credential-keyhatch. git can start its helper
-as git-credential-keyhatch. Both names are links to keyhatch.`,
+as git-credential-keyhatch. Create each name as a link to keyhatch in a directory
+of PATH. The Dev Container Feature creates both links.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
@@ -86,8 +87,8 @@ func installCommand(newProject func() *client.Project, socket *string) *cobra.Co
 		Use:   "install [--remove]",
 		Short: "Configure git to get its credentials from keyhatch",
 		Long: `Configure git to get its credentials from keyhatch for each host that the
-manifest declares under helpers: git. For each host, install writes two lines to
-this user's git configuration:
+manifest declares under helpers: git. For each host, install writes two lines such
+as these to this user's git configuration:
 
   [credential "https://github.com/"]
       helper =

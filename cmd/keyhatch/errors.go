@@ -24,13 +24,14 @@ const doctorHint = "find the cause: keyhatch doctor"
 // UTF-8.
 var errNotText = errors.New("the value is not valid UTF-8")
 
-// withHint adds an exit code and a hint to a known error. It returns any other error, and
-// nil, unchanged.
+// withHint adds a hint to a known error, and for some errors also an exit code. It
+// returns any other error, and nil, unchanged.
 func withHint(err error) error { return withHintFor(err, "NAME", "") }
 
-// withHintFor works like withHint. name is the secret that the error is about, and the hint
-// can contain this name. waitCommand is the failed command with the flag --wait, or "" if the
-// failed command has no such flag.
+// withHintFor works like withHint. name is the secret that the error is about. It becomes
+// part of some hints. If err is a *devcontainer.MissingError, the hint contains a name from
+// this error instead. waitCommand is the failed command with the flag --wait, or "" if the
+// hint must not suggest this flag.
 func withHintFor(err error, name schema.SecretName, waitCommand string) error {
 	if errors.Is(err, client.ErrUnreachable) {
 		return &cli.Error{Err: err, ExitCode: exitUnreachable, Hint: doctorHint}
@@ -76,7 +77,7 @@ func localHint(err error) string {
 	case errors.Is(err, errNotText):
 		return "use --format shell, or declare the secret with as: file in the manifest and use keyhatch files"
 	case errors.Is(err, devcontainer.ErrTemplate):
-		return "correct the template in the manifest: use {{field}} for a field of a bundle, and {{value}} for any other secret"
+		return "correct the template in the manifest: for a bundle, write {{FIELD}} with the name of a field; for any other secret, write {{value}}"
 	case errors.Is(err, devcontainer.ErrPathOccupied):
 		return "move the existing file, or declare another path in the manifest; keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):

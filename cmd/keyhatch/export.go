@@ -104,9 +104,11 @@ func writeFish(w *strings.Builder, entries []string) error {
 	return nil
 }
 
-// printFalse prints the command false if the failed command is keyhatch export and a shell may
-// read its output. The user may have mistyped the name of a format. A shell ignores the exit code of a command substitution in the arguments of
-// eval, even with set -e. args are the arguments of keyhatch.
+// printFalse prints the command false if the failed command is keyhatch export and a shell may read
+// the output. printFalse is necessary because a shell ignores the exit code of a command
+// substitution in the arguments of eval, even with set -e. An unknown format also makes printFalse
+// print false, because the user may have mistyped shell or fish. args are the arguments of
+// keyhatch.
 func printFalse(root *cobra.Command, args []string) {
 	c, _, err := root.Find(args)
 	if err != nil || c.Name() != "export" || term.IsTerminal(int(os.Stdout.Fd())) {

@@ -25,15 +25,16 @@ prints the declared paths.
 
 The directory must be on a tmpfs, and no other user may list or change it. Each
 file has the declared mode. If this mode lets other users access the file, keyhatch
-lets them search the directories of the file (mode 0711 instead of 0700). Other
-users can then also see whether another file of this project exists, and its size.
-The user must also be able to search the directory of the declared path.
+lets them search the directories of the file (at most mode 0711 instead of 0700).
+Such a user can then also check whether another file of this project exists, and
+see the size of that file. To open a file by its declared path, the user must also
+have permission to search the directory of this path.
 
 A program never reads a partly written file. If a declared path exists and is not
 a link that keyhatch created for this project, files fails and does not change the
 path.
 
-In a template, {{field}} is a field of a bundle, and {{value}} is the value of any
+In a template, {{FIELD}} is the field of a bundle with the name FIELD, and {{value}} is the value of any
 other secret. If a secret is missing, files changes no file and lists every missing
 secret.
 
@@ -60,7 +61,7 @@ all files that this user has rendered, for every project.`,
 		},
 	}
 	flags.registerWait(c)
-	c.Flags().BoolVar(&watch, "watch", false, "keep running, and render the files again when a secret changes")
+	c.Flags().BoolVar(&watch, "watch", false, "keep running, and render the files again when a secret or the approved manifest changes")
 	c.Flags().BoolVar(&remove, "remove", false, "remove the files and the links to them")
 	return c
 }

@@ -14,14 +14,14 @@ import (
 	"github.com/keyhatch/keyhatch/devcontainer/credential"
 )
 
-// keyhatchHelperPattern matches each value of git's setting credential.helper that runs
-// keyhatch.
+// keyhatchHelperPattern matches the usual values of git's setting credential.helper that
+// run keyhatch. The last alternative is the form that installGit writes.
 var keyhatchHelperPattern = regexp.MustCompile(`^(keyhatch|/.*/git-credential-keyhatch|!.*keyhatch.* credential git)$`)
 
 // checkNoOtherHelper returns an error if another helper for the query is turned on. git sends
-// a working login to all of its helpers, so that they can store the login. An empty helper
-// value turns off only the helpers before this value. It does not turn off a helper that an
-// editor configures after keyhatch (observed with git 2.39).
+// a working login to all of its helpers, so that these helpers can store the login. An empty
+// helper value turns off only the helpers before this value. It does not turn off a helper
+// that an editor configures after keyhatch (observed with git 2.39).
 func checkNoOtherHelper(ctx context.Context, query credential.GitQuery) error {
 	cmd := exec.CommandContext(ctx, "git", "config", "-z", "--get-regexp", `^credential\.(.*\.)?helper$`)
 	var stderr bytes.Buffer

@@ -40,10 +40,10 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		return err
 	}
 	for _, login := range logins {
-		// The slash at the end of the URL makes git create a separate section, so the
-		// user's section for this host does not change. git adds a new section at the end
-		// of the file. So the empty value turns off all helpers in this file and in the
-		// system's configuration.
+		// The slash at the end of the URL makes git create a separate section, so the user's
+		// section for this host does not change. git adds a new section at the end of the file.
+		// So for this host, the empty value turns off all helpers that this file and the
+		// system's configuration set.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {

@@ -25,8 +25,8 @@ const (
 	exitCommandNotFound = 127
 )
 
-// restartGracePeriod is the time between SIGTERM and SIGKILL when the command is restarted.
-// Tests change this value.
+// restartGracePeriod is the time between SIGTERM and SIGKILL when keyhatch run --watch ends
+// the processes of the command, for example for a restart. Tests change this value.
 var restartGracePeriod = 10 * time.Second
 
 func runCommand(newProject func() *client.Project) *cobra.Command {
@@ -102,8 +102,8 @@ SIGINT, so that Ctrl-C also ends a script.`,
 	c.Flags().SetInterspersed(false)
 	flags.register(c)
 	c.Flags().BoolVar(&flags.pristine, "pristine", false, "start the command with the secrets and only a few variables of the current environment")
-	c.Flags().BoolVar(&flags.watch, "watch", false, "keep running, and update the files and the command when a secret changes")
-	c.Flags().StringVar(&flags.onChange, "on-change", "restart", "with --watch, the `ACTION` when a secret changes: restart, signal:NAME, or none")
+	c.Flags().BoolVar(&flags.watch, "watch", false, "keep running; when a secret changes, render the files again and apply --on-change to the command")
+	c.Flags().StringVar(&flags.onChange, "on-change", "restart", "with --watch, the `ACTION` for the command when a secret changes: restart, signal:NAME, or none")
 	return c
 }
 

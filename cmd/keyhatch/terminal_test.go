@@ -93,7 +93,9 @@ func TestRunWatchInPipeline(t *testing.T) {
 	term.Expect("code=5\r\n")
 }
 
-// TestRunWatchWithPager scrolls and quits less, which changes the settings of the terminal.
+// TestRunWatchWithPager pipes the output of keyhatch run --watch into less, which changes
+// the settings of the terminal. Scrolling and quitting must work, and the shell must work
+// afterwards.
 func TestRunWatchWithPager(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	testenv.RequireTool(t, "less")
@@ -137,8 +139,10 @@ func TestRunWatchReturnsShellExitCodes(t *testing.T) {
 	}
 }
 
-// TestInterruptedRunWatchEndsScript presses Ctrl-C in a script. bash continues with the next
-// command of a script unless SIGINT has ended the command that was running.
+// TestInterruptedRunWatchEndsScript presses Ctrl-C in a script that runs keyhatch run
+// --watch. The script must end. After Ctrl-C, bash ends a script only if SIGINT ended the
+// running command. If the command exits instead, bash continues with the next command of
+// the script.
 func TestInterruptedRunWatchEndsScript(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
@@ -176,6 +180,7 @@ func TestClosedTerminalEndsRunWatch(t *testing.T) {
 
 // TestRestartGivesTerminalToNewCommand restarts an interactive shell. An interactive shell
 // makes its own process group the foreground group of the terminal and ignores SIGTERM.
+// After the restart, the new shell must be able to use the terminal.
 func TestRestartGivesTerminalToNewCommand(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	t.Setenv("GRACE", "100ms")

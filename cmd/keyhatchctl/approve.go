@@ -21,16 +21,17 @@ type approvalFlags struct{ yes, dryRun bool }
 
 func (f *approvalFlags) addTo(c *cobra.Command) {
 	c.Flags().BoolVar(&f.yes, "yes", false, "approve without asking")
-	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the changes, and do not approve them")
+	c.Flags().BoolVar(&f.dryRun, "dry-run", false, "show the changes, and do not apply them")
 }
 
-// canAsk reports whether there is an operator at a terminal.
+// canAsk reports whether standard input is a terminal, at which an operator can answer.
 func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
-// approve shows a proposal, asks for approval if necessary, and applies the proposal.
-// approve connects twice, because the broker could close an idle connection while approve
-// waits for the operator. The manifest is read only once. Therefore the approved text is
-// the text that was shown.
+// approve shows a proposal, asks for approval if necessary, and applies the proposal. To
+// apply the proposal, approve connects to the broker a second time, because the broker
+// could close an idle connection while approve waits for the operator. propose reads the
+// manifest, and approve calls propose only once. Therefore the approved text is the text
+// that was shown.
 func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose func(*client.Admin) (proposal, error)) (p proposal, socketPath string, err error) {
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = propose(admin)
@@ -61,10 +62,10 @@ func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose fu
 }
 
 // requestApproval shows a proposal. If the proposal has an effect, requestApproval asks the
-// operator at the terminal, unless the command line already contains the approval. Without an
-// operator at a terminal, requestApproval returns an error if the proposal contains a change
-// that the command line did not ask for. It prints the proposal to terminal if it asks or
-// fails, and to out otherwise.
+// operator at the terminal, unless the command line contains --yes or --dry-run. If standard
+// input is not a terminal, requestApproval returns an error if the proposal contains a change
+// that the command line did not ask for. If requestApproval asks or returns this error, it
+// prints the proposal to the writer terminal. Otherwise, it prints the proposal to out.
 func (p proposal) requestApproval(out, terminal io.Writer, flags approvalFlags) error {
 	hasEffect := p.registered == nil || len(p.changes) > 0
 	switch {

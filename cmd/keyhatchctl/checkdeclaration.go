@@ -107,8 +107,10 @@ func ownerOrModeFix(p schema.ProjectProblem, projectsDir, file string) string {
 	return ""
 }
 
-// notRestoredFix describes how to serve a project that the broker could not restore, or how
-// to forget the project. It suggests a registration only if a registration can succeed.
+// notRestoredFix describes how to serve a project that the broker could not restore, and
+// how to forget the project. If the manifest of the project is invalid, the fix begins with
+// its correction. If notRestoredFix does not find the manifest, the fix does not suggest a
+// registration, because a registration would fail.
 func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 	forget := "to forget the project: " + o.command("unregister", p.Project)
 	file, err := manifest.Read(p.ProjectPath)
@@ -125,7 +127,8 @@ func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 	return forget
 }
 
-// checkDeclarationFile returns the error of a declaration's file or of the manifest in it.
+// checkDeclarationFile returns an error if the file of a declaration cannot be read, or if
+// the declaration or its manifest is not valid.
 func checkDeclarationFile(file, name string) error {
 	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {

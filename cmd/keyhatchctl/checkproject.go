@@ -53,8 +53,9 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 }
 
 // checkProjectPath checks that the path of the project is still a directory and contains no
-// symbolic link. Commands that get the project's directory resolve symbolic links. Such a
-// command would not find the project, or would find another directory.
+// symbolic link. A command with the project's directory as its argument resolves symbolic
+// links. If the path contains a link, this command would not find the project, or would
+// find another project.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.PrintableWord(p.ProjectPath)
 	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +
@@ -80,7 +81,8 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 }
 
 // checkManifest compares the manifest in the project's directory with the approved manifest.
-// It suggests a reload only if a reload can succeed.
+// It suggests a reload only after the manifest was corrected or restored, because a reload
+// would fail otherwise.
 func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	reload := o.command("reload", string(p.Name))
 	const inEffect = "; the approved manifest is still in effect"
@@ -110,7 +112,6 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 // allows only the owner that the directory has at that time, and the owner can change later.
 func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	owner, _ := cli.VisibleOwner(p.ProjectPath)
-	const unmappedUID = 65534 // the kernel reports this uid for every unknown user, so it cannot be allowed
 	if owner == 0 || owner == unmappedUID || slices.Contains(p.AllowUIDs, owner) {
 		return cli.Finding{}
 	}
@@ -119,7 +120,8 @@ func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalO
 }
 
 // checkSecretsStored reports the secrets that the approved manifest allows but that the broker
-// does not have. The user of the admin socket can list the names of all secrets.
+// does not have. The finding may contain their names, because every user of the admin socket
+// can list the names of all secrets.
 func checkSecretsStored(p schema.ProjectStatus, missing []schema.SecretName, o *globalOptions) cli.Finding {
 	if len(missing) == 0 {
 		return cli.Finding{}
@@ -128,7 +130,7 @@ func checkSecretsStored(p schema.ProjectStatus, missing []schema.SecretName, o *
 	for _, name := range missing {
 		names = append(names, string(name))
 	}
-	return cli.Finding{Problem: problemSecretsMissing, Detail: "the manifest allows secrets that are not in the store: " + strings.Join(names, ", "),
+	return cli.Finding{Problem: problemSecretsMissing, Detail: "the manifest allows secrets that the broker does not have: " + strings.Join(names, ", "),
 		Fix: "correct the names in the manifest, and approve it: " + o.command("reload", string(p.Name)) +
 			"\nif the names are correct, store the secrets: " + cli.QuoteWords([]string{"keyhatch-sidecar", "set", names[0], "--store", "STORE"})}
 }
@@ -155,12 +157,12 @@ func registerAgainCommand(o *globalOptions, p schema.ProjectStatus, status schem
 	return o.registerCommand(p.ProjectPath, registerOptions{persist: p.Declared}, status)
 }
 
-// countMissingLinks counts the links that do not exist but that a new registration
-// would create.
+// countMissingLinks counts the links for dev containers that a new registration would
+// create or correct.
 func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	directory, err := os.Readlink(filepath.Dir(p.SocketPath))
 	if err != nil {
-		return 0 // this user cannot see the links
+		return 0 // this user cannot read the link of the project
 	}
 	ids, _ := devcontainerIDs(p.ProjectPath)
 	for _, id := range ids {

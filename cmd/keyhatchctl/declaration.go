@@ -83,7 +83,8 @@ type savedFile struct {
 	existed bool
 }
 
-// restore undoes all changes of the file. It does not write to a file that has not changed.
+// restore undoes all changes of the file. If the file has not changed, restore does not
+// write to it.
 func (s savedFile) restore() error {
 	text, err := manifest.ReadDeclarationText(s.path)
 	switch {
@@ -137,7 +138,7 @@ func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, re
 	return err
 }
 
-// removeDeclaration removes a project's file, if there is one.
+// removeDeclaration removes the declaration of a project, if it exists.
 func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) error {
 	file, err := declarationPath(status, name)
 	if err != nil {
@@ -181,7 +182,8 @@ func newDeclarationError(action, file string, err error) error {
 	return &declarationError{action, filepath.Dir(file), err}
 }
 
-// hint describes who can change the projects directory. Usually only root can change it.
+// hint describes which user can change the projects directory, which is usually root, and
+// contains the command to run.
 func (e *declarationError) hint(socket string) string {
 	owner, _ := cli.VisibleOwner(e.dir)
 	user := "root"

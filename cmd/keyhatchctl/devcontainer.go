@@ -24,13 +24,15 @@ const (
 // maxConfigEntries is the maximum number of entries of .devcontainer that devcontainerIDs reads.
 const maxConfigEntries = 500
 
-// devcontainerIDs returns all possible values of ${devcontainerId} for a project that is
-// opened by the path folder. The Feature mounts a directory with this name. The value depends
-// on the path and on the path of the project's devcontainer.json, so there is one value for
-// each combination. ignored is the number of files beyond maxFolderIDs. devcontainerIDs does not
-// read and count entries of .devcontainer beyond maxConfigEntries.
+// devcontainerIDs returns the possible values of ${devcontainerId} for a project that is opened
+// by the path folder. The Feature mounts a directory with this name. The value depends on the
+// path and on the path of the project's devcontainer.json, so there is one value for each
+// combination. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of
+// further devcontainer.json files. devcontainerIDs reads at most maxConfigEntries entries of
+// .devcontainer, so ignored does not count the files in further entries.
 func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
-	// These two files can be created after the registration.
+	// Include these two files even if they do not exist, because they can be created after
+	// the registration.
 	configs := []string{filepath.Join(folder, ".devcontainer", "devcontainer.json"), filepath.Join(folder, ".devcontainer.json")}
 	// filepath.Glob would treat brackets in the directory's name as a pattern. If the
 	// directory cannot be read, the tools find no configuration in it either.

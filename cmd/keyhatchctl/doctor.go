@@ -22,8 +22,9 @@ func doctorCommand(o *globalOptions) *cobra.Command {
 		Short: "Diagnose problems with the broker and its projects",
 		Long: `doctor checks the broker, its secrets, and every registered project: the
 directory, the manifest, the socket, and the links that the Dev Container Feature
-mounts. For each problem, it prints the commands that fix the problem. If there are
-several ways, it prints a line for each way. doctor does not change anything.
+mounts. For each problem, doctor prints how to fix the problem, usually with the
+command to run. If there are several ways, doctor prints a line for each way. doctor
+does not change anything.
 
 The exit code is 0 if there is no problem, and 1 otherwise. To check a container,
 run keyhatch doctor in the container.`,
@@ -73,7 +74,8 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 	return findings
 }
 
-// connectionProblem returns the finding for a failed status request.
+// connectionProblem returns the finding for an error of the connection to the broker, or
+// of the status request.
 func connectionProblem(err error) cli.Finding {
 	f := cli.Finding{Check: "broker", Problem: problemRefused, Detail: err.Error()}
 	if failure, ok := errors.AsType[*cli.Error](err); ok {
@@ -118,8 +120,9 @@ func checkSecretsLoaded(s schema.StatusResponse, o *globalOptions) cli.Finding {
 	return cli.Finding{Check: "secrets", Detail: detail}
 }
 
-// missingSidecar returns the finding for a sidecar that has pushed and is not connected any more. If
-// the secrets come from keyhatchctl push, a missing sidecar is not a problem.
+// missingSidecar returns the finding for a sidecar that has pushed and is no longer connected.
+// checkAll does not call missingSidecar if the secrets come from keyhatchctl push, because no
+// sidecar is necessary then.
 func missingSidecar(o *globalOptions) cli.Finding {
 	return cli.Finding{Check: "sidecar", Problem: problemSidecarMissing,
 		Detail: "no sidecar is connected: changes and removals in the store do not reach the broker",
@@ -133,7 +136,7 @@ func checkSidecars(s schema.StatusResponse) cli.Finding {
 		accepted += fmt.Sprintf(" (pid %d)", s.SidecarPID)
 	}
 	return cli.Finding{Check: "sidecar", Problem: problemSidecarRefused,
-		Detail: fmt.Sprintf("the broker refuses the secrets of %s, because %s is connected and has already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
+		Detail: fmt.Sprintf("the broker has refused the secrets of %s, because %s was connected and had already pushed", cli.Plural(s.RefusedSidecars, "sidecar"), accepted),
 		Fix:    "stop all sidecars of this broker except one"}
 }
 
@@ -167,10 +170,11 @@ func missingSecrets(ctx context.Context, admin *client.Admin, name schema.Projec
 	return missing
 }
 
-// checkRuntimeDir finds directories that a container engine created, and links of projects that
-// are not registered. An engine creates a missing mount source if a container starts before its
-// project is registered. The broker does not remove a link, because a container may still mount
-// its directory.
+// checkRuntimeDir finds directories that a container engine or a container created in the
+// runtime directory, and links of projects that are not registered. An engine creates a missing
+// mount source if a container starts before its project is registered. When a project is
+// unregistered, the broker does not remove the link, because a container may still mount the
+// directory to which the link leads.
 func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
 	var unregistered []string
 	addProblem := func(paths ...string) {
@@ -190,7 +194,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 		info, err := os.Lstat(socket)
 		isDir := err == nil && info.IsDir()
 		switch belongsToBroker := strings.HasPrefix(entry.Name(), "."); {
-		case !entry.IsDir(): // a link of the broker
+		case !entry.IsDir(): // a link that the broker created
 			if !isKnownProject(entry.Name(), status) {
 				unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 			}
@@ -219,7 +223,8 @@ func isKnownProject(name string, status schema.StatusResponse) bool {
 		slices.ContainsFunc(status.Problems, func(p schema.ProjectProblem) bool { return p.Project == name })
 }
 
-// listDir lists a directory. If this user cannot read it, the list is empty.
+// listDir lists the directory name in dir. If this user cannot read that directory, the
+// list is empty.
 func listDir(dir, name string) []fs.DirEntry {
 	entries, _ := os.ReadDir(filepath.Join(dir, name))
 	return entries

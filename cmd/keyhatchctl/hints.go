@@ -23,6 +23,9 @@ func (o *globalOptions) sidecarCommand(subcommand string) string {
 	if o.socket != "" {
 		words = append(words, "--socket", o.socket)
 	}
+	if o.tokenFile != "" {
+		words = append(words, "--admin-token-file", o.tokenFile)
+	}
 	return cli.QuoteWords(words)
 }
 
@@ -60,7 +63,7 @@ func findBrokerProcess(admin *client.Admin) brokerProcess {
 }
 
 // systemctl returns a command line of systemctl for the broker's unit, or "" if systemd did
-// not start the broker.
+// not create the admin socket.
 func (p brokerProcess) systemctl(verb string) string {
 	switch {
 	case p.name != "systemd":
@@ -118,9 +121,11 @@ func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix strin
 	return "no sidecar has pushed since the broker started, and no sidecar is connected", "start the sidecar: " + o.sidecarCommand("run")
 }
 
-// isSidecarConnected reports whether a sidecar is probably connected. One connection is the
-// connection of this command. A sidecar does not close its connection.
-func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections > 1 }
+// isSidecarConnected reports whether a sidecar is probably connected. One admin connection is the
+// connection of this command. Each keyhatchctl events has a connection too, and the status
+// contains their number. A further connection is probably that of a sidecar, because a sidecar
+// keeps its connection open.
+func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections-s.EventReaders > 1 }
 
 // pushAgainFix describes how to make a running sidecar push a store that has not changed.
 func pushAgainFix(s schema.StatusResponse) string {

@@ -15,17 +15,19 @@ func newRootCommand() *cobra.Command {
 		Use:   "keyhatchctl",
 		Short: "Operate a keyhatch broker",
 		Long: `keyhatchctl uses the broker's admin socket. Every user who can open this socket can
-use all commands. If the broker runs as root, these are root and the members of
-group keyhatch.`,
+use all commands. If systemd starts the broker of the system, or if the broker runs
+as root, these users are root and the members of group keyhatch.`,
 		Example: `  keyhatchctl status
   keyhatchctl register ~/src/api
   keyhatchctl reload ~/src/api`,
 	}
 	c.PersistentFlags().StringVar(&o.socket, "socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
+	c.PersistentFlags().StringVar(&o.tokenFile, "admin-token-file", "", cli.TokenFileUsage)
 	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the result as JSON")
 	c.AddCommand(
 		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),
 		reloadCommand(o), declareCommand(o), listCommand(o), pushCommand(o), clearCommand(o), upCommand(o), doctorCommand(o),
+		explainCommand(o), eventsCommand(o),
 	)
 	return c
 }

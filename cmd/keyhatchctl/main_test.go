@@ -139,9 +139,11 @@ func TestErrorsHaveHints(t *testing.T) {
 	}{
 		{`{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`, "", "the broker uses protocol 3, but this keyhatchctl uses protocol 2", "version 9.1"},
 		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "retry"},
-		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", ""},
+		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", "--admin-token-file COPY"},
+		{`{"ok":false,"code":"unauthorized","message":"no token","token_file":"/dev/null"}`, "", "no token", "--admin-token-file /dev/null"},
 		{`no JSON`, "", "invalid answer from the broker", ""},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is a project's socket"},
+		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the admin socket: ping"}`, "op must be", "needs a newer broker"},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"allow_uids must not contain 65534"}`, "65534", ""},
 		{pingResponse, `{"ok":false,"code":"project_exists","message":"there"}`, "there", " projects"},
 		{pingResponse, `{"ok":false,"code":"project_unknown","message":"gone"}`, "gone", " projects"},
@@ -190,7 +192,8 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 }
 
 // TestHintWithoutBrokerStartsBroker checks that the hint starts the broker of the socket in
-// the flag --socket.
+// the flag --socket. If the path is not the path of an admin socket, the hint must explain
+// this.
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
 		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir \"$(printf %b '/tmp/my\\0040run')\"",

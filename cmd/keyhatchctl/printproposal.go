@@ -57,11 +57,12 @@ func (p proposal) print(out io.Writer) {
 	io.WriteString(out, dangers)
 }
 
-// maxSummaryItems is the maximum number of secrets and uids in a summary.
+// maxSummaryItems is the maximum number of names in each list of a summary. If a proposal
+// has more dangerous changes, dangerLines prints their number.
 const maxSummaryItems = 10
 
-// maxLinesWithoutSummary is the length of the longest proposal that is printed without a
-// summary. It fits on one screen.
+// maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed
+// without a summary. Such a proposal fits on one screen.
 const maxLinesWithoutSummary = 15
 
 // screenLines returns how many lines a text needs on a terminal with 80 columns.
@@ -87,9 +88,10 @@ func (p proposal) printSummary(w io.Writer) {
 	printList(w, "allowed uids", uidTexts(p.request.AllowUIDs))
 }
 
-// dangerLines returns one line for each dangerous change. They are the last lines of a proposal.
-// No line is left out, because untrusted code chooses the order of the changes. Many lines end
-// with their number, because a terminal may not show the first of them.
+// dangerLines returns one line for each dangerous change. print prints these lines at the end of
+// a proposal. dangerLines omits no change, because untrusted code chooses the order of the
+// changes. If there are more than maxSummaryItems dangerous changes, another line contains their
+// number, because a terminal may not show the first lines.
 func (p proposal) dangerLines() string {
 	var b strings.Builder
 	count := 0

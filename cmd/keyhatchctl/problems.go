@@ -20,6 +20,7 @@ const (
 	problemManifestInvalid = "manifest_invalid"
 	problemSocketMissing   = "socket_missing"
 	problemSocketReplaced  = "socket_replaced"
+	problemNotServed       = "not_served"
 	problemLinkMissing     = "link_missing"
 	problemMadeByEngine    = "made_by_engine"
 )

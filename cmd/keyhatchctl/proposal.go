@@ -20,7 +20,7 @@ type proposal struct {
 	folders    []proposedFolder // empty if the dev containers do not change
 	file       manifest.File
 	changes    []manifest.Change
-	declare    bool // the declaration of the project is written too
+	declare    bool // apply also writes the declaration of the project
 	// unrequested means that the proposal contains a change that the command line did not ask
 	// for, a dangerous effect of a new project, or a new folder that leads to the project only
 	// by a symbolic link. Somebody who can write to the project's tree, or to the tree that
@@ -95,7 +95,8 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
-	// The name of the project is in the request.
+	// Ignore the name in the manifest, because registrationChanges compares the names under
+	// which the project is registered.
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = effects
@@ -104,7 +105,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
 	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name ||
-		slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool { // only the owner of the directory can be such a uid
+		slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool { // such a uid is the owner of the directory
 			return !slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) && !slices.Contains(options.uids, uint(uid))
 		}) {
 		p.unrequested = true
@@ -112,9 +113,10 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	return p, nil
 }
 
-// addCurrent adds the dev container IDs that the project already has to the request. It
-// returns the uids that the project has. If the project is declared, these are the uids in
-// its declaration, because the operator may have edited that file.
+// addCurrent adds the dev container IDs that the project already has to the request, and
+// returns the uids that the project already has. If the project has a declaration that the
+// request will replace, addCurrent returns the uids in the declaration, because the
+// operator may have edited that file.
 func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint32, err error) {
 	if p.registered != nil {
 		p.request.DevcontainerIDs, currentUIDs = p.registered.DevcontainerIDs, p.registered.AllowUIDs
@@ -193,7 +195,8 @@ func (p *proposal) limitDevcontainers(current []schema.DevcontainerID) {
 }
 
 // proposeManifest proposes the current manifest of a registered project. The rest of the
-// registration does not change.
+// registration does not change, except that limitDevcontainers can remove dev container
+// IDs.
 func proposeManifest(ctx context.Context, admin *client.Admin, name schema.ProjectName) (p proposal, err error) {
 	var old *manifest.Manifest
 	if p.registered, old, err = inspect(ctx, admin, name); err != nil {
@@ -278,7 +281,7 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 }
 
 // errChangedMeanwhile means that the registration changed after the proposal was shown.
-var errChangedMeanwhile = errors.New("the registration changed while you were asked: run the command again")
+var errChangedMeanwhile = errors.New("the registration has changed since it was shown: run the command again")
 
 // apply sends the registration to the broker, and writes the declaration of a project that
 // is declared.

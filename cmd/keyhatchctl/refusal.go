@@ -104,7 +104,7 @@ func reservedFolder(ctx context.Context, admin *client.Admin, request schema.Reg
 	request.DevcontainerIDs = nil
 	accepted, err := admin.Register(ctx, request)
 	if err != nil {
-		return "", "" // the IDs are not the only reason
+		return "", "" // the dev container IDs are not the only reason of the refusal
 	}
 	for _, folder := range dir.folders() {
 		request.DevcontainerIDs, _ = devcontainerIDs(folder)
@@ -150,10 +150,12 @@ func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, r
 		options.name = string(request.Name)
 		return "choose another name: " + o.registerCommand(dir.typed, options, status)
 	}
-	return o.listProjectsHint() // another cause than the name
+	return o.listProjectsHint() // the broker refuses the project because of something other than its name
 }
 
-// unregisterShellCommand returns the command that unregisters a project for good.
+// unregisterShellCommand returns the command that unregisters a project. If the project
+// is declared, the command also removes its declaration, so that the broker does not
+// register the project again.
 func unregisterShellCommand(o *globalOptions, p schema.ProjectStatus, status schema.StatusResponse) string {
 	args := []string{"unregister"}
 	if p.Declared {

@@ -11,6 +11,7 @@ import (
 )
 
 // TestSuggestedNameIsValid registers a project whose name has the maximum length and is in use.
+// The name in the hint must not be longer.
 func TestSuggestedNameIsValid(t *testing.T) {
 	dir, name := t.TempDir(), strings.Repeat("a", maxProjectName)
 	if err := os.Mkdir(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {

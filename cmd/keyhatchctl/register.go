@@ -18,9 +18,9 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal,
 register then asks for your approval, unless you use --yes or nothing would change.
 Then the broker creates the project's socket. If the project is already registered or
-declared, register shows and applies what differs, and updates the declaration. If the
-manifest in the declaration was edited and the broker has not applied the edit, register
-does not change anything.
+declared, register shows the differences and applies them. register also updates an
+existing declaration. If the manifest in the declaration was edited and the broker has
+not applied the edit, register does not change anything.
 
 Without a terminal, --yes is necessary to register a new project with a dangerous
 effect, or if the path DIR contains a symbolic link. It is also necessary if a

@@ -74,8 +74,9 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	}
 }
 
-// TestRegisterRefusesLineBreakAtEndOfPath checks that register refuses a path that a shell
-// cannot read from a hint: it would read the path of another directory.
+// TestRegisterRefusesLineBreakAtEndOfPath checks that register refuses a path that ends
+// with a line break. A shell that runs the command in a hint would remove the line break,
+// and the command would use another directory.
 func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
 	root := t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "api\n"), 0o755); err != nil {

@@ -12,9 +12,9 @@ import (
 )
 
 // findRegistration returns the registration of the project at a path, or nil if the project
-// is new. The project of a stored or declared registration is not new, even if the broker
-// does not serve the project, because a container can prevent this. name is the name that a
-// new project would have.
+// is new. A project is not new if its registration is stored or declared, even if the
+// broker does not serve the project. A container can prevent the broker from serving its
+// project. name is the name that a new project would have.
 func findRegistration(ctx context.Context, admin *client.Admin, status schema.StatusResponse, path string, name schema.ProjectName) (*schema.InspectResponse, error) {
 	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == path }); i >= 0 {
 		registered, err := admin.Inspect(ctx, status.Projects[i].Name)

@@ -13,7 +13,8 @@ import (
 )
 
 // TestReloadSendsManifestThatWasShown changes the manifest after reload showed it and
-// before reload approves it, as hostile code in the container could.
+// before reload approves it, as hostile code in the container could. reload must send the
+// manifest that it showed.
 func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	file := filepath.Join(dir, ".devcontainer", "keyhatch.yaml")
@@ -59,8 +60,9 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	}
 }
 
-// TestReloadRefusesChangedRegistration changes the registration while the operator is
-// asked. The change that was shown is then no longer the change that would be applied.
+// TestReloadRefusesChangedRegistration changes the registration after reload has shown
+// the changes. reload must fail, because it would apply other changes than those that it
+// showed.
 func TestReloadRefusesChangedRegistration(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	if err := os.MkdirAll(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {
@@ -89,7 +91,8 @@ func TestReloadRefusesChangedRegistration(t *testing.T) {
 }
 
 // TestReloadDropsDevcontainerIDsBeyondLimit reloads a project that was registered with so many
-// dev container IDs that a request with all of them would be too long.
+// dev container IDs that a request with all of them would be too long. reload must remove IDs,
+// show this change, and apply the new manifest.
 func TestReloadDropsDevcontainerIDsBeyondLimit(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	if err := os.MkdirAll(dir+"/.keyhatch", 0o755); err != nil {

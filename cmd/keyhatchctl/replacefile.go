@@ -36,7 +36,7 @@ func replaceFile(file string, text []byte, mode os.FileMode) error {
 }
 
 // syncDir waits until the changed entries of a directory are on disk. Without syncDir, a
-// removed secret or project could return after a power failure.
+// removed declaration could exist again after a power failure.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -12,9 +12,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An unappliedDeclarationError means that a declaration of a project's path differs from the
-// served project. keyhatchctl then refuses to change the project. Otherwise the change would
-// overwrite the declaration, or the broker would undo the change when it applies the declaration.
+// An unappliedDeclarationError means that the broker has not applied a declaration of a project's
+// path: the declaration has another name than the project, or differs from it. keyhatchctl then
+// refuses to change the project. Otherwise the change would overwrite the declaration, or the
+// broker would undo the change when it applies the declaration.
 type unappliedDeclarationError struct {
 	project  schema.ProjectName
 	declared schema.ProjectName // the name of the declaration
@@ -37,7 +38,7 @@ func (e *unappliedDeclarationError) hint(o *globalOptions, process brokerProcess
 	if e.declared == e.project {
 		keep = "restore the declaration as the broker serves the project: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
 	}
-	if e.isDuplicate { // the broker does not apply it
+	if e.isDuplicate { // the broker applies only one declaration of a path
 		return keep
 	}
 	return "apply the declaration first: " + process.applyDeclarationsCommand() + "\nor " + keep

@@ -19,9 +19,9 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 		Use:   "unregister NAME|DIR",
 		Short: "Unregister a project and close its connections",
 		Long: `unregister ends the access of a project to its secrets. If the project is declared,
-the broker registers it again when it starts or receives SIGHUP. With --persist,
-unregister also removes all declarations of the project's path, even if the broker does
-not serve the project.
+the broker registers the project again when the broker starts or receives SIGHUP. With
+--persist, unregister also removes all declarations of the project's path, even if the
+broker does not serve the project.
 
 ` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
@@ -76,7 +76,7 @@ not serve the project.
 					result += " in " + cli.PrintableWord(p.ProjectPath)
 				}
 				if p.Declared && !persist {
-					result += fmt.Sprintf(", but %s is still declared: the broker registers it again when it starts or receives SIGHUP\n", p.Name) +
+					result += fmt.Sprintf(", but %s is still declared: the broker registers the project again when the broker starts or receives SIGHUP\n", p.Name) +
 						"to remove its declaration, run: " + persistCommand
 				}
 				fmt.Fprintln(c.OutOrStdout(), result+alsoRemoved)

@@ -18,9 +18,9 @@ func upCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up DIR [-- ARG...]",
 		Short: "Start a project's dev container with access to its secrets",
-		Long: `up registers the project, or applies what differs from its registration, and then
-runs devcontainer up. If the registration would change, up shows the changes. On a
-terminal, up then asks for your approval, unless you use --yes.
+		Long: `up registers the project, or updates its registration, and then runs devcontainer
+up. If the registration would change, up shows the changes. On a terminal, up then
+asks for your approval, unless you use --yes.
 
 Without a terminal, --yes is necessary to register a new project with a dangerous
 effect, or if the path DIR contains a symbolic link. It is also necessary if a
@@ -90,8 +90,8 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered registers the project in dir, or applies what differs from its
-// registration. It returns the path of the project's socket.
+// ensureRegistered registers the project in dir, or updates its registration after an
+// approval. It returns the path of the project's socket.
 func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {

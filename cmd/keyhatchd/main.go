@@ -28,8 +28,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// drainTimeout is the maximum time for a shutdown. It is longer than the limit for
-// writing a response.
+// drainTimeout is the maximum time for a shutdown. It is longer than schema.WriteTimeout,
+// so that a response that is being written can be completed.
 const drainTimeout = schema.WriteTimeout + time.Second
 
 func main() {
@@ -50,8 +50,9 @@ func newRootCommand() *cobra.Command {
 		Use:   "keyhatchd",
 		Short: "Serve secrets from memory to project containers",
 		Long: `keyhatchd is the broker. The sidecar pushes all secrets through the admin socket.
-keyhatchd stores the secrets only in locked memory. Each registered project has its
-own socket and can fetch only the secrets on the allowlist of its manifest.
+keyhatchd stores the secrets only in memory, which it locks if the limit on locked
+memory allows this. Each registered project has its own socket and can fetch only the
+secrets on the allowlist of its manifest.
 
   DIR/admin/admin.sock             mode 0660; for the sidecar and keyhatchctl
   DIR/projects/NAME/broker.sock    socket of project NAME, whose container must mount
@@ -115,7 +116,7 @@ func run(ctx context.Context, s *settings) error {
 	server, err := broker.New(broker.Config{
 		RuntimeDir: s.runtimeDir, AdminGID: adminGID(), Audit: events, Log: log, Version: cli.Version,
 		RequestRate: s.requestRate, RefusalRate: s.refusalRate,
-		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
+		ProjectsDir: s.projectsDir, AdminTokenFile: s.tokenFile, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
 	if errors.Is(err, broker.ErrRuntimeDirBusy) {
 		return &cli.Error{Err: err, Hint: "stop the other keyhatchd, or choose another directory with --runtime-dir"}

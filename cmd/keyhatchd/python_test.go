@@ -8,8 +8,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// pythonClient works like the existing clients of remo-broker with protocol version 2. It
-// uses one connection for each request, reads each answer with one recv, and sends unknown
+// pythonClient works like the clients in Python that exist for protocol version 2. It uses
+// one connection for each request, reads each answer with one recv, and sends unknown
 // fields.
 const pythonClient = `
 import json, socket, sys

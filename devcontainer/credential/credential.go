@@ -2,7 +2,7 @@
 // aws, and kubectl. For git and docker, it also finds the login for the host in the query.
 //
 // The package does not trust the queries and the secrets. It refuses a value that could
-// change the meaning of an answer. Its errors contain no value.
+// change the meaning of an answer. Its errors contain no value of a secret.
 package credential
 
 import (
@@ -48,7 +48,7 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 	}
 	switch {
 	case auth.username == "":
-		return auth, fmt.Errorf("%w: %s does not have a username: set username under helpers in the manifest, or add the field username to the bundle", ErrUnusable, login.Secret)
+		return auth, fmt.Errorf("%w: %s does not have a username: set username under helpers in the manifest, or replace the secret by a bundle with the fields username and password", ErrUnusable, login.Secret)
 	case auth.password == "":
 		return auth, fmt.Errorf("%w: %s is empty, or is a bundle without the field password", ErrUnusable, login.Secret)
 	// A value with a newline could add another field to the answer (CVE-2020-5260).

@@ -17,8 +17,9 @@ func dial(socket string) (*net.UnixConn, error) {
 	return net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
 }
 
-// lingeringSocket returns a TCP socket whose last close blocks for an hour, because the
-// receiver does not read.
+// lingeringSocket returns the file descriptor of a TCP socket, and the other end of the
+// connection. The last close of the socket can block for an hour, because the receiver
+// does not read.
 func lingeringSocket(l net.Listener) (fd int, receiver net.Conn, err error) {
 	sender, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
@@ -115,9 +116,9 @@ func sendOutOfBand(c *net.UnixConn, descriptors []int) (err error) {
 	return err
 }
 
-// fillFiles writes files into a directory until its standard input is closed. It uses all
-// space of the file system, also space that becomes free during the attack. An attempt
-// succeeds if the file can be created.
+// fillFiles writes files into a directory until its standard input is closed. fillFiles
+// uses all space of the file system, also space that becomes free during the attack. An
+// attempt succeeds if the file can be created.
 func fillFiles(dir string, _ int) (attempts, succeeded int) {
 	ended := make(chan struct{})
 	go func() { io.Copy(io.Discard, os.Stdin); close(ended) }()
@@ -272,7 +273,7 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		time.Sleep(time.Millisecond) // wait until the refusal has arrived
+		time.Sleep(time.Millisecond) // the refusal usually arrives in this time
 		_, writeErr := c.Write([]byte(`{"op":"get","name":"A"}` + "\n"))
 		answer, _ := io.ReadAll(c)
 		if writeErr == nil && strings.Contains(string(answer), "peer_unexpected") {
@@ -284,7 +285,8 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 }
 
 // fetchAllTheTime fetches an allowed secret again and again over one connection. The request
-// limit of the broker slows it down. An attempt succeeds if the client gets the value.
+// limit of the broker slows this client down. An attempt succeeds if the client gets the
+// value.
 func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	c, err := dial(socket)
@@ -310,10 +312,11 @@ func fetchAllTheTime(socket string, seconds int) (attempts, succeeded int) {
 	return attempts, succeeded
 }
 
-// beChatty opens connections that could delay a stop of the broker. It uses them until its
-// standard input is closed. On one third of the connections, it sends requests without a pause
-// and reads the answers. On one third, it sends requests and does not read. On one third, it
-// waits for a secret. An attempt succeeds if the client can connect.
+// beChatty opens connections that could delay a stop of the broker, and uses these connections
+// until its standard input is closed. On one third of the connections, it sends requests
+// without a pause and reads the answers. On another third, it sends requests and does not
+// read. On the last third, it waits for a secret. An attempt succeeds if the client can
+// connect.
 func beChatty(socket string, count int) (attempts, succeeded int) {
 	for i := range count {
 		c, err := dial(socket)

@@ -79,7 +79,7 @@ func takeAllDescriptors(s *setup) (int, string, error) {
 	defer b.remove()
 	before := b.usage()
 	v := startVictim(b.socket("web"))
-	time.Sleep(100 * time.Millisecond) // wait until the client of project web has connected
+	time.Sleep(100 * time.Millisecond) // the client of project web connects in this time
 	stop, err := b.startAttacker(attackerUID, "hold", b.socket("evil"), "200")
 	if err != nil {
 		return 0, "", err

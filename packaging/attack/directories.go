@@ -68,7 +68,7 @@ func deleteSocket(s *setup) (int, string, error) {
 		func(path string) error { os.Remove(path); return os.Symlink("/etc/shadow", path) },
 	} {
 		if attempt > 0 {
-			time.Sleep(2 * time.Second) // the broker would delay a repair that soon follows another
+			time.Sleep(2 * time.Second) // the broker delays a repair that soon follows another repair
 		}
 		if err := sabotage(b.socket("evil")); err != nil {
 			return attempt, "", err
@@ -150,7 +150,7 @@ func fillFileSystem(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	defer stop()
-	time.Sleep(500 * time.Millisecond) // wait until the file system is full
+	time.Sleep(500 * time.Millisecond) // the attacker fills the file system in this time
 	// The broker must still serve both projects.
 	for _, project := range []string{"web", "evil"} {
 		if err := b.get(project); err != nil {

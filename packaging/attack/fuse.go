@@ -10,8 +10,8 @@ import (
 )
 
 // A fuseMount is a file system that answers as few requests as possible (fuse(4)). The
-// attacks use it like a file system that hangs, and like a directory that a process locks in
-// the kernel.
+// attacks use it as a file system that hangs, and to keep a directory locked in the kernel
+// (see lockInKernel).
 type fuseMount struct {
 	path    string
 	mode    uint32 // type and permissions of the root of the file system

@@ -16,10 +16,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockInKernel locks a directory until its standard input is closed. The kernel copies the entries of a directory to the process that lists the
-// directory, and locks the directory during the copy. The process provides memory whose pages
-// never arrive. A process that waits for the lock in order to create or remove a file ignores
-// all signals, also SIGKILL.
+// lockInKernel locks a directory until standard input is closed. When a process lists a directory,
+// the kernel copies the entries to the memory of the process, and locks the directory during the
+// copy. lockInKernel lists the directory into memory whose pages never arrive, so the copy does not
+// end. Another process that waits for the lock in order to create or remove a file ignores all
+// signals, even SIGKILL.
 func lockInKernel(dir string, _ int) (attempts, succeeded int) {
 	file, err := os.CreateTemp("", "kh")
 	if err != nil {
@@ -63,8 +64,8 @@ func openRetry(path string, flags int) (fd int, err error) {
 	return fd, err
 }
 
-// startLocking starts an attacker that runs lockInKernel. It returns when the directory is
-// locked.
+// startLocking starts an attacker that runs lockInKernel. startLocking returns when the
+// directory is locked.
 func (b *broker) startLocking(dir string) (release func(), err error) {
 	cmd, err := b.attacker(0, "lock", dir, "0")
 	if err != nil {

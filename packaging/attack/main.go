@@ -33,7 +33,7 @@ type attack struct {
 var attacks = []attack{
 	{"pass descriptors", "the broker releases all threads and file descriptors", passDescriptors},
 	{"pass files that hang", "the broker releases all threads and file descriptors", passHangingFiles},
-	{"leave answers unread", "unread answers use at most 2 MiB per project", leaveAnswersUnread},
+	{"leave answers unread", "at most 64 connections with unread answers stay open", leaveAnswersUnread},
 	{"move answers into pipes", "the broker's memory grows by at most 16 MiB", moveAnswers},
 	{"flood of empty lines", "gets of another project take at most 3 times as long", floodEmptyLines},
 	{"flood of long requests", "gets of another project take at most 3 times as long", floodLongRequests},
@@ -45,7 +45,7 @@ var attacks = []attack{
 	{"lock the mounted directory", "other projects, a stop, and a restart are not delayed", lockDirectoryOf("evil")},
 	{"lock the directory before registration", "other projects, a stop, and a restart are not delayed", lockDirectoryOf("late")},
 	{"connect with a refused uid", "each client reads its refusal", connectRefused},
-	{"fetch all the time", "at most one audit event per second", fillAuditLog},
+	{"fetch all the time", "about one audit event per second", fillAuditLog},
 	{"keep the broker from stopping", "a stop takes at most 1.5 s", delayStop},
 	{"shut down in a loop", "at most 10% of a processor", shutDown},
 	{"abort large answers", "at most 10% of a processor", useProcessor(attackerUID, "abort")},
@@ -58,9 +58,9 @@ var attacks = []attack{
 	{"send lines that are too long", "at most 10% of a processor", useProcessor(attackerUID, "long-lines")},
 	{"read an answer slowly", "the broker keeps the answer for at most 3 s", readSlowly},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
-	{"fill the file system", "a restart and other projects work", fillFileSystem},
+	{"fill the file system", "the broker restarts, and other projects are served", fillFileSystem},
 	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
-	{"call from another pid namespace", "the broker checks the uid and ignores the pid", hiddenPID},
+	{"call from another pid namespace", "the broker decides by the uid, although it cannot see the pid", hiddenPID},
 }
 
 // runWithTimeout runs an attack. If the attack does not end in time, runWithTimeout prints the

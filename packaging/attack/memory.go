@@ -28,7 +28,7 @@ func moveAnswers(s *setup) (int, string, error) {
 	if err != nil {
 		return 0, "", err
 	}
-	time.Sleep(8 * time.Second) // wait until the attacker has filled its pipes
+	time.Sleep(8 * time.Second) // the attacker fills its pipes in this time
 	grown := (readNumber(usage) - before) >> 10
 	attempts, _ := stop()
 	noticed := fmt.Sprintf("the broker's cgroup grew by %d KiB", grown)

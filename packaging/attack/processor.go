@@ -14,7 +14,7 @@ import (
 )
 
 // processorSeconds is how long an attack on the processor time lasts. In the first seconds,
-// the attacker uses the burst of the request limit.
+// the attacker uses up the burst that the request limit allows.
 const processorSeconds = 12
 
 // useProcessor returns an attack that measures how much processor time the broker uses while
@@ -69,7 +69,8 @@ func inParallel(goroutines, seconds int, attempt func(end time.Time)) (attempts,
 }
 
 // abortAnswers requests a large secret. It reads most of the answer, so that the broker has
-// most of the work. Then it closes the connection before the broker has written the rest.
+// done most of the work. Then it closes the connection before the broker has written the
+// rest.
 func abortAnswers(socket string, seconds int) (attempts, succeeded int) {
 	return inParallel(8, seconds, func(end time.Time) {
 		c := dialOrPause(socket)
@@ -104,8 +105,8 @@ func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int)
 
 // shutDownReading opens almost as many connections as the broker allows, and has unread
 // answers on every second connection. Then it shuts down the reading side of one connection
-// after the other. It repeats this on each connection for two seconds, or until the broker has
-// ended the connection. Both results are the number of calls.
+// after the other. It repeats the call on each connection for two seconds, or until the broker
+// has ended the connection. Both results are the number of calls.
 func shutDownReading(socket string, seconds int) (attempts, succeeded int) {
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
 	for time.Now().Before(end) {

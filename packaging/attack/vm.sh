@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# This script attacks keyhatchd in a virtual machine with Debian 12 and Linux 6.1. Most users
+# This script attacks keyhatchd in a virtual machine with Debian 12 and Linux 6.1. Many users
 # run kernels of this age. Such a kernel cannot refuse passed file descriptors
 # (SO_PASSRIGHTS), and provides no secret memory (memfd_secret).
 #
 # usage: vm.sh KEYHATCHD ATTACK
 #
 # KEYHATCHD and ATTACK are the paths of the programs keyhatchd and attack. The script needs
-# root and the Debian packages qemu-system-x86 and debootstrap. It builds the base system of
-# the virtual machine once, which takes 1.5 minutes, and stores it in the directory
-# KEYHATCH_VM_CACHE. qemu emulates the processor, so programs run 10 to 30 times slower.
-# Because of that, the attacks make fewer attempts, and do not check times and processor time.
-# The virtual machine has no network.
+# root and the Debian packages qemu-system-x86 and debootstrap. The script builds the base
+# system of the virtual machine once, which takes about 1.5 minutes, and stores it in the
+# directory KEYHATCH_VM_CACHE. qemu emulates the processor, so programs run about 10 to 30
+# times slower. Because of that, the attacks make fewer attempts, and do not check times and
+# processor time. The virtual machine has no network.
 set -euo pipefail
 
 keyhatchd=$1 attack=$2

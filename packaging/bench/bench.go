@@ -13,7 +13,7 @@ import (
 
 // A bench contains the settings of a run.
 type bench struct {
-	self      string // path of this program, which also contains the client and a baseline
+	self      string // path of this program, which also runs as the client and as the Go server
 	keyhatchd string // path of the program that is measured
 	cEcho     string // path of the echo server in C, or ""
 	redis     string // path of redis-server, or ""

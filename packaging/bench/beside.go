@@ -11,14 +11,15 @@ import (
 // pushes at the same time.
 const besidePushes = " and pushes"
 
-// measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again. Only
-// gets that overlap a push are measured. The pushes contain the secrets of the gets too.
+// measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again, and
+// compares them with gets without pushes. Beside pushes, only gets that overlap a push are
+// measured. The pushes also contain the secrets of the gets.
 func (b *bench) measureGetsBesidePushes(s *servers, place placement) error {
 	names, values := secrets()
 	names, values = append(names, "LARGE"), append(values, "")
 	values[len(values)-1] = strings.Repeat("x", schema.MaxPush-(len(encodePush(names, values))-1))
 
-	// Each contender takes part without and with pushes.
+	// Each contender that can receive pushes is measured twice: without and with pushes.
 	var all []*contender
 	var loads []load
 	var list []entry

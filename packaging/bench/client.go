@@ -58,8 +58,8 @@ func runClient(in io.Reader, out io.Writer) error {
 		return err
 	}
 	// The client calls the kernel without telling the Go scheduler. The garbage collector
-	// would wait for such a call, so it must not run. A second load needs its own processor
-	// of the Go scheduler.
+	// would wait for such a call, so the collector must not run. GOMAXPROCS is 2, because
+	// the second load needs its own processor of the Go scheduler.
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(2)
 	runtime.LockOSThread()

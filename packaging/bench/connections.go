@@ -7,8 +7,8 @@ import (
 )
 
 // measureConnections measures the memory of idle connections. Each connection gets a secret
-// once. In keyhatchd, the connections are distributed over many projects, because each project
-// can have only a few connections.
+// once. In keyhatchd, the connections are distributed over many projects, because the number
+// of connections of a project is limited (schema.MaxProjectConnections).
 func (b *bench) measureConnections() ([]property, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

@@ -34,7 +34,8 @@ func (b *bench) startCEcho(dir string, cpu int, model *keyhatch) (*contender, er
 	return c, c.start(cpu, hello, b.cEcho, c.socket)
 }
 
-// startGo starts the baseline in Go. It is one process with two sockets.
+// startGo starts the Go server with which keyhatchd is compared. The server is one
+// process with two sockets.
 func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *contender, err error) {
 	echo = &contender{name: goEcho, socket: filepath.Join(dir, "echo.sock"), pushSocket: filepath.Join(dir, "sink.sock")}
 	echo.get, echo.getMany = echoOf(model.get), echoOf(model.getMany)

@@ -15,7 +15,7 @@ type getRow struct {
 	window      int
 	many        bool
 	unpinned    bool   // measured without pinned processors too
-	goals       []goal // apply if client and server share a processor, or are not pinned
+	goals       []goal // goals for keyhatchd if client and server share a processor, or are not pinned
 }
 
 var getRows = []getRow{
@@ -24,13 +24,13 @@ var getRows = []getRow{
 		{Measure: p99, Baseline: goEcho, AtMost: 1.5},
 		{Measure: cpu, Baseline: goEcho, AtMost: 1.25},
 	}},
-	{name: "get on a new connection each", fresh: true, goals: []goal{{Measure: p50, Baseline: goEcho, AtMost: 1.2}}},
+	{name: "get, each on a new connection", fresh: true, goals: []goal{{Measure: p50, Baseline: goEcho, AtMost: 1.2}}},
 	{name: "get on 64 connections", connections: schema.MaxProjectConnections, unpinned: true, goals: []goal{{Measure: rate, Baseline: goEcho, AtLeast: 0.85}}},
 	{name: "get, 32 in flight on one connection (latency of all 32)", window: 32, unpinned: true, goals: []goal{{Measure: rate, Baseline: redis, AtLeast: 0.7}}},
 	{name: "get-many of 10 secrets", many: true},
 }
 
-// measureGets measures all ways to get secrets.
+// measureGets measures each row of getRows with each server.
 func (b *bench) measureGets(s *servers, place placement) error {
 	for _, g := range getRows {
 		if !place.pinned() && !g.unpinned {

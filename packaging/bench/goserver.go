@@ -4,10 +4,10 @@ import (
 	"net"
 )
 
-// serveBaseline is a baseline in Go. Each connection has its own goroutine, which calls Read and
-// Write. On the socket echo, the server sends back everything that it receives. On the socket
-// sink, it drops everything that it receives, and sends a short line when it has received the
-// end of a line.
+// serveBaseline is the Go server with which keyhatchd is compared. Each connection has its own
+// goroutine, which calls Read and Write. On the socket echo, the server sends back everything
+// that it receives. On the socket sink, it drops everything that it receives, and sends a short
+// line when it has received the end of a line.
 func serveBaseline(echo, sink string) error {
 	ended := make(chan error, 2)
 	go func() {

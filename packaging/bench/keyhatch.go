@@ -27,7 +27,7 @@ const project = "bench"
 // A keyhatch is a running keyhatchd with an admin connection.
 type keyhatch struct {
 	contender
-	dir        string // the audit log
+	dir        string // contains the audit log
 	runtimeDir string
 	admin      *client.Admin
 	sent       int // secrets that the benchmark has requested

@@ -1,5 +1,5 @@
 // Command bench measures a real keyhatchd next to other servers on Unix sockets: echo servers
-// in Go and in C, and redis. It prints a table, and it can write the same figures as JSON.
+// in Go and in C, and redis. It prints tables, and can write the same figures as JSON.
 //
 // The servers get their requests from the same client code, which makes system calls directly
 // and checks every reply. In each round, each server is measured once. A ratio is the median
@@ -85,7 +85,8 @@ func (b *bench) compare(place placement) error {
 			return err
 		}
 	}
-	// On one processor, the push would take the processor time of the client that gets.
+	// If client and server shared one processor, a push would take the processor time of the
+	// client that gets.
 	if place.client != place.server || !place.pinned() {
 		if err := b.measureGetsBesidePushes(s, place); err != nil {
 			return err

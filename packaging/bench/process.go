@@ -90,6 +90,19 @@ func pinned(cpu int, start func() error) error {
 	return start()
 }
 
+// settledMemory returns the resident memory in KiB, as soon as it has been the same for three
+// seconds. keyhatchd returns unused memory to the kernel about two seconds after the last
+// change of a project.
+func (p *process) settledMemory() float64 {
+	last, since := p.memory(), time.Now()
+	for began := since; time.Since(since) < 3*time.Second && time.Since(began) < 15*time.Second; time.Sleep(50 * time.Millisecond) {
+		if now := p.memory(); now != last {
+			last, since = now, time.Now()
+		}
+	}
+	return last
+}
+
 // memory returns the resident memory of the process in KiB (VmRSS in proc_pid_status(5)). It
 // does not include memory that the kernel uses for the sockets of the process.
 func (p *process) memory() (kib float64) {

@@ -32,13 +32,13 @@ func (b *bench) measureProjects() (figures []property, err error) {
 	}
 	defer many.stop()
 	one.name, many.name = "1 project", "1,000 projects"
-	before := many.process.memory()
+	before := many.process.settledMemory()
 	for i := range manyProjects - 1 {
 		if err := many.register(projectName(i)); err != nil {
 			return nil, err
 		}
 	}
-	figures = append(figures, newProperty("memory per project", "KiB", 4.5, value{keyhatchd, (many.process.memory() - before) / (manyProjects - 1)}))
+	figures = append(figures, newProperty("memory per project", "KiB", 4.5, value{keyhatchd, (many.process.settledMemory() - before) / (manyProjects - 1)}))
 
 	all := []*contender{&one.contender, &many.contender}
 	for _, connections := range []int{1, schema.MaxProjectConnections} {
@@ -86,7 +86,8 @@ func (b *bench) startLoaded(cpu int) (*keyhatch, error) {
 	return k, k.pushAndRegister()
 }
 
-// measureStatus measures the admin op status and the command keyhatchctl status.
+// measureStatus measures the operation status of the admin socket, and the command
+// keyhatchctl status.
 func (b *bench) measureStatus(k *keyhatch) (figures []property, err error) {
 	op, err := medianTime(b.rounds*3, func() error {
 		status, err := k.admin.Status(context.Background())

@@ -15,7 +15,7 @@ const (
 	rate measure = "rate"
 
 	clientCPU measure = "client CPU"
-	delay     measure = "delay of p99" // by a second load
+	delay     measure = "delay of p99" // the delay that a second load causes
 )
 
 func (r result) value(m measure) float64 {

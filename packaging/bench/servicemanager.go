@@ -9,7 +9,8 @@ import (
 )
 
 // A serviceManager stores all file descriptors that it receives, like systemd with a
-// sufficient FileDescriptorStoreMax=. It closes the file descriptors of a barrier.
+// sufficient FileDescriptorStoreMax=. It closes the file descriptors of all other
+// messages, for example of a barrier (BARRIER=1 in sd_notify(3)).
 type serviceManager struct {
 	path   string
 	socket *net.UnixConn

@@ -12,8 +12,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// measureStarts measures the time until a server answers the first request, and its memory
-// after that.
+// measureStarts measures the time until a server answers the first request, and the
+// server's memory after this request.
 func (b *bench) measureStarts() (figures []property, err error) {
 	var ready, idle []value
 	times, memory := map[string][]float64{}, map[string][]float64{}
@@ -39,7 +39,8 @@ func (b *bench) measureStarts() (figures []property, err error) {
 
 // measureDeclaredStarts measures starts with many declared projects: with an empty runtime
 // directory, with the directories of an earlier start, and with an empty runtime directory and
-// a service manager that stores file descriptors.
+// a service manager that stores file descriptors. It also measures the memory after a start, and
+// the time of a request for the status.
 func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 	projectsDir, err := os.MkdirTemp(b.dir, "")
 	if err != nil {

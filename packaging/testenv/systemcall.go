@@ -17,7 +17,8 @@ func ForbidMemfdSecret() error {
 }
 
 // WithFailingSystemCall runs a function in which a system call fails with errno. The system
-// call does not fail in other goroutines.
+// call does not fail in other goroutines. If the filter cannot be installed,
+// WithFailingSystemCall returns an error and does not call the function.
 func WithFailingSystemCall(number uint32, errno syscall.Errno, run func()) error {
 	done := make(chan error)
 	go func() {

@@ -19,7 +19,7 @@ import (
 type Terminal struct {
 	t      testing.TB
 	cmd    *exec.Cmd
-	pts    *os.File // the slave side
+	pts    *os.File // the slave side of the pseudoterminal
 	ptmx   *os.File
 	output []byte // all output
 	unread []byte // output that is not yet compared with an expected text
@@ -52,9 +52,9 @@ func StartOnTerminal(t testing.TB, c *exec.Cmd) *Terminal {
 	}
 	c.Stdin, c.Stdout, c.Stderr = pts, pts, pts
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	// If the test process ignored a signal, the command would ignore it too. So handle these
-	// signals until the command has started. A signal that the test process handles has its
-	// default action in the command.
+	// If the test process ignored one of these signals, the command would ignore the signal
+	// too. Therefore the test process handles these signals until the command has started. A
+	// signal that the test process handles has its default action in the command.
 	handled := make(chan os.Signal, 1)
 	signal.Notify(handled, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT)
 	err = c.Start()
@@ -173,7 +173,8 @@ func (term *Terminal) waitFor(text string, timeout time.Duration) error {
 	return nil
 }
 
-// Rest returns the remaining output. No process may have the terminal open any more.
+// Rest returns the remaining output. Call Rest only after all processes on the terminal
+// have ended, because Rest reads until no process has the terminal open.
 func (term *Terminal) Rest() string {
 	term.t.Helper()
 	term.pts.Close()

@@ -1,6 +1,6 @@
 // Package testenv contains code that the tests of several packages share. It reads the memory of
-// a process, and runs commands on a pseudoterminal. It also skips a test, or lets the test
-// fail, if the machine lacks something that the test needs.
+// a process, runs commands on a pseudoterminal, and makes system calls fail. It also skips a
+// test, or lets the test fail, if the machine lacks something that the test needs.
 package testenv
 
 import (

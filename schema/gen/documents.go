@@ -62,8 +62,9 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 		Title: fmt.Sprintf("keyhatch protocol %d", schema.ProtocolVersion),
 		Description: "Requests, responses, and audit events of keyhatch. For each op of each socket, x-operations refers to " +
 			"the definitions of the request and of the response. If the broker sends more lines after the response, stream " +
-			"refers to the definition of these lines. x-error refers to the definition of an error response, which any op can " +
-			"return instead. Receivers must ignore unknown fields. PROTOCOL.md explains how to use the messages.",
+			"refers to the definition of these lines. Each line of events also follows the definition in x-events for its " +
+			"field event. x-error refers to the definition of an error response, which any op can return instead. " +
+			"Receivers must ignore unknown fields. PROTOCOL.md explains how to use the messages.",
 		Definitions: jsonschema.Definitions{},
 	}
 	operations := map[string]map[schema.Op]operationRefs{}
@@ -82,7 +83,10 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 			}
 			var stream *ref
 			if line := schema.StreamEvents[op.Op]; line != nil {
-				event, err := r.addDefinition(root, line, "event", schema.WatchEventChanged)
+				event, err := r.addType(root, line)
+				if op.Op == schema.OpWatch {
+					event, err = r.addDefinition(root, line, "event", schema.WatchEventChanged)
+				}
 				if err != nil {
 					return nil, err
 				}

@@ -159,10 +159,8 @@ type ref struct {
 	Ref string `json:"$ref"`
 }
 
-// addDefinition adds the definition of v's type and of its nested types to root. In the
-// definition of v's type, it restricts one property to a constant. Therefore several ops
-// can use the same type only if they have the same constant.
-func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
+// addType adds the definition of v's type and of its nested types to root.
+func (r *reflector) addType(root *jsonschema.Schema, v any) (ref, error) {
 	name := reflect.TypeOf(v).Name()
 	if existing := root.Definitions[name]; existing == nil {
 		for name, definition := range r.Reflect(v).Definitions {
@@ -170,9 +168,18 @@ func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property strin
 				root.Definitions[name] = definition
 			}
 		}
-		if r.err != nil {
-			return ref{}, r.err
-		}
+	}
+	return ref{"#/$defs/" + name}, r.err
+}
+
+// addDefinition adds the same definitions as addType. In the definition of v's type, it
+// restricts one property to a constant. Therefore several ops can use the same type only if
+// they have the same constant.
+func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
+	name := reflect.TypeOf(v).Name()
+	added, err := r.addType(root, v)
+	if err != nil {
+		return ref{}, err
 	}
 	constProperty, ok := root.Definitions[name].Properties.Get(property)
 	if !ok {
@@ -182,5 +189,5 @@ func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property strin
 		return ref{}, fmt.Errorf("cannot use the type %s for two messages: its property %s must be %v in one of them and %v in the other", name, property, constProperty.Const, constant)
 	}
 	constProperty.Const = constant
-	return ref{"#/$defs/" + name}, nil
+	return added, nil
 }

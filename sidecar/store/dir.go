@@ -78,7 +78,7 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	old := previous.dirs[d.Path]
 	isMissing := func(name schema.SecretName) bool { _, exists := r.Set[name]; return !exists }
 	if old.ID != l.dir && slices.ContainsFunc(old.Names, isMissing) {
-		return nil, fmt.Errorf("%s: %w", d.Path, ErrReplaced)
+		return nil, replacedError(d.Path)
 	}
 	r.dirs[d.Path] = dirState{l.dir, slices.Collect(maps.Keys(r.Set))}
 	for _, path := range l.misnamed {
@@ -106,8 +106,8 @@ func (d Dir) listFiles() (listing, error) {
 		sizes[f.path] = f.Size
 	}
 	if total > schema.MaxPush {
-		return listing{}, fmt.Errorf("%s: the files have %d bytes in total, but the maximum size of a push is %d bytes; the largest files are %s",
-			d.Path, total, schema.MaxPush, largest(sizes))
+		return listing{}, fmt.Errorf("%s: %w: the files have %d bytes in total, but the maximum size of a push is %d bytes; the largest files are %s",
+			d.Path, ErrTooLarge, total, schema.MaxPush, largest(sizes))
 	}
 	return l, nil
 }
@@ -184,6 +184,9 @@ func (d Dir) addFile(r *Reading, f listedFile, previous *Reading) (Reason, error
 	}
 	if !d.KeepNewline {
 		content = TrimNewline(content)
+	}
+	if CheckPEM(content) == PEMTruncated {
+		r.Truncated[f.path] = true
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {

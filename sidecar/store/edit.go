@@ -160,7 +160,7 @@ func (d Dir) checkSet(name string) error {
 // linkedBundleError returns the error for an edit of a field of a bundle that is a symbolic
 // link. The target of the link can be outside of the store.
 func linkedBundleError(bundle string) error {
-	return &ConflictError{bundle + " is a symbolic link to a directory, and an edit does not change the target of a link", bundle}
+	return &ConflictError{bundle + " is a symbolic link, and an edit does not change the target of a link", bundle}
 }
 
 // SetBundle writes all fields of a bundle in one step. A reader sees the old fields or the

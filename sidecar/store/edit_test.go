@@ -359,8 +359,8 @@ func TestSetBundleReplacesAllFieldsInOneStep(t *testing.T) {
 	}
 }
 
-// TestEditOfFieldSyncsBundle checks that an edit of a field waits until the changed entries of
-// the bundle's directory are on the disk.
+// TestEditOfFieldSyncsBundle removes a field while fsync fails. Remove must return the error,
+// because the changed directory of the bundle may not be on the disk.
 func TestEditOfFieldSyncsBundle(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir()}
 	storetest.WriteFile(dir.Path+"/aws/id", "1")

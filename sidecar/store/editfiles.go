@@ -7,27 +7,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. If an edit is killed, its temporary files can remain. A later edit
-// of the same store removes them, because they can contain a secret.
-const leftoverPrefix = ".keyhatch-edit-"
-
-// removeLeftovers removes the temporary files and directories of killed edits. The lock must
-// be held.
-func removeLeftovers(dir string) {
-	entries, _ := os.ReadDir(dir)
-	for _, entry := range entries {
-		if strings.HasPrefix(entry.Name(), leftoverPrefix) {
-			os.RemoveAll(filepath.Join(dir, entry.Name()))
-		}
-	}
-}
 
 // writeTemp writes value to a new temporary file in dir. If value is empty, writeTemp writes a
 // newline. For replaced and parent, see setOwner.

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,12 +23,8 @@ func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	if locked {
-		removeLeftovers(d.Path)
-		entries, _ := os.ReadDir(d.Path)
-		for _, entry := range entries {
-			if entry.IsDir() { // false for a symbolic link
-				removeLeftovers(filepath.Join(d.Path, entry.Name()))
-			}
+		for _, path := range d.tempPaths() {
+			os.RemoveAll(path)
 		}
 	}
 	return func() { dir.Close() }, nil

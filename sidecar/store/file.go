@@ -70,7 +70,7 @@ func (f File) listFiles() (listing, error) {
 	case !info.Mode().IsRegular():
 		return l, fmt.Errorf("%s is not a regular file", f.Path)
 	case info.Size() > schema.MaxPush:
-		return l, fmt.Errorf("%s: the file has %d bytes, but the maximum size of a push is %d bytes", f.Path, info.Size(), schema.MaxPush)
+		return l, fmt.Errorf("%s: %w: the file has %d bytes, but the maximum size of a push is %d bytes", f.Path, ErrTooLarge, info.Size(), schema.MaxPush)
 	}
 	return l, l.add("", f.Path, info)
 }

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/sidecar/store"
@@ -65,6 +67,71 @@ func TestEditKeepsFilesOfOthersWithoutLock(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir.Path, name)); err != nil {
 			t.Errorf("the edit removed a file that it did not create: %v", err)
 		}
+	}
+}
+
+// TestRemoveLeftovers checks that RemoveLeftovers removes the files of killed edits, but not the files
+// of a running edit, and that it returns the paths that it could not remove.
+func TestRemoveLeftovers(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	stores := store.Merged{store.File{Path: dir.Path + "/A"}, dir}
+	paths := []string{dir.Path + "/.keyhatch-edit-1", dir.Path + "/aws/.keyhatch-edit-2"}
+	storetest.WriteFile(paths[0]+"/bundle/key", storetest.Tripwire)
+	storetest.WriteFile(paths[1], storetest.Tripwire)
+	for _, path := range paths { // the lock, and not the age, shows whether an edit is running
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit, err := os.Open(dir.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer edit.Close()
+	if err := unix.Flock(int(edit.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if removed, remaining := store.RemoveLeftovers(stores); len(removed)+len(remaining)+len(store.Leftovers(stores)) > 0 {
+		t.Errorf("during an edit: removed %v, could not remove %v", removed, remaining)
+	}
+	edit.Close()
+	if got := store.Leftovers(stores); !slices.Equal(got, paths) {
+		t.Errorf("Leftovers returned %v, want %v", got, paths)
+	}
+	if err := testenv.WithFailingSystemCall(unix.SYS_UNLINKAT, unix.EROFS, func() {
+		if removed, remaining := store.RemoveLeftovers(stores); len(removed) > 0 || !slices.Equal(remaining, paths) {
+			t.Errorf("read-only: removed %v, could not remove %v; want %v", removed, remaining, paths)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if removed, remaining := store.RemoveLeftovers(stores); !slices.Equal(removed, paths) || len(remaining) > 0 {
+		t.Errorf("removed %v, could not remove %v; want %v", removed, remaining, paths)
+	}
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s still exists", path)
+		}
+	}
+}
+
+// TestLeftoversWithoutLock uses a file system that has no locks. New temporary files can belong to a
+// running edit. Old temporary files are reported, and not removed.
+func TestLeftoversWithoutLock(t *testing.T) {
+	dir := store.Dir{Path: t.TempDir()}
+	for _, name := range []string{"/.keyhatch-edit-new", "/.keyhatch-edit-old"} {
+		storetest.WriteFile(dir.Path+name, storetest.Tripwire)
+	}
+	old := dir.Path + "/.keyhatch-edit-old"
+	if err := os.Chtimes(old, time.Time{}, time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := testenv.WithFailingSystemCall(unix.SYS_FLOCK, unix.ENOLCK, func() {
+		if removed, remaining := store.RemoveLeftovers(dir); len(removed) > 0 || !slices.Equal(remaining, []string{old}) {
+			t.Errorf("removed %v, could not remove %v; want %v", removed, remaining, old)
+		}
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,74 +1,127 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Merged is a store that combines several stores. If two of these stores contain the same
-// name, Read returns an error, because all stores have the same priority.
+// Merged is a store that combines several stores. A name can be in only one of these stores, because
+// all stores have the same priority.
 type Merged []Store
 
-// Read reads all stores and returns one set with the secrets of all stores. If Read cannot read one
-// of several stores, it uses the old secrets of this store, and adds the store to Unusable. If there
-// are no old secrets, or if Read cannot read any store, it returns an error.
+// Read reads all stores and returns one set with the secrets of all stores. If there are several stores
+// and Read cannot read one of them, it uses the old secrets of this store, and adds the store to
+// Unusable. If two stores contain the same name, Read uses the old value of this secret, and adds the
+// name to Unusable. The first read has no old secrets. Then Read returns an error in both cases.
 func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	all := newReading()
-	var failure error // the first error
-	failures := 0
+	stores := map[schema.SecretName]int{} // the index of the store that contains the name
+	var duplicates []schema.SecretName
 	for i, store := range m {
-		r, err := store.Read(ctx, previous)
+		r, err := readWithTimeout(ctx, store, previous)
 		if err != nil {
-			if r = previous.oldPart(i, err); r == nil || ctx.Err() != nil {
+			if len(m) == 1 || ctx.Err() != nil || !previous.hasPart(i) {
 				return nil, err
 			}
-			failure = cmp.Or(failure, err)
-			failures++
+			r = previous.oldPart(i, err)
+			defer all.keepStates(previous)
 		}
 		for _, name := range slices.Sorted(maps.Keys(r.Set)) { // so that each read returns the same error
-			if _, exists := all.Set[name]; exists {
-				return nil, fmt.Errorf("%s is in two stores: remove the secret from one of the two stores", name)
+			if first, exists := stores[name]; exists {
+				if !previous.hasPart(i) {
+					return nil, fmt.Errorf("%s is in two stores: remove the secret from one of the two stores", name)
+				}
+				all.Unusable[partName(first)+", "+partName(i)+": "+string(name)] = ReasonDuplicate
+				duplicates = append(duplicates, name)
+				continue
 			}
-			all.Set[name] = r.Set[name]
+			stores[name], all.Set[name] = i, r.Set[name]
 		}
 		maps.Copy(all.Unusable, r.Unusable)
+		maps.Copy(all.Truncated, r.Truncated)
 		maps.Copy(all.files, r.files)
 		maps.Copy(all.dirs, r.dirs)
 		all.dirs[partName(i)] = dirState{Names: slices.Collect(maps.Keys(r.Set))}
 	}
-	if failures == len(m) {
-		return nil, failure
-	}
-	if failures > 0 {
-		all.keepStates(previous)
+	for _, name := range duplicates {
+		all.keepOld(name, previous)
 	}
 	return all, nil
+}
+
+// readTimeout is the maximum duration of a read of one store. A system call does not end while the
+// server of a network file system does not answer.
+const readTimeout = 30 * time.Second
+
+// readWithTimeout calls the method Read of a store. If Read does not end within readTimeout,
+// readWithTimeout returns an error, and the goroutine that calls Read continues until the end of the
+// process. WriteResult requires that the process ends soon.
+func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Reading, error) {
+	timeout := readTimeout
+	if command, ok := store.(Exec); ok {
+		timeout += command.Timeout
+	}
+	type result struct {
+		reading *Reading
+		err     error
+	}
+	results := make(chan result, 1)
+	go func() {
+		reading, err := store.Read(ctx, previous)
+		results <- result{reading, err}
+	}()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case r := <-results:
+		return r.reading, r.err
+	case <-timer.C:
+		return nil, fmt.Errorf("%s did not answer within %v: if it is on a network file system, check that its server answers", describe(store), timeout)
+	}
+}
+
+// describe returns the path of a store, or a text for a store without a path.
+func describe(store Store) string {
+	switch store := store.(type) {
+	case Dir:
+		return store.Path
+	case File:
+		return store.Path
+	}
+	return "the store"
 }
 
 // partName identifies the store with the index i of a Merged in State.dirs and in State.Unusable. It
 // differs from all paths, because paths are absolute.
 func partName(i int) string { return fmt.Sprint("store ", i+1) }
 
+// hasPart reports whether r contains the secrets of the store with the index i of a Merged.
+func (r *Reading) hasPart(i int) bool {
+	if r == nil {
+		return false
+	}
+	_, exists := r.dirs[partName(i)]
+	return exists
+}
+
 // oldPart returns the secrets that the store with the index i of a Merged contained at the time of
-// r. err is the error of the current read of this store. If there are no old secrets, or if the error
-// concerns all stores, oldPart returns nil.
+// r. err is the error of the current read of this store.
 func (r *Reading) oldPart(i int, err error) *Reading {
-	if r == nil || errors.Is(err, ErrUnstable) || errors.Is(err, ErrReplaced) {
-		return nil
-	}
-	part, exists := r.dirs[partName(i)]
-	if !exists {
-		return nil
-	}
 	old := newReading()
-	for _, name := range part.Names {
+	for _, name := range r.dirs[partName(i)].Names {
 		old.keepOld(name, r)
 	}
-	old.Unusable[partName(i)] = Reason(storeFailed + err.Error())
+	prefix := storeFailed
+	if errors.Is(err, ErrUnstable) {
+		prefix = storeUnstable
+	}
+	old.Unusable[partName(i)] = Reason(prefix + err.Error())
 	return old
 }
 

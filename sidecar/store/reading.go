@@ -1,7 +1,9 @@
 package store
 
 import (
-	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,20 +23,19 @@ type State struct {
 	// Unusable contains the paths of the files that Read could not use. The Set contains the
 	// old values of their secrets. If there is no old value, the Set does not contain the
 	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
-	// stores of a Merged that Read could not read, and the empty values of a File (PATH: NAME)
-	// or an Exec (exec: NAME).
+	// stores of a Merged that Read could not read (store N), the names in two stores of a
+	// Merged (store M, store N: NAME), and the empty values of a File (PATH: NAME) or an Exec
+	// (exec: NAME).
 	Unusable map[string]Reason
+	// Truncated contains the paths of the files in which CheckPEM has found PEMTruncated. Read has
+	// used these files.
+	Truncated map[string]bool
 
 	files map[string]fileState // by path
 	// dirs contains a state for the path of each Dir, and the names of the secrets of each store
 	// of a Merged (see partName).
 	dirs map[string]dirState
 }
-
-// ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
-// directory in which secrets are missing. The usual reason is that a file system was mounted or
-// unmounted. If files of the same directory are removed, Read returns no error.
-var ErrReplaced = errors.New("another directory has replaced the directory that was read before, and does not contain all secrets of the old directory")
 
 // A dirState is the state of the directory of a Dir at the time of a read.
 type dirState struct {
@@ -61,7 +62,7 @@ type fileState struct {
 }
 
 func newState() State {
-	return State{Unusable: map[string]Reason{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+	return State{Unusable: map[string]Reason{}, Truncated: map[string]bool{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
 }
 
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
@@ -117,7 +118,7 @@ func (r *Reading) withTimesOf(next *Reading) *Reading {
 		state.LastUsed, state.Names = r.files[path].LastUsed, r.files[path].Names
 		files[path] = state
 	}
-	return &Reading{r.Set, State{Unusable: r.Unusable, files: files, dirs: r.dirs}}
+	return &Reading{r.Set, State{Unusable: r.Unusable, Truncated: r.Truncated, files: files, dirs: r.dirs}}
 }
 
 // keepOld copies the old value of a secret from previous to r. If there is no old value,
@@ -155,12 +156,39 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 	}
 }
 
+// HasReplacedStore reports whether a store of a Merged was replaced and secrets are missing in it.
+func (s State) HasReplacedStore() bool {
+	for _, reason := range s.Unusable {
+		if reason.IsReplacedStore() {
+			return true
+		}
+	}
+	return false
+}
+
 // AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
-// which secrets are missing.
+// which secrets are missing. If HasReplacedStore returns true, the copy does so only for the stores
+// that were replaced.
 func (s State) AcceptReplacedDirs() State {
-	s.dirs = nil
+	isAccepted := func(string) bool { return true }
+	if s.HasReplacedStore() {
+		isAccepted = func(path string) bool {
+			for _, reason := range s.Unusable {
+				if string(reason) == storeFailed+replacedError(path).Error() {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	dirs := maps.Clone(s.dirs)
+	maps.DeleteFunc(dirs, func(path string, _ dirState) bool { return filepath.IsAbs(path) && isAccepted(path) })
+	s.dirs = dirs
 	return s
 }
+
+// replacedError returns ErrReplaced with the path of a directory.
+func replacedError(path string) error { return fmt.Errorf("%s: %w", path, ErrReplaced) }
 
 // IsFileStore reports whether the file at path is the file of a File, and not a secret of a Dir.
 func (s State) IsFileStore(path string) bool { return len(s.files[path].Names) > 0 }

@@ -32,6 +32,8 @@ const (
 	ReasonName Reason = "the name does not match " + schema.SecretNamePattern
 	// ReasonEmptyValue is the reason for a value in a file or in the output of a command.
 	ReasonEmptyValue Reason = "the value is empty"
+	// ReasonDuplicate is the reason for a name in two stores of a Merged.
+	ReasonDuplicate  Reason = "the secret is in two stores"
 	ReasonPermission Reason = "permission denied" // the text of EACCES
 	reasonDangling   Reason = "the target of the symbolic link does not exist"
 	reasonKind       Reason = "this is not a regular file or a directory"
@@ -46,18 +48,32 @@ const (
 // once.
 var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
 
-// storeFailed begins the reason for a store of a Merged that Read could not read.
-const storeFailed = "cannot read this store: "
+// storeFailed and storeUnstable begin the reason for a store of a Merged that Read could not read.
+// After storeUnstable, the reason can end without a file event.
+const (
+	storeFailed   = "cannot read this store: "
+	storeUnstable = "cannot read this store at the moment: "
+)
 
 // IsStoreFailure reports whether the reason concerns a complete store of a Merged.
-func (r Reason) IsStoreFailure() bool { return strings.HasPrefix(string(r), storeFailed) }
+func (r Reason) IsStoreFailure() bool {
+	return strings.HasPrefix(string(r), storeFailed) || r.IsUnstableStore()
+}
+
+// IsUnstableStore reports whether the files of a store of a Merged changed during the read.
+func (r Reason) IsUnstableStore() bool { return strings.HasPrefix(string(r), storeUnstable) }
+
+// IsReplacedStore reports whether ErrReplaced is the error of a store of a Merged.
+func (r Reason) IsReplacedStore() bool {
+	return r.IsStoreFailure() && strings.HasSuffix(string(r), ErrReplaced.Error())
+}
 
 // IsIncomplete reports whether the file is empty or is being written.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
 
 // IsTemporary reports whether the reason can end without a file event.
 func (r Reason) IsTemporary() bool {
-	return r == ReasonOpen || r == reasonChanged || r == reasonShorter
+	return r == ReasonOpen || r == reasonChanged || r == reasonShorter || r.IsUnstableStore()
 }
 
 // reasonOf returns the reason for an error of readFile or of package os.
@@ -75,6 +91,11 @@ func reasonOf(err error) Reason {
 // files of the store changed during every attempt to read them, or a program was still writing a
 // file for which there is no old value.
 var ErrUnstable = errors.New("the files changed during every attempt to read them")
+
+// ErrReplaced is the error that Read returns if the directory of a Dir was replaced by another
+// directory in which secrets are missing. The usual reason is that a file system was mounted or
+// unmounted. If files of the same directory are removed, Read returns no error.
+var ErrReplaced = errors.New("another directory has replaced the directory that was read before, and does not contain all secrets of the old directory")
 
 // An unusableError is the error for a file that cannot be used if there is no old value.
 type unusableError struct {

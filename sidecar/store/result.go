@@ -24,12 +24,13 @@ import (
 // Before this, the child process receives the result of the previous read in the same form. The
 // line is empty if there was no previous read.
 type result struct {
-	Names    []schema.SecretName `json:"names"`
-	Files    []fileResult        `json:"files"`
-	Unusable []unusableResult    `json:"unusable"`
-	Dirs     []dirResult         `json:"dirs"`
-	Error    []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
-	Causes   []string            `json:"causes"` // keys of errorCauses
+	Names     []schema.SecretName `json:"names"`
+	Files     []fileResult        `json:"files"`
+	Unusable  []unusableResult    `json:"unusable"`
+	Truncated [][]byte            `json:"truncated"` // paths, which need not be valid UTF-8
+	Dirs      []dirResult         `json:"dirs"`
+	Error     []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
+	Causes    []string            `json:"causes"` // keys of errorCauses
 }
 
 // resultDepth is the maximum nesting depth of a result in JSON.
@@ -61,6 +62,9 @@ func newResult(names []schema.SecretName, s State) result {
 	for path, reason := range s.Unusable {
 		r.Unusable = append(r.Unusable, unusableResult{[]byte(path), reason})
 	}
+	for path := range s.Truncated {
+		r.Truncated = append(r.Truncated, []byte(path))
+	}
 	for path, state := range s.dirs {
 		r.Dirs = append(r.Dirs, dirResult{[]byte(path), state})
 	}
@@ -74,6 +78,9 @@ func (r result) state() State {
 	}
 	for _, f := range r.Unusable {
 		s.Unusable[string(f.Path)] = f.Reason
+	}
+	for _, path := range r.Truncated {
+		s.Truncated[string(path)] = true
 	}
 	for _, d := range r.Dirs {
 		s.dirs[string(d.Path)] = d.State
@@ -116,6 +123,7 @@ var errorCauses = map[string]error{
 	"unstable":   ErrUnstable,
 	"replaced":   ErrReplaced,
 	"command":    ErrCommand,
+	"too_large":  ErrTooLarge,
 	"not_exist":  fs.ErrNotExist,
 	"permission": fs.ErrPermission,
 	"not_dir":    syscall.ENOTDIR,

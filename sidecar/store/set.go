@@ -26,6 +26,10 @@ type Value struct {
 	Fields map[schema.SecretName][]byte // nil if the value is not a bundle
 }
 
+// ErrTooLarge means that the secrets of a store do not fit into one push. Then the broker also keeps
+// secrets that were removed from the store.
+var ErrTooLarge = errors.New("the secrets are too large for one push")
+
 // EncodePush returns the line of the request that pushes the set to a broker. The broker
 // refuses the request if another sidecar is connected and has already pushed. The line ends
 // with a newline. If the line without the newline has more than schema.MaxPush bytes,
@@ -65,8 +69,8 @@ func (s Set) EncodePush() ([]byte, error) {
 				sizes[string(name)] += int64(len(text))
 			}
 		}
-		return nil, fmt.Errorf("the encoded secrets have %d bytes, but the maximum size of a push is %d bytes; the largest secrets are %s",
-			size, schema.MaxPush, largest(sizes))
+		return nil, fmt.Errorf("%w: the encoded secrets have %d bytes, but the maximum size of a push is %d bytes; the largest secrets are %s",
+			ErrTooLarge, size, schema.MaxPush, largest(sizes))
 	}
 	return line, nil
 }

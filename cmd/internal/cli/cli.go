@@ -66,9 +66,9 @@ func cancelOnSignal() (ctx context.Context, stop func()) {
 	return ctx, func() { signal.Stop(signals); cancel(context.Canceled) }
 }
 
-// PrintError prints the error of a command to standard error and returns the exit
-// code for this error. It escapes characters that are not printable, and indents all
-// lines after the first line of the error and of the hint.
+// PrintError prints the error of a command and its hint to standard error, and returns
+// the exit code for this error. PrintError escapes the characters that are not printable.
+// In the error and in the hint, it indents each line after the first line.
 func PrintError(command *cobra.Command, err error) int {
 	failure, ok := errors.AsType[*Error](err)
 	if !ok {

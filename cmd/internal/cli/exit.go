@@ -13,11 +13,13 @@ import (
 const exitInterrupted = 128 + int(syscall.SIGINT)
 
 // Exit ends this process with an exit code that Run returned. If the code is 130, Exit ends the
-// process with SIGINT. A shell then reports the same code, but it also ends its loop or its
-// script. If the process exited with the code, bash would continue.
+// process with SIGINT. A shell then reports the same code, and also ends the loop or the script
+// that ran this process. If the process exited with code 130 instead, bash would continue the
+// loop.
 //
-// Process 1 of a container cannot end itself with a signal. A process that ignored SIGINT when
-// it started ignores the signal again. In both cases, Exit uses the code.
+// Process 1 of a container cannot end itself with a signal. If SIGINT was ignored when this
+// process started, signal.Reset makes the process ignore SIGINT again. In both cases, Exit
+// exits with the code.
 func Exit(code int) {
 	if code == exitInterrupted && os.Getpid() != 1 {
 		signal.Reset(syscall.SIGINT)

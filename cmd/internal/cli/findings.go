@@ -11,9 +11,23 @@ type Finding struct {
 	Check   string `json:"check"`
 	Problem string `json:"problem,omitzero"` // "" if the check found no problem
 	Detail  string `json:"detail"`
-	// Fix contains one line for each way to solve the problem. If a line contains a command,
-	// the command is at the end, after a colon.
+	// Each line of Fix is another way to solve the problem, or a further step. A line is a
+	// command, or a text. If a text contains a command, the command is usually at the end,
+	// after a colon.
 	Fix string `json:"fix,omitzero"`
+}
+
+// Print prints the finding as text. If the check found a problem, the text begins with label,
+// and the fix follows.
+func (f Finding) Print(w io.Writer, label string) {
+	if f.Problem == "" {
+		fmt.Fprintf(w, "ok   %s: %s\n", f.Check, f.Detail)
+		return
+	}
+	fmt.Fprintf(w, "%-4s %s: %s: %s\n", label, f.Check, f.Problem, strings.ReplaceAll(f.Detail, "\n", "\n       "))
+	for line := range strings.Lines(f.Fix) {
+		fmt.Fprintf(w, "     fix: %s\n", strings.TrimSuffix(line, "\n"))
+	}
 }
 
 // PrintFindings prints the findings as text or as JSON. It returns an error if a
@@ -34,14 +48,7 @@ func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
 		}
 	} else {
 		for _, f := range findings {
-			if f.Problem == "" {
-				fmt.Fprintf(w, "ok   %s: %s\n", f.Check, f.Detail)
-			} else {
-				fmt.Fprintf(w, "BAD  %s: %s: %s\n", f.Check, f.Problem, strings.ReplaceAll(f.Detail, "\n", "\n       "))
-				for line := range strings.Lines(f.Fix) {
-					fmt.Fprintf(w, "     fix: %s\n", strings.TrimSuffix(line, "\n"))
-				}
-			}
+			f.Print(w, "BAD")
 		}
 	}
 	if problems > 0 {

@@ -9,9 +9,10 @@ import (
 	"unicode/utf16"
 )
 
-// PrintJSON writes v as JSON with an indent of two spaces. It escapes each character that is
-// not visible, because an operator can read the output on a terminal. Some of these
-// characters change the order of the characters in a line ("Trojan Source", CVE-2021-42574).
+// PrintJSON writes v as JSON with an indent of two spaces. In strings, it escapes each
+// character that is not visible, except spaces, because an operator can read the output on a
+// terminal. Some invisible characters change the order of the characters in a line ("Trojan
+// Source", CVE-2021-42574).
 func PrintJSON(w io.Writer, v any) error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)

@@ -10,9 +10,9 @@ import (
 
 // Printable returns s if s is not empty, all its characters are visible, and it contains no
 // spaces except single spaces between words. Otherwise, it returns s as a Go string in double
-// quotes, in which two adjacent spaces are escaped. Use it for sentences, for example messages of
-// another program. Without Printable, a sentence could look like another row or column, or clear
-// the screen.
+// quotes, in which two adjacent spaces are escaped. Use Printable for sentences, for example
+// messages of another program. Otherwise, such a sentence could look like another row or column
+// of a table, or clear the screen.
 func Printable(s string) string {
 	if s != "" && escapeUnprintable(s) == s && strings.TrimSpace(s) == s && !strings.Contains(s, "  ") {
 		return s
@@ -20,9 +20,9 @@ func Printable(s string) string {
 	return strings.ReplaceAll(quote(s), "  ", `\x20\x20`)
 }
 
-// PrintableWord returns s like Printable, but without spaces. Use it for paths and names, which
-// untrusted code can choose. A terminal continues a long line at its left edge, so a long path
-// with spaces could look like several lines.
+// PrintableWord is like Printable, but it also escapes single spaces. Use PrintableWord for
+// paths and names, which untrusted code can choose. A terminal continues a long line at its
+// left edge, so a long path with spaces could look like several lines.
 func PrintableWord(s string) string {
 	if s != "" && escapeUnprintable(s) == s && !strings.Contains(s, " ") {
 		return s
@@ -53,9 +53,10 @@ func escapeUnprintable(s string) string {
 	return b.String()
 }
 
-// isVisible reports whether a character is visible on a terminal. Outside of ASCII, it accepts
-// only letters, marks, numbers, and punctuation. Some symbols, letters, and marks are blank, for
-// example U+2800 and U+3164, and many of them could move a part of a line.
+// isVisible reports whether a character is visible on a terminal. Outside of ASCII, isVisible
+// accepts only letters, marks, numbers, and punctuation. It refuses symbols, letters, and marks
+// that are blank, for example U+2800 and U+3164, because a long row of blanks could move the
+// rest of a line to the next line.
 func isVisible(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r > ' ' && r < 0x7f

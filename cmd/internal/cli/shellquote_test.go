@@ -9,7 +9,8 @@ import (
 )
 
 // TestShellQuoteIsOneWord checks that shells read each quoted text as one word with the same
-// bytes, and that the quoted text contains only printable characters and no space of the text.
+// bytes, and that the quoted text contains only printable characters. The quoted text must
+// contain the spaces of the original text only as escape sequences.
 func TestShellQuoteIsOneWord(t *testing.T) {
 	for _, shell := range []string{"bash", "dash", "zsh", "busybox sh"} {
 		t.Run(shell, func(t *testing.T) {

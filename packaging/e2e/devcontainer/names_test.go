@@ -9,7 +9,7 @@ import (
 
 // runMounted starts a container with docker run, which mounts a directory at /run/keyhatch
 // and the keyhatch command. If the directory does not exist, docker creates it, as Compose
-// does.
+// does for the short form of a volume.
 func (h *host) runMounted(dir string) *container {
 	h.t.Helper()
 	id, err := output(h.command("docker", "run", "-d", "--network", "none", "-v", dir+":/run/keyhatch",
@@ -76,7 +76,9 @@ func TestNamesAndDirectories(t *testing.T) {
 }
 
 // TestContainerBeforeRegistration starts a container before its project is registered. The
-// engine then creates the directory that the container mounts.
+// engine then creates the directory that the container mounts. keyhatch doctor must report
+// this. After the registration and a restart of the container, the container must have
+// access.
 func TestContainerBeforeRegistration(t *testing.T) {
 	h := newHost(t)
 	h.startBroker()

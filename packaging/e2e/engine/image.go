@@ -18,9 +18,10 @@ import (
 const debianRelease = "bookworm"
 
 // BaseImage returns the name of an image that contains a minimal Debian system. The image
-// also contains these packages and their dependencies, but no recommended packages and no
-// package lists. The first call for a set of packages takes minutes. BaseImage stores the
-// image as an archive in the user's cache directory, so later calls are faster.
+// also contains the given packages and their dependencies, but no recommended packages
+// and no package lists. The first call for a set of packages takes minutes. BaseImage
+// stores the image as an archive in the user's cache directory, so later calls are
+// faster.
 func (e *Engine) BaseImage(ctx context.Context, packages ...string) (string, error) {
 	packages = slices.Sorted(slices.Values(packages))
 	sum := sha256.Sum256([]byte(strings.Join(packages, " ")))

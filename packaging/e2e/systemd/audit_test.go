@@ -9,9 +9,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// auditTimeout is the maximum time until a get is refused if audit is required and its
-// event cannot be written. It is one second, plus a quarter of a second for a machine under
-// load.
+// auditTimeout is the maximum time until a get is refused if audit is required and the
+// get's audit event cannot be written. The broker waits for one second. A quarter of a
+// second is added for a machine under load.
 const auditTimeout = time.Second + 250*time.Millisecond
 
 // An auditFailure is one cause for a failure of the audit log.

@@ -180,7 +180,8 @@ func bestKernelMemory() schema.Memory {
 type restartResult struct{ RecoveryTimes []time.Duration }
 
 // restartRepeatedly alternately restarts and kills the daemon, at random moments. It
-// registers a new project before the first restart and before every tenth restart after it.
+// registers a new project before the first restart, and again before every tenth further
+// restart.
 func restartRepeatedly(times string) (r restartResult, err error) {
 	n, err := strconv.Atoi(times)
 	if err != nil {

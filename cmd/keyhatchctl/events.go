@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+// The minimum and the maximum delay before the next attempt to connect to the broker again. The
+// delay doubles after each attempt.
+const (
+	minReconnectDelay = 50 * time.Millisecond
+	maxReconnectDelay = 2 * time.Second
+)
+
+func eventsCommand(o *globalOptions) *cobra.Command {
+	var follow bool
+	var project string
+	var since time.Duration
+	c := &cobra.Command{
+		Use:   "events",
+		Short: "Show the broker's audit events",
+		Long: `events shows the recent audit events: pushes, fetches, registrations, refusals, and
+requests of operators. The broker keeps the last 1024 events in memory, so events does
+not need an audit log in a file. An event contains counts, and never the name or the
+value of a secret.
+
+With --follow, events then waits for new events. If the broker stops or restarts, events
+connects again. If events cannot print as fast as new events happen, it prints a line
+events.missed with the number of events that are missing.
+
+Each line contains the local time, the name of the event, the project, the other fields
+of the event, and the uid and the pid of the caller. With --json, each line is one JSON
+object, as in the audit log.`,
+		Example: `  keyhatchctl events
+  keyhatchctl events --follow --project api
+  keyhatchctl events --since 10m --json | jq -c 'select(.denied > 0)'`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if project != "" && !schema.ValidProjectName(project) {
+				return cli.UsageErrorf("--project must match %s", schema.ProjectNamePattern)
+			}
+			if since < 0 {
+				return cli.UsageErrorf("--since must not be negative")
+			}
+			printer := eventPrinter{out: c.OutOrStdout(), messages: c.ErrOrStderr(), follow: follow, project: project, asJSON: o.asJSON}
+			if c.Flags().Changed("since") {
+				printer.since = time.Now().Add(-since)
+			}
+			if follow {
+				return followEvents(c.Context(), o, &printer)
+			}
+			return o.withAdmin(c.Context(), func(admin *client.Admin) error { return printer.print(c.Context(), admin) })
+		},
+	}
+	c.Flags().BoolVar(&follow, "follow", false, "wait for new events")
+	c.Flags().StringVar(&project, "project", "", "show only events of the project `NAME`")
+	c.Flags().DurationVar(&since, "since", 0, "show only events of the last `DURATION`, for example 10m; 0s means only new events")
+	return c
+}
+
+// An eventPrinter prints the events of one or more event streams.
+type eventPrinter struct {
+	out, messages io.Writer
+	follow        bool
+	project       string // "" for all events
+	asJSON        bool
+	table         eventTable
+
+	since      time.Time // the next stream begins after this time
+	instanceID string    // of the broker of the last stream; "" before the first stream
+	connected  bool      // a stream has started and has not ended
+}
+
+// print prints the events of one stream. With follow, it prints events until the stream ends,
+// and always returns an error.
+func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
+	response, err := admin.Events(ctx, p.since)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p.instanceID == "":
+	case p.instanceID == response.InstanceID:
+		fmt.Fprintln(p.messages, "keyhatchctl: connected to the broker again")
+	default:
+		fmt.Fprintln(p.messages, "keyhatchctl: connected to the broker again; the broker has restarted")
+	}
+	p.instanceID, p.connected = response.InstanceID, true
+	for received := 0; p.follow || received < response.Recent; {
+		line, err := admin.NextEvent(ctx)
+		if err != nil {
+			return err
+		}
+		e, err := parseEvent(line)
+		if err != nil {
+			return fmt.Errorf("%w: %w", client.ErrProtocol, err)
+		}
+		if e.name == schema.EventEventsMissed {
+			received += e.count
+		} else {
+			received++
+			p.since = e.time
+		}
+		if p.project != "" && !e.concerns(p.project) {
+			continue
+		}
+		text := string(line)
+		if !p.asJSON {
+			text = p.table.format(e)
+		}
+		if _, err := fmt.Fprintln(p.out, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// followEvents prints events until ctx ends. If a stream ends, followEvents connects to the
+// broker again, and continues after the last event. But if it cannot connect for the first time,
+// it returns the error.
+func followEvents(ctx context.Context, o *globalOptions, printer *eventPrinter) error {
+	delay := minReconnectDelay
+	for {
+		err := o.withAdmin(ctx, func(admin *client.Admin) error { return printer.print(ctx, admin) })
+		isInterrupted := errors.Is(err, client.ErrUnreachable) || client.CodeOf(err) == schema.CodeRateLimited
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if printer.instanceID == "" || !isInterrupted {
+			return err
+		}
+		if printer.connected {
+			fmt.Fprintln(printer.messages, "keyhatchctl: the connection to the broker ended; trying to connect again")
+			printer.connected, delay = false, minReconnectDelay
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, maxReconnectDelay)
+	}
+}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+	"github.com/spf13/cobra"
+)
+
+func explainCommand(o *globalOptions) *cobra.Command {
+	var uid uint32
+	c := &cobra.Command{
+		Use:   "explain PROJECT NAME",
+		Short: "Explain whether a project can get a secret",
+		Long: `explain shows whether a get of the secret NAME would succeed in the containers of a
+project. It makes the checks of a get in order: whether the project is registered, its
+socket, the uid of the caller, the allowlist, the secrets in the broker's memory, and the
+project's rate limit. It also compares the manifest in the project's directory with the
+approved manifest. For each problem, it prints the commands that fix the problem. explain
+never shows the value of the secret, and does not change anything.
+
+PROJECT is the name of a project or the path of its directory. A path is . or contains a
+slash, for example ./api. Without --uid, the uid of the caller is the uid that owns this
+directory.
+
+The exit code is 0 if the get would succeed, and 1 otherwise. If keyhatch cannot reach the
+broker from a container, run keyhatch doctor in the container.`,
+		Example: `  keyhatchctl explain api NPM_TOKEN
+  keyhatchctl explain api NPM_TOKEN --uid 1000
+  keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(c *cobra.Command, args []string) error {
+			if !schema.ValidSecretName(args[1]) { // do not print the argument, because it may be a value
+				return cli.UsageErrorf("NAME must be the name of a secret, which matches %s", schema.SecretNamePattern)
+			}
+			var e explanation
+			if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
+				request := explainRequest{project: args[0], secret: schema.SecretName(args[1])}
+				if c.Flags().Changed("uid") {
+					request.uid = &uid
+				}
+				e, err = explain(c.Context(), admin, o, request)
+				return err
+			}); err != nil {
+				return err
+			}
+			return e.print(c.OutOrStdout(), o.asJSON)
+		},
+	}
+	c.Flags().Uint32Var(&uid, "uid", 0, "the `UID` of the process that gets the secret (default: the owner of the project's directory)")
+	return c
+}
+
+type explainRequest struct {
+	project string // the name or the path of a project
+	secret  schema.SecretName
+	uid     *uint32 // nil for the owner of the project's directory
+}
+
+// An explanation is the result of all checks of a get.
+type explanation struct {
+	OK      bool              `json:"ok"`      // the get would succeed
+	Project string            `json:"project"` // the name, or the argument if there is no such project
+	Secret  schema.SecretName `json:"secret"`
+	UID     *uint32           `json:"uid,omitzero"` // nil if the project is not registered
+	Checks  []explainCheck    `json:"checks"`
+}
+
+// An explainCheck is the result of one check. If it has a problem but OK is true, the problem
+// does not prevent the get.
+type explainCheck struct {
+	OK bool `json:"ok"`
+	cli.Finding
+}
+
+// add adds the result of a check that decides whether the get succeeds.
+func (e *explanation) add(check string, f cli.Finding) {
+	f.Check = check
+	e.Checks = append(e.Checks, explainCheck{f.Problem == "", f})
+	e.OK = e.OK && f.Problem == ""
+}
+
+// addNote adds the result of a check that does not decide whether the get succeeds.
+func (e *explanation) addNote(check string, f cli.Finding) {
+	f.Check = check
+	e.Checks = append(e.Checks, explainCheck{true, f})
+}
+
+func (e *explanation) print(w io.Writer, asJSON bool) error {
+	get := fmt.Sprintf("get of %s in project %s", e.Secret, cli.PrintableWord(e.Project))
+	if e.UID != nil {
+		get += fmt.Sprintf(" by uid %d", *e.UID)
+	}
+	if asJSON {
+		if err := cli.PrintJSON(w, e); err != nil {
+			return err
+		}
+	} else {
+		for _, check := range e.Checks {
+			label := "BAD"
+			if check.OK {
+				label = "note"
+			}
+			check.Print(w, label)
+		}
+		if e.OK {
+			fmt.Fprintf(w, "a %s would succeed\n", get)
+		}
+	}
+	if !e.OK {
+		return fmt.Errorf("a %s would fail", get)
+	}
+	return nil
+}
+
+// explain makes all checks. If the broker does not serve the project, the other checks are not
+// possible.
+func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request explainRequest) (explanation, error) {
+	e := explanation{OK: true, Project: request.project, Secret: request.secret}
+	p, err := findProject(ctx, admin, request.project, o)
+	if failure, ok := errors.AsType[*cli.Error](err); ok {
+		problem := string(schema.CodeProjectUnknown)
+		if _, ok := errors.AsType[*notServedError](err); ok {
+			problem = problemNotServed
+		}
+		fix := failure.Hint
+		if dir := "./" + request.project; strings.HasSuffix(fix, ": "+cli.ShellQuote(dir)) {
+			fix = strings.TrimSuffix(fix, cli.ShellQuote(dir)) + o.command("explain", dir, string(request.secret))
+		}
+		e.add("registered", cli.Finding{Problem: problem, Detail: failure.Error(), Fix: fix})
+		return e, nil
+	}
+	if err != nil {
+		return explanation{}, err
+	}
+	status, err := admin.Status(ctx)
+	if err != nil {
+		return explanation{}, err
+	}
+	e.Project, e.UID = string(p.Name), request.uid
+	if e.UID == nil {
+		e.UID = ownerOrSelf(p.ProjectPath)
+	}
+	result, err := admin.Explain(ctx, schema.ExplainRequest{Name: p.Name, Secret: request.secret, UID: *e.UID})
+	if err != nil {
+		return explanation{}, err
+	}
+	again := []string{"explain", string(p.Name), string(request.secret)}
+	if request.uid != nil {
+		again = append(again, "--uid", fmt.Sprint(*request.uid))
+	}
+	x := explainer{o, p, status, readTreeManifest(p), request.secret, *e.UID, o.command(again...)}
+	e.add("registered", x.checkServed(result))
+	if result.Unserved {
+		return e, nil
+	}
+	e.add("socket", x.checkSocket(result))
+	e.add("uid", x.checkUID(result))
+	e.add("allowlist", x.checkAllowlist(result))
+	e.addNote("manifest", x.checkManifest())
+	e.add("secrets", x.checkLoaded(result))
+	if result.SecretsLoaded {
+		e.add("secret", x.checkPresent(result))
+	}
+	e.add("rate limit", x.checkRateLimit(result))
+	return e, nil
+}
+
+// ownerOrSelf returns the uid that owns a directory, or the uid of this process if this user
+// cannot see the directory.
+func ownerOrSelf(dir string) *uint32 {
+	uid := uint32(os.Getuid())
+	if info, err := os.Stat(dir); err == nil {
+		uid = info.Sys().(*syscall.Stat_t).Uid
+	}
+	return &uid
+}

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestExplainReportsResultsOfBroker runs explain with invented answers of a broker, because these
+// states are hard to create with a real broker. The script testdata/explain.txt tests explain with
+// a real broker.
+func TestExplainReportsResultsOfBroker(t *testing.T) {
+	const status = `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x","uptime_seconds":1,"generation":1,"secret_count":1,"secrets_loaded_at":"2026-01-31T08:15:00Z","memory":"mlock","descriptor_store":"absent","audit_dropped":0,` +
+		`"projects":[{"name":"api","project_path":"/nowhere/api","socket_path":"/s","declared":false,"allowlist_size":1,"counts":{"allowed":0,"denied":0,"not_found":0},"connections":0,"manifest_sha256":"x"}],` +
+		`"problems":[{"project":"web","project_path":"/nowhere/web","problem":"registration_not_restored","message":"the directory is blocked"}]}`
+	for _, c := range []struct {
+		project, answer string
+		want            []string
+		ok              bool
+	}{
+		{"api", `{"ok":true,"socket_in_place":true,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true}`,
+			[]string{"ok   rate limit: ", "note manifest: path_gone: ", "a get of A in project api by uid 7 would succeed\n"}, true},
+		{"api", `{"ok":true,"socket_in_place":true,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true,"retry_after_seconds":3}`,
+			[]string{"BAD  rate limit: rate_limited: ", "     fix: wait 3 seconds, and check again: keyhatchctl --socket ", " explain api A --uid 7\n"}, false},
+		{"api", `{"ok":true,"unserved":true,"socket_in_place":false,"uid_allowed":false,"secret_allowed":false,"secrets_loaded":false,"secret_present":false}`,
+			[]string{"BAD  registered: not_served: ", " doctor\n"}, false},
+		{"web", "", []string{"BAD  registered: not_served: the directory is blocked\n", "     fix: "}, false},
+	} {
+		socket := fakeBroker(t, func(op, _ string) string {
+			return map[string]string{"ping": pingResponse, "status": status, "explain": c.answer}[op]
+		})
+		out, err := runCommand(t, "--socket", socket, "explain", c.project, "A", "--uid", "7")
+		for _, want := range c.want {
+			if !strings.Contains(out, want) {
+				t.Errorf("the explanation of %s does not contain %q:\n%s", c.answer, want, out)
+			}
+		}
+		if (err == nil) != c.ok {
+			t.Errorf("after the answer %s, the error is %v", c.answer, err)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// An explainer turns the results of the broker's checks of a get into findings with fixes. For a
+// result that the broker returns as a code to the client, the problem is this code.
+type explainer struct {
+	o       *globalOptions
+	project schema.ProjectStatus
+	status  schema.StatusResponse
+	tree    treeManifest
+	secret  schema.SecretName
+	uid     uint32
+	again   string // the command that explains the same get again
+}
+
+func (x explainer) checkServed(r schema.ExplainResponse) cli.Finding {
+	if r.Unserved { // since findProject has found the project
+		return cli.Finding{Problem: problemNotServed, Detail: "the broker cannot serve project " + string(x.project.Name),
+			Fix: "find the cause and the fix: " + x.o.command("doctor")}
+	}
+	return cli.Finding{Detail: fmt.Sprintf("project %s is registered at %s", x.project.Name, cli.PrintableWord(x.project.ProjectPath))}
+}
+
+func (x explainer) checkSocket(r schema.ExplainResponse) cli.Finding {
+	if r.SocketInPlace {
+		return cli.Finding{Detail: "the socket is in place at " + cli.PrintableWord(x.project.SocketPath)}
+	}
+	return cli.Finding{Problem: problemSocketMissing,
+		Detail: cli.PrintableWord(x.project.SocketPath) + " was removed or replaced, probably by the container; the broker creates the socket again within a minute",
+		Fix:    "wait a minute, and check again: " + x.again}
+}
+
+func (x explainer) checkUID(r schema.ExplainResponse) cli.Finding {
+	if r.UIDAllowed {
+		return cli.Finding{Detail: fmt.Sprintf("uid %d may use the socket", x.uid)}
+	}
+	f := cli.Finding{Problem: string(schema.CodePeerUnexpected), Detail: fmt.Sprintf("uid %d is not allowed to use the socket", x.uid)}
+	if x.uid == unmappedUID {
+		f.Detail += ", because the kernel reports this uid for every unknown user"
+		f.Fix = "get the secret as another user"
+		return f
+	}
+	f.Fix = "to allow this uid: " + x.o.registerCommand(x.project.ProjectPath, registerOptions{uids: []uint{uint(x.uid)}, persist: x.project.Declared}, x.status)
+	return f
+}
+
+func (x explainer) checkAllowlist(r schema.ExplainResponse) cli.Finding {
+	if r.SecretAllowed {
+		return cli.Finding{Detail: fmt.Sprintf("%s is on the allowlist of the approved manifest", x.secret)}
+	}
+	f := cli.Finding{Problem: string(schema.CodeDenied), Detail: fmt.Sprintf("%s is not on the allowlist of the approved manifest", x.secret)}
+	reload := x.o.command("reload", string(x.project.Name))
+	if x.tree.parsed != nil && x.tree.parsed.Allows(x.secret) {
+		f.Detail += ", but in the manifest in the project's directory"
+		f.Fix = "to see the changes of the manifest, and to approve them: " + reload
+		return f
+	}
+	path := x.tree.file.Path
+	if path == "" {
+		path = manifest.Locations[0]
+	}
+	f.Fix = fmt.Sprintf("add %s under secrets in %s, and approve the change: %s", x.secret, cli.ShellQuote(filepath.Join(x.project.ProjectPath, path)), reload)
+	return f
+}
+
+// checkManifest compares the manifest in the project's directory with the approved manifest. A
+// difference does not change the result of a get.
+func (x explainer) checkManifest() cli.Finding {
+	if f := checkProjectPath(x.project, x.status, x.o); f.Problem != "" {
+		return f
+	}
+	if f := checkManifest(x.project, x.tree, x.status, x.o); f.Problem != "" {
+		return f
+	}
+	return cli.Finding{Detail: "the manifest in the project's directory is the approved manifest"}
+}
+
+func (x explainer) checkLoaded(r schema.ExplainResponse) cli.Finding {
+	if r.SecretsLoaded {
+		return cli.Finding{Detail: "the broker has secrets"}
+	}
+	cause, fix := x.o.noSecretsText(x.status)
+	return cli.Finding{Problem: string(schema.CodeNotLoaded), Detail: "the broker has no secrets: " + cause, Fix: fix}
+}
+
+func (x explainer) checkPresent(r schema.ExplainResponse) cli.Finding {
+	if r.SecretPresent {
+		return cli.Finding{Detail: fmt.Sprintf("the broker has the secret %s", x.secret)}
+	}
+	return cli.Finding{Problem: string(schema.CodeNotFound), Detail: fmt.Sprintf("the broker has no secret named %s", x.secret),
+		Fix: "list the names of the secrets that the broker has: " + x.o.command("list") +
+			"\nstore the secret: " + cli.QuoteWords([]string{"keyhatch-sidecar", "set", string(x.secret), "--store", "STORE"})}
+}
+
+func (x explainer) checkRateLimit(r schema.ExplainResponse) cli.Finding {
+	if r.RetryAfterSeconds == 0 {
+		return cli.Finding{Detail: "the project is below its request limit"}
+	}
+	return cli.Finding{Problem: string(schema.CodeRateLimited), Detail: "the project's containers send too many requests",
+		Fix: fmt.Sprintf("wait %s, and check again: %s", cli.Plural(r.RetryAfterSeconds, "second"), x.again)}
+}

@@ -1,0 +1,25 @@
+package schema
+
+import "time"
+
+// EventsRequest requests the recent audit events, and a line for each new event. The client
+// must not send another request on the same connection.
+type EventsRequest struct {
+	Op Op `json:"op"`
+	// Since excludes the events that were recorded at this time or earlier. If it is absent,
+	// the broker sends all events that are still in its memory. These are at most 1024 events.
+	Since time.Time `json:"since,omitzero"`
+}
+
+// EventsResponse confirms that the stream has started. Each later line on the connection is an
+// audit event. Its field event determines its other fields.
+type EventsResponse struct {
+	// OK is always true in this response.
+	OK bool `json:"ok"`
+	// InstanceID is the instance_id of the broker. If it differs from that of an earlier
+	// stream, the broker has restarted, and its memory contains only events since its start.
+	InstanceID string `json:"instance_id"`
+	// Recent is the number of events that were recorded before the request. The broker sends
+	// these events first. The count of an events.missed line is included in this number.
+	Recent int `json:"recent"`
+}

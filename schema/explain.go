@@ -1,0 +1,36 @@
+package schema
+
+// ExplainRequest asks whether a get would succeed.
+type ExplainRequest struct {
+	Op   Op          `json:"op"`
+	Name ProjectName `json:"name"`
+	// Secret is the name of the secret that the get would request.
+	Secret SecretName `json:"secret"`
+	// UID is the uid of the process that would send the get. If it is absent, it is 0.
+	UID uint32 `json:"uid,omitzero"`
+}
+
+// ExplainResponse contains the results of the checks that decide whether a get succeeds. The
+// get would succeed if unserved and retry_after_seconds are absent and all other fields are
+// true. The request does not count against the limits of the project.
+type ExplainResponse struct {
+	// OK is always true in this response.
+	OK bool `json:"ok"`
+	// Unserved is true if the broker cannot serve the project. The problems in the status
+	// contain the reason. The results of all other checks are then false.
+	Unserved bool `json:"unserved,omitzero"`
+	// SocketInPlace is false if the file of the project's socket was removed or replaced, and
+	// the broker has not created it again yet.
+	SocketInPlace bool `json:"socket_in_place"`
+	// UIDAllowed is true if the uid may use the project's socket.
+	UIDAllowed bool `json:"uid_allowed"`
+	// SecretAllowed is true if the secret is on the allowlist of the approved manifest.
+	SecretAllowed bool `json:"secret_allowed"`
+	SecretsLoaded bool `json:"secrets_loaded"`
+	// SecretPresent is true if a secret with this name is loaded, even if it is not on the
+	// allowlist.
+	SecretPresent bool `json:"secret_present"`
+	// RetryAfterSeconds is the number of seconds until the project is below its request limit
+	// again. It is absent if the project is below this limit now.
+	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
+}

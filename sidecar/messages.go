@@ -1,0 +1,96 @@
+package sidecar
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/keyhatch/keyhatch/sidecar/store"
+)
+
+// unusableMessage returns the log message for a file that cannot be used.
+func unusableMessage(reason store.Reason) string {
+	switch {
+	case reason == store.ReasonName:
+		return "a file of the store cannot be a secret because of its name; the sidecar ignores the file"
+	case reason == store.ReasonDuplicate:
+		return "a secret is in two stores; the broker keeps the old value of this secret if it has one"
+	case reason.IsReplacedStore():
+		return "one of the stores was replaced, and secrets are missing; the broker keeps the old secrets of this store"
+	case reason.IsStoreFailure():
+		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
+	case reason == store.ReasonEmptyValue:
+		return "a value in the store is empty; the broker keeps the old value of this secret if it has one"
+	case reason.IsIncomplete():
+		return "a file of the store is not complete; the broker keeps the old value of this secret if it has one"
+	}
+	return "the sidecar cannot use a file of the store; the broker keeps the old value of this secret if it has one"
+}
+
+// hintForReason describes what the owner can do about the file at path, which cannot be used. If
+// the file will probably become usable soon, hintForReason returns "".
+func hintForReason(reason store.Reason, path string) string {
+	switch reason {
+	case store.ReasonOpen:
+		return "to find the process, run fuser -v " + quotePath(path)
+	case store.ReasonEmpty:
+		return "to remove the secret, delete the file; if the value is empty, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
+	case store.ReasonEmptyValue:
+		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
+	case store.ReasonName:
+		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
+	case store.ReasonPermission:
+		return "give the user of the sidecar process permission to read the file, for example with chown or chmod; to remove the secret, delete the file"
+	}
+	switch {
+	case reason == store.ReasonDuplicate:
+		return "remove the secret from one of the two stores; store 1 is the store of the first flag --store"
+	case reason.IsReplacedStore():
+		return confirmHint(os.Getpid())
+	case reason.IsUnstableStore():
+		return "stop the program that changes the store all the time"
+	case reason.IsStoreFailure():
+		return "correct the store; if you do not need the store, remove its flag --store and restart the sidecar"
+	case reason.IsTemporary():
+		return ""
+	}
+	return "replace the path with a file that the sidecar can read; to remove the secret, delete the path"
+}
+
+// quotePath quotes a path for a shell.
+func quotePath(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
+
+// LeftoverWarning is the warning about a temporary file that a killed edit has left in the store.
+const LeftoverWarning = "an edit of the store was killed, and its temporary file can contain a secret"
+
+// confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
+// of the sidecar, or 0 if it is unknown.
+func confirmHint(pid int) string {
+	command := "send the signal SIGUSR1 to the sidecar"
+	if pid != 0 {
+		command = fmt.Sprint("run kill -USR1 ", pid)
+	}
+	return "mount or restore the store; if the missing secrets should be removed from the broker, " + command
+}
+
+// hintFor returns a hint if the store does not exist, is not a directory, or is too large, if the
+// sidecar has no permission to read the store, or if a command failed. For all other errors, hintFor returns "", because an error of
+// package store already contains the rule that the store violates.
+func hintFor(err error) string {
+	switch {
+	case errors.Is(err, store.ErrCommand):
+		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health with the same flags on a terminal"
+	case errors.Is(err, store.ErrTooLarge):
+		return "remove or shorten secrets; until then, the broker also keeps secrets that you remove from the store; to remove all secrets from the broker now, run keyhatchctl clear"
+	case errors.Is(err, syscall.ENOTDIR):
+		return "if the store is a dotenv, JSON, or YAML file, use --store file:PATH"
+	case errors.Is(err, fs.ErrNotExist):
+		return "create or mount the store, or correct --store; the sidecar finds a new store without a restart"
+	case errors.Is(err, fs.ErrPermission):
+		return "give the user of the sidecar process permission to read the store, for example with chown or chmod"
+	}
+	return ""
+}
