@@ -243,7 +243,7 @@ func isMadeByEngine(root string) bool {
 // checkSecretsLoaded checks that the broker has a snapshot. It fetches no secret.
 func checkSecretsLoaded(ctx context.Context, socket string) Finding {
 	project := client.NewProject(socket)
-	info, err := project.Info(ctx)
+	info, err := project.Info(ctx, 0)
 	if err == nil {
 		// A request with an empty list of names returns the generation and no secret.
 		var answer schema.GetManyResponse
