@@ -4,11 +4,14 @@ VERSION := 0.1.0
 MODULE  := github.com/keyhatch/keyhatch
 GO      ?= go
 FLOOD   ?= 60s
+SOAK    ?= 3m
 BENCH   ?=
+# The version of Go that builds what ships.
+TOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
 .DEFAULT_GOAL := help
-.PHONY: help build install feature test race fuzz bench attack attack-vm kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
+.PHONY: help build install feature test race fuzz bench attack attack-vm soak supply-chain kubernetes e2e-systemd e2e-devcontainer lint generate demo clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -16,6 +19,9 @@ help: ## list the targets
 build: ## build the four commands as static binaries in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/keyhatchd ./cmd/keyhatchctl ./cmd/keyhatch-sidecar ./cmd/keyhatch
 
+# Use the toolchain of go.mod even if the system's Go is set to GOTOOLCHAIN=local. To build
+# without it, for example without a network, set GOTOOLCHAIN=local in the environment.
+feature: export GOTOOLCHAIN ?= $(TOOLCHAIN)
 feature: ## build the Dev Container Feature, and pack it into dist/devcontainer-feature-keyhatch.tgz
 	for arch in amd64 arm64; do \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' \
@@ -63,6 +69,10 @@ attack-vm: build ## run the attacks on Linux 6.1 in a virtual machine; needs roo
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
 	packaging/attack/vm.sh bin/keyhatchd bin/attack
 
+soak: build ## kill and restart everything under load for SOAK (default: 3m, for example SOAK=4h), and check what is left
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/soak ./packaging/soak
+	bin/soak -bin bin -duration $(SOAK)
+
 e2e-devcontainer: build feature ## test real dev containers with a real engine and the Dev Container CLI; needs root
 	KEYHATCH_E2E=1 $(GO) test -count=1 -timeout 15m -v ./packaging/e2e/devcontainer
 
@@ -79,6 +89,9 @@ lint: ## check the code with gofmt, go vet, staticcheck, and go mod tidy -diff
 	$(GO) vet ./...
 	$(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 	$(GO) mod tidy -diff
+
+supply-chain: ## check vulnerabilities, module checksums, and licences of the dependencies
+	packaging/supply-chain.sh
 
 generate: ## generate the JSON Schemas from the Go types
 	$(GO) generate ./schema/...

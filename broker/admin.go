@@ -15,12 +15,14 @@ import (
 
 // An admin answers the requests on the admin socket. Every caller that can connect to the
 // admin socket may use every operation. The modes of the socket file and of its directory
-// decide which callers can connect.
+// decide which callers can connect. If there is an admin token, a caller must also send this
+// token first.
 type admin struct {
 	keyring  *keyring.Keyring
 	registry *registry
 	audit    *audit.Log
 	log      *slog.Logger
+	auth     *authenticator // nil if the broker requires no admin token
 
 	exclusive exclusivePushes
 	events    eventStreams
@@ -36,6 +38,9 @@ type admin struct {
 // serve answers the requests of one connection. It reads each request into locked memory,
 // because each request may be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
+	if !a.auth.admit(s) {
+		return
+	}
 	buffer := a.keyring.NewBuffer()
 	defer buffer.Free()
 	defer a.exclusive.forget(s)
@@ -92,6 +97,8 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 		}
 		a.exclusive.setStoreProblems(s, status.StoreProblems)
 		return endpoint.Answer(a.status())
+	case schema.OpAuth:
+		return a.auth.answer(caller, line)
 	case schema.OpPing:
 		return endpoint.Answer(schema.AdminPingResponse{
 			OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion, InstanceID: a.instanceID,

@@ -26,8 +26,10 @@ var update = flag.Bool("update", false, "write the broker's answers to testdata/
 // "admin> REQUEST", and to the socket of the project api for a line "api> REQUEST". It uses
 // one connection for all requests to a socket, until this connection ends. For a line
 // "admin+> REQUEST" or "api+> REQUEST", the test sends REQUEST on a second connection. For a
-// line "api+", the test reads the next line of a watch from this second connection. For a line
-// "admin+", it reads the next event, except secrets.fetched, which the broker can delay. In the
+// line "token> REQUEST", the test sends REQUEST to the admin socket of a second broker, which
+// requires an admin token. For a line "api+", the test reads the next line of a watch from this
+// second connection. For a line "admin+", it reads the next event, except secrets.fetched, which
+// the broker can delay. In the
 // golden file, values that differ between two runs are replaced with *.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
@@ -36,6 +38,8 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newServer(t)
+	withToken, tokenFile := newServerWithToken(t)
+	token := readToken(t, tokenFile)
 	validator := newValidator(t)
 	conns := map[string]*rawConn{}
 	seen := map[string]bool{}
@@ -57,16 +61,19 @@ func TestConversationMatchesGoldenFile(t *testing.T) {
 			continue
 		}
 		path := s.adminSocket
-		if name := strings.TrimSuffix(socket, "+"); name != "admin" {
+		if name := strings.TrimSuffix(socket, "+"); name == "token" {
+			path = withToken.adminSocket
+		} else if name != "admin" {
 			path = s.projectSocket(name)
 		}
 		if conns[socket] == nil {
 			conns[socket] = connect(t, path)
 		}
+		request = strings.ReplaceAll(request, "(the token)", token)
 		answer := conns[socket].request(t, expandPlaceholders(request))
 		validator.check(t, strings.TrimSuffix(socket, "+"), expandPlaceholders(request), answer, seen)
-		answer = maskVarying(answer, s.dir)
-		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "no other request is allowed") {
+		answer = maskVarying(maskVarying(answer, s.dir), withToken.dir)
+		if strings.Contains(answer, "payload_too_large") || strings.Contains(answer, "unauthorized") || strings.Contains(answer, "no other request is allowed") {
 			if conns[socket].readLine(t) != "" {
 				t.Errorf("the connection stays open after the answer to %s", line)
 			}
@@ -159,7 +166,7 @@ type validator struct {
 
 func newValidator(t *testing.T) *validator {
 	t.Helper()
-	v := &validator{jsonschema.NewCompiler(), map[string]map[schema.Op]schema.Operation{"admin": {}, "api": {}}}
+	v := &validator{jsonschema.NewCompiler(), map[string]map[schema.Op]schema.Operation{"admin": {}, "token": {}, "api": {}}}
 	document, err := os.Open("../schema/keyhatch.v2.json")
 	if err != nil {
 		t.Fatal(err)
@@ -174,6 +181,7 @@ func newValidator(t *testing.T) *validator {
 	}
 	for _, op := range schema.AdminOperations {
 		v.types["admin"][op.Op] = op
+		v.types["token"][op.Op] = op
 	}
 	for _, op := range schema.ProjectOperations {
 		v.types["api"][op.Op] = op

@@ -44,8 +44,8 @@ func TestFullFileSystemStopsNobodyElse(t *testing.T) {
 		}
 	}
 	fill()
-	// A restart must not replace the link of a dev container. Otherwise the container
-	// could use the space of the old link before the broker creates the new link.
+	// A restart must keep the link of a dev container. If the broker removed the link and created
+	// it again, the container could fill the freed space first, and the second step would fail.
 	link := filepath.Join(m.dir, "run/devcontainers", string(devcontainerIDOf("evil")))
 	before, err := os.Lstat(link)
 	if err != nil {

@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // contains only tests
 	"packaging/e2e/devcontainer": {}, // contains only tests
+	"packaging/soak":             {"broker/client", "schema"},
 	"packaging/testenv":          {},
 	"sidecar/store/storetest":    {"schema", "sidecar/store"},
 }

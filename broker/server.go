@@ -2,9 +2,10 @@
 // the admin socket and stores the set in locked memory. Each project has its own socket,
 // on which the broker serves the secrets that the project's manifest allows.
 //
-// The broker trusts every caller that can connect to the admin socket. It does not trust
-// any caller on a project's socket. The broker creates nothing on disk except sockets,
-// their directories and links, its lock file, and the audit log. The limits are defined in
+// The broker trusts every caller that can connect to the admin socket, and that sends the admin
+// token if there is one. It does not trust any caller on a project's socket. The broker creates
+// nothing on disk except sockets, their directories and links, its lock file, the token file,
+// and the audit log. The limits are defined in
 // package schema.
 package broker
 
@@ -38,6 +39,10 @@ type Config struct {
 	// AdminGID is the group that owns the admin socket. -1 means the group of the broker
 	// process.
 	AdminGID int
+	// AdminTokenFile is the absolute path of the file to which New writes a new admin token. The
+	// first request of each connection to the admin socket must then contain this token. ""
+	// means that clients need no token.
+	AdminTokenFile string
 	// Audit receives the audit events. Close Audit after the Server has ended.
 	Audit *audit.Log
 	// Log receives messages for the operator. These messages never contain the name of a
@@ -112,7 +117,15 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	if err == nil {
 		s.probe, err = newProbe(s.keyring.View())
 	}
+	var auth *authenticator
+	if err == nil && config.AdminTokenFile != "" {
+		// No client can read the token before its file exists, and the endpoint has not started.
+		auth, err = newAuthenticator(config.AdminTokenFile, config.RuntimeDir, config.Audit)
+	}
 	if err != nil {
+		if listener != nil && in.Admin == nil {
+			listener.Close()
+		}
 		dir.Close()
 		return nil, err
 	}
@@ -135,13 +148,13 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	restoreProjects(s.registry, in)
 	s.admin = &admin{
 		exclusive: exclusivePushes{refused: map[*endpoint.Session]bool{}, storeProblems: map[*endpoint.Session]int{}},
-		keyring:   s.keyring, registry: s.registry, audit: config.Audit, log: config.Log,
+		keyring:   s.keyring, registry: s.registry, audit: config.Audit, log: config.Log, auth: auth,
 		events:        eventStreams{log: config.Audit, instanceID: instanceID},
 		brokerVersion: config.Version, instanceID: instanceID, startedAt: time.Now(),
 		memory: memory, projectsDir: config.ProjectsDir,
 	}
 	s.adminEndpoint = endpoint.New(endpoint.Config{
-		Listener: listener, MaxConnections: schema.MaxAdminConnections, Serve: s.admin.serve, Log: config.Log,
+		Listener: listener, MaxConnections: schema.MaxAdminConnections, MaxUnauthorized: auth.maxUnauthorized(), Serve: s.admin.serve, Log: config.Log,
 	})
 	s.admin.connections = s.adminEndpoint.Connections
 	s.adminEndpoint.Start()
@@ -210,6 +223,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.registry.closing.Wait()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
+	s.admin.auth.close() // before the next broker can lock the runtime directory
 	s.dir.Close()
 }
 

@@ -18,7 +18,7 @@ import (
 // command must exit with 128 plus the signal's number and must not print an error.
 func TestSignalEndsCommandSilently(t *testing.T) {
 	m := newMessageRun(t)
-	m.startBroker()
+	m.startBroker("")
 	m.prepare("mkdir -p api/.keyhatch && printf 'schema_version: 1\\nproject: api\\nsecrets: {A: }\\n' > api/.keyhatch/manifest.yaml")
 	m.prepare("keyhatchctl --socket $ADMIN register api")
 	for signal, want := range map[syscall.Signal]int{syscall.SIGINT: 130, syscall.SIGTERM: 143} {
@@ -49,7 +49,7 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 // until the broker runs again. The exit code must be 130.
 func TestCtrlCEndsEventStream(t *testing.T) {
 	m := newMessageRun(t)
-	broker := m.startBroker()
+	broker := m.startBroker("")
 	for _, stopped := range []bool{false, true} {
 		c := exec.Command(filepath.Join(binDir, "keyhatchctl"), "--socket", m.runtimeDir+"/admin/admin.sock", "events", "--follow")
 		c.Env = m.env

@@ -25,8 +25,8 @@ var update = flag.Bool("update", false, "write the output of the commands into t
 //
 // For a line "$ COMMAND", a shell runs COMMAND. The next lines contain the standard output,
 // the standard error, and the exit code of COMMAND. For a line "% COMMAND", a shell runs
-// COMMAND as a preparation, which must succeed. The line "% broker" starts a broker in the
-// directory $RUN. Lines that start with # are comments. Each file has its own directories
+// COMMAND as a preparation, which must succeed. The line "% broker FLAG..." starts a broker in
+// the directory $RUN. The flags must also be flags of keyhatchctl. Lines that start with # are comments. Each file has its own directories
 // $WORK and $RUN.
 func TestMessages(t *testing.T) {
 	files, err := filepath.Glob("testdata/messages/*.txt")
@@ -100,8 +100,8 @@ func (m *messageRun) run(text string) string {
 }
 
 func (m *messageRun) prepare(command string) {
-	if command == "broker" {
-		m.startBroker()
+	if flags, isBroker := strings.CutPrefix(command, "broker"); isBroker {
+		m.startBroker(flags)
 		return
 	}
 	if output, code := m.shell(command); code != 0 {
@@ -109,9 +109,9 @@ func (m *messageRun) prepare(command string) {
 	}
 }
 
-func (m *messageRun) startBroker() *os.Process {
-	broker := exec.Command(filepath.Join(binDir, "keyhatchd"), "--runtime-dir", m.runtimeDir, "--projects-dir", "", "--audit", "file:"+m.work+"/audit.log")
-	broker.Env = m.env
+func (m *messageRun) startBroker(flags string) *os.Process {
+	broker := exec.Command("sh", "-c", "exec keyhatchd --runtime-dir $RUN --projects-dir '' --audit file:$WORK/audit.log"+flags)
+	broker.Dir, broker.Env = m.work, m.env
 	if err := broker.Start(); err != nil {
 		m.t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func (m *messageRun) startBroker() *os.Process {
 		broker.Wait()
 	})
 	for {
-		if _, code := m.shell("keyhatchctl --socket $ADMIN status"); code == 0 {
+		if _, code := m.shell("keyhatchctl --socket $ADMIN" + flags + " status"); code == 0 {
 			return broker.Process
 		}
 		if m.t.Context().Err() != nil {

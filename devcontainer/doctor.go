@@ -49,7 +49,7 @@ const recreateContainer = "recreate the container (devcontainer up --remove-exis
 
 // mountFix explains how to mount the directory of the project's socket into the container.
 const mountFix = "create the container with the keyhatch Feature, or with docker run -v /run/keyhatch/projects/NAME:/run/keyhatch:ro\n" +
-	AskOperator + "keyhatchctl up DIR -- --remove-existing-container"
+	"or " + AskOperator + "keyhatchctl up DIR -- --remove-existing-container"
 
 // AskOperator begins a fix or a hint with a command that only the operator can run. The user
 // in the container may be another person, and the command works only on the host.
@@ -243,7 +243,7 @@ func isMadeByEngine(root string) bool {
 // checkSecretsLoaded checks that the broker has a snapshot. It fetches no secret.
 func checkSecretsLoaded(ctx context.Context, socket string) Finding {
 	project := client.NewProject(socket)
-	info, err := project.Info(ctx)
+	info, err := project.Info(ctx, 0)
 	if err == nil {
 		// A request with an empty list of names returns the generation and no secret.
 		var answer schema.GetManyResponse

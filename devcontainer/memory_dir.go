@@ -11,7 +11,7 @@ import (
 // ErrNoMemoryDir means that the directory for secret files is not in memory, or that another
 // user could list or change it. In such a directory, a secret file could be written to a disk,
 // or another user could replace the file.
-var ErrNoMemoryDir = errors.New("found no private directory on a memory file system (tmpfs) for secret files")
+var ErrNoMemoryDir = errors.New("cannot use the directory for secret files, which must be private and on a memory file system (tmpfs)")
 
 // MemoryDir returns the directory for the rendered files of this user.
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }

@@ -77,7 +77,8 @@ var ordinaryFiles = []ordinaryFile{
 		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
 		"refreshtoken", "scopes", "subscriptiontype", "tokens"))},
 
-	// The formats of these files are not known here, so they can contain only the secret.
+	// The formats of these files are not known here. So every template with other text than one
+	// placeholder is dangerous.
 	{[]string{
 		".*/*.jks", ".*/*.key", ".*/*.keystore", ".*/*.p12", ".*/*.p8", ".*/*.pem", ".*/*.pfx",
 		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials",

@@ -166,3 +166,12 @@ type AdminPingResponse struct {
 	ProtocolVersion int    `json:"protocol_version"`
 	InstanceID      string `json:"instance_id"`
 }
+
+// AuthRequest authorizes a connection to the admin socket. If the broker requires an admin
+// token, this must be the first request of each connection, and must arrive within AuthTimeout.
+type AuthRequest struct {
+	Op Op `json:"op"`
+	// Token is the content of the broker's token file, without the newline. The broker
+	// generates a new token at each start.
+	Token string `json:"token"`
+}

@@ -25,6 +25,7 @@ const (
 	EventSecretsFetched      EventName = "secrets.fetched"
 	EventPeerRefused         EventName = "peer.refused"
 	EventRateLimited         EventName = "rate.limited"
+	EventAuthFailed          EventName = "auth.failed"
 	EventAuditDropped        EventName = "audit.dropped"
 	EventEventsMissed        EventName = "events.missed"
 )
@@ -57,6 +58,7 @@ var AuditEvents = []AuditEvent{
 	{EventSecretsFetched, SecretsFetched{}},
 	{EventPeerRefused, PeerRefused{}},
 	{EventRateLimited, RateLimited{}},
+	{EventAuthFailed, AuthFailed{}},
 	{EventAuditDropped, AuditDropped{}},
 	{EventEventsMissed, EventsMissed{}},
 }
@@ -235,6 +237,14 @@ type RateLimited struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
+}
+
+// AuthFailed reports that a client of the admin socket sent no admin token in time, or a wrong
+// admin token. After the first AuthFailedBurst events, the broker records at most one such event
+// per second.
+type AuthFailed struct {
+	EventHeader
+	EventCaller
 }
 
 // AuditDropped contains the number of events that the broker could not write since the

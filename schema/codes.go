@@ -47,8 +47,8 @@ const (
 	CodeProjectExists Code = "project_exists"
 	// CodePeerUnexpected means that the caller's uid is not allowed to use this socket.
 	CodePeerUnexpected Code = "peer_unexpected"
-	// CodeUnauthorized is reserved for an admin token that is missing or wrong. The broker
-	// does not send this code yet.
+	// CodeUnauthorized means that the broker requires an admin token, and that the first
+	// request of the connection did not contain this token. The broker closes the connection.
 	CodeUnauthorized Code = "unauthorized"
 	// CodeAuditUnavailable means that the broker could not write the audit event of this
 	// request, but audit_required is set. The broker sent no secret.

@@ -19,6 +19,7 @@ const (
 	DevcontainerIDPattern = `^[0-9a-v]{52}$`
 	LoginHostPattern      = `^(https?://)?([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?$`
 	LoginUsernamePattern  = `^[!-~]{1,128}$`
+	AdminTokenPattern     = `^[0-9a-f]{64}$`
 )
 
 // ValidSecretName reports whether name matches SecretNamePattern. name can also be a byte

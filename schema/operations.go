@@ -22,6 +22,7 @@ var AdminOperations = []Operation{
 	{OpExplain, ExplainRequest{}, ExplainResponse{}},
 	{OpEvents, EventsRequest{}, EventsResponse{}},
 	{OpPing, PingRequest{}, AdminPingResponse{}},
+	{OpAuth, AuthRequest{}, OKResponse{}},
 }
 
 // ProjectOperations lists the ops of a project socket.

@@ -20,6 +20,7 @@ const (
 	OpStatus     Op = "status"
 	OpExplain    Op = "explain"
 	OpEvents     Op = "events"
+	OpAuth       Op = "auth"
 
 	OpGet     Op = "get"
 	OpGetMany Op = "get-many"
@@ -52,6 +53,9 @@ type ErrorResponse struct {
 	// RetryAfterSeconds is the number of seconds to wait before a retry. Only a response
 	// with the code rate_limited has this field.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
+	// TokenFile is the path of the file that contains the admin token, on the host of the
+	// broker. Only a response with the code unauthorized has this field.
+	TokenFile string `json:"token_file,omitzero"`
 }
 
 // PingRequest requests the version and the instance ID of the broker.

@@ -35,9 +35,13 @@ func TestProtocolDocumentsEveryName(t *testing.T) {
 	}
 	checkMentions(t, text, "`"+schema.SecretNamePattern+"`")
 	checkMentions(t, text, "`"+schema.ProjectNamePattern+"`")
+	checkMentions(t, text, "`"+schema.AdminTokenPattern+"`")
 	for limit, value := range map[string]string{
 		"MaxRequest":            fmt.Sprintf("%d bytes", schema.MaxRequest),
 		"MaxPush":               fmt.Sprintf("%d bytes", schema.MaxPush),
+		"MaxAuth":               fmt.Sprintf("%d bytes", schema.MaxAuth),
+		"MaxUnauthorized":       fmt.Sprint(schema.MaxUnauthorized),
+		"AuthTimeout":           fmt.Sprintf("%d s", int(schema.AuthTimeout.Seconds())),
 		"MaxResponse":           fmt.Sprintf("%d bytes", schema.MaxResponse),
 		"MaxDepth":              fmt.Sprint(schema.MaxDepth),
 		"MaxResponseDepth":      fmt.Sprint(schema.MaxResponseDepth),

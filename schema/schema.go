@@ -34,6 +34,9 @@ const (
 	MaxRequest = 64 << 10
 	// MaxPush is the maximum length of a push-creds request.
 	MaxPush = 1 << 20
+	// MaxAuth is the maximum length of the first request of a connection to the admin socket,
+	// if the broker requires an admin token.
+	MaxAuth = 1 << 10
 	// MaxResponse is the maximum length of a response. All secrets of a push of MaxPush
 	// bytes fit into one response, even if every byte must be escaped again.
 	MaxResponse = 8 << 20
@@ -60,6 +63,12 @@ const (
 	MaxProjectConnections = 64
 	// MaxAdminConnections is the maximum number of connections of the admin socket.
 	MaxAdminConnections = 16
+	// MaxUnauthorized is the maximum number of connections of the admin socket whose clients
+	// have not sent the admin token, if the broker requires an admin token.
+	MaxUnauthorized = 256
+	// AuthTimeout is the maximum time from the beginning of a connection until the broker has
+	// received the admin token, if the broker requires an admin token.
+	AuthTimeout = 5 * time.Second
 	// LineTimeout is the maximum time from the first byte of a request to its last byte.
 	LineTimeout = 5 * time.Second
 	// WriteTimeout is the maximum time in which the broker tries to send a response. If the
@@ -82,4 +91,7 @@ const (
 	// without a limit. After these events, the broker records at most one peer.refused event
 	// of the project per second.
 	PeerRefusedBurst = 10
+	// AuthFailedBurst is how many auth.failed events the broker records without a limit. After
+	// these events, the broker records at most one auth.failed event per second.
+	AuthFailedBurst = 10
 )

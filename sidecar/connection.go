@@ -24,6 +24,7 @@ const (
 // and the connection breaks, so the sidecar notices the loss immediately.
 type connection struct {
 	socket       string
+	tokenFile    string          // "" to send no admin token
 	admin        *client.Admin   // nil if not connected
 	closed       <-chan struct{} // closed when the broker ends the connection
 	stopWatching func()          // must be called before admin is used
@@ -50,10 +51,11 @@ func (c *connection) call(request func(*client.Admin) error) error {
 	return err
 }
 
-// dial connects to the broker, reports the number of problems with the store, and returns the
-// broker's status. If the broker uses another protocol version, dial returns an error.
+// dial connects to the broker, sends the admin token if tokenFile is not "", reports the number of
+// problems with the store, and returns the broker's status. If the broker uses another protocol
+// version, dial returns an error.
 func (c *connection) dial(ctx context.Context, storeProblems int) (status schema.StatusResponse, err error) {
-	admin, err := client.DialAdmin(ctx, c.socket)
+	admin, err := client.DialAdminWithToken(ctx, c.socket, c.tokenFile)
 	if err != nil {
 		return schema.StatusResponse{}, err
 	}

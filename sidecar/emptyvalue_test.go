@@ -64,7 +64,7 @@ func TestEmptyValueKeepsOldValue(t *testing.T) {
 
 // healthOf returns the problems that CheckHealth finds with a store, or "".
 func healthOf(h *testHost, source store.Store) string {
-	_, problems := CheckHealth(context.Background(), readInProcess(source), h.server.AdminSocket())
+	_, problems := CheckHealth(context.Background(), readInProcess(source), h.server.AdminSocket(), "")
 	if len(problems) == 0 {
 		return ""
 	}

@@ -36,7 +36,7 @@ var ErrNoSidecar = errors.New("no sidecar is connected to the broker, so a chang
 // CheckHealth returns the problems that it has found. It ends early if it cannot read the store, if a
 // request to the broker fails, or if the broker has no secrets. count is then 0. Otherwise count is the
 // number of secrets in the store.
-func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, problems []error) {
+func CheckHealth(ctx context.Context, read ReadFunc, socket, tokenFile string) (count int, problems []error) {
 	reading, err := read(ctx, store.LockedReading{})
 	if err != nil {
 		return 0, []error{&HealthError{"cannot read the store: " + err.Error(), hintFor(err)}}
@@ -46,7 +46,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket string) (count int, 
 		reason := reading.Unusable[path]
 		problems = append(problems, &HealthError{fmt.Sprintf("cannot use %s: %s", path, reason), hintForReason(reason, path)})
 	}
-	conn := connection{socket: socket}
+	conn := connection{socket: socket, tokenFile: tokenFile}
 	status, err := conn.dial(ctx, 0)
 	if err != nil {
 		return 0, append(problems, err)

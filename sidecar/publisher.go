@@ -49,8 +49,8 @@ type publisher struct {
 	reportedStoreProblems int // the number that the broker has received on this connection
 }
 
-func newPublisher(socket string, log *slog.Logger) *publisher {
-	return &publisher{connection: connection{socket: socket}, log: log, reportedProblems: map[string]bool{}}
+func newPublisher(socket, tokenFile string, log *slog.Logger) *publisher {
+	return &publisher{connection: connection{socket: socket, tokenFile: tokenFile}, log: log, reportedProblems: map[string]bool{}}
 }
 
 // reportStoreProblems reports the number of problems with the store to the broker, if the broker

@@ -34,6 +34,9 @@ type Config struct {
 	// Read reads the store into locked memory (see store.ReadInChild).
 	Read   ReadFunc
 	Socket string // the path of the broker's admin socket
+	// TokenFile is the file with the broker's admin token. The sidecar reads the file for each
+	// new connection. If TokenFile is "", the sidecar sends no token.
+	TokenFile string
 	// Poll is the interval at which the sidecar reads the store even if no file event
 	// arrived. Network file systems send no file events. The sidecar also requests the
 	// broker's status at this interval, or more often if the interval is long (see
@@ -69,7 +72,7 @@ func (c Config) Run(ctx context.Context) error {
 	}
 	watcher := newWatcher(c.Log, func(path string) bool { return !c.ignoreEvents && c.Store.IsAffectedBy(path) })
 	defer watcher.close()
-	publisher := newPublisher(c.Socket, c.Log)
+	publisher := newPublisher(c.Socket, c.TokenFile, c.Log)
 	defer publisher.connection.close()
 	if c.ClearOnExit {
 		defer publisher.clearBroker()

@@ -15,7 +15,7 @@ type Event interface {
 		schema.ProjectRegistered | schema.ProjectUnregistered | schema.ProjectReloaded | schema.ProjectChanged |
 		schema.ManifestRejected | schema.ReloadPreviewed | schema.ProjectInspected |
 		schema.SecretsListed | schema.SecretExplained | schema.RequestRejected | schema.SecretsFetched | schema.PeerRefused | schema.RateLimited |
-		schema.AuditDropped
+		schema.AuthFailed | schema.AuditDropped
 	When() time.Time
 }
 

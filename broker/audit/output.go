@@ -57,8 +57,25 @@ func (o *output) reopen() error {
 		return err
 	}
 	o.close()
-	o.file, o.out, o.torn = file, file, false
+	o.file, o.out, o.torn = file, file, isTorn(file, o.path)
 	return nil
+}
+
+// isTorn reports whether the last line of a file is not complete. This can happen if an earlier
+// broker was killed during a write.
+func isTorn(file *os.File, path string) bool {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	reader, err := os.Open(path) // file is open for writing only
+	if err != nil {
+		return false
+	}
+	defer reader.Close()
+	last := make([]byte, 1)
+	_, err = reader.ReadAt(last, info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 func (o *output) close() {

@@ -41,6 +41,7 @@ type Error struct {
 	Code       schema.Code
 	Message    string
 	RetryAfter time.Duration // 0 if the broker did not set it
+	TokenFile  string        // the file with the admin token on the broker's host; "" if the broker did not set it
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -125,7 +126,7 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 		if errorResponse.Code == "" {
 			return fmt.Errorf("%w: the answer is an error without a code", ErrProtocol)
 		}
-		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second}
+		return &Error{errorResponse.Code, errorResponse.Message, time.Duration(errorResponse.RetryAfterSeconds) * time.Second, errorResponse.TokenFile}
 	}
 	if err := wire.Decode(answer, response, schema.MaxResponseDepth); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)

@@ -41,9 +41,13 @@ func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait t
 }
 
 // Info returns the project's name, and the secrets and helpers that the approved manifest
-// declares.
-func (p *Project) Info(ctx context.Context) (response schema.InfoResponse, err error) {
-	err = p.call(ctx, schema.InfoRequest{Op: schema.OpInfo}, &response, 0)
+// declares. If the broker is unreachable or reports a rate limit, Info retries for at most
+// wait. If wait is 0, Info tries once.
+func (p *Project) Info(ctx context.Context, wait time.Duration) (response schema.InfoResponse, err error) {
+	err = p.retry(ctx, wait, func(time.Duration) error {
+		response = schema.InfoResponse{}
+		return p.call(ctx, schema.InfoRequest{Op: schema.OpInfo}, &response, 0)
+	})
 	return response, err
 }
 

@@ -225,7 +225,7 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 		return 0, err
 	}
 	if before := c.lineBytes / wakesUnit; (c.lineBytes+n)/wakesUnit > before {
-		c.resetWakes() // a large request arrives in many pieces
+		c.resetWakes() // a large request arrives in many pieces, and each piece is an event
 	}
 	c.lineBytes += n
 	return n, nil

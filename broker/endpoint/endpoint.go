@@ -41,6 +41,10 @@ const (
 type Config struct {
 	Listener       *net.UnixListener // the first listener; ReplaceListener can replace it
 	MaxConnections int
+	// MaxUnauthorized is the maximum number of connections whose clients are not authorized yet
+	// (Session.Authorize). These connections do not count as connections. If more clients connect,
+	// the oldest of these connections end. 0 means that clients need no authorization.
+	MaxUnauthorized int
 	// Connects limits the number of new connections per second. nil means no limit.
 	Connects *Limiter
 	// Total counts the connections of several endpoints together. If Total is nil, the
@@ -73,7 +77,8 @@ type Endpoint struct {
 	// log.
 	errorMessages rate.Sometimes
 
-	refusals refusals // its mutex can be locked while mu is locked
+	refusals   refusals    // its mutex can be locked while mu is locked
+	admissions *admissions // nil if clients need no authorization; its mutex can be locked while mu is locked
 
 	// While mu is locked, deadline.mu and descriptor.mu can be locked, and
 	// systemCalls.begin can be called.
@@ -94,10 +99,15 @@ func newEndpoint(config Config) *Endpoint {
 	if config.Total == nil {
 		config.Total = new(atomic.Int64)
 	}
-	return &Endpoint{
+	e := &Endpoint{
 		config: config, calls: newSystemCalls(), drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
-		listener: config.Listener, sessions: map[*Session]struct{}{}, refusals: refusals{sessions: map[*Session]struct{}{}},
+		listener: config.Listener, sessions: map[*Session]struct{}{}, refusals: refusals{max: maxRefusals, sessions: map[*Session]struct{}{}},
 	}
+	if config.MaxUnauthorized > 0 {
+		e.admissions = &admissions{maxUnauthorized: config.MaxUnauthorized, maxAuthorized: config.MaxConnections}
+		e.refusals.max = config.MaxUnauthorized / 2
+	}
+	return e
 }
 
 // CloseListener closes a listener that has no endpoint. It uses an interruptingCloser,
@@ -239,8 +249,16 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	s := newSession(c, e.drain, paid)
 	s.refusals = &e.refusals
+	if e.admissions != nil {
+		for s.admission = e.admissions.add(c); s.admission == nil; s.admission = e.admissions.add(c) {
+			if !e.sleep(evictionTime) {
+				e.close(c)
+				return
+			}
+		}
+	}
 	e.mu.Lock()
-	full := len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
+	full := e.admissions == nil && len(e.sessions) >= e.config.MaxConnections || e.holdsTooMuchLocked()
 	if !full {
 		e.sessions[s] = struct{}{}
 		e.config.Total.Add(1)
@@ -250,6 +268,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 		// At most one client per second gets an answer, because the broker does not count
 		// unread answers of closed connections. The answer fits into the buffer of a new
 		// socket, so the write does not wait.
+		s.admission.end()
 		if !e.mayExplainLimit() {
 			e.close(c)
 			return
@@ -316,6 +335,7 @@ func (e *Endpoint) finishSession(s *Session) {
 	e.close(s.conn)
 	e.mu.Lock()
 	delete(e.sessions, s)
+	s.admission.end()
 	e.refusals.remove(s)
 	e.config.Total.Add(-1)
 	e.mu.Unlock()
@@ -332,7 +352,11 @@ func (e *Endpoint) close(c *conn) {
 
 // Connections returns the number of open connections. It includes the connections whose
 // sessions have ended, but whose clients have not read all answers.
+// Unauthorized connections do not count.
 func (e *Endpoint) Connections() int {
+	if e.admissions != nil {
+		return e.admissions.countAuthorized()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.sessions)

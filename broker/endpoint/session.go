@@ -40,21 +40,22 @@ const parkDelay = 100 * time.Millisecond
 const refusalTimeout = time.Second
 
 // maxRefusals is the largest number of refused clients whose connections are open at the same
-// time. Refused clients that do not read their replies could otherwise use up the connections
+// time, if the endpoint needs no authorization. Refused clients that do not read their replies could otherwise use up the connections
 // of the clients that may use the socket.
 const maxRefusals = 16
 
 // refusals contains the sessions of an endpoint whose clients were refused.
 type refusals struct {
+	max      int                   // the largest number of sessions
 	mu       sync.Mutex            // no other mutex is locked while mu is locked
 	sessions map[*Session]struct{} // guarded by mu
 }
 
-// add adds a session. It returns false if there are already maxRefusals sessions.
+// add adds a session. It returns false if there are already max sessions.
 func (r *refusals) add(s *Session) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.sessions) >= maxRefusals {
+	if len(r.sessions) >= r.max {
 		return false
 	}
 	r.sessions[s] = struct{}{}
@@ -85,7 +86,8 @@ type Session struct {
 	fd      int                                            // the file descriptor from which Read reads if it must not wait
 	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
 
-	refusals *refusals // nil for a session of Connect
+	refusals  *refusals  // nil for a session of Connect
+	admission *admission // nil if the client needs no authorization
 
 	// parked means that Run has returned only because the session waits for its next request.
 	parked bool

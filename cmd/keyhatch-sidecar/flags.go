@@ -76,17 +76,19 @@ func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (st
 	}
 }
 
-// addSocketFlag adds the flag --socket. It returns a function that returns the path of the
-// admin socket. Parse the flags before calling the returned function.
-func addSocketFlag(c *cobra.Command) func() (string, error) {
+// addSocketFlags adds the flags --socket and --admin-token-file. It returns a function that
+// returns the path of the admin socket, and the file with the admin token. Parse the flags before
+// calling the returned function.
+func addSocketFlags(c *cobra.Command) func() (socket, tokenFile string, err error) {
 	socketArg := c.Flags().String("socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
-	return func() (string, error) {
+	tokenFileArg := c.Flags().String("admin-token-file", "", cli.TokenFileUsage)
+	return func() (string, string, error) {
 		if *socketArg != "" {
-			return *socketArg, nil
+			return *socketArg, *tokenFileArg, nil
 		}
 		if path := cli.DefaultAdminSocket(); path != "" {
-			return path, nil
+			return path, *tokenFileArg, nil
 		}
-		return "", cli.NoSocketError()
+		return "", "", cli.NoSocketError()
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
@@ -34,27 +35,33 @@ the HEALTHCHECK instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
-	getSocket := addSocketFlag(c)
+	getSocket := addSocketFlags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		source, err := getStore()
 		if err != nil {
 			return err
 		}
-		socket, err := getSocket()
+		socket, tokenFile, err := getSocket()
 		if err != nil {
 			return err
 		}
 		for _, path := range store.Leftovers(source) {
 			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: to remove the file, run rm -r %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.ShellQuote(path))
 		}
-		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket)
+		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket, tokenFile)
 		for i, err := range problems {
 			problem := &cli.Error{Err: err}
+			refusal, _ := errors.AsType[*client.Error](err)
+			_, isTokenFileError := errors.AsType[*client.TokenFileError](err)
 			switch known, ok := errors.AsType[*sidecar.HealthError](err); {
 			case ok:
 				problem.Hint = known.Hint
 			case errors.Is(err, sidecar.ErrNoSidecar):
-				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket)
+				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket, tokenFile)
+			case isTokenFileError:
+				problem.Hint = cli.TokenFileHint(err, tokenFile, socket)
+			case refusal != nil && refusal.Code == schema.CodeUnauthorized:
+				problem.Hint = cli.UnauthorizedHint(refusal.TokenFile, tokenFile, socket)
 			case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 				problem.Hint = cli.PermissionHint(socket)
 			case errors.Is(err, client.ErrUnreachable):
@@ -81,7 +88,11 @@ the HEALTHCHECK instruction of a container image.`,
 }
 
 // runCommandLine returns the command line that starts a sidecar with the given flags.
-func runCommandLine(storeFlags *pflag.FlagSet, socket string) string {
+func runCommandLine(storeFlags *pflag.FlagSet, socket, tokenFile string) string {
 	words := append([]string{"keyhatch-sidecar", "run"}, flagArgs(storeFlags, func(f *pflag.Flag) bool { return f.Changed })...)
-	return cli.QuoteWords(append(words, "--socket="+socket))
+	words = append(words, "--socket="+socket)
+	if tokenFile != "" {
+		words = append(words, "--admin-token-file="+tokenFile)
+	}
+	return cli.QuoteWords(words)
 }

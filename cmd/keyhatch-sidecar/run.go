@@ -51,7 +51,7 @@ it can read all stores and no name is in two stores.`,
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
 	}
 	storeFlags, getStore := addStoreFlags(c)
-	getSocket := addSocketFlag(c)
+	getSocket := addSocketFlags(c)
 	c.Flags().DurationVar(&poll, "poll", 30*time.Second, "interval at which to read the store even if no file event arrived (network file systems send no events)")
 	c.Flags().StringVar(&onExit, "on-exit", "keep", "`ACTION` for the broker's secrets when the sidecar exits: keep or clear")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -65,7 +65,7 @@ it can read all stores and no name is in two stores.`,
 		if err != nil {
 			return err
 		}
-		socket, err := getSocket()
+		socket, tokenFile, err := getSocket()
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ it can read all stores and no name is in two stores.`,
 		pushNow := make(chan os.Signal, 1)
 		signal.Notify(pushNow, syscall.SIGUSR1)
 		defer signal.Stop(pushNow)
-		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
+		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, TokenFile: tokenFile, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c

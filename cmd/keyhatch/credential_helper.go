@@ -71,7 +71,7 @@ func approvedHelpers(ctx context.Context, project *client.Project) (schema.Helpe
 	if err := checkProtocol(ctx, project, 0); err != nil {
 		return schema.Helpers{}, withHint(err)
 	}
-	info, err := project.Info(ctx)
+	info, err := project.Info(ctx, 0)
 	if err != nil {
 		return schema.Helpers{}, withHint(err)
 	}

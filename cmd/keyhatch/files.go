@@ -90,7 +90,7 @@ func renderFiles(c *cobra.Command, project *client.Project, wait time.Duration, 
 }
 
 func removeFiles(ctx context.Context, project *client.Project) error {
-	info, err := project.Info(ctx)
+	info, err := project.Info(ctx, 0)
 	if err == nil {
 		return devcontainer.NewRendering(memoryDir, info.Project).Remove()
 	}

@@ -21,7 +21,7 @@ the broker has no secret.`,
 			if err := checkProtocol(c.Context(), newProject(), 0); err != nil {
 				return withHint(err)
 			}
-			info, err := newProject().Info(c.Context())
+			info, err := newProject().Info(c.Context(), 0)
 			if err != nil {
 				return withHint(err)
 			}

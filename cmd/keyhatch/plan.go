@@ -61,7 +61,7 @@ func newPlan(ctx context.Context, project *client.Project, options planOptions) 
 	if err := checkProtocol(ctx, project, options.wait); err != nil {
 		return nil, err
 	}
-	info, err := project.Info(ctx)
+	info, err := project.Info(ctx, max(options.wait-time.Since(started), 0))
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func newPlan(ctx context.Context, project *client.Project, options planOptions) 
 // refresh updates the plan from the currently approved manifest, because a reload may
 // have changed the manifest.
 func (p *plan) refresh(ctx context.Context) error {
-	info, err := p.project.Info(ctx)
+	info, err := p.project.Info(ctx, 0)
 	if err != nil {
 		return err
 	}

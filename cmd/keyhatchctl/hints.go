@@ -23,6 +23,9 @@ func (o *globalOptions) sidecarCommand(subcommand string) string {
 	if o.socket != "" {
 		words = append(words, "--socket", o.socket)
 	}
+	if o.tokenFile != "" {
+		words = append(words, "--admin-token-file", o.tokenFile)
+	}
 	return cli.QuoteWords(words)
 }
 
@@ -99,7 +102,7 @@ func (p brokerProcess) memoryFix() string {
 		return "set LimitMEMLOCK=64M under [Service] with: " + p.systemctl("edit") + "\nthen restart the broker: " + command
 	}
 	if p.name == "keyhatchd" {
-		return fmt.Sprintf("raise the limit, which the next push uses: %sprlimit --memlock=67108864 --pid %d", cli.SudoToActAs(0), p.pid)
+		return fmt.Sprintf("raise the limit of locked memory for the next push: %sprlimit --memlock=67108864 --pid %d", cli.SudoToActAs(0), p.pid)
 	}
 	return "start keyhatchd with a higher limit of locked memory (ulimit -l)"
 }

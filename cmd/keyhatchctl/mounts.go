@@ -37,7 +37,7 @@ func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []st
 		} `json:"mergedConfiguration"`
 	}
 	if err := json.Unmarshal(out, &configuration); err != nil {
-		return false, errors.New("devcontainer read-configuration printed unexpected output: not valid JSON")
+		return false, errors.New("devcontainer read-configuration printed unexpected output: not the expected JSON")
 	}
 	return slices.ContainsFunc(configuration.Merged.Mounts, func(mount json.RawMessage) bool {
 		return mountTarget(mount) == containerDir

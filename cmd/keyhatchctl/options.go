@@ -9,8 +9,9 @@ import (
 
 // globalOptions are the flags of all commands.
 type globalOptions struct {
-	socket string
-	asJSON bool
+	socket    string
+	tokenFile string
+	asJSON    bool
 }
 
 const correctManifestHint = "correct the manifest and try again; keyhatchctl did not change anything"
@@ -28,7 +29,7 @@ func (o *globalOptions) adminSocket() string {
 }
 
 // command returns a keyhatchctl command that can be pasted into a shell. The command uses the
-// same admin socket as this process.
+// same admin socket and token file as this process.
 func (o *globalOptions) command(args ...string) string { return o.sudoCommand("", args...) }
 
 // sudoCommand returns a command like command. sudo is "sudo " or "". With sudo, the command
@@ -45,6 +46,9 @@ func (o *globalOptions) sudoCommand(sudo string, args ...string) string {
 	words := []string{"keyhatchctl"}
 	if socket != "" {
 		words = append(words, "--socket", socket)
+	}
+	if o.tokenFile != "" {
+		words = append(words, "--admin-token-file", o.tokenFile)
 	}
 	return sudo + cli.QuoteWords(append(words, args...))
 }

@@ -22,7 +22,7 @@ func (o *globalOptions) withAdmin(ctx context.Context, fn func(*client.Admin) er
 	if socket == "" {
 		return cli.NoSocketError()
 	}
-	admin, err := client.DialAdmin(ctx, socket)
+	admin, err := client.DialAdminWithToken(ctx, socket, o.tokenFile)
 	if err != nil {
 		return o.addHint(err, socket)
 	}
@@ -67,11 +67,20 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	case schema.CodeRateLimited:
 		hint = "the broker has too many connections: retry after a second"
 	case schema.CodeProtocolError:
-		if strings.Contains(err.Error(), "project socket") {
+		switch {
+		case strings.Contains(err.Error(), "project socket"):
 			hint = cli.AdminSocketHint(socket)
-		} else if strings.Contains(err.Error(), "operations of the admin socket") {
+		case strings.Contains(err.Error(), "operations of the admin socket"):
 			hint = "this command needs a newer broker; find the fix: " + o.command("doctor")
+		case strings.Contains(err.Error(), "--admin-token-file"):
+			hint = cli.UnusedTokenHint(o.tokenFile)
 		}
+	case schema.CodeUnauthorized:
+		refusal, _ := errors.AsType[*client.Error](err)
+		hint = cli.UnauthorizedHint(refusal.TokenFile, o.tokenFile, socket)
+	}
+	if _, ok := errors.AsType[*client.TokenFileError](err); ok {
+		hint = cli.TokenFileHint(err, o.tokenFile, socket)
 	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):

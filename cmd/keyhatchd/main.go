@@ -116,7 +116,7 @@ func run(ctx context.Context, s *settings) error {
 	server, err := broker.New(broker.Config{
 		RuntimeDir: s.runtimeDir, AdminGID: adminGID(), Audit: events, Log: log, Version: cli.Version,
 		RequestRate: s.requestRate, RefusalRate: s.refusalRate,
-		ProjectsDir: s.projectsDir, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
+		ProjectsDir: s.projectsDir, AdminTokenFile: s.tokenFile, Inherited: activation.Files(true), NotifySocket: os.Getenv("NOTIFY_SOCKET"),
 	})
 	if errors.Is(err, broker.ErrRuntimeDirBusy) {
 		return &cli.Error{Err: err, Hint: "stop the other keyhatchd, or choose another directory with --runtime-dir"}

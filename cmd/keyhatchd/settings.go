@@ -34,6 +34,7 @@ type settings struct {
 
 	runtimeDir    string
 	projectsDir   string
+	tokenFile     string
 	audit         string
 	auditRequired bool
 	requestRate   float64
@@ -45,6 +46,7 @@ func newSettings() *settings {
 	s := &settings{flags: f}
 	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets; its path can have at most about 70 bytes (default for root: /run/keyhatch, for other users: $XDG_RUNTIME_DIR/keyhatch)")
 	f.StringVar(&s.projectsDir, "projects-dir", "", "`DIR` of the declared projects (default for root: "+systemProjectsDir+")")
+	f.StringVar(&s.tokenFile, "admin-token-file", "", "create `FILE` with a new token at each start, and require this token from every client of the admin socket; only the user of keyhatchd can read FILE")
 	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed, keyhatchd creates it again (default: journal under systemd, otherwise stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
 	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 means no limit")
@@ -95,7 +97,7 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	return sources, s.validate()
 }
 
-// validate checks the settings and makes the paths of the directories absolute.
+// validate checks the settings and makes the paths absolute.
 func (s *settings) validate() error {
 	for _, rate := range []float64{s.requestRate, s.refusalRate} {
 		if !(rate >= 0) || math.IsInf(rate, 0) { // NaN is not >= 0
@@ -108,15 +110,15 @@ func (s *settings) validate() error {
 	if s.runtimeDir == "" {
 		return cli.UsageErrorf("cannot choose a runtime directory: set --runtime-dir or XDG_RUNTIME_DIR")
 	}
-	for _, dir := range []*string{&s.runtimeDir, &s.projectsDir} {
-		if *dir == "" {
+	for _, path := range []*string{&s.runtimeDir, &s.projectsDir, &s.tokenFile} {
+		if *path == "" {
 			continue
 		}
-		absolute, err := filepath.Abs(*dir)
+		absolute, err := filepath.Abs(*path)
 		if err != nil {
 			return err
 		}
-		*dir = absolute
+		*path = absolute
 	}
 	return nil
 }
@@ -167,7 +169,11 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 // is invalid, or if the directory of the declarations cannot be read.
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
-		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+f.Value.String(), sources[f.Name])
+		value := f.Value.String()
+		if value == "" {
+			value = `""` // otherwise, the setting would have no value in YAML
+		}
+		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+value, sources[f.Name])
 	})
 	if s.projectsDir == "" {
 		return nil

@@ -151,7 +151,7 @@ func (term *Terminal) TypeUntil(line, text string) {
 func (term *Terminal) Expect(text string) (before string) {
 	term.t.Helper()
 	if err := term.waitFor(text, 15*time.Second); err != nil {
-		term.t.Fatalf("waiting for %q: %v; the output is %q", text, err, term.unread)
+		term.t.Fatalf("waiting for %q: %v; the output after the previous match is %q", text, err, term.unread)
 	}
 	i := bytes.Index(term.unread, []byte(text))
 	before = string(term.unread[:i])

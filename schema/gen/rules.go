@@ -15,6 +15,7 @@ import (
 var publishedLimits = map[string]int64{
 	"MaxRequest":       schema.MaxRequest,
 	"MaxPush":          schema.MaxPush,
+	"MaxAuth":          schema.MaxAuth,
 	"MaxResponse":      schema.MaxResponse,
 	"MaxDepth":         schema.MaxDepth,
 	"MaxResponseDepth": schema.MaxResponseDepth,
@@ -70,6 +71,8 @@ var protocolRules = map[string]func(*jsonschema.Schema){
 	"RegisterRequest.project_path": patternRule(`^/`),
 	"RegisterRequest.manifest":     maxLengthRule(schema.MaxManifest),
 	"ReloadRequest.manifest":       maxLengthRule(schema.MaxManifest),
+
+	"AuthRequest.token": patternRule(schema.AdminTokenPattern),
 
 	"GetRequest.wait_ms":     addWaitLimit,
 	"GetManyRequest.wait_ms": addWaitLimit,

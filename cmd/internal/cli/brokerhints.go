@@ -69,29 +69,30 @@ func NoSocketError() error {
 	if fileExists(SystemSocket) {
 		socket = SystemSocket
 	}
-	hint := "set XDG_RUNTIME_DIR to the value that it has in the broker's environment, or select the broker: " + QuoteWords(argsWithSocket(socket))
+	hint := "set XDG_RUNTIME_DIR to the value that it has in the broker's environment, or select the broker: " + QuoteWords(argsWithFlag(os.Args, "--socket", socket))
 	return &Error{Err: ErrNoSocket, Hint: hint, ExitCode: ExitUsage}
 }
 
-// argsWithSocket returns the arguments of this process with the flag --socket added. If
-// the arguments contain --, the flag is before --, because the arguments after -- belong
-// to another command.
-func argsWithSocket(socket string) []string {
-	end := slices.Index(os.Args, "--")
+// argsWithFlag returns args with a flag. The flag is before --, because the arguments after --
+// belong to another command.
+func argsWithFlag(args []string, flag, value string) []string {
+	end := slices.Index(args, "--")
 	if end < 0 {
-		end = len(os.Args)
+		end = len(args)
 	}
-	return slices.Insert(slices.Clone(os.Args), end, "--socket", socket)
+	return slices.Insert(slices.Clone(args), end, flag, value)
 }
 
 // RerunAs returns the command that runs this process again as another user. socket is the
 // path of the admin socket. The command contains this path, unless the other user is root and
 // the path is SystemSocket, which is root's default.
-func RerunAs(uid uint32, socket string) string {
-	args := os.Args
+func RerunAs(uid uint32, socket string) string { return rerunAs(uid, socket, os.Args) }
+
+// rerunAs is like RerunAs, but the command has other arguments.
+func rerunAs(uid uint32, socket string, args []string) string {
 	isDefault := uid == 0 && socket == SystemSocket
 	if !isDefault && !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, socket) }) {
-		args = argsWithSocket(socket)
+		args = argsWithFlag(args, "--socket", socket)
 	}
 	if uid == 0 {
 		return "sudo " + QuoteWords(args)

@@ -49,7 +49,7 @@ func startLoad(m *machine, source, target, socket string) *load {
 	return l
 }
 
-// stopAndCheck stops the load and checks that no get of the load failed.
+// stopAndCheck stops the load, and checks that there was at least one get and that no get failed.
 func (l *load) stopAndCheck(name string) {
 	l.t.Helper()
 	l.stdin.Close()

@@ -1,0 +1,148 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
+)
+
+// A TokenFileError means that the file with the admin token cannot be read, or contains no
+// token. Its text contains no part of the file's content.
+type TokenFileError struct{ Err error }
+
+func (e *TokenFileError) Error() string { return "cannot read the admin token: " + e.Err.Error() }
+
+func (e *TokenFileError) Unwrap() error { return e.Err }
+
+// tokenTimeout is how long DialAdminWithToken tries again while the broker restarts.
+const tokenTimeout = 2 * time.Second
+
+// DialAdminWithToken connects to the admin socket at path, and authorizes the connection with
+// the token in the file tokenFile. If tokenFile is "", DialAdminWithToken does the same as
+// DialAdmin. A *TokenFileError means that the file cannot be used.
+//
+// A broker generates a new token at each start. If the broker refuses the token and the file
+// has changed in the meantime, DialAdminWithToken sends the new token. If the file is missing
+// or the broker ends the connection, the broker is possibly restarting, so DialAdminWithToken
+// tries again for a short time.
+func DialAdminWithToken(ctx context.Context, path, tokenFile string) (*Admin, error) {
+	if tokenFile == "" {
+		return DialAdmin(ctx, path)
+	}
+	deadline := time.Now().Add(tokenTimeout)
+	var refused []byte // the request that the broker has refused
+	defer func() { clear(refused) }()
+	var refusal error
+	for {
+		// Connect before the file is read, because the connection can make the service manager
+		// start the broker, which then creates the file.
+		c, err := dial(ctx, path)
+		if err != nil && !errors.Is(err, syscall.EAGAIN) { // EAGAIN: many other clients are connecting
+			return nil, err
+		}
+		if err == nil {
+			var request []byte
+			if request, err = awaitToken(ctx, tokenFile, deadline); err != nil {
+				c.Close()
+				return nil, err
+			}
+			if bytes.Equal(request, refused) {
+				clear(request)
+				c.Close()
+				return nil, refusal
+			}
+			var response schema.OKResponse
+			err = c.sendLine(ctx, request, &response, 0)
+			if err == nil {
+				clear(request)
+				return &Admin{c}, nil
+			}
+			c.Close()
+			clear(refused)
+			refused = nil
+			if CodeOf(err) == schema.CodeUnauthorized {
+				refused, refusal = request, err
+				continue
+			}
+			clear(request)
+		}
+		if !errors.Is(err, ErrUnreachable) || !sleep(ctx, deadline) {
+			return nil, err
+		}
+	}
+}
+
+// sleep waits for minRetryDelay. It returns false if ctx or the time until the deadline ends
+// earlier.
+func sleep(ctx context.Context, deadline time.Time) bool {
+	if time.Now().Add(minRetryDelay).After(deadline) {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(minRetryDelay):
+		return true
+	}
+}
+
+// awaitToken returns an auth request with the token in the file, as a line. If the file does not
+// exist, awaitToken waits until the file exists or the deadline has passed.
+func awaitToken(ctx context.Context, file string, deadline time.Time) ([]byte, error) {
+	for {
+		request, err := readToken(file)
+		if err == nil {
+			return request, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) || !sleep(ctx, deadline) {
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			return nil, &TokenFileError{err}
+		}
+	}
+}
+
+// tokenDigits is the number of hexadecimal digits of a token (schema.AdminTokenPattern).
+const tokenDigits = 64
+
+// readToken returns an auth request with the token in the file, as a line. The token is never a
+// string, so that it can be wiped.
+func readToken(path string) ([]byte, error) {
+	// With O_NONBLOCK, opening a pipe does not wait for a writer.
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	content := make([]byte, tokenDigits+8) // a copied file can have another line ending
+	defer clear(content)
+	n, err := io.ReadFull(file, content)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, err
+	}
+	token := bytes.TrimSpace(content[:n])
+	isDigit := func(c rune) bool { return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' }
+	if len(token) != tokenDigits || n == len(content) || bytes.ContainsFunc(token, func(c rune) bool { return !isDigit(c) }) {
+		return nil, fmt.Errorf("%s does not contain a token of %d hexadecimal digits", path, tokenDigits)
+	}
+	const prefix, suffix = `{"op":"` + string(schema.OpAuth) + `","token":"`, "\"}\n"
+	line := make([]byte, 0, len(prefix)+tokenDigits+len(suffix)) // append must not copy the token to another place
+	return append(append(append(line, prefix...), token...), suffix...), nil
+}

@@ -1,0 +1,108 @@
+package endpoint
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// If there are too many unauthorized connections, the endpoint ends the oldest maxEvictions of
+// them, and then waits for evictionTime. It ends several connections at once, so that a client
+// that opens many connections does not delay other clients.
+const (
+	maxEvictions = 32
+	evictionTime = time.Millisecond
+)
+
+// admissions contains the admissions of all connections of an endpoint whose clients must be
+// authorized.
+type admissions struct {
+	maxUnauthorized, maxAuthorized int
+
+	mu           sync.Mutex   // conn.mu, descriptor.mu, and a slot of systemCalls can be acquired while mu is locked
+	unauthorized []*admission // guarded by mu; the oldest first
+	authorized   int          // number of authorized connections; guarded by mu
+}
+
+// An admission is the state of one connection.
+type admission struct {
+	all          *admissions
+	conn         *conn
+	evicted      atomic.Bool // the connection must end, so that other clients can connect
+	isAuthorized bool        // guarded by all.mu
+}
+
+// add adds an unauthorized connection. If there are already maxUnauthorized connections, it ends
+// the oldest ones and returns nil. The calling function should then try again soon.
+func (a *admissions) add(c *conn) *admission {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if len(a.unauthorized) >= a.maxUnauthorized {
+		a.evictLocked()
+		return nil
+	}
+	added := &admission{all: a, conn: c}
+	a.unauthorized = append(a.unauthorized, added)
+	return added
+}
+
+// evictLocked ends the oldest unauthorized connections. It does not end a connection with unread
+// data, because these data can authorize the client.
+func (a *admissions) evictLocked() {
+	evictions := 0
+	for _, oldest := range a.unauthorized {
+		hasData := true
+		oldest.conn.control(func(fd int) { hasData = pollNow(fd, unix.POLLIN) != 0 })
+		if hasData || oldest.evicted.Swap(true) {
+			continue
+		}
+		oldest.conn.deadline.change(longAgo)
+		if evictions++; evictions == maxEvictions {
+			return
+		}
+	}
+}
+
+// countAuthorized returns the number of authorized connections.
+func (a *admissions) countAuthorized() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.authorized
+}
+
+// authorize makes the connection count as authorized. It returns false if there are already
+// maxAuthorized connections.
+func (a *admission) authorize() bool {
+	a.all.mu.Lock()
+	defer a.all.mu.Unlock()
+	if a.all.authorized >= a.all.maxAuthorized {
+		return false
+	}
+	a.all.authorized++
+	a.isAuthorized = true
+	a.removeLocked()
+	return true
+}
+
+// end must be called when the connection is closed. It does nothing if a is nil.
+func (a *admission) end() {
+	if a == nil {
+		return
+	}
+	a.all.mu.Lock()
+	defer a.all.mu.Unlock()
+	if a.isAuthorized {
+		a.all.authorized--
+		return
+	}
+	a.removeLocked()
+}
+
+func (a *admission) removeLocked() {
+	if i := slices.Index(a.all.unauthorized, a); i >= 0 {
+		a.all.unauthorized = slices.Delete(a.all.unauthorized, i, i+1)
+	}
+}

@@ -1,0 +1,93 @@
+package endpoint
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNoFirstLine means that the connection must end without an answer. The client ended the
+// connection before it sent anything, or the endpoint drains.
+var ErrNoFirstLine = errors.New("no first line")
+
+// errInvalidFirstLine means that the client did not send a valid first line in time.
+var errInvalidFirstLine = errors.New("the first line is missing or invalid")
+
+// ReadFirstLine reads the first line of a connection into buffer, and returns the line without
+// its newline. shortest is the length of the shortest valid line, with its newline. timeout is
+// the time until the whole line must have arrived. Every error except ErrNoFirstLine is a reason
+// to refuse the client.
+//
+// ReadFirstLine reads no byte after a valid line, because the next request can contain secrets,
+// which must be read into other memory.
+func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Duration) ([]byte, error) {
+	end := time.Now().Add(timeout)
+	s.conn.beginLine()
+	s.drain.setReadDeadline(s.conn, end)
+	for n := 0; n < len(buffer); {
+		// Check this after the deadline was set, because evictLocked changes the deadline.
+		if s.admission.evicted.Load() {
+			return nil, errInvalidFirstLine
+		}
+		read, err := s.conn.Read(buffer[n:min(max(n+1, shortest), len(buffer))])
+		if err != nil {
+			return nil, s.firstLineError(err, n, end)
+		}
+		n += read
+		switch bytes.IndexByte(buffer[n-read:n], '\n') {
+		case -1:
+		case read - 1:
+			return buffer[:n-1], nil
+		default: // the line is shorter than each valid line
+			return nil, errInvalidFirstLine
+		}
+	}
+	return nil, errInvalidFirstLine // the line is too long
+}
+
+// firstLineError returns the error of ReadFirstLine after it has read n bytes, and then err
+// occurred.
+func (s *Session) firstLineError(err error, n int, end time.Time) error {
+	timedOut := errors.Is(err, os.ErrDeadlineExceeded)
+	switch {
+	case s.admission.evicted.Load(), timedOut && !time.Now().Before(end):
+		return errInvalidFirstLine
+	case timedOut: // the endpoint drains
+		return ErrNoFirstLine
+	case n > 0, errors.Is(err, errDescriptors):
+		return errInvalidFirstLine
+	}
+	return ErrNoFirstLine
+}
+
+// Authorize makes the connection count as authorized. It returns false if the endpoint already
+// has MaxConnections authorized connections.
+func (s *Session) Authorize() bool { return s.admission.authorize() }
+
+// WriteUnauthorized sends a reply to a client that was not authorized, and then discards what the
+// client sends. Otherwise, the client could get an error while it sends requests, and would not
+// read the reply.
+//
+// If many other refused clients have not read their replies, WriteUnauthorized does nothing.
+func (s *Session) WriteUnauthorized(reply Reply) {
+	if s.admission.evicted.Load() || !s.refusals.add(s) || !s.Write(reply) {
+		return
+	}
+	s.conn.CloseWrite()
+	if s.conn.leavePoller() != nil {
+		return
+	}
+	s.drain.setReadDeadline(s.conn, time.Now().Add(refusalTimeout))
+	discarded := make([]byte, 16<<10)
+	defer clear(discarded) // can contain secrets
+	for !s.admission.evicted.Load() {
+		if _, err := s.conn.Read(discarded); err != nil {
+			break
+		}
+	}
+	// If the client still sends, this ends its system call, and the client can read the reply.
+	s.conn.control(func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RD) })
+}

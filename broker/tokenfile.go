@@ -1,0 +1,195 @@
+package broker
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// tokenDigits is the number of hexadecimal digits of an admin token, which has 32 bytes.
+const tokenDigits = 64
+
+// A tokenFile is the file that contains the admin token. The broker keeps the file open and
+// locked, so that no other broker replaces it.
+type tokenFile struct {
+	path string
+	file *os.File
+}
+
+// createTokenFile generates a token and writes it to the file path, which only the user of the
+// broker can read. It returns the hash of the token. It replaces the file of a broker that
+// crashed, but no other file, because the operator could have chosen a wrong path.
+func createTokenFile(path, runtimeDir string) (t *tokenFile, hash [sha256.Size]byte, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("cannot create the token file: %w", err)
+		}
+	}()
+	if err := checkTokenDir(filepath.Dir(path), runtimeDir); err != nil {
+		return nil, hash, err
+	}
+	old, err := openOldTokenFile(path)
+	if err != nil {
+		return nil, hash, err
+	}
+	if old != nil {
+		defer old.Close() // keeps the lock until the file was replaced
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".keyhatch-token-*")
+	if err != nil {
+		return nil, hash, shortPathError(err, path)
+	}
+	hash, err = writeToken(temporary)
+	if err == nil {
+		err = replaceTokenFile(temporary.Name(), path, old != nil)
+	}
+	if err != nil {
+		os.Remove(temporary.Name())
+		temporary.Close()
+		return nil, hash, err
+	}
+	return &tokenFile{path, temporary}, hash, nil
+}
+
+// replaceTokenFile renames temporary to path. If exists is false, path must not exist. Otherwise
+// two brokers that start at the same time could replace each other's files.
+func replaceTokenFile(temporary, path string, exists bool) error {
+	if !exists {
+		err := unix.Renameat2(unix.AT_FDCWD, temporary, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
+		if err == unix.EEXIST {
+			return errTokenFileBusy(path)
+		}
+		if err != unix.EINVAL && err != unix.ENOSYS { // not every file system supports the flag
+			return err
+		}
+	}
+	return os.Rename(temporary, path)
+}
+
+func errTokenFileBusy(path string) error {
+	return fmt.Errorf("%s belongs to another keyhatchd, which is running: choose another path", path)
+}
+
+// checkTokenDir refuses a directory of the runtime directory that a container can mount, or in
+// which the next broker would not accept the file.
+func checkTokenDir(dir, runtimeDir string) error {
+	resolved, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			err = e.Err
+		}
+		return fmt.Errorf("cannot use the directory %s: %w", dir, err)
+	}
+	if runtimeDir, err = filepath.EvalSymlinks(runtimeDir); err != nil {
+		return err
+	}
+	relative, err := filepath.Rel(runtimeDir, resolved)
+	if err != nil {
+		return err
+	}
+	if relative == "admin" || relative == ".." || strings.HasPrefix(relative, "../") {
+		return nil
+	}
+	return fmt.Errorf("the file must not be in %s: choose a file in %s, or outside the runtime directory", resolved, filepath.Join(runtimeDir, "admin"))
+}
+
+// openOldTokenFile opens and locks the token file of an earlier broker. It returns nil if there
+// is no file. It returns an error if the file is not a token file, or belongs to a running
+// broker.
+func openOldTokenFile(path string) (*os.File, error) {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	notToken := fmt.Errorf("%s exists and is not a token file: remove it, or choose another path", path)
+	if !info.Mode().IsRegular() {
+		return nil, notToken
+	}
+	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	if info, err = file.Stat(); err != nil { // of the file that is open and locked
+		file.Close()
+		return nil, err
+	}
+	content := make([]byte, tokenDigits+2)
+	n, err := io.ReadFull(file, content)
+	switch {
+	case err != io.EOF && err != io.ErrUnexpectedEOF || n != 0 && !isTokenLine(content[:n]):
+		err = notToken
+	default:
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		current, statErr := os.Lstat(path)
+		if err == unix.EWOULDBLOCK || err == nil && (statErr != nil || !os.SameFile(info, current)) {
+			err = errTokenFileBusy(path)
+		}
+	}
+	clear(content)
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+func isTokenLine(line []byte) bool {
+	if len(line) != tokenDigits+1 || line[tokenDigits] != '\n' {
+		return false
+	}
+	var decoded [tokenDigits / 2]byte
+	defer clear(decoded[:])
+	_, err := hex.Decode(decoded[:], line[:tokenDigits])
+	return err == nil
+}
+
+// writeToken writes a new token to the file, and locks the file.
+func writeToken(file *os.File) (hash [sha256.Size]byte, err error) {
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return hash, fmt.Errorf("locking %s: %w", file.Name(), err)
+	}
+	if err := file.Chmod(0o600); err != nil { // a umask can have removed permissions
+		return hash, err
+	}
+	var token [tokenDigits / 2]byte
+	var line [tokenDigits + 1]byte
+	defer clear(token[:])
+	defer clear(line[:])
+	rand.Read(token[:]) // crypto/rand.Read never fails
+	hex.Encode(line[:], token[:])
+	line[tokenDigits] = '\n'
+	_, err = file.Write(line[:])
+	return sha256.Sum256(line[:tokenDigits]), err
+}
+
+// shortPathError replaces the path of the temporary file in an error with the path of its
+// directory, which is the cause of the error.
+func shortPathError(err error, path string) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: "create a file in", Path: filepath.Dir(path), Err: e.Err}
+	}
+	return err
+}
+
+// remove removes the file, unless another broker has replaced it.
+func (t *tokenFile) remove() {
+	own, err := t.file.Stat()
+	if err == nil {
+		if current, err := os.Lstat(t.path); err == nil && os.SameFile(own, current) {
+			os.Remove(t.path)
+		}
+	}
+	t.file.Close()
+}

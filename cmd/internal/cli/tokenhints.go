@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// TokenFileUsage is the help text of the flag --admin-token-file of a client.
+const TokenFileUsage = "`FILE` with the token of the broker, if keyhatchd was started with --admin-token-file"
+
+// UnauthorizedHint describes how to send the right admin token. brokerFile is the file in which
+// the broker has stored the token, on the broker's host. usedFile is the file that this process
+// has used, or "".
+func UnauthorizedHint(brokerFile, usedFile, socket string) string {
+	if brokerFile == "" || !fileExists(brokerFile) || sameFile(brokerFile, usedFile) {
+		return "copy the file from the broker's host after each start of the broker, and use the copy: " + QuoteWords(argsWithTokenFile(usedFile, "COPY"))
+	}
+	args := argsWithTokenFile(usedFile, brokerFile)
+	if unix.Access(brokerFile, unix.R_OK) == nil {
+		return "use the broker's token: " + QuoteWords(args)
+	}
+	owner, _ := VisibleOwner(brokerFile)
+	return "use the broker's token: " + rerunAs(owner, socket, args)
+}
+
+// argsWithTokenFile returns the arguments of this process with the flag --admin-token-file file.
+// usedFile is the current value of the flag, or "".
+func argsWithTokenFile(usedFile, file string) []string {
+	if usedFile == "" {
+		return argsWithFlag(os.Args, "--admin-token-file", file)
+	}
+	args := []string{os.Args[0]}
+	for _, arg := range os.Args[1:] {
+		if arg == usedFile || strings.HasSuffix(arg, "="+usedFile) {
+			arg = strings.TrimSuffix(arg, usedFile) + file
+		}
+		args = append(args, arg)
+	}
+	return args
+}
+
+func sameFile(one, two string) bool {
+	absolute, err := filepath.Abs(two)
+	return err == nil && one == absolute
+}
+
+// TokenFileHint describes how to correct an error of the file that the user chose with
+// --admin-token-file.
+func TokenFileHint(err error, file, socket string) string {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		owner, _ := VisibleOwner(file)
+		return RerunAs(owner, socket)
+	case errors.Is(err, fs.ErrNotExist):
+		if absolute, err := filepath.Abs(file); err == nil {
+			file = absolute
+		}
+		return "correct --admin-token-file, or start the broker with: keyhatchd --admin-token-file " + ShellQuote(file)
+	}
+	return "use the file that keyhatchd --admin-token-file has created, or a copy of this file"
+}
+
+// UnusedTokenHint is the hint for a user who has set --admin-token-file although the broker does
+// not use a token.
+func UnusedTokenHint(file string) string {
+	return "start keyhatchd with --admin-token-file " + ShellQuote(file) + ", or omit this flag here"
+}

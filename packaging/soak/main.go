@@ -1,0 +1,183 @@
+// Command soak runs a real broker, a real sidecar, and the clients of 20 projects for a long
+// time. It kills and restarts them at random moments, and changes secrets and manifests. The
+// exit code is 1 if
+//
+//   - a client that waits saw an error, or got a wrong, old, or partial value,
+//   - a project got a secret that its approved manifest does not contain,
+//   - the value of a secret is in a file outside the store,
+//   - a line of the audit log is not one whole event, or contains the name of a secret,
+//   - a service ended by itself, or left a process behind, or
+//   - a service uses more file descriptors, goroutines, threads, or memory than at the start.
+//
+// The command replaces systemd: it restarts the services and stores the broker's file
+// descriptors. It uses only one new directory. Its load is about one processor or less.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	bin := flag.String("bin", "bin", "`DIR` that contains the keyhatch commands")
+	duration := flag.Duration("duration", 3*time.Minute, "`DURATION` of the whole test")
+	seed := flag.Uint64("seed", rand.Uint64(), "`NUMBER` that selects the faults; their effects also depend on the timing")
+	flag.Parse()
+	if err := run(*bin, *duration, *seed); err != nil {
+		fmt.Fprintln(os.Stderr, "soak:", err)
+		os.Exit(1)
+	}
+}
+
+func run(bin string, duration time.Duration, seed uint64) error {
+	bin, err := filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	found := &problems{}
+	h, err := newHost(bin, found)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("seed %d, directory %s, end at %s\n", seed, h.dir, time.Now().Add(duration).Format(time.TimeOnly))
+	if os.Geteuid() != 0 {
+		fmt.Println("note: without root, file descriptors are not counted")
+	}
+	stop := make(chan struct{})
+	defer close(stop)
+	go h.processes.releaseOrphans(stop) // ends with this function
+	if err := h.start(); err != nil {
+		return fmt.Errorf("%w (see %s)", err, h.dir)
+	}
+	if err := soak(h, duration, seed); err != nil {
+		found.add("%v", err)
+	}
+	h.stop()
+	h.checkTraces()
+	if count := found.total(); count > 0 {
+		return fmt.Errorf("%d problems; the logs are in %s; run it again with -seed %d", count, h.dir, seed)
+	}
+	fmt.Println("no problems")
+	return os.RemoveAll(h.dir)
+}
+
+// soak compares the resources before and after the faults. During the last part of the test,
+// the broker and the sidecar are not killed, so that a leak becomes visible.
+func soak(h *host, duration time.Duration, seed uint64) error {
+	warmUp := h.startLoad()
+	newFaults(h, warmUp, seed).run(duration/12, false)
+	warmUp.end()
+	before, err := h.usageAtRest(nil)
+	if err != nil {
+		return err
+	}
+	fmt.Println("at the start:", before)
+	brokerGoroutines, sidecarGoroutines, err := h.goroutines()
+	if err != nil {
+		return err
+	}
+	l := h.startLoad()
+	f := newFaults(h, l, seed)
+	f.run(duration*7/12, true)
+	f.run(duration*3/12, false)
+	l.end()
+	fmt.Printf("%d kills (%v)\n", f.kills(), f)
+	fmt.Printf("%d clients and %d other gets succeeded, the slowest after %v\n", l.clients.Load(), l.gets.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
+	if f.kills() == 0 || l.clients.Load() == 0 || l.gets.Load() == 0 {
+		h.problems.add("the test did not kill or get anything")
+	}
+	if longRun := time.Hour; duration >= longRun && f.kills() < 1000 {
+		h.problems.add("the test killed only %d processes, want 1000", f.kills())
+	}
+	h.checkSettled()
+	after, err := h.usageAtRest(&before)
+	if err != nil {
+		h.problems.add("%v", err)
+	}
+	fmt.Println("at the end:  ", after)
+	broker, sidecar, err := h.goroutines()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("goroutines: keyhatchd %d, at the start %d; keyhatch-sidecar %d, at the start %d\n", broker, brokerGoroutines, sidecar, sidecarGoroutines)
+	if broker > brokerGoroutines || sidecar > sidecarGoroutines {
+		h.problems.add("there are more goroutines than at the start")
+	}
+	return nil
+}
+
+// usageAtRest waits until the services have no child processes, and until the host uses no more
+// than before. This takes some time, because the broker keeps an idle child process for a few
+// seconds. If before is nil, usageAtRest waits until the usage does not change any more.
+func (h *host) usageAtRest(before *usage) (u usage, err error) {
+	previous := usage{}
+	err = waitFor(15*time.Second, func() error {
+		var err error
+		if u, err = h.usage(); err != nil {
+			return err
+		}
+		if hasChildren(h.broker.pid()) || hasChildren(h.sidecar.pid()) {
+			return errors.New("a child process has not ended")
+		}
+		if before != nil {
+			return u.exceeds(*before)
+		}
+		time.Sleep(500 * time.Millisecond)
+		defer func() { previous = u }()
+		if u.broker.descriptors != previous.broker.descriptors || u.sidecar.descriptors != previous.sidecar.descriptors {
+			return fmt.Errorf("the number of file descriptors still changes: now %v, before %v", u, previous)
+		}
+		return nil
+	})
+	return u, err
+}
+
+// goroutines counts the goroutines of the broker and of the sidecar. It waits until they are
+// idle. After the broker has ended, the sidecar first pushes the secrets to the next broker.
+func (h *host) goroutines() (broker, sidecar int, err error) {
+	if _, err = h.usageAtRest(nil); err != nil {
+		return 0, 0, err
+	}
+	if broker, err = h.countGoroutines(h.broker); err != nil {
+		return 0, 0, err
+	}
+	if _, err = h.projects[0].client.GetMany(context.Background(), h.projects[0].names, wait); err != nil {
+		return 0, 0, err
+	}
+	if _, err = h.usageAtRest(nil); err != nil {
+		return 0, 0, err
+	}
+	sidecar, err = h.countGoroutines(h.sidecar)
+	return broker, sidecar, err
+}
+
+// checkTraces checks what the stopped services have left behind.
+func (h *host) checkTraces() {
+	if err := searchFiles(h.dir, h.secrets.dir, tripwire); err != nil {
+		h.problems.add("%v", err)
+	}
+	events, err := checkAuditLog(h.auditLog())
+	if err != nil {
+		h.problems.add("%v", err)
+	}
+	fmt.Printf("%d audit events\n", events)
+	if events == 0 {
+		h.problems.add("the audit log is empty")
+	}
+	var left []string
+	waitFor(5*time.Second, func() error {
+		if left = h.processes.orphans(); len(left) > 0 {
+			return errors.New("processes are left")
+		}
+		return nil
+	})
+	if len(left) > 0 {
+		h.problems.add("these processes are left: %q", left)
+	}
+}

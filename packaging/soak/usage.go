@@ -1,0 +1,148 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A usage contains the resources that the host uses while no client runs.
+type usage struct {
+	broker, sidecar processUsage
+	stored          []string // the file descriptors in the service manager's store
+	files           []string // the files in the runtime directory
+}
+
+type processUsage struct{ descriptors, threads, kilobytes int }
+
+func (u usage) String() string {
+	return fmt.Sprintf("keyhatchd %v, keyhatch-sidecar %v, %d stored descriptors, %d files", u.broker, u.sidecar, len(u.stored), len(u.files))
+}
+
+func (p processUsage) String() string {
+	return fmt.Sprintf("%d descriptors, %d threads, %d KiB", p.descriptors, p.threads, p.kilobytes)
+}
+
+// The Go runtime does not release all threads and all memory at once, so a process may use
+// this much more than at the start.
+const (
+	extraThreads   = 6
+	extraKilobytes = 8 << 10
+)
+
+// exceeds returns an error if u contains more than the earlier usage before.
+func (u usage) exceeds(before usage) error {
+	for _, p := range []struct {
+		name        string
+		now, before processUsage
+	}{{"keyhatchd", u.broker, before.broker}, {"keyhatch-sidecar", u.sidecar, before.sidecar}} {
+		if p.now.descriptors > p.before.descriptors || p.now.threads > p.before.threads+extraThreads || p.now.kilobytes > p.before.kilobytes+extraKilobytes {
+			return fmt.Errorf("%s uses more than at the start: now %v, before %v", p.name, p.now, p.before)
+		}
+	}
+	if !slices.Equal(u.stored, before.stored) {
+		return fmt.Errorf("the service manager stores other file descriptors than at the start: now %q, before %q", u.stored, before.stored)
+	}
+	if !slices.Equal(u.files, before.files) {
+		return fmt.Errorf("the runtime directory contains other files than at the start: now %q, before %q", u.files, before.files)
+	}
+	return nil
+}
+
+func (h *host) usage() (u usage, err error) {
+	u.stored = h.manager.stored()
+	if u.broker, err = readUsage(h.broker); err != nil {
+		return u, err
+	}
+	if u.sidecar, err = readUsage(h.sidecar); err != nil {
+		return u, err
+	}
+	root := filepath.Join(h.dir, "run")
+	err = filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {
+		u.files = append(u.files, strings.TrimPrefix(path, root))
+		return err
+	})
+	return u, err
+}
+
+func readUsage(s *service) (u processUsage, err error) {
+	pid := s.pid()
+	if pid == 0 {
+		return u, fmt.Errorf("%s does not run", s.name)
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return u, err
+	}
+	for line := range strings.Lines(string(status)) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) < 2:
+		case fields[0] == "Threads:":
+			u.threads, _ = strconv.Atoi(fields[1])
+		case fields[0] == "VmRSS:":
+			u.kilobytes, _ = strconv.Atoi(fields[1])
+		}
+	}
+	// Only root can list the file descriptors of an undumpable process.
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil && os.Geteuid() == 0 {
+		return u, err
+	}
+	u.descriptors = len(open)
+	return u, nil
+}
+
+// hasChildren reports whether a process has child processes.
+func hasChildren(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	return slices.ContainsFunc(files, func(file string) bool {
+		list, _ := os.ReadFile(file)
+		return len(list) > 0
+	})
+}
+
+// countGoroutines ends a service with SIGQUIT, and counts the goroutines in its output. The
+// service is then started again.
+func (h *host) countGoroutines(s *service) (count int, err error) {
+	before, err := os.ReadFile(h.log(s.name))
+	if err != nil {
+		return 0, err
+	}
+	if !s.end(syscall.SIGQUIT) {
+		return 0, fmt.Errorf("%s does not run", s.name)
+	}
+	err = waitFor(10*time.Second, func() error {
+		if s.pid() == 0 {
+			return fmt.Errorf("%s did not end and start again", s.name)
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	after, err := os.ReadFile(h.log(s.name))
+	if err != nil {
+		return 0, err
+	}
+	if count = goroutinesIn(string(after[len(before):])); count == 0 {
+		return 0, fmt.Errorf("%s printed no goroutines", s.name)
+	}
+	return count, nil
+}
+
+// goroutinesIn counts the goroutines in the output of a Go program after SIGQUIT. It ignores
+// the goroutines of the Go runtime, because their number depends on the garbage collector.
+func goroutinesIn(output string) (count int) {
+	for block := range strings.SplitSeq(output, "\n\n") {
+		if strings.HasPrefix(block, "goroutine ") && !strings.Contains(block, "\ncreated by runtime.") {
+			count++
+		}
+	}
+	return count
+}

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# This script checks what keyhatch consists of: known vulnerabilities in the code and in Go's
+# standard library, the checksums of the modules, go.mod, and the licences of all dependencies.
+# It uses only the Go module proxy and the checksum database. It checks the Go toolchain that
+# go.mod names. To check another toolchain, set GOTOOLCHAIN, for example GOTOOLCHAIN=go1.26.8.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# keyhatch uses system calls that only Linux has, so it is not built for other systems.
+platforms="linux/amd64 linux/arm64"
+licences=MIT,BSD-3-Clause,Apache-2.0
+govulncheck=golang.org/x/vuln/cmd/govulncheck@v1.9.0
+go_licenses=github.com/google/go-licenses@v1.6.0
+
+pinned=$(sed -n 's/^toolchain //p' go.mod)
+export GOTOOLCHAIN="${GOTOOLCHAIN:-$pinned}"
+export CGO_ENABLED=0 # what ships is built without cgo
+echo "go version: $(go env GOVERSION)"
+newest=go$(GOWORK=off go list -m -f '{{.Version}}' "go@${pinned:2:4}")
+[ "$newest" = "$pinned" ] ||
+	echo "note: there is a newer patch release of Go: go mod edit -toolchain=$newest"
+
+go mod verify
+go mod tidy -diff
+
+# govulncheck reads its database from the network by default. The module proxy has the database
+# too, because the database is a Go module. Always use the newest version.
+database=$(go mod download -json golang.org/x/vulndb@latest | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+echo "vulnerability database: ${database##*@}"
+for platform in $platforms; do
+	echo "vulnerabilities on $platform:"
+	# -exec sets the platform only for govulncheck, and not for the build of govulncheck.
+	go run -exec "env GOOS=${platform%/*} GOARCH=${platform#*/}" $govulncheck -db "file://$database/data/osv" ./...
+done
+
+# Show the output of go-licenses only if it fails, because it warns about assembly files.
+if ! output=$(go run $go_licenses check ./... --include_tests --allowed_licenses=$licences 2>&1); then
+	printf '%s\n' "$output" >&2
+	exit 1
+fi
+echo "the licence of each dependency is one of $licences"
