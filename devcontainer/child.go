@@ -166,7 +166,8 @@ func (s *supervisor) start(environment []string) (err error) {
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.terminating || s.exited && s.restartEnvironment == nil:
-		// The command must end, or has ended by itself. It must not be started again.
+		// keyhatch has received SIGTERM, or the command has ended by itself. So keyhatch does not
+		// start the command again.
 	case s.OnChange.Restart:
 		s.restart(environment)
 	case s.OnChange.Signal != 0:

@@ -164,8 +164,9 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 	}
 }
 
-// TestOtherUserCanReadOnlySharedFiles renders files with several modes. A user must be able to
-// read a file if and only if the mode of the file allows it, and must not be able to list files.
+// TestOtherUserCanReadOnlySharedFiles renders files with several modes. Another user must
+// be able to read a file if and only if the mode of the file allows it, and must not be able to
+// list the directories.
 func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "reading a file as another uid requires root")
 	r, _ := newTestRendering(t)

@@ -99,7 +99,11 @@ func Parse(text []byte) (*Manifest, error) {
 			return nil
 		},
 		"project": func(n *yaml.Node) error {
-			if n.Kind != yaml.ScalarNode || !schema.ValidProjectName(n.Value) {
+			if n.Kind != yaml.ScalarNode {
+				_, err := readString(n, "project")
+				return err
+			}
+			if !schema.ValidProjectName(n.Value) {
 				return errorAt(n, "the project name %s does not match %s: write project: %s", quote(n.Value), constant(schema.ProjectNamePattern), SuggestName(n.Value))
 			}
 			m.Project = schema.ProjectName(n.Value)

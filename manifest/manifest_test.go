@@ -80,7 +80,7 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets: {}\nsecrts: {}\n", 4, `unknown key "secrts" in the manifest: the keys are description, helpers, project, schema_version, secrets`},
 		{"schema_version: 1\nproject: Ünï_1 !x\nsecrets: {}\n", 2, `: write project: n-_1-x`},
 		{"schema_version: 1\nproject: \"…\"\nsecrets: {}\n", 2, `: write project: NAME`},
-		{"schema_version: 1\nproject: [a]\nsecrets: {}\n", 2, `: write project: NAME`},
+		{"schema_version: 1\nproject: [a]\nsecrets: {}\n", 2, `project must be a string, not a list: write project: "a"`},
 		{header + "secrets: {}\n\"\\e[31m\": {}\n", 4, `unknown key "\x1b[31m"`},
 		{header + "secrets: {}\n" + strings.Repeat("k", 99) + ": {}\n", 4, `unknown key "` + strings.Repeat("k", 40) + `"`},
 		{header + "secrets: {}\ndescription: 5\n", 4, "description must be a string"},

@@ -192,7 +192,9 @@ func TestAcceptErrorDoesNotEndLoop(t *testing.T) {
 	}), nil))})
 	e.Start()
 	defer e.Close()
-	for range 2 { // the endpoint logs at most one message per second
+	// The second message shows that the loop has tried again. It arrives after one second,
+	// because the endpoint logs at most one such message per second.
+	for range 2 {
 		<-logged
 	}
 }

@@ -44,9 +44,9 @@ import (
 // ErrBusy means that another broker holds the lock of the runtime directory.
 var ErrBusy = errors.New("another keyhatchd is already running")
 
-// Dir is the runtime directory. A broker locks the directory before it creates sockets, and
-// only one broker can hold the lock. So if a broker that holds the lock finds a socket file,
-// no other broker listens on that socket.
+// Dir is the runtime directory. A broker locks a file in the directory before it creates
+// sockets, and only one broker can hold this lock. So if a broker that holds the lock finds a
+// socket file, no other broker listens on that socket.
 type Dir struct {
 	path     string
 	lock     *os.File
@@ -58,7 +58,7 @@ type Dir struct {
 // entryNames are the names of all entries that a runtime directory can contain.
 var entryNames = []string{"admin", "devcontainers", "lock", "projects"}
 
-// Open creates the runtime directory if necessary, and locks it. The path must be absolute.
+// Open creates the runtime directory if necessary, and locks the file lock in it. The path must be absolute.
 // adminGID is the group that owns the admin socket. -1 means the group of the process. The
 // kernel releases the lock when the process ends. If another process has locked the
 // directory, the error is ErrBusy.

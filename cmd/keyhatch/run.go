@@ -64,10 +64,10 @@ change on COMMAND:
 
 If a secret is missing after a change, COMMAND keeps running with the old secrets.
 
-If a signal ends COMMAND, or if COMMAND ends after keyhatch received SIGTERM,
-keyhatch also ends the descendants of COMMAND that are still running. In these
-cases and before a restart, keyhatch restores the settings that the terminal had
-at the start, if standard input and standard output are a terminal.
+With --watch, if a signal ends COMMAND, or if COMMAND ends after keyhatch received
+SIGTERM, keyhatch also ends the descendants of COMMAND that are still running. In
+these cases and before a restart, keyhatch restores the settings that the terminal
+had at the start, if standard input and standard output are a terminal.
 
 In a terminal, the keys Ctrl-C, Ctrl-\, and Ctrl-Z send their signals directly to
 COMMAND. While keyhatch is in the foreground of a terminal, keyhatch does not
