@@ -49,7 +49,6 @@ func (p proposal) print(out io.Writer) {
 			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
 		}
 	}
-	io.WriteString(out, w.String())
 	dangers := p.dangerLines()
 	if screenLines(w.String())+screenLines(dangers) > maxLinesWithoutSummary {
 		p.printSummary(w)
