@@ -8,13 +8,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// NewHosts returns the servers to which the manifest new sends a credential, and old does not:
-// the host of each helper's login that is added or changed, and each new host in a template of a
-// known file for credentials. If old is nil, every host is new. An operator should see each of
+// NewHosts returns the servers to which the manifest new sends a credential, and old does not.
+// logins contains the host of each helper's login that is added or changed. inFiles contains each
+// new host in a template of a known file for credentials. If old is nil, every host is new. An operator should see each of
 // these hosts before the approval, even if the list of changes is too long for the screen. A
-// template can contain words that look like hosts, for example an email address, so the result
+// template can contain words that look like hosts, for example an email address, so inFiles
 // can contain more than hosts.
-func NewHosts(old, new *Manifest) (hosts []string) {
+func NewHosts(old, new *Manifest) (logins, inFiles []string) {
 	before := map[string]bool{}
 	for _, effect := range effectsOf(old) {
 		before[effect.Subject+"\n"+effect.Text] = true
@@ -22,7 +22,7 @@ func NewHosts(old, new *Manifest) (hosts []string) {
 	for _, effect := range effectsOf(new) {
 		helper, host, isLogin := strings.Cut(effect.Subject, " login ")
 		if isLogin && !before[effect.Subject+"\n"+effect.Text] {
-			hosts = append(hosts, helper+" "+host)
+			logins = append(logins, helper+" "+host)
 		}
 	}
 	known := map[string]bool{}
@@ -34,10 +34,11 @@ func NewHosts(old, new *Manifest) (hosts []string) {
 		}
 	}
 	for name := range new.Injections() {
-		hosts = append(hosts, slices.DeleteFunc(fileHosts(new.Injection(name)), func(host string) bool { return known[host] })...)
+		inFiles = append(inFiles, slices.DeleteFunc(fileHosts(new.Injection(name)), func(host string) bool { return known[host] })...)
 	}
-	slices.Sort(hosts)
-	return slices.Compact(hosts)
+	slices.Sort(logins)
+	slices.Sort(inFiles)
+	return logins, slices.Compact(inFiles)
 }
 
 // hostPatterns match the hosts in templates. The first group is the host, or the whole match.

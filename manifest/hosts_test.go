@@ -38,12 +38,14 @@ func TestNewHosts(t *testing.T) {
 		"the secret alone":   {"secrets: {A: }\n", "secrets: {A: {as: file, path: ~/.npmrc}}\n", nil},
 		"a file of settings": {"secrets: {A: }\n", file("~/.env", "A={{value}}\n"), nil},
 	} {
-		if got := NewHosts(parse(t, c.old), parse(t, c.new)); !slices.Equal(got, c.want) {
+		logins, inFiles := NewHosts(parse(t, c.old), parse(t, c.new))
+		if got := slices.Concat(logins, inFiles); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
-	if got := NewHosts(nil, parse(t, "secrets: {A: }\nhelpers: {git: [{host: a.example, secret: A}]}\n")); !slices.Equal(got, []string{"git a.example"}) {
-		t.Errorf("a new project: %q", got)
+	logins, inFiles := NewHosts(nil, parse(t, "secrets: {A: , F: {as: file, path: ~/.netrc, template: \"machine a\"}}\nhelpers: {git: [{host: a.example, secret: A}]}\n"))
+	if !slices.Equal(logins, []string{"git a.example"}) || !slices.Equal(inFiles, []string{"a in ~/.netrc"}) {
+		t.Errorf("a new project: %q, %q", logins, inFiles)
 	}
 }
 

@@ -95,7 +95,7 @@ func (p proposal) printSummary(w io.Writer) {
 			all, secrets = &removed, &removedSecrets
 		}
 		*all = append(*all, c.Subject)
-		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // is in newHosts
+		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // is in p.logins
 		if secret, isSecret := strings.CutPrefix(c.Subject, "secret "); isSecret {
 			*secrets = append(*secrets, secret)
 		} else if !isNewLogin {
@@ -112,7 +112,8 @@ func (p proposal) printSummary(w io.Writer) {
 		{"added secrets", addedSecrets},
 		{"changed secrets", changedSecrets},
 		{"removed secrets", removedSecrets},
-		{"new or changed hosts", p.newHosts},
+		{"new hosts in files", p.fileHosts},
+		{"new or changed logins", p.logins},
 		{"other changes", others},
 		{"allowed uids", uidTexts(p.request.AllowUIDs)},
 	} {
