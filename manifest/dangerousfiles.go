@@ -41,6 +41,8 @@ const (
 
 	unusualText   = "the template contains characters that programs read in different ways"
 	extraSettings = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
+	longTemplate  = "the template is so long that it can hide other changes"
+	manyComments  = "the template contains so many comments or empty lines that they can hide other changes"
 	unknownName   = "the name is not usual for a file that contains only a secret: a program may run commands or load code because of the file"
 	unknownFile   = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
 )
@@ -54,7 +56,41 @@ func fileDanger(in *schema.Injection) string {
 	if bits, err := strconv.ParseUint(in.Mode, 8, 32); err != nil || bits&0o111 != 0 {
 		reasons = append(reasons, "the file is executable")
 	}
+	if reason := lengthDanger(in.Template); reason != "" {
+		reasons = append(reasons, reason)
+	}
 	return strings.Join(reasons, "; ")
+}
+
+// A template with more lines is dangerous, because it could push other changes off the screen on
+// which an operator approves them. Comments and empty lines have a lower limit, because untrusted
+// code can add them to the template of every known file without another mark.
+const (
+	maxTemplateLines = 40
+	maxCommentLines  = 10
+)
+
+// lengthDanger returns why the length of a template is dangerous, or "".
+func lengthDanger(template string) string {
+	lines, comments := templateLines(template), 0
+	inComment := false
+	for _, line := range lines {
+		// A line that begins with a colon continues the line before it.
+		if text, isNew := strings.CutPrefix(line, "| "); isNew {
+			text = strings.TrimLeft(strings.ReplaceAll(text, `\t`, " "), " ")
+			inComment = text == "" || text[0] == '#' || text[0] == ';'
+		}
+		if inComment {
+			comments++
+		}
+	}
+	switch {
+	case len(lines) > maxTemplateLines:
+		return longTemplate
+	case comments > maxCommentLines:
+		return manyComments
+	}
+	return ""
 }
 
 // plainTemplate matches a template that contains only one placeholder and white space.

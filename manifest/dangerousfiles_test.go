@@ -134,7 +134,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	for _, c := range []struct{ path, harmless, dangerous string }{
 		{"~/.npmrc", "//registry.npmjs.org/:_authToken={{value}}", "script-shell=/tmp/x"},
 		{"~/.npmrc", "@corp:registry=https://npm.pkg.github.com\n//npm.pkg.github.com/:_authToken={{value}}\n; comment\nalways-auth=true", "//registry.npmjs.org/:tokenHelper=/tmp/x"},
-		{"~/.npmrc", "_auth = {{value}}\nemail=a@example.com\n\n[x]", "node-options=--require /tmp/x"},
+		{"~/.npmrc", "_auth = {{value}}\nemail=a@example.com\n\n", "node-options=--require /tmp/x"},
 		{"~/.npmrc", "registry=https://registry.npmjs.org/\nregistry = \"https://registry.npmjs.org\"\n", "registry=https://npm.example/"},
 		{"~/.npmrc", "", "REGISTRY = https://registry.npmjs.org{{e}}.evil.example/"}, {"~/.npmrc", "", "registry={{value}}"},
 		{"~/.npmrc", "_auth={{value}}", "//h/:_authToken=${OTHER}"}, {"~/.npmrc", "", "//h/:_authToken=${{e}}{OTHER}{{value}}"},
@@ -204,7 +204,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.kube/config", "users: [&name {user: {token: x}}, *name]\n", "users: [&name {user: {exec: x}}, *name]\n"},
 		{"~/.config/gh/hosts.yml", "github.com:\n  user: me\n  oauth_token: {{value}}\n  git_protocol: https\n", "github.com:\n  browser: /tmp/x\n"},
 		{"~/.config/gh/hosts.yml", "github.com: {users: {me: {oauth_token: x}}}\n", "github.com: {\"edi{{e}}tor\": x}\n"},
-		{"~/.yarnrc.yml", "npmAuthToken: \"{{value}}\"\nnpmScopes: {\"@x:\": {npmRegistryServer: \"https://a\"}}\n", "yarnPath: /tmp/x\n"},
+		{"~/.yarnrc.yml", "npmAuthToken: \"{{value}}\"\nnpmScopes: {\"@x\": {npmRegistryServer: \"https://a\"}}\n", "yarnPath: /tmp/x\n"},
 		{"~/.yarnrc.yml", "# the registry\nnpmAuthToken: x\n", "# yarn lockfile v1\nyarnPath \"/tmp/x\"\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "#  YARN\tlockfile v1\nnpmAuthToken: 'x\nyarnPath \"/tmp/x\"\n'\n"},
 		{"~/.yarnrc.yml", "npmAuthToken: x\n", "yarnPath\n"},
@@ -221,7 +221,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 		{"~/.composer/auth.json", `{"bearer": {"a.example": "{{value}}"}}`, `{"vendor-dir": "/tmp/x"}`},
 		{"~/.terraform.d/credentials.tfrc.json", `{"credentials": {"app.terraform.io": {"token": "{{value}}"}}}`, `{"provider_installation": [{"dev_overrides": [{"hashicorp/aws": "/tmp/x"}]}]}`},
 		{"~/.config/gcloud/application_default_credentials.json", `{"type": "authorized_user", "client_id": "{{id}}", "client_secret": "{{secret}}", "refresh_token": "{{token}}", "quota_project_id": "p"}`, `{"type": "external_account", "credential_source": {"executable": {"command": "/tmp/x"}}}`},
-		{"/w/my-service-account.json", `{"type": "service_account", "project_id": "p", "private_key_id": "i", "private_key": "{{key}}", "client_email": "a@b", "client_id": "1", "auth_uri": "https://a", "token_uri": "https://t", "auth_provider_x509_cert_url": "https://c", "client_x509_cert_url": "https://d", "universe_domain": "googleapis.com"}`, `{"type": "external_account", "token_url": "http://evil"}`},
+		{"/w/my-service-account.json", `{"type": "service_account", "project_id": "p", "private_key_id": "i", "private_key": "{{key}}", "client_email": "a@b", "client_id": "1", "auth_uri": "https://accounts.google.com/o/oauth2/auth", "token_uri": "https://oauth2.googleapis.com/token", "auth_provider_x509_cert_url": "https://c", "client_x509_cert_url": "https://d", "universe_domain": "googleapis.com"}`, `{"type": "external_account", "token_url": "http://evil"}`},
 		{"/w/google-credentials.json", "{{value}}\n", `{"credential_source": {"file": "/x"}}`},
 		{"/w/client_secret_1.json", `{"installed": {"client_id": "1", "project_id": "p", "client_secret": "{{value}}", "redirect_uris": ["http://localhost"]}}`, `{"command": "x"}`},
 		{"~/.config/sops/age/keys.txt", "# created: x\n{{value}}\nAGE-SECRET-KEY-1{{rest}}\n", "AGE-PLUGIN-X-1QQ\n"},
@@ -280,7 +280,7 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 // do not agree on which of these characters are white space or line breaks.
 func TestUnusualCharactersInTemplates(t *testing.T) {
 	for path, template := range map[string]string{
-		"~/.npmrc": "# c\n_auth={{value}}\n", "~/.aws/credentials": "# c\n[a]\n", "~/.my.cnf": "# c\n[a]\n", "~/.cargo/credentials.toml": "# c\n[registry]\n",
+		"~/.npmrc": "# c\n_auth={{value}}\n", "~/.aws/credentials": "# c\n[a]\n", "~/.my.cnf": "# c\n[client]\n", "~/.cargo/credentials.toml": "# c\n[registry]\n",
 		"~/.gradle/gradle.properties": "# c\na.token={{value}}\n", "~/.kube/config": "# c\nkind: Config\n", "~/.yarnrc.yml": "# c\nnpmAuthToken: x\n",
 		"~/.pgpass": "# c\n", "~/.git-credentials": "# c\n", "~/.config/sops/age/keys.txt": "# c\n", "/w/.env": "# c\nA={{value}}\n", "~/.gem/credentials": "# c\nhttps://a: x\n",
 	} {

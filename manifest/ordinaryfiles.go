@@ -38,13 +38,15 @@ func withoutPlaceholders(template string) string { return placeholder.ReplaceAll
 // ordinaryFiles contains the known files for credentials.
 var ordinaryFiles = []ordinaryFile{
 	{[]string{".npmrc"}, isHarmlessNPMFile},
-	// aws loads the modules that the section plugins names.
-	{[]string{".aws/config"}, hasOnlyKeys("=:", `default|profile +["']?[\w.@+/-]+["']?`, isAWSKey)},
-	{[]string{".aws/credentials"}, hasOnlyKeys("=:", anySection, isAWSKey)},
-	{[]string{".pypirc"}, hasOnlyKeys("=:", anySection, oneOf("index-servers", "pypi", "testpypi", "username", "password"))},
-	{[]string{".my.cnf"}, hasOnlyKeys("=", anySection, oneOf("user", "password", "database", "port"))},
-	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, hasOnlyKeys("=", `registry|registries\.[\w."'-]+`, oneOf("token", "secret-key", "secret-key-subject"))},
-	{[]string{".gradle/gradle.properties"}, hasOnlyKeys("=: \t", anySection, isGradleCredential)},
+	// aws loads the modules that the section plugins names. The region is part of the names of servers.
+	{[]string{".aws/config"}, hasOnlyLines(`\[(default|profile +` + awsProfile + `)\]|` + awsSettings)},
+	{[]string{".aws/credentials"}, hasOnlyLines(`\[` + awsProfile + `\]|` + awsSettings)},
+	{[]string{".pypirc"}, hasOnlyLines(`\[[\w.-]+\]|pypi|testpypi|(index-servers|username|password)[ \t]*[=:].*`)},
+	// mysqld obeys the user in its own section.
+	{[]string{".my.cnf"}, hasOnlyLines(`\[(client[\w-]*|mysql|mysqldump)\]|(user|password|database|port)[ \t]*=[^\\]*`)},
+	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, hasOnlyLines(
+		`\[(registry|registries\.([\w-]+|"[\w.-]+"|'[\w.-]+'))\]|(token|secret-key|secret-key-subject)[ \t]*=[ \t]*("[^"\\]*"|'[^']*')?`)},
+	{[]string{".gradle/gradle.properties"}, isHarmlessGradleFile},
 	{[]string{".netrc", "_netrc"}, hasOnlyLogins},
 	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("auths", "auth", "username", "password", "email", "identitytoken", "registrytoken")(key)
@@ -53,9 +55,7 @@ var ordinaryFiles = []ordinaryFile{
 		"apiversion", "kind", "preferences", "current-context", "clusters", "cluster", "name", "server", "tls-server-name",
 		"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
 		"client-certificate-data", "client-key-data"))},
-	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, hasOnlyYAMLKeys(func(key string) bool {
-		return !strings.ContainsAny(key, " \n") && !oneOf("", "aliases", "browser", "editor", "http_unix_socket", "pager")(key)
-	})},
+	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, isHarmlessGHFile},
 	{[]string{".yarnrc.yml"}, isHarmlessYarnFile},
 	{[]string{".composer/auth.json", ".config/composer/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("bearer", "bitbucket-oauth", "consumer-key", "consumer-secret", "github-oauth", "gitlab-oauth", "gitlab-token", "http-basic", "password", "token", "username")(key)
@@ -64,14 +64,14 @@ var ordinaryFiles = []ordinaryFile{
 		return isHost(key) || oneOf("credentials", "token")(key)
 	})},
 	// The line of a plugin begins with AGE-PLUGIN-, and age then runs the plugin.
-	{[]string{".config/sops/age/keys.txt"}, hasOnlyKeys("", anySection, func(line string) bool { return strings.HasPrefix(line, "age-secret-key-") })},
+	{[]string{".config/sops/age/keys.txt"}, hasOnlyLines(`age-secret-key-[a-z0-9-]*`)},
 	{[]string{".m2/settings.xml"}, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 
-	{[]string{".git-credentials", ".config/git/credentials"}, linesMatch(`https?://[\w.%~+-]*(:[\w.%~+-]*)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
+	{[]string{".git-credentials", ".config/git/credentials"}, linesMatch(`https?://` + urlWord + `(:` + urlWord + `)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
 	{[]string{".pgpass"}, linesMatch(`([\w.*/-]*:){4}[\w.*/-]*`)},
-	{[]string{".sbt/.credentials"}, hasOnlyKeys("=", anySection, oneOf("realm", "host", "user", "password"))},
+	{[]string{".sbt/.credentials"}, hasOnlyLines(`(realm|host|user|password)[ \t]*=[^\\]*`)},
 	{[]string{".gem/credentials"}, hasOnlyYAMLKeys(func(key string) bool {
-		return strings.HasPrefix(key, "https://") || key == ":rubygems_api_key"
+		return isHost(key) || key == ":rubygems_api_key"
 	})},
 	{[]string{".claude/.credentials.json", ".codex/auth.json"}, hasOnlyYAMLKeys(oneOf(
 		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
@@ -90,19 +90,37 @@ var ordinaryFiles = []ordinaryFile{
 	// Google's tools run a program or send a file to a server because of credential_source.
 	{[]string{
 		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", ".gemini/oauth_creds.json", "client_secret*.json",
-	}, hasOnlyYAMLKeys(oneOf(
+	}, isHarmlessGoogleFile},
+}
+
+// isGoogleKey accepts the keys of a file with Google's credentials.
+func isGoogleKey(key string) bool {
+	return oneOf(
 		"access_token", "account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url",
 		"expiry_date", "id_token", "installed", "private_key", "private_key_id", "project_id", "quota_project_id", "redirect_uris", "refresh_token",
-		"scope", "token_type", "token_uri", "type", "universe_domain", "web"))},
+		"scope", "token_type", "token_uri", "type", "universe_domain", "web")(key)
 }
 
 func oneOf(words ...string) func(string) bool {
 	return func(word string) bool { return slices.Contains(words, word) }
 }
 
+// Regular expressions for parts of files. They match a text in lower case.
+const (
+	awsProfile  = `["']?[\w.@+/-]+["']?`
+	awsSettings = `(aws_access_key_id|aws_account_id|aws_secret_access_key|aws_session_token|duration_seconds|expiration|external_id|mfa_serial|output|` +
+		`role_arn|role_session_name|source_profile)[ \t]*[=:].*|region[ \t]*[=:][ \t]*[\w-]*`
+	npmCredential = `(_auth|_authtoken|_password|username|email|always-auth|certfile|keyfile)`
+	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*` // without encoded control characters
+)
+
+var hostKey = regexp.MustCompile(`^(localhost|@[a-z0-9][\w.-]*|` +
+	`((https?:)?//[a-z0-9][a-z0-9.-]*(:\d+)?|[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+(:\d+)?|[a-z0-9][a-z0-9-]*:\d+|\[[0-9a-f:.]+\](:\d+)?)(/[\w.~/-]*)?)$`)
+
 // isHost reports whether a key in a file is the name of a host, an address, or a scope of
-// npm. The names of settings contain none of these characters.
-func isHost(key string) bool { return strings.ContainsAny(key, "./:@") || key == "localhost" }
+// npm. No such key is the name of a setting. isHost compares the whole key, because some
+// programs end a key at a character such as #.
+func isHost(key string) bool { return hostKey.MatchString(key) }
 
 const npmRegistry = "https://registry.npmjs.org"
 
@@ -114,8 +132,14 @@ func isHarmlessNPMFile(template string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
 		return strings.TrimSpace(key) != "registry" || oneOf(npmRegistry, npmRegistry+"/")(strings.Trim(value, ` "'`))
 	}
-	return !readsVariables(template) && hasOnlyKeys("=", anySection, isNPMKey)(template) && linesAre(template, keepsRegistry, keepsRegistry)
+	return !readsVariables(template) && hasOnlyNPMKeys(template) && linesAre(template, keepsRegistry, keepsRegistry)
 }
+
+// hasOnlyNPMKeys accepts the keys of npm's credentials, for example
+// "//registry.npmjs.org/:_authToken", and the keys of registries. pnpm runs the program in
+// the key "//HOST/:tokenHelper", and does not ask for an approval. npm and pnpm end a key at #
+// or ;, so only keys without unusual characters are accepted.
+var hasOnlyNPMKeys = hasOnlyLines(`(registry|@[a-z0-9._~-]+:registry|(//[a-z0-9.-]+(:\d+)?(/[\w.~-]+)*/?:)?` + npmCredential + `)([ \t]*=.*)?`)
 
 // readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable
 // to the file. The variable can contain another secret than the secret of the file.
@@ -126,59 +150,25 @@ func readsVariables(template string) bool {
 	return strings.Contains(text, "${") || strings.ContainsAny(text, `\&`)
 }
 
-// isNPMKey accepts the keys of npm's credentials, for example
-// "//registry.npmjs.org/:_authToken", and the keys of registries. pnpm runs the program in
-// the key "//HOST/:tokenHelper", and does not ask for an approval.
-func isNPMKey(key string) bool {
-	if scope, ok := strings.CutSuffix(key, ":registry"); ok && strings.HasPrefix(scope, "@") {
-		return true
-	}
-	if strings.HasPrefix(key, "//") {
-		key = key[strings.LastIndexByte(key, ':')+1:]
-	} else if key == "registry" {
-		return true
-	}
-	return oneOf("_auth", "_authtoken", "_password", "username", "email", "always-auth", "certfile", "keyfile")(key)
+// isHarmlessGradleFile checks a gradle.properties. It accepts properties whose names end like
+// the name of a credential, if gradle only gives them to a build. gradle obeys other properties
+// itself, for example org.gradle.java.home.
+func isHarmlessGradleFile(template string) bool {
+	return hasOnlyGradleKeys(template) && !gradleSetting.MatchString(withoutPlaceholders(template)) && !gradleSetting.MatchString(placeholder.ReplaceAllString(template, "\n"))
 }
 
-// isAWSKey accepts the keys of the credentials and of the roles in aws's files. aws runs the
-// command in credential_process.
-func isAWSKey(key string) bool {
-	return oneOf(
-		"aws_access_key_id", "aws_account_id", "aws_secret_access_key", "aws_session_token", "duration_seconds", "expiration",
-		"external_id", "mfa_serial", "output", "region", "role_arn", "role_session_name", "source_profile")(key)
-}
+var (
+	hasOnlyGradleKeys = hasOnlyLines(`([a-z][\w.-]*)?(key|keyid|password|token|user|username)([=: \t][^\\]*)?`)
+	gradleSetting     = regexp.MustCompile(`(?im)^[ \t]*(org\.gradle|systemprop)`)
+)
 
-// isGradleCredential accepts properties whose names end like the name of a credential, if
-// gradle only gives them to a build. gradle obeys other properties itself, for example
-// org.gradle.java.home.
-func isGradleCredential(key string) bool {
-	for _, suffix := range []string{"key", "keyid", "password", "token", "user", "username"} {
-		if strings.HasSuffix(key, suffix) && !strings.HasPrefix(key, "org.gradle") && !strings.HasPrefix(key, "systemprop") && !strings.Contains(key, `\`) {
-			return true
-		}
-	}
-	return false
-}
-
-// anySection matches the name of every section.
-const anySection = `[^\[\]]*`
-
-// hasOnlyKeys returns a check of a file with lines KEY=VALUE, comments, and sections. The
-// first of the separators ends the key. sections is a regular expression for the names of
-// sections. The check ignores the case.
-func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) func(string) bool {
-	section := regexp.MustCompile(`^\[(` + sections + `)\]$`)
-	isHarmlessLine := func(line string) bool {
-		line = strings.ToLower(line)
-		if line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, ";") || section.MatchString(line) {
-			return true
-		}
-		if i := strings.IndexAny(line, separators); i >= 0 {
-			line = line[:i]
-		}
-		return isHarmless(strings.TrimSpace(line))
-	}
+// hasOnlyLines returns a check of a file whose lines match a regular expression, or are empty,
+// or are comments. Placeholders are removed from a line before it is compared. The check ignores
+// the case. The expression should match the whole key of a line, because some programs end a key
+// at a character such as #, or remove quotes.
+func hasOnlyLines(expression string) func(string) bool {
+	line := regexp.MustCompile(`^(` + expression + `|[#;].*)?$`)
+	isHarmlessLine := func(text string) bool { return line.MatchString(strings.ToLower(text)) }
 	return func(template string) bool {
 		return linesAre(template, isHarmlessLine, func(tail string) bool { return oneOf(`"`, "'")(tail) || isHarmlessLine(tail) })
 	}
@@ -187,7 +177,7 @@ func hasOnlyKeys(separators, sections string, isHarmless func(key string) bool) 
 // linesMatch returns a check of a file whose lines match a regular expression, or are empty,
 // or are comments. Placeholders are removed from a line before it is compared.
 func linesMatch(expression string) func(string) bool {
-	line := regexp.MustCompile(`^(` + expression + `|#.*)?$`)
+	line := regexp.MustCompile(`(?i)^(` + expression + `|#.*)?$`)
 	return func(template string) bool {
 		return linesAre(template, line.MatchString, func(tail string) bool {
 			return strings.HasPrefix(tail, "@") || strings.HasPrefix(tail, ":") || line.MatchString(tail)
@@ -225,17 +215,20 @@ func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
 
+var netrcValue = regexp.MustCompile(`^[\w.@:/+=~%-]+$`)
+
 func hasOnlyNetrcWords(text string) bool {
-	if strings.ContainsAny(text, "\"'\\`") {
-		return false
-	}
 	words := strings.Fields(strings.ToLower(text))
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "machine", "login", "password", "account":
-			// The value is the next word, except that its placeholder was removed.
+			// The value is the next word, except that its placeholder was removed. Some programs
+			// read # as the start of a comment.
 			if i+1 < len(words) && !oneOf("machine", "default", "login", "password", "account", "macdef")(words[i+1]) {
 				i++
+				if !netrcValue.MatchString(words[i]) {
+					return false
+				}
 			}
 		default:
 			return false
@@ -255,21 +248,87 @@ func isHarmlessYarnFile(template string) bool {
 		err := yaml.Unmarshal([]byte(text), &file)
 		return err == nil && (file.Registry.IsZero() || oneOf("https://registry.yarnpkg.com", npmRegistry)(strings.TrimSuffix(file.Registry.Value, "/")))
 	}
-	if !keepsRegistry(withoutPlaceholders(template)) || !keepsRegistry(placeholder.ReplaceAllString(template, "\n")) {
-		return false
+	for _, value := range []string{"", "\n", "x"} {
+		if !keepsRegistry(placeholder.ReplaceAllString(template, value)) {
+			return false
+		}
 	}
 	return !readsVariables(template) && !strings.Contains(strings.ToLower(withoutPlaceholders(template)), "lockfile") && hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("npmalwaysauth", "npmauthident", "npmauthtoken", "npmregistries", "npmregistryserver", "npmscopes")(key)
 	})(template)
 }
 
+// isHarmlessGHFile checks a hosts.yml of gh. Every setting of gh can be in such a file, for
+// example the name of a browser, which gh runs.
+func isHarmlessGHFile(template string) bool {
+	type user struct {
+		Token    string `yaml:"oauth_token"`
+		Protocol string `yaml:"git_protocol"`
+	}
+	hasOnlyUsers := func(text string) bool {
+		var hosts map[string]struct {
+			user  `yaml:",inline"`
+			User  string
+			Users map[string]user
+		}
+		decoder := yaml.NewDecoder(strings.NewReader(text))
+		decoder.KnownFields(true)
+		if err := decoder.Decode(&hosts); err != nil && !errors.Is(err, io.EOF) {
+			return false
+		}
+		for host := range hosts {
+			if !isHost(strings.ToLower(host)) {
+				return false
+			}
+		}
+		return true
+	}
+	return hasOnlyYAMLKeys(ghKey.MatchString)(template) && hasOnlyUsers(withoutPlaceholders(template)) && hasOnlyUsers(placeholder.ReplaceAllString(template, "\n"))
+}
+
+var ghKey = regexp.MustCompile(`^[a-z0-9][\w.-]*(:\d+)?$`)
+
+// googleServers contains the servers that a file with Google's credentials can name. Google's
+// tools send the credential to them.
+var googleServers = map[string][]string{
+	"auth_uri":        {"https://accounts.google.com/o/oauth2/auth", "https://accounts.google.com/o/oauth2/v2/auth"},
+	"token_uri":       {"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v3/token", "https://www.googleapis.com/oauth2/v4/token"},
+	"universe_domain": {"googleapis.com"},
+}
+
+// isHarmlessGoogleFile checks a file with Google's credentials. It replaces each placeholder with
+// a letter before it compares the servers, so that a server cannot contain a placeholder.
+func isHarmlessGoogleFile(template string) bool {
+	var doc yaml.Node
+	if yaml.Unmarshal([]byte(placeholder.ReplaceAllString(template, "x")), &doc) != nil {
+		return false
+	}
+	return hasOnlyYAMLKeys(isGoogleKey)(template) && hasOnlyGoogleServers(&doc)
+}
+
+func hasOnlyGoogleServers(n *yaml.Node) bool {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			servers, isServer := googleServers[strings.ToLower(n.Content[i-1].Value)]
+			if isServer && (child.Kind != yaml.ScalarNode || !slices.Contains(servers, child.Value)) {
+				return false
+			}
+		}
+		if !hasOnlyGoogleServers(child) {
+			return false
+		}
+	}
+	return true
+}
+
 // hasOnlyYAMLKeys returns a check of the keys of a YAML or JSON file. JSON is a subset of
 // YAML. The check ignores the case of a key, as JSON decoders for Go do. A document that is
-// not a mapping is refused, because the tool may read it in another format.
+// not a mapping is refused, because the tool may read it in another format. An escape sequence is
+// refused, because the operator could not read it.
 func hasOnlyYAMLKeys(isHarmless func(key string) bool) func(string) bool {
 	return func(template string) bool {
 		// A value can be empty, or it can end in a line break.
-		return yamlKeysAre(withoutPlaceholders(template), isHarmless) && yamlKeysAre(placeholder.ReplaceAllString(template, "\n"), isHarmless)
+		return !strings.Contains(withoutPlaceholders(template), `\`) && yamlKeysAre(withoutPlaceholders(template), isHarmless) && yamlKeysAre(placeholder.ReplaceAllString(template, "\n"), isHarmless)
 	}
 }
 

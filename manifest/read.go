@@ -36,7 +36,7 @@ type File struct {
 // device or a FIFO could have an effect or block. If Read returns an error about one of
 // Locations, the File contains its Path.
 func Read(dir string) (File, error) {
-	root, err := openRoot(dir)
+	root, err := OpenRoot(dir)
 	if err != nil {
 		return File{}, fmt.Errorf("cannot open the project's directory: %w", withoutPath(err))
 	}
@@ -60,9 +60,9 @@ func Read(dir string) (File, error) {
 	return File{}, ErrNotFound
 }
 
-// openRoot opens dir. os.OpenRoot alone opens dir for reading before it checks that dir is
-// a directory.
-func openRoot(dir string) (*os.Root, error) {
+// OpenRoot opens the directory of a project, to which untrusted code can write. os.OpenRoot alone
+// opens dir for reading before it checks that dir is a directory.
+func OpenRoot(dir string) (*os.Root, error) {
 	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err

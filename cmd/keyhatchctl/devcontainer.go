@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -30,16 +31,23 @@ const maxConfigEntries = 500
 // combination. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of
 // further devcontainer.json files. devcontainerIDs reads at most maxConfigEntries entries of
 // .devcontainer, so ignored does not count the files in further entries.
+//
+// Untrusted code can write to the folder. Therefore devcontainerIDs follows links only within the
+// folder. Otherwise, a link to an automounted directory could make the command mount it, or wait
+// for a server that does not answer.
 func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 	// Include these two files even if they do not exist, because they can be created after
 	// the registration.
 	configs := []string{filepath.Join(folder, ".devcontainer", "devcontainer.json"), filepath.Join(folder, ".devcontainer.json")}
-	// filepath.Glob would treat brackets in the directory's name as a pattern. If the
-	// directory cannot be read, the tools find no configuration in it either.
-	for _, entry := range readEntries(filepath.Join(folder, ".devcontainer"), maxConfigEntries) {
-		config := filepath.Join(folder, ".devcontainer", entry.Name(), "devcontainer.json")
-		if info, err := os.Stat(config); err == nil && info.Mode().IsRegular() {
-			configs = append(configs, config)
+	// If the directory cannot be read, the tools find no configuration in it either.
+	if root, err := manifest.OpenRoot(folder); err == nil {
+		defer root.Close()
+		d, err := root.OpenFile(".devcontainer", os.O_RDONLY|unix.O_DIRECTORY, 0)
+		for _, entry := range sortEntries(d, err, maxConfigEntries) {
+			config := filepath.Join(".devcontainer", entry.Name(), "devcontainer.json")
+			if info, err := root.Stat(config); err == nil && info.Mode().IsRegular() {
+				configs = append(configs, filepath.Join(folder, config))
+			}
 		}
 	}
 	ignored = max(0, len(configs)-maxFolderIDs)
@@ -53,6 +61,12 @@ func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 // or is not a directory, the result is empty. Untrusted code can replace dir with a FIFO.
 func readEntries(dir string, limit int) []fs.DirEntry {
 	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	return sortEntries(d, err, limit)
+}
+
+// sortEntries is readEntries for a directory that is already open. It closes the directory. err is
+// the error of opening the directory.
+func sortEntries(d *os.File, err error, limit int) []fs.DirEntry {
 	if err != nil {
 		return nil
 	}

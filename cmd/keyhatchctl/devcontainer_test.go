@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -104,5 +105,50 @@ func TestDevcontainerIDsReadLimitedEntries(t *testing.T) {
 	}
 	if ids, ignored := devcontainerIDs(blocked); len(ids) != 2 || ignored != 0 {
 		t.Errorf("with a FIFO, got %d IDs and %d ignored files", len(ids), ignored)
+	}
+}
+
+// TestDevcontainerIDsDoNotFollowLinksOutOfTree checks that untrusted code cannot make a command
+// read another directory with a link, for example an automounted directory that hangs. A link
+// within the project's directory is followed.
+func TestDevcontainerIDsDoNotFollowLinksOutOfTree(t *testing.T) {
+	newConfig := func(dir string) {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "devcontainer.json"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		link, target string
+		want         int // IDs of devcontainer.json files below .devcontainer
+	}{
+		"an entry that leads out of the tree":        {".devcontainer/x", "../../outside/a", 0},
+		"an entry with an absolute target":           {".devcontainer/x", "/outside/a", 0},
+		"an entry that leads to the tree":            {".devcontainer/x", "../inside/a", 1},
+		".devcontainer leads out of the tree":        {".devcontainer", "../outside", 0},
+		".devcontainer leads to the tree":            {".devcontainer", "inside", 1},
+		"a devcontainer.json that leads out":         {".devcontainer/x/devcontainer.json", "../../../outside/a/devcontainer.json", 0},
+		"a devcontainer.json that leads to the tree": {".devcontainer/x/devcontainer.json", "../../inside/a/devcontainer.json", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			newConfig(filepath.Join(root, "outside", "a"))
+			project := filepath.Join(root, "project")
+			newConfig(filepath.Join(project, "inside", "a"))
+			if err := os.MkdirAll(filepath.Join(project, filepath.Dir(c.link)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasPrefix(c.target, "/") {
+				c.target = root + c.target
+			}
+			if err := os.Symlink(c.target, filepath.Join(project, c.link)); err != nil {
+				t.Fatal(err)
+			}
+			if ids, ignored := devcontainerIDs(project); len(ids) != 2+c.want || ignored != 0 {
+				t.Errorf("got %d IDs and %d ignored files, want %d IDs", len(ids), ignored, 2+c.want)
+			}
+		})
 	}
 }

@@ -196,7 +196,7 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 // this.
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
-		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir \"$(printf %b '/tmp/my\\0040run')\"",
+		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir '/tmp/my run'",
 		"/tmp/x/broker.sock":           "correct --socket: the path of an admin socket ends with /admin/admin.sock",
 	} {
 		_, err := runCommand(t, "--socket", socket, "status")

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // The container paths of the mounted socket directory, of the socket, and of keyhatch.
@@ -18,10 +21,9 @@ const (
 	containerClient = "/usr/local/bin/keyhatch"
 )
 
-// hasKeyhatchMount reports whether the project's configuration has a mount at
-// containerDir, either from the keyhatch Feature or from an entry in
-// devcontainer.json. The container engine would refuse a second mount there.
-func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) (bool, error) {
+// configuredMounts returns the mounts in the project's configuration, for example from the
+// keyhatch Feature or from an entry in devcontainer.json.
+func configuredMounts(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) ([]json.RawMessage, error) {
 	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", workspaceFolder}
 	cmd := exec.CommandContext(ctx, devcontainer, append(args, configurationArgs(extraArgs)...)...)
 	cmd.Env = environment
@@ -29,19 +31,84 @@ func hasKeyhatchMount(ctx context.Context, devcontainer string, environment []st
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return false, fmt.Errorf("devcontainer read-configuration failed: %w:\n%s%s", err, out, stderr.String())
+		return nil, fmt.Errorf("devcontainer read-configuration failed: %w:\n%s%s", err, out, stderr.String())
 	}
 	var configuration struct {
 		Merged struct {
-			Mounts []json.RawMessage `json:"mounts"`
+			Mounts         []json.RawMessage `json:"mounts"`
+			WorkspaceMount json.RawMessage   `json:"workspaceMount"`
 		} `json:"mergedConfiguration"`
 	}
 	if err := json.Unmarshal(out, &configuration); err != nil {
-		return false, errors.New("devcontainer read-configuration printed unexpected output: not the expected JSON")
+		return nil, errors.New("devcontainer read-configuration printed unexpected output: not the expected JSON")
 	}
-	return slices.ContainsFunc(configuration.Merged.Mounts, func(mount json.RawMessage) bool {
-		return mountTarget(mount) == containerDir
-	}), nil
+	return append(configuration.Merged.Mounts, configuration.Merged.WorkspaceMount), nil
+}
+
+// hasKeyhatchMount reports whether there is a mount at containerDir. The container engine would
+// refuse a second mount there.
+func hasKeyhatchMount(mounts []json.RawMessage) bool {
+	return slices.ContainsFunc(mounts, func(mount json.RawMessage) bool { return mountTarget(mount) == containerDir })
+}
+
+// checkMounts refuses mounts that would give the container the admin socket or the socket of
+// another project. projectDir is the directory of the project's socket, and ids are the IDs of
+// the project's dev containers. checkMounts finds mistakes and simple attacks. It cannot find
+// everything: a devcontainer.json can also contain arguments for the container engine.
+func checkMounts(mounts []json.RawMessage, projectDir string, ids []schema.DevcontainerID) error {
+	runtimeDir := filepath.Dir(filepath.Dir(projectDir))
+	// The operator may not have the permission to resolve the links in the runtime directory.
+	allowed := []string{projectDir}
+	for _, id := range ids {
+		allowed = append(allowed, filepath.Join(runtimeDir, "devcontainers", string(id)))
+	}
+	for _, mount := range mounts {
+		for _, source := range mountSources(mount) {
+			real, realRuntimeDir := resolveLinks(source), resolveLinks(runtimeDir)
+			if (isBelow(real, realRuntimeDir) || isBelow(realRuntimeDir, real)) && real != resolveLinks(projectDir) && !slices.Contains(allowed, source) {
+				return fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the admin socket or to another project: remove this mount", cli.PrintableWord(source))
+			}
+		}
+	}
+	return nil
+}
+
+func isBelow(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// resolveLinks returns the path without symbolic links, or the path itself if it cannot be
+// resolved.
+func resolveLinks(path string) string {
+	if resolved, err := filepath.EvalSymlinks(path); err == nil {
+		return resolved
+	}
+	return path
+}
+
+// mountSources returns the absolute paths on the host that a mount uses. A volume can have a
+// path in its options.
+func mountSources(mount json.RawMessage) (sources []string) {
+	var object struct{ Source string }
+	var text string
+	if json.Unmarshal(mount, &object) == nil {
+		sources = append(sources, object.Source)
+	} else if json.Unmarshal(mount, &text) == nil {
+		for _, part := range strings.Split(text, ",") {
+			key, value, _ := strings.Cut(strings.Trim(part, `"`), "=")
+			switch key {
+			case "source", "src":
+				sources = append(sources, value)
+			case "volume-opt":
+				sources = append(sources, strings.TrimPrefix(value, "device="))
+			}
+		}
+	}
+	sources = slices.DeleteFunc(sources, func(source string) bool { return !filepath.IsAbs(source) })
+	for i, source := range sources {
+		sources[i] = filepath.Clean(source)
+	}
+	return sources
 }
 
 // mountTarget returns the target of a mount in devcontainer.json. A mount is an object

@@ -49,17 +49,24 @@ func (p proposal) print(out io.Writer) {
 			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
 		}
 	}
-	io.WriteString(out, w.String())
 	dangers := p.dangerLines()
 	if screenLines(w.String())+screenLines(dangers) > maxLinesWithoutSummary {
-		p.printSummary(out)
+		p.printSummary(w)
 	}
-	io.WriteString(out, dangers)
+	io.WriteString(out, w.String()+dangers)
 }
 
-// maxSummaryItems is the maximum number of names in each list of a summary. If a proposal
-// has more dangerous changes, dangerLines prints their number.
-const maxSummaryItems = 10
+// maxSummaryItems is the maximum number of names in each list of a summary, and
+// maxSummaryLength is the maximum length of these names. If a list is longer, printSummary
+// prints a warning.
+const (
+	maxSummaryItems  = 20
+	maxSummaryLength = 400
+)
+
+// maxDangersWithoutCount is the maximum number of dangerous changes for which dangerLines does
+// not print their number.
+const maxDangersWithoutCount = 10
 
 // maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed
 // without a summary. Such a proposal fits on one screen.
@@ -75,22 +82,51 @@ func screenLines(text string) (lines int) {
 
 // printSummary prints the most important parts of a proposal again, in a few lines. print
 // calls printSummary after the list of all changes, because a terminal shows only the last
-// lines, and a manifest can contain templates with thousands of lines.
+// lines, and a manifest can contain templates with thousands of lines. The summary contains
+// each change, so that a long list of harmless changes cannot hide one of them.
 func (p proposal) printSummary(w io.Writer) {
-	fmt.Fprintf(w, "summary of project %s in %s:\n  %s\n", p.request.Name, cli.PrintableWord(p.request.ProjectPath), cli.Plural(len(p.changes), "change"))
-	var added []string
+	var added, changed, removed, addedSecrets, changedSecrets, removedSecrets, others []string
 	for _, c := range p.changes {
-		if secret, ok := strings.CutPrefix(c.Subject, "secret "); ok && c.Old == "" {
-			added = append(added, secret)
+		all, secrets := &changed, &changedSecrets
+		switch {
+		case c.Old == "":
+			all, secrets = &added, &addedSecrets
+		case c.New == "":
+			all, secrets = &removed, &removedSecrets
+		}
+		*all = append(*all, c.Subject)
+		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // is in p.logins
+		if secret, isSecret := strings.CutPrefix(c.Subject, "secret "); isSecret {
+			*secrets = append(*secrets, secret)
+		} else if !isNewLogin {
+			others = append(others, c.Subject)
 		}
 	}
-	printList(w, "added secrets", added)
-	printList(w, "allowed uids", uidTexts(p.request.AllowUIDs))
+	fmt.Fprintf(w, "summary of project %s in %s:\n", p.request.Name, cli.PrintableWord(p.request.ProjectPath))
+	fmt.Fprintf(w, "  %s: %d added, %d changed, %d removed\n", cli.Plural(len(p.changes), "change"), len(added), len(changed), len(removed))
+	omitted := 0
+	for _, list := range []struct {
+		label string
+		items []string
+	}{
+		{"added secrets", addedSecrets},
+		{"changed secrets", changedSecrets},
+		{"removed secrets", removedSecrets},
+		{"new hosts in files", p.fileHosts},
+		{"new or changed logins", p.logins},
+		{"other changes", others},
+		{"allowed uids", uidTexts(p.request.AllowUIDs)},
+	} {
+		omitted += printList(w, list.label, list.items)
+	}
+	if omitted > 0 {
+		fmt.Fprintf(w, "! this summary is dangerous: it omits %s: read the whole list of changes\n", cli.Plural(omitted, "name"))
+	}
 }
 
 // dangerLines returns one line for each dangerous change. print prints these lines at the end of
 // a proposal. dangerLines omits no change, because untrusted code chooses the order of the
-// changes. If there are more than maxSummaryItems dangerous changes, another line contains their
+// changes. If there are more than maxDangersWithoutCount dangerous changes, another line contains their
 // number, because a terminal may not show the first lines.
 func (p proposal) dangerLines() string {
 	var b strings.Builder
@@ -101,18 +137,26 @@ func (p proposal) dangerLines() string {
 			fmt.Fprintf(&b, "! %s: dangerous: %s\n", c.Subject, c.Danger)
 		}
 	}
-	if count > maxSummaryItems {
+	if count > maxDangersWithoutCount {
 		fmt.Fprintf(&b, "! %d dangerous changes\n", count)
 	}
 	return b.String()
 }
 
-// printList prints the first items of a list in one line. It prints nothing for an empty list.
-func printList(w io.Writer, label string, items []string) {
-	if more := len(items) - maxSummaryItems; more > 0 {
-		items = append(items[:maxSummaryItems:maxSummaryItems], fmt.Sprintf("and %d more", more))
+// printList prints the first items of a list in one line, and returns the number of omitted
+// items. It prints nothing for an empty list.
+func printList(w io.Writer, label string, items []string) (omitted int) {
+	length, shown := 0, 0
+	for shown < min(len(items), maxSummaryItems) && length+len(items[shown]) <= maxSummaryLength {
+		length += len(items[shown])
+		shown++
+	}
+	omitted = len(items) - shown
+	if omitted > 0 {
+		items = append(items[:shown:shown], fmt.Sprintf("and %d more", omitted))
 	}
 	if len(items) > 0 {
 		fmt.Fprintf(w, "  %s: %s\n", label, strings.Join(items, ", "))
 	}
+	return omitted
 }

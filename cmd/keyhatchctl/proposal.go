@@ -20,6 +20,8 @@ type proposal struct {
 	folders    []proposedFolder // empty if the dev containers do not change
 	file       manifest.File
 	changes    []manifest.Change
+	logins     []string // the logins and hosts that manifest.NewHosts returns
+	fileHosts  []string
 	declare    bool // apply also writes the declaration of the project
 	// unrequested means that the proposal contains a change that the command line did not ask
 	// for, a dangerous effect of a new project, or a new folder that leads to the project only
@@ -97,6 +99,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	}
 	// Ignore the name in the manifest, because registrationChanges compares the names under
 	// which the project is registered.
+	p.logins, p.fileHosts = manifest.NewHosts(old, parsed)
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = effects
@@ -208,6 +211,7 @@ func proposeManifest(ctx context.Context, admin *client.Admin, name schema.Proje
 	}
 	text := string(file.Text)
 	p.file, p.changes = file, manifest.Changes(old, parsed)
+	p.logins, p.fileHosts = manifest.NewHosts(old, parsed)
 	p.unrequested, p.declare, p.keepsDeclaration = true, p.registered.Declared, true
 	p.request = schema.RegisterRequest{
 		Name: name, ProjectPath: p.registered.ProjectPath, Manifest: &text,

@@ -31,8 +31,10 @@ If the container does not start, the project stays registered.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
-them. up does not change any file in the project. Arguments after -- are passed to
-devcontainer up.
+them. up does not change any file in the project. If the configuration of the dev
+container mounts the admin socket or the socket of another project, up does not start
+the container. up does not check other arguments for the container engine, such as
+runArgs. Arguments after -- are passed to devcontainer up.
 
 An existing container keeps its old mounts. To recreate it, add
 -- --remove-existing-container.`,
@@ -74,11 +76,15 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
 	// directory that was registered.
 	args := []string{"devcontainer", "up", "--workspace-folder", dir.path, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
-	hasMount, err := hasKeyhatchMount(ctx, devcontainer, environment, dir.path, extraArgs)
+	mounts, err := configuredMounts(ctx, devcontainer, environment, dir.path, extraArgs)
 	if err != nil {
 		return err
 	}
-	if !hasMount {
+	ids, _ := devcontainerIDs(dir.path)
+	if err := checkMounts(mounts, projectDir, ids); err != nil {
+		return err
+	}
+	if !hasKeyhatchMount(mounts) {
 		args = append(args, "--mount", "type=bind,source="+projectDir+",target="+containerDir)
 		if clientPath, err := copyClient(dir.path); err == nil {
 			args = append(args, "--mount", "type=bind,source="+clientPath+",target="+containerClient)

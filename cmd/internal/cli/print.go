@@ -10,7 +10,7 @@ import (
 )
 
 // PrintJSON writes v as JSON with an indent of two spaces. In strings, it escapes each
-// character that is not visible, except spaces, because an operator can read the output on a
+// character that is not visible, except spaces, and marks that markCounter refuses, because an operator can read the output on a
 // terminal. Some invisible characters change the order of the characters in a line ("Trojan
 // Source", CVE-2021-42574).
 func PrintJSON(w io.Writer, v any) error {
@@ -22,8 +22,9 @@ func PrintJSON(w io.Writer, v any) error {
 		return err
 	}
 	var escaped strings.Builder
+	var marks markCounter
 	for _, r := range text.String() { // the encoder writes valid UTF-8
-		if r == '\n' || r == ' ' || isVisible(r) {
+		if marks.accepts(r) && (r == '\n' || r == ' ' || isVisible(r)) {
 			escaped.WriteRune(r)
 			continue
 		}

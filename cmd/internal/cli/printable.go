@@ -35,16 +35,18 @@ func quote(s string) string {
 }
 
 // escapeUnprintable replaces each character of s that isVisible does not accept, and each byte
-// that is not valid UTF-8, with its escape sequence in a Go string. It keeps spaces.
+// that is not valid UTF-8, with its escape sequence in a Go string. It keeps spaces. It also
+// escapes the marks that markCounter refuses.
 func escapeUnprintable(s string) string {
 	var b strings.Builder
+	var marks markCounter
 	for i, size := 0, 0; i < len(s); i += size {
 		var r rune
 		r, size = utf8.DecodeRuneInString(s[i:])
 		switch {
 		case r == utf8.RuneError && size == 1:
 			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case r == ' ', isVisible(r):
+		case marks.accepts(r) && (r == ' ' || isVisible(r)):
 			b.WriteRune(r)
 		default:
 			b.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
@@ -64,6 +66,26 @@ func isVisible(r rune) bool {
 	return unicode.In(r, unicode.L, unicode.M, unicode.N, unicode.P) &&
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, blankLetters)
 }
+
+// maxMarks is the maximum number of marks of one letter that are printed.
+const maxMarks = 2
+
+// A markCounter counts the marks that follow each other in a text. Some terminals print many
+// marks of one letter over the neighboring lines.
+type markCounter int
+
+// accepts reports whether the next character of the text can be printed after the marks before it.
+func (c *markCounter) accepts(r rune) bool {
+	if !unicode.In(r, unicode.M, koreanMarks) {
+		*c = 0
+		return true
+	}
+	*c++
+	return *c <= maxMarks
+}
+
+// koreanMarks contains the letters of Korean that a terminal prints over the letter before them.
+var koreanMarks = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x1160, Hi: 0x11ff, Stride: 1}, {Lo: 0xd7b0, Hi: 0xd7ff, Stride: 1}}}
 
 // blankLetters contains the blank letters and marks that Unicode does not define as ignorable:
 // the Egyptian blanks, and the filler of the Khitan small script.

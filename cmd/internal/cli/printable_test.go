@@ -47,6 +47,28 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
+// TestManyMarksAreEscaped checks that at most two marks can follow each other. Some terminals
+// print many marks of one letter over the neighboring lines.
+func TestManyMarksAreEscaped(t *testing.T) {
+	for s, want := range map[string]string{
+		"e\u0301\u0302":                    "e\u0301\u0302",
+		"e\u0301\u0302\u0303\u20dde\u0301": "\"e\u0301\u0302\\u0303\\u20dde\u0301\"",
+		"\u0301\u0302\u0303":               "\"\u0301\u0302\\u0303\"",
+		"नमस्ते क्षि தமிழ் ไม้": "नमस्ते क्षि தமிழ் ไม้",
+		"\u1100\u1161\u11a8":                   "\u1100\u1161\u11a8", // a syllable of Korean in three letters
+		"\u1100" + strings.Repeat("\u1161", 3): "\"\u1100\u1161\u1161\\u1161\"",
+		"\u1100\ud7b0\ud7cb\u0301":             "\"\u1100\ud7b0\ud7cb\\u0301\"",
+	} {
+		if got := Printable(s); got != want {
+			t.Errorf("Printable(%+q) = %+q, want %+q", s, got, want)
+		}
+	}
+	var out strings.Builder
+	if err := PrintJSON(&out, "e"+strings.Repeat("\u0301", 4)); err != nil || out.String() != "\"e\u0301\u0301\\u0301\\u0301\"\n" {
+		t.Errorf("PrintJSON printed %+q, error %v", out.String(), err)
+	}
+}
+
 func TestPrintableWord(t *testing.T) {
 	for s, want := range map[string]string{
 		"/home/dev/caf\u00e9": "/home/dev/caf\u00e9",

@@ -6,17 +6,26 @@ import (
 	"strings"
 )
 
-var needsNoQuotes = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
+var (
+	needsNoQuotes = regexp.MustCompile(`^[A-Za-z0-9_./@%+=:,-]+$`)
+	plainWords    = regexp.MustCompile(`^[A-Za-z0-9_./-]+( [A-Za-z0-9_./-]+)*$`)
+)
+
+// maxPlainWords is the maximum length of a text with spaces that ShellQuote only puts in quotes.
+const maxPlainWords = 80
 
 // ShellQuote returns s as one word of a shell command, for a hint that can be pasted. If s
-// contains a space or a character that is not visible, the word calls printf. A terminal
+// contains a space or a character that is not visible, the word usually calls printf. A terminal
 // continues a long line at its left edge, so a long path with spaces could look like several
-// lines. The form $'...' of bash is dangerous, because other shells end it at an escaped quote.
-// A shell removes line breaks at the end of the output of printf, so s must not end with a line
-// break.
+// lines. A short text of usual words, for example the path '/home/me/My App', stays readable. The
+// form $'...' of bash is dangerous, because other shells end it at an escaped quote. A shell
+// removes line breaks at the end of the output of printf, so s must not end with a line break.
 func ShellQuote(s string) string {
 	if needsNoQuotes.MatchString(s) {
 		return s
+	}
+	if len(s) <= maxPlainWords && plainWords.MatchString(s) {
+		return "'" + s + "'"
 	}
 	if escapeUnprintable(s) == s && !strings.Contains(s, " ") {
 		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
