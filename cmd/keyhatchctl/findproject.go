@@ -37,7 +37,9 @@ type changedProject struct {
 // findProject returns the registered project whose name or directory is arg. An argument
 // without a slash is never the name of a directory, because untrusted code can create a
 // directory or a link with the name of a project.
-func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
+//
+// command is the command with its flags, for a hint.
+func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg string, command ...string) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return schema.ProjectStatus{}, err
@@ -46,11 +48,13 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	if err != nil {
 		return schema.ProjectStatus{}, err
 	}
-	// If the directory was deleted, the project can still be found by its path.
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		path = resolved
-	}
 	isPath := arg == "." || arg == ".." || strings.Contains(arg, "/")
+	paths, _ := followLinks(path) // if the directory was deleted, the project can still be found by its path
+	path = paths[len(paths)-1]
+	if replaced := findReplaced(status, paths); isPath && replaced != nil {
+		return schema.ProjectStatus{}, &cli.Error{Err: replaced,
+			Hint: "to use project " + string(replaced.project.Name) + ": " + o.command(append(command, string(replaced.project.Name))...)}
+	}
 	matches := func(projectName, projectPath string) bool {
 		return isPath && projectPath == path || !isPath && projectName == arg
 	}
