@@ -89,7 +89,11 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	var currentIDs []schema.DevcontainerID
 	for _, folder := range dir.folders() {
 		ids, ignored := devcontainerIDs(folder)
-		if p.addDevcontainers(cli.PrintableWord(folder), ids) && folder != dir.path {
+		danger := ""
+		if folder != dir.path {
+			danger = "whoever can replace the symbolic link in this path can mount the socket"
+		}
+		if p.addDevcontainers(cli.PrintableWord(folder), ids, danger) && danger != "" {
 			p.unrequested = true
 		}
 		p.folders = append(p.folders, proposedFolder{folder, ignored})
@@ -103,7 +107,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	// which the project is registered.
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
-		p.changes = effects
+		p.changes = append(p.changes, effects...)
 		p.unrequested = p.unrequested || slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
 		return p, nil
 	}
@@ -139,7 +143,7 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 	if err != nil {
 		return nil, err
 	}
-	p.addDevcontainers("the declaration", declared.DevcontainerIDs)
+	p.addDevcontainers("the declaration", declared.DevcontainerIDs, "")
 	return declared.AllowUIDs, nil
 }
 
@@ -173,15 +177,15 @@ func (p proposal) declaredName() schema.ProjectName {
 	return p.request.Name
 }
 
-// addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
-// registered project. place describes where the IDs come from. addDevcontainers reports
-// whether an ID is new.
-func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) bool {
+// addDevcontainers adds dev container IDs to the request. If an ID is new, it also adds a change,
+// except for a new project without danger. place describes where the IDs come from.
+// addDevcontainers reports whether an ID is new.
+func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID, danger string) bool {
 	all := union(p.request.DevcontainerIDs, ids)
 	added := len(all) - len(p.request.DevcontainerIDs)
 	p.request.DevcontainerIDs = all
-	if added > 0 && p.registered != nil {
-		p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
+	if added > 0 && (p.registered != nil || danger != "") {
+		p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, Danger: danger, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
 	}
 	return added > 0
 }
