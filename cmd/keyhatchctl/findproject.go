@@ -49,11 +49,13 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 		return schema.ProjectStatus{}, err
 	}
 	isPath := arg == "." || arg == ".." || strings.Contains(arg, "/")
-	paths, _ := followLinks(path) // if the directory was deleted, the project can still be found by its path
-	path = paths[len(paths)-1]
-	if replaced := findReplaced(status, paths); isPath && replaced != nil {
-		return schema.ProjectStatus{}, &cli.Error{Err: replaced,
-			Hint: "to use project " + string(replaced.project.Name) + ": " + o.command(append(command, string(replaced.project.Name))...)}
+	if isPath {
+		paths, _ := followLinks(path) // if the directory was deleted, the project can still be found by its path
+		path = paths[len(paths)-1]
+		if replaced := findReplaced(status, paths); replaced != nil {
+			return schema.ProjectStatus{}, &cli.Error{Err: replaced,
+				Hint: "to use project " + string(replaced.project.Name) + ": " + o.command(append(command, string(replaced.project.Name))...)}
+		}
 	}
 	matches := func(projectName, projectPath string) bool {
 		return isPath && projectPath == path || !isPath && projectName == arg
@@ -66,7 +68,7 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 	for _, p := range status.Problems {
 		// A project that differs from its declaration is served, maybe at another path.
 		if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
-			return schema.ProjectStatus{}, newNotServedError(p, o)
+			return schema.ProjectStatus{}, newNotServedError(p, status, o)
 		}
 	}
 	failure := &cli.Error{Err: fmt.Errorf("project %s is not registered", cli.PrintableWord(arg)), Hint: o.listProjectsHint()}
@@ -81,10 +83,12 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 	return schema.ProjectStatus{}, failure
 }
 
-func newNotServedError(p schema.ProjectProblem, o *globalOptions) *notServedError {
+func newNotServedError(p schema.ProjectProblem, status schema.StatusResponse, o *globalOptions) *notServedError {
+	trees := newTreeReader(o, status)
+	defer trees.close()
 	notServed := &notServedError{
 		project: schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: p.ProjectPath, Declared: p.Problem == schema.ProblemNotApplied},
-		err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o)},
+		err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: trees.notRestoredFix(p, o)},
 	}
 	if notServed.project.Declared {
 		notServed.err = &cli.Error{

@@ -22,6 +22,8 @@ const (
 	problemSocketReplaced  = "socket_replaced"
 	problemLinkMissing     = "link_missing"
 	problemMadeByEngine    = "made_by_engine"
+
+	problemDirectoryBlocked = "directory_blocked"
 )
 
 // devcontainersDir is the directory of the links for dev containers, in the runtime directory.
