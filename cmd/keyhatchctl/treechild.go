@@ -86,9 +86,9 @@ type treeChild struct {
 	results  *gob.Decoder
 }
 
-// startTreeChild starts a child process and waits until it is ready. The child process inherits
-// only its two pipes. If it cannot be killed, nobody then waits for the end of another file, for
-// example of the output of keyhatchctl.
+// startTreeChild starts a child process and waits until it is ready. The child process does not
+// inherit the standard output of keyhatchctl. If the child process cannot be killed, a program that
+// reads this output still reaches its end.
 func startTreeChild(setup treeSetup) (*treeChild, error) {
 	theirIn, in, err := os.Pipe()
 	if err != nil {

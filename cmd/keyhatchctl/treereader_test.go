@@ -80,7 +80,7 @@ func TestBlockedProjectDoesNotHideOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocked = testenv.BlockDirectory(t, socketDir)
+	testenv.BlockDirectory(t, socketDir)
 	out, _ = run("doctor")
 	check(out, "BAD  project blocked: directory_blocked: ", "BAD  runtime directory: directory_blocked: "+socketDir+" ", "ok   project web: ")
 	if _, err := run("unregister", "blocked"); err != nil {
