@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -112,11 +113,16 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		return p, nil
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
-	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name ||
-		slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool { // such a uid is the owner of the directory
-			return !slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) && !slices.Contains(options.uids, uint(uid))
-		}) {
+	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name {
 		p.unrequested = true
+	}
+	for _, uid := range p.request.AllowUIDs {
+		if slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) || slices.Contains(options.uids, uint(uid)) {
+			continue
+		}
+		p.unrequested = true // the uid is that of the directory's new owner
+		i := slices.IndexFunc(p.changes, func(c manifest.Change) bool { return c.Subject == "allowed uids" })
+		p.changes[i].Danger = fmt.Sprintf("uid %d now owns the directory, but was not approved; a container that can change the owner can choose this uid", uid)
 	}
 	return p, nil
 }
