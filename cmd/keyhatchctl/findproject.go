@@ -52,7 +52,11 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 	if isPath {
 		paths, _ := followLinks(path) // if the directory was deleted, the project can still be found by its path
 		path = paths[len(paths)-1]
-		if replaced := findReplaced(status, paths); replaced != nil {
+		replaced := findReplaced(status, paths)
+		if replaced == nil {
+			replaced = findReplacedFolder(ctx, admin, status, paths)
+		}
+		if replaced != nil {
 			return schema.ProjectStatus{}, &cli.Error{Err: replaced,
 				Hint: "to use project " + string(replaced.project.Name) + ": " + o.command(append(command, string(replaced.project.Name))...)}
 		}

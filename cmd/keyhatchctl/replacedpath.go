@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
+	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -65,9 +68,15 @@ type replacedPathError struct {
 	typed   string
 	project schema.ProjectStatus // only Name, ProjectPath, and Declared are set
 	target  string
+	// isFolder means that the typed path was a symbolic link already at the registration.
+	isFolder bool
 }
 
 func (e *replacedPathError) Error() string {
+	if e.isFolder {
+		return fmt.Sprintf("cannot use %s: project %s was registered by this path, but the path leads to %s now",
+			cli.PrintableWord(e.typed), e.project.Name, cli.PrintableWord(e.target))
+	}
 	return fmt.Sprintf("cannot use %s: project %s is registered at %s, but this path leads to %s now",
 		cli.PrintableWord(e.typed), e.project.Name, cli.PrintableWord(e.project.ProjectPath), cli.PrintableWord(e.target))
 }
@@ -82,14 +91,34 @@ func findReplaced(status schema.StatusResponse, paths []string) *replacedPathErr
 		}
 		for _, p := range status.Projects {
 			if p.ProjectPath == path {
-				return &replacedPathError{paths[0], p, last}
+				return &replacedPathError{typed: paths[0], project: p, target: last}
 			}
 		}
 		for _, p := range status.Problems {
 			if p.ProjectPath == path && schema.ValidProjectName(p.Project) {
 				project := schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: path, Declared: p.Problem == schema.ProblemNotApplied}
-				return &replacedPathError{paths[0], project, last}
+				return &replacedPathError{typed: paths[0], project: project, target: last}
 			}
+		}
+	}
+	return nil
+}
+
+// findReplacedFolder returns an error if the first path contains a symbolic link and is a folder
+// that was approved for the dev containers of another project than that of the last path. The
+// operator registered that other project by the first path, and somebody replaced the link.
+func findReplacedFolder(ctx context.Context, admin *client.Admin, status schema.StatusResponse, paths []string) *replacedPathError {
+	typed, last := paths[0], paths[len(paths)-1]
+	if typed == last {
+		return nil
+	}
+	id := devcontainerID(typed, filepath.Join(typed, ".devcontainer", "devcontainer.json"))
+	for _, p := range status.Projects {
+		if p.ProjectPath == last {
+			continue
+		}
+		if registered, err := admin.Inspect(ctx, p.Name); err == nil && slices.Contains(registered.DevcontainerIDs, id) {
+			return &replacedPathError{typed: typed, project: p, target: last, isFolder: true}
 		}
 	}
 	return nil
