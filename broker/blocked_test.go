@@ -2,8 +2,6 @@ package broker_test
 
 import (
 	"context"
-	"encoding/binary"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,61 +15,6 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
-
-// A blockedDir is a directory in which every operation hangs (fuse(4)). A process in a
-// container can also block the directory that it mounts.
-type blockedDir struct {
-	path   string
-	device int           // file descriptor of the connection to the kernel
-	used   chan struct{} // closed when the first operation hangs
-}
-
-// blockDirectory blocks a directory until unblock is called or the test ends.
-func blockDirectory(t *testing.T, path string) *blockedDir {
-	t.Helper()
-	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	testenv.Require(t, err == nil && os.Geteuid() == 0, "blocking a directory requires root and /dev/fuse")
-	options := fmt.Sprintf("fd=%d,rootmode=40755,user_id=0,group_id=0,allow_other", device)
-	if err := unix.Mount("keyhatch-test", path, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		unix.Close(device)
-		testenv.Require(t, false, "cannot mount a FUSE file system: "+err.Error())
-	}
-	b := &blockedDir{path, device, make(chan struct{})}
-	go b.serve() // ends when unblock unmounts the file system
-	t.Cleanup(b.unblock)
-	return b
-}
-
-// serve answers only the first request (FUSE_INIT in linux/fuse.h, version 7.31). Without
-// this answer, the kernel would not send the requests of later operations.
-func (b *blockedDir) serve() {
-	defer unix.Close(b.device)
-	request := make([]byte, 1<<17)
-	if _, err := unix.Read(b.device, request); err != nil {
-		return
-	}
-	answer := make([]byte, 16+64)
-	binary.LittleEndian.PutUint32(answer, uint32(len(answer)))
-	copy(answer[8:], request[8:16]) // the number of the request
-	binary.LittleEndian.PutUint32(answer[16:], 7)
-	binary.LittleEndian.PutUint32(answer[20:], 31)
-	binary.LittleEndian.PutUint32(answer[36:], 4096) // max_write
-	unix.Write(b.device, answer)
-	for used := false; ; {
-		_, err := unix.Read(b.device, request)
-		switch {
-		case err == unix.ENOENT, err == unix.EINTR: // a signal interrupted the operation or this read
-		case err != nil:
-			return
-		case !used:
-			used = true
-			close(b.used)
-		}
-	}
-}
-
-// unblock makes the hanging operations fail, and the directory usable again.
-func (b *blockedDir) unblock() { unix.Unmount(b.path, unix.MNT_FORCE|unix.MNT_DETACH) }
 
 // TestBlockedNameDelaysNobodyElse registers a project while a blocked directory exists at the
 // path where the broker must create the link with the project's name. If a container is started
@@ -87,13 +30,13 @@ func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	blocked := blockDirectory(t, dir)
+	blocked := testenv.BlockDirectory(t, dir)
 	registered := make(chan error)
 	go func() { // the test receives the result
 		_, err := m.registerAt("api", "/nowhere/api", nil)
 		registered <- err
 	}()
-	<-blocked.used
+	<-blocked.Used
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	m.withAdmin(func(admin *client.Admin) error {
@@ -109,7 +52,7 @@ func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	if answer := connect(t, m.projectSocket("web")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
 		t.Errorf("after the registration failed, the answer of project web is %s", answer)
 	}
-	blocked.unblock()
+	blocked.Unblock()
 	if _, err := m.registerAt("api", "/nowhere/api", nil); err != nil || !canPing(m.projectSocket("api")) {
 		t.Errorf("after the directory is usable again, the error of the registration is %v", err)
 	}
@@ -123,13 +66,13 @@ func TestBlockedProjectsDoNotDelayStart(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
 	m.register("web", "A")
-	var blocked []*blockedDir
+	var blocked []*testenv.BlockedDir
 	block := func(name string) {
 		dir, err := filepath.EvalSymlinks(filepath.Dir(m.projectSocket(name)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		blocked = append(blocked, blockDirectory(t, dir))
+		blocked = append(blocked, testenv.BlockDirectory(t, dir))
 	}
 	// The listener of project stored is in the descriptor store. The listener of project lost
 	// is not.
@@ -185,7 +128,7 @@ func TestBlockedProjectsDoNotDelayStart(t *testing.T) {
 		t.Errorf("the error for a blocked declared project is %v", err)
 	}
 	for _, b := range blocked {
-		b.unblock()
+		b.Unblock()
 	}
 	waitUntil(t, func() bool {
 		served, problems = names()

@@ -183,3 +183,90 @@ func TestTwoDeclarationsWithOneDevcontainerID(t *testing.T) {
 		t.Errorf("the link of the ID leads to %s, and the link of the name to %s, error %v", ofID, ofName, err)
 	}
 }
+
+// TestOnlyCurrentDevcontainerIDsLeadToProject changes the dev container IDs of a project in all
+// ways. Only the links of the current IDs may lead to the directory of the project's socket. The
+// other IDs must stay reserved for the path of the project, because a container can mount them.
+func TestOnlyCurrentDevcontainerIDsLeadToProject(t *testing.T) {
+	m := newServiceManager(t, 100)
+	s := m.start()
+	ids := func(letters string) (ids []schema.DevcontainerID) {
+		for _, letter := range letters {
+			ids = append(ids, schema.DevcontainerID(strings.Repeat(string(letter), 52)))
+		}
+		return ids
+	}
+	register := func(name, path, letters string) error {
+		_, err := m.registerAt(name, path, func(r *schema.RegisterRequest) { r.DevcontainerIDs, r.Replace = ids(letters), true })
+		return err
+	}
+	check := func(step, want string) {
+		t.Helper()
+		reached := ""
+		for _, id := range ids("abcd") {
+			if _, err := os.Stat(filepath.Join(m.dir, "run/devcontainers", string(id), "broker.sock")); err == nil {
+				reached += string(id[:1])
+			}
+		}
+		if reached != want {
+			t.Errorf("%s: the links %q lead to the socket, want %q", step, reached, want)
+		}
+	}
+	mustRegister := func(step, name, letters string) {
+		t.Helper()
+		if err := register(name, "/nowhere/api", letters); err != nil {
+			t.Fatalf("%s: %v", step, err)
+		}
+		check(step, letters)
+	}
+	mustRegister("a new project", "api", "abc")
+	mustRegister("a changed project", "api", "bc")
+	mustRegister("an ID again", "api", "abc")
+	mustRegister("another name", "api2", "ab")
+	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api2") })
+	mustRegister("a project that was unregistered", "api2", "d")
+	for _, letter := range []string{"a", "b", "c"} {
+		if err := register("evil", "/nowhere/evil", letter); client.CodeOf(err) != schema.CodeProjectExists {
+			t.Errorf("the error for the earlier ID %s of another project is %v", letter, err)
+		}
+	}
+	if err := register("evil", "/nowhere/evil", ""); err != nil {
+		t.Fatal(err)
+	}
+	check("another project", "d")
+
+	// A registration that fails changes no link. It fails because of a directory with content at
+	// the path of the socket.
+	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api2") })
+	blocking := m.projectSocket("api2")
+	if err := os.MkdirAll(blocking+"/x", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := register("api2", "/nowhere/api", "a"); err == nil {
+		t.Error("a registration with a directory at the path of its socket succeeded")
+	}
+	check("a failed registration", "d")
+	if err := os.RemoveAll(blocking); err != nil {
+		t.Fatal(err)
+	}
+	mustRegister("after a failed registration", "api2", "d")
+
+	// The same applies to a declaration, and to a start.
+	declare := func(letters string) {
+		m.declare(manifest.Declaration{Name: "api2", Path: "/nowhere/api", Manifest: manifestText("api2"), DevcontainerIDs: ids(letters)})
+	}
+	declare("bc")
+	if err := s.ApplyDeclarations(); err != nil {
+		t.Fatal(err)
+	}
+	check("a declaration", "bc")
+	s.Close()
+	declare("c")
+	s = m.start()
+	check("a start", "c")
+	declare("")
+	if err := s.ApplyDeclarations(); err != nil {
+		t.Fatal(err)
+	}
+	check("a declaration without IDs", "")
+}

@@ -19,15 +19,19 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	// directory could block the read, and with mu locked, this would block all other
 	// operations of the registry.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
-	if len(request.AllowUIDs) == 0 {
-		request.AllowUIDs = ownerOf(request.ProjectPath)
-	}
+	owner := ownerOf(request.ProjectPath) // also before mu is locked
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
 		return schema.RegisterResponse{}, errStopping()
+	}
+	if len(request.AllowUIDs) == 0 {
+		request.AllowUIDs = r.defaultUIDsLocked(request, owner)
+		if err := checkRegistration(request); err != nil { // a stored registration can be invalid
+			return schema.RegisterResponse{}, err
+		}
 	}
 	if err := r.checkNamesLocked(request); err != nil {
 		return schema.RegisterResponse{}, err
@@ -50,6 +54,23 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 		return schema.RegisterResponse{}, err
 	}
 	return schema.RegisterResponse{OK: true, SocketPath: r.dir.NamedSocket(request.Name)}, nil
+}
+
+// defaultUIDsLocked returns the uids for a request without allow_uids. Untrusted code can
+// change the owner of a project's directory at any time. So the owner is allowed only if the
+// project is new, and not if the project is registered or declared: a registered project keeps
+// its uids, and a declaration contains all uids of its project.
+func (r *registry) defaultUIDsLocked(request schema.RegisterRequest, owner []uint32) []uint32 {
+	name := r.index.byPath[request.ProjectPath]
+	switch e, u := r.entries[name], r.unserved[name]; {
+	case e != nil:
+		return e.registration.AllowUIDs
+	case u != nil:
+		return u.registration.AllowUIDs
+	case request.Declared:
+		return nil
+	}
+	return owner
 }
 
 // unregister ends a project's connections and removes its socket. It does not remove the

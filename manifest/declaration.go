@@ -20,7 +20,8 @@ type Declaration struct {
 	Name schema.ProjectName `yaml:"-"`
 	// Path is the project's directory, as an absolute, clean path.
 	Path string `yaml:"path"`
-	// AllowUIDs and DevcontainerIDs have the same meaning as in schema.RegisterRequest.
+	// AllowUIDs and DevcontainerIDs have the same meaning as in schema.RegisterRequest. But if
+	// AllowUIDs is empty, only root and the broker's own uid can use the project's socket.
 	AllowUIDs       []uint32                `yaml:"allow_uids,omitempty,flow"`
 	DevcontainerIDs []schema.DevcontainerID `yaml:"devcontainer_ids,omitempty"`
 	// Manifest is the text of the approved manifest.

@@ -56,9 +56,11 @@ type RegisterRequest struct {
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
 	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's
-	// own uid may always use this socket. If AllowUIDs is empty, the broker allows the
-	// user that owns the project's directory at this moment. If the broker cannot see the
-	// directory, it allows no additional uid. AllowUIDs must not contain 65534.
+	// own uid may always use this socket. If AllowUIDs is empty, a registered project keeps
+	// its uids, and the broker allows no additional uid for a new project with Declared.
+	// For any other new project, the broker then allows the user that owns the project's
+	// directory at this moment, if the broker can see the directory. AllowUIDs must not
+	// contain 65534.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
 	// containers. For each value, the broker creates a link to the directory of the

@@ -121,9 +121,8 @@ type ProjectStatus struct {
 	// serve the project. A change of the name or of allow_uids resets the numbers.
 	Counts      Counts `json:"counts"`
 	Connections int    `json:"connections"`
-	// AllowUIDs contains the allow_uids of the project's registration. If the register
-	// request contained none, AllowUIDs contains the uid that owned the project's
-	// directory at that time. It is absent if no uid was allowed.
+	// AllowUIDs contains the uids of the project's registration. It is absent if no uid is
+	// allowed in addition to root and the broker's own uid.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
 	// ManifestSHA256 is the SHA-256 hash of the approved manifest's text, in lower-case
 	// hexadecimal digits.

@@ -4,7 +4,8 @@
 //	DIR/admin/admin.sock                mode 0660
 //	DIR/projects/.DIGEST/broker.sock    mode 0666, in a directory that a container mounts
 //	DIR/projects/NAME                   a link to .DIGEST
-//	DIR/devcontainers/ID                a link to ../projects/.DIGEST
+//	DIR/devcontainers/ID                a link to ../projects/.DIGEST, or to no directory if
+//	                                    the ID is only reserved
 //	DIR/lock                            mode 0600
 //
 // DIGEST is computed from the project's path. If DIGEST were computed from the project's
@@ -53,6 +54,8 @@ type Dir struct {
 	adminGID int // the group of the admin socket; -1 means the group of the process
 	children *children
 	files    socketFiles
+
+	devcontainers devcontainerIndex
 }
 
 // entryNames are the names of all entries that a runtime directory can contain.

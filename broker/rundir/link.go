@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -27,6 +28,10 @@ func (d *Dir) NameLink(name schema.ProjectName) string {
 func (d *Dir) DevcontainerLink(id schema.DevcontainerID) string {
 	return filepath.Join(d.path, "devcontainers", string(id))
 }
+
+// reserved returns the target of a link whose dev container ID is no longer approved. No directory
+// has this name. The link remains, so that no project at another path can use the ID.
+func (l link) reserved() string { return l.target + "-reserved" }
 
 func nameLink(name schema.ProjectName, projectPath string) link {
 	return link{filepath.Join("projects", string(name)), directoryName(projectPath)}
@@ -58,7 +63,7 @@ func (d *Dir) checkLink(l link) error {
 	path := filepath.Join(d.path, l.place)
 	target, err := os.Readlink(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && target == l.target:
+	case errors.Is(err, fs.ErrNotExist), err == nil && (target == l.target || target == l.reserved()):
 		return nil
 	case err == nil:
 		return fmt.Errorf("%w: %s", ErrInUse, path)
@@ -81,31 +86,64 @@ func (d *Dir) checkLink(l link) error {
 // container engine creates such a directory if a container starts before its project is
 // registered. This container mounts the empty directory until the container is started again.
 //
-// undo removes the links that Link has created. If Link fails, Link has already removed these
-// links. The error can be ErrBlocked.
+// Link then makes the links of all other dev container IDs that lead to the directory of the
+// project lead to no directory. So only the approved IDs give access to the project's socket.
+//
+// undo undoes the changes of all links. If Link fails, it has already undone these changes. The
+// error can be ErrBlocked.
 func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, projectPath string) (undo func(), err error) {
 	links := []link{nameLink(name, projectPath)}
 	for _, id := range ids {
 		links = append(links, devcontainerLink(id, projectPath))
 	}
-	var created []string
+	var undos []func()
 	undo = func() {
-		for _, path := range created {
-			os.Remove(path)
+		for _, undo := range slices.Backward(undos) {
+			undo()
 		}
 	}
 	for _, l := range links {
 		path := filepath.Join(d.path, l.place)
-		if _, err := os.Readlink(path); err == nil {
-			continue // do not create the link again, because a restart must work if the file system is full
+		switch target, err := os.Readlink(path); {
+		case err == nil && target == l.reserved():
+			err = replaceLink(path, l.target)
+			undos = append(undos, func() { replaceLink(path, l.reserved()) })
+			if err != nil {
+				undo()
+				return nil, err
+			}
+		case err == nil: // do not create the link again, because a restart must work if the file system is full
+		default:
+			if err := d.createLink(l); err != nil {
+				undo()
+				return nil, err
+			}
+			undos = append(undos, func() { os.Remove(path) })
 		}
-		if err := d.createLink(l); err != nil {
-			undo()
-			return nil, err
+	}
+	others, err := d.devcontainers.others(filepath.Join(d.path, "devcontainers"), devcontainerLink("", projectPath).target, ids)
+	for _, id := range others {
+		path, l := d.DevcontainerLink(id), devcontainerLink(id, projectPath)
+		undos = append(undos, func() { replaceLink(path, l.target) })
+		if err = replaceLink(path, l.reserved()); err != nil {
+			break
 		}
-		created = append(created, path)
+	}
+	if err != nil {
+		undo()
+		return nil, err
 	}
 	return undo, nil
+}
+
+// replaceLink makes a link lead to another target. It first removes the link. If a container has
+// filled the file system, this makes space for the new link. If the new link cannot be created
+// nevertheless, the old link does not give access to a socket any more.
+func replaceLink(path, target string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.Symlink(target, path)
 }
 
 func (d *Dir) createLink(l link) error {

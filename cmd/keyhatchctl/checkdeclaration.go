@@ -21,6 +21,7 @@ type declarationCheck struct {
 	o       *globalOptions
 	admin   *client.Admin
 	process brokerProcess
+	trees   *treeReader
 }
 
 // checkDeclaration returns the finding for one difference. If the operator can keep either of
@@ -31,7 +32,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 	applyDeclarations := c.process.applyDeclarationsCommand()
 	switch p.Problem {
 	case schema.ProblemNotRestored:
-		f.Fix = notRestoredFix(p, c.o)
+		f.Fix = c.trees.notRestoredFix(p, c.o)
 	case schema.ProblemNotApplied:
 		if p.Project == "" {
 			f.Check = "declared projects"
@@ -112,7 +113,7 @@ func ownerOrModeFix(p schema.ProjectProblem, projectsDir, file string) string {
 // its correction. If notRestoredFix does not find the manifest, the fix does not suggest a
 // registration, because a registration would fail.
 func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
-	forget := "to forget the project: " + o.command("unregister", p.Project)
+	forget := forgetFix(p, o)
 	file, err := manifest.Read(p.ProjectPath)
 	if err == nil {
 		_, err = manifest.Parse(file.Text)

@@ -25,7 +25,7 @@ keyhatchctl register --persist.
 		Args:    cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
-				p, err := findProject(c.Context(), admin, args[0], o)
+				p, err := findProject(c.Context(), admin, o, args[0], "declare")
 				if err != nil {
 					return err
 				}

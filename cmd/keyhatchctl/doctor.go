@@ -43,6 +43,8 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 		if err != nil {
 			return err
 		}
+		trees := newTreeReader(o, status)
+		defer trees.close()
 		process := findBrokerProcess(admin)
 		findings = []cli.Finding{checkVersion(status, process), checkMemory(status, process), checkSecretsLoaded(status, o)}
 		if status.SidecarMissing && !isSidecarConnected(status) {
@@ -55,16 +57,16 @@ func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 			findings = append(findings, checkStores(status, o))
 		}
 		for _, p := range status.Problems {
-			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process}))
+			findings = append(findings, checkDeclaration(ctx, p, status, declarationCheck{o, admin, process, trees}))
 		}
 		for _, p := range status.Projects {
-			findings = append(findings, checkProject(p, missingSecrets(ctx, admin, p.Name, status), status, o)...)
+			findings = append(findings, trees.checkProject(p, missingSecrets(ctx, admin, p.Name, status), o)...)
 		}
 		if len(status.Projects) == 0 {
 			findings = append(findings, cli.Finding{Check: "projects", Detail: "no project is registered; to register one: " + o.command("register", "DIR")})
 		}
 		if runtimeDir, ok := strings.CutSuffix(o.adminSocket(), cli.AdminSocketSuffix); ok {
-			findings = append(findings, checkRuntimeDir(runtimeDir, status, o)...)
+			findings = append(findings, checkRuntimeDir(runtimeDir, status, trees, o)...)
 		}
 		return nil
 	})
@@ -175,39 +177,19 @@ func missingSecrets(ctx context.Context, admin *client.Admin, name schema.Projec
 // mount source if a container starts before its project is registered. When a project is
 // unregistered, the broker does not remove the link, because a container may still mount the
 // directory to which the link leads.
-func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions) (findings []cli.Finding) {
+func checkRuntimeDir(dir string, status schema.StatusResponse, trees *treeReader, o *globalOptions) (findings []cli.Finding) {
 	var unregistered []string
-	addProblem := func(paths ...string) {
-		remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
-		findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
-			Detail: cli.PrintableWord(paths[0]) + " was created by a container engine, because a container started before its project was registered",
-			Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")})
-	}
 	for _, entry := range listDir(dir, devcontainersDir) {
 		if entry.IsDir() {
-			addProblem(filepath.Join(dir, devcontainersDir, entry.Name()))
+			findings = append(findings, madeByEngine(o, filepath.Join(dir, devcontainersDir, entry.Name())))
 		}
 	}
 	for _, entry := range listDir(dir, "projects") {
-		path := filepath.Join(dir, "projects", entry.Name())
-		socket := filepath.Join(path, "broker.sock")
-		info, err := os.Lstat(socket)
-		isDir := err == nil && info.IsDir()
-		switch belongsToBroker := strings.HasPrefix(entry.Name(), "."); {
-		case !entry.IsDir(): // a link that the broker created
-			if !isKnownProject(entry.Name(), status) {
-				unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
-			}
-		case isDir && len(readEntries(socket, 1)) > 0:
-			findings = append(findings, cli.Finding{Check: "runtime directory", Problem: problemSocketReplaced,
-				Detail: cli.PrintableWord(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
-				Fix:    "remove the directory, and check again after a minute: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", "-r", socket})})
-		case belongsToBroker && isDir:
-			addProblem(socket)
-		case !belongsToBroker && isDir:
-			addProblem(socket, path)
-		case !belongsToBroker:
-			addProblem(path)
+		switch {
+		case entry.IsDir():
+			findings = append(findings, trees.checkSocketDir(filepath.Join(dir, "projects", entry.Name()), o)...)
+		case !isKnownProject(entry.Name(), status): // a link that the broker created
+			unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 		}
 	}
 	if len(unregistered) > 0 {
@@ -215,6 +197,36 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, o *globalOptions)
 			strings.Join(unregistered, ", ") + "; if a container still uses one of them, register its directory again: " + o.command("register", "DIR")})
 	}
 	return findings
+}
+
+// madeByEngine returns the finding for a directory that a container engine created, and that may
+// be in another such directory. paths are the paths of these directories.
+func madeByEngine(o *globalOptions, paths ...string) cli.Finding {
+	remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
+	return cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
+		Detail: cli.PrintableWord(paths[0]) + " was created by a container engine, because a container started before its project was registered",
+		Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")}
+}
+
+// checkSocketDir checks a directory in the directory projects. A name that begins with a dot is
+// the name of a directory that the broker created for a socket.
+func checkSocketDir(path string, o *globalOptions) []cli.Finding {
+	socket := filepath.Join(path, "broker.sock")
+	info, err := os.Lstat(socket)
+	isDir := err == nil && info.IsDir()
+	switch belongsToBroker := strings.HasPrefix(filepath.Base(path), "."); {
+	case isDir && len(readEntries(socket, 1)) > 0:
+		return []cli.Finding{{Check: "runtime directory", Problem: problemSocketReplaced,
+			Detail: cli.PrintableWord(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
+			Fix:    "remove the directory, and check again after a minute: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", "-r", socket})}}
+	case belongsToBroker && isDir:
+		return []cli.Finding{madeByEngine(o, socket)}
+	case !belongsToBroker && isDir:
+		return []cli.Finding{madeByEngine(o, socket, path)}
+	case !belongsToBroker:
+		return []cli.Finding{madeByEngine(o, path)}
+	}
+	return nil
 }
 
 // isKnownProject reports whether the broker serves a project, or reports a problem with it.

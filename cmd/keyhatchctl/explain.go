@@ -125,13 +125,16 @@ func (e *explanation) print(w io.Writer, asJSON bool) error {
 // possible.
 func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request explainRequest) (explanation, error) {
 	e := explanation{OK: true, Project: request.project, Secret: request.secret}
-	p, err := findProject(ctx, admin, request.project, o)
+	p, err := findProject(ctx, admin, o, request.project, "explain")
 	if failure, ok := errors.AsType[*cli.Error](err); ok {
 		problem := string(schema.CodeProjectUnknown)
 		if _, ok := errors.AsType[*notServedError](err); ok {
 			problem = problemNotServed
 		}
 		fix := failure.Hint
+		if _, ok := errors.AsType[*replacedPathError](err); ok {
+			problem, fix = problemPathReplaced, fix+" "+string(request.secret)
+		}
 		if dir := "./" + request.project; strings.HasSuffix(fix, ": "+cli.ShellQuote(dir)) {
 			fix = strings.TrimSuffix(fix, cli.ShellQuote(dir)) + o.command("explain", dir, string(request.secret))
 		}
@@ -157,7 +160,10 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 	if request.uid != nil {
 		again = append(again, "--uid", fmt.Sprint(*request.uid))
 	}
-	x := explainer{o, p, status, readTreeManifest(p), request.secret, *e.UID, o.command(again...)}
+	trees := newTreeReader(o, status)
+	defer trees.close()
+	denied, manifest := trees.explainManifest(p, request.secret, o)
+	x := explainer{o, p, status, request.secret, *e.UID, o.command(again...), denied, manifest}
 	e.add("registered", x.checkServed(result))
 	if result.Unserved {
 		return e, nil
@@ -165,7 +171,7 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 	e.add("socket", x.checkSocket(result))
 	e.add("uid", x.checkUID(result))
 	e.add("allowlist", x.checkAllowlist(result))
-	e.addNote("manifest", x.checkManifest())
+	e.addNote("manifest", x.manifest)
 	e.add("secrets", x.checkLoaded(result))
 	if result.SecretsLoaded {
 		e.add("secret", x.checkPresent(result))

@@ -2,10 +2,8 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -15,10 +13,11 @@ type explainer struct {
 	o       *globalOptions
 	project schema.ProjectStatus
 	status  schema.StatusResponse
-	tree    treeManifest
 	secret  schema.SecretName
 	uid     uint32
 	again   string // the command that explains the same get again
+
+	denied, manifest cli.Finding // of treeReader.explainManifest
 }
 
 func (x explainer) checkServed(r schema.ExplainResponse) cli.Finding {
@@ -56,31 +55,7 @@ func (x explainer) checkAllowlist(r schema.ExplainResponse) cli.Finding {
 	if r.SecretAllowed {
 		return cli.Finding{Detail: fmt.Sprintf("%s is on the allowlist of the approved manifest", x.secret)}
 	}
-	f := cli.Finding{Problem: string(schema.CodeDenied), Detail: fmt.Sprintf("%s is not on the allowlist of the approved manifest", x.secret)}
-	reload := x.o.command("reload", string(x.project.Name))
-	if x.tree.parsed != nil && x.tree.parsed.Allows(x.secret) {
-		f.Detail += ", but in the manifest in the project's directory"
-		f.Fix = "to see the changes of the manifest, and to approve them: " + reload
-		return f
-	}
-	path := x.tree.file.Path
-	if path == "" {
-		path = manifest.Locations[0]
-	}
-	f.Fix = fmt.Sprintf("add %s under secrets in %s, and approve the change: %s", x.secret, cli.ShellQuote(filepath.Join(x.project.ProjectPath, path)), reload)
-	return f
-}
-
-// checkManifest compares the manifest in the project's directory with the approved manifest. A
-// difference does not change the result of a get.
-func (x explainer) checkManifest() cli.Finding {
-	if f := checkProjectPath(x.project, x.status, x.o); f.Problem != "" {
-		return f
-	}
-	if f := checkManifest(x.project, x.tree, x.status, x.o); f.Problem != "" {
-		return f
-	}
-	return cli.Finding{Detail: "the manifest in the project's directory is the approved manifest"}
+	return x.denied
 }
 
 func (x explainer) checkLoaded(r schema.ExplainResponse) cli.Finding {

@@ -37,7 +37,9 @@ type changedProject struct {
 // findProject returns the registered project whose name or directory is arg. An argument
 // without a slash is never the name of a directory, because untrusted code can create a
 // directory or a link with the name of a project.
-func findProject(ctx context.Context, admin *client.Admin, arg string, o *globalOptions) (schema.ProjectStatus, error) {
+//
+// command is the command with its flags, for a hint.
+func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg string, command ...string) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
 		return schema.ProjectStatus{}, err
@@ -46,11 +48,19 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	if err != nil {
 		return schema.ProjectStatus{}, err
 	}
-	// If the directory was deleted, the project can still be found by its path.
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		path = resolved
-	}
 	isPath := arg == "." || arg == ".." || strings.Contains(arg, "/")
+	if isPath {
+		paths, _ := followLinks(path) // if the directory was deleted, the project can still be found by its path
+		path = paths[len(paths)-1]
+		replaced := findReplaced(status, paths)
+		if replaced == nil {
+			replaced = findReplacedFolder(ctx, admin, status, paths)
+		}
+		if replaced != nil {
+			return schema.ProjectStatus{}, &cli.Error{Err: replaced,
+				Hint: "to use project " + string(replaced.project.Name) + ": " + o.command(append(command, string(replaced.project.Name))...)}
+		}
+	}
 	matches := func(projectName, projectPath string) bool {
 		return isPath && projectPath == path || !isPath && projectName == arg
 	}
@@ -62,7 +72,7 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	for _, p := range status.Problems {
 		// A project that differs from its declaration is served, maybe at another path.
 		if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
-			return schema.ProjectStatus{}, newNotServedError(p, o)
+			return schema.ProjectStatus{}, newNotServedError(p, status, o)
 		}
 	}
 	failure := &cli.Error{Err: fmt.Errorf("project %s is not registered", cli.PrintableWord(arg)), Hint: o.listProjectsHint()}
@@ -77,10 +87,12 @@ func findProject(ctx context.Context, admin *client.Admin, arg string, o *global
 	return schema.ProjectStatus{}, failure
 }
 
-func newNotServedError(p schema.ProjectProblem, o *globalOptions) *notServedError {
+func newNotServedError(p schema.ProjectProblem, status schema.StatusResponse, o *globalOptions) *notServedError {
+	trees := newTreeReader(o, status)
+	defer trees.close()
 	notServed := &notServedError{
 		project: schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: p.ProjectPath, Declared: p.Problem == schema.ProblemNotApplied},
-		err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: notRestoredFix(p, o)},
+		err:     &cli.Error{Err: errors.New(cli.Printable(p.Message)), Hint: trees.notRestoredFix(p, o)},
 	}
 	if notServed.project.Declared {
 		notServed.err = &cli.Error{

@@ -7,7 +7,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func main() { cli.Exit(cli.Run(newRootCommand())) }
+func main() {
+	if isTreeChild() {
+		runTreeChild(runTreeTask)
+		return
+	}
+	cli.Exit(cli.Run(newRootCommand()))
+}
 
 func newRootCommand() *cobra.Command {
 	o := &globalOptions{}

@@ -27,6 +27,10 @@ func TestMain(m *testing.M) {
 		rundir.RunChild()
 		return
 	}
+	if isTreeChild() {
+		runTreeChild(runTreeTask)
+		return
+	}
 	testscript.Main(m, map[string]func(){"keyhatchctl": main})
 }
 

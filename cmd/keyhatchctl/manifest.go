@@ -17,7 +17,9 @@ import (
 // readManifest reads the manifest that the operator approves, and validates it. The
 // broker validates the manifest again, but its error cannot contain the path of the file.
 func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
-	file, err := manifest.Read(dir)
+	trees := newTreeReader(&globalOptions{}, schema.StatusResponse{})
+	defer trees.close()
+	file, err := trees.readManifest(dir)
 	if errors.Is(err, manifest.ErrNotFound) {
 		return file, nil, &cli.Error{Err: fmt.Errorf("%s: %w", cli.PrintableWord(dir), err),
 			Hint: fmt.Sprintf("write these lines into %s:\nschema_version: %d\nproject: %s\nsecrets: {NPM_TOKEN: }",

@@ -1,5 +1,12 @@
 package main
 
+import (
+	"fmt"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
 // The problems that doctor can report.
 const (
 	problemNoPermission    = "no_permission"
@@ -23,7 +30,14 @@ const (
 	problemNotServed       = "not_served"
 	problemLinkMissing     = "link_missing"
 	problemMadeByEngine    = "made_by_engine"
+
+	problemDirectoryBlocked = "directory_blocked"
 )
 
 // devcontainersDir is the directory of the links for dev containers, in the runtime directory.
 const devcontainersDir = "devcontainers"
+
+// deniedFinding returns the finding for a secret that is not on a project's allowlist.
+func deniedFinding(secret schema.SecretName, fix string) cli.Finding {
+	return cli.Finding{Problem: string(schema.CodeDenied), Detail: fmt.Sprintf("%s is not on the allowlist of the approved manifest", secret), Fix: fix}
+}

@@ -16,8 +16,9 @@ import (
 
 // A projectDir is the directory of a project.
 type projectDir struct {
-	path  string // the absolute path without symbolic links
-	typed string // the absolute path that the operator typed
+	path  string   // the absolute path without symbolic links
+	typed string   // the absolute path that the operator typed
+	paths []string // see followLinks
 }
 
 // folders returns the paths by which the operator can open the directory in a dev container.
@@ -28,10 +29,11 @@ func (d projectDir) folders() []string { return slices.Compact([]string{d.path, 
 // the command for a hint.
 func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error) {
 	typed, err := filepath.Abs(arg)
-	path := typed
+	paths := []string{typed}
 	if err == nil {
-		path, err = filepath.EvalSymlinks(typed)
+		paths, err = followLinks(typed)
 	}
+	path := paths[len(paths)-1]
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err
 	}
@@ -53,5 +55,5 @@ func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error
 	if strings.HasSuffix(path, "\n") || strings.HasSuffix(typed, "\n") { // see cli.ShellQuote
 		return projectDir{}, fmt.Errorf("cannot register %s: the path must not end with a line break: rename the directory", cli.PrintableWord(typed))
 	}
-	return projectDir{path, typed}, nil
+	return projectDir{path, typed, paths}, nil
 }

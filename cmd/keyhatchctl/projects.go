@@ -28,9 +28,9 @@ manifest_state is the text of the column MANIFEST.`,
 					return err
 				}
 				if o.asJSON {
-					return cli.PrintJSON(c.OutOrStdout(), withManifestStates(status.Projects))
+					return cli.PrintJSON(c.OutOrStdout(), withManifestStates(status, o))
 				}
-				return printProjects(c.OutOrStdout(), status.Projects)
+				return printProjects(c.OutOrStdout(), status, o)
 			})
 		},
 	}
@@ -42,24 +42,28 @@ type projectJSON struct {
 	ManifestState string `json:"manifest_state"`
 }
 
-func withManifestStates(projects []schema.ProjectStatus) []projectJSON {
+func withManifestStates(status schema.StatusResponse, o *globalOptions) []projectJSON {
+	trees := newTreeReader(o, status)
+	defer trees.close()
 	withStates := []projectJSON{}
-	for _, p := range projects {
-		withStates = append(withStates, projectJSON{p, readTreeManifest(p).state(p)})
+	for _, p := range status.Projects {
+		withStates = append(withStates, projectJSON{p, trees.manifestState(p)})
 	}
 	return withStates
 }
 
-func printProjects(out io.Writer, projects []schema.ProjectStatus) error {
+func printProjects(out io.Writer, status schema.StatusResponse, o *globalOptions) error {
+	trees := newTreeReader(o, status)
+	defer trees.close()
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "PROJECT\tDECLARED\tALLOWED\tCONNECTIONS\tFETCHED\tDENIED\tNOT FOUND\tMANIFEST\tPATH")
-	for _, p := range projects {
+	for _, p := range status.Projects {
 		declared := "no"
 		if p.Declared {
 			declared = "yes"
 		}
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\t%s\n", p.Name, declared, p.AllowlistSize, p.Connections,
-			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, readTreeManifest(p).state(p), cli.PrintableWord(p.ProjectPath))
+			p.Counts.Allowed, p.Counts.Denied, p.Counts.NotFound, trees.manifestState(p), cli.PrintableWord(p.ProjectPath))
 	}
 	return w.Flush()
 }

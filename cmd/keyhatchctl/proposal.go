@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"reflect"
 	"slices"
@@ -51,6 +52,10 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if err != nil {
 		return p, err
 	}
+	if replaced := findReplaced(status, dir.paths); replaced != nil {
+		return p, &cli.Error{Err: replaced, Hint: "if project " + string(replaced.project.Name) + " did not move, replace the symbolic link with the directory\n" +
+			"to end its access to secrets: " + unregisterShellCommand(o, replaced.project, status)}
+	}
 	text := string(file.Text)
 	p.file, p.declare = file, options.persist
 	p.request = schema.RegisterRequest{ProjectPath: dir.path, Manifest: &text, Name: parsed.Project}
@@ -87,7 +92,11 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	var currentIDs []schema.DevcontainerID
 	for _, folder := range dir.folders() {
 		ids, ignored := devcontainerIDs(folder)
-		if p.addDevcontainers(cli.PrintableWord(folder), ids) && folder != dir.path {
+		danger := ""
+		if folder != dir.path {
+			danger = "whoever can replace the symbolic link in this path can mount the socket"
+		}
+		if p.addDevcontainers(cli.PrintableWord(folder), ids, danger) && danger != "" {
 			p.unrequested = true
 		}
 		p.folders = append(p.folders, proposedFolder{folder, ignored})
@@ -102,16 +111,21 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	p.logins, p.fileHosts = manifest.NewHosts(old, parsed)
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
-		p.changes = effects
+		p.changes = append(p.changes, effects...)
 		p.unrequested = p.unrequested || slices.ContainsFunc(effects, func(c manifest.Change) bool { return c.Danger != "" })
 		return p, nil
 	}
 	p.changes = slices.Concat(registrationChanges(*p.registered, currentUIDs, p.request), p.changes, effects)
-	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name ||
-		slices.ContainsFunc(p.request.AllowUIDs, func(uid uint32) bool { // such a uid is the owner of the directory
-			return !slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) && !slices.Contains(options.uids, uint(uid))
-		}) {
+	if len(effects) > 0 || options.name == "" && p.request.Name != p.registered.Name {
 		p.unrequested = true
+	}
+	for _, uid := range p.request.AllowUIDs {
+		if slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) || slices.Contains(options.uids, uint(uid)) {
+			continue
+		}
+		p.unrequested = true // the uid is that of the directory's new owner
+		i := slices.IndexFunc(p.changes, func(c manifest.Change) bool { return c.Subject == "allowed uids" })
+		p.changes[i].Danger = fmt.Sprintf("uid %d now owns the directory, but was not approved; a container that can change the owner can choose this uid", uid)
 	}
 	return p, nil
 }
@@ -138,7 +152,7 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 	if err != nil {
 		return nil, err
 	}
-	p.addDevcontainers("the declaration", declared.DevcontainerIDs)
+	p.addDevcontainers("the declaration", declared.DevcontainerIDs, "")
 	return declared.AllowUIDs, nil
 }
 
@@ -172,15 +186,15 @@ func (p proposal) declaredName() schema.ProjectName {
 	return p.request.Name
 }
 
-// addDevcontainers adds dev container IDs to the request, and adds a change for new IDs of a
-// registered project. place describes where the IDs come from. addDevcontainers reports
-// whether an ID is new.
-func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID) bool {
+// addDevcontainers adds dev container IDs to the request. If an ID is new, it also adds a change,
+// except for a new project without danger. place describes where the IDs come from.
+// addDevcontainers reports whether an ID is new.
+func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID, danger string) bool {
 	all := union(p.request.DevcontainerIDs, ids)
 	added := len(all) - len(p.request.DevcontainerIDs)
 	p.request.DevcontainerIDs = all
-	if added > 0 && p.registered != nil {
-		p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
+	if added > 0 && (p.registered != nil || danger != "") {
+		p.changes = append(p.changes, manifest.Change{Subject: "dev containers in " + place, Danger: danger, New: "can mount the socket (" + cli.Plural(added, "possible path") + " of devcontainer.json)"})
 	}
 	return added > 0
 }

@@ -27,7 +27,7 @@ reload fails and changes nothing.
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			p, socketPath, err := approve(c, o, flags, func(admin *client.Admin) (proposal, error) {
-				project, err := findProject(c.Context(), admin, args[0], o)
+				project, err := findProject(c.Context(), admin, o, args[0], "reload")
 				if err != nil {
 					return proposal{}, err
 				}

@@ -33,7 +33,7 @@ To approve the change, run keyhatchctl reload.`,
 					return cli.PrintJSON(c.OutOrStdout(), struct {
 						schema.StatusResponse
 						Projects []projectJSON `json:"projects"` // replaces the field of StatusResponse
-					}{status, withManifestStates(status.Projects)})
+					}{status, withManifestStates(status, o)})
 				}
 				return printStatus(c.OutOrStdout(), status, o)
 			})
@@ -79,7 +79,7 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 		return err
 	}
 	fmt.Fprintln(out)
-	return printProjects(out, s.Projects)
+	return printProjects(out, s, o)
 }
 
 // restartEffects describes the effect of a restart of the broker, for each state of

@@ -29,7 +29,11 @@ broker does not serve the project.
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
-				p, err := findProject(c.Context(), admin, args[0], o)
+				command := []string{"unregister"}
+				if persist {
+					command = append(command, "--persist")
+				}
+				p, err := findProject(c.Context(), admin, o, args[0], command...)
 				notServed, isNotServed := errors.AsType[*notServedError](err)
 				if isNotServed {
 					p = notServed.project

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/keyhatch/keyhatch/broker/client"
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// maxLinks is the maximum number of symbolic links in a path, as in the kernel.
+const maxLinks = 40
+
+// followLinks returns an absolute path, and then the path after each symbolic link in it was
+// replaced with the target of the link. So the last of these paths contains no symbolic link. If
+// there is an error, for example because the directory does not exist, the last path is the one
+// that cannot be followed.
+func followLinks(path string) (paths []string, err error) {
+	paths = []string{filepath.Clean(path)}
+	resolved, rest := "/", strings.Split(path, "/")
+	for len(rest) > 0 {
+		name := rest[0]
+		rest = rest[1:]
+		if name == "" || name == "." || name == ".." {
+			resolved = filepath.Join(resolved, name)
+			continue
+		}
+		next := filepath.Join(resolved, name)
+		info, err := os.Lstat(next)
+		if err != nil {
+			return paths, err
+		}
+		if info.Mode()&fs.ModeSymlink == 0 {
+			if len(rest) > 0 && !info.IsDir() {
+				return paths, &fs.PathError{Op: "lstat", Path: next, Err: syscall.ENOTDIR}
+			}
+			resolved = next
+			continue
+		}
+		target, err := os.Readlink(next)
+		if err != nil {
+			return paths, err
+		}
+		if len(paths) > maxLinks {
+			return paths, &fs.PathError{Op: "lstat", Path: path, Err: errors.New("too many symbolic links")}
+		}
+		if filepath.IsAbs(target) {
+			resolved = "/"
+		}
+		rest = append(strings.Split(target, "/"), rest...)
+		paths = append(paths, filepath.Join(resolved, filepath.Join(rest...)))
+	}
+	return paths, nil
+}
+
+// A replacedPathError means that a path was registered for a project, but that the path contains
+// a symbolic link now and leads to another directory. Untrusted code can create such a link, and
+// the operator means the registered project.
+type replacedPathError struct {
+	typed   string
+	project schema.ProjectStatus // only Name, ProjectPath, and Declared are set
+	target  string
+	// isFolder means that the typed path was a symbolic link already at the registration.
+	isFolder bool
+}
+
+func (e *replacedPathError) Error() string {
+	if e.isFolder {
+		return fmt.Sprintf("cannot use %s: project %s was registered by this path, but the path leads to %s now",
+			cli.PrintableWord(e.typed), e.project.Name, cli.PrintableWord(e.target))
+	}
+	return fmt.Sprintf("cannot use %s: project %s is registered at %s, but this path leads to %s now",
+		cli.PrintableWord(e.typed), e.project.Name, cli.PrintableWord(e.project.ProjectPath), cli.PrintableWord(e.target))
+}
+
+// findReplaced returns an error if one of the paths is the path of a registered or declared
+// project, and is not the last path. paths is a result of followLinks.
+func findReplaced(status schema.StatusResponse, paths []string) *replacedPathError {
+	last := paths[len(paths)-1]
+	for _, path := range paths[:len(paths)-1] {
+		if path == last {
+			continue
+		}
+		for _, p := range status.Projects {
+			if p.ProjectPath == path {
+				return &replacedPathError{typed: paths[0], project: p, target: last}
+			}
+		}
+		for _, p := range status.Problems {
+			if p.ProjectPath == path && schema.ValidProjectName(p.Project) {
+				project := schema.ProjectStatus{Name: schema.ProjectName(p.Project), ProjectPath: path, Declared: p.Problem == schema.ProblemNotApplied}
+				return &replacedPathError{typed: paths[0], project: project, target: last}
+			}
+		}
+	}
+	return nil
+}
+
+// findReplacedFolder returns an error if the first path contains a symbolic link and is a folder
+// that was approved for the dev containers of another project than that of the last path. The
+// operator registered that other project by the first path, and somebody replaced the link.
+func findReplacedFolder(ctx context.Context, admin *client.Admin, status schema.StatusResponse, paths []string) *replacedPathError {
+	typed, last := paths[0], paths[len(paths)-1]
+	if typed == last {
+		return nil
+	}
+	id := devcontainerID(typed, filepath.Join(typed, ".devcontainer", "devcontainer.json"))
+	for _, p := range status.Projects {
+		if p.ProjectPath == last {
+			continue
+		}
+		if registered, err := admin.Inspect(ctx, p.Name); err == nil && slices.Contains(registered.DevcontainerIDs, id) {
+			return &replacedPathError{typed: typed, project: p, target: last, isFolder: true}
+		}
+	}
+	return nil
+}
