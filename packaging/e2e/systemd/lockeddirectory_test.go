@@ -15,7 +15,7 @@ func TestRestartWithLockedDirectory(t *testing.T) {
 	release := func() { m.run("pkill sleep; while pgrep -x attack; do sleep 0.02; done") }
 	m.waitFor("the directory is locked", `grep -x "1 1" /tmp/locked`)
 	// If the child process was killed, only the thread that waits is left.
-	const waits = `ps -eLo stat,comm | grep "^D.*keyhatchd"`
+	const waits = `ps -eLo stat,args | grep "^D.*keyhatchd-directories"`
 	restarted := func() bool {
 		defer release()
 		m.run("keyhatchctl unregister api")
