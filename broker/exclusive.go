@@ -24,16 +24,15 @@ type exclusivePushes struct {
 	storeProblems map[*endpoint.Session]int
 }
 
-// isOwnedByOtherLocked reports whether s must not push, because another session sent the
-// last accepted exclusive push, and its connection is still open. If the client of that
-// connection has ended it, the connection does not count, even if its session has not ended
-// yet. Otherwise a sidecar that was restarted could be refused because of its old
-// connection.
+// isOwnedByOtherLocked reports whether s must not send an exclusive push, because another session
+// sent the last accepted exclusive push, and its connection is still open. A connection that its
+// client has ended does not count as open, even if its session has not ended yet. Otherwise a
+// sidecar that was restarted could be refused because of its old connection.
 func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
 	return e.owner != nil && e.owner != s && !e.owner.HasEnded()
 }
 
-// acceptLocked makes s the owner, after its push was accepted.
+// acceptLocked makes s the owner. Call it after an exclusive push of s was accepted.
 func (e *exclusivePushes) acceptLocked(s *endpoint.Session) {
 	e.owner, e.hasPushed = s, true
 	delete(e.refused, s)

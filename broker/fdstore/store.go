@@ -70,7 +70,7 @@ func (s *Store) RemoveRegistration(sequence uint64) error {
 	return s.Remove(registrationName(sequence))
 }
 
-// Remove tells the service manager to remove all file descriptors with this name from the store.
+// Remove asks the service manager to remove all file descriptors with this name from the store.
 // The service manager does not confirm the removal.
 func (s *Store) Remove(name string) error {
 	return s.send("FDSTOREREMOVE=1\nFDNAME="+name, -1)
@@ -87,7 +87,7 @@ func (s *Store) add(name string, fd int) error {
 // If systemd refuses to store a file descriptor, systemd closes the file descriptor and sends no
 // answer. Therefore Verify also stores the writing end of a pipe. If systemd does not close
 // the pipe, the store had enough room for the pipe and for everything that was saved before.
-// At the end, Verify removes the pipe from the store.
+// If the pipe is in the store, Verify then removes it.
 func (s *Store) Verify() error {
 	stored, err := s.sendPipe("FDSTORE=1\nFDNAME=" + probeName)
 	if err != nil {

@@ -43,7 +43,7 @@ func RunChild() {
 		return
 	}
 	line, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
-	for r := (result{file: -1}); ; { // the first result tells the broker that this process is ready
+	for r := (result{file: -1}); ; { // the first result means that this process is ready
 		answer, err := wire.Encode(r)
 		if err == nil {
 			_, _, err = socket.WriteMsgUnix(answer, passDescriptor(r.file), nil)
