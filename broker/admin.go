@@ -13,10 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An admin answers the requests on the admin socket. Every caller that can connect to the
-// admin socket may use every operation. The modes of the socket file and of its directory
-// decide which callers can connect. If there is an admin token, a caller must also send this
-// token first.
+// An admin answers the requests on the admin socket. The modes of the socket file and of its
+// directory decide which callers can connect. If there is an admin token, a caller must also send
+// this token first. Every caller that fulfills these conditions may use every operation.
 type admin struct {
 	keyring  *keyring.Keyring
 	registry *registry
@@ -30,7 +29,7 @@ type admin struct {
 	brokerVersion string
 	instanceID    string
 	startedAt     time.Time
-	memory        schema.Memory // how small arenas are protected; in the status while no secrets are loaded
+	memory        schema.Memory // how small arenas are protected; the status reports it while no secrets are loaded
 	projectsDir   string
 	connections   func() int // returns the number of connections to the admin socket
 }
@@ -110,7 +109,7 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 // unusualPush answers a push that ParseUsual does not accept. The push is wrong, or has an
 // unusual form.
 func (a *admin) unusualPush(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
-	var options struct { // the field of schema.PushRequest that is not a secret
+	var options struct { // without the fields of schema.PushRequest that contain secrets
 		Exclusive bool `json:"exclusive"`
 	}
 	if err := wire.Decode(line, &options, schema.MaxDepth); err != nil {
@@ -188,7 +187,7 @@ func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Repl
 	return a.rejectForMemory(caller, err)
 }
 
-// rejectForMemory rejects a push because the broker has not enough memory. It ends the
+// rejectForMemory rejects a push because the broker does not have enough memory. It ends the
 // connection, because there may also be no memory for the next request of the connection.
 func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
 	a.log.Error("a push failed, because the broker cannot allocate memory", "error", err)
@@ -264,9 +263,9 @@ func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte,
 	return endpoint.Refuse(schema.CodeInternalError, "%s: %v", op, err)
 }
 
-// warnIfUnlocked logs a warning if the kernel could write secrets to swap. The broker calls it
-// after each push, because the limit of locked memory may be large enough for a small push, but
-// not for a large push.
+// warnIfUnlocked logs a warning if the kernel could write secrets to swap. The broker calls
+// warnIfUnlocked when it starts, and after each push, because the limit of locked memory may be
+// large enough for a small push, but not for a large push.
 func warnIfUnlocked(log *slog.Logger, memory schema.Memory) {
 	if memory == schema.MemoryUnlocked {
 		log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")

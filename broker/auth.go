@@ -90,7 +90,7 @@ func (a *authenticator) answer(caller endpoint.Caller, line []byte) endpoint.Rep
 // comparison does not depend on the token, because only hashes are compared, and they are
 // compared in constant time.
 func (a *authenticator) isAuthorizedBy(line []byte) bool {
-	var request struct { // schema.AuthRequest, but the token is not a string, so that it can be wiped
+	var request struct { // like schema.AuthRequest, but the token is not a string, so that it can be wiped
 		Op    schema.Op      `json:"op"`
 		Token jsontext.Value `json:"token"`
 	}
@@ -111,7 +111,7 @@ func (a *authenticator) refuse(caller endpoint.Caller) endpoint.Reply {
 	a.failures.Do(func() {
 		audit.Record(a.audit, schema.AuthFailed{EventHeader: audit.Header(schema.EventAuthFailed), EventCaller: caller.Event()})
 	})
-	path := strings.ToValidUTF8(a.file.path, "?") // JSON cannot contain other bytes
+	path := strings.ToValidUTF8(a.file.path, "?") // because JSON must be valid UTF-8
 	reply := endpoint.Answer(schema.ErrorResponse{
 		Code: schema.CodeUnauthorized, TokenFile: path,
 		Message: "the admin token is missing or wrong: use --admin-token-file with the token in " + path + ", which the broker replaces at each start",

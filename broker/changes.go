@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// addOrChangeLocked adds a project, or changes the project that is registered at the same
-// path.
+// addOrChangeLocked adds a project, or changes the project that the broker already serves at the
+// same path.
 func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	e := r.findPathLocked(registration.ProjectPath)
 	switch {
@@ -128,8 +128,8 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 	})
 }
 
-// addEntryLocked adds a project whose socket is already listening to the served projects. The
-// project answers requests only after the calling function has started its endpoint.
+// addEntryLocked adds a project to the served projects. The socket of the project must already
+// listen. The project answers requests only after the calling function has started the endpoint.
 func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
 	r.forgetUnservedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{

@@ -30,8 +30,8 @@ type eventStreams struct {
 	readers    atomic.Int32 // number of connections that receive the stream
 }
 
-// serve answers an events request. Then it writes a line for each event, until the connection
-// ends. It returns the last reply on the connection.
+// serve answers an events request. Then it writes the audit events, one in each line, until the
+// connection must end. It returns the last reply on the connection.
 //
 // serve takes an event out of the memory of the audit log only if it can send the event at
 // once. So a slow client needs no additional memory, and does not delay the audit log. If newer

@@ -12,15 +12,15 @@ import (
 type exclusivePushes struct {
 	// mu is locked during each exclusive push. Lock mu before the locks of the keyring.
 	mu sync.Mutex
-	// owner is the connection that sent the last accepted exclusive push. It is nil if the
-	// session of this connection has ended.
+	// owner is the connection that sent the last accepted exclusive push. It is nil if there was
+	// no such push, or if the session of this connection has ended.
 	owner *endpoint.Session
 	// hasPushed is true if the last accepted push was exclusive.
 	hasPushed bool
 	// refused contains the connections whose last exclusive push was refused because of owner.
 	refused map[*endpoint.Session]bool
 	// storeProblems contains the number of problems that the sidecar of a connection has
-	// reported. It contains no zeros.
+	// reported last. It does not contain connections without problems.
 	storeProblems map[*endpoint.Session]int
 }
 
@@ -38,14 +38,14 @@ func (e *exclusivePushes) acceptLocked(s *endpoint.Session) {
 	delete(e.refused, s)
 }
 
-// acceptOther must be called after an accepted push that was not exclusive.
+// acceptOther records that the last accepted push was not exclusive.
 func (e *exclusivePushes) acceptOther() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.hasPushed = false
 }
 
-// forget must be called when the session s ends.
+// forget removes all data about the session s. The broker calls forget when s ends.
 func (e *exclusivePushes) forget(s *endpoint.Session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -66,8 +66,8 @@ func (e *exclusivePushes) setStoreProblems(s *endpoint.Session, count int) {
 	}
 }
 
-// addTo adds the state of the exclusive pushes to a status that already contains the state of the
-// secrets.
+// addTo adds the state of the exclusive pushes to a status. The status must already contain the
+// generation, because a sidecar counts as missing only while secrets are loaded.
 func (e *exclusivePushes) addTo(status *schema.StatusResponse) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -28,7 +28,7 @@ func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Call
 	if !ok {
 		return
 	}
-	var request struct { // fields of all these requests
+	var request struct { // the fields that recordRejected needs; some requests have no dry_run
 		Name   schema.ProjectName `json:"name"`
 		DryRun bool               `json:"dry_run"`
 	}

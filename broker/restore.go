@@ -27,7 +27,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 		r.store.removeUnusable(name)
 	}
 	newestFirst := slices.SortedFunc(maps.Values(in.Registrations), func(a, b fdstore.Registration) int { return cmp.Compare(b.Sequence, a.Sequence) })
-	restored := map[string]bool{} // by project path
+	restored := map[string]bool{} // the paths of the projects that were already restored
 	for _, registration := range newestFirst {
 		name, path := registration.Request.Name, registration.Request.ProjectPath
 		r.store.sequence = max(r.store.sequence, registration.Sequence)

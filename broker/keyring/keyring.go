@@ -24,7 +24,7 @@ type Keyring struct {
 	mu         sync.Mutex               // no other mutex may be locked while mu is locked
 	current    atomic.Pointer[Snapshot] // nil if no secrets are loaded; changed only while mu is locked
 	generation atomic.Uint64            // generation of the last push; changed only while pushing is locked
-	clearedAt  time.Time                // time at which Clear last removed a snapshot; zero before
+	clearedAt  time.Time                // time at which Clear last removed a snapshot; zero if it has removed none
 	changed    chan struct{}            // each push and each clear closes this channel and creates a new one
 
 	spare spareMemory

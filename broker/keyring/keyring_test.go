@@ -47,8 +47,8 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 }
 
 // TestReadersDuringPushes acquires snapshots in four goroutines while it pushes and clears.
-// A reader must never get wiped memory. It must also never get a snapshot that is older than a
-// push that had already returned.
+// A reader must never get wiped memory. It must also never get a snapshot that is older than the
+// last push that ended before the reader called Acquire.
 func TestReadersDuringPushes(t *testing.T) {
 	k := New()
 	var acknowledged atomic.Uint64

@@ -79,9 +79,9 @@ func Parse(line []byte) (*Request, error) {
 }
 
 // newSnapshot creates a snapshot that contains a response line for each secret. It copies the
-// values from the request line to new memory, because the response line of a secret has more
-// bytes around the value. The returned snapshot has one reference. newSnapshot fails only if
-// there is not enough memory.
+// values to other memory than the request line, because a response line is longer than the value
+// in the request. The returned snapshot has one reference. newSnapshot fails only if there is not
+// enough memory.
 func (r *Request) newSnapshot(spare *spareMemory) (*Snapshot, error) {
 	size := 0
 	for _, secret := range r.secrets {

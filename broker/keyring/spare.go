@@ -99,9 +99,9 @@ func (m *spareMemory) put(arena *secmem.Arena, used int) {
 	freeAll(unneeded)
 }
 
-// mayKeepLocked reports whether spareMemory may keep an arena. It must not keep an arena that the
-// kernel could not lock because the limit of locked memory was reached. A new arena can be locked
-// if the broker uses less locked memory later.
+// mayKeepLocked reports whether spareMemory may keep an arena. If the limit of locked memory was
+// reached when an arena was created, the arena is not locked, and spareMemory must not keep it.
+// The kernel may be able to lock the next new arena.
 func (m *spareMemory) mayKeepLocked(arena *secmem.Arena) bool {
 	return len(arena.Bytes()) <= m.limit && arena.Kind() != schema.MemoryUnlocked
 }

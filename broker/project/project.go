@@ -32,8 +32,8 @@ type Config struct {
 	// RequestRate is the maximum number of requests per second. RefusalRate is the maximum
 	// number of requested names per second that are denied or not found. For both rates, 0 means
 	// no limit. The maximum burst of requests is RequestRate, rounded up, multiplied by
-	// schema.RequestBurstFactor. The maximum burst of such names is RefusalRate, rounded up,
-	// multiplied by schema.RefusalBurstFactor.
+	// schema.RequestBurstFactor. The maximum burst of names that are denied or not found is
+	// RefusalRate, rounded up, multiplied by schema.RefusalBurstFactor.
 	RequestRate, RefusalRate float64
 	// BrokerVersion and InstanceID are part of the response to a ping.
 	BrokerVersion, InstanceID string

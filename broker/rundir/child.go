@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childName is argument 0 of a child process.
+// childName is argument 0 of a child process. IsChild recognizes a child process by this name.
 const childName = "keyhatchd-directories"
 
 // maxMessage is the maximum size of an operation and of a result, in bytes.
@@ -123,7 +123,7 @@ func startChild(runtimeDir string) (*child, error) {
 	}
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{childName, runtimeDir}, Dir: "/",
-		Env:   []string{"GOMAXPROCS=1"}, // fewer threads and less memory
+		Env:   []string{"GOMAXPROCS=1"}, // so that the child process needs fewer threads and less memory
 		Stdin: theirs,
 		// Without a separate process group, the child process would also get the SIGINT of a
 		// terminal.

@@ -35,7 +35,7 @@ func explainFull(err error, projects string) error {
 
 // listenUnix creates a listening socket. The socket file has its final mode before any
 // process can connect to the socket. The broker must have locked the runtime directory. If
-// listenUnix fails, it leaves no socket file.
+// listenUnix fails, it removes the socket file that it has created.
 func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	fd, file, err := newSocket(mode)
 	if err != nil {
@@ -111,9 +111,10 @@ func listen(fd int, file *os.File) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// chmodSocket sets the mode of a socket file. It returns an error if the file is not a
-// socket. Between bind and this call, a container that mounts the directory can replace the
-// socket file with a symlink to any file that the broker may change.
+// chmodSocket sets the mode of a socket file. It follows no symlink, and returns an error if the
+// file is not a socket. Between bind and this call, a container that mounts the directory can
+// replace the socket file with a symlink to any file, and the broker must not change the mode of
+// the other file.
 func chmodSocket(path string, mode uint32) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
