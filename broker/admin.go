@@ -13,10 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An admin answers the requests on the admin socket. Every caller that can connect to the
-// admin socket may use every operation. The modes of the socket file and of its directory
-// decide which callers can connect. If there is an admin token, a caller must also send this
-// token first.
+// An admin answers the requests on the admin socket. The modes of the socket file and of its
+// directory decide which callers can connect. If there is an admin token, a caller must also send
+// this token first. Every caller that fulfills these conditions may use every operation.
 type admin struct {
 	keyring  *keyring.Keyring
 	registry *registry
@@ -30,13 +29,13 @@ type admin struct {
 	brokerVersion string
 	instanceID    string
 	startedAt     time.Time
-	memory        schema.Memory // the kind of small arenas; reported while no secrets are loaded
+	memory        schema.Memory // how small arenas are protected; the status reports it while no secrets are loaded
 	projectsDir   string
 	connections   func() int // returns the number of connections to the admin socket
 }
 
-// serve answers the requests of one connection. It reads each request into locked memory,
-// because each request may be a push, which contains secrets.
+// serve answers the requests of one connection. It reads each request into memory of package
+// secmem, because each request may be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
 	if !a.auth.admit(s) {
 		return
@@ -48,7 +47,7 @@ func (a *admin) serve(s *endpoint.Session) {
 		MaxLine: schema.MaxPush,
 		Grow:    buffer.Grow,
 		Answer:  func(line []byte) endpoint.Reply { return a.answer(s, buffer, line) },
-		AnswerTooLong: func() endpoint.Reply { // only a push may be longer than schema.MaxRequest, so this line counts as a push
+		AnswerTooLong: func() endpoint.Reply { // a line that is longer than schema.MaxPush is probably a push, so answer it as a push
 			return a.rejectPush(s.Caller(), schema.CodePayloadTooLarge, endpoint.RefuseTooLong(schema.MaxPush))
 		},
 	})
@@ -107,9 +106,10 @@ func (a *admin) answer(s *endpoint.Session, buffer *keyring.LineBuffer, line []b
 	return endpoint.RefuseUnknownOp("admin", schema.AdminOperations)
 }
 
-// unusualPush answers a push that ParseUsual refused. Most of these pushes are wrong.
+// unusualPush answers a push that ParseUsual does not accept. The push is wrong, or has an
+// unusual form.
 func (a *admin) unusualPush(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte) endpoint.Reply {
-	var options struct { // the field of schema.PushRequest that is not a secret
+	var options struct { // without the fields of schema.PushRequest that contain secrets
 		Exclusive bool `json:"exclusive"`
 	}
 	if err := wire.Decode(line, &options, schema.MaxDepth); err != nil {
@@ -119,8 +119,9 @@ func (a *admin) unusualPush(s *endpoint.Session, buffer *keyring.LineBuffer, lin
 	return a.push(s, buffer, line, options.Exclusive, nil)
 }
 
-// push replaces all secrets. If request is nil, push first parses line. It wipes the memory that
-// contains line. If an error occurs, the old secrets stay loaded.
+// push replaces all secrets, and returns the response. If request is nil, push first parses line.
+// push wipes the memory that contains line. If push refuses the request, the old secrets stay
+// loaded.
 func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byte, exclusive bool, request *keyring.Request) endpoint.Reply {
 	if exclusive {
 		a.exclusive.mu.Lock()
@@ -163,13 +164,13 @@ func (a *admin) push(s *endpoint.Session, buffer *keyring.LineBuffer, line []byt
 	})
 }
 
-// rejectForConflictLocked rejects an exclusive push because of the connection that sent the
-// last one.
+// rejectForConflictLocked rejects an exclusive push, because another connection has sent the last
+// accepted exclusive push and is still open.
 func (a *admin) rejectForConflictLocked(s *endpoint.Session) endpoint.Reply {
 	a.exclusive.refused[s] = true
 	owner := a.exclusive.owner.Caller()
 	other := fmt.Sprintf("uid %d", owner.UID)
-	if owner.PID != 0 { // the pid namespace of the other sidecar is visible
+	if owner.PID != 0 { // 0 means that the broker cannot see the pid namespace of the other sidecar
 		other += fmt.Sprintf(", pid %d", owner.PID)
 	}
 	return a.rejectPush(s.Caller(), schema.CodeConflict,
@@ -186,8 +187,8 @@ func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Repl
 	return a.rejectForMemory(caller, err)
 }
 
-// rejectForMemory rejects a push because there is not enough memory. It ends the
-// connection, because the connection may have no memory for the next request.
+// rejectForMemory rejects a push because the broker does not have enough memory. It ends the
+// connection, because there may also be no memory for the next request of the connection.
 func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
 	a.log.Error("a push failed, because the broker cannot allocate memory", "error", err)
 	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: the broker cannot allocate memory for the secrets")
@@ -238,8 +239,9 @@ func (a *admin) status() schema.StatusResponse {
 	return status
 }
 
-// answerProjectOp decodes a request of an operation on projects, and runs the operation.
-// It returns the response of the operation, or an error response.
+// answerProjectOp decodes a request of an operation on projects, and calls run with the request.
+// It returns the response of run, or an error response. It passes each refused request to
+// recordRejected, unless run has already recorded the refusal.
 func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte, caller endpoint.Caller, run func(Request, endpoint.Caller) (Response, error)) endpoint.Reply {
 	var request Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
@@ -261,9 +263,9 @@ func answerProjectOp[Request, Response any](a *admin, op schema.Op, line []byte,
 	return endpoint.Refuse(schema.CodeInternalError, "%s: %v", op, err)
 }
 
-// warnIfUnlocked logs a warning if the kernel could write secrets to swap. The kind of
-// memory can change with each push, because the limit of locked memory may allow one
-// page, but not a large push.
+// warnIfUnlocked logs a warning if the kernel could write secrets to swap. The broker calls
+// warnIfUnlocked when it starts, and after each push, because the limit of locked memory may be
+// large enough for a small push, but not for a large push.
 func warnIfUnlocked(log *slog.Logger, memory schema.Memory) {
 	if memory == schema.MemoryUnlocked {
 		log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")

@@ -9,8 +9,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDeniedAnswerDoesNotDependOnSecrets requests names that are not on the allowlist. It
-// does so before a push, after a push of one of these secrets, and after a clear. All answers
+// TestDeniedAnswerDoesNotDependOnSecrets requests two names that are not on the allowlist. It
+// does so before a push, after a push of one of the two secrets, and after a clear. All answers
 // to the same kind of request must be identical, apart from the name and the generation.
 func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	s := newServer(t)
@@ -49,8 +49,8 @@ func TestDeniedAnswerDoesNotDependOnSecrets(t *testing.T) {
 	askAll("after a clear")
 }
 
-// TestProjectSocketRefusesAdminOperations sends each op that only the admin socket has to a
-// project socket. The project socket must refuse it.
+// TestProjectSocketRefusesAdminOperations sends to a project socket each op that only the admin
+// socket has. The broker must refuse each of these requests, and the secrets must not change.
 func TestProjectSocketRefusesAdminOperations(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")

@@ -14,13 +14,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// An authenticator checks the admin token. Clients can read the token in the token file. The
-// broker itself only stores the hash of the token.
+// An authenticator checks the admin token. Clients read the token in the token file. The broker
+// itself keeps only the hash of the token in memory.
 type authenticator struct {
 	file     *tokenFile
 	hash     [sha256.Size]byte
 	audit    *audit.Log
-	failures rate.Sometimes // limits the audit events, because a client could otherwise fill the log
+	failures rate.Sometimes // limits the events auth.failed, because a client could otherwise fill the audit log
 }
 
 func newAuthenticator(path, runtimeDir string, log *audit.Log) (*authenticator, error) {
@@ -46,13 +46,14 @@ func (a *authenticator) maxUnauthorized() int {
 	return schema.MaxUnauthorized
 }
 
-// shortestAuth is the length of the shortest auth request, with its newline. The token has 64
-// digits.
+// shortestAuth is the number of bytes of the shortest auth request that can contain a token, with
+// the newline.
 const shortestAuth = len(`{"op":"auth","token":""}`) + tokenDigits + 1
 
-// admit reads the first request of a connection, and reports whether it contains the token. If it
-// does not, admit refuses the request, and the connection must end. If a is nil, the broker
-// requires no token, and admit returns true.
+// admit reads the first request of a connection, and reports whether the client may send other
+// requests. If the result is false, the connection must end. admit has then already sent a refusal
+// if the request did not contain the token, or if too many connections are open. If a is nil, the
+// broker requires no token, and admit reads nothing and returns true.
 func (a *authenticator) admit(s *endpoint.Session) bool {
 	if a == nil {
 		return true
@@ -73,7 +74,8 @@ func (a *authenticator) admit(s *endpoint.Session) bool {
 	return s.Write(endpoint.Answer(schema.OKResponse{OK: true}))
 }
 
-// answer answers an auth request that did not have to be the first request of its connection.
+// answer answers an auth request that a client sends although its connection needs no token, or
+// has already sent the token.
 func (a *authenticator) answer(caller endpoint.Caller, line []byte) endpoint.Reply {
 	if a == nil {
 		return endpoint.Refuse(schema.CodeProtocolError, "auth: this broker does not use an admin token, because it was started without --admin-token-file")
@@ -88,7 +90,7 @@ func (a *authenticator) answer(caller endpoint.Caller, line []byte) endpoint.Rep
 // comparison does not depend on the token, because only hashes are compared, and they are
 // compared in constant time.
 func (a *authenticator) isAuthorizedBy(line []byte) bool {
-	var request struct { // schema.AuthRequest, but the token is not a string, so that it can be wiped
+	var request struct { // like schema.AuthRequest, but the token is not a string, so that it can be wiped
 		Op    schema.Op      `json:"op"`
 		Token jsontext.Value `json:"token"`
 	}
@@ -109,7 +111,7 @@ func (a *authenticator) refuse(caller endpoint.Caller) endpoint.Reply {
 	a.failures.Do(func() {
 		audit.Record(a.audit, schema.AuthFailed{EventHeader: audit.Header(schema.EventAuthFailed), EventCaller: caller.Event()})
 	})
-	path := strings.ToValidUTF8(a.file.path, "?") // JSON cannot contain other bytes
+	path := strings.ToValidUTF8(a.file.path, "?") // because JSON must be valid UTF-8
 	reply := endpoint.Answer(schema.ErrorResponse{
 		Code: schema.CodeUnauthorized, TokenFile: path,
 		Message: "the admin token is missing or wrong: use --admin-token-file with the token in " + path + ", which the broker replaces at each start",

@@ -21,7 +21,7 @@ import (
 )
 
 // newServerWithToken starts a server that requires an admin token. At the end of the test, it
-// checks that no token is in the log.
+// checks that the log does not contain the token.
 func newServerWithToken(t *testing.T) (s *testServer, tokenFile string) {
 	t.Helper()
 	s = newServerWithConfig(t, func(config *broker.Config) {
@@ -150,8 +150,10 @@ func TestSilentClientGetsOneRefusal(t *testing.T) {
 	waitUntil(t, func() bool { return strings.Count(s.log.String(), `"auth.failed"`) == 3 })
 }
 
-// TestTokenAuthorizesConnection checks different forms of a valid auth request, also together
-// with the next request, and in pieces.
+// TestTokenAuthorizesConnection sends valid auth requests in different forms, also in one write
+// with the next request, and byte by byte. The broker must accept each auth request and answer the
+// next request. A wrong token must end even an authorized connection. A broker without a token
+// must refuse an auth request.
 func TestTokenAuthorizesConnection(t *testing.T) {
 	s, tokenFile := newServerWithToken(t)
 	token := readToken(t, tokenFile)
@@ -193,8 +195,9 @@ func TestTokenAuthorizesConnection(t *testing.T) {
 }
 
 // TestWrongTokensDoNotKeepClientsOut sends many wrong tokens at the same time, while another
-// client authorizes new connections. The wrong tokens must change nothing, and must not fill the
-// log. With KEYHATCH_TEST_ALL, these are 10^5 tokens.
+// client authorizes new connections. The other client must succeed each time. The wrong tokens
+// must change nothing, and must not fill the log. With KEYHATCH_TEST_ALL, the test sends 100000
+// wrong tokens.
 func TestWrongTokensDoNotKeepClientsOut(t *testing.T) {
 	s, tokenFile := newServerWithToken(t)
 	wrong := authLine(strings.Repeat("0", 64)) + "\n"
@@ -281,8 +284,8 @@ func TestOpenConnectionsDoNotKeepClientsOut(t *testing.T) {
 	}
 }
 
-// TestAuthorizedConnectionsAreLimited checks that the limit of the admin socket applies to
-// authorized connections.
+// TestAuthorizedConnectionsAreLimited authorizes as many connections as the limit of the admin
+// socket allows. The broker must refuse one more connection, even with the token.
 func TestAuthorizedConnectionsAreLimited(t *testing.T) {
 	s, tokenFile := newServerWithToken(t)
 	for range schema.MaxAdminConnections {
@@ -293,9 +296,9 @@ func TestAuthorizedConnectionsAreLimited(t *testing.T) {
 	}
 }
 
-// TestClientUsesTokenOfRestartedBroker checks that a client that has read the token before a
-// restart of the broker authorizes its connection with the new token. The connection waits in
-// the backlog of the admin socket during the restart.
+// TestClientUsesTokenOfRestartedBroker starts a client while no broker runs, once without a token
+// file, and once with the token file of an earlier broker. After the next broker has started, the
+// client must authorize a connection with the token of this broker.
 func TestClientUsesTokenOfRestartedBroker(t *testing.T) {
 	m := newServiceManager(t, 100)
 	tokenFile := m.dir + "/token"
@@ -373,7 +376,8 @@ func TestClientUsesTokenOfRestartedBroker(t *testing.T) {
 	})
 }
 
-// pingInBackground authorizes a connection, and then sends a ping.
+// pingInBackground authorizes a connection, and then sends a ping, in another goroutine. The
+// channel receives the error, or nil.
 func pingInBackground(socket, tokenFile string) <-chan error {
 	result := make(chan error, 1)
 	go func() { // ends when the client has an answer
@@ -387,8 +391,9 @@ func pingInBackground(socket, tokenFile string) <-chan error {
 	return result
 }
 
-// TestUnauthorizedConnectionEndsAtStop checks that a stop does not wait for a client that has
-// sent no token, and does not answer this client. The client must connect to the next broker.
+// TestUnauthorizedConnectionEndsAtStop stops the broker while two clients have not sent the token
+// yet. The broker must end both connections without an answer, so that the clients can connect to
+// the next broker.
 func TestUnauthorizedConnectionEndsAtStop(t *testing.T) {
 	s, _ := newServerWithToken(t)
 	silent := connect(t, s.adminSocket)

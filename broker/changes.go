@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// addOrChangeLocked adds a project, or changes the project that is registered at the same
-// path.
+// addOrChangeLocked adds a project, or changes the project that the broker already serves at the
+// same path.
 func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	e := r.findPathLocked(registration.ProjectPath)
 	switch {
@@ -41,7 +41,8 @@ func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed 
 
 // bindUnlocked creates a project's socket. It unlocks mu during this time, because the
 // project's container can delay the operation. No other operation can change the projects,
-// because changing stays locked. But the broker can begin to stop during this time.
+// because changing stays locked. But the broker can begin to stop during this time. Then
+// bindUnlocked closes the new socket and returns an error.
 func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 	r.mu.Unlock()
 	socket, err := r.dir.BindProject(projectPath)
@@ -71,7 +72,7 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	// Both endpoints have the same backlog, so stop the old endpoint first. Otherwise the
 	// old endpoint could accept a client that connects after the change, and would close
 	// this connection.
-	r.mu.Unlock() // StopAccepting may wait until the accept loop has refused a client
+	r.mu.Unlock() // because StopAccepting may wait until the old endpoint has refused a client
 	e.endpoint.StopAccepting()
 	r.mu.Lock()
 	if r.stopping {
@@ -127,8 +128,8 @@ func (r *registry) serveNewLocked(registration schema.RegisterRequest, parsed *m
 	})
 }
 
-// addEntryLocked adds a project whose socket is already listening. After addEntryLocked,
-// start the endpoint of the project.
+// addEntryLocked adds a project to the served projects. The socket of the project must already
+// listen. The project answers requests only after the calling function has started the endpoint.
 func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, socket rundir.Socket) *entry {
 	r.forgetUnservedLocked(registration.Name, registration.ProjectPath)
 	p := project.New(project.Config{
@@ -168,13 +169,14 @@ func (r *registry) forgetProjectLocked(e *entry, caller endpoint.Caller) {
 	r.endProjectLocked(e, caller)
 }
 
-// endProjectLocked ends a project, but does not remove it from the descriptor store.
+// endProjectLocked ends a project and its connections, but does not remove the project from the
+// descriptor store.
 func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	name := e.registration.Name
 	delete(r.entries, name)
 	r.index.remove(e.registration)
 	r.changes++
-	e.project.End()                // answer no more requests from now on, because Close takes a moment
+	e.project.End()                // answer no more requests from now on, even before Close has closed the connections
 	r.closing.Go(e.endpoint.Close) // in another goroutine, because Close can wait for one second
 	r.recordUnregistered(name, caller)
 }

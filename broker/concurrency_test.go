@@ -20,9 +20,9 @@ import (
 )
 
 // TestConcurrentOperations runs many operations concurrently, with valid and invalid requests,
-// and shuts the server down before all of them have ended. Every returned value must be
-// complete, and all values of an answer must come from one push. No operation may hang, and no
-// goroutine of the server may remain.
+// and shuts the server down while operations still run. Every returned value must be complete,
+// and all values of an answer must come from one push. All operations must end, and no goroutine
+// and no locked memory of the server may remain.
 func TestConcurrentOperations(t *testing.T) {
 	before, lockedBefore := runtime.NumGoroutine(), lockedMemory(t)
 	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 5000, 20 })

@@ -37,8 +37,8 @@ func TestConnectionLimitIsPerProject(t *testing.T) {
 	}
 }
 
-// TestConnectionEndsWithinLine ends a connection in the middle of a line. The answer must
-// be an error without any part of the line.
+// TestConnectionEndsWithinLine sends a part of a push and then shuts down its writing side of the
+// connection. The answer must be an error that contains no part of the push.
 func TestConnectionEndsWithinLine(t *testing.T) {
 	s := newServer(t)
 	c := connect(t, s.adminSocket)

@@ -9,7 +9,7 @@ import (
 )
 
 // TestContributingNamesExistingFiles checks that every path of a file in CONTRIBUTING.md leads
-// to an existing file. It ignores paths with the placeholder NAME.
+// to an existing file. It ignores paths that contain the placeholder NAME, and import paths.
 func TestContributingNamesExistingFiles(t *testing.T) {
 	text, err := os.ReadFile("../CONTRIBUTING.md")
 	if err != nil {

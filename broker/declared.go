@@ -17,8 +17,9 @@ import (
 // projects whose declarations have changed, and removes projects that are no longer declared.
 // It adds new projects to the unserved projects, which serveProjects must serve afterwards.
 // If a declaration has an error, its project does not change, and applyDeclarations logs the
-// error. If the directory cannot be read or is missing, no project changes. r.changing must
-// be locked.
+// error. If the directory cannot be read, or is missing although the broker knows a declared
+// project, applyDeclarations returns an error, and no project changes. r.changing must be
+// locked.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil
@@ -66,7 +67,8 @@ func applyDeclarations(r *registry, projectsDir string) error {
 
 // checkNotMissingLocked returns an error if the directory of declared projects is missing,
 // although the broker knows a declared project. The directory may be on a file system that
-// is not mounted. To revoke declared projects, the operator removes their files.
+// is not mounted, so a missing directory does not revoke the declared projects. To revoke them,
+// the operator must remove their files, but not the directory.
 func checkNotMissingLocked(r *registry, projectsDir string) error {
 	if _, err := os.Stat(projectsDir); !errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -105,8 +107,9 @@ func declarationErrors(r *registry) error {
 // declaration. If the project is not served, applyDeclarationLocked adds it to the unserved
 // projects.
 //
-// If two files declare the same path, the file of the served project is in effect. If the
-// project is not served yet, the first file in alphabetical order is in effect.
+// Two files can declare the same path. If the broker already serves a project at this path, the
+// file with the name of this project is in effect. Otherwise, the first of the two files in
+// alphabetical order is in effect. For the other file, applyDeclarationLocked returns an error.
 func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[string]manifest.Declaration) error {
 	registration := registrationOf(d)
 	if err := checkRegistration(registration); err != nil {

@@ -29,9 +29,9 @@ func (m *serviceManager) writeDeclarationFile(name, text string) {
 	}
 }
 
-// TestDeclaredProjects checks that the broker serves declared projects after every start,
-// even if the file descriptor store is empty after a stop. ApplyDeclarations must apply
-// changes, and invalid files must not affect other projects.
+// TestDeclaredProjects declares projects, changes the declarations, and restarts the broker. The
+// broker must serve the declared projects after every start, even if the file descriptor store is
+// empty. ApplyDeclarations must apply changes, and invalid files must not affect other projects.
 func TestDeclaredProjects(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.declare(manifest.Declaration{Name: "api", Path: "/nowhere/api", AllowUIDs: []uint32{1000}, Manifest: manifestText("api", "A")})
@@ -122,8 +122,8 @@ func TestDeclaredProjects(t *testing.T) {
 }
 
 // TestMissingProjectsDirectory moves the directory of declared projects away. The broker must
-// not take this for a revocation of all declared projects, also after a restart. An empty
-// directory revokes them.
+// continue to serve all declared projects, also after a restart, and report the problem. With an
+// empty directory, the broker must remove all declared projects.
 func TestMissingProjectsDirectory(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()

@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxEvent is more than the length of the two longest lines that an event stream can send
-// together: an events.missed and an event with the longest name of a project.
+// maxEvent is more than the number of bytes that an event stream writes at once. These are at most
+// two lines: an events.missed, and an event with the longest name of a project.
 const maxEvent = 1 << 10
 
 // While the client of an event stream reads too slowly, the broker checks again and again
@@ -30,13 +30,13 @@ type eventStreams struct {
 	readers    atomic.Int32 // number of connections that receive the stream
 }
 
-// serve answers an events request. Then it writes a line for each event, until the connection
-// ends. It returns the last reply on the connection.
+// serve answers an events request. Then it writes the audit events, one in each line, until the
+// connection must end. It returns the last reply on the connection.
 //
 // serve takes an event out of the memory of the audit log only if it can send the event at
-// once. So a slow client needs no memory, and the writer of the audit log does not wait for it.
-// If other events replace the next events in the meantime, the client gets a line with their
-// number.
+// once. So a slow client needs no additional memory, and does not delay the audit log. If newer
+// events replace events that serve has not taken yet, the client gets a line with the number of
+// the replaced events.
 func (e *eventStreams) serve(s *endpoint.Session, line []byte) endpoint.Reply {
 	var request schema.EventsRequest
 	err := wire.Decode(line, &request, schema.MaxDepth)
@@ -46,8 +46,8 @@ func (e *eventStreams) serve(s *endpoint.Session, line []byte) endpoint.Reply {
 	}
 	e.readers.Add(1)
 	defer e.readers.Add(-1)
-	// After an events request, the client may only end the connection. Any other input is a
-	// protocol error.
+	// After an events request, the client must not send anything. If it does, serve refuses the
+	// input with a protocol error.
 	input, stop := s.AwaitInput()
 	defer stop()
 	reader, recent := e.log.Subscribe(request.Since)
@@ -82,16 +82,16 @@ func (e *eventStreams) serve(s *endpoint.Session, line []byte) endpoint.Reply {
 	return endpoint.HangUp()
 }
 
-// alwaysClosed is a closed channel.
+// alwaysClosed is a closed channel, so a receive from it never waits.
 var alwaysClosed = func() chan struct{} {
 	c := make(chan struct{})
 	close(c)
 	return c
 }()
 
-// nextEvents returns the line of the next event. If the reader missed events before it, the
-// first line is an events.missed. If there is no event yet, the result is nil. The channel is
-// closed if there is an event, or when there is one.
+// nextEvents returns the line of the next event. If the reader missed events before this event, an
+// events.missed is the first of two lines. If there is no event yet, lines is nil, and the channel
+// changed is closed as soon as there is an event. If there is an event, changed is already closed.
 func nextEvents(reader *audit.Reader) (lines net.Buffers, changed <-chan struct{}) {
 	line, missed, changed := reader.Next()
 	if line == nil {

@@ -84,8 +84,9 @@ func TestSlowEventReaderMissesEvents(t *testing.T) {
 	}
 }
 
-// TestEventStreamBeginsWithRecentEvents starts event streams with and without since. recent must
-// be the number of events that the broker sends first.
+// TestEventStreamBeginsWithRecentEvents starts an event stream without the field since, and another
+// one with since. The first stream must begin with the events that the broker keeps in memory. The
+// other stream must contain only the events after since.
 func TestEventStreamBeginsWithRecentEvents(t *testing.T) {
 	s := newServer(t)
 	s.listSecrets(t, 2)
@@ -130,8 +131,9 @@ func TestEventStreamEndsWithBroker(t *testing.T) {
 	}
 }
 
-// TestEventReadersAreCounted checks that the status contains the number of event streams. A
-// command can therefore distinguish them from the connections of sidecars.
+// TestEventReadersAreCounted starts two event streams and ends one. The status must contain the
+// number of open event streams, so that a command can distinguish these connections from the
+// connections of sidecars.
 func TestEventReadersAreCounted(t *testing.T) {
 	s := newServer(t)
 	admin := s.dialAdmin(t)

@@ -12,41 +12,40 @@ import (
 type exclusivePushes struct {
 	// mu is locked during each exclusive push. Lock mu before the locks of the keyring.
 	mu sync.Mutex
-	// owner is the connection that sent the last accepted exclusive push. It is nil if the
-	// session of this connection has ended.
+	// owner is the connection that sent the last accepted exclusive push. It is nil if there was
+	// no such push, or if the session of this connection has ended.
 	owner *endpoint.Session
 	// hasPushed is true if the last accepted push was exclusive.
 	hasPushed bool
 	// refused contains the connections whose last exclusive push was refused because of owner.
 	refused map[*endpoint.Session]bool
 	// storeProblems contains the number of problems that the sidecar of a connection has
-	// reported. It contains no zeros.
+	// reported last. It does not contain connections without problems.
 	storeProblems map[*endpoint.Session]int
 }
 
-// isOwnedByOtherLocked reports whether s must not push, because another session sent the
-// last accepted exclusive push, and its connection is still open. If the client of that
-// connection has ended it, the connection does not count, even if its session has not ended
-// yet. Otherwise a sidecar that was restarted could be refused because of its old
-// connection.
+// isOwnedByOtherLocked reports whether s must not send an exclusive push, because another session
+// sent the last accepted exclusive push, and its connection is still open. A connection that its
+// client has ended does not count as open, even if its session has not ended yet. Otherwise a
+// sidecar that was restarted could be refused because of its old connection.
 func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
 	return e.owner != nil && e.owner != s && !e.owner.HasEnded()
 }
 
-// acceptLocked makes s the owner, after its push was accepted.
+// acceptLocked makes s the owner. Call it after an exclusive push of s was accepted.
 func (e *exclusivePushes) acceptLocked(s *endpoint.Session) {
 	e.owner, e.hasPushed = s, true
 	delete(e.refused, s)
 }
 
-// acceptOther must be called after an accepted push that was not exclusive.
+// acceptOther records that the last accepted push was not exclusive.
 func (e *exclusivePushes) acceptOther() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.hasPushed = false
 }
 
-// forget must be called when the session s ends.
+// forget removes all data about the session s. The broker calls forget when s ends.
 func (e *exclusivePushes) forget(s *endpoint.Session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -67,8 +66,8 @@ func (e *exclusivePushes) setStoreProblems(s *endpoint.Session, count int) {
 	}
 }
 
-// addTo adds the state of the exclusive pushes to a status that already contains the state of the
-// secrets.
+// addTo adds the state of the exclusive pushes to a status. The status must already contain the
+// generation, because a sidecar counts as missing only while secrets are loaded.
 func (e *exclusivePushes) addTo(status *schema.StatusResponse) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

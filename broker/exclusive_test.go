@@ -10,7 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// pushAs pushes a secret with this value, and returns the code of the refusal, or "".
+// pushAs pushes a secret with this value. It returns the code of the refusal, or "" if the broker
+// accepts the push.
 func pushAs(t *testing.T, admin *client.Admin, exclusive bool, value string) schema.Code {
 	t.Helper()
 	_, err := admin.Push(context.Background(), pushLine(schema.PushRequest{
@@ -22,8 +23,8 @@ func pushAs(t *testing.T, admin *client.Admin, exclusive bool, value string) sch
 	return client.CodeOf(err)
 }
 
-// TestStatusReportsMissingSidecar checks that the status reports the end of the connection that has
-// loaded the secrets with an exclusive push, until an operator has loaded other secrets.
+// TestStatusReportsMissingSidecar pushes secrets as a sidecar does, and then closes the connection.
+// The status must report that the sidecar is missing, until an operator has pushed other secrets.
 func TestStatusReportsMissingSidecar(t *testing.T) {
 	s := newServer(t)
 	sidecar, operator := s.dialAdmin(t), s.dialAdmin(t)
@@ -82,8 +83,8 @@ func TestOneConnectionSendsExclusivePushes(t *testing.T) {
 	}
 }
 
-// TestRejectedPushIsNotExclusive checks that a connection can send exclusive pushes if another
-// connection has sent only an invalid push.
+// TestRejectedPushIsNotExclusive sends invalid exclusive pushes on one connection. Another
+// connection must then be able to send exclusive pushes.
 func TestRejectedPushIsNotExclusive(t *testing.T) {
 	s := newServer(t)
 	invalid := connect(t, s.adminSocket)

@@ -6,9 +6,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// explain makes the checks of a get, and returns their results. It is only for the admin socket,
-// because it also returns whether a secret exists that is not on the allowlist. It does not use
-// the value of the secret.
+// explain makes the checks of a get, and returns the results of these checks. It must be available
+// only on the admin socket, because it also reports whether a secret exists that is not on the
+// allowlist. explain does not read the value of the secret.
 func (r *registry) explain(request schema.ExplainRequest, caller endpoint.Caller) (schema.ExplainResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.ExplainResponse{}, err

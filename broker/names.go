@@ -60,7 +60,7 @@ func checkLinks(dir *rundir.Dir, registration schema.RegisterRequest) error {
 
 // linkProjectUnlocked creates the links with the project's name and dev container IDs in the
 // runtime directory. It unlocks mu during this time, because a container can delay the
-// operation. undo removes only the links that this call created.
+// operation. undo undoes only those changes to links that this call has made.
 func (r *registry) linkProjectUnlocked(registration schema.RegisterRequest) (undo func(), err error) {
 	r.mu.Unlock()
 	if err = checkLinks(r.dir, registration); err == nil {

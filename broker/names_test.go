@@ -83,9 +83,9 @@ func TestReusedNameDoesNotReachOldDirectory(t *testing.T) {
 	}
 }
 
-// TestDirectoryAtNameOfProject registers a project if a directory exists at the path of the
-// link with the project's name. A container engine can have created this directory. The
-// broker must replace the directory only if it is empty.
+// TestDirectoryAtNameOfProject registers projects while directories exist at the paths of the
+// links with their names. A container engine can create such directories. The broker must replace
+// a directory only if it is empty.
 func TestDirectoryAtNameOfProject(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.start()
@@ -338,6 +338,9 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 			if !inspected.Unserved || inspected.ProjectPath == "" || !strings.Contains(inspected.Manifest, "TRIPWIRE_NAME") {
 				t.Errorf("the registration of the project that is not served is %+v", inspected)
 			}
+			if _, err := admin.Reload(t.Context(), schema.ReloadRequest{Name: "api"}); client.CodeOf(err) != schema.CodeProjectUnknown || !strings.Contains(err.Error(), "cannot serve project api") {
+				t.Errorf("the error of a reload of the project that is not served is %v", err)
+			}
 			return err
 		})
 		s.Shutdown(context.Background())
@@ -402,8 +405,9 @@ func (m *serviceManager) replaceStoredRegistration(project string, change func(*
 	m.store[i].fd = fd
 }
 
-// TestErrorQuotesPathOfOtherProject checks that the path of another project cannot look like a
-// part of an error. Untrusted code can choose the path.
+// TestErrorQuotesPathOfOtherProject makes the broker return an error that contains the path of
+// another project. The error must quote the path. Otherwise a path that untrusted code has chosen
+// could look like a hint of keyhatch.
 func TestErrorQuotesPathOfOtherProject(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.start()

@@ -8,9 +8,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// register adds a project. If a project is already registered at the same path, register
-// changes that project. The request must then allow a replacement, unless it changes only
-// whether the project is declared.
+// register adds a project. If the broker already serves a project at the same path, register
+// changes that project. Then the field replace of the request must be true, unless the request
+// changes only whether the project is declared.
 func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
@@ -29,7 +29,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	}
 	if len(request.AllowUIDs) == 0 {
 		request.AllowUIDs = r.defaultUIDsLocked(request, owner)
-		if err := checkRegistration(request); err != nil { // a stored registration can be invalid
+		if err := checkRegistration(request); err != nil { // the uids can come from an invalid stored registration
 			return schema.RegisterResponse{}, err
 		}
 	}
@@ -130,7 +130,8 @@ func (r *registry) inspect(request schema.InspectRequest, caller endpoint.Caller
 	return response, nil
 }
 
-// reload replaces a project's manifest. The project's connections stay open.
+// reload replaces a project's manifest, and returns the changes of the allowlist. The project's
+// connections stay open. If the request is a dry run, reload only returns the changes.
 func (r *registry) reload(request schema.ReloadRequest, caller endpoint.Caller) (schema.ReloadResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {
 		return schema.ReloadResponse{}, err

@@ -28,8 +28,9 @@ func newProbe(view keyring.View) (*probe, error) {
 	return &probe{p.Serve}, nil
 }
 
-// check sends a get request to the probe and reads the answer. The same code answers this
-// request and the get requests of clients.
+// check sends a get request to the probe and reads the answer. It returns an error if the answer
+// is not a JSON response, or does not arrive before ctx ends. The code that answers the probe also
+// answers the get requests of clients.
 func (p *probe) check(ctx context.Context) error {
 	conn, err := endpoint.Connect(p.serve)
 	if err != nil {

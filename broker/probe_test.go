@@ -8,8 +8,8 @@ import (
 	"github.com/keyhatch/keyhatch/broker/endpoint"
 )
 
-// TestProbeFailsWithoutAnswer checks that the health check fails if the broker never
-// answers.
+// TestProbeFailsWithoutAnswer makes a health check of a probe that never answers. The health check
+// must fail when its context ends.
 func TestProbeFailsWithoutAnswer(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)

@@ -18,7 +18,7 @@ import (
 func findProblems(r *registry, projectsDir string) (problems []schema.ProjectProblem) {
 	add := func(project, path string, kind schema.ProblemKind, format string, args ...any) {
 		if !schema.ValidProjectName(project) {
-			project = "" // the name of a file, which can be any bytes
+			project = "" // the name comes from the name of a file, which can contain any bytes
 		}
 		problems = append(problems, schema.ProjectProblem{Project: project, ProjectPath: path, Problem: kind, Message: escapeInvalidUTF8(fmt.Sprintf(format, args...))})
 	}
@@ -83,7 +83,7 @@ func findProblems(r *registry, projectsDir string) (problems []schema.ProjectPro
 }
 
 // escapeInvalidUTF8 returns s if s is valid UTF-8, and otherwise s with the escape sequences of
-// a Go string. A response cannot contain other bytes.
+// a Go string. The text of a JSON response must be valid UTF-8.
 func escapeInvalidUTF8(s string) string {
 	if utf8.ValidString(s) {
 		return s

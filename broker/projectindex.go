@@ -3,8 +3,8 @@ package broker
 import "github.com/keyhatch/keyhatch/schema"
 
 // A projectIndex finds the names of the served and unserved projects by path and by dev
-// container ID. Without it, a start with many projects would compare each project with all
-// other projects.
+// container ID. Without the index, a broker that starts with many projects would compare each
+// project with all other projects.
 type projectIndex struct {
 	byPath         map[string]schema.ProjectName
 	byDevcontainer map[schema.DevcontainerID]schema.ProjectName

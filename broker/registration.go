@@ -16,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A refusal is an error that also contains the error code for the client.
+// A refusal is the error of a refused request. It contains the code and the message that the
+// client gets.
 type refusal struct {
 	code     schema.Code
 	message  string
-	recorded bool // the audit log already contains an event for this refusal
+	recorded bool // whether the audit log already contains an event for this refusal
 }
 
 func (r *refusal) Error() string { return r.message }
@@ -87,7 +88,7 @@ func compareRegistrations(served, declared schema.RegisterRequest) (differences 
 }
 
 // readManifest parses the text of a manifest. If text is nil, readManifest reads the manifest
-// file in the project's directory. readManifest also returns the parsed text.
+// file in the project's directory. readManifest also returns the text that it has parsed.
 func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
 	var raw []byte
 	if text != nil {
@@ -119,8 +120,8 @@ func describeWithoutSecrets(err error) string {
 	return err.Error()
 }
 
-// ownerOf returns the uid of a directory's owner. It returns nothing if the broker cannot
-// see the directory, or if the kernel cannot map the owner's uid.
+// ownerOf returns the uid that owns a project's directory, as a list. The list is nil if the broker
+// cannot see the directory, or if the kernel cannot map the owner's uid.
 func ownerOf(projectPath string) []uint32 {
 	info, err := os.Stat(projectPath)
 	if err != nil {

@@ -26,7 +26,7 @@ type registry struct {
 
 	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string
-	declarations              manifest.DeclarationCache // its mutex is locked after mu
+	declarations              manifest.DeclarationCache // has its own mutex, which may be locked while mu is locked
 
 	// changing is locked during an operation that changes projects. A goroutine that needs
 	// changing and mu must lock changing first.
@@ -42,7 +42,7 @@ type registry struct {
 	// does not serve yet. If a stored registration is invalid, it stays in the store until
 	// the operator registers, declares, or unregisters its project.
 	unserved map[schema.ProjectName]*unservedProject // guarded by mu
-	index    projectIndex                            // guarded by mu; of entries and unserved
+	index    projectIndex                            // guarded by mu; contains the projects of entries and unserved
 	// notApplied contains the errors of the declarations that could not be applied, by
 	// the name of the file without .yaml. Each call of applyDeclarations that can read
 	// the directory replaces these errors.
@@ -64,8 +64,8 @@ type entry struct {
 	socket       rundir.Socket
 	registration schema.RegisterRequest // contains the text of the approved manifest
 	stored       storedProject
-	checking     bool // a goroutine is checking the socket file
-	repairs      backoff
+	checking     bool    // whether a goroutine is checking the socket file
+	repairs      backoff // limits how often the broker creates the socket again
 }
 
 // An unservedProject is a stored or declared project that the broker cannot serve, for
@@ -73,25 +73,29 @@ type entry struct {
 // after parsed.
 type unservedProject struct {
 	registration schema.RegisterRequest
-	restored     bool // an earlier broker stored exactly this registration
+	restored     bool // whether an earlier broker stored exactly this registration
 	// parsed is nil if the registration is invalid, for example because its manifest violates
 	// a rule of this version. The broker then does not try to serve the project.
 	parsed *manifest.Manifest
 
 	stored   storedProject
-	err      error
-	checking bool // a goroutine is trying to serve the project
-	attempts backoff
+	err      error   // why the broker does not serve the project
+	checking bool    // whether a goroutine is trying to serve the project
+	attempts backoff // limits how often the broker tries to serve the project
 }
 
-// findLocked returns the served project with a name. It fails if the broker is stopping,
-// because a change to the project would be lost at the restart.
+// findLocked returns the served project with a name. It returns an error if there is no such
+// project. It also returns an error if the broker is stopping, because the next broker might not
+// get a change to the project.
 func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 	if r.stopping {
 		return nil, errStopping()
 	}
 	if e := r.entries[name]; e != nil {
 		return e, nil
+	}
+	if r.unserved[name] != nil {
+		return nil, refuse(schema.CodeProjectUnknown, "the broker cannot serve project %s", name)
 	}
 	return nil, refuse(schema.CodeProjectUnknown, "%s is not registered", name)
 }
@@ -101,7 +105,8 @@ func (r *registry) findPathLocked(projectPath string) *entry {
 	return r.entries[r.index.byPath[projectPath]]
 }
 
-// findRegistrationLocked does the same as findNameLocked for the project with a path.
+// findRegistrationLocked returns the registration of the served or unserved project with a path,
+// or nil. It ignores an unserved project whose registration is invalid.
 func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
 	return r.findNameLocked(r.index.byPath[projectPath])
 }
@@ -124,7 +129,8 @@ func (r *registry) addUnservedLocked(u *unservedProject) {
 	r.index.add(u.registration)
 }
 
-// removeUnservedLocked removes an unserved project, but not from the descriptor store.
+// removeUnservedLocked removes a project from the unserved projects, but not from the descriptor
+// store.
 func (r *registry) removeUnservedLocked(u *unservedProject) {
 	delete(r.unserved, u.registration.Name)
 	r.index.remove(u.registration)

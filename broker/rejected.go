@@ -7,9 +7,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// acceptedEvents contains the ops of the admin socket that change something, or whose response
-// contains names of secrets, and the event that the broker records if it accepts the request.
-// It does not contain push-creds, whose refusals have their own event.
+// acceptedEvents maps ops of the admin socket to the events that the broker records if it accepts a
+// request with the op. It contains the ops that change something, or that reveal which secrets
+// exist or may be fetched. It does not contain push-creds, whose refusals have their own event.
 var acceptedEvents = map[schema.Op]schema.EventName{
 	schema.OpClear:      schema.EventSecretsCleared,
 	schema.OpRegister:   schema.EventProjectRegistered,
@@ -20,14 +20,15 @@ var acceptedEvents = map[schema.Op]schema.EventName{
 	schema.OpExplain:    schema.EventSecretExplained,
 }
 
-// recordRejected records in the audit log that a request on the admin socket was refused with
-// code. line is the request. Its op must be op, but it can be malformed.
+// recordRejected records in the audit log that the broker has refused a request on the admin socket
+// with code. It records only ops in acceptedEvents. line is the request, which has the given op.
+// The other fields of the request can be invalid.
 func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Caller, code schema.Code) {
 	accepted, ok := acceptedEvents[op]
 	if !ok {
 		return
 	}
-	var request struct { // fields of all these requests
+	var request struct { // the fields that recordRejected needs; some requests have no dry_run
 		Name   schema.ProjectName `json:"name"`
 		DryRun bool               `json:"dry_run"`
 	}
@@ -40,8 +41,8 @@ func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Call
 	case op == schema.OpReload && request.DryRun:
 		accepted = schema.EventReloadPreviewed
 	}
-	// Somebody can confuse the name of a project with the name or the value of a secret. So the
-	// event contains only the name of a project that exists.
+	// By mistake, an operator can write the name or the value of a secret at the place of the name
+	// of a project. So the event contains the name only if a project with this name exists.
 	r.mu.Lock()
 	if r.entries[request.Name] == nil && r.unserved[request.Name] == nil {
 		request.Name = ""

@@ -6,8 +6,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestEveryAdminOperationIsRecorded checks that the table of recorded operations contains every
-// operation of the admin socket, except those that change nothing and return no name of a secret.
+// TestEveryAdminOperationIsRecorded checks that acceptedEvents contains every op of the admin
+// socket, except ops whose refusals have their own event, and ops that change nothing and reveal
+// nothing about secrets.
 func TestEveryAdminOperationIsRecorded(t *testing.T) {
 	notRecorded := map[schema.Op]bool{
 		schema.OpPush:   true, // has the event push.rejected

@@ -82,7 +82,7 @@ func retryProject(r *registry, u *unservedProject) {
 }
 
 // checkSocket creates a project's socket again if a container has deleted or replaced the
-// socket file, and if the backoff allows another attempt.
+// socket file, and if e.repairs allows another attempt now.
 func checkSocket(r *registry, e *entry) {
 	id, err := r.dir.ProjectSocketID(e.path)
 	if err == nil && mustRepair(r, e, id) {

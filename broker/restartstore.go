@@ -30,21 +30,21 @@ type restartStore struct {
 // An unverifiedProject is a project that was sent to the descriptor store. The service manager
 // has not confirmed yet that it has stored the project.
 type unverifiedProject struct {
-	stored       *storedProject // what was stored before
+	stored       *storedProject // the parts of the project that were already stored; finish updates it
 	listener     *net.UnixListener
 	registration schema.RegisterRequest
-	sequence     uint64
-	err          error // sending the project failed
+	sequence     uint64 // number of registration
+	err          error  // the error of sending the project, or nil
 }
 
 // A storedProject records which parts of a project are in the descriptor store.
 type storedProject struct {
-	listener bool
+	listener bool   // whether the listener is stored
 	sequence uint64 // number of the stored registration; 0 if no registration is stored
 }
 
-// newRestartStore checks whether the service manager has a descriptor store with free
-// space. notifySocket is empty if there is no service manager.
+// newRestartStore returns a restartStore, and checks whether the descriptor store of the service
+// manager has room for a file descriptor. notifySocket is empty if there is no service manager.
 func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 	r := &restartStore{store: fdstore.Open(notifySocket), state: schema.DescriptorStoreAbsent, log: log}
 	if notifySocket == "" {
@@ -63,10 +63,10 @@ func (r *restartStore) reportRefused(err error) {
 	r.log.Warn("the service manager does not store all projects; after a restart, the broker may serve only the declared projects", "error", err)
 }
 
-// save stores a project's listener, and stores its registration with the next sequence
-// number. If the descriptor store refuses the listener or the registration, save, or
-// endBatch after a batch, removes the project from the store. Otherwise the next broker
-// would serve an older registration, with an older manifest.
+// save stores a project's listener, unless it is already stored, and stores the registration with
+// the next sequence number. If the descriptor store refuses the listener or the registration,
+// save removes the project from the store (in a batch, endBatch does this). Otherwise the next
+// broker would serve an older registration, with an older manifest.
 func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) {
 	if r.state == schema.DescriptorStoreAbsent {
 		return
@@ -126,7 +126,7 @@ func (r *restartStore) endBatch() {
 		}
 		return
 	}
-	for _, u := range batch { // remove all of them first, because the store needs room for the pipe of a check
+	for _, u := range batch { // remove all projects of the batch first, because each check needs room for its pipe in the store
 		if !u.stored.listener {
 			r.removeListener(u.registration.Name)
 		}

@@ -27,7 +27,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 		r.store.removeUnusable(name)
 	}
 	newestFirst := slices.SortedFunc(maps.Values(in.Registrations), func(a, b fdstore.Registration) int { return cmp.Compare(b.Sequence, a.Sequence) })
-	restored := map[string]bool{} // by project path
+	restored := map[string]bool{} // the paths of the projects that were already restored
 	for _, registration := range newestFirst {
 		name, path := registration.Request.Name, registration.Request.ProjectPath
 		r.store.sequence = max(r.store.sequence, registration.Sequence)
@@ -50,11 +50,12 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 }
 
 // serveProjects tries to serve all unserved projects that have a valid registration, on
-// their stored listeners or on new sockets. It removes the listeners that belong to no such
-// project. It does this for all projects at the same time, because a container can delay the
-// operations in the directory of its project. It waits until all attempts have ended, and
-// until the service manager has stored or refused the served projects. r.changing must be
-// locked, and r.mu must not be locked.
+// their stored listeners or on new sockets. If a stored listener belongs to no such project,
+// serveProjects removes the listener from the descriptor store and closes it. serveProjects
+// handles all projects at the same time, because a container can delay the operations in the
+// directory of its project. It waits until all attempts have ended, and until the service manager
+// has stored or refused the served projects. r.changing must be locked, and r.mu must not be
+// locked.
 func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
 	var wg sync.WaitGroup
 	r.mu.Lock()

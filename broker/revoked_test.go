@@ -71,8 +71,8 @@ func (p *brokerProcess) applyDeclarations() {
 	p.waitFor("applied")
 }
 
-// kill ends the broker with SIGKILL. The service manager handles the messages that the
-// broker sent before.
+// kill ends the broker with SIGKILL. The service manager still gets the messages that the broker
+// sent before.
 func (p *brokerProcess) kill() {
 	if p.cmd.ProcessState == nil {
 		p.cmd.Process.Kill()
@@ -112,7 +112,7 @@ func TestBrokerProcess(t *testing.T) {
 	s.Close()
 }
 
-// expect gets a secret of a project and checks the answer.
+// expect gets a secret of a project. The answer must contain want.
 func (m *serviceManager) expect(project, secret, want string) {
 	m.t.Helper()
 	if answer := connect(m.t, m.projectSocket(project)).request(m.t, `{"op":"get","name":"`+secret+`"}`); !strings.Contains(answer, want) {

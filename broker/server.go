@@ -5,8 +5,7 @@
 // The broker trusts every caller that can connect to the admin socket, and that sends the admin
 // token if there is one. It does not trust any caller on a project's socket. The broker creates
 // nothing on disk except sockets, their directories and links, its lock file, the token file,
-// and the audit log. The limits are defined in
-// package schema.
+// and the audit log. Package schema defines the limits of messages, connections, and rates.
 package broker
 
 import (
@@ -43,27 +42,26 @@ type Config struct {
 	// first request of each connection to the admin socket must then contain this token. ""
 	// means that clients need no token.
 	AdminTokenFile string
-	// Audit receives the audit events. Close Audit after the Server has ended.
+	// Audit receives the audit events. Close Audit after Shutdown or Close has returned.
 	Audit *audit.Log
 	// Log receives messages for the operator. These messages never contain the name of a
 	// secret.
 	Log *slog.Logger
 	// Version is the version that the broker reports to clients as broker_version.
 	Version string
-	// RequestRate is the maximum number of requests per second of each project, and
-	// RefusalRate is the maximum number of refused names per second of each project. Their
-	// bursts are schema.RequestBurstFactor and schema.RefusalBurstFactor seconds long.
-	// 0 means no limit.
+	// RequestRate is the maximum number of requests per second of each project. RefusalRate is
+	// the maximum number of requested names per second of each project that are denied or not
+	// found. For both rates, 0 means no limit. project.Config describes the maximum bursts.
 	RequestRate, RefusalRate float64
 	// ProjectsDir is the directory of the declared projects. "" means that there are no
 	// declared projects.
 	ProjectsDir string
 	// Inherited contains the file descriptors that the service manager passed to the
-	// broker, with their names (sd_listen_fds_with_names(3)). If the service manager passed
-	// no file descriptors, the Server creates its own sockets.
+	// broker, with their names (sd_listen_fds_with_names(3)). If Inherited is empty, the Server
+	// creates its own sockets.
 	Inherited []*os.File
-	// NotifySocket is the address of the service manager, which can store file descriptors
-	// (sd_notify(3)). "" means that there is no service manager.
+	// NotifySocket is the address of the service manager's socket. The Server asks the service
+	// manager to store file descriptors (sd_notify(3)). "" means that there is no service manager.
 	NotifySocket string
 }
 
@@ -75,7 +73,7 @@ type Server struct {
 	registry      *registry
 	admin         *admin
 	adminEndpoint *endpoint.Endpoint
-	adminKept     bool // the service manager also has the admin listener open
+	adminKept     bool // whether the service manager also has the admin listener open
 	probe         *probe
 
 	stopChecking chan struct{}
@@ -85,8 +83,8 @@ type Server struct {
 // New locks the runtime directory, and serves the admin socket, the declared projects, and
 // the projects that an earlier broker stored in the descriptor store. If a project cannot be
 // served, New logs the error and serves the other projects. The Server then tries again
-// regularly, unless the registration of the project is invalid. The error is
-// ErrRuntimeDirBusy if another broker uses the runtime directory.
+// regularly, unless the registration of the project is invalid. If another broker uses the
+// runtime directory, the error wraps ErrRuntimeDirBusy.
 func New(config Config) (*Server, error) {
 	memory, err := secmem.Probe()
 	if err != nil {
@@ -119,7 +117,8 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	}
 	var auth *authenticator
 	if err == nil && config.AdminTokenFile != "" {
-		// No client can read the token before its file exists, and the endpoint has not started.
+		// The admin socket may already listen, but the broker answers no request before the
+		// endpoint starts. So no client can use the socket without the token.
 		auth, err = newAuthenticator(config.AdminTokenFile, config.RuntimeDir, config.Audit)
 	}
 	if err != nil {
@@ -141,8 +140,9 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		index: newProjectIndex(),
 		store: newRestartStore(config.NotifySocket, config.Log),
 	}
-	// The admin endpoint starts before the projects, because a container can delay them. Until
-	// the broker has tried to serve all projects, requests that change projects must wait.
+	// The admin endpoint starts before the broker serves the projects, because a container can
+	// delay the start of its project. Until the broker has tried to serve all projects, changing
+	// stays locked, so requests that change projects wait.
 	s.registry.changing.Lock()
 	defer s.registry.changing.Unlock()
 	restoreProjects(s.registry, in)
@@ -158,15 +158,15 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	})
 	s.admin.connections = s.adminEndpoint.Connections
 	s.adminEndpoint.Start()
-	applyDeclarations(s.registry, config.ProjectsDir) // before serving, because a declaration can revoke access
+	applyDeclarations(s.registry, config.ProjectsDir) // before serveProjects, because a declaration can revoke access
 	serveProjects(s.registry, in.Listeners)
 	s.stopChecking = make(chan struct{})
 	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // Shutdown ends this goroutine
 	return s, nil
 }
 
-// newInstanceID returns a random number in hexadecimal. Each start of the broker has a
-// different number, so clients can notice a restart.
+// newInstanceID returns a random number in hexadecimal. Each Server has a different number, so
+// clients can notice that the broker has restarted.
 func newInstanceID() string {
 	id := make([]byte, 16)
 	rand.Read(id) // crypto/rand.Read never fails
@@ -181,8 +181,8 @@ func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 
 // ApplyDeclarations reads the directory of declared projects again. It adds new projects,
 // changes projects whose declarations have changed, and removes projects that are no
-// longer declared. If a declaration has an error, its project does not change.
-// ApplyDeclarations logs and returns such errors.
+// longer declared. If a declaration has an error, its project does not change. If the directory
+// cannot be read, no project changes. ApplyDeclarations logs and returns these errors.
 func (s *Server) ApplyDeclarations() error {
 	s.registry.changing.Lock()
 	defer s.registry.changing.Unlock()
@@ -193,8 +193,8 @@ func (s *Server) ApplyDeclarations() error {
 	return declarationErrors(s.registry)
 }
 
-// Probe sends a get request to the broker, as a client does. An error means that the
-// broker no longer works.
+// Probe checks whether the broker still answers requests. It sends a get request to an internal
+// project, and returns an error if the answer is wrong or does not arrive before ctx ends.
 func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
 
 // Shutdown answers the requests that clients have already sent, wipes the secrets, and
@@ -223,11 +223,13 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.registry.closing.Wait()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
-	s.admin.auth.close() // before the next broker can lock the runtime directory
+	// Remove the token file before dir.Close unlocks the runtime directory. After that, the next
+	// broker can create its own token file.
+	s.admin.auth.close()
 	s.dir.Close()
 }
 
-// Close does the same as Shutdown, but does not wait for clients.
+// Close does the same as Shutdown, but ends the connections of clients without waiting.
 func (s *Server) Close() {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	cancel(errors.New("the broker is closed"))

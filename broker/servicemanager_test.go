@@ -34,8 +34,8 @@ type serviceManager struct {
 	mu      sync.Mutex
 	max     int
 	store   []storedDescriptor
-	ignored string               // requests to remove the file descriptor with this name are ignored
-	record  bool                 // append to states after each message
+	ignored string               // name of a file descriptor that cannot be removed from the store
+	record  bool                 // whether handleMessage appends the content of the store to states
 	states  [][]storedDescriptor // earlier contents of the store
 	checks  int                  // number of BARRIER=1 messages
 	synced  chan struct{}        // see sync
@@ -51,8 +51,9 @@ func newServiceManager(t *testing.T, max int) *serviceManager {
 	return newServiceManagerOn(t, max, func(string) {})
 }
 
-// newServiceManagerOn calls prepare before the runtime directory is used. prepare can,
-// for example, mount a file system there.
+// newServiceManagerOn returns a serviceManager. It creates the runtime directory and calls prepare,
+// before it creates the admin socket in this directory. prepare can, for example, mount a file
+// system on the directory.
 func newServiceManagerOn(t *testing.T, max int, prepare func(runtimeDir string)) *serviceManager {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")

@@ -21,8 +21,8 @@ func (m *serviceManager) declareMany(n int) {
 }
 
 // TestStartChecksStoreOnceForAllProjects starts a broker with several declared projects. The
-// broker must store all projects before New returns, but each check of the store takes time,
-// so the broker must check only once whether all projects are stored.
+// broker must store all projects before New returns. It must check only once whether they are
+// stored, because each check takes time.
 func TestStartChecksStoreOnceForAllProjects(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.declareMany(10)

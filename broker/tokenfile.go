@@ -25,9 +25,10 @@ type tokenFile struct {
 	file *os.File
 }
 
-// createTokenFile generates a token and writes it to the file path, which only the user of the
-// broker can read. It returns the hash of the token. It replaces the file of a broker that
-// crashed, but no other file, because the operator could have chosen a wrong path.
+// createTokenFile generates a token and writes it to the file path, which only root and the user of
+// the broker can read. It returns the hash of the token. It replaces an empty file, or the token
+// file of a broker that has ended, but no other file, because the operator could have chosen a
+// wrong path.
 func createTokenFile(path, runtimeDir string) (t *tokenFile, hash [sha256.Size]byte, err error) {
 	defer func() {
 		if err != nil {
@@ -60,8 +61,9 @@ func createTokenFile(path, runtimeDir string) (t *tokenFile, hash [sha256.Size]b
 	return &tokenFile{path, temporary}, hash, nil
 }
 
-// replaceTokenFile renames temporary to path. If exists is false, path must not exist. Otherwise
-// two brokers that start at the same time could replace each other's files.
+// replaceTokenFile renames temporary to path. If exists is false, there was no file at path before,
+// and replaceTokenFile fails if there is a file now. Without this check, two brokers that start at
+// the same time could replace each other's files.
 func replaceTokenFile(temporary, path string, exists bool) error {
 	if !exists {
 		err := unix.Renameat2(unix.AT_FDCWD, temporary, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
@@ -79,8 +81,9 @@ func errTokenFileBusy(path string) error {
 	return fmt.Errorf("%s belongs to another keyhatchd, which is running: choose another path", path)
 }
 
-// checkTokenDir refuses a directory of the runtime directory that a container can mount, or in
-// which the next broker would not accept the file.
+// checkTokenDir returns an error if dir is the runtime directory or a directory in it, except the
+// directory admin. Containers can mount the other directories, and a broker does not start if the
+// runtime directory itself contains an unknown file.
 func checkTokenDir(dir, runtimeDir string) error {
 	resolved, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -121,7 +124,7 @@ func openOldTokenFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info, err = file.Stat(); err != nil { // of the file that is open and locked
+	if info, err = file.Stat(); err != nil { // from here on, info describes the open file
 		file.Close()
 		return nil, err
 	}
@@ -183,7 +186,7 @@ func shortPathError(err error, path string) error {
 	return err
 }
 
-// remove removes the file, unless another broker has replaced it.
+// remove removes the file, unless another broker has replaced it, and then unlocks the file.
 func (t *tokenFile) remove() {
 	own, err := t.file.Stat()
 	if err == nil {

@@ -69,9 +69,9 @@ func checkTokenFile(t *testing.T, path string) string {
 	return string(content)
 }
 
-// TestTokenFile checks that a broker writes a new token at each start, removes the file at a
-// stop, and replaces the file of a broker that crashed. It uses a umask that would make the file
-// unreadable.
+// TestTokenFile starts and stops brokers. Each broker must write a new token, and must remove the
+// file when it stops. It must replace an empty file, and the file of a broker that crashed, even if
+// the umask removes all permissions of a new file.
 func TestTokenFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	s := mustStart(t, "", path)
@@ -106,8 +106,9 @@ func TestTokenFile(t *testing.T) {
 	}
 }
 
-// TestTokenFileOfOtherBrokerStays checks that a broker does not start with the token file of a
-// running broker, and that a stop does not remove the file of another broker.
+// TestTokenFileOfOtherBrokerStays starts a second broker with the token file of a running broker.
+// The start must fail. If the second broker has replaced the file of the first one, the stop of
+// the first broker must not remove the file.
 func TestTokenFileOfOtherBrokerStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	first := mustStart(t, "", path)
@@ -130,8 +131,9 @@ func TestTokenFileOfOtherBrokerStays(t *testing.T) {
 	second.Close()
 }
 
-// TestOtherFilesAreNotReplaced checks that a broker does not start if the path of its token file
-// is not possible, and that it then changes nothing.
+// TestOtherFilesAreNotReplaced starts brokers with paths at which a broker must not create its
+// token file. Each start must fail, and must not change the file at the path. In the directory
+// admin of the runtime directory, a token file must be possible.
 func TestOtherFilesAreNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {

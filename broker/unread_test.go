@@ -30,7 +30,7 @@ func unreadBytes(t *testing.T, c net.Conn) (n int) {
 // look up a secret for an answer that it cannot send yet. Otherwise the broker would send an
 // old secret after it has acknowledged a push, a clear, a reload, or an unregister.
 func TestUnreadAnswersDelayLookup(t *testing.T) {
-	const big = 9000 // after an answer of this size, the socket is not writable
+	const big = 9000 // while the client has not read an answer of this size, the broker's socket is not writable
 	values := func(a string) map[schema.SecretName]schema.Value {
 		return map[schema.SecretName]schema.Value{"A": {Text: a}, "BIG": {Text: strings.Repeat("x", big)}}
 	}

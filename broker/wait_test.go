@@ -11,9 +11,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestGetWaitsForSecret checks events that end the wait of a get: a push of the secret, a
-// reload that removes the name, the timeout, and a client that closes the connection.
-// TestShutdownLeavesWaitingGetUnanswered checks the stop of the broker.
+// TestGetWaitsForSecret sends gets that wait. A wait must end when the secret is pushed, when a
+// reload removes the name from the allowlist, when the timeout expires, and when the client closes
+// the connection.
 func TestGetWaitsForSecret(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A", "B")

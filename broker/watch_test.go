@@ -104,8 +104,8 @@ func TestWatchReportsReload(t *testing.T) {
 	c.expectChange(t, "A")
 }
 
-// TestReloadWakesWaitingGet checks that a reload ends the wait of a get-many if no secret
-// on the new allowlist is missing.
+// TestReloadWakesWaitingGet reloads a project while a get-many waits for a missing secret. The new
+// allowlist is empty, so the wait must end.
 func TestReloadWakesWaitingGet(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -123,8 +123,8 @@ func TestReloadWakesWaitingGet(t *testing.T) {
 }
 
 // TestWatchMergesChangesForSlowClient does not read from a watch while many pushes change
-// many names. When it reads, every line must be complete, there must be fewer lines than
-// pushes, and the last line must contain the last generation.
+// many secrets. When the test then reads, every line must be complete, the number of lines must be
+// at most half the number of pushes, and the last line must contain the last generation.
 func TestWatchMergesChangesForSlowClient(t *testing.T) {
 	s := newServer(t)
 	var names []string
@@ -218,9 +218,9 @@ func TestWatchEndsReleaseConnection(t *testing.T) {
 	}
 }
 
-// TestClientWatchSurvivesRestart restarts the broker during a watch of package client. If the
-// broker has secrets when the client connects, the client must report an event without names.
-// The client must not miss a change.
+// TestClientWatchSurvivesRestart restarts the broker during a watch of package client. The watch
+// must not end, and must report each push before and after the restart. If the broker already has
+// secrets when the client connects, the client must report an event without names.
 func TestClientWatchSurvivesRestart(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -254,8 +254,8 @@ func TestClientWatchSurvivesRestart(t *testing.T) {
 	}
 }
 
-// TestClientWatchEndsWhenRefused checks that Watch of package client returns if the
-// broker refuses the watch request.
+// TestClientWatchEndsWhenRefused sends a watch request to the admin socket, which refuses it. Watch
+// of package client must then return the refusal.
 func TestClientWatchEndsWhenRefused(t *testing.T) {
 	s := newServer(t)
 	err := client.NewProject(s.adminSocket).Watch(t.Context(), nil)

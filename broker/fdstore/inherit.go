@@ -12,13 +12,13 @@ import (
 )
 
 // Inherited contains the file descriptors that the service manager passed to the broker
-// at its start. These are the admin listener and the content of the file descriptor
-// store.
+// when the broker started. These are the admin listener and the content of the file
+// descriptor store.
 type Inherited struct {
 	Admin         *net.UnixListener // nil if the service manager passed no file descriptors
 	Listeners     map[schema.ProjectName]*net.UnixListener
 	Registrations map[schema.ProjectName]Registration
-	Unusable      []string // names of stored file descriptors that the broker cannot use and can remove
+	Unusable      []string // names of file descriptors that the broker cannot use and should remove from the store
 }
 
 // A Registration is a stored registration of a project, with the sequence number under
@@ -29,9 +29,10 @@ type Registration struct {
 }
 
 // Inherit converts inherited files to listeners and registrations. The name of each file
-// determines its purpose (sd_listen_fds_with_names(3)). Inherit returns an error for an
-// unknown name, because the broker would accept no connections on such a socket. Its
-// clients would hang instead of failing.
+// determines the purpose of the file (sd_listen_fds_with_names(3)). Inherit returns an error for
+// a file with an unknown name: if the file were a socket, its clients would hang instead of
+// failing, because the broker would accept no connections on it. Inherit also returns an error if
+// there are files, but not exactly one usable admin listener.
 func Inherit(files []*os.File) (*Inherited, error) {
 	in := &Inherited{
 		Listeners:     map[schema.ProjectName]*net.UnixListener{},
@@ -95,8 +96,8 @@ func (in *Inherited) add(file *os.File) error {
 }
 
 // addRegistration adds the registration that file contains. If a project has several
-// registrations, addRegistration uses only the newest one. It marks invalid and older
-// registrations as unusable.
+// registrations, only the registration with the highest sequence number is used. addRegistration
+// adds the names of the older registrations and of invalid files to Unusable.
 func (in *Inherited) addRegistration(file *os.File, sequence uint64) {
 	request, err := unseal(file)
 	other, duplicate := in.Registrations[request.Name]
@@ -114,8 +115,8 @@ func errUnexpectedName(name string) error {
 	return fmt.Errorf("the service manager passed a file descriptor with the unknown name %q: known names are %s, %sNAME, and %sN", name, adminName, listenerPrefix, registrationPrefix)
 }
 
-// newListener returns a listener for a file. The file must be a listening Unix stream
-// socket.
+// newListener returns a listener for a file. It returns an error if the file is not a listening
+// Unix stream socket.
 func newListener(file *os.File) (*net.UnixListener, error) {
 	fd := int(file.Fd())
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)

@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FuzzInherit passes a file with any name and any content, beside the admin listener. The
-// broker must either refuse the file, or report it as unusable, or find a registration that
-// belongs to its name.
+// FuzzInherit calls Inherit with the admin listener, and with a file that has a random name and
+// random content. Inherit must return an error, or report the file as unusable, or return one
+// registration. Inherit may return a registration only if the file is sealed, contains a manifest,
+// and has the sequence number of the registration in its name.
 func FuzzInherit(f *testing.F) {
 	manifest := "schema_version: 1\nproject: api\nsecrets: {}\n"
 	valid, err := wire.Encode(schema.RegisterRequest{Name: "api", ProjectPath: "/srv/api", Manifest: &manifest})
@@ -51,8 +52,8 @@ func FuzzInherit(f *testing.F) {
 	})
 }
 
-// renamed returns a copy of a file with another name, as sd_listen_fds_with_names(3) passes
-// it. It closes the given file.
+// renamed returns a copy of a file with another name. It closes the given file. The service
+// manager gives each file a name in the same way (sd_listen_fds_with_names(3)).
 func renamed(t *testing.T, file *os.File, name string) *os.File {
 	t.Helper()
 	defer file.Close()

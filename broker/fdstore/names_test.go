@@ -10,8 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestFullStoreCanBePassed checks that the service manager can pass a full descriptor store of
-// the shipped unit to the broker. Otherwise the broker could not start again.
+// TestFullStoreCanBePassed reads the limits in the shipped unit. With these limits, the service
+// manager must be able to pass a full descriptor store to the broker. Otherwise the broker could
+// not start again.
 func TestFullStoreCanBePassed(t *testing.T) {
 	unit, err := os.ReadFile("../../packaging/systemd/keyhatch.service")
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 // enough for a manifest in which every byte is escaped, and for the other fields.
 const maxRegistration = 8 * schema.MaxManifest
 
-// allSeals prevents every process from changing the content or the size of a memfd.
+// allSeals contains the seals with which no process can change the content or the size of a memfd,
+// or add other seals.
 const allSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
 // seal writes a registration to a memfd and seals the memfd. A memfd is in memory, so the
@@ -44,8 +45,9 @@ func seal(request schema.RegisterRequest) (*os.File, error) {
 	return file, nil
 }
 
-// unseal reads a registration from a memfd. It refuses a memfd without seals, because
-// another process could still change the content.
+// unseal reads a registration from a memfd. It returns an error if the memfd does not have all
+// seals, because another process could still change the content. It also returns an error if the
+// memfd contains no registration with a manifest.
 func unseal(file *os.File) (schema.RegisterRequest, error) {
 	if have, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || have&allSeals != allSeals {
 		return schema.RegisterRequest{}, errors.New("not a sealed memfd")

@@ -18,7 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// managerTimeout is the maximum time to wait for a response of the service manager.
+// managerTimeout is the maximum time to wait until the service manager accepts a message, and the
+// maximum time to wait until the service manager has processed a message.
 const managerTimeout = 5 * time.Second
 
 // A Store is the file descriptor store of a service. It has no Close method, because it
@@ -39,8 +40,8 @@ func (s *Store) SaveListener(project schema.ProjectName, listener *net.UnixListe
 	if err != nil {
 		return err
 	}
-	// Store the listener's own file descriptor. The File method would return a copy, and
-	// the copy would have other flags.
+	// Store the listener's own file descriptor. A copy from the File method could change to
+	// blocking mode, and the listener shares this mode with its copies.
 	if controlErr := raw.Control(func(fd uintptr) { err = s.add(listenerName(project), int(fd)) }); controlErr != nil {
 		return controlErr
 	}
@@ -69,7 +70,8 @@ func (s *Store) RemoveRegistration(sequence uint64) error {
 	return s.Remove(registrationName(sequence))
 }
 
-// Remove removes all file descriptors with this name from the store.
+// Remove asks the service manager to remove all file descriptors with this name from the store.
+// The service manager does not confirm the removal.
 func (s *Store) Remove(name string) error {
 	return s.send("FDSTOREREMOVE=1\nFDNAME="+name, -1)
 }
@@ -79,11 +81,13 @@ func (s *Store) add(name string, fd int) error {
 }
 
 // Verify checks whether all listeners and registrations that were saved before are in the
-// store. It returns an error if one of them is missing.
+// store. It returns an error if the service manager does not store all of them, or does not
+// respond within managerTimeout.
 //
-// If systemd refuses a file descriptor, systemd closes the file descriptor and sends no
+// If systemd refuses to store a file descriptor, systemd closes the file descriptor and sends no
 // answer. Therefore Verify also stores the writing end of a pipe. If systemd does not close
 // the pipe, the store had enough room for the pipe and for everything that was saved before.
+// If the pipe is in the store, Verify then removes it.
 func (s *Store) Verify() error {
 	stored, err := s.sendPipe("FDSTORE=1\nFDNAME=" + probeName)
 	if err != nil {
@@ -152,7 +156,7 @@ func (s *Store) send(message string, fd int) error {
 }
 
 // closesWithin reports whether the last writing end of a pipe is already closed, or is
-// closed within the timeout.
+// closed within the timeout. reader is the reading end of the pipe.
 func closesWithin(reader int, timeout time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(reader)}} // poll(2) reports POLLHUP even if Events is 0
 	deadline := time.Now().Add(timeout)

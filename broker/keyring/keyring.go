@@ -19,12 +19,12 @@ import (
 // A Keyring stores the current snapshot. Several goroutines may call its methods at the
 // same time.
 type Keyring struct {
-	pushing sync.Mutex // allows only one push at a time; always locked before mu
+	pushing sync.Mutex // locked while a push replaces the snapshot; must be locked before mu
 
 	mu         sync.Mutex               // no other mutex may be locked while mu is locked
 	current    atomic.Pointer[Snapshot] // nil if no secrets are loaded; changed only while mu is locked
 	generation atomic.Uint64            // generation of the last push; changed only while pushing is locked
-	clearedAt  time.Time                // time of the last clear that removed secrets
+	clearedAt  time.Time                // time at which Clear last removed a snapshot; zero if it has removed none
 	changed    chan struct{}            // each push and each clear closes this channel and creates a new one
 
 	spare spareMemory
@@ -36,9 +36,10 @@ func New() *Keyring { return &Keyring{changed: make(chan struct{})} }
 // NewBuffer returns a buffer for the request lines of one connection.
 func (k *Keyring) NewBuffer() *LineBuffer { return &LineBuffer{spare: &k.spare} }
 
-// ParseUsual parses a push request in its usual form, which is much faster than Parse. It
-// returns false if line is unusual or wrong, or if it is not a push request. Then Parse must
-// parse the request, or report the error.
+// ParseUsual parses a push request in its usual form (see wire.ParsePush), much faster than
+// Parse. For any other line, ParseUsual returns false. The line can then be a push request in
+// another form, a wrong push request, or another request. If the line is a push request, call
+// Parse, which parses the request or returns the error.
 func (k *Keyring) ParseUsual(line []byte) (*Request, bool) {
 	snapshot := k.acquire()
 	defer snapshot.Release()
@@ -48,8 +49,8 @@ func (k *Keyring) ParseUsual(line []byte) (*Request, bool) {
 // Push replaces the current snapshot with the secrets of a push request. It copies the secrets
 // to the memory of the new snapshot.
 //
-// After Push has returned, no reader can acquire an older snapshot. An error means that there
-// is not enough memory. After an error, the current snapshot is unchanged.
+// After Push has returned, no reader can acquire an older snapshot. Push fails only if there is
+// not enough memory for the new snapshot. The current snapshot then does not change.
 func (k *Keyring) Push(request *Request) (Info, error) {
 	snapshot, err := request.newSnapshot(&k.spare)
 	if err != nil {
@@ -58,8 +59,8 @@ func (k *Keyring) Push(request *Request) (Info, error) {
 	return k.replace(snapshot), nil
 }
 
-// replace makes a snapshot the current snapshot. The reference of the calling function to the
-// snapshot then belongs to the keyring.
+// replace makes a new snapshot the current snapshot. The keyring takes over the reference that
+// the calling function has to the new snapshot.
 func (k *Keyring) replace(snapshot *Snapshot) Info {
 	k.pushing.Lock()
 	defer k.pushing.Unlock()
@@ -67,7 +68,8 @@ func (k *Keyring) replace(snapshot *Snapshot) Info {
 	snapshot.setGeneration(k.generation.Load()+1, previous)
 	snapshot.isExpired = func() bool { return k.generation.Load() > snapshot.generation+maxOldSnapshots }
 	previous.Release()
-	// Read info now, because Clear can release the snapshot as soon as it is the current one.
+	// Read info now: as soon as the snapshot is the current one, Clear can release it, and
+	// info must not read a snapshot without memory.
 	info := snapshot.info()
 
 	k.mu.Lock()
@@ -80,8 +82,9 @@ func (k *Keyring) replace(snapshot *Snapshot) Info {
 	return info
 }
 
-// Clear removes the current snapshot and returns the number of secrets in it. It also frees
-// the spare memory.
+// Clear removes the current snapshot and returns the number of secrets in this snapshot, or 0 if
+// there was no snapshot. Readers that have acquired the snapshot can use it until they release
+// it. Clear also frees the spare memory.
 func (k *Keyring) Clear() int {
 	k.mu.Lock()
 	old := k.current.Swap(nil)
@@ -99,7 +102,8 @@ func (k *Keyring) Clear() int {
 	return count
 }
 
-// Names returns the sorted names of the secrets in the current snapshot.
+// Names returns the sorted names of the secrets in the current snapshot. If no secrets are
+// loaded, the list is empty, but not nil.
 func (k *Keyring) Names() []schema.SecretName {
 	snapshot := k.acquire()
 	defer snapshot.Release()
@@ -122,8 +126,8 @@ func (k *Keyring) Info() Info {
 	return snapshot.info()
 }
 
-// ClearedAt returns the time of the clear that removed the last snapshot. The time is zero if
-// secrets are loaded, or if there was no snapshot yet.
+// ClearedAt returns the time at which Clear removed the last snapshot. The time is zero if there
+// is a current snapshot, or if there was no snapshot yet.
 func (k *Keyring) ClearedAt() time.Time {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -136,8 +140,9 @@ func (k *Keyring) ClearedAt() time.Time {
 // View returns a read-only view of the keyring.
 func (k *Keyring) View() View { return View{k} }
 
-// acquire returns the current snapshot with one more reference, or nil. It locks no
-// mutex, because all projects call it for their requests.
+// acquire adds a reference to the current snapshot and returns the snapshot, or returns nil if
+// there is none. It locks no mutex, so the requests of different projects do not wait for each
+// other.
 func (k *Keyring) acquire() *Snapshot {
 	for {
 		snapshot := k.current.Load()
@@ -166,9 +171,10 @@ func (v View) Acquire() *Snapshot { return v.keyring.acquire() }
 func (v View) IsCurrent(s *Snapshot) bool { return v.keyring.current.Load() == s }
 
 // maxOldSnapshots is the largest number of later pushes after which a reply may still send
-// secrets from a snapshot. After one more push, the snapshot is expired, and its replies
-// end. Clients that do not read their answers could otherwise keep many old snapshots in
-// locked memory, and the memory for the next snapshot would be missing.
+// secrets from a snapshot. After one more push, the snapshot is expired, and the broker ends all
+// replies that still send secrets from it. Otherwise, clients that do not read their answers
+// could keep many old snapshots in locked memory, and this memory would be missing for the next
+// snapshot.
 const maxOldSnapshots = 4
 
 // Changed returns a channel that the next push or clear closes. Call Changed before Acquire.

@@ -47,8 +47,8 @@ func TestLastReaderWipesSnapshot(t *testing.T) {
 }
 
 // TestReadersDuringPushes acquires snapshots in four goroutines while it pushes and clears.
-// A reader must never get wiped memory, or a snapshot that is older than an acknowledged
-// push.
+// A reader must never get wiped memory. It must also never get a snapshot that is older than the
+// last push that ended before the reader called Acquire.
 func TestReadersDuringPushes(t *testing.T) {
 	k := New()
 	var acknowledged atomic.Uint64
@@ -95,8 +95,8 @@ func TestReadersDuringPushes(t *testing.T) {
 	}
 }
 
-// TestOldSnapshotExpires holds an old snapshot. The snapshot must expire with the first
-// push after maxOldSnapshots later pushes, and not earlier.
+// TestOldSnapshotExpires acquires a snapshot, and then pushes maxOldSnapshots+1 times. The snapshot
+// must expire at the last of these pushes, and not earlier.
 func TestOldSnapshotExpires(t *testing.T) {
 	k := New()
 	view := k.View()

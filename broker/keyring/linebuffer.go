@@ -6,20 +6,22 @@ import (
 )
 
 // A LineBuffer provides memory of package secmem into which the requests of an admin
-// connection are read. Therefore the secrets of a push are never on the Go heap. A
+// connection are read. Therefore a push request with its secrets is not on the Go heap. A
 // LineBuffer is not safe for concurrent use.
 //
-// The buffer has one page of its own for short lines. A longer line gets spare memory of
-// an earlier push or snapshot if this is large enough, and new memory otherwise.
+// The buffer has one page of its own for short lines. A longer line gets spare memory, which an
+// earlier request line or snapshot used. If there is no spare memory that is large enough, the
+// longer line gets new memory.
 type LineBuffer struct {
 	spare  *spareMemory
 	page   *secmem.Arena // nil until the first Grow
-	larger *secmem.Arena // nil if the connection is read into page
+	larger *secmem.Arena // memory for a line that is longer than page; nil while page is used
 }
 
 // Grow provides at least size bytes of memory for a wire.Reader. It copies pending to the
-// start of the memory. Then it wipes the old memory, unless Take has returned the old
-// memory.
+// start of this memory. Then it wipes the memory that the previous call of Grow returned,
+// unless Take has returned that memory, or unless the buffer's page is used again. Grow fails
+// only if there is not enough memory.
 func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	if b.page == nil {
 		page, err := secmem.New(minArena)
@@ -31,8 +33,9 @@ func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	var larger *secmem.Arena
 	memory := b.page
 	if size > len(b.page.Bytes()) {
-		// The reader doubles the size of its buffer. Double new memory once more, because
-		// new memory takes much longer than the reading.
+		// While the reader reads a long line, it calls Grow with twice the previous size
+		// each time. Double the size of new memory once more, so that the reader calls Grow
+		// less often. Getting new memory takes much longer than reading into the memory.
 		newSize := max(size, min(2*size, schema.MaxPush+1))
 		var err error
 		if larger, err = b.spare.takeLargest(size, newSize); err != nil {
@@ -49,20 +52,22 @@ func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	return memory.Bytes(), nil
 }
 
-// Take returns the memory of a long line. The memory then belongs to the calling function,
-// which must pass it to Return. The next call of Grow provides other memory. If the line is
-// in the buffer's own page, Take returns nil.
+// Take returns the memory that contains the current line if the line is too long for the
+// buffer's own page. The memory then belongs to the calling function, which must later pass the
+// memory to Return. The next call of Grow provides other memory. If the line is in the buffer's
+// own page, Take returns nil.
 func (b *LineBuffer) Take() *secmem.Arena {
 	larger := b.larger
 	b.larger = nil
 	return larger
 }
 
-// Return wipes memory that Take has returned. The keyring then keeps the memory for later
-// pushes, or frees it.
+// Return wipes memory that Take has returned. The keyring then keeps this memory for later
+// pushes, or frees the memory.
 func (b *LineBuffer) Return(arena *secmem.Arena) { b.spare.put(arena, len(arena.Bytes())) }
 
-// Free wipes and frees the memory of the buffer.
+// Free wipes the memory of the buffer. It frees the page. The keyring keeps the other memory for
+// later pushes, or frees it. Free does nothing with memory that Take has returned.
 func (b *LineBuffer) Free() {
 	b.freeLarger()
 	if b.page != nil {

@@ -16,7 +16,6 @@ const (
 // A kind is the form of a secret.
 type kind uint8
 
-// The kinds of secrets.
 const (
 	textKind   kind = iota
 	binaryKind      // bytes, sent to clients in base64
@@ -33,7 +32,7 @@ func kindOf(secret wire.PushedSecret) kind {
 	return textKind
 }
 
-// maxLineLength returns the maximum length of the response line.
+// maxLineLength returns the number of bytes that writeLine needs at most for a secret.
 func maxLineLength(secret wire.PushedSecret) int {
 	n := len(lineStart) + len(lineEnd)
 	switch kindOf(secret) {
@@ -41,13 +40,14 @@ func maxLineLength(secret wire.PushedSecret) int {
 		n += len(valueField) + len(secret.Value)
 	case binaryKind:
 		n += len(binaryField) + len(secret.Value)
-	case bundleKind: // with two quotes, and an escape for every byte
+	case bundleKind: // writeLine adds two quotes, and at most one backslash before each byte
 		n += len(valueField) + 2 + 2*len(secret.Value) + len(bundleField)
 	}
 	return n
 }
 
-// writeLine writes the response line to dst, and returns its length.
+// writeLine writes the response line of a secret to dst, and returns the length of the line. dst
+// must have at least maxLineLength bytes.
 func writeLine(dst []byte, secret wire.PushedSecret) int {
 	n := copy(dst, lineStart)
 	switch kindOf(secret) {
@@ -65,9 +65,10 @@ func writeLine(dst []byte, secret wire.PushedSecret) int {
 	return n + copy(dst[n:], lineEnd)
 }
 
-// quoteCompact writes a JSON string to dst and returns the length of this string. The
-// string contains the compact form of the JSON text source. Valid JSON text contains no
-// control characters except white space, so only quotes and backslashes need escapes.
+// quoteCompact removes the white space between the tokens of source, which must be valid JSON
+// text. It writes the result to dst as one JSON string, and returns the length of this string.
+// Valid JSON text without this white space contains no control characters, so only quotes and
+// backslashes need escapes.
 func quoteCompact(dst, source []byte) int {
 	n := 0
 	put := func(c byte) { dst[n] = c; n++ }
@@ -100,11 +101,12 @@ func quoteCompact(dst, source []byte) int {
 	return n
 }
 
-// A Value is a secret in a snapshot. Its bytes are valid until the snapshot is released.
+// A Value is a secret in a snapshot. Its bytes are a part of the snapshot's memory, so use them
+// only before you release the snapshot.
 type Value struct {
 	// Line is the whole response to a get, including its newline.
 	Line []byte
-	// Since is the number of the generation in which the value changed last.
+	// Since is the generation of the last push that added or changed the secret.
 	Since uint64
 }
 

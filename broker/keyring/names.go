@@ -8,14 +8,15 @@ import (
 )
 
 // A nameList contains the names of the secrets of a push. Most pushes have the same names as the
-// previous push, so several snapshots can use the same nameList. It is not changed after the
-// parsing.
+// previous push, so several snapshots can use the same nameList. Therefore a nameList must not
+// change after the push was parsed.
 type nameList struct {
 	names []schema.SecretName
 	index map[schema.SecretName]int // the index of each name in names
 }
 
-// newNameList returns the names of the secrets. It returns false if two names are equal.
+// newNameList returns the names of the secrets in the same order. It returns false if two names
+// are equal.
 func newNameList(secrets []wire.PushedSecret) (_ *nameList, ok bool) {
 	// One string for all names causes less work for the garbage collector than one string for
 	// each name.
@@ -37,8 +38,8 @@ func (l *nameList) add(name schema.SecretName) {
 	l.names = append(l.names, name)
 }
 
-// equals reports whether the secrets have the same names in the same order. For a nil list, it
-// returns false.
+// equals reports whether the secrets have exactly the names of the list, in the same order. For a
+// nil list, it returns false.
 func (l *nameList) equals(secrets []wire.PushedSecret) bool {
 	if l == nil || len(l.names) != len(secrets) {
 		return false

@@ -24,17 +24,19 @@ func payloadError(format string, args ...any) error {
 // push.
 var errSyntax = payloadError("cannot parse the request")
 
-// A Request is a valid push request. Its values are parts of the request line.
+// A Request is a valid push request. Its values are parts of the request line, so the line must
+// not be changed or wiped before Push has returned.
 type Request struct {
-	// Exclusive is the field exclusive of the request, if ParseUsual parsed the request.
+	// Exclusive is the field exclusive of the request. Only ParseUsual sets it. Parse does not.
 	Exclusive bool
 
 	secrets []wire.PushedSecret
 	names   *nameList // in the order of secrets
 }
 
-// parseUsual parses a push request in its usual form. previous contains the names of an earlier
-// push, or is nil.
+// parseUsual parses a push request in its usual form, and returns false for any other line.
+// previous contains the names of an earlier push, or is nil. The result uses previous if the
+// request has the same names in the same order.
 func parseUsual(line []byte, previous *nameList) (*Request, bool) {
 	expected := 0
 	if previous != nil {
@@ -58,8 +60,9 @@ func parseUsual(line []byte, previous *nameList) (*Request, bool) {
 	return &Request{exclusive, secrets, names}, true
 }
 
-// Parse parses a push request. It can change line. The error is a *wire.Error if the line is
-// not strict JSON, and a *PayloadError if the line violates a rule of push requests.
+// Parse parses a push request. It can change line, because it removes escapes from base64 text.
+// The error is a *wire.Error if wire.Check refuses the line, for example because it is not valid
+// JSON. The error is a *PayloadError if the line violates a rule of push requests.
 func Parse(line []byte) (*Request, error) {
 	if err := wire.Check(line, &schema.PushRequest{}, schema.MaxDepth); err != nil {
 		return nil, err
@@ -75,9 +78,10 @@ func Parse(line []byte) (*Request, error) {
 	return &p.request, nil
 }
 
-// newSnapshot creates a snapshot with the response lines of the values. The snapshot is in
-// other memory than the request, because a response line is longer than the value in the
-// request. The returned snapshot has one reference.
+// newSnapshot creates a snapshot that contains a response line for each secret. It copies the
+// values to other memory than the request line, because a response line is longer than the value
+// in the request. The returned snapshot has one reference. newSnapshot fails only if there is not
+// enough memory.
 func (r *Request) newSnapshot(spare *spareMemory) (*Snapshot, error) {
 	size := 0
 	for _, secret := range r.secrets {
@@ -97,16 +101,16 @@ func (r *Request) newSnapshot(spare *spareMemory) (*Snapshot, error) {
 	return newSnapshot(arena, end, r.names, locations, spare), nil
 }
 
-// A pushParser finds the secrets in a line that is already known to be strict JSON. It
-// checks the additional rules of push requests.
+// A pushParser finds the secrets in a line that wire.Check has accepted. It checks the
+// additional rules of push requests.
 type pushParser struct {
 	line    []byte
 	decoder *jsontext.Decoder
 	request Request
 }
 
-// parseRequest reads the two maps of secrets at the top level of the request, and ignores
-// other fields. One of the two maps can be missing.
+// parseRequest reads the fields secrets and secrets_b64 of the request, and ignores all other
+// fields. It returns an error if both fields are missing.
 func (p *pushParser) parseRequest() error {
 	found := false
 	err := p.parseObject(func(field []byte) error {
@@ -156,8 +160,8 @@ func (p *pushParser) parseObject(member func(name []byte) error) error {
 	return nil
 }
 
-// parseSecrets reads one of the two maps of secrets. For each secret, it calls read,
-// which must read the value.
+// parseSecrets reads the field secrets or the field secrets_b64. For each secret in the field, it
+// calls read, which must read the value.
 func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (value []byte, err error)) error {
 	if p.decoder.PeekKind() != jsontext.KindBeginObject {
 		return payloadError("%s must be an object", field)
@@ -178,8 +182,9 @@ func (p *pushParser) parseSecrets(field string, read func(schema.SecretName) (va
 	})
 }
 
-// parseValue reads the value of a text or of a bundle. A text is not converted, because
-// it is sent to clients in the same form in which it was pushed.
+// parseValue reads the value of a secret in the field secrets, which is a text or a bundle.
+// parseValue does not remove the escapes of a text, because the broker sends a text to clients
+// in the same form in which the text was pushed.
 func (p *pushParser) parseValue(name schema.SecretName) ([]byte, error) {
 	switch p.decoder.PeekKind() {
 	case jsontext.KindString:
@@ -204,10 +209,9 @@ func (p *pushParser) parseValue(name schema.SecretName) ([]byte, error) {
 	return nil, payloadError("%s must be a string or an object of strings", name)
 }
 
-// parseBinary reads the base64 text of a binary secret. The text is sent to clients as it
-// was pushed, because strict base64 has only one spelling of each value. The only
-// exception is that parseBinary removes JSON escapes, which some JSON writers use for /
-// and +.
+// parseBinary reads the base64 text of a binary secret, and returns it with quotes. Some JSON
+// writers escape the characters / and +, so parseBinary removes JSON escapes. It changes nothing
+// else, because strict base64 has only one spelling of each value.
 func (p *pushParser) parseBinary(name schema.SecretName) ([]byte, error) {
 	if p.decoder.PeekKind() != jsontext.KindString {
 		return nil, payloadError("%s in secrets_b64 must be a string", name)
@@ -244,7 +248,8 @@ func (p *pushParser) parseString() ([]byte, error) {
 	return p.line[end-len(value) : end], nil
 }
 
-// validBase64 reports whether text is canonical base64.
+// validBase64 reports whether text is standard base64 with padding, in which all bits that belong
+// to no byte are 0. An empty text is valid.
 func validBase64(text []byte) bool {
 	if len(text)%4 != 0 {
 		return false
@@ -256,8 +261,8 @@ func validBase64(text []byte) bool {
 	for ; len(text) > 4; text = text[4:] {
 		all |= base64Digits[text[0]] | base64Digits[text[1]] | base64Digits[text[2]] | base64Digits[text[3]]
 	}
-	// The last digit before the padding has 2 or 4 bits that do not belong to a byte. These
-	// bits must be 0, because each value has only one canonical form.
+	// If there is padding, the last digit before it has 2 or 4 bits that belong to no byte. These
+	// bits must be 0. Otherwise several texts would mean the same value.
 	unused := byte(0)
 	switch {
 	case text[2] == '=' && text[3] == '=':
@@ -274,7 +279,7 @@ func validBase64(text []byte) bool {
 // notBase64 is the value in base64Digits of each byte that is not a digit of base64.
 const notBase64 = 1 << 6
 
-// base64Digits contains the value of each digit of base64.
+// base64Digits maps each byte to its value as a digit of base64, or to notBase64.
 var base64Digits = func() (digits [256]byte) {
 	for c := range digits {
 		digits[c] = notBase64

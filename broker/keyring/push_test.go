@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// parseLine creates a snapshot from a copy of a push request, because Parse can change the
-// request. It wipes the copy afterwards, as the broker does.
+// parseLine creates a snapshot from a push request. It uses a copy of the request, because Parse
+// can change the request. It wipes the copy afterwards, as the broker does with the request.
 func parseLine(k *Keyring, line []byte) (*Snapshot, error) {
 	line = bytes.Clone(line)
 	defer clear(line)
@@ -26,8 +26,9 @@ func parseLine(k *Keyring, line []byte) (*Snapshot, error) {
 	return request.newSnapshot(&k.spare)
 }
 
-// decodeValues decodes the response lines of all secrets in a snapshot with encoding/json,
-// and checks the parts of the lines.
+// decodeValues decodes the response lines of all secrets in a snapshot with encoding/json, and
+// returns the values by name. The test fails if a line is not a valid response to a get, or if
+// Fields does not return the middle part of the line.
 func decodeValues(t *testing.T, snapshot *Snapshot) map[string]string {
 	t.Helper()
 	values := map[string]string{}
@@ -122,8 +123,9 @@ func FuzzPush(f *testing.F) {
 	})
 }
 
-// compareParsers compares ParseUsual with the functions that the broker calls if ParseUsual
-// returns false. ParseUsual must not change the line.
+// compareParsers calls ParseUsual, which must not change the line. If ParseUsual accepts the line,
+// then Decode and Parse must accept the line too, and return the same values. The broker calls
+// these two functions for a line that ParseUsual does not accept.
 func compareParsers(t *testing.T, k *Keyring, line []byte) {
 	t.Helper()
 	unchanged := bytes.Clone(line)
@@ -151,7 +153,7 @@ func compareParsers(t *testing.T, k *Keyring, line []byte) {
 	if !equalRequests(usual, want) {
 		t.Fatalf("for %q, ParseUsual and Parse returned different requests:\n%+v\n%+v", line, *usual, *want)
 	}
-	// The next request with the same names in the same order uses the same list of names.
+	// After the push, ParseUsual must use the same list of names for the same line.
 	if _, err := k.Push(usual); err != nil {
 		t.Fatal(err)
 	}
@@ -184,8 +186,9 @@ func TestValuesAreStoredOnce(t *testing.T) {
 	}
 }
 
-// TestValidBase64 compares validBase64 with encoding/base64, for all texts of up to 5 characters
-// of a small alphabet. It also puts these texts after 64 valid digits.
+// TestValidBase64 calls validBase64 with all texts of up to 5 characters of a small alphabet, and
+// again with each of these texts after 64 valid digits. The results must be the same as the
+// results of encoding/base64, except that line ends are never valid.
 func TestValidBase64(t *testing.T) {
 	const alphabet = "AQgB/+=-\n\x00\xff"
 	var check func(text string, more int)

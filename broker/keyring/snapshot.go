@@ -13,14 +13,14 @@ import (
 type Info struct {
 	Generation  uint64 // 0 if no secrets are loaded
 	SecretCount int
-	LoadedAt    time.Time
-	Memory      schema.Memory
+	LoadedAt    time.Time     // time at which the snapshot was created
+	Memory      schema.Memory // how the memory of the snapshot is protected
 }
 
 // A location is the place of a secret's response line in the arena of a snapshot.
 type location struct {
 	start, end int
-	since      uint64 // the generation in which the value changed last
+	since      uint64 // the generation of the last push that added or changed the secret
 }
 
 // A Snapshot is one complete, immutable set of secrets. It counts its references, and the
@@ -28,21 +28,22 @@ type location struct {
 // slow reader still uses it, and a client would receive wiped memory.
 type Snapshot struct {
 	arena      *secmem.Arena // nil after the last Release
-	used       int           // number of bytes that are used in the arena
-	spare      *spareMemory  // receives the arena
+	used       int           // number of bytes at the start of the arena that contain response lines
+	spare      *spareMemory  // gets the arena after the last Release
 	names      *nameList
 	locations  []location // in the order of names
 	generation uint64
 	loadedAt   time.Time
 	references atomic.Int64 // 0 after the last Release
 
-	// These functions exist once for each snapshot, so that a reply needs no memory for them.
+	// Lease returns these two functions. They are created once for each snapshot, so that a reply
+	// allocates no memory for them.
 	release   func()
 	isExpired func() bool
 }
 
-// newSnapshot returns a snapshot with one reference. The snapshot then owns the arena, whose
-// first used bytes contain the secrets.
+// newSnapshot returns a snapshot with one reference. The snapshot then owns the arena. The
+// argument used is the number of bytes at the start of the arena that contain response lines.
 func newSnapshot(arena *secmem.Arena, used int, names *nameList, locations []location, spare *spareMemory) *Snapshot {
 	s := &Snapshot{arena: arena, used: used, spare: spare, names: names, locations: locations, loadedAt: time.Now().UTC()}
 	s.references.Store(1)
@@ -58,7 +59,8 @@ func (s *Snapshot) nameList() *nameList {
 	return s.names
 }
 
-// tryAcquire adds a reference. It returns false after the last Release.
+// tryAcquire adds a reference, and returns true. If the last reference was already released, it
+// returns false and adds no reference.
 func (s *Snapshot) tryAcquire() bool {
 	for n := s.references.Load(); n > 0; n = s.references.Load() {
 		if s.references.CompareAndSwap(n, n+1) {
@@ -78,7 +80,7 @@ func (s *Snapshot) Lookup(name schema.SecretName) (Value, bool) {
 	return Value{s.bytesAt(l), l.since}, true
 }
 
-// Generation returns the number of the snapshot. For a nil snapshot, it returns 0.
+// Generation returns the generation of the snapshot. For a nil snapshot, it returns 0.
 func (s *Snapshot) Generation() uint64 {
 	if s == nil {
 		return 0
@@ -86,8 +88,8 @@ func (s *Snapshot) Generation() uint64 {
 	return s.generation
 }
 
-// Release releases one reference to the snapshot. After the last reference is released, the
-// memory of the snapshot is wiped. If s is nil, Release does nothing.
+// Release releases one reference to the snapshot. If this was the last reference, Release wipes
+// the memory of the snapshot. If s is nil, Release does nothing.
 func (s *Snapshot) Release() {
 	if s != nil && s.references.Add(-1) == 0 {
 		s.spare.put(s.arena, s.used)
@@ -106,10 +108,11 @@ func (s *Snapshot) info() Info {
 
 func (s *Snapshot) bytesAt(l location) []byte { return s.arena.Bytes()[l.start:l.end] }
 
-// setGeneration sets the number of the snapshot. For each secret, it also stores the number
-// of the generation in which the value changed last. Later code can find changed values by
-// comparing these numbers, even if the old values are already wiped. previous is the
-// preceding snapshot or nil. The calling function must have a reference to previous.
+// setGeneration sets the generation of the snapshot. For each secret, it also stores the
+// generation of the last push that added or changed the secret. A watch compares these numbers to
+// find changed secrets, because the old values may already be wiped. previous is the current
+// snapshot, which s will replace, or nil if no secrets are loaded. The calling function must have
+// a reference to previous.
 func (s *Snapshot) setGeneration(generation uint64, previous *Snapshot) {
 	s.generation = generation
 	for i, name := range s.names.names {

@@ -10,30 +10,32 @@ import (
 )
 
 const (
-	// minArena is the smallest size of an arena in bytes. It is one memory page on most
-	// machines.
+	// minArena is the size of the smallest arena in bytes on machines whose memory pages have
+	// 4 KiB, because the size of an arena is always a multiple of a page.
 	minArena = 4 << 10
 
 	// maxSpares is the number of arenas that spareMemory keeps: one for the request line of
 	// the next push, and one for its snapshot.
 	maxSpares = 2
 
-	// maxSpareFactor limits the size of a kept arena to a multiple of the last snapshot.
-	// The memory of a request line can be larger than the line (see LineBuffer.Grow).
+	// maxSpareFactor limits the size of a kept arena to a multiple of the last snapshot's size.
+	// The factor is larger than 1, because the memory of a request line can be larger than the
+	// line (see LineBuffer.Grow).
 	maxSpareFactor = 8
 )
 
 // spareMemory keeps wiped memory for the next push, because the kernel needs about 4 ms to
 // provide 1 MiB of new secret memory. It gets this memory from request lines and from released
-// snapshots. Before it allocates memory, it frees the memory that it keeps. So the kept memory
-// never prevents a push.
+// snapshots. Before take or takeLargest allocates memory, it frees all memory that is kept.
+// Otherwise, the new memory and the kept memory together could exceed the limit of locked memory.
 type spareMemory struct {
 	mu     sync.Mutex      // no other mutex may be locked while mu is locked
 	arenas []*secmem.Arena // sorted by size; all their bytes are zero
-	limit  int             // maximum size of a kept arena; 0 until a push and after a clear
+	limit  int             // maximum size of a kept arena in bytes; 0 after a clear, and before any push
 }
 
-// take returns memory of at least size bytes for a snapshot. All its bytes are zero.
+// take returns an arena of at least size bytes for a snapshot. All bytes of the arena are zero.
+// take also sets the limit for kept arenas.
 func (m *spareMemory) take(size int) (*secmem.Arena, error) {
 	m.mu.Lock()
 	m.limit = maxSpareFactor * max(size, minArena)
@@ -46,8 +48,8 @@ func (m *spareMemory) take(size int) (*secmem.Arena, error) {
 	return secmem.New(size)
 }
 
-// takeLargest returns the largest kept memory if it has at least size bytes. Otherwise, it
-// returns new memory of newSize bytes. All bytes are zero.
+// takeLargest returns the largest kept arena if this arena has at least size bytes. Otherwise, it
+// returns a new arena of at least newSize bytes. All bytes of the returned arena are zero.
 func (m *spareMemory) takeLargest(size, newSize int) (*secmem.Arena, error) {
 	m.mu.Lock()
 	last := len(m.arenas) - 1
@@ -60,8 +62,9 @@ func (m *spareMemory) takeLargest(size, newSize int) (*secmem.Arena, error) {
 	return secmem.New(newSize)
 }
 
-// removeLocked removes and returns the first kept arena that fits. If no arena fits, it removes
-// all arenas. The calling function must free them.
+// removeLocked removes and returns the first kept arena for which fits returns true. If there is
+// no such arena, it removes all kept arenas and returns them as unneeded, and the calling
+// function must free them.
 func (m *spareMemory) removeLocked(fits func(*secmem.Arena) bool) (arena *secmem.Arena, unneeded []*secmem.Arena) {
 	i := slices.IndexFunc(m.arenas, fits)
 	if i < 0 {
@@ -73,8 +76,8 @@ func (m *spareMemory) removeLocked(fits func(*secmem.Arena) bool) (arena *secmem
 	return arena, nil
 }
 
-// put wipes the first used bytes of an arena, and keeps or frees it. The other bytes must be
-// zero.
+// put wipes an arena, and keeps or frees it. put wipes only as many bytes at the start of the
+// arena as the argument used specifies. The other bytes must already be zero.
 func (m *spareMemory) put(arena *secmem.Arena, used int) {
 	clear(arena.Bytes()[:used])
 	var unneeded []*secmem.Arena
@@ -96,13 +99,14 @@ func (m *spareMemory) put(arena *secmem.Arena, used int) {
 	freeAll(unneeded)
 }
 
-// mayKeepLocked reports whether an arena may be kept. If the limit of locked memory was
-// reached, the arena is not locked, but the next one can be.
+// mayKeepLocked reports whether spareMemory may keep an arena. If the limit of locked memory was
+// reached when an arena was created, the arena is not locked, and spareMemory must not keep it.
+// The kernel may be able to lock the next new arena.
 func (m *spareMemory) mayKeepLocked(arena *secmem.Arena) bool {
 	return len(arena.Bytes()) <= m.limit && arena.Kind() != schema.MemoryUnlocked
 }
 
-// free frees all kept memory. Until the next push, put keeps no memory.
+// free frees all kept memory. After that, put keeps no memory until the next push.
 func (m *spareMemory) free() {
 	m.mu.Lock()
 	unneeded := m.arenas

@@ -17,9 +17,9 @@ func isWiped(arena *secmem.Arena) bool {
 	return arena.Bytes() != nil && len(bytes.Trim(arena.Bytes(), "\x00")) == 0
 }
 
-// TestSpareMemory checks that the arenas of the snapshots are used again, and that the memory
-// of a released snapshot contains no old value. After a clear, the keyring must not keep any
-// memory, even if a slow reader releases the last snapshot.
+// TestSpareMemory pushes several times. Each push must use the memory of an older snapshot if it
+// is large enough, and this memory must be wiped before. After a clear, the keyring must not keep
+// any memory, even if a slow reader releases the last snapshot after the clear.
 func TestSpareMemory(t *testing.T) {
 	k := New()
 	push := func(value string) *secmem.Arena {
@@ -67,8 +67,8 @@ func TestSpareMemory(t *testing.T) {
 	}
 }
 
-// TestLineBuffer reads requests as an admin connection does. The third long line must get
-// the memory of the second one. All memory that a line does not use must be wiped.
+// TestLineBuffer reads long and short requests as an admin connection does. The third long line
+// must get the memory of the second long line. All memory that the keyring keeps must be wiped.
 func TestLineBuffer(t *testing.T) {
 	k := New()
 	buffer := k.NewBuffer()
@@ -130,8 +130,9 @@ func TestLineBuffer(t *testing.T) {
 	}
 }
 
-// TestNewMemoryAfterSpareMemory checks that the spare memory is freed before a line gets new
-// memory. Otherwise, the spare memory could use up the limit of locked memory.
+// TestNewMemoryAfterSpareMemory makes a LineBuffer provide more memory than the spare memory has.
+// The LineBuffer must free the spare memory. Otherwise, the spare memory and the new memory
+// together could exceed the limit of locked memory.
 func TestNewMemoryAfterSpareMemory(t *testing.T) {
 	k := New()
 	for range 2 {

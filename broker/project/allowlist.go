@@ -26,8 +26,8 @@ type approval struct {
 
 func (a *allowedSecrets) manifest() *manifest.Manifest { return a.approval.Load().manifest }
 
-// setManifest replaces the approved manifest. Requests that wait for a secret then check
-// their names again.
+// setManifest replaces the approved manifest. Requests that are waiting for a secret then look up
+// their names again with the new manifest, and watches compare the secrets again.
 func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	previous := a.approval.Swap(&approval{m, make(chan struct{})})
 	if previous != nil {
@@ -35,8 +35,8 @@ func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
 	}
 }
 
-// internName converts a name to a string. It allocates no memory if the name is on the
-// allowlist, because it then returns the string on the allowlist.
+// internName converts a name to a string. If the name is on the allowlist, internName returns the
+// string that the allowlist contains, and allocates no memory.
 func (a *allowedSecrets) internName(name []byte) schema.SecretName {
 	allowlist := a.manifest().Allowlist()
 	i, found := slices.BinarySearchFunc(allowlist, name, func(allowed schema.SecretName, name []byte) int {
@@ -64,20 +64,21 @@ func (a *allowedSecrets) lookup(names []schema.SecretName, results []result) loo
 	return lookUp(a.manifest(), snapshot, names, results)
 }
 
-// isCurrent reports whether the snapshot and the manifest have not changed since the lookup. If
-// it returns true, a new lookup would return the same results.
+// isCurrent reports whether the snapshot and the approved manifest are still the same as in the
+// lookup found. If isCurrent returns true, a new lookup would return the same results.
 func (a *allowedSecrets) isCurrent(found lookup) bool {
 	return a.view.IsCurrent(found.snapshot) && a.manifest() == found.approved
 }
 
 // await looks up names. While an allowed secret is missing, await waits for the next push,
-// clear, or reload, and then looks up the names again. The allowlist is checked in each
-// lookup, so a reload also affects requests that wait. When the timeout expires, await
-// returns the results of a last lookup. Release the returned lookup after use.
+// clear, or reload, and then looks up the names again. Each lookup checks the current allowlist,
+// so a reload also affects requests that are waiting. When the timeout expires, await returns the
+// results of a last lookup. If the timeout is 0, await does not wait. Release the returned lookup
+// after use.
 //
-// await returns false if it would have to wait, but the client has disconnected, or the
-// endpoint drains, for example because the broker stops. A client that waits can then
-// send its request to the next broker.
+// await returns false, and no lookup, if it would have to wait, but the client has ended the
+// connection, or the endpoint drains, for example because the broker stops. The client of a
+// stopped broker can then send its request to the next broker.
 func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, results []result, timeout time.Duration) (lookup, bool) {
 	countedLookup := func() lookup {
 		found := a.lookup(names, results)
@@ -109,15 +110,15 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, r
 	}
 }
 
-// changes returns two channels. The first channel is closed when the snapshot changes, and
-// the second channel is closed when the manifest is replaced. Call changes before a lookup.
-// Then a change between the two calls closes a channel, so no change can be missed.
+// changes returns two channels. The first channel is closed at the next push or clear, and the
+// second channel is closed when the manifest is replaced. Call changes before a lookup. Then a
+// change between the two calls closes a channel, so the calling function misses no change.
 func (a *allowedSecrets) changes() (snapshotChanged, manifestReplaced <-chan struct{}) {
 	return a.view.Changed(), a.approval.Load().replaced
 }
 
-// versions returns the versions of the allowed secrets, and the generation of the current
-// snapshot. If no secrets are loaded, the generation is 0.
+// versions returns the versions of the allowed secrets that are loaded, and the generation of the
+// current snapshot. If no secrets are loaded, the versions are empty and the generation is 0.
 func (a *allowedSecrets) versions() (versions, uint64) {
 	snapshot := a.view.Acquire()
 	defer snapshot.Release()

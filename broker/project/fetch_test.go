@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// A slowDisk sends a value on writing at the beginning of each write. The write ends after
-// proceed is closed.
+// A slowDisk is a writer that blocks. At the beginning of each write, it sends a value on the
+// channel writing. Each write ends only after the test has closed the channel proceed.
 type slowDisk struct{ writing, proceed chan struct{} }
 
 func (d slowDisk) Write(p []byte) (int, error) {
@@ -25,8 +25,8 @@ func (d slowDisk) Write(p []byte) (int, error) {
 }
 
 // TestAnswerIsNotOlderThanItsEvent changes the secrets, the manifest, or the registration
-// while the broker writes the required audit event of a get. The answer must not contain the
-// old secret.
+// while the broker writes the required audit event of a get. The client must not get the old
+// value of the secret.
 func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(*Project, *keyring.Keyring)
@@ -71,8 +71,8 @@ func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 	}
 }
 
-// TestGetAllocatesNoMemory checks that the broker allocates no memory for a get. The request
-// does not wait, the secret exists, and audit events are written to a file.
+// TestGetAllocatesNoMemory answers gets of an existing secret, while audit events are written to a
+// file. The project must allocate no memory for an answer.
 func TestGetAllocatesNoMemory(t *testing.T) {
 	p := newLoadedProject(t)
 	onSession(t, func(s *endpoint.Session) {

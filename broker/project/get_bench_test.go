@@ -15,8 +15,8 @@ import (
 
 var getLine = []byte(`{"op":"get","name":"A"}`)
 
-// newLoadedProject returns a project that may fetch the secret A, which the broker has. Audit
-// events are written to a file. The project has no rate limits.
+// newLoadedProject returns a project whose allowlist contains the loaded secret A. Audit events
+// are written to a file. The project has no rate limits.
 func newLoadedProject(t testing.TB) *Project {
 	t.Helper()
 	log, err := audit.Open(audit.Config{Path: filepath.Join(t.TempDir(), "audit.log"), Log: slog.New(slog.DiscardHandler)})
@@ -30,7 +30,7 @@ func newLoadedProject(t testing.TB) *Project {
 	return New(Config{Name: "api", Audit: log, View: k.View(), Manifest: parseManifest(t, "A"), UIDs: []uint32{endpoint.Self().UID}})
 }
 
-// onSession calls run with a real session of the project, and waits until run returns.
+// onSession calls run with the session of a real connection, and waits until run returns.
 func onSession(t testing.TB, run func(*endpoint.Session)) {
 	t.Helper()
 	done := make(chan struct{})
@@ -45,8 +45,8 @@ func onSession(t testing.TB, run func(*endpoint.Session)) {
 	<-done
 }
 
-// BenchmarkAnswer measures the part of a get between the read of the request and the write of
-// the reply.
+// BenchmarkAnswer measures the time in which the project creates the reply to a get. It does not
+// measure reading the request and writing the reply.
 func BenchmarkAnswer(b *testing.B) {
 	p := newLoadedProject(b)
 	onSession(b, func(s *endpoint.Session) {
@@ -58,10 +58,12 @@ func BenchmarkAnswer(b *testing.B) {
 	})
 }
 
-// BenchmarkGet measures one get after the other on one connection.
+// BenchmarkGet measures gets on one connection. The client sends each get after the answer to the
+// previous one.
 func BenchmarkGet(b *testing.B) { benchmarkGets(b, 1) }
 
-// BenchmarkGetInFlight measures gets on one connection with 32 requests in flight.
+// BenchmarkGetInFlight measures gets on one connection. The client sends 32 gets in one write, and
+// then reads the 32 answers.
 func BenchmarkGetInFlight(b *testing.B) { benchmarkGets(b, 32) }
 
 func benchmarkGets(b *testing.B, inFlight int) {

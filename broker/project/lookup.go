@@ -59,8 +59,8 @@ func lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot, names []sch
 
 func (l lookup) release() { l.snapshot.Release() }
 
-// isComplete reports whether every allowed name was found. If so, the request need not
-// wait for a push.
+// isComplete reports whether every allowed name was found. Only a request with an allowed name
+// that was not found waits for a push.
 func (l lookup) isComplete() bool {
 	for _, r := range l.results {
 		if r.code == schema.CodeNotLoaded || r.code == schema.CodeNotFound {
@@ -89,8 +89,8 @@ func (l lookup) countOutcomes() (counts outcomes) {
 	return counts
 }
 
-// message returns a text that explains why the name was refused. The text contains the
-// name, but no other data.
+// message explains why the name of the result was refused. r.code must not be empty. The message
+// contains the name, but no other data.
 func (r result) message() string {
 	switch r.code {
 	case schema.CodeDenied:
@@ -101,7 +101,9 @@ func (r result) message() string {
 	return fmt.Sprintf("the broker has no secret named %s", r.name)
 }
 
-// holdSnapshot makes a reply release the snapshot of the lookup after the reply was written.
+// holdSnapshot makes a reply release the snapshot of the lookup after the reply was written, or
+// after the write has failed. While the write waits for the client, it fails if the snapshot
+// expires.
 func (l lookup) holdSnapshot(reply endpoint.Reply) endpoint.Reply {
 	if l.snapshot != nil {
 		reply.Release, reply.Expired = l.snapshot.Lease()

@@ -22,17 +22,18 @@ import (
 // A Config is the configuration of a Project.
 type Config struct {
 	Name     schema.ProjectName
-	UIDs     []uint32 // uids that may connect
-	Manifest *manifest.Manifest
-	View     keyring.View
-	// Audit records the answers to get and get-many, refused callers, and exceeded rate
-	// limits. If Audit is nil, nothing is recorded, and Counts does not change. The
-	// broker's own health check uses a project without Audit.
+	UIDs     []uint32           // uids that may use the project's socket; the project refuses all others
+	Manifest *manifest.Manifest // the approved manifest
+	View     keyring.View       // provides the secrets
+	// Audit is the log in which the project records its answers to get and get-many, and some of
+	// the refused callers and exceeded rate limits. If Audit is nil, the project records nothing,
+	// and Counts always returns zeros. The broker's own health check uses a project without Audit.
 	Audit *audit.Log
 	// RequestRate is the maximum number of requests per second. RefusalRate is the maximum
-	// number of requested names per second that are denied or not found. 0 means no limit. The
-	// maximum burst is the rate multiplied by schema.RequestBurstFactor or
-	// schema.RefusalBurstFactor.
+	// number of requested names per second that are denied or not found. For both rates, 0 means
+	// no limit. The maximum burst of requests is RequestRate, rounded up, multiplied by
+	// schema.RequestBurstFactor. The maximum burst of names that are denied or not found is
+	// RefusalRate, rounded up, multiplied by schema.RefusalBurstFactor.
 	RequestRate, RefusalRate float64
 	// BrokerVersion and InstanceID are part of the response to a ping.
 	BrokerVersion, InstanceID string
@@ -47,13 +48,13 @@ type Project struct {
 	requests *endpoint.Limiter
 	refusals *endpoint.Limiter // limits names that are denied or not found
 
-	// Limit the number of these audit events, because a caller whose requests are refused
-	// could otherwise fill the audit log.
+	// rateLimitEvents and refusedUIDEvents limit the number of audit events about refused
+	// requests. Otherwise, a caller whose requests are refused could fill the audit log.
 	rateLimitEvents  rate.Sometimes
 	refusedUIDEvents rate.Sometimes
 
-	allowed, denied, notFound atomic.Uint64 // numbers of names in all answers; notFound includes the names that are not loaded
-	ended                     atomic.Bool
+	allowed, denied, notFound atomic.Uint64 // returned by Counts
+	ended                     atomic.Bool   // true after End
 }
 
 // New returns a project. Every field of config is required, unless the comment of the
@@ -77,11 +78,12 @@ func New(config Config) *Project {
 // Manifest returns the approved manifest.
 func (p *Project) Manifest() *manifest.Manifest { return p.secrets.manifest() }
 
-// ReplaceManifest replaces the approved manifest. The new manifest also applies to
-// requests that wait and to watches.
+// ReplaceManifest replaces the approved manifest. The new manifest also applies to requests
+// that are waiting for a secret, and to watches.
 func (p *Project) ReplaceManifest(m *manifest.Manifest) { p.secrets.setManifest(m) }
 
-// Counts returns the number of requested names for each outcome.
+// Counts returns the number of requested names for each outcome since the call of New. NotFound
+// includes the allowed names that were requested while no secrets were loaded.
 func (p *Project) Counts() schema.Counts {
 	return schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()}
 }
@@ -90,8 +92,8 @@ func (p *Project) Counts() schema.Counts {
 // first request together count as one request, unless the request is long.
 func (p *Project) RequestLimit() *endpoint.Limiter { return p.requests }
 
-// Serve answers the requests on one connection. If the uid of the caller is not allowed, Serve
-// sends only a refusal.
+// Serve answers the requests on one connection. If the caller is not allowed to use the project's
+// socket, Serve answers no request and sends at most a refusal.
 func (p *Project) Serve(s *endpoint.Session) {
 	if refusal, refused := p.refuseCaller(s.Caller()); refused {
 		s.WriteRefusal(refusal, p.requests)
@@ -124,12 +126,14 @@ func (p *Project) refuseCaller(caller endpoint.Caller) (refusal endpoint.Reply, 
 	return endpoint.Refuse(schema.CodePeerUnexpected, "uid %d is not allowed to use the socket of project %s; the operator can allow this uid with keyhatchctl register --allow-uid", caller.UID, p.config.Name), true
 }
 
-// Allows reports whether a caller may use the project's socket.
+// Allows reports whether a caller may use the project's socket. A caller whose uid is unknown may
+// never use it (see endpoint.Caller.IsIdentified).
 func (p *Project) Allows(caller endpoint.Caller) bool {
 	return caller.IsIdentified() && slices.Contains(p.config.UIDs, caller.UID)
 }
 
-// End makes the project answer no more requests. Its connections end soon afterwards.
+// End makes the project answer no more requests. If a client sends a request after End, the
+// project ends the client's connection. End itself closes no connection.
 func (p *Project) End() { p.ended.Store(true) }
 
 func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
@@ -139,7 +143,7 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	if name, waitMS, ok := wire.ParseGet(line); ok {
 		return p.get(s, p.secrets.internName(name), waitMS)
 	}
-	s.Flush() // because decoding an unusual line can take some milliseconds
+	s.Flush() // send the previous answers now, because decoding an unusual line can take some milliseconds
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
 		return endpoint.RefuseMalformed("request", err)
@@ -217,8 +221,9 @@ func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
 
 // fetch is the common part of get and get-many. It waits for the secrets, enforces the
 // limit on refused names, and records and counts the request. The results are appended to
-// results, which must be empty. The calling function must release the returned lookup after
-// the reply was written. If ok is false, the request must be answered with refusal.
+// results, which must be empty. If ok is true, the calling function must release the returned
+// lookup after the reply was written. If ok is false, there is no lookup to release, and the
+// calling function must answer the request with refusal.
 func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.SecretName, results []result, waitMS int64) (found lookup, refusal endpoint.Reply, ok bool) {
 	if waitMS < 0 || waitMS > schema.MaxWait.Milliseconds() {
 		return lookup{}, endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds()), false
@@ -228,7 +233,7 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 		return lookup{}, endpoint.HangUp(), false
 	}
 	for {
-		if p.ended.Load() { // while the request waited
+		if p.ended.Load() { // End was called after the request had arrived
 			found.release()
 			return lookup{}, endpoint.HangUp(), false
 		}
@@ -240,15 +245,18 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 			return lookup{}, p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found"), false
 		}
 		if p.audit != nil && p.audit.Required() {
-			s.Gone() // record waits, so send the previous answers and watch the client
+			// record can wait for the disk. Before that, Gone sends the previous answers, and
+			// begins to watch whether the client ends the connection.
+			s.Gone()
 		}
 		if !p.record(s.Caller(), counts) {
 			found.release()
 			return lookup{}, endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op), false
 		}
-		// If audit is required, writing the event can take almost one second. A push, a clear,
-		// a reload, or an unregister can be acknowledged during this time. Then look up the
-		// names again. If the event has other counts than the new lookup, record another event.
+		// If audit is required, writing the event can take almost one second. During this time,
+		// the broker can acknowledge a push, a clear, or a reload to another client. An answer
+		// must not contain older secrets, so look up the names again. If the recorded event has
+		// other counts than the new lookup, repeat the loop and record another event.
 		if !p.secrets.isCurrent(found) {
 			found.release()
 			found = p.secrets.lookup(names, results)
@@ -259,8 +267,9 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 	}
 }
 
-// record adds a request to the audit log and to the project's counts. It returns false if
-// the request could not be recorded. Then the request must be refused.
+// record adds a request to the audit log and to the project's counts. If audit is required and
+// the event could not be written in time, record returns false, and the request must be refused.
+// If the project has no audit log, record does nothing and returns true.
 func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
 	if p.audit == nil {
 		return true
@@ -277,8 +286,9 @@ func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
 	return true
 }
 
-// refuseLimited refuses a request that exceeds a rate limit. retryAfter is in seconds.
-// limited describes the limit in the message.
+// refuseLimited returns the refusal of a request that exceeds a rate limit, and may record the
+// refusal in the audit log. retryAfter is in seconds. The argument limited is the part of the
+// message that describes the limit.
 func (p *Project) refuseLimited(caller endpoint.Caller, retryAfter int, limited string) endpoint.Reply {
 	p.rateLimitEvents.Do(func() {
 		if p.config.Audit != nil {

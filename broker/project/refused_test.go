@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRefusedCallersCannotFillAuditLog checks that the audit log contains events for only
-// a few of many refused callers.
+// TestRefusedCallersCannotFillAuditLog refuses 1000 callers within 10 seconds. The audit log must
+// contain an event for each of the first callers, and then at most one event per second.
 func TestRefusedCallersCannotFillAuditLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var events bytes.Buffer

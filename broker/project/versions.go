@@ -6,9 +6,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// versions maps the name of each allowed secret that is loaded to the generation in which
-// its value changed last. A watch compares only these numbers. Therefore it stores no
-// values, and no data that is computed from values.
+// versions maps the name of each allowed secret that is loaded to the generation of the last push
+// that added or changed the secret. A watch compares only these numbers. Therefore a watch stores
+// no values, and no data that is computed from values.
 type versions map[schema.SecretName]uint64
 
 // changedNames returns the sorted names of the secrets that were added, removed, or

@@ -5,19 +5,20 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// watch answers a watch request. Then it writes a line after each change of the secrets
-// that the project can fetch, until the connection ends. It returns the last reply on the
+// watch answers a watch request. Then it writes lines with the names of allowed secrets that were
+// added, changed, or removed, until the connection must end. It returns the last reply on the
 // connection.
 //
-// While a line is being written, changes are collected for the next line. Therefore a
-// slow client gets fewer lines, and needs no additional memory in the broker.
+// The secrets can change several times while watch writes a line. The next line then contains
+// the names of all these changes. Therefore a slow client gets fewer lines, and the broker needs
+// no additional memory for the slow client.
 func watch(s *endpoint.Session, secrets *allowedSecrets) endpoint.Reply {
-	// After a watch request, the client may only end the connection. Any other input is a
-	// protocol error.
+	// After a watch request, the client must not send anything. If it does, watch refuses the
+	// input with a protocol error.
 	input, stop := s.AwaitInput()
 	defer stop()
-	// Get the channels before the versions. Then a change between the two calls closes a
-	// channel, so that the loop notices the change.
+	// Call changes before versions. Then a change between the two calls closes a channel, so that
+	// the loop notices the change.
 	changed, replaced := secrets.changes()
 	reported, generation := secrets.versions()
 	line := endpoint.Answer(schema.WatchResponse{OK: true, Generation: generation})

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// childName is argument 0 of a child process.
+// childName is argument 0 of a child process. IsChild recognizes a child process by this name.
 const childName = "keyhatchd-directories"
 
 // maxMessage is the maximum size of an operation and of a result, in bytes.
@@ -27,11 +27,12 @@ const directoryTimeout = time.Second
 
 // IsChild reports whether this process is a child process of a broker. A program that uses a
 // Dir must call IsChild at the beginning of main. If the result is true, the program must call
-// RunChild and then exit. The same applies to TestMain of a test.
+// RunChild and then exit. A test that uses a Dir must do the same in TestMain.
 func IsChild() bool { return len(os.Args) == 2 && os.Args[0] == childName }
 
 // RunChild runs the operations that the broker sends over standard input, which is a socket.
-// It returns when the broker closes the other end of the socket, or has ended.
+// It returns when the broker closes the other end of the socket or ends, or if it cannot use the
+// socket.
 func RunChild() {
 	conn, err := net.FileConn(os.Stdin)
 	if err != nil {
@@ -42,7 +43,7 @@ func RunChild() {
 		return
 	}
 	line, rights := make([]byte, maxMessage), make([]byte, unix.CmsgSpace(4))
-	for r := (result{file: -1}); ; { // the first result means that the child process is ready
+	for r := (result{file: -1}); ; { // the first result means that this process is ready
 		answer, err := wire.Encode(r)
 		if err == nil {
 			_, _, err = socket.WriteMsgUnix(answer, passDescriptor(r.file), nil)
@@ -84,7 +85,7 @@ func passDescriptor(fd int) []byte {
 	return unix.UnixRights(fd)
 }
 
-// receivedDescriptor returns the file descriptor in a control message, or -1.
+// receivedDescriptor returns the file descriptor in a control message, or -1 if there is none.
 func receivedDescriptor(rights []byte) int {
 	messages, err := unix.ParseSocketControlMessage(rights)
 	if err != nil || len(messages) == 0 {
@@ -104,9 +105,10 @@ type child struct {
 	ended   chan struct{} // closed when the process has ended
 }
 
-// startChild starts a child process and waits until it is ready. The child process does not
-// inherit the environment, and inherits only one file descriptor. When the broker ends, the
-// kernel closes the broker's end of the connection, and the child process ends, too.
+// startChild starts a child process and waits until the process is ready. The child process does
+// not inherit the environment of the broker. It inherits only one file descriptor, which is its
+// end of a connection to the broker. When the broker ends, the kernel closes the broker's end of
+// the connection, and the child process ends, too.
 func startChild(runtimeDir string) (*child, error) {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -121,7 +123,7 @@ func startChild(runtimeDir string) (*child, error) {
 	}
 	cmd := &exec.Cmd{
 		Path: "/proc/self/exe", Args: []string{childName, runtimeDir}, Dir: "/",
-		Env:   []string{"GOMAXPROCS=1"}, // fewer threads and less memory
+		Env:   []string{"GOMAXPROCS=1"}, // so that the child process needs fewer threads and less memory
 		Stdin: theirs,
 		// Without a separate process group, the child process would also get the SIGINT of a
 		// terminal.
@@ -144,9 +146,10 @@ func startChild(runtimeDir string) (*child, error) {
 	return c, nil
 }
 
-// run sends an operation to the child process and waits for the result. It passes a socket
-// unless socket is -1. If there is an error, the child process may still be running the
-// operation.
+// run sends an operation to the child process and waits for the result. It also passes the file
+// descriptor socket, unless socket is -1. If the operation itself fails, the result contains the
+// error. If run returns an error, the child process has not sent a valid result within
+// directoryTimeout, and may still be running the operation.
 func (c *child) run(o operation, socket int) (result, error) {
 	line, err := wire.Encode(o)
 	if err != nil {
@@ -173,11 +176,11 @@ func (c *child) receive() (r result, err error) {
 	return r, nil
 }
 
-// end makes an idle child process end.
+// end closes the connection to the child process. If the process runs no operation, it then ends.
 func (c *child) end() { c.conn.Close() }
 
-// kill kills the child process. If a system call of the process waits for a lock of the
-// kernel, the process ends when it gets the lock.
+// kill kills the child process, and does not wait for its end. If a system call of the process
+// waits for a lock of the kernel, the process ends only when the system call gets the lock.
 func (c *child) kill() {
 	c.conn.Close()
 	c.process.Kill()

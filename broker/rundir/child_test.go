@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain runs the tests. A Dir in a test starts the test binary as a child process.
+// TestMain runs the tests. A Dir in a test starts the test binary as its child process, and
+// TestMain then runs only this child process.
 func TestMain(m *testing.M) {
 	if IsChild() {
 		RunChild()
@@ -36,7 +37,7 @@ func openTestDir(t *testing.T) *Dir {
 	return d
 }
 
-// idleChild removes the idle child process of a Dir.
+// idleChild takes the idle child process out of a Dir, and returns it.
 func idleChild(t *testing.T, d *Dir) *child {
 	t.Helper()
 	select {
@@ -48,7 +49,8 @@ func idleChild(t *testing.T, d *Dir) *child {
 	}
 }
 
-// TestOperationsInChild checks the results of all operations in the directory of a project.
+// TestOperationsInChild creates, identifies, finds, and removes the socket of a project. It also
+// runs operations that must fail. Each result and each error must come back from the child process.
 func TestOperationsInChild(t *testing.T) {
 	d := openTestDir(t)
 	socket, err := d.BindProject("/a")
@@ -84,7 +86,8 @@ func TestOperationsInChild(t *testing.T) {
 	if id, err := d.ProjectSocketID("/a"); err != nil || id != (SocketID{}) {
 		t.Errorf("after the socket was removed, its ID is %v, error %v", id, err)
 	}
-	// A process with other credentials listens on the socket.
+	// The test listens on the socket. opFind must return no ID, because it gets the credentials of
+	// another process.
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -108,8 +111,9 @@ func TestOperationsInChild(t *testing.T) {
 	}
 }
 
-// TestUnchangedSocketNeedsNoChild checks that ProjectSocketID uses a child process only if the
-// socket file was removed or renamed.
+// TestUnchangedSocketNeedsNoChild calls ProjectSocketID, which must start no child process for an
+// unchanged socket file. After the socket file was removed, renamed, or replaced, ProjectSocketID
+// must not return the old ID, and BindProject must be able to create the socket again.
 func TestUnchangedSocketNeedsNoChild(t *testing.T) {
 	for name, change := range map[string]func(path string) error{
 		"removed":  os.Remove,
@@ -162,8 +166,9 @@ func TestUnchangedSocketNeedsNoChild(t *testing.T) {
 	}
 }
 
-// TestLinkMovesDirectoryAway creates a link at the place of an empty directory. The broker
-// must not remove the directory, because this could block the parent directory.
+// TestLinkMovesDirectoryAway creates a link at the place of an empty directory. Link must rename
+// the directory and not remove it, because the removal could block the parent directory.
+// CheckName must refuse a directory with content, and a file that is not a link.
 func TestLinkMovesDirectoryAway(t *testing.T) {
 	d := openTestDir(t)
 	place := d.NameLink("api")
@@ -202,8 +207,8 @@ func TestLinkMovesDirectoryAway(t *testing.T) {
 	}
 }
 
-// TestChildThatEndedIsReplaced kills a child process while it is idle, and another one while
-// it runs an operation. The next operation must work in both cases.
+// TestChildThatEndedIsReplaced kills an idle child process, and another child process that runs an
+// operation. After each kill, the next operation must work.
 func TestChildThatEndedIsReplaced(t *testing.T) {
 	d := openTestDir(t)
 	if _, err := d.ProjectSocketID("/a"); err != nil {
@@ -232,8 +237,9 @@ func TestChildThatEndedIsReplaced(t *testing.T) {
 	}
 }
 
-// TestBlockedChildIsAbandoned stops a child process, so that its operation does not end. The
-// operation must fail, the child process must end, and the next operation must work.
+// TestBlockedChildIsAbandoned stops a child process (SIGSTOP), so that the operation of this
+// process does not end. The operation must fail with ErrBlocked, the child process must end, and
+// the next operation must work.
 func TestBlockedChildIsAbandoned(t *testing.T) {
 	d := openTestDir(t)
 	if _, err := d.ProjectSocketID("/a"); err != nil {
@@ -309,8 +315,8 @@ func TestBlockedChildDelaysNobodyElse(t *testing.T) {
 	}
 }
 
-// TestWrongAnswerEndsChild sends wrong answers to the broker. The operation must fail, and
-// the broker must kill the child process.
+// TestWrongAnswerEndsChild sends wrong results of operations from a child process to the broker.
+// Each of these operations must fail, and the broker must kill the child process.
 func TestWrongAnswerEndsChild(t *testing.T) {
 	d := openTestDir(t)
 	for _, answer := range []string{"x", "{", `{"id":1}`, `{"entries":"1"}`, `{"id":{"device":-1}}`, strings.Repeat(" ", maxMessage) + "{}"} {
@@ -331,7 +337,8 @@ func TestWrongAnswerEndsChild(t *testing.T) {
 	}
 }
 
-// fakeChild returns a child whose answers come from the test.
+// fakeChild returns a child whose operations the test answers itself: the test reads each
+// operation from peer, and writes the result to peer. The process of the child does nothing.
 func fakeChild(t *testing.T) (peer net.Conn, c *child) {
 	t.Helper()
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
@@ -358,8 +365,9 @@ func fakeChild(t *testing.T) (peer net.Conn, c *child) {
 	return conns[0], &child{conns[1].(*net.UnixConn), cmd.Process, ended}
 }
 
-// TestIdleChildEnds checks that the idle child process ends when the broker closes its end of
-// the socket. The kernel closes this end if the broker is killed.
+// TestIdleChildEnds closes a Dir that has an idle child process. The child process must end,
+// because Close closes the broker's end of the connection. The kernel does the same if the broker
+// is killed.
 func TestIdleChildEnds(t *testing.T) {
 	d := openTestDir(t)
 	if _, err := d.ProjectSocketID("/a"); err != nil {

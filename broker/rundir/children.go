@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// childDelay is the time after which another child process starts if no operation has ended.
+// childDelay is the time after which another child process starts if all child processes are busy
+// and none of their operations has ended.
 const childDelay = 20 * time.Millisecond
 
 // childIdleTime is the time after which an idle child process ends.
@@ -24,7 +25,7 @@ var ErrBlocked = errors.New("a container may be blocking the directory of the pr
 type children struct {
 	runtimeDir string
 	idle       chan *child   // has room for one child process
-	starting   chan struct{} // is full while a goroutine starts a child process
+	starting   chan struct{} // has room for one value; full while a goroutine may start a child process
 	idleTimer  *time.Timer   // calls endIdle
 
 	running atomic.Int64 // number of operations that are running
@@ -37,7 +38,7 @@ type children struct {
 // A busyDir is a directory in which an operation runs or waits.
 type busyDir struct {
 	turn  chan struct{} // has room for one value; full while an operation runs
-	users int           // guarded by children.mu; operations that run or wait
+	users int           // guarded by children.mu; number of operations that run or wait
 }
 
 func newChildren(runtimeDir string) *children {
@@ -46,9 +47,10 @@ func newChildren(runtimeDir string) *children {
 	return s
 }
 
-// acquire returns a child process that runs no operation. If all child processes are busy, it
-// starts one, because a container can delay each operation. But while operations end quickly,
-// acquire waits, so that many short operations need only a few child processes.
+// acquire returns a child process that runs no operation. If all child processes are busy, acquire
+// waits while operations end quickly, so that many short operations need only a few child
+// processes. If no operation ends within childDelay, a container may be delaying the operations,
+// so acquire starts another child process.
 func (s *children) acquire() (*child, error) {
 	for {
 		c, err := s.tryAcquire()
@@ -68,7 +70,7 @@ func (s *children) tryAcquire() (*child, error) {
 	select {
 	case c := <-s.idle:
 		return c, nil
-	case s.starting <- struct{}{}: // only one goroutine at the same time starts a child process
+	case s.starting <- struct{}{}: // only one goroutine at a time may start a child process
 	}
 	defer func() { <-s.starting }()
 	for {
@@ -87,8 +89,8 @@ func (s *children) tryAcquire() (*child, error) {
 	}
 }
 
-// release stores an idle child process for the next operation. It ends the child process if
-// there is already an idle one.
+// release stores a child process, which is now idle, for the next operation. If another idle child
+// process is already stored, release ends the child process.
 func (s *children) release(c *child) {
 	select {
 	case s.idle <- c:
@@ -110,8 +112,9 @@ func (s *children) endIdle() {
 // run runs an operation in a child process, and passes a socket unless socket is -1. At most
 // one operation runs at the same time for each directory. If the operation does not end within
 // directoryTimeout, run kills the child process and returns ErrBlocked. No other operation in
-// the directory starts before the child process has ended. So a container can block only one
-// child process for each directory.
+// the directory starts before the killed child process has ended. So a container can block only
+// one child process for each directory. run also fails if no child process can be started, or if
+// the operation itself fails.
 func (s *children) run(o operation, socket int) (result, error) {
 	if !s.enter(o.Dir) {
 		return result{}, ErrBlocked

@@ -11,15 +11,17 @@ import (
 )
 
 // A devcontainerIndex contains the dev container IDs whose links lead or led to the directory of a
-// project, by the target of the link. The broker can serve many projects at its start, so it reads
-// the directory of the links only once. Later, only the broker adds links.
+// project, by the target of the link. Many projects can need the index when the broker starts. So
+// the broker reads the directory of the links only once, and then updates the index itself: no
+// other process is expected to add links.
 type devcontainerIndex struct {
 	mu       sync.Mutex
 	byTarget map[string][]schema.DevcontainerID // guarded by mu; nil until the directory was read
 }
 
 // others returns the IDs whose links lead to target, but which are not in ids. It adds ids to the
-// index. dir is the directory of the links.
+// index as links to target. dir is the directory of the links. others returns an error if it
+// cannot read this directory.
 func (x *devcontainerIndex) others(dir, target string, ids []schema.DevcontainerID) (others []schema.DevcontainerID, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -29,7 +31,8 @@ func (x *devcontainerIndex) others(dir, target string, ids []schema.Devcontainer
 		}
 	}
 	for _, id := range x.byTarget[target] {
-		// The link can be reserved already, and the operator can remove a link.
+		// The index can contain a link that does not lead to target any more, because Link has
+		// reserved its ID or the operator has removed the link.
 		current, err := os.Readlink(filepath.Join(dir, string(id)))
 		if err == nil && current == target && !slices.Contains(ids, id) {
 			others = append(others, id)
@@ -52,7 +55,7 @@ func readDevcontainerLinks(dir string) (byTarget map[string][]schema.Devcontaine
 	byTarget = map[string][]schema.DevcontainerID{}
 	for _, entry := range entries {
 		if entry.Type()&fs.ModeSymlink == 0 {
-			continue // a directory that a container engine created
+			continue // not a link: a container engine can create a directory here
 		}
 		if target, err := os.Readlink(filepath.Join(dir, entry.Name())); err == nil {
 			byTarget[target] = append(byTarget[target], schema.DevcontainerID(entry.Name()))

@@ -16,17 +16,18 @@
 // package does not trust the content of such a directory, and follows no link in it.
 //
 // A process in the container can also make the kernel lock the directory for as long as the
-// process wants. To do this, the process lists the directory into memory whose pages never
-// arrive. An operation that creates or removes a file in the directory then waits for the lock,
-// and not even SIGKILL ends this wait. If a thread of the broker waited, the broker could not
-// end. Its lock file, its listeners, and its memory with the secrets would remain. So the
-// broker never uses such a directory itself. Child processes do this for the broker. They have
-// no secrets and no listeners. If a child process waits too long, the broker kills it and does
-// not wait for its end.
+// process wants. To do this, the process lists the directory, but never provides the memory pages
+// into which the kernel must write the list. An operation that creates or removes a file in the
+// directory then waits for the lock, and not even SIGKILL ends this wait. If a thread of the
+// broker waited for the lock, the broker could not end. The lock file, the listeners, and the
+// memory with the secrets would stay in use. So the broker itself creates, removes, and lists no
+// file in such a directory. Child processes do this work for the broker. They have no secrets and
+// no listeners. If a child process waits too long, the broker kills the child process and does not
+// wait for its end.
 //
 // A container engine can create a directory at the place of a link. The package renames such
-// a directory to .NAME-RANDOM, because removing the directory would lock its parent directory
-// during the wait.
+// a directory to .NAME-RANDOM and does not remove it. Removing it could wait for a lock that a
+// container holds, and the kernel would also lock the parent directory during this wait.
 package rundir
 
 import (
@@ -58,13 +59,14 @@ type Dir struct {
 	devcontainers devcontainerIndex
 }
 
-// entryNames are the names of all entries that a runtime directory can contain.
+// entryNames are the names of all entries that the broker creates in the runtime directory.
 var entryNames = []string{"admin", "devcontainers", "lock", "projects"}
 
-// Open creates the runtime directory if necessary, and locks the file lock in it. The path must be absolute.
-// adminGID is the group that owns the admin socket. -1 means the group of the process. The
-// kernel releases the lock when the process ends. If another process has locked the
-// directory, the error is ErrBusy.
+// Open creates the runtime directory if necessary, and locks the file DIR/lock. The path must be
+// absolute. adminGID is the group that owns the admin socket. -1 means the group of the process.
+// The kernel releases the lock when the process ends. If another process has locked this file,
+// the error wraps ErrBusy. Open also refuses an existing directory that may not belong to
+// keyhatch (see createOrCheck).
 func Open(path string, adminGID int) (*Dir, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("the path of the runtime directory must be absolute: %s", path)
@@ -106,9 +108,9 @@ func Open(path string, adminGID int) (*Dir, error) {
 }
 
 // createOrCheck creates the runtime directory. It accepts an existing directory only if the
-// directory belongs to the broker's user, if no other user can write to it, and if it
-// contains only entries with names that keyhatch uses. It does not change an existing
-// directory, because the operator could have chosen /tmp or a home directory by mistake.
+// directory belongs to the broker's user, if no other user can write to the directory, and if
+// each name in the directory is in entryNames. It does not change an existing directory, because
+// the operator could have chosen /tmp or a home directory by mistake.
 func (d *Dir) createOrCheck() error {
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
 		return err
@@ -141,15 +143,17 @@ func (d *Dir) createOrCheck() error {
 	return nil
 }
 
-// Close unlocks the runtime directory, ends the idle child process, and closes the socket
-// files.
+// Close unlocks the runtime directory, ends the idle child process, and closes the open file
+// descriptors of the socket files. It removes no file.
 func (d *Dir) Close() {
 	d.children.endIdle()
 	d.files.close()
 	d.lock.Close()
 }
 
-// BindAdmin creates the admin socket.
+// BindAdmin creates the admin socket, and listens on it. It replaces a socket file on which no
+// process listens. It fails if a process listens on the socket file, or if another kind of file
+// exists at the path of the admin socket.
 func (d *Dir) BindAdmin() (*net.UnixListener, error) {
 	path := filepath.Join(d.path, "admin", "admin.sock")
 	if err := removeStaleSocket(path); err != nil {

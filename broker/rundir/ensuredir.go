@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ensureDir creates a directory with exactly the given mode, and ignores the umask. An
-// existing directory must belong to the broker's user, and ensureDir changes its mode.
+// ensureDir creates a directory with exactly the given mode, whatever the umask is. If the
+// directory already exists, it must belong to the broker's user, and ensureDir sets its mode.
 // ensureDir also sets the group of the directory, unless gid is -1.
 func ensureDir(path string, mode fs.FileMode, gid int) error {
 	if err := os.Mkdir(path, mode); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -28,7 +28,8 @@ func ensureDir(path string, mode fs.FileMode, gid int) error {
 	return os.Chmod(path, mode)
 }
 
-// checkOwner checks that a path is a directory that belongs to the broker's user.
+// checkOwner returns an error if there is no directory at path, or if the directory does not
+// belong to the broker's user. It does not follow a symlink at path.
 func checkOwner(path string) (unix.Stat_t, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {

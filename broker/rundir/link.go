@@ -14,8 +14,8 @@ import (
 // A link is a symlink to the directory of a project. Containers mount this directory through
 // the link.
 type link struct {
-	place  string // relative to the runtime directory
-	target string
+	place  string // path of the link, relative to the runtime directory
+	target string // path of the project's directory, relative to the directory of the link
 }
 
 // NameLink returns the path of the link with a project's name.
@@ -54,7 +54,9 @@ func (d *Dir) CheckName(name schema.ProjectName, projectPath string) error {
 	return d.checkLink(nameLink(name, projectPath))
 }
 
-// CheckDevcontainer does the same as CheckName, but for a dev container ID.
+// CheckDevcontainer returns an error if the broker cannot use a dev container ID for the project
+// at a path. The error is ErrInUse if the link with this ID leads to the directory of another
+// project, or is reserved for another project. The error can be ErrBlocked.
 func (d *Dir) CheckDevcontainer(id schema.DevcontainerID, projectPath string) error {
 	return d.checkLink(devcontainerLink(id, projectPath))
 }
@@ -73,7 +75,7 @@ func (d *Dir) checkLink(l link) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	case found.Entries < 0:
-		return fmt.Errorf("%s is not a link that the broker created: remove it", path)
+		return fmt.Errorf("%s is neither a link nor a readable directory: remove it", path)
 	case found.Entries > 0:
 		return fmt.Errorf("%s is a directory with content, probably because a container was started before the project was registered: remove the directory, then remove and create again the containers that mount the directory", path)
 	}
@@ -86,11 +88,12 @@ func (d *Dir) checkLink(l link) error {
 // container engine creates such a directory if a container starts before its project is
 // registered. This container mounts the empty directory until the container is started again.
 //
-// Link then makes the links of all other dev container IDs that lead to the directory of the
-// project lead to no directory. So only the approved IDs give access to the project's socket.
+// The links with other dev container IDs can also lead to the directory of the project. Link then
+// changes these links, so that they lead to no directory. So only the links with the approved IDs
+// give access to the project's socket.
 //
-// undo undoes the changes of all links. If Link fails, it has already undone these changes. The
-// error can be ErrBlocked.
+// undo undoes the changes of the links, but does not rename a directory back. If Link fails, it
+// has already undone these changes. The error can be ErrBlocked.
 func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, projectPath string) (undo func(), err error) {
 	links := []link{nameLink(name, projectPath)}
 	for _, id := range ids {
@@ -112,7 +115,7 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 				undo()
 				return nil, err
 			}
-		case err == nil: // do not create the link again, because a restart must work if the file system is full
+		case err == nil: // the link exists: do not create it again, because a restart must work if the file system is full
 		default:
 			if err := d.createLink(l); err != nil {
 				undo()
@@ -136,9 +139,9 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 	return undo, nil
 }
 
-// replaceLink makes a link lead to another target. It first removes the link. If a container has
-// filled the file system, this makes space for the new link. If the new link cannot be created
-// nevertheless, the old link does not give access to a socket any more.
+// replaceLink makes a link lead to another target. It first removes the old link. If a container
+// has filled the file system, the removal makes space for the new link. If replaceLink
+// nevertheless cannot create the new link, the old link is removed and gives no access any more.
 func replaceLink(path, target string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -18,7 +18,7 @@ type operation struct {
 	Dir  string `json:"dir"`  // relative to the runtime directory
 	// opRemove removes only the socket file with this ID.
 	ID SocketID `json:"id"`
-	// opFind compares these credentials with the credentials that clients see.
+	// opFind compares these credentials with the credentials that a client of the socket sees.
 	Credentials unix.Ucred `json:"credentials"`
 }
 
@@ -31,12 +31,12 @@ const (
 	opMoveAway = "move-away" // rename the directory
 )
 
-// A result is the result of an operation.
+// A result is what a child process returns after an operation.
 type result struct {
-	ID      SocketID `json:"id"`
-	Entries int      `json:"entries"` // -1 means that there is no readable directory
-	Error   string   `json:"error,omitempty"`
-	file    int      // the socket file with this ID (O_PATH), a passed file descriptor; or -1
+	ID      SocketID `json:"id"`              // zero if there is no socket file, or if the operation returns no ID
+	Entries int      `json:"entries"`         // the result of opCount; -1 if the directory cannot be read
+	Error   string   `json:"error,omitempty"` // "" if the operation succeeded
+	file    int      // open file descriptor (O_PATH) of the socket file with the ID, or -1
 }
 
 // run runs the operation in this process. socket is the passed file descriptor, or -1.
@@ -89,8 +89,9 @@ func bindInDir(dir string, socket int) (err error) {
 	if err := ensureDir(dir, 0o755, -1); err != nil {
 		return err
 	}
-	// An earlier broker or the project's container created a file that already exists at
-	// this path. The file can be a socket on which a process in the container listens.
+	// If a file exists at this path, an earlier broker or the project's container has created
+	// it. Replace the file, because it can be a socket on which a process in the container
+	// listens.
 	path := socketIn(dir)
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot replace %s: %w", path, err)
@@ -98,7 +99,8 @@ func bindInDir(dir string, socket int) (err error) {
 	return explainFull(bindSocket(socket, path, projectSocketMode, -1), filepath.Dir(dir))
 }
 
-// reaches reports whether the process that listens on a socket file has the given credentials.
+// reaches connects to a socket file, and reports whether the process that listens there has the
+// given credentials.
 func reaches(path string, want unix.Ucred) bool {
 	client, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {

@@ -32,8 +32,8 @@ func projectDir(projectPath string) string {
 	return filepath.Join("projects", directoryName(projectPath))
 }
 
-// NamedSocket returns the path of a project's socket file that contains the name of the
-// project. This path leads through the link with the project's name.
+// NamedSocket returns a path of a project's socket file. The path contains the name of the
+// project, and leads through the link with this name.
 func (d *Dir) NamedSocket(name schema.ProjectName) string {
 	return filepath.Join(d.path, "projects", string(name), "broker.sock")
 }
@@ -52,8 +52,8 @@ func (s Socket) Copy() (Socket, error) {
 	if err != nil {
 		return Socket{}, err
 	}
-	// Do not use the File method. Its file would make the socket blocking for a moment, also
-	// for the goroutine that accepts connections on it.
+	// Do not use the File method of the listener. Its result would make the socket blocking for a
+	// moment, and then Accept would also block in the goroutine that uses the old listener.
 	var fd int
 	if controlErr := raw.Control(func(listener uintptr) { fd, err = unix.FcntlInt(listener, unix.F_DUPFD_CLOEXEC, 0) }); controlErr != nil {
 		return Socket{}, controlErr
@@ -97,7 +97,8 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 }
 
 // RemoveSocket removes the socket file of the project at a path. It removes nothing if
-// another file has replaced the socket file with this ID. The error can be ErrBlocked.
+// another file has replaced the socket file with this ID. The error can be ErrBlocked. If the
+// kernel refuses to remove the file, RemoveSocket ignores this.
 func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
 	dir := projectDir(projectPath)
 	d.files.set(dir, SocketID{}, -1)
@@ -105,16 +106,17 @@ func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
 	return err
 }
 
-// IsIntact reports whether the socket file of a socket is unchanged. A container cannot delay
-// IsIntact. If the result is false, ProjectSocketID returns the identity of the current socket
-// file, if there is one.
+// IsIntact reports whether the socket file of a socket is still at its path. IsIntact does not use
+// the directory of the socket file, so a container cannot delay it. IsIntact also returns false
+// if the broker does not have the socket file open. To get the identity of the current socket file
+// in this case, call ProjectSocketID.
 func (d *Dir) IsIntact(s Socket) bool {
 	id, ok := d.files.find(s.dir)
 	return ok && id == s.ID
 }
 
-// ProjectSocketID returns the identity of the socket file of the project at a path. The error
-// can be ErrBlocked.
+// ProjectSocketID returns the identity of the socket file of the project at a path, or the zero
+// SocketID if there is no socket file. The error can be ErrBlocked.
 func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
 	dir := projectDir(projectPath)
 	if id, ok := d.files.find(dir); ok {
@@ -129,11 +131,12 @@ func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {
 }
 
 // FindSocket checks whether clients that connect to the socket file of the project at a path
-// reach the given listener. If they do, FindSocket returns the listener as a Socket. The
-// check is necessary because a container can replace the socket file while no broker runs.
-// FindSocket connects to the socket and closes the connection, so the listener later accepts
-// one connection that is already closed. If FindSocket cannot check the socket file, for
-// example because the directory is blocked, it returns the listener with the zero SocketID.
+// reach the given listener. If they do, FindSocket returns the listener as a Socket, and true. If
+// they do not, it returns false. The check is necessary because a container can replace the
+// socket file while no broker runs. FindSocket connects to the socket and closes the connection,
+// so the listener later accepts one connection that is already closed. If FindSocket cannot check
+// the socket file, for example because the directory is blocked, it returns the listener with the
+// zero SocketID, and true.
 func (d *Dir) FindSocket(projectPath string, listener *net.UnixListener) (socket Socket, ok bool) {
 	credentials, err := peerCredentials(listener)
 	if err != nil {

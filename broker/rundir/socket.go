@@ -16,14 +16,16 @@ import (
 const maxSocketPath = 107
 
 func errTooLong(path string) error {
-	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter runtime directory, or a shorter name for a project", path, len(path), maxSocketPath)
+	return fmt.Errorf("the socket path %s has %d bytes, but the limit is %d: choose a shorter path for the runtime directory, or a shorter project name if this path contains the name", path, len(path), maxSocketPath)
 }
 
-// projectSocketMode allows all uids to connect. Only root, the broker's user, and the
-// containers that mount the directory of the socket can reach the socket.
+// projectSocketMode allows all uids to connect to a project's socket. But the mode of the
+// directory DIR/projects allows only root, the broker's user, and the containers that mount the
+// directory of the socket to reach the socket file.
 const projectSocketMode = 0o666
 
-// explainFull adds an explanation to an error if the file system is full.
+// explainFull adds an explanation to err if err means that the file system is full. projects is
+// the directory that contains the directories of the projects.
 func explainFull(err error, projects string) error {
 	if errors.Is(err, unix.ENOSPC) {
 		return fmt.Errorf("%w: a container may have filled the file system: remove files in %s", err, projects)
@@ -32,7 +34,8 @@ func explainFull(err error, projects string) error {
 }
 
 // listenUnix creates a listening socket. The socket file has its final mode before any
-// process can connect to the socket. The runtime directory must be locked.
+// process can connect to the socket. The broker must have locked the runtime directory. If
+// listenUnix fails, it removes the socket file that it has created.
 func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	fd, file, err := newSocket(mode)
 	if err != nil {
@@ -49,7 +52,8 @@ func listenUnix(path string, mode uint32, gid int) (*net.UnixListener, error) {
 	return listener, err
 }
 
-// newSocket returns a socket that is not bound to a path. file closes fd.
+// newSocket returns a socket that is not bound to a path. file owns the file descriptor fd, so
+// close only file.
 func newSocket(mode uint32) (fd int, file *os.File, err error) {
 	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -71,7 +75,7 @@ func newSocket(mode uint32) (fd int, file *os.File, err error) {
 }
 
 // bindSocket binds a socket to a path, and sets the mode of the socket file. It also sets the
-// group, unless gid is -1. No client can connect before the call of listen.
+// group of the socket file, unless gid is -1. Clients can connect only after listen was called.
 func bindSocket(fd int, path string, mode uint32, gid int) error {
 	if len(path) > maxSocketPath {
 		return errTooLong(path)
@@ -92,7 +96,8 @@ func bindSocket(fd int, path string, mode uint32, gid int) error {
 	return err
 }
 
-// listen makes a bound socket listen. file is the file of fd.
+// listen makes the bound socket fd listen, and returns a listener with a copy of fd. file must be
+// the os.File of fd. The calling function can then close file.
 func listen(fd int, file *os.File) (*net.UnixListener, error) {
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 		return nil, fmt.Errorf("listening on a socket: %w", err)
@@ -106,9 +111,10 @@ func listen(fd int, file *os.File) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// chmodSocket sets the mode of a socket file. It returns an error if the file is not a
-// socket. Between bind and this call, a container that mounts the directory can replace the
-// socket file with a symlink to any file that the broker may change.
+// chmodSocket sets the mode of a socket file. It follows no symlink, and returns an error if the
+// file is not a socket. Between bind and this call, a container that mounts the directory can
+// replace the socket file with a symlink to any file, and the broker must not change the mode of
+// the other file.
 func chmodSocket(path string, mode uint32) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -131,9 +137,10 @@ func chmodSocket(path string, mode uint32) error {
 	return nil
 }
 
-// removeStaleSocket removes a socket file if no process listens on the socket. Because of
-// the lock of the runtime directory, no other broker can listen on the socket. But a service
-// manager can listen on the socket for the broker, and such a socket must not be removed.
+// removeStaleSocket removes a socket file if no process listens on the socket. If a process
+// listens on the socket, or if the file is not a socket, it returns an error. Because of the lock
+// of the runtime directory, no other broker can listen on the socket. But a service manager can
+// listen on the socket, and the broker must not remove the socket file of a service manager.
 func removeStaleSocket(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

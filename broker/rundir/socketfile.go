@@ -21,8 +21,9 @@ type SocketID struct {
 // socketIn returns the path of the socket file in the directory of a project.
 func socketIn(dir string) string { return filepath.Join(dir, "broker.sock") }
 
-// openSocketFile opens a socket file (O_PATH) and returns its ID. If there is no socket file,
-// it returns the zero SocketID and -1.
+// openSocketFile opens a socket file (O_PATH), and returns its ID and the file descriptor. If
+// there is no socket file at path, or if it cannot be opened, the result is the zero SocketID and
+// -1.
 func openSocketFile(path string) (id SocketID, file int) {
 	file, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -43,16 +44,16 @@ type socketFiles struct {
 	root string // the path of the runtime directory without symbolic links, with a slash at its end
 
 	mu    sync.Mutex
-	files map[string]socketFile // guarded by mu; the key is operation.Dir
+	files map[string]socketFile // guarded by mu; by the directory, relative to the runtime directory
 }
 
 type socketFile struct {
 	id   SocketID
-	file int
+	file int // open file descriptor (O_PATH)
 }
 
-// set stores the socket file of a directory, and closes the previous one. file is -1 if there
-// is no socket file.
+// set stores the open socket file of a directory, and closes the previous socket file of this
+// directory. If file is -1, there is no socket file, and set stores nothing.
 func (f *socketFiles) set(dir string, id SocketID, file int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -68,8 +69,8 @@ func (f *socketFiles) set(dir string, id SocketID, file int) {
 	}
 }
 
-// find returns the ID of the socket file of a directory. The second result is false if the
-// socket file is not known, was removed, or was renamed.
+// find returns the ID of the stored socket file of a directory. The second result is false if no
+// socket file is stored, or if the stored socket file was removed or renamed.
 func (f *socketFiles) find(dir string) (SocketID, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
