@@ -60,8 +60,8 @@ type Injection struct {
 	// Env is the name of the environment variable. The default is the name of the secret. A
 	// manifest can never set some variables, for example LD_PRELOAD or BASH_ENV, because a
 	// program could run the value of such a variable as code, or could use the value as an
-	// option of a loader, a shell, or an interpreter. A forbidden variable is also an error if
-	// env is absent, because the variable then has the name of the secret.
+	// option of a loader, a shell, or an interpreter. If env is absent, the variable has the
+	// name of the secret, so this name must not be the name of a forbidden variable.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. The path must be absolute
 	// or begin with ~/, and must not be below the path of another secret. keyhatch stores the
