@@ -6,7 +6,7 @@ GO      ?= go
 FLOOD   ?= 60s
 SOAK    ?= 3m
 BENCH   ?=
-# The version of Go that builds what ships.
+# The version of Go that builds the commands of a release.
 TOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 LDFLAGS := -s -w -X $(MODULE)/cmd/internal/cli.Version=$(VERSION)
 
@@ -19,8 +19,9 @@ help: ## list the targets
 build: ## build the four commands as static binaries in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/keyhatchd ./cmd/keyhatchctl ./cmd/keyhatch-sidecar ./cmd/keyhatch
 
-# Use the toolchain of go.mod even if the system's Go is set to GOTOOLCHAIN=local. To build
-# without it, for example without a network, set GOTOOLCHAIN=local in the environment.
+# The Feature is built with the toolchain of go.mod, even if the settings of the installed Go
+# contain GOTOOLCHAIN=local. To build the Feature without a download of this toolchain, set
+# GOTOOLCHAIN=local in the environment.
 feature: export GOTOOLCHAIN ?= $(TOOLCHAIN)
 feature: ## build the Dev Container Feature, and pack it into dist/devcontainer-feature-keyhatch.tgz
 	for arch in amd64 arm64; do \

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// TestProtocolChangesAreAdditive compares the current schema with the baseline, which is
-// the schema of the last release. Within protocol version 2, only additive changes are
-// allowed.
+// TestProtocolChangesAreAdditive compares the current schema with the baseline, which is the
+// schema of the last release. It must find no change that could break a released client or
+// broker, because within protocol version 2, only additive changes are allowed.
 func TestProtocolChangesAreAdditive(t *testing.T) {
 	baseline := readDocument(t, "testdata/keyhatch.v2.baseline.json")
 	for _, change := range breakingChanges(baseline, readDocument(t, "keyhatch.v2.json")) {
@@ -58,9 +58,10 @@ func breakingChanges(before, after object) []string {
 	return c.changes
 }
 
-// A comparison compares two schema documents. It knows which definitions are sent in
-// requests, and which are sent in responses or events. A new required field breaks
-// requests. A field that becomes optional breaks responses and events.
+// A comparison compares two schema documents. Its fields requestDefs and responseDefs contain
+// the definitions that are sent in requests, and in responses or events, because different
+// changes break them: a new required field breaks requests, and a field that becomes optional
+// breaks responses and events.
 type comparison struct {
 	requestDefs, responseDefs map[string]bool
 	definition                string // the name of the definition that is being compared

@@ -11,8 +11,8 @@ type PushRequest struct {
 	Op Op `json:"op"`
 	// Secrets contains text values and bundles.
 	Secrets map[SecretName]Value `json:"secrets,omitzero"`
-	// SecretsB64 contains binary values, in standard base64 with padding (RFC 4648,
-	// section 4). A get returns such a value in value_b64.
+	// SecretsB64 contains binary values, in standard base64 with padding (RFC 4648, section
+	// 4). A get returns a binary value in value_b64.
 	SecretsB64 map[SecretName][]byte `json:"secrets_b64,omitzero"`
 	// Exclusive makes the broker refuse this push with conflict if another connection sent
 	// the last accepted exclusive push, and that connection is still open. Sidecars set
@@ -41,50 +41,52 @@ type ClearRequest struct {
 	Op Op `json:"op"`
 }
 
-// RegisterRequest registers a project. The broker checks the manifest, creates the
-// project's socket, and then serves the project.
+// RegisterRequest registers a project, or changes the registration of a project. The broker
+// checks the manifest. For a new project, it then creates the project's socket and serves the
+// project.
 type RegisterRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
-	// ProjectPath is the absolute path of the project's directory. It must not contain .,
-	// .., double slashes, or a trailing slash. The directory of the project's socket
-	// belongs to this path, and not to the name. The broker refuses the request with
-	// project_exists if the name belongs to a project at another path, or if it belonged to
-	// such a project and the link with this name still exists.
+	// ProjectPath is the absolute path of the project's directory. It must not contain a
+	// component . or .., double slashes, or a trailing slash. The broker chooses the directory
+	// of the project's socket by project_path, and not by name. The broker refuses the request
+	// with project_exists if a project at another path has the name, or had the name before
+	// and the link with this name still exists.
 	ProjectPath string `json:"project_path"`
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
-	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's
-	// own uid may always use this socket. If AllowUIDs is empty, a registered project keeps
-	// its uids, and the broker allows no additional uid for a new project with Declared.
-	// For any other new project, the broker then allows the user that owns the project's
-	// directory at this moment, if the broker can see the directory. AllowUIDs must not
-	// contain 65534.
+	// AllowUIDs lists the uids that may use the project's socket. Root and the broker's own
+	// uid may always use this socket. If AllowUIDs is empty, a registered project keeps its
+	// uids. If AllowUIDs is empty and the project is new, the broker allows the user that owns
+	// the project's directory at the moment of the request, or allows no additional uid if
+	// Declared is true or if the broker cannot see the directory. AllowUIDs must not contain
+	// 65534.
 	AllowUIDs []uint32 `json:"allow_uids,omitzero"`
-	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev
-	// containers. For each value, the broker creates a link to the directory of the
-	// project's socket. A dev container can then mount the link, and need not know the
-	// name of the project. The broker refuses the request with project_exists if an ID
-	// belongs to a project at another path, or if it belonged to such a project and the
-	// link with this ID still exists.
+	// DevcontainerIDs lists the values of ${devcontainerId} in the project's dev containers.
+	// For each value, the broker creates a link to the directory of the project's socket, so
+	// that a dev container can mount this directory without the name of the project. The
+	// broker refuses the request with project_exists if a project at another path has one of
+	// the IDs, or had it before and the link with this ID still exists.
 	DevcontainerIDs []DevcontainerID `json:"devcontainer_ids,omitzero"`
-	// Declared means that the caller has also written this registration to the directory
-	// of declared projects. The broker then marks the project as declared. This works
-	// without replace too if the project is already registered with the same values.
+	// Declared means that the caller has also written this registration to the directory of
+	// declared projects, so the broker marks the project as declared. A request with declared
+	// does not need replace if the project is already registered with the same name, manifest,
+	// uids, and dev container IDs.
 	Declared bool `json:"declared,omitzero"`
-	// Replace allows the broker to change a registration of the same project_path. If the
-	// name or allow_uids changes, the broker closes the connections of the project.
-	// Without replace, the response is project_exists if the project_path is already
-	// registered.
+	// Replace allows the broker to change the registration of a project that it already serves
+	// at the same project_path. If the name or allow_uids changes, the broker closes the
+	// connections of the project. Without replace, the response is project_exists if the
+	// broker already serves a project at this project_path. A registration of a project that
+	// the broker cannot serve is replaced even without replace.
 	Replace bool `json:"replace,omitzero"`
-	// DryRun makes the broker only check the registration. The response is the same, but
-	// no project changes.
+	// DryRun makes the broker only check the registration, and change no project. If the check
+	// succeeds, the response is the same as without dry_run.
 	DryRun bool `json:"dry_run,omitzero"`
 }
 
-// RegisterResponse contains the path of the project's socket. After a request with
-// dry_run, the socket possibly does not exist.
+// RegisterResponse contains the path of the project's socket. After a request with dry_run for
+// a new project, this socket does not exist yet.
 type RegisterResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
@@ -93,9 +95,9 @@ type RegisterResponse struct {
 	SocketPath string `json:"socket_path"`
 }
 
-// UnregisterRequest unregisters a project. The broker closes the project's connections
-// and removes its socket, but keeps the directory of the socket. A container that has
-// mounted this directory can connect again after a project is registered at the same path.
+// UnregisterRequest unregisters a project. The broker closes the project's connections and
+// removes its socket, but keeps the directory of the socket. A container that has mounted this
+// directory can connect again after a project at the same path has been registered.
 type UnregisterRequest struct {
 	Op   Op          `json:"op"`
 	Name ProjectName `json:"name"`
@@ -109,7 +111,8 @@ type ReloadRequest struct {
 	// Manifest is the text of the manifest. If it is absent, the broker reads the
 	// manifest file in the project's directory.
 	Manifest *string `json:"manifest,omitzero"`
-	// DryRun makes the broker return the same response without replacing the manifest.
+	// DryRun makes the broker check the manifest and return the same response, without
+	// replacing the manifest.
 	DryRun bool `json:"dry_run,omitzero"`
 }
 
@@ -170,7 +173,8 @@ type AdminPingResponse struct {
 }
 
 // AuthRequest authorizes a connection to the admin socket. If the broker requires an admin
-// token, this must be the first request of each connection, and must arrive within AuthTimeout.
+// token, a client must send an AuthRequest as the first request of each connection, and within
+// AuthTimeout.
 type AuthRequest struct {
 	Op Op `json:"op"`
 	// Token is the content of the broker's token file, without the newline. The broker

@@ -73,14 +73,14 @@ type EventHeader struct {
 // When returns the time of the event.
 func (h EventHeader) When() time.Time { return h.Time }
 
-// EventCaller identifies the process that connected to the socket. The kernel recorded
-// these values when the process connected (SO_PEERCRED, unix(7)). If the broker changed a
-// project because of a declaration, EventCaller identifies the broker itself.
+// EventCaller identifies the process that sent the request. The kernel recorded the uid, the
+// gid, and the pid when the process connected to the socket (SO_PEERCRED, unix(7)). If the
+// broker changed a project because of a declaration, EventCaller identifies the broker itself.
 type EventCaller struct {
 	PeerUID uint32 `json:"peer_uid"`
 	PeerGID uint32 `json:"peer_gid"`
-	// PeerPID is absent if the broker cannot see the pid namespace of the process. It is
-	// also absent if the event counts requests of several processes.
+	// PeerPID is the pid of the process. The field is absent if the broker cannot see the pid
+	// namespace of the process, or if the event counts requests of several processes.
 	PeerPID int32 `json:"peer_pid,omitzero"`
 }
 
@@ -104,7 +104,7 @@ type SecretsPushed struct {
 }
 
 // SecretsCleared reports that the broker answered a clear-creds request. SecretCount is the
-// number of removed secrets. It is 0 if no secrets were loaded.
+// number of removed secrets, or 0 if no secrets were loaded.
 type SecretsCleared struct {
 	EventHeader
 	EventCaller
@@ -198,21 +198,23 @@ type SecretExplained struct {
 
 // RequestRejected reports that the broker refused a request on the admin socket that would
 // change something, or whose response would contain names of secrets. For a refused push, the
-// broker records a PushRejected instead. If the manifest is the reason, the broker records a
-// ManifestRejected instead. For a refused register with dry_run, it records nothing else.
+// broker records a PushRejected and no RequestRejected. For a manifest that is invalid or
+// cannot be read, the broker records a ManifestRejected and no RequestRejected. For a refused
+// register with dry_run, the broker records no RequestRejected.
 type RequestRejected struct {
 	EventHeader
 	EventCaller
-	// Request is the event that the broker records if it accepts such a request.
+	// Request is the event that the broker records if it accepts a request of this kind.
 	Request EventName `json:"request"`
-	// Project is the name in the request. It is absent unless a project has this name.
+	// Project is the name in the request. The field is absent if no registered project has this
+	// name.
 	Project ProjectName `json:"project,omitzero"`
 	Code    Code        `json:"code"`
 }
 
-// SecretsFetched contains the number of requested names for each result of a get or
-// get-many. NotFound includes the names that were refused with not_loaded. One event can
-// count several requests of the same uid.
+// SecretsFetched contains the number of requested names for each result of a get or get-many.
+// NotFound includes the names for which the result was not_loaded. One event can count several
+// requests of the same uid.
 type SecretsFetched struct {
 	EventHeader
 	EventCaller
@@ -223,16 +225,16 @@ type SecretsFetched struct {
 }
 
 // PeerRefused reports that the broker refused a caller, because the caller's uid is not
-// allowed to use the project's socket. After the first PeerRefusedBurst events of a project,
-// the broker records at most one such event of the project per second.
+// allowed to use the project's socket. After the first PeerRefusedBurst PeerRefused events of
+// a project, the broker records at most one PeerRefused of this project per second.
 type PeerRefused struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// RateLimited reports that a project exceeded a rate limit. For each project, the broker
-// records at most one such event per second.
+// RateLimited reports that a project exceeded its limit on requests or on refused names. For
+// each project, the broker records at most one RateLimited per second.
 type RateLimited struct {
 	EventHeader
 	EventCaller
@@ -240,8 +242,8 @@ type RateLimited struct {
 }
 
 // AuthFailed reports that a client of the admin socket sent no admin token in time, or a wrong
-// admin token. After the first AuthFailedBurst events, the broker records at most one such event
-// per second.
+// admin token. After the first AuthFailedBurst AuthFailed events, the broker records at most
+// one AuthFailed per second.
 type AuthFailed struct {
 	EventHeader
 	EventCaller
@@ -255,8 +257,9 @@ type AuditDropped struct {
 }
 
 // EventsMissed contains the number of events that the reader of an event stream missed,
-// because the events were no longer in memory when the reader could receive them. Only the
-// response lines of an events request contain this event. The audit log does not contain it.
+// because the events were no longer in memory when the reader could receive them. EventsMissed
+// is only in the lines that the broker sends after an events request, and not in the audit
+// log.
 type EventsMissed struct {
 	EventHeader
 	Count uint64 `json:"count"`

@@ -14,17 +14,16 @@ const (
 	// CodeNotLoaded means that no secrets were pushed since the broker started or since
 	// the last clear.
 	CodeNotLoaded Code = "not_loaded"
-	// CodeRateLimited means that the clients of the project sent too many requests,
-	// requested too many names that were refused, or opened too many connections. On the
-	// admin socket, it means that there are too many connections. The client should retry
-	// after retry_after_seconds.
+	// CodeRateLimited means that the clients of the project sent too many requests, requested
+	// too many names that were refused, or opened too many connections. On the admin socket,
+	// CodeRateLimited means that there are too many connections. The client should retry after
+	// retry_after_seconds.
 	CodeRateLimited Code = "rate_limited"
-	// CodeProtocolError means that the line is not a valid request for this socket. It also
-	// means that the line was incomplete or too slow, or that the client passed file
-	// descriptors.
+	// CodeProtocolError means that the line is not a valid request for this socket, that the
+	// line was incomplete or too slow, or that the client passed file descriptors.
 	CodeProtocolError Code = "protocol_error"
-	// CodeInvalidPayload means that a push is invalid. The broker rejected the whole
-	// push.
+	// CodeInvalidPayload means that a push is invalid. The broker rejected the whole push and
+	// kept its current secrets.
 	CodeInvalidPayload Code = "invalid_payload"
 	// CodeConflict means that another sidecar is connected and has already pushed. The
 	// broker refused this exclusive push and kept its current secrets.
@@ -33,19 +32,23 @@ const (
 	// the connection.
 	CodePayloadTooLarge Code = "payload_too_large"
 	// CodeManifestInvalid means that the manifest is invalid, or that the broker cannot read
-	// the manifest file. For an invalid manifest, the message contains the violated rule. It
-	// also contains the line number, unless the error is about the whole file.
+	// the manifest file. For an invalid manifest, the message contains the violated rule and
+	// the line number. If the error is about the whole file, the message contains no line
+	// number.
 	CodeManifestInvalid Code = "manifest_invalid"
 	// CodeManifestNotFound means that the project's directory does not exist, or does not
 	// contain a manifest.
 	CodeManifestNotFound Code = "manifest_not_found"
-	// CodeProjectUnknown means that no project with this name is registered. For a reload, it
-	// also means that the broker does not serve the project.
+	// CodeProjectUnknown means that no project with this name is registered. For a reload,
+	// CodeProjectUnknown also means that the project is registered, but the broker cannot
+	// serve it.
 	CodeProjectUnknown Code = "project_unknown"
-	// CodeProjectExists means that the path is already registered, or that the name or a
-	// devcontainer_id belongs or belonged to a project at another path.
+	// CodeProjectExists means that the broker already serves a project with this project_path
+	// and the request has no replace, or that the name or a dev container ID in the request
+	// belongs or belonged to a project at another path.
 	CodeProjectExists Code = "project_exists"
-	// CodePeerUnexpected means that the caller's uid is not allowed to use this socket.
+	// CodePeerUnexpected means that the caller's uid is not allowed to use the project's
+	// socket.
 	CodePeerUnexpected Code = "peer_unexpected"
 	// CodeUnauthorized means that the broker requires an admin token, and that the first
 	// request of the connection did not contain this token. The broker closes the connection.

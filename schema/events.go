@@ -6,8 +6,9 @@ import "time"
 // must not send another request on the same connection.
 type EventsRequest struct {
 	Op Op `json:"op"`
-	// Since excludes the events that were recorded at this time or earlier. If it is absent,
-	// the broker sends all events that are still in its memory. These are at most 1024 events.
+	// Since excludes the events that were recorded at this time or earlier. If Since is
+	// absent, the broker sends all events that are still in its memory, which are at most 1024
+	// events.
 	Since time.Time `json:"since,omitzero"`
 }
 
@@ -16,10 +17,12 @@ type EventsRequest struct {
 type EventsResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
-	// InstanceID is the instance_id of the broker. If it differs from that of an earlier
-	// stream, the broker has restarted, and its memory contains only events since its start.
+	// InstanceID is the instance_id of the broker. If it differs from the instance_id
+	// of an earlier stream, the broker has restarted, and its memory contains only events
+	// since its start.
 	InstanceID string `json:"instance_id"`
-	// Recent is the number of events that were recorded before the request. The broker sends
-	// these events first. The count of an events.missed line is included in this number.
+	// Recent is the number of recent events that the broker sends first, because they were
+	// written before the broker started the stream. If the broker replaces some of these
+	// events with an events.missed line, the number includes the count of this line.
 	Recent int `json:"recent"`
 }

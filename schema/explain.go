@@ -6,18 +6,20 @@ type ExplainRequest struct {
 	Name ProjectName `json:"name"`
 	// Secret is the name of the secret that the get would request.
 	Secret SecretName `json:"secret"`
-	// UID is the uid of the process that would send the get. If it is absent, it is 0.
+	// UID is the uid of the process that would send the get. If uid is absent, the broker
+	// assumes the uid 0.
 	UID uint32 `json:"uid,omitzero"`
 }
 
 // ExplainResponse contains the results of the checks that decide whether a get succeeds. The
 // get would succeed if unserved and retry_after_seconds are absent and all other fields are
-// true. The request does not count against the limits of the project.
+// true. The explain request does not count against the limits of the project.
 type ExplainResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
-	// Unserved is true if the broker cannot serve the project. The problems in the status
-	// contain the reason. The results of all other checks are then false.
+	// Unserved is true if the broker cannot serve the project. The problems in the response to
+	// status contain the reason. If unserved is true, all other fields except ok are false or
+	// absent.
 	Unserved bool `json:"unserved,omitzero"`
 	// SocketInPlace is false if the file of the project's socket was removed or replaced, and
 	// the broker has not created it again yet.
@@ -27,10 +29,10 @@ type ExplainResponse struct {
 	// SecretAllowed is true if the secret is on the allowlist of the approved manifest.
 	SecretAllowed bool `json:"secret_allowed"`
 	SecretsLoaded bool `json:"secrets_loaded"`
-	// SecretPresent is true if a secret with this name is loaded, even if it is not on the
-	// allowlist.
+	// SecretPresent is true if a secret with the requested name is loaded, even if the name is
+	// not on the allowlist.
 	SecretPresent bool `json:"secret_present"`
 	// RetryAfterSeconds is the number of seconds until the project is below its request limit
-	// again. It is absent if the project is below this limit now.
+	// again. The field is absent if the project is below its request limit now.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`
 }

@@ -40,9 +40,9 @@ type Helpers struct {
 
 // Login assigns a secret to a host, so that a tool can log in to this host.
 type Login struct {
-	// Host is a host name or an address in lower case. A port is required if it is not
-	// the default port. Without http:// or https://, the login is used only for https. To use
-	// it for a server without TLS, write http://HOST. The whole host, with http:// and the
+	// Host is a host name or an address in lower case, with a port if the port is not the
+	// default port. Without http:// or https://, the login is used only for https. To use the
+	// login for a server without TLS, write http://HOST. The whole host, with http:// and the
 	// port, has at most 253 characters.
 	Host string `json:"host"`
 	// Secret is the name of a secret, which is a password, a token, or a bundle with the
@@ -58,15 +58,15 @@ type Injection struct {
 	// As is the method of injection, env or file. The default is env.
 	As InjectAs `json:"as,omitempty"`
 	// Env is the name of the environment variable. The default is the name of the secret. A
-	// manifest can never set some variables, for example LD_PRELOAD or BASH_ENV. With such a
-	// variable, the value of a secret could be run as code, or could be an option of a loader,
-	// a shell, or an interpreter. This rule also applies if env is absent, because the
-	// variable then has the name of the secret.
+	// manifest can never set some variables, for example LD_PRELOAD or BASH_ENV, because a
+	// program could run the value of such a variable as code, or could use the value as an
+	// option of a loader, a shell, or an interpreter. If env is absent, the variable has the
+	// name of the secret, so this name must not be the name of a forbidden variable.
 	Env string `json:"env,omitempty"`
-	// Path is the path of the file if the method of injection is file. It is absolute or
-	// begins with ~/. It is not below the path of another secret. keyhatch stores the file
-	// in memory, and creates a link to the file at this path. If another file already exists
-	// at this path, keyhatch does not replace it.
+	// Path is the path of the file if the method of injection is file. The path must be absolute
+	// or begin with ~/, and must not be below the path of another secret. keyhatch stores the
+	// file in memory, and creates a link to the file at this path. If another file already
+	// exists at this path, keyhatch does not replace it.
 	Path string `json:"path,omitempty"`
 	// Mode is the mode of the file in octal. The default is "0600".
 	Mode string `json:"mode,omitempty"`

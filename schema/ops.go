@@ -40,9 +40,9 @@ type OKResponse struct {
 	OK bool `json:"ok"`
 }
 
-// ErrorResponse is the response to a request that was refused. The message never contains
-// the value of a secret. It contains a text of the request only if the broker has
-// validated the text, or has quoted it, for example a text of the manifest.
+// ErrorResponse is the response to a request that was refused. The message never contains the
+// value of a secret. The message contains a text of the request only if the broker has
+// validated or quoted this text, for example a text of the manifest.
 type ErrorResponse struct {
 	// OK is always false in this response.
 	OK bool `json:"ok"`

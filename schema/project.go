@@ -4,13 +4,14 @@ package schema
 type GetRequest struct {
 	Op   Op         `json:"op"`
 	Name SecretName `json:"name"`
-	// WaitMS is how long to wait for the secret if the secret is allowed but missing, in
-	// milliseconds. It can be at most MaxWait.
+	// WaitMS is the maximum time, in milliseconds, for which the broker waits for the secret
+	// if the secret is allowed but missing. If wait_ms is absent or 0, the broker does not
+	// wait. wait_ms can be at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
-// GetResponse contains the secret. If the secret was pushed in secrets_b64, the secret is
-// in value_b64. Otherwise it is in value.
+// GetResponse contains the secret. If the secret was pushed in secrets_b64, the response
+// contains value_b64. If the secret was pushed in secrets, the response contains value.
 type GetResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
@@ -24,8 +25,7 @@ type SecretValue struct {
 	Value *string `json:"value,omitzero"`
 	// ValueB64 is the value of a binary secret, in standard base64 with padding.
 	ValueB64 []byte `json:"value_b64,omitzero"`
-	// Bundle is true if the secret is a bundle. Then value is the JSON text of the
-	// bundle.
+	// Bundle is true if the secret is a bundle, so that value is the JSON text of the bundle.
 	Bundle bool `json:"bundle,omitzero"`
 }
 
@@ -35,8 +35,9 @@ type GetManyRequest struct {
 	// Names lists the requested secrets without duplicates. If names is absent, all
 	// secrets on the allowlist are requested.
 	Names []SecretName `json:"names,omitzero"`
-	// WaitMS is how long to wait until all requested secrets that are allowed exist, in
-	// milliseconds. It can be at most MaxWait.
+	// WaitMS is the maximum time, in milliseconds, for which the broker waits until all
+	// requested secrets that are allowed exist. If wait_ms is absent or 0, the broker does not
+	// wait. wait_ms can be at most MaxWait.
 	WaitMS int64 `json:"wait_ms,omitzero"`
 }
 
@@ -45,15 +46,15 @@ type GetManyRequest struct {
 type GetManyResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
-	// Generation is the number of the snapshot that contains all returned values. 0 means
-	// that no secrets are loaded.
+	// Generation is the number of the snapshot that contains all returned values, or 0 if no
+	// secrets are loaded.
 	Generation uint64                     `json:"generation"`
 	Secrets    map[SecretName]SecretValue `json:"secrets"`
 	Errors     map[SecretName]SecretError `json:"errors"`
 }
 
 // SecretError is the reason why the response of a get-many does not contain a requested
-// secret. The code is denied, not_found, or not_loaded.
+// secret. Code is denied, not_found, or not_loaded.
 type SecretError struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
@@ -76,7 +77,7 @@ type InfoResponse struct {
 	// SchemaVersion is the schema_version of the approved manifest.
 	SchemaVersion int `json:"schema_version"`
 	// Secrets describes how each secret is injected. If the manifest omits as, env, or mode,
-	// the field has its default value.
+	// the response contains the default value of this field.
 	Secrets map[SecretName]*Injection `json:"secrets,omitempty"`
 	// Helpers contains the helpers of the approved manifest. It is absent if the manifest
 	// contains no helpers.
@@ -89,14 +90,13 @@ type WatchRequest struct {
 	Op Op `json:"op"`
 }
 
-// WatchResponse confirms that the watch has started. Each later line on the connection is
-// a ChangedEvent, unless the client sends another request.
+// WatchResponse confirms that the watch has started. Each later line on the connection is a
+// ChangedEvent. If the client sends another request, the last line is an ErrorResponse.
 type WatchResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
-	// Generation is the number of the snapshot at the start of the watch. The first
-	// ChangedEvent lists the changes since that snapshot. 0 means that no secrets
-	// are loaded.
+	// Generation is the number of the snapshot at the start of the watch, or 0 if no secrets
+	// are loaded. The first ChangedEvent lists the changes since the start of the watch.
 	Generation uint64 `json:"generation"`
 }
 
@@ -107,12 +107,11 @@ const WatchEventChanged = "changed"
 type ChangedEvent struct {
 	// Event is always "changed".
 	Event string `json:"event"`
-	// Generation is the number of the current snapshot. 0 means that no secrets are
-	// loaded.
+	// Generation is the number of the current snapshot, or 0 if no secrets are loaded.
 	Generation uint64 `json:"generation"`
-	// Names contains the sorted names of the secrets that were added, removed, or changed
-	// since the previous line. A secret also counts as added or removed if a reload added its
-	// name to the allowlist or removed its name from the allowlist.
+	// Names contains the sorted names of the allowed secrets that were added, removed, or
+	// changed since the previous line of the watch. A secret also counts as added or removed
+	// if a reload added its name to the allowlist or removed its name from the allowlist.
 	Names []SecretName `json:"names"`
 }
 

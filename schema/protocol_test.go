@@ -134,8 +134,8 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 		if operation == nil {
 			t.Fatalf("PROTOCOL.md:%d: there is no op %[3]q on the socket %[2]q", lineNumber, socket, request.Op)
 		}
-		// A push request cannot be decoded into its Go type, because the broker parses a
-		// push without this type.
+		// A push request cannot be decoded into its Go type, because schema.Value has no
+		// decoder: the broker parses a push without this type.
 		if request.Op != schema.OpPush {
 			checkRoundTrip(t, lineNumber, block[0], operation.Request, schema.MaxDepth)
 		}

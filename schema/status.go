@@ -6,8 +6,8 @@ import "time"
 type StatusRequest struct {
 	Op Op `json:"op"`
 	// StoreProblems is the number of problems that a sidecar has with its store, for example
-	// files that the sidecar cannot use. It replaces the number of the previous status
-	// request on the same connection. If it is absent, the number is 0. Only sidecars send
+	// files that the sidecar cannot use. It replaces the number in the previous status request
+	// on the same connection. If store_problems is absent, the number is 0. Only sidecars send
 	// this field.
 	StoreProblems int `json:"store_problems,omitzero"`
 }
@@ -23,8 +23,7 @@ type StatusResponse struct {
 	// broker has restarted and has lost all secrets.
 	InstanceID    string `json:"instance_id"`
 	UptimeSeconds int64  `json:"uptime_seconds"`
-	// Generation is the number of the current snapshot. 0 means that no secrets are
-	// loaded.
+	// Generation is the number of the current snapshot, or 0 if no secrets are loaded.
 	Generation  uint64 `json:"generation"`
 	SecretCount int    `json:"secret_count"`
 	// SecretsLoadedAt is the time at which the broker accepted the last push. It is absent if
@@ -36,14 +35,16 @@ type StatusResponse struct {
 	// AdminConnections is the number of open connections to the admin socket. It includes
 	// the connection of this request, and the connections of all sidecars.
 	AdminConnections int `json:"admin_connections,omitzero"`
-	// EventReaders is the number of these connections that receive the event stream.
+	// EventReaders is the number of connections to the admin socket that receive the event
+	// stream.
 	EventReaders int `json:"event_readers,omitzero"`
-	// SidecarPID is the pid of the process that sent the last accepted push with exclusive.
-	// It is absent if the connection of this process has ended, or if the broker cannot see
-	// the pid namespace of the process.
+	// SidecarPID is the pid of the process that sent the last accepted push with exclusive. It
+	// is absent if there was no push with exclusive, if the connection of this process has
+	// ended, or if the broker cannot see the pid namespace of the process.
 	SidecarPID int32 `json:"sidecar_pid,omitzero"`
-	// SidecarMissing is true if a push with exclusive has loaded the secrets and the connection
-	// of its sender has ended. A change in the store then does not reach the broker.
+	// SidecarMissing is true if a push with exclusive has loaded the current secrets and the
+	// connection of the push has ended. In this state, a change in the store does not reach the
+	// broker.
 	SidecarMissing bool `json:"sidecar_missing,omitzero"`
 	// RefusedSidecars is the number of open connections on which a push with exclusive was
 	// refused with conflict, and no later push with exclusive was accepted.
@@ -57,8 +58,8 @@ type StatusResponse struct {
 	// DescriptorStore reports whether the sockets and registrations of the projects survive a
 	// restart of the broker.
 	DescriptorStore DescriptorStore `json:"descriptor_store"`
-	// ProjectsDir is the directory of declared projects. It is absent if the broker
-	// has no such directory.
+	// ProjectsDir is the directory of declared projects. It is absent if the broker was
+	// started without a directory of declared projects.
 	ProjectsDir string `json:"projects_dir,omitzero"`
 	// AuditDropped is the number of audit events that the broker could not write
 	// since its start.
@@ -70,12 +71,14 @@ type StatusResponse struct {
 	Problems []ProjectProblem `json:"problems,omitzero"`
 }
 
-// ProjectProblem describes a project that the broker does not serve as it should. A project
-// should be served if it is declared, or if it was registered before a restart.
+// ProjectProblem describes a project that the broker should serve but does not serve, or a
+// served project that differs from its declaration. The broker should serve each declared
+// project, and each project that was registered before a restart.
 type ProjectProblem struct {
 	// Project is the name of the project. If the problem is in the file of a declaration,
-	// it is the name of this file without .yaml. It is empty if that name is not a valid name
-	// of a project, or if the broker cannot read the directory of declared projects.
+	// Project is the name of this file without .yaml. The field is empty if the name of the file
+	// is not a valid name of a project, or if the broker cannot read the directory of declared
+	// projects.
 	Project string `json:"project"`
 	// ProjectPath is the path of the project. It is absent if the broker does not know it.
 	ProjectPath string      `json:"project_path,omitzero"`
@@ -89,14 +92,15 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	// ProblemNotDeclared means that a served project differs from its declaration, or that
-	// its declaration was removed. When the broker reads the declarations again, at its next
-	// start or after SIGHUP, it applies the declaration. If there is no declaration any more,
-	// the broker then removes the project.
+	// ProblemNotDeclared means that a served project differs from its declaration, or that its
+	// declaration was removed. When the broker reads the declarations again, at its next start
+	// or after SIGHUP, it applies the declaration, or unregisters the project if the
+	// declaration was removed.
 	ProblemNotDeclared ProblemKind = "differs_from_declaration"
 	// ProblemNotApplied means that the broker does not serve a declared project, for example
 	// because the declared manifest violates a rule of this version. It also means that the
-	// broker cannot read the directory of declared projects.
+	// broker cannot read the directory of declared projects, or that this directory is
+	// missing.
 	ProblemNotApplied ProblemKind = "declaration_not_served"
 	// ProblemNotRestored means that the broker does not serve a project that was registered
 	// before the broker restarted, and that is not declared.
@@ -111,10 +115,10 @@ type ProjectStatus struct {
 	Name        ProjectName `json:"name"`
 	ProjectPath string      `json:"project_path"`
 	SocketPath  string      `json:"socket_path"`
-	// Declared is true if the project was registered as a declared project. When the
-	// project was registered, it had a file in the directory of declared projects. While
-	// this file exists, the broker registers the project at every start, even after a stop
-	// of the service or a reboot.
+	// Declared is true if the project was registered as a declared project, so its
+	// registration came from a file in the directory of declared projects, or from a request
+	// with declared. While the project has a file in this directory, the broker registers the
+	// project at every start, even after a stop of the service or a reboot.
 	Declared      bool `json:"declared"`
 	AllowlistSize int  `json:"allowlist_size"`
 	// Counts contains the numbers of names that were requested since this broker began to
@@ -129,8 +133,8 @@ type ProjectStatus struct {
 	ManifestSHA256 string `json:"manifest_sha256"`
 }
 
-// Counts contains the number of requested names for each result. NotFound includes the
-// names that were refused with not_loaded.
+// Counts contains the number of requested names for each result. NotFound includes the names
+// for which the result was not_loaded.
 type Counts struct {
 	Allowed  uint64 `json:"allowed"`
 	Denied   uint64 `json:"denied"`
