@@ -17,9 +17,10 @@ import (
 
 // TestForwardedAdminSocket uses the admin socket through a real sshd on the loopback address, as
 // the README describes. ssh forwards the socket in both directions: from the client to the
-// broker's host (-L), and from the broker's host to another machine (-R). The sidecar survives a
-// crash of the broker after the new token was copied. The token must not be in a command line,
-// an environment, or a log.
+// broker's host (-L), and from the broker's host to another machine (-R). keyhatchctl must work
+// only with the token. After a crash of the broker, the test copies the new token, and the
+// sidecar must push again. No token and no secret may be in a log, and no token in the command
+// line or the environment of a process.
 func TestForwardedAdminSocket(t *testing.T) {
 	if _, err := os.Stat("/usr/sbin/sshd"); err != nil {
 		testenv.RequireTool(t, "sshd")
@@ -54,7 +55,7 @@ func TestForwardedAdminSocket(t *testing.T) {
 	f.checkNotVisible(append(tokens, "TRIPWIRE"))
 }
 
-// A forwarding is a broker whose admin socket is forwarded by ssh.
+// A forwarding is a broker whose admin socket ssh forwards.
 type forwarding struct {
 	t      *testing.T
 	dir    string
@@ -230,8 +231,9 @@ func (f *forwarding) waitUntil(what string, condition func() bool) {
 	}
 }
 
-// checkNotVisible checks that no log, and no command line and environment of a process contains
-// one of the texts.
+// checkNotVisible fails if a log, or the command line or the environment of a process, contains
+// one of the texts. It ignores TRIPWIRE outside the logs, because other tests can run at the same
+// time.
 func (f *forwarding) checkNotVisible(texts []string) {
 	f.t.Helper()
 	found := 0

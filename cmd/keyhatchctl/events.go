@@ -73,13 +73,13 @@ type eventPrinter struct {
 	asJSON        bool
 	table         eventTable
 
-	since      time.Time // the next stream begins after this time
+	since      time.Time // the next stream begins after this time; zero for all recent events
 	instanceID string    // of the broker of the last stream; "" before the first stream
 	connected  bool      // a stream has started and has not ended
 }
 
-// print prints the events of one stream. With follow, it prints events until the stream ends,
-// and always returns an error.
+// print prints the events of one stream. Without follow, it returns nil after the recent events.
+// With follow, it prints events until the stream ends, and always returns an error.
 func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 	response, err := admin.Events(ctx, p.since)
 	if err != nil {
@@ -122,9 +122,9 @@ func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 	return nil
 }
 
-// followEvents prints events until ctx ends. If a stream ends, followEvents connects to the
-// broker again, and continues after the last event. But if it cannot connect for the first time,
-// it returns the error.
+// followEvents prints events until ctx ends. If the broker ends a stream, followEvents connects
+// to the broker again, and continues after the last event. If followEvents cannot connect for the
+// first time, or if another error occurs, it returns the error.
 func followEvents(ctx context.Context, o *globalOptions, printer *eventPrinter) error {
 	delay := minReconnectDelay
 	for {

@@ -27,12 +27,12 @@ project's rate limit. It also compares the manifest in the project's directory w
 approved manifest. For each problem, it prints the commands that fix the problem. explain
 never shows the value of the secret, and does not change anything.
 
-PROJECT is the name of a project or the path of its directory. A path is . or contains a
-slash, for example ./api. Without --uid, the uid of the caller is the uid that owns this
-directory.
+PROJECT is the name of a project or the path of its directory. A path is . or .., or
+contains a slash, for example ./api. Without --uid, explain assumes that the caller has the
+uid that owns this directory.
 
-The exit code is 0 if the get would succeed, and 1 otherwise. If keyhatch cannot reach the
-broker from a container, run keyhatch doctor in the container.`,
+The exit code is 0 if the get would succeed, and 1 if the get would fail. If keyhatch cannot
+reach the broker from a container, run keyhatch doctor in the container.`,
 		Example: `  keyhatchctl explain api NPM_TOKEN
   keyhatchctl explain api NPM_TOKEN --uid 1000
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
@@ -74,8 +74,8 @@ type explanation struct {
 	Checks  []explainCheck    `json:"checks"`
 }
 
-// An explainCheck is the result of one check. If it has a problem but OK is true, the problem
-// does not prevent the get.
+// An explainCheck is the result of one check. If the check found a problem but OK is true, the
+// problem does not prevent the get.
 type explainCheck struct {
 	OK bool `json:"ok"`
 	cli.Finding
@@ -121,8 +121,8 @@ func (e *explanation) print(w io.Writer, asJSON bool) error {
 	return nil
 }
 
-// explain makes all checks. If the broker does not serve the project, the other checks are not
-// possible.
+// explain makes all checks. If no project is registered with this name or path, or if the broker
+// does not serve the project, explain makes only the check "registered".
 func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request explainRequest) (explanation, error) {
 	e := explanation{OK: true, Project: request.project, Secret: request.secret}
 	p, err := findProject(ctx, admin, o, request.project, "explain")

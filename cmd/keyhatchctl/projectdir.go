@@ -17,16 +17,16 @@ import (
 // A projectDir is the directory of a project.
 type projectDir struct {
 	path  string   // the absolute path without symbolic links
-	typed string   // the absolute path that the operator typed
-	paths []string // see followLinks
+	typed string   // the path that the operator typed, as an absolute path
+	paths []string // the result of followLinks for typed
 }
 
 // folders returns the paths by which the operator can open the directory in a dev container.
 func (d projectDir) folders() []string { return slices.Compact([]string{d.path, d.typed}) }
 
-// resolveProjectDir finds the directory that the operator typed. A command must call it only
-// once, because untrusted code can replace a symbolic link in the path at any time. command is
-// the command for a hint.
+// resolveProjectDir finds the directory arg, which the operator typed. A command must call
+// resolveProjectDir only once, because untrusted code can replace a symbolic link in the path at
+// any time. command is the subcommand, for a hint.
 func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error) {
 	typed, err := filepath.Abs(arg)
 	paths := []string{typed}

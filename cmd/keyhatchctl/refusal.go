@@ -15,9 +15,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// checkRegistration asks the broker whether it would accept a registration. If the broker
-// would refuse the registration because of another project, the error contains the path of
-// this project and a hint.
+// checkRegistration asks the broker whether it would accept a registration, and returns an error
+// if not. If the broker would refuse the registration because of another project, the error has a
+// hint, and usually contains the path of the other project.
 func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) error {
 	request.DryRun = true
 	_, err := admin.Register(ctx, request)
@@ -46,7 +46,7 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		}
 	}
 	if folder, socket := reservedFolder(ctx, admin, request, dir); folder != "" {
-		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts the link")}
+		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts a link of this folder")}
 	}
 	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
@@ -70,7 +70,7 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
 			cli.PrintableWord(dir.path), cli.PrintableWord(folder), other.Name, cli.PrintableWord(other.ProjectPath)),
-		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "the other project is no longer in this folder", unregisterShellCommand(o, other, status)),
+		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "project "+string(other.Name)+" is no longer in this folder", unregisterShellCommand(o, other, status)),
 	}
 }
 
@@ -95,11 +95,11 @@ func folderHint(o *globalOptions, dir projectDir, folder, socket string, options
 	return fmt.Sprintf("if %s, run: %s", condition, strings.Join(commands, " && "))
 }
 
-// reservedFolder looks for a path of dir (see projectDir.folders) with a dev container ID that
-// the broker refuses, because the link of this ID still leads to a project that was
-// unregistered. It returns this path, and the path that the socket of the new project will
-// have. It returns "" if there is no such path, or if the broker would refuse the registration
-// also without dev container IDs.
+// reservedFolder returns a path of dir (see projectDir.folders) that is reserved for a project
+// that was unregistered, and the path that the socket of the new project will have. A path is
+// reserved if the link of one of its dev container IDs still leads to the unregistered project.
+// The broker then refuses this ID. reservedFolder returns "" if no path is reserved, or if the
+// broker would refuse the registration also without dev container IDs.
 func reservedFolder(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, dir projectDir) (folder, socket string) {
 	request.DevcontainerIDs = nil
 	accepted, err := admin.Register(ctx, request)
@@ -135,7 +135,8 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 // maxProjectName is the length of the longest name that matches schema.ProjectNamePattern.
 const maxProjectName = 64
 
-// otherNameHint suggests a name that the broker accepts.
+// otherNameHint suggests a name that the broker accepts. If it finds no such name, it suggests to
+// list the registered projects.
 func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) string {
 	name := request.Name
 	for n := 2; n < 100; n++ {

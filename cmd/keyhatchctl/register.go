@@ -17,7 +17,7 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal,
 register then asks for your approval, unless you use --yes or nothing would change.
-Then the broker creates the project's socket. If the project is already registered or
+After your approval, the broker creates the project's socket. If the project is already registered or
 declared, register shows the differences and applies them. register also updates an
 existing declaration. If the manifest in the declaration was edited and the broker has
 not applied the edit, register does not change anything.
@@ -68,7 +68,8 @@ The approved manifest is then stored in the broker's projects directory.`,
 	return c
 }
 
-// addUIDFlag adds --allow-uid. Its help must not show [] as the default value.
+// addUIDFlag adds the flag --allow-uid to c. DefValue is "", so that the help does not show [] as
+// the default value.
 func addUIDFlag(c *cobra.Command, uids *[]uint, usage string) {
 	c.Flags().UintSliceVar(uids, "allow-uid", nil, usage)
 	c.Flags().Lookup("allow-uid").DefValue = ""

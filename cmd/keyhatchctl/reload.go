@@ -13,8 +13,9 @@ func reloadCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload NAME|DIR",
 		Short: "Approve a project's changed manifest",
-		Long: `reload reads the project's manifest, shows every change of its effects, and asks
-for approval. Without a terminal, add --yes to approve the changes. reload approves
+		Long: `reload reads the project's manifest and shows every change of its effects. If there
+is a change, reload asks for approval. Without a terminal, add --yes to approve the
+changes. reload approves
 exactly the manifest that it showed, even if somebody changes the file before you
 answer. If the project is declared, reload also replaces the manifest in its
 declaration. But if that manifest was edited and the broker has not applied the edit,

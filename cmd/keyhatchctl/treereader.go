@@ -9,10 +9,10 @@ import (
 )
 
 // A treeReader reads the directories that containers can change: the directories of projects, and
-// the directories of their sockets. A container can block such a directory. A process that uses
-// the directory then hangs, and cannot be killed. So a treeReader uses the directories only in
-// child processes, and replaces a child process that hangs. One project can then not prevent the
-// operator from seeing the others.
+// the directories of their sockets. A container can block such a directory, so that a process
+// that uses the directory hangs and cannot be killed. Therefore a treeReader uses the directories
+// only in child processes, and replaces a child process that hangs. So a container that blocks
+// its directories cannot prevent the operator from seeing the other projects.
 type treeReader struct {
 	setup treeSetup
 	child *treeChild // nil if no child process is running
@@ -28,7 +28,8 @@ func (r *treeReader) close() {
 	}
 }
 
-// run runs a task in a child process.
+// run runs a task in a child process. If the child process does not answer, run kills it and
+// returns an error. The next call starts another child process.
 func (r *treeReader) run(task treeTask) (result treeResult, err error) {
 	if r.child == nil {
 		if r.child, err = startTreeChild(r.setup); err != nil {
@@ -109,7 +110,8 @@ func (r *treeReader) explainManifest(p schema.ProjectStatus, secret schema.Secre
 	return result.Findings[0], result.Findings[1]
 }
 
-// forgetFix describes how to forget a project that the broker could not restore.
+// forgetFix describes how to remove the stored registration of a project that the broker could
+// not restore.
 func forgetFix(p schema.ProjectProblem, o *globalOptions) string {
 	return "to forget the project: " + o.command("unregister", p.Project)
 }

@@ -13,9 +13,9 @@ import (
 )
 
 // An unappliedDeclarationError means that the broker has not applied a declaration of a project's
-// path: the declaration has another name than the project, or differs from it. keyhatchctl then
-// refuses to change the project. Otherwise the change would overwrite the declaration, or the
-// broker would undo the change when it applies the declaration.
+// path: the declaration has another name than the project, or differs from the project's
+// registration. keyhatchctl then refuses to change the project. Otherwise the change would
+// overwrite the declaration, or the broker would undo the change when it applies the declaration.
 type unappliedDeclarationError struct {
 	project  schema.ProjectName
 	declared schema.ProjectName // the name of the declaration

@@ -46,13 +46,13 @@ broker does not serve the project.
 				}
 				otherDeclarations := declarationsOf(status, p.ProjectPath)
 				if isNotServed && slices.ContainsFunc(status.Projects, func(served schema.ProjectStatus) bool { return served.ProjectPath == p.ProjectPath }) {
-					otherDeclarations = nil // one of them is in effect
+					otherDeclarations = nil // keep them, because one of them is in effect
 				}
 				p.Declared = p.Declared || len(otherDeclarations) > 0
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
 				var alsoRemoved string
-				if persist { // before unregistering, because the user may have no permission for the file
+				if persist { // remove the files before the registration, because the user may have no permission for the files
 					for _, d := range otherDeclarations {
 						if err := removeDeclaration(status, d.Name); err != nil {
 							return err

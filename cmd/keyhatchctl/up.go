@@ -54,8 +54,8 @@ An existing container keeps its old mounts. To recreate it, add
 	return c
 }
 
-// startDevcontainer replaces this process with devcontainer up. It returns only if an
-// error occurs.
+// startDevcontainer registers the project, and then replaces this process with devcontainer up.
+// It returns only if an error occurs.
 func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
 	dir, err := resolveProjectDir(o, "up", dirArg)
 	if err != nil {
@@ -71,7 +71,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 		return err
 	}
 	projectDir := filepath.Dir(socket)
-	// The Feature's mount uses a path in this directory.
+	// The Feature mounts a path that begins with this variable.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
 	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
 	// directory that was registered.
@@ -96,8 +96,8 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered registers the project in dir, or updates its registration after an
-// approval. It returns the path of the project's socket.
+// ensureRegistered registers the project in dir, or updates its registration, after an approval
+// if one is necessary. It returns the path of the project's socket.
 func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {

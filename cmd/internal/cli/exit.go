@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exitInterrupted is the exit code of a command that SIGINT ended.
+// exitInterrupted is the exit code that Run returns if SIGINT canceled the command.
 const exitInterrupted = 128 + int(syscall.SIGINT)
 
 // Exit ends this process with an exit code that Run returned. If the code is 130, Exit ends the
 // process with SIGINT. A shell then reports the same code, and also ends the loop or the script
-// that ran this process. If the process exited with code 130 instead, bash would continue the
+// that ran this process. If the process called os.Exit(130) instead, bash would continue the
 // loop.
 //
 // Process 1 of a container cannot end itself with a signal. If SIGINT was ignored when this

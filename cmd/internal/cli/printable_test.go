@@ -47,8 +47,9 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// TestManyMarksAreEscaped checks that at most two marks can follow each other. Some terminals
-// print many marks of one letter over the neighboring lines.
+// TestManyMarksAreEscaped prints texts with many marks that follow each other. After two marks,
+// each further mark must be escaped. Some terminals print many marks of one letter over the
+// neighboring lines.
 func TestManyMarksAreEscaped(t *testing.T) {
 	for s, want := range map[string]string{
 		"e\u0301\u0302":                    "e\u0301\u0302",
