@@ -118,9 +118,9 @@ func hasOpenFile(pid int, prefix string) bool {
 	return false
 }
 
-// TestCtrlCEndsLoopOfShell presses Ctrl-C while an interactive bash runs keyhatch in a loop. bash
-// must end the loop, which it does only if SIGINT has ended the command. The exit code must be
-// 130.
+// TestCtrlCEndsLoopOfShell presses Ctrl-C while an interactive bash runs, in a loop, a command
+// that reads the terminal. bash must end the loop, which it does only if SIGINT has ended the
+// command. The exit code must be 130.
 func TestCtrlCEndsLoopOfShell(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	for command, prompt := range map[string]string{

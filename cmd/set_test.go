@@ -257,9 +257,9 @@ func TestSetAsksTerminalToMarkPastes(t *testing.T) {
 	}
 }
 
-// TestSetAcknowledgesLines types Enter and pastes a value. The terminal must show a reaction to
-// both. Without a reaction, a user could think that set received nothing, and type the value
-// again.
+// TestSetAcknowledgesLines types a line, and pastes two lines. Each time, set must print how many
+// lines it has received. Without such a reaction, a user could think that set received nothing,
+// and type the value again.
 func TestSetAcknowledgesLines(t *testing.T) {
 	s := startSet(t)
 	s.Type("one\r")

@@ -72,7 +72,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		f.Detail += differences(*served, servedManifest, file)
 		f.Fix = "to serve the declaration: "
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
-			f.Fix = "to end the project, which is no longer declared: "
+			f.Fix = "to unregister the project, which is no longer declared: "
 		} else if served.ProjectPath != p.ProjectPath {
 			// The name and its link belong to the served path. The broker can use the name for
 			// the declared path only after both are released.

@@ -43,7 +43,7 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 			Detail: "a container with the Dev Container Feature cannot start, because the runtime directory lacks " + cli.Plural(links, "link") + " to the project's socket: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
 	}
 	if len(findings) == 0 {
-		detail := fmt.Sprintf("%s allowed for uids %s, served at %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
+		detail := fmt.Sprintf("the manifest allows %s; allowed uids: %s; socket: %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
 		if otherName := m.otherName(p); otherName != "" && !nameIsTaken(otherName, p, status) {
 			detail += fmt.Sprintf("; the manifest has the name %s, but the broker serves the project as %s; to use the name of the manifest: %s",
 				otherName, p.Name, renameCommand(o, otherName, p, status))

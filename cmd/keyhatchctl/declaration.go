@@ -107,7 +107,7 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 	}
 	d, err := manifest.ParseDeclaration(text, string(name))
 	if err != nil {
-		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the file and try again; keyhatchctl did not change anything"}
+		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the declaration and try again; keyhatchctl did not change anything"}
 	}
 	return d, nil
 }
@@ -121,7 +121,7 @@ type declaredPathError struct {
 }
 
 func (e *declaredPathError) Error() string {
-	return fmt.Sprintf("cannot declare %s in %s: %s declares %s", e.request.Name, cli.PrintableWord(e.request.ProjectPath), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
+	return fmt.Sprintf("cannot declare project %s in %s: %s already declares %s", e.request.Name, cli.PrintableWord(e.request.ProjectPath), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
 }
 
 // checkDeclaredPath returns a declaredPathError if the declaration of the project name declares

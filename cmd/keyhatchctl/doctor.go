@@ -20,14 +20,15 @@ func doctorCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Diagnose problems with the broker and its projects",
-		Long: `doctor checks the broker, its secrets, and every registered project: the
-directory, the manifest, the socket, and the links that the Dev Container Feature
-mounts. For each problem, doctor prints how to fix the problem, usually with the
-command to run. If there are several ways, doctor prints a line for each way. doctor
-does not change anything.
+		Long: `doctor checks the broker, the secrets in the broker's memory, and every registered
+project. For each project, doctor checks the directory, the manifest, the socket,
+and the links that the Dev Container Feature mounts. For each problem, doctor prints
+how to fix the problem, usually with the command to run. If a problem has several
+solutions, doctor prints each solution in its own line. doctor does not change
+anything.
 
-The exit code is 0 if there is no problem, and 1 if there is one. To check a container,
-run keyhatch doctor in the container.`,
+The exit code is 0 if doctor finds no problem, and 1 if doctor finds a problem. To
+check a container, run keyhatch doctor in the container.`,
 		Example: `  keyhatchctl doctor
   keyhatchctl --json doctor | jq -r '.findings[] | select(.problem).fix'`,
 		RunE: func(c *cobra.Command, _ []string) error {

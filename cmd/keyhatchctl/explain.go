@@ -21,18 +21,20 @@ func explainCommand(o *globalOptions) *cobra.Command {
 		Use:   "explain PROJECT NAME",
 		Short: "Explain whether a project can get a secret",
 		Long: `explain shows whether a get of the secret NAME would succeed in the containers of a
-project. It makes the checks of a get in order: whether the project is registered, its
-socket, the uid of the caller, the allowlist, the secrets in the broker's memory, and the
-project's rate limit. It also compares the manifest in the project's directory with the
-approved manifest. For each problem, it prints the commands that fix the problem. explain
-never shows the value of the secret, and does not change anything.
+project. explain checks whether the project is registered, whether its socket is in
+place, whether the uid of the caller is allowed, whether the approved manifest
+allows the secret, whether the broker has the secret, and whether the project is
+below its rate limit. explain also compares the manifest in the project's directory
+with the approved manifest. For each problem, explain prints how to fix the problem.
+explain never shows the value of the secret, and does not change anything.
 
-PROJECT is the name of a project or the path of its directory. A path is . or .., or
-contains a slash, for example ./api. Without --uid, explain assumes that the caller has the
-uid that owns this directory.
+PROJECT is the name of a project or the path of its directory. PROJECT is a path if
+it contains a slash, for example ./api, or if it is "." or "..". Without --uid,
+explain assumes that the caller has the uid of the directory's owner.
 
-The exit code is 0 if the get would succeed, and 1 if the get would fail. If keyhatch cannot
-reach the broker from a container, run keyhatch doctor in the container.`,
+The exit code is 0 if the get would succeed, and 1 if the get would fail. If
+keyhatch cannot reach the broker from a container, run keyhatch doctor in the
+container.`,
 		Example: `  keyhatchctl explain api NPM_TOKEN
   keyhatchctl explain api NPM_TOKEN --uid 1000
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,

@@ -39,7 +39,7 @@ func (x explainer) checkSocket(r schema.ExplainResponse) cli.Finding {
 
 func (x explainer) checkUID(r schema.ExplainResponse) cli.Finding {
 	if r.UIDAllowed {
-		return cli.Finding{Detail: fmt.Sprintf("uid %d may use the socket", x.uid)}
+		return cli.Finding{Detail: fmt.Sprintf("uid %d is allowed to use the socket", x.uid)}
 	}
 	f := cli.Finding{Problem: string(schema.CodePeerUnexpected), Detail: fmt.Sprintf("uid %d is not allowed to use the socket", x.uid)}
 	if x.uid == unmappedUID {

@@ -24,8 +24,8 @@ func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
 // nameOrDirHelp is the help text about an argument NAME|DIR.
-const nameOrDirHelp = `The argument is the name of a project or the path of its directory. A path is . or
-.., or contains a slash, for example ./api.`
+const nameOrDirHelp = `The argument is the name of a project or the path of its directory. The argument is a
+path if it contains a slash, for example ./api, or if it is "." or "..".`
 
 // A changedProject is the output of declare and unregister with --json.
 type changedProject struct {

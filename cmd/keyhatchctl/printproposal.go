@@ -32,7 +32,7 @@ func (p proposal) print(out io.Writer) {
 	}
 	for _, folder := range p.folders {
 		if folder.ignoredConfigs > 0 {
-			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.PrintableWord(folder.path), maxFolderIDs)
+			fmt.Fprintf(w, "keyhatchctl ignores %s in %s, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.PrintableWord(folder.path), maxFolderIDs)
 		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {

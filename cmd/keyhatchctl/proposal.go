@@ -56,7 +56,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	}
 	if replaced := findReplaced(status, dir.paths); replaced != nil {
 		return p, &cli.Error{Err: replaced, Hint: "if project " + string(replaced.project.Name) + " did not move, replace the symbolic link with the directory\n" +
-			"to end its access to secrets: " + unregisterShellCommand(o, replaced.project, status)}
+			"to end the project's access to secrets: " + unregisterShellCommand(o, replaced.project, status)}
 	}
 	text := string(file.Text)
 	p.file, p.declare = file, options.persist

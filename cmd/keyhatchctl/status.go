@@ -20,7 +20,7 @@ func statusCommand(o *globalOptions) *cobra.Command {
 the registered projects.
 
 If a manifest changed since its approval, the approved manifest is still in effect.
-To approve the change, run keyhatchctl reload.`,
+To approve a changed manifest, run keyhatchctl reload.`,
 		Example: `  keyhatchctl status
   keyhatchctl --json status | jq .secret_count`,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -36,7 +36,7 @@ func (e *unappliedDeclarationError) hint(o *globalOptions, process brokerProcess
 	dir := filepath.Dir(e.file)
 	keep := "remove the declaration: " + sudoToChange(dir) + cli.QuoteWords([]string{"rm", e.file})
 	if e.declared == e.project {
-		keep = "restore the declaration as the broker serves the project: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
+		keep = "replace the declaration with the registration that the broker serves: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
 	}
 	if e.isDuplicate { // the broker applies only one declaration of a path
 		return keep

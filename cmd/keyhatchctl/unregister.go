@@ -18,10 +18,11 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Unregister a project and close its connections",
-		Long: `unregister ends the access of a project to its secrets. If the project is declared,
-the broker registers the project again when the broker starts or receives SIGHUP. With
---persist, unregister also removes all declarations of the project's path, even if the
-broker does not serve the project.
+		Long: `unregister ends the access of a project to its secrets. If the project is declared
+and you do not use --persist, the broker registers the project again when the broker
+starts or receives SIGHUP. With --persist, unregister also removes the declarations
+of the project's path. unregister --persist also works if the project is declared
+but the broker does not serve it.
 
 ` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
@@ -81,13 +82,13 @@ broker does not serve the project.
 				}
 				if p.Declared && !persist {
 					result += fmt.Sprintf(", but %s is still declared: the broker registers the project again when the broker starts or receives SIGHUP\n", p.Name) +
-						"to remove its declaration, run: " + persistCommand
+						"to remove the declaration, run: " + persistCommand
 				}
 				fmt.Fprintln(c.OutOrStdout(), result+alsoRemoved)
 				return nil
 			})
 		},
 	}
-	c.Flags().BoolVar(&persist, "persist", false, "also remove the project's declaration")
+	c.Flags().BoolVar(&persist, "persist", false, "also remove the declarations of the project's path")
 	return c
 }

@@ -18,26 +18,29 @@ func upCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up DIR [-- ARG...]",
 		Short: "Start a project's dev container with access to its secrets",
-		Long: `up registers the project, or updates its registration, and then runs devcontainer
-up. If the registration would change, up shows the changes. On a terminal, up then
-asks for your approval, unless you use --yes.
+		Long: `up registers the project in DIR, or updates its registration, and then runs
+devcontainer up. If the registration would change, up shows the changes. On a
+terminal, up asks for your approval before it changes a registration, unless you use
+--yes.
 
-Without a terminal, --yes is necessary to register a new project with a dangerous
-effect, or if the path DIR contains a symbolic link. It is also necessary if a
-registered project would change in a way that no flag requested, for example because
-its manifest was edited. Without your approval, up does not start the container.
+Without a terminal, --yes is necessary to register a new project if its manifest has
+a dangerous effect, or if the path DIR contains a symbolic link. Without a terminal,
+--yes is also necessary if a registered project would change in a way that no flag
+requested, for example because its manifest was edited. If an approval is necessary
+and you do not approve, up does not start the container.
 
 If the container does not start, the project stays registered.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
 them. up does not change any file in the project. If the configuration of the dev
-container mounts the admin socket or the socket of another project, up does not start
-the container. up does not check other arguments for the container engine, such as
-runArgs. Arguments after -- are passed to devcontainer up.
+container mounts the admin socket or the socket of another project, up does not
+start the container. In the configuration, up checks the mounts, but no other
+arguments for the container engine, such as runArgs. Arguments after -- are passed
+to devcontainer up.
 
-An existing container keeps its old mounts. To recreate it, add
--- --remove-existing-container.`,
+An existing container keeps its old mounts. To create the container again with new
+mounts, add -- --remove-existing-container.`,
 		Example: `  keyhatchctl up ~/src/api
   keyhatchctl up ~/src/api --allow-uid 1000 -- --remove-existing-container`,
 		Args: cobra.MinimumNArgs(1),

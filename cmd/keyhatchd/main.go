@@ -50,10 +50,10 @@ func newRootCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keyhatchd",
 		Short: "Serve secrets from memory to project containers",
-		Long: `keyhatchd is the broker. The sidecar pushes all secrets through the admin socket.
-keyhatchd stores the secrets only in memory, which it locks if the limit on locked
-memory allows this. Each registered project has its own socket and can fetch only the
-secrets on the allowlist of its manifest.
+		Long: `keyhatchd is the broker. The sidecar pushes all secrets to keyhatchd through the admin
+socket. keyhatchd stores the secrets only in its memory, and locks this memory if the
+limit on locked memory is high enough. Each registered project has its own socket and
+can fetch only the secrets on the allowlist of its manifest.
 
   DIR/admin/admin.sock             mode 0660; for the sidecar and keyhatchctl
   DIR/projects/NAME/broker.sock    socket of project NAME, whose container must mount
@@ -64,18 +64,19 @@ $XDG_RUNTIME_DIR/keyhatch for other users. If keyhatchd runs as root and the gro
 keyhatch exists, the admin socket belongs to this group.
 
 On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
-and exits. If a request waits for a secret, keyhatchd ends the connection without an
-answer, so that the client can send the request to the next keyhatchd. keyhatchd does
-not remove its socket files, because the next keyhatchd replaces them. On SIGHUP,
-keyhatchd reads the declared projects again, but not its settings.
+and exits. If a request waits for a secret when keyhatchd stops, keyhatchd ends the
+connection without an answer, so that the client can send the request to the next
+keyhatchd. When keyhatchd stops, it does not remove its socket files, because the next
+keyhatchd uses or replaces them. On SIGHUP, keyhatchd reads the declared projects
+again, but not its settings.
 
 A YAML file (--config) can contain a setting for each flag below except --config and
 --check-config. The name of a setting is the name of its flag, with _ instead of -.
 A flag overrides the same setting in the file.
 
 With the systemd units of keyhatch, keyhatch.socket creates the admin socket, and
-keyhatchd stores the project sockets in the descriptor store of its service. These
-sockets survive a restart of keyhatchd.`,
+keyhatchd stores the project sockets in the descriptor store of its service. With
+these units, the sockets survive a restart of keyhatchd.`,
 		Example: `  keyhatchd
   keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log
   keyhatchd --check-config`,

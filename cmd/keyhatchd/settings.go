@@ -137,7 +137,7 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s line %d: the file must be a mapping of settings", file, root.Line)
+		return fmt.Errorf("%s line %d: the file must contain settings in lines of the form NAME: VALUE", file, root.Line)
 	}
 	names := []string{}
 	s.flags.VisitAll(func(f *pflag.Flag) { names = append(names, strings.ReplaceAll(f.Name, "-", "_")) })

@@ -132,7 +132,7 @@ func PermissionHint(socket string) string {
 	owner, gid := VisibleOwner(socket)
 	hint := RerunAs(owner, socket)
 	if owner != 0 {
-		return fmt.Sprintf("use the broker as its owner, uid %d: %s", owner, hint)
+		return fmt.Sprintf("run the command as the broker's user, uid %d: %s", owner, hint)
 	}
 	group, err := user.LookupGroup(adminGroup)
 	if err != nil || socket != SystemSocket && strconv.Itoa(int(gid)) != group.Gid {
