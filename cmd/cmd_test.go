@@ -1,5 +1,5 @@
-// Package cmd_test tests the four commands together. It builds them, runs them from
-// PATH, and connects them with real sockets.
+// Package cmd_test tests the four commands together. The tests build the commands, run them from
+// PATH, and connect them with real sockets.
 package cmd_test
 
 import (
@@ -82,7 +82,7 @@ func TestScripts(t *testing.T) {
 			switch condition {
 			case "root":
 				return os.Geteuid() == 0, nil
-			case "all": // true with KEYHATCH_TEST_ALL=1: a missing tool is then an error
+			case "all": // true if KEYHATCH_TEST_ALL=1 is set, so that a script fails if a tool is missing
 				return testenv.All(), nil
 			}
 			return false, fmt.Errorf("unknown condition %s", condition)

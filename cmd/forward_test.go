@@ -60,7 +60,7 @@ type forwarding struct {
 	t      *testing.T
 	dir    string
 	broker *exec.Cmd
-	ssh    []string // the options and the destination of ssh
+	ssh    []string // the command-line options of ssh, and the host to which ssh connects
 }
 
 func newForwarding(t *testing.T) *forwarding {
@@ -97,8 +97,8 @@ func (f *forwarding) command(name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// start starts a program that runs until the end of the test. The file log/NAME contains its
-// output.
+// start starts the program name, which runs until the end of the test. The program writes its
+// output to the file log/ and logName.
 func (f *forwarding) start(logName, name string, args ...string) *exec.Cmd {
 	f.t.Helper()
 	log, err := os.OpenFile(f.path("log/"+logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -126,7 +126,8 @@ func (f *forwarding) startBroker() {
 	})
 }
 
-// startSSH starts sshd on the loopback address, and ssh, which forwards two sockets.
+// startSSH starts sshd on the loopback address, and starts ssh, which forwards the admin socket
+// in both directions.
 func (f *forwarding) startSSH() {
 	f.t.Helper()
 	for _, name := range []string{"host_key", "key"} {
@@ -242,7 +243,7 @@ func (f *forwarding) checkNotVisible(texts []string) {
 		for _, path := range paths {
 			content, err := os.ReadFile(path)
 			if err != nil {
-				continue // the process has ended
+				continue // this user cannot read the file, or the process has ended
 			}
 			if bytes.Contains(content, []byte(f.path("copy"))) {
 				found++

@@ -89,7 +89,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			h.run("", "git", "config", "--global", hostKey+".helper", recorder)
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
-			h.run("", "keyhatch", "credential", "install") // a second install must not change anything
+			h.run("", "keyhatch", "credential", "install") // run install a second time, which must not change anything
 			if out := h.run("", "git", "ls-remote", url); !strings.Contains(out, "refs/heads/main") {
 				t.Errorf("ls-remote: %s", out)
 			}
@@ -105,9 +105,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// After the installation, an editor adds a helper after the helper of keyhatch.
-			// git would pass the token to the editor's helper. Therefore keyhatch must not
-			// answer until the user runs keyhatch credential install again.
+			// After the installation, an editor adds its own helper after the helper of keyhatch.
+			// git would pass the token to the editor's helper. Therefore keyhatch must not answer
+			// until the user runs keyhatch credential install again.
 			config := filepath.Join(h.home, ".gitconfig")
 			text, err := os.ReadFile(config)
 			if err != nil {
@@ -142,7 +142,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
-			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // --remove works without a broker
+			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // --remove must work without a broker
 			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+".helper"); values != recorder+"\n" {
 				t.Errorf("the user's helper is now %q", values)
 			}
@@ -197,7 +197,8 @@ func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 					t.Errorf("%v: the output contains the token: %s", args, out)
 				}
 			}
-			// Without a username in the request, git uses the username of the login.
+			// If the URL and the settings of git contain no username, git must use the username
+			// of the login in keyhatch.
 			if c.user == "bob" {
 				h.run("", "git", "ls-remote", "http://"+host+"/x.git")
 			}

@@ -35,7 +35,7 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			waitForOpenFile(t, cmd.Process.Pid, "socket:")
 			cmd.Process.Signal(signal)
 			cmd.Wait()
-			if args[0] == "export" { // export prints the command false for the shell
+			if args[0] == "export" { // after the signal, export must print only the command false, which the shell runs
 				output.Truncate(len(strings.TrimSuffix(output.String(), "false\n")))
 			}
 			if code := testenv.ShellExitCode(cmd.ProcessState); code != want || output.Len() > 0 {

@@ -26,8 +26,8 @@ var update = flag.Bool("update", false, "write the output of the commands into t
 // For a line "$ COMMAND", a shell runs COMMAND. The next lines contain the standard output, the
 // standard error, and the exit code of COMMAND. For a line "% COMMAND", a shell runs COMMAND as a
 // preparation, which must succeed. The line "% broker FLAG..." starts a broker in the directory
-// $RUN. Only flags that keyhatchctl also has can follow. Lines that start with # are comments.
-// Each file has its own directories $WORK and $RUN.
+// $RUN. The test also passes FLAG to keyhatchctl, so keyhatchctl must have the same flag. Lines
+// that start with # are comments. Each file has its own directories $WORK and $RUN.
 func TestMessages(t *testing.T) {
 	files, err := filepath.Glob("testdata/messages/*.txt")
 	if err != nil || len(files) == 0 {
@@ -150,8 +150,8 @@ func (m *messageRun) shell(command string) (output string, code int) {
 	return combined.String(), 0
 }
 
-// pathLength matches the length of a path. mask replaces this length, because it depends on the
-// name of a temporary directory.
+// pathLength matches the length of a path in a message. mask replaces this length, because it
+// depends on the name of a temporary directory.
 var pathLength = regexp.MustCompile(` has \d+ bytes`)
 
 // mask replaces the parts of the output that are different in each run.

@@ -122,12 +122,12 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	s.end(0, "\n") // set writes a newline, because the sidecar does not use an empty file
 }
 
-// TestSetRestoresTerminalAfterSignal types a part of a value and then sends a signal. The
-// secret must not change, and the terminal must echo again.
+// TestSetRestoresTerminalAfterSignal types a part of a value, and then sends a signal or types a
+// key that sends a signal. The secret must not change, and the terminal must echo again.
 func TestSetRestoresTerminalAfterSignal(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		signal syscall.Signal // 0 for a key
+		signal syscall.Signal // 0 if the test types key
 		key    string
 		code   int
 	}{
@@ -412,7 +412,7 @@ func TestSetReadsStandardInputAndFiles(t *testing.T) {
 		}
 		for _, args := range [][]string{{"A"}, {"A", "--file", file}, {"B", "field=-"}, {"B", "field=@" + file}} {
 			if args[0] == "B" && !utf8.ValidString(value) {
-				continue // a field of a bundle must be text
+				continue // skip binary values, because a field of a bundle must be text
 			}
 			c := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set", "--store", "dir:" + store}, args...)...)
 			c.Stdin = strings.NewReader(value)

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 )
 
-// approvalFlags are the flags of commands that ask for an approval.
+// approvalFlags are the flags of a command that can ask for an approval.
 type approvalFlags struct{ yes, dryRun bool }
 
 func (f *approvalFlags) addTo(c *cobra.Command) {

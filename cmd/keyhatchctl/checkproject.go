@@ -159,12 +159,12 @@ func registerAgainCommand(o *globalOptions, p schema.ProjectStatus, status schem
 	return o.registerCommand(p.ProjectPath, registerOptions{persist: p.Declared}, status)
 }
 
-// countMissingLinks counts the links for dev containers that a new registration would
-// create or correct.
+// countMissingLinks counts the links for dev containers that a new registration would create or
+// correct. If this user cannot read the link with the project's name, the result is 0.
 func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	directory, err := os.Readlink(filepath.Dir(p.SocketPath))
 	if err != nil {
-		return 0 // this user cannot read the link of the project
+		return 0
 	}
 	ids, _ := devcontainerIDs(p.ProjectPath)
 	for _, id := range ids {

@@ -117,7 +117,7 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 type declaredPathError struct {
 	request  schema.RegisterRequest
 	file     string
-	declared string // the path in the file
+	declared string // the path of the project that file declares
 }
 
 func (e *declaredPathError) Error() string {
@@ -142,7 +142,8 @@ func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, re
 	return err
 }
 
-// removeDeclaration removes the declaration of a project, if it exists.
+// removeDeclaration removes the declaration of a project. If the declaration does not exist,
+// removeDeclaration returns nil.
 func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) error {
 	file, err := declarationPath(status, name)
 	if err != nil {
@@ -166,10 +167,11 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	return newDeclarationError("write", file, replaceFile(file, text, declarationMode))
 }
 
-// A declarationError is an error of a file in the projects directory.
+// A declarationError is an error that occurred when keyhatchctl read or changed a file in the
+// broker's projects directory.
 type declarationError struct {
 	action string // for example "write"
-	dir    string // the projects directory
+	dir    string // the broker's projects directory
 	err    error
 }
 

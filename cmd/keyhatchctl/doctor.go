@@ -37,7 +37,8 @@ check a container, run keyhatch doctor in the container.`,
 	}
 }
 
-// checkAll checks the broker, every registered project, and the runtime directory.
+// checkAll checks the broker, every registered project, and the runtime directory. If the broker
+// does not answer, checkAll returns only one finding, which describes this problem.
 func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 	err := o.withAdmin(ctx, func(admin *client.Admin) error {
 		status, err := admin.Status(ctx)
@@ -173,11 +174,11 @@ func missingSecrets(ctx context.Context, admin *client.Admin, name schema.Projec
 	return missing
 }
 
-// checkRuntimeDir finds directories that a container engine or a container created in the
-// runtime directory, and links of projects that are not registered. An engine creates a missing
-// mount source if a container starts before its project is registered. When a project is
-// unregistered, the broker does not remove the link, because a container may still mount the
-// directory to which the link leads.
+// checkRuntimeDir finds directories that a container engine or a container created in the runtime
+// directory, and links of projects that are not registered. If a container starts before its
+// project is registered, the engine creates the directory that the container mounts. When a
+// project is unregistered, the broker does not remove the project's link, because a container may
+// still mount the directory to which the link leads.
 func checkRuntimeDir(dir string, status schema.StatusResponse, trees *treeReader, o *globalOptions) (findings []cli.Finding) {
 	var unregistered []string
 	for _, entry := range listDir(dir, devcontainersDir) {
@@ -189,7 +190,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, trees *treeReader
 		switch {
 		case entry.IsDir():
 			findings = append(findings, trees.checkSocketDir(filepath.Join(dir, "projects", entry.Name()), o)...)
-		case !isKnownProject(entry.Name(), status): // a link that the broker created
+		case !isKnownProject(entry.Name(), status): // the entry is a link, which the broker created
 			unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 		}
 	}

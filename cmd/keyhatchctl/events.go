@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The minimum and the maximum delay before the next attempt to connect to the broker again. The
-// delay doubles after each attempt.
+// These are the minimum and the maximum delay before events --follow tries to connect to the
+// broker again. The delay doubles after each failed attempt.
 const (
 	minReconnectDelay = 50 * time.Millisecond
 	maxReconnectDelay = 2 * time.Second
@@ -77,7 +77,7 @@ type eventPrinter struct {
 
 	since      time.Time // the next stream begins after this time; zero for all recent events
 	instanceID string    // of the broker of the last stream; "" before the first stream
-	connected  bool      // a stream has started and has not ended
+	connected  bool      // an event stream has started, and its end was not reported yet
 }
 
 // print prints the events of one stream. Without follow, it returns nil after the recent events.

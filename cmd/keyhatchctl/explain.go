@@ -64,15 +64,15 @@ container.`,
 type explainRequest struct {
 	project string // the name or the path of a project
 	secret  schema.SecretName
-	uid     *uint32 // nil for the owner of the project's directory
+	uid     *uint32 // the uid of the caller; nil for the owner of the project's directory
 }
 
 // An explanation is the result of all checks of a get.
 type explanation struct {
 	OK      bool              `json:"ok"`      // the get would succeed
-	Project string            `json:"project"` // the name, or the argument if there is no such project
+	Project string            `json:"project"` // the name of the project, or the argument if no project was found
 	Secret  schema.SecretName `json:"secret"`
-	UID     *uint32           `json:"uid,omitzero"` // nil if the project is not registered
+	UID     *uint32           `json:"uid,omitzero"` // the uid of the caller; nil if the broker does not serve the project
 	Checks  []explainCheck    `json:"checks"`
 }
 
@@ -83,14 +83,14 @@ type explainCheck struct {
 	cli.Finding
 }
 
-// add adds the result of a check that decides whether the get succeeds.
+// add adds the result of a check. If the check found a problem, the get would fail.
 func (e *explanation) add(check string, f cli.Finding) {
 	f.Check = check
 	e.Checks = append(e.Checks, explainCheck{f.Problem == "", f})
 	e.OK = e.OK && f.Problem == ""
 }
 
-// addNote adds the result of a check that does not decide whether the get succeeds.
+// addNote adds the result of a check. If the check found a problem, the get can still succeed.
 func (e *explanation) addNote(check string, f cli.Finding) {
 	f.Check = check
 	e.Checks = append(e.Checks, explainCheck{true, f})

@@ -23,7 +23,7 @@ type notServedError struct {
 func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
-// nameOrDirHelp is the help text about an argument NAME|DIR.
+// nameOrDirHelp is the end of the help text of commands with the argument NAME|DIR.
 const nameOrDirHelp = `The argument is the name of a project or the path of its directory. The argument is a
 path if it contains a slash, for example ./api, or if it is "." or "..".`
 
@@ -31,7 +31,7 @@ path if it contains a slash, for example ./api, or if it is "." or "..".`
 type changedProject struct {
 	OK          bool               `json:"ok"`
 	Name        schema.ProjectName `json:"name"`
-	ProjectPath string             `json:"project_path,omitempty"` // absent if the broker does not know it
+	ProjectPath string             `json:"project_path,omitempty"` // absent if the broker does not know the path
 }
 
 // findProject returns the registered project whose name or directory is arg. An argument is the
@@ -71,8 +71,9 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 		}
 	}
 	for _, p := range status.Problems {
-		// If a project only differs from its declaration, the broker serves the project, but
-		// maybe at another path. So this problem does not mean that the project is not served.
+		// ProblemNotDeclared means that the broker serves the project, but that the declaration
+		// of the project is different. So this problem does not mean that the project is not
+		// served.
 		if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
 			return schema.ProjectStatus{}, newNotServedError(p, status, o)
 		}

@@ -43,11 +43,12 @@ func sudoToChange(dir string) string {
 	return "sudo "
 }
 
-// A brokerProcess is the process that created the broker's admin socket.
+// A brokerProcess is the process that created the broker's admin socket. The process is
+// keyhatchd, or systemd with socket activation.
 type brokerProcess struct {
-	pid  int32  // 0 if unknown
+	pid  int32  // 0 if this process cannot see the broker's process
 	uid  uint32 // of the process
-	name string // "keyhatchd", or "systemd" if systemd passed the socket to keyhatchd
+	name string // the name of the process, usually "keyhatchd" or "systemd"; "" if unknown
 }
 
 func findBrokerProcess(admin *client.Admin) brokerProcess {

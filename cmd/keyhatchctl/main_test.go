@@ -88,7 +88,7 @@ func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	}
 	ended := make(chan struct{})
 	t.Cleanup(func() { l.Close(); <-ended })
-	go func() { // ends when the listener is closed; only one command connects at a time
+	go func() { // the goroutine ends when the listener is closed
 		defer close(ended)
 		for {
 			c, err := l.Accept()

@@ -53,10 +53,10 @@ func hasKeyhatchMount(mounts []json.RawMessage) bool {
 	return slices.ContainsFunc(mounts, func(mount json.RawMessage) bool { return mountTarget(mount) == containerDir })
 }
 
-// checkMounts refuses mounts that would give the container the admin socket or the socket of
-// another project. projectDir is the directory of the project's socket, and ids are the IDs of
+// checkMounts returns an error if a mount would give the container the admin socket or the socket
+// of another project. projectDir is the directory of the project's socket, and ids are the IDs of
 // the project's dev containers. checkMounts finds mistakes and simple attacks. It cannot find
-// everything: a devcontainer.json can also contain arguments for the container engine.
+// every attack, because a devcontainer.json can also contain arguments for the container engine.
 func checkMounts(mounts []json.RawMessage, projectDir string, ids []schema.DevcontainerID) error {
 	runtimeDir := filepath.Dir(filepath.Dir(projectDir))
 	// Compare also with the paths before their links are resolved, because the operator may have
@@ -135,8 +135,9 @@ func mountTarget(mount json.RawMessage) string {
 	return ""
 }
 
-// configurationArgs returns the arguments of devcontainer up that select the
-// configuration or the container engine. read-configuration needs the same arguments.
+// configurationArgs returns the arguments in upArgs that select the configuration or the
+// container engine. devcontainer up gets upArgs, and devcontainer read-configuration needs these
+// arguments, too.
 func configurationArgs(upArgs []string) (args []string) {
 	for i, arg := range upArgs {
 		name, _, hasValue := strings.Cut(arg, "=")

@@ -7,7 +7,7 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// globalOptions are the flags of all commands.
+// globalOptions are the flags that every command of keyhatchctl has.
 type globalOptions struct {
 	socket    string
 	tokenFile string

@@ -64,8 +64,8 @@ const (
 	maxSummaryLength = 400
 )
 
-// maxDangersWithoutCount is the maximum number of dangerous changes for which dangerLines does
-// not print their number.
+// maxDangersWithoutCount is a number of dangerous changes. For more dangerous changes,
+// dangerLines also prints their number.
 const maxDangersWithoutCount = 10
 
 // maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed

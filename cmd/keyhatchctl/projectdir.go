@@ -14,9 +14,9 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// A projectDir is the directory of a project.
+// A projectDir contains the paths of a project's directory.
 type projectDir struct {
-	path  string   // the absolute path without symbolic links
+	path  string   // the absolute path of the directory, without symbolic links
 	typed string   // the path that the operator typed, as an absolute path
 	paths []string // the result of followLinks for typed
 }
@@ -26,7 +26,8 @@ func (d projectDir) folders() []string { return slices.Compact([]string{d.path, 
 
 // resolveProjectDir finds the directory arg, which the operator typed. A command must call
 // resolveProjectDir only once, because untrusted code can replace a symbolic link in the path at
-// any time. command is the subcommand, for a hint.
+// any time. command is the subcommand, which a hint repeats. resolveProjectDir returns an error
+// if arg is not a directory, or if its path cannot be registered.
 func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error) {
 	typed, err := filepath.Abs(arg)
 	paths := []string{typed}

@@ -21,9 +21,9 @@ type proposal struct {
 	folders    []proposedFolder // empty for reload, which adds no folder
 	file       manifest.File
 	changes    []manifest.Change
-	logins     []string // the logins and hosts that manifest.NewHosts returns
-	fileHosts  []string
-	declare    bool // apply also writes the declaration of the project
+	logins     []string // the new or changed logins that manifest.NewHosts returns
+	fileHosts  []string // the new hosts in files that manifest.NewHosts returns
+	declare    bool     // if true, apply also writes the declaration of the project
 	// unrequested means that the proposal contains a change that the command line did not ask
 	// for, a dangerous effect of a new project, or a new folder that leads to the project only by
 	// a symbolic link. Somebody who can write to the project's tree, or to the tree that contains
@@ -75,7 +75,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		old = parseApproved(*p.registered)
 		p.request.Replace = true
 		p.declare = p.declare || p.registered.Declared
-		// If the operator chose the name with --name, the project keeps this name.
+		// Without --name, a name that the operator chose earlier with --name stays in effect.
 		if options.name == "" && (old == nil || p.registered.Name != old.Project) {
 			p.request.Name = p.registered.Name
 		}
@@ -125,7 +125,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		if slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) || slices.Contains(options.uids, uint(uid)) {
 			continue
 		}
-		p.unrequested = true // the uid is that of the directory's new owner
+		p.unrequested = true // the directory has a new owner, which has this uid
 		i := slices.IndexFunc(p.changes, func(c manifest.Change) bool { return c.Subject == "allowed uids" })
 		p.changes[i].Danger = fmt.Sprintf("uid %d now owns the directory, but was not approved; a container that can change the owner can choose this uid", uid)
 	}
@@ -158,9 +158,9 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 	return declared.AllowUIDs, nil
 }
 
-// checkDeclarations returns an error if apply must not change the project or its declaration. The
-// reason is a declaration that the broker has not applied, or a declaration of another path that
-// apply would replace.
+// checkDeclarations returns an error if apply must not change the project or its declaration: if
+// the broker has not applied a declaration of the project's path, or if apply would replace a
+// declaration of another path.
 func (p proposal) checkDeclarations(status schema.StatusResponse) error {
 	if p.registered != nil {
 		// The uids and the dev containers in the declaration may differ from the registration,
@@ -181,7 +181,7 @@ func (p proposal) checkDeclarations(status schema.StatusResponse) error {
 }
 
 // declaredName returns the name in the project's current declaration. If the project is not
-// declared, this is the name of its new declaration.
+// declared, declaredName returns the name that a new declaration would have.
 func (p proposal) declaredName() schema.ProjectName {
 	if p.registered != nil && p.registered.Declared {
 		return p.registered.Name
@@ -260,7 +260,7 @@ func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new s
 	return changes
 }
 
-// isUnchanged reports whether the broker already serves exactly this registration.
+// isUnchanged reports whether the broker already serves exactly the registration in the proposal.
 func (p proposal) isUnchanged() bool {
 	return p.registered != nil && !p.registered.Unserved && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
 }

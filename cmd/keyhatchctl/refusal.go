@@ -31,8 +31,8 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		if other.Name == request.Name {
 			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.PrintableWord(dir.path), other.Name, cli.PrintableWord(other.ProjectPath))
 			// Hostile code can create a symbolic link to any project, so a link must not choose
-			// the project that gets the name and its mounts. A project that is already
-			// registered at this path did not move here.
+			// the project that gets the name and its mounts. If the proposal replaces a
+			// registration of this path, the project was already here and was not moved.
 			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && dir.typed == dir.path && !request.Replace {
 				return &cli.Error{
 					Err:  fmt.Errorf("%w, which no longer exists", err),
@@ -51,9 +51,9 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
 
-// moveCommand returns the command that registers the project p at another path instead, with
-// the same name and persistence, and with the same uids in addition to those in options. The
-// command removes the link with the name, because the link leads to the directory of the old
+// moveCommand returns the command that unregisters the project p and registers it at another
+// path. The project keeps its name, its uids, and its declaration, and gets the uids in options.
+// The command removes the link with the name, because the link leads to the directory of the old
 // path, and no project at another path can use the name of the link.
 func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, options registerOptions, status schema.StatusResponse) string {
 	link := filepath.Dir(p.SocketPath)
@@ -74,10 +74,10 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 	}
 }
 
-// folderHint returns the hint for a folder whose links in the runtime directory lead to
-// another project. The broker does not change these links. socket is the path of a project's
-// socket. condition is the condition under which the user can run the commands that release the
-// folder.
+// folderHint returns the hint for a folder whose links in the runtime directory lead to another
+// project. The broker does not change these links, so the hint contains commands that remove the
+// links and register the project. condition is the condition under which the user can run these
+// commands. socket is the path of a socket in the same runtime directory.
 func folderHint(o *globalOptions, dir projectDir, folder, socket string, options registerOptions, status schema.StatusResponse, condition string, commands ...string) string {
 	if folder != dir.path {
 		return "register the project by its own path: " + o.registerCommand(dir.path, options, status)
@@ -87,7 +87,7 @@ func folderHint(o *globalOptions, dir projectDir, folder, socket string, options
 	ids, _ := devcontainerIDs(folder)
 	for _, id := range ids {
 		link := filepath.Join(linksDir, string(id))
-		if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) { // or this user cannot see the link
+		if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) { // the link exists, or this user cannot see it
 			remove = append(remove, link)
 		}
 	}
@@ -104,7 +104,7 @@ func reservedFolder(ctx context.Context, admin *client.Admin, request schema.Reg
 	request.DevcontainerIDs = nil
 	accepted, err := admin.Register(ctx, request)
 	if err != nil {
-		return "", "" // the dev container IDs are not the only reason of the refusal
+		return "", "" // the broker would also refuse the project without the IDs
 	}
 	for _, folder := range dir.folders() {
 		request.DevcontainerIDs, _ = devcontainerIDs(folder)
@@ -115,7 +115,8 @@ func reservedFolder(ctx context.Context, admin *client.Admin, request schema.Reg
 	return "", ""
 }
 
-// sharedFolder returns a folder of dir whose dev containers belong to the project other, or "".
+// sharedFolder returns a folder of dir whose dev containers belong to the project other. If there
+// is no such folder, or if the broker does not answer, the result is "".
 func sharedFolder(ctx context.Context, admin *client.Admin, other schema.ProjectName, dir projectDir) string {
 	registered, err := admin.Inspect(ctx, other)
 	if err != nil {
@@ -151,7 +152,7 @@ func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, r
 		options.name = string(request.Name)
 		return "choose another name: " + o.registerCommand(dir.typed, options, status)
 	}
-	return o.listProjectsHint() // the broker refuses the project because of something other than its name
+	return o.listProjectsHint() // another name does not help
 }
 
 // unregisterShellCommand returns the command that unregisters a project. If the project

@@ -6,7 +6,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// registerOptions are the flags that describe a registration.
+// registerOptions are the flags of register and up that choose parts of a registration.
 type registerOptions struct {
 	name    string // "" for the name that the project has, or that its manifest contains
 	uids    []uint // the uids in the flags --allow-uid, in addition to the uids that the project has

@@ -39,7 +39,7 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 				`"secret_count":0,"memory":"memfd_secret","projects":[{"name":"api","project_path":"` + dir + `","socket_path":"/s",` +
 				`"allowlist_size":0,"counts":{"allowed":0,"denied":0,"not_found":0},"connections":0,"manifest_sha256":""}]}`
 		case "inspect":
-			if inspections++; inspections == 2 { // after reload has read the manifest
+			if inspections++; inspections == 2 { // reload has read and shown the manifest before this request
 				writeManifest("SLIPPED_IN")
 			}
 			return `{"ok":true,"name":"api","project_path":"` + dir + `","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {}\n","declared":false}`

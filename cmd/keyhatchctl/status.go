@@ -32,7 +32,7 @@ To approve a changed manifest, run keyhatchctl reload.`,
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), struct {
 						schema.StatusResponse
-						Projects []projectJSON `json:"projects"` // replaces the field of StatusResponse
+						Projects []projectJSON `json:"projects"` // replaces the field projects of StatusResponse in the output
 					}{status, withManifestStates(status, o)})
 				}
 				return printStatus(c.OutOrStdout(), status, o)

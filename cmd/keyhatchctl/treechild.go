@@ -13,7 +13,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// treeChildName is argument 0 of a child process.
+// treeChildName is argument 0 of a child process, by which the process knows that it is a child
+// process.
 const treeChildName = "keyhatchctl-trees"
 
 const (
@@ -31,7 +32,8 @@ type treeSetup struct {
 	Socket, TokenFile string // the fields of globalOptions that hints contain
 }
 
-// A treeTask is a task of a child process. A task uses the directories of one project.
+// A treeTask is one task that keyhatchctl sends to a child process. A task uses the directories
+// of one project.
 type treeTask struct {
 	Kind    treeTaskKind
 	Project schema.ProjectStatus
@@ -52,7 +54,7 @@ const (
 	taskExplainManifest
 )
 
-// A treeResult is the result of a task.
+// A treeResult is the result of a task. Each kind of task sets only some of the fields.
 type treeResult struct {
 	Text     string
 	Findings []cli.Finding
@@ -113,7 +115,7 @@ func startTreeChild(setup treeSetup) (*treeChild, error) {
 		out.Close()
 		return nil, fmt.Errorf("starting a child process: %w", err)
 	}
-	go c.cmd.Wait() // ends when the process has ended
+	go c.cmd.Wait() // the goroutine ends when the child process has ended
 	if _, err := c.exchange(setup, treeStartTimeout); err != nil {
 		c.kill()
 		return nil, fmt.Errorf("starting a child process: %w", err)

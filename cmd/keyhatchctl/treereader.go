@@ -43,7 +43,7 @@ func (r *treeReader) run(task treeTask) (result treeResult, err error) {
 	return result, err
 }
 
-// manifestState describes the manifest of a project in one column of a table.
+// manifestState describes the manifest in a project's directory, for one column of a table.
 func (r *treeReader) manifestState(p schema.ProjectStatus) string {
 	result, err := r.run(treeTask{Kind: taskManifestState, Project: p})
 	switch {
@@ -55,7 +55,8 @@ func (r *treeReader) manifestState(p schema.ProjectStatus) string {
 	return result.Text
 }
 
-// checkProject returns the findings of the function checkProject.
+// checkProject runs the function checkProject in a child process. If the child process does not
+// answer, the finding is that the project's directories are blocked.
 func (r *treeReader) checkProject(p schema.ProjectStatus, missing []schema.SecretName, o *globalOptions) []cli.Finding {
 	result, err := r.run(treeTask{Kind: taskCheckProject, Project: p, Missing: missing})
 	if err != nil {
@@ -66,7 +67,8 @@ func (r *treeReader) checkProject(p schema.ProjectStatus, missing []schema.Secre
 	return result.Findings
 }
 
-// notRestoredFix returns the result of the function notRestoredFix.
+// notRestoredFix runs the function notRestoredFix in a child process. If the child process does
+// not answer, the fix only removes the stored registration.
 func (r *treeReader) notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 	result, err := r.run(treeTask{Kind: taskNotRestoredFix, Problem: p})
 	if err != nil {
@@ -75,7 +77,7 @@ func (r *treeReader) notRestoredFix(p schema.ProjectProblem, o *globalOptions) s
 	return result.Text
 }
 
-// readManifest returns the result of manifest.Read.
+// readManifest runs manifest.Read in a child process.
 func (r *treeReader) readManifest(dir string) (manifest.File, error) {
 	result, err := r.run(treeTask{Kind: taskReadManifest, Path: dir})
 	switch {
@@ -88,7 +90,8 @@ func (r *treeReader) readManifest(dir string) (manifest.File, error) {
 	return result.File, err
 }
 
-// checkSocketDir returns the findings of the function checkSocketDir.
+// checkSocketDir runs the function checkSocketDir in a child process. If the child process does
+// not answer, the finding is that the directory is blocked.
 func (r *treeReader) checkSocketDir(path string, o *globalOptions) []cli.Finding {
 	result, err := r.run(treeTask{Kind: taskCheckSocketDir, Path: path})
 	if err != nil {

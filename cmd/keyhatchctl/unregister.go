@@ -47,13 +47,13 @@ but the broker does not serve it.
 				}
 				otherDeclarations := declarationsOf(status, p.ProjectPath)
 				if isNotServed && slices.ContainsFunc(status.Projects, func(served schema.ProjectStatus) bool { return served.ProjectPath == p.ProjectPath }) {
-					otherDeclarations = nil // keep them, because one of them is in effect
+					otherDeclarations = nil // do not remove these declarations, because the broker serves one of them
 				}
 				p.Declared = p.Declared || len(otherDeclarations) > 0
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
 				var alsoRemoved string
-				if persist { // remove the files before the registration, because the user may have no permission for the files
+				if persist { // before Unregister, because the user may have no permission to remove the files
 					for _, d := range otherDeclarations {
 						if err := removeDeclaration(status, d.Name); err != nil {
 							return err

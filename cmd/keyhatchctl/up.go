@@ -117,7 +117,7 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 		approval = append(append(approval, "--"), extraArgs...)
 	}
 	p.approvalCommand = o.command(approval...)
-	log := c.ErrOrStderr() // standard output is for devcontainer up
+	log := c.ErrOrStderr() // only devcontainer up writes to standard output
 	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
 		return "", err
 	}

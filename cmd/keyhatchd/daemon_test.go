@@ -116,7 +116,7 @@ const tripwire = "TRIPWIRE"
 // nothing.
 func checkCollectedOutput() bool {
 	if collected.Len() == 0 {
-		return true // no selected test started a daemon
+		return true // no test started a daemon, so there is no output to search
 	}
 	if i := bytes.Index(collected.Bytes(), []byte(tripwire)); i >= 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: a secret's value is in a log or in the audit log")

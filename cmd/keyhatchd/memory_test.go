@@ -31,7 +31,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	} {
 		t.Run(c.role, func(t *testing.T) {
 			dir := newRuntimeDir(t)
-			d := startDaemon(t, c.role, dir, "--request-rate", "0") // the test sends more requests than the default limit
+			d := startDaemon(t, c.role, dir, "--request-rate", "0") // no limit, because the test sends more requests than the default limit allows
 			status := sendRequest(t, d.adminSocket(), `{"op":"status"}`)
 			if strings.Contains(status, `"memory":"heap"`) {
 				t.Skip("a build for the race detector stores secrets on the heap")

@@ -173,7 +173,7 @@ func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		value := f.Value.String()
 		if value == "" {
-			value = `""` // otherwise, the setting would have no value in YAML
+			value = `""` // a setting must have a value in YAML
 		}
 		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+value, sources[f.Name])
 	})

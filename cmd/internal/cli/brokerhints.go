@@ -138,7 +138,8 @@ func PermissionHint(socket string) string {
 	if err != nil || socket != SystemSocket && strconv.Itoa(int(gid)) != group.Gid {
 		return hint
 	}
-	// The user may have joined the group after the start of this session.
+	// If the user joined the group after the start of this session, the processes of the session
+	// do not belong to the group yet.
 	if currentUser, err := user.Current(); err == nil {
 		if groups, err := currentUser.GroupIds(); err == nil && slices.Contains(groups, group.Gid) {
 			if session, err := os.Getgroups(); err == nil && !slices.ContainsFunc(session, func(gid int) bool { return strconv.Itoa(gid) == group.Gid }) {

@@ -57,7 +57,7 @@ func cancelOnSignal() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() { // ends when the context is canceled
+	go func() { // the goroutine ends when the context is canceled
 		select {
 		case sig := <-signals:
 			cancel(signalError(sig.(syscall.Signal)))

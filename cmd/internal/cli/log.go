@@ -33,7 +33,7 @@ type lossyWriter struct {
 
 func newLossyWriter(out io.Writer) lossyWriter {
 	p := lossyWriter{make(chan []byte, logQueueSize), make(chan struct{}, 1)}
-	go func() { // ends when lines is closed; in a daemon, it runs until the process ends
+	go func() { // the goroutine ends when lines is closed, or when the daemon ends
 		for line := range p.lines {
 			if line == nil {
 				p.flushed <- struct{}{}

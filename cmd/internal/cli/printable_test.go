@@ -87,7 +87,8 @@ func TestPrintableWord(t *testing.T) {
 }
 
 // TestPrintJSONEscapesUnprintableCharacters prints strings that could change the order of the
-// characters on a terminal, or forge a line. The output must still be the same JSON value.
+// characters on a terminal, or look like a line of their own. PrintJSON must escape these
+// characters, and the output must still be the same JSON value.
 func TestPrintJSONEscapesUnprintableCharacters(t *testing.T) {
 	in := []string{"a\u202eb\u2066", "\u200b", "\u009b31m", "\x7f", "\U000e0041", "\u2028", "\x1b[2J\n", "\u2800\u3164", "café 日本 <&>"}
 	var out strings.Builder

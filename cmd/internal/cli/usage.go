@@ -14,7 +14,8 @@ import (
 // that have our own texts, in the command c and in all its subcommands.
 func wrapUsageErrors(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		// If the subcommand is unknown, its flags are unknown, too. Report the subcommand.
+		// If the subcommand is unknown, its flags are unknown, too. Report the subcommand,
+		// because the flags may be valid for the subcommand that the user meant.
 		if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
 			return unknownCommandError(c, args[0])
 		}
@@ -56,7 +57,7 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 
 // unknownCommandError returns the usage error for an unknown subcommand of c.
 func unknownCommandError(c *cobra.Command, name string) error {
-	c.SuggestionsMinimumDistance = 2 // the default of cobra's own error
+	c.SuggestionsMinimumDistance = 2 // the value that cobra uses for its own error about an unknown command
 	if similar := c.SuggestionsFor(name); len(similar) > 0 {
 		return UsageErrorf("unknown command %q: did you mean %s?", name, strings.Join(similar, " or "))
 	}
