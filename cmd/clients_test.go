@@ -110,7 +110,7 @@ users:
   user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}
 `, s.URL, h.writeCACert(s)))
 	version := h.run("", "kubectl", "version", "--client", "-o", "json")
-	if strings.Contains(version, `"minor": "20"`) { // kubectl 1.20 supports only v1beta1 of the exec plugin API
+	if strings.Contains(version, `"minor": "20"`) { // kubectl 1.20 does not support v1 of the exec plugin API
 		text, err := os.ReadFile(kubeconfig)
 		if err != nil {
 			t.Fatal(err)

@@ -271,9 +271,9 @@ func TestSetAcknowledgesLines(t *testing.T) {
 	s.end(0, "one\ntwo\nthree")
 }
 
-// TestSetWarnsAboutDoubledLineBreaks pastes Windows line breaks as xterm and tmux do. set must
-// warn that line breaks may be doubled. It must not change the value, because a value can also
-// contain empty lines.
+// TestSetWarnsAboutDoubledLineBreaks pastes Windows line breaks as xterm and tmux do. If each
+// line break of the value is doubled, set must print a warning. It must not change the value,
+// because a value can also contain empty lines.
 func TestSetWarnsAboutDoubledLineBreaks(t *testing.T) {
 	for typed, value := range map[string]string{"one\r\rtwo\r\r": "one\n\ntwo\n\n", "one\r\r": "one\n\n", "one\r\rtwo\r": "", "one": ""} {
 		s := startSet(t)
