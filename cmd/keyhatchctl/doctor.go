@@ -27,8 +27,8 @@ how to fix the problem, usually with the command to run. If a problem has severa
 solutions, doctor prints each solution in its own line. doctor does not change
 anything.
 
-The exit code is 0 if doctor finds no problem, and 1 if doctor finds a problem. To
-check a container, run keyhatch doctor in the container.`,
+The exit code of doctor is 0 if doctor finds no problem, and 1 if doctor finds a
+problem. To check a container, run keyhatch doctor in the container.`,
 		Example: `  keyhatchctl doctor
   keyhatchctl --json doctor | jq -r '.findings[] | select(.problem).fix'`,
 		RunE: func(c *cobra.Command, _ []string) error {

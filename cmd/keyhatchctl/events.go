@@ -29,18 +29,20 @@ func eventsCommand(o *globalOptions) *cobra.Command {
 		Short: "Show the broker's audit events",
 		Long: `events shows the recent audit events of the broker. The audit events record, for
 example, pushes, fetches, registrations, refusals, and requests of operators. The
-broker keeps the last 1024 audit events in memory, so this command does not need an
-audit log in a file. An audit event contains counts, and never the name or the value
-of a secret.
+broker keeps the last 1024 audit events in memory, so keyhatchctl events does not
+need an audit log in a file. An audit event contains counts, and never the name or
+the value of a secret.
 
-With --follow, this command waits for new audit events after it has shown the recent
-ones. With --follow, if the broker stops or restarts, this command connects to the
-broker again. If audit events happen faster than this command can print them, it
-prints a line events.missed with the number of missing audit events.
+With --follow, keyhatchctl events waits for new audit events after it has shown the
+recent audit events. With --follow, if the broker stops or restarts, keyhatchctl
+events connects to the broker again. If audit events happen faster than keyhatchctl
+events can print them, keyhatchctl events prints a line events.missed with the
+number of missing audit events.
 
-Each printed line contains the local time, the name of the event, the project, the
-uid and the pid of the caller, and the other fields of the event except the gid of
-the caller. With --json, each printed line is one JSON object, as in the audit log.`,
+Each line that keyhatchctl events prints contains the local time, the name of the
+event, the project, the uid and the pid of the caller, and the other fields of the
+event except the gid of the caller. With --json, each of these lines is one JSON
+object, as in the audit log.`,
 		Example: `  keyhatchctl events
   keyhatchctl events --follow --project api
   keyhatchctl events --since 10m --json | jq -c 'select(.denied > 0)'`,

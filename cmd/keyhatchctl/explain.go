@@ -32,8 +32,8 @@ PROJECT is the name of a project or the path of its directory. PROJECT is a path
 it contains a slash, for example ./api, or if it is "." or "..". Without --uid,
 explain assumes that the caller has the uid of the directory's owner.
 
-The exit code is 0 if the get would succeed, and 1 if the get would fail. If
-keyhatch cannot reach the broker from a container, run keyhatch doctor in the
+The exit code of explain is 0 if the get would succeed, and 1 if the get would fail.
+If keyhatch cannot reach the broker from a container, run keyhatch doctor in the
 container.`,
 		Example: `  keyhatchctl explain api NPM_TOKEN
   keyhatchctl explain api NPM_TOKEN --uid 1000

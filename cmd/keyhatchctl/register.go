@@ -30,18 +30,18 @@ a dangerous effect, or if the path DIR contains a symbolic link. Without a termi
 requested, for example because its manifest was edited.
 
 The name of the project is the value of project in the manifest. If another project
-has this name, for example another clone of the same repository, choose another name
-with --name.
+has the name in the manifest, for example another clone of the same repository,
+choose another name with --name.
 
 Root, the broker's user, and the owner of DIR can use the project's socket. To allow
-another user to use the socket, for example the container's user, add --allow-uid.
-If you register a project again, the uids that are already allowed stay allowed. To
-remove an allowed uid, run keyhatchctl unregister --persist, and register the
-project again.
+another user to use the project's socket, for example the container's user, add
+--allow-uid. If you register a project again, the uids that are already allowed stay
+allowed. To remove an allowed uid, run keyhatchctl unregister --persist, and
+register the project again.
 
-With --persist, the broker registers the project again after a stop or a reboot.
-With --persist, register also writes the approved manifest to the broker's projects
-directory.`,
+With --persist, the broker registers the project at every start, also after a
+reboot. With --persist, register also writes the approved manifest to the broker's
+projects directory.`,
 		Example: `  keyhatchctl register ~/src/api
   keyhatchctl register --name api-fix ~/worktrees/fix
   sudo keyhatchctl register --persist ~/src/api

@@ -65,11 +65,12 @@ func pushCommand(o *globalOptions) *cobra.Command {
 		Use:   "push FILE|-",
 		Short: "Replace all secrets with those in a JSON file",
 		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
-input if FILE is -. The input must be one JSON object. Each member of this object is
-a secret. Its value is a string, or for a bundle an object whose values are strings.
+input if FILE is -. FILE must contain one JSON object. Each member of this JSON object
+is a secret, whose name is the key. The value of the secret must be a string, or for a
+bundle an object whose values are strings.
 
-If a sidecar is running, it replaces the pushed secrets with the secrets in its store
-when it next checks the broker, at the latest after the interval of its flag --poll.`,
+A running sidecar replaces the secrets of a push with the secrets in its store when it
+next checks the broker, at the latest after the interval of its flag --poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),

@@ -36,11 +36,11 @@ project's socket and the keyhatch command into the container. Otherwise, up moun
 them. up does not change any file in the project. If the configuration of the dev
 container mounts the admin socket or the socket of another project, up does not
 start the container. In the configuration, up checks the mounts, but no other
-arguments for the container engine, such as runArgs. Arguments after -- are passed
-to devcontainer up.
+arguments for the container engine, such as runArgs. up passes the arguments after
+-- to devcontainer up.
 
-An existing container keeps its old mounts. To create the container again with new
-mounts, add -- --remove-existing-container.`,
+If the project's container already exists, the container keeps its old mounts. To
+create the container again with new mounts, add -- --remove-existing-container.`,
 		Example: `  keyhatchctl up ~/src/api
   keyhatchctl up ~/src/api --allow-uid 1000 -- --remove-existing-container`,
 		Args: cobra.MinimumNArgs(1),
