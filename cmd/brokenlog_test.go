@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TestDaemonsSurviveBrokenLogPipe starts keyhatchd and keyhatch-sidecar with a broken pipe
-// as standard output and standard error. It makes both daemons write log lines and checks
-// that they still work.
+// TestDaemonsSurviveBrokenLogPipe starts keyhatchd and keyhatch-sidecar with a broken pipe as
+// standard output and standard error, and makes both daemons write log lines. After that, both
+// daemons must still work.
 func TestDaemonsSurviveBrokenLogPipe(t *testing.T) {
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {

@@ -12,8 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestDockerLogsInThroughHelper runs docker, which reads an image manifest from a registry
-// that requires a login. The login comes from the credential helper.
+// TestDockerLogsInThroughHelper runs docker, which reads an image manifest from a registry that
+// requires a login. The credential helper must give docker the login for this registry, and no
+// login for a registry that is not in the project's manifest.
 func TestDockerLogsInThroughHelper(t *testing.T) {
 	testenv.RequireTool(t, "docker")
 	const manifest = `{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"},"layers":[]}`
@@ -50,7 +51,7 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 		t.Errorf("docker manifest inspect: %v; the registry served %d manifests: %s", err, manifestsServed, out)
 	}
 	h.checkTokenNotOnDisk()
-	// docker gets no credentials for a registry that is not in the project's manifest.
+	// The helper must print no login for a registry that is not in the project's manifest.
 	if out, err := h.try("other.example\n", "docker-credential-keyhatch", "get"); err == nil || out != "credentials not found in native keychain\n" {
 		t.Errorf("%v: %q", err, out)
 	}
@@ -62,8 +63,8 @@ func TestDockerLogsInThroughHelper(t *testing.T) {
 	}
 }
 
-// TestAWSSignsWithBundle runs the command aws, which signs a request with the AWS key pair
-// in a bundle.
+// TestAWSSignsWithBundle runs the command aws, which must sign a request with the AWS key pair in
+// a bundle.
 func TestAWSSignsWithBundle(t *testing.T) {
 	testenv.RequireTool(t, "aws")
 	var authorization, session string
@@ -84,8 +85,8 @@ func TestAWSSignsWithBundle(t *testing.T) {
 	h.checkTokenNotOnDisk()
 }
 
-// TestKubectlSendsToken runs kubectl, which sends a token to a server that requires the
-// token.
+// TestKubectlSendsToken runs kubectl with keyhatch as its credential plugin. kubectl must send
+// the token to a server that requires the token.
 func TestKubectlSendsToken(t *testing.T) {
 	testenv.RequireTool(t, "kubectl")
 	authorization := ""
@@ -109,7 +110,7 @@ users:
   user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}
 `, s.URL, h.writeCACert(s)))
 	version := h.run("", "kubectl", "version", "--client", "-o", "json")
-	if strings.Contains(version, `"minor": "20"`) { // kubectl supports v1 of the exec plugin API since version 1.22
+	if strings.Contains(version, `"minor": "20"`) { // kubectl 1.20 does not support v1 of the exec plugin API
 		text, err := os.ReadFile(kubeconfig)
 		if err != nil {
 			t.Fatal(err)

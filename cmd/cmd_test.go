@@ -1,5 +1,5 @@
-// Package cmd_test tests the four commands together. It builds them, runs them from
-// PATH, and connects them with real sockets.
+// Package cmd_test tests the four commands together. The tests build the commands, run them from
+// PATH, and connect them with real sockets.
 package cmd_test
 
 import (
@@ -30,8 +30,9 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(binDir)
-		// go test does not know the source files of the commands, because another process
-		// compiles the commands. Without statSources, go test could use a cached result.
+		// go test does not know the source files of the commands, because the commands are
+		// compiled in another process. Without statSources, go test could use a cached result
+		// although a source file has changed.
 		if err := statSources(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
@@ -46,8 +47,8 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// statSources calls os.Stat for every source file of the module. Therefore go test does not
-// reuse a cached test result after a source file has changed.
+// statSources calls os.Stat for every source file of the module. go test then records these
+// files, and does not use a cached result after one of them has changed.
 func statSources() error {
 	return filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && strings.HasSuffix(path, ".go") {
@@ -58,9 +59,9 @@ func statSources() error {
 }
 
 // TestScripts runs the scripts testdata/*.txt. $RUN is the path of the broker's runtime
-// directory. This path is short enough for the path of a socket. Scripts write the logs of
-// the commands to $WORK/out. The script command tripwires checks that no log contains
-// TRIPWIRE.
+// directory. This path is short, because the path of a socket is limited to 107 bytes. Scripts
+// write the logs of the commands to $WORK/out. The script command tripwires fails if a log
+// contains TRIPWIRE, which is a part of the test secrets.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
@@ -81,7 +82,7 @@ func TestScripts(t *testing.T) {
 			switch condition {
 			case "root":
 				return os.Geteuid() == 0, nil
-			case "all": // true in CI, because a missing tool is an error in CI
+			case "all": // true if KEYHATCH_TEST_ALL=1 is set, so that a script fails if a tool is missing
 				return testenv.All(), nil
 			}
 			return false, fmt.Errorf("unknown condition %s", condition)
@@ -94,7 +95,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// cmdUntil repeats a command until the command succeeds. Usage: until CMD ARG...
+// cmdUntil repeats a command until the command succeeds, and fails after 15 seconds. Usage: until
+// CMD ARG...
 func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: until CMD ARG...")
@@ -108,7 +110,7 @@ func cmdUntil(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdExits runs a command and checks its exit code. Usage: exits CODE CMD ARG...
+// cmdExits runs a command, and fails if its exit code is not CODE. Usage: exits CODE CMD ARG...
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
@@ -125,9 +127,10 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdTripwires searches for TRIPWIRE in the files in the directory out, and in the command
-// line and the environment of each running keyhatch command. It fails if it finds TRIPWIRE.
-// It also fails if all files are empty, because the search would then prove nothing.
+// cmdTripwires searches for TRIPWIRE in the files in the directory out, and in the command line
+// and the environment of each running keyhatch command. It fails if it finds TRIPWIRE. With "!",
+// it fails if it does not find TRIPWIRE. It also fails if all files are empty, because the search
+// would then prove nothing.
 func cmdTripwires(ts *testscript.TestScript, neg bool, args []string) {
 	searched, found := 0, ""
 	search := func(path string) {

@@ -66,11 +66,12 @@ func TestSignalCancelsWaitingEdit(t *testing.T) {
 	}
 }
 
-// TestSignalAfterEditDoesNotChangeExitCode sends a signal to set after the store has changed. The
-// exit code must be 0, because the edit was not canceled.
+// TestSignalAfterEditDoesNotChangeExitCode sends a signal to set after set has changed the store.
+// The exit code must be 0, because the signal did not cancel the edit.
 func TestSignalAfterEditDoesNotChangeExitCode(t *testing.T) {
 	store := t.TempDir()
-	// The check after the edit waits for a file that is open for writing.
+	// After the edit, set checks the store. This check waits for files that are open for writing,
+	// so set is still running when the test sends the signal.
 	open, err := os.Create(filepath.Join(store, "B"))
 	if err != nil {
 		t.Fatal(err)

@@ -17,9 +17,10 @@ import (
 
 // TestForwardedAdminSocket uses the admin socket through a real sshd on the loopback address, as
 // the README describes. ssh forwards the socket in both directions: from the client to the
-// broker's host (-L), and from the broker's host to another machine (-R). The sidecar survives a
-// crash of the broker after the new token was copied. The token must not be in a command line,
-// an environment, or a log.
+// broker's host (-L), and from the broker's host to another machine (-R). keyhatchctl must work
+// only with the token. After a crash of the broker, the test copies the new token, and the
+// sidecar must push again. No token and no secret may be in a log, and no token in the command
+// line or the environment of a process.
 func TestForwardedAdminSocket(t *testing.T) {
 	if _, err := os.Stat("/usr/sbin/sshd"); err != nil {
 		testenv.RequireTool(t, "sshd")
@@ -54,12 +55,12 @@ func TestForwardedAdminSocket(t *testing.T) {
 	f.checkNotVisible(append(tokens, "TRIPWIRE"))
 }
 
-// A forwarding is a broker whose admin socket is forwarded by ssh.
+// A forwarding is a broker whose admin socket ssh forwards.
 type forwarding struct {
 	t      *testing.T
 	dir    string
 	broker *exec.Cmd
-	ssh    []string // the options and the destination of ssh
+	ssh    []string // the command-line options of ssh, and the host to which ssh connects
 }
 
 func newForwarding(t *testing.T) *forwarding {
@@ -96,8 +97,8 @@ func (f *forwarding) command(name string, args ...string) *exec.Cmd {
 	return c
 }
 
-// start starts a program that runs until the end of the test. The file log/NAME contains its
-// output.
+// start starts the program name, which runs until the end of the test. The program writes its
+// output to the file log/ and logName.
 func (f *forwarding) start(logName, name string, args ...string) *exec.Cmd {
 	f.t.Helper()
 	log, err := os.OpenFile(f.path("log/"+logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -125,7 +126,8 @@ func (f *forwarding) startBroker() {
 	})
 }
 
-// startSSH starts sshd on the loopback address, and ssh, which forwards two sockets.
+// startSSH starts sshd on the loopback address, and starts ssh, which forwards the admin socket
+// in both directions.
 func (f *forwarding) startSSH() {
 	f.t.Helper()
 	for _, name := range []string{"host_key", "key"} {
@@ -230,8 +232,9 @@ func (f *forwarding) waitUntil(what string, condition func() bool) {
 	}
 }
 
-// checkNotVisible checks that no log, and no command line and environment of a process contains
-// one of the texts.
+// checkNotVisible fails if a log, or the command line or the environment of a process, contains
+// one of the texts. It ignores TRIPWIRE outside the logs, because other tests can run at the same
+// time.
 func (f *forwarding) checkNotVisible(texts []string) {
 	f.t.Helper()
 	found := 0
@@ -240,7 +243,7 @@ func (f *forwarding) checkNotVisible(texts []string) {
 		for _, path := range paths {
 			content, err := os.ReadFile(path)
 			if err != nil {
-				continue // the process has ended
+				continue // this user cannot read the file, or the process has ended
 			}
 			if bytes.Contains(content, []byte(f.path("copy"))) {
 				found++

@@ -52,9 +52,9 @@ func (s *gitServer) wasAuthenticated() bool {
 	return s.authenticated > 0
 }
 
-// TestGitUsesTokenAndHidesItFromOtherHelpers lists and clones a repository with a token
-// from keyhatch. git must not pass the token to another helper, because that helper could
-// store the token.
+// TestGitUsesTokenAndHidesItFromOtherHelpers lists and clones a repository. git must use the
+// token from keyhatch. git must not pass the token to another credential helper, because that
+// helper could store the token.
 func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	for _, scheme := range []string{"https", "http"} {
@@ -89,7 +89,7 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			h.run("", "git", "config", "--global", hostKey+".helper", recorder)
 			h.run("", "git", "config", "--global", "credential.helper", recorder)
 			h.run("", "keyhatch", "credential", "install")
-			h.run("", "keyhatch", "credential", "install") // a second install must not change anything
+			h.run("", "keyhatch", "credential", "install") // run install a second time, which must not change anything
 			if out := h.run("", "git", "ls-remote", url); !strings.Contains(out, "refs/heads/main") {
 				t.Errorf("ls-remote: %s", out)
 			}
@@ -105,9 +105,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// After the installation, an editor adds a helper after the helper of keyhatch.
-			// git would pass the token to the editor's helper. Therefore keyhatch must not
-			// answer until the user runs keyhatch credential install again.
+			// After the installation, an editor adds its own helper after the helper of keyhatch.
+			// git would pass the token to the editor's helper. Therefore keyhatch must not answer
+			// until the user runs keyhatch credential install again.
 			config := filepath.Join(h.home, ".gitconfig")
 			text, err := os.ReadFile(config)
 			if err != nil {
@@ -125,8 +125,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// Check that the test can fail: if the configuration has no empty helper line,
-			// git passes the token of a simple helper to the other helper.
+			// Check that the test can find a token that git passes to another helper: without an
+			// empty helper line in the configuration, git passes the token of a simple helper to
+			// the other helper.
 			os.Remove(recorderLog)
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
@@ -136,12 +137,12 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 				t.Errorf("git does not pass the token to the other helper even without the empty helper line, so the test is not valid: %s, %v", text, err)
 			}
 
-			// keyhatch credential install --remove restores the user's configuration. After
-			// that, git gets no credentials.
+			// keyhatch credential install --remove must restore the user's configuration. After
+			// that, git must get no credentials.
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "keyhatch", "credential", "install")
 			h.run("", "git", "ls-remote", url)
-			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // --remove works without a broker
+			h.run("", "keyhatch", "--socket", h.dir+"/none", "credential", "install", "--remove") // --remove must work without a broker
 			if values := h.run("", "git", "config", "--global", "--get-all", hostKey+".helper"); values != recorder+"\n" {
 				t.Errorf("the user's helper is now %q", values)
 			}
@@ -153,10 +154,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	}
 }
 
-// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL and with
-// the setting credential.username. If the manifest or the secret contains another username,
-// git must get no token, and keyhatch must explain the reason. In all other cases, git must
-// get the token.
+// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL and with the
+// setting credential.username. If the manifest or the secret contains another username, git must
+// get no token, and keyhatch must print the reason. Otherwise, git must get the token.
 func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	for name, c := range map[string]struct {
@@ -197,7 +197,8 @@ func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 					t.Errorf("%v: the output contains the token: %s", args, out)
 				}
 			}
-			// Without a username in the request, git uses the username of the login.
+			// If the URL and the settings of git contain no username, git must use the username
+			// of the login in keyhatch.
 			if c.user == "bob" {
 				h.run("", "git", "ls-remote", "http://"+host+"/x.git")
 			}
@@ -206,9 +207,9 @@ func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 	}
 }
 
-// TestInstallRefusesNonRegularGitConfig checks that keyhatch credential install refuses a
-// git configuration file that is a device, such as /dev/null. git would replace the device
-// with a regular file.
+// TestInstallRefusesNonRegularGitConfig runs keyhatch credential install with a git configuration
+// file that is not a regular file, such as /dev/null. install must refuse this file, because git
+// would replace the device with a regular file.
 func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
@@ -228,9 +229,10 @@ func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	}
 }
 
-// TestGitHelperPrintsNothingOnFailure checks the output of git's credential helper for a
-// declared host, for another host, and for the operations that it ignores. If the broker is
-// unreachable, the helper must report an error and print no credentials.
+// TestGitHelperPrintsNothingOnFailure runs git's credential helper for a declared host, for
+// another host, and with operations that the helper ignores. The helper must print credentials
+// only for the declared host. If the broker is unreachable, the helper must report an error and
+// print no credentials.
 func TestGitHelperPrintsNothingOnFailure(t *testing.T) {
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
 	for query, want := range map[string]string{"protocol=https\nhost=x\n": "username=x-access-token\npassword=" + token + "\n", "protocol=https\nhost=y\n": ""} {

@@ -17,8 +17,8 @@ import (
 
 const token = "TRIPWIRE-token"
 
-// A host is a test environment. It has a broker with one project, and a home directory for
-// the tools.
+// A host is a test environment. It contains a broker with one project, and a home directory for
+// the tools that use the project's credentials.
 type host struct {
 	t    *testing.T
 	dir  string
@@ -88,7 +88,8 @@ func (h *host) write(name, text string) string {
 	return path
 }
 
-// try runs a command in the home directory and returns its output.
+// try runs a command in the home directory with the given standard input. It returns the output
+// of the command, and the error of the command.
 func (h *host) try(stdin string, args ...string) (string, error) {
 	cmd := exec.Command(args[0], args[1:]...)
 	for _, entry := range h.env {
@@ -115,8 +116,8 @@ func (h *host) run(stdin string, args ...string) string {
 	return out
 }
 
-// checkTokenNotOnDisk fails if a text file in the host's directory or in one of its
-// subdirectories contains the token.
+// checkTokenNotOnDisk fails if a text file in the directory of h or in one of its subdirectories
+// contains the token.
 func (h *host) checkTokenNotOnDisk() {
 	h.t.Helper()
 	if out, err := exec.Command("grep", "-rlI", token, h.dir).Output(); err == nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestSignalEndsCommandSilently sends signals to a command that waits for a secret. The
-// command must exit with 128 plus the signal's number and must not print an error.
+// TestSignalEndsCommandSilently sends signals to commands that wait for a secret. Each command
+// must exit with 128 plus the signal's number and must not print an error.
 func TestSignalEndsCommandSilently(t *testing.T) {
 	m := newMessageRun(t)
 	m.startBroker("")
@@ -30,12 +30,12 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			// If the command has an open socket, the command has already installed its signal
-			// handler.
+			// Wait until the command has an open socket. Before that, the command installs its
+			// signal handler, so the handler gets the signal.
 			waitForOpenFile(t, cmd.Process.Pid, "socket:")
 			cmd.Process.Signal(signal)
 			cmd.Wait()
-			if args[0] == "export" { // export prints the command false for the shell
+			if args[0] == "export" { // after the signal, export must print only the command false, which the shell runs
 				output.Truncate(len(strings.TrimSuffix(output.String(), "false\n")))
 			}
 			if code := testenv.ShellExitCode(cmd.ProcessState); code != want || output.Len() > 0 {
@@ -45,8 +45,9 @@ func TestSignalEndsCommandSilently(t *testing.T) {
 	}
 }
 
-// TestCtrlCEndsEventStream presses Ctrl-C while keyhatchctl waits for events, and while it waits
-// until the broker runs again. The exit code must be 130.
+// TestCtrlCEndsEventStream runs keyhatchctl events --follow. It presses Ctrl-C while the command
+// waits for events, and again while another such command waits for a stopped broker. The exit
+// code must be 130, and the command must not print a hint.
 func TestCtrlCEndsEventStream(t *testing.T) {
 	m := newMessageRun(t)
 	broker := m.startBroker("")
@@ -117,8 +118,9 @@ func hasOpenFile(pid int, prefix string) bool {
 	return false
 }
 
-// TestCtrlCEndsLoopOfShell presses Ctrl-C in a loop of an interactive bash. bash must end the
-// loop, which it does only if SIGINT has ended the command. The exit code must be 130.
+// TestCtrlCEndsLoopOfShell presses Ctrl-C while an interactive bash runs, in a loop, a command
+// that reads the terminal. bash must end the loop, which it does only if SIGINT has ended the
+// command. The exit code must be 130.
 func TestCtrlCEndsLoopOfShell(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	for command, prompt := range map[string]string{

@@ -19,15 +19,15 @@ import (
 
 var update = flag.Bool("update", false, "write the output of the commands into testdata/messages")
 
-// TestMessages runs commands with typical wrong input and compares the complete output
-// with testdata/messages/*.txt. The author of a changed message must read the new output in
-// these files.
+// TestMessages runs commands with typical wrong input and compares the complete output with
+// testdata/messages/*.txt. If you change a message, update these files with -update, and read the
+// new output.
 //
-// For a line "$ COMMAND", a shell runs COMMAND. The next lines contain the standard output,
-// the standard error, and the exit code of COMMAND. For a line "% COMMAND", a shell runs
-// COMMAND as a preparation, which must succeed. The line "% broker FLAG..." starts a broker in
-// the directory $RUN. The flags must also be flags of keyhatchctl. Lines that start with # are comments. Each file has its own directories
-// $WORK and $RUN.
+// For a line "$ COMMAND", a shell runs COMMAND. The next lines contain the standard output, the
+// standard error, and the exit code of COMMAND. For a line "% COMMAND", a shell runs COMMAND as a
+// preparation, which must succeed. The line "% broker FLAG..." starts a broker in the directory
+// $RUN. The test also passes FLAG to keyhatchctl, so keyhatchctl must have the same flag. Lines
+// that start with # are comments. Each file has its own directories $WORK and $RUN.
 func TestMessages(t *testing.T) {
 	files, err := filepath.Glob("testdata/messages/*.txt")
 	if err != nil || len(files) == 0 {
@@ -150,7 +150,8 @@ func (m *messageRun) shell(command string) (output string, code int) {
 	return combined.String(), 0
 }
 
-// pathLength matches a length that depends on the name of a temporary directory.
+// pathLength matches the length of a path in a message. mask replaces this length, because it
+// depends on the name of a temporary directory.
 var pathLength = regexp.MustCompile(` has \d+ bytes`)
 
 // mask replaces the parts of the output that are different in each run.

@@ -15,10 +15,11 @@ import (
 )
 
 // endPrompt is the end of each prompt of keyhatch-sidecar set. It names the key that ends the
-// input. When this text is on the terminal, set already hides the input.
+// input. When endPrompt is on the terminal, set already hides the input.
 const endPrompt = "Ctrl-D to end): "
 
-// A setRun is a running command keyhatch-sidecar set A that reads the value from a terminal.
+// A setRun is a running keyhatch-sidecar set A, which reads the value of the secret A from a
+// terminal.
 type setRun struct {
 	*testenv.Terminal
 	t    *testing.T
@@ -26,7 +27,8 @@ type setRun struct {
 	file string // the file of the secret A, which already contains the value "good"
 }
 
-// startSet starts keyhatch-sidecar set A with more arguments, and waits for the prompt.
+// startSet starts keyhatch-sidecar set A with the additional arguments args, and waits for the
+// prompt.
 func startSet(t *testing.T, args ...string) *setRun {
 	t.Helper()
 	store := t.TempDir()
@@ -44,8 +46,8 @@ func startSet(t *testing.T, args ...string) *setRun {
 	return s
 }
 
-// end waits for the end of the command. It checks the exit code, the value of A, and that the
-// terminal has its earlier settings.
+// end waits for the end of the command. It fails if the exit code or the value of A is not as
+// given, or if the terminal does not have its earlier settings.
 func (s *setRun) end(exitCode int, value string) {
 	s.t.Helper()
 	if code := s.Wait(); code != exitCode {
@@ -60,8 +62,8 @@ func (s *setRun) end(exitCode int, value string) {
 }
 
 // TestSetReadsValueFromTerminal types and pastes values of different lengths, with one line and
-// with many lines. The store must contain exactly the typed text, after corrections with keys
-// such as backspace. Each line break in the store is \n.
+// with many lines. After corrections with keys such as backspace, the store must contain exactly
+// the typed text. Each line break in the store must be \n.
 func TestSetReadsValueFromTerminal(t *testing.T) {
 	key := "-----BEGIN PRIVATE KEY-----\n" + strings.Repeat(strings.Repeat("x", 64)+"\n", 1000) + "-----END PRIVATE KEY-----\n\n"
 	for _, c := range []struct{ name, typed, value, report string }{
@@ -89,9 +91,9 @@ func TestSetReadsValueFromTerminal(t *testing.T) {
 	}
 }
 
-// TestSetRefusesDoubtfulInputFromTerminal checks that set does not replace a good value after an
-// input that is probably a mistake. Examples are an empty value, a part of a value, a value with
-// control characters, and a value that is too long.
+// TestSetRefusesDoubtfulInputFromTerminal types input that is probably a mistake. Examples are an
+// empty value, a part of a value, a value with control characters, and a value that is too long.
+// set must not replace the good value.
 func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	for _, c := range []struct{ name, typed, message string }{
 		{"nothing", "\x04", "the value of A is empty"},
@@ -120,12 +122,12 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	s.end(0, "\n") // set writes a newline, because the sidecar does not use an empty file
 }
 
-// TestSetRestoresTerminalAfterSignal types a part of a value and then sends a signal. The
-// secret must not change, and the terminal must echo again.
+// TestSetRestoresTerminalAfterSignal types a part of a value, and then sends a signal or types a
+// key that sends a signal. The secret must not change, and the terminal must echo again.
 func TestSetRestoresTerminalAfterSignal(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		signal syscall.Signal // 0 for a key
+		signal syscall.Signal // 0 if the test types key
 		key    string
 		code   int
 	}{
@@ -204,8 +206,8 @@ func TestSetIgnoresStopWithoutShell(t *testing.T) {
 	s.end(0, "new")
 }
 
-// TestSetRestoresTerminalAfterEndOfStderr runs set in a pipe whose reader ends. The kernel then sends
-// SIGPIPE when set writes to standard error. The terminal must echo again after the end of set.
+// TestSetRestoresTerminalAfterEndOfStderr runs set in a pipe whose reader ends. The kernel sends
+// SIGPIPE when set writes to the pipe. The terminal must echo again after the end of set.
 func TestSetRestoresTerminalAfterEndOfStderr(t *testing.T) {
 	set := filepath.Join(binDir, "keyhatch-sidecar") + " set A --store dir:" + t.TempDir()
 	term := testenv.StartOnTerminal(t, exec.Command("sh", "-c", "{ "+set+"; echo exit code $? >/dev/tty; } 2>&1 | head -c 5; read -r line"))
@@ -217,7 +219,7 @@ func TestSetRestoresTerminalAfterEndOfStderr(t *testing.T) {
 }
 
 // TestSetStopsScriptOnCtrlC presses Ctrl-C in a script that runs set and then another command.
-// The shell must get the signal, too, and must not run the other command.
+// The shell must end the script and must not run the other command.
 func TestSetStopsScriptOnCtrlC(t *testing.T) {
 	testenv.RequireTool(t, "dash")
 	c := exec.Command("dash", "-c", filepath.Join(binDir, "keyhatch-sidecar")+" set A --store dir:"+t.TempDir()+"; echo more")
@@ -230,9 +232,9 @@ func TestSetStopsScriptOnCtrlC(t *testing.T) {
 	}
 }
 
-// TestSetAsksTerminalToMarkPastes checks that set turns on bracketed paste while it reads the
-// value, and turns it off at the end and before a stop. If TERM is dumb, set must not write the
-// escape sequence, because such a terminal would show the sequence.
+// TestSetAsksTerminalToMarkPastes runs set on a terminal. set must turn on bracketed paste while
+// it reads the value, and turn it off at the end and before a stop. If TERM is dumb, set must not
+// write the escape sequence, because such a terminal would show the sequence.
 func TestSetAsksTerminalToMarkPastes(t *testing.T) {
 	s := startSet(t)
 	if !bytes.Contains(s.Output(), []byte("\x1b[?2004h")) {
@@ -255,8 +257,9 @@ func TestSetAsksTerminalToMarkPastes(t *testing.T) {
 	}
 }
 
-// TestSetAcknowledgesLines checks that the terminal shows a reaction to Enter and to a paste.
-// Without a reaction, a user could think that set received nothing, and type the value again.
+// TestSetAcknowledgesLines types a line, and pastes two lines. Each time, set must print how many
+// lines it has received. Without such a reaction, a user could think that set received nothing,
+// and type the value again.
 func TestSetAcknowledgesLines(t *testing.T) {
 	s := startSet(t)
 	s.Type("one\r")
@@ -268,8 +271,9 @@ func TestSetAcknowledgesLines(t *testing.T) {
 	s.end(0, "one\ntwo\nthree")
 }
 
-// TestSetWarnsAboutDoubledLineBreaks pastes Windows line breaks as xterm and tmux do. The value
-// could also contain empty lines, so set must not change the value.
+// TestSetWarnsAboutDoubledLineBreaks pastes Windows line breaks as xterm and tmux do. If each
+// line break of the value is doubled, set must print a warning. It must not change the value,
+// because a value can also contain empty lines.
 func TestSetWarnsAboutDoubledLineBreaks(t *testing.T) {
 	for typed, value := range map[string]string{"one\r\rtwo\r\r": "one\n\ntwo\n\n", "one\r\r": "one\n\n", "one\r\rtwo\r": "", "one": ""} {
 		s := startSet(t)
@@ -393,7 +397,8 @@ func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
 	}
 }
 
-// TestSetReadsStandardInputAndFiles checks that set stores exactly the given bytes.
+// TestSetReadsStandardInputAndFiles gives values to set on standard input and in files. The store
+// must contain exactly the given bytes.
 func TestSetReadsStandardInputAndFiles(t *testing.T) {
 	dir := t.TempDir()
 	store := filepath.Join(dir, "store")
@@ -407,7 +412,7 @@ func TestSetReadsStandardInputAndFiles(t *testing.T) {
 		}
 		for _, args := range [][]string{{"A"}, {"A", "--file", file}, {"B", "field=-"}, {"B", "field=@" + file}} {
 			if args[0] == "B" && !utf8.ValidString(value) {
-				continue // a field of a bundle must be text
+				continue // skip binary values, because a field of a bundle must be text
 			}
 			c := exec.Command(filepath.Join(binDir, "keyhatch-sidecar"), append([]string{"set", "--store", "dir:" + store}, args...)...)
 			c.Stdin = strings.NewReader(value)

@@ -10,14 +10,14 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestSetReadsFIFO runs set with a FIFO as the file of the value. set must wait for a writer,
-// and then for the end of the value. During both waits, Ctrl-C must end set.
+// TestSetReadsFIFO runs set with --file and a FIFO. set must wait until a writer opens the FIFO,
+// and then until the writer closes the FIFO. During both waits, Ctrl-C must end set.
 func TestSetReadsFIFO(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		act   func(t *testing.T, term *testenv.Terminal, fifo string)
 		code  int
-		value string // the value of the secret A after set
+		value string // the value that the secret A must have after set
 	}{
 		{"Ctrl-C without a writer", func(_ *testing.T, term *testenv.Terminal, _ string) { term.Type("\x03") }, 130, "good"},
 		{"Ctrl-C with a writer", func(t *testing.T, term *testenv.Terminal, fifo string) {

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestKeyhatchIsSmallAndStatic checks that the released binary of keyhatch is static, is
-// smaller than 6 MiB, and contains no code for the admin socket. The size is important
-// because the binary is copied into every container.
+// TestKeyhatchIsSmallAndStatic builds keyhatch like a release. The binary must be static, smaller
+// than 6 MiB, and without code for the admin socket. The size is important because every
+// container contains the binary or mounts it.
 func TestKeyhatchIsSmallAndStatic(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "keyhatch")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./keyhatch")

@@ -16,7 +16,7 @@ import (
 	"golang.org/x/term"
 )
 
-// approvalFlags are the flags of commands that ask for an approval.
+// approvalFlags are the flags of a command that can ask for an approval.
 type approvalFlags struct{ yes, dryRun bool }
 
 func (f *approvalFlags) addTo(c *cobra.Command) {
@@ -27,11 +27,11 @@ func (f *approvalFlags) addTo(c *cobra.Command) {
 // canAsk reports whether standard input is a terminal, at which an operator can answer.
 func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
-// approve shows a proposal, asks for approval if necessary, and applies the proposal. To
-// apply the proposal, approve connects to the broker a second time, because the broker
-// could close an idle connection while approve waits for the operator. propose reads the
-// manifest, and approve calls propose only once. Therefore the approved text is the text
-// that was shown.
+// approve shows a proposal, asks for approval if necessary, and applies the proposal, except with
+// --dry-run. To apply the proposal, approve connects to the broker a second time, because the
+// broker could close an idle connection while approve waits for the operator. propose reads the
+// manifest, and approve calls propose only once. Therefore the approved text is the text that was
+// shown. socketPath is the path of the project's socket, or "" with --dry-run or after an error.
 func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose func(*client.Admin) (proposal, error)) (p proposal, socketPath string, err error) {
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = propose(admin)
@@ -61,11 +61,14 @@ func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose fu
 	return p, socketPath, err
 }
 
-// requestApproval shows a proposal. If the proposal has an effect, requestApproval asks the
-// operator at the terminal, unless the command line contains --yes or --dry-run. If standard
-// input is not a terminal, requestApproval returns an error if the proposal contains a change
-// that the command line did not ask for. If requestApproval asks or returns this error, it
-// prints the proposal to the writer terminal. Otherwise, it prints the proposal to out.
+// requestApproval shows a proposal, and returns nil if the proposal can be applied. If the
+// proposal has an effect, requestApproval asks the operator at the terminal, unless the command
+// line contains --yes or --dry-run. If standard input is not a terminal, requestApproval cannot
+// ask. It then returns an error if the proposal contains a change that the command line did not
+// ask for.
+//
+// If requestApproval asks or cannot ask, it prints the proposal to the writer terminal. If no
+// question is necessary, it prints the proposal to out.
 func (p proposal) requestApproval(out, terminal io.Writer, flags approvalFlags) error {
 	hasEffect := p.registered == nil || len(p.changes) > 0
 	switch {
@@ -83,8 +86,9 @@ func (p proposal) requestApproval(out, terminal io.Writer, flags approvalFlags) 
 
 var errNotApproved = errors.New("not approved: nothing was changed")
 
-// confirmApproval asks the operator on the terminal. It restores the default action of
-// signals, because canceling the context does not interrupt a read from a terminal.
+// confirmApproval asks the operator on the terminal. It returns errNotApproved unless the answer
+// is y or yes. It lets SIGINT and SIGTERM end the process, because canceling the context does not
+// interrupt a read from a terminal.
 func confirmApproval(w io.Writer) error {
 	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	fmt.Fprint(w, "approve? [y/N] ")

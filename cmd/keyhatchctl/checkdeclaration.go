@@ -15,8 +15,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A declarationCheck explains differences between the served projects and those that are
-// declared or stored for a restart.
+// A declarationCheck contains the parameters of checkDeclaration that are the same for each
+// problem.
 type declarationCheck struct {
 	o       *globalOptions
 	admin   *client.Admin
@@ -24,8 +24,10 @@ type declarationCheck struct {
 	trees   *treeReader
 }
 
-// checkDeclaration returns the finding for one difference. If the operator can keep either of
-// two states, the fix contains one command for each of them.
+// checkDeclaration returns the finding for one problem in the broker's status. A problem is a
+// difference between the served projects and the projects that are declared or stored for a
+// restart. If the operator can keep either of two states, the fix contains one command for each
+// state.
 func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.StatusResponse, c declarationCheck) cli.Finding {
 	f := cli.Finding{Check: "project " + cli.Printable(p.Project), Problem: string(p.Problem), Detail: cli.Printable(p.Message)}
 	file := filepath.Join(s.ProjectsDir, p.Project+".yaml")
@@ -44,7 +46,7 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		case p.Project == "" && !strings.HasPrefix(p.Message, "cannot read the declared projects: "):
 			f.Fix = "rename or remove the file in " + cli.ShellQuote(s.ProjectsDir) + ", and then apply the declarations: " + applyDeclarations
 		case isDuplicate:
-			f.Fix = "remove the file, because the other file is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
+			f.Fix = "remove the file, because another file declares the same path and is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
 		case ownerFix != "":
 			f.Fix = ownerFix + " && " + applyDeclarations
 		case err == nil:
@@ -70,9 +72,11 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		f.Detail += differences(*served, servedManifest, file)
 		f.Fix = "to serve the declaration: "
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
-			f.Fix = "to end the project, which is no longer declared: "
+			f.Fix = "to unregister the project, which is no longer declared: "
 		} else if served.ProjectPath != p.ProjectPath {
-			// The name and its link belong to the served path, so release them first.
+			// The name and the link with this name belong to the served path. The broker cannot
+			// use the name for the declared path before the project is unregistered and the link
+			// is removed.
 			link := filepath.Dir(served.SocketPath)
 			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}
@@ -82,9 +86,10 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 	return f
 }
 
-// isDuplicateDeclaration reports whether another file declares the same path and is in effect.
-// The message can contain a path, and a path can contain any text. So isDuplicateDeclaration also
-// checks the position of the words in the message.
+// isDuplicateDeclaration reports whether the broker does not serve a declaration because another
+// file declares the same path and is in effect. The message of the broker can contain a path, and
+// a path can contain any text. So isDuplicateDeclaration also checks the position of the words in
+// the message.
 func isDuplicateDeclaration(p schema.ProjectProblem) bool {
 	cause, isNotServed := strings.CutPrefix(p.Message, "the declared project is not served: ")
 	name, rest, _ := strings.Cut(cause, ".yaml ")
@@ -108,10 +113,10 @@ func ownerOrModeFix(p schema.ProjectProblem, projectsDir, file string) string {
 	return ""
 }
 
-// notRestoredFix describes how to serve a project that the broker could not restore, and
-// how to forget the project. If the manifest of the project is invalid, the fix begins with
-// its correction. If notRestoredFix does not find the manifest, the fix does not suggest a
-// registration, because a registration would fail.
+// notRestoredFix describes how to serve a project that the broker could not restore, and how to
+// remove its stored registration. If the manifest of the project is invalid, the fix begins with
+// the correction of the manifest. If notRestoredFix does not find the manifest, the fix does not
+// suggest a registration, because a registration would fail.
 func notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 	forget := forgetFix(p, o)
 	file, err := manifest.Read(p.ProjectPath)
@@ -142,9 +147,9 @@ func checkDeclarationFile(file, name string) error {
 	return err
 }
 
-// differences lists the differences between a served project and its declaration. It begins
-// each line with a line break. If this user cannot read the declaration, or if the declaration
-// is not valid, the result is "".
+// differences lists the differences between a served project and its declaration in file. It
+// begins each line with a line break. The result is "" if there is no difference, if this user
+// cannot read the declaration, or if the declaration is not valid.
 func differences(served schema.InspectResponse, servedManifest *manifest.Manifest, file string) string {
 	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {

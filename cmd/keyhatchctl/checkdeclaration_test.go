@@ -12,8 +12,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestFixOfDeclarationIgnoresTextOfPaths checks that a path in a message cannot change the fix,
-// for example into a command that removes the declaration.
+// TestFixOfDeclarationIgnoresTextOfPaths computes the fix for messages of the broker. Some
+// messages contain a path that looks like the cause in another message. The fix must depend on
+// the cause and not on the path. Otherwise, untrusted code could choose a path for which the fix
+// removes the declaration.
 func TestFixOfDeclarationIgnoresTextOfPaths(t *testing.T) {
 	dir := t.TempDir()
 	text, err := manifest.Declaration{Name: "api", Path: "/src/api", Manifest: "schema_version: 1\nproject: api\nsecrets: {}\n"}.Encode()
@@ -39,8 +41,9 @@ func TestFixOfDeclarationIgnoresTextOfPaths(t *testing.T) {
 	}
 }
 
-// TestDifferencesFitOnTerminal checks that doctor prints a long line of a template in lines of at
-// most 79 characters. A terminal continues a longer line at its left edge.
+// TestDifferencesFitOnTerminal compares a served project with a declaration that contains a long
+// line of a template. Each printed line must have at most 79 characters, because a terminal
+// continues a longer line at its left edge.
 func TestDifferencesFitOnTerminal(t *testing.T) {
 	template := strings.Repeat("x", 200) + "\n  " + strings.Repeat("y", 67) + "\n"
 	text := "schema_version: 1\nproject: api\nsecrets: {A: {as: file, path: ~/.npmrc, template: " + strconv.Quote(template) + "}}\n"

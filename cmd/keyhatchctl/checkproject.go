@@ -32,7 +32,8 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 		add(checkManifest(p, m, status, o))
 	}
 	add(checkSecretsStored(p, missing, o))
-	// If this user has no permission, the socket may exist.
+	// Report a problem only if the socket certainly does not exist. If this user has no
+	// permission to see the socket, Lstat fails although the socket may exist.
 	if _, err := os.Lstat(p.SocketPath); errors.Is(err, fs.ErrNotExist) {
 		add(cli.Finding{Problem: problemSocketMissing, Detail: p.SocketPath + " was removed while the broker was running; the broker creates the socket again within a minute",
 			Fix: "wait a minute, and check again: " + o.command("doctor")})
@@ -42,7 +43,7 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 			Detail: "a container with the Dev Container Feature cannot start, because the runtime directory lacks " + cli.Plural(links, "link") + " to the project's socket: a devcontainer.json was created after the registration, or the project's declaration does not contain the IDs of its dev containers"})
 	}
 	if len(findings) == 0 {
-		detail := fmt.Sprintf("%s allowed for uids %s, served at %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
+		detail := fmt.Sprintf("the manifest allows %s; allowed uids: %s; socket: %s", cli.Plural(p.AllowlistSize, "secret"), formatUIDs(p.AllowUIDs), p.SocketPath)
 		if otherName := m.otherName(p); otherName != "" && !nameIsTaken(otherName, p, status) {
 			detail += fmt.Sprintf("; the manifest has the name %s, but the broker serves the project as %s; to use the name of the manifest: %s",
 				otherName, p.Name, renameCommand(o, otherName, p, status))
@@ -53,9 +54,8 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 }
 
 // checkProjectPath checks that the path of the project is still a directory and contains no
-// symbolic link. A command with the project's directory as its argument resolves symbolic
-// links. If the path contains a link, this command would not find the project, or would
-// find another project.
+// symbolic link. If the path contains a symbolic link now, keyhatchctl refuses this path as an
+// argument, because untrusted code can have created the link.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.PrintableWord(p.ProjectPath)
 	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +
@@ -64,8 +64,8 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 	info, statErr := os.Stat(p.ProjectPath)
 	switch {
 	case err == nil && resolved != p.ProjectPath:
-		// Hostile code can replace a directory with a link to another project, so no command
-		// contains the path to which the link leads.
+		// Hostile code can replace a directory with a link to another project, so no command in
+		// the fix contains the path to which the link leads.
 		return cli.Finding{Problem: problemPathReplaced, Fix: "if the project did not move, replace the symbolic link with the directory\n" + fix,
 			Detail: path + " contains a symbolic link now, and leads to " + cli.PrintableWord(resolved) + "; the project is still registered at " + path}
 	case errors.Is(err, fs.ErrPermission):
@@ -80,9 +80,9 @@ func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *g
 	return cli.Finding{}
 }
 
-// checkManifest compares the manifest in the project's directory with the approved manifest.
-// It suggests a reload only after the manifest was corrected or restored, because a reload
-// would fail otherwise.
+// checkManifest compares the manifest in the project's directory with the approved manifest. If
+// the manifest is missing or invalid, a reload would fail. The fix then begins with the
+// correction of the manifest.
 func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	reload := o.command("reload", string(p.Name))
 	const inEffect = "; the approved manifest is still in effect"
@@ -110,6 +110,7 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 
 // checkOwner checks that the owner of the project's directory can use the socket. A registration
 // allows only the owner that the directory has at that time, and the owner can change later.
+// checkOwner ignores root, which is always allowed, and unmappedUID, which cannot be allowed.
 func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	owner, _ := cli.VisibleOwner(p.ProjectPath)
 	if owner == 0 || owner == unmappedUID || slices.Contains(p.AllowUIDs, owner) {
@@ -135,8 +136,9 @@ func checkSecretsStored(p schema.ProjectStatus, missing []schema.SecretName, o *
 			"\nif the names are correct, store the secrets: " + cli.QuoteWords([]string{"keyhatch-sidecar", "set", names[0], "--store", "STORE"})}
 }
 
-// nameIsTaken reports whether the project p cannot have the name, because another project has
-// or had this name.
+// nameIsTaken reports whether the project p cannot have the name, because the name belongs to
+// another project. The name of an unregistered project still belongs to this project if the
+// broker's link with the name exists.
 func nameIsTaken(name schema.ProjectName, p schema.ProjectStatus, status schema.StatusResponse) bool {
 	if slices.ContainsFunc(status.Projects, func(other schema.ProjectStatus) bool { return other.Name == name }) {
 		return true
@@ -157,12 +159,12 @@ func registerAgainCommand(o *globalOptions, p schema.ProjectStatus, status schem
 	return o.registerCommand(p.ProjectPath, registerOptions{persist: p.Declared}, status)
 }
 
-// countMissingLinks counts the links for dev containers that a new registration would
-// create or correct.
+// countMissingLinks counts the links for dev containers that a new registration would create or
+// correct. If this user cannot read the link with the project's name, the result is 0.
 func countMissingLinks(p schema.ProjectStatus) (missing int) {
 	directory, err := os.Readlink(filepath.Dir(p.SocketPath))
 	if err != nil {
-		return 0 // this user cannot read the link of the project
+		return 0
 	}
 	ids, _ := devcontainerIDs(p.ProjectPath)
 	for _, id := range ids {

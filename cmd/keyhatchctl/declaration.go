@@ -15,12 +15,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// declarationMode is the mode of a declaration file. The broker's group can read the file.
-// The directory has the set-group-ID bit, so the file gets the group of the directory.
+// declarationMode is the mode of a declaration file. It lets the broker's group read the file. In
+// an installation from a package, the directory has the set-group-ID bit, so the file belongs to
+// the broker's group.
 const declarationMode = 0o640
 
-// declarationPath returns the path of the project's declaration in the broker's
-// projects directory.
+// declarationPath returns the path of the project's declaration in the broker's projects
+// directory. It returns an error if the broker has no projects directory.
 func declarationPath(status schema.StatusResponse, name schema.ProjectName) (string, error) {
 	if status.ProjectsDir == "" {
 		return "", &cli.Error{Err: errors.New("this broker has no directory for declared projects"), Hint: "stop the broker, and start it again with --projects-dir DIR"}
@@ -28,13 +29,14 @@ func declarationPath(status schema.StatusResponse, name schema.ProjectName) (str
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }
 
-// declareAndRegister writes a project's declaration and then registers the project. It
-// writes the declaration first, because the user may have no permission to write the file.
-// If the broker refuses the project, declareAndRegister restores the old files.
+// declareAndRegister writes a project's declaration and then registers the project. It writes the
+// declaration first, because the user may have no permission to write the file. After an error,
+// for example if the broker refuses the project, declareAndRegister restores the old files.
 //
-// oldName is the name in the project's current declaration. If the name changes, the file
-// is renamed. So the project never has two declarations, even if keyhatchctl is killed. If
-// keepsOther is set, only the manifest in the declaration is replaced.
+// oldName is the name in the project's current declaration. If the name changes,
+// declareAndRegister renames the file. So the project never has two declarations, even if
+// keyhatchctl is killed. If keepsOther is true, declareAndRegister replaces only the manifest in
+// the declaration.
 func declareAndRegister(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, oldName schema.ProjectName, keepsOther bool) (response schema.RegisterResponse, err error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -76,15 +78,15 @@ func declareAndRegister(ctx context.Context, admin *client.Admin, request schema
 	return response, err
 }
 
-// A savedFile is the content that a file had before a change.
+// A savedFile is the content that a declaration file had before a change.
 type savedFile struct {
 	path    string
 	text    []byte
-	existed bool
+	existed bool // false if there was no such file
 }
 
-// restore undoes all changes of the file. If the file has not changed, restore does not
-// write to it.
+// restore writes the saved content to the file again. If the file did not exist before the
+// change, restore removes the file. If the file has not changed, restore does nothing.
 func (s savedFile) restore() error {
 	text, err := manifest.ReadDeclarationText(s.path)
 	switch {
@@ -96,7 +98,8 @@ func (s savedFile) restore() error {
 	return os.Remove(s.path)
 }
 
-// readDeclaration reads a project's declaration.
+// readDeclaration reads and parses the declaration of the project name in file. If the file does
+// not exist, the error is fs.ErrNotExist in a *declarationError.
 func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
 	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
@@ -104,25 +107,26 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 	}
 	d, err := manifest.ParseDeclaration(text, string(name))
 	if err != nil {
-		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the file and try again; keyhatchctl did not change anything"}
+		return d, &cli.Error{Err: fmt.Errorf("cannot read the declaration: %s: %w", file, err), Hint: "correct the declaration and try again; keyhatchctl did not change anything"}
 	}
 	return d, nil
 }
 
-// A declaredPathError means that a registration would replace a declaration of another path.
+// A declaredPathError means that a registration would replace a declaration whose path is the
+// path of another project.
 type declaredPathError struct {
 	request  schema.RegisterRequest
 	file     string
-	declared string // the path in the file
+	declared string // the path of the project that file declares
 }
 
 func (e *declaredPathError) Error() string {
-	return fmt.Sprintf("cannot declare %s in %s: %s declares %s", e.request.Name, cli.PrintableWord(e.request.ProjectPath), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
+	return fmt.Sprintf("cannot declare project %s in %s: %s already declares %s", e.request.Name, cli.PrintableWord(e.request.ProjectPath), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
 }
 
-// checkDeclaredPath returns a declaredPathError if the declaration of the project name
-// declares another path than the request. It reads the file, because the broker may be unable
-// to serve the project of the other path.
+// checkDeclaredPath returns a declaredPathError if the declaration of the project name declares
+// another path than the request. checkDeclaredPath reads the declaration file, because the broker
+// may be unable to serve the project that the file declares.
 func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, request schema.RegisterRequest) error {
 	file, err := declarationPath(status, name)
 	if err != nil {
@@ -138,7 +142,8 @@ func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, re
 	return err
 }
 
-// removeDeclaration removes the declaration of a project, if it exists.
+// removeDeclaration removes the declaration of a project. If the declaration does not exist,
+// removeDeclaration returns nil.
 func removeDeclaration(status schema.StatusResponse, name schema.ProjectName) error {
 	file, err := declarationPath(status, name)
 	if err != nil {
@@ -162,10 +167,11 @@ func writeDeclaration(file string, d manifest.Declaration) error {
 	return newDeclarationError("write", file, replaceFile(file, text, declarationMode))
 }
 
-// A declarationError is an error of a file in the projects directory.
+// A declarationError is an error that occurred when keyhatchctl read or changed a file in the
+// broker's projects directory.
 type declarationError struct {
 	action string // for example "write"
-	dir    string // the projects directory
+	dir    string // the broker's projects directory
 	err    error
 }
 
@@ -182,8 +188,9 @@ func newDeclarationError(action, file string, err error) error {
 	return &declarationError{action, filepath.Dir(file), err}
 }
 
-// hint describes which user can change the projects directory, which is usually root, and
-// contains the command to run.
+// hint returns the hint for a user who has no permission to change the projects directory. It
+// names the user who has this permission, usually root, and contains the command to run as this
+// user.
 func (e *declarationError) hint(socket string) string {
 	owner, _ := cli.VisibleOwner(e.dir)
 	user := "root"

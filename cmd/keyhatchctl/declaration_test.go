@@ -10,17 +10,18 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// TestDeclarationFollowsRegistration changes a declared project with reload and with
-// register. If the broker refuses the change, the old declaration must remain. After a
-// rename, there must be only one declaration at every moment, because the command can be
-// killed at every moment.
+// TestDeclarationFollowsRegistration changes a declared project with reload and with register. If
+// the broker refuses the change, the old declaration must be in effect at the end. When the
+// broker gets a request that renames the project, there must be only one declaration, because
+// keyhatchctl can be killed at that time.
 func TestDeclarationFollowsRegistration(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		command []string
 		project string // value of project in the new manifest
 		refused bool
-		// These are the declarations when the broker gets the request, and at the end.
+		// during lists the declarations when the broker gets the request, and after lists those
+		// at the end.
 		during, after string
 	}{
 		{"reload", []string{"reload", "--yes"}, "api", false, "api.yaml: new", "api.yaml: new"},

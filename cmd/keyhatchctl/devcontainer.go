@@ -18,28 +18,29 @@ import (
 // Untrusted code can create any number of devcontainer.json files. With more IDs, a request
 // could be longer than schema.MaxRequest.
 const (
-	maxFolderIDs  = 50               // of one folder
-	maxProjectIDs = 2 * maxFolderIDs // of the two folders of a project, and of earlier files
+	maxFolderIDs  = 50               // maximum number of IDs of one folder
+	maxProjectIDs = 2 * maxFolderIDs // maximum number of IDs of a project, which has one or two folders
 )
 
 // maxConfigEntries is the maximum number of entries of .devcontainer that devcontainerIDs reads.
 const maxConfigEntries = 500
 
 // devcontainerIDs returns the possible values of ${devcontainerId} for a project that is opened
-// by the path folder. The Feature mounts a directory with this name. The value depends on the
-// path and on the path of the project's devcontainer.json, so there is one value for each
-// combination. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of
+// by the path folder. The Feature mounts the link whose name is this value. The value depends on
+// the path of the folder and on the path of the devcontainer.json, so each devcontainer.json has
+// its own value. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of
 // further devcontainer.json files. devcontainerIDs reads at most maxConfigEntries entries of
 // .devcontainer, so ignored does not count the files in further entries.
 //
 // Untrusted code can write to the folder. Therefore devcontainerIDs follows links only within the
-// folder. Otherwise, a link to an automounted directory could make the command mount it, or wait
-// for a server that does not answer.
+// folder. Otherwise, a link to an automounted directory could make this command mount the
+// directory, or wait for a server that does not answer.
 func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 	// Include these two files even if they do not exist, because they can be created after
 	// the registration.
 	configs := []string{filepath.Join(folder, ".devcontainer", "devcontainer.json"), filepath.Join(folder, ".devcontainer.json")}
-	// If the directory cannot be read, the tools find no configuration in it either.
+	// If this user cannot read the folder, the Dev Container CLI of this user cannot find a
+	// configuration in the folder either.
 	if root, err := manifest.OpenRoot(folder); err == nil {
 		defer root.Close()
 		d, err := root.OpenFile(".devcontainer", os.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -57,15 +58,16 @@ func devcontainerIDs(folder string) (ids []schema.DevcontainerID, ignored int) {
 	return ids, ignored
 }
 
-// readEntries returns at most limit entries of a directory, sorted by name. If dir cannot be read,
-// or is not a directory, the result is empty. Untrusted code can replace dir with a FIFO.
+// readEntries returns at most limit entries of a directory, sorted by name. If dir cannot be
+// read, or is not a directory, the result is empty. O_DIRECTORY is necessary because untrusted
+// code can replace dir with a FIFO, and opening a FIFO can block.
 func readEntries(dir string, limit int) []fs.DirEntry {
 	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	return sortEntries(d, err, limit)
 }
 
-// sortEntries is readEntries for a directory that is already open. It closes the directory. err is
-// the error of opening the directory.
+// sortEntries does the same as readEntries for the open directory d, and closes d. err is the
+// error of opening d. If err is not nil, the result is empty.
 func sortEntries(d *os.File, err error, limit int) []fs.DirEntry {
 	if err != nil {
 		return nil

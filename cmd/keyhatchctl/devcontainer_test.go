@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestDevcontainerIDMatchesDevContainerCLI compares the computed values with those of
-// @devcontainers/cli 0.89.0, which were read with docker inspect. make
-// e2e-devcontainer compares them with the real CLI.
+// TestDevcontainerIDMatchesDevContainerCLI compares computed IDs with IDs that @devcontainers/cli
+// 0.89.0 used and docker inspect showed. They must be the same. make e2e-devcontainer compares
+// computed IDs with those of the installed CLI.
 func TestDevcontainerIDMatchesDevContainerCLI(t *testing.T) {
 	for _, c := range []struct {
 		folder, config string
@@ -33,9 +33,10 @@ func TestDevcontainerIDMatchesDevContainerCLI(t *testing.T) {
 	}
 }
 
-// TestDevcontainerIDsCoverConfigsAndPaths checks that there is an ID for each usual
-// path of a devcontainer.json, even if the file does not exist, for each other
-// existing devcontainer.json, and for each path of the project.
+// TestDevcontainerIDsCoverConfigsAndPaths computes the IDs for several paths of a project. For
+// each path of the project's directory, there must be an ID for both usual paths of a
+// devcontainer.json, even if these files do not exist, and for each other existing
+// devcontainer.json.
 func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -83,8 +84,9 @@ func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 	}
 }
 
-// TestDevcontainerIDsReadLimitedEntries checks that untrusted code cannot make a command slow with
-// a directory that has many entries, or block the command with a FIFO.
+// TestDevcontainerIDsReadLimitedEntries creates a .devcontainer directory with too many entries,
+// and a FIFO named .devcontainer. devcontainerIDs must read only maxConfigEntries entries, and
+// must not block. Otherwise, untrusted code could make a command slow, or block it.
 func TestDevcontainerIDsReadLimitedEntries(t *testing.T) {
 	dir := t.TempDir()
 	for i := range maxConfigEntries + 100 {
@@ -108,9 +110,9 @@ func TestDevcontainerIDsReadLimitedEntries(t *testing.T) {
 	}
 }
 
-// TestDevcontainerIDsDoNotFollowLinksOutOfTree checks that untrusted code cannot make a command
-// read another directory with a link, for example an automounted directory that hangs. A link
-// within the project's directory is followed.
+// TestDevcontainerIDsDoNotFollowLinksOutOfTree creates links in a project's directory.
+// devcontainerIDs must follow a link to a place within this directory, and must not follow a link
+// that leads to another directory. Such a link could lead to an automounted directory that hangs.
 func TestDevcontainerIDsDoNotFollowLinksOutOfTree(t *testing.T) {
 	newConfig := func(dir string) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -122,7 +124,7 @@ func TestDevcontainerIDsDoNotFollowLinksOutOfTree(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		link, target string
-		want         int // IDs of devcontainer.json files below .devcontainer
+		want         int // number of IDs for files in subdirectories of .devcontainer
 	}{
 		"an entry that leads out of the tree":        {".devcontainer/x", "../../outside/a", 0},
 		"an entry with an absolute target":           {".devcontainer/x", "/outside/a", 0},

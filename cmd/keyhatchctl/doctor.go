@@ -20,14 +20,15 @@ func doctorCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
 		Short: "Diagnose problems with the broker and its projects",
-		Long: `doctor checks the broker, its secrets, and every registered project: the
-directory, the manifest, the socket, and the links that the Dev Container Feature
-mounts. For each problem, doctor prints how to fix the problem, usually with the
-command to run. If there are several ways, doctor prints a line for each way. doctor
-does not change anything.
+		Long: `doctor checks the broker, the secrets in the broker's memory, and every registered
+project. For each project, doctor checks the directory, the manifest, the socket,
+and the links that the Dev Container Feature mounts. For each problem, doctor prints
+how to fix the problem, usually with the command to run. If a problem has several
+solutions, doctor prints each solution in its own line. doctor does not change
+anything.
 
-The exit code is 0 if there is no problem, and 1 otherwise. To check a container,
-run keyhatch doctor in the container.`,
+The exit code of doctor is 0 if doctor finds no problem, and 1 if doctor finds a
+problem. To check a container, run keyhatch doctor in the container.`,
 		Example: `  keyhatchctl doctor
   keyhatchctl --json doctor | jq -r '.findings[] | select(.problem).fix'`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -36,7 +37,8 @@ run keyhatch doctor in the container.`,
 	}
 }
 
-// checkAll checks the broker, every registered project, and the runtime directory.
+// checkAll checks the broker, every registered project, and the runtime directory. If the broker
+// does not answer, checkAll returns only one finding, which describes this problem.
 func checkAll(ctx context.Context, o *globalOptions) (findings []cli.Finding) {
 	err := o.withAdmin(ctx, func(admin *client.Admin) error {
 		status, err := admin.Status(ctx)
@@ -149,9 +151,9 @@ func checkStores(s schema.StatusResponse, o *globalOptions) cli.Finding {
 		Fix:    "read the sidecar's log, or check the sidecar's store: " + o.sidecarCommand("health")}
 }
 
-// missingSecrets returns the secrets that the approved manifest of a project allows but that
-// the broker does not have. If the broker has no secrets at all, the result is empty, because
-// doctor reports this as another problem.
+// missingSecrets returns the secrets that the approved manifest of a project allows but that the
+// broker does not have. If the broker has no secrets at all, the result is empty, because doctor
+// reports this as another problem. If the broker does not answer, the result is also empty.
 func missingSecrets(ctx context.Context, admin *client.Admin, name schema.ProjectName, status schema.StatusResponse) (missing []schema.SecretName) {
 	if status.SecretsLoadedAt == nil {
 		return nil
@@ -172,11 +174,11 @@ func missingSecrets(ctx context.Context, admin *client.Admin, name schema.Projec
 	return missing
 }
 
-// checkRuntimeDir finds directories that a container engine or a container created in the
-// runtime directory, and links of projects that are not registered. An engine creates a missing
-// mount source if a container starts before its project is registered. When a project is
-// unregistered, the broker does not remove the link, because a container may still mount the
-// directory to which the link leads.
+// checkRuntimeDir finds directories that a container engine or a container created in the runtime
+// directory, and links of projects that are not registered. If a container starts before its
+// project is registered, the engine creates the directory that the container mounts. When a
+// project is unregistered, the broker does not remove the project's link, because a container may
+// still mount the directory to which the link leads.
 func checkRuntimeDir(dir string, status schema.StatusResponse, trees *treeReader, o *globalOptions) (findings []cli.Finding) {
 	var unregistered []string
 	for _, entry := range listDir(dir, devcontainersDir) {
@@ -188,19 +190,20 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, trees *treeReader
 		switch {
 		case entry.IsDir():
 			findings = append(findings, trees.checkSocketDir(filepath.Join(dir, "projects", entry.Name()), o)...)
-		case !isKnownProject(entry.Name(), status): // a link that the broker created
+		case !isKnownProject(entry.Name(), status): // the entry is a link, which the broker created
 			unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 		}
 	}
 	if len(unregistered) > 0 {
 		findings = append(findings, cli.Finding{Check: "runtime directory", Detail: "the links of these projects remain, but the projects are not registered: " +
-			strings.Join(unregistered, ", ") + "; if a container still uses one of them, register its directory again: " + o.command("register", "DIR")})
+			strings.Join(unregistered, ", ") + "; if a container still mounts one of these links, register the directory of the project again: " + o.command("register", "DIR")})
 	}
 	return findings
 }
 
-// madeByEngine returns the finding for a directory that a container engine created, and that may
-// be in another such directory. paths are the paths of these directories.
+// madeByEngine returns the finding for the directory paths[0], which a container engine created.
+// If the engine also created the parent directory of paths[0], paths[1] is the parent directory.
+// The fix removes all paths.
 func madeByEngine(o *globalOptions, paths ...string) cli.Finding {
 	remove := sudoToChange(filepath.Dir(paths[0])) + cli.QuoteWords(append([]string{"rmdir"}, paths...))
 	return cli.Finding{Check: "runtime directory", Problem: problemMadeByEngine,
@@ -208,8 +211,9 @@ func madeByEngine(o *globalOptions, paths ...string) cli.Finding {
 		Fix:    "register the project, and then create the container again: " + remove + " && " + o.command("register", "DIR")}
 }
 
-// checkSocketDir checks a directory in the directory projects. A name that begins with a dot is
-// the name of a directory that the broker created for a socket.
+// checkSocketDir checks a directory in the directory projects of the runtime directory. The
+// broker creates directories for sockets there, and their names begin with a dot. A container
+// engine can have created a directory with another name.
 func checkSocketDir(path string, o *globalOptions) []cli.Finding {
 	socket := filepath.Join(path, "broker.sock")
 	info, err := os.Lstat(socket)
@@ -217,7 +221,7 @@ func checkSocketDir(path string, o *globalOptions) []cli.Finding {
 	switch belongsToBroker := strings.HasPrefix(filepath.Base(path), "."); {
 	case isDir && len(readEntries(socket, 1)) > 0:
 		return []cli.Finding{{Check: "runtime directory", Problem: problemSocketReplaced,
-			Detail: cli.PrintableWord(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project created it",
+			Detail: cli.PrintableWord(socket) + " is a directory that is not empty, so the broker cannot create the socket; the container of the project has created this directory",
 			Fix:    "remove the directory, and check again after a minute: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", "-r", socket})}}
 	case belongsToBroker && isDir:
 		return []cli.Finding{madeByEngine(o, socket)}

@@ -13,9 +13,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestDoctorReportsProblemAndFix calls the checks with invented states of the broker, because
-// many of these states are hard to create with a real broker. The scripts in cmd/testdata and
-// cmd/keyhatchctl/testdata test doctor with a real broker.
+// TestDoctorReportsProblemAndFix calls the checks of doctor with invented states of the broker,
+// because many of these states are hard to create with a real broker. Each finding must have the
+// expected problem and fix. The scripts in cmd/testdata and cmd/keyhatchctl/testdata test doctor
+// with a real broker.
 func TestDoctorReportsProblemAndFix(t *testing.T) {
 	now := time.Now()
 	private := &globalOptions{socket: "/tmp/my run/admin/admin.sock"}
@@ -26,7 +27,7 @@ func TestDoctorReportsProblemAndFix(t *testing.T) {
 		problem, fix string
 	}{
 		{checkVersion(schema.StatusResponse{BrokerVersion: cli.Version}, daemon), "", ""},
-		{checkVersion(schema.StatusResponse{BrokerVersion: "0.0.9"}, daemon), "version_skew", "start keyhatchd again after: kill 4711"},
+		{checkVersion(schema.StatusResponse{BrokerVersion: "0.0.9"}, daemon), "version_skew", "start keyhatchd again after this command: kill 4711"},
 		{checkVersion(schema.StatusResponse{BrokerVersion: "0.0.9"}, systemd), "version_skew", "restart the broker: " + sudo + "systemctl restart keyhatch"},
 		{checkMemory(schema.StatusResponse{Memory: schema.MemoryLocked}, daemon), "", ""},
 		{checkMemory(schema.StatusResponse{Memory: schema.MemoryUnlocked}, daemon), "memory_unlocked", "prlimit --memlock=67108864 --pid 4711"},
@@ -60,9 +61,10 @@ func TestDoctorReportsProtocolMismatch(t *testing.T) {
 	}
 }
 
-// TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed checks the fix for a stored
-// registration that the broker cannot serve. A registration cannot succeed if the manifest in
-// the project's directory is invalid or missing.
+// TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed computes the fix for a stored registration
+// that the broker cannot serve. If the manifest in the project's directory is missing, the fix
+// must not suggest a registration. If the manifest is invalid, the fix must begin with its
+// correction.
 func TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "my api")
 	p := schema.ProjectProblem{Project: "api", ProjectPath: dir, Problem: schema.ProblemNotRestored}

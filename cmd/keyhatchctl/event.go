@@ -16,14 +16,15 @@ import (
 type event struct {
 	time    time.Time
 	name    schema.EventName
-	project string // "" if the event has no project
-	count   int    // the field count
-	// details contains the other fields, except peer_gid. The fields of the caller are at the end.
+	project string // "" if the event is not about a project
+	count   int    // the value of the field count, or 0 without this field
+	// details contains all fields except time, event, project, and peer_gid, as NAME=VALUE. The
+	// uid and the pid of the caller are at the end.
 	details []string
 }
 
-// parseEvent parses a line of the event stream. It also accepts events and fields of later
-// versions.
+// parseEvent parses a line of the event stream. It also accepts events and fields that only later
+// versions of the broker send.
 func parseEvent(line []byte) (e event, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
@@ -72,14 +73,14 @@ func printableValue(value json.RawMessage) string {
 	return cli.PrintableWord(text)
 }
 
-// concerns reports whether the event is about a project. If events were lost, some of them may
-// have been about the project.
+// concerns reports whether the event is about a project, or about events that were lost. Some of
+// the lost events may have been about the project.
 func (e event) concerns(project string) bool {
 	return e.project == project || e.name == schema.EventEventsMissed || e.name == schema.EventAuditDropped
 }
 
-// An eventTable prints one line for each event. The columns of all lines are aligned. If the name
-// of a project is longer than all earlier ones, the column becomes wider for the next lines.
+// An eventTable formats one line for each event, with aligned columns. If the name of a project
+// is longer than the column, the column becomes wider for this line and the next lines.
 type eventTable struct{ projectWidth int }
 
 func (t *eventTable) format(e event) string {
@@ -88,6 +89,6 @@ func (t *eventTable) format(e event) string {
 		project = cli.PrintableWord(e.project)
 	}
 	t.projectWidth = max(t.projectWidth, len(project), len("project"))
-	const nameWidth = len(schema.EventProjectUnregistered) // the longest name
+	const nameWidth = len(schema.EventProjectUnregistered) // the longest name of an event of this version
 	return fmt.Sprintf("%s  %-*s  %-*s  %s", formatTime(e.time), nameWidth, cli.PrintableWord(string(e.name)), t.projectWidth, project, strings.Join(e.details, " "))
 }

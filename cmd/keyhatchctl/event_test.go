@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// TestEventsAreAlignedLines formats events, also an event and fields of a later version, with
-// texts that could forge a line.
+// TestEventsAreAlignedLines formats events, and also an event and fields of a later version,
+// whose texts could look like a line of their own. Each event must be one line with aligned
+// columns, and a text must not contain unescaped spaces or control characters. parseEvent must
+// refuse lines that are not events.
 func TestEventsAreAlignedLines(t *testing.T) {
 	const at = "2026-01-31T08:15:00.123456789Z"
 	local, err := time.Parse(time.RFC3339, at)
@@ -37,9 +39,10 @@ func TestEventsAreAlignedLines(t *testing.T) {
 	}
 }
 
-// TestMissedEventsAreCounted runs events without --follow. The broker has promised four events,
-// and two of them are missing. The command must end after the other two, and it must print a line
-// about the missing events although it shows only one project.
+// TestMissedEventsAreCounted runs events --project web without --follow. The broker announces
+// four events, but sends only two events and one events.missed with the count 2. The command must
+// end after these lines. It must also print the line events.missed, because the missing events
+// may have been about the project.
 func TestMissedEventsAreCounted(t *testing.T) {
 	socket := fakeBroker(t, func(op, _ string) string {
 		if op == "ping" {

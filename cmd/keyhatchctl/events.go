@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The minimum and the maximum delay before the next attempt to connect to the broker again. The
-// delay doubles after each attempt.
+// These are the minimum and the maximum delay before events --follow tries to connect to the
+// broker again. The delay doubles after each failed attempt.
 const (
 	minReconnectDelay = 50 * time.Millisecond
 	maxReconnectDelay = 2 * time.Second
@@ -27,17 +27,21 @@ func eventsCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "events",
 		Short: "Show the broker's audit events",
-		Long: `events shows the recent audit events: pushes, fetches, registrations, refusals, and
-requests of operators. The broker keeps the last 1024 events in memory, so events does
-not need an audit log in a file. An event contains counts, and never the name or the
-value of a secret.
+		Long: `events shows the recent audit events of the broker. The audit events record, for
+example, pushes, fetches, registrations, refusals, and requests of operators. The
+broker keeps the last 1024 audit events in memory, so keyhatchctl events does not
+need an audit log in a file. An audit event contains counts, and never the name or
+the value of a secret.
 
-With --follow, events then waits for new events. If the broker stops or restarts, events
-connects again. If events cannot print as fast as new events happen, it prints a line
-events.missed with the number of events that are missing.
+With --follow, keyhatchctl events waits for new audit events after it has shown the
+recent audit events. With --follow, if the broker stops or restarts, keyhatchctl
+events connects to the broker again. If audit events happen faster than keyhatchctl
+events can print them, keyhatchctl events prints a line events.missed with the
+number of missing audit events.
 
-Each line contains the local time, the name of the event, the project, the other fields
-of the event, and the uid and the pid of the caller. With --json, each line is one JSON
+Each line that keyhatchctl events prints contains the local time, the name of the
+event, the project, the uid and the pid of the caller, and the other fields of the
+event except the gid of the caller. With --json, each of these lines is one JSON
 object, as in the audit log.`,
 		Example: `  keyhatchctl events
   keyhatchctl events --follow --project api
@@ -73,13 +77,13 @@ type eventPrinter struct {
 	asJSON        bool
 	table         eventTable
 
-	since      time.Time // the next stream begins after this time
+	since      time.Time // the next stream begins after this time; zero for all recent events
 	instanceID string    // of the broker of the last stream; "" before the first stream
-	connected  bool      // a stream has started and has not ended
+	connected  bool      // an event stream has started, and its end was not reported yet
 }
 
-// print prints the events of one stream. With follow, it prints events until the stream ends,
-// and always returns an error.
+// print prints the events of one stream. Without follow, it returns nil after the recent events.
+// With follow, it prints events until the stream ends, and always returns an error.
 func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 	response, err := admin.Events(ctx, p.since)
 	if err != nil {
@@ -122,9 +126,9 @@ func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 	return nil
 }
 
-// followEvents prints events until ctx ends. If a stream ends, followEvents connects to the
-// broker again, and continues after the last event. But if it cannot connect for the first time,
-// it returns the error.
+// followEvents prints events until ctx ends. If the broker ends a stream, followEvents connects
+// to the broker again, and continues after the last event. If followEvents cannot connect for the
+// first time, or if another error occurs, it returns the error.
 func followEvents(ctx context.Context, o *globalOptions, printer *eventPrinter) error {
 	delay := minReconnectDelay
 	for {

@@ -21,18 +21,20 @@ func explainCommand(o *globalOptions) *cobra.Command {
 		Use:   "explain PROJECT NAME",
 		Short: "Explain whether a project can get a secret",
 		Long: `explain shows whether a get of the secret NAME would succeed in the containers of a
-project. It makes the checks of a get in order: whether the project is registered, its
-socket, the uid of the caller, the allowlist, the secrets in the broker's memory, and the
-project's rate limit. It also compares the manifest in the project's directory with the
-approved manifest. For each problem, it prints the commands that fix the problem. explain
-never shows the value of the secret, and does not change anything.
+project. explain checks whether the project is registered, whether its socket is in
+place, whether the uid of the caller is allowed, whether the approved manifest
+allows the secret, whether the broker has the secret, and whether the project is
+below its rate limit. explain also compares the manifest in the project's directory
+with the approved manifest. For each problem, explain prints how to fix the problem.
+explain never shows the value of the secret, and does not change anything.
 
-PROJECT is the name of a project or the path of its directory. A path is . or contains a
-slash, for example ./api. Without --uid, the uid of the caller is the uid that owns this
-directory.
+PROJECT is the name of a project or the path of its directory. PROJECT is a path if
+it contains a slash, for example ./api, or if it is "." or "..". Without --uid,
+explain assumes that the caller has the uid of the directory's owner.
 
-The exit code is 0 if the get would succeed, and 1 otherwise. If keyhatch cannot reach the
-broker from a container, run keyhatch doctor in the container.`,
+The exit code of explain is 0 if the get would succeed, and 1 if the get would fail.
+If keyhatch cannot reach the broker from a container, run keyhatch doctor in the
+container.`,
 		Example: `  keyhatchctl explain api NPM_TOKEN
   keyhatchctl explain api NPM_TOKEN --uid 1000
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
@@ -62,33 +64,33 @@ broker from a container, run keyhatch doctor in the container.`,
 type explainRequest struct {
 	project string // the name or the path of a project
 	secret  schema.SecretName
-	uid     *uint32 // nil for the owner of the project's directory
+	uid     *uint32 // the uid of the caller; nil for the owner of the project's directory
 }
 
 // An explanation is the result of all checks of a get.
 type explanation struct {
 	OK      bool              `json:"ok"`      // the get would succeed
-	Project string            `json:"project"` // the name, or the argument if there is no such project
+	Project string            `json:"project"` // the name of the project, or the argument if no project was found
 	Secret  schema.SecretName `json:"secret"`
-	UID     *uint32           `json:"uid,omitzero"` // nil if the project is not registered
+	UID     *uint32           `json:"uid,omitzero"` // the uid of the caller; nil if the broker does not serve the project
 	Checks  []explainCheck    `json:"checks"`
 }
 
-// An explainCheck is the result of one check. If it has a problem but OK is true, the problem
-// does not prevent the get.
+// An explainCheck is the result of one check. If the check found a problem but OK is true, the
+// problem does not prevent the get.
 type explainCheck struct {
 	OK bool `json:"ok"`
 	cli.Finding
 }
 
-// add adds the result of a check that decides whether the get succeeds.
+// add adds the result of a check. If the check found a problem, the get would fail.
 func (e *explanation) add(check string, f cli.Finding) {
 	f.Check = check
 	e.Checks = append(e.Checks, explainCheck{f.Problem == "", f})
 	e.OK = e.OK && f.Problem == ""
 }
 
-// addNote adds the result of a check that does not decide whether the get succeeds.
+// addNote adds the result of a check. If the check found a problem, the get can still succeed.
 func (e *explanation) addNote(check string, f cli.Finding) {
 	f.Check = check
 	e.Checks = append(e.Checks, explainCheck{true, f})
@@ -121,8 +123,8 @@ func (e *explanation) print(w io.Writer, asJSON bool) error {
 	return nil
 }
 
-// explain makes all checks. If the broker does not serve the project, the other checks are not
-// possible.
+// explain makes all checks. If no project is registered with this name or path, or if the broker
+// does not serve the project, explain makes only the check "registered".
 func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request explainRequest) (explanation, error) {
 	e := explanation{OK: true, Project: request.project, Secret: request.secret}
 	p, err := findProject(ctx, admin, o, request.project, "explain")

@@ -6,7 +6,8 @@ import (
 )
 
 // TestExplainReportsResultsOfBroker runs explain with invented answers of a broker, because these
-// states are hard to create with a real broker. The script testdata/explain.txt tests explain with
+// states are hard to create with a real broker. explain must print the result of each check, and
+// must return an error if the get would fail. The script testdata/explain.txt tests explain with
 // a real broker.
 func TestExplainReportsResultsOfBroker(t *testing.T) {
 	const status = `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x","uptime_seconds":1,"generation":1,"secret_count":1,"secrets_loaded_at":"2026-01-31T08:15:00Z","memory":"mlock","descriptor_store":"absent","audit_dropped":0,` +

@@ -7,8 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An explainer turns the results of the broker's checks of a get into findings with fixes. For a
-// result that the broker returns as a code to the client, the problem is this code.
+// An explainer turns the results of the broker's checks of a get into findings with fixes. If the
+// broker would refuse the get with an error code, the problem of the finding is this code.
 type explainer struct {
 	o       *globalOptions
 	project schema.ProjectStatus
@@ -17,11 +17,11 @@ type explainer struct {
 	uid     uint32
 	again   string // the command that explains the same get again
 
-	denied, manifest cli.Finding // of treeReader.explainManifest
+	denied, manifest cli.Finding // the results of treeReader.explainManifest
 }
 
 func (x explainer) checkServed(r schema.ExplainResponse) cli.Finding {
-	if r.Unserved { // since findProject has found the project
+	if r.Unserved { // the broker stopped serving the project after findProject found it
 		return cli.Finding{Problem: problemNotServed, Detail: "the broker cannot serve project " + string(x.project.Name),
 			Fix: "find the cause and the fix: " + x.o.command("doctor")}
 	}
@@ -39,7 +39,7 @@ func (x explainer) checkSocket(r schema.ExplainResponse) cli.Finding {
 
 func (x explainer) checkUID(r schema.ExplainResponse) cli.Finding {
 	if r.UIDAllowed {
-		return cli.Finding{Detail: fmt.Sprintf("uid %d may use the socket", x.uid)}
+		return cli.Finding{Detail: fmt.Sprintf("uid %d is allowed to use the socket", x.uid)}
 	}
 	f := cli.Finding{Problem: string(schema.CodePeerUnexpected), Detail: fmt.Sprintf("uid %d is not allowed to use the socket", x.uid)}
 	if x.uid == unmappedUID {

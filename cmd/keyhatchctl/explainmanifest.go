@@ -15,7 +15,7 @@ func explainDenied(p schema.ProjectStatus, m treeManifest, secret schema.SecretN
 	reload := o.command("reload", string(p.Name))
 	if m.parsed != nil && m.parsed.Allows(secret) {
 		f := deniedFinding(secret, "to see the changes of the manifest, and to approve them: "+reload)
-		f.Detail += ", but in the manifest in the project's directory"
+		f.Detail += ", but the manifest in the project's directory allows this secret"
 		return f
 	}
 	path := m.file.Path
@@ -26,7 +26,7 @@ func explainDenied(p schema.ProjectStatus, m treeManifest, secret schema.SecretN
 }
 
 // explainManifest compares the manifest m in a project's directory with the approved manifest. A
-// difference does not change the result of a get.
+// difference does not prevent a get, because the broker uses only the approved manifest.
 func explainManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	if f := checkProjectPath(p, status, o); f.Problem != "" {
 		return f

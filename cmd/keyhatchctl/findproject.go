@@ -23,22 +23,23 @@ type notServedError struct {
 func (e *notServedError) Error() string { return e.err.Error() }
 func (e *notServedError) Unwrap() error { return e.err }
 
-// nameOrDirHelp is the help text about an argument NAME|DIR.
-const nameOrDirHelp = `The argument is the name of a project or the path of its directory. A path is . or
-contains a slash, for example ./api.`
+// nameOrDirHelp is the end of the help text of commands with the argument NAME|DIR.
+const nameOrDirHelp = `The argument is the name of a project or the path of its directory. The argument is a
+path if it contains a slash, for example ./api, or if it is "." or "..".`
 
 // A changedProject is the output of declare and unregister with --json.
 type changedProject struct {
 	OK          bool               `json:"ok"`
 	Name        schema.ProjectName `json:"name"`
-	ProjectPath string             `json:"project_path,omitempty"` // absent if the broker does not know it
+	ProjectPath string             `json:"project_path,omitempty"` // absent if the broker does not know the path
 }
 
-// findProject returns the registered project whose name or directory is arg. An argument
-// without a slash is never the name of a directory, because untrusted code can create a
-// directory or a link with the name of a project.
+// findProject returns the registered project whose name or directory is arg. An argument is the
+// path of a directory only if it is . or .., or contains a slash, because untrusted code can
+// create a directory or a link with the name of a project. If the broker does not serve the
+// project, the error is a *notServedError.
 //
-// command is the command with its flags, for a hint.
+// command is the subcommand with its flags. The hint repeats them.
 func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg string, command ...string) (schema.ProjectStatus, error) {
 	status, err := admin.Status(ctx)
 	if err != nil {
@@ -50,7 +51,7 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 	}
 	isPath := arg == "." || arg == ".." || strings.Contains(arg, "/")
 	if isPath {
-		paths, _ := followLinks(path) // if the directory was deleted, the project can still be found by its path
+		paths, _ := followLinks(path) // ignore the error: if the directory was deleted, the broker still knows its path
 		path = paths[len(paths)-1]
 		replaced := findReplaced(status, paths)
 		if replaced == nil {
@@ -70,7 +71,9 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 		}
 	}
 	for _, p := range status.Problems {
-		// A project that differs from its declaration is served, maybe at another path.
+		// ProblemNotDeclared means that the broker serves the project, but that the declaration
+		// of the project is different. So this problem does not mean that the project is not
+		// served.
 		if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
 			return schema.ProjectStatus{}, newNotServedError(p, status, o)
 		}

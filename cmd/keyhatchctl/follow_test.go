@@ -13,9 +13,10 @@ import (
 	"testing"
 )
 
-// TestFollowContinuesAfterLastEvent ends the connection of events --follow after an events.missed
-// and an event. The broker has not restarted. The command must connect again, and request only the
-// events after the last event. After that, the test cancels the command.
+// TestFollowContinuesAfterLastEvent sends an events.missed and another event to events --follow,
+// and closes the connection. The broker does not restart. The command must connect again, and
+// must request only the events after the last event other than events.missed. Then the test
+// cancels the command, which must end.
 func TestFollowContinuesAfterLastEvent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
@@ -26,21 +27,21 @@ func TestFollowContinuesAfterLastEvent(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	requests := make(chan string, 2)
-	serve := func(answer string) { // one connection
+	serve := func(answer string) { // serves one connection
 		c, err := l.Accept()
 		if err != nil {
 			return
 		}
 		defer c.Close()
 		lines := bufio.NewScanner(c)
-		lines.Scan() // the ping
+		lines.Scan() // reads the request ping
 		fmt.Fprintln(c, pingResponse)
 		lines.Scan()
 		requests <- lines.Text()
 		fmt.Fprintln(c, answer)
 		if answer == "" {
 			cancel()
-			io.Copy(io.Discard, c) // until the command has ended
+			io.Copy(io.Discard, c) // waits until the command closes the connection
 		}
 	}
 	served := make(chan struct{})

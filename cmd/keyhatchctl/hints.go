@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sidecarCommand returns a command line of keyhatch-sidecar for a hint. STORE is a
-// placeholder, because only the sidecar knows the store.
+// sidecarCommand returns a command line of keyhatch-sidecar for a hint. STORE is a placeholder,
+// because keyhatchctl does not know the store of the sidecar.
 func (o *globalOptions) sidecarCommand(subcommand string) string {
 	words := []string{"keyhatch-sidecar", subcommand, "--store", "STORE"}
 	if o.socket != "" {
@@ -34,7 +34,7 @@ func (o *globalOptions) sidecarCommand(subcommand string) string {
 func sudoToChange(dir string) string {
 	err := unix.Access(dir, unix.W_OK)
 	for errors.Is(err, fs.ErrNotExist) {
-		dir = filepath.Dir(dir) // ends at / or ., which always exist
+		dir = filepath.Dir(dir) // the loop ends at / or at ., because these directories exist
 		err = unix.Access(dir, unix.W_OK)
 	}
 	if os.Geteuid() == 0 || err == nil {
@@ -43,11 +43,12 @@ func sudoToChange(dir string) string {
 	return "sudo "
 }
 
-// A brokerProcess is the process that created the broker's admin socket.
+// A brokerProcess is the process that created the broker's admin socket. The process is
+// keyhatchd, or systemd with socket activation.
 type brokerProcess struct {
-	pid  int32 // 0 if unknown
-	uid  uint32
-	name string // "keyhatchd", or "systemd" if systemd passed the socket to keyhatchd
+	pid  int32  // 0 if this process cannot see the broker's process
+	uid  uint32 // of the process
+	name string // the name of the process, usually "keyhatchd" or "systemd"; "" if unknown
 }
 
 func findBrokerProcess(admin *client.Admin) brokerProcess {
@@ -91,7 +92,7 @@ func (p brokerProcess) restartFix() string {
 		return "restart the broker: " + command
 	}
 	if p.name == "keyhatchd" {
-		return "start keyhatchd again after: " + cli.SudoToActAs(p.uid) + "kill " + strconv.Itoa(int(p.pid))
+		return "start keyhatchd again after this command: " + cli.SudoToActAs(p.uid) + "kill " + strconv.Itoa(int(p.pid))
 	}
 	return "restart keyhatchd"
 }
@@ -107,7 +108,7 @@ func (p brokerProcess) memoryFix() string {
 	return "start keyhatchd with a higher limit of locked memory (ulimit -l)"
 }
 
-// noSecretsText explains why the broker has no secrets. fix describes how to load them.
+// noSecretsText explains why the broker probably has no secrets. fix describes how to load them.
 func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix string) {
 	switch {
 	case s.SecretsClearedAt != nil && isSidecarConnected(s):
@@ -122,17 +123,18 @@ func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix strin
 }
 
 // isSidecarConnected reports whether a sidecar is probably connected. One admin connection is the
-// connection of this command. Each keyhatchctl events has a connection too, and the status
-// contains their number. A further connection is probably that of a sidecar, because a sidecar
-// keeps its connection open.
+// connection of this command. Each keyhatchctl events also has a connection, and EventReaders is
+// the number of these connections. Any further connection is probably that of a sidecar, because
+// a sidecar keeps its connection open.
 func isSidecarConnected(s schema.StatusResponse) bool { return s.AdminConnections-s.EventReaders > 1 }
 
 // pushAgainFix describes how to make a running sidecar push a store that has not changed.
 func pushAgainFix(s schema.StatusResponse) string {
 	dir := fmt.Sprintf("/proc/%d", s.SidecarPID)
 	name, err := os.ReadFile(dir + "/comm")
-	// The kernel shortens the name of a process to 15 characters. The pid can belong to another
-	// process if this command and the broker are in different pid namespaces.
+	// Check the name of the process, because the pid belongs to another process if this command
+	// and the broker are in different pid namespaces. The kernel shortens the name of a process
+	// to 15 characters.
 	if err != nil || string(name) != "keyhatch-sideca\n" {
 		return "restart the sidecar, or send the signal SIGUSR1 to the sidecar"
 	}

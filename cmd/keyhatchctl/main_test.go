@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(env *testscript.Env) error {
-			dir, err := os.MkdirTemp("", "kh") // short, because a socket path has at most 107 bytes
+			dir, err := os.MkdirTemp("", "kh") // the path is short, because a socket path has at most 107 bytes
 			if err != nil {
 				return err
 			}
@@ -55,7 +55,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Defer(func() { server.Close(); audit.Close() })
-			// Under the race detector each command would sleep 1 s before it exits.
+			// Otherwise, each command with the race detector would sleep 1 s before it exits.
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("ADMIN", server.AdminSocket())
 			env.Setenv("RUNTIME", dir+"/keyhatch")
@@ -72,8 +72,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// fakeBroker starts a server that answers each line with the result of answer. It
-// returns the path of the server's socket.
+// fakeBroker starts a server that calls answer for each request line and sends the result.
+// fakeBroker returns the path of the server's socket. The server stops at the end of the test.
 func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")
@@ -88,7 +88,7 @@ func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 	}
 	ended := make(chan struct{})
 	t.Cleanup(func() { l.Close(); <-ended })
-	go func() { // ends when the listener is closed; only one command connects at a time
+	go func() { // the goroutine ends when the listener is closed
 		defer close(ended)
 		for {
 			c, err := l.Accept()
@@ -114,7 +114,7 @@ func fakeBroker(t *testing.T, answer func(op, line string) string) string {
 
 const pingResponse = `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x"}`
 
-// runCommand runs keyhatchctl in this process.
+// runCommand runs keyhatchctl in this process, and returns its standard output and its error.
 func runCommand(t *testing.T, args ...string) (stdout string, err error) {
 	t.Helper()
 	var out strings.Builder
@@ -134,8 +134,9 @@ func hintOf(err error) string {
 	return ""
 }
 
-// TestErrorsHaveHints checks the hints for errors that the broker's answers to ping and to
-// list cause. Some of these errors have no hint.
+// TestErrorsHaveHints runs keyhatchctl list with a broker that answers ping or list with an
+// error, or with an unexpected answer. The error of keyhatchctl must have the expected hint, or
+// no hint.
 func TestErrorsHaveHints(t *testing.T) {
 	for _, c := range []struct {
 		ping, list string
@@ -170,9 +171,8 @@ func TestErrorsHaveHints(t *testing.T) {
 	}
 }
 
-// TestPermissionErrorHintRepeatsCommand checks that the hint for a permission error is not
-// the hint for a stopped broker. The hint repeats the command as the user that can use the
-// socket.
+// TestPermissionErrorHintRepeatsCommand creates a permission error for the admin socket. The hint
+// must repeat the command with sudo, as the user who owns the socket.
 func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "s")
 	if err := os.WriteFile(socket, nil, 0o600); err != nil {
@@ -195,9 +195,9 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 	}
 }
 
-// TestHintWithoutBrokerStartsBroker checks that the hint starts the broker of the socket in
-// the flag --socket. If the path is not the path of an admin socket, the hint must explain
-// this.
+// TestHintWithoutBrokerStartsBroker runs status with --socket and the path of a missing socket.
+// The hint must start a broker with this socket. If the path cannot be the path of an admin
+// socket, the hint must explain this.
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
 		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir '/tmp/my run'",

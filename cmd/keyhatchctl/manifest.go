@@ -14,8 +14,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// readManifest reads the manifest that the operator approves, and validates it. The
-// broker validates the manifest again, but its error cannot contain the path of the file.
+// readManifest reads and validates the manifest in dir, which the operator will approve. The
+// broker validates the manifest again. But the broker does not get the path of the file, so its
+// error cannot contain the path.
 func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 	trees := newTreeReader(&globalOptions{}, schema.StatusResponse{})
 	defer trees.close()
@@ -40,8 +41,8 @@ func readManifest(dir string) (manifest.File, *manifest.Manifest, error) {
 type treeManifest struct {
 	file     manifest.File
 	parsed   *manifest.Manifest // nil if the manifest is missing or invalid
-	err      error
-	approved bool
+	err      error              // why the manifest could not be read or parsed, or nil
+	approved bool               // the text is the same as that of the approved manifest
 }
 
 func readTreeManifest(p schema.ProjectStatus) (m treeManifest) {
@@ -56,8 +57,8 @@ func readTreeManifest(p schema.ProjectStatus) (m treeManifest) {
 
 func (m treeManifest) isMissing() bool { return errors.Is(m.err, manifest.ErrNotFound) }
 
-// otherName returns the name in the manifest if it is not the project's name. The broker
-// serves a project under the name that was registered.
+// otherName returns the name in the manifest if it is not the project's name. Otherwise it
+// returns "". The broker serves a project under the name that was registered.
 func (m treeManifest) otherName(p schema.ProjectStatus) schema.ProjectName {
 	if m.parsed == nil || m.parsed.Project == p.Name {
 		return ""

@@ -14,7 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The container paths of the mounted socket directory, of the socket, and of keyhatch.
+// These are the paths in the container: of the directory with the project's socket, of the
+// socket, and of the command keyhatch.
 const (
 	containerDir    = "/run/keyhatch"
 	containerSocket = containerDir + "/broker.sock"
@@ -22,7 +23,8 @@ const (
 )
 
 // configuredMounts returns the mounts in the project's configuration, for example from the
-// keyhatch Feature or from an entry in devcontainer.json.
+// keyhatch Feature or from an entry in devcontainer.json. The last element is the mount of the
+// workspace, which can be empty or null.
 func configuredMounts(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) ([]json.RawMessage, error) {
 	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", workspaceFolder}
 	cmd := exec.CommandContext(ctx, devcontainer, append(args, configurationArgs(extraArgs)...)...)
@@ -51,13 +53,14 @@ func hasKeyhatchMount(mounts []json.RawMessage) bool {
 	return slices.ContainsFunc(mounts, func(mount json.RawMessage) bool { return mountTarget(mount) == containerDir })
 }
 
-// checkMounts refuses mounts that would give the container the admin socket or the socket of
-// another project. projectDir is the directory of the project's socket, and ids are the IDs of
+// checkMounts returns an error if a mount would give the container the admin socket or the socket
+// of another project. projectDir is the directory of the project's socket, and ids are the IDs of
 // the project's dev containers. checkMounts finds mistakes and simple attacks. It cannot find
-// everything: a devcontainer.json can also contain arguments for the container engine.
+// every attack, because a devcontainer.json can also contain arguments for the container engine.
 func checkMounts(mounts []json.RawMessage, projectDir string, ids []schema.DevcontainerID) error {
 	runtimeDir := filepath.Dir(filepath.Dir(projectDir))
-	// The operator may not have the permission to resolve the links in the runtime directory.
+	// Compare also with the paths before their links are resolved, because the operator may have
+	// no permission to resolve the links in the runtime directory.
 	allowed := []string{projectDir}
 	for _, id := range ids {
 		allowed = append(allowed, filepath.Join(runtimeDir, "devcontainers", string(id)))
@@ -77,8 +80,8 @@ func isBelow(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// resolveLinks returns the path without symbolic links, or the path itself if it cannot be
-// resolved.
+// resolveLinks returns the path without symbolic links. If this user cannot resolve the links,
+// for example because the path does not exist, resolveLinks returns path unchanged.
 func resolveLinks(path string) string {
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		return resolved
@@ -111,8 +114,9 @@ func mountSources(mount json.RawMessage) (sources []string) {
 	return sources
 }
 
-// mountTarget returns the target of a mount in devcontainer.json. A mount is an object
-// or a string in the format of docker run --mount.
+// mountTarget returns the path at which a mount in devcontainer.json is mounted, or "" if the
+// mount contains no such path. A mount is an object or a string in the format of docker run
+// --mount.
 func mountTarget(mount json.RawMessage) string {
 	var object struct{ Target string }
 	if json.Unmarshal(mount, &object) == nil {
@@ -131,8 +135,9 @@ func mountTarget(mount json.RawMessage) string {
 	return ""
 }
 
-// configurationArgs returns the arguments of devcontainer up that select the
-// configuration or the container engine. read-configuration needs the same arguments.
+// configurationArgs returns the arguments in upArgs that select the configuration or the
+// container engine. devcontainer up gets upArgs, and devcontainer read-configuration needs these
+// arguments, too.
 func configurationArgs(upArgs []string) (args []string) {
 	for i, arg := range upArgs {
 		name, _, hasValue := strings.Cut(arg, "=")

@@ -10,8 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestMountsOfRuntimeDirectory checks which sources of mounts up refuses. A container must not
-// get the admin socket, or the socket of another project.
+// TestMountsOfRuntimeDirectory calls checkMounts with mounts of many paths. checkMounts must
+// refuse a mount that gives a container the admin socket or the socket of another project, and
+// must accept all other mounts.
 func TestMountsOfRuntimeDirectory(t *testing.T) {
 	root := t.TempDir()
 	run := filepath.Join(root, "run", "keyhatch")
@@ -39,7 +40,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		`{"type": "bind", "source": "` + run + `/projects/api", "target": "/run/keyhatch"}`:                            true,
 		`{"type": "bind", "source": "` + run + `/devcontainers/id", "target": "/run/keyhatch"}`:                        true,
 		`{"type": "bind", "source": "` + run + `/devcontainers/other", "target": "/run/keyhatch"}`:                     false,
-		`{"type": "bind", "source": "` + run + `/devcontainers/unused", "target": "/x"}`:                               true, // an ID of the project
+		`{"type": "bind", "source": "` + run + `/devcontainers/unused", "target": "/x"}`:                               true, // an ID of the project, whose link does not exist
 		`{"type": "bind", "source": "` + run + `/devcontainers/absent", "target": "/x"}`:                               false,
 		text("type=bind,source=ROOT/run/keyhatch/projects/api,target=/run/keyhatch"):                                   true,
 		text("type=bind,source=ROOT/run/keyhatch/projects/0123/,target=/run/keyhatch"):                                 true,

@@ -7,7 +7,7 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// globalOptions are the flags of all commands.
+// globalOptions are the flags that every command of keyhatchctl has.
 type globalOptions struct {
 	socket    string
 	tokenFile string
@@ -32,9 +32,11 @@ func (o *globalOptions) adminSocket() string {
 // same admin socket and token file as this process.
 func (o *globalOptions) command(args ...string) string { return o.sudoCommand("", args...) }
 
-// sudoCommand returns a command like command. sudo is "sudo " or "". With sudo, the command
-// contains the socket, because the default socket of root is the system's socket. If a word
-// ends with a line break, the result is no command, because ShellQuote cannot quote the word.
+// sudoCommand does the same as the method command, but puts sudo before the command. sudo is
+// "sudo " or "". With "sudo ", the command also contains a socket that is not the system's
+// socket, because the default socket of root is the system's socket. If a word ends with a line
+// break, sudoCommand returns a text instead of a command, because ShellQuote cannot quote the
+// word.
 func (o *globalOptions) sudoCommand(sudo string, args ...string) string {
 	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasSuffix(arg, "\n") }) {
 		return "rename the directory, because its name ends with a line break"

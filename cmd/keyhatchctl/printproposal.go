@@ -32,11 +32,11 @@ func (p proposal) print(out io.Writer) {
 	}
 	for _, folder := range p.folders {
 		if folder.ignoredConfigs > 0 {
-			fmt.Fprintf(w, "%s in %s are ignored, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.PrintableWord(folder.path), maxFolderIDs)
+			fmt.Fprintf(w, "keyhatchctl ignores %s in %s, because a folder can have at most %d\n", cli.Plural(folder.ignoredConfigs, "devcontainer.json file"), cli.PrintableWord(folder.path), maxFolderIDs)
 		}
 	}
 	if len(p.changes) == 0 && p.registered != nil {
-		fmt.Fprintln(w, "no effect changes")
+		fmt.Fprintln(w, "the effects do not change")
 	}
 	for _, c := range p.changes {
 		indent := func(text string) string { return strings.ReplaceAll(text, "\n", "\n      ") }
@@ -56,16 +56,16 @@ func (p proposal) print(out io.Writer) {
 	io.WriteString(out, w.String()+dangers)
 }
 
-// maxSummaryItems is the maximum number of names in each list of a summary, and
-// maxSummaryLength is the maximum length of these names. If a list is longer, printSummary
-// prints a warning.
+// maxSummaryItems is the maximum number of names in each list of a summary, and maxSummaryLength
+// is the maximum length of the names in a list, in bytes. If a list is longer, printSummary omits
+// the other names and prints a warning.
 const (
 	maxSummaryItems  = 20
 	maxSummaryLength = 400
 )
 
-// maxDangersWithoutCount is the maximum number of dangerous changes for which dangerLines does
-// not print their number.
+// maxDangersWithoutCount is a number of dangerous changes. For more dangerous changes,
+// dangerLines also prints their number.
 const maxDangersWithoutCount = 10
 
 // maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed
@@ -80,10 +80,10 @@ func screenLines(text string) (lines int) {
 	return lines
 }
 
-// printSummary prints the most important parts of a proposal again, in a few lines. print
-// calls printSummary after the list of all changes, because a terminal shows only the last
-// lines, and a manifest can contain templates with thousands of lines. The summary contains
-// each change, so that a long list of harmless changes cannot hide one of them.
+// printSummary prints the changes of a proposal again, in a few lines. print calls printSummary
+// after the list of all changes, because a terminal shows only the last lines, and a manifest can
+// contain templates with thousands of lines. The summary names each change, or warns that it
+// omits some names. So a long list of harmless changes cannot hide a dangerous change.
 func (p proposal) printSummary(w io.Writer) {
 	var added, changed, removed, addedSecrets, changedSecrets, removedSecrets, others []string
 	for _, c := range p.changes {
@@ -95,7 +95,7 @@ func (p proposal) printSummary(w io.Writer) {
 			all, secrets = &removed, &removedSecrets
 		}
 		*all = append(*all, c.Subject)
-		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // is in p.logins
+		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // p.logins contains this change
 		if secret, isSecret := strings.CutPrefix(c.Subject, "secret "); isSecret {
 			*secrets = append(*secrets, secret)
 		} else if !isNewLogin {
@@ -126,8 +126,8 @@ func (p proposal) printSummary(w io.Writer) {
 
 // dangerLines returns one line for each dangerous change. print prints these lines at the end of
 // a proposal. dangerLines omits no change, because untrusted code chooses the order of the
-// changes. If there are more than maxDangersWithoutCount dangerous changes, another line contains their
-// number, because a terminal may not show the first lines.
+// changes. A terminal may not show the first of many lines. So if there are more than
+// maxDangersWithoutCount dangerous changes, the last line contains their number.
 func (p proposal) dangerLines() string {
 	var b strings.Builder
 	count := 0
@@ -144,7 +144,7 @@ func (p proposal) dangerLines() string {
 }
 
 // printList prints the first items of a list in one line, and returns the number of omitted
-// items. It prints nothing for an empty list.
+// items. For an empty list, printList prints nothing.
 func printList(w io.Writer, label string, items []string) (omitted int) {
 	length, shown := 0, 0
 	for shown < min(len(items), maxSummaryItems) && length+len(items[shown]) <= maxSummaryLength {

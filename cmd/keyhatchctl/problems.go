@@ -7,7 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// The problems that doctor can report.
+// These are the problems that doctor and explain can report, in addition to the problems in the
+// broker's status and to error codes.
 const (
 	problemNoPermission    = "no_permission"
 	problemBrokerDown      = "broker_down"

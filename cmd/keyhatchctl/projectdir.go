@@ -14,19 +14,20 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// A projectDir is the directory of a project.
+// A projectDir contains the paths of a project's directory.
 type projectDir struct {
-	path  string   // the absolute path without symbolic links
-	typed string   // the absolute path that the operator typed
-	paths []string // see followLinks
+	path  string   // the absolute path of the directory, without symbolic links
+	typed string   // the path that the operator typed, as an absolute path
+	paths []string // the result of followLinks for typed
 }
 
 // folders returns the paths by which the operator can open the directory in a dev container.
 func (d projectDir) folders() []string { return slices.Compact([]string{d.path, d.typed}) }
 
-// resolveProjectDir finds the directory that the operator typed. A command must call it only
-// once, because untrusted code can replace a symbolic link in the path at any time. command is
-// the command for a hint.
+// resolveProjectDir finds the directory arg, which the operator typed. A command must call
+// resolveProjectDir only once, because untrusted code can replace a symbolic link in the path at
+// any time. command is the subcommand, which a hint repeats. resolveProjectDir returns an error
+// if arg is not a directory, or if its path cannot be registered.
 func resolveProjectDir(o *globalOptions, command, arg string) (projectDir, error) {
 	typed, err := filepath.Abs(arg)
 	paths := []string{typed}

@@ -15,10 +15,11 @@ func projectsCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "projects",
 		Short: "List the registered projects",
-		Long: `projects lists the registered projects. PROJECT is the name under which the broker
-serves a project. If the manifest in the project's directory has another name, the
-column MANIFEST shows this name. With --json, projects also lists the allowed uids, and
-manifest_state is the text of the column MANIFEST.`,
+		Long: `projects lists the registered projects. The column PROJECT contains the name under
+which the broker serves a project. If the manifest in the project's directory
+contains another name, the column MANIFEST shows the other name. With --json, the
+output also contains the allowed uids, and the field manifest_state contains the
+text of the column MANIFEST.`,
 		Example: `  keyhatchctl projects
   keyhatchctl --json projects | jq -r '.[].socket_path'`,
 		RunE: func(c *cobra.Command, _ []string) error {

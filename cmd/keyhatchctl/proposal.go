@@ -18,31 +18,33 @@ import (
 type proposal struct {
 	registered *schema.InspectResponse // nil if no project is registered or declared at this path
 	request    schema.RegisterRequest
-	folders    []proposedFolder // empty if the dev containers do not change
+	folders    []proposedFolder // empty for reload, which adds no folder
 	file       manifest.File
 	changes    []manifest.Change
-	logins     []string // the logins and hosts that manifest.NewHosts returns
-	fileHosts  []string
-	declare    bool // apply also writes the declaration of the project
+	logins     []string // the new or changed logins that manifest.NewHosts returns
+	fileHosts  []string // the new hosts in files that manifest.NewHosts returns
+	declare    bool     // if true, apply also writes the declaration of the project
 	// unrequested means that the proposal contains a change that the command line did not ask
-	// for, a dangerous effect of a new project, or a new folder that leads to the project only
-	// by a symbolic link. Somebody who can write to the project's tree, or to the tree that
-	// contains the link, could have caused this change.
+	// for, a dangerous effect of a new project, or a new folder that leads to the project only by
+	// a symbolic link. Somebody who can write to the project's tree, or to the tree that contains
+	// the link, could have caused this.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
-	// keepsDeclaration means that only the manifest in the project's declaration is
-	// replaced. The operator may have edited other parts of that file.
+	// keepsDeclaration means that apply replaces only the manifest in the project's declaration.
+	// The operator may have edited other parts of the declaration.
 	keepsDeclaration bool
 }
 
-// A proposedFolder is a folder whose dev containers can mount the socket.
+// A proposedFolder is a path of the project's directory. A dev container that is opened by this
+// path can mount the project's socket.
 type proposedFolder struct {
 	path           string
-	ignoredConfigs int // devcontainer.json files beyond maxFolderIDs
+	ignoredConfigs int // number of devcontainer.json files beyond maxFolderIDs
 }
 
-// proposeRegistration reads the project in dir, and compares it with the registration of the
-// same path.
+// proposeRegistration reads the project in dir, and compares it with the registration of the same
+// path. It returns an error if the registration cannot succeed, for example if the manifest is
+// invalid or the broker would refuse the name.
 func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, dir projectDir, options registerOptions) (p proposal, err error) {
 	file, parsed, err := readManifest(dir.path)
 	if err != nil {
@@ -54,7 +56,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	}
 	if replaced := findReplaced(status, dir.paths); replaced != nil {
 		return p, &cli.Error{Err: replaced, Hint: "if project " + string(replaced.project.Name) + " did not move, replace the symbolic link with the directory\n" +
-			"to end its access to secrets: " + unregisterShellCommand(o, replaced.project, status)}
+			"to end the project's access to secrets: " + unregisterShellCommand(o, replaced.project, status)}
 	}
 	text := string(file.Text)
 	p.file, p.declare = file, options.persist
@@ -73,7 +75,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		old = parseApproved(*p.registered)
 		p.request.Replace = true
 		p.declare = p.declare || p.registered.Declared
-		// If the operator chose the name with --name, the project keeps this name.
+		// Without --name, a name that the operator chose earlier with --name stays in effect.
 		if options.name == "" && (old == nil || p.registered.Name != old.Project) {
 			p.request.Name = p.registered.Name
 		}
@@ -123,7 +125,7 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		if slices.Contains(union(p.registered.AllowUIDs, currentUIDs), uid) || slices.Contains(options.uids, uint(uid)) {
 			continue
 		}
-		p.unrequested = true // the uid is that of the directory's new owner
+		p.unrequested = true // the directory has a new owner, which has this uid
 		i := slices.IndexFunc(p.changes, func(c manifest.Change) bool { return c.Subject == "allowed uids" })
 		p.changes[i].Danger = fmt.Sprintf("uid %d now owns the directory, but was not approved; a container that can change the owner can choose this uid", uid)
 	}
@@ -156,12 +158,13 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 	return declared.AllowUIDs, nil
 }
 
-// checkDeclarations checks the declarations of the project's path, and the files that apply
-// would replace.
+// checkDeclarations returns an error if apply must not change the project or its declaration: if
+// the broker has not applied a declaration of the project's path, or if apply would replace a
+// declaration of another path.
 func (p proposal) checkDeclarations(status schema.StatusResponse) error {
 	if p.registered != nil {
-		// The uids and the dev containers in the declaration are part of the proposal, so they
-		// may differ.
+		// The uids and the dev containers in the declaration may differ from the registration,
+		// because the proposal contains them.
 		if err := checkApplied(status, *p.registered, func(own manifest.Declaration) bool {
 			return p.declare && own.Manifest == p.registered.Manifest
 		}); err != nil {
@@ -178,7 +181,7 @@ func (p proposal) checkDeclarations(status schema.StatusResponse) error {
 }
 
 // declaredName returns the name in the project's current declaration. If the project is not
-// declared, this is the name of its new declaration.
+// declared, declaredName returns the name that a new declaration would have.
 func (p proposal) declaredName() schema.ProjectName {
 	if p.registered != nil && p.registered.Declared {
 		return p.registered.Name
@@ -186,9 +189,10 @@ func (p proposal) declaredName() schema.ProjectName {
 	return p.request.Name
 }
 
-// addDevcontainers adds dev container IDs to the request. If an ID is new, it also adds a change,
-// except for a new project without danger. place describes where the IDs come from.
-// addDevcontainers reports whether an ID is new.
+// addDevcontainers adds dev container IDs to the request, and reports whether an ID is new. If an
+// ID is new, addDevcontainers also adds a change to the proposal, except for a new project
+// without danger. place describes where the IDs come from. danger is "" if the change is not
+// dangerous.
 func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID, danger string) bool {
 	all := union(p.request.DevcontainerIDs, ids)
 	added := len(all) - len(p.request.DevcontainerIDs)
@@ -199,8 +203,9 @@ func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID, d
 	return added > 0
 }
 
-// limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds a
-// change. It keeps the IDs of the current devcontainer.json files.
+// limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds
+// this change to the proposal. It removes other IDs before the IDs in current, which belong to
+// the current devcontainer.json files.
 func (p *proposal) limitDevcontainers(current []schema.DevcontainerID) {
 	ids := union(current, p.request.DevcontainerIDs)
 	removed := len(ids) - maxProjectIDs
@@ -255,7 +260,7 @@ func registrationChanges(old schema.InspectResponse, currentUIDs []uint32, new s
 	return changes
 }
 
-// isUnchanged reports whether the broker already serves exactly this registration.
+// isUnchanged reports whether the broker already serves exactly the registration in the proposal.
 func (p proposal) isUnchanged() bool {
 	return p.registered != nil && !p.registered.Unserved && len(p.changes) == 0 && *p.request.Manifest == p.registered.Manifest
 }
@@ -269,8 +274,8 @@ type proposalResult struct {
 	Manifest       string              `json:"manifest_file"`
 	Ignored        string              `json:"ignored_manifest_file,omitempty"`
 	AllowUIDs      []uint32            `json:"allow_uids"`
-	Folders        []string            `json:"devcontainer_folders,omitempty"`       // absent for reload, which does not change them
-	IgnoredConfigs int                 `json:"ignored_devcontainer_files,omitempty"` // see proposedFolder
+	Folders        []string            `json:"devcontainer_folders,omitempty"`       // absent for reload, which adds no folder
+	IgnoredConfigs int                 `json:"ignored_devcontainer_files,omitempty"` // number of devcontainer.json files beyond maxFolderIDs
 	Unserved       bool                `json:"unserved,omitempty"`                   // the project is registered or declared, but the broker did not serve it
 	Allowlist      []schema.SecretName `json:"allowlist"`
 	Changes        []manifest.Change   `json:"changes"`
@@ -298,11 +303,13 @@ func (p proposal) result(socketPath string) (proposalResult, error) {
 	}, nil
 }
 
-// errChangedMeanwhile means that the registration changed after the proposal was shown.
+// errChangedMeanwhile means that the registration changed after keyhatchctl had shown the
+// proposal.
 var errChangedMeanwhile = errors.New("the registration has changed since it was shown: run the command again")
 
-// apply sends the registration to the broker, and writes the declaration of a project that
-// is declared.
+// apply sends the registration to the broker. If the project is declared, apply also writes the
+// declaration. If the registration has changed since the proposal was shown, apply changes
+// nothing and returns errChangedMeanwhile.
 func (p proposal) apply(ctx context.Context, admin *client.Admin) (socketPath string, err error) {
 	status, err := admin.Status(ctx)
 	if err != nil {

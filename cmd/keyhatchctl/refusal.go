@@ -15,9 +15,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// checkRegistration asks the broker whether it would accept a registration. If the broker
-// would refuse the registration because of another project, the error contains the path of
-// this project and a hint.
+// checkRegistration asks the broker whether it would accept a registration, and returns an error
+// if not. If the broker would refuse the registration because of another project, the error has a
+// hint, and usually contains the path of the other project.
 func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) error {
 	request.DryRun = true
 	_, err := admin.Register(ctx, request)
@@ -31,8 +31,8 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		if other.Name == request.Name {
 			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.PrintableWord(dir.path), other.Name, cli.PrintableWord(other.ProjectPath))
 			// Hostile code can create a symbolic link to any project, so a link must not choose
-			// the project that gets the name and its mounts. A project that is already
-			// registered at this path did not move here.
+			// the project that gets the name and its mounts. If the proposal replaces a
+			// registration of this path, the project was already here and was not moved.
 			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && dir.typed == dir.path && !request.Replace {
 				return &cli.Error{
 					Err:  fmt.Errorf("%w, which no longer exists", err),
@@ -46,14 +46,14 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		}
 	}
 	if folder, socket := reservedFolder(ctx, admin, request, dir); folder != "" {
-		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts the link")}
+		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts a link of this folder")}
 	}
 	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
 
-// moveCommand returns the command that registers the project p at another path instead, with
-// the same name and persistence, and with the same uids in addition to those in options. The
-// command removes the link with the name, because the link leads to the directory of the old
+// moveCommand returns the command that unregisters the project p and registers it at another
+// path. The project keeps its name, its uids, and its declaration, and gets the uids in options.
+// The command removes the link with the name, because the link leads to the directory of the old
 // path, and no project at another path can use the name of the link.
 func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, options registerOptions, status schema.StatusResponse) string {
 	link := filepath.Dir(p.SocketPath)
@@ -70,14 +70,14 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
 			cli.PrintableWord(dir.path), cli.PrintableWord(folder), other.Name, cli.PrintableWord(other.ProjectPath)),
-		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "the other project is no longer in this folder", unregisterShellCommand(o, other, status)),
+		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "project "+string(other.Name)+" is no longer in this folder", unregisterShellCommand(o, other, status)),
 	}
 }
 
-// folderHint returns the hint for a folder whose links in the runtime directory lead to
-// another project. The broker does not change these links. socket is the path of a project's
-// socket. condition is the condition under which the user can run the commands that release the
-// folder.
+// folderHint returns the hint for a folder whose links in the runtime directory lead to another
+// project. The broker does not change these links, so the hint contains commands that remove the
+// links and register the project. condition is the condition under which the user can run these
+// commands. socket is the path of a socket in the same runtime directory.
 func folderHint(o *globalOptions, dir projectDir, folder, socket string, options registerOptions, status schema.StatusResponse, condition string, commands ...string) string {
 	if folder != dir.path {
 		return "register the project by its own path: " + o.registerCommand(dir.path, options, status)
@@ -87,7 +87,7 @@ func folderHint(o *globalOptions, dir projectDir, folder, socket string, options
 	ids, _ := devcontainerIDs(folder)
 	for _, id := range ids {
 		link := filepath.Join(linksDir, string(id))
-		if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) { // or this user cannot see the link
+		if _, err := os.Lstat(link); !errors.Is(err, fs.ErrNotExist) { // the link exists, or this user cannot see it
 			remove = append(remove, link)
 		}
 	}
@@ -95,16 +95,16 @@ func folderHint(o *globalOptions, dir projectDir, folder, socket string, options
 	return fmt.Sprintf("if %s, run: %s", condition, strings.Join(commands, " && "))
 }
 
-// reservedFolder looks for a path of dir (see projectDir.folders) with a dev container ID that
-// the broker refuses, because the link of this ID still leads to a project that was
-// unregistered. It returns this path, and the path that the socket of the new project will
-// have. It returns "" if there is no such path, or if the broker would refuse the registration
-// also without dev container IDs.
+// reservedFolder returns a path of dir (see projectDir.folders) that is reserved for a project
+// that was unregistered, and the path that the socket of the new project will have. A path is
+// reserved if the link of one of its dev container IDs still leads to the unregistered project.
+// The broker then refuses this ID. reservedFolder returns "" if no path is reserved, or if the
+// broker would refuse the registration also without dev container IDs.
 func reservedFolder(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, dir projectDir) (folder, socket string) {
 	request.DevcontainerIDs = nil
 	accepted, err := admin.Register(ctx, request)
 	if err != nil {
-		return "", "" // the dev container IDs are not the only reason of the refusal
+		return "", "" // the broker would also refuse the project without the IDs
 	}
 	for _, folder := range dir.folders() {
 		request.DevcontainerIDs, _ = devcontainerIDs(folder)
@@ -115,7 +115,8 @@ func reservedFolder(ctx context.Context, admin *client.Admin, request schema.Reg
 	return "", ""
 }
 
-// sharedFolder returns a folder of dir whose dev containers belong to the project other, or "".
+// sharedFolder returns a folder of dir whose dev containers belong to the project other. If there
+// is no such folder, or if the broker does not answer, the result is "".
 func sharedFolder(ctx context.Context, admin *client.Admin, other schema.ProjectName, dir projectDir) string {
 	registered, err := admin.Inspect(ctx, other)
 	if err != nil {
@@ -135,7 +136,8 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 // maxProjectName is the length of the longest name that matches schema.ProjectNamePattern.
 const maxProjectName = 64
 
-// otherNameHint suggests a name that the broker accepts.
+// otherNameHint suggests a name that the broker accepts. If it finds no such name, it suggests to
+// list the registered projects.
 func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) string {
 	name := request.Name
 	for n := 2; n < 100; n++ {
@@ -150,7 +152,7 @@ func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, r
 		options.name = string(request.Name)
 		return "choose another name: " + o.registerCommand(dir.typed, options, status)
 	}
-	return o.listProjectsHint() // the broker refuses the project because of something other than its name
+	return o.listProjectsHint() // another name does not help
 }
 
 // unregisterShellCommand returns the command that unregisters a project. If the project

@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestSuggestedNameIsValid registers a project whose name has the maximum length and is in use.
-// The name in the hint must not be longer.
+// TestSuggestedNameIsValid registers a project whose name is in use and has the maximum length.
+// The name in the hint must have at most the maximum length.
 func TestSuggestedNameIsValid(t *testing.T) {
 	dir, name := t.TempDir(), strings.Repeat("a", maxProjectName)
 	if err := os.Mkdir(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {

@@ -16,27 +16,32 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Use:   "register DIR",
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal,
-register then asks for your approval, unless you use --yes or nothing would change.
-Then the broker creates the project's socket. If the project is already registered or
-declared, register shows the differences and applies them. register also updates an
-existing declaration. If the manifest in the declaration was edited and the broker has
-not applied the edit, register does not change anything.
+register then asks for your approval, unless you use --yes or --dry-run, or nothing
+would change. After your approval, or if no approval is necessary, the broker
+creates the project's socket, except with --dry-run. If the project is already
+registered or declared, register shows the differences, and applies them after your
+approval. register also updates an existing declaration of the project. If the
+manifest in the declaration was edited and the broker has not applied the edit,
+register fails and changes nothing.
 
-Without a terminal, --yes is necessary to register a new project with a dangerous
-effect, or if the path DIR contains a symbolic link. It is also necessary if a
-registered project would change in a way that no flag requested, for example because
-its manifest was edited.
+Without a terminal, --yes is necessary to register a new project if its manifest has
+a dangerous effect, or if the path DIR contains a symbolic link. Without a terminal,
+--yes is also necessary if a registered project would change in a way that no flag
+requested, for example because its manifest was edited.
 
 The name of the project is the value of project in the manifest. If another project
-has this name, for example another clone of the same repository, use --name.
+has the name in the manifest, for example another clone of the same repository,
+choose another name with --name.
 
-Root, the broker's user, and the owner of DIR can use the socket. To allow another
-user too, for example the container's user, add --allow-uid. A registered project
-keeps the uids that it has. To remove a uid, run unregister --persist and register the
-project again.
+Root, the broker's user, and the owner of DIR can use the project's socket. To allow
+another user to use the project's socket, for example the container's user, add
+--allow-uid. If you register a project again, the uids that are already allowed stay
+allowed. To remove an allowed uid, run keyhatchctl unregister --persist, and
+register the project again.
 
-With --persist, the broker registers the project again after a stop or a reboot.
-The approved manifest is then stored in the broker's projects directory.`,
+With --persist, the broker registers the project at every start, also after a
+reboot. With --persist, register also writes the approved manifest to the broker's
+projects directory.`,
 		Example: `  keyhatchctl register ~/src/api
   keyhatchctl register --name api-fix ~/worktrees/fix
   sudo keyhatchctl register --persist ~/src/api
@@ -68,7 +73,8 @@ The approved manifest is then stored in the broker's projects directory.`,
 	return c
 }
 
-// addUIDFlag adds --allow-uid. Its help must not show [] as the default value.
+// addUIDFlag adds the flag --allow-uid to c. DefValue is "", so that the help does not show [] as
+// the default value.
 func addUIDFlag(c *cobra.Command, uids *[]uint, usage string) {
 	c.Flags().UintSliceVar(uids, "allow-uid", nil, usage)
 	c.Flags().Lookup("allow-uid").DefValue = ""

@@ -12,9 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestRegisterSendsManifestPathAndOwner checks that the request contains the
-// manifest's text, the path without links, and the owner of the directory. A broker
-// in a sandbox cannot read the project's directory.
+// TestRegisterSendsManifestPathAndOwner runs register with a link to a project's directory. The
+// request must contain the manifest's text, the path without links, and the owner of the
+// directory, because a broker in a sandbox cannot read the directory.
 func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -36,7 +36,7 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
-	if os.Geteuid() == 0 { // another owner than the current user
+	if os.Geteuid() == 0 { // use another owner than the current user
 		owner = 4321
 		if err := os.Chown(dir, 4321, -1); err != nil {
 			t.Fatal(err)
@@ -74,9 +74,9 @@ func TestRegisterSendsManifestPathAndOwner(t *testing.T) {
 	}
 }
 
-// TestRegisterRefusesLineBreakAtEndOfPath checks that register refuses a path that ends
-// with a line break. A shell that runs the command in a hint would remove the line break,
-// and the command would use another directory.
+// TestRegisterRefusesLineBreakAtEndOfPath runs register with a path that ends with a line break.
+// register must fail. Otherwise a hint could contain this path, and a shell would remove the line
+// break and use another directory.
 func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
 	root := t.TempDir()
 	if err := os.Mkdir(filepath.Join(root, "api\n"), 0o755); err != nil {
@@ -96,8 +96,9 @@ func TestRegisterRefusesLineBreakAtEndOfPath(t *testing.T) {
 	}
 }
 
-// TestNoCommandContainsPathThatEndsWithLineBreak checks that no hint or fix contains a command
-// with such a path. A shell would run the command for the path of another directory.
+// TestNoCommandContainsPathThatEndsWithLineBreak creates states in which a path ends with a line
+// break. No hint and no fix may contain a command with this path, because a shell would remove
+// the line break and use another directory.
 func TestNoCommandContainsPathThatEndsWithLineBreak(t *testing.T) {
 	root := t.TempDir()
 	manifestDir := filepath.Join(root, "api\n", ".keyhatch")
@@ -127,9 +128,10 @@ func TestNoCommandContainsPathThatEndsWithLineBreak(t *testing.T) {
 	}
 }
 
-// TestRegisterComparesWithStoredRegistration registers a project that an earlier broker stored
-// and that the broker does not serve. The project is not declared. If the broker has no such
-// registration any more, register must not treat the project as new.
+// TestRegisterComparesWithStoredRegistration registers a project whose registration the broker
+// has stored but does not serve. The project is not declared. register must compare the project
+// with the stored registration. If the broker does not find this registration, register must
+// fail, and must not treat the project as new.
 func TestRegisterComparesWithStoredRegistration(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {

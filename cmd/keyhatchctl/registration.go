@@ -11,10 +11,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// findRegistration returns the registration of the project at a path, or nil if the project
-// is new. A project is not new if its registration is stored or declared, even if the
-// broker does not serve the project. A container can prevent the broker from serving its
-// project. name is the name that a new project would have.
+// findRegistration returns the registration of the project at a path, or nil if the project is
+// new. If the broker stores a registration of the path, or if the path is declared, the project
+// is not new, even if the broker does not serve it. A container can prevent the broker from
+// serving the container's project. name is the name that a new project would have.
 func findRegistration(ctx context.Context, admin *client.Admin, status schema.StatusResponse, path string, name schema.ProjectName) (*schema.InspectResponse, error) {
 	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == path }); i >= 0 {
 		registered, err := admin.Inspect(ctx, status.Projects[i].Name)
@@ -38,8 +38,9 @@ func findRegistration(ctx context.Context, admin *client.Admin, status schema.St
 	if status.ProjectsDir == "" {
 		return nil, nil
 	}
-	// The broker does not know the path of a declaration that it refuses to read, for example
-	// because of the mode of the file.
+	// The broker may refuse to read a declaration, for example because of the mode of the file.
+	// It then does not know the path in the declaration. If this user cannot read the declaration
+	// either, the project counts as new.
 	declared, err := readRegistration(status, path, name)
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, nil
@@ -67,7 +68,8 @@ func readRegistration(status schema.StatusResponse, path string, name schema.Pro
 	}, nil
 }
 
-// inspect returns the registration of a project and its manifest.
+// inspect returns the registration of a project and its parsed manifest. The manifest is nil if
+// this version of keyhatchctl does not accept it.
 func inspect(ctx context.Context, admin *client.Admin, name schema.ProjectName) (*schema.InspectResponse, *manifest.Manifest, error) {
 	registered, err := admin.Inspect(ctx, name)
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestReloadSendsManifestThatWasShown changes the manifest after reload showed it and
-// before reload approves it, as hostile code in the container could. reload must send the
-// manifest that it showed.
+// TestReloadSendsManifestThatWasShown changes the manifest after reload has shown the manifest
+// and before it sends the request, as hostile code in the container could. reload must send the
+// manifest that it has shown.
 func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	file := filepath.Join(dir, ".devcontainer", "keyhatch.yaml")
@@ -39,7 +39,7 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 				`"secret_count":0,"memory":"memfd_secret","projects":[{"name":"api","project_path":"` + dir + `","socket_path":"/s",` +
 				`"allowlist_size":0,"counts":{"allowed":0,"denied":0,"not_found":0},"connections":0,"manifest_sha256":""}]}`
 		case "inspect":
-			if inspections++; inspections == 2 { // after reload has read the manifest
+			if inspections++; inspections == 2 { // reload has read and shown the manifest before this request
 				writeManifest("SLIPPED_IN")
 			}
 			return `{"ok":true,"name":"api","project_path":"` + dir + `","socket_path":"/s","manifest":"schema_version: 1\nproject: api\nsecrets: {}\n","declared":false}`
@@ -60,9 +60,8 @@ func TestReloadSendsManifestThatWasShown(t *testing.T) {
 	}
 }
 
-// TestReloadRefusesChangedRegistration changes the registration after reload has shown
-// the changes. reload must fail, because it would apply other changes than those that it
-// showed.
+// TestReloadRefusesChangedRegistration changes the registration after reload has shown the
+// changes. reload must fail. Otherwise reload would apply changes that it has not shown.
 func TestReloadRefusesChangedRegistration(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")
 	if err := os.MkdirAll(filepath.Join(dir, ".keyhatch"), 0o755); err != nil {
@@ -90,8 +89,8 @@ func TestReloadRefusesChangedRegistration(t *testing.T) {
 	}
 }
 
-// TestReloadDropsDevcontainerIDsBeyondLimit reloads a project that was registered with so many
-// dev container IDs that a request with all of them would be too long. reload must remove IDs,
+// TestReloadDropsDevcontainerIDsBeyondLimit reloads a project whose registration has so many dev
+// container IDs that a request with all of them would be too long. reload must remove some IDs,
 // show this change, and apply the new manifest.
 func TestReloadDropsDevcontainerIDsBeyondLimit(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "api")

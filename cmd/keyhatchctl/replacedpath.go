@@ -61,13 +61,13 @@ func followLinks(path string) (paths []string, err error) {
 	return paths, nil
 }
 
-// A replacedPathError means that a path was registered for a project, but that the path contains
-// a symbolic link now and leads to another directory. Untrusted code can create such a link, and
-// the operator means the registered project.
+// A replacedPathError means that a project was registered at a path that now contains a symbolic
+// link and leads to another directory. Untrusted code can create such a link. The command must
+// not use the other directory, because the operator means the registered project.
 type replacedPathError struct {
-	typed   string
+	typed   string               // the path that the operator typed
 	project schema.ProjectStatus // only Name, ProjectPath, and Declared are set
-	target  string
+	target  string               // the directory to which the path leads now
 	// isFolder means that the typed path was a symbolic link already at the registration.
 	isFolder bool
 }
@@ -81,8 +81,8 @@ func (e *replacedPathError) Error() string {
 		cli.PrintableWord(e.typed), e.project.Name, cli.PrintableWord(e.project.ProjectPath), cli.PrintableWord(e.target))
 }
 
-// findReplaced returns an error if one of the paths is the path of a registered or declared
-// project, and is not the last path. paths is a result of followLinks.
+// findReplaced returns an error if one of the paths except the last is the path of a registered
+// or declared project. Otherwise it returns nil. paths is a result of followLinks.
 func findReplaced(status schema.StatusResponse, paths []string) *replacedPathError {
 	last := paths[len(paths)-1]
 	for _, path := range paths[:len(paths)-1] {
@@ -104,9 +104,10 @@ func findReplaced(status schema.StatusResponse, paths []string) *replacedPathErr
 	return nil
 }
 
-// findReplacedFolder returns an error if the first path contains a symbolic link and is a folder
-// that was approved for the dev containers of another project than that of the last path. The
-// operator registered that other project by the first path, and somebody replaced the link.
+// findReplacedFolder returns an error if the operator registered a project by the symbolic link
+// paths[0], but this link now leads to another directory. Somebody has then replaced the link. To
+// find this project, findReplacedFolder looks for a project with the dev container ID of
+// paths[0]. If there is none, it returns nil. paths is a result of followLinks.
 func findReplacedFolder(ctx context.Context, admin *client.Admin, status schema.StatusResponse, paths []string) *replacedPathError {
 	typed, last := paths[0], paths[len(paths)-1]
 	if typed == last {

@@ -5,8 +5,9 @@ import (
 	"path/filepath"
 )
 
-// replaceFile replaces a file atomically, by renaming a temporary file. A reader sees
-// either the whole old text or the whole new text, also after a power failure.
+// replaceFile replaces a file atomically, by renaming a temporary file. A reader sees either the
+// whole old text or the whole new text, also after a power failure. replaceFile creates the
+// missing directories of file.
 func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
@@ -15,7 +16,7 @@ func replaceFile(file string, text []byte, mode os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name()) // fails harmlessly after the rename
+	defer os.Remove(tmp.Name()) // after the rename, Remove fails, because the temporary file does not exist any more
 	_, err = tmp.Write(text)
 	if err == nil {
 		err = tmp.Chmod(mode)

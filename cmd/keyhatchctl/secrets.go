@@ -39,9 +39,9 @@ func clearCommand(o *globalOptions) *cobra.Command {
 	return &cobra.Command{
 		Use:   "clear",
 		Short: "Remove all secrets from the broker and wipe their memory",
-		Long: `clear removes all secrets from the broker's memory and wipes this memory. A running
-sidecar pushes the secrets again when its store changes, when the sidecar or the broker
-is restarted, or when the sidecar receives the signal SIGUSR1.`,
+		Long: `clear removes all secrets from the broker's memory and wipes this memory. After a clear,
+a running sidecar pushes its secrets again when its store changes, when the sidecar or
+the broker is restarted, or when the sidecar receives the signal SIGUSR1.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				if err := admin.Clear(c.Context()); err != nil {
@@ -65,11 +65,12 @@ func pushCommand(o *globalOptions) *cobra.Command {
 		Use:   "push FILE|-",
 		Short: "Replace all secrets with those in a JSON file",
 		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
-input if FILE is -. The file contains one JSON object. Each member is a secret: a
-string, or an object of strings for a bundle.
+input if FILE is -. FILE must contain one JSON object. Each member of this JSON object
+is a secret, whose name is the key. The value of the secret must be a string, or for a
+bundle an object whose values are strings.
 
-A running sidecar replaces these secrets with those of its store when it next checks
-the broker, at the latest after the interval of its flag --poll.`,
+A running sidecar replaces the secrets of a push with the secrets in its store when it
+next checks the broker, at the latest after the interval of its flag --poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args: cobra.ExactArgs(1),

@@ -20,7 +20,7 @@ func statusCommand(o *globalOptions) *cobra.Command {
 the registered projects.
 
 If a manifest changed since its approval, the approved manifest is still in effect.
-To approve the change, run keyhatchctl reload.`,
+To approve a changed manifest, run keyhatchctl reload.`,
 		Example: `  keyhatchctl status
   keyhatchctl --json status | jq .secret_count`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -32,7 +32,7 @@ To approve the change, run keyhatchctl reload.`,
 				if o.asJSON {
 					return cli.PrintJSON(c.OutOrStdout(), struct {
 						schema.StatusResponse
-						Projects []projectJSON `json:"projects"` // replaces the field of StatusResponse
+						Projects []projectJSON `json:"projects"` // replaces the field projects of StatusResponse in the output
 					}{status, withManifestStates(status, o)})
 				}
 				return printStatus(c.OutOrStdout(), status, o)

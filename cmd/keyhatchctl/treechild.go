@@ -13,24 +13,27 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// treeChildName is argument 0 of a child process.
+// treeChildName is argument 0 of a child process, by which the process knows that it is a child
+// process.
 const treeChildName = "keyhatchctl-trees"
 
 const (
-	treeStartTimeout = 10 * time.Second // until a new child process is ready
-	treeTimeout      = 2 * time.Second  // of each task
+	treeStartTimeout = 10 * time.Second // maximum time until a new child process is ready
+	treeTimeout      = 2 * time.Second  // maximum time of each task
 )
 
-// errTreeBlocked means that a task did not end within treeTimeout.
+// errTreeBlocked means that a task did not end within treeTimeout, or that a new child process
+// was not ready within treeStartTimeout.
 var errTreeBlocked = errors.New("the directory does not answer; a container may be blocking it")
 
 // A treeSetup is the first message to a child process.
 type treeSetup struct {
 	Status            schema.StatusResponse
-	Socket, TokenFile string // fields of globalOptions
+	Socket, TokenFile string // the fields of globalOptions that hints contain
 }
 
-// A treeTask is a task of a child process. It uses the directories of one project.
+// A treeTask is one task that keyhatchctl sends to a child process. A task uses the directories
+// of one project.
 type treeTask struct {
 	Kind    treeTaskKind
 	Project schema.ProjectStatus
@@ -51,13 +54,13 @@ const (
 	taskExplainManifest
 )
 
-// A treeResult is the result of a task.
+// A treeResult is the result of a task. Each kind of task sets only some of the fields.
 type treeResult struct {
 	Text     string
 	Findings []cli.Finding
 	File     manifest.File
-	Err      string // of taskReadManifest
-	NotFound bool   // Err is that of manifest.ErrNotFound
+	Err      string // the error of taskReadManifest, or ""
+	NotFound bool   // the error is manifest.ErrNotFound
 }
 
 // isTreeChild reports whether this process is a child process of keyhatchctl. The main function
@@ -69,7 +72,7 @@ func isTreeChild() bool { return len(os.Args) == 1 && os.Args[0] == treeChildNam
 func runTreeChild(run func(treeTask, treeSetup) treeResult) {
 	in, out := gob.NewDecoder(os.Stdin), gob.NewEncoder(os.Stdout)
 	var setup treeSetup
-	if in.Decode(&setup) != nil || out.Encode(treeResult{}) != nil { // this process is ready
+	if in.Decode(&setup) != nil || out.Encode(treeResult{}) != nil { // the first result means that this process is ready
 		return
 	}
 	for {
@@ -89,8 +92,8 @@ type treeChild struct {
 }
 
 // startTreeChild starts a child process and waits until it is ready. The child process does not
-// inherit the standard output of keyhatchctl. If the child process cannot be killed, a program that
-// reads this output still reaches its end.
+// inherit the standard output of keyhatchctl. Otherwise, a child process that cannot be killed
+// would keep this output open, and a program that reads it would wait forever.
 func startTreeChild(setup treeSetup) (*treeChild, error) {
 	theirIn, in, err := os.Pipe()
 	if err != nil {
@@ -112,7 +115,7 @@ func startTreeChild(setup treeSetup) (*treeChild, error) {
 		out.Close()
 		return nil, fmt.Errorf("starting a child process: %w", err)
 	}
-	go c.cmd.Wait() // ends when the process has ended
+	go c.cmd.Wait() // the goroutine ends when the child process has ended
 	if _, err := c.exchange(setup, treeStartTimeout); err != nil {
 		c.kill()
 		return nil, fmt.Errorf("starting a child process: %w", err)
@@ -141,7 +144,7 @@ func (c *treeChild) kill() {
 	c.end()
 }
 
-// end makes an idle child process end.
+// end closes the pipes to the child process. A child process without a task then ends.
 func (c *treeChild) end() {
 	c.in.Close()
 	c.out.Close()

@@ -9,10 +9,10 @@ import (
 )
 
 // A treeReader reads the directories that containers can change: the directories of projects, and
-// the directories of their sockets. A container can block such a directory. A process that uses
-// the directory then hangs, and cannot be killed. So a treeReader uses the directories only in
-// child processes, and replaces a child process that hangs. One project can then not prevent the
-// operator from seeing the others.
+// the directories of their sockets. A container can block such a directory, so that a process
+// that uses the directory hangs and cannot be killed. Therefore a treeReader uses the directories
+// only in child processes, and replaces a child process that hangs. So a container that blocks
+// its directories cannot prevent the operator from seeing the other projects.
 type treeReader struct {
 	setup treeSetup
 	child *treeChild // nil if no child process is running
@@ -28,7 +28,8 @@ func (r *treeReader) close() {
 	}
 }
 
-// run runs a task in a child process.
+// run runs a task in a child process. If the child process does not answer, run kills it and
+// returns an error. The next call starts another child process.
 func (r *treeReader) run(task treeTask) (result treeResult, err error) {
 	if r.child == nil {
 		if r.child, err = startTreeChild(r.setup); err != nil {
@@ -42,7 +43,7 @@ func (r *treeReader) run(task treeTask) (result treeResult, err error) {
 	return result, err
 }
 
-// manifestState describes the manifest of a project in one column of a table.
+// manifestState describes the manifest in a project's directory, for one column of a table.
 func (r *treeReader) manifestState(p schema.ProjectStatus) string {
 	result, err := r.run(treeTask{Kind: taskManifestState, Project: p})
 	switch {
@@ -54,7 +55,8 @@ func (r *treeReader) manifestState(p schema.ProjectStatus) string {
 	return result.Text
 }
 
-// checkProject returns the findings of the function checkProject.
+// checkProject runs the function checkProject in a child process. If the child process does not
+// answer, the finding is that the project's directories are blocked.
 func (r *treeReader) checkProject(p schema.ProjectStatus, missing []schema.SecretName, o *globalOptions) []cli.Finding {
 	result, err := r.run(treeTask{Kind: taskCheckProject, Project: p, Missing: missing})
 	if err != nil {
@@ -65,7 +67,8 @@ func (r *treeReader) checkProject(p schema.ProjectStatus, missing []schema.Secre
 	return result.Findings
 }
 
-// notRestoredFix returns the result of the function notRestoredFix.
+// notRestoredFix runs the function notRestoredFix in a child process. If the child process does
+// not answer, the fix only removes the stored registration.
 func (r *treeReader) notRestoredFix(p schema.ProjectProblem, o *globalOptions) string {
 	result, err := r.run(treeTask{Kind: taskNotRestoredFix, Problem: p})
 	if err != nil {
@@ -74,7 +77,7 @@ func (r *treeReader) notRestoredFix(p schema.ProjectProblem, o *globalOptions) s
 	return result.Text
 }
 
-// readManifest returns the result of manifest.Read.
+// readManifest runs manifest.Read in a child process.
 func (r *treeReader) readManifest(dir string) (manifest.File, error) {
 	result, err := r.run(treeTask{Kind: taskReadManifest, Path: dir})
 	switch {
@@ -87,7 +90,8 @@ func (r *treeReader) readManifest(dir string) (manifest.File, error) {
 	return result.File, err
 }
 
-// checkSocketDir returns the findings of the function checkSocketDir.
+// checkSocketDir runs the function checkSocketDir in a child process. If the child process does
+// not answer, the finding is that the directory is blocked.
 func (r *treeReader) checkSocketDir(path string, o *globalOptions) []cli.Finding {
 	result, err := r.run(treeTask{Kind: taskCheckSocketDir, Path: path})
 	if err != nil {
@@ -109,7 +113,8 @@ func (r *treeReader) explainManifest(p schema.ProjectStatus, secret schema.Secre
 	return result.Findings[0], result.Findings[1]
 }
 
-// forgetFix describes how to forget a project that the broker could not restore.
+// forgetFix describes how to remove the stored registration of a project that the broker could
+// not restore.
 func forgetFix(p schema.ProjectProblem, o *globalOptions) string {
 	return "to forget the project: " + o.command("unregister", p.Project)
 }

@@ -13,9 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestBlockedProjectDoesNotHideOthers runs the commands for all projects while a container blocks
-// a directory of one project, so that a process that reads the directory hangs and cannot be
-// killed. The commands must report this project and must show the other project.
+// TestBlockedProjectDoesNotHideOthers runs commands while a container blocks a directory of one
+// project. A process that reads this directory hangs and cannot be killed. The commands for all
+// projects must report the blocked project, and must show the other project.
 func TestBlockedProjectDoesNotHideOthers(t *testing.T) {
 	dir, err := os.MkdirTemp("", "kh")
 	if err != nil {
@@ -74,7 +74,7 @@ func TestBlockedProjectDoesNotHideOthers(t *testing.T) {
 		t.Errorf("reload of the blocked project returned the error %v", err)
 	}
 
-	// A container can also block the directory of its socket.
+	// Block the directory of the project's socket instead. doctor must report this.
 	blocked.Unblock()
 	socketDir, err := filepath.EvalSymlinks(dir + "/run/projects/blocked")
 	if err != nil {

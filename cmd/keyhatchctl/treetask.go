@@ -7,7 +7,8 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// runTreeTask runs a task in this process, which is a child process.
+// runTreeTask runs a task. Only child processes call runTreeTask, because a task hangs if a
+// container blocks a directory.
 func runTreeTask(t treeTask, setup treeSetup) (result treeResult) {
 	o := &globalOptions{socket: setup.Socket, tokenFile: setup.TokenFile}
 	switch t.Kind {

@@ -10,7 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// unmappedUID is the uid that the kernel reports for every unknown user. So it cannot be allowed.
+// unmappedUID is the uid that the kernel reports for every unknown user. The broker never allows
+// this uid, because it could belong to any user.
 const unmappedUID = 65534
 
 // chooseUIDs returns the uids that can use the socket: the uids that the project has, the

@@ -13,9 +13,9 @@ import (
 )
 
 // An unappliedDeclarationError means that the broker has not applied a declaration of a project's
-// path: the declaration has another name than the project, or differs from it. keyhatchctl then
-// refuses to change the project. Otherwise the change would overwrite the declaration, or the
-// broker would undo the change when it applies the declaration.
+// path: the declaration has another name than the project, or differs from the project's
+// registration. keyhatchctl then refuses to change the project. Otherwise the change would
+// overwrite the declaration, or the broker would undo the change when it applies the declaration.
 type unappliedDeclarationError struct {
 	project  schema.ProjectName
 	declared schema.ProjectName // the name of the declaration
@@ -31,14 +31,15 @@ func (e *unappliedDeclarationError) Error() string {
 	return fmt.Sprintf("cannot change project %s: the broker has not applied the edited declaration %s", e.project, cli.PrintableWord(e.file))
 }
 
-// hint describes how to apply the declaration, and how to keep the served state instead.
+// hint returns commands that apply the declaration, and commands that keep the registration that
+// the broker serves.
 func (e *unappliedDeclarationError) hint(o *globalOptions, process brokerProcess) string {
 	dir := filepath.Dir(e.file)
 	keep := "remove the declaration: " + sudoToChange(dir) + cli.QuoteWords([]string{"rm", e.file})
 	if e.declared == e.project {
-		keep = "restore the declaration as the broker serves the project: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
+		keep = "replace the declaration with the registration that the broker serves: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
 	}
-	if e.isDuplicate { // the broker applies only one declaration of a path
+	if e.isDuplicate { // the broker never applies this declaration, because another one of the path is in effect
 		return keep
 	}
 	return "apply the declaration first: " + process.applyDeclarationsCommand() + "\nor " + keep

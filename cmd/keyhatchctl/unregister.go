@@ -18,10 +18,11 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "unregister NAME|DIR",
 		Short: "Unregister a project and close its connections",
-		Long: `unregister ends the access of a project to its secrets. If the project is declared,
-the broker registers the project again when the broker starts or receives SIGHUP. With
---persist, unregister also removes all declarations of the project's path, even if the
-broker does not serve the project.
+		Long: `unregister ends the access of a project to its secrets. If the project is declared
+and you do not use --persist, the broker registers the project again when the broker
+starts or receives SIGHUP. With --persist, unregister also removes the declarations
+of the project's path. unregister --persist also works if the project is declared
+but the broker does not serve it.
 
 ` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
@@ -46,13 +47,13 @@ broker does not serve the project.
 				}
 				otherDeclarations := declarationsOf(status, p.ProjectPath)
 				if isNotServed && slices.ContainsFunc(status.Projects, func(served schema.ProjectStatus) bool { return served.ProjectPath == p.ProjectPath }) {
-					otherDeclarations = nil // one of them is in effect
+					otherDeclarations = nil // do not remove these declarations, because the broker serves one of them
 				}
 				p.Declared = p.Declared || len(otherDeclarations) > 0
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
 				var alsoRemoved string
-				if persist { // before unregistering, because the user may have no permission for the file
+				if persist { // before Unregister, because the user may have no permission to remove the files
 					for _, d := range otherDeclarations {
 						if err := removeDeclaration(status, d.Name); err != nil {
 							return err
@@ -81,13 +82,13 @@ broker does not serve the project.
 				}
 				if p.Declared && !persist {
 					result += fmt.Sprintf(", but %s is still declared: the broker registers the project again when the broker starts or receives SIGHUP\n", p.Name) +
-						"to remove its declaration, run: " + persistCommand
+						"to remove the declaration, run: " + persistCommand
 				}
 				fmt.Fprintln(c.OutOrStdout(), result+alsoRemoved)
 				return nil
 			})
 		},
 	}
-	c.Flags().BoolVar(&persist, "persist", false, "also remove the project's declaration")
+	c.Flags().BoolVar(&persist, "persist", false, "also remove the declarations of the project's path")
 	return c
 }

@@ -18,26 +18,29 @@ func upCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "up DIR [-- ARG...]",
 		Short: "Start a project's dev container with access to its secrets",
-		Long: `up registers the project, or updates its registration, and then runs devcontainer
-up. If the registration would change, up shows the changes. On a terminal, up then
-asks for your approval, unless you use --yes.
+		Long: `up registers the project in DIR, or updates its registration, and then runs
+devcontainer up. If the registration would change, up shows the changes. On a
+terminal, up asks for your approval before it changes a registration, unless you use
+--yes.
 
-Without a terminal, --yes is necessary to register a new project with a dangerous
-effect, or if the path DIR contains a symbolic link. It is also necessary if a
-registered project would change in a way that no flag requested, for example because
-its manifest was edited. Without your approval, up does not start the container.
+Without a terminal, --yes is necessary to register a new project if its manifest has
+a dangerous effect, or if the path DIR contains a symbolic link. Without a terminal,
+--yes is also necessary if a registered project would change in a way that no flag
+requested, for example because its manifest was edited. If an approval is necessary
+and you do not approve, up does not start the container.
 
 If the container does not start, the project stays registered.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
 them. up does not change any file in the project. If the configuration of the dev
-container mounts the admin socket or the socket of another project, up does not start
-the container. up does not check other arguments for the container engine, such as
-runArgs. Arguments after -- are passed to devcontainer up.
+container mounts the admin socket or the socket of another project, up does not
+start the container. In the configuration, up checks the mounts, but no other
+arguments for the container engine, such as runArgs. up passes the arguments after
+-- to devcontainer up.
 
-An existing container keeps its old mounts. To recreate it, add
--- --remove-existing-container.`,
+If the project's container already exists, the container keeps its old mounts. To
+create the container again with new mounts, add -- --remove-existing-container.`,
 		Example: `  keyhatchctl up ~/src/api
   keyhatchctl up ~/src/api --allow-uid 1000 -- --remove-existing-container`,
 		Args: cobra.MinimumNArgs(1),
@@ -54,8 +57,8 @@ An existing container keeps its old mounts. To recreate it, add
 	return c
 }
 
-// startDevcontainer replaces this process with devcontainer up. It returns only if an
-// error occurs.
+// startDevcontainer registers the project, and then replaces this process with devcontainer up.
+// It returns only if an error occurs.
 func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, options registerOptions, yes bool, extraArgs []string) error {
 	dir, err := resolveProjectDir(o, "up", dirArg)
 	if err != nil {
@@ -71,7 +74,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 		return err
 	}
 	projectDir := filepath.Dir(socket)
-	// The Feature's mount uses a path in this directory.
+	// The Feature mounts a path that begins with this variable.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
 	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
 	// directory that was registered.
@@ -96,8 +99,8 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered registers the project in dir, or updates its registration after an
-// approval. It returns the path of the project's socket.
+// ensureRegistered registers the project in dir, or updates its registration, after an approval
+// if one is necessary. It returns the path of the project's socket.
 func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (socket string, err error) {
 	var p proposal
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
@@ -114,7 +117,7 @@ func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, option
 		approval = append(append(approval, "--"), extraArgs...)
 	}
 	p.approvalCommand = o.command(approval...)
-	log := c.ErrOrStderr() // standard output is for devcontainer up
+	log := c.ErrOrStderr() // only devcontainer up writes to standard output
 	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
 		return "", err
 	}

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestSocketAndDirectoryModes checks the modes of all sockets and directories. The daemon
-// starts with a umask that would change these modes.
+// TestSocketAndDirectoryModes starts the daemon with a umask that removes permissions. The
+// sockets and their directories must still have the documented modes.
 func TestSocketAndDirectoryModes(t *testing.T) {
 	oldUmask := unix.Umask(0o077)
 	defer unix.Umask(oldUmask)
@@ -53,9 +53,9 @@ func (d *daemon) projectDir(t *testing.T, name string) string {
 	return dir
 }
 
-// TestOnlySocketsAndAuditLogOnDisk lists every file that the daemon created while it
-// registered a project, received a push, and answered a get. These must be only the sockets,
-// their directories and links, the lock, and the audit log.
+// TestOnlySocketsAndAuditLogOnDisk registers a project, pushes a secret, and gets it. The daemon
+// may have created only the sockets, their directories and links, the lock file, and the audit
+// log. The test looks only at its own directory.
 func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
@@ -73,8 +73,8 @@ func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	}
 }
 
-// TestSameUIDCannotReadProcess checks that another process with the same uid cannot
-// read the daemon's memory. The /proc files of an undumpable process belong to root.
+// TestSameUIDCannotReadProcess starts the daemon and cat with the same uid. cat must not be able
+// to read the daemon's memory, because the /proc files of an undumpable process belong to root.
 func TestSameUIDCannotReadProcess(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a daemon as another uid requires root")
 	dir, err := os.MkdirTemp("", "kh")
@@ -111,8 +111,9 @@ func TestSameUIDCannotReadProcess(t *testing.T) {
 	}
 }
 
-// TestUIDMustBeAllowed connects with a uid that is not allowed, like a process in a
-// container, and connects again after the uid is allowed.
+// TestUIDMustBeAllowed connects with a uid, like a process in a container. While the uid is not
+// allowed, the broker must refuse the connection and record this in the audit log. After a
+// registration allows the uid, the broker must answer.
 func TestUIDMustBeAllowed(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
@@ -140,9 +141,9 @@ func TestUIDMustBeAllowed(t *testing.T) {
 	}
 }
 
-// TestOwnerOfDirectoryIsNotAllowed gives the directory of a declared project to another uid.
-// The operator has never approved this uid, so the broker must refuse it, also after SIGHUP
-// and after a restart.
+// TestOwnerOfDirectoryIsNotAllowed changes the owner of a declared project's directory to a uid
+// that the operator has never approved. The broker must refuse connections of this uid, also
+// after SIGHUP and after a restart.
 func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
 	runtimeDir := newRuntimeDir(t)
@@ -173,7 +174,7 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 		}
 	}
 	check("after chown")
-	declare(1) // the broker must end the project and serve it again with the new uids
+	declare(1) // a change of the uids makes the broker end the project and serve it again
 	d.cmd.Process.Signal(syscall.SIGHUP)
 	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), "project.unregistered") }) {
 		t.Fatal("the broker did not apply the changed declaration")
@@ -185,7 +186,7 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 }
 
 // TestOwnerIsAllowedIfNoUIDsAreGiven registers a project without uids. The owner that the
-// directory has at this moment may use the socket.
+// directory has at the registration must be able to use the project's socket.
 func TestOwnerIsAllowedIfNoUIDsAreGiven(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "connecting as another uid requires root")
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
@@ -202,7 +203,7 @@ func TestOwnerIsAllowedIfNoUIDsAreGiven(t *testing.T) {
 	}
 }
 
-// otherUID is a uid that belongs to no user.
+// otherUID is a uid other than the uid of the daemon and the uid of root.
 const otherUID = 12345
 
 // pingAsOtherUID sends a ping to the socket of project api from a process with otherUID, and
@@ -221,9 +222,8 @@ func pingAsOtherUID(t *testing.T, d *daemon) string {
 	if err := os.Chmod(filepath.Dir(d.dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// The uid of the client cannot enter the parent directories of the socket. So the
-	// client gets an open file descriptor of the project's directory, as a replacement for
-	// the mount of a container.
+	// otherUID cannot enter the parent directories of the socket. So the client inherits an open
+	// file descriptor of the project's directory, which replaces the mount of a container.
 	cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
 	cmd.ExtraFiles = []*os.File{mount}

@@ -30,8 +30,8 @@ type daemon struct {
 	ended   chan struct{}
 }
 
-// startDaemon runs the test binary as keyhatchd until the test ends. role is one of the
-// roles in TestMain. startDaemon waits until the daemon serves.
+// startDaemon runs the test binary as keyhatchd until the test ends, and waits until the daemon
+// serves. role is one of the values of KEYHATCH_TEST_AS in TestMain.
 func startDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	t.Helper()
 	d := launchDaemon(t, role, dir, args...)
@@ -47,7 +47,7 @@ func launchDaemon(t *testing.T, role, dir string, args ...string) *daemon {
 	return d
 }
 
-// newDaemon returns a daemon that is not running yet. A test can change its command before
+// newDaemon returns a daemon that is not running yet. The test can change d.cmd before it calls
 // launch.
 func newDaemon(program, dir string, args ...string) *daemon {
 	d := &daemon{dir: dir, audit: filepath.Join(filepath.Dir(dir), "audit.log"), output: newOutputRecorder(), ended: make(chan struct{})}
@@ -101,8 +101,8 @@ func (d *daemon) collectOutput() {
 	collected.Write(audit)
 }
 
-// The variable collected contains the output and the audit logs of all daemons. After the
-// last test, checkCollectedOutput searches collected for tripwires.
+// The variable collected contains the output and the audit logs of the daemons that launch
+// started. After the last test, checkCollectedOutput searches collected for tripwires.
 var (
 	collectedMu sync.Mutex
 	collected   bytes.Buffer
@@ -111,11 +111,12 @@ var (
 // tripwire is a part of most secret values in this package's tests, and of no other text.
 const tripwire = "TRIPWIRE"
 
-// checkCollectedOutput reports whether the collected output is free of secrets. It also
-// returns false if daemons were started, but no audit log was collected.
+// checkCollectedOutput reports whether the variable collected contains no secret. It also returns
+// false if collected contains output, but no audit log, because the search would then prove
+// nothing.
 func checkCollectedOutput() bool {
 	if collected.Len() == 0 {
-		return true // no selected test started a daemon
+		return true // no test started a daemon, so there is no output to search
 	}
 	if i := bytes.Index(collected.Bytes(), []byte(tripwire)); i >= 0 {
 		fmt.Fprintln(os.Stderr, "FAIL: a secret's value is in a log or in the audit log")
@@ -128,8 +129,8 @@ func checkCollectedOutput() bool {
 	return true
 }
 
-// newRuntimeDir returns a runtime directory with a short path, because the path
-// of a socket is limited to 107 bytes.
+// newRuntimeDir returns the path of a runtime directory that does not exist yet. The path is
+// short, because the path of a socket is limited to 107 bytes.
 func newRuntimeDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kh")

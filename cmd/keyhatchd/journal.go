@@ -11,13 +11,14 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 )
 
-// A journalWriter sends audit events to the systemd journal. Each line is one event in JSON.
-// Each member of the event becomes a journal field, for example KEYHATCH_EVENT,
-// KEYHATCH_PROJECT, or KEYHATCH_PEER_UID. The member time is omitted, because the journal
-// adds its own timestamp.
+// A journalWriter sends audit events to the systemd journal. Each line that Write gets is one
+// event in JSON. Each member of the event becomes a journal field, for example KEYHATCH_EVENT,
+// KEYHATCH_PROJECT, or KEYHATCH_PEER_UID. A journalWriter omits the member time, because the
+// journal adds its own timestamp.
 type journalWriter struct{}
 
-// Write sends one or more lines. It returns the length of the lines that were sent.
+// Write sends one or more lines. It returns the number of bytes in the lines that it sent before
+// an error.
 func (journalWriter) Write(lines []byte) (n int, err error) {
 	for line := range bytes.Lines(lines) {
 		if err := sendToJournal(line); err != nil {

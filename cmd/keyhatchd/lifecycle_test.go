@@ -45,9 +45,9 @@ func TestSecondDaemonExits(t *testing.T) {
 	}
 }
 
-// TestStaleSocketIsReplaced kills a daemon and starts another daemon. The new daemon must
-// replace the socket file. It must not replace the project's directory, because a container
-// can have mounted the directory.
+// TestStaleSocketIsReplaced kills a daemon and starts another daemon, which must replace the
+// socket file of the killed daemon. It must not replace the project's directory, because a
+// container can have mounted the directory.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	dir := newRuntimeDir(t)
 	d := startDaemon(t, "keyhatchd", dir)
@@ -71,9 +71,9 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 }
 
-// TestLiveSocketIsNotReplaced starts a daemon while another listener uses the path of the
-// admin socket. As with a service manager, this listener has not locked the runtime
-// directory. The daemon must exit and must not replace the socket.
+// TestLiveSocketIsNotReplaced starts a daemon while another listener uses the path of the admin
+// socket. Like the listener of a service manager, this listener does not hold the lock of the
+// runtime directory. The daemon must exit and must not replace the socket.
 func TestLiveSocketIsNotReplaced(t *testing.T) {
 	dir := newRuntimeDir(t)
 	d := launchDaemon(t, "keyhatchd", dir)
@@ -99,9 +99,9 @@ func TestLiveSocketIsNotReplaced(t *testing.T) {
 	}
 }
 
-// TestStopAnswersPendingRequests stops a daemon that has not yet read a client's request.
-// The daemon must answer the request and exit with 0. It must not remove its socket files,
-// because the next daemon replaces them.
+// TestStopAnswersPendingRequests stops a daemon that has not yet read a client's request. The
+// daemon must answer the request and exit with 0. It must not remove its socket files, because
+// the next daemon must replace them.
 func TestStopAnswersPendingRequests(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
@@ -117,7 +117,7 @@ func TestStopAnswersPendingRequests(t *testing.T) {
 		if _, err := lines.ReadString('\n'); err != nil {
 			t.Fatal(err)
 		}
-		// SIGSTOP pauses the daemon. So the daemon has not read the request when the next
+		// SIGSTOP pauses the daemon. So the daemon has not yet read the request when the next
 		// signal arrives.
 		d.cmd.Process.Signal(unix.SIGSTOP)
 		if !eventually(5*time.Second, func() bool { return isStopped(d.cmd.Process.Pid) }) {

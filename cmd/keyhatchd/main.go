@@ -28,12 +28,13 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// drainTimeout is the maximum time for a shutdown. It is longer than schema.WriteTimeout,
-// so that a response that is being written can be completed.
+// drainTimeout is the maximum time that a stopping broker waits for the clients that have sent
+// requests. It is longer than schema.WriteTimeout, so that the broker can complete a response
+// that it is writing.
 const drainTimeout = schema.WriteTimeout + time.Second
 
 func main() {
-	if rundir.IsChild() { // the broker has started this process
+	if rundir.IsChild() { // a broker started this process to use directories that containers can change
 		if secmem.Harden() == nil {
 			rundir.RunChild()
 		}
@@ -49,30 +50,33 @@ func newRootCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "keyhatchd",
 		Short: "Serve secrets from memory to project containers",
-		Long: `keyhatchd is the broker. The sidecar pushes all secrets through the admin socket.
-keyhatchd stores the secrets only in memory, which it locks if the limit on locked
-memory allows this. Each registered project has its own socket and can fetch only the
-secrets on the allowlist of its manifest.
+		Long: `keyhatchd is the broker. The sidecar pushes all secrets to keyhatchd through the admin
+socket. keyhatchd stores the secrets only in its memory, and locks this memory if the
+limit on locked memory is high enough. Each registered project has its own socket and
+can fetch only the secrets on the allowlist of its manifest.
 
   DIR/admin/admin.sock             mode 0660; for the sidecar and keyhatchctl
   DIR/projects/NAME/broker.sock    socket of project NAME, whose container must mount
                                    the directory DIR/projects/NAME (a link)
 
-If keyhatchd runs as root, DIR is /run/keyhatch. In this case, the admin socket
-belongs to the group keyhatch if this group exists. If keyhatchd runs as another
-user, DIR is $XDG_RUNTIME_DIR/keyhatch.
+DIR is the directory in --runtime-dir. The default is /run/keyhatch for root, and
+$XDG_RUNTIME_DIR/keyhatch for other users. If keyhatchd runs as root and the group
+keyhatch exists, the admin socket belongs to this group.
 
 On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
-and exits. If a request waits for a secret, keyhatchd ends the connection without an
-answer, so that the client can send the request to the next keyhatchd. keyhatchd does
-not remove its socket files, because the next keyhatchd replaces them. On SIGHUP,
-keyhatchd reads the declared projects again, but not its settings.
+and exits. If a request waits for a secret when keyhatchd stops, keyhatchd ends the
+connection without an answer, so that the client can send the request to the next
+keyhatchd. When keyhatchd stops, it does not remove its socket files, because the next
+keyhatchd uses or replaces them. On SIGHUP, keyhatchd reads the declared projects
+again, but not its settings.
 
-A YAML file (--config) can contain the settings below, with _ instead of - in their
-names. A flag overrides the same setting in the file.
+A YAML file (--config) can contain a setting for each flag below except --config and
+--check-config. The name of a setting is the name of its flag, with _ instead of -.
+A flag overrides the same setting in the file.
 
-Under systemd, keyhatchd gets its listeners by name from keyhatch.socket and from
-the descriptor store of the service. These listeners survive a restart of keyhatchd.`,
+With the systemd units of keyhatch, keyhatch.socket creates the admin socket, and
+keyhatchd stores the project sockets in the descriptor store of its service. With
+these units, the sockets survive a restart of keyhatchd.`,
 		Example: `  keyhatchd
   keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log
   keyhatchd --check-config`,
@@ -94,7 +98,7 @@ the descriptor store of the service. These listeners survive a restart of keyhat
 }
 
 func run(ctx context.Context, s *settings) error {
-	// secmem.Harden must be called before the process can receive a secret.
+	// Call secmem.Harden before the process can receive a secret.
 	if err := secmem.Harden(); err != nil {
 		return err
 	}
@@ -155,8 +159,9 @@ func reloadOnHangup(ctx context.Context, server *broker.Server, hangup <-chan os
 	}
 }
 
-// adminGID returns the ID of the group keyhatch, which will own the admin socket. If the
-// process is not root or the group does not exist, adminGID returns -1.
+// adminGID returns the ID of the group keyhatch, to which the admin socket will belong. If the
+// process is not root or cannot find the group, adminGID returns -1, and the admin socket will
+// belong to the group of the process.
 func adminGID() int {
 	if os.Geteuid() != 0 {
 		return -1

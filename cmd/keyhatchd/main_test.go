@@ -10,8 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain
-// runs this program instead, because the tests start their own binary as the daemon.
+// TestMain runs the tests. The tests also start their own binary as another program, for example
+// as the daemon. They then put the name of the program into KEYHATCH_TEST_AS, and TestMain runs
+// this program instead of the tests.
 func TestMain(m *testing.M) {
 	if rundir.IsChild() {
 		rundir.RunChild()

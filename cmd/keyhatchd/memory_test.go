@@ -19,10 +19,10 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestClearLeavesNoCopyInMemory pushes 100 random values, fetches values 300 times, and
-// clears the secrets. It counts the copies of the values in the daemon's memory. While the
-// values are loaded, the memory must contain at most one copy of each value. Within a second
-// after the clear, the memory must not contain any copy.
+// TestClearLeavesNoCopyInMemory pushes 100 random values, fetches values 300 times, and clears
+// the secrets. It counts the copies of the values in the memory that another process can read.
+// While the values are loaded, this memory must contain one copy of each value with mlock, and no
+// copy with memfd_secret. Within a second after the clear, it must not contain any copy.
 func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	testenv.RequireMemoryAccess(t)
 	for _, c := range []struct{ role, memory string }{
@@ -31,7 +31,7 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	} {
 		t.Run(c.role, func(t *testing.T) {
 			dir := newRuntimeDir(t)
-			d := startDaemon(t, c.role, dir, "--request-rate", "0") // the test sends more requests than the default limit
+			d := startDaemon(t, c.role, dir, "--request-rate", "0") // no limit, because the test sends more requests than the default limit allows
 			status := sendRequest(t, d.adminSocket(), `{"op":"status"}`)
 			if strings.Contains(status, `"memory":"heap"`) {
 				t.Skip("a build for the race detector stores secrets on the heap")
@@ -43,13 +43,15 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 
 			counts := countCopies(t, d.cmd.Process.Pid, values)
 			for i, n := range counts {
-				// countCopies cannot read memfd_secret memory, but it can read all other memory.
+				// countCopies cannot read memfd_secret memory, so it sees only copies in other
+				// memory.
 				if want := map[string]int{"mlock": 1}[c.memory]; n != want {
 					t.Errorf("while value %d is loaded, it has %d visible copies, want %d", i, n, want)
 				}
 			}
-			// After a refused push, the buffer of an open connection must not contain values.
-			// Some of these requests have invalid syntax, and some have invalid content.
+			// These requests contain values, but are no valid pushes. After the broker has
+			// answered such a request, the buffer of the open connection must not contain the
+			// value.
 			for _, push := range []string{
 				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
 				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,
@@ -79,8 +81,8 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	}
 }
 
-// TestMemoryScanFindsCopiesInNaiveBroker checks that countCopies finds the copies of values
-// in a broker that does not wipe its buffers. If countCopies did not find these copies,
+// TestMemoryScanFindsCopiesInNaiveBroker runs countCopies on a broker that does not wipe its
+// buffers. countCopies must find copies of the values there. Otherwise
 // TestClearLeavesNoCopyInMemory would prove nothing.
 func TestMemoryScanFindsCopiesInNaiveBroker(t *testing.T) {
 	testenv.RequireMemoryAccess(t)
@@ -167,7 +169,7 @@ func registerNames(t *testing.T, d *daemon, project string, n int) {
 	}
 }
 
-// pushAndFetch pushes the values as S0, S1, ... and fetches each of them three times.
+// pushAndFetch pushes the values as the secrets S0, S1, ... and fetches each secret three times.
 func pushAndFetch(t *testing.T, admin, project string, values [][]byte) {
 	t.Helper()
 	secrets := map[string]string{}

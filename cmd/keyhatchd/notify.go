@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// statusInterval is the time between two status notifications, unless the watchdog requires a
-// shorter time.
+// statusInterval is the time between two status notifications to the service manager, unless the
+// watchdog of the service requires a shorter time.
 const statusInterval = 10 * time.Second
 
 // notifySystemd regularly sends the broker's status to the service manager, until ctx ends.
@@ -49,7 +49,7 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 	}
 }
 
-// statusNotification returns the STATUS= line, which systemctl status shows.
+// statusNotification returns the line STATUS=, whose text systemctl status shows.
 func statusNotification(server *broker.Server) string {
 	s := server.Status()
 	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(len(s.Projects), "project"), cli.Plural(s.SecretCount, "secret"), s.Generation)

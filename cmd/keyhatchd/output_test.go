@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// An outputRecorder collects the output of a daemon. A test can wait until the output
-// contains a text.
+// An outputRecorder collects the output of a daemon. A test can wait until the output contains a
+// text, or until the daemon ends.
 type outputRecorder struct {
 	mu      sync.Mutex
 	text    strings.Builder

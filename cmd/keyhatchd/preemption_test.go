@@ -26,10 +26,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestLoadLeavesNoFragmentsInMemory pushes large sets while several projects fetch secrets,
-// and sends signals to all threads of the daemon. It then searches the daemon's memory for
-// fragments of the secrets. To check that the search works, the test first searches the memory
-// of a daemon with asynchronous preemption, and must find fragments there.
+// TestLoadLeavesNoFragmentsInMemory pushes large sets of secrets while several projects fetch
+// secrets, and sends signals to all threads of the daemon. It then searches the daemon's memory
+// outside the arenas, and must find no fragment of a secret. To check that the search works, the
+// test first does the same with a daemon that has asynchronous preemption, and must find
+// fragments there.
 func TestLoadLeavesNoFragmentsInMemory(t *testing.T) {
 	testenv.RequireMemoryAccess(t)
 	set := newLargeSet(t)
@@ -130,8 +131,8 @@ func TestPreemptionIsOffHoweverStarted(t *testing.T) {
 	})
 }
 
-// restorePreemption turns asynchronous preemption on again after main has turned it off.
-// signal.Notify installs the signal handler of the Go runtime, which also preempts
+// restorePreemption waits until main has turned asynchronous preemption off, and turns it on
+// again. signal.Notify installs the signal handler of the Go runtime, which also preempts
 // goroutines.
 func restorePreemption() {
 	if eventually(time.Minute, func() bool { return signal.Ignored(unix.SIGURG) }) {
@@ -157,16 +158,18 @@ func readSignalMask(t *testing.T, pid int, field string) uint64 {
 	return mask
 }
 
-// neededSignals are the signals for which the daemon has a handler. SIGHUP, SIGINT, and
-// SIGTERM control the daemon. The Go runtime needs signal 33, and does not give up SIGPROF.
-// The handlers of the other signals in this list end the daemon.
+// neededSignals are the signals for which the daemon has a handler. SIGHUP, SIGINT, and SIGTERM
+// control the daemon. The Go runtime needs signal 33, and keeps its handler for SIGPROF although
+// the daemon does not use this signal. The handlers of the other signals in this list end the
+// daemon.
 var neededSignals = []unix.Signal{
 	unix.SIGHUP, unix.SIGINT, unix.SIGTERM, unix.SIGPROF, 33,
 	unix.SIGQUIT, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGSYS,
 }
 
-// TestDaemonHandlesOnlyNeededSignals checks the signal handlers of the daemon. A handler that
-// returns can leave pieces of secrets in memory (see secmem.Harden).
+// TestDaemonHandlesOnlyNeededSignals reads from /proc for which signals the daemon has a handler.
+// These must be exactly neededSignals, because a handler that returns can leave pieces of secrets
+// in memory (see secmem.Harden).
 func TestDaemonHandlesOnlyNeededSignals(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	handled := readSignalMask(t, d.cmd.Process.Pid, "SigCgt")
@@ -177,8 +180,8 @@ func TestDaemonHandlesOnlyNeededSignals(t *testing.T) {
 	}
 }
 
-// interruptThreads repeatedly sends signals to all threads of the daemon, until the deadline.
-// The daemon needs none of these signals.
+// interruptThreads repeatedly sends signals to all threads of the daemon, until the deadline. The
+// daemon must ignore these signals.
 func interruptThreads(deadline time.Time, pid int) error {
 	for time.Now().Before(deadline) {
 		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -246,8 +249,8 @@ func newLargeSet(t *testing.T) *largeSet {
 	return s
 }
 
-// load starts two clients that push the set, and two clients of each project that fetch
-// secrets. The clients run for the given time.
+// load starts two clients that push the set, and two clients for each of loadedProjects, which
+// fetch secrets. The clients run for the given time.
 func (s *largeSet) load(t *testing.T, d *daemon, duration time.Duration) {
 	t.Helper()
 	if answer := sendRequest(t, d.adminSocket(), string(s.push)); !strings.HasPrefix(answer, `{"ok":true`) {
@@ -259,8 +262,9 @@ func (s *largeSet) load(t *testing.T, d *daemon, duration time.Duration) {
 		for range 2 {
 			clients.Go(func() {
 				err := sendUntil(deadline, socket, request)
-				// On a busy machine, the broker ends an answer before the client has read it,
-				// because the snapshot has expired.
+				// On a busy machine, a client can be so slow that the broker has received several
+				// new pushes before the client has read its answer. The broker then closes the
+				// connection, and the client connects again.
 				for err == io.EOF && socket != d.adminSocket() {
 					err = sendUntil(deadline, socket, request)
 				}
@@ -312,7 +316,8 @@ func (s *largeSet) findFragments(t *testing.T, pid int) (found []string) {
 			continue
 		}
 		memory := region.Content
-		// Each fragment of 16 bytes contains 8 bytes at an address that is a multiple of 8.
+		// Look only at addresses that are multiples of 8. Each fragment of 16 bytes contains 8
+		// bytes that begin at such an address.
 		for at := 0; at+8 <= len(memory); at += 8 {
 			i, ok := s.index[binary.NativeEndian.Uint64(memory[at:])]
 			if !ok {

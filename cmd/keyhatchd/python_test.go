@@ -8,9 +8,8 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// pythonClient works like the clients in Python that exist for protocol version 2. It uses
-// one connection for each request, reads each answer with one recv, and sends unknown
-// fields.
+// pythonClient is a client in Python for protocol version 2. It uses one connection for each
+// request, reads each answer with one recv, and sends fields that the broker does not know.
 const pythonClient = `
 import json, socket, sys
 def ask(path, request):

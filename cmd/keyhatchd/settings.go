@@ -21,14 +21,15 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// The default paths of a daemon that runs as root.
+// These are the default paths of a daemon that runs as root. Other users have no default for
+// them.
 const (
 	systemConfigFile  = "/etc/keyhatch/keyhatchd.yaml"
 	systemProjectsDir = "/etc/keyhatch/projects.d"
 )
 
-// settings contains the settings that are flags and that the configuration file can also
-// contain. The file uses the names of the flags, with _ instead of -.
+// settings contains the values of the flags that the configuration file can also set. In the
+// file, the name of a setting is the name of its flag, with _ instead of -.
 type settings struct {
 	flags *pflag.FlagSet // one flag for each field below
 
@@ -46,17 +47,18 @@ func newSettings() *settings {
 	s := &settings{flags: f}
 	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets; its path can have at most about 70 bytes (default for root: /run/keyhatch, for other users: $XDG_RUNTIME_DIR/keyhatch)")
 	f.StringVar(&s.projectsDir, "projects-dir", "", "`DIR` of the declared projects (default for root: "+systemProjectsDir+")")
-	f.StringVar(&s.tokenFile, "admin-token-file", "", "create `FILE` with a new token at each start, and require this token from every client of the admin socket; only the user of keyhatchd can read FILE")
-	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed, keyhatchd creates it again (default: journal under systemd, otherwise stdout)")
-	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse a request if its audit event cannot be written within one second")
+	f.StringVar(&s.tokenFile, "admin-token-file", "", "create `FILE` with a new token at each start, and require this token from every client of the admin socket; only root and the user of keyhatchd can read FILE")
+	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed or removed, keyhatchd creates a new file at PATH (default: journal if standard error goes to the systemd journal, otherwise stdout)")
+	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse to send secrets if the audit event of the request cannot be written within one second")
 	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 means no limit")
 	f.Float64Var(&s.refusalRate, "refusal-rate", schema.DefaultRefusalRate, "maximum `NUMBER` of requested names per second that are denied or not found, for each project, with bursts of three times that number; 0 means no limit")
 	return s
 }
 
-// resolve sets each setting that is not on the command line. It uses the value in the
-// configuration file, or the default. The returned map contains the source of each setting:
-// "flag", "default", or the path of the file.
+// resolve gives each setting that is not on the command line its value from the configuration
+// file, or its default. The returned map contains the source of each setting: "flag", "default",
+// or the path of the file. resolve returns an error if it cannot read the file, or if a setting
+// is invalid. If the file is the default file and does not exist, resolve ignores it.
 func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	sources = map[string]string{}
 	s.flags.VisitAll(func(f *pflag.Flag) {
@@ -101,7 +103,7 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 func (s *settings) validate() error {
 	for _, rate := range []float64{s.requestRate, s.refusalRate} {
 		if !(rate >= 0) || math.IsInf(rate, 0) { // NaN is not >= 0
-			return cli.UsageErrorf("a rate must be a finite number, 0 or more")
+			return cli.UsageErrorf("request-rate and refusal-rate must be finite numbers that are 0 or more")
 		}
 	}
 	if path, isFile := strings.CutPrefix(s.audit, "file:"); (!isFile || path == "") && s.audit != "stdout" && s.audit != "journal" {
@@ -123,9 +125,9 @@ func (s *settings) validate() error {
 	return nil
 }
 
-// applyFile applies the settings of a configuration file, except for settings that are on
-// the command line. An unknown or duplicate setting is an error. If applyFile ignored such a
-// setting, the operator would not notice that the setting has no effect.
+// applyFile applies the settings of a configuration file, except for settings that are on the
+// command line. An unknown or duplicate setting is an error. If applyFile ignored such a setting,
+// the operator would not notice that the setting has no effect.
 func (s *settings) applyFile(text []byte, file string, sources map[string]string) error {
 	var doc yaml.Node
 	if err := yaml.NewDecoder(bytes.NewReader(text)).Decode(&doc); errors.Is(err, io.EOF) {
@@ -135,7 +137,7 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return fmt.Errorf("%s line %d: the file must be a mapping of settings", file, root.Line)
+		return fmt.Errorf("%s line %d: the file must contain settings in lines of the form NAME: VALUE", file, root.Line)
 	}
 	names := []string{}
 	s.flags.VisitAll(func(f *pflag.Flag) { names = append(names, strings.ReplaceAll(f.Name, "-", "_")) })
@@ -164,14 +166,14 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 	return nil
 }
 
-// print prints the effective settings in the format of a configuration file, with the source
-// of each setting. It then prints the declared projects. It returns an error if a declaration
-// is invalid, or if the directory of the declarations cannot be read.
+// print prints the effective settings in the format of a configuration file, with the source of
+// each setting. It then prints the valid declarations of projects. print returns an error if a
+// declaration is invalid, or if it cannot read the directory of the declarations.
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		value := f.Value.String()
 		if value == "" {
-			value = `""` // otherwise, the setting would have no value in YAML
+			value = `""` // a setting must have a value in YAML
 		}
 		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+value, sources[f.Name])
 	})

@@ -10,8 +10,8 @@ import (
 	"github.com/keyhatch/keyhatch/manifest"
 )
 
-// TestRatesMustBeFinite checks that validate rejects rates that Go parses as numbers but that
-// cannot be used as limits.
+// TestRatesMustBeFinite sets the rates to numbers that Go can parse but that cannot be limits.
+// validate must return an error. In a configuration file, applyFile must refuse an infinite rate.
 func TestRatesMustBeFinite(t *testing.T) {
 	for _, flag := range []string{"--request-rate", "--refusal-rate"} {
 		for _, rate := range []string{"NaN", "Inf", "+Inf", "-Inf", "-1"} {
@@ -19,7 +19,7 @@ func TestRatesMustBeFinite(t *testing.T) {
 			if err := s.flags.Parse([]string{flag + "=" + rate, "--runtime-dir=/r", "--audit=stdout"}); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.validate(); err == nil || err.Error() != "a rate must be a finite number, 0 or more" {
+			if err := s.validate(); err == nil || err.Error() != "request-rate and refusal-rate must be finite numbers that are 0 or more" {
 				t.Errorf("for %s=%s, the error of validate is %v", flag, rate, err)
 			}
 		}
@@ -43,8 +43,8 @@ func TestInvalidArgumentsExitWithUsageError(t *testing.T) {
 	}
 }
 
-// TestSettingsEscapePaths checks that the path of a project and the name of a file cannot look
-// like other lines of the output.
+// TestSettingsEscapePaths prints the settings with a project's path and a file name that contain
+// line breaks and escape sequences. The output must contain both only in escaped form.
 func TestSettingsEscapePaths(t *testing.T) {
 	dir := t.TempDir()
 	text, err := manifest.Declaration{Name: "api", Path: "/src/a\naudit: x\x1b[2J", Manifest: "schema_version: 1\nproject: api\nsecrets: {}\n"}.Encode()

@@ -16,11 +16,11 @@ const (
 	adminGroup       = "keyhatch"
 	systemRuntimeDir = "/run/keyhatch"
 
-	// SystemSocket is the admin socket of a broker that runs as a service of the system.
+	// SystemSocket is the admin socket of the broker that runs as root, or as a system service.
 	SystemSocket = systemRuntimeDir + AdminSocketSuffix
 
-	// AdminSocketSuffix is the part of the admin socket's path after the path of the runtime
-	// directory.
+	// AdminSocketSuffix is the end of the path of an admin socket. The rest of the path is the
+	// path of the runtime directory.
 	AdminSocketSuffix = "/admin/admin.sock"
 )
 
@@ -55,15 +55,16 @@ func StartBrokerHint(socket string, chosen bool) string {
 		return "correct --socket, or " + hint
 	}
 	if socket != SystemSocket && fileExists(SystemSocket) {
-		return "use --socket " + SystemSocket + ", the broker of the system, or " + hint
+		return "add --socket " + SystemSocket + " to use the broker of the system, or " + hint
 	}
 	return hint
 }
 
-// ErrNoSocket means that the path of the admin socket is unknown.
+// ErrNoSocket means that the path of the admin socket is unknown, because neither --socket nor
+// XDG_RUNTIME_DIR is set.
 var ErrNoSocket = errors.New("cannot find the admin socket: XDG_RUNTIME_DIR is not set")
 
-// NoSocketError returns ErrNoSocket with a hint.
+// NoSocketError returns ErrNoSocket with a hint, and with the exit code ExitUsage.
 func NoSocketError() error {
 	socket := "PATH"
 	if fileExists(SystemSocket) {
@@ -73,8 +74,8 @@ func NoSocketError() error {
 	return &Error{Err: ErrNoSocket, Hint: hint, ExitCode: ExitUsage}
 }
 
-// argsWithFlag returns args with a flag. The flag is before --, because the arguments after --
-// belong to another command.
+// argsWithFlag returns a copy of args that also contains flag and value. If args contain --, the
+// flag is before --, because the arguments after -- belong to another command.
 func argsWithFlag(args []string, flag, value string) []string {
 	end := slices.Index(args, "--")
 	if end < 0 {
@@ -83,12 +84,12 @@ func argsWithFlag(args []string, flag, value string) []string {
 	return slices.Insert(slices.Clone(args), end, flag, value)
 }
 
-// RerunAs returns the command that runs this process again as another user. socket is the
-// path of the admin socket. The command contains this path, unless the other user is root and
-// the path is SystemSocket, which is root's default.
+// RerunAs returns a shell command that runs the command of this process again, as the user with
+// the given uid. socket is the path of the admin socket. The shell command contains this path,
+// unless the other user is root and the path is SystemSocket, which is root's default.
 func RerunAs(uid uint32, socket string) string { return rerunAs(uid, socket, os.Args) }
 
-// rerunAs is like RerunAs, but the command has other arguments.
+// rerunAs is like RerunAs, but uses args instead of the arguments of this process.
 func rerunAs(uid uint32, socket string, args []string) string {
 	isDefault := uid == 0 && socket == SystemSocket
 	if !isDefault && !slices.ContainsFunc(args, func(arg string) bool { return strings.Contains(arg, socket) }) {
@@ -119,25 +120,26 @@ func isSystemUnitInstalled() bool {
 	return fileExists("/run/systemd/system") && (fileExists("/usr/lib/systemd/system/keyhatch.service") || fileExists("/etc/systemd/system/keyhatch.service"))
 }
 
-// fileExists reports whether a file exists. If this user has no permission to find out,
-// fileExists returns true.
+// fileExists reports whether a file exists. If this user has no permission to see the file,
+// fileExists returns true, because the file can exist.
 func fileExists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil || os.IsPermission(err)
 }
 
-// PermissionHint describes how this user can get access to the admin socket.
+// PermissionHint describes how this user can get access to the admin socket at the path socket.
 func PermissionHint(socket string) string {
 	owner, gid := VisibleOwner(socket)
 	hint := RerunAs(owner, socket)
 	if owner != 0 {
-		return fmt.Sprintf("the broker belongs to uid %d: %s", owner, hint)
+		return fmt.Sprintf("run the command as the broker's user, uid %d: %s", owner, hint)
 	}
 	group, err := user.LookupGroup(adminGroup)
 	if err != nil || socket != SystemSocket && strconv.Itoa(int(gid)) != group.Gid {
 		return hint
 	}
-	// The user may have joined the group after the start of this session.
+	// If the user joined the group after the start of this session, the processes of the session
+	// do not belong to the group yet.
 	if currentUser, err := user.Current(); err == nil {
 		if groups, err := currentUser.GroupIds(); err == nil && slices.Contains(groups, group.Gid) {
 			if session, err := os.Getgroups(); err == nil && !slices.ContainsFunc(session, func(gid int) bool { return strconv.Itoa(gid) == group.Gid }) {
@@ -157,6 +159,6 @@ func VisibleOwner(path string) (uid, gid uint32) {
 			stat := info.Sys().(*syscall.Stat_t)
 			return stat.Uid, stat.Gid
 		}
-		path = filepath.Dir(path) // ends at / or ., which always exist
+		path = filepath.Dir(path) // the loop ends at / or at ., because these directories exist
 	}
 }

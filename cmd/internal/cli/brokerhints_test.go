@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// TestRerunAsSelectsSameBroker checks that the command of another user uses the same admin
-// socket. SystemSocket is the default socket only for root.
+// TestRerunAsSelectsSameBroker calls RerunAs for root and for another user. The returned command
+// must use the given admin socket. It may omit --socket only for root and SystemSocket, because
+// SystemSocket is the default of root only.
 func TestRerunAsSelectsSameBroker(t *testing.T) {
 	args := os.Args
 	defer func() { os.Args = args }()

@@ -1,8 +1,9 @@
-// Package cli contains the code that keyhatch's four commands share: the version,
-// usage errors, error output, exit codes, and logs.
+// Package cli contains the code that keyhatch's four commands share: the version, usage errors,
+// error output and hints, exit codes, the output of doctor commands, and logs.
 //
-// The format of an error is "keyhatch: what failed: why", in lower case and without
-// a final period. If the user can solve the problem, a line "hint: ..." follows.
+// The format of an error is "COMMAND: what failed: why", in lower case and without a final
+// period. If a hint is known, the next line is "hint: ...". A hint describes how the user can
+// solve the problem.
 package cli
 
 import (
@@ -19,10 +20,10 @@ import (
 // Version is the version of the four commands. In a release build, the linker sets it.
 var Version = "0.1.0-dev"
 
-// Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the
-// command's context, and end a read from the command's standard input (InOrStdin). If the
-// command fails because its context was canceled, Run prints no error and returns 128 plus
-// the signal's number, as a shell does. Pass the exit code to Exit.
+// Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the command's
+// context, and end a read from the command's standard input (InOrStdin). If the command fails
+// because its context was canceled, Run prints no error and returns 128 plus the signal's number,
+// as a shell does. The caller must pass the exit code to Exit.
 func Run(root *cobra.Command) int {
 	ctx, stop := cancelOnSignal()
 	defer stop()
@@ -49,14 +50,14 @@ type signalError syscall.Signal
 
 func (e signalError) Error() string { return "received signal: " + syscall.Signal(e).String() }
 
-// cancelOnSignal returns a context that SIGINT and SIGTERM cancel. The cause of the
-// canceled context is then a signalError. stop cancels the context and ends the
-// handling of the signals.
+// cancelOnSignal returns a context that SIGINT and SIGTERM cancel. If one of these signals
+// canceled the context, context.Cause returns a signalError. stop cancels the context and ends
+// the handling of the signals.
 func cancelOnSignal() (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() { // ends when the context is canceled
+	go func() { // the goroutine ends when the context is canceled
 		select {
 		case sig := <-signals:
 			cancel(signalError(sig.(syscall.Signal)))
@@ -66,9 +67,10 @@ func cancelOnSignal() (ctx context.Context, stop func()) {
 	return ctx, func() { signal.Stop(signals); cancel(context.Canceled) }
 }
 
-// PrintError prints the error of a command and its hint to standard error, and returns
-// the exit code for this error. PrintError escapes the characters that are not printable.
-// In the error and in the hint, it indents each line after the first line.
+// PrintError prints err to standard error, with its hint, and returns the exit code for err. If a
+// usage error has no hint, the hint is the command for help. If any other error has no hint,
+// PrintError prints no hint. PrintError escapes the characters that are not printable. In the
+// error and in the hint, it indents each line after the first line.
 func PrintError(command *cobra.Command, err error) int {
 	failure, ok := errors.AsType[*Error](err)
 	if !ok {

@@ -2,7 +2,8 @@ package cli
 
 import "fmt"
 
-// The exit codes that all commands share.
+// These are the exit codes that all commands share. ExitUsage is for a wrong command line, and
+// ExitFailure is for any error without its own exit code.
 const (
 	ExitFailure = 1
 	ExitUsage   = 2
@@ -19,8 +20,8 @@ func (f *Error) Error() string { return f.Err.Error() }
 
 func (f *Error) Unwrap() error { return f.Err }
 
-// An ExitStatus is an error that contains only an exit code, for example the exit
-// code of a child process. The command exits with this code and prints no error.
+// An ExitStatus is an error that contains only an exit code, for example the exit code of a child
+// process. Run returns this code and prints no error.
 type ExitStatus int
 
 func (e ExitStatus) Error() string { return fmt.Sprintf("the command exited with code %d", int(e)) }

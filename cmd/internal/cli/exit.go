@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exitInterrupted is the exit code of a command that SIGINT ended.
+// exitInterrupted is the exit code that Run returns if SIGINT canceled the command.
 const exitInterrupted = 128 + int(syscall.SIGINT)
 
 // Exit ends this process with an exit code that Run returned. If the code is 130, Exit ends the
 // process with SIGINT. A shell then reports the same code, and also ends the loop or the script
-// that ran this process. If the process exited with code 130 instead, bash would continue the
+// that ran this process. If the process called os.Exit(130) instead, bash would continue the
 // loop.
 //
-// Process 1 of a container cannot end itself with a signal. If SIGINT was ignored when this
-// process started, signal.Reset makes the process ignore SIGINT again. In both cases, Exit
-// exits with the code.
+// A signal does not end this process if it is process 1 of a container, or if SIGINT was ignored
+// when it started, because signal.Reset makes the process ignore SIGINT again. In both cases,
+// Exit calls os.Exit(130).
 func Exit(code int) {
 	if code == exitInterrupted && os.Getpid() != 1 {
 		signal.Reset(syscall.SIGINT)
-		// The signal is sent to the calling thread, so that it ends the process before Tgkill
-		// returns.
+		// Tgkill sends the signal to the calling thread, so that the signal ends the process
+		// before Tgkill returns.
 		runtime.LockOSThread()
 		unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGINT)
 	}

@@ -11,14 +11,14 @@ type Finding struct {
 	Check   string `json:"check"`
 	Problem string `json:"problem,omitzero"` // "" if the check found no problem
 	Detail  string `json:"detail"`
-	// Each line of Fix is another way to solve the problem, or a further step. A line is a
-	// command, or a text. If a text contains a command, the command is usually at the end,
-	// after a colon.
+	// Each line of Fix is one way to solve the problem, or one step of a solution. A line is a
+	// command, or a text. If a text contains a command, the command is usually at the end, after
+	// a colon. Fix is "" if there is no problem, or if no fix is known.
 	Fix string `json:"fix,omitzero"`
 }
 
-// Print prints the finding as text. If the check found a problem, the text begins with label,
-// and the fix follows.
+// Print prints the finding as text. If the check found a problem, the text begins with label, and
+// the lines of the fix follow. Otherwise, the text begins with ok.
 func (f Finding) Print(w io.Writer, label string) {
 	if f.Problem == "" {
 		fmt.Fprintf(w, "ok   %s: %s\n", f.Check, f.Detail)
@@ -30,8 +30,8 @@ func (f Finding) Print(w io.Writer, label string) {
 	}
 }
 
-// PrintFindings prints the findings as text or as JSON. It returns an error if a
-// check found a problem.
+// PrintFindings prints the findings as text or as JSON. It returns an error if a check found a
+// problem, or if it cannot print JSON.
 func PrintFindings(w io.Writer, findings []Finding, asJSON bool) error {
 	problems := 0
 	for _, f := range findings {

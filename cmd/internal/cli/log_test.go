@@ -17,9 +17,9 @@ func (r *blockedWriter) Write(p []byte) (int, error) {
 	return r.text.Write(p)
 }
 
-// TestLogDropsLinesWhenQueueIsFull writes more lines than the queue can contain while
-// the underlying writer is blocked. After the writer is unblocked, the lines in the
-// queue and a later line must be written.
+// TestLogDropsLinesWhenQueueIsFull writes more lines than the queue can contain while the
+// underlying writer is blocked. Write and flush must return. After the writer is unblocked, the
+// lines in the queue and a later line must be written.
 func TestLogDropsLinesWhenQueueIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &blockedWriter{unblock: make(chan struct{})}
@@ -29,7 +29,7 @@ func TestLogDropsLinesWhenQueueIsFull(t *testing.T) {
 				t.Fatal(n, err)
 			}
 		}
-		w.flush() // flush must return even though the queue is full
+		w.flush() // must return although the queue is full
 		close(r.unblock)
 		synctest.Wait()
 		w.Write([]byte("last\n"))

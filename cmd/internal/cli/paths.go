@@ -5,9 +5,9 @@ import (
 	"path/filepath"
 )
 
-// DefaultRuntimeDir returns the default directory of the broker's sockets. For root,
-// the directory is /run/keyhatch. For other users, it is $XDG_RUNTIME_DIR/keyhatch, or
-// "" if XDG_RUNTIME_DIR is not set.
+// DefaultRuntimeDir returns the runtime directory that a broker of the current user has by
+// default. For root, the directory is /run/keyhatch. For other users, the directory is
+// $XDG_RUNTIME_DIR/keyhatch, or "" if XDG_RUNTIME_DIR is not set.
 func DefaultRuntimeDir() string {
 	if os.Geteuid() == 0 {
 		return "/run/keyhatch"

@@ -9,10 +9,10 @@ import (
 	"unicode/utf16"
 )
 
-// PrintJSON writes v as JSON with an indent of two spaces. In strings, it escapes each
-// character that is not visible, except spaces, and marks that markCounter refuses, because an operator can read the output on a
-// terminal. Some invisible characters change the order of the characters in a line ("Trojan
-// Source", CVE-2021-42574).
+// PrintJSON writes v as JSON with an indent of two spaces. An operator can read this output on a
+// terminal, on which some invisible characters change the order of the characters in a line
+// ("Trojan Source", CVE-2021-42574). Therefore PrintJSON escapes each character of a string that
+// is neither visible nor a space. It also escapes the marks that markCounter refuses.
 func PrintJSON(w io.Writer, v any) error {
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
@@ -28,7 +28,7 @@ func PrintJSON(w io.Writer, v any) error {
 			escaped.WriteRune(r)
 			continue
 		}
-		for _, unit := range utf16.AppendRune(nil, r) { // only a string can contain such a character
+		for _, unit := range utf16.AppendRune(nil, r) { // r is in a string, because JSON contains such a character only in strings
 			fmt.Fprintf(&escaped, `\u%04x`, unit)
 		}
 	}
@@ -36,7 +36,8 @@ func PrintJSON(w io.Writer, v any) error {
 	return err
 }
 
-// Plural returns a count with its noun, for example "1 secret" or "2 secrets".
+// Plural returns n and the noun, to which it adds an s unless n is 1. Examples are "1 secret" and
+// "2 secrets".
 func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -8,11 +8,11 @@ import (
 	"unicode/utf8"
 )
 
-// Printable returns s if s is not empty, all its characters are visible, and it contains no
-// spaces except single spaces between words. Otherwise, it returns s as a Go string in double
-// quotes, in which two adjacent spaces are escaped. Use Printable for sentences, for example
-// messages of another program. Otherwise, such a sentence could look like another row or column
-// of a table, or clear the screen.
+// Printable returns s unchanged if s is not empty, all its characters are visible, and it
+// contains no spaces except single spaces between words. Otherwise, Printable returns s as a Go
+// string in double quotes, in which each pair of adjacent spaces is escaped. Use Printable for
+// sentences, for example messages of another program. Without Printable, such a sentence could
+// look like another row or column of a table, or clear the screen.
 func Printable(s string) string {
 	if s != "" && escapeUnprintable(s) == s && strings.TrimSpace(s) == s && !strings.Contains(s, "  ") {
 		return s
@@ -20,9 +20,9 @@ func Printable(s string) string {
 	return strings.ReplaceAll(quote(s), "  ", `\x20\x20`)
 }
 
-// PrintableWord is like Printable, but it also escapes single spaces. Use PrintableWord for
-// paths and names, which untrusted code can choose. A terminal continues a long line at its
-// left edge, so a long path with spaces could look like several lines.
+// PrintableWord is like Printable, but it also escapes single spaces. Use PrintableWord for paths
+// and names, which untrusted code can choose. A terminal continues a long line at its left edge,
+// so a long path with spaces could look like several lines.
 func PrintableWord(s string) string {
 	if s != "" && escapeUnprintable(s) == s && !strings.Contains(s, " ") {
 		return s
@@ -34,9 +34,9 @@ func quote(s string) string {
 	return `"` + escapeUnprintable(strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s)) + `"`
 }
 
-// escapeUnprintable replaces each character of s that isVisible does not accept, and each byte
-// that is not valid UTF-8, with its escape sequence in a Go string. It keeps spaces. It also
-// escapes the marks that markCounter refuses.
+// escapeUnprintable replaces some parts of s with their escape sequences in a Go string: each
+// character that isVisible does not accept, except spaces, each byte that is not valid UTF-8, and
+// the marks that markCounter refuses.
 func escapeUnprintable(s string) string {
 	var b strings.Builder
 	var marks markCounter
@@ -55,10 +55,11 @@ func escapeUnprintable(s string) string {
 	return b.String()
 }
 
-// isVisible reports whether a character is visible on a terminal. Outside of ASCII, isVisible
-// accepts only letters, marks, numbers, and punctuation. It refuses symbols, letters, and marks
-// that are blank, for example U+2800 and U+3164, because a long row of blanks could move the
-// rest of a line to the next line.
+// isVisible reports whether a character is visible on a terminal. A space is not visible. Outside
+// of ASCII, isVisible accepts letters, marks, numbers, and punctuation, except blank ones such as
+// U+3164. A long row of blank characters could move the rest of a line to the next line.
+// isVisible refuses all symbols outside of ASCII, because some of them are blank too, for example
+// U+2800.
 func isVisible(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r > ' ' && r < 0x7f
@@ -67,14 +68,17 @@ func isVisible(r rune) bool {
 		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, blankLetters)
 }
 
-// maxMarks is the maximum number of marks of one letter that are printed.
+// maxMarks is the maximum number of marks that can follow each other. markCounter refuses further
+// marks.
 const maxMarks = 2
 
-// A markCounter counts the marks that follow each other in a text. Some terminals print many
-// marks of one letter over the neighboring lines.
+// A markCounter counts the marks that follow each other in a text. Unicode calls a character such
+// as an accent a mark if it belongs to the letter before it. Some terminals print many marks of
+// one letter over the neighboring lines.
 type markCounter int
 
-// accepts reports whether the next character of the text can be printed after the marks before it.
+// accepts reports whether the next character of the text can be printed unescaped. It returns
+// false for a mark that follows maxMarks other marks.
 func (c *markCounter) accepts(r rune) bool {
 	if !unicode.In(r, unicode.M, koreanMarks) {
 		*c = 0
@@ -91,9 +95,9 @@ var koreanMarks = &unicode.RangeTable{R16: []unicode.Range16{{Lo: 0x1160, Hi: 0x
 // the Egyptian blanks, and the filler of the Khitan small script.
 var blankLetters = &unicode.RangeTable{R32: []unicode.Range32{{Lo: 0x13441, Hi: 0x13442, Stride: 1}, {Lo: 0x16fe4, Hi: 0x16fe4, Stride: 1}}}
 
-// printableLines escapes s for an error message. It keeps the line breaks and indents the
-// lines after the first line. An error can quote text of another program or user, and that
-// text must not look like a hint or like another error.
+// printableLines escapes s for an error message. It keeps the line breaks within s and indents
+// the lines after the first line. An error can quote text of another program or user. Without the
+// indent, a line of this text could look like a hint or like another error.
 func printableLines(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	for i, line := range lines {

@@ -47,8 +47,9 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-// TestManyMarksAreEscaped checks that at most two marks can follow each other. Some terminals
-// print many marks of one letter over the neighboring lines.
+// TestManyMarksAreEscaped prints texts with many marks that follow each other. After two marks,
+// each further mark must be escaped. Some terminals print many marks of one letter over the
+// neighboring lines.
 func TestManyMarksAreEscaped(t *testing.T) {
 	for s, want := range map[string]string{
 		"e\u0301\u0302":                    "e\u0301\u0302",
@@ -86,7 +87,8 @@ func TestPrintableWord(t *testing.T) {
 }
 
 // TestPrintJSONEscapesUnprintableCharacters prints strings that could change the order of the
-// characters on a terminal, or forge a line. The output must still be the same JSON value.
+// characters on a terminal, or look like a line of their own. PrintJSON must escape these
+// characters, and the output must still be the same JSON value.
 func TestPrintJSONEscapesUnprintableCharacters(t *testing.T) {
 	in := []string{"a\u202eb\u2066", "\u200b", "\u009b31m", "\x7f", "\U000e0041", "\u2028", "\x1b[2J\n", "\u2800\u3164", "café 日本 <&>"}
 	var out strings.Builder

@@ -11,15 +11,20 @@ var (
 	plainWords    = regexp.MustCompile(`^[A-Za-z0-9_./-]+( [A-Za-z0-9_./-]+)*$`)
 )
 
-// maxPlainWords is the maximum length of a text with spaces that ShellQuote only puts in quotes.
+// maxPlainWords is the maximum length, in bytes, of a text with spaces that ShellQuote puts in
+// single quotes without escape sequences.
 const maxPlainWords = 80
 
-// ShellQuote returns s as one word of a shell command, for a hint that can be pasted. If s
-// contains a space or a character that is not visible, the word usually calls printf. A terminal
-// continues a long line at its left edge, so a long path with spaces could look like several
-// lines. A short text of usual words, for example the path '/home/me/My App', stays readable. The
-// form $'...' of bash is dangerous, because other shells end it at an escaped quote. A shell
-// removes line breaks at the end of the output of printf, so s must not end with a line break.
+// ShellQuote returns s as one word of a shell command, so that the user can paste a hint with
+// this word into a shell. If s contains a space or a character that is not visible, the word
+// usually calls printf, and contains escape sequences. Otherwise a long path with spaces could
+// look like several lines, because a terminal continues a long line at its left edge. Only a
+// short text of usual words, for example the path '/home/me/My App', is readable between single
+// quotes.
+//
+// ShellQuote does not use the form $'...' of bash, because other shells end this form at an
+// escaped quote. A shell removes line breaks at the end of the output of printf, so s must not
+// end with a line break.
 func ShellQuote(s string) string {
 	if needsNoQuotes.MatchString(s) {
 		return s
@@ -41,7 +46,7 @@ func ShellQuote(s string) string {
 	return `"$(printf %b '` + b.String() + `')"`
 }
 
-// QuoteWords returns words as one line of a shell.
+// QuoteWords quotes each word with ShellQuote, and returns the words as one shell command.
 func QuoteWords(words []string) string {
 	quoted := make([]string, len(words))
 	for i, word := range words {

@@ -8,9 +8,9 @@ import (
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 )
 
-// TestShellQuoteIsOneWord checks that shells read each quoted text as one word with the same
-// bytes, and that the quoted text contains only printable characters. Except in single quotes, the
-// quoted text must contain the spaces of the original text only as escape sequences.
+// TestShellQuoteIsOneWord quotes texts and gives the results to several shells. Each shell must
+// read one word with the bytes of the text. The quoted text must contain only printable
+// characters. It may contain unescaped spaces of the text only between single quotes.
 func TestShellQuoteIsOneWord(t *testing.T) {
 	for _, shell := range []string{"bash", "dash", "zsh", "busybox sh"} {
 		t.Run(shell, func(t *testing.T) {
@@ -38,7 +38,8 @@ func TestShellQuoteIsOneWord(t *testing.T) {
 	}
 }
 
-// TestShellQuoteIsReadable checks which texts with spaces are quoted without escape sequences.
+// TestShellQuoteIsReadable quotes texts with spaces. Only a short text of usual words must be
+// between single quotes without escape sequences.
 func TestShellQuoteIsReadable(t *testing.T) {
 	for text, readable := range map[string]bool{
 		"/home/me/My App": true, "a b c_d-e.f": true, "/x/" + strings.Repeat("a", 75) + " b": true,

@@ -13,12 +13,12 @@ import (
 // TokenFileUsage is the help text of the flag --admin-token-file of a client.
 const TokenFileUsage = "`FILE` with the token of the broker, if keyhatchd was started with --admin-token-file"
 
-// UnauthorizedHint describes how to send the right admin token. brokerFile is the file in which
-// the broker has stored the token, on the broker's host. usedFile is the file that this process
-// has used, or "".
+// UnauthorizedHint describes how to send the right admin token. brokerFile is the path of the
+// token file on the broker's host, or "" if the broker did not send this path. usedFile is the
+// file in the flag --admin-token-file of this process, or "" without this flag.
 func UnauthorizedHint(brokerFile, usedFile, socket string) string {
 	if brokerFile == "" || !fileExists(brokerFile) || sameFile(brokerFile, usedFile) {
-		return "copy the file from the broker's host after each start of the broker, and use the copy: " + QuoteWords(argsWithTokenFile(usedFile, "COPY"))
+		return "copy the token file from the broker's host after each start of the broker, and use the copy: " + QuoteWords(argsWithTokenFile(usedFile, "COPY"))
 	}
 	args := argsWithTokenFile(usedFile, brokerFile)
 	if unix.Access(brokerFile, unix.R_OK) == nil {
@@ -29,7 +29,8 @@ func UnauthorizedHint(brokerFile, usedFile, socket string) string {
 }
 
 // argsWithTokenFile returns the arguments of this process with the flag --admin-token-file file.
-// usedFile is the current value of the flag, or "".
+// If the arguments already contain this flag, usedFile is its current value. Otherwise usedFile
+// is "".
 func argsWithTokenFile(usedFile, file string) []string {
 	if usedFile == "" {
 		return argsWithFlag(os.Args, "--admin-token-file", file)
@@ -49,8 +50,8 @@ func sameFile(one, two string) bool {
 	return err == nil && one == absolute
 }
 
-// TokenFileHint describes how to correct an error of the file that the user chose with
-// --admin-token-file.
+// TokenFileHint returns the hint for err, the error that this process got when it read file. The
+// user chose this file with --admin-token-file.
 func TokenFileHint(err error, file, socket string) string {
 	switch {
 	case errors.Is(err, fs.ErrPermission):

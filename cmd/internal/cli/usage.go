@@ -11,10 +11,11 @@ import (
 )
 
 // wrapUsageErrors replaces cobra's errors about flags and arguments with usage errors
-// that have our own texts. It changes a command and all its subcommands.
+// that have our own texts, in the command c and in all its subcommands.
 func wrapUsageErrors(c *cobra.Command) {
 	c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		// A flag of an unknown command is unknown, too. The error must be about the command.
+		// If the subcommand is unknown, its flags are unknown, too. Report the subcommand,
+		// because the flags may be valid for the subcommand that the user meant.
 		if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
 			return unknownCommandError(c, args[0])
 		}
@@ -31,7 +32,7 @@ func wrapUsageErrors(c *cobra.Command) {
 		return nil
 	}
 	if c.Run == nil && c.RunE == nil {
-		// A command that only contains subcommands shows its help.
+		// Without a subcommand, such a command shows its help.
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {
@@ -39,8 +40,8 @@ func wrapUsageErrors(c *cobra.Command) {
 	}
 }
 
-// argumentError returns the usage error for arguments that the command refused with
-// err.
+// argumentError returns the usage error for args. err is the error with which the command refused
+// these arguments.
 func argumentError(c *cobra.Command, args []string, err error) error {
 	required := requiredArguments(c.Use)
 	switch {
@@ -56,7 +57,7 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 
 // unknownCommandError returns the usage error for an unknown subcommand of c.
 func unknownCommandError(c *cobra.Command, name string) error {
-	c.SuggestionsMinimumDistance = 2 // the default of cobra's own error
+	c.SuggestionsMinimumDistance = 2 // the value that cobra uses for its own error about an unknown command
 	if similar := c.SuggestionsFor(name); len(similar) > 0 {
 		return UsageErrorf("unknown command %q: did you mean %s?", name, strings.Join(similar, " or "))
 	}
@@ -65,9 +66,9 @@ func unknownCommandError(c *cobra.Command, name string) error {
 
 var optionalPart = regexp.MustCompile(`\[[^\]]*\]`)
 
-// requiredArguments returns the names of the required arguments in a command's Use
-// line, without flags and their values. For example, the Use line "up DIR [-- ARG...]"
-// has only the required argument DIR.
+// requiredArguments returns the names of the required arguments in a command's Use line. It
+// ignores flags and the values of flags. For example, the Use line "up DIR [-- ARG...]" has only
+// the required argument DIR.
 func requiredArguments(use string) (names []string) {
 	words := strings.Fields(optionalPart.ReplaceAllString(use, ""))
 	for i := 1; i < len(words); i++ {
@@ -99,9 +100,9 @@ func flagError(err error) error {
 	return UsageErrorf("%w", err)
 }
 
-// ExpectedValue returns a description of the values that a flag accepts, for an error
-// message. An example is "a duration such as 15s". For an unknown type of flag,
-// ExpectedValue returns "".
+// ExpectedValue returns a description of the values that a flag accepts, for an error message. An
+// example is "a duration such as 15s". If ExpectedValue does not know the type of the flag, it
+// returns "".
 func ExpectedValue(f *pflag.Flag) string {
 	switch f.Value.Type() {
 	case "duration":
@@ -116,7 +117,8 @@ func ExpectedValue(f *pflag.Flag) string {
 	return ""
 }
 
-// UsageErrorf returns an error for a wrong command line. The exit code is ExitUsage.
+// UsageErrorf returns an error for a wrong command line. The error is an *Error with the exit
+// code ExitUsage.
 func UsageErrorf(format string, args ...any) error {
 	return &Error{Err: fmt.Errorf(format, args...), ExitCode: ExitUsage}
 }

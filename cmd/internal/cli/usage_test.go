@@ -41,8 +41,8 @@ func TestUsageErrorsNameArgumentOrFlag(t *testing.T) {
 	}
 }
 
-// TestUnknownCommandIsNamed checks that the error is about the unknown command, and not about a
-// flag of the command that the user meant.
+// TestUnknownCommandIsNamed runs an unknown subcommand, also with flags. The error must name the
+// subcommand, and not a flag that follows it.
 func TestUnknownCommandIsNamed(t *testing.T) {
 	for _, c := range []struct {
 		line []string
