@@ -135,8 +135,8 @@ func TestLoginsWithoutEncryptionAreDangerous(t *testing.T) {
 	}
 }
 
-// FuzzChanges parses two manifests. Changes must return nothing if both manifests have
-// the same effects, and something otherwise. The texts of the effects must be complete
+// FuzzChanges parses two manifests. Changes must return no change if both manifests have the
+// same effects, and at least one change otherwise. The texts of the effects must be complete
 // and printable.
 func FuzzChanges(f *testing.F) {
 	seeds := []string{
@@ -196,8 +196,8 @@ func rank(c Change) int {
 	return 2
 }
 
-// meaning returns everything in a manifest that has an effect, in a comparable form. It is
-// independent of Effects.
+// meaning returns everything in a manifest that has an effect. FuzzChanges compares the
+// results of meaning to check Changes, so meaning does not use Effects.
 func meaning(m *Manifest) map[string]string {
 	all := map[string]string{"project": string(m.Project)}
 	for name, in := range m.Injections() {
