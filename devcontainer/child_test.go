@@ -40,8 +40,9 @@ func TestSupervisorStopsWaitingForProcessThatDoesNotEnd(t *testing.T) {
 	}
 }
 
-// TestDescendantsOmitsEarlierChildren checks that descendants returns grandchildren. It must
-// not return excluded processes or their children.
+// TestDescendantsOmitsEarlierChildren starts two children with one child each, and excludes
+// the first child. descendants must return the grandchild below the second child, but neither
+// the excluded child nor its child.
 func TestDescendantsOmitsEarlierChildren(t *testing.T) {
 	var parents [2]*exec.Cmd
 	for i := range parents {

@@ -26,7 +26,7 @@ var ErrPathOccupied = errors.New("the path exists, but keyhatch did not create i
 // The declared path is a symbolic link to the file. Remove uses the backlink to find the
 // declared path, even if the manifest no longer declares the file.
 type Rendering struct {
-	dir     string // the directory DIR; makeDirs verifies that it is safe
+	dir     string // the directory DIR; makeDirs and Prune call verifyMemoryDir for this directory
 	project schema.ProjectName
 }
 

@@ -178,7 +178,7 @@ func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 		}
 	}
 	const otherUID, groupGID = 12345, 12346
-	if err := os.Mkdir(r.dir, 0o700); err != nil { // an earlier version always used mode 0700
+	if err := os.Mkdir(r.dir, 0o700); err != nil { // as an earlier version of keyhatch did; Render must add the missing permissions
 		t.Fatal(err)
 	}
 	canRun := func(gid uint32, args ...string) bool {

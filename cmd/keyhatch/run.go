@@ -17,8 +17,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes of keyhatch run if the command could not be run. env(1) and shells use the
-// same codes. If the command ran, keyhatch run returns the command's exit code.
+// The exit codes of keyhatch run if the command could not be run. env(1) uses the same codes.
+// If the command ran, keyhatch run returns the command's exit code.
 const (
 	exitRunFailed       = 125
 	exitNotExecutable   = 126
