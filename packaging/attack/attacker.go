@@ -81,7 +81,7 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		}
 		if attempts%2 == 0 {
 			_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
-		} else { // without SO_OOBINLINE, a peek does not see out-of-band data
+		} else { // use out-of-band data, which the broker would not see with MSG_PEEK
 			err = sendOutOfBand(c, rights)
 			c.Write([]byte("}\n"))
 		}

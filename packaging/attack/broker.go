@@ -176,8 +176,8 @@ func (b *broker) usage() usage {
 	return u
 }
 
-// processorTime returns the processor time that the broker has used (proc_pid_stat(5)).
-// The kernel counts it in units of 10 ms.
+// processorTime returns the processor time that the broker has used (proc_pid_stat(5)). The
+// kernel counts this time in units of 10 ms.
 func (b *broker) processorTime() time.Duration {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))

@@ -69,7 +69,8 @@ func (b *bench) measure(l load) (r result, err error) {
 	cmd := exec.CommandContext(ctx, b.self, "client")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &errs
 	// The Go runtime sends a signal to a thread that has not called the scheduler for some
-	// time. Such signals would interrupt the system calls of the client.
+	// time. asyncpreemptoff=1 turns off these signals, which would interrupt the system calls
+	// of the client.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	if err := pinned(l.CPU, cmd.Start); err != nil {
 		return r, err

@@ -28,7 +28,7 @@ type load struct {
 	Requests  [][]byte // the client sends these requests in turn
 	Replies   [][]byte // the only correct replies to Requests
 	PushCount int      // if not 0, each reply must confirm a push of this many secrets
-	CPU       int      // the processor of the client, or -1
+	CPU       int      // the processor of the client, or -1 for all processors
 	Warmup    time.Duration
 	Duration  time.Duration
 	ServerPID int
@@ -173,8 +173,8 @@ func (c *loadClient) isOver(elapsed time.Duration) bool {
 	return elapsed >= c.Duration && (c.overlap == nil || c.recorded >= 100 || elapsed >= 10*c.Duration)
 }
 
-// processorTimes returns the processor time of the server and of the client. The kernel
-// counts it in nanoseconds, and includes threads that have ended.
+// processorTimes returns the processor time of the server and of the client. The kernel counts
+// this time in nanoseconds, and includes threads that have ended.
 func (c *loadClient) processorTimes() (times [2]time.Duration) {
 	for i, clock := range []int{processClock(c.ServerPID), unix.CLOCK_PROCESS_CPUTIME_ID} {
 		var t unix.Timespec

@@ -85,8 +85,8 @@ func (b *bench) compare(place placement) error {
 			return err
 		}
 	}
-	// If client and server shared one processor, a push would take the processor time of the
-	// client that gets.
+	// Do not measure gets beside pushes if client and server share one processor. A push would
+	// then take processor time from the client that gets.
 	if place.client != place.server || !place.pinned() {
 		if err := b.measureGetsBesidePushes(s, place); err != nil {
 			return err

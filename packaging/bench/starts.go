@@ -158,7 +158,7 @@ func (k *keyhatch) servesAll() error {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// measureSizes returns the sizes of the stripped programs.
+// measureSizes returns the sizes of the program files of keyhatchd and keyhatch.
 func (b *bench) measureSizes() (figures []property, err error) {
 	for _, program := range []struct {
 		path   string

@@ -138,8 +138,9 @@ func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	return u, err
 }
 
-// goroutines counts the goroutines of the broker and of the sidecar. It waits until they are
-// idle. After the broker has ended, the sidecar first pushes the secrets to the next broker.
+// goroutines counts the goroutines of the broker and of the sidecar while both are idle.
+// Counting ends the broker (see countGoroutines). So before the second count, goroutines waits
+// until the sidecar has pushed the secrets to the next broker.
 func (h *host) goroutines() (broker, sidecar int, err error) {
 	if _, err = h.usageAtRest(nil); err != nil {
 		return 0, 0, err
@@ -157,7 +158,8 @@ func (h *host) goroutines() (broker, sidecar int, err error) {
 	return broker, sidecar, err
 }
 
-// checkTraces checks what the stopped services have left behind.
+// checkTraces checks the files, the audit log, and the processes that the stopped services
+// have left behind.
 func (h *host) checkTraces() {
 	if err := searchFiles(h.dir, h.secrets.dir, tripwire); err != nil {
 		h.problems.add("%v", err)

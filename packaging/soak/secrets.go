@@ -15,7 +15,7 @@ import (
 )
 
 // Every value contains tripwire, and every name contains nameTripwire. No other text contains
-// them.
+// these two words.
 const (
 	tripwire     = "TRIPWIRE-of-the-soak-test"
 	nameTripwire = "SOAKNAME"
