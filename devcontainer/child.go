@@ -227,7 +227,7 @@ func (s *supervisor) escalate() {
 	}
 	s.ending, s.killed, s.endTimer = false, false, nil
 	if !s.exited {
-		s.restartEnvironment = nil // no restart: two running commands could use the same port or files
+		s.restartEnvironment = nil // do not start a second command, because both commands could use the same port or files
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 type process struct {
 	pid, parent, session int
 	name                 string
-	zombie               bool // the process has ended, but its parent has not collected its status
+	zombie               bool // the process has ended, but its parent has not collected the exit status
 }
 
 // descendants returns the descendants of this process, except the processes in exclude and

@@ -10,10 +10,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestUnreachableIsExplainedByPlatform passes findings and platforms to explainUnreachable. It
-// must replace the problem if no broker answered and the platform is probably the cause. The
-// platforms are invented, because a test cannot run on another kernel. cmd/testdata/doctor.txt
-// tests keyhatch doctor on the real platform.
+// TestUnreachableIsExplainedByPlatform passes findings and platforms to explainUnreachable.
+// explainUnreachable must replace the problem if no broker answered and the platform is
+// probably the cause. The platforms are invented, because a test cannot run on another kernel.
+// cmd/testdata/doctor.txt tests keyhatch doctor on the real platform.
 func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 	for _, c := range []struct {
 		platform      Platform

@@ -23,8 +23,7 @@ func TestAssignVariables(t *testing.T) {
 		refused string // the name of the secret in the expected error, or ""
 	}{
 		"all in the manifest": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
-		// For f, the operator has approved a file and no variable, so AssignVariables must
-		// fail.
+		// The manifest declares f as a file, so the operator has approved no variable for f.
 		"a file in only": {info, []schema.SecretName{"A", "f"}, nil, "f"},
 		"only":           {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
 		"twice in only":  {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},

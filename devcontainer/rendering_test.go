@@ -195,10 +195,10 @@ func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := canRun(0, "cat", home+"/etc/a"); got != c.byGroup {
-			t.Errorf("mode %#o: the group can read the file is %v, want %v", c.mode, got, c.byGroup)
+			t.Errorf("mode %#o: can the group read the file: %v, want %v", c.mode, got, c.byGroup)
 		}
 		if got := canRun(groupGID, "cat", home+"/etc/a"); got != c.byUser {
-			t.Errorf("mode %#o: another user can read the file is %v, want %v", c.mode, got, c.byUser)
+			t.Errorf("mode %#o: can another user read the file: %v, want %v", c.mode, got, c.byUser)
 		}
 		for _, dir := range []string{r.dir, r.projectDir(), r.projectDir() + "/files"} {
 			if canRun(groupGID, "ls", dir) || canRun(0, "ls", dir) {

@@ -51,8 +51,8 @@ func TestDangerousFiles(t *testing.T) {
 			t.Errorf("%q: %s", p, got)
 		}
 	}
-	// Parse refuses these paths. But if a path is spelled in another way, fileDanger must mark
-	// it all the same.
+	// These are other spellings of dangerous paths. Parse refuses them, but fileDanger must
+	// mark them, too.
 	for _, p := range []string{"~//.bashrc", "~/./.bashrc", "~/x/../.bashrc", "/root//.bashrc", "//etc/passwd", "/srv/../etc/passwd"} {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
@@ -343,7 +343,7 @@ func TestTemplatesOfFilesOfVariables(t *testing.T) {
 		"# {{value}}id\n":                                lines,
 		"# $(id)\n":                                      lines,
 		"# `id`\n":                                       lines,
-		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env)
+		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env) would set this variable
 		"# x\rid\n":                                      unusualText,
 		"# x\u0085id\n":                                  unusualText,
 		"# x\\\n":                                        lines,
@@ -374,7 +374,7 @@ func TestTablesOfFiles(t *testing.T) {
 	slices.Sort(all)
 	for i, pattern := range all {
 		if pattern != strings.ToLower(pattern) || i > 0 && all[i-1] == pattern {
-			t.Errorf("%s is not in lower case or a duplicate", pattern)
+			t.Errorf("%s is not in lower case, or is a duplicate", pattern)
 		}
 		for i, element := range strings.Split(pattern, "/") {
 			last := i == strings.Count(pattern, "/")

@@ -38,7 +38,7 @@ type declarationFile struct {
 type fileVersion struct {
 	device, inode uint64
 	size          int64
-	changed       unix.Timespec // ctime
+	changed       unix.Timespec // the ctime: when the content, the owner, or the mode was last changed
 }
 
 // Read reads all files NAME.yaml in dir, except hidden files. The keys of both maps are the

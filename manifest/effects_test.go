@@ -71,7 +71,7 @@ func TestTemplateCannotForgeLines(t *testing.T) {
 		"a\\nb\n":                   `| a\\nb`,
 		`{"a": "b\"}` + "\n":        `| {"a": "b\\"}`,
 		"\x1b[2Jx\ry\u202e\u0301\n": `| \x1b[2Jx\ry\u202e\u0301`,
-		"b\u0430sh\u00a0\u200b\t\n": `| b\u0430sh\u00a0\u200b\t`, // a Cyrillic letter
+		"b\u0430sh\u00a0\u200b\t\n": `| b\u0430sh\u00a0\u200b\t`, // the letter after b is Cyrillic
 		"a\n+ secret X: variable X\napprove? [y/N] y\n": "| a\n| + secret X: variable X\n| approve? [y/N] y",
 		long + "\n":      "| " + long[:70] + "\n: " + long[:70] + "\n: " + long[:60],
 		long[:70] + "\n": "| " + long[:70],

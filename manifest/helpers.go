@@ -63,9 +63,9 @@ func readLogins(n *yaml.Node, helper constant, secrets map[schema.SecretName]*sc
 }
 
 // loginURL returns the URL of the server that host means. Different spellings of the same
-// server have the same URL, for example a and a:443. readLogins refuses two logins for the
-// same server: otherwise the spelling that git or docker uses would decide which secret it
-// gets.
+// server have the same URL, for example a and a:443. readLogins refuses two logins of one
+// helper for the same server. Otherwise, the spelling that the tool uses would decide which
+// secret the tool gets.
 func loginURL(host string) string {
 	scheme, rest, found := strings.Cut(host, "://")
 	if !found {

@@ -36,7 +36,7 @@ secrets:
 		t.Errorf("the allowlist is %v, want %v", got, want)
 	}
 	if !m.Allows("gh") || m.Allows("GH_TOKEN") || m.Allows("") {
-		t.Error("Allows is wrong")
+		t.Error("Allows must accept exactly the names on the allowlist")
 	}
 	if in := m.Injection("NPM_TOKEN"); in.As != schema.InjectAsEnv || in.Env != "NPM_TOKEN" {
 		t.Errorf("NPM_TOKEN has %+v", in)

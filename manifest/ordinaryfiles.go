@@ -115,7 +115,7 @@ const (
 	awsSettings = `(aws_access_key_id|aws_account_id|aws_secret_access_key|aws_session_token|duration_seconds|expiration|external_id|mfa_serial|output|` +
 		`role_arn|role_session_name|source_profile)[ \t]*[=:].*|region[ \t]*[=:][ \t]*[\w-]*`
 	npmCredential = `(_auth|_authtoken|_password|username|email|always-auth|certfile|keyfile)`
-	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*` // without encoded control characters
+	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*` // does not match %00 to %1f, which encode control characters
 )
 
 var hostKey = regexp.MustCompile(`^(localhost|@[a-z0-9][\w.-]*|` +
@@ -198,7 +198,7 @@ func linesMatch(expression string) func(string) bool {
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
-	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks
+	template = placeholder.ReplaceAllString(template, mark) // before the text is split into lines, because a placeholder can contain line breaks
 	for line := range strings.SplitSeq(template, "\n") {
 		if !isHarmlessLine(strip(line)) {
 			return false
@@ -245,9 +245,9 @@ func hasOnlyNetrcWords(text string) bool {
 	return true
 }
 
-// isHarmlessYarnFile checks a .yarnrc.yml. It refuses the word lockfile, because yarn does not
-// parse a file with the header of a lockfile as YAML. yarn installs code from the server in
-// npmRegistryServer. A server for a scope is accepted, as in a .npmrc.
+// isHarmlessYarnFile checks a .yarnrc.yml. It refuses a file that contains the word lockfile,
+// because yarn does not parse a file with the header of a lockfile as YAML. yarn installs code
+// from the server in npmRegistryServer. A server for a scope is accepted, as in a .npmrc.
 func isHarmlessYarnFile(template string) bool {
 	keepsRegistry := func(text string) bool {
 		var file struct {
@@ -348,7 +348,7 @@ func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
 		case errors.Is(err, io.EOF):
 			return true
 		case err != nil || doc.Content[0].Kind != yaml.MappingNode || !keysAre(&doc, isHarmless):
-			return false // the tool may parse a file that this decoder refuses
+			return false // even if this decoder refuses the file, a tool may accept it
 		}
 	}
 }

@@ -81,7 +81,7 @@ func TestRunWatchInPipeline(t *testing.T) {
 	term.Type("\x1a")
 	term.Expect("Stopped")
 	term.Type("fg\n")
-	term.Expect("continued\r\n") // bash gives the terminal to the job before it sends SIGCONT
+	term.Expect("continued\r\n") // bash has given the terminal to the job before it sent SIGCONT, so the job gets the next Ctrl-C
 	term.Type("\x03")
 	term.Expect("int\r\n")
 	syscall.Kill(term.readPid("pid"), syscall.SIGUSR1)

@@ -87,7 +87,7 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		}
 		if err == nil {
 			succeeded++
-			unix.Close(fd) // only the connection to the broker now refers to the socket
+			unix.Close(fd) // now only the connection to the broker refers to the TCP socket
 			receivers = append(receivers, receiver)
 		} else {
 			receiver.(*net.TCPConn).SetLinger(0)
@@ -149,7 +149,7 @@ func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
 	for range count {
 		attempts++
 		c, err := dial(socket)
-		if err != nil { // the backlog is full
+		if err != nil { // for example, the backlog of the socket is full
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -212,7 +212,7 @@ func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 					count[1]++
 					c.Close()
 				} else {
-					time.Sleep(time.Millisecond) // the backlog is full
+					time.Sleep(time.Millisecond) // the backlog of the socket is probably full
 				}
 			}
 			counts <- count

@@ -17,7 +17,7 @@ type bench struct {
 	keyhatchd string // path of the program that is measured
 	cEcho     string // path of the echo server in C, or ""
 	redis     string // path of redis-server, or ""
-	dir       string // temporary files
+	dir       string // directory for temporary files
 
 	rounds   int
 	duration time.Duration // of one measurement

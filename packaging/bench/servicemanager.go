@@ -14,7 +14,7 @@ import (
 type serviceManager struct {
 	path   string
 	socket *net.UnixConn
-	ready  chan struct{} // closed after READY=1
+	ready  chan struct{} // closed when READY=1 arrives
 	ended  chan struct{}
 	stored map[string][]int
 }

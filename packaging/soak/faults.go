@@ -92,7 +92,7 @@ func (f *faults) run(duration time.Duration, services bool) {
 func (f *faults) fault(services bool) {
 	n := f.number(100)
 	if !services {
-		n %= 40 // only the first two cases
+		n %= 40 // select one of the first two cases, which do not end a service
 	}
 	done := true
 	kind := ""

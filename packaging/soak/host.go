@@ -44,7 +44,7 @@ type project struct {
 	socket           string
 	client           *client.Project
 
-	mu      sync.Mutex // held during a reload
+	mu      sync.Mutex // held during reload and checkOptional
 	allowed bool       // the last approved manifest contains the secret optional
 }
 
@@ -208,7 +208,7 @@ func (h *host) reload(p *project) error {
 func (h *host) checkOptional(p *project) error {
 	_, err := p.client.Get(context.Background(), p.optional, time.Minute)
 	if denied := client.CodeOf(err) == schema.CodeDenied; denied == p.allowed {
-		return fmt.Errorf("project %s: a secret is allowed: %v, but the broker answered: %v", p.name, p.allowed, err)
+		return fmt.Errorf("project %s: the manifest allows the secret optional: %v, but the error of the get is: %v", p.name, p.allowed, err)
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (l *load) runClient(p *project) error {
 		}, "run", "--wait", wait.String(), "--only", string(name), "--", "sh", "-c", `printf %s "$`+string(name)+`"`)
 	case n < 9:
 		return l.expect(p, func(out []byte) (values map[schema.SecretName]string) {
-			json.Unmarshal(out, &values) // the caller checks the number of values
+			json.Unmarshal(out, &values) // expect returns an error if there is no value
 			return values
 		}, "export", "--format", "json", "--wait", wait.String(), "--only", string(p.names[0])+","+string(p.names[1]))
 	default:
@@ -124,7 +124,7 @@ func (l *load) expectDenied(p *project) error {
 	}
 	// The client does not wait, so it fails with exit code 3 if the broker is unreachable.
 	if !errors.As(err, &exit) || (exit.ExitCode() != 4 && exit.ExitCode() != 3) || len(out) > 0 {
-		return fmt.Errorf("project %s asked for a secret that is not allowed: %d bytes, %v: %s", p.name, len(out), err, stderr)
+		return fmt.Errorf("project %s asked for a secret that is not allowed: keyhatch printed %d bytes, and its error is %v: %s", p.name, len(out), err, stderr)
 	}
 	l.clients.Add(1)
 	return nil

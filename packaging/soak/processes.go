@@ -23,7 +23,7 @@ type processes struct {
 func newProcesses() (*processes, error) {
 	// Processes that lose their parent become child processes of this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("cannot adopt processes: %w", err)
+		return nil, fmt.Errorf("cannot become the parent of orphaned processes: %w", err)
 	}
 	return &processes{running: map[int]bool{}}, nil
 }

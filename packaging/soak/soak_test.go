@@ -159,7 +159,7 @@ func TestServiceThatEndsIsAProblem(t *testing.T) {
 					err = cmd.Start()
 				}
 				if err == nil {
-					_, err = out.Read(make([]byte, 1)) // the shell has set its trap
+					_, err = out.Read(make([]byte, 1)) // wait for the output of echo: then the shell has set its trap
 				}
 				return err
 			}

@@ -14,8 +14,8 @@ import (
 // A usage contains the resources that the host uses while no client runs.
 type usage struct {
 	broker, sidecar processUsage
-	stored          []string // the file descriptors in the service manager's store
-	files           []string // the files in the runtime directory
+	stored          []string // the names of the file descriptors in the service manager's store
+	files           []string // the paths of all files and directories in the runtime directory
 }
 
 type processUsage struct{ descriptors, threads, kilobytes int }

@@ -37,7 +37,7 @@ func WithFailingSystemCall(number uint32, errno syscall.Errno, run func()) error
 // failSystemCall makes a system call fail with errno. flags are the flags of seccomp(2).
 func failSystemCall(number uint32, errno syscall.Errno, flags uintptr) error {
 	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // load the number of the system call (seccomp_data.nr)
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: number},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
