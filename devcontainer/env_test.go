@@ -30,7 +30,8 @@ func TestAssignVariables(t *testing.T) {
 		"none":           {schema.InfoResponse{}, nil, Variables{}, ""},
 		// Without declarations, a variable has the name of its secret.
 		"an allowlist alone": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
-		// AssignVariables does not check the allowlist, because the broker checks it.
+		// AssignVariables accepts a name that is not on the allowlist, because the broker
+		// checks the allowlist.
 		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
 		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
 		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},

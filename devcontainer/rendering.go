@@ -147,7 +147,8 @@ func (r Rendering) makeDirs(mode fs.FileMode) error {
 			return err
 		}
 	}
-	// Other projects of this user may have files in r.dir, so the mode must also fit them.
+	// Other projects of this user may have files in r.dir. So only add permissions to the mode
+	// of r.dir, and do not remove any.
 	info, err := os.Lstat(r.dir)
 	if err != nil || info.Mode().Perm()|mode == info.Mode().Perm() {
 		return err

@@ -28,8 +28,8 @@ type Declaration struct {
 	Manifest string `yaml:"manifest"`
 }
 
-// maxDeclaration is the maximum size of a declaration file, in bytes. The manifest in
-// it is indented, so it can be larger than schema.MaxManifest.
+// maxDeclaration is the maximum size of a declaration file, in bytes. The manifest in the file
+// is indented, so the file can be larger than schema.MaxManifest.
 const maxDeclaration = 4 * schema.MaxManifest
 
 // Encode returns the text of the declaration's file. ParseDeclaration returns exactly the same

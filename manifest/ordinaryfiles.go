@@ -79,8 +79,8 @@ var ordinaryFiles = []ordinaryFile{
 		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
 		"refreshtoken", "scopes", "subscriptiontype", "tokens"))},
 
-	// keyhatch does not know the formats of these files. So a template is dangerous if it
-	// contains more than one placeholder and white space.
+	// keyhatch does not know the formats of these files. So a template is dangerous unless it
+	// contains only one placeholder and white space.
 	{[]string{
 		".*/*.jks", ".*/*.key", ".*/*.keystore", ".*/*.p12", ".*/*.p8", ".*/*.pem", ".*/*.pfx",
 		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials",
@@ -109,7 +109,8 @@ func oneOf(words ...string) func(string) bool {
 	return func(word string) bool { return slices.Contains(words, word) }
 }
 
-// Regular expressions for parts of files. They match a text in lower case.
+// Regular expressions for parts of lines. A line is converted to lower case before it is
+// compared.
 const (
 	awsProfile  = `["']?[\w.@+/-]+["']?`
 	awsSettings = `(aws_access_key_id|aws_account_id|aws_secret_access_key|aws_session_token|duration_seconds|expiration|external_id|mfa_serial|output|` +

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Locations are the possible paths of a manifest, relative to the project's
-// directory. The first one that exists is used.
+// Locations are the possible paths of a manifest, relative to the project's directory. Read
+// uses the first location at which a file exists.
 var Locations = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml"}
 
 // ErrNotFound means that a project has no manifest.
@@ -114,8 +114,9 @@ const maxLinks = 40
 // returned file.
 //
 // os.Root follows the links to directories in a name, and refuses links that lead out of root.
-// With O_PATH, it returns a link at the end of a name instead of following it. openat2(2)
-// could do the same in one call, but Linux before 5.6 and some containers do not have it.
+// If a name ends in a link, os.Root with O_PATH does not follow this link, but returns it.
+// openat2(2) could do everything in one call, but Linux before 5.6 and some containers do not
+// support openat2.
 func find(root *os.Root, name string) (*os.File, error) {
 	for range maxLinks + 1 {
 		f, err := root.OpenFile(name, unix.O_PATH, 0)

@@ -21,9 +21,9 @@ import (
 	"time"
 )
 
-// An attack is one kind of attack. The function run returns the number of attempts, and a text
-// that describes the effect on others. An error means that the effect was larger than the
-// limit, or that the attack could not be run.
+// An attack describes one kind of attack. The function run returns the number of attempts, and
+// a text that describes the effect on others. An error means that the effect was larger than
+// the limit, or that the attack could not be run.
 type attack struct {
 	name  string
 	limit string // the largest allowed effect

@@ -188,8 +188,8 @@ func TestServiceThatEndsIsAProblem(t *testing.T) {
 	}
 }
 
-// TestOrphanIsFound checks that a process that has lost its parent is found, and that it is
-// released after it has ended.
+// TestOrphanIsFound starts a process that loses its parent. processes.orphans must return the
+// process while it runs, and must not return the process after it has ended.
 func TestOrphanIsFound(t *testing.T) {
 	p, err := newProcesses()
 	if err != nil {
