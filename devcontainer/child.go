@@ -20,7 +20,8 @@ type ChangeAction struct {
 	Signal  syscall.Signal
 }
 
-// ParseChangeAction parses the text restart, signal:NAME, or none.
+// ParseChangeAction parses the text restart, signal:NAME, or none. NAME is the name of a
+// signal, for example HUP or SIGHUP. Any other text is an error.
 func ParseChangeAction(text string) (ChangeAction, error) {
 	switch text {
 	case "restart":

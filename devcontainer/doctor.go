@@ -179,7 +179,8 @@ func findSocketNear(path string) string {
 	return ""
 }
 
-// correctSocketFix returns the fix for a wrong path of the socket.
+// correctSocketFix returns the fix for a wrong path of the socket. nearSocket is the result of
+// findSocketNear for this path.
 func correctSocketFix(nearSocket string) string {
 	const correct = "correct KEYHATCH_SOCKET or --socket"
 	if nearSocket == "" {

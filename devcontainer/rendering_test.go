@@ -140,7 +140,8 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 	if _, err := os.Lstat(home + "/a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the link at the old path still exists")
 	}
-	// Two secrets exchange their paths.
+	// Two secrets exchange their paths, twice. After each exchange, the file at a path must
+	// contain the value of the secret that now has this path.
 	both := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}
 	for range 2 {
 		both[0].Path, both[1].Path = both[1].Path, both[0].Path

@@ -9,8 +9,9 @@ import (
 	"unsafe"
 )
 
-// TestDeclarationCacheReadsChangedFiles checks that a DeclarationCache reads a file again
-// only if the file has changed, and that it notices every change.
+// TestDeclarationCacheReadsChangedFiles checks that a DeclarationCache does not read a file
+// again that has not changed for an hour, and that it notices every change: of the content, of
+// the mode, and a removal.
 func TestDeclarationCacheReadsChangedFiles(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "api.yaml")

@@ -81,8 +81,8 @@ func (m *Manifest) Effects() []Effect {
 // dangerous effects last. keyhatchctl prints the changes and then asks for approval. A
 // manifest can contain a template with thousands of lines, and a terminal shows only the last
 // lines. If the dangerous effects came first, other effects could push them off the screen. A
-// dangerous effect can still have a long text. Therefore keyhatchctl should repeat the
-// subject and the danger of dangerous changes, which are short, directly before the question.
+// dangerous effect can still have a long text. Therefore keyhatchctl repeats the subject and
+// the danger of dangerous changes, which are short, directly before the question.
 func Changes(old, new *Manifest) []Change {
 	before, after := map[string]Effect{}, map[string]Effect{}
 	for _, effect := range effectsOf(old) {

@@ -74,7 +74,8 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		}
 		attempts++
 		c.Write([]byte("{}\n{"))
-		// Pass 50 copies of the file descriptor. Each copy must be closed.
+		// Pass 50 copies of the file descriptor, so that 50 file descriptors must be closed on
+		// the side of the broker.
 		rights := make([]int, 50)
 		for i := range rights {
 			rights[i] = fd

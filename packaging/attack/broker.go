@@ -228,7 +228,7 @@ func (b *broker) waitForNoConnections() error {
 	return waitFor(5*time.Second, func() error {
 		n, err := b.connections()
 		if err == nil && n > 0 {
-			err = fmt.Errorf("%d connections of the attacker are still counted", n)
+			err = fmt.Errorf("the broker still counts %d connections of the attacker", n)
 		}
 		return err
 	})

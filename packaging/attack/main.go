@@ -59,7 +59,7 @@ var attacks = []attack{
 	{"read an answer slowly", "the broker keeps the answer for at most 3 s", readSlowly},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "the broker restarts, and other projects are served", fillFileSystem},
-	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
+	{"keep the directory of a used name", "the attacker cannot reach the next project with this name", reuseName},
 	{"call from another pid namespace", "the broker decides by the uid, although it cannot see the pid", hiddenPID},
 }
 
