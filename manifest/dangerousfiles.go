@@ -112,7 +112,7 @@ var unusualCharacter = regexp.MustCompile(`[^\n\t -~]`)
 // accepts the template.
 func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return "the path contains characters that are invisible or look like other characters"
+		return "the path contains characters other than printable ASCII, which can be invisible or look like other characters"
 	}
 	p = strings.ToLower(path.Clean(p))
 	if rest, ok := strings.CutPrefix(p, "/var/run/"); ok { // /var/run is a link to /run

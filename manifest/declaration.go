@@ -120,7 +120,7 @@ func checkOwnerAndMode(file *os.File) error {
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
 		return fmt.Errorf("must belong to root or the broker's user, because a declaration grants access to secrets, but belongs to uid %d", st.Uid)
 	case st.Mode&0o022 != 0:
-		return errors.New("must not be writable by the group or by other users, because a declaration grants access to secrets: run chmod go-w")
+		return errors.New("must not be writable by other users, because a declaration grants access to secrets: run chmod go-w")
 	}
 	return nil
 }

@@ -72,7 +72,8 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 		{"~/.config/gh/hosts.yml", "editor: x\n"},
 		{"~/.config/sops/age/keys.txt", "AGE-SECRET-KEY-1 AGE-PLUGIN-X-1\n"},
 		{"~/.config/sops/age/keys.txt", "[x]\n"},
-		// Some versions of git decode a line break in a name.
+		// Some versions of git decode %0a to a line break, after which the name can contain
+		// another host.
 		{"~/.git-credentials", "https://u%0ahost=github.com:{{value}}@h.example\n"},
 		{"~/.git-credentials", "https://u:{{value}}%0D%00@h.example\n"},
 		// Google's tools send the credential to these servers.

@@ -42,7 +42,8 @@ func (r variableRule) sentence(name string) string {
 	return fmt.Sprintf(string(r.use), r.program, name)
 }
 
-// findRule returns the rule whose pattern is the most specific one that matches name.
+// findRule returns the rule whose pattern matches name. If several patterns match, it returns
+// the rule whose pattern has the most characters apart from *.
 func findRule(rules []variableRule, name string) (found variableRule, ok bool) {
 	literals := func(pattern string) int { return len(pattern) - strings.Count(pattern, "*") }
 	for _, rule := range rules {

@@ -105,7 +105,7 @@ func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 	return append(figures,
 		newProperty("start with 1,000 declared projects", "ms", 500, value{keyhatchd, median(emptyTimes)}),
 		newProperty("start with 1,000 declared projects whose directories exist", "ms", 500, value{keyhatchd, median(existingTimes)}),
-		newProperty(fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", store), "ms", 500, value{keyhatchd, median(managedTimes)}),
+		newProperty(fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptor store: %s)", store), "ms", 500, value{keyhatchd, median(managedTimes)}),
 		newProperty("memory after a start with 1,000 declared projects", "MiB", 0, value{keyhatchd, median(memories)}),
 	), nil
 }
