@@ -203,7 +203,8 @@ func (s *supervisor) endDelay() {
 	s.end()
 }
 
-// end asks all processes of the command to end.
+// end sends SIGTERM to all processes of the command, unless end was already called. After
+// GracePeriod, Run calls escalate.
 func (s *supervisor) end() {
 	if s.ending {
 		return

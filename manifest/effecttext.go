@@ -9,10 +9,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxEffectLine is the maximum length of a line of a template in a text. Terminals usually
-// have at least 80 columns, and keyhatchctl indents the lines. A terminal would continue a
-// longer line at its left edge. A template could then forge lines that begin there, for
-// example other changes or the question for approval.
+// maxEffectLine is the maximum length of a line of a template in Effect.Text. Terminals
+// usually have at least 80 columns, and keyhatchctl indents the lines. A terminal would
+// continue a longer line at its left edge. A template could then forge lines that begin there,
+// for example other changes or the question for approval.
 const maxEffectLine = 72
 
 // fileText returns the text of a file's effect (see Effect.Text). Modes with the same bits,

@@ -230,9 +230,9 @@ func hasOnlyNetrcWords(text string) bool {
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "machine", "login", "password", "account":
-			// The next word is the value. If the next word is a keyword, the value was only a
-			// placeholder, and is missing here. netrcValue excludes #, because some programs
-			// read # as the start of a comment.
+			// The next word is the value, unless the next word is a keyword: then the value
+			// was only a placeholder, which was removed. netrcValue excludes #, because some
+			// programs read # as the start of a comment.
 			if i+1 < len(words) && !oneOf("machine", "default", "login", "password", "account", "macdef")(words[i+1]) {
 				i++
 				if !netrcValue.MatchString(words[i]) {

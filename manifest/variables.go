@@ -45,8 +45,8 @@ func findForbidden(name string) (rule variableRule, forbidden bool) {
 // because LaunchDarkly uses such names, for example LD_SDK_KEY. No known loader has ever used
 // a variable with such a name.
 //
-// Sources: ld.so(8), the manuals of the programs, and the variables that sudo removes
-// (env_delete in sudoers(5)).
+// The names in the table come from ld.so(8), from the manuals of the programs, and from the
+// list of the variables that sudo removes (env_delete in sudoers(5)).
 var forbiddenVariables = []variableRule{
 	{"BASHOPTS", "bash", obeys},
 	{"BASH_ENV", "bash", loads},

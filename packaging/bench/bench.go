@@ -32,8 +32,8 @@ func (b *bench) add(r row) {
 	b.report.Rows = append(b.report.Rows, r)
 }
 
-// takeTurns measures all contenders in each round. The next round begins with the next
-// contender. Before each measurement, takeTurns calls prepare.
+// takeTurns measures all contenders in each round. Each round begins with another contender
+// than the round before. Before each measurement, takeTurns calls prepare.
 func (b *bench) takeTurns(all []*contender, loads []load, prepare func() error) (map[string]series, error) {
 	measured := map[string]series{}
 	for round := range b.rounds {

@@ -22,8 +22,9 @@ func ForbidMemfdSecret() error {
 func WithFailingSystemCall(number uint32, errno syscall.Errno, run func()) error {
 	done := make(chan error)
 	go func() {
-		// The filter cannot be removed. The thread ends together with this goroutine, because
-		// the goroutine does not unlock the thread.
+		// The filter cannot be removed from a thread. This goroutine does not unlock its
+		// thread, so the thread ends together with the goroutine, and the filter affects no
+		// other goroutine.
 		runtime.LockOSThread()
 		err := failSystemCall(number, errno, 0)
 		if err == nil {
