@@ -97,8 +97,9 @@ func newHost(bin string, problems *problems) (*host, error) {
 func (h *host) adminSocket() string { return filepath.Join(h.dir, "run", "admin", "admin.sock") }
 func (h *host) auditLog() string    { return filepath.Join(h.dir, "log", "audit.log") }
 
-// command returns a command of keyhatch. The environment of the command contains only
-// directories below the directory of the host, so that the command writes all its files there.
+// command returns a command of keyhatch. Apart from PATH, the environment of the command
+// contains only directories below the directory of the host, so that the command writes all
+// its files there.
 func (h *host) command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(filepath.Join(h.bin, name), args...)
 	c.Dir = filepath.Join(h.dir, "home")

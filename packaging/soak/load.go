@@ -115,7 +115,8 @@ func (l *load) expect(p *project, parse func([]byte) map[schema.SecretName]strin
 	return nil
 }
 
-// expectDenied asks for a secret that the project must not get.
+// expectDenied asks for a secret that the project must not get. The command must fail and
+// print no value.
 func (l *load) expectDenied(p *project) error {
 	out, stderr, killed, err := l.keyhatch(p, "get", string(p.denied))
 	var exit *exec.ExitError
