@@ -20,7 +20,8 @@ type ChangeAction struct {
 	Signal  syscall.Signal
 }
 
-// ParseChangeAction parses the text restart, signal:NAME, or none.
+// ParseChangeAction parses the text restart, signal:NAME, or none. NAME is the name of a
+// signal, for example HUP or SIGHUP. Any other text is an error.
 func ParseChangeAction(text string) (ChangeAction, error) {
 	switch text {
 	case "restart":
@@ -40,7 +41,8 @@ func ParseChangeAction(text string) (ChangeAction, error) {
 	return ChangeAction{}, fmt.Errorf("must be restart, none, or signal:NAME, for example signal:HUP")
 }
 
-// killTimeout is the maximum time that Child.Run waits for processes to end after SIGKILL.
+// killTimeout is the time after SIGKILL after which Child.Run reports the processes that have
+// not ended, and no longer waits for the descendants of the command.
 const killTimeout = 10 * time.Second
 
 // The first immediateRestarts restarts begin at once. If the secrets continue to change, the
@@ -89,9 +91,9 @@ type supervisor struct {
 	delayedEnvironment []string         // environment for the delayed restart
 }
 
-// Run starts the command, forwards signals to it, and returns its exit code. If a signal
-// ended the command, the exit code is 128 plus the signal's number. Run returns an error
-// only if the command could not be started or restarted.
+// Run starts the command, forwards signals to the command (see forwardedSignals), and returns
+// the command's exit code. If a signal ended the command, the exit code is 128 plus the
+// signal's number. Run returns an error only if the command could not be started or restarted.
 //
 // A restart ends the command and its descendants, so that no process still has the old
 // secrets or a listening port. If a signal ended the command, or if the command ended after
@@ -103,7 +105,7 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 		Child: c, earlier: map[int]bool{},
 		restartLimiter: rate.NewLimiter(rate.Every(restartInterval), immediateRestarts),
 	}
-	childEnded := make(chan os.Signal, 1) // one signal is enough, because reap handles all ended children
+	childEnded := make(chan os.Signal, 1) // a buffer for one signal is enough, because reap handles all ended children
 	signal.Notify(childEnded, syscall.SIGCHLD)
 	defer signal.Stop(childEnded)
 	signals := make(chan os.Signal, 64)
@@ -134,7 +136,8 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 		if !s.exited || s.mustWait() {
 			continue
 		}
-		// A command that was killed cannot restore the terminal settings that it changed.
+		// A command that was killed cannot restore the terminal settings that it changed. So
+		// Run restores the settings.
 		if s.ending || s.restartEnvironment != nil {
 			s.terminal.restoreSettings()
 		}
@@ -147,7 +150,8 @@ func (c Child) Run(environment []string) (exitCode int, err error) {
 	}
 }
 
-// start starts the command.
+// start starts the command with the environment, and resets the fields that describe the last
+// command.
 func (s *supervisor) start(environment []string) (err error) {
 	s.exited, s.restartEnvironment, s.ending, s.killed, s.endTimer = false, nil, false, false, nil
 	s.pid, err = syscall.ForkExec(s.Path, s.Args, &syscall.ProcAttr{
@@ -166,8 +170,8 @@ func (s *supervisor) start(environment []string) (err error) {
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.terminating || s.exited && s.restartEnvironment == nil:
-		// keyhatch has received SIGTERM, or the command has ended by itself. So keyhatch does not
-		// start the command again.
+		// keyhatch has received SIGTERM, or the command has ended by itself. So keyhatch
+		// neither restarts the command nor sends it a signal.
 	case s.OnChange.Restart:
 		s.restart(environment)
 	case s.OnChange.Signal != 0:
@@ -199,7 +203,8 @@ func (s *supervisor) endDelay() {
 	s.end()
 }
 
-// end asks all processes of the command to end.
+// end sends SIGTERM to all processes of the command, unless end was already called. After
+// GracePeriod, Run calls escalate.
 func (s *supervisor) end() {
 	if s.ending {
 		return
@@ -224,25 +229,27 @@ func (s *supervisor) escalate() {
 	}
 	s.ending, s.killed, s.endTimer = false, false, nil
 	if !s.exited {
-		s.restartEnvironment = nil // no restart: two running commands could use the same port or files
+		s.restartEnvironment = nil // do not start a second command, because both commands could use the same port or files
 	}
 }
 
-// mustWait reports whether Run must still wait for descendants of the command. The
-// command itself has ended.
+// mustWait reports whether Run must still wait for descendants of the command. Run calls
+// mustWait only after the command itself has ended.
 func (s *supervisor) mustWait() bool {
 	if !s.ending || len(s.processes()) == 0 {
 		return false
 	}
 	if s.killed {
-		// A process may have started another process before SIGKILL reached it.
+		// Before SIGKILL reached a process, the process may have started another process. So
+		// signal all processes again.
 		s.signalAll(unix.SIGKILL)
 	}
 	return true
 }
 
-// processes returns the command and its descendants, except the zombies for which reap cannot
-// wait. A parent that does not wait for its children must not delay a restart.
+// processes returns the command and its descendants, except the zombies that are not children
+// of keyhatch. Only the parent of a zombie can remove the zombie, and a parent that does not
+// do this must not delay a restart.
 func (s *supervisor) processes() []process {
 	return slices.DeleteFunc(descendants(s.pid, s.earlier), func(p process) bool { return p.zombie && p.parent != os.Getpid() })
 }
@@ -259,7 +266,8 @@ func (s *supervisor) forward(sig syscall.Signal) {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
 		// Cancel a pending restart, because the user wants to end the command.
 		s.restartEnvironment, s.delayTimer = nil, nil
-		// After SIGINT, SIGQUIT, or SIGHUP, the command can continue.
+		// After SIGINT, SIGQUIT, or SIGHUP, the command can continue, so only SIGTERM sets
+		// terminating.
 		s.terminating = s.terminating || sig == unix.SIGTERM
 		if s.exited && !s.killed {
 			s.escalate() // the user does not want to wait for the descendants of the command
@@ -272,8 +280,9 @@ func (s *supervisor) forward(sig syscall.Signal) {
 }
 
 // isSentByTerminal reports whether the terminal sends sig to all processes of its foreground
-// process group. If keyhatch is in this group, the command has received the signal, too. Many
-// programs abort their shutdown after a second SIGINT.
+// process group. If keyhatch is in this group, the command has received the signal, too. Then
+// keyhatch does not forward the signal, because many programs abort their shutdown after a
+// second SIGINT.
 func isSentByTerminal(sig syscall.Signal) bool {
 	return sig == unix.SIGINT || sig == unix.SIGQUIT || sig == unix.SIGWINCH
 }

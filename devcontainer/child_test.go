@@ -40,8 +40,9 @@ func TestSupervisorStopsWaitingForProcessThatDoesNotEnd(t *testing.T) {
 	}
 }
 
-// TestDescendantsOmitsEarlierChildren checks that descendants returns grandchildren. It must
-// not return excluded processes or their children.
+// TestDescendantsOmitsEarlierChildren starts two children with one child each, and excludes
+// the first child. descendants must return the grandchild below the second child, but neither
+// the excluded child nor its child.
 func TestDescendantsOmitsEarlierChildren(t *testing.T) {
 	var parents [2]*exec.Cmd
 	for i := range parents {
@@ -89,11 +90,11 @@ func TestSupervisorDelaysFrequentRestarts(t *testing.T) {
 		earlier: map[int]bool{c.Process.Pid: true}, restartLimiter: rate.NewLimiter(rate.Every(time.Hour), 1),
 	}
 	s.applyUpdate([]string{"A=1"})
-	s.applyUpdate([]string{"A=2"}) // before the command has ended
+	s.applyUpdate([]string{"A=2"}) // the secrets change again before the command has ended
 	if !s.ending || !slices.Equal(s.restartEnvironment, []string{"A=2"}) || len(reports) > 0 {
 		t.Errorf("reports %q, %+v", reports, s)
 	}
-	s.ending, s.restartEnvironment = false, nil // the command was started again
+	s.ending, s.restartEnvironment = false, nil // as if the command was started again
 	for _, environment := range [][]string{{"A=3"}, {"A=4"}} {
 		if s.applyUpdate(environment); s.ending || s.restartEnvironment != nil || s.delayTimer == nil {
 			t.Errorf("the supervisor did not delay the restart: %+v", s)

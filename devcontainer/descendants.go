@@ -14,7 +14,7 @@ import (
 type process struct {
 	pid, parent, session int
 	name                 string
-	zombie               bool // the process has ended, but its parent has not collected its status
+	zombie               bool // the process has ended, but its parent has not collected the exit status
 }
 
 // descendants returns the descendants of this process, except the processes in exclude and
@@ -23,9 +23,9 @@ type process struct {
 //
 // Process 1 of a container becomes the parent of the orphaned processes of docker exec. These
 // processes have their own sessions. Therefore, if this process is process 1, descendants does
-// not return orphaned processes of other sessions. It cannot distinguish such a process from
-// an orphaned descendant of the command that has its own session, so it omits these
-// descendants too.
+// not return orphaned processes of other sessions. descendants cannot distinguish such a
+// process from an orphaned descendant of the command that has its own session, so it omits
+// such descendants of the command, too.
 func descendants(command int, exclude map[int]bool) []process {
 	children := map[int][]process{}
 	paths, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -54,7 +54,8 @@ func readProcess(path string) (p process, err error) {
 	if err != nil {
 		return p, err
 	}
-	// The name of a program can contain spaces and parentheses.
+	// The name of a program can contain spaces and parentheses. So the name ends at the last
+	// parenthesis.
 	begin, end := bytes.IndexByte(text, '('), bytes.LastIndexByte(text, ')')
 	if begin < 1 || end < begin {
 		return p, fmt.Errorf("%s does not have the expected form", path)

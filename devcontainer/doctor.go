@@ -179,7 +179,8 @@ func findSocketNear(path string) string {
 	return ""
 }
 
-// correctSocketFix returns the fix for a wrong path of the socket.
+// correctSocketFix returns the fix for a wrong path of the socket. nearSocket is the result of
+// findSocketNear for this path.
 func correctSocketFix(nearSocket string) string {
 	const correct = "correct KEYHATCH_SOCKET or --socket"
 	if nearSocket == "" {
@@ -227,9 +228,10 @@ func isInRuntimeDir(dir string) bool {
 }
 
 // isMadeByEngine reports whether the container engine created the directory root in the
-// broker's runtime directory, because a container started before its project was
-// registered. The broker creates only links in devcontainers, and only links and
-// directories whose names begin with a dot in projects.
+// broker's runtime directory, because a container started before its project was registered.
+// In the directory devcontainers, the broker creates only links. In the directory projects,
+// the broker creates links, and directories whose names begin with a dot. So the container
+// engine created any other directory.
 func isMadeByEngine(root string) bool {
 	switch filepath.Base(filepath.Dir(root)) {
 	case "devcontainers":

@@ -10,8 +10,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestUnreachableIsExplainedByPlatform uses invented platforms, because a test cannot run
-// on another kernel. cmd/testdata/doctor.txt tests keyhatch doctor on the real platform.
+// TestUnreachableIsExplainedByPlatform passes findings and platforms to explainUnreachable.
+// explainUnreachable must replace the problem if no broker answered and the platform is
+// probably the cause. The platforms are invented, because a test cannot run on another kernel.
+// cmd/testdata/doctor.txt tests keyhatch doctor on the real platform.
 func TestUnreachableIsExplainedByPlatform(t *testing.T) {
 	for _, c := range []struct {
 		platform      Platform
@@ -56,7 +58,8 @@ func TestRefusedUIDIsFromTheBrokersMessage(t *testing.T) {
 	if got := RefusedUIDFix(refusal); !strings.Contains(got, "--allow-uid 100999") {
 		t.Error(got)
 	}
-	// The broker does not accept uid 65534 in --allow-uid.
+	// The broker does not accept uid 65534 in --allow-uid, so the fix must not suggest this
+	// flag.
 	refusal.Message = "uid 65534 is not allowed to use the socket of project api"
 	if got := RefusedUIDFix(refusal); strings.Contains(got, "--allow-uid") || !strings.Contains(got, "65534") {
 		t.Error(got)

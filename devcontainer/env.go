@@ -76,8 +76,9 @@ func isVariableName(name string) bool {
 // SecretNames returns the sorted names of the secrets.
 func (v Variables) SecretNames() []schema.SecretName { return slices.Sorted(maps.Keys(v)) }
 
-// Entries returns one NAME=value string for each variable, sorted by the secret's name.
-// values must contain every secret of v.
+// Entries returns one NAME=value string for each variable, sorted by the secret's name. values
+// must contain every secret of v. If a variable cannot contain the value of a secret, Entries
+// returns ErrVariableValue.
 func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]string, error) {
 	var entries []string
 	for _, name := range v.SecretNames() {
@@ -97,8 +98,9 @@ func (v Variables) Entries(values map[schema.SecretName]schema.SecretValue) ([]s
 	return entries, nil
 }
 
-// Environment returns base with the variables added. If base already contains one of the
-// variables, the value of the secret replaces the old value.
+// Environment returns the entries of base, and the entries of the variables. It fails in the
+// same cases as Entries. If base already contains one of the variables, the value of the
+// secret replaces the old value.
 func (v Variables) Environment(values map[schema.SecretName]schema.SecretValue, base []string) ([]string, error) {
 	entries, err := v.Entries(values)
 	if err != nil {
@@ -122,9 +124,9 @@ func PristineEnvironment(base []string) []string {
 	return kept
 }
 
-// withoutVariables returns base without the given variables, so that no variable is in the
-// environment twice. If a variable has two entries, some programs use the first entry and
-// others use the last entry.
+// withoutVariables returns the entries of base whose names are not in variables, so that no
+// variable is in the environment twice. If a variable has two entries, some programs use the
+// first entry and others use the last entry.
 func withoutVariables(base []string, variables Variables) []string {
 	replaced := map[string]bool{}
 	for _, variable := range variables {

@@ -23,15 +23,15 @@ func TestAssignVariables(t *testing.T) {
 		refused string // the name of the secret in the expected error, or ""
 	}{
 		"all in the manifest": {info, nil, Variables{"A": "A", "b": "B_VAR"}, ""},
-		// The operator has approved a file and no variable, for example for a secret with the
-		// name LD_PRELOAD.
+		// The manifest declares f as a file, so the operator has approved no variable for f.
 		"a file in only": {info, []schema.SecretName{"A", "f"}, nil, "f"},
 		"only":           {info, []schema.SecretName{"b"}, Variables{"b": "B_VAR"}, ""},
 		"twice in only":  {info, []schema.SecretName{"A", "A"}, Variables{"A": "A"}, ""},
 		"none":           {schema.InfoResponse{}, nil, Variables{}, ""},
 		// Without declarations, a variable has the name of its secret.
 		"an allowlist alone": {schema.InfoResponse{Allowlist: info.Allowlist}, nil, Variables{"A": "A", "b": "b", "f": "f"}, ""},
-		// AssignVariables does not check the allowlist, because the broker checks it.
+		// AssignVariables accepts a name that is not on the allowlist, because the broker
+		// checks the allowlist.
 		"not allowed":         {info, []schema.SecretName{"X"}, Variables{"X": "X"}, ""},
 		"a dash":              {info, []schema.SecretName{"a-b"}, nil, "a-b"},
 		"a digit first":       {info, []schema.SecretName{"1a"}, nil, "1a"},

@@ -11,7 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// MissingError means that the broker did not return all requested secrets.
+// MissingError means that the broker did not return all requested secrets, but returned a
+// reason for each missing secret.
 type MissingError struct {
 	// Secrets lists the secrets that the broker did not return, sorted by name.
 	Secrets []MissingSecret
@@ -60,8 +61,9 @@ func Fetch(ctx context.Context, project *client.Project, names []schema.SecretNa
 	return answer.Secrets, nil
 }
 
-// ValueBytes returns the bytes that a program gets for a secret: the text, the decoded
-// binary value, or the JSON text of a bundle.
+// ValueBytes returns the bytes that a program gets for a secret: the text, the decoded binary
+// value, or the JSON text of a bundle. If the broker sent no value, ValueBytes returns
+// client.ErrProtocol.
 func ValueBytes(value schema.SecretValue) ([]byte, error) {
 	switch {
 	case value.Value != nil:

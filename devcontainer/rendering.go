@@ -26,7 +26,7 @@ var ErrPathOccupied = errors.New("the path exists, but keyhatch did not create i
 // The declared path is a symbolic link to the file. Remove uses the backlink to find the
 // declared path, even if the manifest no longer declares the file.
 type Rendering struct {
-	dir     string // the directory DIR; makeDirs verifies that it is safe
+	dir     string // the directory DIR; makeDirs and Prune call verifyMemoryDir for this directory
 	project schema.ProjectName
 }
 
@@ -147,7 +147,8 @@ func (r Rendering) makeDirs(mode fs.FileMode) error {
 			return err
 		}
 	}
-	// Other projects of this user may have files in r.dir, so the mode must also fit them.
+	// Other projects of this user may have files in r.dir. So only add permissions to the mode
+	// of r.dir, and do not remove any.
 	info, err := os.Lstat(r.dir)
 	if err != nil || info.Mode().Perm()|mode == info.Mode().Perm() {
 		return err

@@ -140,7 +140,8 @@ func TestRenderAppliesModeAndPathChanges(t *testing.T) {
 	if _, err := os.Lstat(home + "/a"); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the link at the old path still exists")
 	}
-	// Two secrets exchange their paths.
+	// Two secrets exchange their paths, twice. After each exchange, the file at a path must
+	// contain the value of the secret that now has this path.
 	both := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}
 	for range 2 {
 		both[0].Path, both[1].Path = both[1].Path, both[0].Path
@@ -178,7 +179,7 @@ func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 		}
 	}
 	const otherUID, groupGID = 12345, 12346
-	if err := os.Mkdir(r.dir, 0o700); err != nil { // an earlier version always used mode 0700
+	if err := os.Mkdir(r.dir, 0o700); err != nil { // as an earlier version of keyhatch did; Render must add the missing permissions
 		t.Fatal(err)
 	}
 	canRun := func(gid uint32, args ...string) bool {
@@ -195,10 +196,10 @@ func TestOtherUserCanReadOnlySharedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := canRun(0, "cat", home+"/etc/a"); got != c.byGroup {
-			t.Errorf("mode %#o: the group can read the file is %v, want %v", c.mode, got, c.byGroup)
+			t.Errorf("mode %#o: can the group read the file: %v, want %v", c.mode, got, c.byGroup)
 		}
 		if got := canRun(groupGID, "cat", home+"/etc/a"); got != c.byUser {
-			t.Errorf("mode %#o: another user can read the file is %v, want %v", c.mode, got, c.byUser)
+			t.Errorf("mode %#o: can another user read the file: %v, want %v", c.mode, got, c.byUser)
 		}
 		for _, dir := range []string{r.dir, r.projectDir(), r.projectDir() + "/files"} {
 			if canRun(groupGID, "ls", dir) || canRun(0, "ls", dir) {

@@ -15,7 +15,7 @@ func TestFillTemplate(t *testing.T) {
 		"plain } { }}":    "plain } { }}",
 		"{{a}}":           "A",
 		"<{{ a }}{{a}}>":  "<AA>",
-		"{{b.c}}":         "{{a}}", // an inserted value is not expanded
+		"{{b.c}}":         "{{a}}", // placeholders in an inserted value are not replaced
 		"{{re}}{{e}}\n":   `$1 \1 ${a} }}` + "\n",
 		"$1 \\1 {{a}} $&": "$1 \\1 A $&",
 	} {

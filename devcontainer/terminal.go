@@ -37,8 +37,8 @@ func (t terminal) close() {
 	}
 }
 
-// restoreSettings restores the settings of openTerminal, unless this process is in the
-// background.
+// restoreSettings restores the settings that openTerminal saved. It does nothing if another
+// running process group is in the foreground.
 func (t terminal) restoreSettings() {
 	if t.settings == nil || !t.isInForeground() && !t.foregroundGroupEnded() {
 		return

@@ -11,12 +11,12 @@ import (
 )
 
 // A fileRule contains the reason why some files are dangerous. The rule applies to a file if
-// the path matches one of the patterns. A pattern that begins with / is compared with the
-// whole path. Any other pattern is compared with the end of the path, because keyhatch does
-// not know which directory is the home directory or the project in the container. Each
-// element of a pattern is as in path.Match, but ** at the end matches any number of elements.
-// The patterns are in lower case, and the case of a path is ignored, because some file
-// systems ignore it.
+// the path matches one of the patterns. A pattern that begins with / must match the whole
+// path. Any other pattern must match the end of the path, because keyhatch does not know which
+// directory is the home directory or the project in the container. Each element of a pattern
+// has the syntax of path.Match, but ** as the last element matches any number of elements,
+// also none. The patterns are in lower case. Upper case in a path is compared as lower case,
+// because some file systems ignore the case.
 type fileRule struct {
 	reason   string
 	patterns []string // sorted
@@ -25,7 +25,7 @@ type fileRule struct {
 // The reasons why a file is dangerous.
 const (
 	ownFile    = "keyhatch keeps its own files in this directory"
-	otherNames = "this directory contains other names of files that exist elsewhere"
+	otherNames = "a path in this directory can be another name of a file outside of the directory"
 	systemFile = "the system and its services obey the files in this directory"
 	hostFile   = "this file decides what a dev container or keyhatch does, also on the host"
 	codeFile   = "files with this ending are run or loaded as code"
@@ -39,15 +39,16 @@ const (
 	buildFile  = "a build obeys this file, so the file can make the build run commands"
 	toolFile   = "a tool obeys this file, so the file can make the tool run commands or load code"
 
-	unusualText   = "the template contains characters that programs read in different ways"
-	extraSettings = "the template contains more than credentials: the tool may run commands or trust other servers because of it"
-	longTemplate  = "the template is so long that it can hide other changes"
-	manyComments  = "the template contains so many comments or empty lines that they can hide other changes"
-	unknownName   = "the name is not usual for a file that contains only a secret: a program may run commands or load code because of the file"
-	unknownFile   = "the template contains more than the secret, and the file is not a known file for credentials: a program may run commands because of it"
+	unusualText   = "the template contains characters other than printable ASCII, tabs, and line feeds: programs do not agree on which of these characters are spaces or line breaks"
+	extraSettings = "the template contains text that is not known to be harmless in this file: a tool that reads the file may run commands or trust other servers"
+	longTemplate  = "the template is so long that it can push other changes off the screen"
+	manyComments  = "the template contains so many comments or empty lines that they can push other changes off the screen"
+	unknownName   = "the name is not usual for a file that contains only a secret: a program that reads the file may run commands or load code"
+	unknownFile   = "the template contains more than the secret, and the file is not a known file for credentials: a program that reads the file may run commands"
 )
 
-// fileDanger returns why a file is dangerous, or "". A semicolon separates two reasons.
+// fileDanger returns the reasons why a file is dangerous, separated by semicolons. If the file
+// is not dangerous, the result is "".
 func fileDanger(in *schema.Injection) string {
 	var reasons []string
 	if reason := pathDanger(in.Path, in.Template); reason != "" {
@@ -62,9 +63,10 @@ func fileDanger(in *schema.Injection) string {
 	return strings.Join(reasons, "; ")
 }
 
-// A template with more lines is dangerous, because it could push other changes off the screen on
-// which an operator approves them. Comments and empty lines have a lower limit, because untrusted
-// code can add them to the template of every known file without another mark.
+// If a template has more lines than maxTemplateLines, it is dangerous, because it could push
+// other changes off the screen on which an operator approves them. The limit for comments and
+// empty lines is lower, because untrusted code can add them to a harmless template, and no
+// other check notices them.
 const (
 	maxTemplateLines = 40
 	maxCommentLines  = 10
@@ -97,7 +99,7 @@ func lengthDanger(template string) string {
 // Apart from white space, the file then contains only the secret or one of its fields.
 var plainTemplate = regexp.MustCompile(`^\s*\{\{[^{}]*\}\}\s*$`)
 
-// unusualCharacter matches the characters that a template of a known file must not contain.
+// unusualCharacter matches the characters that make the template of a known file dangerous.
 // Programs do not agree on which of these characters are white space or line breaks.
 var unusualCharacter = regexp.MustCompile(`[^\n\t -~]`)
 
@@ -110,10 +112,10 @@ var unusualCharacter = regexp.MustCompile(`[^\n\t -~]`)
 // accepts the template.
 func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
-		return "the path contains characters that are invisible or look like other characters"
+		return "the path contains characters other than printable ASCII, which can be invisible or look like other characters"
 	}
 	p = strings.ToLower(path.Clean(p))
-	if rest, ok := strings.CutPrefix(p, "/var/run/"); ok { // a link to /run
+	if rest, ok := strings.CutPrefix(p, "/var/run/"); ok { // /var/run is a link to /run
 		p = "/run/" + rest
 	}
 	elements := strings.Split(p, "/")
@@ -161,8 +163,8 @@ func findReason(rules []fileRule, elements, exceptions []string) string {
 	return ""
 }
 
-// systemFiles are always dangerous. In contrast to toolFiles, the files in ordinaryFiles
-// are no exceptions.
+// systemFiles are the files that are always dangerous, even if ordinaryFiles contains a
+// pattern for the same file.
 var systemFiles = []fileRule{
 	{ownFile, []string{
 		"/dev/shm/keyhatch*/**", "/run/keyhatch/**", "/run/user/*/keyhatch/**",
@@ -193,9 +195,10 @@ var systemFiles = []fileRule{
 	}},
 }
 
-// toolFiles are dangerous, except for the files in ordinaryFiles (see findReason). A rule for a
-// directory also applies to a file whose name matches ordinaryName. Most other files are
-// dangerous even without a rule, but a rule gives a more exact reason.
+// toolFiles are the files that are dangerous unless ordinaryFiles contains an exception for
+// the file (see findReason). A rule for a directory also applies to a file whose name matches
+// ordinaryName. Most files whose names do not match ordinaryName are dangerous even without a
+// rule, but a rule gives a more exact reason.
 var toolFiles = []fileRule{
 	{sshFile, []string{".ssh/**", "authorized_keys*"}},
 	{gitFile, []string{"*.git/**", ".config/git/**", ".gitconfig*/**", ".githooks/**", ".husky/**"}},

@@ -51,7 +51,8 @@ func TestDangerousFiles(t *testing.T) {
 			t.Errorf("%q: %s", p, got)
 		}
 	}
-	// Parse accepts no such path, but a path with another spelling must not be less dangerous.
+	// These are other spellings of dangerous paths. Parse refuses them, but fileDanger must
+	// mark them, too.
 	for _, p := range []string{"~//.bashrc", "~/./.bashrc", "~/x/../.bashrc", "/root//.bashrc", "//etc/passwd", "/srv/../etc/passwd"} {
 		if danger(p, "0600", "") == "" {
 			t.Errorf("%s is not marked", p)
@@ -103,9 +104,9 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 	}
 }
 
-// TestTemplatesOfUnknownFiles checks that a template with a text of its own is marked as
-// dangerous, even if the name of the file is usual for credentials. No table can contain all
-// directories and files that a program obeys.
+// TestTemplatesOfUnknownFiles checks that a template with more than the secret is marked as
+// dangerous if the file is not known, even if the name of the file is usual for credentials.
+// No table can contain all directories and files that a program obeys.
 func TestTemplatesOfUnknownFiles(t *testing.T) {
 	names := `~/certs/client.pem /srv/app/master.key /w/tls.crt /tmp/token /w/api.token /w/x.password /run/secrets/db /var/run/secrets/db /w/.htpasswd
 		~/.config/x/token ~/.config/x/auth.json ~/.vault-token ~/.ssh/id_ed25519 ~/.cargo/credentials.d/x ~/.m2/settings-security.xml`
@@ -248,7 +249,8 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 			t.Errorf("%s is not marked with\n%s", c.path, c.dangerous)
 		}
 	}
-	// A value can contain line breaks or end in one. The rest of the line is then a new line.
+	// A value can end in a line break. The text after the placeholder is then a new line, so
+	// these templates must be marked.
 	for _, c := range []struct{ path, template string }{
 		{"~/.npmrc", "//h/:_authToken={{value}}script-shell=/tmp/x\n"},
 		{"~/.npmrc", "; {{value}}script-shell=/tmp/x\n"},
@@ -297,9 +299,10 @@ func TestUnusualCharactersInTemplates(t *testing.T) {
 	}
 }
 
-// TestTemplatesOfFilesOfVariables checks that the template of a file such as .env can only give
-// the secret to variables. A shell can read such a file, so the template must not run a command.
-// No table can contain all variables that run a command, so the template must not choose a value.
+// TestTemplatesOfFilesOfVariables checks that the template of a file such as .env is marked
+// unless it only sets variables to the secret. A shell can read such a file, so any other line
+// could run a command. No table can contain all variables that run a command, so a value with
+// other text must be marked, too.
 func TestTemplatesOfFilesOfVariables(t *testing.T) {
 	for _, p := range []string{"/w/.env", "/w/.env.local", "/w/prod.env"} {
 		for _, template := range []string{
@@ -340,7 +343,7 @@ func TestTemplatesOfFilesOfVariables(t *testing.T) {
 		"# {{value}}id\n":                                lines,
 		"# $(id)\n":                                      lines,
 		"# `id`\n":                                       lines,
-		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env)
+		"# NODE_OPTIONS=x\n":                             lines, // export $(xargs <.env) would set this variable
 		"# x\rid\n":                                      unusualText,
 		"# x\u0085id\n":                                  unusualText,
 		"# x\\\n":                                        lines,
@@ -371,7 +374,7 @@ func TestTablesOfFiles(t *testing.T) {
 	slices.Sort(all)
 	for i, pattern := range all {
 		if pattern != strings.ToLower(pattern) || i > 0 && all[i-1] == pattern {
-			t.Errorf("%s is not in lower case or a duplicate", pattern)
+			t.Errorf("%s is not in lower case, or is a duplicate", pattern)
 		}
 		for i, element := range strings.Split(pattern, "/") {
 			last := i == strings.Count(pattern, "/")

@@ -8,9 +8,9 @@ package manifest
 // credentialName matches. The patterns are in upper case, and the case of a name is ignored.
 // The table is sorted by pattern.
 //
-// The table cannot contain the variables of all tools. Therefore it prefers patterns to names.
-// Some patterns end in a word that the name of a secret rarely ends in, for example *_OPTS.
-// Others begin with the name of a tool, for example GIT_*.
+// The table cannot contain the variables of all tools. Therefore the table contains patterns
+// instead of names, if possible. Some patterns end in a word that the name of a secret rarely
+// ends in, for example *_OPTS. Others begin with the name of a tool, for example GIT_*.
 var dangerousVariables = []variableRule{
 	{"*CC", "make", runs},
 	{"*CMD", "a tool", runs},

@@ -28,23 +28,23 @@ type Declaration struct {
 	Manifest string `yaml:"manifest"`
 }
 
-// maxDeclaration is the maximum size of a declaration file, in bytes. The manifest in
-// it is indented, so it can be larger than schema.MaxManifest.
+// maxDeclaration is the maximum size of a declaration file, in bytes. The manifest in the file
+// is indented, so the file can be larger than schema.MaxManifest.
 const maxDeclaration = 4 * schema.MaxManifest
 
-// Encode returns the text of the declaration's file. Parsing the text returns exactly
-// the same manifest. The hash of the manifest must not change, because keyhatchctl
-// uses the hash to detect edits.
+// Encode returns the text of the declaration's file. ParseDeclaration returns exactly the same
+// manifest from this text, because keyhatchctl compares hashes of manifests to detect edits.
+// If no YAML text keeps the manifest unchanged, Encode returns an error.
 func (d Declaration) Encode() ([]byte, error) {
-	// A literal block is easier to read. The encoder writes some texts incorrectly as
-	// a block, for example a text that starts with an empty line. Such a text is
-	// written in double quotes.
+	// A literal block is easier to read. The encoder writes some texts incorrectly as a block,
+	// for example a text that starts with an empty line. For such a text, the second style is
+	// used, which is double quotes.
 	for _, style := range []yaml.Style{yaml.LiteralStyle, yaml.DoubleQuotedStyle} {
 		var node yaml.Node
 		if err := node.Encode(d); err != nil {
 			return nil, err
 		}
-		node.Content[len(node.Content)-1].Style = style // the manifest's
+		node.Content[len(node.Content)-1].Style = style // the last value is the manifest
 		text, err := yaml.Marshal(&node)
 		if err != nil {
 			return nil, err
@@ -75,8 +75,8 @@ func readDeclaration(path, name string) (Declaration, error) {
 
 // ReadDeclarationText returns the text of a declaration's file. Unlike ReadDeclarations, it
 // also reads a file that an untrusted user can change. If the file is longer than
-// maxDeclaration, it returns one byte more than maxDeclaration, and ParseDeclaration
-// refuses the text.
+// maxDeclaration, ReadDeclarationText returns only the first maxDeclaration+1 bytes.
+// ParseDeclaration refuses such a text.
 func ReadDeclarationText(path string) ([]byte, error) {
 	file, err := openDeclaration(path)
 	if err != nil {
@@ -86,8 +86,8 @@ func ReadDeclarationText(path string) ([]byte, error) {
 	return readText(file)
 }
 
-// openDeclaration opens path, and returns an error if path is not a regular file. O_NONBLOCK
-// is necessary, because opening a FIFO could block.
+// openDeclaration opens path for reading. It returns an error if path is a link or not a
+// regular file. Without O_NONBLOCK, opening a FIFO could block.
 func openDeclaration(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -108,9 +108,9 @@ func readText(file *os.File) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(file, maxDeclaration+1))
 }
 
-// checkOwnerAndMode returns an error if a user other than root and the user of this
-// process can write to a declaration, or to the directory of declarations. A declaration
-// grants access to secrets.
+// checkOwnerAndMode returns an error if a user other than root and the user of this process
+// can write to file. The file is a declaration or the directory of the declarations. The check
+// is necessary because a declaration grants access to secrets.
 func checkOwnerAndMode(file *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(file.Fd()), &st); err != nil {
@@ -118,15 +118,15 @@ func checkOwnerAndMode(file *os.File) error {
 	}
 	switch {
 	case st.Uid != 0 && int(st.Uid) != os.Geteuid():
-		return fmt.Errorf("must belong to root or the broker's user, because it grants access to secrets, but belongs to uid %d", st.Uid)
+		return fmt.Errorf("must belong to root or the broker's user, because a declaration grants access to secrets, but belongs to uid %d", st.Uid)
 	case st.Mode&0o022 != 0:
-		return errors.New("must not be writable by other users, because it grants access to secrets: run chmod go-w")
+		return errors.New("must not be writable by other users, because a declaration grants access to secrets: run chmod go-w")
 	}
 	return nil
 }
 
-// ParseDeclaration parses the text of NAME.yaml. It does not parse the manifest in the
-// text.
+// ParseDeclaration parses the text of the file NAME.yaml. The parameter name is NAME.
+// ParseDeclaration does not check the manifest in the declaration.
 func ParseDeclaration(text []byte, name string) (Declaration, error) {
 	d, err := parseDeclaration(text, name)
 	if e, ok := errors.AsType[*Error](err); ok {

@@ -38,14 +38,14 @@ type declarationFile struct {
 type fileVersion struct {
 	device, inode uint64
 	size          int64
-	changed       unix.Timespec // ctime
+	changed       unix.Timespec // the ctime: when the content, the owner, or the mode was last changed
 }
 
 // Read reads all files NAME.yaml in dir, except hidden files. The keys of both maps are the
-// values of NAME: declared contains the valid declarations, and invalid contains the errors
-// of the other files. If dir does not exist, both maps are empty. If dir cannot be read, or
-// an untrusted user can write to it, Read returns an error. Do not change the slices in the
-// declarations.
+// values of NAME: declared contains the valid declarations, and invalid contains the errors of
+// the other files. If dir does not exist, both maps are empty. If dir cannot be read, or an
+// untrusted user can write to dir, Read returns an error. Do not change the slices in the
+// declarations, because the cache keeps them.
 func (c *DeclarationCache) Read(dir string) (declared map[string]Declaration, invalid map[string]error, err error) {
 	declared, invalid = map[string]Declaration{}, map[string]error{}
 	entries, err := os.ReadDir(dir)
@@ -89,18 +89,18 @@ func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[
 	return new(DeclarationCache).Read(dir)
 }
 
-// readLocked returns the declaration in a file. It does not read the file if the file has not
-// changed since the last call.
+// readLocked returns the declaration in a file. If the cache contains the declaration, and the
+// file has not changed, readLocked does not read the file. The caller holds c.mu.
 func (c *DeclarationCache) readLocked(path, name string) (file declarationFile, err error) {
 	var st unix.Stat_t
-	if unix.Lstat(path, &st) == nil { // before reading, because the file can change meanwhile
+	if unix.Lstat(path, &st) == nil { // before reading: if the file changes during the reading, the next call reads it again
 		file.version = fileVersion{st.Dev, st.Ino, st.Size, st.Ctim}
 	}
 	if known, ok := c.files[path]; ok && known.version == file.version && known.version != (fileVersion{}) {
 		return known, nil
 	}
 	if time.Since(time.Unix(st.Ctim.Unix())) < minUnchanged {
-		file.version = fileVersion{} // no file has this version, so the next call reads again
+		file.version = fileVersion{} // no file has this version, so the next call reads the file again
 	}
 	file.declaration, err = readDeclaration(path, name)
 	return file, err

@@ -9,8 +9,9 @@ import (
 	"unsafe"
 )
 
-// TestDeclarationCacheReadsChangedFiles checks that a DeclarationCache reads a file again
-// only if the file has changed, and that it notices every change.
+// TestDeclarationCacheReadsChangedFiles checks that a DeclarationCache does not read a file
+// again that has not changed for an hour, and that it notices every change: of the content, of
+// the mode, and a removal.
 func TestDeclarationCacheReadsChangedFiles(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "api.yaml")
@@ -35,10 +36,10 @@ func TestDeclarationCacheReadsChangedFiles(t *testing.T) {
 				t.Fatalf("invalid: %v, error: %v", invalid, err)
 			}
 			d := declared["api"]
-			return d, unsafe.StringData(d.Manifest) // the same memory means that the file was not read again
+			return d, unsafe.StringData(d.Manifest) // the same address in two results means that the file was not read again
 		}
 		// The file has just been written. Another write within the same tick of the kernel's
-		// clock would not change the times of the file, so the file must be read again.
+		// clock would not change the times of the file, so Read must not use the cache yet.
 		time.Sleep(time.Until(written))
 		_, first := read()
 		if d, again := read(); d.Manifest != "first\n" || again == first {
@@ -49,7 +50,7 @@ func TestDeclarationCacheReadsChangedFiles(t *testing.T) {
 		if d, again := read(); d.Manifest != "first\n" || d.Path != "/srv/api" || again != first {
 			t.Errorf("an unchanged file was read again; the declaration is %+v", d)
 		}
-		write("other\n") // as long as "first\n"
+		write("other\n") // has the same size as "first\n"
 		if d, _ := read(); d.Manifest != "other\n" {
 			t.Errorf("after a change, the manifest is %q", d.Manifest)
 		}

@@ -10,11 +10,11 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An Effect is one thing that a manifest does. The operator reads it before the manifest
-// is approved.
+// An Effect is one thing that an approved manifest does, for example that a secret is put into
+// a variable. The operator reads all effects before the approval.
 type Effect struct {
-	// Subject is the thing that has the effect, for example "secret NPM_TOKEN". Each
-	// subject occurs once in a manifest.
+	// Subject is the thing that has the effect, for example "secret NPM_TOKEN". The effects of
+	// one manifest have different subjects.
 	Subject string
 	// Text describes the effect completely: two different effects of the same subject have
 	// different texts. Untrusted code writes the manifest. Therefore Text contains only
@@ -36,12 +36,12 @@ type Effect struct {
 	Danger string
 }
 
-// A Change is an effect that one manifest has and another manifest does not have. Old and
-// New are the texts of the effect.
+// A Change is a difference between an old and a new manifest. Old and New are the texts of the
+// effect that Subject has in the old and in the new manifest.
 type Change struct {
 	Subject string `json:"subject"`
-	Old     string `json:"old,omitempty"` // "" if the effect is added
-	New     string `json:"new,omitempty"` // "" if the effect is removed
+	Old     string `json:"old,omitempty"` // "" if the old manifest has no such subject
+	New     string `json:"new,omitempty"` // "" if the new manifest has no such subject
 	Danger  string `json:"danger,omitempty"`
 }
 
@@ -81,8 +81,8 @@ func (m *Manifest) Effects() []Effect {
 // dangerous effects last. keyhatchctl prints the changes and then asks for approval. A
 // manifest can contain a template with thousands of lines, and a terminal shows only the last
 // lines. If the dangerous effects came first, other effects could push them off the screen. A
-// dangerous effect can still have a long text. Therefore keyhatchctl should repeat the
-// subject and the danger of dangerous changes, which are short, directly before the question.
+// dangerous effect can still have a long text. Therefore keyhatchctl repeats the subject and
+// the danger of dangerous changes, which are short, directly before the question.
 func Changes(old, new *Manifest) []Change {
 	before, after := map[string]Effect{}, map[string]Effect{}
 	for _, effect := range effectsOf(old) {
@@ -134,9 +134,11 @@ func loginEffects(helper string, logins []schema.Login, defaultUsername string) 
 	return effects
 }
 
-// loginDanger marks a login that is sent without encryption. A loopback address is not
-// marked, because its traffic does not leave the host. An address instead of a name is
-// not marked either: over https, the certificate of the server is checked for both.
+// loginDanger returns why a login is dangerous, or "". A login for an http:// host is
+// dangerous, because the helper's program sends the secret without encryption. A login for
+// localhost or a loopback address is not dangerous, because the traffic does not leave the
+// machine. An IP address is not more dangerous than a name: over https, a program checks the
+// server's certificate for both.
 func loginDanger(helper string, l schema.Login) string {
 	host, plain := strings.CutPrefix(l.Host, "http://")
 	if !plain {

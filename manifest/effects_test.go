@@ -71,7 +71,7 @@ func TestTemplateCannotForgeLines(t *testing.T) {
 		"a\\nb\n":                   `| a\\nb`,
 		`{"a": "b\"}` + "\n":        `| {"a": "b\\"}`,
 		"\x1b[2Jx\ry\u202e\u0301\n": `| \x1b[2Jx\ry\u202e\u0301`,
-		"b\u0430sh\u00a0\u200b\t\n": `| b\u0430sh\u00a0\u200b\t`, // a Cyrillic letter
+		"b\u0430sh\u00a0\u200b\t\n": `| b\u0430sh\u00a0\u200b\t`, // the letter after b is Cyrillic
 		"a\n+ secret X: variable X\napprove? [y/N] y\n": "| a\n| + secret X: variable X\n| approve? [y/N] y",
 		long + "\n":      "| " + long[:70] + "\n: " + long[:70] + "\n: " + long[:60],
 		long[:70] + "\n": "| " + long[:70],
@@ -135,8 +135,8 @@ func TestLoginsWithoutEncryptionAreDangerous(t *testing.T) {
 	}
 }
 
-// FuzzChanges parses two manifests. Changes must return nothing if both manifests have
-// the same effects, and something otherwise. The texts of the effects must be complete
+// FuzzChanges parses two manifests. Changes must return no change if both manifests have the
+// same effects, and at least one change otherwise. The texts of the effects must be complete
 // and printable.
 func FuzzChanges(f *testing.F) {
 	seeds := []string{
@@ -196,8 +196,8 @@ func rank(c Change) int {
 	return 2
 }
 
-// meaning returns everything in a manifest that has an effect, in a comparable form. It is
-// independent of Effects.
+// meaning returns everything in a manifest that has an effect. FuzzChanges compares the
+// results of meaning to check Changes, so meaning does not use Effects.
 func meaning(m *Manifest) map[string]string {
 	all := map[string]string{"project": string(m.Project)}
 	for name, in := range m.Injections() {

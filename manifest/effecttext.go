@@ -9,13 +9,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxEffectLine is the maximum length of a line of a template in a text. Terminals usually
-// have at least 80 columns, and keyhatchctl indents the lines. A terminal would continue a
-// longer line at its left edge. A template could then forge lines that begin there, for
-// example other changes or the question for approval.
+// maxEffectLine is the maximum length of a line of a template in Effect.Text. Terminals
+// usually have at least 80 columns, and keyhatchctl indents the lines. A terminal would
+// continue a longer line at its left edge. A template could then forge lines that begin there,
+// for example other changes or the question for approval.
 const maxEffectLine = 72
 
-// fileText describes a file. Two modes with the same bits have the same text.
+// fileText returns the text of a file's effect (see Effect.Text). Modes with the same bits,
+// for example 600 and 0600, give the same text.
 func fileText(in *schema.Injection) string {
 	text := fmt.Sprintf("file %s, mode %s, with ", QuoteWord(in.Path), formatMode(in.Mode))
 	if in.Template == "" {
@@ -26,14 +27,14 @@ func fileText(in *schema.Injection) string {
 
 func formatMode(mode string) string {
 	bits, err := strconv.ParseUint(mode, 8, 32)
-	if err != nil { // Parse accepts no such mode
+	if err != nil { // Parse refuses such a mode
 		return QuoteWord(mode)
 	}
 	return fmt.Sprintf("%04o", bits)
 }
 
-// templateLines formats a template so that its lines cannot be mistaken for other lines.
-// See Effect.Text.
+// templateLines formats a template as lines of Effect.Text. An operator cannot mistake such a
+// line for another line of keyhatchctl's output, for example for a question.
 func templateLines(template string) (lines []string) {
 	parts := strings.Split(template, "\n")
 	last := len(parts) - 1
@@ -65,9 +66,9 @@ func escape(s string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./~@%+:=\[\]-]+$`)
 
-// QuoteWord returns a word that can be part of a sentence. If the word contains a character
-// that is unusual in paths and names, QuoteWord quotes the word. The result contains no
-// space. Therefore the result cannot look like a sentence.
+// QuoteWord formats s as one word of a message. If s contains a character that is unusual in
+// paths and names, QuoteWord quotes s. The result contains no space. Therefore the result
+// cannot look like a sentence.
 func QuoteWord(s string) string {
 	if plainWord.MatchString(s) {
 		return s

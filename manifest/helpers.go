@@ -15,13 +15,13 @@ var (
 	loginUsernamePattern = regexp.MustCompile(schema.LoginUsernamePattern)
 )
 
-// maxLoginHost is the maximum length of a login's host, which is the maximum length of the
-// name of a host (RFC 1035). Without a limit, a long host could push other text off the
-// operator's screen.
+// maxLoginHost is the maximum length of the host of a login in bytes, including http:// and
+// the port. No name of a host is longer (RFC 1035). Without a limit, a long host could push
+// other text off the operator's screen.
 const maxLoginHost = 253
 
-// readHelpers parses the section helpers. Each secret that the section names must be on
-// the allowlist.
+// readHelpers parses the section helpers of a manifest. It refuses a section that names a
+// secret which is not in secrets.
 func readHelpers(n *yaml.Node, secrets map[schema.SecretName]*schema.Injection) (*schema.Helpers, error) {
 	h := &schema.Helpers{}
 	if err := readFields(n, "helpers", map[string]func(*yaml.Node) error{
@@ -62,8 +62,10 @@ func readLogins(n *yaml.Node, helper constant, secrets map[schema.SecretName]*sc
 	return logins, err
 }
 
-// loginURL returns a normal form of the URL that a host means. If two hosts had the same
-// URL, the spelling that the tool happens to use would decide which secret the tool gets.
+// loginURL returns the URL of the server that host means. Different spellings of the same
+// server have the same URL, for example a and a:443. readLogins refuses two logins of one
+// helper for the same server. Otherwise, the spelling that the tool uses would decide which
+// secret the tool gets.
 func loginURL(host string) string {
 	scheme, rest, found := strings.Cut(host, "://")
 	if !found {
@@ -82,7 +84,8 @@ func loginURL(host string) string {
 	return scheme + "://" + strings.TrimSuffix(rest, ".") + port
 }
 
-// readSecretRef reads the name of a secret. The secret must be on the allowlist.
+// readSecretRef reads the name of a secret. It returns an error if the secret is not in
+// secrets.
 func readSecretRef(n *yaml.Node, subject constant, secrets map[schema.SecretName]*schema.Injection) (schema.SecretName, error) {
 	name, err := readString(n, subject)
 	if err != nil {

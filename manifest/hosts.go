@@ -8,12 +8,14 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// NewHosts returns the servers to which the manifest new sends a credential, and old does not.
-// logins contains the host of each helper's login that is added or changed. inFiles contains each
-// new host in a template of a known file for credentials. If old is nil, every host is new. An operator should see each of
+// NewHosts returns the servers that can get a credential because of the manifest new, but not
+// because of the manifest old. logins contains the helper and the host of each login for git
+// or docker that new adds or changes. inFiles contains each host in a template of a known file
+// for credentials, with the path of the file, if old has no template with the same host for
+// the same path. If old is nil, NewHosts returns all hosts of new. An operator should see
 // these hosts before the approval, even if the list of changes is too long for the screen. A
 // template can contain words that look like hosts, for example an email address, so inFiles
-// can contain more than hosts.
+// can also contain words that are not hosts.
 func NewHosts(old, new *Manifest) (logins, inFiles []string) {
 	before := map[string]bool{}
 	for _, effect := range effectsOf(old) {
@@ -41,7 +43,8 @@ func NewHosts(old, new *Manifest) (logins, inFiles []string) {
 	return logins, slices.Compact(inFiles)
 }
 
-// hostPatterns match the hosts in templates. The first group is the host, or the whole match.
+// hostPatterns match hosts in templates. If a pattern has a group, the text in the group is
+// the host. Otherwise the whole match is the host.
 var hostPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`//(?:[^\s/"'@]*@)?([\w.-]+(?::\d+)?)`),
 	regexp.MustCompile(`(?:^|[^\w.-])([\w-]+(?:\.[\w-]+)+(?::\d+)?)`),
@@ -52,8 +55,9 @@ var hostPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?:host|server)["']?\s*[=:]\s*["']?([\w-]+)["',}\s]`),
 }
 
-// fileHosts returns the hosts in the template of a known file for credentials. Other files with
-// templates are always dangerous, or contain no hosts.
+// fileHosts returns each host in the template of a known file for credentials, with the path
+// of the file. For any other injection, it returns nil: a template with a host in any other
+// file is marked as dangerous anyway, unless the host is only in a comment.
 func fileHosts(in schema.Injection) (hosts []string) {
 	if in.As != schema.InjectAsFile {
 		return nil

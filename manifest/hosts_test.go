@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestNewHosts checks that NewHosts finds each server in each kind of file for credentials.
+// TestNewHosts compares two manifests. NewHosts must return each new server, in logins and in
+// several kinds of files for credentials, and no server that the old manifest also has.
 func TestNewHosts(t *testing.T) {
 	file := func(path, template string) string {
 		return fmt.Sprintf("secrets: {A: {as: file, path: %q, template: %q}, B: }\n", path, template)
@@ -49,8 +50,9 @@ func TestNewHosts(t *testing.T) {
 	}
 }
 
-// TestLongTemplatesAreDangerous checks that a template is marked if it is so long that other
-// changes are no longer on the screen, or if most of it can be text that no program reads.
+// TestLongTemplatesAreDangerous checks that a template is marked if it has more than 40 lines,
+// or more than 10 comments and empty lines. Such a template could push other changes off the
+// operator's screen.
 func TestLongTemplatesAreDangerous(t *testing.T) {
 	line := "//h/:_authToken={{value}}\n"
 	for template, want := range map[string]string{

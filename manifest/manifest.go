@@ -1,10 +1,11 @@
-// Package manifest parses a project's manifest. The manifest is a YAML file, and the
-// keys under secrets are the project's allowlist.
+// Package manifest parses the manifests of projects, and the declarations that contain
+// approved manifests. A manifest is a YAML file. The keys under secrets in the manifest are
+// the project's allowlist.
 //
-// Untrusted code can write the file. Therefore its size is limited, YAML aliases are not
-// allowed, and an unknown key is an error. An error contains the violated rule, and the
-// line if the error is about a part of the file. If an error quotes the file, the length
-// of the quote is limited, and all its characters are printable.
+// Untrusted code can write a manifest. Therefore Parse limits the size of the text, and
+// refuses YAML aliases and unknown keys. An error of Parse contains the violated rule, and the
+// line if the error is about a part of the file. If such an error quotes the manifest, the
+// quote is short and contains only printable characters.
 package manifest
 
 import (
@@ -24,8 +25,8 @@ import (
 type Manifest struct {
 	Project     schema.ProjectName
 	Description string
-	Helpers     *schema.Helpers // nil if the manifest has none
-	// SHA256 is the hash of the text, in lower-case hex.
+	Helpers     *schema.Helpers // nil if the manifest has no section helpers
+	// SHA256 is the SHA-256 hash of the manifest's text, in lower-case hex.
 	SHA256 string
 
 	allowlist []schema.SecretName // sorted
@@ -44,7 +45,8 @@ func (m *Manifest) Allows(name schema.SecretName) bool {
 // Allowlist returns the sorted names on the allowlist. Do not change the slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
 
-// Injection returns how the programs of the project receive a secret on the allowlist.
+// Injection returns how the programs of the project receive the secret name: in which variable
+// or in which file. The secret must be on the allowlist.
 func (m *Manifest) Injection(name schema.SecretName) schema.Injection {
 	if in := m.unusual[name]; in != nil {
 		return *in
@@ -52,7 +54,7 @@ func (m *Manifest) Injection(name schema.SecretName) schema.Injection {
 	return defaultInjection(name)
 }
 
-// Injections returns how the programs of the project receive the secrets on the allowlist.
+// Injections returns the result of Injection for each secret on the allowlist.
 func (m *Manifest) Injections() map[schema.SecretName]*schema.Injection {
 	all := make(map[schema.SecretName]*schema.Injection, len(m.allowlist))
 	for _, name := range m.allowlist {
@@ -64,7 +66,8 @@ func (m *Manifest) Injections() map[schema.SecretName]*schema.Injection {
 
 var notInNames = regexp.MustCompile(`[^a-z0-9_]+`)
 
-// SuggestName returns a valid name for a project that is similar to text, or NAME.
+// SuggestName returns a valid project name that is similar to text. If text contains no ASCII
+// letter and no digit, SuggestName returns NAME.
 func SuggestName(text string) string {
 	name := strings.TrimLeft(notInNames.ReplaceAllString(strings.ToLower(text), "-"), "-_")
 	name = strings.TrimRight(name[:min(len(name), 64)], "-")
@@ -128,7 +131,7 @@ func Parse(text []byte) (*Manifest, error) {
 	case m.Project == "":
 		return nil, errorAt(root, "project is missing: write project: NAME")
 	case secrets == nil:
-		return nil, errorAt(root, "secrets is missing: write secrets: {} to allow none")
+		return nil, errorAt(root, "secrets is missing: write secrets: {} to allow no secrets")
 	}
 	if helpers != nil {
 		if m.Helpers, err = readHelpers(helpers, secrets); err != nil {

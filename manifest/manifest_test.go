@@ -36,7 +36,7 @@ secrets:
 		t.Errorf("the allowlist is %v, want %v", got, want)
 	}
 	if !m.Allows("gh") || m.Allows("GH_TOKEN") || m.Allows("") {
-		t.Error("Allows is wrong")
+		t.Error("Allows must accept exactly the names on the allowlist")
 	}
 	if in := m.Injection("NPM_TOKEN"); in.As != schema.InjectAsEnv || in.Env != "NPM_TOKEN" {
 		t.Errorf("NPM_TOKEN has %+v", in)
@@ -138,8 +138,8 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 	}
 }
 
-// FuzzParse checks that Parse does not panic, accepts only valid names, and returns only
-// errors of limited length.
+// FuzzParse checks that Parse does not panic, that it accepts only valid names of secrets, and
+// that its errors have at most 400 bytes.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(header + "secrets:\n  A:\n  b: {env: B}\n  c: {as: file, path: ~/c, mode: \"0600\", template: x}\n"))
 	f.Add([]byte(header + "secrets: {}\ndescription: >\n  x\n"))
@@ -179,8 +179,8 @@ func symlink(t *testing.T, to, path string) {
 	}
 }
 
-// TestErrorWithoutTextHidesOnlyTextOfTheFile checks that an error in the status of the broker
-// contains no text of the file, but contains the rule.
+// TestErrorWithoutTextHidesOnlyTextOfTheFile checks that Error.WithoutText replaces each text
+// from the file with (not shown), and keeps the line and the rest of the message.
 func TestErrorWithoutTextHidesOnlyTextOfTheFile(t *testing.T) {
 	for text, want := range map[string]string{
 		header + "secrets:\n  A: {fil: x}\n":      "manifest line 4: unknown key (not shown) in a secret: the keys are as, env, mode, path, template",

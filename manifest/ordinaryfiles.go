@@ -16,8 +16,8 @@ import (
 // writes the template, so the template is dangerous if it contains anything that is not
 // known to be harmless.
 type ordinaryFile struct {
-	patterns   []string                   // as in a fileRule
-	isHarmless func(template string) bool // is not called for a plainTemplate
+	patterns   []string                   // patterns of paths, with the syntax of the patterns in a fileRule
+	isHarmless func(template string) bool // not called if plainTemplate matches the template
 }
 
 func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
@@ -31,18 +31,20 @@ func findOrdinaryFile(elements []string) (found ordinaryFile, ok bool) {
 
 var placeholder = regexp.MustCompile(`(?s)\{\{.*?\}\}`)
 
-// withoutPlaceholders removes the placeholders, because a field can be empty, and a
-// placeholder can then divide a word that the tool reads as one word.
+// withoutPlaceholders returns the text of the file if each value is empty. A check of the
+// template alone would be wrong: if the value of {{x}} is empty, a tool reads edi{{x}}tor as
+// editor.
 func withoutPlaceholders(template string) string { return placeholder.ReplaceAllString(template, "") }
 
 // ordinaryFiles contains the known files for credentials.
 var ordinaryFiles = []ordinaryFile{
 	{[]string{".npmrc"}, isHarmlessNPMFile},
-	// aws loads the modules that the section plugins names. The region is part of the names of servers.
+	// A section plugins is refused, because aws loads the modules that the section names. A
+	// region must be one word, because aws makes it a part of the names of servers.
 	{[]string{".aws/config"}, hasOnlyLines(`\[(default|profile +` + awsProfile + `)\]|` + awsSettings)},
 	{[]string{".aws/credentials"}, hasOnlyLines(`\[` + awsProfile + `\]|` + awsSettings)},
 	{[]string{".pypirc"}, hasOnlyLines(`\[[\w.-]+\]|pypi|testpypi|(index-servers|username|password)[ \t]*[=:].*`)},
-	// mysqld obeys the user in its own section.
+	// A section mysqld is refused, because mysqld runs as the user that the section names.
 	{[]string{".my.cnf"}, hasOnlyLines(`\[(client[\w-]*|mysql|mysqldump)\]|(user|password|database|port)[ \t]*=[^\\]*`)},
 	{[]string{".cargo/credentials", ".cargo/credentials.toml"}, hasOnlyLines(
 		`\[(registry|registries\.([\w-]+|"[\w.-]+"|'[\w.-]+'))\]|(token|secret-key|secret-key-subject)[ \t]*=[ \t]*("[^"\\]*"|'[^']*')?`)},
@@ -63,7 +65,7 @@ var ordinaryFiles = []ordinaryFile{
 	{[]string{".terraform.d/credentials.tfrc.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("credentials", "token")(key)
 	})},
-	// The line of a plugin begins with AGE-PLUGIN-, and age then runs the plugin.
+	// A line that begins with AGE-PLUGIN- is refused, because it makes age run a plugin.
 	{[]string{".config/sops/age/keys.txt"}, hasOnlyLines(`age-secret-key-[a-z0-9-]*`)},
 	{[]string{".m2/settings.xml"}, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 
@@ -77,8 +79,8 @@ var ordinaryFiles = []ordinaryFile{
 		"access_token", "accesstoken", "account_id", "claudeaioauth", "expiresat", "id_token", "last_refresh", "openai_api_key", "refresh_token",
 		"refreshtoken", "scopes", "subscriptiontype", "tokens"))},
 
-	// The formats of these files are not known here. So every template with other text than one
-	// placeholder is dangerous.
+	// keyhatch does not know the formats of these files. So a template is dangerous unless it
+	// contains only one placeholder and white space.
 	{[]string{
 		".*/*.jks", ".*/*.key", ".*/*.keystore", ".*/*.p12", ".*/*.p8", ".*/*.pem", ".*/*.pfx",
 		".cargo/credentials.d/*", ".config/*/auth.json", ".config/*/auth.toml", ".config/*/credentials",
@@ -87,13 +89,15 @@ var ordinaryFiles = []ordinaryFile{
 		".ssh/id_*", ".vault-token",
 	}, func(string) bool { return false }},
 
-	// Google's tools run a program or send a file to a server because of credential_source.
+	// The key credential_source is refused, because it can make Google's tools run a program
+	// or send a file to a server.
 	{[]string{
 		"*credentials*.json", "*service-account*.json", "*service_account*.json", ".config/gcloud/application_default_credentials.json", ".gemini/oauth_creds.json", "client_secret*.json",
 	}, isHarmlessGoogleFile},
 }
 
-// isGoogleKey accepts the keys of a file with Google's credentials.
+// isGoogleKey reports whether a key is known to be harmless in a file with Google's
+// credentials. The key must be in lower case.
 func isGoogleKey(key string) bool {
 	return oneOf(
 		"access_token", "account", "auth_provider_x509_cert_url", "auth_uri", "client_email", "client_id", "client_secret", "client_x509_cert_url",
@@ -105,21 +109,22 @@ func oneOf(words ...string) func(string) bool {
 	return func(word string) bool { return slices.Contains(words, word) }
 }
 
-// Regular expressions for parts of files. They match a text in lower case.
+// Regular expressions for parts of lines. A line is converted to lower case before it is
+// compared.
 const (
 	awsProfile  = `["']?[\w.@+/-]+["']?`
 	awsSettings = `(aws_access_key_id|aws_account_id|aws_secret_access_key|aws_session_token|duration_seconds|expiration|external_id|mfa_serial|output|` +
 		`role_arn|role_session_name|source_profile)[ \t]*[=:].*|region[ \t]*[=:][ \t]*[\w-]*`
 	npmCredential = `(_auth|_authtoken|_password|username|email|always-auth|certfile|keyfile)`
-	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*` // without encoded control characters
+	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*` // does not match %00 to %1f, which encode control characters
 )
 
 var hostKey = regexp.MustCompile(`^(localhost|@[a-z0-9][\w.-]*|` +
 	`((https?:)?//[a-z0-9][a-z0-9.-]*(:\d+)?|[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+(:\d+)?|[a-z0-9][a-z0-9-]*:\d+|\[[0-9a-f:.]+\](:\d+)?)(/[\w.~/-]*)?)$`)
 
-// isHost reports whether a key in a file is the name of a host, an address, or a scope of
-// npm. No such key is the name of a setting. isHost compares the whole key, because some
-// programs end a key at a character such as #.
+// isHost reports whether a key in a file is the name of a host, an address, or a scope of npm.
+// A tool does not read such a key as the name of a setting. isHost compares the whole key,
+// because some programs end a key at a character such as #.
 func isHost(key string) bool { return hostKey.MatchString(key) }
 
 const npmRegistry = "https://registry.npmjs.org"
@@ -150,9 +155,10 @@ func readsVariables(template string) bool {
 	return strings.Contains(text, "${") || strings.ContainsAny(text, `\&`)
 }
 
-// isHarmlessGradleFile checks a gradle.properties. It accepts properties whose names end like
-// the name of a credential, if gradle only gives them to a build. gradle obeys other properties
-// itself, for example org.gradle.java.home.
+// isHarmlessGradleFile checks a gradle.properties. It accepts a property whose name ends in a
+// word for a credential, for example mavenPassword, because gradle only gives such a property
+// to the build. It refuses the properties that gradle itself obeys, for example
+// org.gradle.java.home.
 func isHarmlessGradleFile(template string) bool {
 	return hasOnlyGradleKeys(template) && !gradleSetting.MatchString(withoutPlaceholders(template)) && !gradleSetting.MatchString(placeholder.ReplaceAllString(template, "\n"))
 }
@@ -163,9 +169,9 @@ var (
 )
 
 // hasOnlyLines returns a check of a file whose lines match a regular expression, or are empty,
-// or are comments. Placeholders are removed from a line before it is compared. The check ignores
-// the case. The expression should match the whole key of a line, because some programs end a key
-// at a character such as #, or remove quotes.
+// or are comments. The check ignores the case, and removes the placeholders from a line before
+// it compares the line. The expression should match the whole key of a line, because some
+// programs end a key at a character such as #, or remove quotes.
 func hasOnlyLines(expression string) func(string) bool {
 	line := regexp.MustCompile(`^(` + expression + `|[#;].*)?$`)
 	isHarmlessLine := func(text string) bool { return line.MatchString(strings.ToLower(text)) }
@@ -174,8 +180,9 @@ func hasOnlyLines(expression string) func(string) bool {
 	}
 }
 
-// linesMatch returns a check of a file whose lines match a regular expression, or are empty,
-// or are comments. Placeholders are removed from a line before it is compared.
+// linesMatch is similar to hasOnlyLines, for files with values that are separated by : or @.
+// In contrast to hasOnlyLines, only a line that begins with # is a comment, and a tail may
+// begin with : or @ (see linesAre).
 func linesMatch(expression string) func(string) bool {
 	line := regexp.MustCompile(`(?i)^(` + expression + `|#.*)?$`)
 	return func(template string) bool {
@@ -192,7 +199,7 @@ func linesMatch(expression string) func(string) bool {
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
-	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks
+	template = placeholder.ReplaceAllString(template, mark) // before the text is split into lines, because a placeholder can contain line breaks
 	for line := range strings.SplitSeq(template, "\n") {
 		if !isHarmlessLine(strip(line)) {
 			return false
@@ -208,9 +215,10 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 }
 
 // hasOnlyLogins reports whether a .netrc contains only logins of named machines. A .netrc can
-// also contain macros, which ftp executes, and a default login, which is sent to every
-// server. The value of a placeholder can be empty, or can divide a word. Some programs ignore
-// the case of a word, and remove quotes and backslashes.
+// also contain macros, which ftp executes, and a default login, which is sent to every server.
+// hasOnlyLogins checks the file with empty values and with values that are line breaks,
+// because either kind of value can change the words. Some programs ignore the case of a word,
+// and remove quotes and backslashes.
 func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
@@ -222,8 +230,9 @@ func hasOnlyNetrcWords(text string) bool {
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "machine", "login", "password", "account":
-			// The value is the next word, except that its placeholder was removed. Some programs
-			// read # as the start of a comment.
+			// The next word is the value, unless the next word is a keyword: then the value
+			// was only a placeholder, which was removed. netrcValue excludes #, because some
+			// programs read # as the start of a comment.
 			if i+1 < len(words) && !oneOf("machine", "default", "login", "password", "account", "macdef")(words[i+1]) {
 				i++
 				if !netrcValue.MatchString(words[i]) {
@@ -237,9 +246,9 @@ func hasOnlyNetrcWords(text string) bool {
 	return true
 }
 
-// isHarmlessYarnFile checks a .yarnrc.yml. If the file contains the header of a lockfile,
-// yarn does not parse the file as YAML. yarn installs code from the server in
-// npmRegistryServer. A server for a scope is accepted, as in a .npmrc.
+// isHarmlessYarnFile checks a .yarnrc.yml. It refuses a file that contains the word lockfile,
+// because yarn does not parse a file with the header of a lockfile as YAML. yarn installs code
+// from the server in npmRegistryServer. A server for a scope is accepted, as in a .npmrc.
 func isHarmlessYarnFile(template string) bool {
 	keepsRegistry := func(text string) bool {
 		var file struct {
@@ -288,8 +297,8 @@ func isHarmlessGHFile(template string) bool {
 
 var ghKey = regexp.MustCompile(`^[a-z0-9][\w.-]*(:\d+)?$`)
 
-// googleServers contains the servers that a file with Google's credentials can name. Google's
-// tools send the credential to them.
+// googleServers contains the harmless values of the keys that name servers in a file with
+// Google's credentials. Google's tools send the credential to the servers in these keys.
 var googleServers = map[string][]string{
 	"auth_uri":        {"https://accounts.google.com/o/oauth2/auth", "https://accounts.google.com/o/oauth2/v2/auth"},
 	"token_uri":       {"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v3/token", "https://www.googleapis.com/oauth2/v4/token"},
@@ -322,12 +331,12 @@ func hasOnlyGoogleServers(n *yaml.Node) bool {
 }
 
 // hasOnlyYAMLKeys returns a check of the keys of a YAML or JSON file. JSON is a subset of
-// YAML. The check ignores the case of a key, as JSON decoders for Go do. A document that is
-// not a mapping is refused, because the tool may read it in another format. An escape sequence is
-// refused, because the operator could not read it.
+// YAML. The check ignores the case of a key, as JSON decoders for Go do. The check refuses a
+// document that is not a mapping, because the tool may read the document in another format. It
+// also refuses a backslash, because the operator could not read an escape sequence.
 func hasOnlyYAMLKeys(isHarmless func(key string) bool) func(string) bool {
 	return func(template string) bool {
-		// A value can be empty, or it can end in a line break.
+		// A value can be empty or end in a line break, so both texts are checked.
 		return !strings.Contains(withoutPlaceholders(template), `\`) && yamlKeysAre(withoutPlaceholders(template), isHarmless) && yamlKeysAre(placeholder.ReplaceAllString(template, "\n"), isHarmless)
 	}
 }
@@ -340,7 +349,7 @@ func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
 		case errors.Is(err, io.EOF):
 			return true
 		case err != nil || doc.Content[0].Kind != yaml.MappingNode || !keysAre(&doc, isHarmless):
-			return false // the tool may parse a file that this decoder refuses
+			return false // even if this decoder refuses the file, a tool may accept it
 		}
 	}
 }
@@ -362,8 +371,9 @@ func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 }
 
 // hasOnlyElements returns a check of an XML file. It refuses everything that could define
-// another name of an element, and other encodings than UTF-8, because some of them contain other
-// characters for <. It also refuses variables, because maven replaces them.
+// another name of an element, for example an entity. It refuses other encodings than UTF-8,
+// because in some encodings, other characters mean <. It refuses variables such as ${NAME},
+// because maven would replace them with values from outside of the file.
 func hasOnlyElements(names ...string) func(string) bool {
 	element := regexp.MustCompile(`^</?(` + strings.Join(names, "|") + `)\s*/?>`)
 	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml(\s+(version=["']1\.0["']|encoding=["'](utf|UTF)-8["']|standalone=["'](yes|no)["']))*\s*\?)>`)

@@ -2,9 +2,9 @@ package manifest
 
 import "testing"
 
-// TestTextThatToolsReadDifferently contains templates of known files for credentials that a
-// simple check could accept, although a tool reads another key, another value, or another server
-// than the check.
+// TestTextThatToolsReadDifferently checks templates of known files for credentials. A tool can
+// read another key, another value, or another server in such a template than a simple check
+// does. So each template must be marked as dangerous.
 func TestTextThatToolsReadDifferently(t *testing.T) {
 	for _, c := range []struct{ path, template string }{
 		// npm and pnpm end a key at # or ;, and read a key in quotes as JSON.
@@ -23,7 +23,7 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 		{"~/.npmrc", "[__proto__]\n_authToken=x\n"},
 		{"~/.npmrc", "[a.b]\n_authToken=x\n"},
 		{"~/.npmrc", "//h/:_authToken{{e}}=x\n//{{h}}:_authToken=x\n//h/:tokenHelper{{e}}:_authToken=/tmp/x\n"},
-		// A region is part of the names of servers.
+		// aws makes the region a part of the names of servers.
 		{"~/.aws/config", "[default]\nregion = x@evil.example/\n"},
 		{"~/.aws/config", "[default]\nregion = evil.example#\n"},
 		{"~/.aws/config", "[default]\nregion: eu-west-1.evil.example\n"},
@@ -34,7 +34,7 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 		{"~/.aws/credentials", "[default]\n\"credential_process\" = /tmp/x\n"},
 		{"~/.pypirc", "[pypi;x]\npassword = x\n"},
 		{"~/.pypirc", "[pypi]\npassword = x\nusername#repository = x\n"},
-		// A server obeys the user in its own section.
+		// mysqld runs as the user that the section mysqld names.
 		{"~/.my.cnf", "[mysqld]\nuser=root\n"},
 		{"~/.my.cnf", "[client]\npager#password=/tmp/x\n"},
 		{"~/.cargo/credentials.toml", "[registries.x.credential-provider]\ntoken = \"x\"\n"},
@@ -52,7 +52,7 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 		{"~/.netrc", "machine h login a#b password {{p}}\n"},
 		{"~/.netrc", "machine h login $USER password {{p}}\n"},
 		{"~/.netrc", "machine evil[.]example login x password {{p}}\n"},
-		// A key that looks like a host.
+		// These keys look like hosts, but are not hosts.
 		{"~/.yarnrc.yml", "{plugins:}\n"},
 		{"~/.yarnrc.yml", "\"plugins:\": []\n"},
 		{"~/.yarnrc.yml", "\"a.b c\": x\n"},
@@ -72,7 +72,8 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 		{"~/.config/gh/hosts.yml", "editor: x\n"},
 		{"~/.config/sops/age/keys.txt", "AGE-SECRET-KEY-1 AGE-PLUGIN-X-1\n"},
 		{"~/.config/sops/age/keys.txt", "[x]\n"},
-		// Some versions of git decode a line break in a name.
+		// Some versions of git decode %0a to a line break, after which the name can contain
+		// another host.
 		{"~/.git-credentials", "https://u%0ahost=github.com:{{value}}@h.example\n"},
 		{"~/.git-credentials", "https://u:{{value}}%0D%00@h.example\n"},
 		// Google's tools send the credential to these servers.
@@ -93,7 +94,8 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 	}
 }
 
-// TestUsualTemplatesAreNotMarked contains templates that projects use.
+// TestUsualTemplatesAreNotMarked checks templates that many projects use. None of them may be
+// marked as dangerous.
 func TestUsualTemplatesAreNotMarked(t *testing.T) {
 	for _, c := range []struct{ path, template string }{
 		{"~/.npmrc", "# the registry of the company\n@my-corp:registry=https://npm.corp.example:8443/npm/\n//npm.corp.example:8443/npm/:_authToken={{value}}\n//npm.corp.example:8443/npm/:always-auth=true\n"},

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Locations are the possible paths of a manifest, relative to the project's
-// directory. The first one that exists is used.
+// Locations are the possible paths of a manifest, relative to the project's directory. Read
+// uses the first location at which a file exists.
 var Locations = []string{".devcontainer/keyhatch.yaml", ".keyhatch/manifest.yaml"}
 
 // ErrNotFound means that a project has no manifest.
@@ -21,20 +21,22 @@ var ErrNotFound = errors.New("the project has no manifest: create " + Locations[
 
 // A File is the file of a project's manifest.
 type File struct {
-	// Text is the content of the file. If the file is too long, Text has one byte more than
-	// schema.MaxManifest, and Parse refuses it.
+	// Text is the content of the file. If the file is longer than schema.MaxManifest, Text
+	// contains only the first schema.MaxManifest+1 bytes of the file. Parse refuses such a
+	// text.
 	Text []byte
 	// Path is the path of the file, one of Locations.
 	Path string
-	// Ignored is another path in Locations if a file exists at this path too. That file has
-	// no effect.
+	// Ignored is the other path in Locations if a file exists at this path too. keyhatch
+	// ignores the file at this path. If no such file exists, Ignored is "".
 	Ignored string
 }
 
-// Read reads the manifest of the project in dir. Untrusted code can write to dir.
-// Therefore Read follows links only within dir, and opens only regular files. Opening a
-// device or a FIFO could have an effect or block. If Read returns an error about one of
-// Locations, the File contains its Path.
+// Read reads the manifest of the project in dir. Untrusted code can write to dir. Therefore
+// Read follows links only within dir, and refuses a manifest that is not a regular file:
+// reading a device or a FIFO could have an effect or block. If dir contains no manifest, Read
+// returns ErrNotFound. If Read cannot read the file at one of Locations, it returns an error,
+// and a File whose Path is this location.
 func Read(dir string) (File, error) {
 	root, err := OpenRoot(dir)
 	if err != nil {
@@ -60,8 +62,9 @@ func Read(dir string) (File, error) {
 	return File{}, ErrNotFound
 }
 
-// OpenRoot opens the directory of a project, to which untrusted code can write. os.OpenRoot alone
-// opens dir for reading before it checks that dir is a directory.
+// OpenRoot opens the directory of a project, to which untrusted code can write. os.OpenRoot
+// alone opens dir for reading before it checks that dir is a directory, and opening a FIFO for
+// reading would block.
 func OpenRoot(dir string) (*os.Root, error) {
 	d, err := os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -69,7 +72,7 @@ func OpenRoot(dir string) (*os.Root, error) {
 	}
 	defer d.Close()
 	root, err := os.OpenRoot(descriptorPath(d))
-	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc exists
+	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc exists if /proc is mounted
 		return nil, errors.New("/proc is not mounted")
 	}
 	return root, err
@@ -92,8 +95,8 @@ func readRegularFile(root *os.Root, location string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errors.New("not a regular file")
 	}
-	// O_NONBLOCK is also important for a regular file: if another process holds a lease on
-	// the file, opening the file would block (fcntl(2), F_SETLEASE).
+	// Without O_NONBLOCK, opening a regular file would block if another process holds a lease
+	// on the file (fcntl(2), F_SETLEASE).
 	f, err := os.OpenFile(descriptorPath(found), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -102,17 +105,18 @@ func readRegularFile(root *os.Root, location string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, schema.MaxManifest+1))
 }
 
-// maxLinks is the maximum number of links in a path, as in the kernel.
+// maxLinks is the maximum number of links that find itself follows for one name. The kernel
+// has the same limit.
 const maxLinks = 40
 
-// find finds the file with this name below root. It follows links. The returned file is
-// open with O_PATH, so it only identifies the file, and opening it had no effect on a
-// device or a FIFO.
+// find finds the file with this name below root, and follows links. It opens the file with
+// O_PATH. So opening a device or a FIFO has no effect, and nothing can be read from the
+// returned file.
 //
-// os.Root follows the links to directories in a name and refuses those that lead out of
-// root. With O_PATH, it returns a link at the end of a name instead of following it.
-// openat2(2) could do the same in one call, but Linux before 5.6 and some containers do not
-// have it.
+// os.Root follows the links to directories in a name, and refuses links that lead out of root.
+// If a name ends in a link, os.Root with O_PATH does not follow this link, but returns it.
+// openat2(2) could do everything in one call, but Linux before 5.6 and some containers do not
+// support openat2.
 func find(root *os.Root, name string) (*os.File, error) {
 	for range maxLinks + 1 {
 		f, err := root.OpenFile(name, unix.O_PATH, 0)
@@ -132,11 +136,11 @@ func find(root *os.Root, name string) (*os.File, error) {
 			return nil, err
 		}
 		if strings.HasPrefix(target, "/") {
-			name = target // os.Root refuses it
+			name = target // os.Root refuses an absolute name
 			continue
 		}
-		// The name is not cleaned, because .. after a link to a directory means the parent
-		// of that directory. Therefore path.Dir cannot be used.
+		// path.Join would clean the name, for example remove link/.. from the name. That would
+		// be wrong: the directory link/.. is the parent of the directory to which link leads.
 		name = name[:strings.LastIndexByte(name, '/')+1] + target
 	}
 	return nil, unix.ELOOP
@@ -163,8 +167,9 @@ func exists(root *os.Root, name string) bool {
 	return true
 }
 
-// withoutPath removes the path from an error, because the message already contains the
-// path. It replaces the error of os.Root for a forbidden link with a clearer error.
+// withoutPath removes the path from an error, because Read names the file or the directory in
+// its own message. withoutPath replaces the error of os.Root for a forbidden link with a
+// clearer error.
 func withoutPath(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		err = e.Err

@@ -118,7 +118,7 @@ func TestReadStaysInProjectDir(t *testing.T) {
 			t.Errorf("%s: read %q and ignored %q, want %q and %q", c.name, got.Path, got.Ignored, c.want.Path, c.want.Ignored)
 		}
 		if errors.Is(err, ErrNotFound) != (c.name == "neither") {
-			t.Errorf("%s: ErrNotFound is wrong: %v", c.name, err)
+			t.Errorf("%s: the error is %v; only the case neither must return ErrNotFound", c.name, err)
 		}
 		if n := countDescriptors(t); n != openBefore {
 			t.Errorf("%s: %d descriptors are open, want %d", c.name, n, openBefore)
@@ -209,7 +209,7 @@ func TestReadNeverOpensSwappedFile(t *testing.T) {
 	close(stop)
 	<-stopped
 	if results["refused"] == 0 || results["read"] == 0 {
-		t.Errorf("the test did not see both results: %v", results)
+		t.Errorf("Read must have read and refused the manifest at least once each, but the numbers are %v", results)
 	}
 }
 
@@ -224,7 +224,7 @@ func TestReadDoesNotWaitForLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil { // the Go runtime handles SIGURG
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil { // the signal that Read causes does not end the test, because the Go runtime handles SIGURG
 		t.Fatal(err)
 	}
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
@@ -265,7 +265,7 @@ func TestReadWithoutPrivileges(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run a process as another user")
 	}
-	dir, err := os.MkdirTemp("/tmp", "manifest-test-") // the other user can reach it
+	dir, err := os.MkdirTemp("/tmp", "manifest-test-") // in /tmp, because the other user can access /tmp
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -62,7 +62,7 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 	return secrets, nil
 }
 
-// defaultInjection returns the injection of a secret whose settings are empty.
+// defaultInjection returns the injection of a secret that has no settings in the manifest.
 func defaultInjection(name schema.SecretName) schema.Injection {
 	return schema.Injection{As: schema.InjectAsEnv, Env: string(name)}
 }
@@ -73,7 +73,7 @@ func defaultInjection(name schema.SecretName) schema.Injection {
 func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection, error) {
 	in := &schema.Injection{}
 	switch {
-	case n.Kind == yaml.ScalarNode && n.Tag != "!!null": // the error must not quote a value
+	case n.Kind == yaml.ScalarNode && n.Tag != "!!null": // the value can be a secret, so the error does not quote it
 		return nil, errorAt(n, "%s: leave the value empty, because the manifest contains only names: the values are in the sidecar's store", name)
 	case n.Kind == yaml.SequenceNode:
 		return nil, errorAt(n, "%s must be a mapping", name)
@@ -132,8 +132,9 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 	return in, nil
 }
 
-// validTemplate reports whether each {{ in a template is followed by a name and }}. The name
-// can be the name of a field, and only the store knows the fields of a secret.
+// validTemplate reports whether each {{ in a template is followed by a valid name and }}. It
+// cannot check whether the secret has a field with this name, because the manifest does not
+// contain the fields.
 func validTemplate(template string) bool {
 	for {
 		_, rest, found := strings.Cut(template, "{{")
@@ -148,9 +149,9 @@ func validTemplate(template string) bool {
 	}
 }
 
-// listedNames returns the names in a list, for an error that shows them as a mapping. If an
-// item of the list is not the name of a secret, or if the names are too long for an error,
-// the result is NAME.
+// listedNames formats the names in a list as keys of a YAML mapping, for an error message that
+// shows the mapping. If an item of the list is not the name of a secret, or if the names are
+// too long for an error, listedNames returns NAME.
 func listedNames(list *yaml.Node) string {
 	var names []string
 	for _, item := range list.Content {

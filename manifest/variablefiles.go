@@ -11,19 +11,22 @@ import (
 var variableFiles = []string{"*.env", ".env", ".env.*"}
 
 var (
-	// A line that gives the secret, or a field of the secret, to a variable.
+	// secretVariable matches a line that sets a variable to exactly the secret, or to one
+	// field of the secret.
 	secretVariable = regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(?:\{\{[^{}]*\}\}|'\{\{[^{}]*\}\}'|"\{\{[^{}]*\}\}")[ \t]*$`)
 	anyVariable    = regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=`)
-	// Some scripts pass the whole file to export, so a comment must not contain a variable.
-	// A comment must not contain a placeholder either: if the value ends in a line break, the
-	// rest of the comment becomes a line of its own.
+	// harmlessComment matches an empty line, or a comment without =. Some scripts pass the
+	// whole file to the command export, which would set a variable in a comment.
+	// harmlessComment does not match a comment with a placeholder: if the value ends in a line
+	// break, the rest of the comment becomes a line of its own.
 	harmlessComment = regexp.MustCompile(`^[ \t]*(#[\t -#%-<>-\[\]-_a-z|~]*)?$`)
 )
 
 // variableFileDanger returns why the template of a file of variables is dangerous, or "". A
-// shell can read such a file, so a line that is neither a variable nor a harmless comment is
-// dangerous. A variable is dangerous if its name is dangerous, or if the template contains a
-// part of its value, because no table can contain all variables whose value runs a command.
+// shell can read such a file, so a line that neither sets a variable nor is a harmless comment
+// is dangerous. A variable is dangerous if its name is dangerous. It is also dangerous if the
+// template contains a part of its value, because no table can contain all variables whose
+// values a program runs.
 func variableFileDanger(template string) string {
 	var dangerous, others []string
 	for line := range strings.SplitSeq(template, "\n") {
@@ -48,7 +51,8 @@ func variableFileDanger(template string) string {
 	return "the template sets dangerous variables, or adds text to the values of variables: " + shortList(names)
 }
 
-// shortList joins the first names of a list. The length of the result is limited.
+// shortList joins the first four names of a list, and shortens long names, so that the result
+// cannot be long.
 func shortList(names []string) string {
 	var short []string
 	for i, name := range names {

@@ -40,13 +40,13 @@ func findForbidden(name string) (rule variableRule, forbidden bool) {
 // lower case. The table is sorted by pattern.
 //
 // LD_* is forbidden, and not only the names that the loaders of glibc and musl know. These
-// loaders compare whole names, but each version knows other names, and the version in a
-// container is not known here. LD_*_KEY and LD_*_TOKEN are allowed, because LaunchDarkly uses
-// such names, for example LD_SDK_KEY. No known loader has ever used a variable with such a
-// name.
+// loaders compare whole names, but different versions of a loader know different names, and
+// keyhatch does not know the version in a container. LD_*_KEY and LD_*_TOKEN are allowed,
+// because LaunchDarkly uses such names, for example LD_SDK_KEY. No known loader has ever used
+// a variable with such a name.
 //
-// Sources: ld.so(8), the manuals of the programs, and the variables that sudo removes
-// (env_delete in sudoers(5)).
+// The names in the table come from ld.so(8), from the manuals of the programs, and from the
+// list of the variables that sudo removes (env_delete in sudoers(5)).
 var forbiddenVariables = []variableRule{
 	{"BASHOPTS", "bash", obeys},
 	{"BASH_ENV", "bash", loads},

@@ -148,7 +148,7 @@ func TestTablesOfVariables(t *testing.T) {
 		}
 		for i, rule := range rules {
 			if _, err := path.Match(rule.pattern, ""); err != nil || i > 0 && rules[i-1].pattern == rule.pattern {
-				t.Errorf("%s is invalid or a duplicate: %v", rule.pattern, err)
+				t.Errorf("%s is an invalid pattern, or is a duplicate: %v", rule.pattern, err)
 			}
 			if (rule.use == ordinary) != (rule.program == "") {
 				t.Errorf("%s has the program %q", rule.pattern, rule.program)
@@ -161,7 +161,7 @@ func TestTablesOfVariables(t *testing.T) {
 			t.Errorf("%s is not in upper case", rule.pattern)
 		}
 		if _, ok := findRule(general, strings.ReplaceAll(rule.pattern, "*", "X")); rule.use == ordinary && !ok {
-			t.Errorf("%s is an exception from no rule", rule.pattern)
+			t.Errorf("%s is an exception, but no other rule matches such a name", rule.pattern)
 		}
 		if isForbidden(strings.ReplaceAll(rule.pattern, "*", "X")) {
 			t.Errorf("%s is also forbidden", rule.pattern)

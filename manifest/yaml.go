@@ -11,8 +11,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// parseDocument parses one YAML document. It refuses anchors and aliases, because a
-// small file with aliases can expand to a huge document.
+// parseDocument parses a text that contains exactly one YAML document, and returns the top
+// node of the document. It refuses anchors, aliases, and merge keys, because a small file with
+// aliases can expand to a huge document.
 func parseDocument(text []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(text))
 	var doc yaml.Node
@@ -35,12 +36,14 @@ func parseDocument(text []byte) (*yaml.Node, error) {
 	return doc.Content[0], nil
 }
 
-// syntaxError returns an error with the line number of a YAML error. It drops the
-// text of the YAML error, because the text can quote any part of the file.
+// syntaxError returns an Error for an error of the YAML decoder, with the same line if the
+// decoder reports a line. It drops the decoder's message, because the message can quote any
+// part of the file.
 func syntaxError(text []byte, err error) error {
 	var line int
 	if strings.Contains(err.Error(), "tab character") || strings.Contains(err.Error(), "character that cannot start any token") {
-		// The decoder reports another line, or no line, for a tab.
+		// For a tab in an indentation, the decoder reports a wrong line or no line. So search
+		// the text for the tab.
 		for indented := range strings.Lines(string(text)) {
 			line++
 			if indentation := indented[:len(indented)-len(strings.TrimLeft(indented, " \t"))]; strings.Contains(indentation, "\t") {
@@ -67,8 +70,8 @@ func findAlias(n *yaml.Node) *yaml.Node {
 	return nil
 }
 
-// readFields parses a mapping. For each key, readers contains the function that
-// parses the value. Any other key is an error.
+// readFields parses a mapping. For each allowed key, readers contains the function that parses
+// the value. An unknown key or a duplicate key is an error.
 func readFields(n *yaml.Node, subject constant, readers map[string]func(*yaml.Node) error) error {
 	if n.Kind != yaml.MappingNode {
 		return errorAt(n, "%s must be a mapping", subject)
@@ -117,13 +120,13 @@ func readString(n *yaml.Node, subject constant) (string, error) {
 	return n.Value, nil
 }
 
-// quote escapes text for an error message and shortens it to 40 bytes. It escapes spaces too, so
-// the text cannot look like a part of the message.
+// quote shortens text to at most 40 bytes, and quotes it for an error message. It also escapes
+// spaces, so the quoted text cannot look like a part of the message.
 func quote(text string) string {
 	return strings.ReplaceAll(fmt.Sprintf("%+q", shorten(text)), " ", `\x20`)
 }
 
-// shorten shortens text to 40 bytes.
+// shorten returns at most the first 40 bytes of text.
 func shorten(text string) string { return text[:min(len(text), 40)] }
 
 func readList(n *yaml.Node, subject constant, readItem func(*yaml.Node) error) error {

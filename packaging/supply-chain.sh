@@ -14,7 +14,7 @@ go_licenses=github.com/google/go-licenses@v1.6.0
 
 pinned=$(sed -n 's/^toolchain //p' go.mod)
 export GOTOOLCHAIN="${GOTOOLCHAIN:-$pinned}"
-export CGO_ENABLED=0 # what ships is built without cgo
+export CGO_ENABLED=0 # the released commands are built without cgo
 echo "go version: $(go env GOVERSION)"
 newest=go$(GOWORK=off go list -m -f '{{.Version}}' "go@${pinned:2:4}")
 [ "$newest" = "$pinned" ] ||
@@ -23,17 +23,18 @@ newest=go$(GOWORK=off go list -m -f '{{.Version}}' "go@${pinned:2:4}")
 go mod verify
 go mod tidy -diff
 
-# govulncheck reads its database from the network by default. The module proxy has the database
-# too, because the database is a Go module. Always use the newest version.
+# govulncheck reads its database from the network by default. The database is also a Go module.
+# So download its newest version from the module proxy.
 database=$(go mod download -json golang.org/x/vulndb@latest | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
 echo "vulnerability database: ${database##*@}"
 for platform in $platforms; do
 	echo "vulnerabilities on $platform:"
-	# -exec sets the platform only for govulncheck, and not for the build of govulncheck.
+	# -exec sets the platform when govulncheck runs, but not when go builds govulncheck.
 	go run -exec "env GOOS=${platform%/*} GOARCH=${platform#*/}" $govulncheck -db "file://$database/data/osv" ./...
 done
 
-# Show the output of go-licenses only if it fails, because it warns about assembly files.
+# go-licenses prints warnings about assembly files, even if all licences are allowed. So show
+# its output only if it fails.
 if ! output=$(go run $go_licenses check ./... --include_tests --allowed_licenses=$licences 2>&1); then
 	printf '%s\n' "$output" >&2
 	exit 1

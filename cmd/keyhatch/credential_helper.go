@@ -92,7 +92,7 @@ func fetchFormatted(ctx context.Context, project *client.Project, name schema.Se
 	case errors.Is(err, credential.ErrUnusable):
 		err = &cli.Error{Err: err, Hint: "correct the secret in the sidecar's store, or name another secret in the section helpers of the manifest, then " + devcontainer.AskOperator + "keyhatchctl reload DIR"}
 	case errors.Is(err, credential.ErrOtherUsername):
-		err = &cli.Error{Err: err, Hint: "remove the username from the URL and from git's configuration; git remote -v and git config --show-origin --get-regexp 'credential.*username' show them"}
+		err = &cli.Error{Err: err, Hint: "remove the username from the URL and from git's configuration; git remote -v shows the URL, and git config --show-origin --get-regexp 'credential.*username' shows the configuration"}
 	}
 	return text, err
 }

@@ -32,8 +32,8 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		inSchema = append(inSchema, name)
 
-		// If a manifest declares only this helper, only this field of schema.Helpers is
-		// set. Only the credential helper with the same name uses the field.
+		// Parse a manifest that declares only this helper. Only this field of schema.Helpers
+		// must be set, and only the credential helper with the same name must use the field.
 		value := "A"
 		if field.Type.Kind() == reflect.Slice {
 			value = "[{host: git.example, secret: A}]"

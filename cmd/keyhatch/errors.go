@@ -28,7 +28,7 @@ var errNotText = errors.New("the value is not valid UTF-8")
 // returns any other error, and nil, unchanged.
 func withHint(err error) error { return withHintFor(err, "NAME", "") }
 
-// withHintFor works like withHint. name is the secret that the error is about. It becomes
+// withHintFor works like withHint. name is the secret that the error is about, and becomes
 // part of some hints. If err is a *devcontainer.MissingError, the hint contains a name from
 // this error instead. waitCommand is the failed command with the flag --wait, or "" if the
 // hint must not suggest this flag.

@@ -34,9 +34,9 @@ A program never reads a partly written file. If a declared path exists and is no
 a link that keyhatch created for this project, files fails and does not change the
 path.
 
-In a template, {{FIELD}} is the field of a bundle with the name FIELD, and {{value}} is the value of any
-other secret. If a secret is missing, files changes no file and lists every missing
-secret.
+In a template, {{FIELD}} is the field FIELD of a bundle, and {{value}} is the value
+of any other secret. If a secret is missing, files changes no file and lists every
+missing secret.
 
 With --watch, files keeps running and renders the files again when a secret or the
 approved manifest changes.

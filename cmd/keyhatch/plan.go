@@ -113,12 +113,12 @@ func (p *plan) fetchAndRender(ctx context.Context, wait time.Duration) (environm
 	return environment, filesChanged, err
 }
 
-// watch fetches the secrets, renders the files, and calls onUpdate after changes of the secrets
-// or the manifest. It can handle several changes at once. If the broker reports a rate limit,
-// watch repeats the update later. If an update fails for another reason, for example because a
-// secret is missing, watch calls onError and waits for the next change. filesChanged reports
-// whether a file or a link changed since the last update that did not fail. watch returns when
-// ctx is canceled, or when client.Project.Watch returns an error.
+// watch fetches the secrets, renders the files, and calls onUpdate after changes of the
+// secrets or the manifest. One update can handle several changes. If the broker reports a rate
+// limit, watch repeats the update later. If an update fails for another reason, for example
+// because a secret is missing, watch calls onError and waits for the next change. filesChanged
+// reports whether a file or a link changed since the last update that did not fail. watch
+// returns when ctx is canceled, or when client.Project.Watch returns an error.
 func (p *plan) watch(ctx context.Context, onError func(err error, filesChanged bool), onUpdate func(environment []string, filesChanged bool)) error {
 	filesChanged := false
 	return p.project.Watch(ctx, func(schema.ChangedEvent) {

@@ -15,8 +15,8 @@ import (
 )
 
 // TestWaitingPlanSurvivesRestarts uses a broker that ends the connection of the first request
-// of each operation, like a broker that is killed at this moment. A plan that waits must be
-// complete, because the next request succeeds.
+// of each operation, like a broker that is killed at this moment. With a wait, newPlan and
+// fetchAndRender must succeed, because they send each failed request again.
 func TestWaitingPlanSurvivesRestarts(t *testing.T) {
 	socket := serveEachOperationTwice(t, map[schema.Op]string{
 		schema.OpPing:    `{"ok":true,"project":"api","broker_version":"1","protocol_version":2,"instance_id":"i"}`,

@@ -17,8 +17,8 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// The exit codes of keyhatch run if the command could not be run. env(1) and shells use the
-// same codes. If the command ran, keyhatch run returns the command's exit code.
+// The exit codes of keyhatch run if the command could not be run. env(1) uses the same codes.
+// If the command ran, keyhatch run returns the command's exit code.
 const (
 	exitRunFailed       = 125
 	exitNotExecutable   = 126
@@ -90,7 +90,7 @@ SIGINT, so that Ctrl-C also ends a script.`,
 			if failure, ok := errors.AsType[*cli.Error](err); ok && (failure.ExitCode == cli.ExitUsage || failure.ExitCode == exitNotExecutable || failure.ExitCode == exitCommandNotFound) {
 				return err
 			}
-			// All other errors are errors of keyhatch run itself.
+			// All other errors are errors of keyhatch run itself, so their exit code is 125.
 			failure := &cli.Error{Err: err, ExitCode: exitRunFailed}
 			if hinted, ok := errors.AsType[*cli.Error](withHintFor(err, "NAME", "keyhatch run --wait 15s -- COMMAND")); ok {
 				failure.Hint = hinted.Hint

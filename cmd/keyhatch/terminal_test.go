@@ -81,7 +81,7 @@ func TestRunWatchInPipeline(t *testing.T) {
 	term.Type("\x1a")
 	term.Expect("Stopped")
 	term.Type("fg\n")
-	term.Expect("continued\r\n") // bash gives the terminal to the job before it sends SIGCONT
+	term.Expect("continued\r\n") // bash has given the terminal to the job before it sent SIGCONT, so the job gets the next Ctrl-C
 	term.Type("\x03")
 	term.Expect("int\r\n")
 	syscall.Kill(term.readPid("pid"), syscall.SIGUSR1)
@@ -205,7 +205,8 @@ func TestRunWatchRestoresTerminalSettings(t *testing.T) {
 	t.Setenv("GRACE", "100ms")
 	host := startBroker(t, "schema_version: 1\nproject: api\nsecrets: {A: }\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "one"}}})
 	term := newTerminal(t, host.socket)
-	// The inner bash handles SIGTERM in the way of an interactive shell, so that SIGKILL ends it.
+	// The inner bash is an interactive shell and ignores SIGTERM, so keyhatch must end it with
+	// SIGKILL.
 	for _, command := range []string{"exec sleep 1000", "exec bash --norc --noprofile -i"} {
 		term.Type(`keyhatch run --watch -- sh -c 'echo $$ >command; stty -a >settings; stty raw -echo; echo $A beg""un; ` + command + `'; code=$?; stty -a >after; echo co""de=$code` + "\n")
 		term.Expect("one begun")

@@ -50,7 +50,7 @@ func newBasicAuth(login schema.Login, value schema.SecretValue, defaultUsername 
 	case auth.username == "":
 		return auth, fmt.Errorf("%w: %s does not have a username: set username under helpers in the manifest, or replace the secret by a bundle with the fields username and password", ErrUnusable, login.Secret)
 	case auth.password == "":
-		return auth, fmt.Errorf("%w: %s is empty, or is a bundle without the field password", ErrUnusable, login.Secret)
+		return auth, fmt.Errorf("%w: %s is empty, or is a bundle without a value in the field password", ErrUnusable, login.Secret)
 	// A value with a newline could add another field to the answer (CVE-2020-5260).
 	case strings.ContainsAny(auth.username+auth.password, "\n\r\x00"):
 		return auth, fmt.Errorf("%w: the username or the password of %s contains a newline, a carriage return, or a NUL byte", ErrUnusable, login.Secret)

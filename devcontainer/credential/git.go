@@ -58,7 +58,7 @@ func ReadGitQuery(in io.Reader) (GitQuery, error) {
 	return q, nil
 }
 
-// FindLogin finds the login for the host in the query.
+// FindLogin finds the login for the scheme and the host in the query.
 func (q GitQuery) FindLogin(logins []schema.Login) (login schema.Login, found bool) {
 	return findLogin(logins, q.scheme, trimDefaultPort(q.scheme, q.host))
 }
@@ -79,8 +79,9 @@ func (q GitQuery) MayMatch(pattern string) bool {
 }
 
 // FormatAnswer formats the answer to git. If neither the manifest nor the secret contains a
-// username, the answer contains the username in the query. If the username in the query is not
-// the username of the login, FormatAnswer returns ErrOtherUsername.
+// username, the answer contains the username in the query, or x-access-token if the query
+// contains no username. If the username in the query is not the username of the login,
+// FormatAnswer returns ErrOtherUsername.
 func (q GitQuery) FormatAnswer(login schema.Login, value schema.SecretValue) (answer []byte, err error) {
 	auth, err := newBasicAuth(login, value, cmp.Or(q.username, defaultGitUsername))
 	switch {

@@ -74,20 +74,21 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		}
 		attempts++
 		c.Write([]byte("{}\n{"))
-		// Pass 50 copies of the file descriptor. Each copy must be closed.
+		// Pass 50 copies of the file descriptor, so that 50 file descriptors must be closed on
+		// the side of the broker.
 		rights := make([]int, 50)
 		for i := range rights {
 			rights[i] = fd
 		}
 		if attempts%2 == 0 {
 			_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
-		} else { // without SO_OOBINLINE, a peek does not see out-of-band data
+		} else { // use out-of-band data, which the broker would not see with MSG_PEEK
 			err = sendOutOfBand(c, rights)
 			c.Write([]byte("}\n"))
 		}
 		if err == nil {
 			succeeded++
-			unix.Close(fd) // only the connection to the broker now refers to the socket
+			unix.Close(fd) // now only the connection to the broker refers to the TCP socket
 			receivers = append(receivers, receiver)
 		} else {
 			receiver.(*net.TCPConn).SetLinger(0)
@@ -149,7 +150,7 @@ func sendAndDoNotRead(socket string, count int) (attempts, succeeded int) {
 	for range count {
 		attempts++
 		c, err := dial(socket)
-		if err != nil { // the backlog is full
+		if err != nil { // for example, the backlog of the socket is full
 			time.Sleep(time.Millisecond)
 			continue
 		}
@@ -212,7 +213,7 @@ func floodConnects(socket string, seconds int) (attempts, succeeded int) {
 					count[1]++
 					c.Close()
 				} else {
-					time.Sleep(time.Millisecond) // the backlog is full
+					time.Sleep(time.Millisecond) // the backlog of the socket is probably full
 				}
 			}
 			counts <- count

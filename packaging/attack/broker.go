@@ -176,8 +176,8 @@ func (b *broker) usage() usage {
 	return u
 }
 
-// processorTime returns the processor time that the broker has used (proc_pid_stat(5)).
-// The kernel counts it in units of 10 ms.
+// processorTime returns the processor time that the broker has used (proc_pid_stat(5)). The
+// kernel counts this time in units of 10 ms.
 func (b *broker) processorTime() time.Duration {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", b.cmd.Process.Pid))
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
@@ -228,7 +228,7 @@ func (b *broker) waitForNoConnections() error {
 	return waitFor(5*time.Second, func() error {
 		n, err := b.connections()
 		if err == nil && n > 0 {
-			err = fmt.Errorf("%d connections of the attacker are still counted", n)
+			err = fmt.Errorf("the broker still counts %d connections of the attacker", n)
 		}
 		return err
 	})

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// waitAndLeave checks that the broker releases a connection whose client has closed the
-// connection while its request waits.
+// waitAndLeave starts an attacker that closes each connection while a request on the
+// connection waits. It checks that the broker releases these connections.
 func waitAndLeave(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {
@@ -135,8 +135,9 @@ func shutDown(s *setup) (int, string, error) {
 	return attempts, strings.TrimSuffix(noticed, "; "), err
 }
 
-// hiddenPID runs the broker in another pid namespace than the attacker, as a container engine
-// does.
+// hiddenPID runs the broker in another pid namespace than the attacker. So the broker cannot
+// see the pid of the attacker. The broker must still serve an allowed uid and refuse another
+// uid.
 func hiddenPID(s *setup) (int, string, error) {
 	if os.Geteuid() != 0 {
 		return 0, "skipped: needs root", nil

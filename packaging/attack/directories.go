@@ -116,7 +116,7 @@ func lockDirectory(s *setup) (int, string, error) {
 }
 
 // fillFileSystem fills the file system of the runtime directory, and restarts the broker
-// several times.
+// several times. After each restart, the broker must serve project web.
 func fillFileSystem(s *setup) (int, string, error) {
 	if os.Geteuid() != 0 {
 		return 0, "skipped: needs root", nil
@@ -172,8 +172,8 @@ func fillFileSystem(s *setup) (int, string, error) {
 	return created, "project web is served, also after 3 restarts", nil
 }
 
-// reuseName registers a second project under the name of project evil. The attacker can
-// still write to the directory of the first project.
+// reuseName registers a second project under the name of project evil. The attacker can still
+// write to the directory of the first project, but must not get access to the second project.
 func reuseName(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {

@@ -11,6 +11,7 @@ func floodLongRequests(s *setup) (int, string, error) { return runFlood(s, "requ
 func floodConnections(s *setup) (int, string, error)  { return runFlood(s, "connects") }
 
 // runFlood floods the socket of project evil while a client of project web fetches a secret.
+// The gets of this client may take at most 3 times as long as without the flood.
 func runFlood(s *setup, kind string) (attempts int, noticed string, err error) {
 	b, err := startBroker(s)
 	if err != nil {

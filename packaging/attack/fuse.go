@@ -65,7 +65,7 @@ func (m *fuseMount) serve() {
 		}
 		var answer []byte
 		switch binary.LittleEndian.Uint32(request[4:]) {
-		case fuseInit: // version 7.31
+		case fuseInit: // the answer selects version 7.31 of the protocol
 			answer = make([]byte, 64)
 			binary.LittleEndian.PutUint32(answer, 7)
 			binary.LittleEndian.PutUint32(answer[4:], 31)
@@ -87,7 +87,7 @@ func (m *fuseMount) serve() {
 		}
 		header := make([]byte, 16)
 		binary.LittleEndian.PutUint32(header, uint32(16+len(answer)))
-		copy(header[8:], request[8:16]) // the number of the request
+		copy(header[8:], request[8:16]) // the answer contains the number of the request
 		m.device.Write(append(header, answer...))
 	}
 }

@@ -39,7 +39,7 @@ func lockInKernel(dir string, _ int) (attempts, succeeded int) {
 	if err != nil {
 		return 0, 0
 	}
-	unix.Fstat(mapped, &unix.Stat_t{}) // the kernel learns the size of the file
+	unix.Fstat(mapped, &unix.Stat_t{}) // so that the kernel knows the size of the file before it reads a page
 	memory, err := unix.Mmap(mapped, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	if err != nil {
 		return 0, 0
@@ -96,10 +96,11 @@ func (b *broker) startLocking(dir string) (release func(), err error) {
 	return release, nil
 }
 
-// lockDirectoryOf locks the directory of a project in the kernel, and restarts the broker while
-// the directory is locked. If the project is not registered, the directory is at the place of
-// the link with its name. A container engine creates such a directory if a container starts
-// before its project is registered.
+// lockDirectoryOf returns an attack that locks the directory of a project in the kernel, and
+// restarts the broker while the directory is locked. If the project is not registered, the
+// attack creates and locks a directory at the place of the link that would have the project's
+// name. A container engine creates such a directory if a container starts before its project
+// is registered.
 func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 	return func(s *setup) (int, string, error) {
 		if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
@@ -124,7 +125,7 @@ func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 		if err := b.serveOthers(project, "web", "other"); err != nil {
 			return 1, "", fmt.Errorf("while the directory is locked: %w", err)
 		}
-		guard := time.AfterFunc(20*time.Second, release) // a broker that waits for the lock cannot end
+		guard := time.AfterFunc(20*time.Second, release) // otherwise stop would wait forever for a broker that waits for the lock
 		took := b.stop()
 		if !guard.Stop() {
 			return 1, "", errors.New("the broker could not end until the directory was unlocked")

@@ -21,9 +21,9 @@ import (
 	"time"
 )
 
-// An attack is one kind of attack. The function run returns the number of attempts, and a text
-// that describes the effect on others. An error means that the effect was larger than the
-// limit, or that the attack could not be run.
+// An attack describes one kind of attack. The function run returns the number of attempts, and
+// a text that describes the effect on others. An error means that the effect was larger than
+// the limit, or that the attack could not be run.
 type attack struct {
 	name  string
 	limit string // the largest allowed effect
@@ -35,9 +35,9 @@ var attacks = []attack{
 	{"pass files that hang", "the broker releases all threads and file descriptors", passHangingFiles},
 	{"leave answers unread", "at most 64 connections with unread answers stay open", leaveAnswersUnread},
 	{"move answers into pipes", "the broker's memory grows by at most 16 MiB", moveAnswers},
-	{"flood of empty lines", "gets of another project take at most 3 times as long", floodEmptyLines},
-	{"flood of long requests", "gets of another project take at most 3 times as long", floodLongRequests},
-	{"flood of connections", "gets of another project take at most 3 times as long", floodConnections},
+	{"flood of empty lines", "gets of another project take at most 3 times as long as without the attack", floodEmptyLines},
+	{"flood of long requests", "gets of another project take at most 3 times as long as without the attack", floodLongRequests},
+	{"flood of connections", "gets of another project take at most 3 times as long as without the attack", floodConnections},
 	{"take all descriptors", "another project is served", takeAllDescriptors},
 	{"wait, send a byte, leave", "all connections are released", waitAndLeave},
 	{"delete and replace the socket", "the socket is back within 2 s", deleteSocket},
@@ -59,7 +59,7 @@ var attacks = []attack{
 	{"read an answer slowly", "the broker keeps the answer for at most 3 s", readSlowly},
 	{"lock the runtime directory", "the broker starts", lockDirectory},
 	{"fill the file system", "the broker restarts, and other projects are served", fillFileSystem},
-	{"keep the directory of a used name", "the attacker cannot reach the next project", reuseName},
+	{"keep the directory of a used name", "the attacker cannot reach the next project with this name", reuseName},
 	{"call from another pid namespace", "the broker decides by the uid, although it cannot see the pid", hiddenPID},
 }
 
@@ -126,7 +126,7 @@ func main() {
 			failed++
 		}
 		fmt.Fprintf(out, "%s\t%d\t%s\t%s\t%s\n", a.name, attempts, noticed, a.limit, result)
-		fmt.Fprintln(os.Stderr, a.name+":", result) // progress
+		fmt.Fprintln(os.Stderr, a.name+":", result) // show the progress, because the table is printed at the end
 	}
 	out.Flush()
 	if failed > 0 {

@@ -11,7 +11,8 @@ import (
 )
 
 // moveAnswers runs the broker in a memory cgroup. It measures how much the memory of this
-// cgroup grows while an attacker moves answers into pipes.
+// cgroup grows while an attacker moves answers into pipes. The memory may grow by at most 16
+// MiB.
 func moveAnswers(s *setup) (int, string, error) {
 	group, usage, err := newMemoryGroup()
 	if err != nil {
@@ -61,8 +62,9 @@ func readNumber(file string) int {
 	return number
 }
 
-// leaveAnswersUnread opens many connections and does not read the answers. It checks that the
-// broker limits the number of these connections, and so the memory of unread answers.
+// leaveAnswersUnread starts an attacker that opens many connections and does not read the
+// answers. It checks that the broker limits the number of these connections, and so the memory
+// of unread answers.
 func leaveAnswersUnread(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {

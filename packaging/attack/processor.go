@@ -84,9 +84,9 @@ func abortAnswers(socket string, seconds int) (attempts, succeeded int) {
 	})
 }
 
-// shutDownBlockedAnswer lets the broker write an answer that it cannot finish. Then it calls
-// shutdown(2) again and again, for less than the time after which the broker would check
-// the connection.
+// shutDownBlockedAnswer requests a large secret and reads only one byte, so the broker cannot
+// finish the answer. Then it calls shutdown(2) again and again, for less than the time after
+// which the broker would check the connection.
 func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int) {
 	return inParallel(2, seconds, func(time.Time) {
 		c := dialOrPause(socket)

@@ -87,7 +87,7 @@ func compare(s *setup, v *victim, idle time.Duration) (noticed string, err error
 		return "", err
 	}
 	ratio := float64(median) / float64(idle)
-	noticed = fmt.Sprintf("%d gets took %.1f times as long", gets, ratio)
+	noticed = fmt.Sprintf("%d gets took %.1f times as long as without the attack", gets, ratio)
 	if ratio > 3 && !s.small {
 		return noticed, exceeds("the gets of the other project took too long")
 	}

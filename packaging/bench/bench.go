@@ -17,7 +17,7 @@ type bench struct {
 	keyhatchd string // path of the program that is measured
 	cEcho     string // path of the echo server in C, or ""
 	redis     string // path of redis-server, or ""
-	dir       string // temporary files
+	dir       string // directory for temporary files
 
 	rounds   int
 	duration time.Duration // of one measurement
@@ -32,8 +32,8 @@ func (b *bench) add(r row) {
 	b.report.Rows = append(b.report.Rows, r)
 }
 
-// takeTurns measures all contenders in each round. The next round begins with the next
-// contender. Before each measurement, takeTurns calls prepare.
+// takeTurns measures all contenders in each round. Each round begins with another contender
+// than the round before. Before each measurement, takeTurns calls prepare.
 func (b *bench) takeTurns(all []*contender, loads []load, prepare func() error) (map[string]series, error) {
 	measured := map[string]series{}
 	for round := range b.rounds {
@@ -69,7 +69,8 @@ func (b *bench) measure(l load) (r result, err error) {
 	cmd := exec.CommandContext(ctx, b.self, "client")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &out, &errs
 	// The Go runtime sends a signal to a thread that has not called the scheduler for some
-	// time. Such signals would interrupt the system calls of the client.
+	// time. asyncpreemptoff=1 turns off these signals, which would interrupt the system calls
+	// of the client.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	if err := pinned(l.CPU, cmd.Start); err != nil {
 		return r, err

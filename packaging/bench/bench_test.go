@@ -20,7 +20,8 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	// The race detector lets each process sleep for one second before it exits.
+	// Without this setting, the race detector lets each process sleep for one second before it
+	// exits.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
 	os.Exit(m.Run())
 }

@@ -28,7 +28,7 @@ type load struct {
 	Requests  [][]byte // the client sends these requests in turn
 	Replies   [][]byte // the only correct replies to Requests
 	PushCount int      // if not 0, each reply must confirm a push of this many secrets
-	CPU       int      // the processor of the client, or -1
+	CPU       int      // the processor of the client, or -1 for all processors
 	Warmup    time.Duration
 	Duration  time.Duration
 	ServerPID int
@@ -36,7 +36,7 @@ type load struct {
 	// Beside is a load that runs at the same time in another thread. Only requests that
 	// overlap with a request of Beside are measured.
 	Beside *load
-	Pause  time.Duration // before each request
+	Pause  time.Duration // the time to wait before each request
 }
 
 // A result contains the measured figures of a load. A latency is the time from the start of
@@ -98,14 +98,14 @@ type loadClient struct {
 	samples    []uint32
 	recorded   int // number of recorded samples
 	sent       int
-	generation int // of the last push
+	generation int // the generation in the reply to the last push; 0 before the first push
 
-	busy    *atomic.Int64 // odd during a request, or nil
-	stop    *atomic.Bool  // ends the load, or nil
-	overlap *atomic.Int64 // busy of the other load, or nil
+	busy    *atomic.Int64 // odd while a request is running; nil if no other client needs this
+	stop    *atomic.Bool  // true ends this load; nil if Duration ends the load
+	overlap *atomic.Int64 // busy of the client whose load runs at the same time; nil if there is none
 
 	recording    bool
-	answered     int // measured requests since recording began
+	answered     int // number of answered requests since recording began
 	start, ended time.Duration
 	cpuAtStart   [2]time.Duration
 	cpuAtEnd     [2]time.Duration
@@ -173,8 +173,8 @@ func (c *loadClient) isOver(elapsed time.Duration) bool {
 	return elapsed >= c.Duration && (c.overlap == nil || c.recorded >= 100 || elapsed >= 10*c.Duration)
 }
 
-// processorTimes returns the processor time of the server and of the client. The kernel
-// counts it in nanoseconds, and includes threads that have ended.
+// processorTimes returns the processor time of the server and of the client. The kernel counts
+// this time in nanoseconds, and includes threads that have ended.
 func (c *loadClient) processorTimes() (times [2]time.Duration) {
 	for i, clock := range []int{processClock(c.ServerPID), unix.CLOCK_PROCESS_CPUTIME_ID} {
 		var t unix.Timespec
@@ -257,7 +257,7 @@ func (c *loadClient) runConnections() error {
 	type connection struct {
 		fd    int
 		reply []byte
-		got   int // bytes of the reply
+		got   int // number of received bytes of the reply
 		sent  time.Duration
 	}
 	connections := make([]connection, len(c.Sockets))

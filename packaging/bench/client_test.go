@@ -23,7 +23,7 @@ func answerAll(t *testing.T, replies ...string) (socket string) {
 			if err != nil {
 				return
 			}
-			go func() { // ends when the client or a wrong reply ends the connection
+			go func() { // ends when the client closes the connection
 				defer c.Close()
 				buffer := make([]byte, 4096)
 				for i := 0; ; i++ {

@@ -31,7 +31,7 @@ func (b *bench) measureConnections() ([]property, error) {
 	var values []value
 	for _, c := range s.gets {
 		if c.name == cEcho {
-			continue // uses no memory per connection
+			continue // the echo server in C uses no memory per connection
 		}
 		before := c.process.memory()
 		if err := s.withConnections(c, func() {

@@ -22,8 +22,8 @@ type contender struct {
 	process *process
 	ready   time.Duration // from the start to the first answer
 	socket  string
-	get     []exchange // of each secret
-	getMany []exchange // of all secrets
+	get     []exchange // one get of each secret
+	getMany []exchange // one get-many of all secrets
 
 	pushSocket string
 	// encodePush encodes a push of secrets with these names and values.

@@ -11,7 +11,8 @@ import (
 //go:embed c/echo.c
 var echoSource []byte
 
-// compileEcho compiles the echo server in C. If there is no compiler, it returns the reason.
+// compileEcho compiles the echo server in C. If gcc is not installed, skipped is a message
+// about this.
 func (b *bench) compileEcho() (skipped string, err error) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {

@@ -13,7 +13,7 @@ type getRow struct {
 	connections int
 	fresh       bool
 	window      int
-	many        bool
+	many        bool   // get-many of all secrets instead of get
 	unpinned    bool   // measured without pinned processors too
 	goals       []goal // goals for keyhatchd if client and server share a processor, or are not pinned
 }

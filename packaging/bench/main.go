@@ -85,8 +85,8 @@ func (b *bench) compare(place placement) error {
 			return err
 		}
 	}
-	// If client and server shared one processor, a push would take the processor time of the
-	// client that gets.
+	// Do not measure gets beside pushes if client and server share one processor. A push would
+	// then take processor time from the client that gets.
 	if place.client != place.server || !place.pinned() {
 		if err := b.measureGetsBesidePushes(s, place); err != nil {
 			return err
@@ -128,7 +128,7 @@ func (b *bench) conditions(skipped ...string) (conditions []string) {
 		conditions = append(conditions, version(b.redis)+" writes nothing to disk. It has its own protocol, so its requests and replies have other lengths. A push is an MSET")
 	}
 	return append(conditions,
-		fmt.Sprintf("medians of %d rounds of %v. A ratio such as x1.00 is the median of the ratios of all rounds to the first line of the table", b.rounds, b.duration),
+		fmt.Sprintf("the figures are medians of %d rounds of %v each. A ratio such as x1.00 is the median of the ratios of all rounds to the first line of the table", b.rounds, b.duration),
 		"processor time is per request. If a round has at most 100 samples, its p99 is its maximum",
-		"a client cannot see the allocations of a server. They are counted by Go tests in broker")
+		"the benchmark does not measure how much memory a request allocates. Go tests in the directory broker check this for keyhatchd")
 }

@@ -90,9 +90,9 @@ func pinned(cpu int, start func() error) error {
 	return start()
 }
 
-// settledMemory returns the resident memory in KiB, as soon as it has been the same for three
-// seconds. keyhatchd returns unused memory to the kernel about two seconds after the last
-// change of a project.
+// settledMemory returns the resident memory in KiB when it has not changed for three seconds,
+// or after at most 15 seconds. keyhatchd returns unused memory to the kernel about two seconds
+// after the last change of a project.
 func (p *process) settledMemory() float64 {
 	last, since := p.memory(), time.Now()
 	for began := since; time.Since(since) < 3*time.Second && time.Since(began) < 15*time.Second; time.Sleep(50 * time.Millisecond) {

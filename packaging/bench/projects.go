@@ -99,7 +99,7 @@ func (b *bench) measureStatus(k *keyhatch) (figures []property, err error) {
 	if err != nil {
 		return nil, err
 	}
-	figures = []property{newProperty("status of 1,000 projects, with decoding it", "ms", 15, value{keyhatchd, op})}
+	figures = []property{newProperty("time of a status request with 1,000 projects, including decoding the answer", "ms", 15, value{keyhatchd, op})}
 	keyhatchctl := filepath.Join(filepath.Dir(b.keyhatchd), "keyhatchctl")
 	if _, err := os.Stat(keyhatchctl); err != nil {
 		return figures, nil

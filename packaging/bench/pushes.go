@@ -10,8 +10,8 @@ import (
 // A pushRow is a push of secrets that replaces all secrets.
 type pushRow struct {
 	name   string
-	count  int     // of the secrets
-	full   bool    // the line has the maximum length
+	count  int     // the number of secrets
+	full   bool    // whether the push has the maximum length (schema.MaxPush)
 	atMost float64 // goal for the median, in us; 0 if there is no goal
 }
 

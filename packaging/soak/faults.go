@@ -92,7 +92,7 @@ func (f *faults) run(duration time.Duration, services bool) {
 func (f *faults) fault(services bool) {
 	n := f.number(100)
 	if !services {
-		n %= 40 // only the first two cases
+		n %= 40 // select one of the first two cases, which do not end a service
 	}
 	done := true
 	kind := ""
@@ -110,8 +110,8 @@ func (f *faults) fault(services bool) {
 	case n < 92:
 		kind, done = "restart keyhatch-sidecar", f.h.sidecar.end(syscall.SIGTERM)
 	default:
-		// Kill both. Until both run again, all clients wait, so kill the next broker while their
-		// connections are open.
+		// Kill the broker and the sidecar. Until both run again, the clients wait. So also
+		// kill the next broker, while the connections of these clients are open.
 		kind, done = "kill keyhatchd", f.h.broker.end(syscall.SIGKILL)
 		if f.h.sidecar.end(syscall.SIGKILL) {
 			f.count("kill keyhatch-sidecar")

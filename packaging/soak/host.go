@@ -44,7 +44,7 @@ type project struct {
 	socket           string
 	client           *client.Project
 
-	mu      sync.Mutex // held during a reload
+	mu      sync.Mutex // held during reload and checkOptional
 	allowed bool       // the last approved manifest contains the secret optional
 }
 
@@ -88,8 +88,8 @@ func newHost(bin string, problems *problems) (*host, error) {
 		h.projects = append(h.projects, p)
 	}
 	h.broker = h.newService("keyhatchd", "--runtime-dir", filepath.Join(dir, "run"), "--projects-dir", "", "--audit", "file:"+h.auditLog())
-	// Without file events, a change would arrive at the next poll, which is soon enough for
-	// the end of the test.
+	// The sidecar reads the store at least every 30 seconds, even if no file event arrives.
+	// checkSettled waits longer than that for the last changes.
 	h.sidecar = h.newService("keyhatch-sidecar", "run", "--store", "dir:"+h.secrets.dir, "--socket", h.adminSocket())
 	return h, nil
 }
@@ -97,8 +97,9 @@ func newHost(bin string, problems *problems) (*host, error) {
 func (h *host) adminSocket() string { return filepath.Join(h.dir, "run", "admin", "admin.sock") }
 func (h *host) auditLog() string    { return filepath.Join(h.dir, "log", "audit.log") }
 
-// command returns a command of keyhatch. Everything that it could write to a default place is
-// written below the directory of the host.
+// command returns a command of keyhatch. Apart from PATH, the environment of the command
+// contains only directories below the directory of the host, so that the command writes all
+// its files there.
 func (h *host) command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(filepath.Join(h.bin, name), args...)
 	c.Dir = filepath.Join(h.dir, "home")
@@ -186,8 +187,8 @@ func (p *project) writeManifest(withOptional bool) error {
 }
 
 // reload adds the secret optional to the manifest, or removes it, and approves the manifest.
-// Afterwards the project must be allowed to get the secret, or must not be allowed. The broker
-// can be killed at any moment, so reload tries again until the approval succeeds.
+// Then it checks that the broker allows or denies this secret, as the manifest requires. The
+// broker can be killed at any moment, so reload tries again until the approval succeeds.
 func (h *host) reload(p *project) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -202,18 +203,19 @@ func (h *host) reload(p *project) error {
 	return h.checkOptional(p)
 }
 
-// checkOptional checks whether the project can get the secret optional. The caller must hold
-// the lock of the project.
+// checkOptional returns an error if the broker denies the secret optional although p.allowed
+// is true, or allows it although p.allowed is false. The caller must hold the lock of the
+// project.
 func (h *host) checkOptional(p *project) error {
 	_, err := p.client.Get(context.Background(), p.optional, time.Minute)
 	if denied := client.CodeOf(err) == schema.CodeDenied; denied == p.allowed {
-		return fmt.Errorf("project %s: a secret is allowed: %v, but the broker answered: %v", p.name, p.allowed, err)
+		return fmt.Errorf("project %s: the manifest allows the secret optional: %v, but the error of the get is: %v", p.name, p.allowed, err)
 	}
 	return nil
 }
 
-// waitFor calls check until it succeeds, and returns its last error if it does not succeed in
-// time.
+// waitFor calls check until check succeeds. If check still fails after the timeout, waitFor
+// returns the last error of check.
 func waitFor(timeout time.Duration, check func() error) error {
 	for deadline := time.Now().Add(timeout); ; time.Sleep(50 * time.Millisecond) {
 		err := check()
@@ -223,8 +225,9 @@ func waitFor(timeout time.Duration, check func() error) error {
 	}
 }
 
-// checkSettled checks that the projects can get exactly the secrets that are in the store and
-// in their approved manifests, and that the sidecar reports no problem.
+// checkSettled checks that each project gets the values in the store, that the broker allows
+// or denies each secret optional correctly, and that keyhatch-sidecar health succeeds. It
+// reports everything else as a problem.
 func (h *host) checkSettled() {
 	for _, p := range h.projects {
 		p.mu.Lock()

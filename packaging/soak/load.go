@@ -16,8 +16,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// wait is how long a client waits for a secret (--wait). The broker and the sidecar are
-// sometimes away for a second or two, so a client that waits must never fail.
+// wait is how long a client waits for a secret (--wait). The broker and the sidecar always run
+// again after a few seconds, so a client that waits must never fail.
 const wait = time.Minute
 
 // A load lets clients of all projects get secrets.
@@ -25,8 +25,8 @@ type load struct {
 	h       *host
 	stop    chan struct{}
 	ended   sync.WaitGroup
-	clients atomic.Int64 // answers to clients that run as processes
-	gets    atomic.Int64 // other answers
+	clients atomic.Int64 // answers to keyhatch commands
+	gets    atomic.Int64 // answers to requests that this process sends itself
 	slowest atomic.Int64 // the longest time until an answer, in nanoseconds
 
 	mu      sync.Mutex
@@ -55,8 +55,8 @@ func (l *load) end() {
 	l.ended.Wait()
 }
 
-// repeat calls f again and again. The pauses between the calls are random, and pause is their
-// mean.
+// repeat calls f again and again until the load ends, and reports each error as a problem. The
+// pauses between the calls are random, and pause is their mean.
 func (l *load) repeat(pause time.Duration, f func() error) {
 	for {
 		select {
@@ -70,7 +70,7 @@ func (l *load) repeat(pause time.Duration, f func() error) {
 	}
 }
 
-// runClient runs one client in the project.
+// runClient runs one random keyhatch command in the project, and checks its result.
 func (l *load) runClient(p *project) error {
 	name := p.names[rand.IntN(len(p.names))]
 	switch n := rand.IntN(10); {
@@ -84,7 +84,7 @@ func (l *load) runClient(p *project) error {
 		}, "run", "--wait", wait.String(), "--only", string(name), "--", "sh", "-c", `printf %s "$`+string(name)+`"`)
 	case n < 9:
 		return l.expect(p, func(out []byte) (values map[schema.SecretName]string) {
-			json.Unmarshal(out, &values) // the caller checks the number of values
+			json.Unmarshal(out, &values) // expect returns an error if there is no value
 			return values
 		}, "export", "--format", "json", "--wait", wait.String(), "--only", string(p.names[0])+","+string(p.names[1]))
 	default:
@@ -115,7 +115,8 @@ func (l *load) expect(p *project, parse func([]byte) map[schema.SecretName]strin
 	return nil
 }
 
-// expectDenied asks for a secret that the project must not get.
+// expectDenied asks for a secret that the project must not get. The command must fail and
+// print no value.
 func (l *load) expectDenied(p *project) error {
 	out, stderr, killed, err := l.keyhatch(p, "get", string(p.denied))
 	var exit *exec.ExitError
@@ -124,13 +125,14 @@ func (l *load) expectDenied(p *project) error {
 	}
 	// The client does not wait, so it fails with exit code 3 if the broker is unreachable.
 	if !errors.As(err, &exit) || (exit.ExitCode() != 4 && exit.ExitCode() != 3) || len(out) > 0 {
-		return fmt.Errorf("project %s asked for a secret that is not allowed: %d bytes, %v: %s", p.name, len(out), err, stderr)
+		return fmt.Errorf("project %s asked for a secret that is not allowed: keyhatch printed %d bytes, and its error is %v: %s", p.name, len(out), err, stderr)
 	}
 	l.clients.Add(1)
 	return nil
 }
 
-// keyhatch runs keyhatch in the project. killed means that killClient has killed it.
+// keyhatch runs keyhatch in the project. killed reports whether killClient has killed the
+// command.
 func (l *load) keyhatch(p *project, args ...string) (stdout, stderr []byte, killed bool, err error) {
 	c := l.h.command("keyhatch", append([]string{"--socket", p.socket}, args...)...)
 	var out, messages bytes.Buffer
@@ -154,7 +156,8 @@ func (l *load) keyhatch(p *project, args ...string) (stdout, stderr []byte, kill
 	return out.Bytes(), messages.Bytes(), v.killed, err
 }
 
-// killClient kills a random client. It returns false if no client runs.
+// killClient kills a random client. It returns false if no client runs, or if the chosen
+// client was already killed.
 func (l *load) killClient() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -196,8 +199,9 @@ func (l *load) answered(counter *atomic.Int64, began time.Time) {
 	}
 }
 
-// watch watches the project. The connection is open all the time, so it shows whether the
-// broker releases connections.
+// watch watches the project until the load ends. It connects to each new broker. If a broker
+// did not release such a connection after the load, usage.exceeds would report a file
+// descriptor too many.
 func (l *load) watch(p *project) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-l.stop; cancel() }() // ends when the load ends

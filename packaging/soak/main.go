@@ -51,7 +51,7 @@ func run(bin string, duration time.Duration, seed uint64) error {
 	}
 	stop := make(chan struct{})
 	defer close(stop)
-	go h.processes.releaseOrphans(stop) // ends with this function
+	go h.processes.releaseOrphans(stop) // ends when run returns
 	if err := h.start(); err != nil {
 		return fmt.Errorf("%w (see %s)", err, h.dir)
 	}
@@ -61,7 +61,7 @@ func run(bin string, duration time.Duration, seed uint64) error {
 	h.stop()
 	h.checkTraces()
 	if count := found.total(); count > 0 {
-		return fmt.Errorf("%d problems; the logs are in %s; run it again with -seed %d", count, h.dir, seed)
+		return fmt.Errorf("%d problems; the logs are in %s; to cause the same faults again, use -seed %d", count, h.dir, seed)
 	}
 	fmt.Println("no problems")
 	return os.RemoveAll(h.dir)
@@ -90,7 +90,7 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	fmt.Printf("%d kills (%v)\n", f.kills(), f)
 	fmt.Printf("%d clients and %d other gets succeeded, the slowest after %v\n", l.clients.Load(), l.gets.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
 	if f.kills() == 0 || l.clients.Load() == 0 || l.gets.Load() == 0 {
-		h.problems.add("the test did not kill or get anything")
+		h.problems.add("the test killed no process, or got no secret")
 	}
 	if longRun := time.Hour; duration >= longRun && f.kills() < 1000 {
 		h.problems.add("the test killed only %d processes, want 1000", f.kills())
@@ -138,8 +138,9 @@ func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	return u, err
 }
 
-// goroutines counts the goroutines of the broker and of the sidecar. It waits until they are
-// idle. After the broker has ended, the sidecar first pushes the secrets to the next broker.
+// goroutines counts the goroutines of the broker and of the sidecar while both are idle.
+// Counting ends the broker (see countGoroutines). So before the second count, goroutines waits
+// until the sidecar has pushed the secrets to the next broker.
 func (h *host) goroutines() (broker, sidecar int, err error) {
 	if _, err = h.usageAtRest(nil); err != nil {
 		return 0, 0, err
@@ -157,7 +158,8 @@ func (h *host) goroutines() (broker, sidecar int, err error) {
 	return broker, sidecar, err
 }
 
-// checkTraces checks what the stopped services have left behind.
+// checkTraces checks the files, the audit log, and the processes that the stopped services
+// have left behind.
 func (h *host) checkTraces() {
 	if err := searchFiles(h.dir, h.secrets.dir, tripwire); err != nil {
 		h.problems.add("%v", err)
@@ -173,11 +175,11 @@ func (h *host) checkTraces() {
 	var left []string
 	waitFor(5*time.Second, func() error {
 		if left = h.processes.orphans(); len(left) > 0 {
-			return errors.New("processes are left")
+			return errors.New("some processes have not ended")
 		}
 		return nil
 	})
 	if len(left) > 0 {
-		h.problems.add("these processes are left: %q", left)
+		h.problems.add("these processes have not ended: %q", left)
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// maxPrinted is the maximum number of problems that are printed.
+// maxPrinted is the number of problems that are printed. Further problems are only counted.
 const maxPrinted = 20
 
 // problems counts everything that went wrong.

@@ -17,13 +17,13 @@ import (
 // lost their parent, for example the child process of a killed sidecar.
 type processes struct {
 	mu      sync.Mutex
-	running map[int]bool // processes that wait has not returned for
+	running map[int]bool // process IDs of the started processes for which wait has not returned yet
 }
 
 func newProcesses() (*processes, error) {
 	// Processes that lose their parent become child processes of this process.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return nil, fmt.Errorf("cannot adopt processes: %w", err)
+		return nil, fmt.Errorf("cannot become the parent of orphaned processes: %w", err)
 	}
 	return &processes{running: map[int]bool{}}, nil
 }
@@ -54,8 +54,8 @@ func (p *processes) run(c *exec.Cmd) error {
 	return p.wait(c)
 }
 
-// orphans returns the command lines of all running processes that have lost their parent. It
-// releases those that have ended.
+// orphans returns the command lines of all running processes that have lost their parent. If
+// such a process has ended, orphans removes the entry of the process from the process table.
 func (p *processes) orphans() (commands []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 // Every value contains tripwire, and every name contains nameTripwire. No other text contains
-// them.
+// these two words.
 const (
 	tripwire     = "TRIPWIRE-of-the-soak-test"
 	nameTripwire = "SOAKNAME"
@@ -23,7 +23,7 @@ const (
 
 // secrets contains the names of all secrets, and remembers which values exist.
 type secrets struct {
-	dir string // the store
+	dir string // the directory of the store
 
 	mu sync.Mutex
 	// The values of each secret have the numbers 1, 2, 3, and so on. written is the number of

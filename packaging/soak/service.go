@@ -22,8 +22,8 @@ type service struct {
 
 	mu       sync.Mutex
 	current  *exec.Cmd
-	expected bool          // the test has ended the current process
-	stopping bool          // do not start the service again
+	expected bool          // whether the method end has ended the current process
+	stopping bool          // whether stop was called, so that run does not start the service again
 	ended    chan struct{} // closed when the service has stopped
 }
 
@@ -59,8 +59,9 @@ func (s *service) run() {
 	}
 }
 
-// end sends a signal that ends the current process. It returns false if no process runs. A
-// process that ends after SIGTERM must succeed within ten seconds.
+// end sends a signal that ends the current process. It returns false if no process runs. After
+// SIGTERM, the process must end successfully within ten seconds. Otherwise end reports a
+// problem.
 func (s *service) end(signal syscall.Signal) bool {
 	s.mu.Lock()
 	c := s.current
@@ -81,7 +82,8 @@ func (s *service) end(signal syscall.Signal) bool {
 			deadline = time.Now().Add(time.Hour)
 		}
 	}
-	// SIGTERM also ends a process that has just started and does not handle signals yet.
+	// If the process has just started, it does not handle SIGTERM yet, and the signal ends it.
+	// This is not a problem.
 	status := c.ProcessState.Sys().(syscall.WaitStatus)
 	if !c.ProcessState.Success() && !(status.Signaled() && status.Signal() == syscall.SIGTERM) {
 		s.problems.add("%s failed after SIGTERM: %v", s.name, c.ProcessState)

@@ -104,7 +104,7 @@ func (m *serviceManager) handle(lines []string, fds []int) {
 		if slices.Contains(lines, "FDSTORE=1") {
 			m.store = append(m.store, storedDescriptor{name, os.NewFile(uintptr(fd), name)})
 		} else {
-			unix.Close(fd) // BARRIER=1
+			unix.Close(fd) // the message contains BARRIER=1 (sd_notify(3))
 		}
 	}
 }
@@ -123,8 +123,8 @@ func (m *serviceManager) sync() error {
 	return nil
 }
 
-// start calls start with a command that runs the program with the admin listener and the
-// stored file descriptors.
+// start changes the command c so that the program gets the admin listener and the stored file
+// descriptors. Then it calls the function start with c.
 func (m *serviceManager) start(c *exec.Cmd, start func(*exec.Cmd) error) error {
 	if err := m.sync(); err != nil {
 		return fmt.Errorf("the service manager does not work: %w", err)
@@ -144,7 +144,8 @@ func (m *serviceManager) start(c *exec.Cmd, start func(*exec.Cmd) error) error {
 	return start(c)
 }
 
-// isReady reports whether the current broker serves. Before that, SIGHUP would end it.
+// isReady reports whether the current broker has sent READY=1. Before READY=1, SIGHUP would
+// end the broker.
 func (m *serviceManager) isReady() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

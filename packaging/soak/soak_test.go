@@ -159,7 +159,7 @@ func TestServiceThatEndsIsAProblem(t *testing.T) {
 					err = cmd.Start()
 				}
 				if err == nil {
-					_, err = out.Read(make([]byte, 1)) // the shell has set its trap
+					_, err = out.Read(make([]byte, 1)) // wait for the output of echo: then the shell has set its trap
 				}
 				return err
 			}
@@ -188,8 +188,8 @@ func TestServiceThatEndsIsAProblem(t *testing.T) {
 	}
 }
 
-// TestOrphanIsFound checks that a process that has lost its parent is found, and that it is
-// released after it has ended.
+// TestOrphanIsFound starts a process that loses its parent. processes.orphans must return the
+// process while it runs, and must not return the process after it has ended.
 func TestOrphanIsFound(t *testing.T) {
 	p, err := newProcesses()
 	if err != nil {

@@ -22,14 +22,14 @@ func searchFiles(root, except, text string) error {
 			return filepath.SkipDir
 		}
 		if bytes.Contains([]byte(path), []byte(text)) {
-			return fmt.Errorf("the name of %s contains a secret", path)
+			return fmt.Errorf("the name of the file %s contains the value of a secret", path)
 		}
 		if !entry.Type().IsRegular() {
 			return nil
 		}
 		found, err := containsText(path, text)
 		if err == nil && found {
-			err = fmt.Errorf("%s contains a secret", path)
+			err = fmt.Errorf("the file %s contains the value of a secret", path)
 		}
 		return err
 	})

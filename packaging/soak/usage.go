@@ -14,8 +14,8 @@ import (
 // A usage contains the resources that the host uses while no client runs.
 type usage struct {
 	broker, sidecar processUsage
-	stored          []string // the file descriptors in the service manager's store
-	files           []string // the files in the runtime directory
+	stored          []string // the names of the file descriptors in the service manager's store
+	files           []string // the paths of all files and directories in the runtime directory
 }
 
 type processUsage struct{ descriptors, threads, kilobytes int }
@@ -35,7 +35,8 @@ const (
 	extraKilobytes = 8 << 10
 )
 
-// exceeds returns an error if u contains more than the earlier usage before.
+// exceeds returns an error if a process uses more than in before, apart from extraThreads and
+// extraKilobytes. It also returns an error if the stored file descriptors or the files differ.
 func (u usage) exceeds(before usage) error {
 	for _, p := range []struct {
 		name        string
@@ -89,7 +90,8 @@ func readUsage(s *service) (u processUsage, err error) {
 			u.kilobytes, _ = strconv.Atoi(fields[1])
 		}
 	}
-	// Only root can list the file descriptors of an undumpable process.
+	// Only root can list the file descriptors of an undumpable process. Without root, the
+	// number is 0.
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil && os.Geteuid() == 0 {
 		return u, err

@@ -43,7 +43,7 @@ func (b *BlockedDir) serve() {
 	}
 	answer := make([]byte, 16+64)
 	binary.LittleEndian.PutUint32(answer, uint32(len(answer)))
-	copy(answer[8:], request[8:16]) // the number of the request
+	copy(answer[8:], request[8:16]) // the answer contains the number of the request
 	binary.LittleEndian.PutUint32(answer[16:], 7)
 	binary.LittleEndian.PutUint32(answer[20:], 31)
 	binary.LittleEndian.PutUint32(answer[36:], 4096) // max_write

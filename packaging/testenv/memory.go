@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// RequireMemoryAccess skips the test, or lets it fail, if ReadMemory cannot read the memory
-// of an undumpable process. See Require.
+// RequireMemoryAccess skips the test, or lets it fail, if the test does not run as root (see
+// Require). Only root can read the memory of an undumpable process.
 func RequireMemoryAccess(t testing.TB) {
 	t.Helper()
 	Require(t, os.Geteuid() == 0, "reading the memory of an undumpable process requires root")

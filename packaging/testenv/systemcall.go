@@ -22,8 +22,9 @@ func ForbidMemfdSecret() error {
 func WithFailingSystemCall(number uint32, errno syscall.Errno, run func()) error {
 	done := make(chan error)
 	go func() {
-		// The filter cannot be removed. The thread ends together with this goroutine, because
-		// the goroutine does not unlock the thread.
+		// The filter cannot be removed from a thread. This goroutine does not unlock its
+		// thread, so the thread ends together with the goroutine, and the filter affects no
+		// other goroutine.
 		runtime.LockOSThread()
 		err := failSystemCall(number, errno, 0)
 		if err == nil {
@@ -37,7 +38,7 @@ func WithFailingSystemCall(number uint32, errno syscall.Errno, run func()) error
 // failSystemCall makes a system call fail with errno. flags are the flags of seccomp(2).
 func failSystemCall(number uint32, errno syscall.Errno, flags uintptr) error {
 	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // seccomp_data.nr
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // load the number of the system call (seccomp_data.nr)
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: number},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},

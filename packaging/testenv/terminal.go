@@ -20,9 +20,9 @@ type Terminal struct {
 	t      testing.TB
 	cmd    *exec.Cmd
 	pts    *os.File // the slave side of the pseudoterminal
-	ptmx   *os.File
-	output []byte // all output
-	unread []byte // output that is not yet compared with an expected text
+	ptmx   *os.File // the master side of the pseudoterminal
+	output []byte   // all output
+	unread []byte   // output that is not yet compared with an expected text
 }
 
 // StartOnTerminal starts a command as the session leader of a new pseudoterminal. When the
@@ -131,9 +131,9 @@ func (term *Terminal) Type(text string) {
 	}
 }
 
-// TypeUntil types a line repeatedly until text appears in the output. A typed line can get
-// lost while the foreground group changes, because the shell then changes the terminal's
-// settings.
+// TypeUntil types a line up to 50 times, until text appears in the output. If text does not
+// appear, the test fails. A typed line can get lost while the foreground group changes,
+// because the shell then changes the terminal's settings.
 func (term *Terminal) TypeUntil(line, text string) {
 	term.t.Helper()
 	for range 50 {
@@ -146,8 +146,8 @@ func (term *Terminal) TypeUntil(line, text string) {
 	term.t.Fatalf("after typing %q: no %q in the output %q", line, text, term.unread)
 }
 
-// Expect waits for text in the output. It returns the output before text, and discards the
-// output up to the end of text.
+// Expect waits for text in the output. Expect returns the output before text, and discards the
+// output up to the end of text. If text does not appear within 15 seconds, the test fails.
 func (term *Terminal) Expect(text string) (before string) {
 	term.t.Helper()
 	if err := term.waitFor(text, 15*time.Second); err != nil {

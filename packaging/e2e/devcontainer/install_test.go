@@ -22,9 +22,10 @@ grep -q 'complete -c keyhatch' /usr/share/fish/vendor_completions.d/keyhatch.fis
 test -z "$(find /usr/local/bin -name '.keyhatch*')"
 `
 
-// TestFeatureInstallsWithAnyShellAndWithoutNetwork runs the Feature's install.sh twice in
-// each of several shells, without a network. It runs install.sh with and without a remote
-// user, and with and without options.
+// TestFeatureInstallsWithAnyShellAndWithoutNetwork runs the Feature's install.sh twice in each
+// of several shells, without a network. It runs install.sh with and without a remote user, and
+// with and without options. Each run must succeed and install the files that featureChecks
+// checks.
 func TestFeatureInstallsWithAnyShellAndWithoutNetwork(t *testing.T) {
 	featureDir := t.TempDir()
 	if err := os.Chmod(featureDir, 0o755); err != nil {

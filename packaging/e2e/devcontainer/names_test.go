@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// runMounted starts a container with docker run, which mounts a directory at /run/keyhatch
-// and the keyhatch command. If the directory does not exist, docker creates it, as Compose
+// runMounted starts a container with docker run. The container mounts dir at /run/keyhatch,
+// and it mounts the keyhatch command. If dir does not exist, docker creates dir, as Compose
 // does for the short form of a volume.
 func (h *host) runMounted(dir string) *container {
 	h.t.Helper()
@@ -42,7 +42,8 @@ func TestNamesAndDirectories(t *testing.T) {
 		t.Errorf("the first project gets %q", got)
 	}
 
-	// The name is refused while the other project is registered, and afterwards.
+	// The broker must refuse the name api for the second project while the first project is
+	// registered, and also after the first project was unregistered.
 	if _, err := h.keyhatchctl("register", good); err == nil || !strings.Contains(err.Error(), "--name api-2") {
 		t.Errorf("the name of another project is not refused: %v", err)
 	}
@@ -67,7 +68,8 @@ func TestNamesAndDirectories(t *testing.T) {
 		}
 	}
 
-	// The same path finds its directory again, so the old container works again.
+	// If the first project is registered again from the same path, it gets its old directory.
+	// So the old container must work again.
 	h.mustKeyhatchctl("register", "--name", "first", evil)
 	waitFor(t, func() error { _, err := old.exec("keyhatch", "get", "A"); return err })
 	if out, err := old.exec("keyhatch", "get", "B"); err == nil {

@@ -183,8 +183,8 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 		apiContainer.checkRendered(t, "/root/.aws/key", "key="+rotated)
 		webContainer.checkRendered(t, "/home/dev/.cert", rotated)
 	})
-	// The path of the Feature's mount contains a symbolic link. When a container restarts,
-	// the engine resolves this link again.
+	// The path of the Feature's mount contains a symbolic link. When a container restarts, the
+	// engine resolves this link again, and the container must have the same access as before.
 	t.Run("each project gets only its secrets after a restart of the containers", func(t *testing.T) {
 		for _, c := range []*container{apiContainer, webContainer, plainContainer} {
 			mustOutput(t, h.command("docker", "restart", "-t", "1", c.id))

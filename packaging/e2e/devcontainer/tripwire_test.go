@@ -76,7 +76,7 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 			err = waitErr
 		}
 		if err != nil || found != want {
-			t.Errorf("search in %s: found a value is %v, want %v (error: %v)", place, found, want, err)
+			t.Errorf("search in %s: a value was found: %v, want %v (error: %v)", place, found, want, err)
 		}
 	}
 	docker := func(args ...string) *exec.Cmd { return h.command("docker", args...) }

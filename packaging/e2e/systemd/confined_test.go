@@ -80,8 +80,8 @@ func TestConfinedDaemonServesAllOperations(t *testing.T) {
 	}
 }
 
-// checkAllOperations uses the daemon and the sidecar of m. memories lists the kinds of memory
-// that may contain the secrets.
+// checkAllOperations checks that all operations of the daemon and of the sidecar in m work.
+// memories lists the kinds of memory that may contain the secrets.
 func checkAllOperations(m *machine, memories []schema.Memory) {
 	t := m.t
 	t.Helper()
@@ -129,12 +129,13 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 
 	m.run("systemctl restart keyhatch.service")
 	m.run(keyhatch + "get --wait 15s A >/dev/null")
-	m.run(keyhatch + "list | grep -x BIG0") // the manifest that was approved last is still used
+	m.run(keyhatch + "list | grep -x BIG0") // the broker must still use the manifest that was approved last
 	m.run("systemctl reload keyhatch.service")
 	m.run("keyhatchctl unregister api")
 	m.mustFail(keyhatch+"get A", "reach")
 
-	// By default, the daemon writes audit events to the journal, with their fields.
+	// By default, the daemon writes audit events to the journal, so the journal must contain
+	// these events with their fields.
 	for _, event := range []schema.EventName{schema.EventSecretsPushed, schema.EventSecretsFetched, schema.EventSecretsCleared, schema.EventProjectReloaded, schema.EventProjectUnregistered} {
 		if m.run("journalctl --no-pager --output=cat _SYSTEMD_UNIT=keyhatch.service KEYHATCH_EVENT="+string(event)) == "" {
 			t.Errorf("the journal contains no audit event %s", event)

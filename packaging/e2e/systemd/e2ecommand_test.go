@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tripwire is a word that every value of a secret contains. No other text contains it.
+// tripwire is a word that every value of a secret contains. No other text contains this word.
 const tripwire = "TRIPWIRE"
 
 const adminSocket = "/run/keyhatch/admin/admin.sock"

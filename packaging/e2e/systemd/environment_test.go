@@ -16,7 +16,7 @@ import (
 )
 
 // An environment contains the engine, the image, and the installed files. All machines of a
-// test run share them.
+// test run share one environment.
 type environment struct {
 	engine *engine.Engine
 	image  string
@@ -58,8 +58,8 @@ func (w *environment) build() error {
 			return fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
 		}
 	}
-	// Change the mode of root. MkdirTemp created root with mode 0700, and docker cp would
-	// copy this mode to the directory / of the machine.
+	// Change the mode of each directory to 0755. MkdirTemp created w.root with mode 0700, and
+	// docker cp would copy this mode to the directory / of the machine.
 	return filepath.WalkDir(w.root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err

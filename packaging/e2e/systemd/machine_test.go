@@ -27,8 +27,8 @@ func boot(t *testing.T) *machine {
 	t.Helper()
 	w := openEnvironment(t)
 	m := &machine{t: t, engine: w.engine}
-	// systemd needs CAP_SYS_ADMIN to create mount namespaces for its units. One of the tests
-	// mounts a FUSE file system.
+	// systemd needs CAP_SYS_ADMIN to create mount namespaces for its units. /dev/fuse is
+	// necessary because one of the tests mounts a FUSE file system.
 	m.id = m.docker("run", "--detach", "--network=none", "--cap-add=SYS_ADMIN", "--device=/dev/fuse",
 		"--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
 		"--cgroupns=host", "--volume=/sys/fs/cgroup:/sys/fs/cgroup:rw",
@@ -52,8 +52,8 @@ func (m *machine) waitForBoot() {
 	m.waitFor("the machine has booted", `state=$(systemctl is-system-running); test "$state" = running || test "$state" = degraded`)
 }
 
-// checkJournal checks that the machine's journal contains no value of a secret. If the test
-// has failed, checkJournal prints the end of the journal.
+// checkJournal checks that the last 100,000 lines of the machine's journal contain no value of
+// a secret. If the test has failed, checkJournal prints the end of the journal.
 func (m *machine) checkJournal() {
 	log, err := m.try(`journalctl --no-pager --output=short-precise --lines=100000`)
 	if err != nil {
@@ -90,8 +90,8 @@ func (m *machine) run(script string) string {
 	return out
 }
 
-// mustFail runs a shell script that must fail. The output of the script must contain
-// wantOutput.
+// mustFail runs a shell script that must fail. The standard output or the standard error of
+// the script must contain wantOutput.
 func (m *machine) mustFail(script, wantOutput string) {
 	m.t.Helper()
 	if out, err := m.try(script); err == nil || !strings.Contains(out+err.Error(), wantOutput) {

@@ -28,7 +28,7 @@ func TestProjectsFileSystem(t *testing.T) {
 	m.run("systemctl start keyhatch.service; keyhatchctl register " + m.createProject("api"))
 	m.startSidecar()
 	m.run("dd if=/dev/zero of=" + projectsDir + "api/filler bs=64k 2>/dev/null || true")
-	m.run("dd if=/dev/zero of=/run/other bs=64k count=16 2>/dev/null") // /run must have free space
+	m.run("dd if=/dev/zero of=/run/other bs=64k count=16 2>/dev/null") // must succeed, because /run must still have free space
 	m.run("keyhatch --socket " + apiSocket + " get A >/dev/null")
 	m.run("systemctl restart keyhatch.service")
 	m.waitFor("the broker serves the secret after a restart", "keyhatch --socket "+apiSocket+" get A >/dev/null")

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// engineUnit is a unit that simulates a container engine. At boot, it starts a process in
-// which a project's directory is mounted, as in a container. The process does not wait for
-// the daemon.
+// engineUnit is a unit that simulates a container engine. At boot, the unit starts the command
+// keyhatch list. The directory of project api is mounted for this command, as in a container.
+// The command does not wait for the daemon.
 const engineUnit = `[Unit]
 Description=a container engine
 [Service]

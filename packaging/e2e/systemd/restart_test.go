@@ -10,7 +10,8 @@ import (
 )
 
 // TestRestartsUnderLoadFailNoRequest restarts or kills the daemon a hundred times while
-// clients send requests. No request may fail.
+// clients send requests. No request may fail, and after each restart, the secrets must be
+// loaded again within one second.
 func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	m := boot(t)
 	m.addSettings("request_rate: 0")
