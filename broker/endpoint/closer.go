@@ -12,11 +12,11 @@ import (
 // interruptInterval is the time between two signals that interrupt a blocked close.
 const interruptInterval = 2 * time.Millisecond
 
-// An interruptingCloser closes sockets that may contain passed file descriptors. Closing
-// such a socket can block a thread, because the last close of a TCP socket with unsent data
-// and SO_LINGER waits for the peer. A signal ends this wait. So the interruptingCloser
-// sends signals to the thread until the socket is closed. It closes only one socket at a
-// time, so each endpoint has at most one blocked thread.
+// An interruptingCloser closes sockets that may contain passed file descriptors. Closing such a
+// socket can block a thread, because the last close of a TCP socket with unsent data and
+// SO_LINGER waits for the peer. A signal ends this wait. So the interruptingCloser sends signals
+// to the thread until the socket is closed. It closes only one socket at a time, so that at most
+// one thread of each endpoint is blocked.
 type interruptingCloser struct{ mu sync.Mutex }
 
 // close calls closeSocket, which closes a socket. If closeSocket blocks, close interrupts the
