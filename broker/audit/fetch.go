@@ -27,8 +27,8 @@ type fetchMerger struct {
 	closed  bool
 }
 
-// A pendingFetch adds up the answers that follow a recorded event. If no answer follows
-// within mergeInterval, the pendingFetch is deleted.
+// A pendingFetch adds up the answers to one uid that follow a recorded event. If no answer
+// follows within mergeInterval, flush deletes the pendingFetch.
 type pendingFetch struct {
 	answers int   // number of answers since the last recorded event
 	sum     Fetch // the sum of these answers
@@ -67,8 +67,9 @@ func (m *fetchMerger) recordLocked(f Fetch) {
 	m.buffer.add(item{time: time.Now(), project: m.project, fetch: f}, false)
 }
 
-// flush records the sum of the answers to a uid, if there were any answers since the last
-// recorded event.
+// flush runs when mergeInterval has passed after the last recorded event of a uid. If there were
+// answers to this uid in the meantime, flush records their sum. Otherwise, it deletes the
+// pendingFetch.
 func (m *fetchMerger) flush(uid uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,7 +88,8 @@ func (m *fetchMerger) flush(uid uint32) {
 	}
 }
 
-// close records all sums that are not recorded yet.
+// close records all sums that are not recorded yet. After close, the fetchMerger records each
+// answer at once.
 func (m *fetchMerger) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

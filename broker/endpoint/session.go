@@ -47,7 +47,7 @@ const refusalTimeout = time.Second
 // clients that may use the socket.
 const maxRefusals = 16
 
-// refusals contains the open sessions of an endpoint with refused clients.
+// refusals contains the sessions of one endpoint that refuse their clients and are still open.
 type refusals struct {
 	max      int                   // the largest number of sessions in the map
 	mu       sync.Mutex            // no other mutex is locked while mu is locked
@@ -292,8 +292,8 @@ func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 // count as one more request.
 func (s *Session) CountNames(n int) { s.names += n }
 
-// errNoRequest means that the session has read no byte of a next request. The client closed the
-// connection, sent nothing for too long, or could not be sent an answer, or the endpoint drains.
+// errNoRequest means that the session has read no byte of the next request. For example, the
+// client has closed the connection or sent nothing for too long, or the endpoint drains.
 // awaitRequest also returns errNoRequest if it parks the session.
 var errNoRequest = errors.New("no request")
 

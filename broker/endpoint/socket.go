@@ -137,10 +137,9 @@ func pollNow(fd int, events int16) int16 {
 
 func (s *socket) inPoller() bool { return s.outside.Load() == nil }
 
-// leavePoller removes the connection from the poller of the Go runtime. If the connection is
-// already outside the poller, leavePoller does nothing. The runtime then no longer enforces
-// deadlines for the connection, so conn.await and sender.waitToSend check the deadlines
-// themselves.
+// leavePoller removes the connection from the poller of the Go runtime, unless the connection is
+// already outside the poller. The runtime enforces no deadlines for a connection outside the
+// poller, so conn.await and sender.waitToSend check the deadlines themselves.
 func (s *socket) leavePoller() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

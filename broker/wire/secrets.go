@@ -55,7 +55,7 @@ type secretsParser struct {
 	decoder *jsontext.Decoder
 }
 
-// errorHere returns an error that contains the number of the current line.
+// errorHere returns an error that contains the number of the line that the decoder has reached.
 func (p secretsParser) errorHere(format string, args ...any) error {
 	return p.errorAt(p.decoder.InputOffset(), format, args...)
 }
@@ -76,7 +76,7 @@ func (p secretsParser) syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return p.errorAt(offset, "duplicate name in an object")
 	}
-	return p.errorAt(offset, "the text is not a JSON object in UTF-8")
+	return p.errorAt(offset, "the text is not a valid JSON object in UTF-8")
 }
 
 func (p secretsParser) readString() (string, error) {
