@@ -76,7 +76,7 @@ func (p secretsParser) syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {
 		return p.errorAt(offset, "duplicate name in an object")
 	}
-	return p.errorAt(offset, "the text is not a valid JSON object in UTF-8")
+	return p.errorAt(offset, "the text is not a JSON object in UTF-8")
 }
 
 func (p secretsParser) readString() (string, error) {
