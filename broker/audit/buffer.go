@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// bufferSize is the number of events that can wait for the writer. If the buffer is full,
-// new events are dropped.
+// bufferSize is the largest number of events that can wait in the buffer. If the buffer is full,
+// it drops and counts new events.
 const bufferSize = 4096
 
 // maxDelay is the time for which the buffer collects events of answers to projects, before the
@@ -64,7 +64,7 @@ func newBuffer() *buffer {
 func (b *buffer) wakeWriter() {
 	select {
 	case b.wake <- struct{}{}:
-	default: // the writer has not received the last value yet
+	default: // the writer has not received the last value yet, so it will still wake
 	}
 }
 

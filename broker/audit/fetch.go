@@ -9,12 +9,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// mergeInterval is the time during which the counts of several answers are added up. The
-// sum is then recorded as one event.
+// mergeInterval is the time during which a fetchMerger adds up the counts of answers. The
+// fetchMerger then records the sum as one event.
 const mergeInterval = time.Second
 
-// A fetchMerger records the answers of one project. It records the first answer to a uid at
-// once, and adds up the counts of the answers to the same uid that follow within
+// A fetchMerger records the answers to the clients of one project. It records the first answer to
+// a uid at once, and adds up the counts of the answers to the same uid that follow within
 // mergeInterval. Each project has its own fetchMerger, so that projects do not wait for each
 // other.
 type fetchMerger struct {
@@ -31,7 +31,7 @@ type fetchMerger struct {
 // follows within mergeInterval, flush deletes the pendingFetch.
 type pendingFetch struct {
 	answers int   // number of answers since the last recorded event
-	sum     Fetch // the sum of these answers
+	sum     Fetch // the sum of the answers since the last recorded event
 	timer   *time.Timer
 }
 

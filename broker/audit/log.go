@@ -21,9 +21,8 @@ import (
 // second.
 const requiredTimeout = 900 * time.Millisecond
 
-// closeTimeout is the maximum time that Close waits for the output, for example a disk.
-// It is short because a restart of the daemon waits for Close, and every client waits for
-// the restart.
+// closeTimeout is the maximum time that Close waits for the output, for example a disk. The time
+// is short, because a restart of the broker waits for Close, and clients wait for the restart.
 const closeTimeout = 500 * time.Millisecond
 
 // A Config is the configuration of an audit log. The field Log is required. Either Path or
@@ -97,7 +96,7 @@ func Record[E Event](l *Log, event E) {
 	l.buffer.add(item{time: event.When(), event: event}, true)
 }
 
-// A ProjectLog records the answers of one project.
+// A ProjectLog records the answers to the clients of one project.
 type ProjectLog struct {
 	required bool
 	merger   fetchMerger
@@ -113,10 +112,10 @@ func (l *Log) Project(name schema.ProjectName) *ProjectLog {
 // written.
 func (p *ProjectLog) Required() bool { return p.required }
 
-// RecordFetch records an answer of the project. If audit is required, RecordFetch waits until the
-// event is written. If the buffer is full, the write fails, or the write takes longer than
-// requiredTimeout, RecordFetch returns false, and the calling function must not send the secrets.
-// The log writes events that wait at the same time with one write.
+// RecordFetch records an answer to a client of the project. If audit is required, RecordFetch
+// waits until the event is written. If the buffer is full, the write fails, or the write takes
+// longer than requiredTimeout, RecordFetch returns false, and the calling function must not send
+// the secrets. The log writes events that wait at the same time with one write.
 //
 // If audit is not required, RecordFetch always returns true and never waits. It records the
 // first answer to a uid at once. It adds up the counts of later answers to the same uid

@@ -50,7 +50,7 @@ func (w *writer) writeBatch(taken batch) {
 	if wanted == 0 {
 		return
 	}
-	w.reportDropped() // before the batch, because these events were dropped earlier
+	w.reportDropped() // before the batch, because the dropped events are older than the batch
 	written, err := w.writeEntries(entries)
 	if err == nil {
 		err = encodeErr

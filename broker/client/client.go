@@ -90,9 +90,9 @@ func dial(ctx context.Context, path string) (*conn, error) {
 	return &conn{c.(*net.UnixConn), path, wire.NewReader(c, schema.MaxResponse, nil)}, nil
 }
 
-// call sends one request and decodes the answer into response, which is a pointer to a
-// response type of package schema. It waits for the answer for at most responseTimeout plus
-// wait.
+// call sends one request and decodes the answer into response, which is a pointer to a response
+// type of package schema. It waits for the answer for at most responseTimeout plus wait. If the
+// broker answers with an error response, the error of call is an *Error.
 func (c *conn) call(ctx context.Context, request, response any, wait time.Duration) error {
 	line, err := wire.Encode(request)
 	if err != nil {

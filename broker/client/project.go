@@ -41,9 +41,9 @@ func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait t
 	return response, err
 }
 
-// Info returns the project's name, and the secrets and helpers that the approved manifest
-// declares. If the broker is unreachable or reports a rate limit, Info retries for at most
-// wait. If wait is 0, Info tries once.
+// Info returns the project's name, and the declarations of secrets and helpers in the approved
+// manifest. It returns no values of secrets. If the broker is unreachable or reports a rate
+// limit, Info retries for at most wait. If wait is 0, Info tries once.
 func (p *Project) Info(ctx context.Context, wait time.Duration) (response schema.InfoResponse, err error) {
 	err = p.retry(ctx, wait, func(time.Duration) error {
 		response = schema.InfoResponse{}

@@ -18,8 +18,8 @@ const (
 	evictionTime = time.Millisecond
 )
 
-// admissions contains the admissions of all connections of an endpoint whose clients must be
-// authorized.
+// admissions counts the authorized and the unauthorized connections of an endpoint with
+// Config.MaxUnauthorized.
 type admissions struct {
 	maxUnauthorized, maxAuthorized int
 

@@ -38,11 +38,11 @@ func (c *interruptingCloser) close(closeSocket func()) {
 				return
 			case <-tick.C:
 				// The signal must have a handler. A signal without a handler would end the
-				// process, or the kernel would ignore it and not interrupt the thread. The
-				// Go runtime always has a handler for SIGPROF, which has no effect if the
+				// process, or the kernel would ignore it and not interrupt the thread. The Go
+				// runtime always has a handler for SIGPROF. This handler has no effect if the
 				// process is not profiled. So the broker needs no additional handler (see
-				// secmem.Harden). The signal leaves no pieces of secrets in memory, because
-				// this thread closes a socket and does not copy secrets.
+				// secmem.Harden). The signal leaves no pieces of secrets in memory, because this
+				// thread closes a socket and does not copy secrets.
 				unix.Tgkill(pid, thread, unix.SIGPROF)
 			}
 		}

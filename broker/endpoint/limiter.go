@@ -61,7 +61,7 @@ func (l *Limiter) Reserve(n int, now time.Time) (wait time.Duration) {
 	}
 }
 
-// Return returns n units that Reserve took.
+// Return gives back n units that Reserve has taken.
 func (l *Limiter) Return(n int) {
 	if l.perUnit != 0 && n > 0 {
 		l.emptyAt.Add(-l.cost(float64(n)))
@@ -81,7 +81,8 @@ func (l *Limiter) RetryAfter() (seconds int) {
 
 // Exceeded takes n units if at least n units are left. If n is more than one burst, Exceeded
 // takes n units if a full burst is left. If too few units are left, Exceeded takes no units and
-// returns true, with the number of seconds after which the client can try again.
+// returns true, with the number of seconds after which the client can try again. If there is no
+// limit, Exceeded takes no units and returns false.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
 	if l.perUnit == 0 || n == 0 {
 		return 0, false

@@ -31,7 +31,7 @@ func (r Reply) size() (n int) {
 	return n
 }
 
-// pieces returns the pieces of the reply.
+// pieces returns the bytes of the reply as a list of pieces.
 func (r Reply) pieces() net.Buffers {
 	if r.Line != nil {
 		return net.Buffers{r.Line}

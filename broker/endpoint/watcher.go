@@ -11,8 +11,8 @@ import (
 const maxWatchInterval = 100 * time.Millisecond
 
 // A watcher is a goroutine that notices when the client of a connection goes away. A session
-// needs a watcher while the session itself does not wait for events, for example because it waits
-// for a secret.
+// needs a watcher while the session itself does not wait for events, for example because its
+// handler waits for a secret.
 type watcher struct {
 	conn    *conn
 	gone    chan struct{} // closed when the client has closed the connection or shut down one of its directions

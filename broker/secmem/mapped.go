@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// New returns an arena of at least size bytes. It uses the most protected kind of memory
-// that the kernel provides. RLIMIT_MEMLOCK limits secret memory and locked memory together.
-// If this limit is reached, the arena is not locked, and its Kind is
-// schema.MemoryUnlocked. New fails only if there is not enough address space or memory.
+// New returns an arena of at least size bytes. It uses memfd_secret(2) if possible, and otherwise
+// locked memory. RLIMIT_MEMLOCK limits secret memory and locked memory together. If this limit is
+// reached, the arena is not locked, and its Kind is schema.MemoryUnlocked. New fails only if
+// there is not enough address space or memory.
 func New(size int) (*Arena, error) {
 	size = roundToPages(size)
 	if mem, err := secretMapping(size); err == nil {

@@ -1,7 +1,7 @@
-// Package secmem provides memory for secrets outside the Go heap. It excludes the memory from
-// core dumps, and wipes the memory before it frees it. It also locks the memory, unless this
-// would exceed the limit of locked memory (RLIMIT_MEMLOCK). In a build with the race detector,
-// the memory is on the Go heap.
+// Package secmem provides memory for secrets outside the Go heap. The package excludes this
+// memory from core dumps, and wipes the memory when it is freed. It also locks the memory, unless
+// this would exceed the limit of locked memory (RLIMIT_MEMLOCK). In a build with the race
+// detector, the memory is on the Go heap.
 //
 // The package protects secrets against copies that stay in freed memory of the Go heap,
 // against swapping, and against core dumps. With memfd_secret(2), it also protects secrets
@@ -46,11 +46,12 @@ func MakeUndumpable() error {
 // receives a secret.
 //
 // Harden makes the process undumpable. It also makes the process ignore the signals that the
-// process does not need, except signals whose handlers end the process. If a signal interrupts a
-// thread that is copying or searching secret bytes, the vector registers contain pieces of these
-// bytes. The kernel then saves the registers on the signal stack, which is outside the arenas.
-// The Go runtime itself sends SIGURG to preempt a goroutine. So Harden turns off asynchronous
-// preemption. Only root and processes of the same uid can send the other signals.
+// process does not need, except signals whose handlers end the process. If a signal with a
+// handler interrupts a thread that is copying or searching secret bytes, the vector registers can
+// contain pieces of these bytes. The kernel then saves the registers on the signal stack, which
+// is outside the arenas. The Go runtime itself sends SIGURG to preempt a goroutine. So Harden
+// turns off asynchronous preemption. Only root and processes of the same uid can send the other
+// signals that Harden ignores.
 //
 // The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
 // its internal signal 33. Root and processes of the same uid can still interrupt threads with
