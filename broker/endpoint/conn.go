@@ -58,16 +58,16 @@ const wakesUnit = 16 << 10
 // If the kernel does not refuse passed file descriptors, a normal read makes the kernel close
 // each passed file on the thread that reads. If this file is a TCP socket with unsent data and
 // SO_LINGER, the close can block the thread for as long as the client wants. The number of
-// threads of the broker is limited, so many blocked threads would end the broker. On such a
-// kernel, a conn therefore peeks at the data before it reads them. If file descriptors were
-// passed with the data, Read fails, and the file descriptors stay in the socket. An
-// interruptingCloser then closes the socket.
+// threads of the broker is limited, so many blocked threads would end the broker. So if the
+// kernel may accept passed file descriptors, a conn peeks at the data before it reads them. If
+// file descriptors were passed with the data, Read fails, and the file descriptors stay in the
+// socket. An interruptingCloser then closes the socket.
 type conn struct {
 	*socket
 	mustPeek bool     // the kernel may accept passed file descriptors, so receive must peek before it reads
-	deadline deadline // of Read and await
+	deadline deadline // when Read and await must return os.ErrDeadlineExceeded
 
-	// Only the goroutine that reads uses these fields.
+	// Only the goroutine that reads uses the following fields.
 	lineBytes   int // number of bytes that were read since beginLine
 	readBackoff backoff
 	busyReads   int                // number of reads since await last waited for an event
@@ -75,11 +75,11 @@ type conn struct {
 	tryErr      error              // result of the last call of try
 	checkInput  func(fd int) bool  // c.tryAndPrepare, stored here so that await allocates no memory
 
-	// Only the goroutine that sends uses these fields.
+	// Only the goroutine that sends uses the following fields.
 	pieces   [][]byte         // argument of send
 	sent     int              // result of send
 	sendErr  error            // result of send
-	sendOnce func(fd uintptr) // c.sendPieces, stored here so that send allocates no memory
+	sendOnce func(fd uintptr) // c.sendPieces, stored here so that send does not allocate it again
 	unread   int              // at least as large as the result of unreadBytes
 
 	awaitsInput bool // true between Session.AwaitInput and its stop function, because a goroutine then waits for data
@@ -97,7 +97,8 @@ func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
 		// kernel may accept passed file descriptors on this connection.
 		value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
 		if mustPeek = err != nil || value != 0; mustPeek {
-			// Without SO_OOBINLINE, a peek would not see out-of-band data.
+			// Without SO_OOBINLINE, a peek would not see out-of-band data, with which a client
+			// can pass file descriptors too.
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 		}
 	}); err != nil {
@@ -240,7 +241,8 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 	return n, nil
 }
 
-// beginLine must be called before the first read of each request line.
+// beginLine prepares the connection for the next request line. It must be called before the first
+// read of this line.
 func (c *conn) beginLine() {
 	c.lineBytes = 0
 	c.readBackoff.reset()
@@ -258,7 +260,7 @@ func (c *conn) send(pieces [][]byte) (n int, err error) {
 func (c *conn) sendPieces(fd uintptr) {
 	for c.sendErr = unix.EINTR; c.sendErr == unix.EINTR; {
 		const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
-		if len(c.pieces) == 1 { // needs no allocation
+		if len(c.pieces) == 1 { // SendmsgN allocates no memory, unlike SendmsgBuffers
 			c.sent, c.sendErr = unix.SendmsgN(int(fd), c.pieces[0], nil, nil, flags)
 		} else {
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)

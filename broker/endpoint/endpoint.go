@@ -70,7 +70,7 @@ type Endpoint struct {
 	calls  *systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for all sessions and for old listeners
-	// accepting waits for the accept loops.
+	// accepting waits until all accept loops have ended.
 	accepting sync.WaitGroup
 
 	// errorMessages limits the log messages about failed calls of accept(2) and of leavePoller,
@@ -85,7 +85,7 @@ type Endpoint struct {
 	mu               sync.Mutex
 	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
-	connectLimitedAt time.Time             // guarded by mu
+	connectLimitedAt time.Time             // when mayExplainLimit last returned true; guarded by mu
 }
 
 // New returns an endpoint that does not accept connections yet. The endpoint owns the listener of
@@ -156,8 +156,8 @@ func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	old := e.listener
 	e.listener = listener
 	e.mu.Unlock()
-	// Closing the old listener ends its accept loop. The close runs in a goroutine, because
-	// it can take some time.
+	// Closing the old listener ends its accept loop. Close it in a goroutine, because the close
+	// can take some time.
 	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
 	e.accepting.Go(func() { e.acceptLoop(listener) })
 }
@@ -215,7 +215,7 @@ func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	return 1, wait
 }
 
-// mayExplainLimit reports whether a client may get an answer that explains a limit. It
+// mayExplainLimit reports whether the broker may now send an answer that explains a limit. It
 // returns true at most once per second.
 func (e *Endpoint) mayExplainLimit() bool {
 	e.mu.Lock()
@@ -274,7 +274,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 			e.close(c)
 			return
 		}
-		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections: the limit of this socket is %d", e.config.MaxConnections))
+		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections or unread answers: this socket allows at most %d connections", e.config.MaxConnections))
 		e.close(c)
 		return
 	}

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connect creates a connection without a listener and without a socket file. In a new goroutine,
-// it calls serve with a session for the broker's side of the connection. It returns the client's
-// side. The session ends when the client's side is closed. When serve returns, Connect's
-// goroutine closes the broker's side.
+// Connect creates a connection without a listener and without a socket file. It returns the
+// client's side of the connection. In a new goroutine, it calls serve with a session for the
+// broker's side, and closes the broker's side after serve has returned. When the calling function
+// closes the client's side, the session ends.
 func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

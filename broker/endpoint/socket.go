@@ -58,9 +58,9 @@ type socket struct {
 	writeClosed    atomic.Bool  // CloseWrite was called
 	stoppedReading atomic.Bool  // the client has shut down only its reading side
 
-	// Only the goroutine that calls waitForEvents uses these fields.
+	// Only the goroutine that calls waitForEvents uses the following fields.
 	check   func(fd int) (done bool)
-	checks  int                   // number of calls of check
+	checks  int                   // number of calls of handleEvent since waitForEvents began; more than 1 after an event
 	tooMany bool                  // the client has caused too many events
 	onEvent func(fd uintptr) bool // s.handleEvent, stored here so that waitForEvents allocates no memory
 
@@ -210,7 +210,8 @@ func (d *descriptor) control(f func(fd uintptr)) {
 	}
 }
 
-// close closes the file descriptor on the calling thread.
+// close closes the file descriptor on the calling thread, so that an interruptingCloser can
+// interrupt the close.
 func (d *descriptor) close() error {
 	d.mu.Lock()
 	fd := d.fd
