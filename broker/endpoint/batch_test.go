@@ -26,8 +26,8 @@ func echoLines(inUse *atomic.Int64) Handler {
 	return handler
 }
 
-// TestAnswersToRequestsOfOneWrite sends many requests, with answers of different sizes, and with
-// several requests in each write. The answers must be complete and in order, and the session must
+// TestAnswersToRequestsOfOneWrite sends many requests in writes of different sizes. The answers
+// have different sizes too. The answers must be complete and in order, and the session must
 // release all answers.
 func TestAnswersToRequestsOfOneWrite(t *testing.T) {
 	var requests, want strings.Builder

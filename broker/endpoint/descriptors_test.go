@@ -116,10 +116,10 @@ func TestLingeringSocketBlocksPlainRead(t *testing.T) {
 	<-read
 }
 
-// TestPassedDescriptorsAreRefused passes file descriptors whose close would block. It passes them
-// within a line, with the end of a line, with the end of one line and the beginning of the next
-// line, and with out-of-band data. The connections must end, so the broker must not block. A
-// session that reads must answer with an error.
+// TestPassedDescriptorsAreRefused passes file descriptors of TCP sockets whose close would block.
+// It passes them within a line, with the end of a line, with the end of one line and the
+// beginning of the next line, and with out-of-band data. The connections must end, so the broker
+// must not block. A session that reads must answer with an error.
 func TestPassedDescriptorsAreRefused(t *testing.T) {
 	for _, mustPeek := range []bool{true, false} {
 		serves := map[string]func(*Session){

@@ -6,7 +6,7 @@ import (
 )
 
 // TestReserve takes units from a limiter of 2 units per second with a burst of 4. Reserve must
-// return the time until these units are restored.
+// return how long the caller must wait for these units.
 func TestReserve(t *testing.T) {
 	l := NewLimiter(2, 2)
 	for i, step := range []struct {

@@ -287,7 +287,7 @@ func TestBlockedWriteKeepsWatch(t *testing.T) {
 	}
 }
 
-// TestSystemCallsOfOneEndpointAreLimited starts maxSystemCalls calls of an endpoint that hang.
+// TestSystemCallsOfOneEndpointAreLimited makes maxSystemCalls system calls of one endpoint hang.
 // Until these calls end, the endpoint must not read a request, but another endpoint must still
 // answer.
 func TestSystemCallsOfOneEndpointAreLimited(t *testing.T) {
