@@ -6,44 +6,44 @@ import (
 	"time"
 )
 
-// bufferSize is the number of events that can wait for the writer. If the buffer is full,
-// new events are dropped.
+// bufferSize is the largest number of events that can wait in the buffer. If the buffer is full,
+// it drops and counts new events.
 const bufferSize = 4096
 
-// maxDelay is the time for which the buffer collects events of projects' answers, before the
-// writer takes these events and writes them together. An urgent event or a half-full buffer
-// ends this time early.
+// maxDelay is the time for which the buffer collects events of answers to projects, before the
+// writer takes these events and writes them together. If an urgent event arrives or the buffer is
+// half full, the writer takes the events earlier.
 const maxDelay = 50 * time.Millisecond
 
-// A buffer collects events until the writer takes them. It then collects the next events in
-// another slice, so the two slices are used in turns. It is safe for concurrent use.
+// A buffer collects events until the writer takes them. It then collects the next events in a
+// second slice, while the writer uses the first slice. A buffer is safe for concurrent use.
 type buffer struct {
 	wake  chan struct{} // receives a value when the writer must take the events now
-	timer *time.Timer   // sends a value to wake
+	timer *time.Timer   // calls wakeWriter maxDelay after the first event of a batch
 
 	mu     sync.Mutex // no other mutex may be locked while mu is locked
 	batch  batch
-	spare  []item // empty; becomes the next batch
+	spare  []item // an empty slice for the next batch; nil while the writer uses this slice
 	closed bool
 
-	unreported atomic.Uint64 // events dropped since the last audit.dropped event
-	dropped    atomic.Uint64 // all dropped events
+	unreported atomic.Uint64 // number of dropped events that no audit.dropped event contains yet
+	dropped    atomic.Uint64 // number of all dropped events
 }
 
-// A batch contains events in the order in which they were added.
+// A batch contains events, in the order in which they were added to the buffer.
 type batch struct {
 	items  []item
-	result *result // nil if nothing waits until the events are written
+	result *result // nil if no call of addAndWait waits for an event of the batch
 }
 
 // A result is the result of writing a batch.
 type result struct {
-	done    chan struct{} // closed when written is set
-	written int           // number of items that were written, from the start of the batch
+	done    chan struct{} // closed after written was set
+	written int           // number of items at the start of the batch that were written or given up
 }
 
-// finish sets the result of a batch. count is the number of items that were written. They are
-// the first items that were not given up.
+// finish sets the result of a batch after the writer has written it. The written items are the
+// first count items that were not given up.
 func (b batch) finish(count int) {
 	for i := 0; i < len(b.items) && count > 0; i++ {
 		if !b.items[i].givenUp {
@@ -64,7 +64,7 @@ func newBuffer() *buffer {
 func (b *buffer) wakeWriter() {
 	select {
 	case b.wake <- struct{}{}:
-	default: // the writer has not received the last value yet
+	default: // the writer has not received the last value yet, so it will still wake
 	}
 }
 
@@ -73,8 +73,8 @@ func (b *buffer) countDropped(n int) {
 	b.dropped.Add(uint64(n))
 }
 
-// add adds an event. It never waits. If urgent is true, the writer must not wait for further
-// events. If the buffer is full or closed, add drops and counts the event.
+// add adds an event. It never waits for the writer. If urgent is true, add wakes the writer at
+// once. If the buffer is full or closed, add drops and counts the event.
 func (b *buffer) add(added item, urgent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -96,7 +96,7 @@ func (b *buffer) addLocked(added item, urgent bool) (ok bool) {
 	return true
 }
 
-// addAndWait adds an event, and waits until the event is written. It returns false if the
+// addAndWait adds an urgent event, and waits until the event is written. It returns false if the
 // buffer is full or closed, if the write fails, or if the event is not written before the
 // timeout.
 func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
@@ -121,9 +121,9 @@ func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// If the writer has already taken the event, it may be writing the event at this moment.
-	// The log can then report an access that did not happen. That is safer than an access
-	// that is not in the log.
+	// If the event is still in the buffer, mark it, so that the writer does not write it. If the
+	// writer has already taken the event, it may still write the event. The log can then report
+	// an access that did not happen. That is safer than an access that is not in the log.
 	if b.batch.result == written {
 		b.batch.items[index].givenUp = true
 	}
@@ -131,8 +131,9 @@ func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
 	return false
 }
 
-// take waits until the writer must write. It then returns all events, and reports whether
-// the buffer was closed. After close, take must be called only once more.
+// take waits until wakeWriter is called. It then returns all events in the buffer, and reports
+// whether the buffer is closed. If closed is true, do not call take again, because it could wait
+// forever.
 func (b *buffer) take() (taken batch, closed bool) {
 	<-b.wake
 	b.mu.Lock()
@@ -143,7 +144,7 @@ func (b *buffer) take() (taken batch, closed bool) {
 	return taken, b.closed
 }
 
-// recycle returns the memory of a batch after the batch was written.
+// recycle gives the memory of a batch back to the buffer after the batch was written.
 func (b *buffer) recycle(written batch) {
 	clear(written.items)
 	b.mu.Lock()
@@ -151,7 +152,8 @@ func (b *buffer) recycle(written batch) {
 	b.spare = written.items[:0]
 }
 
-// close makes the writer take the last events. Later events are dropped.
+// close makes the writer take the last events. After close, the buffer drops and counts new
+// events.
 func (b *buffer) close() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

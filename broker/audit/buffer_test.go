@@ -13,9 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestBufferDelaysFetches checks when the events of answers are written. One event is
-// written after maxDelay. A half-full buffer and an event of an admin operation make the
-// writer write at once.
+// TestBufferDelaysFetches records the events of answers and checks when the log writes them. The
+// log must write a single event after maxDelay. It must write events at once if the buffer is
+// half full, or if an urgent event follows.
 func TestBufferDelaysFetches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := &fakeDisk{room: 1 << 30}

@@ -8,7 +8,7 @@ import (
 )
 
 // Event lists the types of audit events. None of these types has a field for the name or the
-// value of a secret, so no code can record a secret by mistake.
+// value of a secret, so that no code records a secret by mistake.
 type Event interface {
 	schema.BrokerStarted | schema.BrokerStopped |
 		schema.SecretsPushed | schema.SecretsCleared | schema.PushRejected |
@@ -24,9 +24,10 @@ func Header(name schema.EventName) schema.EventHeader {
 	return schema.EventHeader{Time: time.Now().UTC(), Event: name}
 }
 
-// A Fetch is the content of the audit event for one answer, or for the sum of several
-// answers, to clients of a project. It contains the number of secrets in the answers and
-// the numbers of requested names that were refused.
+// A Fetch is the content of the audit event for one answer to a client of a project, or for the
+// sum of several answers. Allowed is the number of secrets in the answers. Denied is the number
+// of requested names that are not on the allowlist. NotFound is the number of requested names
+// that are on the allowlist, but for which the broker has no secret.
 type Fetch struct {
 	Caller                    schema.EventCaller
 	Allowed, Denied, NotFound int
@@ -38,11 +39,11 @@ type item struct {
 	event   any // nil if the event is a fetch
 	project schema.ProjectName
 	fetch   Fetch
-	givenUp bool // RecordFetch no longer waits, so the event must not be written
+	givenUp bool // addAndWait no longer waits for this event, so the writer must not write it
 }
 
-// encode returns the event as one line. It returns an error only if there is a bug, because
-// an event contains only numbers and validated names.
+// encode returns the event as one line. It returns an error only if there is a bug in the broker,
+// because the broker validates the text in events.
 func (i *item) encode() ([]byte, error) {
 	if i.event != nil {
 		return wire.Encode(i.event)

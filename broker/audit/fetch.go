@@ -9,12 +9,12 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// mergeInterval is the time during which the counts of several answers are added up. The
-// sum is then recorded as one event.
+// mergeInterval is the time during which a fetchMerger adds up the counts of answers. The
+// fetchMerger then records the sum as one event.
 const mergeInterval = time.Second
 
-// A fetchMerger records the answers of one project. It records the first answer to a uid at
-// once, and adds up the counts of the answers to the same uid that follow within
+// A fetchMerger records the answers to the clients of one project. It records the first answer to
+// a uid at once, and adds up the counts of the answers to the same uid that follow within
 // mergeInterval. Each project has its own fetchMerger, so that projects do not wait for each
 // other.
 type fetchMerger struct {
@@ -27,11 +27,11 @@ type fetchMerger struct {
 	closed  bool
 }
 
-// A pendingFetch adds up the answers that follow a recorded event. If no answer follows
-// within mergeInterval, the pendingFetch is deleted.
+// A pendingFetch adds up the answers to one uid that follow a recorded event. If no answer
+// follows within mergeInterval, flush deletes the pendingFetch.
 type pendingFetch struct {
 	answers int   // number of answers since the last recorded event
-	sum     Fetch // the sum of these answers
+	sum     Fetch // the sum of the answers since the last recorded event
 	timer   *time.Timer
 }
 
@@ -67,8 +67,9 @@ func (m *fetchMerger) recordLocked(f Fetch) {
 	m.buffer.add(item{time: time.Now(), project: m.project, fetch: f}, false)
 }
 
-// flush records the sum of the answers to a uid, if there were any answers since the last
-// recorded event.
+// flush runs when mergeInterval has passed after the last recorded event of a uid. If there were
+// answers to this uid in the meantime, flush records their sum. Otherwise, it deletes the
+// pendingFetch.
 func (m *fetchMerger) flush(uid uint32) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,7 +88,8 @@ func (m *fetchMerger) flush(uid uint32) {
 	}
 }
 
-// close records all sums that are not recorded yet.
+// close records all sums that are not recorded yet. After close, the fetchMerger records each
+// answer at once.
 func (m *fetchMerger) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

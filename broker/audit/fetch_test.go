@@ -12,10 +12,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestFetchesAreMerged records many answers to two projects and two uids. The log must
-// contain the first answer to each project and uid after maxDelay, and then at most one
-// event per second for each project and uid. All events together must contain the counts of
-// all answers.
+// TestFetchesAreMerged records many answers to two projects and two uids. The log must contain
+// the event of the first answer to each project and uid soon after maxDelay, and then about one
+// event per second for each project and uid. All events together must contain the counts of all
+// answers.
 func TestFetchesAreMerged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		disk := &fakeDisk{room: 1 << 30}
@@ -69,8 +69,8 @@ func TestFetchesAreMerged(t *testing.T) {
 	})
 }
 
-// TestMergersAreForgotten checks that the log does not keep a reference to a project whose
-// clients send no more requests.
+// TestMergersAreForgotten records answers, and then none for longer than mergeInterval. The log
+// must no longer refer to the project.
 func TestMergersAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, err := Open(Config{Out: io.Discard, Log: slog.New(slog.DiscardHandler)})

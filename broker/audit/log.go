@@ -1,11 +1,11 @@
 // Package audit writes the broker's audit events, one JSON object per line, to a file, to
 // standard output, or to the journal. It keeps the last written events in memory for readers.
 //
-// An event contains counts, never the name or the value of a secret. The broker does not wait
-// until an event is written. If the buffer is full or a write fails, the event is dropped. The
-// log counts dropped events, and writes their number when writing works again. But if audit
-// is required, the broker sends an answer to a project only after the event of the answer was
-// written.
+// An event contains counts, never the name or the value of a secret. Usually, the broker does not
+// wait until an event is written. If the buffer is full or a write fails, the log drops and
+// counts the event. When writing works again, the log writes the number of dropped events. But if
+// audit is required, the broker sends the answer to a get or a get-many only after the event of
+// this answer was written. If the event cannot be written, the broker refuses the request.
 package audit
 
 import (
@@ -16,14 +16,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// requiredTimeout is the maximum time that an answer waits for its event if audit is
-// required. It is shorter than one second, so that a client gets the refusal within one
+// requiredTimeout is the maximum time that RecordFetch waits until its event is written, if audit
+// is required. It is shorter than one second, so that a client gets the refusal within one
 // second.
 const requiredTimeout = 900 * time.Millisecond
 
-// closeTimeout is the maximum time that Close waits for the output, for example a disk.
-// It is short because a restart of the daemon waits for Close, and every client waits for
-// the restart.
+// closeTimeout is the maximum time that Close waits for the output, for example a disk. The time
+// is short, because a restart of the broker waits for Close, and clients wait for the restart.
 const closeTimeout = 500 * time.Millisecond
 
 // A Config is the configuration of an audit log. The field Log is required. Either Path or
@@ -33,15 +32,16 @@ type Config struct {
 	// creates it with mode 0600. If the file is renamed or removed, for example by log
 	// rotation, the log creates a new file at Path before it writes the next event.
 	Path string
-	// Out receives the events if Path is empty. Each call of Out.Write gets one or more
-	// whole lines. If the previous call wrote only a part of a line, a newline precedes
-	// them. If Out.Write returns an error, it also returns how many bytes it has written.
+	// Out receives the events if Path is empty. Each call of Out.Write gets one or more whole
+	// lines. If the previous call wrote only a part of a line, the next call begins with a
+	// newline. If Out.Write returns an error, it must also return the number of bytes that it has
+	// written.
 	Out io.Writer
 	// Required makes RecordFetch wait until its event is written, but for 0.9 seconds at
 	// most.
 	Required bool
-	// Log receives a message when writing events begins to fail, and when writing works
-	// again.
+	// Log receives a message when writing events begins to fail, when writing works again, and if
+	// Close does not write all events.
 	Log *slog.Logger
 }
 
@@ -55,7 +55,8 @@ type Log struct {
 	done     chan struct{} // closed when the writer goroutine has ended
 }
 
-// Open opens an audit log. Close the log after use.
+// Open opens an audit log. It fails if the file at Config.Path cannot be opened. Close the log
+// after use.
 func Open(config Config) (*Log, error) {
 	l := &Log{
 		required: config.Required, log: config.Log, buffer: newBuffer(),
@@ -74,8 +75,8 @@ func Open(config Config) (*Log, error) {
 	return l, nil
 }
 
-// Close writes the events in the buffer and closes the log. If the output does not
-// respond, Close returns after half a second. Do not record events after Close.
+// Close writes the events in the buffer and closes the log. If the output does not respond, Close
+// returns after closeTimeout, and events can be lost. Do not record events after Close.
 func (l *Log) Close() {
 	l.active.close()
 	l.buffer.close()
@@ -86,34 +87,35 @@ func (l *Log) Close() {
 	}
 }
 
-// Dropped returns the number of events since Open that could not be recorded.
+// Dropped returns the number of events that the log has dropped since Open.
 func (l *Log) Dropped() uint64 { return l.buffer.dropped.Load() }
 
-// Record adds an event to the buffer. It never waits. If the buffer is full, Record drops
-// and counts the event.
+// Record adds an event to the buffer. It never waits for the output. If the buffer is full,
+// Record drops and counts the event.
 func Record[E Event](l *Log, event E) {
 	l.buffer.add(item{time: event.When(), event: event}, true)
 }
 
-// A ProjectLog records the answers of one project.
+// A ProjectLog records the answers to the clients of one project.
 type ProjectLog struct {
 	required bool
 	merger   fetchMerger
 }
 
 // Project returns a ProjectLog, which need not be closed. Use only one ProjectLog for each
-// project, because a ProjectLog merges events.
+// project, because a ProjectLog merges the events of its project.
 func (l *Log) Project(name schema.ProjectName) *ProjectLog {
 	return &ProjectLog{l.required, fetchMerger{project: name, buffer: l.buffer, active: &l.active, pending: map[uint32]*pendingFetch{}}}
 }
 
-// Required reports whether RecordFetch waits until the event is written.
+// Required reports whether audit is required, so that RecordFetch waits until its event is
+// written.
 func (p *ProjectLog) Required() bool { return p.required }
 
-// RecordFetch records an answer of the project. If audit is required, RecordFetch waits until
-// the event is written. If the write fails or takes longer than requiredTimeout, RecordFetch
-// returns false, and the secrets must not be sent. Events that wait at the same time are
-// written with one write.
+// RecordFetch records an answer to a client of the project. If audit is required, RecordFetch
+// waits until the event is written. If the buffer is full, the write fails, or the write takes
+// longer than requiredTimeout, RecordFetch returns false, and the calling function must not send
+// the secrets. The log writes events that wait at the same time with one write.
 //
 // If audit is not required, RecordFetch always returns true and never waits. It records the
 // first answer to a uid at once. It adds up the counts of later answers to the same uid

@@ -13,8 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A fakeDisk is a disk with space for room bytes. If writes is not nil, each Write sends
-// a value on writes, and blocks until the test receives this value.
+// A fakeDisk is an output that accepts room more bytes, and then fails like a full disk. If
+// writes is not nil, each Write sends a value on writes, and blocks until the test receives this
+// value.
 type fakeDisk struct {
 	mu     sync.Mutex
 	text   bytes.Buffer
@@ -44,9 +45,9 @@ func (disk *fakeDisk) lines() int {
 	return bytes.Count(disk.text.Bytes(), []byte("\n"))
 }
 
-// TestDroppedEventsAreCounted fills the fake disk in the middle of a line, and then frees
-// space. The log must report the number of lost events. The incomplete line must end with
-// a newline, and every other line must be complete.
+// TestDroppedEventsAreCounted fills the fake disk in the middle of a line, and then frees space.
+// The log must report the number of dropped events. The incomplete line must end with a newline,
+// and all other lines must be complete.
 func TestDroppedEventsAreCounted(t *testing.T) {
 	disk := &fakeDisk{room: 100}
 	var log bytes.Buffer
@@ -90,8 +91,8 @@ func TestDroppedEventsAreCounted(t *testing.T) {
 }
 
 // TestRecordDoesNotBlock records more events than the buffer and one batch of the writer can
-// contain, while every write to the fake disk blocks. Record must return without waiting for
-// the disk.
+// contain, while every write to the fake disk blocks. Record must return without waiting for the
+// disk, and the log must write or count each event.
 func TestRecordDoesNotBlock(t *testing.T) {
 	disk := &fakeDisk{room: 1 << 30, writes: make(chan struct{})}
 	var log bytes.Buffer

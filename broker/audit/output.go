@@ -12,17 +12,18 @@ type output struct {
 	path string
 	out  io.Writer
 	file *os.File
-	torn bool // true if the last write stopped in the middle of a line
+	torn bool // true if the output ends with an incomplete line
 }
 
-// write writes one or more lines at once. It returns how many bytes of lines were written.
+// write writes one or more lines with one write. It returns how many bytes of lines were written,
+// without the newline that ends an incomplete line.
 func (o *output) write(lines []byte) (n int, err error) {
 	if o.path != "" {
 		if err := o.reopenIfRotated(); err != nil {
 			return 0, err
 		}
 	}
-	missing := 0 // number of bytes that complete the last line of an earlier write
+	missing := 0 // number of bytes that end an incomplete line of an earlier write
 	if o.torn {
 		missing = 1
 		lines = append([]byte{'\n'}, lines...)
@@ -61,8 +62,9 @@ func (o *output) reopen() error {
 	return nil
 }
 
-// isTorn reports whether the last line of a file is not complete. This can happen if an earlier
-// broker was killed during a write.
+// isTorn reports whether the last line of a file is incomplete. This can happen if an earlier
+// broker was killed during a write. If path is not a regular file or cannot be read, isTorn
+// returns false.
 func isTorn(file *os.File, path string) bool {
 	info, err := file.Stat()
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {

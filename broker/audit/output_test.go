@@ -11,9 +11,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestLogContinuesAfterIncompleteLine opens a file whose last line is not complete, because an
-// earlier broker was killed during a write or the file system was full. The new event must be
-// on a line of its own.
+// TestLogContinuesAfterIncompleteLine opens log files that end with an incomplete line, end with
+// a complete line, or are empty. A line is incomplete if an earlier broker was killed during a
+// write or the file system was full. The new event must be on a line of its own.
 func TestLogContinuesAfterIncompleteLine(t *testing.T) {
 	const whole = `{"event":"earlier"}` + "\n"
 	for name, content := range map[string]string{"incomplete": whole + `{"eve`, "complete": whole, "empty": ""} {

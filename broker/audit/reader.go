@@ -15,7 +15,7 @@ type ring struct {
 	mu      sync.Mutex
 	entries [ringSize]entry // entry number n is at index n % ringSize
 	next    uint64          // number of the next entry that add writes
-	changed chan struct{}   // closed by add; nil if no reader waits
+	changed chan struct{}   // closed by the next call of add; nil if no reader waits for an event
 }
 
 type entry struct {
@@ -58,9 +58,9 @@ type Reader struct {
 }
 
 // Next returns the next event as one line with its newline. If the reader was too slow, Next
-// skips the events that are no longer in memory. missed is the number of skipped events. If
-// there is no event, the line is nil, and the channel changed is closed when the next event is
-// written.
+// skips the events that are no longer in memory. missed is the number of events that this call
+// has skipped. If there is no event yet, line is nil, and the channel changed is closed when the
+// next event is written.
 func (r *Reader) Next() (line []byte, missed uint64, changed <-chan struct{}) {
 	r.ring.mu.Lock()
 	defer r.ring.mu.Unlock()

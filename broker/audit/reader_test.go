@@ -29,8 +29,9 @@ func expectGeneration(t *testing.T, r *Reader, generation, missed uint64) {
 	}
 }
 
-// TestReaderFollowsEvents checks that a reader returns recent events and then new events, and
-// that its channel is closed when there is a new event.
+// TestReaderFollowsEvents reads events that were recorded before and after Subscribe. The reader
+// must return the recent events and then the new event, and its channel must be closed when there
+// is a new event.
 func TestReaderFollowsEvents(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out strings.Builder
@@ -92,8 +93,9 @@ func TestReaderContinuesAfterLastEvent(t *testing.T) {
 	}
 }
 
-// TestReaderReportsMissedEvents writes more events than the ring can contain before it
-// reads. The reader must skip the lost events and report their number.
+// TestReaderReportsMissedEvents records more events than the ring can contain, and reads only
+// afterwards. The reader must skip the events that are no longer in the ring, and report their
+// number.
 func TestReaderReportsMissedEvents(t *testing.T) {
 	l, err := Open(Config{Out: io.Discard, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

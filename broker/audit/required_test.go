@@ -92,7 +92,7 @@ func TestRequiredFetchesAreWrittenTogether(t *testing.T) {
 			go record()
 		}
 		synctest.Wait()
-		for range 2 { // two writes
+		for range 2 { // the write of the first event, and the write of all other events
 			<-disk.writes
 			synctest.Wait()
 		}
@@ -108,8 +108,8 @@ func TestRequiredFetchesAreWrittenTogether(t *testing.T) {
 	})
 }
 
-// TestGivenUpEventsAreNotWritten writes a batch that contains only an event that was given
-// up. The writer must not report that writing works again.
+// TestGivenUpEventsAreNotWritten lets a write fail, and then writes a batch whose only event was
+// given up. The writer must not report that writing works again.
 func TestGivenUpEventsAreNotWritten(t *testing.T) {
 	disk := &fakeDisk{}
 	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, log: slog.New(slog.DiscardHandler)}
@@ -120,8 +120,9 @@ func TestGivenUpEventsAreNotWritten(t *testing.T) {
 	}
 }
 
-// TestPartOfBatchIsWritten writes a batch of four events to a disk with space for two of
-// them. The second event is given up, so the first and the third event must be written.
+// TestPartOfBatchIsWritten writes a batch of four events to a disk with space for two of them.
+// The second event is given up, so the writer must write the first and the third event, and count
+// the fourth event as dropped.
 func TestPartOfBatchIsWritten(t *testing.T) {
 	disk := &fakeDisk{}
 	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, log: slog.New(slog.DiscardHandler)}

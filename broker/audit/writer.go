@@ -12,10 +12,11 @@ type writer struct {
 	output  output
 	recent  *ring
 	log     *slog.Logger
-	failing bool // the last write failed
+	failing bool // the last write of a batch failed
 }
 
-// run writes events until the buffer is closed.
+// run writes events until the buffer is closed. It then writes the remaining events and closes
+// the output.
 func (w *writer) run() {
 	for closed := false; !closed; {
 		var taken batch
@@ -28,8 +29,8 @@ func (w *writer) run() {
 	w.output.close()
 }
 
-// writeBatch writes the events of a batch with one write. After an error, it drops and
-// counts the events that were not written.
+// writeBatch writes the events of a batch with one write, except the events that were given up.
+// If the write fails, writeBatch drops and counts the events that were not written.
 func (w *writer) writeBatch(taken batch) {
 	var encodeErr error
 	entries := make([]entry, 0, len(taken.items))
@@ -49,7 +50,7 @@ func (w *writer) writeBatch(taken batch) {
 	if wanted == 0 {
 		return
 	}
-	w.reportDropped() // before the events
+	w.reportDropped() // before the batch, because the dropped events are older than the batch
 	written, err := w.writeEntries(entries)
 	if err == nil {
 		err = encodeErr
@@ -68,8 +69,8 @@ func (w *writer) writeBatch(taken batch) {
 	w.failing = err != nil
 }
 
-// writeEntries writes all lines with one write, and returns how many lines were written
-// completely.
+// writeEntries writes the lines of all entries with one write, and returns how many lines were
+// written completely. It adds the entries of these lines to the recent events.
 func (w *writer) writeEntries(entries []entry) (written int, err error) {
 	var lines []byte
 	for _, e := range entries {

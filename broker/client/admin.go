@@ -24,8 +24,9 @@ func DialAdmin(ctx context.Context, path string) (*Admin, error) {
 // Close ends the connection.
 func (a *Admin) Close() error { return a.conn.Close() }
 
-// Push replaces all secrets of the broker. line must be a schema.PushRequest with its Op,
-// encoded by wire.Encode. Push does not use line after it has returned. Wipe line after Push.
+// Push replaces all secrets of the broker. line must be an encoded schema.PushRequest with its Op
+// and a newline at the end. Push does not use line after it has returned, so the calling function
+// should then wipe line.
 func (a *Admin) Push(ctx context.Context, line []byte) (response schema.PushResponse, err error) {
 	err = a.conn.sendLine(ctx, line, &response, 0)
 	return response, err
@@ -37,7 +38,7 @@ func (a *Admin) Clear(ctx context.Context) error {
 	return a.conn.call(ctx, schema.ClearRequest{Op: schema.OpClear}, &response, 0)
 }
 
-// Register registers a project. It sets the request's Op.
+// Register registers a project. The Op of request need not be set, because Register sets it.
 func (a *Admin) Register(ctx context.Context, request schema.RegisterRequest) (response schema.RegisterResponse, err error) {
 	request.Op = schema.OpRegister
 	err = a.conn.call(ctx, request, &response, 0)
@@ -50,9 +51,9 @@ func (a *Admin) Unregister(ctx context.Context, name schema.ProjectName) error {
 	return a.conn.call(ctx, schema.UnregisterRequest{Op: schema.OpUnregister, Name: name}, &response, 0)
 }
 
-// Reload replaces a project's manifest and therefore its allowlist. If DryRun is set, the
-// broker does not replace the manifest, and only returns the effect of the new manifest.
-// Reload sets the request's Op.
+// Reload replaces a project's manifest and therefore its allowlist. If request.DryRun is true,
+// the broker does not replace the manifest, and only returns the effect of the new manifest. The
+// Op of request need not be set, because Reload sets it.
 func (a *Admin) Reload(ctx context.Context, request schema.ReloadRequest) (response schema.ReloadResponse, err error) {
 	request.Op = schema.OpReload
 	err = a.conn.call(ctx, request, &response, 0)
@@ -72,8 +73,8 @@ func (a *Admin) List(ctx context.Context) ([]schema.SecretName, error) {
 	return response.Names, err
 }
 
-// Explain returns the results of the checks that decide whether a get would succeed. It sets the
-// request's Op.
+// Explain returns the results of the checks that decide whether a get would succeed. The Op of
+// request need not be set, because Explain sets it.
 func (a *Admin) Explain(ctx context.Context, request schema.ExplainRequest) (response schema.ExplainResponse, err error) {
 	request.Op = schema.OpExplain
 	err = a.conn.call(ctx, request, &response, 0)
@@ -99,10 +100,10 @@ func (a *Admin) Ping(ctx context.Context) (response schema.AdminPingResponse, er
 	return response, err
 }
 
-// WatchClosed returns a channel that is closed when the broker ends the connection. The
-// sidecar uses it to learn immediately that the broker restarted and lost its secrets. Call
-// stop before any other use of the connection, and before Close. stop waits until the
-// connection can be used, and also closes the channel.
+// WatchClosed returns a channel that is closed when the broker ends the connection. The sidecar
+// uses the channel to notice at once that the broker has restarted and lost its secrets. Always
+// call stop, before any other use of the connection and before Close. stop waits until the
+// connection can be used again. It also closes the channel, if the channel is still open.
 func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 	return wire.WatchClosed(a.conn.UnixConn)
 }

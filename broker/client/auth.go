@@ -23,23 +23,24 @@ func (e *TokenFileError) Error() string { return "cannot read the admin token: "
 
 func (e *TokenFileError) Unwrap() error { return e.Err }
 
-// tokenTimeout is how long DialAdminWithToken tries again while the broker restarts.
+// tokenTimeout is how long DialAdminWithToken tries again if the token file is missing or the
+// broker ends the connection.
 const tokenTimeout = 2 * time.Second
 
 // DialAdminWithToken connects to the admin socket at path, and authorizes the connection with
 // the token in the file tokenFile. If tokenFile is "", DialAdminWithToken does the same as
 // DialAdmin. A *TokenFileError means that the file cannot be used.
 //
-// A broker generates a new token at each start. If the broker refuses the token and the file
-// has changed in the meantime, DialAdminWithToken sends the new token. If the file is missing
-// or the broker ends the connection, the broker is possibly restarting, so DialAdminWithToken
-// tries again for a short time.
+// A broker generates a new token at each start. If the broker refuses the token and the file has
+// changed in the meantime, DialAdminWithToken connects again and sends the new token. If the file
+// is missing or the broker ends the connection, the broker is possibly restarting, so
+// DialAdminWithToken tries again for up to tokenTimeout.
 func DialAdminWithToken(ctx context.Context, path, tokenFile string) (*Admin, error) {
 	if tokenFile == "" {
 		return DialAdmin(ctx, path)
 	}
 	deadline := time.Now().Add(tokenTimeout)
-	var refused []byte // the request that the broker has refused
+	var refused []byte // the last auth request that the broker has refused; nil if there is none
 	defer func() { clear(refused) }()
 	var refusal error
 	for {
@@ -81,8 +82,8 @@ func DialAdminWithToken(ctx context.Context, path, tokenFile string) (*Admin, er
 	}
 }
 
-// sleep waits for minRetryDelay. It returns false if ctx or the time until the deadline ends
-// earlier.
+// sleep waits for minRetryDelay and returns true. If the deadline is earlier, sleep returns false
+// at once. If ctx ends earlier, sleep returns false then.
 func sleep(ctx context.Context, deadline time.Time) bool {
 	if time.Now().Add(minRetryDelay).After(deadline) {
 		return false
@@ -95,8 +96,8 @@ func sleep(ctx context.Context, deadline time.Time) bool {
 	}
 }
 
-// awaitToken returns an auth request with the token in the file, as a line. If the file does not
-// exist, awaitToken waits until the file exists or the deadline has passed.
+// awaitToken calls readToken. If the file does not exist, awaitToken waits until the file exists,
+// the deadline has passed, or ctx ends. The error is a *TokenFileError or the error of ctx.
 func awaitToken(ctx context.Context, file string, deadline time.Time) ([]byte, error) {
 	for {
 		request, err := readToken(file)
@@ -115,10 +116,11 @@ func awaitToken(ctx context.Context, file string, deadline time.Time) ([]byte, e
 // tokenDigits is the number of hexadecimal digits of a token (schema.AdminTokenPattern).
 const tokenDigits = 64
 
-// readToken returns an auth request with the token in the file, as a line. The token is never a
-// string, so that it can be wiped.
+// readToken returns an auth request that contains the token in the file at path, encoded as one
+// line. The calling function must wipe the line. So that all copies of the token can be wiped,
+// the token is never a Go string.
 func readToken(path string) ([]byte, error) {
-	// With O_NONBLOCK, opening a pipe does not wait for a writer.
+	// With O_NONBLOCK, opening a pipe does not wait for a writer. A pipe is then refused below.
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -131,7 +133,7 @@ func readToken(path string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	content := make([]byte, tokenDigits+8) // a copied file can have another line ending
+	content := make([]byte, tokenDigits+8) // a few bytes more, because a copied file can have another line ending
 	defer clear(content)
 	n, err := io.ReadFull(file, content)
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {

@@ -20,8 +20,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// responseTimeout is the maximum time to wait for an answer, in addition to the wait time
-// in the request. A broker that needs more time is assumed to hang.
+// responseTimeout is the maximum time to wait for an answer, in addition to the wait time in the
+// request. If the broker needs more time, the client assumes that the broker hangs.
 const responseTimeout = 10 * time.Second
 
 // maxSocketPath is the maximum length of a socket's path in bytes (unix(7): sun_path
@@ -29,19 +29,20 @@ const responseTimeout = 10 * time.Second
 const maxSocketPath = 107
 
 // ErrUnreachable means that no broker answered on the socket. For example, the socket does not
-// exist, no process listens on the socket, or the connection ended before the answer. Errors of
-// this package append the path of the socket and the reason.
+// exist, no process listens on the socket, or the connection ended before the answer. An error
+// that wraps ErrUnreachable also contains the path of the socket and the reason.
 var ErrUnreachable = errors.New("cannot reach the broker")
 
-// ErrProtocol means that the answer does not follow version 2 of the protocol.
+// ErrProtocol means that the broker has sent a line that does not follow version 2 of the
+// protocol, or that is too long.
 var ErrProtocol = errors.New("invalid answer from the broker")
 
 // An Error is an error response of the broker.
 type Error struct {
 	Code       schema.Code
 	Message    string
-	RetryAfter time.Duration // 0 if the broker did not set it
-	TokenFile  string        // the file with the admin token on the broker's host; "" if the broker did not set it
+	RetryAfter time.Duration // when the client can try again; 0 if the response does not contain this time
+	TokenFile  string        // the file with the admin token on the broker's host; "" if the response does not contain it
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -89,13 +90,13 @@ func dial(ctx context.Context, path string) (*conn, error) {
 	return &conn{c.(*net.UnixConn), path, wire.NewReader(c, schema.MaxResponse, nil)}, nil
 }
 
-// call sends one request and decodes the answer into response, which is a pointer to a
-// response type of package schema. It waits for the answer for at most responseTimeout plus
-// wait.
+// call sends one request and decodes the answer into response, which is a pointer to a response
+// type of package schema. It waits for the answer for at most responseTimeout plus wait. If the
+// broker answers with an error response, the error of call is an *Error.
 func (c *conn) call(ctx context.Context, request, response any, wait time.Duration) error {
 	line, err := wire.Encode(request)
 	if err != nil {
-		return err // a MarshalJSON method of package schema failed
+		return err // for example, because a name in the request is not valid UTF-8
 	}
 	defer clear(line)
 	return c.sendLine(ctx, line, response, wait)
@@ -134,8 +135,9 @@ func (c *conn) sendLine(ctx context.Context, line []byte, response any, wait tim
 	return nil
 }
 
-// readLine reads one line. If the connection ends before the first byte of the line and
-// writeErr is not nil, writeErr is the reason in the returned error.
+// readLine reads one line, which is valid until the next call of readLine. writeErr is the error
+// with which sending the request failed, or nil. If the connection ends before the first byte of
+// the line and writeErr is not nil, the returned error contains writeErr as the reason.
 func (c *conn) readLine(ctx context.Context, writeErr error) ([]byte, error) {
 	line, err := c.lines.ReadLine()
 	if ctx.Err() != nil {

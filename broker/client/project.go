@@ -8,17 +8,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// Project is a client for one project socket. It opens a new connection for each request,
-// so that it never uses a connection that a restart of the broker has ended. Only Watch
-// uses its connection for a longer time. Project is safe for concurrent use.
+// Project is a client for one project socket. It opens a new connection for each request, so that
+// it never uses a connection that a restart of the broker has ended. Only Watch uses one
+// connection for a longer time. Project is safe for concurrent use.
 type Project struct{ path string }
 
 // NewProject returns a client for the project socket at path.
 func NewProject(path string) *Project { return &Project{path} }
 
-// Get returns one secret. If the broker does not have the secret, is unreachable, or reports
-// a rate limit, Get waits until it can return the secret. wait is the maximum time to wait,
-// and can be at most schema.MaxWait. If wait is 0, Get sends one request and does not wait.
+// Get returns one secret. If the broker does not have the secret, is unreachable, or reports a
+// rate limit, Get waits until it can return the secret. wait is the maximum time to wait. The
+// broker waits for a missing secret for at most schema.MaxWait, even if wait is longer. If wait
+// is 0, Get sends one request and does not wait for a secret or for the broker.
 func (p *Project) Get(ctx context.Context, name schema.SecretName, wait time.Duration) (response schema.GetResponse, err error) {
 	err = p.retry(ctx, wait, func(remaining time.Duration) error {
 		response = schema.GetResponse{}
@@ -40,9 +41,9 @@ func (p *Project) GetMany(ctx context.Context, names []schema.SecretName, wait t
 	return response, err
 }
 
-// Info returns the project's name, and the secrets and helpers that the approved manifest
-// declares. If the broker is unreachable or reports a rate limit, Info retries for at most
-// wait. If wait is 0, Info tries once.
+// Info returns the project's name, and the declarations of secrets and helpers in the approved
+// manifest. It returns no values of secrets. If the broker is unreachable or reports a rate
+// limit, Info retries for at most wait. If wait is 0, Info tries once.
 func (p *Project) Info(ctx context.Context, wait time.Duration) (response schema.InfoResponse, err error) {
 	err = p.retry(ctx, wait, func(time.Duration) error {
 		response = schema.InfoResponse{}
@@ -69,17 +70,17 @@ func (p *Project) call(ctx context.Context, request, response any, wait time.Dur
 	return c.call(ctx, request, response, wait)
 }
 
-// The minimum and the maximum delay before the next attempt to reach a broker. The
-// delay doubles after each attempt.
+// minRetryDelay and maxRetryDelay are the minimum and the maximum delay before the next attempt
+// to reach a broker. The delay doubles after each attempt.
 const (
 	minRetryDelay = 10 * time.Millisecond
 	maxRetryDelay = 250 * time.Millisecond
 )
 
-// retry calls try with the remaining time, until a broker answers or the time wait has
-// passed. retry need not wait for missing secrets, because the broker waits for them.
-// Therefore retry calls try again only if the broker is unreachable, ends the connection,
-// or reports a rate limit.
+// retry calls try at least once. If the broker is unreachable, ends the connection, or reports a
+// rate limit, retry waits and calls try again, as long as the time wait has not passed. The
+// argument of try is the remaining time. retry does not call try again because a secret is
+// missing, because the broker itself waits for a missing secret.
 func (p *Project) retry(ctx context.Context, wait time.Duration, try func(remaining time.Duration) error) error {
 	deadline := time.Now().Add(wait)
 	for backoff := minRetryDelay; ; backoff = min(2*backoff, maxRetryDelay) {

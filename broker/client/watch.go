@@ -19,11 +19,10 @@ const maxRedialDelay = 2 * time.Second
 // rate_limited, or when an answer is invalid (ErrProtocol). If the broker is unreachable,
 // ends the connection, or reports a rate limit, Watch connects again after a delay.
 //
-// If the broker has secrets when a connection starts, Watch first calls onChange with an
-// event without names, because any secret may have changed before the connection. So if
-// onChange fetches the secrets, no change is missed. While onChange runs, Watch does not
-// read. If Watch does not read for a long time, the broker combines several changes into
-// one event.
+// If the broker has secrets when a connection begins, Watch first calls onChange with an event
+// without names, because any secret may have changed before that time. So a function onChange
+// that fetches the secrets misses no change. While onChange runs, Watch does not read. If Watch
+// does not read for a long time, the broker combines several changes into one event.
 func (p *Project) Watch(ctx context.Context, onChange func(schema.ChangedEvent)) error {
 	delay := minRetryDelay
 	for {
@@ -76,7 +75,7 @@ func (p *Project) watchConnection(ctx context.Context, onChange func(schema.Chan
 		if err := wire.Decode(line, &event, schema.MaxResponseDepth); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		// Ignore other events, because later versions of the broker may send new ones.
+		// Ignore other events, because later versions of the broker may send new kinds of events.
 		if event.Event == schema.WatchEventChanged {
 			onChange(event)
 		}

@@ -9,34 +9,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// If there are too many unauthorized connections, the endpoint ends the oldest maxEvictions of
-// them, and then waits for evictionTime. It ends several connections at once, so that a client
-// that opens many connections does not delay other clients.
+// If a client connects and there are already too many unauthorized connections, the endpoint ends
+// up to maxEvictions of these connections, and then waits for evictionTime. It ends several
+// connections at once, so that a client that opens many connections delays other clients only for
+// a short time.
 const (
 	maxEvictions = 32
 	evictionTime = time.Millisecond
 )
 
-// admissions contains the admissions of all connections of an endpoint whose clients must be
-// authorized.
+// admissions counts the authorized and the unauthorized connections of an endpoint with
+// Config.MaxUnauthorized.
 type admissions struct {
 	maxUnauthorized, maxAuthorized int
 
-	mu           sync.Mutex   // conn.mu, descriptor.mu, and a slot of systemCalls can be acquired while mu is locked
+	mu           sync.Mutex   // while mu is locked, deadline.mu and descriptor.mu can be locked, and systemCalls.begin can be called
 	unauthorized []*admission // guarded by mu; the oldest first
 	authorized   int          // number of authorized connections; guarded by mu
 }
 
-// An admission is the state of one connection.
+// An admission contains whether the client of one connection is authorized.
 type admission struct {
 	all          *admissions
 	conn         *conn
-	evicted      atomic.Bool // the connection must end, so that other clients can connect
+	evicted      atomic.Bool // the endpoint has ended this unauthorized connection, so that other clients can connect
 	isAuthorized bool        // guarded by all.mu
 }
 
-// add adds an unauthorized connection. If there are already maxUnauthorized connections, it ends
-// the oldest ones and returns nil. The calling function should then try again soon.
+// add adds an unauthorized connection. If there are already maxUnauthorized unauthorized
+// connections, add calls evictLocked and returns nil. The calling function should then wait for
+// evictionTime and try again.
 func (a *admissions) add(c *conn) *admission {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -49,8 +51,9 @@ func (a *admissions) add(c *conn) *admission {
 	return added
 }
 
-// evictLocked ends the oldest unauthorized connections. It does not end a connection with unread
-// data, because these data can authorize the client.
+// evictLocked makes up to maxEvictions unauthorized connections end, the oldest first. It does
+// not end a connection with data that the broker has not read, because these data may be a valid
+// token.
 func (a *admissions) evictLocked() {
 	evictions := 0
 	for _, oldest := range a.unauthorized {
@@ -74,7 +77,7 @@ func (a *admissions) countAuthorized() int {
 }
 
 // authorize makes the connection count as authorized. It returns false if there are already
-// maxAuthorized connections.
+// maxAuthorized authorized connections.
 func (a *admission) authorize() bool {
 	a.all.mu.Lock()
 	defer a.all.mu.Unlock()
@@ -87,7 +90,8 @@ func (a *admission) authorize() bool {
 	return true
 }
 
-// end must be called when the connection is closed. It does nothing if a is nil.
+// end must be called once, when the endpoint closes the connection. If a is nil, end does
+// nothing.
 func (a *admission) end() {
 	if a == nil {
 		return

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// These tests cannot run with the race detector, because it needs memory of its own, and because
-// sync.Pool then discards some values.
+// These tests cannot run with the race detector, because the race detector needs additional
+// memory, and because sync.Pool discards some values in a build with the race detector.
 
-// TestRequestsNeedNoAllocation sends requests one after the other, and 32 together. A
-// single request must need no allocation, and 32 requests at most one.
+// TestRequestsNeedNoAllocation first sends single requests, and then 32 requests with each write.
+// The broker must make no allocation for a single request, and at most one for 32 requests.
 func TestRequestsNeedNoAllocation(t *testing.T) {
 	handler := okHandler()
 	handler.Batch = true
@@ -36,15 +36,16 @@ func TestRequestsNeedNoAllocation(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// Sending several pieces needs one allocation for each system call.
+		// The broker makes one allocation for a system call that sends several pieces.
 		if n := testing.AllocsPerRun(1000, ask); n > 0 && together == 1 || n > 1 {
 			t.Errorf("%d requests need %g allocations", together, n)
 		}
 	}
 }
 
-// TestIdleConnectionsNeedLittleMemory opens many connections that wait for their second request.
-// The goroutine and the data of a connection must need at most 5 KiB.
+// TestIdleConnectionsNeedLittleMemory opens many connections, sends one request on each, and
+// waits until their sessions are parked. The goroutine and the data of each connection must then
+// need at most 5 KiB.
 func TestIdleConnectionsNeedLittleMemory(t *testing.T) {
 	const connections, limit = 200, 5 << 10
 	_, path, parked := startParking(t, Config{MaxConnections: connections})
@@ -71,7 +72,7 @@ func TestIdleConnectionsNeedLittleMemory(t *testing.T) {
 	}
 }
 
-// memory returns how much memory goroutines and data use, in bytes.
+// memory returns how much memory the heap and the stacks of goroutines use, in bytes.
 func memory() int {
 	runtime.GC()
 	runtime.GC() // discards the workspaces in the pool

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// echoLines answers a request that contains a number with a line of that many bytes. inUse
-// counts the answers that were not released yet.
+// echoLines returns a handler. If a request contains the number n, the handler answers with a
+// line of n bytes. inUse counts the answers that the session has not released yet.
 func echoLines(inUse *atomic.Int64) Handler {
 	handler := okHandler()
 	handler.Batch = true
@@ -26,8 +26,9 @@ func echoLines(inUse *atomic.Int64) Handler {
 	return handler
 }
 
-// TestAnswersToRequestsOfOneWrite sends requests with answers of many sizes, in different
-// portions. The answers must be complete and in order, and all must be released.
+// TestAnswersToRequestsOfOneWrite sends many requests in writes of different sizes. The answers
+// have different sizes too. The answers must be complete and in order, and the session must
+// release all answers.
 func TestAnswersToRequestsOfOneWrite(t *testing.T) {
 	var requests, want strings.Builder
 	var inUse atomic.Int64
@@ -47,7 +48,7 @@ func TestAnswersToRequestsOfOneWrite(t *testing.T) {
 	for _, portion := range []int{1 << 20, 4096, 1000, 37} {
 		e, path := start(t, func(s *Session) { s.Run(handler) }, false)
 		c := dial(t, path)
-		go func() { // ends when all requests were sent
+		go func() { // ends when all requests were sent or a write fails
 			for text := requests.String(); text != ""; {
 				n, err := io.WriteString(c, text[:min(portion, len(text))])
 				if text = text[n:]; err != nil {
@@ -67,9 +68,10 @@ func TestAnswersToRequestsOfOneWrite(t *testing.T) {
 	}
 }
 
-// TestAnswersDoNotWaitForOtherRequests sends two requests together. While the second one waits,
-// the answer to the first one must arrive. If it arrived later, it could contain a secret that
-// was replaced in the meantime. The same must hold if the rest of the second request is missing.
+// TestAnswersDoNotWaitForOtherRequests sends two requests together. While the broker waits for
+// the second request, for example for a secret or for the rest of the line, the answer to the
+// first request must arrive. Otherwise the first answer could contain a secret that was replaced
+// during the wait.
 func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
 	for name, second := range map[string]string{"secret": "wait\n", "input": "watch\n", "work": "work\n", "rest of the line": "wa", "limit": "{}\n"} {
 		handler := okHandler()
@@ -115,7 +117,8 @@ func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
 }
 
 // TestAnswersAreReleasedAfterFailedWrite closes the connection while the broker answers requests
-// that arrived together. The broker must answer no more requests, and must release all answers.
+// that arrived together. After the write has failed, the broker must answer no more requests, and
+// must release all answers.
 func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 	var inUse atomic.Int64
 	handler := echoLines(&inUse)
@@ -143,8 +146,8 @@ func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 	}
 }
 
-// TestLateReaderGetsAllAnswers sends many requests together, and begins to read when the broker
-// has been waiting for the client for some time. The client must still get all answers.
+// TestLateReaderGetsAllAnswers sends many requests together, but does not read answers until the
+// connection has left the poller. The client must still get all answers.
 func TestLateReaderGetsAllAnswers(t *testing.T) {
 	for _, size := range []int{10, 100, 255, 300, 1000, 1500} {
 		var inUse atomic.Int64

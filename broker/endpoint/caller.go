@@ -13,17 +13,17 @@ import (
 // mapping in the broker's user namespace (user_namespaces(7), overflowuid).
 const UnmappedUID = 65534
 
-// A Caller identifies the process that opened a connection. The values are those at the
-// time of connect(2) (SO_PEERCRED, unix(7)). Another process may use the connection now,
-// because the caller can pass its file descriptor. The broker mainly relies on the mount
-// of the socket, and the check of the caller is a second check.
+// A Caller identifies the process that opened a connection. The kernel stores the values at the
+// time of connect(2) (SO_PEERCRED, unix(7)). Later, another process may use the connection,
+// because the caller can pass the file descriptor of the connection. So the broker mainly relies
+// on the mount of the socket, and the check of the caller is a second check.
 type Caller struct {
 	UID, GID uint32
 	PID      int32 // 0 if the caller is in a pid namespace that the broker cannot see
 }
 
-// Self returns the broker process as a Caller. The audit log contains this Caller for
-// changes that the broker makes because of a declaration.
+// Self returns the broker process as a Caller. If the broker changes a project because of a
+// declaration, the audit event contains this Caller.
 func Self() Caller {
 	return Caller{uint32(os.Geteuid()), uint32(os.Getegid()), int32(os.Getpid())}
 }
@@ -38,10 +38,10 @@ func callerOf(c *conn) (Caller, error) {
 	return Caller{cred.Uid, cred.Gid, cred.Pid}, nil
 }
 
-// IsIdentified reports whether the kernel reported the real uid of the caller. All callers
-// with unmapped uids have the same UID, so the broker must refuse that UID even if a list
-// contains it. A PID of 0 is not a reason to refuse a caller. If the broker runs in a
-// container, all callers outside of this container have PID 0.
+// IsIdentified reports whether the kernel reported the real uid of the caller. All callers with
+// unmapped uids have the UID UnmappedUID, so the broker must refuse this UID even if allow_uids
+// contains it. But a PID of 0 is no reason to refuse a caller. If the broker runs in a container,
+// all callers outside of this container have PID 0.
 func (c Caller) IsIdentified() bool { return c.UID != UnmappedUID }
 
 // Event returns the fields that describe the caller in an audit event.

@@ -12,11 +12,11 @@ import (
 // interruptInterval is the time between two signals that interrupt a blocked close.
 const interruptInterval = 2 * time.Millisecond
 
-// An interruptingCloser closes sockets that may contain passed file descriptors. Closing
-// such a socket can block a thread, because the last close of a TCP socket with unsent data
-// and SO_LINGER waits for the peer. A signal ends this wait. So the interruptingCloser
-// sends signals to the thread until the socket is closed. It closes only one socket at a
-// time, so each endpoint has at most one blocked thread.
+// An interruptingCloser closes sockets that may contain passed file descriptors. Closing such a
+// socket can block a thread, because the last close of a TCP socket with unsent data and
+// SO_LINGER waits for the peer. A signal ends this wait. So the interruptingCloser sends signals
+// to the thread until the socket is closed. It closes only one socket at a time, so that at most
+// one thread of each endpoint is blocked.
 type interruptingCloser struct{ mu sync.Mutex }
 
 // close calls closeSocket, which closes a socket. If closeSocket blocks, close interrupts the
@@ -38,11 +38,11 @@ func (c *interruptingCloser) close(closeSocket func()) {
 				return
 			case <-tick.C:
 				// The signal must have a handler. A signal without a handler would end the
-				// process, or the kernel would ignore it and not interrupt the thread. The
-				// Go runtime always has a handler for SIGPROF, which has no effect if the
+				// process, or the kernel would ignore it and not interrupt the thread. The Go
+				// runtime always has a handler for SIGPROF. This handler has no effect if the
 				// process is not profiled. So the broker needs no additional handler (see
-				// secmem.Harden). The signal leaves no pieces of secrets in memory, because
-				// this thread closes a socket and does not copy secrets.
+				// secmem.Harden). The signal leaves no pieces of secrets in memory, because this
+				// thread closes a socket and does not copy secrets.
 				unix.Tgkill(pid, thread, unix.SIGPROF)
 			}
 		}

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCloserInterruptsBlockedClose closes a socket that contains a passed TCP socket.
-// Without signals, this close would block for an hour. The closer must end the block.
+// TestCloserInterruptsBlockedClose closes a socket that contains a passed TCP socket. Without
+// signals, this close would block for an hour. The interruptingCloser must interrupt the close.
 func TestCloserInterruptsBlockedClose(t *testing.T) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

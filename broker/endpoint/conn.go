@@ -14,14 +14,13 @@ import (
 // errDescriptors means that a client passed file descriptors (SCM_RIGHTS, unix(7)).
 var errDescriptors = errors.New("a client must not pass file descriptors")
 
-// sendBuffer limits the unread answers of one connection in the kernel, in bytes. The
-// kernel doubles this number. So the unread answers of the 64 connections of a project
-// use about 2 MiB at most.
+// sendBuffer is the size of the send buffer that the broker requests for each connection, in
+// bytes. The kernel doubles this number. So the unread answers of a connection use at most about
+// 32 KiB of the kernel's memory, and those of a project's 64 connections about 2 MiB.
 const sendBuffer = 16 << 10
 
-// writableBytes is the largest memory of unread answers with which a socket is writable, in
-// bytes. For the kernel, a socket is writable if at most a quarter of its send buffer is
-// used.
+// writableBytes is the largest number of bytes that the unread answers of a socket may use while
+// the kernel still reports the socket as writable. This is a quarter of the send buffer.
 const writableBytes = 2 * sendBuffer / 4
 
 // refuseDescriptors makes the kernel refuse passed file descriptors on all later
@@ -35,9 +34,10 @@ func refuseDescriptors(listener *net.UnixListener) {
 	}
 }
 
-// While a connection is outside the poller (see socket), the broker tries to read again and
-// again. The time between two attempts begins with minReadInterval. It is at most
-// maxIdleInterval before the first byte of a request, and at most maxLineInterval after that.
+// While a connection is outside the poller of the Go runtime (see socket), the broker tries to
+// read again and again. The time between two attempts begins with minReadInterval and doubles. It
+// is at most maxIdleInterval before the first byte of a request has arrived, and at most
+// maxLineInterval after the first byte.
 const (
 	minReadInterval = time.Millisecond
 	maxIdleInterval = 10 * time.Millisecond
@@ -45,43 +45,44 @@ const (
 )
 
 // maxBusyReads is the number of reads without a wait after which a session lets other sessions
-// run. If a client sends requests faster than the broker answers them, the session of this
-// client never waits for an event.
+// run. If a client sends requests faster than the broker answers them, the session of this client
+// never waits for an event, and could delay other sessions.
 const maxBusyReads = 8
 
 // wakesUnit is the size of a part of a request, in bytes. The client may cause maxWakes events
-// for each part.
+// for each part, so a large request may cause more events than a small one.
 const wakesUnit = 16 << 10
 
 // A conn is a connection that never receives file descriptors.
 //
-// If the kernel does not refuse passed file descriptors, a normal read closes a passed file
-// on the thread that reads. If the file is a TCP socket with unsent data and SO_LINGER, the
-// client can block that thread for any time. The number of threads of the broker is
-// limited, so many blocked threads would end the broker. So a conn first looks at the data
-// without reading it. If file descriptors were passed with the data, Read fails, and the
-// file descriptors stay in the socket. An interruptingCloser then closes the socket.
+// If the kernel does not refuse passed file descriptors, a normal read makes the kernel close
+// each passed file on the thread that reads. If this file is a TCP socket with unsent data and
+// SO_LINGER, the close can block the thread for as long as the client wants. The number of
+// threads of the broker is limited, so many blocked threads would end the broker. So if the
+// kernel may accept passed file descriptors, a conn peeks at the data before it reads them. If
+// file descriptors were passed with the data, Read fails, and the file descriptors stay in the
+// socket. An interruptingCloser then closes the socket.
 type conn struct {
 	*socket
-	mustPeek bool     // the kernel does not refuse file descriptors
-	deadline deadline // of Read and await
+	mustPeek bool     // the kernel may accept passed file descriptors, so receive must peek before it reads
+	deadline deadline // when Read and await must return os.ErrDeadlineExceeded
 
-	// Only the goroutine that reads uses these fields.
+	// Only the goroutine that reads uses the following fields.
 	lineBytes   int // number of bytes that were read since beginLine
 	readBackoff backoff
 	busyReads   int                // number of reads since await last waited for an event
 	try         func(fd int) error // argument of await
 	tryErr      error              // result of the last call of try
-	checkInput  func(fd int) bool  // c.tryAndPrepare, stored here because it would be allocated for each call
+	checkInput  func(fd int) bool  // c.tryAndPrepare, stored here so that await allocates no memory
 
-	// Only the goroutine that sends uses these fields.
+	// Only the goroutine that sends uses the following fields.
 	pieces   [][]byte         // argument of send
 	sent     int              // result of send
 	sendErr  error            // result of send
-	sendOnce func(fd uintptr) // c.sendPieces, stored here because it would be allocated for each call
-	unread   int              // an upper limit of unreadBytes
+	sendOnce func(fd uintptr) // c.sendPieces, stored here so that send does not allocate it again
+	unread   int              // at least as large as the result of unreadBytes
 
-	awaitsInput bool // a goroutine of AwaitInput waits for events
+	awaitsInput bool // true between Session.AwaitInput and its stop function, because a goroutine then waits for data
 }
 
 func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
@@ -91,19 +92,20 @@ func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
 	}
 	mustPeek := true
 	if err := raw.Control(func(fd uintptr) {
-		// A connection inherits SO_PASSRIGHTS from its listener when the client connects. If
-		// the client connected while an earlier broker was running, the listener may not have
-		// had this option yet.
+		// A connection inherits SO_PASSRIGHTS from its listener when the client connects. If the
+		// client connected before this broker called refuseDescriptors for the listener, the
+		// kernel may accept passed file descriptors on this connection.
 		value, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PASSRIGHTS)
 		if mustPeek = err != nil || value != 0; mustPeek {
-			// Without SO_OOBINLINE, a peek would not see out-of-band data.
+			// Without SO_OOBINLINE, a peek would not see out-of-band data, with which a client
+			// can pass file descriptors too.
 			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 		}
 	}); err != nil {
 		return nil, err
 	}
-	// If the buffer size cannot be set, refuse the connection, because unread answers would
-	// not be limited.
+	// If the size of the send buffer cannot be set, refuse the connection, because its unread
+	// answers could use more memory than planned.
 	if err := c.SetWriteBuffer(sendBuffer); err != nil {
 		return nil, err
 	}
@@ -112,7 +114,9 @@ func newConn(c *net.UnixConn, calls *systemCalls) (*conn, error) {
 	return conn, nil
 }
 
-// Read reads data. If the client passed file descriptors, the error is errDescriptors.
+// Read waits for data and reads them. If the client passed file descriptors with the data, the
+// error is errDescriptors. After the last byte from the client, the error is io.EOF. Read also
+// returns the errors of await.
 func (c *conn) Read(p []byte) (n int, err error) {
 	err = c.await(func(fd int) (err error) {
 		n, err = c.receive(fd, p)
@@ -121,9 +125,10 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// await calls try again and again until the result is not EAGAIN, and returns this result.
-// Before that, await can also return the error os.ErrDeadlineExceeded, io.EOF if the client
-// has shut down its reading side, or net.ErrClosed. The function try must read with receive.
+// await calls try, which must read with receive. While the result is EAGAIN, await waits and then
+// calls try again. It returns the first other result, which can be nil. It can return earlier
+// with os.ErrDeadlineExceeded, with io.EOF if the client has shut down its reading side, or with
+// another error if the connection is closed or cannot leave the poller.
 func (c *conn) await(try func(fd int) error) error {
 	c.try = try
 	for c.inPoller() {
@@ -146,12 +151,12 @@ func (c *conn) await(try func(fd int) error) error {
 		case c.inPoller():
 			return err
 		}
-		// The wait also ends with an error if another goroutine removes the connection
-		// from the poller. In this case, the loop below continues.
+		// The wait also ends with an error if another goroutine removes the connection from the
+		// poller. In this case, continue with the loop below.
 	}
 	for {
-		// Sleep before each attempt. Otherwise a client that sends many small pieces could
-		// make the broker read each piece separately.
+		// Sleep before each attempt to read. Otherwise a client that sends many small pieces
+		// could make the broker read each piece separately.
 		longest := maxIdleInterval
 		if c.lineBytes > 0 {
 			longest = maxLineInterval
@@ -161,7 +166,7 @@ func (c *conn) await(try func(fd int) error) error {
 			return os.ErrDeadlineExceeded
 		}
 		if c.stoppedReading.Load() {
-			return io.EOF // the client could not read an answer
+			return io.EOF // the client has shut down its reading side, so it could not read an answer
 		}
 		err := net.ErrClosed
 		c.control(func(fd int) {
@@ -181,8 +186,9 @@ func (c *conn) tryAndPrepare(fd int) (done bool) {
 	if c.tryErr = c.try(fd); c.tryErr != unix.EAGAIN {
 		return true
 	}
-	// Call clientStoppedReading only if there are more events than usual, because it needs a
-	// system call. A client that calls shutdown(2) again and again causes more events.
+	// The call of clientStoppedReading needs a system call. So call it only if there were more
+	// events than a normal client causes. A client that calls shutdown(2) again and again causes
+	// more events.
 	if c.wakes.Load() > expectedWakes && c.clientStoppedReading(fd) {
 		c.tryErr = io.EOF
 		return true
@@ -191,14 +197,16 @@ func (c *conn) tryAndPrepare(fd int) (done bool) {
 	return false
 }
 
-// awaitEvent waits until there are data, another event happens, or the timer expires.
+// awaitEvent waits until there are data, another event happens, or the timer of c.deadline
+// expires.
 func (c *conn) awaitEvent() {
 	c.waitForEvents(func(fd int) (done bool) {
 		return c.checks > 1 || pollNow(fd, unix.POLLIN) != 0
-	}) // after an error, the session tries to read and gets the same error
+	}) // ignore an error, because the session then calls await, which handles it
 }
 
-// receive reads data without waiting. If there are no data, the error is EAGAIN.
+// receive reads data without waiting. If there are no data yet, the error is EAGAIN. If no more
+// data will arrive, the error is io.EOF.
 func (c *conn) receive(fd int, p []byte) (n int, err error) {
 	if c.mustPeek {
 		var flags int
@@ -211,8 +219,8 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 		case flags&unix.MSG_CTRUNC != 0:
 			return 0, errDescriptors
 		}
-		// The peek stops before the first passed file descriptor. So no file descriptor
-		// belongs to the first n bytes.
+		// The peek has found no file descriptor with the first n bytes, so read only these bytes.
+		// File descriptors may have arrived with later bytes.
 		p = p[:n]
 	}
 	for err = unix.EINTR; err == unix.EINTR && len(p) > 0; {
@@ -224,21 +232,24 @@ func (c *conn) receive(fd int, p []byte) (n int, err error) {
 	case err != nil:
 		return 0, err
 	}
+	// A large request usually arrives in many pieces, and each piece is an event. So count the
+	// events of each part of wakesUnit bytes separately.
 	if before := c.lineBytes / wakesUnit; (c.lineBytes+n)/wakesUnit > before {
-		c.resetWakes() // a large request arrives in many pieces, and each piece is an event
+		c.resetWakes()
 	}
 	c.lineBytes += n
 	return n, nil
 }
 
-// beginLine must be called before the first read of each request line.
+// beginLine prepares the connection for the next request line. It must be called before the first
+// read of this line.
 func (c *conn) beginLine() {
 	c.lineBytes = 0
 	c.readBackoff.reset()
 }
 
-// send sends as many bytes of the pieces as fit into the send buffer, and returns their
-// number. It does not wait. If the send buffer is full, the error is EAGAIN.
+// send sends as many bytes of the pieces as fit into the send buffer, and returns the number of
+// these bytes. It does not wait for the client. If the send buffer is full, the error is EAGAIN.
 func (c *conn) send(pieces [][]byte) (n int, err error) {
 	c.pieces, c.sent, c.sendErr = pieces, 0, net.ErrClosed
 	c.controlRaw(c.sendOnce)
@@ -249,24 +260,24 @@ func (c *conn) send(pieces [][]byte) (n int, err error) {
 func (c *conn) sendPieces(fd uintptr) {
 	for c.sendErr = unix.EINTR; c.sendErr == unix.EINTR; {
 		const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
-		if len(c.pieces) == 1 { // needs no allocation
+		if len(c.pieces) == 1 { // SendmsgN allocates no memory, unlike SendmsgBuffers
 			c.sent, c.sendErr = unix.SendmsgN(int(fd), c.pieces[0], nil, nil, flags)
 		} else {
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
 	}
-	// Ask the kernel only if the client may have too many unread answers.
+	// Ask the kernel for the exact number only if the socket may not be writable.
 	if c.unread += maxMemory(c.sent); c.unread > writableBytes {
 		c.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 	}
 }
 
-// maxMemory returns the memory that the kernel needs at most for a packet of size bytes. This is
-// at most twice as much as the data need, and some memory for each packet.
+// maxMemory returns an upper limit of the memory that the kernel needs for the size bytes of one
+// send. The kernel needs at most twice the size of the data, and less than 1024 additional bytes.
 func maxMemory(size int) int { return 2*size + 1024 }
 
-// isWritable reports whether the client has read most of its answers. isWritable also returns
-// true if the connection has ended.
+// isWritable reports whether the socket is writable, which means that the client has read most of
+// its answers (see writableBytes). isWritable also returns true if the connection has ended.
 func (c *conn) isWritable() bool {
 	if c.unread > writableBytes {
 		c.unread = c.unreadBytes()
@@ -274,17 +285,18 @@ func (c *conn) isWritable() bool {
 	return c.unread <= writableBytes
 }
 
-// patience is how long a socket stays in the poller of the Go runtime while its client does
-// not read an answer. The time is long enough for a client that is reading its answer, and
-// too short for a client that delays the reading to wake the broker in the meantime.
+// patience is how long a socket that is not writable stays in the poller of the Go runtime. The
+// time is long enough for a client that reads its answers at once. It is short because the client
+// can wake the broker again and again during this time.
 const patience = 4 * time.Millisecond
 
-// If the socket is in the poller, waitUntilWritable waits until the client has read most of
-// its answers. The socket is then writable. The socket leaves the poller if this takes
-// longer than patience, because a goroutine that waits for a socket that is not writable
-// does not notice most events. Outside the poller, waitUntilWritable returns at once. The
-// socket also leaves the poller if the client has ended the connection, or if another
-// goroutine waits for events.
+// waitUntilWritable waits until the socket is writable, but only while the socket is in the
+// poller. If the socket is outside the poller, waitUntilWritable returns at once. If the wait
+// takes longer than patience, waitUntilWritable removes the socket from the poller and returns,
+// because a goroutine that waits for a socket that is not writable does not notice most events.
+// It does the same if the client shuts down a direction of the connection or causes too many
+// events, or if the goroutine of Session.AwaitInput already waits for events. The error is an
+// error of leavePoller.
 func (c *conn) waitUntilWritable() error {
 	if !c.inPoller() || c.isWritable() {
 		return nil
@@ -308,7 +320,8 @@ func (c *conn) waitUntilWritable() error {
 	return nil
 }
 
-// hasRoom reports whether the connection is still writable after size more bytes were sent.
+// hasRoom reports whether the socket would still be writable after the broker has sent size more
+// bytes.
 func (c *conn) hasRoom(size int) bool {
 	if c.unread+maxMemory(size) > writableBytes {
 		c.unread = c.unreadBytes()
@@ -316,8 +329,10 @@ func (c *conn) hasRoom(size int) bool {
 	return c.unread+maxMemory(size) <= writableBytes
 }
 
-// mayHoldDescriptors reports whether the socket may contain unread data with passed file
-// descriptors. Before this check, it makes the kernel refuse further data from the client.
+// mayHoldDescriptors reports whether the socket may contain data that the broker has not read,
+// and with which the client may have passed file descriptors. Unless the kernel refuses file
+// descriptors on this connection, mayHoldDescriptors first makes the kernel refuse further data
+// from the client.
 func (c *conn) mayHoldDescriptors() bool {
 	if !c.mustPeek {
 		return false
@@ -332,9 +347,9 @@ func (c *conn) mayHoldDescriptors() bool {
 	return unread
 }
 
-// unreadBytes returns how much memory the kernel uses for answers that the client has not
-// read, in bytes (SIOCOUTQ, unix(7)). The result is 0 if the client has read all answers or
-// has closed the connection.
+// unreadBytes returns how much memory the kernel uses for answers that the client has not read,
+// in bytes (SIOCOUTQ, unix(7)). The result is 0 if the client has read all answers, or if one
+// side has closed the connection.
 func (c *conn) unreadBytes() (n int) {
 	c.control(func(fd int) { n, _ = unix.IoctlGetInt(fd, unix.SIOCOUTQ) })
 	return n

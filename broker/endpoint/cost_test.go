@@ -47,7 +47,8 @@ func TestResponsesCount(t *testing.T) {
 }
 
 // TestAbortedResponsesCount requests a large response and closes the connection before it has
-// read the response. The response must count as if the client had read it.
+// read the response. The response must count against the limit as if the client had read the
+// whole response.
 func TestAbortedResponsesCount(t *testing.T) {
 	handler := okHandler()
 	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
@@ -65,9 +66,8 @@ func TestAbortedResponsesCount(t *testing.T) {
 	}
 }
 
-// TestIncompleteLinesCount sends lines that the broker cannot answer with a result, because a
-// line is too long or has no end. The broker has read these lines, so their length must
-// count.
+// TestIncompleteLinesCount sends a line that is too long, and a line without a newline. The
+// broker has read these lines, so their lengths must count against the limit.
 func TestIncompleteLinesCount(t *testing.T) {
 	for name, line := range map[string]string{
 		"too long": strings.Repeat("x", 2*schema.MaxRequest) + "\n",
@@ -89,8 +89,8 @@ func TestIncompleteLinesCount(t *testing.T) {
 	}
 }
 
-// TestPiecesCount sends a line of less than requestUnit bytes in many pieces. The line must
-// count as several requests.
+// TestPiecesCount sends single bytes until the connection leaves the poller, and then the rest of
+// the line. The line has less than requestUnit bytes, but must count as more than 10 requests.
 func TestPiecesCount(t *testing.T) {
 	var session atomic.Pointer[Session]
 	handler := okHandler()
@@ -108,7 +108,7 @@ func TestPiecesCount(t *testing.T) {
 }
 
 // TestLimitedRequestsCount sends a long request over the limit on a new connection. The broker
-// refuses and reads the request, so its length must count.
+// reads the whole request before it refuses the request, so its length must count.
 func TestLimitedRequestsCount(t *testing.T) {
 	handler := okHandler()
 	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
@@ -120,14 +120,15 @@ func TestLimitedRequestsCount(t *testing.T) {
 	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(answer, "rate_limited") {
 		t.Errorf("the answer is %q, error %v, want rate_limited", answer, err)
 	}
-	// One request needs 1000 seconds.
+	// The limiter restores one request in 1000 seconds, so 9000 seconds are the time for 9
+	// requests.
 	if after := handler.Limit.Reserve(1, time.Now()); after < before+9000*time.Second {
 		t.Errorf("the next request must wait for %v, and for %v before the long request, so the length of the request did not count", after, before)
 	}
 }
 
-// TestRefusedRequestsCount refuses a client that sends a long request. The broker reads the
-// request, so its length must count.
+// TestRefusedRequestsCount sends a long request to an endpoint that refuses the client. The
+// broker reads the request, so its length must count against the limit.
 func TestRefusedRequestsCount(t *testing.T) {
 	limit := NewLimiter(0.001, 10) // 10 requests at once
 	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) }, false)

@@ -10,15 +10,15 @@ import (
 var longAgo = time.Unix(1, 0)
 
 // A deadline limits how long a connection in the poller waits for events (see
-// socket.waitForEvents). It costs almost nothing while requests arrive in time: a timer is
-// started only when a wait begins, and only if no earlier timer is running. So a timer can
-// expire too early, and is then started again.
+// socket.waitForEvents). It costs almost nothing while requests arrive in time, because
+// startTimer keeps a running timer that expires before the deadline. If this timer expires too
+// early, await starts a new timer and continues to wait.
 type deadline struct {
 	conn *net.UnixConn
 
 	mu    sync.Mutex // no other lock is locked while mu is locked
 	time  time.Time  // guarded by mu; zero if there is no deadline
-	timer time.Time  // guarded by mu; the write deadline of conn, zero if no timer is running
+	timer time.Time  // guarded by mu; the write deadline of conn; zero if conn has no write deadline
 }
 
 // set sets the deadline of the next wait.
@@ -43,7 +43,8 @@ func (d *deadline) isPast() bool {
 	return !d.time.IsZero() && !time.Now().Before(d.time)
 }
 
-// startTimer makes the wait that begins now end at the deadline or earlier.
+// startTimer makes the wait that begins now end at the deadline or earlier. If there is no
+// deadline, startTimer does nothing.
 func (d *deadline) startTimer() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -56,17 +57,19 @@ func (d *deadline) startTimerLocked() {
 	}
 }
 
-// setTimer makes waits end at the time t.
+// setTimer makes the current wait and later waits end at the time t, whatever the deadline is. If
+// t is zero, it removes the timer.
 func (d *deadline) setTimer(t time.Time) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.setTimerLocked(t)
 }
 
-// removeTimer must be called after a timer has expired, and after setTimer.
+// removeTimer must be called after a timer has expired and after a wait that used setTimer.
+// Otherwise each later wait would end at once.
 func (d *deadline) removeTimer() { d.setTimer(time.Time{}) }
 
 func (d *deadline) setTimerLocked(t time.Time) {
 	d.timer = t
-	d.conn.SetWriteDeadline(t) // fails if the connection has left the poller
+	d.conn.SetWriteDeadline(t) // fails if the connection has left the poller; await then checks the deadline itself
 }

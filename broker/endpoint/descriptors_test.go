@@ -50,8 +50,8 @@ func lingeringSocket(t *testing.T) (fd int, release func()) {
 	return fd, func() { receiver.(*net.TCPConn).SetLinger(0); receiver.Close() }
 }
 
-// passDescriptor sends data together with the file descriptor fd, and then closes fd. flags
-// can be MSG_OOB. If sending fails, passDescriptor calls release, because closing fd would
+// passDescriptor sends data together with the file descriptor fd, and then closes fd. flags are
+// those of sendmsg(2). If sending fails, passDescriptor calls release, because closing fd would
 // otherwise block.
 func passDescriptor(c *net.UnixConn, data string, fd, flags int, release func()) error {
 	defer unix.Close(fd)
@@ -116,9 +116,10 @@ func TestLingeringSocketBlocksPlainRead(t *testing.T) {
 	<-read
 }
 
-// TestPassedDescriptorsAreRefused passes file descriptors whose close would block. It passes
-// them within a line, with a complete line, with two lines, and with out-of-band data. The
-// broker must not block.
+// TestPassedDescriptorsAreRefused passes file descriptors of TCP sockets whose close would block.
+// It passes them within a line, with the end of a line, with the end of one line and the
+// beginning of the next line, and with out-of-band data. The connections must end, so the broker
+// must not block. A session that reads must answer with an error.
 func TestPassedDescriptorsAreRefused(t *testing.T) {
 	for _, mustPeek := range []bool{true, false} {
 		serves := map[string]func(*Session){
@@ -147,7 +148,8 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 						t.Error("the kernel accepted a file descriptor, although the broker told it to refuse them")
 					}
 					c.CloseWrite()
-					// Only an endpoint that reads the request can answer with an error.
+					// Only a session that reads the request, and whose kernel accepts file
+					// descriptors, can answer with this error.
 					answers, _ := io.ReadAll(c)
 					if name == "request" && mustPeek && !bytes.Contains(answers, []byte("a client must not pass file descriptors")) {
 						t.Errorf("the answers do not report the passed file descriptor: %s", answers)
@@ -161,8 +163,8 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 	}
 }
 
-// TestPassedDescriptorsCount passes a file descriptor. The broker then needs time to close the
-// passed file, so the connection must count as many requests.
+// TestPassedDescriptorsCount passes a file descriptor. Closing the passed file can take the
+// broker a long time, so the connection must count as descriptorsCost requests.
 func TestPassedDescriptorsCount(t *testing.T) {
 	var limit *Limiter
 	handler := okHandler()

@@ -8,19 +8,21 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// drainTimeout is how long a draining endpoint still accepts connections and reads
-// requests. The time is long enough for requests that clients have already sent, and so
-// short that a user does not notice the delay of a stop.
+// drainTimeout is how long a draining endpoint still reads requests. If Drain also serves the
+// backlog, this is also how long the endpoint accepts connections. The time is long enough for
+// requests that clients have already sent, and so short that a user does not notice the delay of
+// a stop.
 const drainTimeout = 50 * time.Millisecond
 
-// drainWriteTimeout is how long after the beginning of the drain a client may still read an
-// answer.
+// drainWriteTimeout is how long a write may wait for its client during a drain, counted from the
+// beginning of the drain.
 const drainWriteTimeout = 500 * time.Millisecond
 
-// A drainState is shared by an endpoint and its sessions.
+// A drainState contains whether an endpoint drains, and since when. The endpoint and its sessions
+// share the drainState.
 type drainState struct {
 	draining chan struct{} // closed by start
-	once     sync.Once     // closes draining
+	once     sync.Once     // used by start, which can be called several times
 
 	deadline atomic.Pointer[time.Time] // when sessions stop reading requests; nil before start
 }
@@ -37,10 +39,11 @@ func (d *drainState) start() time.Time {
 	return *d.deadline.Load()
 }
 
-// end makes the sessions stop reading and writing. start must have been called.
+// end makes the sessions stop reading and writing at their next check. Call start before end.
 func (d *drainState) end() { d.deadline.Store(&longAgo) }
 
-// limit returns the time t, or the deadline of the drain if that is earlier.
+// limit returns the time t. During a drain, it returns the deadline of the drain if this deadline
+// is earlier than t.
 func (d *drainState) limit(t time.Time) time.Time {
 	if deadline := d.deadline.Load(); deadline != nil && deadline.Before(t) {
 		return *deadline
@@ -48,19 +51,19 @@ func (d *drainState) limit(t time.Time) time.Time {
 	return t
 }
 
-// setReadDeadline sets the read deadline of a connection to t. During a drain, it sets
-// the deadline of the drain if that is earlier.
+// setReadDeadline sets the read deadline of a connection to t. During a drain, it sets the
+// deadline of the drain if this deadline is earlier than t.
 func (d *drainState) setReadDeadline(c *conn, t time.Time) {
 	c.deadline.set(t)
-	// Read the deadline of the drain after the call above. If the drain begins later, Drain
-	// overwrites the deadline t.
+	// Check for a drain only after the call above. If a drain begins after this check, Drain
+	// itself replaces the deadline t.
 	if limit := d.limit(t); limit.Before(t) {
 		c.deadline.set(limit)
 	}
 }
 
-// isWriteOver reports whether a write must end that has been waiting for the client since
-// began.
+// isWriteOver reports whether the time for a write is over. began is when the write began to wait
+// for the client.
 func (d *drainState) isWriteOver(began time.Time) bool {
 	end := began.Add(schema.WriteTimeout)
 	if deadline := d.deadline.Load(); deadline != nil {

@@ -22,10 +22,9 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// maxUnreadInterval is the maximum time between two checks whether the client of an ended
-// session has read its last answers. The endpoint must check repeatedly, because the
-// connection has left the poller of the Go runtime (see socket), and so no event reports
-// that the client reads.
+// maxUnreadInterval is the maximum time between two checks whether the client of an ended session
+// has read its last answers. The connection has left the poller of the Go runtime (see socket),
+// so no event reports that the client reads, and the endpoint must check again and again.
 const maxUnreadInterval = 100 * time.Millisecond
 
 // If Config.Total is at least manyConnections, an endpoint refuses new connections while
@@ -42,17 +41,19 @@ type Config struct {
 	Listener       *net.UnixListener // the first listener; ReplaceListener can replace it
 	MaxConnections int
 	// MaxUnauthorized is the maximum number of connections whose clients are not authorized yet
-	// (Session.Authorize). These connections do not count as connections. If more clients connect,
-	// the oldest of these connections end. 0 means that clients need no authorization.
+	// (Session.Authorize). These connections do not count against MaxConnections. If more clients
+	// connect, the endpoint ends the oldest of these connections that contain no unread data. If
+	// MaxUnauthorized is 0, clients need no authorization.
 	MaxUnauthorized int
-	// Connects limits the number of new connections per second. nil means no limit.
+	// Connects limits the number of new connections per second. It can be the same Limiter as
+	// Handler.Limit. nil means no limit.
 	Connects *Limiter
 	// Total counts the connections of several endpoints together. If Total is nil, the
 	// endpoint counts only its own connections.
 	Total *atomic.Int64
-	// Serve answers the requests of one connection, usually by calling Session.Run. After
-	// Serve returns, the endpoint closes the connection, unless the session is parked
-	// (see Handler.Park).
+	// Serve answers the requests of one connection, usually by calling Session.Run. After Serve
+	// has returned, the endpoint closes the connection as soon as the client has read all
+	// answers. But if the session is parked (see Handler.Park), the connection stays open.
 	Serve func(*Session)
 	Log   *slog.Logger
 }
@@ -69,12 +70,11 @@ type Endpoint struct {
 	calls  *systemCalls
 	drain  *drainState
 	wg     sync.WaitGroup // waits for all sessions and for old listeners
-	// accepting waits for the accept loops.
+	// accepting waits until all accept loops have ended.
 	accepting sync.WaitGroup
 
-	// errorMessages limits the log messages about connections that cannot be accepted, or
-	// that cannot leave the poller, to one per second. Otherwise a client could fill the
-	// log.
+	// errorMessages limits the log messages about failed calls of accept(2) and of leavePoller,
+	// together to one per second. Otherwise a client could fill the log.
 	errorMessages rate.Sometimes
 
 	refusals   refusals    // its mutex can be locked while mu is locked
@@ -85,11 +85,11 @@ type Endpoint struct {
 	mu               sync.Mutex
 	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
-	connectLimitedAt time.Time             // guarded by mu
+	connectLimitedAt time.Time             // when mayExplainLimit last returned true; guarded by mu
 }
 
-// New returns an endpoint that does not accept connections yet. The endpoint owns the
-// listener of config, and closes it.
+// New returns an endpoint that does not accept connections yet. The endpoint owns the listener of
+// config. Drain or Close closes the listener.
 func New(config Config) *Endpoint {
 	refuseDescriptors(config.Listener)
 	return newEndpoint(config)
@@ -110,9 +110,9 @@ func newEndpoint(config Config) *Endpoint {
 	return e
 }
 
-// CloseListener closes a listener that has no endpoint. It uses an interruptingCloser,
-// because a connection in the backlog of the listener may contain passed file
-// descriptors, and closing these can block the thread.
+// CloseListener closes a listener that has no endpoint. It uses an interruptingCloser, because a
+// connection in the backlog of the listener may contain passed file descriptors. When the kernel
+// closes these file descriptors, it can block the thread.
 func CloseListener(listener *net.UnixListener) {
 	var c interruptingCloser
 	c.close(func() { listener.Close() })
@@ -156,8 +156,8 @@ func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	old := e.listener
 	e.listener = listener
 	e.mu.Unlock()
-	// Closing the old listener ends its accept loop. The close runs in a goroutine, because
-	// it can take some time.
+	// Closing the old listener ends its accept loop. Close it in a goroutine, because the close
+	// can take some time.
 	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
 	e.accepting.Go(func() { e.acceptLoop(listener) })
 }
@@ -176,14 +176,14 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
-			return // the listener is closed, or the time for the backlog in a drain is over
+			return // the listener is closed, or StopAccepting or Drain has set a deadline that has passed
 		}
 		if errors.Is(err, unix.ECONNABORTED) {
 			continue
 		}
 		// The most likely reasons for an error are a lack of file descriptors and a lack of
-		// memory. The connection waits in the backlog. An error must not end this loop,
-		// because clients could then not connect until the broker restarts.
+		// memory. The connection waits in the backlog. Try again, because clients could otherwise
+		// not connect until the broker restarts.
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 		e.errorMessages.Do(func() {
 			e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
@@ -194,14 +194,15 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 	}
 }
 
-// payForConnection counts a new connection against the limit on new connections. It returns
-// how many requests of the connection this limit has already counted, and how long the accept
-// loop must wait before it accepts the next connection. During this wait, other clients wait
-// in the backlog. The accepted connection itself does not wait.
+// payForConnection counts a new connection against Config.Connects. The result paid is 1 if the
+// connection was counted, so that Session.cost does not count its first request again. Otherwise,
+// paid is 0. The result wait is how long the accept loop must wait before it accepts the next
+// connection. During this wait, other clients wait in the backlog. The accepted connection itself
+// does not wait.
 //
-// At most once per second, a connection over the limit does not count, and the accept loop
-// does not wait. If the first request of this connection arrives while the limit is still
-// exceeded, the broker refuses the request with an answer that explains the delay.
+// At most once per second, payForConnection does not count a connection over the limit, and the
+// accept loop does not wait. If the first request of this connection arrives while the limit is
+// still exceeded, the broker refuses the request with an answer that explains the delay.
 func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0
@@ -214,7 +215,7 @@ func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	return 1, wait
 }
 
-// mayExplainLimit reports whether a client may get an answer that explains a limit. It
+// mayExplainLimit reports whether the broker may now send an answer that explains a limit. It
 // returns true at most once per second.
 func (e *Endpoint) mayExplainLimit() bool {
 	e.mu.Lock()
@@ -226,8 +227,8 @@ func (e *Endpoint) mayExplainLimit() bool {
 	return true
 }
 
-// sleep waits for d and returns true. If the endpoint begins to drain, sleep returns false
-// at once.
+// sleep waits for d and returns true. If the endpoint drains before d has passed, sleep returns
+// false at once.
 func (e *Endpoint) sleep(d time.Duration) bool {
 	if d <= 0 {
 		return true
@@ -265,15 +266,15 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	e.mu.Unlock()
 	if full {
-		// At most one client per second gets an answer, because the broker does not count
-		// unread answers of closed connections. The answer fits into the buffer of a new
-		// socket, so the write does not wait.
+		// At most one client per second gets an answer, because the broker closes this connection
+		// at once, and then does not count the unread answer. The answer fits into the buffer of
+		// a new socket, so the write does not wait.
 		s.admission.end()
 		if !e.mayExplainLimit() {
 			e.close(c)
 			return
 		}
-		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections: the limit of this socket is %d", e.config.MaxConnections))
+		s.Write(RefuseFor(1, schema.CodeRateLimited, "too many connections or unread answers: this socket allows at most %d connections", e.config.MaxConnections))
 		e.close(c)
 		return
 	}
@@ -296,8 +297,9 @@ func (e *Endpoint) serve(s *Session) {
 		e.finishSession(s)
 		return
 	}
-	// A new goroutine has a small stack. The Go runtime makes the stack of this goroutine
-	// smaller only after some time, and not as small.
+	// Start a new goroutine, because its stack is small. The stack of the current goroutine has
+	// grown. The Go runtime would make this stack smaller only after some time, and not as small
+	// as a new stack.
 	e.wg.Go(func() { // the client, a deadline, or Close ends this goroutine
 		s.awaitEvent()
 		e.wg.Go(func() { e.serve(s) }) // the client, a deadline, or Close ends this goroutine
@@ -362,12 +364,12 @@ func (e *Endpoint) Connections() int {
 	return len(e.sessions)
 }
 
-// Drain answers the requests that clients have already sent, and then ends all connections.
-// When ctx ends, Drain closes the connections that are still busy.
+// Drain answers the requests that clients have already sent, and then closes the endpoint (see
+// Close). If ctx ends first, Drain does not wait for the remaining answers.
 //
-// keepListener means that the service manager also has the listener open. Drain then does
-// not accept the connections in the backlog, and the next broker can serve them. If
-// keepListener is false, Drain also serves the connections in the backlog.
+// If keepListener is true, the service manager must also have the listener open. Drain then does
+// not accept the connections in the backlog, and the next broker can serve them. If keepListener
+// is false, Drain also serves the connections in the backlog.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
 	e.mu.Lock()
@@ -387,9 +389,9 @@ func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	e.Close()
 }
 
-// Close closes the listener and all connections, and waits for their goroutines. It waits
-// for one second at most, because a connection that does not end must not delay a stop or
-// an unregister.
+// Close closes the listener and all connections, and waits for their goroutines. It waits for one
+// second at most, so that a connection that does not end cannot delay a stop of the broker or the
+// unregistration of a project for longer.
 func (e *Endpoint) Close() {
 	e.drain.start()
 	e.drain.end()
@@ -400,7 +402,7 @@ func (e *Endpoint) Close() {
 		s.conn.deadline.change(longAgo)
 	}
 	e.mu.Unlock()
-	e.closer.close(func() { listener.Close() }) // also closes the backlog, unless another process has the listener open
+	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog, unless another process has the listener open
 	select {
 	case <-e.ended():
 	case <-time.After(time.Second):

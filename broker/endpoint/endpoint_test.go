@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain ignores the same signals as the broker. Otherwise the tests of the closer could
-// pass with a signal that does not interrupt a thread of the broker.
+// TestMain makes the tests ignore the same signals as the broker. Otherwise the tests of
+// interruptingCloser could pass with a signal that does not interrupt a thread of the broker.
 func TestMain(m *testing.M) {
 	if err := secmem.Harden(); err != nil {
 		panic(err)
@@ -116,8 +116,9 @@ func TestRefusedClientCanSendItsRequest(t *testing.T) {
 	}
 }
 
-// TestRefusedClientsLeaveRoomForOthers opens many connections of clients that are refused and do
-// not read the refusal. A client that may use the socket must still be served.
+// TestRefusedClientsLeaveRoomForOthers opens as many connections as an endpoint allows. The
+// endpoint refuses these clients, and they do not read the refusals. A client that may use the
+// socket must still be served.
 func TestRefusedClientsLeaveRoomForOthers(t *testing.T) {
 	const maxConnections = maxRefusals + 4
 	var allowed atomic.Bool
@@ -133,8 +134,8 @@ func TestRefusedClientsLeaveRoomForOthers(t *testing.T) {
 	for range maxConnections {
 		fmt.Fprintln(dial(t, path), "{}")
 	}
-	// Wait for all refusals first. After the last refusal, the number of connections only
-	// decreases.
+	// Wait for the last refusal first. After this refusal, the number of connections only
+	// decreases, until it is maxRefusals.
 	waitUntil(t, func() bool { return refused.Load() == maxConnections })
 	waitUntil(t, func() bool { return e.Connections() == maxRefusals })
 	allowed.Store(true)
@@ -145,8 +146,8 @@ func TestRefusedClientsLeaveRoomForOthers(t *testing.T) {
 	}
 }
 
-// TestDrainEndsChattyConnection drains while a client sends requests without a pause. Drain
-// must stop reading after a fixed time. Otherwise, Drain would never return.
+// TestDrainEndsChattyConnection drains an endpoint while a client sends requests without a pause.
+// Drain must stop reading after a fixed time. Otherwise, Drain would never return.
 func TestDrainEndsChattyConnection(t *testing.T) {
 	e, path := start(t, answerOK, false)
 	c := dial(t, path)
@@ -170,8 +171,8 @@ func TestDrainEndsChattyConnection(t *testing.T) {
 	clients.Wait()
 }
 
-// TestAcceptErrorDoesNotEndLoop makes every accept fail. The loop must try again, and
-// log the error.
+// TestAcceptErrorDoesNotEndLoop starts an endpoint with a socket that does not listen, so each
+// accept fails. The accept loop must try again and again, and log the error.
 func TestAcceptErrorDoesNotEndLoop(t *testing.T) {
 	logged := make(chan struct{}, 100)
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0) // this socket does not listen

@@ -9,17 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoFirstLine means that the connection must end without an answer. The client ended the
-// connection before it sent anything, or the endpoint drains.
+// ErrNoFirstLine means that ReadFirstLine has read no line, because the client ended the
+// connection before it sent a byte, or because the endpoint drains. The connection should then
+// end without an answer.
 var ErrNoFirstLine = errors.New("no first line")
 
-// errInvalidFirstLine means that the client did not send a valid first line in time.
+// errInvalidFirstLine means that the client did not send a valid first line in time, passed file
+// descriptors, or was evicted (see evictLocked).
 var errInvalidFirstLine = errors.New("the first line is missing or invalid")
 
 // ReadFirstLine reads the first line of a connection into buffer, and returns the line without
-// its newline. shortest is the length of the shortest valid line, with its newline. timeout is
-// the time until the whole line must have arrived. Every error except ErrNoFirstLine is a reason
-// to refuse the client.
+// its newline. shortest is the length of the shortest valid line, with its newline. The whole
+// line must arrive within timeout. Every error except ErrNoFirstLine is a reason to refuse the
+// client. The endpoint must require authorization (Config.MaxUnauthorized).
 //
 // ReadFirstLine reads no byte after a valid line, because the next request can contain secrets,
 // which must be read into other memory.
@@ -28,7 +30,8 @@ func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Durati
 	s.conn.beginLine()
 	s.drain.setReadDeadline(s.conn, end)
 	for n := 0; n < len(buffer); {
-		// Check this after the deadline was set, because evictLocked changes the deadline.
+		// Check for an eviction only after the call of setReadDeadline, which can replace the
+		// deadline that evictLocked has set.
 		if s.admission.evicted.Load() {
 			return nil, errInvalidFirstLine
 		}
@@ -41,15 +44,15 @@ func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Durati
 		case -1:
 		case read - 1:
 			return buffer[:n-1], nil
-		default: // the line is shorter than each valid line
+		default: // the line is shorter than the shortest valid line
 			return nil, errInvalidFirstLine
 		}
 	}
 	return nil, errInvalidFirstLine // the line is too long
 }
 
-// firstLineError returns the error of ReadFirstLine after it has read n bytes, and then err
-// occurred.
+// firstLineError returns the error that ReadFirstLine must return if a read fails with err, after
+// the client has sent n bytes. end is the time until which ReadFirstLine waits for the line.
 func (s *Session) firstLineError(err error, n int, end time.Time) error {
 	timedOut := errors.Is(err, os.ErrDeadlineExceeded)
 	switch {
@@ -67,11 +70,12 @@ func (s *Session) firstLineError(err error, n int, end time.Time) error {
 // has MaxConnections authorized connections.
 func (s *Session) Authorize() bool { return s.admission.authorize() }
 
-// WriteUnauthorized sends a reply to a client that was not authorized, and then discards what the
-// client sends. Otherwise, the client could get an error while it sends requests, and would not
-// read the reply.
+// WriteUnauthorized sends a reply to a client that was not authorized. Until refusalTimeout has
+// passed, it then reads and discards the data that the client sends. Otherwise, the client could
+// get an error while it sends requests, and would not read the reply.
 //
-// If many other refused clients have not read their replies, WriteUnauthorized does nothing.
+// If the connections of too many other refused clients are still open, or if the connection was
+// evicted, WriteUnauthorized does nothing.
 func (s *Session) WriteUnauthorized(reply Reply) {
 	if s.admission.evicted.Load() || !s.refusals.add(s) || !s.Write(reply) {
 		return
@@ -88,6 +92,7 @@ func (s *Session) WriteUnauthorized(reply Reply) {
 			break
 		}
 	}
-	// If the client still sends, this ends its system call, and the client can read the reply.
+	// If the client is still sending, its system call now fails, and the client can read the
+	// reply.
 	s.conn.control(func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RD) })
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // startParking serves an endpoint that parks idle sessions (see Handler.Park). parked is the
-// number of sessions that are parked.
+// number of sessions that are parked at the moment.
 func startParking(t *testing.T, config Config) (e *Endpoint, path string, parked *atomic.Int64) {
 	t.Helper()
 	handler := okHandler()
@@ -45,8 +45,9 @@ func useStack(n int) int {
 	return int(text[n%100]) + n
 }
 
-// TestParkedSessionContinues sends a request on a session that is parked, and then closes the
-// connection. The session must answer the requests, and end after the connection is closed.
+// TestParkedSessionContinues waits three times until a session is parked, and then sends two
+// requests each time. The session must answer the requests. When the session is parked again, the
+// test closes the connection, and the session must end.
 func TestParkedSessionContinues(t *testing.T) {
 	e, path, parked := startParking(t, Config{})
 	c := dial(t, path)
@@ -65,8 +66,8 @@ func TestParkedSessionContinues(t *testing.T) {
 	waitUntil(t, func() bool { return e.Connections() == 0 })
 }
 
-// TestParkedSessionEndsWithItsClientOrTheEndpoint shuts down the reading side of a client, drains
-// an endpoint, and closes an endpoint. Parked sessions must end.
+// TestParkedSessionEndsWithItsClientOrTheEndpoint parks a session, and then either shuts down the
+// reading side of its client, or drains or closes its endpoint. The session must end.
 func TestParkedSessionEndsWithItsClientOrTheEndpoint(t *testing.T) {
 	for name, end := range map[string]func(*Endpoint, *net.UnixConn){
 		"the client does not read": func(_ *Endpoint, c *net.UnixConn) { c.CloseRead() },
@@ -77,8 +78,9 @@ func TestParkedSessionEndsWithItsClientOrTheEndpoint(t *testing.T) {
 			e, path, parked := startParking(t, Config{})
 			c := dial(t, path)
 			waitUntil(t, func() bool { return parked.Load() == 1 })
-			// Repeat the call, because the broker may ignore that a client shuts down its
-			// reading side once. A single event costs the broker almost nothing.
+			// Call end again and again, because the broker may ignore the first shutdown of the
+			// client's reading side. The broker checks for such a shutdown only after more events
+			// than a normal client causes.
 			waitUntil(t, func() bool { end(e, c); return e.Connections() == 0 })
 		})
 	}

@@ -46,9 +46,9 @@ func (l *Limiter) emptyAfter(emptyAt, now, cost int64) int64 {
 }
 
 // Reserve takes n units at the time now. It returns how long the calling goroutine must wait
-// before it uses the units.
+// before it uses the units. If there is no limit, Reserve takes no units and returns 0.
 func (l *Limiter) Reserve(n int, now time.Time) (wait time.Duration) {
-	if l.perUnit == 0 || n <= 0 { // n is 0 for a request that already counted at the connect
+	if l.perUnit == 0 || n <= 0 { // n is 0 for a short first request, because payForConnection has already counted it
 		return 0
 	}
 	at, cost := int64(now.Sub(l.start)), l.cost(float64(n))
@@ -61,15 +61,15 @@ func (l *Limiter) Reserve(n int, now time.Time) (wait time.Duration) {
 	}
 }
 
-// Return returns n units that Reserve took.
+// Return gives back n units that Reserve has taken.
 func (l *Limiter) Return(n int) {
 	if l.perUnit != 0 && n > 0 {
 		l.emptyAt.Add(-l.cost(float64(n)))
 	}
 }
 
-// RetryAfter returns the number of seconds after which one unit is left. It takes no unit. If a
-// unit is left now, it returns 0.
+// RetryAfter returns the number of seconds after which one unit is left, rounded up. It takes no
+// unit. If a unit is left now or there is no limit, RetryAfter returns 0.
 func (l *Limiter) RetryAfter() (seconds int) {
 	if l.perUnit == 0 {
 		return 0
@@ -79,9 +79,10 @@ func (l *Limiter) RetryAfter() (seconds int) {
 	return int(math.Ceil(time.Duration(max(0, wait)).Seconds()))
 }
 
-// Exceeded takes n units if at least n units are left. If n is more than one burst, it is
-// enough that one full burst is left. Otherwise, Exceeded takes no units and returns true,
-// with the number of seconds after which the client can try again.
+// Exceeded takes n units if at least n units are left. If n is more than one burst, Exceeded
+// takes n units if a full burst is left. If too few units are left, Exceeded takes no units and
+// returns true, with the number of seconds after which the client can try again. If there is no
+// limit, Exceeded takes no units and returns false.
 func (l *Limiter) Exceeded(n int) (retryAfter int, exceeded bool) {
 	if l.perUnit == 0 || n == 0 {
 		return 0, false

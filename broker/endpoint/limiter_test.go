@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// TestReserve takes units from a limiter of 2 units per second with a burst of 4.
+// TestReserve takes units from a limiter of 2 units per second with a burst of 4. Reserve must
+// return how long the caller must wait for these units.
 func TestReserve(t *testing.T) {
 	l := NewLimiter(2, 2)
 	for i, step := range []struct {
@@ -34,7 +35,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestRetryAfterTakesNoUnits asks limiters for the time until the next unit.
+// TestRetryAfterTakesNoUnits calls RetryAfter several times. The result must not change, because
+// RetryAfter takes no units.
 func TestRetryAfterTakesNoUnits(t *testing.T) {
 	l := NewLimiter(0.001, 2) // a burst of 2; the next unit is left after 1000 seconds
 	for range 3 {
@@ -53,7 +55,8 @@ func TestRetryAfterTakesNoUnits(t *testing.T) {
 	}
 }
 
-// TestExceeded takes units from limiters that restore almost nothing during the test.
+// TestExceeded takes units from limiters that restore almost nothing during the test. Exceeded
+// must return true only if too few units are left.
 func TestExceeded(t *testing.T) {
 	l := NewLimiter(0.001, 10) // a burst of 10
 	for i, step := range []struct {
@@ -74,7 +77,8 @@ func TestExceeded(t *testing.T) {
 	}
 }
 
-// TestExtremeLimits checks that no limit is so high or so low that numbers overflow.
+// TestExtremeLimits takes many units from limiters with very high and very low limits. The waits
+// must be correct, because no number may overflow.
 func TestExtremeLimits(t *testing.T) {
 	for perSecond, limited := range map[float64]bool{0: false, 1e-300: true, 1e-9: true, 1e18: false, 1e300: false} {
 		l := NewLimiter(perSecond, 2)

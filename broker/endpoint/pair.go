@@ -8,9 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connect creates a connection without a listener and without a socket file. It calls serve
-// for the broker's side of the connection, and returns the client's side. The session ends
-// when the client's side is closed.
+// Connect creates a connection without a listener and without a socket file. It returns the
+// client's side of the connection. In a new goroutine, it calls serve with a session for the
+// broker's side, and closes the broker's side after serve has returned. When the calling function
+// closes the client's side, the session ends.
 func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -43,8 +44,8 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 	return nil, err
 }
 
-// connOf returns a connection for the file descriptor of a socket. It closes fd, also after
-// an error.
+// connOf returns a connection for a copy of the socket's file descriptor fd. It closes fd, also
+// if it returns an error.
 func connOf(fd int) (*net.UnixConn, error) {
 	file := os.NewFile(uintptr(fd), "socket")
 	defer file.Close()

@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// While a write outside the poller (see socket) is blocked, the broker tries to send again
-// and again. The time between two attempts begins with minWriteInterval and is at most
-// maxWriteInterval.
+// While the send buffer of a connection outside the poller (see socket) is full, the broker tries
+// to send again and again. The time between two attempts begins with minWriteInterval, doubles,
+// and is at most maxWriteInterval.
 const (
 	minWriteInterval = 100 * time.Microsecond
 	maxWriteInterval = 10 * time.Millisecond
 )
 
-// expiryDelay is the time that a write may take even if its answer has expired. It is long
-// enough for a client that reads its answer at once.
+// expiryDelay is the time that a write may take even if its answer has expired (see
+// Reply.Expired). The time is long enough for a client that reads its answer at once.
 const expiryDelay = 250 * time.Millisecond
 
-// responseUnit is the size of a part of a response, in bytes. Each full part of a response
-// counts as one more request.
+// responseUnit is the size of a part of a response, in bytes. Each full part of a response counts
+// as one more request against Handler.Limit.
 const responseUnit = 16 << 10
 
 // A sender sends the replies of a session.
@@ -34,13 +34,14 @@ type sender struct {
 	failed bool   // a reply was not sent completely, so no other reply can be sent
 }
 
-// waitForRoom waits until the client has read most of its answers. The first bytes of the
-// next answer then fit into the send buffer. Without this wait, the handler could look up a
-// secret for an answer that the session can send only later. If a push or a clear was
-// acknowledged in the meantime, the answer would contain an old secret.
+// waitForRoom waits until the client has read most of its answers, so that the first bytes of the
+// next answer fit into the send buffer. Without this wait, the handler could look up a secret for
+// an answer that the session can send only later. If the broker acknowledged a push or a clear in
+// the meantime, the answer would contain an old secret. waitForRoom returns an error if the
+// client does not read its answers within the write timeout.
 func (s *sender) waitForRoom() error {
 	if s.batch != nil {
-		return nil // there was room for the whole batch when it began
+		return nil // before the first reply of the batch, waitForRoom has waited for room for the whole batch
 	}
 	var wait blockedWrite
 	for !s.conn.isWritable() {
@@ -51,9 +52,9 @@ func (s *sender) waitForRoom() error {
 	return nil
 }
 
-// add adds a reply to the batch b, and sends the batch if it is almost full. If the reply does
-// not fit, add sends the batch and the reply at once. add returns false if a reply could not be
-// sent.
+// add adds a reply to the batch b, and then sends the batch if it is almost full. If the reply
+// does not fit into the batch, add sends the batch and then the reply at once. add returns false
+// if a reply could not be sent.
 func (s *sender) add(b *batch, reply Reply) bool {
 	size := reply.size()
 	if !b.fits(reply, size) {
@@ -62,25 +63,27 @@ func (s *sender) add(b *batch, reply Reply) bool {
 	b.add(reply, size)
 	s.batch = b
 	if b.size > maxWrite-minRest {
-		return s.flush() // the next answer must not be looked up before there is room for it
+		return s.flush() // send now, because the handler must not look up the next secret before there is room for the answer
 	}
 	return true
 }
 
-// flush sends the batch, and returns false if this failed.
+// flush sends the batch, if there is one. It returns false if a reply could not be sent
+// completely, now or earlier.
 func (s *sender) flush() bool {
 	if s.batch != nil {
 		s.sendBatch()
-		// If the session read the next request first, a client that does not read its
-		// answers could wake the broker again and again.
+		// Wait before the session reads the next request. Otherwise a client that does not
+		// read its answers could wake the broker again and again.
 		s.conn.waitUntilWritable()
 	}
 	return !s.failed
 }
 
-// sendBatch sends the batch without waiting for the client, because the secrets in the replies
-// could be replaced in the meantime. There is room for a batch (see waitForRoom). If the kernel
-// nevertheless does not accept the whole batch, the session must end.
+// sendBatch sends the batch. It does not wait for the client, because a push could replace the
+// secrets in the replies during the wait. The send buffer has room for the batch (see
+// waitForRoom). If the kernel nevertheless does not accept the whole batch, sendBatch sets
+// s.failed, and the session ends.
 func (s *sender) sendBatch() {
 	b := s.batch
 	s.batch = nil
@@ -92,8 +95,8 @@ func (s *sender) sendBatch() {
 	b.clear()
 }
 
-// write sends the batch and then a reply. It returns false if the whole reply could not be
-// sent, for example because the client did not read it within the write timeout.
+// write sends the batch, if there is one, and then a reply. It returns false if a reply could not
+// be sent completely, for example because the client did not read it within the write timeout.
 func (s *sender) write(reply Reply) bool {
 	defer release(reply)
 	if s.batch != nil {
@@ -104,8 +107,8 @@ func (s *sender) write(reply Reply) bool {
 	}
 	s.conn.resetWakes()
 	s.failed = s.writePieces(reply.pieces(), reply.Expired) != nil
-	// If the session read the next request first, a client that does not read its answers
-	// could wake the broker again and again.
+	// Wait before the session reads the next request. Otherwise a client that does not read
+	// its answers could wake the broker again and again.
 	s.conn.waitUntilWritable()
 	return !s.failed
 }
@@ -116,7 +119,8 @@ func release(reply Reply) {
 	}
 }
 
-// writePieces writes all pieces, with at most maxWrite bytes per system call.
+// writePieces sends all pieces, with at most maxWrite bytes per system call. While the send
+// buffer is full, it waits with waitToSend.
 func (s *sender) writePieces(pieces net.Buffers, expired func() bool) error {
 	var wait blockedWrite
 	sent := 0
@@ -141,8 +145,8 @@ func (s *sender) writePieces(pieces net.Buffers, expired func() bool) error {
 	return nil
 }
 
-// firstBytes returns the first size bytes of the pieces, but at most maxPieces pieces. If it
-// need not cut a piece, it makes no allocation.
+// firstBytes returns the first size bytes of the pieces, or fewer bytes if these are all bytes of
+// the pieces or the bytes of maxPieces pieces. It allocates memory only if it must cut a piece.
 func firstBytes(pieces [][]byte, size int) [][]byte {
 	for i, piece := range pieces {
 		if size == 0 || i == maxPieces {
@@ -170,13 +174,13 @@ func dropBytes(pieces net.Buffers, size int) net.Buffers {
 
 // A blockedWrite is a write that waits for the client.
 type blockedWrite struct {
-	began   time.Time // when the write waited for the first time
+	began   time.Time // when the write began to wait; zero before that
 	backoff backoff
 }
 
 // waitToSend waits until the broker should try to send again. It returns an error if the write
-// timeout is over, or if the answer has expired. It checks both after each wait, so a client
-// cannot make a write take longer by reading slowly.
+// timeout is over, or if the answer has expired. It checks both after each wait, so that a client
+// cannot extend a write by reading slowly.
 func (s *sender) waitToSend(wait *blockedWrite, expired func() bool) error {
 	if wait.began.IsZero() {
 		wait.began = time.Now()

@@ -18,35 +18,38 @@ import (
 // broker needs 0.8 ms to decode 4 KiB that contain many names of fields.
 const requestUnit = 512
 
-// outsideUnit is the size of a part of a request on a connection outside the poller (see
-// socket). It is smaller than requestUnit, so that these bytes cost more. The client may send
-// them one at a time, and for the kernel, reading 4 KiB in single bytes is about a hundred
-// times as much work as reading 4 KiB in one piece.
+// outsideUnit is the size of a part of a request on a connection outside the poller (see socket).
+// It is smaller than requestUnit, because the client may send single bytes. For the kernel,
+// reading 4 KiB in single bytes is about a hundred times as much work as reading 4 KiB in one
+// piece.
 const outsideUnit = 32
 
-// namesUnit is the number of names that cost the broker as much as one request.
+// namesUnit is the number of names that count as one more request (see Session.CountNames).
+// Looking up so many names costs the broker about as much as one request.
 const namesUnit = 64
 
-// descriptorsCost is the number of requests that a connection with passed file descriptors
-// counts as. Each descriptor can be the last reference to a large file in memory, so
-// closing the descriptor can take a long time.
+// descriptorsCost is the number of requests that a connection with passed file descriptors counts
+// as. The number is large, because each file descriptor can be the last reference to a large file
+// in memory, and closing it can take a long time.
 const descriptorsCost = 200
 
 // parkDelay is how long a session waits for the next request before it is parked (see
-// Handler.Park). The time is so long that a busy session is not parked.
+// Handler.Park). It is long enough that a session with frequent requests is not parked.
 const parkDelay = 100 * time.Millisecond
 
-// refusalTimeout is how long a refused client may take to send its request.
+// refusalTimeout is how long the broker still reads from a refused client, so that the client can
+// send its request and read the refusal.
 const refusalTimeout = time.Second
 
-// maxRefusals is the largest number of refused clients whose connections are open at the same
-// time, if the endpoint needs no authorization. Refused clients that do not read their replies could otherwise use up the connections
-// of the clients that may use the socket.
+// maxRefusals is the largest number of refused clients whose connections an endpoint keeps open
+// at the same time. It applies to endpoints whose clients need no authorization. Without this
+// limit, refused clients that do not read their replies could use up the connections of the
+// clients that may use the socket.
 const maxRefusals = 16
 
-// refusals contains the sessions of an endpoint whose clients were refused.
+// refusals contains the sessions of one endpoint that refuse their clients and are still open.
 type refusals struct {
-	max      int                   // the largest number of sessions
+	max      int                   // the largest number of sessions in the map
 	mu       sync.Mutex            // no other mutex is locked while mu is locked
 	sessions map[*Session]struct{} // guarded by mu
 }
@@ -76,15 +79,15 @@ type Session struct {
 	out     sender
 	watcher *watcher // nil unless the client is watched
 
-	canPark bool                                           // the endpoint can park the session
+	canPark bool                                           // the session belongs to an Endpoint, which can park it; false for Connect
 	parkAt  time.Time                                      // when the session should be parked if there is no request; zero if never
 	maxLine int                                            // as in Handler
 	grow    func(pending []byte, size int) ([]byte, error) // as in Handler
 	work    *workspace                                     // can be nil while the session waits for the next request
 	unread  int                                            // number of bytes in work.lines that belong to no returned line
-	canWait bool                                           // Read may wait for data
-	fd      int                                            // the file descriptor from which Read reads if it must not wait
-	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
+	canWait bool                                           // input.Read may wait for data
+	fd      int                                            // the file descriptor from which Read reads while canWait is false
+	tryRead func(fd int) error                             // s.readNow, stored here so that awaitRequest allocates no memory
 
 	refusals  *refusals  // nil for a session of Connect
 	admission *admission // nil if the client needs no authorization
@@ -92,10 +95,10 @@ type Session struct {
 	// parked means that Run has returned only because the session waits for its next request.
 	parked bool
 
-	active    time.Time // roughly when the session last read a request; not exact, so that the clock is seldom read
+	active    time.Time // roughly when the session last read a request; not exact, so that the session need not read the clock for each request
 	limitedAt time.Time // when the session last refused a request over the limit
-	names     int       // number of names that were looked up since the last answer
-	prepaid   int       // number of requests that the connect already counted against the limit
+	names     int       // number of names that CountNames has counted for the current request
+	prepaid   int       // 1 until the first request if payForConnection has counted the connection, otherwise 0
 }
 
 func newSession(c *conn, drain *drainState, prepaid int) *Session {
@@ -112,39 +115,40 @@ type Handler struct {
 	Grow func(pending []byte, size int) ([]byte, error)
 	// Limit limits the number of requests per second. nil means no limit.
 	Limit *Limiter
-	// Batch allows the session to send the answers to several requests with one system call,
-	// after the last of these requests was answered.
+	// Batch allows the session to send the replies to several requests with one system call,
+	// after Answer has returned the last of these replies.
 	Batch bool
 
-	// Park allows Run to return if the client sends no request for parkDelay. The endpoint calls
-	// Config.Serve again when there may be a request. In the meantime, the connection needs less
-	// memory, because its goroutine has a small stack. The sessions of Connect are not parked.
+	// Park allows Run to return if the client sends no request for parkDelay. The session is then
+	// parked: its connection stays open, and the endpoint calls Config.Serve again when there may
+	// be a request. A parked session needs less memory, because its goroutine has a small stack.
+	// The sessions of Connect are never parked.
 	Park bool
 
-	// Answer answers a request line. The line is valid until Answer returns. Before Answer
-	// waits for anything, it must call Session.Gone or Session.AwaitInput. Both functions first
-	// send the answers to all previous requests. Otherwise these answers could contain replaced
-	// secrets when they are sent.
+	// Answer returns the reply to a request line. The line is valid until Answer returns. Before
+	// Answer waits for anything, it must call Session.Gone, Session.AwaitInput, or Session.Flush.
+	// These functions send the answers to all previous requests. If the session sent these
+	// answers only after the wait, they could contain replaced secrets.
 	Answer func(line []byte) Reply
-	// AnswerTooLong answers a request line of more than MaxLine bytes. The session ends the
-	// connection after this reply.
+	// AnswerTooLong returns the reply to a request line of more than MaxLine bytes. The session
+	// ends the connection after this reply.
 	AnswerTooLong func() Reply
-	// AnswerLimited answers a request over the limit. retryAfter is the number of seconds
-	// after which the client can try again.
+	// AnswerLimited returns the reply to a request over the limit. retryAfter is the number of
+	// seconds after which the client can try again. If Limit is nil, AnswerLimited is not called.
 	AnswerLimited func(retryAfter int) Reply
 }
 
 // Caller returns the process that opened the connection.
 func (s *Session) Caller() Caller { return s.caller }
 
-// Draining returns a channel that is closed when the endpoint begins to drain. A Handler
-// that waits for something should then return HangUp, because the client will send the
+// Draining returns a channel that is closed when the endpoint begins to drain. If Handler.Answer
+// is waiting for something at this time, it should return HangUp. The client can then send the
 // request to the next broker.
 func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
 
-// Gone returns a channel that is closed when the client ends the connection or shuts down one
-// of its directions. The channel is valid until Handler.Answer returns. Before Gone returns,
-// it sends the answers to all previous requests.
+// Gone returns a channel that is closed when the client closes the connection or shuts down one
+// of its directions. Use the channel only until Handler.Answer returns. Before Gone returns, it
+// sends the answers to all previous requests.
 func (s *Session) Gone() <-chan struct{} {
 	s.Flush()
 	if s.watcher == nil {
@@ -153,8 +157,8 @@ func (s *Session) Gone() <-chan struct{} {
 	return s.watcher.gone
 }
 
-// stopWatching must be called before the session waits for events itself. It reports whether
-// the client was watched.
+// stopWatching ends the watcher of the client. It must be called before the session itself waits
+// for events. It returns false if there was no watcher.
 func (s *Session) stopWatching() (watched bool) {
 	if s.watcher == nil {
 		return false
@@ -164,23 +168,24 @@ func (s *Session) stopWatching() (watched bool) {
 	return true
 }
 
-// HasEnded reports whether the client has ended the connection or shut down one of its
+// HasEnded reports whether the client has closed the connection or shut down one of its
 // directions.
 func (s *Session) HasEnded() (ended bool) {
 	s.conn.control(func(fd int) { ended = s.conn.clientEnded(fd) })
 	return ended
 }
 
-// AwaitInput waits in a goroutine until the client sends another byte or the connection ends.
-// The channel receives nil after a byte, or the error that ended the connection. AwaitInput
-// has no timeout. Always call stop, which ends the goroutine and waits for its end. After
-// stop, the session cannot read any more.
+// AwaitInput starts a goroutine that waits until the client sends another byte or the connection
+// ends. The channel input then receives nil for a byte, or the error with which the wait ended.
+// AwaitInput has no timeout. Always call stop, which ends the goroutine and waits for its end.
+// After stop, Handler.Answer must return a reply that ends the connection, because the deadline
+// for reading has passed.
 //
 // Before AwaitInput starts the goroutine, it sends the answers to all previous requests.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	s.Flush()
-	// This may remove the deadline that Drain has set. So the function that waits for input must
-	// also wait for the channel of Draining.
+	// The next call may remove the deadline that Drain has set. So the function that waits for
+	// input must also wait for the channel of Draining.
 	s.conn.deadline.set(time.Time{})
 	s.conn.awaitsInput = true
 	result, done := make(chan error, 1), make(chan struct{})
@@ -195,13 +200,14 @@ func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	}
 }
 
-// Flush sends the answers to all previous requests. A Handler must call Flush before work that
-// takes longer than the answer to a get, because these answers could otherwise contain old
-// secrets when they are sent.
-func (s *Session) Flush() { s.out.flush() } // if this fails, the next write also fails
+// Flush sends the answers to all previous requests. Handler.Answer must call Flush before work
+// that takes longer than the answer to a get. If the session sent the previous answers only after
+// this work, they could contain old secrets.
+func (s *Session) Flush() { s.out.flush() } // ignore a failure, because the next write then fails too
 
-// After Detach, the memory of the last request line belongs to the function that called
-// Detach. The session then reads requests into new memory from Handler.Grow.
+// Detach gives the memory of the last request line to the calling function. The session then
+// reads requests into new memory from Handler.Grow. If Handler.Grow fails, Detach returns its
+// error, and the memory still belongs to the session.
 func (s *Session) Detach() error { return s.work.lines.Detach() }
 
 // Run answers requests until the client or the broker ends the connection, or until the session
@@ -244,7 +250,9 @@ func (s *Session) Run(h Handler) {
 	}
 }
 
-// send sends a reply, together with the replies to other requests if possible.
+// send sends a reply. If inBatch is true, send can add the reply to the batch instead, so that
+// the session sends it together with other replies. send returns false if a reply could not be
+// sent.
 func (s *Session) send(reply Reply, inBatch bool) bool {
 	if inBatch && !reply.End {
 		return s.out.add(&s.work.batch, reply)
@@ -252,8 +260,8 @@ func (s *Session) send(reply Reply, inBatch bool) bool {
 	return s.out.write(reply)
 }
 
-// cost returns how many requests a line of the given length counts as, without the
-// requests that the connect has already counted.
+// cost returns how many requests a line of the given length counts as. The first call on a
+// connection does not include the request that payForConnection has already counted.
 func (s *Session) cost(length int) int {
 	unit := requestUnit
 	if !s.conn.inPoller() {
@@ -264,9 +272,10 @@ func (s *Session) cost(length int) int {
 	return cost
 }
 
-// chargeUnanswered counts the bytes that were read since the beginning of a line against the
-// limit, because the function answer will not count them. err is the error that ended the
-// reading. limit can be nil.
+// chargeUnanswered counts the bytes of a line that the function answer does not count, for
+// example because the line is too long. err is the error with which reading the line ended. If
+// the client passed file descriptors, chargeUnanswered also counts descriptorsCost. If limit is
+// nil, chargeUnanswered does nothing.
 func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 	if limit == nil {
 		return
@@ -283,13 +292,13 @@ func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 // count as one more request.
 func (s *Session) CountNames(n int) { s.names += n }
 
-// errNoRequest means that the connection ends between two requests. The client closed the
-// connection or sent nothing for too long, or the endpoint drains. awaitRequest also
-// returns errNoRequest if it parks the session.
+// errNoRequest means that the session has read no byte of the next request. For example, the
+// client has closed the connection or sent nothing for too long, or the endpoint drains.
+// awaitRequest also returns errNoRequest if it parks the session.
 var errNoRequest = errors.New("no request")
 
-// readLine returns the next request. If readLine must wait for it, it first sends the answers to
-// all previous requests.
+// readLine returns the next request. If the session has not read any byte of this request yet,
+// readLine first sends the answers to all previous requests.
 func (s *Session) readLine() ([]byte, error) {
 	s.conn.beginLine()
 	if s.unread == 0 {
@@ -314,8 +323,8 @@ func (s *Session) readLine() ([]byte, error) {
 	return line, err
 }
 
-// awaitRequest waits for the beginning of a request. If the session should be parked,
-// awaitRequest sets s.parked and returns an error.
+// awaitRequest waits for the first bytes of a request. If the session should be parked,
+// awaitRequest sets s.parked and returns errNoRequest.
 func (s *Session) awaitRequest() error {
 	end := s.active.Add(schema.IdleTimeout)
 	for {
@@ -333,23 +342,24 @@ func (s *Session) awaitRequest() error {
 			return errNoRequest
 		case s.conn.inPoller():
 			s.drain.setReadDeadline(s.conn, end)
-			s.conn.deadline.startTimer() // here, because awaitEvent has only a small stack
+			s.conn.deadline.startTimer() // not in awaitEvent, which runs on a small stack
 			s.parked = true
 			return errNoRequest
 		}
 	}
 }
 
-// awaitEvent waits for a parked session until there may be a request, or until its connection
-// should end. It runs in a goroutine with a small stack, so it must not call large functions.
+// awaitEvent waits until a parked session may have a request, or until its connection should end.
+// It must not call functions that need much stack, because the small stack of its goroutine would
+// then grow.
 func (s *Session) awaitEvent() {
 	s.conn.awaitEvent()
 	s.parked = false
 }
 
-// readNow reads the beginning of a request without waiting. After an error, for example EAGAIN
-// if there are no data, the session releases its workspace, so that an idle session needs less
-// memory. Only a session with its own memory for request lines (Handler.Grow) keeps its
+// readNow reads the first bytes of a request without waiting. After an error, for example EAGAIN
+// if there are no data, readNow releases the session's workspace, so that an idle session needs
+// less memory. But a session with its own memory for request lines (Handler.Grow) keeps its
 // workspace.
 func (s *Session) readNow(fd int) error {
 	if s.work == nil {
@@ -365,10 +375,12 @@ func (s *Session) readNow(fd int) error {
 	return err
 }
 
-// An input is a Session from which a workspace reads.
+// An input is a Session whose Read method reads from its connection. The workspace of the session
+// reads request lines from the input.
 type input Session
 
-// Read reads data. Before it waits for data, it sends the answers to all previous requests.
+// Read reads data from the connection. If Read may wait for data, it first sends the answers to
+// all previous requests.
 func (s *input) Read(p []byte) (n int, err error) {
 	if !s.canWait {
 		n, err = s.conn.receive(s.fd, p)
@@ -400,18 +412,19 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 
 // answer answers one request and enforces the request limit.
 //
-// If the request is over the limit, answer refuses it and returns how long the session must
-// stop reading. A connection gets at most one such refusal per second. If the connection
-// got a refusal less than a second ago, answer instead waits until the limit allows the
-// request, and then answers it.
+// If the request is over the limit, answer returns a refusal, and in pause how long the session
+// must wait before it reads the next request. A connection gets at most one such refusal per
+// second. If the connection got a refusal less than a second ago, answer instead waits until the
+// limit allows the request, and then answers it. If the client ends the connection or the
+// endpoint drains during this wait, the reply is HangUp.
 func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
 	if h.Limit != nil {
 		cost := s.cost(len(line))
 		wait := h.Limit.Reserve(cost, s.active)
 		if wait > 0 && s.active.Sub(s.limitedAt) >= time.Second {
 			s.limitedAt = s.active
-			// The refused request does not count as one request. But the broker has read it,
-			// so each full part of a long request still counts.
+			// Do not count the refused request itself. But the broker has read the request, so
+			// each full part of a long request still counts (see requestUnit).
 			h.Limit.Return(1)
 			return h.AnswerLimited(int(math.Ceil(wait.Seconds()))), wait
 		}
@@ -425,9 +438,9 @@ func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Durati
 	return h.Answer(line), 0
 }
 
-// pause waits for d and returns true. It reads nothing during this time, so the client
-// causes almost no work. If the client disconnects or the endpoint drains, pause returns
-// false at once.
+// pause waits for d and returns true. The session reads nothing during this time, so the client
+// causes almost no work. If the client closes the connection or shuts down one of its directions,
+// or if the endpoint drains, pause returns false at once.
 func (s *Session) pause(d time.Duration) (completed bool) {
 	if d <= 0 {
 		return true
@@ -453,16 +466,17 @@ func (s *Session) pause(d time.Duration) (completed bool) {
 // write timeout.
 func (s *Session) Write(reply Reply) bool { return s.out.write(reply) }
 
-// HasRoom reports whether the client has read so many of its answers that Write can send size
-// bytes without waiting. HasRoom also returns true if the connection has ended.
+// HasRoom reports whether Write can send size bytes without waiting, because the client has read
+// most of its answers. HasRoom also returns true if the connection has ended.
 func (s *Session) HasRoom(size int) bool { return s.conn.hasRoom(size) }
 
-// WriteRefusal sends a reply to a client that may not use the socket, and then reads one
-// request. Without this read, the client could get an error while it sends its request, and
-// would not read the reply. The request counts against limit, which can be nil.
+// WriteRefusal sends a reply to a client that may not use the socket. It then reads one request,
+// but waits at most refusalTimeout for it. Without this read, the client could get an error while
+// it sends its request, and would not read the reply. The request counts against limit, which can
+// be nil.
 //
-// If the connections of maxRefusals other refused clients are still open, WriteRefusal
-// does nothing.
+// If the connections of too many other refused clients are still open (see maxRefusals),
+// WriteRefusal does nothing.
 func (s *Session) WriteRefusal(reply Reply, limit *Limiter) {
 	if s.refusals != nil && !s.refusals.add(s) || !s.Write(reply) {
 		return

@@ -15,11 +15,12 @@ import (
 // reads or answers one request, or one part of a large request or answer.
 const maxWakes = 16
 
-// expectedWakes is the number of events without data that a normal client causes after an
-// answer, because it reads the answer.
+// expectedWakes is the number of events without data that a normal client causes after an answer.
+// The client causes this event when it reads the answer.
 const expectedWakes = 1
 
-// errTooManyWakes means that the client has caused more than maxWakes events.
+// errTooManyWakes means that the client has caused more than maxWakes events since resetWakes.
+// The socket should then leave the poller.
 var errTooManyWakes = errors.New("the client woke the broker too often")
 
 // A backoff sleeps between two checks of a socket that is outside the poller. The time doubles
@@ -36,48 +37,49 @@ func (b *backoff) reset() { b.interval = 0 }
 // A socket is the socket of a connection. It limits how often the client can wake the broker.
 //
 // At first, a socket is in the poller of the Go runtime. There, the client wakes the broker
-// whenever the client sends data, reads data, or calls shutdown(2). These events do not count
-// as requests. So the socket leaves the poller if its client could wake the broker more often
-// than a normal client does, for example if it causes more than maxWakes events or does not
-// read its answers. Outside the poller, the client cannot wake the broker. Instead, the
-// broker checks the socket again and again.
+// whenever the client sends data, reads data, or calls shutdown(2). These events do not count as
+// requests. So the socket leaves the poller if its client could wake the broker more often than a
+// normal client does, for example if the client causes more than maxWakes events or does not read
+// its answers. Outside the poller, the client cannot wake the broker. Instead, the broker checks
+// the socket again and again.
 //
 // In the poller, a goroutine waits for the client only with waitForEvents. This function waits
-// until the socket is writable, even if the goroutine wants to read. Only such a wait notices
-// all events, because every event of a writable Unix socket also reports that the socket is
-// writable. A goroutine that waits for data would not notice that the client calls shutdown(2)
-// again and again.
+// until the socket is writable, even if the goroutine wants to read. Only such a wait notices all
+// events, because every event of a writable Unix socket also reports that the socket is writable.
+// If a goroutine waited for data instead, a client could wake the broker by calling shutdown(2)
+// again and again, and the broker could not count these events.
 type socket struct {
 	calls   *systemCalls
-	conn    *net.UnixConn              // in the poller; closed when the socket leaves the poller
+	conn    *net.UnixConn              // in the poller; leavePoller closes it
 	raw     syscall.RawConn            // of conn
 	outside atomic.Pointer[descriptor] // nil while the socket is in the poller
 
-	wakes          atomic.Int32 // number of events since resetWakes
+	wakes          atomic.Int32 // number of events since the last call of resetWakes
 	writeClosed    atomic.Bool  // CloseWrite was called
 	stoppedReading atomic.Bool  // the client has shut down only its reading side
 
-	// Only the goroutine that calls waitForEvents uses these fields.
+	// Only the goroutine that calls waitForEvents uses the following fields.
 	check   func(fd int) (done bool)
-	checks  int                   // number of calls of check
+	checks  int                   // number of calls of handleEvent since waitForEvents began; more than 1 after an event
 	tooMany bool                  // the client has caused too many events
-	onEvent func(fd uintptr) bool // s.handleEvent, stored here because it would be allocated for each call
+	onEvent func(fd uintptr) bool // s.handleEvent, stored here so that waitForEvents allocates no memory
 
-	mu sync.Mutex // locked while the socket leaves the poller
+	mu sync.Mutex // locked by leavePoller
 }
 
 func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *socket {
 	s := &socket{calls: calls, conn: conn, raw: raw}
 	s.onEvent = s.handleEvent
-	// Before the first answer, a normal client causes no event without data. So the first
-	// such event already leads to the check in conn.tryAndPrepare.
+	// Before the first answer, a normal client causes no event without data. So start with a
+	// number that is above expectedWakes. Then conn.tryAndPrepare checks after each such event
+	// whether the client has stopped reading.
 	s.wakes.Store(expectedWakes + 1)
 	return s
 }
 
 // waitForEvents calls check at once, and again after each event in the poller, until check
-// returns true. The socket must be writable, unless check waits only until it is writable.
-// Only one goroutine at a time may call waitForEvents.
+// returns true. The socket must be writable when waitForEvents is called, unless check returns
+// true as soon as the socket is writable. Only one goroutine at a time may call waitForEvents.
 //
 // The error is os.ErrDeadlineExceeded if the write deadline of s.conn has passed,
 // errTooManyWakes if the client has caused too many events, and net.ErrClosed if the socket
@@ -102,9 +104,9 @@ func (s *socket) handleEvent(fd uintptr) (done bool) {
 	return s.check(int(fd))
 }
 
-// resetWakes resets the number of events. It must be called for each answer, and for each
-// part of a large request or answer. So a connection can stay in the poller for any number of
-// requests, and for a request and an answer of any size.
+// resetWakes sets the number of events to 0. It must be called for each answer, and for each part
+// of a large request or answer. So a connection can stay in the poller for any number of
+// requests, and for requests and answers of any size.
 func (s *socket) resetWakes() { s.wakes.Store(0) }
 
 // clientEnded reports whether the client has shut down one or both directions of the
@@ -113,11 +115,11 @@ func (s *socket) clientEnded(fd int) bool {
 	return pollNow(fd, unix.POLLRDHUP)&(unix.POLLRDHUP|unix.POLLHUP) != 0 || s.clientStoppedReading(fd)
 }
 
-// clientStoppedReading reports whether the client has shut down its reading side. If so, it
-// also sets s.stoppedReading. The caller must have checked that the client has not shut down
-// its writing side. After CloseWrite, clientStoppedReading always returns false.
+// clientStoppedReading reports whether the client has shut down its reading side. If so, it also
+// sets s.stoppedReading. Before the call, the calling function must check that the client has not
+// shut down its writing side too. After CloseWrite, clientStoppedReading always returns false.
 func (s *socket) clientStoppedReading(fd int) bool {
-	// A send of zero bytes sends nothing. It fails with EPIPE if the client has shut down its
+	// A send of zero bytes sends nothing, but fails with EPIPE if the client has shut down its
 	// reading side.
 	if unix.Sendto(fd, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, nil) == unix.EPIPE && !s.writeClosed.Load() {
 		s.stoppedReading.Store(true)
@@ -129,15 +131,15 @@ func (s *socket) clientStoppedReading(fd int) bool {
 // pollNow returns the current poll(2) events of a file descriptor, without waiting.
 func pollNow(fd int, events int16) int16 {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	unix.Poll(fds, 0) // after an error, there are no events
+	unix.Poll(fds, 0) // ignore an error, because Revents is then 0
 	return fds[0].Revents
 }
 
 func (s *socket) inPoller() bool { return s.outside.Load() == nil }
 
-// leavePoller removes the connection from the poller of the Go runtime, if the connection
-// is in the poller. The runtime then no longer enforces deadlines for the connection, so
-// conn.await and sender.waitToSend check the deadlines themselves.
+// leavePoller removes the connection from the poller of the Go runtime, unless the connection is
+// already outside the poller. The runtime enforces no deadlines for a connection outside the
+// poller, so conn.await and sender.waitToSend check the deadlines themselves.
 func (s *socket) leavePoller() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,9 +154,9 @@ func (s *socket) leavePoller() error {
 		return err
 	}
 	s.outside.Store(&descriptor{fd: copied})
-	// The kernel does not delay this call, because the copy still has the socket open. Do not
-	// count the call in s.calls: it waits until no other goroutine uses s.conn, and these
-	// goroutines may be waiting for s.calls themselves.
+	// The kernel does not delay this call, because the copied file descriptor still has the
+	// socket open. Do not count the call in s.calls, because Close waits until no other goroutine
+	// uses s.conn, and such a goroutine may itself be waiting for s.calls.
 	s.conn.Close()
 	return nil
 }
@@ -175,8 +177,8 @@ func (s *socket) controlRaw(f func(fd uintptr)) {
 	}
 }
 
-// CloseWrite shuts down the broker's writing side. The client can still read all answers,
-// and then reaches the end of the connection.
+// CloseWrite shuts down the broker's writing side. The client can still read the answers that the
+// broker has already sent, and then reaches the end of the connection.
 func (s *socket) CloseWrite() error {
 	s.writeClosed.Store(true)
 	err := net.ErrClosed
@@ -184,7 +186,8 @@ func (s *socket) CloseWrite() error {
 	return err
 }
 
-// Close closes the connection. No other goroutine may wait for events.
+// Close closes the connection. Call Close only when no other goroutine waits for events of the
+// connection.
 func (s *socket) Close() error {
 	if outside := s.outside.Load(); outside != nil {
 		return outside.close()
@@ -192,8 +195,8 @@ func (s *socket) Close() error {
 	return s.conn.Close()
 }
 
-// A descriptor is the file descriptor of a connection that is outside the poller. It is used
-// only for calls that do not wait.
+// A descriptor is the file descriptor of a connection that is outside the poller. The broker uses
+// it only for system calls that do not wait for the client.
 type descriptor struct {
 	mu sync.RWMutex
 	fd int // guarded by mu; -1 after close
@@ -207,7 +210,8 @@ func (d *descriptor) control(f func(fd uintptr)) {
 	}
 }
 
-// close closes the file descriptor on the calling thread.
+// close closes the file descriptor on the calling thread, so that an interruptingCloser can
+// interrupt the close.
 func (d *descriptor) close() error {
 	d.mu.Lock()
 	fd := d.fd

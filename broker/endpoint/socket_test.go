@@ -19,9 +19,9 @@ import (
 )
 
 // TestNonReadersAreEnded shuts down the reading side of an idle client, and of a client that
-// waits for an answer and has begun its next request. The endpoint must end both
-// connections. Other connections must stay open. The connection of a waiting client must
-// also end when the client shuts down its writing side.
+// waits for an answer and has begun its next request. The endpoint must end both connections, and
+// keep other connections open. The endpoint must also end the connection of a waiting client that
+// shuts down its writing side.
 func TestNonReadersAreEnded(t *testing.T) {
 	waiting := make(chan struct{}, 8)
 	handler := okHandler()
@@ -78,7 +78,7 @@ func TestUnreadConnectionLeavesPoller(t *testing.T) {
 	}, false)
 	c := dial(t, path)
 	fmt.Fprint(c, strings.Repeat("{}\n", 10))
-	waitUntil(t, func() bool { return unsent(c) == 0 }) // until the session has begun
+	waitUntil(t, func() bool { return unsent(c) == 0 }) // until the broker has read all requests
 	c.CloseWrite()
 	waitUntil(t, func() bool { return inode.Load() != 0 && !isPolled(t, inode.Load()) })
 	if n := e.Connections(); n != 1 {
@@ -99,7 +99,7 @@ func isPolled(t *testing.T, inode uint64) bool {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		text, _ := os.ReadFile(file) // fails if the file descriptor was closed since
+		text, _ := os.ReadFile(file) // fails if the file descriptor was closed in the meantime
 		if strings.Contains(string(text), fmt.Sprintf("ino:%x ", inode)) {
 			return true
 		}
@@ -107,9 +107,9 @@ func isPolled(t *testing.T, inode uint64) bool {
 	return false
 }
 
-// TestBlockedAnswerLeavesPoller requests a large answer and does not read it yet. The
-// connection must leave the poller. The client can shut down its writing side before or
-// after that. The whole answer must still arrive.
+// TestBlockedAnswerLeavesPoller requests a large answer and does not read it yet. The connection
+// must leave the poller. The client shuts down its writing side either before the answer or while
+// the answer is blocked. The whole answer must still arrive.
 func TestBlockedAnswerLeavesPoller(t *testing.T) {
 	answer := strings.Repeat("x", 1<<20)
 	for name, endFirst := range map[string]bool{"ended before the answer": true, "ended while the answer is blocked": false} {
@@ -163,9 +163,9 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 	}
 }
 
-// TestLargeRequestStaysInPoller sends a request of 1 MiB. Each part wakes the broker, but a
-// large request may cause more events than a small one. So the connection must stay in the
-// poller.
+// TestLargeRequestStaysInPoller sends a request of 1 MiB in many parts. Each part wakes the
+// broker, but the connection must stay in the poller, because a large request may cause many
+// events.
 func TestLargeRequestStaysInPoller(t *testing.T) {
 	var session atomic.Pointer[Session]
 	_, path := start(t, func(s *Session) {
@@ -200,10 +200,10 @@ func unsent(client *net.UnixConn) (n int) {
 	return n
 }
 
-// TestWaitingConnectionLeavesPoller sends single bytes while the broker waits before it
-// answers the previous request. Each byte would wake the broker, so the connection must leave
-// the poller. The broker must notice that the client closes the connection. If the broker
-// waits for a secret, it must also still answer the requests.
+// TestWaitingConnectionLeavesPoller sends single bytes while the broker waits for a secret or for
+// the request limit. Each byte would wake the broker, so the connection must leave the poller.
+// The broker must still notice that the client closes the connection. If the broker waits for a
+// secret, it must first still answer the request.
 func TestWaitingConnectionLeavesPoller(t *testing.T) {
 	for name, wait := range map[string]func(s *Session, proceed chan struct{}) bool{
 		"for a secret": func(s *Session, proceed chan struct{}) bool {
@@ -254,9 +254,9 @@ func TestWaitingConnectionLeavesPoller(t *testing.T) {
 	}
 }
 
-// TestBlockedWriteKeepsWatch writes 1 MiB while AwaitInput waits for input. The write
-// blocks, so the connection leaves the poller. After the client has read everything,
-// AwaitInput must still notice that the client sends a byte.
+// TestBlockedWriteKeepsWatch writes 1 MiB while AwaitInput waits for input. The write blocks, so
+// the connection leaves the poller. After the client has read the answer, AwaitInput must still
+// notice that the client sends a byte.
 func TestBlockedWriteKeepsWatch(t *testing.T) {
 	blocked := make(chan *Session, 1)
 	ended := make(chan error, 1)
@@ -287,9 +287,9 @@ func TestBlockedWriteKeepsWatch(t *testing.T) {
 	}
 }
 
-// TestSystemCallsOfOneEndpointAreLimited lets all allowed system calls of an endpoint hang.
-// The endpoint must then make no more system calls for its connections, and another endpoint
-// must not be affected.
+// TestSystemCallsOfOneEndpointAreLimited makes maxSystemCalls system calls of one endpoint hang.
+// Until these calls end, the endpoint must not read a request, but another endpoint must still
+// answer.
 func TestSystemCallsOfOneEndpointAreLimited(t *testing.T) {
 	e, path := start(t, answerOK, false)
 	_, otherPath := start(t, answerOK, false)

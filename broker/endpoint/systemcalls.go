@@ -2,25 +2,25 @@ package endpoint
 
 import "sync/atomic"
 
-// maxSystemCalls is the maximum number of system calls at the same time for the connections
-// of one endpoint. Calls that open or close a connection do not count. Each system call
-// needs a thread, and the Go runtime never ends a thread. The calls do not wait for the
-// client, but the kernel can delay them, for example while it searches for free memory.
-// Without this limit, the clients of a few projects could then use up the threads that the
-// broker is allowed to have.
+// maxSystemCalls is the maximum number of system calls that run at the same time for the
+// connections of one endpoint. Calls that open or close a connection do not count. Each system
+// call needs a thread, and the number of the broker's threads is limited. The calls do not wait
+// for the client, but the kernel can delay them, for example while it searches for free memory.
+// Without maxSystemCalls, the clients of a few projects could then use up the threads, because
+// the Go runtime keeps each thread that it has started.
 const maxSystemCalls = 4
 
 // systemCalls limits the number of system calls at the same time. While fewer than
 // maxSystemCalls are running, a call costs two atomic operations.
 type systemCalls struct {
-	number atomic.Int64  // of calls that are running or waiting
+	number atomic.Int64  // the number of calls that are running or waiting for begin to return
 	ended  chan struct{} // receives a value when a call ends and another call is waiting
 }
 
 func newSystemCalls() *systemCalls { return &systemCalls{ended: make(chan struct{}, maxSystemCalls)} }
 
-// begin must be called before system calls on a connection. These calls must not wait for
-// the client.
+// begin must be called before system calls on a connection. If maxSystemCalls other calls are
+// running, begin waits until one of them ends. So the system calls must not wait for the client.
 func (s *systemCalls) begin() {
 	if s.number.Add(1) > maxSystemCalls {
 		<-s.ended
@@ -34,7 +34,7 @@ func (s *systemCalls) end() {
 	}
 }
 
-// do calls f, which makes system calls that do not wait for the client.
+// do calls f between begin and end. The system calls in f must not wait for the client.
 func (s *systemCalls) do(f func()) {
 	s.begin()
 	defer s.end()

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestUnreadAnswersCount sends requests and does not read the answers. Each connection must
-// stay counted until its client reads the answers or closes the connection.
+// TestUnreadAnswersCount sends requests and does not read the answers. The endpoint must count
+// each connection until its client has read the answers or closed the connection.
 func TestUnreadAnswersCount(t *testing.T) {
 	e, path := start(t, answerOK, false)
 	reading, closing := dial(t, path), dial(t, path)
@@ -104,7 +104,8 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	for range 4 {
 		unread = append(unread, dial(t, path))
 	}
-	// The endpoint could refuse connections that it accepts after the requests below.
+	// Wait until the endpoint has accepted these connections. It could refuse a connection that
+	// it accepts after the requests below.
 	waitUntil(t, func() bool { return e.Connections() == 4 })
 	for _, c := range unread {
 		fmt.Fprintln(c, `{"large":true}`)
@@ -146,9 +147,9 @@ func TestExpiredAnswerEnds(t *testing.T) {
 	<-released
 }
 
-// TestSlowWriteEnds writes a large answer to a client that reads all the time. The write must
-// end when the write timeout is over or the answer has expired, although the client reads
-// something between all checks.
+// TestSlowWriteEnds writes a large answer to a client that reads all the time. The write must end
+// when the write timeout is over or the answer has expired, although the client reads a part of
+// the answer between any two checks.
 func TestSlowWriteEnds(t *testing.T) {
 	// The answer has 64 GiB, so it cannot be written within the write timeout.
 	long := slices.Repeat(net.Buffers{make([]byte, 1<<20)}, 1<<16)

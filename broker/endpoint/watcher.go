@@ -6,22 +6,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxWatchInterval is the maximum time until the broker notices that the client of a socket
-// outside the poller has ended the connection.
+// maxWatchInterval is the maximum time between two checks whether the client of a socket outside
+// the poller has closed the connection or shut down one of its directions.
 const maxWatchInterval = 100 * time.Millisecond
 
-// A watcher watches the client of a connection in a goroutine while the session does not wait
-// for events itself, for example because it waits for a secret.
+// A watcher is a goroutine that notices when the client of a connection goes away. A session
+// needs a watcher while the session itself does not wait for events, for example because its
+// handler waits for a secret.
 type watcher struct {
 	conn    *conn
-	gone    chan struct{} // closed when the client has ended the connection or shut down a direction
+	gone    chan struct{} // closed when the client has closed the connection or shut down one of its directions
 	stop    chan struct{} // closed by end
 	stopped chan struct{} // closed at the end of the goroutine
 }
 
 func startWatcher(c *conn) *watcher {
 	w := &watcher{c, make(chan struct{}), make(chan struct{}), make(chan struct{})}
-	c.deadline.removeTimer() // this timer would end the watch
+	c.deadline.removeTimer() // an earlier timer would end the watch
 	go w.run()               // end ends this goroutine and waits for it
 	return w
 }
@@ -33,8 +34,9 @@ func (w *watcher) end() {
 	w.conn.deadline.removeTimer()
 }
 
-// run limits how often the client can wake the broker. In each of these cases, the socket
-// leaves the poller:
+// run closes w.gone when the client has closed the connection or shut down one of its directions.
+// To limit how often the client can wake the broker, run removes the socket from the poller in
+// each of these cases:
 //
 //   - The client has shut down one direction. The client can call shutdown(2) again and
 //     again, and each call wakes the broker.

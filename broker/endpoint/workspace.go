@@ -8,17 +8,17 @@ import (
 )
 
 // A workspace is the memory that a session needs for its requests. An idle session has no
-// workspace, so that many idle connections need little memory. Only a session with its
-// own memory for request lines (Handler.Grow) keeps its workspace.
+// workspace, so that many idle connections need little memory. But an idle session with its own
+// memory for request lines (Handler.Grow) keeps its workspace.
 type workspace struct {
 	lines   *wire.Reader
 	maxLine int
-	source  io.Reader // from which lines reads
+	source  io.Reader // the field lines reads from source; nil in the pool
 	batch   batch
 }
 
-// workspaces contains the workspaces of idle sessions. These workspaces contain no requests
-// and no replies.
+// workspaces contains the workspaces that no session uses now. These workspaces contain no
+// requests and no replies.
 var workspaces sync.Pool
 
 // newWorkspace returns a workspace that reads lines from source. grow can be nil, as described
@@ -35,11 +35,11 @@ func newWorkspace(source io.Reader, maxLine int, grow func([]byte, int) ([]byte,
 	return w
 }
 
-// Read reads from the current source.
+// Read reads from the session that currently uses the workspace.
 func (w *workspace) Read(p []byte) (int, error) { return w.source.Read(p) }
 
-// release makes the workspace available for other sessions. All lines must have been read, and
-// the batch must be empty. grow must have been nil.
+// release makes the workspace available for other sessions. Call it only if the workspace
+// contains no unread line and no reply, and if newWorkspace was called without grow.
 func (w *workspace) release() {
 	w.source = nil
 	workspaces.Put(w)

@@ -6,8 +6,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An Arena is one piece of memory for secrets. Its bytes must not be used after
-// Free. An Arena is not safe for concurrent use.
+// An Arena is one piece of memory for secrets. After Free, do not use the bytes of the arena.
+// After TrimTo, do not use the bytes that TrimTo has removed. An Arena is not safe for concurrent
+// use.
 //
 // mapped.go contains New, TrimTo, and Free. In builds with the race detector, heap.go
 // contains these functions instead, because the race detector does not see mapped memory.
@@ -17,10 +18,10 @@ type Arena struct {
 }
 
 // Bytes returns the whole memory of the arena, or nil after Free. The memory has at least the
-// size that was last passed to New or TrimTo. All bytes are zero at first.
+// size that was passed to New, or to TrimTo if that size was smaller. New sets all bytes to zero.
 func (a *Arena) Bytes() []byte { return a.mem }
 
-// Kind returns how the memory is protected.
+// Kind returns how the memory of the arena is protected, for example schema.MemoryLocked.
 func (a *Arena) Kind() schema.Memory { return a.kind }
 
 // roundToPages rounds a size in bytes up to whole pages. The result is at least one page.

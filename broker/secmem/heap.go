@@ -4,14 +4,15 @@ package secmem
 
 import "github.com/keyhatch/keyhatch/schema"
 
-// New returns an arena on the Go heap, because the race detector does not see mapped
-// memory. If one goroutine uses the arena while another goroutine frees it, the race
-// detector reports a race.
+// New returns an arena on the Go heap, because the race detector does not see mapped memory. If
+// one goroutine uses the arena while another goroutine frees the arena, the race detector can
+// then report the race.
 func New(size int) (*Arena, error) {
 	return &Arena{make([]byte, roundToPages(size)), schema.MemoryHeap}, nil
 }
 
-// TrimTo reduces the arena to the pages of its first size bytes, and wipes all other pages.
+// TrimTo reduces the arena to the pages that contain its first size bytes, and wipes all other
+// pages. If there are no other pages, TrimTo does nothing.
 func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep < len(a.mem) {

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// New returns an arena of at least size bytes. It uses the most protected kind of memory
-// that the kernel provides. RLIMIT_MEMLOCK limits secret memory and locked memory together.
-// If this limit is reached, the arena is not locked, and its Kind is
-// schema.MemoryUnlocked. New fails only if there is not enough address space or memory.
+// New returns an arena of at least size bytes. It uses memfd_secret(2) if possible, and otherwise
+// locked memory. RLIMIT_MEMLOCK limits secret memory and locked memory together. If this limit is
+// reached, the arena is not locked, and its Kind is schema.MemoryUnlocked. New fails only if
+// there is not enough address space or memory.
 func New(size int) (*Arena, error) {
 	size = roundToPages(size)
 	if mem, err := secretMapping(size); err == nil {
@@ -23,8 +23,8 @@ func New(size int) (*Arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mapping %d bytes: %w", size, err)
 	}
-	// An old kernel may refuse this call. The error is harmless, because the process is
-	// undumpable.
+	// An old kernel may refuse this call. The error is harmless, because the kernel writes no
+	// core dump of an undumpable process (see MakeUndumpable).
 	_ = unix.Madvise(mem, unix.MADV_DONTDUMP)
 	if err := unix.Mlock(mem); err != nil {
 		return &Arena{mem, schema.MemoryUnlocked}, nil
@@ -38,7 +38,7 @@ func secretMapping(size int) ([]byte, error) {
 		return nil, err
 	}
 	// The memory exists until it is unmapped, so the file descriptor is not needed any more.
-	// Another process that received the file descriptor could map the memory.
+	// Close the file descriptor, because another process that received it could map the memory.
 	defer unix.Close(fd)
 	if err := unix.Ftruncate(fd, int64(size)); err != nil {
 		return nil, err
@@ -60,8 +60,8 @@ func unmap(mem []byte) error {
 	return unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem)))
 }
 
-// TrimTo reduces the arena to the pages of its first size bytes. It wipes and unmaps all
-// other pages.
+// TrimTo reduces the arena to the pages that contain its first size bytes. It wipes and unmaps
+// all other pages. If the kernel cannot unmap these pages, the arena keeps them.
 func (a *Arena) TrimTo(size int) {
 	keep := roundToPages(size)
 	if keep >= len(a.mem) {
@@ -80,7 +80,7 @@ func (a *Arena) Free() {
 		return
 	}
 	clear(a.mem)
-	// An error of unmap is ignored, because the memory is already wiped.
+	// Ignore an error of unmap, because the memory is already wiped.
 	_ = unmap(a.mem)
 	a.mem = nil
 }

@@ -1,6 +1,7 @@
-// Package secmem provides memory for secrets outside the Go heap. The memory is excluded from
-// core dumps and wiped before it is freed. The memory is also locked, unless this would exceed
-// the limit of locked memory (RLIMIT_MEMLOCK).
+// Package secmem provides memory for secrets outside the Go heap. The package excludes this
+// memory from core dumps, and wipes the memory when it is freed. It also locks the memory, unless
+// this would exceed the limit of locked memory (RLIMIT_MEMLOCK). In a build with the race
+// detector, the memory is on the Go heap.
 //
 // The package protects secrets against copies that stay in freed memory of the Go heap,
 // against swapping, and against core dumps. With memfd_secret(2), it also protects secrets
@@ -44,21 +45,23 @@ func MakeUndumpable() error {
 // Harden prepares a process that keeps secrets in arenas. Call Harden before the process
 // receives a secret.
 //
-// Harden makes the process undumpable. It also removes the signal handlers that the process
-// does not need, except the handlers that end the process. If a signal interrupts a thread that
-// is copying or searching secret bytes, the vector registers contain pieces of these bytes. The
-// kernel then saves the registers on the signal stack, which is outside the arenas. The Go
-// runtime itself sends SIGURG to preempt a goroutine. So Harden turns off asynchronous
-// preemption. Only root and processes of the same uid can send the other signals.
+// Harden makes the process undumpable. It also makes the process ignore the signals that the
+// process does not need, except signals whose handlers end the process. If a signal with a
+// handler interrupts a thread that is copying or searching secret bytes, the vector registers can
+// contain pieces of these bytes. The kernel then saves the registers on the signal stack, which
+// is outside the arenas. The Go runtime itself sends SIGURG to preempt a goroutine. So Harden
+// turns off asynchronous preemption. Only root and processes of the same uid can send the other
+// signals that Harden ignores.
 //
 // The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
 // its internal signal 33. Root and processes of the same uid can still interrupt threads with
 // these five signals. To prevent this, the process would have to execute itself again with
 // blocked signals. Even then, root could use ptrace.
 //
-// Do not call signal.Notify for another signal or without a list of signals, because such a
-// call installs a handler again. A child process also ignores these signals, unless it
-// installs its own handlers, as a Go program does.
+// After Harden, do not call signal.Notify without a list of signals or for a signal that Harden
+// ignores, because this call would install a handler again. A child process also ignores the
+// signals that Harden ignores, unless the child process installs its own handlers, as a Go
+// program does.
 func Harden() error {
 	if err := MakeUndumpable(); err != nil {
 		return err

@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// WatchClosed returns a channel that is closed when the peer closes the connection or
-// shuts down its writing side, when a read deadline passes that was set after the call, or
-// when stop is called. WatchClosed reads no data, so data that the peer sends can be read
-// later.
+// WatchClosed returns a channel that is closed when the peer closes the connection or shuts down
+// its writing side. The channel is also closed when stop is called, or when a read deadline that
+// was set after the call of WatchClosed has passed. WatchClosed reads no data, so the calling
+// function can later read the data that the peer sends.
 //
-// No other goroutine may read from the connection until stop has returned. stop
-// must be called. It waits for the watching goroutine, and leaves the connection
-// with a read deadline in the past.
+// No other goroutine may read from the connection until stop has returned. Always call stop. It
+// ends the goroutine that watches the connection, and waits for its end. After stop, the read
+// deadline of the connection is in the past, so set a new deadline before the next read.
 func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 	ended, done := make(chan struct{}), make(chan struct{})
 	conn.SetReadDeadline(time.Time{})
@@ -27,8 +27,8 @@ func WatchClosed(conn *net.UnixConn) (closed <-chan struct{}, stop func()) {
 		defer close(done)
 		defer close(ended)
 		raw.Read(func(fd uintptr) bool {
-			// A peek would not find the end of the connection if the peer has sent data
-			// before: the peek would return the data.
+			// Use poll(2). A peek would not find the end of the connection if the peer had sent
+			// data before the end, because the peek would return these data.
 			fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 			n, err := unix.Poll(fds, 0)
 			if err != nil || n == 0 || fds[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) == 0 {

@@ -2,12 +2,13 @@ package wire
 
 import "github.com/keyhatch/keyhatch/schema"
 
-// ParseGet parses a get request in its usual form. It makes one pass over line, and
-// allocates no memory. The returned name is a valid name and a part of line.
+// ParseGet parses a get request in its usual form. It makes one pass over line, and allocates no
+// memory. The returned name is a valid name and a part of line. If the request has no wait_ms,
+// waitMS is 0.
 //
-// ParseGet returns false if line contains an unknown field, an escape, or anything else
-// that is unusual or wrong. Then Decode must decode the line, or report the error. If
-// ParseGet returns true, Decode would return the same values.
+// If line contains an unknown field, an escape, or anything else that is unusual or wrong, ok is
+// false. The calling function must then call Decode, which decodes the line or reports the error.
+// If ok is true, Decode would return the same values.
 func ParseGet(line []byte) (name []byte, waitMS int64, ok bool) {
 	s := scanner{line}
 	var op []byte
@@ -38,10 +39,12 @@ func ParseGet(line []byte) (name []byte, waitMS int64, ok bool) {
 	return name, waitMS, true
 }
 
-// A scanner reads simple JSON tokens. Its methods skip white space before a token. After a
-// method has returned false, only skip can be called.
+// A scanner reads simple JSON tokens. Its methods skip white space before a token. If a method
+// that reads a value returns false, do not use the scanner again, because it can be in the middle
+// of the value.
 type scanner struct{ rest []byte }
 
+// atEnd skips white space, and reports whether the end of the line is reached.
 func (s *scanner) atEnd() bool {
 	for len(s.rest) > 0 {
 		switch s.rest[0] {
@@ -54,7 +57,7 @@ func (s *scanner) atEnd() bool {
 	return true
 }
 
-// skip skips the punctuation mark c, and reports whether c was the next token.
+// skip reports whether the next token is the punctuation mark c. If so, it also skips c.
 func (s *scanner) skip(c byte) bool {
 	if s.atEnd() || s.rest[0] != c {
 		return false
@@ -81,7 +84,8 @@ func (s *scanner) text() (text []byte, ok bool) {
 	return nil, false
 }
 
-// number reads an integer of at most 18 digits without a sign, so it cannot overflow.
+// number reads an integer without a sign. The integer can have at most 18 digits, so that n
+// cannot overflow.
 func (s *scanner) number() (n int64, ok bool) {
 	if s.atEnd() {
 		return 0, false

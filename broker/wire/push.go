@@ -10,24 +10,26 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxUsualFields is the largest number of fields of a bundle that ParsePush accepts, because
-// it compares each field name with all earlier ones.
+// maxUsualFields is the largest number of fields of a bundle that ParsePush accepts. The number
+// is small, because ParsePush compares each field name with all earlier field names of the
+// bundle.
 const maxUsualFields = 32
 
 // A PushedSecret is a secret in the line of a push request.
 type PushedSecret struct {
 	Name   []byte // a valid name
 	Value  []byte // the JSON value: a string, or an object of strings with valid names
-	Binary bool   // whether the secret is in secrets_b64
+	Binary bool   // true if the secret is in secrets_b64, false if it is in secrets
 }
 
 // ParsePush parses a push request in its usual form. It makes one pass over line, and does
 // not change line. The returned names and values are parts of line.
 //
-// ParsePush returns false if line contains an unknown field, an escape in a name, or anything
-// else that is unusual or wrong. Then Decode must decode the line, or report the error. If
-// ParsePush returns true, Decode would accept the line. But the calling function must check
-// that the names of the secrets differ, and that the binary values are base64.
+// If line contains an unknown field, an escape in a name, or anything else that is unusual or
+// wrong, ok is false. The calling function must then call Decode, which decodes the line or
+// reports the error. If ok is true, Decode would also accept the line, unless two secrets have
+// the same name or a binary value is not valid base64. The calling function must check these two
+// rules itself.
 //
 // The argument expected is the number of secrets for which ParsePush allocates memory at first.
 func ParsePush(line []byte, expected int) (secrets []PushedSecret, exclusive, ok bool) {
@@ -65,7 +67,7 @@ func ParsePush(line []byte, expected int) (secrets []PushedSecret, exclusive, ok
 	return secrets, exclusive, true
 }
 
-// secrets reads an object of secrets and appends them to list.
+// secrets reads an object of secrets and appends the secrets to list.
 func (s *scanner) secrets(list []PushedSecret, expected int, areBinary bool) (_ []PushedSecret, ok bool) {
 	if !s.skip('{') {
 		return nil, false
@@ -163,9 +165,9 @@ func (s *scanner) skipString() bool {
 	}
 }
 
-// PlainLength returns the number of bytes at the beginning of text that are ASCII characters,
-// but neither a quote, a backslash, nor a control character. It checks several bytes at a time,
-// because a push can contain 1 MiB.
+// PlainLength returns the number of bytes at the beginning of text that may occur unchanged in a
+// JSON string and are ASCII. It stops at the first quote, backslash, or byte below 0x20 or above
+// 0x7f. It checks several bytes at a time, because a push can contain 1 MiB.
 func PlainLength(text []byte) (n int) {
 	for ; n+16 <= len(text); n += 16 {
 		if findSpecial(text[n:])|findSpecial(text[n+8:]) != 0 {
@@ -185,9 +187,10 @@ func PlainLength(text []byte) (n int) {
 	return n
 }
 
-// findSpecial checks the first 8 bytes of text. The lowest set bit of the result is the high bit
-// of the first byte that PlainLength does not count. A subtraction sets the high bit of each
-// smaller byte, and its borrow can set the bits of later bytes too.
+// findSpecial checks the first 8 bytes of text. If PlainLength counts all of them, the result is
+// 0. Otherwise, the lowest set bit of the result is the high bit of the first byte that
+// PlainLength does not count. Only the lowest set bit is reliable: a subtraction sets the high
+// bit of a byte that is too small, but its borrow can also set the high bits of later bytes.
 func findSpecial(text []byte) uint64 {
 	const (
 		ones  = 0x0101010101010101
@@ -197,8 +200,9 @@ func findSpecial(text []byte) uint64 {
 	return (w | (w - ' '*ones) | ((w ^ '"'*ones) - ones) | ((w ^ '\\'*ones) - ones)) & highs
 }
 
-// escapeLength returns the length of the escape at the beginning of text, or 0 if it is not
-// valid. A surrogate must be half of a pair.
+// escapeLength returns the length of the escape at the beginning of text, or 0 if this escape is
+// not valid. The two escapes of a surrogate pair count as one escape. A lone surrogate is not
+// valid.
 func escapeLength(text []byte) int {
 	if len(text) < 2 {
 		return 0
@@ -221,7 +225,7 @@ func escapeLength(text []byte) int {
 	return 0
 }
 
-// hexadecimal reads an escape of the form \u1234.
+// hexadecimal returns the number in an escape of the form \u1234 at the beginning of text.
 func hexadecimal(text []byte) (r rune, ok bool) {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return 0, false

@@ -61,8 +61,8 @@ func TestParsePushLeavesUnusualLinesToDecode(t *testing.T) {
 	}
 }
 
-// TestPlainLength checks each byte value at each position of a text of 20 bytes, before
-// different next bytes. PlainLength must stop at the first special byte.
+// TestPlainLength puts each byte value at each position of a text of 20 bytes, with different
+// bytes after it. PlainLength must stop at the first byte that is not plain.
 func TestPlainLength(t *testing.T) {
 	for value := range 256 {
 		c := byte(value)

@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// ErrTooLong means that a line is longer than the reader's limit. After this error, the only
-// way to continue is to skip the line with Discard.
+// ErrTooLong means that a line is longer than the reader's limit. To read the next line after
+// this error, first skip the long line with Discard.
 var ErrTooLong = errors.New("the line is too long")
 
 // startSize is the size of a reader's first buffer, in bytes. It is enough for most
@@ -47,8 +47,9 @@ func NewReader(src io.Reader, max int, grow func(pending []byte, size int) ([]by
 	return &Reader{src: src, max: max, grow: grow}
 }
 
-// Await blocks until at least one byte of the next line has been read. At the end of the
-// stream, it returns io.EOF.
+// Await waits until the reader has read at least one byte of the next line. At the end of the
+// stream, it returns io.EOF. It returns other errors of the source, and errors of grow,
+// unchanged.
 func (r *Reader) Await() error {
 	if r.pos < r.end {
 		return nil
@@ -86,9 +87,10 @@ func (r *Reader) ReadLine() ([]byte, error) {
 	}
 }
 
-// Discard reads the rest of a line that is too long, including its newline. Otherwise a
-// client that still writes the line could not read the answer. Discard returns ErrTooLong
-// if it has not found the newline after 16 times the limit.
+// Discard reads the rest of a line that is too long, including its newline. Otherwise a client
+// that still writes the line could not read the answer. If Discard has not found the newline
+// after about 16 times the limit, it returns ErrTooLong. It returns errors of the source
+// unchanged.
 func (r *Reader) Discard() error {
 	for left := 16 * r.max; left > 0; {
 		pending := r.buf[r.pos:r.end]
@@ -106,8 +108,9 @@ func (r *Reader) Discard() error {
 }
 
 // Detach makes the reader continue with a new buffer. The old buffer, which contains the last
-// returned line, then belongs to the calling function. Detach moves the bytes after this line
-// to the new buffer, and wipes them in the old buffer.
+// returned line, then belongs to the calling function. Detach moves the bytes after this line to
+// the new buffer, and wipes them in the old buffer. If grow fails, Detach returns its error, and
+// the reader keeps the old buffer.
 func (r *Reader) Detach() error {
 	pending := r.buf[r.pos:r.end]
 	buf, err := r.grow(pending, max(startSize, len(pending)))
@@ -119,7 +122,8 @@ func (r *Reader) Detach() error {
 	return nil
 }
 
-// fill makes room in the buffer and then reads from the source once.
+// fill makes room in the buffer and then reads from the source once. It returns nil if it has
+// read at least one byte.
 func (r *Reader) fill() error {
 	switch {
 	case r.pos == r.end:
@@ -130,8 +134,8 @@ func (r *Reader) fill() error {
 		r.pos, r.end = 0, r.end-r.pos
 	}
 	if r.end == len(r.buf) {
-		// Double the size of the buffer. The maximum is the limit plus one byte for the
-		// newline.
+		// Double the size of the buffer. The maximum is startSize, or the limit plus one byte for
+		// the newline if this is more.
 		size := min(max(startSize, 2*len(r.buf)), max(startSize, r.max+1))
 		buf, err := r.grow(r.buf[r.pos:r.end], size)
 		if err != nil {

@@ -92,8 +92,8 @@ func TestReaderWithoutGrowUsesHeap(t *testing.T) {
 	}
 }
 
-// TestReaderBufferStaysWithinLimit checks that the buffer does not grow beyond the limit
-// if a line never ends.
+// TestReaderBufferStaysWithinLimit reads a line that never ends. ReadLine must return ErrTooLong,
+// and the buffer must not grow beyond the limit plus one byte.
 func TestReaderBufferStaysWithinLimit(t *testing.T) {
 	const limit = 100_000
 	largest := 0
@@ -173,8 +173,8 @@ func TestAwaitConsumesNothing(t *testing.T) {
 	}
 }
 
-// TestDetachMovesPendingBytes checks that Detach moves the bytes after the last returned line
-// to the new buffer, and wipes them in the old buffer. The returned line must not change,
+// TestDetachMovesPendingBytes calls Detach after it has read a line. Detach must move the bytes
+// after this line to the new buffer, and wipe them in the old buffer. The line must not change,
 // because it now belongs to the function that called Detach.
 func TestDetachMovesPendingBytes(t *testing.T) {
 	var buffers [][]byte
@@ -207,8 +207,8 @@ func TestDetachMovesPendingBytes(t *testing.T) {
 	}
 }
 
-// TestMovedBytesAreWiped checks that the reader moves bytes to the front of its buffer
-// without leaving a copy at their old position.
+// TestMovedBytesAreWiped makes the reader move bytes to the front of its buffer. The reader must
+// wipe these bytes at their old position.
 func TestMovedBytesAreWiped(t *testing.T) {
 	var buffer []byte
 	grow := func(pending []byte, size int) ([]byte, error) {

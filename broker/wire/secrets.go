@@ -55,7 +55,7 @@ type secretsParser struct {
 	decoder *jsontext.Decoder
 }
 
-// errorHere returns an error that contains the number of the current line.
+// errorHere returns an error that contains the number of the line that the decoder has reached.
 func (p secretsParser) errorHere(format string, args ...any) error {
 	return p.errorAt(p.decoder.InputOffset(), format, args...)
 }

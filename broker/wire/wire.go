@@ -3,7 +3,7 @@
 // the line into memory that the calling package can provide, and decodes the line strictly.
 //
 // Other packages of the broker handle the values of secrets themselves, so that no value is
-// copied. Package keyring parses the secrets in a push request, and encodes the response to a
+// copied. Package keyring decodes the values in a push request, and encodes the response to a
 // get. Package project encodes the response to a get-many.
 //
 // Strict decoding means that the package refuses input that encoding/json accepts or
@@ -33,8 +33,8 @@ type Error struct{ Rule string }
 
 func (e *Error) Error() string { return e.Rule }
 
-// Encode returns v as one line of JSON, including the newline. The members of maps are
-// sorted by name.
+// Encode returns v as one line of JSON, including the newline. It sorts the members of maps by
+// name. It fails if a text in v is not valid UTF-8.
 func Encode(v any) ([]byte, error) {
 	b, err := json.Marshal(v, json.Deterministic(true))
 	if err != nil {
@@ -54,8 +54,8 @@ func Decode(line []byte, v any, depth int) error {
 	if err == nil {
 		return nil
 	}
-	// Check has accepted the line, so decoding can fail only because a field has the
-	// wrong type. The error contains the name of this field only if v has such a field.
+	// Check has accepted the line, so decoding can fail only because a field has the wrong type
+	// or is out of range. Put the name of this field into the error only if v has such a field.
 	// Any other name comes from the input, and could be a part of a secret.
 	if wrong, ok := errors.AsType[*json.SemanticError](err); ok {
 		field := strings.SplitN(string(wrong.JSONPointer), "/", 3)
@@ -66,9 +66,9 @@ func Decode(line []byte, v any, depth int) error {
 	return &Error{"a field has the wrong type or is out of range"}
 }
 
-// Check makes the same checks as Decode, except that it does not check the types of the
-// values. It uses v only for the names of the fields, and stores nothing in v. Check can
-// copy names from line, but never a value.
+// Check makes the same checks as Decode, except that it does not check the types and ranges of
+// the values. It uses v only for the names of the fields, and stores nothing in v. Check can copy
+// names from line, but never a value.
 func Check(line []byte, v any, depth int) error {
 	fields := fieldNames(reflect.TypeOf(v).Elem())
 	d := jsontext.NewDecoder(bytes.NewBuffer(line))
@@ -104,7 +104,7 @@ func Check(line []byte, v any, depth int) error {
 	return nil
 }
 
-// syntaxError replaces an error of the parser, because the text of such an error quotes
+// syntaxError replaces an error of the parser, because the text of the parser's error can quote
 // the input.
 func syntaxError(err error) error {
 	if errors.Is(err, jsontext.ErrDuplicateName) {

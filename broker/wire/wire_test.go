@@ -9,7 +9,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// target has fields of the usual types in requests.
+// target has fields of the types that requests usually contain.
 type target struct {
 	Op     schema.Op           `json:"op"`
 	Name   schema.SecretName   `json:"name"`
@@ -192,8 +192,8 @@ func TestEncode(t *testing.T) {
 	}
 }
 
-// FuzzDecode checks that encoding/json accepts every line that Decode accepts, and that
-// both decode the same values.
+// FuzzDecode compares Decode with encoding/json. If Decode accepts a line, encoding/json must
+// also accept the line, and both must decode the same values.
 func FuzzDecode(f *testing.F) {
 	for _, line := range []string{
 		`{}`, `{"op":"get","name":"A","wait_ms":5}`, `{"op":"x","op":"y"}`, `{"Op":"x"}`, "{\"op\":\"\xff\"}",
