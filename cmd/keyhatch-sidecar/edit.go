@@ -134,7 +134,8 @@ func warnAboutEditorFiles(w io.Writer, dir store.Dir, name string) {
 // permission to read the store. It also prints a warning if the store is changing, or if a signal
 // interrupts the check.
 func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
-	reading, err := store.ReadInChild(c.Context(), []string{readCommandName, "--store=dir:" + dir.Path}, store.LockedReading{})
+	reader := store.ChildReader{Args: []string{readCommandName, "--store=dir:" + dir.Path}, Timeout: store.Merged{dir}.MaxReadTime()}
+	reading, err := reader.Read(c.Context(), store.LockedReading{})
 	reading.Set.Free()
 	switch {
 	case errors.Is(err, context.Canceled): // the signal came too late to cancel the edit

@@ -84,11 +84,16 @@ it can read all stores and no name is in two stores.`,
 				log.Warn(warning, "hint", hint)
 			}
 		}
+		reader := newChildReader(storeFlags, source)
+		reader.Warn = func(err error) {
+			log.Warn("while the sidecar reads the store, another process of the same user can read the secrets", "error", err,
+				"hint", "allow the sidecar to execute a memfd: check the system call filter and vm.memfd_noexec")
+		}
 		// Do not use SIGHUP, because a sidecar must end when its terminal is closed.
 		pushNow := make(chan os.Signal, 1)
 		signal.Notify(pushNow, syscall.SIGUSR1)
 		defer signal.Stop(pushNow)
-		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, TokenFile: tokenFile, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
+		config := sidecar.Config{Store: source, Read: reader.Read, Socket: socket, TokenFile: tokenFile, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
 		return config.Run(c.Context())
 	}
 	return c
