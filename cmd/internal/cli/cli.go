@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // Version is the version of the four commands. In a release build, the linker sets it.
@@ -23,7 +24,13 @@ var Version = "0.1.0-dev"
 // command's context, and end a read from the command's standard input (InOrStdin). If the
 // command fails because its context was canceled, Run prints no error and returns 128 plus
 // the signal's number, as a shell does. Pass the exit code to Exit.
+//
+// Run makes the process undumpable, because most commands process secrets. If a command executes
+// another program, this program is dumpable.
 func Run(root *cobra.Command) int {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return PrintError(root, fmt.Errorf("making the process undumpable: %w", err))
+	}
 	ctx, stop := cancelOnSignal()
 	defer stop()
 	root.Version = Version
