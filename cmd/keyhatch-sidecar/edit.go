@@ -35,7 +35,8 @@ After the change, rm reads the store as the sidecar does. If the sidecar cannot 
 change, rm reports the reason, and the exit code is 1.`,
 		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
-		Args: cobra.ExactArgs(1),
+		Args:        cobra.ExactArgs(1),
+		Annotations: map[string]string{cli.SecretSource: "rm needs only the name of the secret"},
 	}
 	getDir := addDirFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
