@@ -51,9 +51,9 @@ func MakeUndumpable() error {
 // runtime itself sends SIGURG to preempt a goroutine. So Harden turns off asynchronous
 // preemption. Only root and processes of the same uid can send the other signals.
 //
-// The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
+// The process needs SIGHUP, SIGINT, SIGQUIT, and SIGTERM. The Go runtime does not give up SIGPROF and
 // its internal signal 33. Root and processes of the same uid can still interrupt threads with
-// these five signals. To prevent this, the process would have to execute itself again with
+// these six signals. To prevent this, the process would have to execute itself again with
 // blocked signals. Even then, root could use ptrace.
 //
 // Do not call signal.Notify for another signal or without a list of signals, because such a
