@@ -81,7 +81,7 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 			return false, err
 		}
 	}
-	unlock, err := r.lockTempFiles()
+	unlock, err := lockTempFiles(r.projectDir())
 	if err != nil {
 		return false, err
 	}

@@ -35,7 +35,7 @@ func TestRenderKeepsTempFileOfRunningProcess(t *testing.T) {
 	if _, err := r.Render(files, secretValues("A=1")); err != nil {
 		t.Fatal(err)
 	}
-	unlock, err := r.lockTempFiles()
+	unlock, err := lockTempFiles(r.projectDir())
 	if err != nil {
 		t.Fatal(err)
 	}
