@@ -381,7 +381,7 @@ func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
 		{"A.swp --store dir:store", "the sidecar ignores the name A.swp"},
 		{"A --store dir:none/store", "cannot create the directory"},
 		{"A --store dir:store/A", "not a directory"},
-		{"gcp id=- key=@missing --store dir:store", "open missing: no such file or directory"},
+		{"gcp id=- key=@missing --store dir:store", "cannot read the value of gcp/key: no such file or directory"},
 		{"gcp id=- key=@binary --store dir:store", "a field of a bundle must be valid UTF-8"},
 		{"gcp id=- key=@empty --store dir:store", "the value of gcp/key is empty"},
 	} {

@@ -17,6 +17,9 @@ import (
 // for this project.
 var ErrPathOccupied = errors.New("the path exists, but keyhatch did not create it for this project")
 
+// ErrLinkReplaced means that a declared path is a file instead of the link that keyhatch created.
+var ErrLinkReplaced = errors.New("a program has replaced keyhatch's link by a file, which can contain a secret on a disk")
+
 // A Rendering is the set of one project's files in memory and the links to these files. For
 // the secret NAME, DIR contains:
 //
@@ -78,6 +81,11 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 			return false, err
 		}
 	}
+	unlock, err := lockTempFiles(r.projectDir())
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	tempFiles := make([]string, len(files)) // paths of temporary files that are not yet renamed; "" if there is none
 	defer func() {
 		for _, path := range tempFiles {
@@ -168,7 +176,7 @@ func isUpToDate(path string, content []byte, mode fs.FileMode) bool {
 
 // writeTemp writes content to a temporary file. Render renames the file later.
 func (r Rendering) writeTemp(content []byte, mode fs.FileMode) (path string, err error) {
-	f, err := os.CreateTemp(r.projectDir(), ".new-")
+	f, err := os.CreateTemp(r.projectDir(), tempPrefix)
 	if err != nil {
 		return "", err
 	}
@@ -290,8 +298,27 @@ func (r Rendering) Prune(keep []File) (removed bool, err error) {
 	return removed, errors.Join(errs...)
 }
 
-// Remove removes all of the project's files and the links to them.
+// Remove removes all of the project's files and the links to them. If a file has replaced a link that
+// keyhatch created, Remove does not change this file, and returns an error with ErrLinkReplaced.
 func (r Rendering) Remove() error {
+	replaced := r.findReplacedLinks()
 	_, err := r.Prune(nil)
-	return err
+	return errors.Join(err, replaced)
+}
+
+// findReplacedLinks returns an error for each declared path that is a file instead of the link that
+// keyhatch created. For example, `sed -i` replaces a link by a file with the content of its target.
+func (r Rendering) findReplacedLinks() error {
+	backlinks, _ := filepath.Glob(r.backlinkPath("*"))
+	var errs []error
+	for _, backlink := range backlinks {
+		path, err := os.Readlink(backlink)
+		if err != nil {
+			continue
+		}
+		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+			errs = append(errs, fmt.Errorf("%s was not removed: %w", path, ErrLinkReplaced))
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -105,12 +105,21 @@ func (r *storeReader) startReading(ctx context.Context) {
 	go func() { r.results <- r.read(ctx) }() // ctx ends this goroutine; close waits for its end
 }
 
+// maxCloseTime is how long close waits for the end of a read.
+const maxCloseTime = 10 * time.Second
+
 // close waits until no read is in progress, and wipes the secrets. A read ends when its ctx
-// ends.
+// ends. If the process that reads the store cannot be killed, for example because a file system does
+// not answer, close returns after maxCloseTime. The secrets are then not wiped, because the read can
+// still use them. The kernel frees their memory when the sidecar exits.
 func (r *storeReader) close() {
 	if r.isReading {
-		result := <-r.results
-		result.reading.Set.Free()
+		select {
+		case result := <-r.results:
+			result.reading.Set.Free()
+		case <-time.After(maxCloseTime):
+			return
+		}
 	}
 	r.replaceLastGood(store.LockedReading{})
 }

@@ -31,7 +31,7 @@ type Config struct {
 	// Store is used to watch the store, and to remove the temporary files of killed edits. Run
 	// does not call the method Read of Store.
 	Store store.Store
-	// Read reads the store into locked memory (see store.ReadInChild).
+	// Read reads the store into locked memory (see store.ChildReader).
 	Read   ReadFunc
 	Socket string // the path of the broker's admin socket
 	// TokenFile is the file with the broker's admin token. The sidecar reads the file for each

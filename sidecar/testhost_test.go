@@ -235,9 +235,7 @@ func TestMain(m *testing.M) {
 // readInChild returns a function that reads a directory in a child process, as the command run
 // of keyhatch-sidecar does.
 func readInChild(dir string) ReadFunc {
-	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
-		return store.ReadInChild(ctx, []string{readDirCommand, dir}, previous)
-	}
+	return (&store.ChildReader{Args: []string{readDirCommand, dir}, Timeout: store.Merged{store.Dir{}}.MaxReadTime()}).Read
 }
 
 func (r runningSidecar) waitForLog(h *testHost, text string) {

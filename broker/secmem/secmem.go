@@ -53,9 +53,9 @@ func MakeUndumpable() error {
 // turns off asynchronous preemption. Only root and processes of the same uid can send the other
 // signals that Harden ignores.
 //
-// The process needs SIGHUP, SIGINT, and SIGTERM. The Go runtime does not give up SIGPROF and
+// The process needs SIGHUP, SIGINT, SIGQUIT, and SIGTERM. The Go runtime does not give up SIGPROF and
 // its internal signal 33. Root and processes of the same uid can still interrupt threads with
-// these five signals. To prevent this, the process would have to execute itself again with
+// these six signals. To prevent this, the process would have to execute itself again with
 // blocked signals. Even then, root could use ptrace.
 //
 // After Harden, do not call signal.Notify without a list of signals or for a signal that Harden

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"golang.org/x/sys/unix"
@@ -42,23 +43,53 @@ func TestSidecarReadsStoreAfterItsProgramIsDeleted(t *testing.T) {
 	sidecar.waitForLine("secrets=2 generation=2")
 }
 
+// startBlockedCommand starts a sidecar whose store is a command that does not end. It returns the process
+// ID of the command.
+func startBlockedCommand(h *testHost) (sidecar *process, command int) {
+	h.t.Helper()
+	pidFile := filepath.Join(h.dir, "pid")
+	if err := unix.Mkfifo(pidFile, 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	sidecar = h.startSidecar("--store", "exec:echo $$ >"+pidFile+"; exec sleep 600", "--format", "dotenv")
+	text, err := os.ReadFile(pidFile) // waits until the command has written its process ID
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	command, err = strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return sidecar, command
+}
+
+// statFields returns the state of a process and the process ID of its parent, or "Z" if the process has
+// ended.
+func statFields(pid int) (state, parent string) {
+	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, rest, ok := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 2 {
+		return "Z", ""
+	}
+	return fields[0], fields[1]
+}
+
+// parentOf returns the process ID of the parent of a process.
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	_, parent := statFields(pid)
+	id, err := strconv.Atoi(parent)
+	if err != nil || id < 2 {
+		t.Fatalf("process %d has the parent %q", pid, parent)
+	}
+	return id
+}
+
 // TestStopEndsCommandOfStore stops a sidecar while the command of its store runs. The command
 // must have ended when the sidecar exits, and the sidecar must log no error.
 func TestStopEndsCommandOfStore(t *testing.T) {
-	h := newTestHost(t, 0)
-	pidFile := filepath.Join(h.dir, "pid")
-	if err := unix.Mkfifo(pidFile, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	sidecar := h.startSidecar("--store", "exec:echo $$ >"+pidFile+"; exec sleep 600", "--format", "dotenv")
-	text, err := os.ReadFile(pidFile) // waits until the command has written its process ID
-	if err != nil {
-		t.Fatal(err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	sidecar, command := startBlockedCommand(newTestHost(t, 0))
 	if err := sidecar.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -70,9 +101,50 @@ func TestStopEndsCommandOfStore(t *testing.T) {
 	if err := sidecar.cmd.Wait(); err != nil {
 		t.Errorf("the sidecar ended with the error %v", err)
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err == nil && !strings.Contains(string(stat), ") Z ") {
-		t.Errorf("the command still runs after the sidecar has ended: %s", stat)
+	if state, _ := statFields(command); state != "Z" {
+		t.Errorf("the command still runs after the sidecar has ended: %s", state)
+	}
+}
+
+// TestKilledProcessEndsCommandOfStore kills the process that reads the store, or the sidecar, with
+// SIGKILL while the command of the store runs. The command must end.
+func TestKilledProcessEndsCommandOfStore(t *testing.T) {
+	for _, victim := range []string{"child", "sidecar"} {
+		t.Run(victim, func(t *testing.T) {
+			sidecar, command := startBlockedCommand(newTestHost(t, 0))
+			pid := parentOf(t, command)
+			if victim == "sidecar" {
+				pid = sidecar.cmd.Process.Pid
+			}
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(time.Millisecond) {
+				if state, _ := statFields(command); state == "Z" {
+					break
+				}
+				if time.Now().After(deadline) {
+					unix.Kill(command, unix.SIGKILL)
+					t.Fatal("the command still runs")
+				}
+			}
+		})
+	}
+}
+
+// TestSidecarStopsWhileChildIsStopped stops the process that reads the store with SIGSTOP. The sidecar must
+// exit after SIGTERM.
+func TestSidecarStopsWhileChildIsStopped(t *testing.T) {
+	sidecar, command := startBlockedCommand(newTestHost(t, 0))
+	if err := unix.Kill(parentOf(t, command), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := sidecar.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	defer time.AfterFunc(30*time.Second, func() { sidecar.cmd.Process.Kill() }).Stop()
+	if err := sidecar.cmd.Wait(); err != nil {
+		t.Errorf("the sidecar ended with the error %v", err)
 	}
 }
 

@@ -35,7 +35,8 @@ After the change, rm reads the store as the sidecar does. If the sidecar cannot 
 change, rm reports the reason, and the exit code is 1.`,
 		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
-		Args: cobra.ExactArgs(1),
+		Args:        cobra.ExactArgs(1),
+		Annotations: map[string]string{cli.SecretSource: "rm needs only the name of the secret"},
 	}
 	getDir := addDirFlag(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -134,7 +135,8 @@ func warnAboutEditorFiles(w io.Writer, dir store.Dir, name string) {
 // permission to read the store. It also prints a warning if the store is changing, or if a signal
 // interrupts the check.
 func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
-	reading, err := store.ReadInChild(c.Context(), []string{readCommandName, "--store=dir:" + dir.Path}, store.LockedReading{})
+	reader := store.ChildReader{Args: []string{readCommandName, "--store=dir:" + dir.Path}, Timeout: store.Merged{dir}.MaxReadTime()}
+	reading, err := reader.Read(c.Context(), store.LockedReading{})
 	reading.Set.Free()
 	switch {
 	case errors.Is(err, context.Canceled): // the signal came too late to cancel the edit

@@ -48,7 +48,7 @@ the HEALTHCHECK instruction of a container image.`,
 		for _, path := range store.Leftovers(source) {
 			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: to remove the file, run rm -r %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.ShellQuote(path))
 		}
-		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket, tokenFile)
+		count, problems := sidecar.CheckHealth(c.Context(), newChildReader(storeFlags, source).Read, socket, tokenFile)
 		for i, err := range problems {
 			problem := &cli.Error{Err: err}
 			refusal, _ := errors.AsType[*client.Error](err)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/secmem"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -16,7 +17,9 @@ func main() {
 	if err := secmem.MakeUndumpable(); err != nil {
 		os.Exit(cli.PrintError(c, err))
 	}
-	cli.Exit(cli.Run(c))
+	// Without a handler for SIGQUIT, the Go runtime would print the registers, which can contain a part
+	// of a secret.
+	cli.Exit(cli.Run(c, syscall.SIGQUIT))
 }
 
 func command() *cobra.Command {

@@ -27,16 +27,24 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "program-without-memfd-secret":
-		os.Unsetenv("KEYHATCH_TEST_AS")
-		err := testenv.ForbidMemfdSecret()
-		if err == nil {
-			err = syscall.Exec(os.Args[1], os.Args[1:], os.Environ())
-		}
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		runProgram(testenv.ForbidMemfdSecret())
+	case "program-without-memfd":
+		runProgram(testenv.ForbidMemfd())
+	case "attacker":
+		openInputOfChildren(os.Args[1])
 	case "naive":
 		readNaively(os.Args[1])
 	}
+}
+
+// runProgram replaces this process with the program in the arguments, unless err is an error.
+func runProgram(err error) {
+	os.Unsetenv("KEYHATCH_TEST_AS")
+	if err == nil {
+		err = syscall.Exec(os.Args[1], os.Args[1:], os.Environ())
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 // readNaively reads a directory in the same process and encodes the push. It then waits until

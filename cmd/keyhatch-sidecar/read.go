@@ -1,9 +1,6 @@
 package main
 
 import (
-	"context"
-
-	"github.com/keyhatch/keyhatch/sidecar"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -12,7 +9,7 @@ import (
 // readCommandName is the name of the command that the other commands run to read a store.
 const readCommandName = "read-store"
 
-// readCommand returns the command that store.ReadInChild runs. Users do not need the command.
+// readCommand returns the command that a store.ChildReader runs. Users do not need the command.
 func readCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:    readCommandName + " --store STORE...",
@@ -30,13 +27,11 @@ func readCommand() *cobra.Command {
 	return c
 }
 
-// readInChild returns a function that reads the store that flags select. The flags must be
-// the flags of addStoreFlags.
-func readInChild(flags *pflag.FlagSet) sidecar.ReadFunc {
+// newChildReader returns a reader of the store that flags select. The flags must be the flags of
+// addStoreFlags, and source must be the store that they select.
+func newChildReader(flags *pflag.FlagSet, source store.Merged) *store.ChildReader {
 	args := append([]string{readCommandName}, flagArgs(flags, func(*pflag.Flag) bool { return true })...)
-	return func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error) {
-		return store.ReadInChild(ctx, args, previous)
-	}
+	return &store.ChildReader{Args: args, Timeout: source.MaxReadTime()}
 }
 
 // flagArgs returns the arguments that set the same values of the selected flags.

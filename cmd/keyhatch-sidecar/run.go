@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/signal"
 	"syscall"
@@ -84,12 +85,24 @@ it can read all stores and no name is in two stores.`,
 				log.Warn(warning, "hint", hint)
 			}
 		}
-		// Do not use SIGHUP, because a sidecar must end when its terminal is closed.
+		reader := newChildReader(storeFlags, source)
+		reader.Warn = func(err error) {
+			log.Warn("while the sidecar reads the store, another process of the same user can read the secrets", "error", err,
+				"hint", "allow the sidecar to execute a memfd: check the system call filter and vm.memfd_noexec")
+		}
+		ctx := c.Context()
+		// When the terminal of the sidecar is closed, the sidecar must end in the same way as after
+		// SIGTERM. But a program such as nohup makes the sidecar ignore SIGHUP.
+		if !signal.Ignored(syscall.SIGHUP) {
+			var stop context.CancelFunc
+			ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)
+			defer stop()
+		}
 		pushNow := make(chan os.Signal, 1)
 		signal.Notify(pushNow, syscall.SIGUSR1)
 		defer signal.Stop(pushNow)
-		config := sidecar.Config{Store: source, Read: readInChild(storeFlags), Socket: socket, TokenFile: tokenFile, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
-		return config.Run(c.Context())
+		config := sidecar.Config{Store: source, Read: reader.Read, Socket: socket, TokenFile: tokenFile, Poll: poll, PushNow: pushNow, ClearOnExit: onExit == "clear", Log: log}
+		return config.Run(ctx)
 	}
 	return c
 }

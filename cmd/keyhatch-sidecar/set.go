@@ -67,12 +67,16 @@ set does not connect to the sidecar or to the broker.`,
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets
   keyhatch-sidecar set aws/aws_access_key_id --store dir:$HOME/secrets
   keyhatch-sidecar set aws aws_access_key_id=- aws_secret_access_key=- --store dir:$HOME/secrets`,
-		Args: cobra.MinimumNArgs(1),
+		Args:        cobra.MinimumNArgs(1),
+		Annotations: map[string]string{cli.SecretSource: "set reads the value from standard input"},
 	}
 	getDir := addDirFlag(c)
 	c.Flags().StringVar(&file, "file", "", "read the value from `FILE` instead of standard input")
 	c.Flags().BoolVar(&allowEmpty, "allow-empty", false, "allow an empty value")
 	c.RunE = func(c *cobra.Command, args []string) error {
+		if c.Flags().Changed("file") && file == "" {
+			return cli.UsageErrorf("--file needs the path of a file")
+		}
 		dir, err := getDir()
 		if err != nil {
 			return err
@@ -215,35 +219,20 @@ func (v *value) read(ctx context.Context, stdin io.Reader) (err error) {
 	if v.file != "" {
 		// Without O_NONBLOCK, Ctrl-C could not end set while it opens a FIFO without a writer.
 		if input, err = os.OpenFile(v.file, os.O_RDONLY|syscall.O_NONBLOCK, 0); err != nil {
-			return err
+			return errors.Unwrap(err) // without the path, because the user may have typed the value
 		}
 		defer input.Close()
 		stdin = cli.CancelableReader(ctx, input)
 	}
 	if v.typed = term.IsTerminal(int(input.Fd())); v.typed {
-		v.content, err = readHidden(ctx, input, v.name, v.content)
+		v.content, err = cli.ReadHidden(ctx, input, "value of "+v.name, v.content)
 	} else {
-		v.content, err = readAll(stdin, v.content)
+		v.content, err = cli.ReadAll(stdin, v.content)
 	}
 	if err == nil && len(v.content) > schema.MaxPush {
 		err = fmt.Errorf("the value has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	}
 	return err
-}
-
-// readAll appends the input to buf until the end of the input, or until buf is full.
-func readAll(in io.Reader, buf []byte) ([]byte, error) {
-	for len(buf) < cap(buf) {
-		n, err := in.Read(buf[len(buf):cap(buf)])
-		buf = buf[:len(buf)+n]
-		if err == io.EOF {
-			break
-		}
-		if err != nil {
-			return buf, err
-		}
-	}
-	return buf, nil
 }
 
 // writeValues writes one secret or field, or all fields of the bundle name.

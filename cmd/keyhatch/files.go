@@ -43,7 +43,8 @@ approved manifest changes.
 
 With --remove, files removes this project's files and the links to them. If the
 broker is unreachable, files cannot determine the project. In this case, it removes
-all files that this user has rendered, for every project.`,
+all files that this user has rendered, for every project. If a program has replaced
+a link by a file, files does not remove this file, prints its path, and fails.`,
 		Example: `  keyhatch files --wait 15s
   keyhatch files --watch &
   keyhatch files --remove`,

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -14,7 +15,9 @@ func main() {
 	c := rootCommand()
 	args := expandLinkName(os.Args)
 	c.SetArgs(args)
-	exitCode := cli.Run(c)
+	// Without a handler for SIGQUIT, the Go runtime would print the registers, which can contain a part
+	// of a secret.
+	exitCode := cli.Run(c, syscall.SIGQUIT)
 	if exitCode != 0 {
 		printFalse(c, args)
 	}

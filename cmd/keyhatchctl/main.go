@@ -3,6 +3,8 @@
 package main
 
 import (
+	"syscall"
+
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/spf13/cobra"
 )
@@ -12,7 +14,9 @@ func main() {
 		runTreeChild(runTreeTask)
 		return
 	}
-	cli.Exit(cli.Run(newRootCommand()))
+	// Without a handler for SIGQUIT, the Go runtime would print the registers, which can contain a part
+	// of a secret.
+	cli.Exit(cli.Run(newRootCommand(), syscall.SIGQUIT))
 }
 
 func newRootCommand() *cobra.Command {

@@ -1,16 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 )
 
 func listCommand(o *globalOptions) *cobra.Command {
@@ -61,21 +65,28 @@ the broker is restarted, or when the sidecar receives the signal SIGUSR1.`,
 }
 
 func pushCommand(o *globalOptions) *cobra.Command {
-	return &cobra.Command{
+	var allowEmpty bool
+	c := &cobra.Command{
 		Use:   "push FILE|-",
 		Short: "Replace all secrets with those in a JSON file",
 		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
 input if FILE is -. FILE must contain one JSON object. Each member of this JSON object
 is a secret, whose name is the key. The value of the secret must be a string, or for a
 bundle an object whose values are strings.
+If standard input is a terminal, push asks
+for the JSON object and hides your input. Press Ctrl-D to end the input.
+
+Without --allow-empty, push refuses an empty value, and an object without secrets. To
+remove all secrets, use keyhatchctl clear.
 
 A running sidecar replaces the secrets of a push with the secrets in its store when it
 next checks the broker, at the latest after the interval of its flag --poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
-		Args: cobra.ExactArgs(1),
+		Args:        cobra.ExactArgs(1),
+		Annotations: map[string]string{cli.SecretSource: "push reads the secrets from a file, or from standard input if FILE is -"},
 		RunE: func(c *cobra.Command, args []string) error {
-			secrets, err := readSecretsFile(args[0], c.InOrStdin())
+			secrets, err := readSecretsFile(c.Context(), args[0], c.InOrStdin())
 			if _, statErr := os.Lstat(args[0]); args[0] != "-" && statErr != nil {
 				// Do not print the argument, because the user may have typed the secrets.
 				return &cli.Error{Err: fmt.Errorf("cannot read the file with the secrets: %w", errors.Unwrap(statErr)),
@@ -83,6 +94,11 @@ next checks the broker, at the latest after the interval of its flag --poll.`,
 			}
 			if err != nil {
 				return fmt.Errorf("cannot read the secrets from %s: %w", fileOrStdin(args[0]), err)
+			}
+			if !allowEmpty {
+				if err := o.checkNotEmpty(secrets); err != nil {
+					return err
+				}
 			}
 			return o.withAdmin(c.Context(), func(admin *client.Admin) error {
 				line, err := wire.Encode(schema.PushRequest{Op: schema.OpPush, Secrets: secrets})
@@ -102,6 +118,27 @@ next checks the broker, at the latest after the interval of its flag --poll.`,
 			})
 		},
 	}
+	c.Flags().BoolVar(&allowEmpty, "allow-empty", false, "allow empty values, and an object without secrets")
+	return c
+}
+
+// checkNotEmpty returns an error if there are no secrets or if a value is empty. A program that fails
+// to print the secrets often prints an empty object or empty values.
+func (o *globalOptions) checkNotEmpty(secrets map[schema.SecretName]schema.Value) error {
+	if len(secrets) == 0 {
+		return &cli.Error{Err: errors.New("the input contains no secrets: the broker did not change anything"), Hint: "to remove all secrets, run " + o.command("clear")}
+	}
+	for _, name := range slices.Sorted(maps.Keys(secrets)) {
+		value := secrets[name]
+		isEmpty := value.Fields == nil && value.Text == "" || value.Fields != nil && len(value.Fields) == 0
+		for _, text := range value.Fields {
+			isEmpty = isEmpty || text == ""
+		}
+		if isEmpty {
+			return &cli.Error{Err: fmt.Errorf("%s is empty or has an empty field: the broker did not change anything", name), Hint: "to push an empty value, add --allow-empty"}
+		}
+	}
+	return nil
 }
 
 func fileOrStdin(arg string) string {
@@ -111,9 +148,10 @@ func fileOrStdin(arg string) string {
 	return arg
 }
 
-// readSecretsFile reads secrets from a file, or from stdin if file is "-". The errors of
-// readSecretsFile do not contain the path of the file.
-func readSecretsFile(file string, stdin io.Reader) (map[schema.SecretName]schema.Value, error) {
+// readSecretsFile reads secrets from a file, or from stdin if file is "-". If standard input is a
+// terminal, readSecretsFile hides the input. The errors of readSecretsFile do not contain the path of the
+// file.
+func readSecretsFile(ctx context.Context, file string, stdin io.Reader) (map[schema.SecretName]schema.Value, error) {
 	in := stdin
 	if file != "-" {
 		f, err := os.Open(file)
@@ -123,10 +161,17 @@ func readSecretsFile(file string, stdin io.Reader) (map[schema.SecretName]schema
 		defer f.Close()
 		in = f
 	}
-	text, err := io.ReadAll(io.LimitReader(in, schema.MaxPush+1))
+	// The buffer never grows, because growing would leave copies of the secrets in memory.
+	text := make([]byte, 0, schema.MaxPush+1)
+	defer func() { clear(text[:cap(text)]) }()
+	var err error
+	if file == "-" && term.IsTerminal(int(os.Stdin.Fd())) {
+		text, err = cli.ReadHidden(ctx, os.Stdin, "JSON object with all secrets", text)
+	} else {
+		text, err = cli.ReadAll(in, text)
+	}
 	if err != nil {
 		return nil, err
 	}
-	defer clear(text)
 	return wire.ParseSecrets(text)
 }

@@ -123,7 +123,7 @@ func TestLeakIsFound(t *testing.T) {
 // TestGoroutinesAreCounted checks that goroutinesIn counts goroutines, but not those of the Go
 // runtime.
 func TestGoroutinesAreCounted(t *testing.T) {
-	const output = "SIGQUIT: quit\n\ngoroutine 0 [idle]:\na()\n\ngoroutine 1 [select]:\nb()\n\n" +
+	const output = "SIGABRT: abort\n\ngoroutine 0 [idle]:\na()\n\ngoroutine 1 [select]:\nb()\n\n" +
 		"goroutine 7 [GC worker (idle)]:\nc()\ncreated by runtime.gcBgMarkStartWorkers in goroutine 1\n\n" +
 		"goroutine 8 [select]:\nd()\ncreated by main.run in goroutine 1\n\nrax 0x0\n"
 	if count := goroutinesIn(output); count != 3 {

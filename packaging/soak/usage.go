@@ -109,14 +109,14 @@ func hasChildren(pid int) bool {
 	})
 }
 
-// countGoroutines ends a service with SIGQUIT, and counts the goroutines in its output. The
+// countGoroutines ends a service with SIGABRT, and counts the goroutines in its output. The
 // service is then started again.
 func (h *host) countGoroutines(s *service) (count int, err error) {
 	before, err := os.ReadFile(h.log(s.name))
 	if err != nil {
 		return 0, err
 	}
-	if !s.end(syscall.SIGQUIT) {
+	if !s.end(syscall.SIGABRT) {
 		return 0, fmt.Errorf("%s does not run", s.name)
 	}
 	err = waitFor(10*time.Second, func() error {
@@ -138,7 +138,7 @@ func (h *host) countGoroutines(s *service) (count int, err error) {
 	return count, nil
 }
 
-// goroutinesIn counts the goroutines in the output of a Go program after SIGQUIT. It ignores
+// goroutinesIn counts the goroutines in the output of a Go program after SIGABRT. It ignores
 // the goroutines of the Go runtime, because their number depends on the garbage collector.
 func goroutinesIn(output string) (count int) {
 	for block := range strings.SplitSeq(output, "\n\n") {

@@ -16,6 +16,11 @@ func ForbidMemfdSecret() error {
 	return failSystemCall(unix.SYS_MEMFD_SECRET, unix.EPERM, unix.SECCOMP_FILTER_FLAG_TSYNC)
 }
 
+// ForbidMemfd makes memfd_create(2) fail with EPERM in this process and its child processes.
+func ForbidMemfd() error {
+	return failSystemCall(unix.SYS_MEMFD_CREATE, unix.EPERM, unix.SECCOMP_FILTER_FLAG_TSYNC)
+}
+
 // WithFailingSystemCall runs a function in which a system call fails with errno. The system
 // call does not fail in other goroutines. If the filter cannot be installed,
 // WithFailingSystemCall returns an error and does not call the function.

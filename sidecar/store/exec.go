@@ -22,7 +22,7 @@ import (
 var ErrCommand = errors.New("the command of the exec: store failed")
 
 // An Exec is a store that reads the standard output of a command. The standard error of the
-// command is the standard error of the process that calls Read (see ReadInChild).
+// command is the standard error of the process that calls Read (see ChildReader).
 type Exec struct {
 	Command string // /bin/sh -c runs this command
 	Format  Format // the format of the command's standard output
@@ -47,8 +47,9 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
 	// Run the command in a new process group, so that the timeout also kills the
-	// processes that the command started.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// processes that the command started. If this process is killed, the kernel kills the shell.
+	// The Go runtime keeps the thread that starts the shell until this process ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
 	stdout := &cappedBuffer{max: schema.MaxPush, onOverflow: cancel}

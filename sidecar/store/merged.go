@@ -61,14 +61,29 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 // does not answer.
 const readTimeout = 30 * time.Second
 
-// readWithTimeout calls the method Read of a store. If Read does not end within readTimeout,
-// readWithTimeout returns an error, and the goroutine that calls Read continues until the end of the
-// process. In the sidecar, this is a child process that ends soon (see ReadInChild).
-func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Reading, error) {
-	timeout := readTimeout
+// maxReadTime returns the maximum duration of a read of one store.
+func maxReadTime(store Store) time.Duration {
 	if command, ok := store.(Exec); ok {
-		timeout += command.Timeout
+		return readTimeout + command.Timeout
 	}
+	return readTimeout
+}
+
+// MaxReadTime returns the maximum duration of a read of all stores in a child process. It includes the
+// time that the child process needs to start and to write its result.
+func (m Merged) MaxReadTime() time.Duration {
+	total := readTimeout
+	for _, store := range m {
+		total += maxReadTime(store)
+	}
+	return total
+}
+
+// readWithTimeout calls the method Read of a store. If Read does not end within maxReadTime,
+// readWithTimeout returns an error, and the goroutine that calls Read continues until the end of the
+// process. In the sidecar, this is a child process that ends soon (see ChildReader).
+func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Reading, error) {
+	timeout := maxReadTime(store)
 	type result struct {
 		reading *Reading
 		err     error

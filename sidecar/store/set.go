@@ -13,7 +13,7 @@ import (
 )
 
 // A Set contains all secrets of a store in ordinary memory. So the sidecar only uses Sets in
-// short-lived child processes (see ReadInChild). A successful Read never returns a nil Set,
+// short-lived child processes (see ChildReader). A successful Read never returns a nil Set,
 // even if the store contains no secrets.
 type Set map[schema.SecretName]Value
 

@@ -2,7 +2,7 @@
 // command. The package can also edit a directory. It does not connect to the broker. It
 // returns a LockedSet, which the sidecar pushes to the broker.
 //
-// Parsers leave copies of secrets in memory. So ReadInChild reads a store in a child process.
+// Parsers leave copies of secrets in memory. So a ChildReader reads a store in a child process.
 // The sidecar receives the values of the secrets only as a complete push request, in locked
 // memory. If a file is not complete, the child process uses the old value of its secret. So
 // the sidecar sends the previous push request to the child process.

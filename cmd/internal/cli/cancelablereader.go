@@ -45,3 +45,18 @@ func WaitInput(f *os.File) (ready bool, err error) {
 	}
 	return n > 0, err
 }
+
+// ReadAll appends the input to buf until the end of the input, or until buf is full.
+func ReadAll(in io.Reader, buf []byte) ([]byte, error) {
+	for len(buf) < cap(buf) {
+		n, err := in.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return buf, err
+		}
+	}
+	return buf, nil
+}

@@ -15,17 +15,24 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // Version is the version of the four commands. In a release build, the linker sets it.
 var Version = "0.1.0-dev"
 
-// Run executes a command and returns its exit code. SIGINT and SIGTERM cancel the command's
-// context, and end a read from the command's standard input (InOrStdin). If the command fails
-// because its context was canceled, Run prints no error and returns 128 plus the signal's number,
-// as a shell does. The caller must pass the exit code to Exit.
-func Run(root *cobra.Command) int {
-	ctx, stop := cancelOnSignal()
+// Run executes a command and returns its exit code. SIGINT, SIGTERM, and the given signals cancel
+// the command's context, and end a read from the command's standard input (InOrStdin). If the
+// command fails because its context was canceled, Run prints no error and returns 128 plus the
+// signal's number, as a shell does. The caller must pass the exit code to Exit.
+//
+// Run makes the process undumpable, because most commands process secrets. If a command executes
+// another program, this program is dumpable.
+func Run(root *cobra.Command, signals ...os.Signal) int {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return PrintError(root, fmt.Errorf("making the process undumpable: %w", err))
+	}
+	ctx, stop := cancelOnSignal(signals)
 	defer stop()
 	root.Version = Version
 	root.SilenceErrors, root.SilenceUsage = true, true
@@ -50,13 +57,18 @@ type signalError syscall.Signal
 
 func (e signalError) Error() string { return "received signal: " + syscall.Signal(e).String() }
 
-// cancelOnSignal returns a context that SIGINT and SIGTERM cancel. If one of these signals
-// canceled the context, context.Cause returns a signalError. stop cancels the context and ends
-// the handling of the signals.
-func cancelOnSignal() (ctx context.Context, stop func()) {
+// cancelOnSignal returns a context that SIGINT, SIGTERM, and the given other signals cancel. If
+// one of these signals canceled the context, context.Cause returns a signalError. stop cancels the
+// context and ends the handling of the signals.
+func cancelOnSignal(others []os.Signal) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	for _, sig := range others {
+		if !signal.Ignored(sig) { // a shell can make a background process ignore SIGQUIT
+			signal.Notify(signals, sig)
+		}
+	}
 	go func() { // the goroutine ends when the context is canceled
 		select {
 		case sig := <-signals:

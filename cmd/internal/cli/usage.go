@@ -10,6 +10,11 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// SecretSource is the key of an annotation of a command. Users can type the value of a secret as an
+// argument of such a command by mistake, so a usage error contains the text of the annotation instead of
+// a wrong argument.
+const SecretSource = "secret source"
+
 // wrapUsageErrors replaces cobra's errors about flags and arguments with usage errors
 // that have our own texts, in the command c and in all its subcommands.
 func wrapUsageErrors(c *cobra.Command) {
@@ -19,7 +24,7 @@ func wrapUsageErrors(c *cobra.Command) {
 		if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
 			return unknownCommandError(c, args[0])
 		}
-		return flagError(err)
+		return flagError(c, err)
 	})
 	validateArgs := c.Args
 	if validateArgs == nil {
@@ -49,6 +54,8 @@ func argumentError(c *cobra.Command, args []string, err error) error {
 		return unknownCommandError(c, args[0])
 	case len(args) < len(required):
 		return UsageErrorf("missing argument: %s", required[len(args)])
+	case len(args) > len(required) && c.Annotations[SecretSource] != "":
+		return UsageErrorf("unexpected argument: %s", c.Annotations[SecretSource])
 	case len(args) > len(required):
 		return UsageErrorf("unexpected argument %q", args[len(required)])
 	}
@@ -83,16 +90,22 @@ func requiredArguments(use string) (names []string) {
 	return names
 }
 
-// flagError returns the usage error for an error that pflag returned.
-func flagError(err error) error {
+// flagError returns the usage error for an error that pflag returned for a flag of c.
+func flagError(c *cobra.Command, err error) error {
+	source := c.Annotations[SecretSource]
 	if e, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		if expected := ExpectedValue(e.GetFlag()); expected != "" {
+		if expected := ExpectedValue(e.GetFlag()); expected != "" && source != "" {
+			return UsageErrorf("--%s needs %s", e.GetFlag().Name, expected)
+		} else if expected != "" {
 			return UsageErrorf("--%s needs %s, not %q", e.GetFlag().Name, expected, e.GetValue())
 		}
 		return UsageErrorf("--%s: %w", e.GetFlag().Name, e.Unwrap())
 	}
 	if e, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		return UsageErrorf("--%s needs a value", e.GetFlag().Name)
+	}
+	if source != "" {
+		return UsageErrorf("unknown flag: %s", source)
 	}
 	if e, ok := errors.AsType[*pflag.NotExistError](err); ok && e.GetSpecifiedShortnames() != "" {
 		return UsageErrorf("unknown flag: -%s", e.GetSpecifiedName())

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -10,24 +10,23 @@ import (
 	"runtime"
 	"syscall"
 
-	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
-// readHidden asks for the value of name on a terminal and appends the input to buf until the
-// user presses Ctrl-D. If the input is longer than the capacity of buf, buf is full, and
-// readHidden discards the rest.
+// ReadHidden asks for what, for example "value of A", on a terminal and appends the input to buf until
+// the user presses Ctrl-D. If the input is longer than the capacity of buf, buf is full, and
+// ReadHidden discards the rest.
 //
 // Every return restores the settings of the terminal and discards unread input, so that a
 // shell does not run a part of a pasted value.
 //
 // The terminal does not collect lines, because the kernel cuts a line after 4095 bytes
 // (termios(3), canonical mode). The terminal sends no signals for keys such as Ctrl-C,
-// because the kernel would then discard the input before the key, and readHidden would get
-// the input after the key before the signal. Instead, readHidden handles these keys in the
+// because the kernel would then discard the input before the key, and ReadHidden would get
+// the input after the key before the signal. Instead, ReadHidden handles these keys in the
 // order of the input.
-func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ []byte, err error) {
+func ReadHidden(ctx context.Context, tty *os.File, what string, buf []byte) (_ []byte, err error) {
 	// The buffer is large, because package signal discards a signal if the buffer is full.
 	signals := make(chan os.Signal, 64)
 	// SIGPIPE means that the reader of standard error has ended.
@@ -43,7 +42,7 @@ func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ [
 		if err := hideInput(tty, *saved); err != nil {
 			return err
 		}
-		fmt.Fprintf(os.Stderr, "%svalue of %s (hidden; press Ctrl-D to end): ", note, name)
+		fmt.Fprintf(os.Stderr, "%s%s (hidden; press Ctrl-D to end): ", note, what)
 		return nil
 	}
 	if err := ask(""); err != nil {
@@ -61,7 +60,7 @@ func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ [
 		case syscall.SIGCONT: // after SIGSTOP, a shell has changed the settings of the terminal
 			return hideInput(tty, *saved)
 		}
-		return cli.ExitStatus(128 + int(sig.(syscall.Signal)))
+		return ExitStatus(128 + int(sig.(syscall.Signal)))
 	}
 	var chunk [4096]byte
 	defer clear(chunk[:])
@@ -85,7 +84,7 @@ func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ [
 				return in.text, in.err
 			}
 			if lines := in.confirm(); lines > 0 {
-				fmt.Fprintf(os.Stderr, "\nreceived %s (press Ctrl-D to end): ", cli.Plural(lines, "line"))
+				fmt.Fprintf(os.Stderr, "\nreceived %s (press Ctrl-D to end): ", Plural(lines, "line"))
 			}
 		}
 		for i := 0; i < n && in.signal == 0; i++ {
@@ -118,7 +117,7 @@ func readHidden(ctx context.Context, tty *os.File, name string, buf []byte) (_ [
 // readAvailable reads from a terminal. It returns 0 if no input arrives within a tenth of a
 // second.
 func readAvailable(tty *os.File, buf []byte) (int, error) {
-	if ready, err := cli.WaitInput(tty); !ready {
+	if ready, err := WaitInput(tty); !ready {
 		return 0, err
 	}
 	n, err := tty.Read(buf)

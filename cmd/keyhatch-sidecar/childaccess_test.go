@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/packaging/testenv"
+	"golang.org/x/sys/unix"
+)
+
+// TestSameUIDCannotOpenInputOfReadingChild starts an attacker with the uid of the sidecar. For each
+// process that reads the store, the attacker tries to open the standard input of the process from
+// the moment at which the process appears until the process ends. The standard input contains all old
+// secrets. The attacker must fail for each of 40 processes.
+//
+// To check the test itself, the test also runs a sidecar that cannot create a memfd. This sidecar
+// must log a warning, and the attacker must succeed.
+func TestSameUIDCannotOpenInputOfReadingChild(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
+	for _, protected := range []bool{true, false} {
+		t.Run(fmt.Sprint("protected ", protected), func(t *testing.T) {
+			h := newTestHost(t, 65533)
+			// The uid has no access to the directory of the test program.
+			program := h.dir + "/test"
+			if output, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, output)
+			}
+			run := []string{h.dir + "/keyhatch-sidecar", "run", "--socket", h.adminSocket(), "--store", "dir:" + h.dir + "/store", "--poll", "20ms"}
+			var sidecar *process
+			if protected {
+				sidecar = h.start(run[0], run[1:]...)
+			} else {
+				cmd := h.command(program, run...)
+				cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=program-without-memfd")
+				sidecar = startProcess(t, cmd)
+				sidecar.waitForLine("level=WARN msg=\"while the sidecar reads the store, another process of the same user can read the secrets\"")
+			}
+			sidecar.waitForLine("secrets=0 generation=1")
+			cmd := h.command(program, fmt.Sprint(sidecar.cmd.Process.Pid))
+			cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=attacker")
+			attacker := startProcess(t, cmd)
+			if !protected {
+				attacker.waitForLine("opened")
+				return
+			}
+			for range 40 {
+				if !attacker.stderr.Scan() {
+					t.Fatal("the attacker has ended")
+				}
+				if line := attacker.stderr.Text(); line != "denied" {
+					t.Fatalf("the attacker has printed %q", line)
+				}
+			}
+		})
+	}
+}
+
+// openInputOfChildren tries to open the standard input of each new child process of a process. For each
+// child process, it prints the result.
+func openInputOfChildren(parent string) {
+	known := map[string]bool{}
+	for {
+		proc, err := os.Open("/proc")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		names, _ := proc.Readdirnames(-1)
+		proc.Close()
+		for _, pid := range names {
+			if pid[0] < '0' || pid[0] > '9' || known[pid] {
+				continue
+			}
+			known[pid] = true
+			stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			if fields := strings.Fields(rest); len(fields) < 2 || fields[1] != parent {
+				continue
+			}
+			result := "denied"
+			for {
+				fd, err := unix.Open("/proc/"+pid+"/fd/0", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+				if err == nil {
+					unix.Close(fd)
+					result = "opened"
+				}
+				if err == unix.ENOENT || err == unix.ESRCH || result == "opened" {
+					break
+				}
+			}
+			fmt.Fprintln(os.Stderr, result)
+		}
+	}
+}
