@@ -330,7 +330,7 @@ func TestClientUsesTokenOfRestartedBroker(t *testing.T) {
 		s.Shutdown(t.Context())
 	})
 	t.Run("with the old token", func(t *testing.T) {
-		if err := os.WriteFile(tokenFile, old, 0o600); err != nil { // as after a crash
+		if err := os.WriteFile(tokenFile, old, 0o600); err != nil { // a broker that crashes does not remove its token file
 			t.Fatal(err)
 		}
 		forwarded, err := net.Listen("unix", m.dir+"/forwarded")

@@ -47,8 +47,8 @@ func TestAssignVariables(t *testing.T) {
 	}
 }
 
-// fetchEnvironment fetches the secrets of variables from a server that sends answer, and
-// returns base with the variables added.
+// fetchEnvironment fetches the secrets of variables from a server that sends answer. It returns
+// base with these variables set. A variable in base with the same name is replaced.
 func fetchEnvironment(t *testing.T, answer string, variables Variables, base []string) ([]string, error) {
 	t.Helper()
 	values, err := Fetch(t.Context(), serveAnswer(t, answer), variables.SecretNames(), 0)

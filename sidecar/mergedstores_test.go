@@ -205,7 +205,8 @@ func TestReplacedStoreDoesNotDelayOtherStores(t *testing.T) {
 	os.Remove(b + "/B1")
 	h.waitForNames("A1", "A2", "B2")
 
-	// The confirmation is only for the store that was replaced. The other store cannot be read.
+	// Hide the other store, and then confirm with SIGUSR1. The confirmation must apply only to the
+	// replaced store, so the broker must keep the secrets of the hidden store.
 	if err := os.Rename(b, b+".hidden"); err != nil {
 		t.Fatal(err)
 	}

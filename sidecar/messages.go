@@ -86,7 +86,7 @@ func confirmHint(pid int) string {
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrCommand):
-		return "the command's standard error is only shown on a terminal; to see it, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
+		return "the sidecar shows the command's standard error only on a terminal; if you do not see it, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
 	case errors.Is(err, store.ErrTooLarge):
 		return "remove or shorten secrets; until then, the broker also keeps secrets that you remove from the store; to remove all secrets from the broker now, run keyhatchctl clear"
 	case errors.Is(err, syscall.ENOTDIR):

@@ -339,8 +339,8 @@ func (tt *torture) change(extra []func(*torture)) {
 		value := valueWithChecksum(r)
 		h.replaceDataLink("LINKED", value)
 		tt.record("LINKED", value)
-	// Create a file with a bad name. Then remove and restore the permission to read
-	// the store. If the test runs as root, the missing permission has no effect.
+	// Create a file with a bad name, remove and restore the permission to read the store, and
+	// remove the file. If the test runs as root, the missing permission has no effect.
 	case n < 30:
 		kind = "bad name"
 		bad := tt.path("bad name")

@@ -25,9 +25,9 @@ const (
 )
 
 // spareMemory keeps wiped memory for the next push, because the kernel needs about 4 ms to
-// provide 1 MiB of new secret memory. It gets this memory from request lines and from released
-// snapshots. Before take or takeLargest allocates memory, it frees all memory that is kept.
-// Otherwise, the new memory and the kept memory together could exceed the limit of locked memory.
+// provide 1 MiB of new secret memory. spareMemory gets this memory from the buffers of request lines
+// and from released snapshots. If none of the kept memory fits, take and takeLargest free all kept
+// memory before they allocate new memory. Otherwise, the new memory and the kept memory together could exceed the limit of locked memory.
 type spareMemory struct {
 	mu     sync.Mutex      // no other mutex may be locked while mu is locked
 	arenas []*secmem.Arena // sorted by size; all their bytes are zero

@@ -72,8 +72,7 @@ func pushCommand(o *globalOptions) *cobra.Command {
 		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
 input if FILE is -. FILE must contain one JSON object. Each member of this JSON object
 is a secret, whose name is the key. The value of the secret must be a string, or for a
-bundle an object whose values are strings.
-If standard input is a terminal, push asks
+bundle an object whose values are strings. If standard input is a terminal, push asks
 for the JSON object and hides your input. Press Ctrl-D to end the input.
 
 Without --allow-empty, push refuses an empty value, and an object without secrets. To

@@ -40,7 +40,7 @@ arguments for the container engine, such as runArgs. up passes the arguments aft
 -- to devcontainer up.
 
 If the project's container already exists, the container keeps its old mounts. To
-create the container again with new mounts, add -- --remove-existing-container.`,
+recreate the container with new mounts, use: up DIR -- --remove-existing-container`,
 		Example: `  keyhatchctl up ~/src/api
   keyhatchctl up ~/src/api --allow-uid 1000 -- --remove-existing-container`,
 		Args: cobra.MinimumNArgs(1),

@@ -177,7 +177,8 @@ func TestCheckSetFindsStoreThatIsNotWritable(t *testing.T) {
 }
 
 // TestEditKeepsOwnerAndMode edits a store of another user as root. A changed file or bundle must keep
-// its owner, its group, and its mode. A new file must get the owner and the group of its directory.
+// its owner, its group, and its mode. A new file or
+// directory must get the owner and the group of the directory that contains it.
 func TestEditKeepsOwnerAndMode(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "changing the owner of a file requires root")
 	home := t.TempDir()
