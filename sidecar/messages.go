@@ -20,6 +20,8 @@ func unusableMessage(reason store.Reason) string {
 		return "the sidecar ignores a file or directory of the store, because its name cannot be the name of a secret"
 	case reason == store.ReasonDuplicate:
 		return "a secret is in two stores; the broker keeps the old value of this secret if the sidecar knows it"
+	case reason.IsReplacedBundle():
+		return "the directory of a bundle was replaced, and fields are missing; the broker keeps the old bundle"
 	case reason.IsReplacedStore():
 		return "one of the stores was replaced, and secrets are missing; the broker keeps the old secrets of this store"
 	case reason.IsStoreFailure():
@@ -51,7 +53,7 @@ func hintForReason(reason store.Reason, path string) string {
 	switch {
 	case reason == store.ReasonDuplicate:
 		return "remove the secret from one of the two stores; store 1 is the store of the first flag --store"
-	case reason.IsReplacedStore():
+	case reason.IsReplaced():
 		return confirmHint(os.Getpid())
 	case reason.IsUnstableStore():
 		return "stop the program that changes the store all the time"

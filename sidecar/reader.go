@@ -87,10 +87,10 @@ type readResult struct {
 	removedLeftovers, leftovers []string
 }
 
-// isReplaced reports whether the read found that the store, or one of several stores, was replaced and
-// that secrets are missing in it.
+// isReplaced reports whether the read found that the store, one of several stores, or a bundle was
+// replaced and that secrets or fields are missing in it.
 func (r readResult) isReplaced() bool {
-	return errors.Is(r.err, store.ErrReplaced) || r.err == nil && r.reading.HasReplacedStore()
+	return errors.Is(r.err, store.ErrReplaced) || r.err == nil && r.reading.HasReplaced()
 }
 
 // startReading starts a read of the store. If another read is in progress, startReading
@@ -127,13 +127,13 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 // confirmReplaced must be called after the owner has requested a push. If the sidecar has
 // reported that the store was replaced, the sidecar then uses the replaced store.
 func (r *storeReader) confirmReplaced() {
-	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplacedStore()
+	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplaced()
 }
 
-// acceptReplaced makes the next read use the replaced store.
+// acceptReplaced makes the next read use the replaced stores and bundles.
 func (r *storeReader) acceptReplaced() {
 	r.confirmed = false
-	r.lastGood.State = r.lastGood.AcceptReplacedDirs()
+	r.lastGood.State = r.lastGood.AcceptReplaced(r.isReplaced)
 }
 
 // read removes the temporary files of killed edits, updates the watched directories, and reads the
@@ -316,10 +316,10 @@ func (r *storeReader) reportRemovals(names []schema.SecretName) {
 }
 
 // gracePeriod returns how long a problem can exist before the sidecar logs the problem. A replaced
-// store is logged immediately, because the owner can confirm the replacement only after this.
+// store or bundle is logged immediately, because the owner can confirm the replacement only after this.
 func gracePeriod(reason store.Reason) time.Duration {
 	switch {
-	case reason.IsReplacedStore():
+	case reason.IsReplaced():
 		return 0
 	case reason.IsUnstableStore():
 		return unstableGracePeriod
@@ -345,7 +345,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		if isNew && time.Since(file.since) >= gracePeriod(reason) {
 			file.reported = reason
 			level := slog.LevelWarn
-			if reason.IsReplacedStore() {
+			if reason.IsReplaced() {
 				level = slog.LevelError
 			}
 			attributes := []any{"path", path, "reason", string(reason)}
@@ -368,6 +368,8 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			case file.reported == "":
 			case file.reported == store.ReasonEmptyValue:
 				r.log.Info("the value is not empty any more, or the secret was removed", "path", path)
+			case file.reported.IsReplacedBundle():
+				r.log.Info("the bundle has all fields again, or its missing fields were removed", "path", path)
 			case file.reported == store.ReasonDuplicate:
 				r.log.Info("the secret is not in two stores any more", "path", path)
 			case file.reported.IsStoreFailure():

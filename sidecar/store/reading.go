@@ -32,15 +32,15 @@ type State struct {
 	Truncated map[string]bool
 
 	files map[string]fileState // by path
-	// dirs contains a state for the path of each Dir, and the names of the secrets of each store
-	// of a Merged (see partName).
+	// dirs contains a state for the path of each Dir and of each bundle in a Dir, and the names of
+	// the secrets of each store of a Merged (see partName).
 	dirs map[string]dirState
 }
 
-// A dirState is the state of the directory of a Dir at the time of a read.
+// A dirState is the state of the directory of a Dir, or of a bundle, at the time of a read.
 type dirState struct {
-	ID    string              `json:"id"` // identifies the directory and its file system
-	Names []schema.SecretName `json:"names"`
+	ID    string              `json:"id"`    // identifies the directory and its file system
+	Names []schema.SecretName `json:"names"` // empty for a bundle, because the Set contains its fields
 }
 
 // unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a
@@ -157,33 +157,37 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 	}
 }
 
-// HasReplacedStore reports whether a store of a Merged was replaced and secrets are missing in it.
-func (s State) HasReplacedStore() bool {
+// HasReplaced reports whether a store of a Merged was replaced and secrets are missing in it, or
+// whether the directory of a bundle was replaced and fields are missing in it.
+func (s State) HasReplaced() bool {
 	for _, reason := range s.Unusable {
-		if reason.IsReplacedStore() {
+		if reason.IsReplaced() {
 			return true
 		}
 	}
 	return false
 }
 
-// AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
-// which secrets are missing. If HasReplacedStore returns true, the copy does so only for the stores
-// that were replaced.
-func (s State) AcceptReplacedDirs() State {
-	isAccepted := func(string) bool { return true }
-	if s.HasReplacedStore() {
-		isAccepted = func(path string) bool {
-			for _, reason := range s.Unusable {
-				if string(reason) == storeFailed+replacedError(path).Error() {
-					return true
-				}
-			}
-			return false
+// AcceptReplaced returns a copy of s that makes the next Read accept a replaced directory in which
+// secrets or fields are missing. If all is false, the copy does so only for the stores and the bundles
+// that HasReplaced has found.
+func (s State) AcceptReplaced(all bool) State {
+	isReplaced := func(path string) bool {
+		if s.Unusable[path] == reasonReplacedBundle {
+			return true
 		}
+		for _, reason := range s.Unusable {
+			if string(reason) == storeFailed+replacedError(path).Error() {
+				return true
+			}
+		}
+		return false
 	}
 	dirs := maps.Clone(s.dirs)
-	maps.DeleteFunc(dirs, func(path string, _ dirState) bool { return filepath.IsAbs(path) && isAccepted(path) })
+	maps.DeleteFunc(dirs, func(path string, _ dirState) bool {
+		// If a store was replaced, all of its bundles were replaced, too.
+		return filepath.IsAbs(path) && (all || isReplaced(path) || isReplaced(filepath.Dir(path)))
+	})
 	s.dirs = dirs
 	return s
 }
