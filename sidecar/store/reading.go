@@ -25,7 +25,7 @@ type State struct {
 	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
 	// stores of a Merged that Read could not read (store N), the names in two stores of a
 	// Merged (store M, store N: NAME), and the empty values of a File (PATH: NAME) or an Exec
-	// (exec: NAME).
+	// (exec: NAME). In dotenv, a name that was not known before is replaced by its line (PATH: line N).
 	Unusable map[string]Reason
 	// Truncated contains the paths of the files in which CheckPEM has found PEMTruncated. Read has
 	// used these files.
@@ -134,8 +134,10 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 // keepOldOfEmpty adds the names of the empty values of r to r.Unusable, and replaces the secrets with
 // empty values by their old values, because an empty value usually comes from an edit or a command
 // that has failed. If a secret has no old value, keepOldOfEmpty removes the secret from r. oldNames
-// contains the names of the secrets that the same store had before.
-func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName) {
+// contains the names of the secrets that the same store had before. If lines contains the line of another
+// name, keepOldOfEmpty adds the line and not the name, because this name can be a part of a value
+// that was divided into several lines.
+func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName, lines map[schema.SecretName]int) {
 	for name, value := range r.Set {
 		var empty []string
 		if value.Fields == nil && len(value.Bytes) == 0 {
@@ -147,6 +149,9 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 			}
 		}
 		for _, path := range empty { // NAME, or BUNDLE/FIELD
+			if line, exists := lines[name]; exists && !slices.Contains(oldNames, name) {
+				path = fmt.Sprint("line ", line)
+			}
 			r.Unusable[source+": "+path] = ReasonEmptyValue
 		}
 		if len(empty) > 0 && slices.Contains(oldNames, name) {
