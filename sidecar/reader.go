@@ -252,7 +252,7 @@ func (r *storeReader) reportLeftovers(result readResult) {
 	for _, path := range result.leftovers {
 		if !r.reportedLeftovers[path] {
 			r.reportedLeftovers[path] = true
-			r.log.Warn(LeftoverWarning, "path", path, "hint", "to remove the file, run rm -r "+quotePath(path))
+			r.log.Warn(LeftoverWarning, "path", path, "hint", LeftoverHint(path))
 		}
 	}
 }

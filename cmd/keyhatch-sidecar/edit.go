@@ -28,6 +28,10 @@ func removeCommand() *cobra.Command {
 this file or directory is a symbolic link, rm removes the link. The target of the link does
 not change. rm prints the name of each removed secret or field.
 
+rm deletes only secrets and fields. If the directory of a bundle contains anything else, for
+example a hidden file, a backup of an editor, a subdirectory, or a mount, rm prints its name and
+removes nothing.
+
 If an editor has left a copy of the removed file in the store, for example NAME~ or
 .NAME.swp, rm prints a warning and does not remove the copy.
 
@@ -90,6 +94,10 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 	storeFlag := " --store " + cli.ShellQuote("dir:"+dir.Path)
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
 		return &cli.Error{Err: err, Hint: "to remove " + conflict.Remove + " first, run keyhatch-sidecar rm " + conflict.Remove + storeFlag}
+	}
+	if foreign, ok := errors.AsType[*store.ForeignError](err); ok {
+		return &cli.Error{Err: err, Hint: "keyhatch-sidecar deletes only secrets and fields; to see the other files, run ls -lA " + cli.ShellQuote(foreign.Path) +
+			"; unmount, move, or delete them, and then repeat the command"}
 	}
 	if errors.Is(err, store.ErrCannotRename) {
 		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}

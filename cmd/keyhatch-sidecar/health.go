@@ -46,7 +46,7 @@ the HEALTHCHECK instruction of a container image.`,
 			return err
 		}
 		for _, path := range store.Leftovers(source) {
-			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: to remove the file, run rm -r %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.ShellQuote(path))
+			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.Printable(sidecar.LeftoverHint(path)))
 		}
 		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket, tokenFile)
 		for i, err := range problems {
