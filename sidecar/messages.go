@@ -77,6 +77,13 @@ func LeftoverHint(path string) string {
 	return "to see what it contains, run ls -lAR " + quotePath(path) + "; if something is mounted there, unmount it; move other files away, and delete the rest"
 }
 
+// BackupWarning is the warning about a file whose name looks like the name of a backup. BackupHint is the
+// hint for BackupWarning.
+const (
+	BackupWarning = "a file of the store looks like a backup, but its name can be the name of a secret or a field, so the sidecar pushes it"
+	BackupHint    = "if this is a backup, move it out of the store, or rename it so that its name starts with a dot"
+)
+
 // confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
 // of the sidecar, or 0 if it is unknown.
 func confirmHint(pid int) string {

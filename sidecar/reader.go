@@ -58,6 +58,7 @@ type storeReader struct {
 	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
 
 	reportedLeftovers map[string]bool // the paths of temporary files that were logged because they remain
+	reportedBackups   map[string]bool // the paths of files that were logged because they look like backups
 	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
 
 	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
@@ -72,7 +73,7 @@ type unusableFile struct {
 
 func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
 	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult),
-		unusable: map[string]*unusableFile{}, reportedLeftovers: map[string]bool{}}
+		unusable: map[string]*unusableFile{}, reportedLeftovers: map[string]bool{}, reportedBackups: map[string]bool{}}
 }
 
 // A readResult is the result of one read of the store.
@@ -85,6 +86,7 @@ type readResult struct {
 	// removedLeftovers contains the paths of the temporary files of killed edits that were
 	// removed. leftovers contains the paths of the temporary files that could not be removed.
 	removedLeftovers, leftovers []string
+	backups                     []string // see store.Backups
 }
 
 // isReplaced reports whether the read found that the store, one of several stores, or a bundle was
@@ -156,6 +158,7 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 		go func() { // ends when the store answers
 			var result readResult
 			result.removedLeftovers, result.leftovers = store.RemoveLeftovers(r.store)
+			result.backups = store.Backups(r.store)
 			result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
 			preparing <- result
 		}()
@@ -192,6 +195,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		return 0
 	}
 	r.reportLeftovers(result)
+	r.reportBackups(result)
 	if result.dirsAdded {
 		retryDelay = quietPeriod
 	}
@@ -253,6 +257,16 @@ func (r *storeReader) reportLeftovers(result readResult) {
 		if !r.reportedLeftovers[path] {
 			r.reportedLeftovers[path] = true
 			r.log.Warn(LeftoverWarning, "path", path, "hint", LeftoverHint(path))
+		}
+	}
+}
+
+// reportBackups logs a warning once for each file that looks like a backup.
+func (r *storeReader) reportBackups(result readResult) {
+	for _, path := range result.backups {
+		if !r.reportedBackups[path] {
+			r.reportedBackups[path] = true
+			r.log.Warn(BackupWarning, "path", path, "hint", BackupHint)
 		}
 	}
 }

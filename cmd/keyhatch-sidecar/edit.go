@@ -32,7 +32,7 @@ rm deletes only secrets and fields. If the directory of a bundle contains anythi
 example a hidden file, a backup of an editor, a subdirectory, or a mount, rm prints its name and
 removes nothing.
 
-If an editor has left a copy of the removed file in the store, for example NAME~ or
+If an editor has left a copy of the removed file in the store, for example NAME~, NAME.bak, or
 .NAME.swp, rm prints a warning and does not remove the copy.
 
 After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
@@ -127,11 +127,11 @@ func (l linkList) warn(w io.Writer) {
 	}
 }
 
-// warnAboutEditorFiles prints a warning for each file in which an editor keeps a copy of a removed
-// secret. It does not remove the file, because the editor can still be running.
+// warnAboutEditorFiles prints a warning for each file in which an editor or another program keeps a copy of a
+// removed secret. It does not remove the file, because the editor can still be running.
 func warnAboutEditorFiles(w io.Writer, dir store.Dir, name string) {
 	for _, path := range dir.EditorFiles(name) {
-		fmt.Fprintf(w, "warning: an editor has left the file %s, which can still contain the value of %s\nhint: to remove the file, run rm %s\n",
+		fmt.Fprintf(w, "warning: the file %s looks like a copy of the removed file, and can still contain the value of %s\nhint: to remove the file, run rm %s\n",
 			cli.Printable(path), name, cli.ShellQuote(path))
 	}
 }

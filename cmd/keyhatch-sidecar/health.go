@@ -48,6 +48,9 @@ the HEALTHCHECK instruction of a container image.`,
 		for _, path := range store.Leftovers(source) {
 			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.Printable(sidecar.LeftoverHint(path)))
 		}
+		for _, path := range store.Backups(source) {
+			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: %s\n", sidecar.BackupWarning, cli.Printable(path), sidecar.BackupHint)
+		}
 		count, problems := sidecar.CheckHealth(c.Context(), readInChild(storeFlags), socket, tokenFile)
 		for i, err := range problems {
 			problem := &cli.Error{Err: err}
