@@ -362,9 +362,6 @@ func (d Dir) LinkTarget(name string) string {
 	return target
 }
 
-// removedBundle is the name of a removed bundle in its temporary directory.
-const removedBundle = "bundle"
-
 // Remove removes a secret, a field of a bundle, or a complete bundle. It removes a symbolic
 // link and not the target of the link. If the bundle of a field is a symbolic link, Remove
 // changes nothing, and the error wraps a *ConflictError. If Remove would delete anything that is not a

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -43,6 +44,25 @@ func writeTemp(dir editDir, value []byte, old editDir, replaced string, parent e
 		dir.removeFile(name)
 	}
 	return name, err
+}
+
+// makeDir creates a directory with mode 0700 in d if the directory does not exist.
+func (d editDir) makeDir(name string) (created bool, err error) {
+	if err := unix.Mkdirat(d.fd(), name, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return false, nil
+		}
+		return false, d.pathError("mkdirat", name, err)
+	}
+	dir, err := d.openDir(name)
+	if err == nil {
+		err = setOwner(dir.File, editDir{}, "", d)
+		dir.Close()
+	}
+	if err != nil {
+		d.removeDir(name)
+	}
+	return err == nil, err
 }
 
 func descriptorPath(fd int) string { return fmt.Sprint("/proc/self/fd/", fd) }

@@ -81,11 +81,14 @@ func TestRemoveBundleRemovesAllKindsOfFields(t *testing.T) {
 // TestRemoveLeftoversKeepsForeignFiles checks that files which an edit cannot have moved to its temporary
 // directory are reported and not removed.
 func TestRemoveLeftoversKeepsForeignFiles(t *testing.T) {
-	for _, foreign := range []string{"bundle/.git-credentials", "bundle/notes/diary", ".hidden", "a/b/c", "bundle/x/y"} {
+	for _, foreign := range []string{".keyhatch-edit-1/bundle/.git-credentials", ".keyhatch-edit-1/bundle/notes/diary", ".keyhatch-edit-1/.hidden",
+		".keyhatch-edit-1/a/b/c", "aws/.keyhatch-edit-1/key"} {
 		dir := store.Dir{Path: t.TempDir()}
-		path := dir.Path + "/.keyhatch-edit-1/" + foreign
+		path := dir.Path + "/" + foreign
 		storetest.WriteFile(path, storetest.Tripwire)
-		storetest.WriteFile(dir.Path+"/.keyhatch-edit-1/bundle/key", "1")
+		if !strings.HasPrefix(foreign, "aws") {
+			storetest.WriteFile(dir.Path+"/.keyhatch-edit-1/bundle/key", "1")
+		}
 		if err := dir.Set(t.Context(), "A", nil); err != nil {
 			t.Error(err)
 		}
@@ -142,8 +145,11 @@ func TestEditsKeepMountedFiles(t *testing.T) {
 				return
 			}
 			err := dir.Remove(t.Context(), "aws")
-			if isRefused := err != nil; isRefused != strings.HasPrefix(mountPoint, "aws") {
+			isBundle := strings.HasPrefix(mountPoint, "aws")
+			if (err != nil) != isBundle {
 				t.Errorf("%s: Remove returned the error %v", mountPoint, err)
+			} else if isBundle && !strings.Contains(err.Error(), "(a mount point)") {
+				t.Errorf("%s: the error of Remove does not name the mount point: %v", mountPoint, err)
 			}
 			store.RemoveLeftovers(dir)
 			if got, err := os.ReadFile(important + "/file"); err != nil || string(got) != storetest.Tripwire {

@@ -9,11 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. If an edit is killed, its temporary files can remain. The sidecar and
-// later edits of the same store remove them, because they can contain a secret.
-const leftoverPrefix = ".keyhatch-edit-"
-
 // minLeftoverAge is how long a temporary file must be unchanged before it is reported if the file
 // system has no locks. A running edit changes its temporary files more often.
 const minLeftoverAge = time.Minute

@@ -121,3 +121,13 @@ func TestBundleBehindDataLinkCanLoseFields(t *testing.T) {
 		t.Errorf("after the update, the bundle has the fields %v and is replaced: %t; error %v", fieldsOf(r), r.HasReplaced(), err)
 	}
 }
+
+// TestReplacedBundleDuringRead checks that a read is repeated if the directory of an empty bundle is replaced
+// between the two listings of the read.
+func TestReplacedBundleDuringRead(t *testing.T) {
+	before := listing{bundles: map[string]string{"/s/aws": "1"}}
+	after := listing{bundles: map[string]string{"/s/aws": "2"}}
+	if sameFiles(before, after, newReading()) || !sameFiles(before, before, newReading()) {
+		t.Error("sameFiles does not compare the directories of bundles")
+	}
+}
