@@ -52,7 +52,11 @@ func TestEmptyValueKeepsOldValue(t *testing.T) {
 			if n := strings.Count(r.log.String(), "a value in the store is empty"); n != 1 || !strings.Contains(r.log.String(), ": A\"") {
 				t.Errorf("the sidecar logged the empty value %d times, want 1 time and the name:\n%s", n, r.log)
 			}
-			if got := healthOf(h, source); !strings.Contains(got, ": A: the value is empty") {
+			where := "A"
+			if c.name == "dotenv" || c.name == "exec" {
+				where = "line 1" // CheckHealth does not know the old names
+			}
+			if got := healthOf(h, source); !strings.Contains(got, ": "+where+": the value is empty") {
 				t.Errorf("CheckHealth returned %q", got)
 			}
 			write(strings.NewReplacer("A", "B", "B", "C").Replace(fmt.Sprintf(c.format, "b", "c")))
@@ -82,5 +86,26 @@ func TestFirstReadIgnoresEmptyValue(t *testing.T) {
 	h.waitForNames("B")
 	if got := healthOf(h, source); !strings.Contains(got, path+": A: the value is empty") {
 		t.Errorf("CheckHealth returned %q", got)
+	}
+}
+
+// TestUnknownNameOfEmptyValueIsNotLogged reads a dotenv file and the output of a command in which the
+// last line is a part of a value. The log and CheckHealth must contain the number of the line and not the
+// line.
+func TestUnknownNameOfEmptyValueIsNotLogged(t *testing.T) {
+	h := newTestHost(t)
+	path := h.dir + "/conf/a.env"
+	storetest.WriteFile(path, "A=short-first-part\n"+tripwire+"=\n")
+	source := store.Merged{store.File{Path: path, Format: store.Dotenv},
+		store.Exec{Command: "echo '# c'; echo B=x; echo " + tripwire + "2=", Format: store.Dotenv, Timeout: 10 * time.Second}}
+	r := h.runSidecar(func(c *Config) { c.Store = source })
+	r.waitForLog(h, path+": line 2")
+	r.waitForLog(h, "exec: line 3")
+	health := healthOf(h, source)
+	if !strings.Contains(health, path+": line 2: the value is empty") {
+		t.Errorf("CheckHealth returned %q", health)
+	}
+	if strings.Contains(health+r.log.String(), tripwire) {
+		t.Errorf("the line is in the log or in the result of CheckHealth:\n%s\n%s", health, r.log)
 	}
 }

@@ -20,6 +20,8 @@ func unusableMessage(reason store.Reason) string {
 		return "the sidecar ignores a file or directory of the store, because its name cannot be the name of a secret"
 	case reason == store.ReasonDuplicate:
 		return "a secret is in two stores; the broker keeps the old value of this secret if the sidecar knows it"
+	case reason.IsReplacedBundle():
+		return "the directory of a bundle was replaced, and fields are missing; the broker keeps the old bundle"
 	case reason.IsReplacedStore():
 		return "one of the stores was replaced, and secrets are missing; the broker keeps the old secrets of this store"
 	case reason.IsStoreFailure():
@@ -51,7 +53,7 @@ func hintForReason(reason store.Reason, path string) string {
 	switch {
 	case reason == store.ReasonDuplicate:
 		return "remove the secret from one of the two stores; store 1 is the store of the first flag --store"
-	case reason.IsReplacedStore():
+	case reason.IsReplaced():
 		return confirmHint(os.Getpid())
 	case reason.IsUnstableStore():
 		return "stop the program that changes the store all the time"
@@ -68,6 +70,19 @@ func quotePath(path string) string { return "'" + strings.ReplaceAll(path, "'", 
 
 // LeftoverWarning is the warning about a temporary file that a killed edit has left in the store.
 const LeftoverWarning = "an edit of the store was killed, and its temporary file can contain a secret"
+
+// LeftoverHint describes how the owner can remove the temporary file or directory at path. The sidecar does
+// not remove a directory that contains other files than fields, or mounts.
+func LeftoverHint(path string) string {
+	return "to see what it contains, run ls -lAR " + quotePath(path) + "; if something is mounted there, unmount it; move other files away, and delete the rest"
+}
+
+// BackupWarning is the warning about a file whose name looks like the name of a backup. BackupHint is the
+// hint for BackupWarning.
+const (
+	BackupWarning = "a file of the store looks like a backup, but its name can be the name of a secret or a field, so the sidecar pushes it"
+	BackupHint    = "if this is a backup, move it out of the store, or rename it so that its name starts with a dot"
+)
 
 // confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
 // of the sidecar, or 0 if it is unknown.

@@ -58,6 +58,7 @@ type storeReader struct {
 	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
 
 	reportedLeftovers map[string]bool // the paths of temporary files that were logged because they remain
+	reportedBackups   map[string]bool // the paths of files that were logged because they look like backups
 	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
 
 	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
@@ -72,7 +73,7 @@ type unusableFile struct {
 
 func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *slog.Logger) *storeReader {
 	return &storeReader{store: source, readStore: read, watcher: watcher, log: log, results: make(chan readResult),
-		unusable: map[string]*unusableFile{}, reportedLeftovers: map[string]bool{}}
+		unusable: map[string]*unusableFile{}, reportedLeftovers: map[string]bool{}, reportedBackups: map[string]bool{}}
 }
 
 // A readResult is the result of one read of the store.
@@ -85,12 +86,13 @@ type readResult struct {
 	// removedLeftovers contains the paths of the temporary files of killed edits that were
 	// removed. leftovers contains the paths of the temporary files that could not be removed.
 	removedLeftovers, leftovers []string
+	backups                     []string // see store.Backups
 }
 
-// isReplaced reports whether the read found that the store, or one of several stores, was replaced and
-// that secrets are missing in it.
+// isReplaced reports whether the read found that the store, one of several stores, or a bundle was
+// replaced and that secrets or fields are missing in it.
 func (r readResult) isReplaced() bool {
-	return errors.Is(r.err, store.ErrReplaced) || r.err == nil && r.reading.HasReplacedStore()
+	return errors.Is(r.err, store.ErrReplaced) || r.err == nil && r.reading.HasReplaced()
 }
 
 // startReading starts a read of the store. If another read is in progress, startReading
@@ -136,13 +138,13 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 // confirmReplaced must be called after the owner has requested a push. If the sidecar has
 // reported that the store was replaced, the sidecar then uses the replaced store.
 func (r *storeReader) confirmReplaced() {
-	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplacedStore()
+	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplaced()
 }
 
-// acceptReplaced makes the next read use the replaced store.
+// acceptReplaced makes the next read use the replaced stores and bundles.
 func (r *storeReader) acceptReplaced() {
 	r.confirmed = false
-	r.lastGood.State = r.lastGood.AcceptReplacedDirs()
+	r.lastGood.State = r.lastGood.AcceptReplaced(r.isReplaced)
 }
 
 // read removes the temporary files of killed edits, updates the watched directories, and reads the
@@ -165,6 +167,7 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 		go func() { // ends when the store answers
 			var result readResult
 			result.removedLeftovers, result.leftovers = store.RemoveLeftovers(r.store)
+			result.backups = store.Backups(r.store)
 			result.dirsAdded = r.watcher.setDirs(r.store.WatchDirs())
 			preparing <- result
 		}()
@@ -201,6 +204,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		return 0
 	}
 	r.reportLeftovers(result)
+	r.reportBackups(result)
 	if result.dirsAdded {
 		retryDelay = quietPeriod
 	}
@@ -261,7 +265,17 @@ func (r *storeReader) reportLeftovers(result readResult) {
 	for _, path := range result.leftovers {
 		if !r.reportedLeftovers[path] {
 			r.reportedLeftovers[path] = true
-			r.log.Warn(LeftoverWarning, "path", path, "hint", "to remove the file, run rm -r "+quotePath(path))
+			r.log.Warn(LeftoverWarning, "path", path, "hint", LeftoverHint(path))
+		}
+	}
+}
+
+// reportBackups logs a warning once for each file that looks like a backup.
+func (r *storeReader) reportBackups(result readResult) {
+	for _, path := range result.backups {
+		if !r.reportedBackups[path] {
+			r.reportedBackups[path] = true
+			r.log.Warn(BackupWarning, "path", path, "hint", BackupHint)
 		}
 	}
 }
@@ -325,10 +339,10 @@ func (r *storeReader) reportRemovals(names []schema.SecretName) {
 }
 
 // gracePeriod returns how long a problem can exist before the sidecar logs the problem. A replaced
-// store is logged immediately, because the owner can confirm the replacement only after this.
+// store or bundle is logged immediately, because the owner can confirm the replacement only after this.
 func gracePeriod(reason store.Reason) time.Duration {
 	switch {
-	case reason.IsReplacedStore():
+	case reason.IsReplaced():
 		return 0
 	case reason.IsUnstableStore():
 		return unstableGracePeriod
@@ -354,7 +368,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		if isNew && time.Since(file.since) >= gracePeriod(reason) {
 			file.reported = reason
 			level := slog.LevelWarn
-			if reason.IsReplacedStore() {
+			if reason.IsReplaced() {
 				level = slog.LevelError
 			}
 			attributes := []any{"path", path, "reason", string(reason)}
@@ -377,6 +391,8 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			case file.reported == "":
 			case file.reported == store.ReasonEmptyValue:
 				r.log.Info("the value is not empty any more, or the secret was removed", "path", path)
+			case file.reported.IsReplacedBundle():
+				r.log.Info("the bundle has all fields again, or its missing fields were removed", "path", path)
 			case file.reported == store.ReasonDuplicate:
 				r.log.Info("the secret is not in two stores any more", "path", path)
 			case file.reported.IsStoreFailure():

@@ -28,7 +28,11 @@ func removeCommand() *cobra.Command {
 this file or directory is a symbolic link, rm removes the link. The target of the link does
 not change. rm prints the name of each removed secret or field.
 
-If an editor has left a copy of the removed file in the store, for example NAME~ or
+rm deletes only secrets and fields. If the directory of a bundle contains anything else, for
+example a hidden file, a backup of an editor, a subdirectory, or a mount, rm prints its name and
+removes nothing.
+
+If an editor has left a copy of the removed file in the store, for example NAME~, NAME.bak, or
 .NAME.swp, rm prints a warning and does not remove the copy.
 
 After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
@@ -92,6 +96,10 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 	if conflict, ok := errors.AsType[*store.ConflictError](err); ok {
 		return &cli.Error{Err: err, Hint: "to remove " + conflict.Remove + " first, run keyhatch-sidecar rm " + conflict.Remove + storeFlag}
 	}
+	if foreign, ok := errors.AsType[*store.ForeignError](err); ok {
+		return &cli.Error{Err: err, Hint: "keyhatch-sidecar deletes only secrets and fields; to see the other files, run ls -lA " + cli.ShellQuote(foreign.Path) +
+			"; unmount, move, or delete them, and then repeat the command"}
+	}
 	if errors.Is(err, store.ErrCannotRename) {
 		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}
 	}
@@ -120,11 +128,11 @@ func (l linkList) warn(w io.Writer) {
 	}
 }
 
-// warnAboutEditorFiles prints a warning for each file in which an editor keeps a copy of a removed
-// secret. It does not remove the file, because the editor can still be running.
+// warnAboutEditorFiles prints a warning for each file in which an editor or another program keeps a copy of a
+// removed secret. It does not remove the file, because the editor can still be running.
 func warnAboutEditorFiles(w io.Writer, dir store.Dir, name string) {
 	for _, path := range dir.EditorFiles(name) {
-		fmt.Fprintf(w, "warning: an editor has left the file %s, which can still contain the value of %s\nhint: to remove the file, run rm %s\n",
+		fmt.Fprintf(w, "warning: the file %s looks like a copy of the removed file, and can still contain the value of %s\nhint: to remove the file, run rm %s\n",
 			cli.Printable(path), name, cli.ShellQuote(path))
 	}
 }

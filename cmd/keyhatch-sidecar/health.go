@@ -46,7 +46,10 @@ the HEALTHCHECK instruction of a container image.`,
 			return err
 		}
 		for _, path := range store.Leftovers(source) {
-			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: to remove the file, run rm -r %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.ShellQuote(path))
+			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: %s\n", sidecar.LeftoverWarning, cli.Printable(path), cli.Printable(sidecar.LeftoverHint(path)))
+		}
+		for _, path := range store.Backups(source) {
+			fmt.Fprintf(c.ErrOrStderr(), "warning: %s: %s\nhint: %s\n", sidecar.BackupWarning, cli.Printable(path), sidecar.BackupHint)
 		}
 		count, problems := sidecar.CheckHealth(c.Context(), newChildReader(storeFlags, source).Read, socket, tokenFile)
 		for i, err := range problems {

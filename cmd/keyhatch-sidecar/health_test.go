@@ -44,7 +44,14 @@ func TestHealthReportsStoppedSidecar(t *testing.T) {
 	if err := os.WriteFile(leftover, []byte(tripwire), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	want = leftover + "\nhint: to remove the file, run rm -r " + leftover + "\n"
+	want = leftover + "\nhint: to see what it contains, run ls -lAR '" + leftover + "'; if something is mounted there, unmount it; move other files away, and delete the rest\n"
+	backup := h.dir + "/store/X.bak"
+	if err := os.WriteFile(backup, []byte(tripwire), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if output, _ := health(); !strings.Contains(output, "so the sidecar pushes it: "+backup+"\nhint: ") {
+		t.Errorf("health does not report a backup, output:\n%s", output)
+	}
 	if output, _ := health(); !strings.Contains(output, want) {
 		t.Errorf("after a killed edit: health does not print %q, output:\n%s", want, output)
 	}

@@ -28,7 +28,8 @@ open for writing, or not readable, the broker keeps the old value of this secret
 and run logs the path of the file once. If run has read no old value since its start, the
 broker gets the other secrets without this secret. If another directory replaces a dir:
 store and secrets are missing in it, for example after an unmount, the secrets in the
-broker do not change until no secret is missing, or until you send the signal SIGUSR1.
+broker do not change until no secret is missing, or until you send the signal SIGUSR1. The
+same is true for a bundle in a dir: store whose directory was replaced and has fewer fields.
 
 After keyhatchctl clear, the broker has no secrets until the store changes, or until the
 broker or run restarts. To make run push the store even if nothing has changed, send the

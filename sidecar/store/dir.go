@@ -41,7 +41,8 @@ type Dir struct {
 // is no old value, Read omits the secret. An error contains the path of the file or directory, and
 // the rule that it violates. The error never contains the content of a file. If another directory has
 // replaced the directory, and the new directory does not contain all secrets of the old directory,
-// the error wraps ErrReplaced.
+// the error wraps ErrReplaced. If this happens to the directory of a bundle, Read uses the old value of
+// the bundle. In a volume of Kubernetes, it uses the new value.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -64,8 +65,20 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 			unusable = append(unusable, schema.SecretName(name))
 		}
 	}
+	for path, id := range l.bundles {
+		name := schema.SecretName(filepath.Base(path))
+		if old := previous.dirs[path].ID; old != "" && old != id && lacksFields(r.Set[name], previous.Set[name]) && !slices.Contains(unusable, name) {
+			r.Unusable[path] = reasonReplacedBundle
+			unusable = append(unusable, name)
+		}
+		r.dirs[path] = dirState{ID: id}
+	}
 	for _, name := range unusable {
 		r.keepOld(name, previous)
+		path := filepath.Join(d.Path, string(name))
+		if old, exists := previous.dirs[path]; exists {
+			r.dirs[path] = old
+		}
 	}
 	if previous.Set == nil && len(r.Set) == 0 {
 		// The first read found no secret. If there are files that will not become usable by
@@ -88,10 +101,20 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	return r, nil
 }
 
+// lacksFields reports whether a bundle does not contain all fields of the old bundle.
+func lacksFields(value, old Value) bool {
+	for field := range old.Fields {
+		if _, exists := value.Fields[field]; !exists {
+			return true
+		}
+	}
+	return false
+}
+
 // listFiles lists the files of the store. It performs all checks that do not need the
 // content of the files.
 func (d Dir) listFiles() (listing, error) {
-	var l listing
+	l := listing{bundles: map[string]string{}}
 	info, err := os.Stat(d.Path)
 	if err != nil {
 		return listing{}, describePathError(err)
@@ -145,7 +168,10 @@ func (d Dir) listDir(l *listing, bundle string) error {
 		case info.IsDir() && bundle != "":
 			l.addUnusable(name, path, reasonDirInBundle)
 		case info.IsDir():
-			l.addDir(info)
+			l.bundles[path] = l.addDir(info) + birthTime(path)
+			if link, err := os.Readlink(path); err == nil && strings.HasPrefix(link, dataLink+"/") {
+				l.bundles[path] = l.dir
+			}
 			if err := d.listDir(l, name); errors.Is(err, fs.ErrNotExist) {
 				return asUnstable(err)
 			} else if err != nil {
@@ -288,6 +314,10 @@ func (d Dir) IsAffectedBy(path string) bool {
 	parent := filepath.Dir(d.Path)
 	return filepath.Dir(path) != parent || filepath.Base(path) == filepath.Base(d.Path)
 }
+
+// dataLink is a link in a volume of Kubernetes. The kubelet creates all directories of the volume again
+// for each update, and then replaces this link.
+const dataLink = "..data"
 
 // lostAndFound is the directory of fsck(8) at the root of an ext4 file system. Only root can
 // read and watch this directory.

@@ -16,10 +16,19 @@ import (
 //	export NAME='literal'    # a quoted value can contain newlines, but no line NAME=value
 //	NAME="the escapes are \n \r \t \" \\ \$ and \`"
 //
-// parseDotenv does not expand variables. A $ in a value stays a $.
-func parseDotenv(text string) (Set, error) {
-	set := Set{}
+// parseDotenv does not expand variables. A $ in a value stays a $. lines contains the number of the
+// line of each name.
+//
+// A program that writes base64 can divide a value into several lines. parseDotenv refuses such a value,
+// because the first line would be a wrong secret, and the last line, which can end with =, would be the
+// name of another secret.
+func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err error) {
+	set, lines = Set{}, map[schema.SecretName]int{}
+	if line := bareCarriageReturn(text); line > 0 {
+		return nil, nil, errorAtLine(line, `a carriage return is not followed by a newline: end each line with a newline, or write \r in double quotes for a carriage return in a value`)
+	}
 	line := 0
+	var wrapped string // the unquoted value in the last line
 	for len(text) > 0 {
 		line++
 		start := line
@@ -28,6 +37,10 @@ func parseDotenv(text string) (Set, error) {
 		// Do not remove white space at the end of the line. This white space can be part
 		// of a quoted value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
+		if onlyPadding.MatchString(row) || isBase64End(wrapped, strings.TrimSpace(row)) {
+			return nil, nil, errorAtLine(start, `this looks like the end of a base64 text that was divided into several lines: write the value in one line, for example with base64 -w 0; write NAME="" for an empty value, and NAME="=" for the value =`)
+		}
+		wrapped = ""
 		if row == "" || row[0] == '#' {
 			continue
 		}
@@ -36,48 +49,80 @@ func parseDotenv(text string) (Set, error) {
 		}
 		name, spacedValue, ok := strings.Cut(row, "=")
 		if !ok {
-			return nil, errorAtLine(start, "expected NAME=value")
+			return nil, nil, errorAtLine(start, "expected NAME=value")
 		}
 		name = strings.TrimSpace(name)
 		value := strings.TrimLeftFunc(spacedValue, unicode.IsSpace)
 		if !schema.ValidSecretName(name) {
-			return nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
+			return nil, nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
 		if _, exists := set[schema.SecretName(name)]; exists {
-			return nil, errorAtLine(start, "duplicate name %s", name)
+			return nil, nil, errorAtLine(start, "duplicate name %s", name)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
 			// A quoted value can continue on the following lines.
 			quoted := value[1:] + "\n" + text
 			unquoted, consumed, ok := parseQuoted(quoted, value[0])
 			if !ok {
-				return nil, errorAtLine(start, "the value of %s has no closing quote", name)
+				return nil, nil, errorAtLine(start, "the value of %s has no closing quote", name)
 			}
 			trailing, rest, _ := strings.Cut(quoted[consumed:], "\n")
 			if trailing = strings.TrimSpace(trailing); trailing != "" && trailing[0] != '#' {
-				return nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
+				return nil, nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
 			}
 			rows := strings.Split(quoted[:consumed-1], "\n")
 			if i := slices.IndexFunc(rows[1:], assignment.MatchString); i >= 0 {
-				return nil, errorAtLine(start, `the quoted value of %s contains line %d, which looks like another NAME=value: close the quote, or write the value in one line, in double quotes and with \n for each newline`, name, start+1+i)
+				return nil, nil, errorAtLine(start, `the quoted value of %s contains line %d, which looks like another NAME=value: close the quote, or write the value in one line, in double quotes and with \n for each newline`, name, start+1+i)
 			}
 			line += len(rows) - 1
 			text, value = rest, unquoted
 		} else {
 			value = trimComment(spacedValue)
+			wrapped = value
 		}
 		if strings.IndexByte(value, 0) >= 0 {
-			return nil, errorAtLine(start, "the value of %s contains a NUL byte", name)
+			return nil, nil, errorAtLine(start, "the value of %s contains a NUL byte", name)
 		}
-		set[schema.SecretName(name)] = Value{Bytes: []byte(value)}
+		set[schema.SecretName(name)], lines[schema.SecretName(name)] = Value{Bytes: []byte(value)}, start
 	}
-	return set, nil
+	return set, lines, nil
+}
+
+// bareCarriageReturn returns the number of the first line in which a \r is not followed by \n, or 0. In
+// a file with the line ends of an old Mac, one value would otherwise contain the following secrets.
+func bareCarriageReturn(text string) int {
+	for i, row := range strings.SplitAfter(text, "\n") {
+		if strings.Contains(strings.TrimSuffix(row, "\r\n"), "\r") {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// onlyPadding matches a line whose value consists only of =, as in the last line of a base64 text that
+// ends with ==.
+var onlyPadding = regexp.MustCompile(`^[^\s=]*==+\s*$`)
+
+// base64Text matches a text that contains only characters of base64, without padding.
+var base64Text = regexp.MustCompile(`^[A-Za-z0-9+/]+$`)
+
+// minWrappedSize is the minimum size of the first line of a divided base64 text. The usual sizes are
+// 64 and 76.
+const minWrappedSize = 32
+
+// isBase64End reports whether the value of the last line and the row are probably parts of one base64
+// text. The row ends with one =, and the size of a base64 text is a multiple of 4.
+func isBase64End(value, row string) bool {
+	rest, padded := strings.CutSuffix(row, "=")
+	return padded && len(value) >= minWrappedSize && (len(value)+len(row))%4 == 0 &&
+		base64Text.MatchString(value) && base64Text.MatchString(rest)
 }
 
 // assignment matches a line of a quoted value that looks like NAME=value. The closing quote of an
-// earlier line is then probably missing, and the quoted value contains other secrets. assignment
-// does not match the last line of a base64 text, which can end with = or ==.
-var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=\s]`)
+// earlier line is then probably missing, and the quoted value contains other secrets. The names are the
+// same as in parseDotenv. assignment does not match the last line of a base64 text, which can end with =
+// or ==.
+var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
 
 // trimComment removes a comment from an unquoted value. A # begins a comment only after white
 // space, as in a shell. At any other place, a # can be part of a password.

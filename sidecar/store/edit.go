@@ -42,7 +42,11 @@ func asCannotRename(path string, err error) error {
 
 // Create creates the directory of the store with mode 0700 if the directory does not exist.
 func (d Dir) Create() (created bool, err error) {
-	created, err = makeDir(d.Path)
+	parent, err := openEditDir(filepath.Dir(d.Path), unix.O_PATH)
+	if err == nil {
+		created, err = parent.makeDir(filepath.Base(d.Path))
+		parent.Close()
+	}
 	if err != nil {
 		err = fmt.Errorf("cannot create the directory %s: %w", d.Path, errors.Unwrap(err))
 	}
@@ -69,21 +73,29 @@ func (d Dir) CheckSet(name string, fields []string) error {
 		}
 		return nil
 	}
-	err = checkWritable(d.Path)
-	switch {
-	case err != nil:
-	case fields != nil:
-		err = d.checkSetBundle(name, fields)
-	default:
-		err = d.checkSet(name)
-		if bundle := filepath.Dir(path); err == nil && isDir(bundle) {
-			err = checkWritable(bundle)
-		}
+	if err = checkWritable(d.Path); err == nil {
+		err = d.checkEdit(name, fields)
+	}
+	if bundle := filepath.Dir(path); err == nil && fields == nil && isDir(bundle) {
+		err = checkWritable(bundle)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot write %s: %w", name, describePathError(err))
 	}
 	return nil
+}
+
+// checkEdit calls checkSetBundle if fields is not nil, and otherwise checkSet.
+func (d Dir) checkEdit(name string, fields []string) error {
+	root, err := openEditDir(d.Path, unix.O_PATH)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if fields != nil {
+		return checkSetBundle(root, name, fields)
+	}
+	return checkSet(root, name)
 }
 
 // checkWritable returns an error if this process cannot create files in a directory.
@@ -108,7 +120,7 @@ func checkWritable(dir string) error {
 // contains a newline, because Read never uses an empty file. A reader sees the old or the new
 // value, never a part of a value.
 //
-// If the secret exists, the new file has the owner, the group, and the permissions of the old
+// If the secret exists, the new file has the owner, the group, the permissions, and the ACL of the old
 // file. If this is not possible, Set changes nothing. A file of a new secret has mode 0600. If
 // root creates the file, the file belongs to the owner and the group of its directory. If the
 // file of the secret is a symbolic link, Set replaces the link.
@@ -116,42 +128,55 @@ func checkWritable(dir string) error {
 // Set does not replace a bundle by a secret or a secret by a bundle, and does not write to a
 // bundle that is a symbolic link. In these cases, the error wraps a *ConflictError.
 func (d Dir) Set(ctx context.Context, name string, value []byte) error {
-	return d.edit(ctx, "write", name, func(path string) error {
-		if err := d.checkSet(name); err != nil {
+	return d.edit(ctx, "write", name, func(root editDir) error {
+		if err := checkSet(root, name); err != nil {
 			return err
 		}
-		parent := filepath.Dir(path)
-		if strings.Contains(name, "/") {
-			if err := CheckField(value); err != nil {
-				return err
-			}
-			created, err := makeDir(parent)
-			if err != nil {
-				return err
-			}
-			if created {
-				defer os.Remove(parent) // has no effect after a successful rename
-			}
+		bundle, field, isField := strings.Cut(name, "/")
+		if !isField {
+			return replaceFile(root, name, value)
 		}
-		temp, err := writeTemp(parent, value, path, parent)
+		if err := CheckField(value); err != nil {
+			return err
+		}
+		created, err := root.makeDir(bundle)
 		if err != nil {
 			return err
 		}
-		defer os.Remove(temp) // has no effect after a successful rename
-		return os.Rename(temp, path)
+		dir, err := root.openDir(bundle)
+		if err == nil {
+			err = replaceFile(dir, field, value)
+			dir.Close()
+		}
+		if err != nil && created {
+			root.removeDir(bundle)
+		}
+		return err
 	})
 }
 
+// replaceFile writes value to a file in dir in one step.
+func replaceFile(dir editDir, name string, value []byte) error {
+	temp, err := writeTemp(dir, value, dir, name, dir)
+	if err != nil {
+		return err
+	}
+	if err := dir.rename(temp, dir, name); err != nil {
+		dir.removeFile(temp)
+		return err
+	}
+	return dir.Sync()
+}
+
 // checkSet returns a *ConflictError if Set must not write a secret or a field.
-func (d Dir) checkSet(name string) error {
+func checkSet(root editDir, name string) error {
 	bundle, _, isField := strings.Cut(name, "/")
-	path := filepath.Join(d.Path, bundle)
 	switch {
-	case isField && isLink(path):
+	case isField && root.isLink(bundle):
 		return linkedBundleError(bundle)
-	case isField && isFile(path):
+	case isField && root.isFile(bundle):
 		return &ConflictError{bundle + " is a secret and not a bundle", bundle}
-	case !isField && isDir(path):
+	case !isField && root.isDir(bundle):
 		return &ConflictError{bundle + " is a bundle and not a secret", bundle}
 	}
 	return nil
@@ -165,77 +190,121 @@ func linkedBundleError(bundle string) error {
 
 // SetBundle writes all fields of a bundle in one step. A reader sees the old fields or the
 // new fields, never some of both. If the bundle has other fields than the given fields, or
-// if name is a secret, SetBundle changes nothing, and the error wraps a *ConflictError. The
+// if name is a secret, SetBundle changes nothing, and the error wraps a *ConflictError. If the bundle
+// contains anything that is not a field, the error wraps a *ForeignError. The
 // owners and the permissions are the same as with Set. If the bundle is a symbolic link, SetBundle
 // replaces the link.
 func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byte) error {
-	return d.edit(ctx, "write", name, func(path string) error {
+	return d.edit(ctx, "write", name, func(root editDir) (err error) {
 		names := slices.Sorted(maps.Keys(fields))
-		if err := d.checkSetBundle(name, names); err != nil {
+		if err := checkSetBundle(root, name, names); err != nil {
 			return err
 		}
-		temp, err := os.MkdirTemp(d.Path, leftoverPrefix)
+		temp, tempName, err := root.makeTempDir()
 		if err != nil {
 			return err
 		}
-		defer os.RemoveAll(temp) // after a successful exchange, this directory contains the old fields
-		info, err := os.Lstat(path)
-		exists := err == nil
-		owner := d.Path // new files belong to the owner of this directory
-		if exists && info.IsDir() {
-			owner = path
-		}
-		for _, field := range names {
-			if err := CheckField(fields[field]); err != nil {
-				return err
+		isWritten := false
+		defer func() {
+			temp.Close()
+			// After a successful exchange, this directory contains the old fields.
+			if removeErr := root.removeTemp(tempName, maxTempDepth); isWritten && err == nil && removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
+				err = remainsError("the new bundle was written", root, tempName, removeErr)
 			}
-			fieldPath, err := Dir{Path: temp}.secretPath(field)
-			if err != nil {
-				return err
-			}
-			file, err := writeTemp(temp, fields[field], filepath.Join(path, field), owner)
-			if err == nil {
-				err = os.Rename(file, fieldPath)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		if err := setDirOwner(temp, path, owner); err != nil {
+		}()
+		if err := fillBundle(root, name, temp, names, fields); err != nil {
 			return err
 		}
-		if err := syncDir(temp); err != nil {
-			return err
+		if _, err := root.mode(name, unix.AT_SYMLINK_NOFOLLOW); errors.Is(err, fs.ErrNotExist) {
+			return root.rename(tempName, root, name)
 		}
-		if !exists {
-			return os.Rename(temp, path)
-		}
-		err = asCannotRename(path, unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE))
+		path := filepath.Join(d.Path, name)
+		err = asCannotRename(path, unix.Renameat2(root.fd(), tempName, root.fd(), name, unix.RENAME_EXCHANGE))
 		if err != nil && !errors.Is(err, ErrCannotRename) {
 			return fmt.Errorf("%s: cannot replace the directory in one step: %w", path, err)
 		}
+		isWritten = err == nil
 		return err
 	})
 }
 
-// checkSetBundle returns a *ConflictError if SetBundle must not write these fields. If it cannot
-// read the directory of the bundle, it returns the error of os.ReadDir.
-func (d Dir) checkSetBundle(name string, fields []string) error {
-	path := filepath.Join(d.Path, name)
-	if isFile(path) {
+// fillBundle writes all fields of the bundle name to the temporary directory temp, and gives temp the
+// owner and the permissions of the bundle.
+func fillBundle(root editDir, name string, temp editDir, names []string, fields map[string][]byte) error {
+	old, parent := editDir{}, root // new files belong to the owner of the directory parent
+	if !root.isLink(name) && root.isDir(name) {
+		dir, err := root.openDir(name)
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		old, parent = dir, dir
+	}
+	for _, field := range names {
+		if err := CheckField(fields[field]); err != nil {
+			return err
+		}
+		if err := checkName(field); err != nil {
+			return err
+		}
+		replaced := field
+		if old.File == nil {
+			replaced = ""
+		}
+		file, err := writeTemp(temp, fields[field], old, replaced, parent)
+		if err == nil {
+			err = temp.rename(file, temp, field)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := setOwner(temp.File, root, name, parent); err != nil {
+		return err
+	}
+	return temp.Sync()
+}
+
+// remainsError returns the error for a temporary file that an edit could not remove.
+func remainsError(done string, root editDir, temp string, err error) error {
+	return fmt.Errorf("%s, but the old values remain in %s: %w", done, filepath.Join(root.Name(), temp), describePathError(err))
+}
+
+// checkSetBundle returns a *ConflictError or a *ForeignError if SetBundle must not write these fields. If
+// it cannot read the directory of the bundle, it returns the error of the system.
+func checkSetBundle(root editDir, name string, fields []string) error {
+	if root.isFile(name) {
 		return &ConflictError{name + " is a secret and not a bundle", name}
 	}
-	entries, err := os.ReadDir(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	isLink := root.isLink(name)
+	open := root.openDir
+	if isLink { // SetBundle replaces the link, so this function only reads names in the target
+		open = func(name string) (editDir, error) { return openEditDir(filepath.Join(root.Name(), name), 0) }
+	}
+	dir, err := open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if !isLink {
+		if err := dir.checkOnlyFields(); err != nil {
+			return err
+		}
+	}
+	entries, err := dir.names()
+	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
-		if !slices.Contains(fields, entry.Name()) && !strings.HasPrefix(entry.Name(), leftoverPrefix) {
-			remove := name + "/" + entry.Name()
-			if isIgnored(entry.Name()) || isLink(path) { // Remove refuses this name
+		if !slices.Contains(fields, entry) && !strings.HasPrefix(entry, leftoverPrefix) {
+			remove := name + "/" + entry
+			if isLink { // Remove refuses the field of a link
 				remove = name
 			}
-			return &ConflictError{"the bundle also contains " + entry.Name(), remove}
+			return &ConflictError{"the bundle also contains " + entry, remove}
 		}
 	}
 	return nil
@@ -249,27 +318,21 @@ func CheckField(value []byte) error {
 	return nil
 }
 
-// edit runs change with the path of a secret. Only one edit of a store runs at a time, unless
+// edit runs change with the open directory of the store. Only one edit of a store runs at a time, unless
 // the file system has no locks (see lock). If ctx ends before edit has the lock, edit changes nothing,
 // and the error wraps ctx.Err(). After edit has the lock, the end of ctx has no effect. Before edit
 // returns without an error, it waits until the changed entries of the store's directory and of the
 // bundle's directory are on the disk.
-func (d Dir) edit(ctx context.Context, verb, name string, change func(path string) error) error {
-	path, err := d.secretPath(name)
-	if err != nil {
+func (d Dir) edit(ctx context.Context, verb, name string, change func(root editDir) error) error {
+	if err := checkName(name); err != nil {
 		return err
 	}
-	parent := filepath.Dir(path) // the directory of the store or of the bundle
-	unlock, err := d.lock(ctx)
+	root, err := d.lock(ctx)
 	if err == nil {
-		err = change(path)
-		unlock()
-	}
-	if err == nil {
-		err = syncDir(parent)
-	}
-	if err == nil {
-		err = syncDir(d.Path)
+		if err = change(root); err == nil {
+			err = root.Sync()
+		}
+		root.Close() // also unlocks the store
 	}
 	if err != nil {
 		return fmt.Errorf("cannot %s %s: %w", verb, name, describePathError(err))
@@ -280,11 +343,6 @@ func (d Dir) edit(ctx context.Context, verb, name string, change func(path strin
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
-}
-
-func isFile(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && !info.IsDir()
 }
 
 func isLink(path string) bool {
@@ -306,31 +364,71 @@ func (d Dir) LinkTarget(name string) string {
 
 // Remove removes a secret, a field of a bundle, or a complete bundle. It removes a symbolic
 // link and not the target of the link. If the bundle of a field is a symbolic link, Remove
-// changes nothing, and the error wraps a *ConflictError.
+// changes nothing, and the error wraps a *ConflictError. If Remove would delete anything that is not a
+// secret or a field, Remove changes nothing, and the error wraps a *ForeignError.
 func (d Dir) Remove(ctx context.Context, name string) error {
-	return d.edit(ctx, "remove", name, func(path string) error {
-		if bundle, _, isField := strings.Cut(name, "/"); isField && isLink(filepath.Dir(path)) {
+	return d.edit(ctx, "remove", name, func(root editDir) error {
+		bundle, field, isField := strings.Cut(name, "/")
+		if !isField {
+			return removeSecret(root, name)
+		}
+		if root.isLink(bundle) {
 			return linkedBundleError(bundle)
 		}
-		info, err := os.Lstat(path)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-			return errors.New("the store has no such secret")
-		}
+		dir, err := root.openDir(bundle)
 		if err != nil {
-			return err
+			return asNoSecret(err)
 		}
-		if !info.IsDir() {
-			return os.Remove(path)
+		defer dir.Close()
+		if dir.hasType(field, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFDIR) {
+			return &ForeignError{dir.Name(), []string{field + "/"}}
 		}
-		// Rename the bundle's directory before deleting the directory, so that all fields of
-		// the bundle disappear from the store in one step.
-		removed, err := os.MkdirTemp(d.Path, leftoverPrefix)
-		if err != nil {
-			return err
+		if err := dir.removeFile(field); err != nil {
+			return asNoSecret(err)
 		}
-		defer os.RemoveAll(removed)
-		return asCannotRename(path, os.Rename(path, filepath.Join(removed, "bundle")))
+		return dir.Sync()
 	})
+}
+
+// asNoSecret returns another error if err means that a secret does not exist.
+func asNoSecret(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return errors.New("the store has no such secret")
+	}
+	return err
+}
+
+// removeSecret removes a secret or a complete bundle from the store.
+func removeSecret(root editDir, name string) error {
+	if !root.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFDIR) {
+		return asNoSecret(root.removeFile(name))
+	}
+	if root.isMount(name) {
+		return &ForeignError{root.Name(), []string{name + " (a mount point)"}}
+	}
+	dir, err := root.openDir(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := dir.checkOnlyFields(); err != nil {
+		return err
+	}
+	// Rename the bundle's directory before deleting the directory, so that all fields of
+	// the bundle disappear from the store in one step.
+	temp, tempName, err := root.makeTempDir()
+	if err != nil {
+		return err
+	}
+	defer temp.Close()
+	if err := root.rename(name, temp, removedBundle); err != nil {
+		root.removeDir(tempName)
+		return asCannotRename(filepath.Join(root.Name(), name), err)
+	}
+	if err := root.removeTemp(tempName, maxTempDepth); err != nil {
+		return remainsError("the bundle was removed", root, tempName, err)
+	}
+	return nil
 }
 
 // List returns the names of the secrets in sorted order. For a bundle, List returns each
@@ -350,13 +448,18 @@ func (d Dir) List() ([]string, error) {
 // secretPath returns the path of the file that contains a secret or a field. It checks
 // the name first, so the path is always inside the directory of the store.
 func (d Dir) secretPath(name string) (string, error) {
+	return filepath.Join(d.Path, name), checkName(name)
+}
+
+// checkName returns an error if an edit cannot write a secret or a field with this name.
+func checkName(name string) error {
 	for i, part := range strings.Split(name, "/") {
 		if i > 1 || !schema.ValidSecretName(part) {
-			return "", fmt.Errorf("invalid name: use NAME or BUNDLE/FIELD; each part must match %s", schema.SecretNamePattern)
+			return fmt.Errorf("invalid name: use NAME or BUNDLE/FIELD; each part must match %s", schema.SecretNamePattern)
 		}
 		if isIgnored(part) {
-			return "", fmt.Errorf("invalid name: the sidecar ignores the name %s, because editors create temporary files with such names", part)
+			return fmt.Errorf("invalid name: the sidecar ignores the name %s, because editors create temporary files with such names", part)
 		}
 	}
-	return filepath.Join(d.Path, name), nil
+	return nil
 }

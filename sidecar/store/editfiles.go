@@ -6,114 +6,142 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// writeTemp writes value to a new temporary file in dir. If value is empty, writeTemp writes a
-// newline. For replaced and parent, see setOwner.
+// writeTemp writes value to a new temporary file in dir, and returns the name of the file. If value is
+// empty, writeTemp writes a newline. For old, replaced, and parent, see setOwner.
 //
 // If the file system supports O_TMPFILE, the file gets a name only after it is complete. So a
 // process that is killed leaves no part of the value in the store.
-func writeTemp(dir string, value []byte, replaced, parent string) (path string, err error) {
+func writeTemp(dir editDir, value []byte, old editDir, replaced string, parent editDir) (name string, err error) {
 	if len(value) == 0 {
 		value = []byte("\n")
 	}
-	f, err := os.OpenFile(dir, unix.O_TMPFILE|os.O_WRONLY, 0o600)
+	name = leftoverPrefix + rand.Text()
+	fd, err := unix.Openat(dir.fd(), ".", unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
 	hasName := err != nil
 	if hasName {
-		f, err = os.CreateTemp(dir, leftoverPrefix)
+		fd, err = unix.Openat(dir.fd(), name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	}
 	if err != nil {
-		return "", err
+		return "", dir.pathError("openat", name, err)
 	}
-	if err = setOwner(f, replaced, parent); err == nil {
+	f := os.NewFile(uintptr(fd), dir.Name()+"/"+name)
+	if err = setOwner(f, old, replaced, parent); err == nil {
 		_, err = f.Write(value)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
-	path = f.Name()
 	if err == nil && !hasName {
-		path = filepath.Join(dir, leftoverPrefix+rand.Text())
 		// AT_EMPTY_PATH needs a capability, but the link in /proc does not (open(2), O_TMPFILE).
-		err = unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
-		if hasName = err == nil; !hasName {
-			err = &fs.PathError{Op: "linkat", Path: path, Err: err}
-		}
+		err = dir.pathError("linkat", name, unix.Linkat(unix.AT_FDCWD, descriptorPath(fd), dir.fd(), name, unix.AT_SYMLINK_FOLLOW))
+		hasName = err == nil
 	}
 	if err = errors.Join(err, f.Close()); err != nil && hasName {
-		os.Remove(path)
+		dir.removeFile(name)
 	}
-	return path, err
+	return name, err
 }
 
-// makeDir creates a directory with mode 0700 if the directory does not exist.
-func makeDir(path string) (created bool, err error) {
-	if err := os.Mkdir(path, 0o700); err != nil {
+// makeDir creates a directory with mode 0700 in d if the directory does not exist.
+func (d editDir) makeDir(name string) (created bool, err error) {
+	if err := unix.Mkdirat(d.fd(), name, 0o700); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			err = nil
+			return false, nil
 		}
-		return false, err
+		return false, d.pathError("mkdirat", name, err)
 	}
-	if err := setDirOwner(path, "", filepath.Dir(path)); err != nil {
-		os.Remove(path)
-		return false, err
+	dir, err := d.openDir(name)
+	if err == nil {
+		err = setOwner(dir.File, editDir{}, "", d)
+		dir.Close()
 	}
-	return true, nil
+	if err != nil {
+		d.removeDir(name)
+	}
+	return err == nil, err
 }
 
-// setOwner gives a new file or directory the owner, the group, and the permissions of the path
-// that it will replace. If that path does not exist or is a symbolic link, and if this process
-// is root, the new file gets the owner and the group of the directory parent. Without this, the
-// owner of a store could not read the files that root writes.
-func setOwner(f *os.File, replaced, parent string) error {
-	path := replaced
-	old, err := os.Lstat(path)
-	exists := err == nil && old.Mode().Type() != fs.ModeSymlink
-	if !exists {
+func descriptorPath(fd int) string { return fmt.Sprint("/proc/self/fd/", fd) }
+
+// setOwner gives a new file or directory the owner, the group, the permissions, and the ACL of the file
+// or directory replaced in old, which the new one will replace. If there is no such file, or if it is a
+// symbolic link, and if this process is root, the new file gets the owner and the group of the directory
+// parent. Without this, the owner of a store could not read the files that root writes. If replaced is "",
+// the new file replaces no file.
+func setOwner(f *os.File, old editDir, replaced string, parent editDir) error {
+	var want, have unix.Stat_t
+	source := -1 // the file that will be replaced
+	if replaced != "" {
+		fd, err := unix.Openat(old.fd(), replaced, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == nil {
+			defer unix.Close(fd)
+			err = unix.Fstat(fd, &want)
+		}
+		if err != nil && err != unix.ENOENT {
+			return old.pathError("openat", replaced, err)
+		}
+		if err == nil && want.Mode&unix.S_IFMT != unix.S_IFLNK {
+			source = fd
+		}
+	}
+	path := parent.Name()
+	if source >= 0 {
+		path = old.Name() + "/" + replaced
+	} else {
 		if os.Geteuid() != 0 {
 			return nil
 		}
-		path = parent
-		if old, err = os.Stat(path); err != nil {
-			return err
+		if err := unix.Fstat(parent.fd(), &want); err != nil {
+			return parent.pathError("fstat", "", err)
 		}
 	}
-	current, err := f.Stat()
-	if err != nil {
+	if err := unix.Fstat(int(f.Fd()), &have); err != nil {
 		return err
 	}
-	want, have := old.Sys().(*syscall.Stat_t), current.Sys().(*syscall.Stat_t)
 	if want.Uid != have.Uid || want.Gid != have.Gid {
 		if err := f.Chown(int(want.Uid), int(want.Gid)); err != nil {
 			return fmt.Errorf("%s belongs to the uid %d and the gid %d, and the new file cannot have this owner and group: %w", path, want.Uid, want.Gid, errors.Unwrap(err))
 		}
 	}
-	if exists {
-		return f.Chmod(old.Mode().Perm())
+	if source < 0 {
+		return nil
 	}
-	return nil
+	names := []string{"system.posix_acl_access"}
+	if have.Mode&unix.S_IFMT == unix.S_IFDIR {
+		names = append(names, "system.posix_acl_default")
+	}
+	for _, name := range names {
+		if err := copyACL(f, source, name); err != nil {
+			return fmt.Errorf("%s has an ACL, and the new file cannot have the same ACL: %w", path, err)
+		}
+	}
+	return f.Chmod(os.FileMode(want.Mode & 0o777))
 }
 
-// setDirOwner calls setOwner for a new directory. The owner of the store can replace the
-// directory at any time, so setDirOwner does not follow a link.
-func setDirOwner(path, replaced, parent string) error {
-	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return setOwner(dir, replaced, parent)
-}
+// maxACL is the maximum size of an extended attribute.
+const maxACL = 1 << 16
 
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
+// copyACL copies the ACL in an extended attribute from the file descriptor source, which can be opened
+// with O_PATH, to f. If source has no ACL, copyACL removes the ACL that f has inherited from its
+// directory. Otherwise Chmod would give the users in this ACL the permissions of the group. If there is an
+// ACL, the group in the mode of a file is not its group, but the maximum of all users in the ACL.
+func copyACL(f *os.File, source int, name string) error {
+	acl := make([]byte, maxACL)
+	n, err := unix.Getxattr(descriptorPath(source), name, acl)
+	switch err {
+	case nil:
+		return unix.Fsetxattr(int(f.Fd()), name, acl[:n], 0)
+	case unix.EOPNOTSUPP:
+		return nil
+	case unix.ENODATA:
+		if err := unix.Fremovexattr(int(f.Fd()), name); err != unix.ENODATA && err != unix.EOPNOTSUPP {
+			return err
+		}
+		return nil
 	}
-	defer dir.Close()
-	return dir.Sync()
+	return err
 }

@@ -12,22 +12,23 @@ import (
 // the store's directory and from all bundles, but not from a bundle that is a symbolic link.
 // Some network file systems cannot lock a directory. There, leftovers stay, because they can
 // belong to an edit that is still running.
-func (d Dir) lock(ctx context.Context) (unlock func(), err error) {
-	dir, err := os.Open(d.Path)
+// lock returns the open directory of the store. Closing this directory unlocks the store.
+func (d Dir) lock(ctx context.Context) (editDir, error) {
+	root, err := openEditDir(d.Path, 0)
 	if err != nil {
-		return nil, err
+		return editDir{}, err
 	}
-	locked, err := d.waitForLock(ctx, dir)
+	locked, err := d.waitForLock(ctx, root.File)
 	if err != nil {
-		dir.Close()
-		return nil, err
+		root.Close()
+		return editDir{}, err
 	}
 	if locked {
-		for _, path := range d.tempPaths() {
-			os.RemoveAll(path)
+		for _, name := range d.tempNames() {
+			root.removeLeftover(name)
 		}
 	}
-	return func() { dir.Close() }, nil
+	return root, nil
 }
 
 // lockRetryDelay is the delay between two attempts to lock the store. An attempt that waits in the

@@ -76,7 +76,7 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCommand, err)
 	}
-	set, err := e.Format.parse(stdout.buf.Bytes())
+	set, lines, err := e.Format.parse(stdout.buf.Bytes())
 	if err != nil {
 		return nil, fmt.Errorf("the output of the command of the exec: store is invalid: %w", err)
 	}
@@ -84,7 +84,7 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	if previous == nil {
 		previous = &Reading{}
 	}
-	r.keepOldOfEmpty("exec", previous, slices.Collect(maps.Keys(previous.Set)))
+	r.keepOldOfEmpty("exec", previous, slices.Collect(maps.Keys(previous.Set)), lines)
 	return r, nil
 }
 

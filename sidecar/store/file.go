@@ -53,10 +53,12 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 		}
 		return r, nil
 	}
-	if r.Set, err = f.Format.parse(text); err != nil {
+	set, lines, err := f.Format.parse(text)
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
-	r.keepOldOfEmpty(f.Path, previous, state.Names)
+	r.Set = set
+	r.keepOldOfEmpty(f.Path, previous, state.Names, lines)
 	state.Names = slices.Collect(maps.Keys(r.Set))
 	r.files[f.Path] = state
 	return r, nil

@@ -43,27 +43,32 @@ func FormatOf(name string) Format {
 // violates and, if it is known, the line. An error can contain valid names from the text. It
 // contains no other part of the text.
 //
-// An empty text is an error, because it usually comes from a file that a program has
-// truncated and not yet written. To represent an empty set, a text must contain {} in
-// JSON and YAML, or a comment in dotenv.
-func (f Format) parse(text []byte) (Set, error) {
-	if len(text) == 0 {
-		return nil, errors.New("the input is empty: if the store has no secrets, write {} in JSON or YAML, or a comment in dotenv")
-	}
+// A text without content is an error. An empty text usually comes from a file that a program has
+// truncated and not yet written. A text that contains only white space usually comes from a program
+// that has failed, as in echo "$(program)". To represent an empty set, a text must contain {} in JSON
+// and YAML, or a comment in dotenv.
+//
+// For dotenv, lines contains the number of the line of each name.
+func (f Format) parse(text []byte) (set Set, lines map[schema.SecretName]int, err error) {
 	// Some editors write a byte order mark, which does not belong to the first name in the file.
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, nil, errors.New("the input is empty: if the store has no secrets, write {} in JSON or YAML, or a comment in dotenv")
+	}
 	if !utf8.Valid(text) {
-		return nil, errors.New("the text is not valid UTF-8")
+		return nil, nil, errors.New("the text is not valid UTF-8")
 	}
 	switch f {
 	case JSON:
-		return parseJSON(text)
+		set, err = parseJSON(text)
+		return set, nil, err
 	case YAML:
-		return parseYAML(text)
+		set, err = parseYAML(text)
+		return set, nil, err
 	case Dotenv:
 		return parseDotenv(string(text))
 	}
-	return nil, errors.New("unknown format: use --format dotenv, yaml, or json")
+	return nil, nil, errors.New("unknown format: use --format dotenv, yaml, or json")
 }
 
 func parseJSON(text []byte) (Set, error) {

@@ -9,11 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leftoverPrefix begins the names of the temporary files and directories of an edit. The
-// sidecar ignores these names. If an edit is killed, its temporary files can remain. The sidecar and
-// later edits of the same store remove them, because they can contain a secret.
-const leftoverPrefix = ".keyhatch-edit-"
-
 // minLeftoverAge is how long a temporary file must be unchanged before it is reported if the file
 // system has no locks. A running edit changes its temporary files more often.
 const minLeftoverAge = time.Minute
@@ -23,8 +18,9 @@ const minLeftoverAge = time.Minute
 // files that it could not remove.
 func RemoveLeftovers(source Store) (removed, remaining []string) {
 	for _, dir := range dirsOf(source) {
-		for _, path := range dir.leftovers() {
-			if err := dir.removeLeftover(path); err == nil {
+		for _, name := range dir.leftovers() {
+			path := filepath.Join(dir.Path, name)
+			if err := dir.removeLeftover(name); err == nil {
 				removed = append(removed, path)
 			} else {
 				remaining = append(remaining, path)
@@ -37,7 +33,9 @@ func RemoveLeftovers(source Store) (removed, remaining []string) {
 // Leftovers returns the paths that RemoveLeftovers would try to remove.
 func Leftovers(source Store) (paths []string) {
 	for _, dir := range dirsOf(source) {
-		paths = append(paths, dir.leftovers()...)
+		for _, name := range dir.leftovers() {
+			paths = append(paths, filepath.Join(dir.Path, name))
+		}
 	}
 	return paths
 }
@@ -55,67 +53,82 @@ func dirsOf(source Store) (dirs []Dir) {
 	return dirs
 }
 
-// leftovers returns the paths of the temporary files that belong to no running edit.
+// leftovers returns the names of the temporary files that belong to no running edit.
 func (d Dir) leftovers() []string {
-	if len(d.tempPaths()) == 0 {
+	if len(d.tempNames()) == 0 {
 		return nil
 	}
-	unlock, err := d.tryLock()
+	root, err := d.tryLock()
 	if err == unix.EWOULDBLOCK {
 		return nil
 	}
 	if err == nil {
-		defer unlock()
-		return d.tempPaths() // list again, because an edit can have ended before tryLock
+		defer root.Close()
+		return d.tempNames() // list again, because an edit can have ended before tryLock
 	}
 	var old []string
-	for _, path := range d.tempPaths() {
-		if info, err := os.Lstat(path); err == nil && time.Since(info.ModTime()) > minLeftoverAge {
-			old = append(old, path)
+	for _, name := range d.tempNames() {
+		if info, err := os.Lstat(filepath.Join(d.Path, name)); err == nil && time.Since(info.ModTime()) > minLeftoverAge {
+			old = append(old, name)
 		}
 	}
 	return old
 }
 
 // removeLeftover removes a temporary file or directory, unless an edit is running.
-func (d Dir) removeLeftover(path string) error {
-	unlock, err := d.tryLock()
+func (d Dir) removeLeftover(name string) error {
+	root, err := d.tryLock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	return os.RemoveAll(path)
+	defer root.Close()
+	return root.removeLeftover(name)
 }
 
-// tryLock locks the store if no edit is running. Otherwise it returns EWOULDBLOCK. It returns another
-// error if it cannot open the directory of the store, or if the file system has no locks.
-func (d Dir) tryLock() (unlock func(), err error) {
-	dir, err := os.Open(d.Path)
-	if err == nil {
-		if err = unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
-			return func() { dir.Close() }, nil
-		}
-		dir.Close()
+// removeLeftover removes a temporary file or directory of an edit from a store. name is the result of
+// tempNames.
+func (d editDir) removeLeftover(name string) error {
+	bundle, file, isInBundle := strings.Cut(name, "/")
+	if !isInBundle {
+		return d.removeTemp(name, maxTempDepth)
 	}
-	return nil, err
+	dir, err := d.openDir(bundle)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.removeTemp(file, 0)
 }
 
-// tempPaths returns the paths of all temporary files and directories of edits in the store and in its
-// bundles. It does not follow symbolic links.
-func (d Dir) tempPaths() (paths []string) {
+// tryLock locks the store if no edit is running, and returns its open directory. Otherwise it returns
+// EWOULDBLOCK. It returns another error if it cannot open the directory of the store, or if the file system
+// has no locks.
+func (d Dir) tryLock() (editDir, error) {
+	root, err := openEditDir(d.Path, 0)
+	if err == nil {
+		if err = unix.Flock(root.fd(), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+			return root, nil
+		}
+		root.Close()
+	}
+	return editDir{}, err
+}
+
+// tempNames returns the names of all temporary files and directories of edits in the store and in its
+// bundles (BUNDLE/NAME). It does not follow symbolic links.
+func (d Dir) tempNames() (names []string) {
 	entries, _ := os.ReadDir(d.Path)
 	for _, entry := range entries {
-		path := filepath.Join(d.Path, entry.Name())
 		if strings.HasPrefix(entry.Name(), leftoverPrefix) {
-			paths = append(paths, path)
+			names = append(names, entry.Name())
 		} else if entry.IsDir() { // false for a symbolic link
-			fields, _ := os.ReadDir(path)
+			fields, _ := os.ReadDir(filepath.Join(d.Path, entry.Name()))
 			for _, field := range fields {
 				if strings.HasPrefix(field.Name(), leftoverPrefix) {
-					paths = append(paths, filepath.Join(path, field.Name()))
+					names = append(names, entry.Name()+"/"+field.Name())
 				}
 			}
 		}
 	}
-	return paths
+	return names
 }

@@ -41,6 +41,9 @@ type fileVersion struct {
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
+	// bundles contains a text for the path of each bundle. The text identifies the bundle's directory
+	// and its file system.
+	bundles map[string]string
 	// misnamed contains the paths whose names cannot be names of secrets or fields.
 	misnamed []string
 	// dirChangedAt is the time of the last change of the directory or of one of its bundles.

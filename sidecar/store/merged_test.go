@@ -63,8 +63,8 @@ func TestMergedIsReadAgainAfterUnstableStore(t *testing.T) {
 		if r.WaitsForFile() != c.isTemporary || !r.Unusable["store 1"].IsStoreFailure() {
 			t.Errorf("after %v, the unusable paths are %v", c.err, r.Unusable)
 		}
-		if r.HasReplacedStore() != errors.Is(c.err, ErrReplaced) {
-			t.Errorf("after %v, HasReplacedStore returned %t", c.err, r.HasReplacedStore())
+		if r.HasReplaced() != errors.Is(c.err, ErrReplaced) {
+			t.Errorf("after %v, HasReplaced returned %t", c.err, r.HasReplaced())
 		}
 	}
 }

@@ -25,22 +25,22 @@ type State struct {
 	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
 	// stores of a Merged that Read could not read (store N), the names in two stores of a
 	// Merged (store M, store N: NAME), and the empty values of a File (PATH: NAME) or an Exec
-	// (exec: NAME).
+	// (exec: NAME). In dotenv, a name that was not known before is replaced by its line (PATH: line N).
 	Unusable map[string]Reason
 	// Truncated contains the paths of the files in which CheckPEM has found PEMTruncated. Read has
 	// used these files.
 	Truncated map[string]bool
 
 	files map[string]fileState // by path
-	// dirs contains a state for the path of each Dir, and the names of the secrets of each store
-	// of a Merged (see partName).
+	// dirs contains a state for the path of each Dir and of each bundle in a Dir, and the names of
+	// the secrets of each store of a Merged (see partName).
 	dirs map[string]dirState
 }
 
-// A dirState is the state of the directory of a Dir at the time of a read.
+// A dirState is the state of the directory of a Dir, or of a bundle, at the time of a read.
 type dirState struct {
-	ID    string              `json:"id"` // identifies the directory and its file system
-	Names []schema.SecretName `json:"names"`
+	ID    string              `json:"id"`    // identifies the directory and its file system
+	Names []schema.SecretName `json:"names"` // empty for a bundle, because the Set contains its fields
 }
 
 // unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a
@@ -134,8 +134,10 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 // keepOldOfEmpty adds the names of the empty values of r to r.Unusable, and replaces the secrets with
 // empty values by their old values, because an empty value usually comes from an edit or a command
 // that has failed. If a secret has no old value, keepOldOfEmpty removes the secret from r. oldNames
-// contains the names of the secrets that the same store had before.
-func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName) {
+// contains the names of the secrets that the same store had before. If lines contains the line of another
+// name, keepOldOfEmpty adds the line and not the name, because this name can be a part of a value
+// that was divided into several lines.
+func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName, lines map[schema.SecretName]int) {
 	for name, value := range r.Set {
 		var empty []string
 		if value.Fields == nil && len(value.Bytes) == 0 {
@@ -147,6 +149,9 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 			}
 		}
 		for _, path := range empty { // NAME, or BUNDLE/FIELD
+			if line, exists := lines[name]; exists && !slices.Contains(oldNames, name) {
+				path = fmt.Sprint("line ", line)
+			}
 			r.Unusable[source+": "+path] = ReasonEmptyValue
 		}
 		if len(empty) > 0 && slices.Contains(oldNames, name) {
@@ -157,33 +162,37 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 	}
 }
 
-// HasReplacedStore reports whether a store of a Merged was replaced and secrets are missing in it.
-func (s State) HasReplacedStore() bool {
+// HasReplaced reports whether a store of a Merged was replaced and secrets are missing in it, or
+// whether the directory of a bundle was replaced and fields are missing in it.
+func (s State) HasReplaced() bool {
 	for _, reason := range s.Unusable {
-		if reason.IsReplacedStore() {
+		if reason.IsReplaced() {
 			return true
 		}
 	}
 	return false
 }
 
-// AcceptReplacedDirs returns a copy of s that makes the next Read accept a replaced directory in
-// which secrets are missing. If HasReplacedStore returns true, the copy does so only for the stores
-// that were replaced.
-func (s State) AcceptReplacedDirs() State {
-	isAccepted := func(string) bool { return true }
-	if s.HasReplacedStore() {
-		isAccepted = func(path string) bool {
-			for _, reason := range s.Unusable {
-				if string(reason) == storeFailed+replacedError(path).Error() {
-					return true
-				}
-			}
-			return false
+// AcceptReplaced returns a copy of s that makes the next Read accept a replaced directory in which
+// secrets or fields are missing. If all is false, the copy does so only for the stores and the bundles
+// that HasReplaced has found.
+func (s State) AcceptReplaced(all bool) State {
+	isReplaced := func(path string) bool {
+		if s.Unusable[path] == reasonReplacedBundle {
+			return true
 		}
+		for _, reason := range s.Unusable {
+			if string(reason) == storeFailed+replacedError(path).Error() {
+				return true
+			}
+		}
+		return false
 	}
 	dirs := maps.Clone(s.dirs)
-	maps.DeleteFunc(dirs, func(path string, _ dirState) bool { return filepath.IsAbs(path) && isAccepted(path) })
+	maps.DeleteFunc(dirs, func(path string, _ dirState) bool {
+		// If a store was replaced, all of its bundles were replaced, too.
+		return filepath.IsAbs(path) && (all || isReplaced(path) || isReplaced(filepath.Dir(path)))
+	})
 	s.dirs = dirs
 	return s
 }

@@ -41,7 +41,10 @@ const (
 	// the file did not change. Many files of procfs and sysfs are like this.
 	reasonWrongSize   Reason = "the number of bytes in the file is different from its size, as in /proc and /sys"
 	reasonDirInBundle Reason = "a bundle must contain only files, but this is a directory"
-	reasonBinaryField Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
+	// reasonReplacedBundle means that the directory of a bundle is not the directory that was read
+	// before, and that fields are missing. The usual reason is that a file system was mounted or unmounted.
+	reasonReplacedBundle Reason = "another directory has replaced the directory of the bundle, and does not contain all fields of the old directory"
+	reasonBinaryField    Reason = "a field of a bundle must be valid UTF-8: store the binary value as a separate secret"
 )
 
 // reasonTooLarge does not contain the size of the file, so that a growing file is logged only
@@ -67,6 +70,13 @@ func (r Reason) IsUnstableStore() bool { return strings.HasPrefix(string(r), sto
 func (r Reason) IsReplacedStore() bool {
 	return r.IsStoreFailure() && strings.HasSuffix(string(r), ErrReplaced.Error())
 }
+
+// IsReplacedBundle reports whether the directory of a bundle was replaced and fields are missing.
+func (r Reason) IsReplacedBundle() bool { return r == reasonReplacedBundle }
+
+// IsReplaced reports whether a store of a Merged or the directory of a bundle was replaced. The owner can
+// confirm this.
+func (r Reason) IsReplaced() bool { return r.IsReplacedStore() || r.IsReplacedBundle() }
 
 // IsIncomplete reports whether the file is empty, or whether the reason is temporary.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 )
@@ -82,10 +83,10 @@ func remainingWait(l listing, r *Reading) time.Duration {
 	return max(wait, 0)
 }
 
-// sameFiles reports whether two listings contain the same files of the same directory, and
+// sameFiles reports whether two listings contain the same files of the same directories, and
 // whether the files that r uses have not changed.
 func sameFiles(l, other listing, r *Reading) bool {
-	return l.dir == other.dir && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
+	return l.dir == other.dir && maps.Equal(l.bundles, other.bundles) && slices.EqualFunc(l.files, other.files, func(a, b listedFile) bool {
 		return a.path == b.path && a.reason == b.reason && (a.fileVersion == b.fileVersion || r.Unusable[a.path] != "")
 	})
 }

@@ -60,27 +60,3 @@ func (d Dir) SecretNames(name string) (names []string) {
 	}
 	return names
 }
-
-// editorFiles contains the patterns of the files in which editors keep a copy of the file NAME:
-// backup files, swap files, undo files, and auto-save files.
-var editorFiles = []struct{ prefix, suffix string }{
-	{"", "~"}, {"", ".~*~"}, {".", ".sw?"}, {"", ".swp"}, {".", ".un~"}, {"#", "#"},
-}
-
-// EditorFiles returns the paths of the files in which editors keep a copy of a secret or a field. The
-// sidecar ignores these files.
-func (d Dir) EditorFiles(name string) (paths []string) {
-	dir, base := filepath.Split(filepath.Join(d.Path, name))
-	entries, _ := os.ReadDir(dir) // sorted by name
-	for _, entry := range entries {
-		for _, pattern := range editorFiles {
-			// The name of a secret contains no special characters of a pattern.
-			isCopy, _ := filepath.Match(pattern.prefix+base+pattern.suffix, entry.Name())
-			if isCopy && entry.Type().IsRegular() {
-				paths = append(paths, dir+entry.Name())
-				break
-			}
-		}
-	}
-	return paths
-}

@@ -62,6 +62,14 @@ func BadStores() []BadStore {
 	return []BadStore{
 		// These stores are dotenv files.
 		badFile("a.env", "", "the input is empty"),
+		badFile("a.env", "\n", "the input is empty"),
+		badFile("a.env", " \r\n\t\n", "the input is empty"),
+		badFile("a.env", "\ufeff", "the input is empty"),
+		badFile("a.env", "\ufeff\n", "the input is empty"),
+		badFile("a.env", "A=TRIPWIRE\rB=TRIPWIRE\nC=3\n", "line 1", "carriage return"),
+		badFile("a.env", "B=1\r\nA=\"TRIPWIRE\rB=TRIPWIRE\"\n", "line 2", "carriage return"),
+		badFile("a.env", "B=1\n# TRIPWIRE\rA=TRIPWIRE", "line 2", "carriage return"),
+		badFile("a.env", "B=1\nA=TRIPWIRE\r", "line 2", "carriage return"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE\n", "line 2", "expected NAME=value"),
 		badFile("a.env", "A=TRIPWIRE\nA=TRIPWIRE\n", "line 2", "duplicate name A"),
 		badFile("a.env", "A=TRIPWIRE\nTRIPWIRE b=TRIPWIRE\n", "line 2", "does not match"),
@@ -70,6 +78,14 @@ func BadStores() []BadStore {
 		badFile("a.env", "A='TRIPWIRE", "line 1", "no closing quote"),
 		badFile("a.env", "# c\nA='TRIPWIRE\nB=TRIPWIRE'\n", "line 2", "the quoted value of A contains line 3, which looks like another NAME=value"),
 		badFile("a.env", "A=\"TRIPWIRE\n2\n export b=TRIPWIRE\"\n", "line 1", "the quoted value of A contains line 3"),
+		badFile("a.env", "A=\"TRIPWIRE\nB = TRIPWIRE\nC = a\"\n", "line 1", "the quoted value of A contains line 2"),
+		badFile("a.env", "A=\"TRIPWIRE\nmy-to.ken=TRIPWIRE\nC = a\"\n", "line 1", "the quoted value of A contains line 2"),
+		badFile("a.env", "A=\"TRIPWIRE\n0B='TRIPWIRE'\n\"\n", "line 1", "the quoted value of A contains line 2"),
+		// These texts contain a wrapped base64 text.
+		badFile("a.env", "B=1\nA="+strings.Repeat("TRIPWIRE", 8)+"\nTRIPWIREab==\n", "line 3", "base64"),
+		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 8)+"\r\nTRIPWIREabc=\r\n", "line 2", "base64"),
+		badFile("a.env", "A="+strings.Repeat("TRIPWIRE", 4)+"\nTRI=", "line 2", "base64"),
+		badFile("a.env", "TRIPWIRE==\n", "line 1", "base64"),
 		badFile("a.env", "A='TRIPWIRE' TRIPWIRE\n", "line 1", "after the closing quote of A"),
 		badFile("a.env", "A='TRIPWIRE\n2\n3'\nB='x'y\n", "line 4", "after the closing quote of B"),
 		badFile("a.env", "A=TRIPWIRE\x00\n", "line 1", "the value of A contains a NUL byte"),
@@ -127,6 +143,7 @@ func BadStores() []BadStore {
 		badCommand("yes A=TRIPWIRE", store.Dotenv, "output has more than 1048576 bytes"),
 		badCommand("printf '{\"A\": \"TRIPWI'", store.JSON, "line 1", "not a JSON object"),
 		badCommand("true", store.Dotenv, "the input is empty"),
+		badCommand("echo", store.Dotenv, "the input is empty"),
 		badCommand("no-such-command-at-all", store.Dotenv, "exit status 127"),
 		badCommand("echo A=TRIPWIRE; echo oops TRIPWIRE >&2; echo plain >&2; exit 1", store.Dotenv, "failed: exit status 1"),
 		// These stores are Merged stores.

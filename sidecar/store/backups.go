@@ -1,0 +1,64 @@
+package store
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// editorFiles contains the patterns of the files in which editors keep a copy of the file NAME:
+// backup files, swap files, undo files, and auto-save files. The sidecar ignores these files.
+var editorFiles = []struct{ prefix, suffix string }{
+	{"", "~"}, {"", ".~*~"}, {".", ".sw?"}, {"", ".swp"}, {".", ".un~"}, {"#", "#"},
+}
+
+// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups. The
+// sidecar does not ignore these files, because such a name can also be the name of a secret.
+var backupSuffixes = []string{
+	".bak", ".old", ".orig", ".rej", ".save", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".rpmsave", ".rpmorig", ".rpmnew", ".sync-conflict-*",
+}
+
+// isBackup reports whether the name of a secret, a field, or a bundle looks like the name of a backup.
+func isBackup(name string) bool {
+	return slices.ContainsFunc(backupSuffixes, func(suffix string) bool {
+		isMatch, _ := filepath.Match("?*"+suffix, name)
+		return isMatch
+	})
+}
+
+// Backups returns the paths of the files in all directories of a store that look like backups, but are secrets
+// or fields. The sidecar pushes these files, so a project can get an old value of a field.
+func Backups(source Store) (paths []string) {
+	for _, dir := range dirsOf(source) {
+		names, _ := dir.List()
+		for _, name := range names {
+			if slices.ContainsFunc(strings.Split(name, "/"), isBackup) {
+				paths = append(paths, filepath.Join(dir.Path, name))
+			}
+		}
+	}
+	return paths
+}
+
+// EditorFiles returns the paths of the files in which editors and other programs keep a copy of a secret or
+// a field.
+func (d Dir) EditorFiles(name string) (paths []string) {
+	dir, base := filepath.Split(filepath.Join(d.Path, name))
+	patterns := editorFiles
+	for _, suffix := range backupSuffixes {
+		patterns = append(patterns, struct{ prefix, suffix string }{"", suffix})
+	}
+	entries, _ := os.ReadDir(dir) // sorted by name
+	for _, entry := range entries {
+		for _, pattern := range patterns {
+			// The name of a secret contains no special characters of a pattern.
+			isCopy, _ := filepath.Match(pattern.prefix+base+pattern.suffix, entry.Name())
+			if isCopy && entry.Type().IsRegular() {
+				paths = append(paths, dir+entry.Name())
+				break
+			}
+		}
+	}
+	return paths
+}

@@ -1,0 +1,126 @@
+package store
+
+import (
+	"crypto/rand"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// leftoverPrefix begins the names of the temporary files and directories of an edit. The
+// sidecar ignores these names. If an edit is killed, its temporary files can remain. The sidecar and
+// later edits of the same store remove them, because they can contain a secret.
+const leftoverPrefix = ".keyhatch-edit-"
+
+// An editDir is the open directory of a store, of a bundle, or of a temporary bundle. Its name is its
+// path, which is only used in errors. An edit uses open directories and names in them, and no paths: the
+// owner of a store can replace a directory by a symbolic link at any time, and an edit of root must not
+// write to or delete files in the target of this link.
+type editDir struct{ *os.File }
+
+// openEditDir opens the directory of a store. flags can contain O_PATH, which needs no permission to
+// read the directory.
+func openEditDir(path string, flags int) (editDir, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY|flags, 0)
+	return editDir{f}, err
+}
+
+// openDir opens a directory in d. If the directory is a symbolic link, openDir returns ENOTDIR.
+func (d editDir) openDir(name string) (editDir, error) {
+	fd, err := unix.Openat(d.fd(), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return editDir{}, d.pathError("openat", name, err)
+	}
+	return editDir{os.NewFile(uintptr(fd), filepath.Join(d.Name(), name))}, nil
+}
+
+func (d editDir) fd() int { return int(d.Fd()) }
+
+// pathError returns err with the path of a name in d, or nil if err is nil.
+func (d editDir) pathError(op, name string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &fs.PathError{Op: op, Path: filepath.Join(d.Name(), name), Err: err}
+}
+
+// mode returns the type and the permissions of a name in d. flags can be AT_SYMLINK_NOFOLLOW.
+func (d editDir) mode(name string, flags int) (mode uint32, err error) {
+	var st unix.Stat_t
+	err = unix.Fstatat(d.fd(), name, &st, flags)
+	return st.Mode, d.pathError("fstatat", name, err)
+}
+
+func (d editDir) hasType(name string, flags int, fileType uint32) bool {
+	mode, err := d.mode(name, flags)
+	return err == nil && mode&unix.S_IFMT == fileType
+}
+
+func (d editDir) isDir(name string) bool { return d.hasType(name, 0, unix.S_IFDIR) }
+
+func (d editDir) isFile(name string) bool {
+	mode, err := d.mode(name, 0)
+	return err == nil && mode&unix.S_IFMT != unix.S_IFDIR
+}
+
+func (d editDir) isLink(name string) bool {
+	return d.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFLNK)
+}
+
+// isMount reports whether a file system is mounted at a name in d. Before Linux 5.8, isMount only detects
+// a directory of another file system.
+func (d editDir) isMount(name string) bool {
+	var stat, parent unix.Statx_t
+	if unix.Statx(d.fd(), name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {
+		return false
+	}
+	if stat.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	}
+	// An overlay file system has other device numbers for files than for directories.
+	return stat.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Statx(d.fd(), "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &parent) == nil &&
+		(stat.Dev_major != parent.Dev_major || stat.Dev_minor != parent.Dev_minor)
+}
+
+// names returns the sorted names in d.
+func (d editDir) names() ([]string, error) {
+	dir, err := d.openDir(".") // the position of d itself must not change
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	slices.Sort(names)
+	return names, err
+}
+
+// rename renames a file or directory in d. It replaces a file with the name newName in dir.
+func (d editDir) rename(name string, dir editDir, newName string) error {
+	return dir.pathError("renameat", newName, unix.Renameat(d.fd(), name, dir.fd(), newName))
+}
+
+// removeFile removes a name in d that is not a directory.
+func (d editDir) removeFile(name string) error {
+	return d.pathError("unlinkat", name, unix.Unlinkat(d.fd(), name, 0))
+}
+
+// removeDir removes an empty directory in d.
+func (d editDir) removeDir(name string) error {
+	return d.pathError("unlinkat", name, unix.Unlinkat(d.fd(), name, unix.AT_REMOVEDIR))
+}
+
+// makeTempDir creates a temporary directory in d.
+func (d editDir) makeTempDir() (editDir, string, error) {
+	name := leftoverPrefix + rand.Text()
+	if err := unix.Mkdirat(d.fd(), name, 0o700); err != nil {
+		return editDir{}, "", d.pathError("mkdirat", name, err)
+	}
+	dir, err := d.openDir(name)
+	if err != nil {
+		d.removeDir(name)
+	}
+	return dir, name, err
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// fieldsOf returns the sorted names of the fields of the bundle aws.
+func fieldsOf(r *Reading) (names []schema.SecretName) {
+	for name := range r.Set["aws"].Fields {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// TestReplacedBundleKeepsMissingFields replaces the directory of a bundle, or the target of its link, by a
+// directory without some of the fields, as if a file system was unmounted. The bundle must keep all
+// old fields until no field is missing or the owner confirms. A removal in the same directory, and the
+// removal of the complete bundle, must take effect immediately.
+func TestReplacedBundleKeepsMissingFields(t *testing.T) {
+	for _, isLink := range []bool{false, true} {
+		dir := Dir{Path: t.TempDir()}
+		other := t.TempDir()
+		bundle := dir.Path + "/aws" // the directory that is replaced
+		if isLink {
+			bundle = other + "/target"
+			if err := os.Symlink(bundle, dir.Path+"/aws"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		steps := 0
+		replace := func(fields ...string) {
+			t.Helper()
+			steps++
+			if err := os.Rename(bundle, other+"/old"+string(rune('0'+steps))); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			if err := os.Mkdir(bundle, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			for _, field := range fields {
+				writeAll(t, bundle+"/"+field, "new")
+			}
+		}
+		var r *Reading
+		check := func(step string, isReplaced bool, want ...schema.SecretName) {
+			t.Helper()
+			next, err := read(t, dir, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r = next
+			if got := fieldsOf(r); !slices.Equal(got, want) || r.HasReplaced() != isReplaced {
+				t.Fatalf("link %t: %s: the bundle has the fields %v and is replaced: %t; want %v and %t", isLink, step, got, r.HasReplaced(), want, isReplaced)
+			}
+		}
+		replace("id", "key")
+		writeAll(t, dir.Path+"/A", "1")
+		check("first read", false, "id", "key")
+		replace()
+		check("empty directory", true, "id", "key")
+		check("empty directory again", true, "id", "key")
+		writeAll(t, bundle+"/id", "new")
+		check("one field is missing", true, "id", "key")
+		writeAll(t, bundle+"/key", "new")
+		check("complete again", false, "id", "key")
+		os.Remove(bundle + "/key")
+		check("a removed field", false, "id")
+		replace("key", "id")
+		check("a complete replacement", false, "id", "key")
+		replace("key")
+		check("incomplete replacement", true, "id", "key")
+		r.State = r.AcceptReplaced(false)
+		check("confirmed", false, "key")
+		replace()
+		check("empty directory before another file becomes unusable", true, "key")
+		writeAll(t, dir.Path+"/A", "")
+		check("another file is unusable", true, "key")
+		writeAll(t, bundle+"/key", "")
+		check("the field is unusable", false, "key")
+		os.Remove(bundle + "/key")
+		check("the directory is still not complete", true, "key")
+		os.RemoveAll(dir.Path + "/aws")
+		check("a removed bundle", false)
+	}
+}
+
+// TestBundleBehindDataLinkCanLoseFields replaces the link ..data of a volume of Kubernetes in which a
+// bundle is a link to a directory behind ..data. The removal of a field must take effect without a
+// confirmation, because each update of the volume creates new directories.
+func TestBundleBehindDataLinkCanLoseFields(t *testing.T) {
+	dir := Dir{Path: t.TempDir()}
+	update := func(version string, fields ...string) {
+		if err := os.MkdirAll(dir.Path+"/.."+version+"/aws", 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range fields {
+			writeAll(t, dir.Path+"/.."+version+"/aws/"+field, "new")
+		}
+		if err := os.Symlink(".."+version, dir.Path+"/..next"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir.Path+"/..next", dir.Path+"/..data"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("..data/aws", dir.Path+"/aws"); err != nil {
+		t.Fatal(err)
+	}
+	update("1", "id", "key")
+	r, err := read(t, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	update("2", "id")
+	if r, err = read(t, dir, r); err != nil || r.HasReplaced() || len(fieldsOf(r)) != 1 {
+		t.Errorf("after the update, the bundle has the fields %v and is replaced: %t; error %v", fieldsOf(r), r.HasReplaced(), err)
+	}
+}
+
+// TestReplacedBundleDuringRead checks that a read is repeated if the directory of an empty bundle is replaced
+// between the two listings of the read.
+func TestReplacedBundleDuringRead(t *testing.T) {
+	before := listing{bundles: map[string]string{"/s/aws": "1"}}
+	after := listing{bundles: map[string]string{"/s/aws": "2"}}
+	if sameFiles(before, after, newReading()) || !sameFiles(before, before, newReading()) {
+		t.Error("sameFiles does not compare the directories of bundles")
+	}
+}
