@@ -275,7 +275,7 @@ func TestStatusReportsDifferencesFromDeclarations(t *testing.T) {
 	s.ApplyDeclarations()
 	check(map[string]string{
 		"invalid": "declaration_not_served: invalid.yaml is not a valid declaration: line 2: unknown key ",
-		"rule":    "declaration_not_served: the declared project is not served: manifest line 3: (not shown): as must be env or file",
+		"rule":    "declaration_not_served: the declared project is not served: manifest line 3: (not shown): the value of as must be env or file",
 		"twice":   "declaration_not_served: the declared project is not served: same.yaml declares the same path",
 	})
 }
@@ -295,8 +295,8 @@ func TestLogContainsNoSecretName(t *testing.T) {
 	s.Shutdown(context.Background())
 	log := m.log.String()
 	for _, want := range []string{
-		`msg="cannot restore a project" project=stored error="manifest line 3: (not shown): as must be env or file"`,
-		`msg="cannot apply the declaration of a project" file=declared.yaml error="manifest line 3: (not shown): as must be env or file"`,
+		`msg="cannot restore a project" project=stored error="manifest line 3: (not shown): the value of as must be env or file"`,
+		`msg="cannot apply the declaration of a project" file=declared.yaml error="manifest line 3: (not shown): the value of as must be env or file"`,
 		`msg="cannot apply the declaration of a project" file=unknown.yaml error=`,
 	} {
 		if !strings.Contains(log, want) {
@@ -330,7 +330,7 @@ func TestStoredRegistrationThatBreaksRule(t *testing.T) {
 		if len(status.Projects) != 1 || len(status.Problems) != 1 || status.Problems[0].Problem != schema.ProblemNotRestored || strings.Contains(status.Problems[0].Message, "TRIPWIRE_NAME") {
 			t.Fatalf("the status does not report that project api was not restored: %+v", status)
 		}
-		if want := "manifest line 3: (not shown): as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
+		if want := "manifest line 3: (not shown): the value of as must be env or file"; !strings.Contains(status.Problems[0].Message, want) {
 			t.Errorf("the problem %q does not contain %q", status.Problems[0].Message, want)
 		}
 		m.withAdmin(func(admin *client.Admin) error {

@@ -73,7 +73,7 @@ type entry struct {
 // after parsed.
 type unservedProject struct {
 	registration schema.RegisterRequest
-	restored     bool // whether an earlier broker stored exactly this registration
+	restored     bool // whether an earlier broker stored exactly this registration in the descriptor store
 	// parsed is nil if the registration is invalid, for example because its manifest violates
 	// a rule of this version. The broker then does not try to serve the project.
 	parsed *manifest.Manifest

@@ -127,7 +127,7 @@ func readInjection(key, n *yaml.Node, name schema.SecretName) (*schema.Injection
 			return nil, errorAt(key, "%s: template: {{ must be followed by the name of a field and }}, as in {{value}}", name)
 		}
 	default:
-		return nil, errorAt(key, "%s: as must be env or file", name)
+		return nil, errorAt(key, "%s: the value of as must be env or file", name)
 	}
 	return in, nil
 }

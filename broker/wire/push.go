@@ -10,9 +10,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxUsualFields is the largest number of fields of a bundle that ParsePush accepts. The number
-// is small, because ParsePush compares each field name with all earlier field names of the
-// bundle.
+// maxUsualFields is the largest number of fields of a bundle in the usual form. If a bundle has
+// more fields, ParsePush returns false, and Decode must decode the line. The number is small,
+// because ParsePush compares each field name with all earlier field names of the bundle.
 const maxUsualFields = 32
 
 // A PushedSecret is a secret in the line of a push request.

@@ -82,7 +82,7 @@ func TestNotRestoredFixSuggestsOnlyCommandsThatCanSucceed(t *testing.T) {
 	}
 	check()
 	for text, want := range map[string]string{
-		"schema_version: 1\nproject: api\nsecrets: {A: {as: x}}\n": "correct " + cli.ShellQuote(file) + " (manifest line 3: A: as must be env or file), and then serve the project: keyhatchctl --socket /s register " + cli.ShellQuote(dir),
+		"schema_version: 1\nproject: api\nsecrets: {A: {as: x}}\n": "correct " + cli.ShellQuote(file) + " (manifest line 3: A: the value of as must be env or file), and then serve the project: keyhatchctl --socket /s register " + cli.ShellQuote(dir),
 		"schema_version: 1\nproject: api\nsecrets: {A: }\n":        "to serve the project with its current manifest: keyhatchctl --socket /s register " + cli.ShellQuote(dir),
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

@@ -13,11 +13,11 @@ func reloadCommand(o *globalOptions) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload NAME|DIR",
 		Short: "Approve a project's changed manifest",
-		Long: `reload reads the project's manifest and shows every change of its effects. If an
-effect changes, reload asks for your approval, unless you use --yes or --dry-run.
-Without a terminal, reload cannot ask, so add --yes to approve the changes. reload
-approves exactly the manifest that it showed, even if somebody changes the file
-before you answer. If the project is declared, reload also replaces the manifest in
+		Long: `reload reads the project's manifest and shows every effect that has changed since
+the last approval. If an effect has changed, reload asks for your approval, unless
+you use --yes or --dry-run. Without a terminal, reload cannot ask, so add --yes to
+approve the changes. reload approves exactly the manifest that it showed, even if
+somebody changes the file before you answer. If the project is declared, reload also replaces the manifest in
 the project's declaration. If the manifest in the declaration was edited and the
 broker has not applied the edit, reload fails and changes nothing.
 

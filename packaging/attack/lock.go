@@ -125,7 +125,7 @@ func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 		if err := b.serveOthers(project, "web", "other"); err != nil {
 			return 1, "", fmt.Errorf("while the directory is locked: %w", err)
 		}
-		guard := time.AfterFunc(20*time.Second, release) // otherwise stop would wait forever for a broker that waits for the lock
+		guard := time.AfterFunc(20*time.Second, release) // a broker that waits for the lock in the kernel cannot be killed
 		took := b.stop()
 		if !guard.Stop() {
 			return 1, "", errors.New("the broker could not end until the directory was unlocked")

@@ -234,7 +234,7 @@ func (g goal) String() string {
 	if g.AtLeast > 0 {
 		limit = "at least " + format(g.AtLeast)
 	}
-	return fmt.Sprintf("goal: %s %s%s: %s (rounds: %s to %s), %s", g.Measure, limit, of, format(g.Measured), format(g.Lowest), format(g.Highest), verdict(g.Met))
+	return fmt.Sprintf("goal: %s %s%s: median %s (rounds: %s to %s), %s", g.Measure, limit, of, format(g.Measured), format(g.Lowest), format(g.Highest), verdict(g.Met))
 }
 
 func (r *report) writeJSON(path string) error {
