@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -13,12 +14,16 @@ import (
 // TokenFileUsage is the help text of the flag --admin-token-file of a client.
 const TokenFileUsage = "`FILE` with the token of the broker, if keyhatchd was started with --admin-token-file"
 
-// UnauthorizedHint describes how to send the right admin token. brokerFile is the file in which
-// the broker has stored the token, on the broker's host. usedFile is the file that this process
-// has used, or "".
+// UnauthorizedHint describes how to send the right admin token. brokerFile is the path that the
+// broker has sent as the path of its token file. usedFile is the file that this process has used,
+// or "".
+//
+// The process that listens on the socket is possibly not the broker, and can send the path of the
+// token file of another broker. So the hint contains a command with brokerFile only if the file is
+// in the directory admin of the runtime directory to which the socket belongs.
 func UnauthorizedHint(brokerFile, usedFile, socket string) string {
-	if brokerFile == "" || !fileExists(brokerFile) || sameFile(brokerFile, usedFile) {
-		return "copy the file from the broker's host after each start of the broker, and use the copy: " + QuoteWords(argsWithTokenFile(usedFile, "COPY"))
+	if !isBesideAdminSocket(brokerFile, socket) || sameFile(brokerFile, usedFile) {
+		return "copy the token file from the broker's host after each start of the broker, and use the copy: " + QuoteWords(argsWithTokenFile(usedFile, "COPY"))
 	}
 	args := argsWithTokenFile(usedFile, brokerFile)
 	if unix.Access(brokerFile, unix.R_OK) == nil {
@@ -28,18 +33,39 @@ func UnauthorizedHint(brokerFile, usedFile, socket string) string {
 	return "use the broker's token: " + rerunAs(owner, socket, args)
 }
 
+// isBesideAdminSocket reports whether socket has the path that the broker chooses in its runtime
+// directory, and file is a regular file in the same directory.
+func isBesideAdminSocket(file, socket string) bool {
+	if !filepath.IsAbs(file) || !strings.HasSuffix(socket, AdminSocketSuffix) {
+		return false
+	}
+	socketDir, err := filepath.EvalSymlinks(filepath.Dir(socket))
+	if err != nil {
+		return false
+	}
+	fileDir, err := filepath.EvalSymlinks(filepath.Dir(file))
+	if err != nil || fileDir != socketDir {
+		return false
+	}
+	info, err := os.Lstat(file)
+	return err == nil && info.Mode().IsRegular()
+}
+
 // argsWithTokenFile returns the arguments of this process with the flag --admin-token-file file.
 // usedFile is the current value of the flag, or "".
 func argsWithTokenFile(usedFile, file string) []string {
+	const flag = "--admin-token-file"
 	if usedFile == "" {
-		return argsWithFlag(os.Args, "--admin-token-file", file)
+		return argsWithFlag(os.Args, flag, file)
 	}
-	args := []string{os.Args[0]}
-	for _, arg := range os.Args[1:] {
-		if arg == usedFile || strings.HasSuffix(arg, "="+usedFile) {
-			arg = strings.TrimSuffix(arg, usedFile) + file
+	args := slices.Clone(os.Args)
+	for i, arg := range args {
+		switch {
+		case arg == flag+"="+usedFile:
+			args[i] = flag + "=" + file
+		case i > 0 && args[i-1] == flag && arg == usedFile:
+			args[i] = file
 		}
-		args = append(args, arg)
 	}
 	return args
 }
