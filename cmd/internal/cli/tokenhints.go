@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -89,6 +90,12 @@ func TokenFileHint(err error, file, socket string) string {
 		return "correct --admin-token-file, or start the broker with: keyhatchd --admin-token-file " + ShellQuote(file)
 	}
 	return "use the file that keyhatchd --admin-token-file has created, or a copy of this file"
+}
+
+// UntrustedListenerHint describes what to do if a process of the user uid listens on the socket,
+// and must not get the token.
+func UntrustedListenerHint(uid uint32) string {
+	return fmt.Sprintf("use a socket in a directory that only you can write, or, if you trust uid %d, run this command as that user", uid)
 }
 
 // UnusedTokenHint is the hint for a user who has set --admin-token-file although the broker does
