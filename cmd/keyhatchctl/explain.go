@@ -22,8 +22,8 @@ func explainCommand(o *globalOptions) *cobra.Command {
 		Short: "Explain whether a project can get a secret",
 		Long: `explain shows whether a get of the secret NAME would succeed in the containers of a
 project. It makes the checks of a get in order: whether the project is registered, its
-socket, the uid of the caller, the allowlist, the secrets in the broker's memory, and the
-project's rate limit. It also compares the manifest in the project's directory with the
+socket, the uid of the caller, the allowlist, the secrets in the broker's memory, the
+project's rate limit, the number of its connections, and the audit log. It also compares the manifest in the project's directory with the
 approved manifest. For each problem, it prints the commands that fix the problem. explain
 never shows the value of the secret, and does not change anything.
 
@@ -31,8 +31,11 @@ PROJECT is the name of a project or the path of its directory. A path is . or co
 slash, for example ./api. Without --uid, the uid of the caller is the uid that owns this
 directory.
 
-The exit code is 0 if the get would succeed, and 1 otherwise. If keyhatch cannot reach the
-broker from a container, run keyhatch doctor in the container.`,
+explain does not check whether a container can reach the socket: the container must mount
+the socket's directory, and must have permission to use it. To check that, run keyhatch
+doctor in the container.
+
+The exit code is 0 if the get would succeed, and 1 otherwise.`,
 		Example: `  keyhatchctl explain api NPM_TOKEN
   keyhatchctl explain api NPM_TOKEN --uid 1000
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
@@ -177,6 +180,8 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 		e.add("secret", x.checkPresent(result))
 	}
 	e.add("rate limit", x.checkRateLimit(result))
+	e.add("connections", x.checkConnections(result))
+	e.add("audit", x.checkAudit(result))
 	return e, nil
 }
 
