@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -9,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// If there are too many unauthorized connections, the endpoint ends the oldest maxEvictions of
-// them, and then waits for evictionTime. It ends several connections at once, so that a client
-// that opens many connections does not delay other clients.
+// If there are too many unauthorized connections, the endpoint ends up to maxEvictions of them, and
+// then waits for evictionTime. It ends several connections at once, so that a client that opens
+// many connections does not delay other clients.
 const (
 	maxEvictions = 32
 	evictionTime = time.Millisecond
@@ -23,7 +24,7 @@ type admissions struct {
 	maxUnauthorized, maxAuthorized int
 
 	mu           sync.Mutex   // conn.mu, descriptor.mu, and a slot of systemCalls can be acquired while mu is locked
-	unauthorized []*admission // guarded by mu; the oldest first
+	unauthorized []*admission // guarded by mu
 	authorized   int          // number of authorized connections; guarded by mu
 }
 
@@ -31,40 +32,73 @@ type admissions struct {
 type admission struct {
 	all          *admissions
 	conn         *conn
+	uid          uint32      // of the client
 	evicted      atomic.Bool // the connection must end, so that other clients can connect
 	isAuthorized bool        // guarded by all.mu
 }
 
-// add adds an unauthorized connection. If there are already maxUnauthorized connections, it ends
-// the oldest ones and returns nil. The calling function should then try again soon.
-func (a *admissions) add(c *conn) *admission {
+// add adds an unauthorized connection of a client with the given uid. If there are already
+// maxUnauthorized connections, it ends some of them and returns nil. The calling function should
+// then try again soon.
+func (a *admissions) add(c *conn, uid uint32) *admission {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.unauthorized) >= a.maxUnauthorized {
 		a.evictLocked()
 		return nil
 	}
-	added := &admission{all: a, conn: c}
+	added := &admission{all: a, conn: c, uid: uid}
 	a.unauthorized = append(a.unauthorized, added)
 	return added
 }
 
-// evictLocked ends the oldest unauthorized connections. It does not end a connection with unread
-// data, because these data can authorize the client.
+// evictLocked ends unauthorized connections, so that at most maxEvictions connections are ending.
+// It ends connections of the uid that has most of them. If it cannot end any of these, it ends
+// connections of other uids.
+//
+// evictLocked chooses the connections at random. If it chose the oldest connections, a user who
+// opens many connections with the same uid could keep out a client whose token arrives late, for
+// example through SSH.
 func (a *admissions) evictLocked() {
-	evictions := 0
-	for _, oldest := range a.unauthorized {
-		hasData := true
-		oldest.conn.control(func(fd int) { hasData = pollNow(fd, unix.POLLIN) != 0 })
-		if hasData || oldest.evicted.Swap(true) {
-			continue
+	var candidates []*admission
+	counts := map[uint32]int{} // number of candidates of each uid
+	for _, each := range a.unauthorized {
+		if !each.evicted.Load() {
+			candidates = append(candidates, each)
+			counts[each.uid]++
 		}
-		oldest.conn.deadline.change(longAgo)
-		if evictions++; evictions == maxEvictions {
+	}
+	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
+	slices.SortStableFunc(candidates, func(x, y *admission) int { return counts[y.uid] - counts[x.uid] })
+	evictions := len(a.unauthorized) - len(candidates) // number of connections that are ending
+	var uid uint32                                     // of the connections that this call has ended
+	ended := false
+	for _, each := range candidates {
+		if evictions >= maxEvictions || ended && each.uid != uid {
 			return
+		}
+		if each.evict() {
+			evictions++
+			uid, ended = each.uid, true
 		}
 	}
 }
+
+// evict ends the connection and returns true. But if the connection has unread data, evict does
+// nothing, because these data can authorize the client.
+func (a *admission) evict() bool {
+	hasData := true
+	a.conn.control(func(fd int) { hasData = pollNow(fd, unix.POLLIN) != 0 })
+	if hasData {
+		return false
+	}
+	a.evicted.Store(true)
+	a.conn.deadline.change(longAgo)
+	return true
+}
+
+// isEvicted reports whether the connection must end. The result is false if a is nil.
+func (a *admission) isEvicted() bool { return a != nil && a.evicted.Load() }
 
 // countAuthorized returns the number of authorized connections.
 func (a *admissions) countAuthorized() int {

@@ -76,6 +76,7 @@ func (s *Session) WriteUnauthorized(reply Reply) {
 	if s.admission.evicted.Load() || !s.refusals.add(s) || !s.Write(reply) {
 		return
 	}
+	s.refusedAt = time.Now()
 	s.conn.CloseWrite()
 	if s.conn.leavePoller() != nil {
 		return

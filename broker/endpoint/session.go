@@ -39,6 +39,10 @@ const parkDelay = 100 * time.Millisecond
 // refusalTimeout is how long a refused client may take to send its request.
 const refusalTimeout = time.Second
 
+// unreadRefusalTimeout is how long the connection of a client that was not authorized stays open
+// if the client does not read the refusal.
+const unreadRefusalTimeout = 5 * time.Second
+
 // maxRefusals is the largest number of refused clients whose connections are open at the same
 // time, if the endpoint needs no authorization. Refused clients that do not read their replies could otherwise use up the connections
 // of the clients that may use the socket.
@@ -86,6 +90,7 @@ type Session struct {
 	fd      int                                            // the file descriptor from which Read reads if it must not wait
 	tryRead func(fd int) error                             // s.readNow, stored here because it would be allocated for each call
 
+	refusedAt time.Time  // when WriteUnauthorized sent a refusal; zero if it did not
 	refusals  *refusals  // nil for a session of Connect
 	admission *admission // nil if the client needs no authorization
 
