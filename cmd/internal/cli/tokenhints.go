@@ -55,7 +55,7 @@ func isBesideAdminSocket(file, socket string) bool {
 // argsWithTokenFile returns the arguments of this process with the flag --admin-token-file file.
 // usedFile is the current value of the flag, or "".
 func argsWithTokenFile(usedFile, file string) []string {
-	const flag = "--admin-token-file"
+	const flag = "--" + TokenFileFlag
 	if usedFile == "" {
 		return argsWithFlag(os.Args, flag, file)
 	}
