@@ -14,15 +14,16 @@ func fillAdmissions(t *testing.T, uids []uint32) *admissions {
 	t.Helper()
 	a := &admissions{maxUnauthorized: len(uids), maxAuthorized: 1}
 	for _, uid := range uids {
-		if a.add(newUnixConn(t), uid) == nil {
+		if c, _ := newConnPair(t); a.add(c, uid) == nil {
 			t.Fatal("there is no space for a connection")
 		}
 	}
 	return a
 }
 
-// newUnixConn returns one end of a connection. The other end stays open until the end of the test.
-func newUnixConn(t *testing.T) *conn {
+// newConnPair returns one end of a connection, and the descriptor of the client's end. Both stay open
+// until the end of the test.
+func newConnPair(t *testing.T) (c *conn, client int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -34,11 +35,10 @@ func newUnixConn(t *testing.T) *conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ours.Close() })
-	c, err := newConn(ours, newSystemCalls())
-	if err != nil {
+	if c, err = newConn(ours, newSystemCalls()); err != nil {
 		t.Fatal(err)
 	}
-	return c
+	return c, fds[1]
 }
 
 // TestEvictionPrefersUIDWithMostConnections adds a connection although there are already too many
@@ -49,7 +49,7 @@ func TestEvictionPrefersUIDWithMostConnections(t *testing.T) {
 		uids = append(uids, uint32(i%3/2)) // 67 connections of uid 0, and 33 of uid 1
 	}
 	a := fillAdmissions(t, uids)
-	if a.add(newUnixConn(t), 2) != nil {
+	if c, _ := newConnPair(t); a.add(c, 2) != nil {
 		t.Error("a connection over the limit was added")
 	}
 	ended := map[uint32]int{}
@@ -62,7 +62,7 @@ func TestEvictionPrefersUIDWithMostConnections(t *testing.T) {
 		t.Errorf("the numbers of ended connections by uid are %v, want %d of uid 0", ended, maxEvictions)
 	}
 	// The ending connections are still open, so the next attempt must not end more connections.
-	if a.add(newUnixConn(t), 2) != nil {
+	if c, _ := newConnPair(t); a.add(c, 2) != nil {
 		t.Error("a connection over the limit was added")
 	}
 	for _, each := range a.unauthorized {
@@ -76,7 +76,8 @@ func TestEvictionPrefersUIDWithMostConnections(t *testing.T) {
 // connections must not be the oldest ones.
 func TestEvictionIsRandom(t *testing.T) {
 	a := fillAdmissions(t, make([]uint32, 3*maxEvictions))
-	a.add(newUnixConn(t), 0)
+	late, _ := newConnPair(t)
+	a.add(late, 0)
 	old := 0
 	for _, each := range a.unauthorized[:maxEvictions] {
 		if each.evicted.Load() {

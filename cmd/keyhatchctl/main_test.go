@@ -201,7 +201,7 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
 		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir '/tmp/my run'",
-		"/tmp/x/broker.sock":           "correct --socket: the path of an admin socket ends with /admin/admin.sock",
+		"/tmp/x/broker.sock":           "if ssh forwards this socket, start ssh again; otherwise correct --socket: the path of an admin socket ends with /admin/admin.sock",
 	} {
 		_, err := runCommand(t, "--socket", socket, "status")
 		if hintOf(err) != want {

@@ -66,3 +66,12 @@ func TestHintReplacesOnlyTheFlag(t *testing.T) {
 		}
 	}
 }
+
+// TestHintForForwardedSocket checks the hint for a socket with a path that no broker chooses. Such a
+// path can be right, if ssh forwards the socket.
+func TestHintForForwardedSocket(t *testing.T) {
+	const want = "if ssh forwards this socket, start ssh again; otherwise correct --socket: "
+	if got := StartBrokerHint("/home/dev/.keyhatch-host.sock", true); !strings.HasPrefix(got, want) {
+		t.Errorf("the hint is %s", got)
+	}
+}
