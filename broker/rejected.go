@@ -20,6 +20,11 @@ var acceptedEvents = map[schema.Op]schema.EventName{
 	schema.OpExplain:    schema.EventSecretExplained,
 }
 
+// existsLocked reports whether a project has this name, even if the broker cannot serve the project.
+func (r *registry) existsLocked(name schema.ProjectName) bool {
+	return r.entries[name] != nil || r.unserved[name] != nil
+}
+
 // recordRejected records in the audit log that a request on the admin socket was refused with
 // code. line is the request. Its op must be op, but it can be malformed.
 func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Caller, code schema.Code) {
@@ -43,7 +48,7 @@ func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Call
 	// Somebody can confuse the name of a project with the name or the value of a secret. So the
 	// event contains only the name of a project that exists.
 	r.mu.Lock()
-	if r.entries[request.Name] == nil && r.unserved[request.Name] == nil {
+	if !r.existsLocked(request.Name) {
 		request.Name = ""
 	}
 	r.mu.Unlock()
