@@ -225,7 +225,7 @@ func (a *admin) status() schema.StatusResponse {
 		OK: true, BrokerVersion: a.brokerVersion, ProtocolVersion: schema.ProtocolVersion,
 		InstanceID: a.instanceID, UptimeSeconds: int64(time.Since(a.startedAt).Seconds()),
 		Memory: a.memory, ProjectsDir: a.projectsDir, AuditDropped: a.audit.Dropped(),
-		AdminConnections: a.connections(), EventReaders: int(a.events.readers.Load()),
+		AdminToken: a.auth != nil, AdminConnections: a.connections(), EventReaders: int(a.events.readers.Load()),
 	}
 	if info := a.keyring.Info(); info.Generation > 0 {
 		status.Generation, status.SecretCount = info.Generation, info.SecretCount

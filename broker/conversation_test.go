@@ -148,7 +148,7 @@ func expandPlaceholders(request string) string {
 	return strings.ReplaceAll(request, "(bad UTF-8)", "\xff")
 }
 
-var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256|time)":)"[^"]*"|("(?:uptime_seconds|admin_connections|sidecar_pid|peer_uid|peer_gid|peer_pid)":)\d+`)
+var varyingFields = regexp.MustCompile(`("(?:instance_id|loaded_at|secrets_loaded_at|secrets_cleared_at|memory|manifest_sha256|time)":)"[^"]*"|("(?:uptime_seconds|admin_connections|first|sidecar_pid|peer_uid|peer_gid|peer_pid)":)\d+`)
 
 var varyingCaller = regexp.MustCompile(`\(uid \d+, pid \d+\)`)
 

@@ -51,7 +51,7 @@ func (e *eventStreams) serve(s *endpoint.Session, line []byte) endpoint.Reply {
 	input, stop := s.AwaitInput()
 	defer stop()
 	reader, recent := e.log.Subscribe(request.Since)
-	reply := endpoint.Answer(schema.EventsResponse{OK: true, InstanceID: e.instanceID, Recent: recent})
+	reply := endpoint.Answer(schema.EventsResponse{OK: true, InstanceID: e.instanceID, Recent: recent, First: reader.Number()})
 	interval := minRoomInterval
 	for s.Write(reply) {
 		for reply.Pieces = nil; reply.Pieces == nil; {

@@ -110,6 +110,28 @@ func TestEventStreamBeginsWithRecentEvents(t *testing.T) {
 	}
 }
 
+// TestEventsAreNumbered starts an event stream after the broker has overwritten events in its
+// memory. The number of the first event must show how many events are missing.
+func TestEventsAreNumbered(t *testing.T) {
+	s := newServer(t)
+	first := func(request string) uint64 {
+		var response schema.EventsResponse
+		if err := json.Unmarshal([]byte(connect(t, s.adminSocket).request(t, request)), &response); err != nil {
+			t.Fatal(err)
+		}
+		return response.First
+	}
+	if n := first(`{"op":"events"}`); n != 1 {
+		t.Errorf("the number of the first event is %d, want 1", n)
+	}
+	const events = 2000
+	s.listSecrets(t, events)
+	waitUntil(t, func() bool { return first(`{"op":"events","since":"2999-01-01T00:00:00Z"}`) == events+2 }) // also broker.started
+	if n := first(`{"op":"events"}`); n != events+2-1024 {
+		t.Errorf("the number of the oldest event in memory is %d, want %d", n, events+2-1024)
+	}
+}
+
 // TestEventStreamEndsWithBroker stops the broker while it has two event streams. The client of one
 // of them does not read. Both connections must end, and must not delay the stop.
 func TestEventStreamEndsWithBroker(t *testing.T) {

@@ -31,12 +31,15 @@ func (r *registry) explain(request schema.ExplainRequest, caller endpoint.Caller
 		return schema.ExplainResponse{OK: true, Unserved: true}, nil
 	}
 	response := schema.ExplainResponse{
-		OK:                true,
-		SocketInPlace:     r.dir.IsIntact(e.socket),
-		UIDAllowed:        e.project.Allows(endpoint.Caller{UID: request.UID}),
-		SecretAllowed:     e.project.Manifest().Allows(request.Secret),
-		SecretsLoaded:     snapshot != nil,
-		RetryAfterSeconds: e.project.RequestLimit().RetryAfter(),
+		OK:                 true,
+		SocketInPlace:      r.dir.IsIntact(e.socket),
+		SocketModeChanged:  r.dir.IsModeChanged(e.socket),
+		UIDAllowed:         e.project.Allows(endpoint.Caller{UID: request.UID}),
+		SecretAllowed:      e.project.Manifest().Allows(request.Secret),
+		SecretsLoaded:      snapshot != nil,
+		TooManyConnections: e.endpoint.Connections() >= schema.MaxProjectConnections,
+		AuditUnavailable:   r.audit.IsUnavailable(),
+		RetryAfterSeconds:  e.project.RequestLimit().RetryAfter(),
 	}
 	if snapshot != nil {
 		_, response.SecretPresent = snapshot.Lookup(request.Secret)

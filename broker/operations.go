@@ -43,6 +43,9 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	if registered != nil && !request.Replace && !onlyDeclares {
 		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "project %s is already registered: use reload to change its manifest", registered.registration.Name)
 	}
+	if manifestErr != nil && !r.existsLocked(request.Name) {
+		return schema.RegisterResponse{}, manifestErr // recordRejected records the refusal without the name
+	}
 	if manifestErr != nil {
 		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
 	}

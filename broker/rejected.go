@@ -20,6 +20,11 @@ var acceptedEvents = map[schema.Op]schema.EventName{
 	schema.OpExplain:    schema.EventSecretExplained,
 }
 
+// existsLocked reports whether a project has this name, even if the broker cannot serve the project.
+func (r *registry) existsLocked(name schema.ProjectName) bool {
+	return r.entries[name] != nil || r.unserved[name] != nil
+}
+
 // recordRejected records in the audit log that the broker has refused a request on the admin socket
 // with code. It records only ops in acceptedEvents. line is the request, which has the given op.
 // The other fields of the request can be invalid.
@@ -44,7 +49,7 @@ func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Call
 	// By mistake, an operator can write the name or the value of a secret at the place of the name
 	// of a project. So the event contains the name only if a project with this name exists.
 	r.mu.Lock()
-	if r.entries[request.Name] == nil && r.unserved[request.Name] == nil {
+	if !r.existsLocked(request.Name) {
 		request.Name = ""
 	}
 	r.mu.Unlock()

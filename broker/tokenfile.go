@@ -45,20 +45,54 @@ func createTokenFile(path, runtimeDir string) (t *tokenFile, hash [sha256.Size]b
 	if old != nil {
 		defer old.Close() // keeps the lock until the file was replaced
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".keyhatch-token-*")
-	if err != nil {
-		return nil, hash, shortPathError(err, path)
-	}
-	hash, err = writeToken(temporary)
-	if err == nil {
-		err = replaceTokenFile(temporary.Name(), path, old != nil)
-	}
-	if err != nil {
+	removeTemporaryTokens(filepath.Dir(path))
+	for attempts := 1; ; attempts++ {
+		temporary, err := os.CreateTemp(filepath.Dir(path), temporaryToken+"*")
+		if err != nil {
+			return nil, hash, shortPathError(err, path)
+		}
+		hash, err = writeToken(temporary)
+		if err == nil {
+			err = replaceTokenFile(temporary.Name(), path, old != nil)
+		}
+		if err == nil {
+			return &tokenFile{path, temporary}, hash, nil
+		}
 		os.Remove(temporary.Name())
 		temporary.Close()
-		return nil, hash, err
+		// Another broker that starts at the same time can have removed the file before it was locked.
+		if wasRemoved := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EWOULDBLOCK); !wasRemoved || attempts == maxTokenAttempts {
+			return nil, hash, err
+		}
 	}
-	return &tokenFile{path, temporary}, hash, nil
+}
+
+// temporaryToken is the beginning of the name of a file that becomes a token file.
+const temporaryToken = ".keyhatch-token-"
+
+// maxTokenAttempts is the largest number of temporary files that createTokenFile creates.
+const maxTokenAttempts = 3
+
+// removeTemporaryTokens removes the temporary files that brokers of this user left in dir because
+// they were killed. A broker that is starting has locked its file.
+func removeTemporaryTokens(dir string) {
+	entries, _ := os.ReadDir(dir)
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), temporaryToken) {
+			continue
+		}
+		path := filepath.Join(dir, entry.Name())
+		file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // it is a link, or a file of another user
+		}
+		var st unix.Stat_t
+		if unix.Fstat(int(file.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Uid == uint32(os.Geteuid()) &&
+			unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			os.Remove(path)
+		}
+		file.Close()
+	}
 }
 
 // replaceTokenFile renames temporary to path. If exists is false, there was no file at path before,

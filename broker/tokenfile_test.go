@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -201,4 +202,45 @@ func TestOtherFilesAreNotReplaced(t *testing.T) {
 	}
 	s.Close()
 	mustStart(t, runtimeDir, "").Close() // the runtime directory must still be usable
+}
+
+// TestTemporaryTokenFilesAreRemoved starts a broker in a directory with the temporary files of
+// killed brokers. The broker must remove these files, but no file that is locked by a broker that
+// is starting, and no other file.
+func TestTemporaryTokenFilesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(strings.Repeat("0", 64)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	write(".keyhatch-token-1")
+	write(".keyhatch-token-2")
+	write(".keyhatch-tokens")
+	write("target")
+	if err := os.Symlink("target", dir+"/.keyhatch-token-link"); err != nil {
+		t.Fatal(err)
+	}
+	locked, err := os.Open(write(".keyhatch-token-locked"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer locked.Close()
+	if err := unix.Flock(int(locked.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	mustStart(t, "", dir+"/token")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	if want := []string{".keyhatch-token-link", ".keyhatch-token-locked", ".keyhatch-tokens", "target", "token"}; !slices.Equal(names, want) {
+		t.Errorf("the directory contains %v, want %v", names, want)
+	}
 }

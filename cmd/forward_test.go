@@ -179,7 +179,7 @@ func (f *forwarding) startSSH() {
 	admin := f.path("run/admin/admin.sock")
 	f.ssh = []string{
 		"-F", "none", "-p", port, "-i", f.path("key"), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes",
-		"-o", "UserKnownHostsFile=" + f.path("known_hosts"), "-o", "ExitOnForwardFailure=yes", current.Username + "@127.0.0.1",
+		"-o", "UserKnownHostsFile=" + f.path("known_hosts"), "-o", "ExitOnForwardFailure=yes", "-o", "StreamLocalBindUnlink=yes", current.Username + "@127.0.0.1",
 	}
 	f.start("ssh", "ssh", append([]string{"-N", "-L", f.path("local.sock") + ":" + admin, "-R", f.path("remote.sock") + ":" + admin}, f.ssh...)...)
 	for _, name := range []string{"local.sock", "remote.sock"} {

@@ -6,9 +6,10 @@ import "time"
 // must not send another request on the same connection.
 type EventsRequest struct {
 	Op Op `json:"op"`
-	// Since excludes the events that were recorded at this time or earlier. If Since is
-	// absent, the broker sends all events that are still in its memory, which are at most 1024
-	// events.
+	// Since is the time of the last event that the client has received. The broker sends the
+	// events that follow this event in the audit log. If no event has exactly this time, the
+	// broker begins with the first event that is later than Since. If Since is absent, the
+	// broker sends all events that are still in its memory, which are at most 1024 events.
 	Since time.Time `json:"since,omitzero"`
 }
 
@@ -25,4 +26,8 @@ type EventsResponse struct {
 	// written before the broker started the stream. If the broker replaces some of these
 	// events with an events.missed line, the number includes the count of this line.
 	Recent int `json:"recent"`
+	// First is the number of the first event that the broker sends. The broker numbers its events
+	// in the order of the audit log, and begins with 1 at its start. An events.missed counts as
+	// many numbers as missed events.
+	First uint64 `json:"first,omitzero"`
 }

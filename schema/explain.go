@@ -12,8 +12,11 @@ type ExplainRequest struct {
 }
 
 // ExplainResponse contains the results of the checks that decide whether a get succeeds. The
-// get would succeed if unserved and retry_after_seconds are absent and all other fields are
-// true. The explain request does not count against the limits of the project.
+// get would succeed if unserved, socket_mode_changed, too_many_connections, audit_unavailable, and
+// retry_after_seconds are absent and all other fields are true. The explain request does not count
+// against the limits of the project. The broker does not check whether a container can reach the
+// socket: the broker checks neither the mode of the socket's directory nor the link with the
+// project's name.
 type ExplainResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
@@ -24,6 +27,9 @@ type ExplainResponse struct {
 	// SocketInPlace is false if the file of the project's socket was removed or replaced, and
 	// the broker has not created it again yet.
 	SocketInPlace bool `json:"socket_in_place"`
+	// SocketModeChanged is true if the mode of the socket's file was changed, so that not every
+	// process can connect.
+	SocketModeChanged bool `json:"socket_mode_changed,omitzero"`
 	// UIDAllowed is true if the uid may use the project's socket.
 	UIDAllowed bool `json:"uid_allowed"`
 	// SecretAllowed is true if the secret is on the allowlist of the approved manifest.
@@ -32,6 +38,12 @@ type ExplainResponse struct {
 	// SecretPresent is true if a secret with the requested name is loaded, even if the name is
 	// not on the allowlist.
 	SecretPresent bool `json:"secret_present"`
+	// TooManyConnections is true if the project's socket has so many connections that the broker
+	// refuses another connection.
+	TooManyConnections bool `json:"too_many_connections,omitzero"`
+	// AuditUnavailable is true if the broker requires audit, and could not write the last audit
+	// event.
+	AuditUnavailable bool `json:"audit_unavailable,omitzero"`
 	// RetryAfterSeconds is the number of seconds until the project is below its request limit
 	// again. The field is absent if the project is below its request limit now.
 	RetryAfterSeconds int `json:"retry_after_seconds,omitzero"`

@@ -32,6 +32,8 @@ type StatusResponse struct {
 	// SecretsClearedAt is the time of the last clear that removed secrets. It is absent if
 	// secrets are loaded, or if no secrets have been loaded since the broker started.
 	SecretsClearedAt *time.Time `json:"secrets_cleared_at,omitzero"`
+	// AdminToken is true if each client of the admin socket must send an admin token.
+	AdminToken bool `json:"admin_token,omitzero"`
 	// AdminConnections is the number of open connections to the admin socket. It includes
 	// the connection of this request, and the connections of all sidecars.
 	AdminConnections int `json:"admin_connections,omitzero"`

@@ -11,6 +11,7 @@ package audit
 import (
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
@@ -51,6 +52,7 @@ type Log struct {
 	log      *slog.Logger
 	buffer   *buffer
 	recent   ring
+	failing  atomic.Bool // the last write of a batch failed
 	active   activeMergers
 	done     chan struct{} // closed when the writer goroutine has ended
 }
@@ -62,7 +64,7 @@ func Open(config Config) (*Log, error) {
 		required: config.Required, log: config.Log, buffer: newBuffer(),
 		active: activeMergers{mergers: map[*fetchMerger]struct{}{}}, done: make(chan struct{}),
 	}
-	w := writer{buffer: l.buffer, output: output{path: config.Path, out: config.Out}, recent: &l.recent, log: config.Log}
+	w := writer{buffer: l.buffer, output: output{path: config.Path, out: config.Out}, recent: &l.recent, failing: &l.failing, log: config.Log}
 	if config.Path != "" {
 		if err := w.output.reopen(); err != nil {
 			return nil, err
@@ -89,6 +91,10 @@ func (l *Log) Close() {
 
 // Dropped returns the number of events that the log has dropped since Open.
 func (l *Log) Dropped() uint64 { return l.buffer.dropped.Load() }
+
+// IsUnavailable reports whether audit is required and the last write of a batch failed. If
+// IsUnavailable returns true, RecordFetch returns false unless writing works again.
+func (l *Log) IsUnavailable() bool { return l.required && l.failing.Load() }
 
 // Record adds an event to the buffer. It never waits for the output. If the buffer is full,
 // Record drops and counts the event.

@@ -39,12 +39,23 @@ func (r *ring) add(entries []entry) {
 // oldestLocked returns the number of the oldest entry in the ring.
 func (r *ring) oldestLocked() uint64 { return r.next - min(r.next, ringSize) }
 
+// newReader returns a reader that begins after the event with the time since. If no event has
+// this time, the reader begins with the first event that is later. Times alone do not determine the
+// position, because an event can have an earlier time than the event before it: an event gets its
+// time before it is added to the buffer.
 func (r *ring) newReader(since time.Time) (reader *Reader, recent int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := r.oldestLocked()
-	for n < r.next && !r.entries[n%ringSize].time.After(since) {
+	oldest := r.oldestLocked()
+	n := oldest
+	for n < r.next && !r.entries[n%ringSize].time.Equal(since) {
 		n++
+	}
+	if n < r.next {
+		n++
+	} else {
+		for n = oldest; n < r.next && !r.entries[n%ringSize].time.After(since); n++ {
+		}
 	}
 	return &Reader{ring: r, next: n}, int(r.next - n)
 }
@@ -56,6 +67,10 @@ type Reader struct {
 	ring *ring
 	next uint64
 }
+
+// Number returns the number of the next event, including the events that Next will skip. The first
+// event since the start has number 1.
+func (r *Reader) Number() uint64 { return r.next + 1 }
 
 // Next returns the next event as one line with its newline. If the reader was too slow, Next
 // skips the events that are no longer in memory. missed is the number of events that this call

@@ -137,3 +137,23 @@ func TestStreamContainsOnlyWrittenEvents(t *testing.T) {
 		expectGeneration(t, r, 3, 0)
 	})
 }
+
+// TestReaderContinuesInOrderOfLog adds events whose times are not in order, as two clients at the same
+// time can cause. A reader that continues after one of them must get exactly the events that follow
+// it.
+func TestReaderContinuesInOrderOfLog(t *testing.T) {
+	var r ring
+	at := func(second int64) time.Time { return time.Unix(second, 0) }
+	for _, second := range []int64{10, 30, 20, 50, 40} {
+		r.add([]entry{{time: at(second)}})
+	}
+	for _, c := range []struct {
+		since  int64
+		recent int
+	}{{10, 4}, {30, 3}, {20, 2}, {50, 1}, {40, 0}, {9, 5}, {25, 4}, {51, 0}} {
+		reader, recent := r.newReader(at(c.since))
+		if recent != c.recent || reader.Number() != uint64(6-c.recent) {
+			t.Errorf("after the time %d, there are %d events, and the first has number %d; want %d events", c.since, recent, reader.Number(), c.recent)
+		}
+	}
+}

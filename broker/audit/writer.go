@@ -2,6 +2,7 @@ package audit
 
 import (
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -12,7 +13,7 @@ type writer struct {
 	output  output
 	recent  *ring
 	log     *slog.Logger
-	failing bool // the last write of a batch failed
+	failing *atomic.Bool // the last write of a batch failed
 }
 
 // run writes events until the buffer is closed. It then writes the remaining events and closes
@@ -61,12 +62,12 @@ func (w *writer) writeBatch(taken batch) {
 	if taken.result != nil {
 		taken.finish(written)
 	}
-	if err != nil && !w.failing {
+	failed := w.failing.Swap(err != nil)
+	if err != nil && !failed {
 		w.log.Error("cannot write audit events; they are dropped and counted until writing works again", "error", err)
-	} else if err == nil && w.failing {
+	} else if err == nil && failed {
 		w.log.Info("audit events are written again")
 	}
-	w.failing = err != nil
 }
 
 // writeEntries writes the lines of all entries with one write, and returns how many lines were

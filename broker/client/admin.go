@@ -111,17 +111,4 @@ func (a *Admin) WatchClosed() (ended <-chan struct{}, stop func()) {
 // Peer returns the credentials of the process that listens on the admin socket. This is the
 // broker, or the service manager that passed the socket to the broker. The pid is 0 if the
 // process is in a pid namespace that this process cannot see.
-func (a *Admin) Peer() (*unix.Ucred, error) {
-	raw, err := a.conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var credentials *unix.Ucred
-	var optionErr error
-	if err := raw.Control(func(fd uintptr) {
-		credentials, optionErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return credentials, optionErr
-}
+func (a *Admin) Peer() (*unix.Ucred, error) { return a.conn.peer() }

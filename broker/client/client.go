@@ -18,6 +18,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/wire"
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // responseTimeout is the maximum time to wait for an answer, in addition to the wait time in the
@@ -88,6 +89,22 @@ func dial(ctx context.Context, path string) (*conn, error) {
 		return nil, unreachable(path, err)
 	}
 	return &conn{c.(*net.UnixConn), path, wire.NewReader(c, schema.MaxResponse, nil)}, nil
+}
+
+// peer returns the credentials of the process that listens on the socket (SO_PEERCRED, unix(7)).
+func (c *conn) peer() (*unix.Ucred, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var credentials *unix.Ucred
+	var optionErr error
+	if err := raw.Control(func(fd uintptr) {
+		credentials, optionErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	}); err != nil {
+		return nil, err
+	}
+	return credentials, optionErr
 }
 
 // call sends one request and decodes the answer into response, which is a pointer to a response

@@ -42,7 +42,7 @@ type Config struct {
 	MaxConnections int
 	// MaxUnauthorized is the maximum number of connections whose clients are not authorized yet
 	// (Session.Authorize). These connections do not count against MaxConnections. If more clients
-	// connect, the endpoint ends the oldest of these connections that contain no unread data. If
+	// connect, the endpoint ends some of these connections that contain no unread data. If
 	// MaxUnauthorized is 0, clients need no authorization.
 	MaxUnauthorized int
 	// Connects limits the number of new connections per second. It can be the same Limiter as
@@ -251,7 +251,13 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	s := newSession(c, e.drain, paid)
 	s.refusals = &e.refusals
 	if e.admissions != nil {
-		for s.admission = e.admissions.add(c); s.admission == nil; s.admission = e.admissions.add(c) {
+		caller, err := callerOf(c)
+		if err != nil {
+			e.config.Log.Error("refusing a connection", "error", err)
+			e.close(c)
+			return
+		}
+		for s.admission = e.admissions.add(c, caller.UID); s.admission == nil; s.admission = e.admissions.add(c, caller.UID) {
 			if !e.sleep(evictionTime) {
 				e.close(c)
 				return
@@ -330,7 +336,13 @@ func (e *Endpoint) finishSession(s *Session) {
 				e.config.Log.Error("cannot remove a connection from the poller of the Go runtime", "error", err)
 			})
 		}
-		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && e.sleep(interval); {
+		// Refused clients must not use up the connections of other clients. After the close, a client
+		// can still read its answer.
+		isOver := func() bool { return false }
+		if s.refusedAt != (time.Time{}) {
+			isOver = func() bool { return s.admission.isEvicted() || time.Since(s.refusedAt) >= unreadRefusalTimeout }
+		}
+		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && !isOver() && e.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
 		}
 	}

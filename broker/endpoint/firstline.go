@@ -23,8 +23,9 @@ var errInvalidFirstLine = errors.New("the first line is missing or invalid")
 // line must arrive within timeout. Every error except ErrNoFirstLine is a reason to refuse the
 // client. The endpoint must require authorization (Config.MaxUnauthorized).
 //
-// ReadFirstLine reads no byte after a valid line, because the next request can contain secrets,
-// which must be read into other memory.
+// ReadFirstLine leaves the bytes after a valid line in the socket, because the next request can
+// contain secrets, which must be read into other memory. If the line is not one of the shortest
+// lines, the buffer contains the next bytes for a moment, and is then cleared.
 func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Duration) ([]byte, error) {
 	end := time.Now().Add(timeout)
 	s.conn.beginLine()
@@ -35,20 +36,52 @@ func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Durati
 		if s.admission.evicted.Load() {
 			return nil, errInvalidFirstLine
 		}
-		read, err := s.conn.Read(buffer[n:min(max(n+1, shortest), len(buffer))])
+		read, size := s.conn.Read, shortest
+		if n >= shortest { // the line can end before the last byte that has arrived
+			read, size = s.conn.readToNewline, len(buffer)
+		}
+		count, err := read(buffer[n:min(size, len(buffer))])
 		if err != nil {
 			return nil, s.firstLineError(err, n, end)
 		}
-		n += read
-		switch bytes.IndexByte(buffer[n-read:n], '\n') {
+		n += count
+		switch bytes.IndexByte(buffer[n-count:n], '\n') {
 		case -1:
-		case read - 1:
+		case count - 1:
 			return buffer[:n-1], nil
 		default: // the line is shorter than the shortest valid line
 			return nil, errInvalidFirstLine
 		}
 	}
 	return nil, errInvalidFirstLine // the line is too long
+}
+
+// readToNewline reads the data that have arrived, but not the data after the first newline.
+// readToNewline needs two system calls, because it looks at the data before it reads the data.
+func (c *conn) readToNewline(p []byte) (n int, err error) {
+	err = c.await(func(fd int) error {
+		peeked, err := peek(fd, p)
+		if err != nil {
+			return err
+		}
+		line := p[:peeked]
+		if i := bytes.IndexByte(line, '\n'); i >= 0 {
+			line = line[:i+1]
+		}
+		clear(p[len(line):peeked]) // can contain secrets
+		n, err = c.receive(fd, line)
+		return err
+	})
+	return n, err
+}
+
+// peek copies data that have arrived, and leaves the data in the socket. n is 0 at the end of the
+// data.
+func peek(fd int, p []byte) (n int, err error) {
+	for err = unix.EINTR; err == unix.EINTR; {
+		n, _, err = unix.Recvfrom(fd, p, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	}
+	return n, err
 }
 
 // firstLineError returns the error that ReadFirstLine must return if a read fails with err, after
@@ -80,6 +113,7 @@ func (s *Session) WriteUnauthorized(reply Reply) {
 	if s.admission.evicted.Load() || !s.refusals.add(s) || !s.Write(reply) {
 		return
 	}
+	s.refusedAt = time.Now()
 	s.conn.CloseWrite()
 	if s.conn.leavePoller() != nil {
 		return

@@ -41,6 +41,10 @@ const parkDelay = 100 * time.Millisecond
 // send its request and read the refusal.
 const refusalTimeout = time.Second
 
+// unreadRefusalTimeout is how long the connection of a client that was not authorized stays open
+// if the client does not read the refusal.
+const unreadRefusalTimeout = 5 * time.Second
+
 // maxRefusals is the largest number of refused clients whose connections an endpoint keeps open
 // at the same time. It applies to endpoints whose clients need no authorization. Without this
 // limit, refused clients that do not read their replies could use up the connections of the
@@ -89,6 +93,7 @@ type Session struct {
 	fd      int                                            // the file descriptor from which Read reads while canWait is false
 	tryRead func(fd int) error                             // s.readNow, stored here so that awaitRequest allocates no memory
 
+	refusedAt time.Time  // when WriteUnauthorized sent a refusal; zero if it did not
 	refusals  *refusals  // nil for a session of Connect
 	admission *admission // nil if the client needs no authorization
 

@@ -115,6 +115,14 @@ func (d *Dir) IsIntact(s Socket) bool {
 	return ok && id == s.ID
 }
 
+// IsModeChanged reports whether the mode of the socket file of a socket was changed, so that not all
+// uids can connect any more. A container cannot delay IsModeChanged. The result is false if the
+// socket file is not intact.
+func (d *Dir) IsModeChanged(s Socket) bool {
+	mode, ok := d.files.mode(s.dir, s.ID)
+	return ok && mode&projectSocketMode != projectSocketMode
+}
+
 // ProjectSocketID returns the identity of the socket file of the project at a path, or the zero
 // SocketID if there is no socket file. The error can be ErrBlocked.
 func (d *Dir) ProjectSocketID(projectPath string) (SocketID, error) {

@@ -92,6 +92,20 @@ func (f *socketFiles) find(dir string) (SocketID, bool) {
 	return known.id, isSocket && isInDir && string(parent) == f.root
 }
 
+// mode returns the mode of the socket file of a directory. The second result is false if the
+// socket file with this ID is not known.
+func (f *socketFiles) mode(dir string, id SocketID) (mode uint32, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known, ok := f.files[dir]
+	if !ok || known.id != id {
+		return 0, false
+	}
+	var st unix.Stat_t
+	err := unix.Fstat(known.file, &st)
+	return st.Mode, err == nil
+}
+
 func (f *socketFiles) close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -81,7 +81,8 @@ func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (st
 // calling the returned function.
 func addSocketFlags(c *cobra.Command) func() (socket, tokenFile string, err error) {
 	socketArg := c.Flags().String("socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
-	tokenFileArg := c.Flags().String("admin-token-file", "", cli.TokenFileUsage)
+	tokenFileArg := new(string)
+	cli.AddTokenFileFlag(c.Flags(), tokenFileArg, cli.TokenFileUsage)
 	return func() (string, string, error) {
 		if *socketArg != "" {
 			return *socketArg, *tokenFileArg, nil

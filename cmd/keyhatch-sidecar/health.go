@@ -56,6 +56,7 @@ the HEALTHCHECK instruction of a container image.`,
 			problem := &cli.Error{Err: err}
 			refusal, _ := errors.AsType[*client.Error](err)
 			_, isTokenFileError := errors.AsType[*client.TokenFileError](err)
+			untrusted, _ := errors.AsType[*client.UntrustedListenerError](err)
 			switch known, ok := errors.AsType[*sidecar.HealthError](err); {
 			case ok:
 				problem.Hint = known.Hint
@@ -63,6 +64,8 @@ the HEALTHCHECK instruction of a container image.`,
 				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket, tokenFile)
 			case isTokenFileError:
 				problem.Hint = cli.TokenFileHint(err, tokenFile, socket)
+			case untrusted != nil:
+				problem.Hint = cli.UntrustedListenerHint(untrusted.UID)
 			case refusal != nil && refusal.Code == schema.CodeUnauthorized:
 				problem.Hint = cli.UnauthorizedHint(refusal.TokenFile, tokenFile, socket)
 			case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):

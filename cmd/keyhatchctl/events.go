@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -36,8 +37,10 @@ the value of a secret.
 With --follow, keyhatchctl events waits for new audit events after it has shown the
 recent audit events. With --follow, if the broker stops or restarts, keyhatchctl
 events connects to the broker again. If audit events happen faster than keyhatchctl
-events can print them, keyhatchctl events prints a line events.missed with the
-number of missing audit events.
+events can print them, or if too many audit events happen before keyhatchctl events
+is connected again, keyhatchctl events prints a line events.missed with the number
+of missing audit events. After a restart of the broker, this number does not include
+the audit events that happened before the restart.
 
 Each line that keyhatchctl events prints contains the local time, the name of the
 event, the project, the uid and the pid of the caller, and the other fields of the
@@ -79,6 +82,7 @@ type eventPrinter struct {
 
 	since      time.Time // the next stream begins after this time; zero for all recent events
 	instanceID string    // of the broker of the last stream; "" before the first stream
+	next       uint64    // the number of the next event of this broker; 0 if unknown
 	connected  bool      // an event stream has started, and its end was not reported yet
 }
 
@@ -94,9 +98,20 @@ func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 	case p.instanceID == response.InstanceID:
 		fmt.Fprintln(p.messages, "keyhatchctl: connected to the broker again")
 	default:
-		fmt.Fprintln(p.messages, "keyhatchctl: connected to the broker again; the broker has restarted")
+		fmt.Fprintln(p.messages, "keyhatchctl: connected to the broker again; the broker has restarted, and an unknown number of events before the restart can be missing")
+		p.next = 1
 	}
 	p.instanceID, p.connected = response.InstanceID, true
+	number := response.First // of the next line
+	if number == 0 {         // the broker does not number its events
+		p.next = 0
+	}
+	if p.next != 0 && number > p.next {
+		if err := p.printMissed(number - p.next); err != nil {
+			return err
+		}
+	}
+	p.next = max(p.next, number)
 	for received := 0; p.follow || received < response.Recent; {
 		line, err := admin.NextEvent(ctx)
 		if err != nil {
@@ -106,24 +121,52 @@ func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", client.ErrProtocol, err)
 		}
+		count := 1
 		if e.name == schema.EventEventsMissed {
-			received += e.count
+			count = e.count
 		} else {
-			received++
 			p.since = e.time
 		}
-		if p.project != "" && !e.concerns(p.project) {
-			continue
+		received += count
+		if number != 0 {
+			if number += uint64(count); number <= p.next {
+				continue // an earlier stream contained this event
+			}
+			p.next = number
 		}
-		text := string(line)
-		if !p.asJSON {
-			text = p.table.format(e)
-		}
-		if _, err := fmt.Fprintln(p.out, text); err != nil {
+		if err := p.printEvent(e, line); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// printEvent prints an event, unless it is an event of another project.
+func (p *eventPrinter) printEvent(e event, line []byte) error {
+	if p.project != "" && !e.concerns(p.project) {
+		return nil
+	}
+	text := string(line)
+	if !p.asJSON {
+		text = p.table.format(e)
+	}
+	_, err := fmt.Fprintln(p.out, text)
+	return err
+}
+
+// printMissed prints that no stream contained count events.
+func (p *eventPrinter) printMissed(count uint64) error {
+	line, err := json.Marshal(schema.EventsMissed{
+		EventHeader: schema.EventHeader{Time: time.Now().UTC(), Event: schema.EventEventsMissed}, Count: count,
+	})
+	if err != nil {
+		return err
+	}
+	e, err := parseEvent(line)
+	if err != nil {
+		return err
+	}
+	return p.printEvent(e, line)
 }
 
 // followEvents prints events until ctx ends. If the broker ends a stream, followEvents connects

@@ -22,19 +22,23 @@ func explainCommand(o *globalOptions) *cobra.Command {
 		Short: "Explain whether a project can get a secret",
 		Long: `explain shows whether a get of the secret NAME would succeed in the containers of a
 project. explain checks whether the project is registered, whether its socket is in
-place, whether the uid of the caller is allowed, whether the approved manifest
-allows the secret, whether the broker has the secret, and whether the project is
-below its rate limit. explain also compares the manifest in the project's directory
-with the approved manifest. For each problem, explain prints how to fix the problem.
-explain never shows the value of the secret, and does not change anything.
+place and has the right mode, whether the uid of the caller is allowed, whether the
+approved manifest allows the secret, whether the broker has the secret, and whether
+the project is below its rate limit and below its limit of connections. If the
+broker requires audit, explain also checks whether the broker can write its audit
+log. explain also compares the manifest in the project's directory with the approved
+manifest. For each problem, explain prints how to fix the problem. explain never
+shows the value of the secret, and does not change anything.
 
 PROJECT is the name of a project or the path of its directory. PROJECT is a path if
 it contains a slash, for example ./api, or if it is "." or "..". Without --uid,
 explain assumes that the caller has the uid of the directory's owner.
 
-The exit code of explain is 0 if the get would succeed, and 1 if the get would fail.
-If keyhatch cannot reach the broker from a container, run keyhatch doctor in the
-container.`,
+explain does not check whether a container can reach the socket: the container must
+mount the socket's directory, and must have permission to use this directory. To
+check whether a container can reach the socket, run keyhatch doctor in the container.
+
+The exit code of explain is 0 if the get would succeed, and 1 if the get would fail.`,
 		Example: `  keyhatchctl explain api NPM_TOKEN
   keyhatchctl explain api NPM_TOKEN --uid 1000
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
@@ -179,6 +183,8 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 		e.add("secret", x.checkPresent(result))
 	}
 	e.add("rate limit", x.checkRateLimit(result))
+	e.add("connections", x.checkConnections(result))
+	e.add("audit", x.checkAudit(result))
 	return e, nil
 }
 

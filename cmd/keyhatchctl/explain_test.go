@@ -24,6 +24,14 @@ func TestExplainReportsResultsOfBroker(t *testing.T) {
 			[]string{"BAD  rate limit: rate_limited: ", "     fix: wait 3 seconds, and check again: keyhatchctl --socket ", " explain api A --uid 7\n"}, false},
 		{"api", `{"ok":true,"unserved":true,"socket_in_place":false,"uid_allowed":false,"secret_allowed":false,"secrets_loaded":false,"secret_present":false}`,
 			[]string{"BAD  registered: not_served: ", " doctor\n"}, false},
+		{"api", `{"ok":true,"socket_in_place":true,"socket_mode_changed":true,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true}`,
+			[]string{"BAD  socket: socket_mode: ", "     fix: remove the socket: rm /s\n"}, false},
+		{"api", `{"ok":true,"socket_in_place":true,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true,"too_many_connections":true}`,
+			[]string{"BAD  connections: rate_limited: "}, false},
+		{"api", `{"ok":true,"socket_in_place":true,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true,"audit_unavailable":true}`,
+			[]string{"BAD  audit: audit_unavailable: ", " explain api A --uid 7\n"}, false},
+		{"api", `{"ok":true,"socket_in_place":false,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true}`,
+			[]string{"BAD  socket: socket_missing: ", "     fix: if the socket is still not in place, find the cause and the fix: keyhatchctl --socket ", " doctor\n"}, false},
 		{"web", "", []string{"BAD  registered: not_served: the directory is blocked\n", "     fix: "}, false},
 	} {
 		socket := fakeBroker(t, func(op, _ string) string {

@@ -29,12 +29,17 @@ func (x explainer) checkServed(r schema.ExplainResponse) cli.Finding {
 }
 
 func (x explainer) checkSocket(r schema.ExplainResponse) cli.Finding {
+	if r.SocketModeChanged {
+		return cli.Finding{Problem: problemSocketMode,
+			Detail: "the mode of " + cli.PrintableWord(x.project.SocketPath) + " was changed, so that not every process can connect; the broker creates a removed socket again within a minute",
+			Fix:    "remove the socket: " + cli.SudoToActAs(0) + cli.QuoteWords([]string{"rm", x.project.SocketPath})}
+	}
 	if r.SocketInPlace {
 		return cli.Finding{Detail: "the socket is in place at " + cli.PrintableWord(x.project.SocketPath)}
 	}
 	return cli.Finding{Problem: problemSocketMissing,
 		Detail: cli.PrintableWord(x.project.SocketPath) + " was removed or replaced, probably by the container; the broker creates the socket again within a minute",
-		Fix:    "wait a minute, and check again: " + x.again}
+		Fix:    "wait a minute, and check again: " + x.again + "\nif the socket is still not in place, find the cause and the fix: " + x.o.command("doctor")}
 }
 
 func (x explainer) checkUID(r schema.ExplainResponse) cli.Finding {
@@ -73,6 +78,22 @@ func (x explainer) checkPresent(r schema.ExplainResponse) cli.Finding {
 	return cli.Finding{Problem: string(schema.CodeNotFound), Detail: fmt.Sprintf("the broker has no secret named %s", x.secret),
 		Fix: "list the names of the secrets that the broker has: " + x.o.command("list") +
 			"\nstore the secret: " + cli.QuoteWords([]string{"keyhatch-sidecar", "set", string(x.secret), "--store", "STORE"})}
+}
+
+func (x explainer) checkConnections(r schema.ExplainResponse) cli.Finding {
+	if !r.TooManyConnections {
+		return cli.Finding{Detail: fmt.Sprintf("the socket has %s, and the limit is %d", cli.Plural(x.project.Connections, "connection"), schema.MaxProjectConnections)}
+	}
+	return cli.Finding{Problem: string(schema.CodeRateLimited), Detail: fmt.Sprintf("the socket already has %d connections, which is the limit", schema.MaxProjectConnections),
+		Fix: "end the processes in the project's containers that do not close their connections"}
+}
+
+func (x explainer) checkAudit(r schema.ExplainResponse) cli.Finding {
+	if !r.AuditUnavailable {
+		return cli.Finding{Detail: "the audit log does not prevent the get"}
+	}
+	return cli.Finding{Problem: string(schema.CodeAuditUnavailable), Detail: "the broker requires audit (--audit-required), but could not write the last audit event",
+		Fix: "read the reason in the broker's log, correct it, for example free space on the disk, and check again: " + x.again}
 }
 
 func (x explainer) checkRateLimit(r schema.ExplainResponse) cli.Finding {

@@ -35,7 +35,7 @@ keyhatch can open the admin socket.`,
   keyhatchctl reload ~/src/api`,
 	}
 	c.PersistentFlags().StringVar(&o.socket, "socket", "", "`PATH` of the admin socket (default: /run/keyhatch/admin/admin.sock for root, otherwise $XDG_RUNTIME_DIR/keyhatch/admin/admin.sock)")
-	c.PersistentFlags().StringVar(&o.tokenFile, "admin-token-file", "", cli.TokenFileUsage)
+	cli.AddTokenFileFlag(c.PersistentFlags(), &o.tokenFile, cli.TokenFileUsage)
 	c.PersistentFlags().BoolVar(&o.asJSON, "json", false, "print the result as JSON")
 	c.AddCommand(
 		statusCommand(o), projectsCommand(o), registerCommand(o), unregisterCommand(o),

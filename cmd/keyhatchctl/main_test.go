@@ -145,7 +145,7 @@ func TestErrorsHaveHints(t *testing.T) {
 		{`{"ok":true,"broker_version":"9.1","protocol_version":3,"instance_id":"x"}`, "", "the broker uses protocol 3, but this keyhatchctl uses protocol 2", "version 9.1"},
 		{`{"ok":false,"code":"rate_limited","message":"too many connections"}`, "", "too many connections", "retry"},
 		{`{"ok":false,"code":"unauthorized","message":"no token"}`, "", "no token", "--admin-token-file COPY"},
-		{`{"ok":false,"code":"unauthorized","message":"no token","token_file":"/dev/null"}`, "", "no token", "--admin-token-file /dev/null"},
+		{`{"ok":false,"code":"unauthorized","message":"no token","token_file":"/dev/null"}`, "", "no token", "--admin-token-file COPY"},
 		{`no JSON`, "", "invalid answer from the broker", ""},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the project socket: get"}`, "op must be", "is a project's socket"},
 		{pingResponse, `{"ok":false,"code":"protocol_error","message":"op must be one of the operations of the admin socket: ping"}`, "op must be", "needs a newer broker"},
@@ -201,7 +201,7 @@ func TestPermissionErrorHintRepeatsCommand(t *testing.T) {
 func TestHintWithoutBrokerStartsBroker(t *testing.T) {
 	for socket, want := range map[string]string{
 		"/tmp/my run/admin/admin.sock": "correct --socket, or start the broker (add the other flags that it had, for example --projects-dir): keyhatchd --runtime-dir '/tmp/my run'",
-		"/tmp/x/broker.sock":           "correct --socket: the path of an admin socket ends with /admin/admin.sock",
+		"/tmp/x/broker.sock":           "if ssh forwards this socket, start ssh again; otherwise correct --socket: the path of an admin socket ends with /admin/admin.sock",
 	} {
 		_, err := runCommand(t, "--socket", socket, "status")
 		if hintOf(err) != want {

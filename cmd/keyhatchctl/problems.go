@@ -27,6 +27,7 @@ const (
 	problemManifestChanged = "manifest_changed"
 	problemManifestInvalid = "manifest_invalid"
 	problemSocketMissing   = "socket_missing"
+	problemSocketMode      = "socket_mode"
 	problemSocketReplaced  = "socket_replaced"
 	problemNotServed       = "not_served"
 	problemLinkMissing     = "link_missing"

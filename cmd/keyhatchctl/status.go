@@ -53,6 +53,11 @@ func printStatus(out io.Writer, s schema.StatusResponse, o *globalOptions) error
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "broker\t%s, protocol %d\n", s.BrokerVersion, s.ProtocolVersion)
+	token := "not required"
+	if s.AdminToken {
+		token = "required from each client of the admin socket"
+	}
+	fmt.Fprintf(w, "token\t%s\n", token)
 	fmt.Fprintf(w, "up\t%v\n", time.Duration(s.UptimeSeconds)*time.Second)
 	fmt.Fprintf(w, "loaded\t%s\n", loaded)
 	fmt.Fprintf(w, "memory\t%s\n", memory)

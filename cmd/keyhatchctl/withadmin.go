@@ -82,6 +82,9 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	if _, ok := errors.AsType[*client.TokenFileError](err); ok {
 		hint = cli.TokenFileHint(err, o.tokenFile, socket)
 	}
+	if untrusted, ok := errors.AsType[*client.UntrustedListenerError](err); ok {
+		hint = cli.UntrustedListenerHint(untrusted.UID)
+	}
 	switch {
 	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
 		hint = cli.PermissionHint(socket)

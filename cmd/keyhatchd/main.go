@@ -128,7 +128,7 @@ func run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	log.Info("serving", "admin_socket", server.AdminSocket())
+	log.Info("serving", "admin_socket", server.AdminSocket(), "admin_token_required", s.tokenFile != "")
 	sd.SdNotify(false, sd.SdNotifyReady+"\n"+statusNotification(server))
 	notifyCtx, stopNotifying := context.WithCancel(ctx)
 	var notifier sync.WaitGroup

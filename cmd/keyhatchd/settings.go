@@ -47,7 +47,7 @@ func newSettings() *settings {
 	s := &settings{flags: f}
 	f.StringVar(&s.runtimeDir, "runtime-dir", "", "`DIR` for the sockets; its path can have at most about 70 bytes (default for root: /run/keyhatch, for other users: $XDG_RUNTIME_DIR/keyhatch)")
 	f.StringVar(&s.projectsDir, "projects-dir", "", "`DIR` of the declared projects (default for root: "+systemProjectsDir+")")
-	f.StringVar(&s.tokenFile, "admin-token-file", "", "create `FILE` with a new token at each start, and require this token from every client of the admin socket; only root and the user of keyhatchd can read FILE")
+	cli.AddTokenFileFlag(f, &s.tokenFile, "create `FILE` with a new token at each start, and require this token from every client of the admin socket; only root and the user of keyhatchd can read FILE")
 	f.StringVar(&s.audit, "audit", "", "`DESTINATION` of audit events: stdout, journal, or file:PATH; if the file is renamed or removed, keyhatchd creates a new file at PATH (default: journal if standard error goes to the systemd journal, otherwise stdout)")
 	f.BoolVar(&s.auditRequired, "audit-required", false, "refuse to send secrets if the audit event of the request cannot be written within one second")
 	f.Float64Var(&s.requestRate, "request-rate", schema.DefaultRequestRate, "maximum `NUMBER` of requests and new connections per second for each project, with bursts of twice that number; 0 means no limit")
@@ -172,6 +172,10 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		value := f.Value.String()
+		if value == "" && f.Name == cli.TokenFileFlag { // the setting must not be empty
+			fmt.Fprintf(out, "%-32s # %s\n", "# admin_token_file is not set", sources[f.Name])
+			return
+		}
 		if value == "" {
 			value = `""` // a setting must have a value in YAML
 		}

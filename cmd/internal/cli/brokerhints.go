@@ -39,7 +39,7 @@ func SudoToActAs(uid uint32) string {
 func StartBrokerHint(socket string, chosen bool) string {
 	dir, isAdminSocket := strings.CutSuffix(socket, AdminSocketSuffix)
 	if !isAdminSocket {
-		return "correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
+		return "if ssh forwards this socket, start ssh again; otherwise correct --socket: the path of an admin socket ends with " + AdminSocketSuffix
 	}
 	const addFlags = " (add the other flags that it had, for example --projects-dir): keyhatchd"
 	hint := "start the broker"

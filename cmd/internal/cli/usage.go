@@ -124,6 +124,8 @@ func ExpectedValue(f *pflag.Flag) string {
 		return "true or false"
 	case "float64":
 		return "a number"
+	case "path":
+		return "a path"
 	case "int", "uint", "uint32", "uint64", "uintSlice":
 		return "a whole number"
 	}

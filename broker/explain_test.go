@@ -1,0 +1,117 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"github.com/keyhatch/keyhatch/broker"
+	"github.com/keyhatch/keyhatch/broker/audit"
+	"github.com/keyhatch/keyhatch/schema"
+)
+
+// explain returns the answer of the admin op explain for the secret A of the project api.
+func (s *testServer) explain(t *testing.T) schema.ExplainResponse {
+	t.Helper()
+	response, err := s.dialAdmin(t).Explain(context.Background(), schema.ExplainRequest{Name: "api", Secret: "A"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response
+}
+
+// TestExplainReportsChangedMode removes permissions of the file of a project's socket, as root in
+// a container can do. explain must report that, until the mode is right again.
+func TestExplainReportsChangedMode(t *testing.T) {
+	s := newServer(t)
+	s.register(t, "api", "A")
+	for _, c := range []struct {
+		mode    os.FileMode
+		changed bool
+	}{{0o666, false}, {0o600, true}, {0, true}, {0o777, false}} {
+		if err := os.Chmod(s.projectSocket("api"), c.mode); err != nil {
+			t.Fatal(err)
+		}
+		if r := s.explain(t); r.SocketModeChanged != c.changed || !r.SocketInPlace {
+			t.Errorf("with mode %o, explain returned %+v", c.mode, r)
+		}
+	}
+}
+
+// TestExplainReportsUsedConnections opens all connections that a project can have. explain must
+// report that, and must not report it when the connections are closed.
+func TestExplainReportsUsedConnections(t *testing.T) {
+	s := newServer(t)
+	s.register(t, "api", "A")
+	if r := s.explain(t); r.TooManyConnections {
+		t.Errorf("without connections, explain returned %+v", r)
+	}
+	var open []*rawConn
+	for range schema.MaxProjectConnections {
+		c := connect(t, s.projectSocket("api"))
+		c.request(t, `{"op":"ping"}`)
+		open = append(open, c)
+	}
+	if r := s.explain(t); !r.TooManyConnections {
+		t.Errorf("with all connections, explain returned %+v", r)
+	}
+	for _, c := range open {
+		c.Close()
+	}
+	waitUntil(t, func() bool { return !s.explain(t).TooManyConnections })
+}
+
+// A failingWriter writes nothing while it fails.
+type failingWriter struct {
+	fails atomic.Bool
+	out   *lockedBuffer
+}
+
+func (w *failingWriter) Write(p []byte) (int, error) {
+	if w.fails.Load() {
+		return 0, errors.New("no space left on device")
+	}
+	return w.out.Write(p)
+}
+
+// TestExplainReportsUnavailableAudit makes the audit log of a broker fail. explain must report
+// that if the broker requires audit, because the broker then refuses each get. explain must not
+// report it after the audit log works again, or if the broker does not require audit.
+func TestExplainReportsUnavailableAudit(t *testing.T) {
+	for _, required := range []bool{true, false} {
+		writer := &failingWriter{}
+		s := newServerWithConfig(t, func(config *broker.Config) {
+			writer.out = &lockedBuffer{}
+			events, err := audit.Open(audit.Config{Out: writer, Required: required, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(events.Close)
+			old := config.Audit
+			audit.Record(old, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)}) // newServerWithConfig expects an event
+			config.Audit = events
+		})
+		s.register(t, "api", "A")
+		if s.explain(t).AuditUnavailable {
+			t.Error("explain reports an audit log that works")
+		}
+		writer.fails.Store(true)
+		if required {
+			waitUntil(t, func() bool { return s.explain(t).AuditUnavailable })
+		} else {
+			waitUntil(t, func() bool {
+				s.explain(t) // records an event
+				status, err := s.dialAdmin(t).Status(t.Context())
+				return err == nil && status.AuditDropped > 0
+			})
+			if s.explain(t).AuditUnavailable {
+				t.Error("explain reports an audit log that is not required")
+			}
+		}
+		writer.fails.Store(false)
+		waitUntil(t, func() bool { return !s.explain(t).AuditUnavailable })
+	}
+}
