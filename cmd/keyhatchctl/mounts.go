@@ -61,7 +61,8 @@ func checkMounts(mounts []json.RawMessage, projectDir string, ids []schema.Devco
 	runtimeDir := filepath.Dir(filepath.Dir(projectDir))
 	// Compare also with the paths before their links are resolved, because the operator may have
 	// no permission to resolve the links in the runtime directory.
-	allowed := []string{projectDir}
+	// devcontainer read-configuration does not replace the variable in the mount of the Feature.
+	allowed := []string{projectDir, filepath.Join(runtimeDir, "devcontainers", "${devcontainerId}")}
 	for _, id := range ids {
 		allowed = append(allowed, filepath.Join(runtimeDir, "devcontainers", string(id)))
 	}
