@@ -172,7 +172,9 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 			preparing <- result
 		}()
 	}
-	timeout := time.NewTimer(time.Until(r.prepareUntil)) // later calls do not wait again for the same goroutine
+	// prepareUntil is set only when the goroutine starts. So after the timeout, later calls do not
+	// wait for this goroutine again.
+	timeout := time.NewTimer(time.Until(r.prepareUntil))
 	defer timeout.Stop()
 	select {
 	case result := <-r.preparing:

@@ -41,9 +41,9 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 	}
 	for _, login := range logins {
 		// The slash at the end of the URL makes git create a separate section, so the user's
-		// section for this host does not change. git adds a new section at the end of the file.
-		// So for this host, the empty value turns off all helpers that this file and the
-		// system's configuration set.
+		// section for this host does not change. git adds the new section at the end of the file.
+		// Its first helper is the empty value, which turns off all helpers that git has read
+		// before for this host: those in this file and in the system's configuration.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {

@@ -55,7 +55,7 @@ of the command.`,
 	if defaultPath == "" {
 		defaultPath = defaultSocket
 	}
-	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "path of the project's socket; you can also set the path in KEYHATCH_SOCKET")
+	c.PersistentFlags().StringVar(&socket, "socket", defaultPath, "path of the project's socket; without this flag, the path in the variable KEYHATCH_SOCKET")
 	newProject := func() *client.Project { return client.NewProject(socket) }
 	c.AddCommand(getCommand(newProject), listCommand(newProject), runCommand(newProject), exportCommand(newProject), filesCommand(newProject),
 		credentialCommand(newProject, &socket), doctorCommand(&socket))

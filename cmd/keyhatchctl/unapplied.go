@@ -39,7 +39,7 @@ func (e *unappliedDeclarationError) hint(o *globalOptions, process brokerProcess
 	if e.declared == e.project {
 		keep = "replace the declaration with the registration that the broker serves: " + o.sudoCommand(sudoToChange(dir), "declare", string(e.project))
 	}
-	if e.isDuplicate { // the broker never applies this declaration, because another one of the path is in effect
+	if e.isDuplicate { // the broker never applies this declaration, because another declaration of the same project path is in effect
 		return keep
 	}
 	return "apply the declaration first: " + process.applyDeclarationsCommand() + "\nor " + keep

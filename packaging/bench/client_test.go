@@ -38,7 +38,8 @@ func answerAll(t *testing.T, replies ...string) (socket string) {
 	return socket
 }
 
-// measureGood sends requests to a server. The only correct reply to a request is good.
+// measureGood measures the load l on the server at socket. It sends the request "get", and only the
+// reply "good" is correct. For pushes, only the confirmation of a push is correct.
 func measureGood(t *testing.T, socket string, connections int, l load) (result, error) {
 	for range max(connections, 1) {
 		l.Sockets = append(l.Sockets, socket)

@@ -12,7 +12,7 @@ import (
 var secretName = reflect.TypeFor[schema.SecretName]()
 
 // A reflector is a jsonschema.Reflector that also handles the scalar types of package
-// schema.
+// schema, unsigned integers, and the comments of fields.
 type reflector struct {
 	*jsonschema.Reflector
 	err error // set by mapScalar if a type cannot be part of the schema

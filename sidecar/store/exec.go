@@ -142,7 +142,8 @@ func (e Exec) WatchDirs() (dirs []string) {
 }
 
 // IsAffectedBy reports whether a file event at path can mean that a file or directory in
-// WatchPaths changed. It returns false for other files in the same directory.
+// WatchPaths changed. If all paths in WatchPaths are in one directory, it returns false for the
+// other files in this directory.
 func (e Exec) IsAffectedBy(path string) bool {
 	for _, watched := range e.WatchPaths {
 		if (Dir{Path: watched}).IsAffectedBy(path) {

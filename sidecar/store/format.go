@@ -68,7 +68,7 @@ func (f Format) parse(text []byte) (set Set, lines map[schema.SecretName]int, er
 	case Dotenv:
 		return parseDotenv(string(text))
 	}
-	return nil, nil, errors.New("unknown format: use --format dotenv, yaml, or json")
+	return nil, nil, errors.New("unknown format: the formats are dotenv, yaml, and json")
 }
 
 func parseJSON(text []byte) (Set, error) {

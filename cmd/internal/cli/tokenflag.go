@@ -10,8 +10,8 @@ import (
 const TokenFileFlag = "admin-token-file"
 
 // AddTokenFileFlag adds the flag for the file with the admin token. The flag refuses an empty value.
-// With an unset variable in --admin-token-file "$FILE", the broker would otherwise start without
-// a token.
+// Otherwise, keyhatchd with an unset variable in --admin-token-file "$FILE" would start without a
+// token.
 func AddTokenFileFlag(flags *pflag.FlagSet, file *string, usage string) {
 	flags.Var((*filePath)(file), TokenFileFlag, usage)
 }

@@ -129,7 +129,7 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 
 	m.run("systemctl restart keyhatch.service")
 	m.run(keyhatch + "get --wait 15s A >/dev/null")
-	m.run(keyhatch + "list | grep -x BIG0") // the broker must still use the manifest that was approved last
+	m.run(keyhatch + "list | grep -x BIG0") // after a restart, the broker must use the manifest of the last reload
 	m.run("systemctl reload keyhatch.service")
 	m.run("keyhatchctl unregister api")
 	m.mustFail(keyhatch+"get A", "reach")
