@@ -7,8 +7,9 @@ import (
 )
 
 // TestEveryAdminOperationIsRecorded checks that acceptedEvents contains every op of the admin
-// socket, except ops whose refusals have their own event, and ops that change nothing and reveal
-// nothing about secrets.
+// socket, because recordRejected records the refusal of a request only if acceptedEvents contains
+// the op. The exceptions are ops whose refusals have their own event, and ops that change nothing
+// and do not reveal which secrets exist or may be fetched.
 func TestEveryAdminOperationIsRecorded(t *testing.T) {
 	notRecorded := map[schema.Op]bool{
 		schema.OpPush:   true, // has the event push.rejected

@@ -53,7 +53,7 @@ func checkAll(r *registry) {
 	for _, u := range r.unserved {
 		if u.parsed != nil && !u.checking {
 			u.checking = true
-			go retryProject(r, u) // in its own goroutine, because the container can delay the attempt, too
+			go retryProject(r, u) // in its own goroutine, because the container can delay an attempt to serve the project
 		}
 	}
 }

@@ -241,8 +241,9 @@ type RateLimited struct {
 	Project ProjectName `json:"project"`
 }
 
-// AuthFailed reports that a client of the admin socket sent no admin token in time, or a wrong
-// admin token. After the first AuthFailedBurst AuthFailed events, the broker records at most
+// AuthFailed reports that the first request of a client of the admin socket did not contain the
+// admin token, or did not arrive in time, or that a later auth request contained a wrong token.
+// After the first AuthFailedBurst AuthFailed events, the broker records at most
 // one AuthFailed per second.
 type AuthFailed struct {
 	EventHeader

@@ -12,7 +12,7 @@ import (
 )
 
 // TestBadFileKeepsOnlyItsOwnValue replaces the file of a secret with something that the sidecar
-// cannot use. It checks that the broker keeps the old value of this secret only, that changes
+// cannot use. It checks that the broker keeps the old value of this secret, that changes
 // and removals of other secrets are pushed, and that the sidecar logs the path once when the
 // problem begins and once when it ends.
 func TestBadFileKeepsOnlyItsOwnValue(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 )
 
 // TestEmptyValueKeepsOldValue changes a value of a file, or of the output of a command, to an
-// empty value. It checks that the broker keeps the old value of this secret only, that the sidecar
+// empty value. It checks that the broker keeps the old value of this secret and gets all other changes, that the sidecar
 // logs the name once, and that CheckHealth fails. The removal of the name removes the secret.
 func TestEmptyValueKeepsOldValue(t *testing.T) {
 	for _, c := range []struct {

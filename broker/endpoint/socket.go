@@ -54,13 +54,13 @@ type socket struct {
 	raw     syscall.RawConn            // of conn
 	outside atomic.Pointer[descriptor] // nil while the socket is in the poller
 
-	wakes          atomic.Int32 // number of events since the last call of resetWakes
+	wakes          atomic.Int32 // number of times that the client woke the broker since the last call of resetWakes
 	writeClosed    atomic.Bool  // CloseWrite was called
 	stoppedReading atomic.Bool  // the client has shut down only its reading side
 
 	// Only the goroutine that calls waitForEvents uses the following fields.
 	check   func(fd int) (done bool)
-	checks  int                   // number of calls of handleEvent since waitForEvents began; more than 1 after an event
+	checks  int                   // number of calls of handleEvent: one when the wait begins, and one after each event
 	tooMany bool                  // the client has caused too many events
 	onEvent func(fd uintptr) bool // s.handleEvent, stored here so that waitForEvents allocates no memory
 

@@ -24,8 +24,8 @@ the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. If run cannot use a file in a dir: store, for example because the file is empty,
-open for writing, or not readable, the broker keeps the old value of this secret only,
-and run logs the path of the file once. If run has read no old value since its start, the
+open for writing, or not readable, the broker keeps the old value of this secret, and
+run pushes the changes of all other secrets. run logs the path of the file once. If run has read no old value since its start, the
 broker gets the other secrets without this secret. If another directory replaces a dir:
 store and secrets are missing in it, for example after an unmount, the secrets in the
 broker do not change until no secret is missing, or until you send the signal SIGUSR1. The
@@ -45,9 +45,10 @@ and an error if every user can change it. run does not report a store on a read-
 
 If you use several --store flags, run pushes the secrets of all these stores together.
 If run cannot read one of the stores later, the broker keeps the old secrets of this store,
-and run pushes the changes of the other stores. If two stores contain the same name later,
-the broker keeps the old value of this secret only. At its start, run pushes nothing until
-it can read all stores and no name is in two stores.`,
+and run pushes the changes of the other stores. If a name is later in two
+stores, the broker keeps the old value of the secret with this name, and run pushes the
+changes of all other secrets. At its start, run pushes nothing until it can read all
+stores and no name is in two stores.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,

@@ -49,9 +49,10 @@ set prints the size of the new value, and the size of the value that it replaced
 
 set replaces a secret in one step, but it does not replace a bundle by a secret, or a
 bundle by a bundle without some of the fields. The new file has the owner, the group, the
-mode, and the ACL of the old file. If this is not possible, the store does not change. The file of a new secret has mode 0600. If root runs set, a new file belongs to the
-owner of its directory. If the secret or the bundle is a symbolic link, set replaces the
-link. The target of the link does not change.
+mode, and the ACL of the old file. If this is not possible, the store does not change.
+The file of a new secret has mode 0600. If root runs set, a new file belongs to the owner
+of its directory. If the secret or the bundle is a symbolic link, set replaces the link.
+The target of the link does not change.
 
 If the directory of the store does not exist, set creates the directory. The shell does not
 expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, NAME.swp,

@@ -12,10 +12,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestFixOfDeclarationIgnoresTextOfPaths computes the fix for messages of the broker. Some
-// messages contain a path that looks like the cause in another message. The fix must depend on
-// the cause and not on the path. Otherwise, untrusted code could choose a path for which the fix
-// removes the declaration.
+// TestFixOfDeclarationIgnoresTextOfPaths checks which fix keyhatchctl prints for a message of the
+// broker. Some messages contain a path whose text looks like the cause in another message. The fix
+// must depend only on the cause. Otherwise, untrusted code could choose a path so that keyhatchctl
+// tells the operator to remove the declaration.
 func TestFixOfDeclarationIgnoresTextOfPaths(t *testing.T) {
 	dir := t.TempDir()
 	text, err := manifest.Declaration{Name: "api", Path: "/src/api", Manifest: "schema_version: 1\nproject: api\nsecrets: {}\n"}.Encode()

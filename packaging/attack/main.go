@@ -23,7 +23,8 @@ import (
 
 // An attack describes one kind of attack. The function run returns the number of attempts, and
 // a text that describes the effect on others. An error means that the effect was larger than
-// the limit, or that the attack could not be run.
+// the limit, or that the attack failed to run. If this machine does not support the attack, the text
+// begins with "skipped: ", and there is no error.
 type attack struct {
 	name  string
 	limit string // the largest allowed effect

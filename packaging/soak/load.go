@@ -177,7 +177,7 @@ func (l *load) get(p *project) error {
 	atLeast, began := l.h.secrets.newest(), time.Now()
 	got, err := p.client.GetMany(context.Background(), p.names, wait)
 	if err != nil {
-		return fmt.Errorf("project %s: get-many, after %v: %w", p.name, time.Since(began), err)
+		return fmt.Errorf("project %s: get-many failed after %v: %w", p.name, time.Since(began), err)
 	}
 	for _, name := range p.names {
 		value := got.Secrets[name].Value
