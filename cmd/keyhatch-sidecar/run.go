@@ -25,11 +25,12 @@ the store changes and when the broker restarts.
 If run cannot read the store, run logs the error once. The secrets in the broker do not
 change. If run cannot use a file in a dir: store, for example because the file is empty,
 open for writing, or not readable, the broker keeps the old value of this secret, and
-run pushes the changes of all other secrets. run logs the path of the file once. If run has read no old value since its start, the
-broker gets the other secrets without this secret. If another directory replaces a dir:
-store and secrets are missing in it, for example after an unmount, the secrets in the
-broker do not change until no secret is missing, or until you send the signal SIGUSR1. The
-same is true for a bundle in a dir: store whose directory was replaced and has fewer fields.
+run pushes the changes of all other secrets. run logs the path of the file once. If run
+has read no old value since its start, the broker gets the other secrets without this
+secret. If another directory replaces a dir: store and secrets are missing in it, for
+example after an unmount, the secrets in the broker do not change until no secret is
+missing, or until you send the signal SIGUSR1. The same is true for a bundle in a dir:
+store whose directory was replaced and has fewer fields.
 
 After keyhatchctl clear, the broker has no secrets until the store changes, or until the
 broker or run restarts. To make run push the store even if nothing has changed, send the
