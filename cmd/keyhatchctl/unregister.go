@@ -54,7 +54,7 @@ but the broker does not serve it.
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
 				var files string // the removed and the kept files
-				if persist { // before Unregister, because the user may have no permission to remove the files
+				if persist {     // before Unregister, because the user may have no permission to remove the files
 					for _, d := range otherDeclarations {
 						if err := removeDeclaration(status, d.Name); err != nil {
 							return err
