@@ -39,6 +39,8 @@ const (
 	buildFile  = "a build obeys this file, so the file can make the build run commands"
 	toolFile   = "a tool obeys this file, so the file can make the tool run commands or load code"
 
+	writableFile  = "other users can write to the file"
+	longPath      = "the path is so long that it can push other changes off the screen"
 	unusualText   = "the template contains characters other than printable ASCII, tabs, and line feeds: programs do not agree on which of these characters are spaces or line breaks"
 	extraSettings = "the template contains text that is not known to be harmless in this file: a tool that reads the file may run commands or trust other servers"
 	longTemplate  = "the template is so long that it can push other changes off the screen"
@@ -57,11 +59,21 @@ func fileDanger(in *schema.Injection) string {
 	if bits, err := strconv.ParseUint(in.Mode, 8, 32); err != nil || bits&0o111 != 0 {
 		reasons = append(reasons, "the file is executable")
 	}
+	if bits, err := strconv.ParseUint(in.Mode, 8, 32); err == nil && bits&0o022 != 0 {
+		reasons = append(reasons, writableFile)
+	}
+	if len(in.Path) > maxUsualPath {
+		reasons = append(reasons, longPath)
+	}
 	if reason := lengthDanger(in.Template); reason != "" {
 		reasons = append(reasons, reason)
 	}
 	return strings.Join(reasons, "; ")
 }
+
+// If a path has more bytes than maxUsualPath, it is dangerous, because a terminal would show it
+// in many lines.
+const maxUsualPath = 200
 
 // If a template has more lines than maxTemplateLines, it is dangerous, because it could push
 // other changes off the screen on which an operator approves them. The limit for comments and

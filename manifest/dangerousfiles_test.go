@@ -89,9 +89,19 @@ func TestOrdinaryFilesAreNotMarked(t *testing.T) {
 			t.Errorf("%s is marked: %s", p, got)
 		}
 	}
-	for _, mode := range []string{"0600", "600", "0400", "0440", "0644", "0666"} {
+	for _, mode := range []string{"0600", "600", "0400", "0440", "0644"} {
 		if got := danger("/x.key", mode, ""); got != "" {
 			t.Errorf("mode %s is marked: %s", mode, got)
+		}
+	}
+	for mode, want := range map[string]string{"0666": writableFile, "620": writableFile, "0602": writableFile, "0777": "the file is executable; " + writableFile} {
+		if got := danger("/x.key", mode, ""); got != want {
+			t.Errorf("mode %s: %s", mode, got)
+		}
+	}
+	for p, want := range map[string]string{"/" + strings.Repeat("x/", 96) + "abc.key": "", "/" + strings.Repeat("x/", 96) + "abcd.key": longPath} {
+		if got := danger(p, "0600", ""); got != want {
+			t.Errorf("a path with %d bytes: %s", len(p), got)
 		}
 	}
 	for _, mode := range []string{"0700", "755", "0601", "0610", "0111", "x"} {
@@ -135,6 +145,9 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	for _, c := range []struct{ path, harmless, dangerous string }{
 		{"~/.npmrc", "//registry.npmjs.org/:_authToken={{value}}", "script-shell=/tmp/x"},
 		{"~/.npmrc", "@corp:registry=https://npm.pkg.github.com\n//npm.pkg.github.com/:_authToken={{value}}\n; comment\nalways-auth=true", "//registry.npmjs.org/:tokenHelper=/tmp/x"},
+		{"~/.npmrc", "@corp:registry=http://127.0.0.1:4873/\n@a:registry = \"http://localhost\"\n@b:registry=http://[::1]:80/x\n//npm.corp.example/:_authToken={{value}}\n", "@corp:registry=http://npm.corp.example/"},
+		{"~/.npmrc", "_auth={{value}}", "@corp:registry=http://localhost.evil.example/"}, {"~/.npmrc", "", "@corp:registry = \"HTTP://127.0.0.1@evil.example/\""},
+		{"~/.npmrc", "@corp:registry=https://a.example{{value}}", "@corp:registry={{value}}"}, {"~/.npmrc", "", "@corp:registry=htt{{e}}p://x.example/"},
 		{"~/.npmrc", "_auth = {{value}}\nemail=a@example.com\n\n", "node-options=--require /tmp/x"},
 		{"~/.npmrc", "registry=https://registry.npmjs.org/\nregistry = \"https://registry.npmjs.org\"\n", "registry=https://npm.example/"},
 		{"~/.npmrc", "", "REGISTRY = https://registry.npmjs.org{{e}}.evil.example/"}, {"~/.npmrc", "", "registry={{value}}"},

@@ -114,6 +114,7 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets:\n  A: {as: file, path: /a/../x}\n", 4, "must not contain .."},
 		{header + "secrets:\n  A: {as: file, path: /}\n", 4, "must name a file"},
 		{header + "secrets:\n  A: {as: file, path: ~/}\n", 4, "must name a file"},
+		{header + "secrets:\n  A: {as: file, path: ~/" + strings.Repeat("x", 4094) + "}\n", 4, "path must have at most 4095 bytes"},
 		{header + "secrets:\n  A: {as: file, path: \"/a\\0b\"}\n", 4, "NUL"},
 		{header + "secrets:\n  A: {as: file, path: /x, mode: 0600}\n", 4, `mode must be a string: write mode: "0600"`},
 		{header + "secrets:\n  A: {as: file, path: /x, mode: \"rw\"}\n", 4, "must be an octal number"},

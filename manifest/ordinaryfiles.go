@@ -129,13 +129,21 @@ func isHost(key string) bool { return hostKey.MatchString(key) }
 
 const npmRegistry = "https://registry.npmjs.org"
 
+// encryptedRegistry matches the URL of a registry if the traffic is encrypted or does not leave
+// the machine (compare loginDanger).
+var encryptedRegistry = regexp.MustCompile(`^(https://|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/|$))`)
+
 // isHarmlessNPMFile checks a .npmrc. npm installs code from the registry in the value of the
 // key registry, so this value must be npm's own registry. A registry of a scope, for example
-// @corp:registry, can have any value.
+// @corp:registry, can be any registry to which npm does not send the secret without encryption.
 func isHarmlessNPMFile(template string) bool {
 	keepsRegistry := func(line string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
-		return strings.TrimSpace(key) != "registry" || oneOf(npmRegistry, npmRegistry+"/")(strings.Trim(value, ` "'`))
+		key, value = strings.TrimSpace(key), strings.Trim(value, ` "'`)
+		if strings.HasSuffix(key, ":registry") {
+			return encryptedRegistry.MatchString(value)
+		}
+		return key != "registry" || oneOf(npmRegistry, npmRegistry+"/")(value)
 	}
 	return !readsVariables(template) && hasOnlyNPMKeys(template) && linesAre(template, keepsRegistry, keepsRegistry)
 }

@@ -167,6 +167,9 @@ func listedNames(list *yaml.Node) string {
 	return "NAME"
 }
 
+// maxPath is the length of the longest path, in bytes, that Linux accepts.
+const maxPath = 4095
+
 func checkPath(key *yaml.Node, name schema.SecretName, p string) error {
 	rest, underHome := strings.CutPrefix(p, "~/")
 	switch {
@@ -174,6 +177,8 @@ func checkPath(key *yaml.Node, name schema.SecretName, p string) error {
 		return errorAt(key, "%s: path is missing: as: file needs a path", name)
 	case !underHome && !path.IsAbs(p):
 		return errorAt(key, "%s: path must be absolute or start with ~/", name)
+	case len(p) > maxPath:
+		return errorAt(key, "%s: path must have at most %d bytes", name, maxPath)
 	case strings.ContainsRune(p, 0):
 		return errorAt(key, "%s: path contains a NUL byte", name)
 	case underHome && (rest == "" || path.Clean("/"+rest) != "/"+rest), !underHome && path.Clean(p) != p, p == "/":

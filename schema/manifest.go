@@ -64,9 +64,9 @@ type Injection struct {
 	// name of the secret, so this name must not be the name of a forbidden variable.
 	Env string `json:"env,omitempty"`
 	// Path is the path of the file if the method of injection is file. The path must be absolute
-	// or begin with ~/, and must not be below the path of another secret. keyhatch stores the
-	// file in memory, and creates a link to the file at this path. If another file already
-	// exists at this path, keyhatch does not replace it.
+	// or begin with ~/, must have at most 4095 bytes, and must not be below the path of another
+	// secret. keyhatch stores the file in memory, and creates a link to the file at this path. If
+	// another file already exists at this path, keyhatch does not replace it.
 	Path string `json:"path,omitempty"`
 	// Mode is the mode of the file in octal. The default is "0600".
 	Mode string `json:"mode,omitempty"`

@@ -80,8 +80,10 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			link := filepath.Dir(served.SocketPath)
 			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}
-		f.Fix += applyDeclarations +
-			"\nto declare the project as it is served: " + c.o.sudoCommand(sudoToChange(s.ProjectsDir), "declare", p.Project)
+		f.Fix += applyDeclarations
+		if p.ProjectPath == "" || served.ProjectPath == p.ProjectPath {
+			f.Fix += "\nto declare the project as it is served: " + c.o.sudoCommand(sudoToChange(s.ProjectsDir), "declare", p.Project)
+		}
 	}
 	return f
 }

@@ -112,16 +112,18 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 	return d, nil
 }
 
-// A declaredPathError means that a registration would replace a declaration whose path is the
-// path of another project.
+// A declaredPathError means that an action on a project would take the name of a declaration, or
+// replace a declaration, whose path is the path of another project.
 type declaredPathError struct {
-	request  schema.RegisterRequest
+	action   string // for example "declare"
+	name     schema.ProjectName
+	path     string
 	file     string
 	declared string // the path of the project that file declares
 }
 
 func (e *declaredPathError) Error() string {
-	return fmt.Sprintf("cannot declare project %s in %s: %s already declares %s", e.request.Name, cli.PrintableWord(e.request.ProjectPath), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
+	return fmt.Sprintf("cannot %s project %s in %s: %s already declares %s", e.action, e.name, cli.PrintableWord(e.path), cli.PrintableWord(e.file), cli.PrintableWord(e.declared))
 }
 
 // checkDeclaredPath returns a declaredPathError if the declaration of the project name declares
@@ -137,9 +139,51 @@ func checkDeclaredPath(status schema.StatusResponse, name schema.ProjectName, re
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err == nil && d.Path != request.ProjectPath:
-		return &declaredPathError{request, file, d.Path}
+		return &declaredPathError{"declare", request.Name, request.ProjectPath, file, d.Path}
 	}
 	return err
+}
+
+func isOtherPath(err error) bool {
+	_, ok := errors.AsType[*declaredPathError](err)
+	return ok
+}
+
+// checkUndeclaredName returns an error if a project that gets no declaration must not have its
+// name, because the name belongs to a declaration of another path or to a declaration that is not
+// valid. The broker may be unable to serve this declaration now, but could serve it later. If
+// this user cannot read the declaration, checkUndeclaredName returns nil.
+func checkUndeclaredName(status schema.StatusResponse, request schema.RegisterRequest) error {
+	if status.ProjectsDir == "" {
+		return nil
+	}
+	err := checkDeclaredPath(status, request.Name, request)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if e, ok := errors.AsType[*declaredPathError](err); ok {
+		e.action = "register"
+	}
+	return err
+}
+
+// keptDeclaration returns a line about the declaration with the project's name if the declaration
+// must not be removed together with the project: if it declares another path, or if the project
+// is served without a declaration and the file is not a valid declaration. Otherwise,
+// keptDeclaration returns "".
+func keptDeclaration(status schema.StatusResponse, p schema.ProjectStatus) (string, error) {
+	file, err := declarationPath(status, p.Name)
+	if err != nil {
+		return "", err
+	}
+	d, err := readDeclaration(file, p.Name)
+	switch {
+	case p.ProjectPath == "", errors.Is(err, fs.ErrNotExist), err == nil && d.Path == p.ProjectPath, err != nil && p.Declared:
+		return "", nil
+	case err == nil:
+		return fmt.Sprintf("\ndid not remove %s, which declares %s", cli.PrintableWord(file), cli.PrintableWord(d.Path)), nil
+	}
+	return fmt.Sprintf("\ndid not remove %s, which is not a valid declaration", cli.PrintableWord(file)), nil
 }
 
 // removeDeclaration removes the declaration of a project. If the declaration does not exist,

@@ -16,7 +16,8 @@ func declareCommand(o *globalOptions) *cobra.Command {
 		Short: "Declare a project with its current registration",
 		Long: `declare writes the registration of a project, with its approved manifest, to the
 broker's projects directory. The broker registers a declared project at every start.
-declare replaces an existing declaration of the project. declare does not read the
+declare replaces an existing declaration of the project, but not a declaration of
+another path. declare does not read the
 manifest in the project's directory, so it approves no change of this manifest. To
 approve and declare the current manifest, use keyhatchctl register --persist.
 
@@ -40,10 +41,14 @@ approve and declare the current manifest, use keyhatchctl register --persist.
 				if err := checkApplied(status, served, func(manifest.Declaration) bool { return true }); err != nil {
 					return err
 				}
-				if _, err := declareAndRegister(c.Context(), admin, schema.RegisterRequest{
+				request := schema.RegisterRequest{
 					Name: served.Name, ProjectPath: served.ProjectPath, Manifest: &served.Manifest,
 					AllowUIDs: served.AllowUIDs, DevcontainerIDs: served.DevcontainerIDs,
-				}, served.Name, false); err != nil {
+				}
+				if err := checkDeclaredPath(status, served.Name, request); isOtherPath(err) {
+					return err
+				}
+				if _, err := declareAndRegister(c.Context(), admin, request, served.Name, false); err != nil {
 					return err
 				}
 				if o.asJSON {

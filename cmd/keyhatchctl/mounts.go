@@ -50,31 +50,57 @@ func configuredMounts(ctx context.Context, devcontainer string, environment []st
 // hasKeyhatchMount reports whether there is a mount at containerDir. The container engine would
 // refuse a second mount there.
 func hasKeyhatchMount(mounts []json.RawMessage) bool {
-	return slices.ContainsFunc(mounts, func(mount json.RawMessage) bool { return mountTarget(mount) == containerDir })
+	return slices.ContainsFunc(mounts, func(mount json.RawMessage) bool {
+		m, err := parseMount(mount)
+		return err == nil && m.target() == containerDir
+	})
 }
 
-// checkMounts returns an error if a mount would give the container the admin socket or the socket
-// of another project. projectDir is the directory of the project's socket, and ids are the IDs of
-// the project's dev containers. checkMounts finds mistakes and simple attacks. It cannot find
-// every attack, because a devcontainer.json can also contain arguments for the container engine.
-func checkMounts(mounts []json.RawMessage, projectDir string, ids []schema.DevcontainerID) error {
-	runtimeDir := filepath.Dir(filepath.Dir(projectDir))
+// A mountCheck finds mounts that would give the container of a project access to the admin socket,
+// to another project, or to the declared projects. It finds mistakes and simple attacks. It cannot
+// find every attack, because a devcontainer.json can also contain arguments for the container
+// engine.
+type mountCheck struct {
+	folder      string // the project's directory
+	projectDir  string // the directory of the project's socket
+	projectsDir string // the directory of the declared projects, or ""
+	ids         []schema.DevcontainerID
+}
+
+func (c mountCheck) check(mounts []json.RawMessage) error {
+	runtimeDir := filepath.Dir(filepath.Dir(c.projectDir))
 	// Compare also with the paths before their links are resolved, because the operator may have
 	// no permission to resolve the links in the runtime directory.
 	// devcontainer read-configuration does not replace the variable in the mount of the Feature.
-	allowed := []string{projectDir, filepath.Join(runtimeDir, "devcontainers", "${devcontainerId}")}
-	for _, id := range ids {
+	allowed := []string{c.projectDir, filepath.Join(runtimeDir, "devcontainers", "${devcontainerId}")}
+	for _, id := range c.ids {
 		allowed = append(allowed, filepath.Join(runtimeDir, "devcontainers", string(id)))
 	}
-	for _, mount := range mounts {
-		for _, source := range mountSources(mount) {
-			real, realRuntimeDir := resolveLinks(source), resolveLinks(runtimeDir)
-			if (isBelow(real, realRuntimeDir) || isBelow(realRuntimeDir, real)) && real != resolveLinks(projectDir) && !slices.Contains(allowed, source) {
+	for _, raw := range mounts {
+		m, err := parseMount(raw)
+		if err != nil {
+			return fmt.Errorf("cannot check the mount %s in the configuration of the dev container: %w", cli.PrintableWord(string(raw)), err)
+		}
+		for _, source := range m.sources(c.folder) {
+			switch {
+			case c.projectsDir != "" && overlaps(source, c.projectsDir):
+				return fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the declared projects: remove this mount", cli.PrintableWord(source))
+			case !overlaps(source, runtimeDir):
+			case resolveLinks(source) != resolveLinks(c.projectDir) && !slices.Contains(allowed, source):
 				return fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the admin socket or to another project: remove this mount", cli.PrintableWord(source))
+			case !m.isPlain():
+				return fmt.Errorf("the configuration of the dev container mounts %s with unknown or repeated options: use only type, source, and target", cli.PrintableWord(source))
 			}
 		}
 	}
 	return nil
+}
+
+// overlaps reports whether one of two paths is below the other, or whether they are equal, with
+// and without their symbolic links.
+func overlaps(path, dir string) bool {
+	real, realDir := resolveLinks(path), resolveLinks(dir)
+	return isBelow(real, realDir) || isBelow(realDir, real) || isBelow(path, dir)
 }
 
 func isBelow(path, dir string) bool {
@@ -88,52 +114,6 @@ func resolveLinks(path string) string {
 		return resolved
 	}
 	return path
-}
-
-// mountSources returns the absolute paths on the host that a mount uses. A volume can have a
-// path in its options.
-func mountSources(mount json.RawMessage) (sources []string) {
-	var object struct{ Source string }
-	var text string
-	if json.Unmarshal(mount, &object) == nil {
-		sources = append(sources, object.Source)
-	} else if json.Unmarshal(mount, &text) == nil {
-		for _, part := range strings.Split(text, ",") {
-			key, value, _ := strings.Cut(strings.Trim(part, `"`), "=")
-			switch key {
-			case "source", "src":
-				sources = append(sources, value)
-			case "volume-opt":
-				sources = append(sources, strings.TrimPrefix(value, "device="))
-			}
-		}
-	}
-	sources = slices.DeleteFunc(sources, func(source string) bool { return !filepath.IsAbs(source) })
-	for i, source := range sources {
-		sources[i] = filepath.Clean(source)
-	}
-	return sources
-}
-
-// mountTarget returns the path at which a mount in devcontainer.json is mounted, or "" if the
-// mount contains no such path. A mount is an object or a string in the format of docker run
-// --mount.
-func mountTarget(mount json.RawMessage) string {
-	var object struct{ Target string }
-	if json.Unmarshal(mount, &object) == nil {
-		return filepath.Clean(object.Target)
-	}
-	var text string
-	if json.Unmarshal(mount, &text) != nil {
-		return ""
-	}
-	for _, part := range strings.Split(text, ",") {
-		key, value, _ := strings.Cut(part, "=")
-		if key == "target" || key == "dst" || key == "destination" {
-			return filepath.Clean(value)
-		}
-	}
-	return ""
 }
 
 // configurationArgs returns the arguments in upArgs that select the configuration or the

@@ -10,13 +10,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestMountsOfRuntimeDirectory calls checkMounts with mounts of many paths. checkMounts must
-// refuse a mount that gives a container the admin socket or the socket of another project, and
-// must accept all other mounts.
+// TestMountsOfRuntimeDirectory checks mounts of many paths. The check must refuse a mount that
+// gives a container the admin socket, the socket of another project, or the declared projects, and
+// a mount that it cannot read. It must accept all other mounts.
 func TestMountsOfRuntimeDirectory(t *testing.T) {
 	root := t.TempDir()
 	run := filepath.Join(root, "run", "keyhatch")
-	for _, dir := range []string{"admin", "projects/0123", "projects/4567", "devcontainers"} {
+	for _, dir := range []string{"admin", "../projects.d", "projects/0123", "projects/4567", "devcontainers"} {
 		if err := os.MkdirAll(filepath.Join(run, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -36,6 +36,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		}
 		return string(mount)
 	}
+	object := func(format string) string { return strings.ReplaceAll(format, "ROOT", root) }
 	for mount, allowed := range map[string]bool{
 		`{"type": "bind", "source": "` + run + `/projects/api", "target": "/run/keyhatch"}`:                            true,
 		`{"type": "bind", "source": "` + run + `/devcontainers/id", "target": "/run/keyhatch"}`:                        true,
@@ -59,9 +60,42 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=volume,source=keyhatch,target=ROOT/run/keyhatch/admin"):                                             true,
 		text("type=bind,source=ROOT/run/keyhatch-other,target=/x"):                                                     true,
 		text("type=bind,source=ROOT/run/keyhatch2/admin,target=/x"):                                                    true,
-		text("type=tmpfs,target=/x"):                                                                                   true, `null`: true, `1`: true, `{"target": "/x"}`: true,
+		text("type=tmpfs,target=/x"):                                                                                   true, `null`: true, ``: true, `""`: true, `{"target": "/x"}`: true, `1`: false, `["type=bind"]`: false,
+
+		// docker ignores the case of keys.
+		text("type=bind,SRC=ROOT/run/keyhatch/admin,target=/x"): false,
+		// docker makes a path that begins with a dot absolute.
+		text("type=bind,source=./../run/keyhatch/admin,target=/x"):       false,
+		text("type=bind,source=../run/keyhatch/projects/team,target=/x"): false,
+		text("type=bind,source=./data,target=/x"):                        true,
+		// The Dev Container CLI joins the fields of an object with commas.
+		object(`{"type": "bind", "source": "/usr", "target": "/x,source=ROOT/run/keyhatch/admin"}`): false,
+		object(`{"type": "bind,source=ROOT/run/keyhatch/admin", "target": "/x"}`):                   false,
+		object(`{"type": "bind", "source": ["ROOT/run/keyhatch/admin"], "target": "/x"}`):           false,
+		// The Dev Container CLI compares the keys of an object exactly, and ignores other keys.
+		object(`{"type": "bind", "source": "ROOT/run/keyhatch/admin", "target": "/x", "SOURCE": 5}`):      false,
+		object(`{"type": "bind", "source": "ROOT/run/keyhatch/admin", "target": "/x", "SOURCE": "/usr"}`): false,
+		object(`{"type": "bind", "source": "/usr", "target": "/x", "consistency": "cached"}`):             true,
+		// The options of a volume can contain paths.
+		text("type=volume,volume-driver=local,\"VOLUME-OPT=device=ROOT/run/keyhatch/admin\",volume-opt=type=none,volume-opt=o=bind,target=/x"): false,
+		text("type=volume,volume-opt=type=overlay,\"volume-opt=o=ro,lowerdir=ROOT/run/keyhatch/admin:/usr\",target=/x"):                        false,
+		text("type=volume,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=run/../ROOT/run/keyhatch/admin,target=/x"):                  false,
+		text("type=volume,source=data,volume-opt=type=nfs,\"volume-opt=o=addr=10.0.0.1,rw\",volume-opt=device=:/,target=/x"):                   true,
+		// Docker Compose gets the parts between all commas, also between quotes.
+		text("type=volume,\"x=a,source=ROOT/run/keyhatch/admin\",target=/x"):    false,
+		text("type=glob,src=ROOT/r*/keyhatch/admin,target=/x"):                  false,
+		text("type=bind,source=/usr,target=\"/x"):                               false,
+		text("type=bind,source=/usr,target=/x\nsource=ROOT/run/keyhatch/admin"): false,
+		// A mount of the project's socket must be plain.
+		text("type=bind,source=ROOT/alias,src=ROOT/alias,target=/x"):    false,
+		text("type=bind,source=ROOT/alias,target=/x,unknown=1"):         false,
+		text("type=bind,source=ROOT/alias,target=/x,readonly"):          true,
+		text("type=bind,source=ROOT/run/projects.d,target=/x"):          false,
+		text("type=bind,source=ROOT/run/projects.d/api.yaml,target=/x"): false,
 	} {
-		err := checkMounts([]json.RawMessage{json.RawMessage(mount)}, filepath.Join(run, "projects", "api"), []schema.DevcontainerID{"unused"})
+		err := mountCheck{
+			folder: filepath.Join(root, "api"), projectDir: filepath.Join(run, "projects", "api"), projectsDir: filepath.Join(root, "run", "projects.d"), ids: []schema.DevcontainerID{"unused"},
+		}.check([]json.RawMessage{json.RawMessage(mount)})
 		if (err == nil) != allowed {
 			t.Errorf("%s: %v", mount, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/manifest"
 )
 
 // print shows everything that an approval would change.
@@ -85,7 +86,7 @@ func screenLines(text string) (lines int) {
 // contain templates with thousands of lines. The summary names each change, or warns that it
 // omits some names. So a long list of harmless changes cannot hide a dangerous change.
 func (p proposal) printSummary(w io.Writer) {
-	var added, changed, removed, addedSecrets, changedSecrets, removedSecrets, others []string
+	var added, changed, removed, addedSecrets, changedSecrets, removedSecrets, changedFiles, others []string
 	for _, c := range p.changes {
 		all, secrets := &changed, &changedSecrets
 		switch {
@@ -98,6 +99,9 @@ func (p proposal) printSummary(w io.Writer) {
 		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // p.logins contains this change
 		if secret, isSecret := strings.CutPrefix(c.Subject, "secret "); isSecret {
 			*secrets = append(*secrets, secret)
+			if file := movedFile(c); file != "" {
+				changedFiles = append(changedFiles, secret+" at "+file)
+			}
 		} else if !isNewLogin {
 			others = append(others, c.Subject)
 		}
@@ -112,6 +116,7 @@ func (p proposal) printSummary(w io.Writer) {
 		{"added secrets", addedSecrets},
 		{"changed secrets", changedSecrets},
 		{"removed secrets", removedSecrets},
+		{"changed files", changedFiles},
 		{"new hosts in files", p.fileHosts},
 		{"new or changed logins", p.logins},
 		{"other changes", others},
@@ -122,6 +127,19 @@ func (p proposal) printSummary(w io.Writer) {
 	if omitted > 0 {
 		fmt.Fprintf(w, "! this summary is dangerous: it omits %s: read the whole list of changes\n", cli.Plural(omitted, "name"))
 	}
+}
+
+// movedFile returns the new path and mode of a secret's file if a change replaces the old path,
+// the old mode, or the old variable of the secret. Otherwise, movedFile returns "".
+func movedFile(c manifest.Change) string {
+	// See manifest.Effect. The path contains no space.
+	before, _, _ := strings.Cut(c.Old, ", with ")
+	after, _, _ := strings.Cut(c.New, ", with ")
+	file, isFile := strings.CutPrefix(after, "file ")
+	if !isFile || c.Old == "" || before == after {
+		return ""
+	}
+	return strings.Replace(file, ", mode ", " with mode ", 1)
 }
 
 // dangerLines returns one line for each dangerous change. print prints these lines at the end of

@@ -108,6 +108,11 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	if err := checkRegistration(ctx, admin, o, p.request, dir, options, status); err != nil {
 		return p, err
 	}
+	if isNewName := p.registered == nil || p.registered.Name != p.request.Name; isNewName && !p.declare {
+		if err := checkUndeclaredName(status, p.request); err != nil {
+			return p, err
+		}
+	}
 	// Ignore the name in the manifest, because registrationChanges compares the names under
 	// which the project is registered.
 	p.logins, p.fileHosts = manifest.NewHosts(old, parsed)

@@ -146,7 +146,7 @@ func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, r
 		if _, err := admin.Register(ctx, request); err != nil {
 			continue
 		}
-		if options.persist && checkDeclaredPath(status, request.Name, request) != nil {
+		if options.persist && checkDeclaredPath(status, request.Name, request) != nil || checkUndeclaredName(status, request) != nil {
 			continue
 		}
 		options.name = string(request.Name)

@@ -21,7 +21,8 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 		Long: `unregister ends the access of a project to its secrets. If the project is declared
 and you do not use --persist, the broker registers the project again when the broker
 starts or receives SIGHUP. With --persist, unregister also removes the declarations
-of the project's path. unregister --persist also works if the project is declared
+of the project's path. unregister --persist does not remove a declaration that has
+the project's name but declares another path. unregister --persist also works if the project is declared
 but the broker does not serve it.
 
 ` + nameOrDirHelp,
@@ -52,18 +53,23 @@ but the broker does not serve it.
 				p.Declared = p.Declared || len(otherDeclarations) > 0
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
-				var alsoRemoved string
-				if persist { // before Unregister, because the user may have no permission to remove the files
+				var files string // the removed and the kept files
+				if persist {     // before Unregister, because the user may have no permission to remove the files
 					for _, d := range otherDeclarations {
 						if err := removeDeclaration(status, d.Name); err != nil {
 							return err
 						}
 						file := filepath.Join(status.ProjectsDir, string(d.Name)+".yaml")
-						alsoRemoved += "\nalso removed " + cli.PrintableWord(file) + ", which declares the same path"
+						files += "\nalso removed " + cli.PrintableWord(file) + ", which declares the same path"
 					}
-					if err := removeDeclaration(status, p.Name); err != nil {
+					kept, err := keptDeclaration(status, p)
+					if err == nil && kept == "" {
+						err = removeDeclaration(status, p.Name)
+					}
+					if err != nil {
 						return err
 					}
+					files += kept
 				}
 				err = admin.Unregister(c.Context(), p.Name)
 				switch {
@@ -84,7 +90,7 @@ but the broker does not serve it.
 					result += fmt.Sprintf(", but %s is still declared: the broker registers the project again when the broker starts or receives SIGHUP\n", p.Name) +
 						"to remove the declaration, run: " + persistCommand
 				}
-				fmt.Fprintln(c.OutOrStdout(), result+alsoRemoved)
+				fmt.Fprintln(c.OutOrStdout(), result+files)
 				return nil
 			})
 		},

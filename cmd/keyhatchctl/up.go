@@ -9,6 +9,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
+	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
 
@@ -34,10 +35,12 @@ If the container does not start, the project stays registered.
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
 them. up does not change any file in the project. If the configuration of the dev
-container mounts the admin socket or the socket of another project, up does not
-start the container. In the configuration, up checks the mounts, but no other
-arguments for the container engine, such as runArgs. up passes the arguments after
--- to devcontainer up.
+container mounts the admin socket, the socket of another project, or the directory of
+the declared projects, up does not start the container. up checks only the mounts. up
+does not check other arguments for the container engine, such as runArgs, does not
+know everything that the container engine does with a mount, and does not notice if
+devcontainer.json changes after the check. up passes the arguments after -- to
+devcontainer up.
 
 If the project's container already exists, the container keeps its old mounts. To
 recreate the container with new mounts, use: up DIR -- --remove-existing-container`,
@@ -84,7 +87,14 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 		return err
 	}
 	ids, _ := devcontainerIDs(dir.path)
-	if err := checkMounts(mounts, projectDir, ids); err != nil {
+	var status schema.StatusResponse
+	if err := o.withAdmin(ctx, func(admin *client.Admin) (err error) {
+		status, err = admin.Status(ctx)
+		return err
+	}); err != nil {
+		return err
+	}
+	if err := (mountCheck{folder: dir.path, projectDir: projectDir, projectsDir: status.ProjectsDir, ids: ids}).check(mounts); err != nil {
 		return err
 	}
 	if !hasKeyhatchMount(mounts) {

@@ -16,11 +16,12 @@ var (
 const maxPlainWords = 80
 
 // ShellQuote returns s as one word of a shell command, so that the user can paste a hint with
-// this word into a shell. If s contains a space or a character that is not visible, the word
-// usually calls printf, and contains escape sequences. Otherwise a long path with spaces could
-// look like several lines, because a terminal continues a long line at its left edge. Only a
-// short text of usual words, for example the path '/home/me/My App', is readable between single
-// quotes.
+// this word into a shell. If s contains a space, a single quote, a backslash, or a character that
+// is not visible, the word usually calls printf, and contains escape sequences. Otherwise a long
+// path with spaces could look like several lines, because a terminal continues a long line at its
+// left edge. In contrast to other shells, fish reads escape sequences between single quotes, so a
+// backslash could end the quotes. Only a short text of usual words, for example the path
+// '/home/me/My App', is readable between single quotes.
 //
 // ShellQuote does not use the form $'...' of bash, because other shells end this form at an
 // escaped quote. A shell removes line breaks at the end of the output of printf, so s must not
@@ -32,8 +33,8 @@ func ShellQuote(s string) string {
 	if len(s) <= maxPlainWords && plainWords.MatchString(s) {
 		return "'" + s + "'"
 	}
-	if escapeUnprintable(s) == s && !strings.Contains(s, " ") {
-		return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	if escapeUnprintable(s) == s && !strings.ContainsAny(s, ` '\`) {
+		return "'" + s + "'"
 	}
 	var b strings.Builder
 	for _, c := range []byte(s) {
