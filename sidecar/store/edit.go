@@ -267,11 +267,6 @@ func fillBundle(root editDir, name string, temp editDir, names []string, fields 
 	return temp.Sync()
 }
 
-// remainsError returns the error for a temporary file that an edit could not remove.
-func remainsError(done string, root editDir, temp string, err error) error {
-	return fmt.Errorf("%s, but the old values remain in %s: %w", done, filepath.Join(root.Name(), temp), describePathError(err))
-}
-
 // checkSetBundle returns a *ConflictError or a *ForeignError if SetBundle must not write these fields. If
 // it cannot read the directory of the bundle, it returns the error of the system.
 func checkSetBundle(root editDir, name string, fields []string) error {
