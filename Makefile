@@ -32,8 +32,11 @@ feature: ## build the Dev Container Feature, and pack it into dist/devcontainer-
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
 		gzip -n >dist/devcontainer-feature-keyhatch.tgz
 
+# A process that executes a program which its uid cannot read is undumpable from its first instruction
+# (see SECURITY.md). keyhatch must be readable, because it is copied into containers.
 install: build ## install the commands and the systemd units into DESTDIR (default: /)
-	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatchctl bin/keyhatch-sidecar bin/keyhatch
+	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatch
+	install -D -m 711 -t $(DESTDIR)/usr/bin bin/keyhatchctl bin/keyhatch-sidecar
 	install -D -m 644 -t $(DESTDIR)/usr/lib/systemd/system packaging/systemd/keyhatch.socket packaging/systemd/keyhatch.service packaging/systemd/keyhatch-sidecar.service
 	install -D -m 644 packaging/systemd/keyhatch.sysusers $(DESTDIR)/usr/lib/sysusers.d/keyhatch.conf
 	install -D -m 644 packaging/systemd/keyhatch.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/keyhatch.conf

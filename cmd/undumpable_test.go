@@ -68,3 +68,49 @@ func TestSameUIDCannotReadCommandThatHoldsSecret(t *testing.T) {
 		}
 	}
 }
+
+// TestSameUIDCannotReadProcessOfUnreadableProgram checks what `make install` relies on: if a program has
+// mode 0711, no other process of its uid can read the memory of the process that executes the program, even
+// if this process does nothing to prevent it.
+func TestSameUIDCannotReadProcessOfUnreadableProgram(t *testing.T) {
+	testenv.Require(t, os.Geteuid() == 0, "running a command as another uid requires root")
+	dir, err := os.MkdirTemp("", "kh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	cat, err := exec.LookPath("cat")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	asUser := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65533, Gid: 65533}}
+	for _, mode := range []os.FileMode{0o755, 0o711} {
+		program := filepath.Join(dir, "cat")
+		if output, err := exec.Command("cp", cat, program).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, output)
+		}
+		if err := os.Chmod(program, mode); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command(program)
+		c.SysProcAttr = asUser
+		stdin, err := c.StdinPipe()
+		if err == nil {
+			err = c.Start() // returns after the process has executed the program
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		attacker := exec.Command("sh", "-c", fmt.Sprintf("exec </proc/%d/mem", c.Process.Pid))
+		attacker.SysProcAttr = asUser
+		if isReadable := attacker.Run() == nil; isReadable != (mode == 0o755) {
+			t.Errorf("mode %o: a process of the same uid can read the memory: %v", mode, isReadable)
+		}
+		stdin.Close()
+		c.Wait()
+		os.Remove(program)
+	}
+}

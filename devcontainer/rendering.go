@@ -80,6 +80,11 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return false, err
 		}
+		if oldPath, err := os.Readlink(r.backlinkPath(f.Name)); err == nil && oldPath != f.Path {
+			if err := checkLinkNotReplaced(oldPath); err != nil {
+				return false, err
+			}
+		}
 	}
 	unlock, err := lockTempFiles(r.projectDir())
 	if err != nil {
@@ -261,9 +266,25 @@ func FindRenderings(dir string) ([]Rendering, error) {
 
 // Prune removes the project's files and the links to them, except the files in keep and their
 // links. If a declared path is no longer a link that keyhatch created, Prune does not remove
-// the path. If Prune cannot remove a link, Prune still removes the file from memory. removed
-// reports whether a file or a link was removed, even if Prune returns an error.
+// the path. If a file has replaced the link, Prune returns an error with ErrLinkReplaced, and keeps the
+// backlink, so that each later call returns the error until this file is removed. If Prune cannot remove
+// a link, Prune still removes the file from memory. removed reports whether a file or a link was removed,
+// even if Prune returns an error.
 func (r Rendering) Prune(keep []File) (removed bool, err error) {
+	return r.prune(keep, false)
+}
+
+// Remove removes all of the project's files and the links to them. If a file has replaced a link that
+// keyhatch created, Remove does not change this file, and returns an error with ErrLinkReplaced. Remove
+// also removes the backlink, so only the first call returns this error.
+func (r Rendering) Remove() error {
+	_, err := r.prune(nil, true)
+	return err
+}
+
+// prune does the work of Prune. If forget is true, prune also removes the backlinks of the links that were
+// replaced by files.
+func (r Rendering) prune(keep []File, forget bool) (removed bool, err error) {
 	if _, err := os.Lstat(r.dir); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -271,7 +292,8 @@ func (r Rendering) Prune(keep []File) (removed bool, err error) {
 		return false, err
 	}
 	var errs []error
-	for _, subdir := range []string{"links", "files"} {
+	hasReplaced := false
+	for _, subdir := range []string{"files", "links"} {
 		entries, err := os.ReadDir(filepath.Join(r.projectDir(), subdir))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return removed, err
@@ -281,16 +303,24 @@ func (r Rendering) Prune(keep []File) (removed bool, err error) {
 			if slices.ContainsFunc(keep, func(f File) bool { return f.Name == name }) {
 				continue
 			}
-			if path, err := os.Readlink(r.backlinkPath(name)); err == nil && linksTo(path, r.filePath(name)) {
+			path, err := os.Readlink(r.backlinkPath(name))
+			if err == nil && linksTo(path, r.filePath(name)) {
 				err := os.Remove(path)
 				removed = removed || err == nil
 				errs = append(errs, err)
 			}
-			os.Remove(r.backlinkPath(name))
 			removed = os.Remove(r.filePath(name)) == nil || removed
+			if subdir == "files" {
+				continue
+			}
+			if err := checkLinkNotReplaced(path); err != nil {
+				errs, hasReplaced = append(errs, err), true
+				continue
+			}
+			os.Remove(r.backlinkPath(name))
 		}
 	}
-	if len(keep) > 0 {
+	if len(keep) > 0 || hasReplaced && !forget {
 		return removed, errors.Join(errs...)
 	}
 	errs = append(errs, os.RemoveAll(r.projectDir()))
@@ -298,27 +328,11 @@ func (r Rendering) Prune(keep []File) (removed bool, err error) {
 	return removed, errors.Join(errs...)
 }
 
-// Remove removes all of the project's files and the links to them. If a file has replaced a link that
-// keyhatch created, Remove does not change this file, and returns an error with ErrLinkReplaced.
-func (r Rendering) Remove() error {
-	replaced := r.findReplacedLinks()
-	_, err := r.Prune(nil)
-	return errors.Join(err, replaced)
-}
-
-// findReplacedLinks returns an error for each declared path that is a file instead of the link that
-// keyhatch created. For example, `sed -i` replaces a link by a file with the content of its target.
-func (r Rendering) findReplacedLinks() error {
-	backlinks, _ := filepath.Glob(r.backlinkPath("*"))
-	var errs []error
-	for _, backlink := range backlinks {
-		path, err := os.Readlink(backlink)
-		if err != nil {
-			continue
-		}
-		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
-			errs = append(errs, fmt.Errorf("%s was not removed: %w", path, ErrLinkReplaced))
-		}
+// checkLinkNotReplaced returns an error if path, at which keyhatch has created a link, is a regular file.
+// For example, `sed -i` replaces a link by a file with the content of its target.
+func checkLinkNotReplaced(path string) error {
+	if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
+		return fmt.Errorf("%s was not removed: %w", path, ErrLinkReplaced)
 	}
-	return errors.Join(errs...)
+	return nil
 }

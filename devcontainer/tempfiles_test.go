@@ -82,3 +82,46 @@ func TestRemoveReportsFileThatReplacedLink(t *testing.T) {
 		}
 	}
 }
+
+// TestRenderReportsFileThatReplacedLink replaces a link by a file, as sed -i does. The manifest then declares
+// another path, or no longer declares the file. Each later call must report the file until it is removed.
+func TestRenderReportsFileThatReplacedLink(t *testing.T) {
+	r, home := newTestRendering(t)
+	a, b := File{"A", home + "/a", 0o600, ""}, File{"B", home + "/b", 0o600, ""}
+	moved := File{"A", home + "/moved", 0o600, ""}
+	render := func(files ...File) error {
+		if _, err := r.Render(files, secretValues("A=1", "B=1")); err != nil {
+			return err
+		}
+		_, err := r.Prune(files)
+		return err
+	}
+	if err := render(a, b); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(a.Path), os.WriteFile(a.Path, []byte("1"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		for _, files := range [][]File{{moved, b}, {b}} {
+			err := render(files...)
+			if !errors.Is(err, ErrLinkReplaced) || !strings.Contains(err.Error(), a.Path) || strings.Contains(err.Error(), b.Path) {
+				t.Errorf("%v: got the error %v", files, err)
+			}
+			if text, err := os.ReadFile(a.Path); string(text) != "1" || err != nil {
+				t.Errorf("the file contains %q, error %v", text, err)
+			}
+		}
+		if _, err := os.Lstat(r.filePath("A")); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the secret remains in memory: %v", err)
+		}
+	}
+	if err := os.Remove(a.Path); err != nil {
+		t.Fatal(err)
+	}
+	for _, files := range [][]File{{b}, {moved, b}} {
+		if err := render(files...); err != nil {
+			t.Errorf("%v: after the removal of the file: %v", files, err)
+		}
+	}
+}

@@ -109,3 +109,37 @@ func TestUnknownNameOfEmptyValueIsNotLogged(t *testing.T) {
 		t.Errorf("the line is in the log or in the result of CheckHealth:\n%s\n%s", health, r.log)
 	}
 }
+
+// TestEmptyBundleKeepsOldValue changes a bundle to a bundle without fields. It checks that the broker keeps
+// the old bundle, that the sidecar logs the name, and that CheckHealth fails.
+func TestEmptyBundleKeepsOldValue(t *testing.T) {
+	for name, source := range map[string]func(path string) store.Store{
+		"json": func(path string) store.Store { return store.File{Path: path, Format: store.JSON} },
+		"yaml": func(path string) store.Store { return store.File{Path: path, Format: store.YAML} },
+		"exec": func(path string) store.Store {
+			return store.Exec{Command: "cat " + path, Format: store.JSON, WatchPaths: []string{path}, Timeout: 10 * time.Second}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newTestHost(t)
+			path := h.dir + "/conf/secrets"
+			write := func(text string) {
+				storetest.WriteFile(path+".next", text)
+				if err := os.Rename(path+".next", path); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(`{"A": {"x": "` + tripwire + `"}, "B": "1", "C": "1"}`)
+			project := h.registerProject("A", "B", "C")
+			r := h.runSidecar(func(c *Config) { c.Store = source(path) })
+			h.waitForNames("A", "B", "C")
+			write(`{"A": {}, "B": "2", "C": {}}`)
+			h.waitForValues(project, map[schema.SecretName]string{"A": `{"x":"` + tripwire + `"}`, "B": "2", "C": "1"})
+			r.waitForLog(h, "a value in the store is empty")
+			if got := healthOf(h, source(path)); !strings.Contains(got, ": A: the value is empty") {
+				t.Errorf("CheckHealth returned %q", got)
+			}
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,13 +17,23 @@ import (
 // the moment at which the process appears until the process ends. The standard input contains all old
 // secrets. The attacker must fail for each of 40 processes.
 //
+// The same is true for a sidecar whose program file the uid cannot read. This sidecar cannot copy its
+// program, and must log no warning.
+//
 // To check the test itself, the test also runs a sidecar that cannot create a memfd. This sidecar
 // must log a warning, and the attacker must succeed.
 func TestSameUIDCannotOpenInputOfReadingChild(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
-	for _, protected := range []bool{true, false} {
-		t.Run(fmt.Sprint("protected ", protected), func(t *testing.T) {
+	for _, kind := range []string{"copied", "unreadable", "neither"} {
+		t.Run(kind, func(t *testing.T) {
+			protected := kind != "neither"
 			h := newTestHost(t, 65533)
+			if kind == "unreadable" {
+				path := h.dir + "/keyhatch-sidecar"
+				if err := errors.Join(os.Chown(path, 0, 0), os.Chmod(path, 0o711)); err != nil {
+					t.Fatal(err)
+				}
+			}
 			// The uid has no access to the directory of the test program.
 			program := h.dir + "/test"
 			if output, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
@@ -38,7 +49,9 @@ func TestSameUIDCannotOpenInputOfReadingChild(t *testing.T) {
 				sidecar = startProcess(t, cmd)
 				sidecar.waitForLine("level=WARN msg=\"while the sidecar reads the store, another process of the same user can read the secrets\"")
 			}
-			sidecar.waitForLine("secrets=0 generation=1")
+			if output := sidecar.waitForLine("secrets=0 generation=1"); strings.Contains(output, "level=WARN") {
+				t.Errorf("the sidecar has logged a warning:\n%s", output)
+			}
 			cmd := h.command(program, fmt.Sprint(sidecar.cmd.Process.Pid))
 			cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=attacker")
 			attacker := startProcess(t, cmd)

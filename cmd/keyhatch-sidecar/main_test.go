@@ -145,15 +145,16 @@ func startProcess(t *testing.T, cmd *exec.Cmd) *process {
 
 // waitForLine reads the standard error of the process, up to and including the next line that
 // contains text. If the line does not arrive, waitForLine kills the process after a time.
-func (p *process) waitForLine(text string) {
+func (p *process) waitForLine(text string) (before string) {
 	p.t.Helper()
 	defer time.AfterFunc(30*time.Second, func() { p.cmd.Process.Kill() }).Stop()
 	var output strings.Builder
 	for p.stderr.Scan() {
 		if strings.Contains(p.stderr.Text(), text) {
-			return
+			return output.String()
 		}
 		fmt.Fprintln(&output, p.stderr.Text())
 	}
 	p.t.Fatalf("the process ended and did not print %q:\n%s", text, output.String())
+	return ""
 }

@@ -67,7 +67,7 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 				return nil, nil, errorAtLine(start, "the value of %s has no closing quote", name)
 			}
 			trailing, rest, _ := strings.Cut(quoted[consumed:], "\n")
-			if trailing = strings.TrimSpace(trailing); trailing != "" && trailing[0] != '#' {
+			if !afterQuote.MatchString(trailing) {
 				return nil, nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
 			}
 			rows := strings.Split(quoted[:consumed-1], "\n")
@@ -77,7 +77,15 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 			line += len(rows) - 1
 			text, value = rest, unquoted
 		} else {
+			// In a shell, A= B=b sets A to the empty value. But A = B=b is no assignment in a shell.
+			isShellEmpty := row[len(name)] == '=' && value != spacedValue && assignment.MatchString(value)
 			value = trimComment(spacedValue)
+			if isShellEmpty || anotherName.MatchString(value) {
+				return nil, nil, errorAtLine(start, "the value of %s contains another NAME=: write each NAME=value in its own line, or put the value in quotes", name)
+			}
+			if strings.HasPrefix(value, "$'") {
+				return nil, nil, errorAtLine(start, `the value of %s begins with $', which only a shell understands: put the value in double quotes, where the escapes are \n \r \t \" \\ \$ and \%s`, name, "`")
+			}
 			wrapped = value
 		}
 		if strings.IndexByte(value, 0) >= 0 {
@@ -103,8 +111,8 @@ func bareCarriageReturn(text string) int {
 // ends with ==.
 var onlyPadding = regexp.MustCompile(`^[^\s=]*==+\s*$`)
 
-// base64Text matches a text that contains only characters of base64, without padding.
-var base64Text = regexp.MustCompile(`^[A-Za-z0-9+/]+$`)
+// base64Text matches a text that contains only characters of base64 or base64url, without padding.
+var base64Text = regexp.MustCompile(`^[A-Za-z0-9+/_-]+$`)
 
 // minWrappedSize is the minimum size of the first line of a divided base64 text. The usual sizes are
 // 64 and 76.
@@ -123,6 +131,15 @@ func isBase64End(value, row string) bool {
 // same as in parseDotenv. assignment does not match the last line of a base64 text, which can end with =
 // or ==.
 var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
+
+// anotherName matches an unquoted value that contains another NAME=. In a shell, such a line sets two
+// variables. Otherwise the first secret would contain the second secret.
+var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
+
+// afterQuote matches the rest of a line after a closing quote. A # without white space begins no comment,
+// as in a shell. This quote can also be the opening quote of a value that begins with #, if an earlier
+// closing quote is missing.
+var afterQuote = regexp.MustCompile(`^\s*($|\s#)`)
 
 // trimComment removes a comment from an unquoted value. A # begins a comment only after white
 // space, as in a shell. At any other place, a # can be part of a password.

@@ -207,10 +207,12 @@ func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byt
 		isWritten := false
 		defer func() {
 			temp.Close()
-			// After a successful exchange, this directory contains the old fields.
-			if removeErr := root.removeTemp(tempName, maxTempDepth); isWritten && err == nil && removeErr != nil && !errors.Is(removeErr, fs.ErrNotExist) {
-				err = remainsError("the new bundle was written", root, tempName, removeErr)
+			if !isWritten {
+				root.removeTemp(tempName, maxTempDepth)
+				return
 			}
+			// After the exchange, this directory contains the old fields.
+			err = root.removeOldBundle("the new bundle was written", root, tempName, name, names)
 		}()
 		if err := fillBundle(root, name, temp, names, fields); err != nil {
 			return err
@@ -263,11 +265,6 @@ func fillBundle(root editDir, name string, temp editDir, names []string, fields 
 		return err
 	}
 	return temp.Sync()
-}
-
-// remainsError returns the error for a temporary file that an edit could not remove.
-func remainsError(done string, root editDir, temp string, err error) error {
-	return fmt.Errorf("%s, but the old values remain in %s: %w", done, filepath.Join(root.Name(), temp), describePathError(err))
 }
 
 // checkSetBundle returns a *ConflictError or a *ForeignError if SetBundle must not write these fields. If
@@ -411,6 +408,11 @@ func removeSecret(root editDir, name string) error {
 		return err
 	}
 	defer dir.Close()
+	// List the fields before the check. A file that is created later is not removed.
+	fields, err := dir.names()
+	if err != nil {
+		return err
+	}
 	if err := dir.checkOnlyFields(); err != nil {
 		return err
 	}
@@ -425,10 +427,9 @@ func removeSecret(root editDir, name string) error {
 		root.removeDir(tempName)
 		return asCannotRename(filepath.Join(root.Name(), name), err)
 	}
-	if err := root.removeTemp(tempName, maxTempDepth); err != nil {
-		return remainsError("the bundle was removed", root, tempName, err)
-	}
-	return nil
+	err = root.removeOldBundle("the bundle was removed", temp, removedBundle, name, fields)
+	root.removeDir(tempName) // fails if an old field remains
+	return err
 }
 
 // List returns the names of the secrets in sorted order. For a bundle, List returns each

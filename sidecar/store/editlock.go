@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"time"
 
@@ -19,6 +20,9 @@ func (d Dir) lock(ctx context.Context) (editDir, error) {
 		return editDir{}, err
 	}
 	locked, err := d.waitForLock(ctx, root.File)
+	if err == nil {
+		err = d.checkNotReplaced(root)
+	}
 	if err != nil {
 		root.Close()
 		return editDir{}, err
@@ -29,6 +33,24 @@ func (d Dir) lock(ctx context.Context) (editDir, error) {
 		}
 	}
 	return root, nil
+}
+
+// checkNotReplaced returns an error if the path of the store is not the path of its open directory any
+// more, for example because a program has replaced the store while an edit waited for another edit. The
+// sidecar would not read the result of the edit.
+func (d Dir) checkNotReplaced(root editDir) error {
+	opened, err := root.Stat()
+	if err != nil {
+		return err
+	}
+	current, err := os.Stat(d.Path)
+	if err != nil {
+		return err
+	}
+	if !os.SameFile(opened, current) {
+		return fmt.Errorf("the directory %s was replaced while this edit waited for another edit: nothing has changed; repeat the command", d.Path)
+	}
+	return nil
 }
 
 // lockRetryDelay is the delay between two attempts to lock the store. An attempt that waits in the

@@ -8,3 +8,18 @@ func (f Format) Parse(text []byte) (Set, error) {
 
 // SetProgram makes the child processes of c execute the program with this path.
 func (c *ChildReader) SetProgram(path string) { c.programPath = path }
+
+// RemoveOldBundle calls removeOldBundle in the store's directory.
+func (d Dir) RemoveOldBundle(parent, name, bundle string, known ...string) error {
+	root, err := openEditDir(d.Path, 0)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	dir, err := root.openDir(parent)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return root.removeOldBundle("done", dir, name, bundle, known)
+}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,5 +223,85 @@ func TestFailedSetRemovesNewBundle(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir.Path); err != nil || len(entries) > 0 {
 		t.Errorf("the store contains %v, error %v; want no files", entries, err)
+	}
+}
+
+// TestEditOfReplacedStoreChangesNothing replaces the directory of a store, or the target of its link, while
+// an edit waits for another edit. The edit must fail, and must change neither directory.
+func TestEditOfReplacedStoreChangesNothing(t *testing.T) {
+	for _, isLink := range []bool{false, true} {
+		base := t.TempDir()
+		path, old := base+"/store", base+"/old"
+		for _, dir := range []string{old, base + "/new"} {
+			storetest.WriteFile(dir+"/OTHER", "1")
+		}
+		replace := func() error { return errors.Join(os.Rename(path, old), os.Rename(base+"/new", path)) }
+		if isLink {
+			replace = func() error { return errors.Join(os.Remove(path), os.Symlink("new", path)) }
+			if err := os.Symlink("old", path); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.Rename(old, path); err != nil {
+			t.Fatal(err)
+		}
+		other, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if err := unix.Flock(int(other.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		dir := store.Dir{Path: path, OnWait: func() {
+			if err := replace(); err != nil {
+				t.Error(err)
+			}
+			other.Close()
+		}}
+		if err := dir.Remove(t.Context(), "OTHER"); err == nil || !strings.Contains(err.Error(), path+" was replaced") {
+			t.Errorf("link %v: got the error %v", isLink, err)
+		}
+		for _, dir := range []string{old, path} {
+			if _, err := os.Stat(dir + "/OTHER"); err != nil {
+				t.Errorf("link %v: %v", isLink, err)
+			}
+		}
+	}
+}
+
+// TestEditOfBundleKeepsNewField checks the last step of edits that replace or remove a bundle. Another
+// program has created a field after the edit had checked the fields. The field must stay in the bundle.
+func TestEditOfBundleKeepsNewField(t *testing.T) {
+	for _, c := range []struct{ parent, name, newField string }{
+		{".", ".keyhatch-edit-1", "aws/key"},
+		{".keyhatch-edit-1", "bundle", ""},
+		{".keyhatch-edit-1", "bundle", "aws/other"}, // the other program has created the bundle again
+	} {
+		dir := store.Dir{Path: t.TempDir()}
+		old := filepath.Join(dir.Path, c.parent, c.name)
+		for _, field := range []string{"id", "key", ".keyhatch-edit-2", "token"} {
+			storetest.WriteFile(old+"/"+field, "old "+field)
+		}
+		if c.newField != "" {
+			storetest.WriteFile(dir.Path+"/"+c.newField, "new")
+		}
+		err := dir.RemoveOldBundle(c.parent, c.name, "aws", "id", "key")
+		if err == nil || !strings.Contains(err.Error(), "another program has created aws/token") {
+			t.Errorf("%+v: got the error %v", c, err)
+		}
+		if text, err := os.ReadFile(dir.Path + "/aws/token"); string(text) != "old token" {
+			t.Errorf("%+v: the new field contains %q, error %v", c, text, err)
+		}
+		if c.newField != "" {
+			if text, err := os.ReadFile(dir.Path + "/" + c.newField); string(text) != "new" {
+				t.Errorf("%+v: the field contains %q, error %v", c, text, err)
+			}
+		}
+		if entries, _ := os.ReadDir(dir.Path + "/aws"); len(entries) > 2 {
+			t.Errorf("%+v: the bundle contains %v", c, entries)
+		}
+		if _, err := os.Lstat(old); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%+v: the old directory remains: %v", c, err)
+		}
 	}
 }

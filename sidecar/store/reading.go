@@ -133,14 +133,14 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 
 // keepOldOfEmpty adds the names of the empty values of r to r.Unusable, and replaces the secrets with
 // empty values by their old values, because an empty value usually comes from an edit or a command
-// that has failed. If a secret has no old value, keepOldOfEmpty removes the secret from r. oldNames
-// contains the names of the secrets that the same store had before. If lines contains the line of another
-// name, keepOldOfEmpty adds the line and not the name, because this name can be a part of a value
-// that was divided into several lines.
+// that has failed. A bundle without fields is an empty value. If a secret has no old value,
+// keepOldOfEmpty removes the secret from r. oldNames contains the names of the secrets that the same
+// store had before. If lines contains the line of another name, keepOldOfEmpty adds the line and not the
+// name, because this name can be a part of a value that was divided into several lines.
 func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName, lines map[schema.SecretName]int) {
 	for name, value := range r.Set {
 		var empty []string
-		if value.Fields == nil && len(value.Bytes) == 0 {
+		if len(value.Fields) == 0 && len(value.Bytes) == 0 {
 			empty = append(empty, string(name))
 		}
 		for field, text := range value.Fields {
