@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/manifest"
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -15,9 +16,7 @@ import (
 // project, as a container can do. A request without allow_uids must not allow the new owner,
 // because the operator has not approved that uid.
 func TestOwnerOfRegisteredProjectIsNotAllowed(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can change the owner of a directory")
-	}
+	testenv.Require(t, os.Geteuid() == 0, "only root can change the owner of a directory")
 	m := newServiceManager(t, 100)
 	s := m.start()
 	dir := t.TempDir()

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
@@ -144,16 +146,13 @@ func TestReadRefusesOtherDirs(t *testing.T) {
 // belongs to no driver, so that opening it fails with ENXIO. Read must find out that the
 // manifest is not a regular file before it opens the device.
 func TestReadOpensNoDevice(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can create a device node")
-	}
+	testenv.Require(t, os.Geteuid() == 0, "only root can create a device node")
 	const unusedMajor = 4095
 	for name, mode := range map[string]uint32{"character": unix.S_IFCHR, "block": unix.S_IFBLK} {
 		dir := t.TempDir()
 		makeNode(t, dir+"/"+first, mode, int(unix.Mkdev(unusedMajor, 1)))
-		if _, err := os.Open(dir + "/" + first); err == nil || errors.Is(err, fs.ErrPermission) {
-			t.Skipf("this file system does not allow devices: %v", err)
-		}
+		_, err := os.Open(dir + "/" + first)
+		testenv.Require(t, err != nil && !errors.Is(err, fs.ErrPermission), fmt.Sprintf("this file system does not allow devices: %v", err))
 		if _, err := Read(dir); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s device: %v", name, err)
 		}
@@ -227,9 +226,8 @@ func TestReadDoesNotWaitForLease(t *testing.T) {
 	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil { // the signal that Read causes does not end the test, because the Go runtime handles SIGURG
 		t.Fatal(err)
 	}
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
-		t.Skipf("this file system has no leases: %v", err)
-	}
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	testenv.Require(t, err == nil, fmt.Sprintf("this file system has no leases: %v", err))
 	if _, err := Read(dir); !errors.Is(err, syscall.EAGAIN) {
 		t.Errorf("%v, want EAGAIN", err)
 	}
@@ -262,9 +260,7 @@ func TestReadWithoutPrivileges(t *testing.T) {
 		}
 		return
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("only root can run a process as another user")
-	}
+	testenv.Require(t, os.Geteuid() == 0, "only root can run a process as another user")
 	dir, err := os.MkdirTemp("/tmp", "manifest-test-") // in /tmp, because the other user can access /tmp
 	if err != nil {
 		t.Fatal(err)

@@ -2,12 +2,14 @@ package store_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/testenv"
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"golang.org/x/sys/unix"
 )
@@ -84,9 +86,8 @@ func TestBlockedStartOfChildIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer program.Close()
-	if _, err := unix.FcntlInt(program.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
-		t.Skipf("the file system does not support leases: %v", err)
-	}
+	_, err = unix.FcntlInt(program.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
+	testenv.Require(t, err == nil, fmt.Sprintf("the file system has no leases: %v", err))
 	t.Setenv("KEYHATCH_TEST_AS", "empty")
 	reader := store.ChildReader{Args: []string{"-test.run=^$"}, Timeout: 100 * time.Millisecond}
 	reader.SetProgram(path)

@@ -58,7 +58,7 @@ func (d editDir) checkOnlyFields() error {
 const removedBundle = "bundle"
 
 // maxTempDepth is the number of directories in the path from a store to a field in a temporary
-// directory, which is .keyhatch-edit-XXX/bundle/FIELD.
+// directory, which is .keyhatch-edit-NUMBER/bundle/FIELD.
 const maxTempDepth = 2
 
 // removeTemp removes a temporary file or directory of an edit from d. A directory can contain other
