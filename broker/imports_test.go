@@ -44,12 +44,13 @@ var allowed = map[string][]string{
 	"cmd/keyhatch":         {"broker/client", "cmd/internal/cli", "devcontainer", "devcontainer/credential", "schema"},
 
 	"devcontainer/credential":    {"devcontainer", "schema"},
-	"packaging/attack":           {"broker/client", "broker/wire", "schema"},
+	"packaging/attack":           {"broker/client", "broker/wire", "packaging/proc", "schema"},
 	"packaging/bench":            {"broker/client", "broker/wire", "manifest", "schema"},
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // contains only tests
 	"packaging/e2e/devcontainer": {}, // contains only tests
-	"packaging/soak":             {"broker/client", "schema"},
+	"packaging/proc":             {},
+	"packaging/soak":             {"broker/client", "packaging/proc", "schema"},
 	"packaging/testenv":          {},
 	"sidecar/store/storetest":    {"schema", "sidecar/store"},
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/broker/wire"
+	"github.com/keyhatch/keyhatch/packaging/proc"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -152,27 +153,9 @@ func (b *broker) remove() {
 	os.RemoveAll(b.dir)
 }
 
-// A usage contains how many threads, file descriptors, and KiB of memory a process uses.
-type usage struct{ threads, descriptors, kilobytes int }
-
-func (b *broker) usage() usage {
-	u := usage{}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", b.cmd.Process.Pid))
-	if err != nil {
-		return u
-	}
-	for line := range strings.Lines(string(status)) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) < 2:
-		case fields[0] == "Threads:":
-			u.threads, _ = strconv.Atoi(fields[1])
-		case fields[0] == "VmRSS:":
-			u.kilobytes, _ = strconv.Atoi(fields[1])
-		}
-	}
-	open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", b.cmd.Process.Pid))
-	u.descriptors = len(open)
+// usage returns the resources that the broker uses. If the broker has ended, they are 0.
+func (b *broker) usage() proc.Usage {
+	u, _ := proc.Read(b.cmd.Process.Pid)
 	return u
 }
 
@@ -193,7 +176,7 @@ func (b *broker) processorTime() time.Duration {
 // broker may use 16 more threads, 4 more file descriptors, and 16 MiB more memory, because the
 // Go runtime does not release all threads and memory. recovered returns an error if the broker
 // has ended, or if it still uses more after five seconds.
-func (b *broker) recovered(before usage) error {
+func (b *broker) recovered(before proc.Usage) error {
 	select {
 	case <-b.ended:
 		return fmt.Errorf("the broker ended: %s", b.log)
@@ -201,7 +184,7 @@ func (b *broker) recovered(before usage) error {
 	}
 	return waitFor(5*time.Second, func() error {
 		after := b.usage()
-		if after.threads > before.threads+16 || after.descriptors > before.descriptors+4 || after.kilobytes > before.kilobytes+16<<10 {
+		if after.Threads > before.Threads+16 || after.Descriptors > before.Descriptors+4 || after.Kilobytes > before.Kilobytes+16<<10 {
 			return exceeds("the broker used %+v before the attack, and %+v afterwards", before, after)
 		}
 		return nil

@@ -22,9 +22,9 @@ func passDescriptors(s *setup) (int, string, error) {
 	if err == nil {
 		err = victimErr
 	}
-	threads := b.usage().threads
-	if err == nil && threads > before.threads+16 {
-		err = exceeds("the broker had %d threads before the attack, and %d afterwards", before.threads, threads)
+	threads := b.usage().Threads
+	if err == nil && threads > before.Threads+16 {
+		err = exceeds("the broker had %d threads before the attack, and %d afterwards", before.Threads, threads)
 	}
 	if err == nil {
 		err = b.waitForNoConnections()

@@ -130,7 +130,7 @@ func (h *host) usageAtRest(before *usage) (u usage, err error) {
 		}
 		time.Sleep(500 * time.Millisecond)
 		defer func() { previous = u }()
-		if u.broker.descriptors != previous.broker.descriptors || u.sidecar.descriptors != previous.sidecar.descriptors {
+		if u.broker.Descriptors != previous.broker.Descriptors || u.sidecar.Descriptors != previous.sidecar.Descriptors {
 			return fmt.Errorf("the number of file descriptors still changes: now %v, before %v", u, previous)
 		}
 		return nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/keyhatch/keyhatch/packaging/proc"
 	"github.com/keyhatch/keyhatch/schema"
 )
 
@@ -96,18 +97,18 @@ func TestWrongValueIsFound(t *testing.T) {
 
 // TestLeakIsFound checks that usage.exceeds returns an error for each kind of resource.
 func TestLeakIsFound(t *testing.T) {
-	before := usage{processUsage{10, 5, 1000}, processUsage{10, 5, 1000}, []string{"a"}, []string{"b"}}
+	before := usage{proc.Usage{Descriptors: 10, Threads: 5, Kilobytes: 1000}, proc.Usage{Descriptors: 10, Threads: 5, Kilobytes: 1000}, []string{"a"}, []string{"b"}}
 	for name, c := range map[string]struct {
 		change func(*usage)
 		ok     bool
 	}{
 		"same":                 {func(*usage) {}, true},
-		"less":                 {func(u *usage) { u.broker = processUsage{9, 4, 900} }, true},
-		"some threads":         {func(u *usage) { u.broker.threads += extraThreads }, true},
-		"threads":              {func(u *usage) { u.broker.threads += extraThreads + 1 }, false},
-		"broker descriptors":   {func(u *usage) { u.broker.descriptors++ }, false},
-		"sidecar descriptors":  {func(u *usage) { u.sidecar.descriptors++ }, false},
-		"memory":               {func(u *usage) { u.sidecar.kilobytes += extraKilobytes + 1 }, false},
+		"less":                 {func(u *usage) { u.broker = proc.Usage{Descriptors: 9, Threads: 4, Kilobytes: 900} }, true},
+		"some threads":         {func(u *usage) { u.broker.Threads += extraThreads }, true},
+		"threads":              {func(u *usage) { u.broker.Threads += extraThreads + 1 }, false},
+		"broker descriptors":   {func(u *usage) { u.broker.Descriptors++ }, false},
+		"sidecar descriptors":  {func(u *usage) { u.sidecar.Descriptors++ }, false},
+		"memory":               {func(u *usage) { u.sidecar.Kilobytes += extraKilobytes + 1 }, false},
 		"stored descriptor":    {func(u *usage) { u.stored = []string{"a", "a"} }, false},
 		"file":                 {func(u *usage) { u.files = []string{"b", "c"} }, false},
 		"missing project file": {func(u *usage) { u.files = nil }, false},

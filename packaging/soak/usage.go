@@ -5,27 +5,22 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/keyhatch/keyhatch/packaging/proc"
 )
 
 // A usage contains the resources that the host uses while no client runs.
 type usage struct {
-	broker, sidecar processUsage
+	broker, sidecar proc.Usage
 	stored          []string // the names of the file descriptors in the service manager's store
 	files           []string // the paths of all files and directories in the runtime directory
 }
 
-type processUsage struct{ descriptors, threads, kilobytes int }
-
 func (u usage) String() string {
 	return fmt.Sprintf("keyhatchd %v, keyhatch-sidecar %v, %d stored descriptors, %d files", u.broker, u.sidecar, len(u.stored), len(u.files))
-}
-
-func (p processUsage) String() string {
-	return fmt.Sprintf("%d descriptors, %d threads, %d KiB", p.descriptors, p.threads, p.kilobytes)
 }
 
 // The Go runtime does not release all threads and all memory at once, so a process may use
@@ -40,9 +35,9 @@ const (
 func (u usage) exceeds(before usage) error {
 	for _, p := range []struct {
 		name        string
-		now, before processUsage
+		now, before proc.Usage
 	}{{"keyhatchd", u.broker, before.broker}, {"keyhatch-sidecar", u.sidecar, before.sidecar}} {
-		if p.now.descriptors > p.before.descriptors || p.now.threads > p.before.threads+extraThreads || p.now.kilobytes > p.before.kilobytes+extraKilobytes {
+		if p.now.Descriptors > p.before.Descriptors || p.now.Threads > p.before.Threads+extraThreads || p.now.Kilobytes > p.before.Kilobytes+extraKilobytes {
 			return fmt.Errorf("%s uses more than at the start: now %v, before %v", p.name, p.now, p.before)
 		}
 	}
@@ -71,33 +66,12 @@ func (h *host) usage() (u usage, err error) {
 	return u, err
 }
 
-func readUsage(s *service) (u processUsage, err error) {
+func readUsage(s *service) (proc.Usage, error) {
 	pid := s.pid()
 	if pid == 0 {
-		return u, fmt.Errorf("%s does not run", s.name)
+		return proc.Usage{}, fmt.Errorf("%s does not run", s.name)
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return u, err
-	}
-	for line := range strings.Lines(string(status)) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) < 2:
-		case fields[0] == "Threads:":
-			u.threads, _ = strconv.Atoi(fields[1])
-		case fields[0] == "VmRSS:":
-			u.kilobytes, _ = strconv.Atoi(fields[1])
-		}
-	}
-	// Only root can list the file descriptors of an undumpable process. Without root, the
-	// number is 0.
-	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	if err != nil && os.Geteuid() == 0 {
-		return u, err
-	}
-	u.descriptors = len(open)
-	return u, nil
+	return proc.Read(pid)
 }
 
 // hasChildren reports whether a process has child processes.
