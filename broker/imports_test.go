@@ -45,7 +45,7 @@ var allowed = map[string][]string{
 
 	"devcontainer/credential":    {"devcontainer", "schema"},
 	"packaging/attack":           {"broker/client", "broker/wire", "packaging/proc", "schema"},
-	"packaging/bench":            {"broker/client", "broker/wire", "manifest", "schema"},
+	"packaging/bench":            {"broker/client", "broker/wire", "manifest", "packaging/proc", "schema"},
 	"packaging/e2e/engine":       {},
 	"packaging/e2e/systemd":      {}, // contains only tests
 	"packaging/e2e/devcontainer": {}, // contains only tests

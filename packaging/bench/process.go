@@ -3,15 +3,14 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/keyhatch/keyhatch/packaging/proc"
 )
 
 // A process is a server that the benchmark has started.
@@ -106,11 +105,6 @@ func (p *process) settledMemory() float64 {
 // memory returns the resident memory of the process in KiB (VmRSS in proc_pid_status(5)). It
 // does not include memory that the kernel uses for the sockets of the process.
 func (p *process) memory() (kib float64) {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 1 && fields[0] == "VmRSS:" {
-			kib, _ = strconv.ParseFloat(fields[1], 64)
-		}
-	}
-	return kib
+	usage, _ := proc.Read(p.pid()) // if the process has ended, the memory is 0
+	return float64(usage.Kilobytes)
 }
