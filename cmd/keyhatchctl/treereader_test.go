@@ -74,6 +74,9 @@ func TestBlockedProjectDoesNotHideOthers(t *testing.T) {
 		t.Errorf("reload of the blocked project returned the error %v", err)
 	}
 
+	out, _ = run("explain", "blocked", "B")
+	check(out, "BAD  allowlist: denied: ", "note manifest: directory_blocked: ", "check again: keyhatchctl --socket "+server.AdminSocket()+" explain blocked B\n")
+
 	// Block the directory of the project's socket instead. doctor must report this.
 	blocked.Unblock()
 	socketDir, err := filepath.EvalSymlinks(dir + "/run/projects/blocked")
