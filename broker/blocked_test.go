@@ -19,7 +19,7 @@ import (
 // TestBlockedNameDelaysNobodyElse registers a project while a blocked directory exists at the
 // path where the broker must create the link with the project's name. If a container is started
 // before its project is registered, the container engine creates such a directory, and the
-// container can block the directory. The registration must fail. Meanwhile, the broker must
+// container can block the directory. The registration must fail. During this time, the broker must
 // answer other requests.
 func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	m := newServiceManager(t, 100)

@@ -186,7 +186,7 @@ func TestRevocationOfDeclaredProjectSurvivesKill(t *testing.T) {
 	}
 	p := m.startProcess()
 	// keyhatchctl writes the declaration first. The broker is killed before the request.
-	// Meanwhile, a client waits for a secret that was revoked.
+	// At the same time, a client waits for a secret that was revoked.
 	text := declare("api", "A")
 	p.kill()
 	waiting := connect(t, m.projectSocket("api"))

@@ -20,7 +20,7 @@ func (d editDir) removeOldBundle(done string, parent editDir, name, bundle strin
 		return remainsError(done, parent, name, err)
 	}
 	if len(created) > 0 {
-		return fmt.Errorf("%s, but meanwhile another program has created %s, which is still in the store", done, strings.Join(created, ", "))
+		return fmt.Errorf("%s, but during the edit, another program has created %s, which is still in the store", done, strings.Join(created, ", "))
 	}
 	return nil
 }
