@@ -29,7 +29,7 @@ type admin struct {
 	brokerVersion string
 	instanceID    string
 	startedAt     time.Time
-	memory        schema.Memory // how small arenas are protected; the status reports it while no secrets are loaded
+	memory        schema.Memory // kind of memory that the status reports while no secrets are loaded
 	projectsDir   string
 	connections   func() int // returns the number of connections to the admin socket
 }
@@ -188,7 +188,7 @@ func (a *admin) rejectPushError(caller endpoint.Caller, err error) endpoint.Repl
 }
 
 // rejectForMemory rejects a push because the broker does not have enough memory. It ends the
-// connection, because there may also be no memory for the next request of the connection.
+// connection, because the next request of the connection would possibly get no memory.
 func (a *admin) rejectForMemory(caller endpoint.Caller, err error) endpoint.Reply {
 	a.log.Error("a push failed, because the broker cannot allocate memory", "error", err)
 	reply := endpoint.Refuse(schema.CodeInternalError, "push-creds: the broker cannot allocate memory for the secrets")

@@ -38,7 +38,7 @@ func (a *authenticator) close() {
 	}
 }
 
-// maxUnauthorized returns the value of endpoint.Config.MaxUnauthorized.
+// maxUnauthorized returns the MaxUnauthorized for the endpoint.Config of the admin socket.
 func (a *authenticator) maxUnauthorized() int {
 	if a == nil {
 		return 0
@@ -74,8 +74,8 @@ func (a *authenticator) admit(s *endpoint.Session) bool {
 	return s.Write(endpoint.Answer(schema.OKResponse{OK: true}))
 }
 
-// answer answers an auth request that a client sends although its connection needs no token, or
-// has already sent the token.
+// answer answers an auth request on a connection that needs no token, or that is already
+// authorized.
 func (a *authenticator) answer(caller endpoint.Caller, line []byte) endpoint.Reply {
 	if a == nil {
 		return endpoint.Refuse(schema.CodeProtocolError, "auth: this broker does not use an admin token, because it was started without --admin-token-file")

@@ -58,9 +58,9 @@ func dialWithToken(t *testing.T, s *testServer, tokenFile string) *client.Admin 
 	return admin
 }
 
-// TestAdminTokenIsRequired sends first requests without the token. Each one must get exactly
-// one refusal, which is the same for all of them, and must have no effect. The requests after it
-// must not be answered.
+// TestAdminTokenIsRequired opens connections and begins each one with a line that is not a valid
+// auth request. The broker must answer every connection with the same refusal, ignore all other
+// lines of the connection, and change nothing.
 func TestAdminTokenIsRequired(t *testing.T) {
 	s, tokenFile := newServerWithToken(t)
 	token := readToken(t, tokenFile)

@@ -32,7 +32,7 @@ func TestBlockedNameDelaysNobodyElse(t *testing.T) {
 	}
 	blocked := testenv.BlockDirectory(t, dir)
 	registered := make(chan error)
-	go func() { // the test receives the result
+	go func() { // ends when the test receives from registered
 		_, err := m.registerAt("api", "/nowhere/api", nil)
 		registered <- err
 	}()

@@ -55,7 +55,7 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 }
 
 // replaceProjectLocked changes the name or the allowed uids of a project. It closes the
-// project's connections, because a connection may belong to a uid that is no longer
+// project's connections, because a connection can belong to a uid that is no longer
 // allowed.
 func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	undo, err := r.linkProjectUnlocked(registration)
@@ -72,7 +72,7 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	// Both endpoints have the same backlog, so stop the old endpoint first. Otherwise the
 	// old endpoint could accept a client that connects after the change, and would close
 	// this connection.
-	r.mu.Unlock() // because StopAccepting may wait until the old endpoint has refused a client
+	r.mu.Unlock() // because StopAccepting can wait until the old endpoint has refused a client
 	e.endpoint.StopAccepting()
 	r.mu.Lock()
 	if r.stopping {
@@ -181,7 +181,6 @@ func (r *registry) endProjectLocked(e *entry, caller endpoint.Caller) {
 	r.recordUnregistered(name, caller)
 }
 
-// recordUnregistered records in the audit log that a project was unregistered.
 func (r *registry) recordUnregistered(name schema.ProjectName, caller endpoint.Caller) {
 	audit.Record(r.audit, schema.ProjectUnregistered{
 		EventHeader: audit.Header(schema.EventProjectUnregistered), EventCaller: caller.Event(), Project: name,

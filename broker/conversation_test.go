@@ -107,7 +107,8 @@ func readEvent(t *testing.T, c *rawConn) string {
 	}
 }
 
-// eventType returns the zero value of the type of a line of a watch or of an event stream.
+// eventType returns a zero value of the Go type that describes this line of a watch or of an event
+// stream.
 func eventType(t *testing.T, line string) any {
 	t.Helper()
 	var header schema.EventHeader

@@ -138,7 +138,7 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 		return err
 	}
 	u := &unservedProject{registration: registration, parsed: parsed, err: errStarting}
-	if old := r.unserved[d.Name]; old != nil { // the store keeps the old registration until the project is served
+	if old := r.unserved[d.Name]; old != nil { // keep the old registration in the store until the project is served
 		u.stored = old.stored
 		r.removeUnservedLocked(old)
 	}

@@ -156,8 +156,8 @@ func TestMissingProjectsDirectory(t *testing.T) {
 	}
 }
 
-// TestTwoDeclarationsOfOnePath declares the same path under two names. Only one declaration
-// can be in effect, and the status must report the other one.
+// TestTwoDeclarationsOfOnePath declares the same path under two names. Only one declaration can
+// be in effect. The status must report the other declaration as a problem.
 func TestTwoDeclarationsOfOnePath(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()

@@ -59,14 +59,14 @@ func TestDevcontainerLinkOfOtherProjectIsKept(t *testing.T) {
 	_, err = m.registerAt("renamed", "/nowhere/evil", withIDs(own, shared))
 	checkRefused(err)
 
-	// A declaration cannot take the ID either.
+	// A declaration with the ID of another project must fail, too.
 	m.declare(manifest.Declaration{Name: "declared", Path: "/nowhere/declared", Manifest: manifestText("declared"), DevcontainerIDs: []schema.DevcontainerID{shared}})
 	if err := s.ApplyDeclarations(); err == nil || !strings.Contains(err.Error(), "project good") {
 		t.Errorf("the error for a declaration with the ID of another project is %v", err)
 	}
 
-	// A container that mounts the link still exists after its project is unregistered. So the
-	// ID stays reserved for the same path until the operator removes the link.
+	// After a project is unregistered, its container can still mount the link of the ID. So the
+	// broker must refuse the ID for another path until the operator removes the link.
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "good") })
 	for _, dryRun := range []bool{true, false} {
 		_, err := m.registerAt("evil", "/nowhere/evil", func(r *schema.RegisterRequest) {
@@ -184,9 +184,10 @@ func TestTwoDeclarationsWithOneDevcontainerID(t *testing.T) {
 	}
 }
 
-// TestOnlyCurrentDevcontainerIDsLeadToProject changes the dev container IDs of a project in all
-// ways. Only the links of the current IDs may lead to the directory of the project's socket. The
-// other IDs must stay reserved for the path of the project, because a container can mount them.
+// TestOnlyCurrentDevcontainerIDsLeadToProject changes the dev container IDs of a project by
+// registrations, declarations, and a restart. Only the links of the current IDs may lead to the
+// directory of the project's socket. Earlier IDs must stay reserved for the path of the project,
+// because a container can still mount their links.
 func TestOnlyCurrentDevcontainerIDsLeadToProject(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -235,8 +236,8 @@ func TestOnlyCurrentDevcontainerIDsLeadToProject(t *testing.T) {
 	}
 	check("another project", "d")
 
-	// A registration that fails changes no link. It fails because of a directory with content at
-	// the path of the socket.
+	// A directory with content at the path of the socket makes the registration fail. A failed
+	// registration must not change the links.
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api2") })
 	blocking := m.projectSocket("api2")
 	if err := os.MkdirAll(blocking+"/x", 0o755); err != nil {
@@ -251,7 +252,7 @@ func TestOnlyCurrentDevcontainerIDsLeadToProject(t *testing.T) {
 	}
 	mustRegister("after a failed registration", "api2", "d")
 
-	// The same applies to a declaration, and to a start.
+	// Change the IDs with a declaration, and with a changed declaration and a restart.
 	declare := func(letters string) {
 		m.declare(manifest.Declaration{Name: "api2", Path: "/nowhere/api", Manifest: manifestText("api2"), DevcontainerIDs: ids(letters)})
 	}

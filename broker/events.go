@@ -11,8 +11,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// maxEvent is more than the number of bytes that an event stream writes at once. These are at most
-// two lines: an events.missed, and an event with the longest name of a project.
+// maxEvent is larger than the longest text that an event stream writes at once: an events.missed,
+// and an event with the longest name of a project.
 const maxEvent = 1 << 10
 
 // While the client of an event stream reads too slowly, the broker checks again and again

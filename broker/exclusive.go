@@ -17,7 +17,8 @@ type exclusivePushes struct {
 	owner *endpoint.Session
 	// hasPushed is true if the last accepted push was exclusive.
 	hasPushed bool
-	// refused contains the connections whose last exclusive push was refused because of owner.
+	// refused contains the connections whose last exclusive push was refused, because another
+	// connection was the owner.
 	refused map[*endpoint.Session]bool
 	// storeProblems contains the number of problems that the sidecar of a connection has
 	// reported last. It does not contain connections without problems.
@@ -32,7 +33,7 @@ func (e *exclusivePushes) isOwnedByOtherLocked(s *endpoint.Session) bool {
 	return e.owner != nil && e.owner != s && !e.owner.HasEnded()
 }
 
-// acceptLocked makes s the owner. Call it after an exclusive push of s was accepted.
+// acceptLocked records that an exclusive push of s was accepted.
 func (e *exclusivePushes) acceptLocked(s *endpoint.Session) {
 	e.owner, e.hasPushed = s, true
 	delete(e.refused, s)
@@ -62,7 +63,7 @@ func (e *exclusivePushes) setStoreProblems(s *endpoint.Session, count int) {
 	defer e.mu.Unlock()
 	delete(e.storeProblems, s)
 	if count > 0 {
-		e.storeProblems[s] = min(count, schema.MaxPush) // so that the sum cannot overflow
+		e.storeProblems[s] = min(count, schema.MaxPush) // so that the sum over all connections cannot overflow
 	}
 }
 

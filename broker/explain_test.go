@@ -23,8 +23,8 @@ func (s *testServer) explain(t *testing.T) schema.ExplainResponse {
 	return response
 }
 
-// TestExplainReportsChangedMode removes permissions of the file of a project's socket, as root in
-// a container can do. explain must report that, until the mode is right again.
+// TestExplainReportsChangedMode changes the mode of a project's socket file, as root in a container
+// can do. explain must report each mode that does not allow every user to connect.
 func TestExplainReportsChangedMode(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -41,8 +41,8 @@ func TestExplainReportsChangedMode(t *testing.T) {
 	}
 }
 
-// TestExplainReportsUsedConnections opens all connections that a project can have. explain must
-// report that, and must not report it when the connections are closed.
+// TestExplainReportsUsedConnections opens as many connections as a project can have. explain must
+// report too many connections until the test closes the connections.
 func TestExplainReportsUsedConnections(t *testing.T) {
 	s := newServer(t)
 	s.register(t, "api", "A")
@@ -64,7 +64,7 @@ func TestExplainReportsUsedConnections(t *testing.T) {
 	waitUntil(t, func() bool { return !s.explain(t).TooManyConnections })
 }
 
-// A failingWriter writes nothing while it fails.
+// A failingWriter writes to out. While fails is true, it returns an error and writes nothing.
 type failingWriter struct {
 	fails atomic.Bool
 	out   *lockedBuffer
@@ -77,9 +77,9 @@ func (w *failingWriter) Write(p []byte) (int, error) {
 	return w.out.Write(p)
 }
 
-// TestExplainReportsUnavailableAudit makes the audit log of a broker fail. explain must report
-// that if the broker requires audit, because the broker then refuses each get. explain must not
-// report it after the audit log works again, or if the broker does not require audit.
+// TestExplainReportsUnavailableAudit makes the audit log of a broker fail. If the broker requires
+// audit, explain must report the failure until the audit log works again, because the broker
+// refuses each get. If the broker does not require audit, explain must not report the failure.
 func TestExplainReportsUnavailableAudit(t *testing.T) {
 	for _, required := range []bool{true, false} {
 		writer := &failingWriter{}
@@ -91,7 +91,7 @@ func TestExplainReportsUnavailableAudit(t *testing.T) {
 			}
 			t.Cleanup(events.Close)
 			old := config.Audit
-			audit.Record(old, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)}) // newServerWithConfig expects an event
+			audit.Record(old, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)}) // newServerWithConfig checks that this event is in s.log
 			config.Audit = events
 		})
 		s.register(t, "api", "A")

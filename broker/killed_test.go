@@ -19,7 +19,7 @@ func TestStoreIsConsistentAtEveryMoment(t *testing.T) {
 	text := manifestText("api", "B")
 	for name, c := range map[string]struct {
 		change func(context.Context, *client.Admin) error
-		after  string // what the next broker serves if the store has its last content
+		after  string // what the next broker serves after the whole change
 	}{
 		"reload": {func(ctx context.Context, admin *client.Admin) error {
 			_, err := admin.Reload(ctx, schema.ReloadRequest{Name: "api", Manifest: &text})

@@ -84,8 +84,8 @@ func TestRefusalLimitCountsDeniedAndMissingNames(t *testing.T) {
 	}
 }
 
-// TestRefusedNamesOfOneRequestCount requests many denied names in one get-many. Every name
-// must count, so the project must then wait much longer than after one burst.
+// TestRefusedNamesOfOneRequestCount requests 1000 denied names in one get-many. At one refused
+// name per second, the project must then wait about 1000 seconds.
 func TestRefusedNamesOfOneRequestCount(t *testing.T) {
 	s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 0, 1 })
 	s.register(t, "api", "A")
@@ -111,12 +111,13 @@ func TestRefusedNamesOfOneRequestCount(t *testing.T) {
 // TestNamesCount requests and lists many names. They must count as several requests, because
 // each name costs the broker time, also if the secret does not exist.
 func TestNamesCount(t *testing.T) {
-	names := make([]string, 1280) // as many names as 20 requests
+	names := make([]string, 1280) // count as 20 requests
 	for i := range names {
 		names[i] = fmt.Sprintf("MISSING_%d", i)
 	}
-	// The response counts as up to 8 requests, and the burst is 2 requests. A request that waits
-	// in vain looks up its names twice.
+	// The wait time can differ from cost by a few seconds: the burst allows 2 requests, and the
+	// long response counts as up to 8 requests. A get-many with wait_ms costs twice as much,
+	// because the broker looks up the missing names before and after the wait.
 	for request, cost := range map[string]int{`{"op":"get-many"}`: 20, `{"op":"get-many","wait_ms":1}`: 40, `{"op":"info"}`: 20} {
 		s := newServerWithConfig(t, func(c *broker.Config) { c.RequestRate, c.RefusalRate = 1, 0 })
 		s.register(t, "api", names...)

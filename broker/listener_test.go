@@ -20,13 +20,13 @@ func listenAs(t *testing.T, path string, uid int) net.Listener {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	// These system calls change only this thread.
+	// Unlike syscall.Setresuid, these system calls change the uid of this thread only.
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(uid), ^uintptr(0)); errno != 0 {
 		t.Fatal(errno)
 	}
 	listener, err := net.Listen("unix", path)
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0)); errno != 0 {
-		panic(errno) // the thread must not run other tests
+		panic(errno) // do not run other tests on a thread with the wrong uid
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -39,8 +39,8 @@ func (r *registry) checkOtherProjectsLocked(registration schema.RegisterRequest)
 	return nil
 }
 
-// checkLinks returns an error if the link with the name or a dev container ID of a
-// registration leads to the directory of another project.
+// checkLinks returns an error if a link with the registration's name, or with one of its dev
+// container IDs, leads to the directory of another project.
 func checkLinks(dir *rundir.Dir, registration schema.RegisterRequest) error {
 	name, path := registration.Name, registration.ProjectPath
 	if err := dir.CheckName(name, path); errors.Is(err, rundir.ErrInUse) {

@@ -52,9 +52,9 @@ func TestReusedNameDoesNotReachOldDirectory(t *testing.T) {
 	}
 	m.withAdmin(func(admin *client.Admin) error { return admin.Unregister(context.Background(), "api") })
 
-	// A container that mounts the link would get the directory of the new project when the
-	// container starts again. So the broker does not accept the name for another path until
-	// the operator removes the link.
+	// The container of the old project can still mount the link with the name api. If the broker
+	// changed this link, the container would reach the new project after its next start. So
+	// the broker must refuse the name for another path until the operator removes the link.
 	if _, err := m.registerAt("api", "/good/api", nil); client.CodeOf(err) != schema.CodeProjectExists || !strings.Contains(err.Error(), link) {
 		t.Errorf("the error for a name that another project used is %v", err)
 	}

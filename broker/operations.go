@@ -9,8 +9,8 @@ import (
 )
 
 // register adds a project. If the broker already serves a project at the same path, register
-// changes that project. Then the field replace of the request must be true, unless the request
-// changes only whether the project is declared.
+// changes this project, but only if replace is true in the request, or if the request changes
+// nothing except that the project becomes declared.
 func (r *registry) register(request schema.RegisterRequest, caller endpoint.Caller) (schema.RegisterResponse, error) {
 	if err := checkRegistration(request); err != nil {
 		return schema.RegisterResponse{}, err
@@ -19,7 +19,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	// directory could block the read, and with mu locked, this would block all other
 	// operations of the registry.
 	parsed, text, manifestErr := readManifest(request.ProjectPath, request.Manifest)
-	owner := ownerOf(request.ProjectPath) // also before mu is locked
+	owner := ownerOf(request.ProjectPath) // a container could block this operation, too
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	r.mu.Lock()
@@ -29,7 +29,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 	}
 	if len(request.AllowUIDs) == 0 {
 		request.AllowUIDs = r.defaultUIDsLocked(request, owner)
-		if err := checkRegistration(request); err != nil { // the uids can come from an invalid stored registration
+		if err := checkRegistration(request); err != nil { // an invalid stored registration can contain invalid uids
 			return schema.RegisterResponse{}, err
 		}
 	}
@@ -44,7 +44,7 @@ func (r *registry) register(request schema.RegisterRequest, caller endpoint.Call
 		return schema.RegisterResponse{}, refuse(schema.CodeProjectExists, "project %s is already registered: use reload to change its manifest", registered.registration.Name)
 	}
 	if manifestErr != nil && !r.existsLocked(request.Name) {
-		return schema.RegisterResponse{}, manifestErr // recordRejected records the refusal without the name
+		return schema.RegisterResponse{}, manifestErr // recordRejected then records the refusal without the unknown name
 	}
 	if manifestErr != nil {
 		return schema.RegisterResponse{}, r.rejectManifest(request.Name, manifestErr, caller)
@@ -127,7 +127,7 @@ func (r *registry) inspect(request schema.InspectRequest, caller endpoint.Caller
 		AllowUIDs: registration.AllowUIDs, DevcontainerIDs: registration.DevcontainerIDs,
 		Declared: registration.Declared, Unserved: e == nil,
 	}
-	if registration.Manifest != nil { // a stored registration can be invalid
+	if registration.Manifest != nil { // an invalid stored registration can have no manifest
 		response.Manifest = *registration.Manifest
 	}
 	return response, nil

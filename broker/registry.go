@@ -26,7 +26,7 @@ type registry struct {
 
 	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string
-	declarations              manifest.DeclarationCache // has its own mutex, which may be locked while mu is locked
+	declarations              manifest.DeclarationCache // has its own mutex; lock mu first if you need both
 
 	// changing is locked during an operation that changes projects. A goroutine that needs
 	// changing and mu must lock changing first.
@@ -84,9 +84,9 @@ type unservedProject struct {
 	attempts backoff // limits how often the broker tries to serve the project
 }
 
-// findLocked returns the served project with a name. It returns an error if there is no such
-// project. It also returns an error if the broker is stopping, because the next broker might not
-// get a change to the project.
+// findLocked returns the served project with this name, so that the calling function can change
+// it. It returns an error if the broker does not serve the project, or if the broker is stopping,
+// because the next broker might not get the change.
 func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 	if r.stopping {
 		return nil, errStopping()
@@ -95,18 +95,18 @@ func (r *registry) findLocked(name schema.ProjectName) (*entry, error) {
 		return e, nil
 	}
 	if r.unserved[name] != nil {
-		return nil, refuse(schema.CodeProjectUnknown, "the broker cannot serve project %s", name)
+		return nil, refuse(schema.CodeProjectUnknown, "the broker cannot serve project %s at the moment: keyhatchctl doctor shows the reason", name)
 	}
 	return nil, refuse(schema.CodeProjectUnknown, "%s is not registered", name)
 }
 
-// findPathLocked returns the served project with a path, or nil.
+// findPathLocked returns the served project at projectPath, or nil.
 func (r *registry) findPathLocked(projectPath string) *entry {
 	return r.entries[r.index.byPath[projectPath]]
 }
 
-// findRegistrationLocked returns the registration of the served or unserved project with a path,
-// or nil. It ignores an unserved project whose registration is invalid.
+// findRegistrationLocked returns the registration of the served or unserved project at
+// projectPath, or nil. It ignores an unserved project whose registration is invalid.
 func (r *registry) findRegistrationLocked(projectPath string) *schema.RegisterRequest {
 	return r.findNameLocked(r.index.byPath[projectPath])
 }

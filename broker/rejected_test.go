@@ -12,8 +12,8 @@ import (
 // and do not reveal which secrets exist or may be fetched.
 func TestEveryAdminOperationIsRecorded(t *testing.T) {
 	notRecorded := map[schema.Op]bool{
-		schema.OpPush:   true, // has the event push.rejected
-		schema.OpAuth:   true, // has the event auth.failed
+		schema.OpPush:   true, // a refusal has the event push.rejected
+		schema.OpAuth:   true, // a refusal has the event auth.failed
 		schema.OpStatus: true,
 		schema.OpEvents: true,
 		schema.OpPing:   true,

@@ -45,8 +45,8 @@ func checkAll(r *registry) {
 	for _, e := range r.entries {
 		if !e.checking && !r.dir.IsIntact(e.socket) {
 			e.checking = true
-			// Each of these projects is checked in its own goroutine, because the project's
-			// container can delay the check. The goroutine can end after the broker has stopped.
+			// Use a goroutine for each project, because the project's container can delay the
+			// check. Nobody waits for the goroutine, so that no container delays a stop.
 			go checkSocket(r, e)
 		}
 	}

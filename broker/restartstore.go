@@ -60,7 +60,7 @@ func newRestartStore(notifySocket string, log *slog.Logger) *restartStore {
 
 func (r *restartStore) reportRefused(err error) {
 	r.state = schema.DescriptorStoreRefused
-	r.log.Warn("the service manager does not store all projects; after a restart, the broker may serve only the declared projects", "error", err)
+	r.log.Warn("the service manager does not store all projects; after a restart, the broker might serve only the declared projects", "error", err)
 }
 
 // save stores a project's listener, unless it is already stored, and stores the registration with

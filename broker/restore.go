@@ -15,7 +15,7 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// errStarting is the error of a project until the broker tries to serve it the first time.
+// errStarting is the error of a project that the broker has not tried to serve yet.
 var errStarting = errors.New("the broker is starting")
 
 // restoreProjects adds the projects that an earlier broker stored in the descriptor store to
@@ -49,13 +49,12 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 	}
 }
 
-// serveProjects tries to serve all unserved projects that have a valid registration, on
-// their stored listeners or on new sockets. If a stored listener belongs to no such project,
-// serveProjects removes the listener from the descriptor store and closes it. serveProjects
-// handles all projects at the same time, because a container can delay the operations in the
-// directory of its project. It waits until all attempts have ended, and until the service manager
-// has stored or refused the served projects. r.changing must be locked, and r.mu must not be
-// locked.
+// serveProjects tries to serve each unserved project that has a valid registration, on its stored
+// listener or on a new socket. It removes every other listener from the descriptor store and closes
+// it. It tries all projects at the same time, because a container can delay the operations in the
+// directory of its project. serveProjects returns when all attempts have ended, and when the
+// broker knows which projects the service manager has stored. r.changing must be locked, and r.mu
+// must not be locked.
 func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
 	var wg sync.WaitGroup
 	r.mu.Lock()

@@ -185,8 +185,8 @@ func TestRevocationOfDeclaredProjectSurvivesKill(t *testing.T) {
 		declare(name, "A", "B")
 	}
 	p := m.startProcess()
-	// keyhatchctl writes the declaration first. The broker is killed before the request.
-	// At the same time, a client waits for a secret that was revoked.
+	// Kill the broker after keyhatchctl has written the declaration, and before keyhatchctl sends
+	// its request. While no broker runs, a client requests the revoked secret and waits.
 	text := declare("api", "A")
 	p.kill()
 	waiting := connect(t, m.projectSocket("api"))
@@ -199,7 +199,7 @@ func TestRevocationOfDeclaredProjectSurvivesKill(t *testing.T) {
 		t.Errorf("the answer to a client that waits for a revoked secret is %s", answer)
 	}
 	m.expect("api", "A", tripwire)
-	// The broker is killed after the request.
+	// Kill the broker after it has answered the request of keyhatchctl.
 	text = declare("api")
 	m.withAdmin(func(admin *client.Admin) error {
 		_, err := admin.Register(t.Context(), schema.RegisterRequest{Name: "api", ProjectPath: "/nowhere/api", Manifest: &text, Declared: true, Replace: true})

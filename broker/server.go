@@ -117,7 +117,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	}
 	var auth *authenticator
 	if err == nil && config.AdminTokenFile != "" {
-		// The admin socket may already listen, but the broker answers no request before the
+		// The admin socket can already be listening, but the broker answers no request before the
 		// endpoint starts. So no client can use the socket without the token.
 		auth, err = newAuthenticator(config.AdminTokenFile, config.RuntimeDir, config.Audit)
 	}
@@ -197,9 +197,9 @@ func (s *Server) ApplyDeclarations() error {
 // project, and returns an error if the answer is wrong or does not arrive before ctx ends.
 func (s *Server) Probe(ctx context.Context) error { return s.probe.check(ctx) }
 
-// Shutdown answers the requests that clients have already sent, wipes the secrets, and
-// unlocks the runtime directory. When ctx ends, Shutdown closes the connections that are
-// still busy. Only the first call has an effect.
+// Shutdown answers the requests that clients have already sent, except requests that wait for a
+// secret. It then wipes the secrets, and unlocks the runtime directory. When ctx ends, Shutdown
+// closes the connections that are still busy. Only the first call has an effect.
 //
 // Shutdown does not remove the socket files. The next broker uses or replaces them. If
 // Shutdown removed the socket files, a container could fill their space in the file
@@ -223,8 +223,8 @@ func (s *Server) Shutdown(ctx context.Context) {
 	s.registry.closing.Wait()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
-	// Remove the token file before dir.Close unlocks the runtime directory. After that, the next
-	// broker can create its own token file.
+	// Remove the token file before dir.Close unlocks the runtime directory, because the next
+	// broker can start and create its token file as soon as the directory is unlocked.
 	s.admin.auth.close()
 	s.dir.Close()
 }

@@ -29,12 +29,12 @@ type serviceManager struct {
 	socket *net.UnixConn
 	admin  *os.File
 	ended  chan struct{}
-	log    lockedBuffer // the logs of all brokers with the configuration of config
+	log    lockedBuffer // the logs and audit events of all brokers that use config
 
 	mu      sync.Mutex
 	max     int
 	store   []storedDescriptor
-	ignored string               // name of a file descriptor that cannot be removed from the store
+	ignored string               // handleMessage ignores requests to remove the file descriptor with this name
 	record  bool                 // whether handleMessage appends the content of the store to states
 	states  [][]storedDescriptor // earlier contents of the store
 	checks  int                  // number of BARRIER=1 messages

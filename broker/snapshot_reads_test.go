@@ -210,8 +210,8 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 	if got := connect(t, s.projectSocket("api")).request(t, `{"op":"get","name":"S0"}`); got != `{"ok":true,"value":"next"}` {
 		t.Errorf("the answer on another connection is %s", got)
 	}
-	// The broker must end the connection by itself. The connection still counts until the
-	// client has read the answer.
+	// The broker must end the stalled connection. The connection must count against the limit of
+	// the project until the client has read the answer.
 	ended, stop := wire.WatchClosed(stalled.Conn.(*net.UnixConn))
 	<-ended
 	stop()

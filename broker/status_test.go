@@ -58,8 +58,8 @@ func TestStatusContainsAllowedUIDs(t *testing.T) {
 	}
 }
 
-// TestStatusContainsStoreProblems checks that the status contains the sum of the problems that the
-// open connections have reported last.
+// TestStatusContainsStoreProblems reports store problems on two connections. store_problems in the
+// status must be the sum of the numbers that the open connections have reported last.
 func TestStatusContainsStoreProblems(t *testing.T) {
 	m := newServiceManager(t, 100)
 	s := m.start()
@@ -73,7 +73,7 @@ func TestStatusContainsStoreProblems(t *testing.T) {
 		report(one, 2)
 		m.withAdmin(func(two *client.Admin) error {
 			report(two, 3)
-			// A request without a number of problems does not change the sum.
+			// A ping contains no number of problems, so it must not change the sum.
 			if _, err := two.Ping(context.Background()); err != nil {
 				return err
 			}

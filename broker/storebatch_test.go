@@ -30,13 +30,13 @@ func TestStartChecksStoreOnceForAllProjects(t *testing.T) {
 	if state := s.Status().DescriptorStore; state != schema.DescriptorStoreKept {
 		t.Errorf("the state of the store is %s", state)
 	}
-	m.sync() // the broker has removed the pipe of the check
+	m.sync() // wait until the pipe of the check is removed from the store
 	if names := m.storedNames(); len(names) != 20 {
 		t.Errorf("the store contains %q", names)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.checks != 2 { // the first check is before the broker stores projects
+	if m.checks != 2 { // one check before the broker stores projects, and one check afterwards
 		t.Errorf("the broker checked the store %d times, want 2", m.checks)
 	}
 }

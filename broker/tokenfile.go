@@ -43,7 +43,7 @@ func createTokenFile(path, runtimeDir string) (t *tokenFile, hash [sha256.Size]b
 		return nil, hash, err
 	}
 	if old != nil {
-		defer old.Close() // keeps the lock until the file was replaced
+		defer old.Close() // keep the old file locked until the new file has replaced it
 	}
 	removeTemporaryTokens(filepath.Dir(path))
 	for attempts := 1; ; attempts++ {
@@ -60,7 +60,8 @@ func createTokenFile(path, runtimeDir string) (t *tokenFile, hash [sha256.Size]b
 		}
 		os.Remove(temporary.Name())
 		temporary.Close()
-		// Another broker that starts at the same time can have removed the file before it was locked.
+		// Try again if another broker, which starts at the same time, has removed the temporary
+		// file before this broker could lock the file.
 		if wasRemoved := errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.EWOULDBLOCK); !wasRemoved || attempts == maxTokenAttempts {
 			return nil, hash, err
 		}
@@ -73,8 +74,8 @@ const temporaryToken = ".keyhatch-token-"
 // maxTokenAttempts is the largest number of temporary files that createTokenFile creates.
 const maxTokenAttempts = 3
 
-// removeTemporaryTokens removes the temporary files that brokers of this user left in dir because
-// they were killed. A broker that is starting has locked its file.
+// removeTemporaryTokens removes the temporary files that killed brokers of this user left in dir.
+// It does not remove a locked file, because the file belongs to a broker that is starting.
 func removeTemporaryTokens(dir string) {
 	entries, _ := os.ReadDir(dir)
 	for _, entry := range entries {
@@ -84,7 +85,7 @@ func removeTemporaryTokens(dir string) {
 		path := filepath.Join(dir, entry.Name())
 		file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
-			continue // it is a link, or a file of another user
+			continue // for example, path is a link, or a file of another user
 		}
 		var st unix.Stat_t
 		if unix.Fstat(int(file.Fd()), &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Uid == uint32(os.Geteuid()) &&
@@ -104,7 +105,7 @@ func replaceTokenFile(temporary, path string, exists bool) error {
 		if err == unix.EEXIST {
 			return errTokenFileBusy(path)
 		}
-		if err != unix.EINVAL && err != unix.ENOSYS { // not every file system supports the flag
+		if err != unix.EINVAL && err != unix.ENOSYS { // not every file system supports RENAME_NOREPLACE
 			return err
 		}
 	}
@@ -211,8 +212,8 @@ func writeToken(file *os.File) (hash [sha256.Size]byte, err error) {
 	return sha256.Sum256(line[:tokenDigits]), err
 }
 
-// shortPathError replaces the path of the temporary file in an error with the path of its
-// directory, which is the cause of the error.
+// shortPathError replaces the path of the temporary file in an error. The new error contains the
+// path of the directory, because the operator does not know the temporary file.
 func shortPathError(err error, path string) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return &fs.PathError{Op: "create a file in", Path: filepath.Dir(path), Err: e.Err}
@@ -220,7 +221,8 @@ func shortPathError(err error, path string) error {
 	return err
 }
 
-// remove removes the file, unless another broker has replaced it, and then unlocks the file.
+// remove removes the file at t.path if it is still the file of this broker, and then unlocks the
+// file.
 func (t *tokenFile) remove() {
 	own, err := t.file.Stat()
 	if err == nil {

@@ -85,7 +85,7 @@ func TestTokenFile(t *testing.T) {
 		if err := os.WriteFile(path, []byte(left), 0o666); err != nil {
 			t.Fatal(err)
 		}
-		reader, err := os.Open(path) // another user could have opened the old file
+		reader, err := os.Open(path) // like another user who has opened the old file
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,8 +108,8 @@ func TestTokenFile(t *testing.T) {
 }
 
 // TestTokenFileOfOtherBrokerStays starts a second broker with the token file of a running broker.
-// The start must fail. If the second broker has replaced the file of the first one, the stop of
-// the first broker must not remove the file.
+// The start must fail. After the test has removed the file, the second broker can start and create
+// its own file. The first broker must not remove this file when it stops.
 func TestTokenFileOfOtherBrokerStays(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "token")
 	first := mustStart(t, "", path)
@@ -133,8 +133,8 @@ func TestTokenFileOfOtherBrokerStays(t *testing.T) {
 }
 
 // TestOtherFilesAreNotReplaced starts brokers with paths at which a broker must not create its
-// token file. Each start must fail, and must not change the file at the path. In the directory
-// admin of the runtime directory, a token file must be possible.
+// token file. Each start must fail, and must not change the file at the path. But a broker must be
+// able to create its token file in the directory admin of the runtime directory.
 func TestOtherFilesAreNotReplaced(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string) string {
@@ -205,8 +205,8 @@ func TestOtherFilesAreNotReplaced(t *testing.T) {
 }
 
 // TestTemporaryTokenFilesAreRemoved starts a broker in a directory with the temporary files of
-// killed brokers. The broker must remove these files, but no file that is locked by a broker that
-// is starting, and no other file.
+// killed brokers. The broker must remove only these files. It must not remove the locked temporary
+// file of another broker that is starting.
 func TestTemporaryTokenFilesAreRemoved(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string) string {

@@ -61,17 +61,17 @@ func TestWatchReportsOnlyAllowedSecrets(t *testing.T) {
 
 	s.push(t, textSecrets("A=1", "SECRET=1"))
 	api.expectChange(t, "A")
-	s.push(t, textSecrets("A=1", "SECRET=2", "W=1")) // only web can fetch a changed secret
-	s.push(t, textSecrets("A=1", "SECRET=3", "W=1")) // no project can fetch a changed secret
-	s.push(t, textSecrets("A=1", "W=1"))             // no project can fetch a changed secret
+	s.push(t, textSecrets("A=1", "SECRET=2", "W=1")) // W is new, and only web may fetch W
+	s.push(t, textSecrets("A=1", "SECRET=3", "W=1")) // no project may fetch SECRET
+	s.push(t, textSecrets("A=1", "W=1"))             // no project may fetch SECRET
 	web.expectChange(t, "W")
 	s.push(t, textSecrets("A=2", "B=2", "W=1"))
 	api.expectChange(t, "A", "B")
 	s.push(t, textSecrets("B=2", "W=2"))
 	api.expectChange(t, "A") // A was removed
 	web.expectChange(t, "W")
-	// The value of a secret also changes if a push replaces its binary bytes with a text
-	// that is equal to their base64 form.
+	// AAAA is the base64 form of three zero bytes. The broker must report that B has changed
+	// from these bytes to the text AAAA.
 	if _, err := s.dialAdmin(t).Push(context.Background(), pushLine(schema.PushRequest{SecretsB64: map[schema.SecretName][]byte{"B": {0, 0, 0}}})); err != nil {
 		t.Fatal(err)
 	}

@@ -42,8 +42,8 @@ type result struct {
 	written int           // number of items at the start of the batch that were written or given up
 }
 
-// finish sets the result of a batch after the writer has written it. The written items are the
-// first count items that were not given up.
+// finish sets the result of a batch after a write. count is the number of events that were written.
+// These are the first events of the batch, apart from the events that were given up.
 func (b batch) finish(count int) {
 	for i := 0; i < len(b.items) && count > 0; i++ {
 		if !b.items[i].givenUp {
@@ -64,7 +64,7 @@ func newBuffer() *buffer {
 func (b *buffer) wakeWriter() {
 	select {
 	case b.wake <- struct{}{}:
-	default: // the writer has not received the last value yet, so it will still wake
+	default: // the channel already contains a value that wakes the writer
 	}
 }
 

@@ -136,9 +136,9 @@ func (p *ProjectLog) RecordFetch(f Fetch) bool {
 	return true
 }
 
-// Subscribe returns a reader of recent events and of new events, and the number of recent
-// events. The first event of the reader is the oldest event in memory that was recorded after
-// since. If since is the zero time, the reader starts with the oldest event in memory.
+// Subscribe returns a reader of the events in memory and of all later events. The reader skips the
+// events up to the time since. If since is the zero time, it skips no event. The result recent is
+// the number of events in memory that the reader does not skip.
 func (l *Log) Subscribe(since time.Time) (reader *Reader, recent int) {
 	return l.recent.newReader(since)
 }

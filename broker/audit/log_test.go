@@ -13,9 +13,9 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A fakeDisk is an output that accepts room more bytes, and then fails like a full disk. If
-// writes is not nil, each Write sends a value on writes, and blocks until the test receives this
-// value.
+// A fakeDisk is an output with space for room bytes. When the space is used up, Write fails as on a
+// full disk. If writes is not nil, each Write sends a value on writes, and blocks until the test
+// receives this value.
 type fakeDisk struct {
 	mu     sync.Mutex
 	text   bytes.Buffer

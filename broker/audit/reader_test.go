@@ -138,9 +138,9 @@ func TestStreamContainsOnlyWrittenEvents(t *testing.T) {
 	})
 }
 
-// TestReaderContinuesInOrderOfLog adds events whose times are not in order, as two clients at the same
-// time can cause. A reader that continues after one of them must get exactly the events that follow
-// it.
+// TestReaderContinuesInOrderOfLog adds events whose times are not in order. Two clients at the same
+// time can cause this order. A reader that continues after an event must get all events that were
+// added after this event, even if their times are earlier.
 func TestReaderContinuesInOrderOfLog(t *testing.T) {
 	var r ring
 	at := func(second int64) time.Time { return time.Unix(second, 0) }

@@ -93,7 +93,7 @@ func TestRequiredFetchesAreWrittenTogether(t *testing.T) {
 			go record()
 		}
 		synctest.Wait()
-		for range 2 { // the write of the first event, and the write of all other events
+		for range 2 { // let the log write the first event, and then all other events
 			<-disk.writes
 			synctest.Wait()
 		}

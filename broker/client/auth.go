@@ -102,9 +102,9 @@ func DialAdminWithToken(ctx context.Context, path, tokenFile string) (*Admin, er
 }
 
 // checkListener returns an error if the process that listens on the socket must not get the token
-// of a file that belongs to owner. If every user can write to the directory of the socket, every
-// user can listen at the path of the socket, for example before ssh listens at this path. Root and
-// the owner of the file already know the token.
+// of a file that belongs to owner. If every user can write to the directory of the socket, another
+// user can listen at the path first, for example before ssh forwards the socket to this path. Root,
+// owner, and the user of this process may get the token, because they can read the file.
 func checkListener(c *conn, tokenFile string, owner uint32) error {
 	listener, err := c.peer()
 	if err != nil {
@@ -150,9 +150,9 @@ func awaitToken(ctx context.Context, file string, deadline time.Time) (request [
 // tokenDigits is the number of hexadecimal digits of a token (schema.AdminTokenPattern).
 const tokenDigits = 64
 
-// readToken returns an auth request that contains the token in the file at path, encoded as one
-// line, and the uid of the owner of the file. The calling function must wipe the line. So that all
-// copies of the token can be wiped, the token is never a Go string.
+// readToken reads the token in the file at path. It returns an encoded auth request with this
+// token, and the uid of the owner of the file. The calling function must wipe the request. The
+// token is never a Go string, because a string cannot be wiped.
 func readToken(path string) (request []byte, owner uint32, err error) {
 	// With O_NONBLOCK, opening a pipe does not wait for a writer. A pipe is then refused below.
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)

@@ -113,7 +113,7 @@ func (c *conn) peer() (*unix.Ucred, error) {
 func (c *conn) call(ctx context.Context, request, response any, wait time.Duration) error {
 	line, err := wire.Encode(request)
 	if err != nil {
-		return err // for example, because a name in the request is not valid UTF-8
+		return err // for example, if a name in the request is not valid UTF-8
 	}
 	defer clear(line)
 	return c.sendLine(ctx, line, response, wait)

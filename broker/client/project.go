@@ -78,9 +78,9 @@ const (
 )
 
 // retry calls try at least once. If the broker is unreachable, ends the connection, or reports a
-// rate limit, retry waits and calls try again, as long as the time wait has not passed. The
-// argument of try is the remaining time. retry does not call try again because a secret is
-// missing, because the broker itself waits for a missing secret.
+// rate limit, retry calls try again after a delay, until the time wait has passed. The argument of
+// try is the remaining time. If a secret is missing, retry does not call try again: the broker has
+// already waited for the secret.
 func (p *Project) retry(ctx context.Context, wait time.Duration, try func(remaining time.Duration) error) error {
 	deadline := time.Now().Add(wait)
 	for backoff := minRetryDelay; ; backoff = min(2*backoff, maxRetryDelay) {

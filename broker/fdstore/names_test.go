@@ -32,7 +32,7 @@ func TestFullStoreCanBePassed(t *testing.T) {
 	if stored < 2001 { // a thousand projects, and the pipe of Verify
 		t.Errorf("the store has only room for %d file descriptors", stored)
 	}
-	// systemd opens the passed file descriptors with numbers from 3, under this limit.
+	// The broker inherits all stored file descriptors at its start, and LimitNOFILE applies to them.
 	if files := setting("LimitNOFILE"); files < stored+100 {
 		t.Errorf("the unit stores up to %d file descriptors, but may open only %d files", stored, files)
 	}

@@ -40,8 +40,8 @@ func (s *Store) SaveListener(project schema.ProjectName, listener *net.UnixListe
 	if err != nil {
 		return err
 	}
-	// Store the listener's own file descriptor. A copy from the File method could change to
-	// blocking mode, and the listener shares this mode with its copies.
+	// Store the listener's own file descriptor, not a copy from its File method. If the copy were
+	// set to blocking mode, the listener would be in blocking mode, too.
 	if controlErr := raw.Control(func(fd uintptr) { err = s.add(listenerName(project), int(fd)) }); controlErr != nil {
 		return controlErr
 	}

@@ -64,8 +64,8 @@ func (a *allowedSecrets) lookup(names []schema.SecretName, results []result) loo
 	return lookUp(a.manifest(), snapshot, names, results)
 }
 
-// isCurrent reports whether the snapshot and the approved manifest are still the same as in the
-// lookup found. If isCurrent returns true, a new lookup would return the same results.
+// isCurrent reports whether the snapshot and the approved manifest are still the ones that found
+// comes from. If isCurrent returns true, a new lookup would return the same results.
 func (a *allowedSecrets) isCurrent(found lookup) bool {
 	return a.view.IsCurrent(found.snapshot) && a.manifest() == found.approved
 }

@@ -286,9 +286,9 @@ func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
 	return true
 }
 
-// refuseLimited returns the refusal of a request that exceeds a rate limit, and may record the
-// refusal in the audit log. retryAfter is in seconds. The argument limited is the part of the
-// message that describes the limit.
+// refuseLimited returns the refusal of a request that exceeds a rate limit. It records the refusal
+// in the audit log, but at most as often as rateLimitEvents allows. retryAfter is in seconds. The
+// argument limited is the part of the message that describes the limit.
 func (p *Project) refuseLimited(caller endpoint.Caller, retryAfter int, limited string) endpoint.Reply {
 	p.rateLimitEvents.Do(func() {
 		if p.config.Audit != nil {

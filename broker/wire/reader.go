@@ -83,7 +83,7 @@ func (r *Reader) ReadLine() ([]byte, error) {
 			}
 			return nil, err
 		}
-		scanned = r.pos + pending // fill may have moved the pending bytes
+		scanned = r.pos + pending // fill can move the pending bytes
 	}
 }
 

@@ -201,7 +201,7 @@ func TestDetachMovesPendingBytes(t *testing.T) {
 	if rest := buffers[0][len("first\n"):]; !bytes.Equal(rest, make([]byte, len(rest))) {
 		t.Errorf("the old buffer still contains %q", bytes.Trim(rest, "\x00"))
 	}
-	clear(buffers[0]) // allowed, because the old buffer belongs to this test
+	clear(buffers[0]) // the reader must not use the old buffer after Detach
 	if lines, err := readAll(r); !reflect.DeepEqual(lines, []string{"second"}) || err != io.ErrUnexpectedEOF {
 		t.Errorf("after Detach, the lines are %q, %v", lines, err)
 	}
