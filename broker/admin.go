@@ -35,7 +35,7 @@ type admin struct {
 }
 
 // serve answers the requests of one connection. It reads each request into memory of package
-// secmem, because each request may be a push, which contains secrets.
+// secmem, because each request can be a push, which contains secrets.
 func (a *admin) serve(s *endpoint.Session) {
 	if !a.auth.admit(s) {
 		return

@@ -27,9 +27,9 @@ var update = flag.Bool("update", false, "write the broker's answers to testdata/
 // one connection for all requests to a socket, until this connection ends. For a line
 // "admin+> REQUEST" or "api+> REQUEST", the test sends REQUEST on a second connection. For a
 // line "token> REQUEST", the test sends REQUEST to the admin socket of a second broker, which
-// requires an admin token. For a line "api+", the test reads the next line of a watch from this
-// second connection. For a line "admin+", it reads the next event, except secrets.fetched, which
-// the broker can delay. The golden file contains * in place of each value that differs between
+// requires an admin token. For a line "api+", the test reads the next line of the watch on the
+// second connection to api. For a line "admin+", the test reads the next event on the second
+// connection to the admin socket. It skips secrets.fetched, which the broker can delay. The golden file contains * in place of each value that differs between
 // two runs.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")

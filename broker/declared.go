@@ -66,7 +66,7 @@ func applyDeclarations(r *registry, projectsDir string) error {
 }
 
 // checkNotMissingLocked returns an error if the directory of declared projects is missing,
-// although the broker knows a declared project. The directory may be on a file system that
+// although the broker knows a declared project. The directory can be on a file system that
 // is not mounted, so a missing directory does not revoke the declared projects. To revoke them,
 // the operator must remove their files, but not the directory.
 func checkNotMissingLocked(r *registry, projectsDir string) error {

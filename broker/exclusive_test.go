@@ -70,7 +70,7 @@ func TestOneConnectionSendsExclusivePushes(t *testing.T) {
 	if status.Generation != 0 || status.SidecarPID != int32(os.Getpid()) || status.RefusedSidecars != 1 {
 		t.Errorf("with a refused connection, the status is %+v", status)
 	}
-	// The broker may need some time to end the session of the first connection. Even during
+	// The broker can need some time to end the session of the first connection. Even during
 	// this time, it must accept the push of the second connection.
 	first.Close()
 	expect("push of the second connection after the end of the first", pushAs(t, second, true, tripwire+"2"), "")

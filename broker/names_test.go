@@ -36,7 +36,7 @@ func (m *serviceManager) registerAt(name, path string, change func(*schema.Regis
 func replace(r *schema.RegisterRequest) { r.Replace = true }
 
 // TestReusedNameDoesNotReachOldDirectory registers a new project with a name that another
-// project used before. A container may still mount the directory of the old project. This
+// project used before. A container can still mount the directory of the old project. This
 // container must not reach the new project, and must not block the new project's socket.
 func TestReusedNameDoesNotReachOldDirectory(t *testing.T) {
 	m := newServiceManager(t, 100)

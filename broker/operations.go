@@ -78,8 +78,8 @@ func (r *registry) defaultUIDsLocked(request schema.RegisterRequest, owner []uin
 
 // unregister ends a project's connections and removes its socket. It does not remove the
 // project's directory. If the project is registered again, a container that still mounts
-// the directory can fetch secrets again. unregister also does not remove the links with the
-// project's name and dev container IDs, so that no other project can use them (see
+// the directory can fetch secrets again. unregister also keeps the links with the project's
+// name and dev container IDs, so that no other project can use this name and these IDs (see
 // rundir.Dir.CheckName).
 func (r *registry) unregister(request schema.UnregisterRequest, caller endpoint.Caller) (schema.OKResponse, error) {
 	if err := checkProjectName(request.Name); err != nil {

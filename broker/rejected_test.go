@@ -6,10 +6,10 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// TestEveryAdminOperationIsRecorded checks that acceptedEvents contains every op of the admin
-// socket, because recordRejected records the refusal of a request only if acceptedEvents contains
-// the op. The exceptions are ops whose refusals have their own event, and ops that change nothing
-// and do not reveal which secrets exist or may be fetched.
+// TestEveryAdminOperationIsRecorded checks that every op of the admin socket is either in
+// acceptedEvents, so that recordRejected records refusals of the op, or in the list notRecorded.
+// notRecorded contains ops whose refusals have their own event, and ops that change nothing and do
+// not reveal which secrets exist or may be fetched.
 func TestEveryAdminOperationIsRecorded(t *testing.T) {
 	notRecorded := map[schema.Op]bool{
 		schema.OpPush:   true, // a refusal has the event push.rejected

@@ -46,7 +46,7 @@ func checkAll(r *registry) {
 		if !e.checking && !r.dir.IsIntact(e.socket) {
 			e.checking = true
 			// Use a goroutine for each project, because the project's container can delay the
-			// check. Nobody waits for the goroutine, so that no container delays a stop.
+			// check. A stop of the broker does not wait for the goroutine.
 			go checkSocket(r, e)
 		}
 	}
@@ -113,7 +113,7 @@ func repairSocket(r *registry, e *entry) {
 	r.log.Warn("the socket file of a project is missing or was replaced; the broker creates the socket again", "project", name)
 	socket, err := r.bindUnlocked(e.path)
 	if err != nil {
-		r.log.Error("cannot create the socket of a project again", "project", name, "error", err)
+		r.log.Error("cannot create a new socket for a project", "project", name, "error", err)
 		return
 	}
 	e.endpoint.ReplaceListener(socket.Listener)

@@ -34,7 +34,7 @@ type unverifiedProject struct {
 	listener     *net.UnixListener
 	registration schema.RegisterRequest
 	sequence     uint64 // number of registration
-	err          error  // the error of sending the project, or nil
+	err          error  // why the project was not sent to the store, or nil
 }
 
 // A storedProject records which parts of a project are in the descriptor store.
@@ -90,7 +90,7 @@ func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, r
 	r.finish(u, err)
 }
 
-// finish ends the storing of a project. err is not nil if the project is not stored.
+// finish updates u.stored after a check of the store. err is nil if the project is stored.
 func (r *restartStore) finish(u unverifiedProject, err error) {
 	saved := storedProject{listener: true, sequence: u.sequence}
 	if err != nil {
@@ -137,7 +137,6 @@ func (r *restartStore) endBatch() {
 	}
 }
 
-// remove removes a project from the descriptor store.
 func (r *restartStore) remove(stored *storedProject, name schema.ProjectName) {
 	if r.state == schema.DescriptorStoreAbsent || stored.sequence == 0 {
 		return
@@ -155,7 +154,6 @@ func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint
 	r.warnIfFailed(name, r.store.RemoveRegistration(sequence))
 }
 
-// removeUnusable removes an unusable file descriptor from the descriptor store.
 func (r *restartStore) removeUnusable(name string) {
 	r.log.Warn("removing an unusable file descriptor from the service manager's descriptor store", "name", name)
 	if err := r.store.Remove(name); err != nil {

@@ -36,7 +36,6 @@ type batch struct {
 	result *result // nil if no call of addAndWait waits for an event of the batch
 }
 
-// A result is the result of writing a batch.
 type result struct {
 	done    chan struct{} // closed after written was set
 	written int           // number of items at the start of the batch that were written or given up
@@ -122,8 +121,8 @@ func (b *buffer) addAndWait(added item, timeout time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// If the event is still in the buffer, mark it, so that the writer does not write it. If the
-	// writer has already taken the event, it may still write the event. The log can then report
-	// an access that did not happen. That is safer than an access that is not in the log.
+	// writer has already taken the event, the log can report an access that did not happen. A
+	// missing report of an access would be worse.
 	if b.batch.result == written {
 		b.batch.items[index].givenUp = true
 	}

@@ -23,7 +23,7 @@ func (o *output) write(lines []byte) (n int, err error) {
 			return 0, err
 		}
 	}
-	missing := 0 // number of bytes that end an incomplete line of an earlier write
+	missing := 0 // length of the newline that ends an incomplete line of an earlier write
 	if o.torn {
 		missing = 1
 		lines = append([]byte{'\n'}, lines...)

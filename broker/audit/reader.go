@@ -39,10 +39,10 @@ func (r *ring) add(entries []entry) {
 // oldestLocked returns the number of the oldest entry in the ring.
 func (r *ring) oldestLocked() uint64 { return r.next - min(r.next, ringSize) }
 
-// newReader returns a reader that begins after the event whose time is equal to since. If there is
-// no such event, the reader begins with the first event whose time is after since. The times of the
-// events in the ring are not always in order, because an event gets its time before it is added to
-// the buffer.
+// newReader returns a reader that begins after the event whose time is equal to since. Without such
+// an event, the reader begins with the first event whose time is after since. newReader searches
+// for the equal time first, because the times of the events are not always in order: an event gets
+// its time before it is added to the buffer.
 func (r *ring) newReader(since time.Time) (reader *Reader, recent int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

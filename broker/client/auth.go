@@ -60,7 +60,7 @@ func DialAdminWithToken(ctx context.Context, path, tokenFile string) (*Admin, er
 		// Connect before the file is read, because the connection can make the service manager
 		// start the broker, which then creates the file.
 		c, err := dial(ctx, path)
-		if err != nil && !errors.Is(err, syscall.EAGAIN) { // EAGAIN: many other clients are connecting
+		if err != nil && !errors.Is(err, syscall.EAGAIN) { // try again after EAGAIN: many other clients are connecting
 			return nil, err
 		}
 		if err == nil {

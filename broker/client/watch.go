@@ -75,7 +75,7 @@ func (p *Project) watchConnection(ctx context.Context, onChange func(schema.Chan
 		if err := wire.Decode(line, &event, schema.MaxResponseDepth); err != nil {
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
-		// Ignore other events, because later versions of the broker may send new kinds of events.
+		// Ignore other events, because later versions of the broker can send new kinds of events.
 		if event.Event == schema.WatchEventChanged {
 			onChange(event)
 		}

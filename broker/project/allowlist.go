@@ -18,7 +18,6 @@ type allowedSecrets struct {
 	approval atomic.Pointer[approval]
 }
 
-// An approval is an approved manifest.
 type approval struct {
 	manifest *manifest.Manifest
 	replaced chan struct{} // closed when another manifest is approved

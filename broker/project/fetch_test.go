@@ -55,7 +55,7 @@ func TestAnswerIsNotOlderThanItsEvent(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { // runs before the log is closed, because the session records events
+			defer func() { // end the session before the log is closed, because the session records events
 				c.Close()
 				<-ended
 			}()

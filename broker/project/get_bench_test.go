@@ -76,7 +76,7 @@ func benchmarkGets(b *testing.B, inFlight int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() { // runs before the log is closed, because the session records events
+	defer func() { // end the session before the log is closed, because the session records events
 		c.Close()
 		<-ended
 	}()

@@ -6,9 +6,8 @@ import "github.com/keyhatch/keyhatch/schema"
 // memory. The returned name is a valid name and a part of line. If the request has no wait_ms,
 // waitMS is 0.
 //
-// If line contains an unknown field, an escape, or anything else that is unusual or wrong, ok is
-// false. The calling function must then call Decode, which decodes the line or reports the error.
-// If ok is true, Decode would return the same values.
+// For any other line, ok is false, for example if line contains an unknown field or an escape. The
+// calling function must then call Decode, which decodes the line or reports the error. If ok is true, Decode would return the same values.
 func ParseGet(line []byte) (name []byte, waitMS int64, ok bool) {
 	s := scanner{line}
 	var op []byte

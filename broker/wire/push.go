@@ -25,9 +25,9 @@ type PushedSecret struct {
 // ParsePush parses a push request in its usual form. It makes one pass over line, and does
 // not change line. The returned names and values are parts of line.
 //
-// If line contains an unknown field, an escape in a name, or anything else that is unusual or
-// wrong, ok is false. The calling function must then call Decode, which decodes the line or
-// reports the error. If ok is true, Decode would also accept the line, unless two secrets have
+// For any other line, ok is false, for example if line contains an unknown field or an escape in a
+// name. The calling function must then call Decode, which decodes the line or reports the error. If
+// ok is true, Decode would also accept the line, unless two secrets have
 // the same name or a binary value is not valid base64. The calling function must check these two
 // rules itself.
 //
