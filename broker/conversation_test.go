@@ -29,8 +29,8 @@ var update = flag.Bool("update", false, "write the broker's answers to testdata/
 // line "token> REQUEST", the test sends REQUEST to the admin socket of a second broker, which
 // requires an admin token. For a line "api+", the test reads the next line of the watch on the
 // second connection to api. For a line "admin+", the test reads the next event on the second
-// connection to the admin socket. It skips secrets.fetched, which the broker can delay. The golden file contains * in place of each value that differs between
-// two runs.
+// connection to the admin socket. It skips secrets.fetched, which the broker can delay. The golden
+// file contains * in place of each value that differs between two runs.
 func TestConversationMatchesGoldenFile(t *testing.T) {
 	golden := filepath.Join("testdata", "conversation.txt")
 	text, err := os.ReadFile(golden)

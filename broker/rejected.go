@@ -26,8 +26,8 @@ func (r *registry) existsLocked(name schema.ProjectName) bool {
 }
 
 // recordRejected records in the audit log that the broker has refused a request on the admin socket
-// with this code. It records only ops in acceptedEvents. line is the request, which has the given op.
-// The other fields of the request can be invalid.
+// with this code. It records only ops in acceptedEvents. line is the request, which has the given
+// op. The other fields of the request can be invalid.
 func recordRejected(r *registry, op schema.Op, line []byte, caller endpoint.Caller, code schema.Code) {
 	accepted, ok := acceptedEvents[op]
 	if !ok {

@@ -7,7 +7,8 @@ import "github.com/keyhatch/keyhatch/schema"
 // waitMS is 0.
 //
 // For any other line, ok is false, for example if line contains an unknown field or an escape. The
-// calling function must then call Decode, which decodes the line or reports the error. If ok is true, Decode would return the same values.
+// calling function must then call Decode, which decodes the line or reports the error. If ok is
+// true, Decode would return the same values.
 func ParseGet(line []byte) (name []byte, waitMS int64, ok bool) {
 	s := scanner{line}
 	var op []byte

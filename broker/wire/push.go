@@ -27,9 +27,8 @@ type PushedSecret struct {
 //
 // For any other line, ok is false, for example if line contains an unknown field or an escape in a
 // name. The calling function must then call Decode, which decodes the line or reports the error. If
-// ok is true, Decode would also accept the line, unless two secrets have
-// the same name or a binary value is not valid base64. The calling function must check these two
-// rules itself.
+// ok is true, Decode would also accept the line, unless two secrets have the same name or a binary
+// value is not valid base64. The calling function must check these two rules itself.
 //
 // The argument expected is the number of secrets for which ParsePush allocates memory at first.
 func ParsePush(line []byte, expected int) (secrets []PushedSecret, exclusive, ok bool) {
