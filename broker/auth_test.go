@@ -375,7 +375,7 @@ func TestClientUsesTokenOfRestartedBroker(t *testing.T) {
 			}
 			sent = line
 			if isFirst {
-				defer start().Close() // after the client has sent the old token
+				defer start().Close() // start the next broker after the client has sent the old token
 			}
 			broker := connect(t, m.adminSocket())
 			io.WriteString(broker, line)

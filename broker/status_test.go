@@ -94,5 +94,5 @@ func TestStatusContainsStoreProblems(t *testing.T) {
 		report(one, 1)
 		return nil
 	})
-	waitUntil(t, func() bool { return s.Status().StoreProblems == 0 }) // the connection has ended
+	waitUntil(t, func() bool { return s.Status().StoreProblems == 0 }) // wait until the broker notices the end of the connection
 }
