@@ -10,9 +10,9 @@ import (
 var longAgo = time.Unix(1, 0)
 
 // A deadline limits how long a connection in the poller waits for events (see
-// socket.waitForEvents). It costs almost nothing while requests arrive in time, because
-// startTimer keeps a running timer that expires before the deadline. If this timer expires too
-// early, await starts a new timer and continues to wait.
+// socket.waitForEvents). It costs almost nothing while requests arrive in time, because startTimer
+// does not change a running timer that expires before the deadline. When this timer expires, await
+// starts a new timer and continues to wait, unless the deadline has passed.
 type deadline struct {
 	conn *net.UnixConn
 

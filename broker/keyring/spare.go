@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// minArena is the size of the smallest arena in bytes on machines whose memory pages have
-	// 4 KiB, because the size of an arena is always a multiple of a page.
+	// minArena is the smallest possible size of an arena, in bytes. An arena consists of whole
+	// memory pages, and a page has at least 4 KiB.
 	minArena = 4 << 10
 
 	// maxSpares is the number of arenas that spareMemory keeps: one for the request line of
@@ -35,7 +35,7 @@ type spareMemory struct {
 }
 
 // take returns an arena of at least size bytes for a snapshot. All bytes of the arena are zero.
-// take also sets the limit for kept arenas.
+// take also sets m.limit, so that spareMemory keeps no arena that is much larger than the snapshot.
 func (m *spareMemory) take(size int) (*secmem.Arena, error) {
 	m.mu.Lock()
 	m.limit = maxSpareFactor * max(size, minArena)
