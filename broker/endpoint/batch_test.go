@@ -89,7 +89,7 @@ func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
 					return HangUp()
 				case "work":
 					s.Flush()
-					<-s.Draining() // the endpoint is closed after the test
+					<-s.Draining() // wait until the endpoint is closed after the test
 					return HangUp()
 				case "watch":
 					input, stop := s.AwaitInput()

@@ -90,7 +90,8 @@ func TestIncompleteLinesCount(t *testing.T) {
 }
 
 // TestPiecesCount sends single bytes until the connection leaves the poller, and then the rest of
-// the line. The line has less than requestUnit bytes, but must count as more than 10 requests.
+// the line. The line has less than requestUnit bytes, but must count as more than 10 requests,
+// because reading single bytes costs the broker more (see outsideUnit).
 func TestPiecesCount(t *testing.T) {
 	var session atomic.Pointer[Session]
 	handler := okHandler()

@@ -16,7 +16,7 @@ var longAgo = time.Unix(1, 0)
 type deadline struct {
 	conn *net.UnixConn
 
-	mu    sync.Mutex // no other lock is locked while mu is locked
+	mu    sync.Mutex // lock no other mutex while mu is locked
 	time  time.Time  // guarded by mu; zero if there is no deadline
 	timer time.Time  // guarded by mu; the write deadline of conn; zero if conn has no write deadline
 }

@@ -32,7 +32,7 @@ func lingeringSocket(t *testing.T) (fd int, release func()) {
 	}
 	t.Cleanup(func() { receiver.Close() })
 	sender.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-	for err = nil; err == nil; { // until the buffers of both sides are full
+	for err = nil; err == nil; { // write until the buffers of both sides are full
 		_, err = sender.Write(make([]byte, 1<<20))
 	}
 	sender.(*net.TCPConn).SetLinger(3600)

@@ -382,9 +382,9 @@ func (e *Endpoint) Connections() int {
 // Drain answers the requests that clients have already sent, and then closes the endpoint (see
 // Close). If ctx ends first, Drain does not wait for the remaining answers.
 //
-// If keepListener is true, the service manager must also have the listener open. Drain then does
-// not accept the connections in the backlog, and the next broker can serve them. If keepListener
-// is false, Drain also serves the connections in the backlog.
+// If keepListener is true, Drain does not accept the connections in the backlog. The next broker can
+// serve them, but only if the service manager also has the listener open. If keepListener is false,
+// Drain also serves the connections in the backlog.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
 	e.mu.Lock()

@@ -75,8 +75,8 @@ func (c *conn) readToNewline(p []byte) (n int, err error) {
 	return n, err
 }
 
-// peek copies data that have arrived, and leaves the data in the socket. n is 0 at the end of the
-// data.
+// peek copies data that have arrived, and leaves the data in the socket. n is 0 if no more data will
+// arrive.
 func peek(fd int, p []byte) (n int, err error) {
 	for err = unix.EINTR; err == unix.EINTR; {
 		n, _, err = unix.Recvfrom(fd, p, unix.MSG_PEEK|unix.MSG_DONTWAIT)

@@ -77,8 +77,8 @@ func TestExceeded(t *testing.T) {
 	}
 }
 
-// TestExtremeLimits takes many units from limiters with very high and very low limits. The waits
-// must be correct, because no number may overflow.
+// TestExtremeLimits takes many units from limiters with very high and very low limits. No number
+// must overflow, so the waits must be correct.
 func TestExtremeLimits(t *testing.T) {
 	for perSecond, limited := range map[float64]bool{0: false, 1e-300: true, 1e-9: true, 1e18: false, 1e300: false} {
 		l := NewLimiter(perSecond, 2)

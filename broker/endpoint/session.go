@@ -54,7 +54,7 @@ const maxRefusals = 16
 // refusals contains the sessions of one endpoint that refuse their clients and are still open.
 type refusals struct {
 	max      int                   // the largest number of sessions in the map
-	mu       sync.Mutex            // no other mutex is locked while mu is locked
+	mu       sync.Mutex            // lock no other mutex while mu is locked
 	sessions map[*Session]struct{} // guarded by mu
 }
 

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxWakes is the number of events with which a client may wake the broker while the broker
-// reads or answers one request, or one part of a large request or answer.
+// maxWakes is the largest number of events that a client may cause while the broker reads or
+// answers one request, or one part of a large request or answer. After more events, the socket
+// leaves the poller.
 const maxWakes = 16
 
 // expectedWakes is the number of events without data that a normal client causes after an answer.
@@ -78,8 +79,8 @@ func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *soc
 }
 
 // waitForEvents calls check at once, and again after each event in the poller, until check
-// returns true. The socket must be writable when waitForEvents is called, unless check returns
-// true as soon as the socket is writable. Only one goroutine at a time may call waitForEvents.
+// returns true. Call waitForEvents only if the socket is writable, or if check returns true as soon
+// as the socket is writable. Only one goroutine at a time may call waitForEvents.
 //
 // The error is os.ErrDeadlineExceeded if the write deadline of s.conn has passed,
 // errTooManyWakes if the client has caused too many events, and net.ErrClosed if the socket

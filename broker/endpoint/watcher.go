@@ -22,7 +22,7 @@ type watcher struct {
 
 func startWatcher(c *conn) *watcher {
 	w := &watcher{c, make(chan struct{}), make(chan struct{}), make(chan struct{})}
-	c.deadline.removeTimer() // an earlier timer would end the watch
+	c.deadline.removeTimer() // because an earlier timer would end the watch
 	go w.run()               // end ends this goroutine and waits for it
 	return w
 }

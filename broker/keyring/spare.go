@@ -29,7 +29,7 @@ const (
 // and from released snapshots. If none of the kept memory fits, take and takeLargest free all kept
 // memory before they allocate new memory. Otherwise, the new memory and the kept memory together could exceed the limit of locked memory.
 type spareMemory struct {
-	mu     sync.Mutex      // no other mutex may be locked while mu is locked
+	mu     sync.Mutex      // lock no other mutex while mu is locked
 	arenas []*secmem.Arena // sorted by size; all their bytes are zero
 	limit  int             // maximum size of a kept arena in bytes; 0 after a clear, and before any push
 }

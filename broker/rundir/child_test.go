@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain runs the tests. A Dir in a test starts the test binary as its child process, and
-// TestMain then runs only this child process.
+// TestMain runs the tests. A Dir in a test starts the test binary as its child process. In the
+// child process, TestMain runs no tests, and only calls RunChild.
 func TestMain(m *testing.M) {
 	if IsChild() {
 		RunChild()
