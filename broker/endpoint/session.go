@@ -403,7 +403,7 @@ func (s *input) Read(p []byte) (n int, err error) {
 func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		s.work.lines.Discard() // reads the rest of the line, because many clients read an answer only after sending the line
+		s.work.lines.Discard() // reads the rest of the line, because some clients read an answer only after sending the line
 		return h.AnswerTooLong()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")
