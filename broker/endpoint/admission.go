@@ -29,7 +29,7 @@ type admissions struct {
 	authorized   int          // number of authorized connections; guarded by mu
 }
 
-// An admission contains whether the client of one connection is authorized.
+// An admission stores whether the client of one connection is authorized.
 type admission struct {
 	all          *admissions
 	conn         *conn
@@ -72,7 +72,7 @@ func (a *admissions) evictLocked() {
 	rand.Shuffle(len(candidates), func(i, j int) { candidates[i], candidates[j] = candidates[j], candidates[i] })
 	slices.SortStableFunc(candidates, func(x, y *admission) int { return counts[y.uid] - counts[x.uid] })
 	evictions := len(a.unauthorized) - len(candidates) // number of connections that are ending
-	var uid uint32                                     // of the connections that this call has ended
+	var uid uint32                                     // uid of the connections that this call has ended
 	ended := false
 	for _, each := range candidates {
 		if evictions >= maxEvictions || ended && each.uid != uid {
@@ -103,7 +103,6 @@ func (a *admission) evict() bool {
 // clients can connect. The result is false if a is nil.
 func (a *admission) isEvicted() bool { return a != nil && a.evicted.Load() }
 
-// countAuthorized returns the number of authorized connections.
 func (a *admissions) countAuthorized() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -72,8 +72,8 @@ func TestEvictionPrefersUIDWithMostConnections(t *testing.T) {
 	}
 }
 
-// TestEvictionIsRandom adds connections of one uid, and more than the limit. The ended
-// connections must not be the oldest ones.
+// TestEvictionIsRandom adds more connections of one uid than the limit allows. The connections
+// that end must not be exactly the oldest ones.
 func TestEvictionIsRandom(t *testing.T) {
 	a := fillAdmissions(t, make([]uint32, 3*maxEvictions))
 	late, _ := newConnPair(t)
@@ -89,9 +89,9 @@ func TestEvictionIsRandom(t *testing.T) {
 	}
 }
 
-// TestUnreadRefusalsEnd sends refusals to as many clients as can have an unread refusal. The clients do
-// not read them. After some time, another client must get a refusal, and the first clients must
-// still be able to read theirs.
+// TestUnreadRefusalsEnd refuses clients that do not read their refusals, until another client gets
+// no refusal. After some time, a new client must get a refusal again. The first clients must still
+// be able to read their refusals.
 func TestUnreadRefusalsEnd(t *testing.T) {
 	const limit = 4
 	_, path := startConfig(t, Config{MaxUnauthorized: 2 * limit, Serve: func(s *Session) {

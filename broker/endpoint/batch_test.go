@@ -89,7 +89,7 @@ func TestAnswersDoNotWaitForOtherRequests(t *testing.T) {
 					return HangUp()
 				case "work":
 					s.Flush()
-					<-s.Draining() // the endpoint is closed after the test
+					<-s.Draining() // wait until the endpoint is closed after the test
 					return HangUp()
 				case "watch":
 					input, stop := s.AwaitInput()
@@ -133,7 +133,7 @@ func TestAnswersAreReleasedAfterFailedWrite(t *testing.T) {
 	}
 	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
 	c := dial(t, path)
-	fmt.Fprint(c, strings.Repeat(fmt.Sprintf("%d\n", maxWrite*2/5), 1000)) // two answers per system call
+	fmt.Fprint(c, strings.Repeat(fmt.Sprintf("%d\n", maxWrite*2/5), 1000)) // each system call sends two answers
 	<-received
 	c.Close()
 	close(closed)

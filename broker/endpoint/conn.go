@@ -80,7 +80,7 @@ type conn struct {
 	sent     int              // result of send
 	sendErr  error            // result of send
 	sendOnce func(fd uintptr) // c.sendPieces, stored here so that send does not allocate it again
-	unread   int              // at least as large as the result of unreadBytes
+	unread   int              // upper limit of the result of unreadBytes
 
 	awaitsInput bool // true between Session.AwaitInput and its stop function, because a goroutine then waits for data
 }
@@ -266,14 +266,15 @@ func (c *conn) sendPieces(fd uintptr) {
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
 	}
-	// Ask the kernel for the exact number only if the socket may not be writable.
+	// c.unread is an upper limit. Ask the kernel for the exact number only if the socket is possibly
+	// not writable.
 	if c.unread += maxMemory(c.sent); c.unread > writableBytes {
 		c.unread, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 	}
 }
 
-// maxMemory returns an upper limit of the memory that the kernel needs for the size bytes of one
-// send. The kernel needs at most twice the size of the data, and less than 1024 additional bytes.
+// maxMemory returns an upper limit of the memory that the kernel needs for one send of size bytes.
+// The kernel needs at most twice the size of the data, and less than 1024 additional bytes.
 func maxMemory(size int) int { return 2*size + 1024 }
 
 // isWritable reports whether the socket is writable, which means that the client has read most of
@@ -290,13 +291,15 @@ func (c *conn) isWritable() bool {
 // can wake the broker again and again during this time.
 const patience = 4 * time.Millisecond
 
-// waitUntilWritable waits until the socket is writable, but only while the socket is in the
-// poller. If the socket is outside the poller, waitUntilWritable returns at once. If the wait
-// takes longer than patience, waitUntilWritable removes the socket from the poller and returns,
-// because a goroutine that waits for a socket that is not writable does not notice most events.
-// It does the same if the client shuts down a direction of the connection or causes too many
-// events, or if the goroutine of Session.AwaitInput already waits for events. The error is an
-// error of leavePoller.
+// waitUntilWritable waits until a socket in the poller is writable. If the socket is outside the
+// poller, waitUntilWritable returns at once.
+//
+// In these cases, waitUntilWritable calls leavePoller and returns its error:
+//
+//   - The wait takes longer than patience. While a socket is not writable, the broker does not
+//     notice most events (see socket).
+//   - The client shuts down a direction of the connection, or causes too many events.
+//   - The goroutine of Session.AwaitInput already waits for events.
 func (c *conn) waitUntilWritable() error {
 	if !c.inPoller() || c.isWritable() {
 		return nil
@@ -329,10 +332,10 @@ func (c *conn) hasRoom(size int) bool {
 	return c.unread+maxMemory(size) <= writableBytes
 }
 
-// mayHoldDescriptors reports whether the socket may contain data that the broker has not read,
-// and with which the client may have passed file descriptors. Unless the kernel refuses file
-// descriptors on this connection, mayHoldDescriptors first makes the kernel refuse further data
-// from the client.
+// mayHoldDescriptors reports whether passed file descriptors can be in the socket. This is the case
+// if the kernel may accept them, and if the socket contains data that the broker has not read. If
+// the kernel may accept file descriptors, mayHoldDescriptors first shuts down the broker's reading
+// side, so that no more data arrive.
 func (c *conn) mayHoldDescriptors() bool {
 	if !c.mustPeek {
 		return false

@@ -17,7 +17,7 @@ import (
 // limit of 10 requests, because each of the long requests counts as 10.
 func TestLongRequestsCountAsSeveral(t *testing.T) {
 	handler := okHandler()
-	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Limit = NewLimiter(0.001, 10) // a burst of 10 requests
 	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
 	c := dial(t, path)
 	lines := bufio.NewReader(c)
@@ -33,7 +33,7 @@ func TestLongRequestsCountAsSeveral(t *testing.T) {
 // of 10 requests, because a large response counts as several requests.
 func TestResponsesCount(t *testing.T) {
 	handler := okHandler()
-	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Limit = NewLimiter(0.001, 10) // a burst of 10 requests
 	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
 	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
 	c := dial(t, path)
@@ -51,7 +51,7 @@ func TestResponsesCount(t *testing.T) {
 // whole response.
 func TestAbortedResponsesCount(t *testing.T) {
 	handler := okHandler()
-	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Limit = NewLimiter(0.001, 10) // a burst of 10 requests
 	handler.Answer = func([]byte) Reply { return Reply{Pieces: net.Buffers{make([]byte, 9*responseUnit), []byte("\n")}} }
 	e, path := start(t, func(s *Session) { s.Run(handler) }, false)
 	c := dial(t, path)
@@ -74,7 +74,7 @@ func TestIncompleteLinesCount(t *testing.T) {
 		"no end":   strings.Repeat("x", 9*requestUnit),
 	} {
 		handler := okHandler()
-		handler.Limit = NewLimiter(0.001, 9) // 9 requests at once
+		handler.Limit = NewLimiter(0.001, 9) // a burst of 9 requests
 		e, path := start(t, func(s *Session) { s.Run(handler) }, false)
 		c := dial(t, path)
 		fmt.Fprint(c, line)
@@ -90,11 +90,12 @@ func TestIncompleteLinesCount(t *testing.T) {
 }
 
 // TestPiecesCount sends single bytes until the connection leaves the poller, and then the rest of
-// the line. The line has less than requestUnit bytes, but must count as more than 10 requests.
+// the line. The line has less than requestUnit bytes, but must count as more than 10 requests,
+// because reading single bytes costs the broker more (see outsideUnit).
 func TestPiecesCount(t *testing.T) {
 	var session atomic.Pointer[Session]
 	handler := okHandler()
-	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Limit = NewLimiter(0.001, 10) // a burst of 10 requests
 	_, path := start(t, func(s *Session) { session.Store(s); s.Run(handler) }, false)
 	c := dial(t, path)
 	for session.Load() == nil || session.Load().conn.inPoller() {
@@ -111,7 +112,7 @@ func TestPiecesCount(t *testing.T) {
 // reads the whole request before it refuses the request, so its length must count.
 func TestLimitedRequestsCount(t *testing.T) {
 	handler := okHandler()
-	handler.Limit = NewLimiter(0.001, 10) // 10 requests at once
+	handler.Limit = NewLimiter(0.001, 10) // a burst of 10 requests
 	handler.Limit.Reserve(10, time.Now())
 	_, path := start(t, func(s *Session) { s.Run(handler) }, false)
 	c := dial(t, path)
@@ -130,7 +131,7 @@ func TestLimitedRequestsCount(t *testing.T) {
 // TestRefusedRequestsCount sends a long request to an endpoint that refuses the client. The
 // broker reads the request, so its length must count against the limit.
 func TestRefusedRequestsCount(t *testing.T) {
-	limit := NewLimiter(0.001, 10) // 10 requests at once
+	limit := NewLimiter(0.001, 10) // a burst of 10 requests
 	e, path := start(t, func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) }, false)
 	c := dial(t, path)
 	fmt.Fprintln(c, strings.Repeat(" ", 9*requestUnit))

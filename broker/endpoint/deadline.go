@@ -10,13 +10,13 @@ import (
 var longAgo = time.Unix(1, 0)
 
 // A deadline limits how long a connection in the poller waits for events (see
-// socket.waitForEvents). It costs almost nothing while requests arrive in time, because
-// startTimer keeps a running timer that expires before the deadline. If this timer expires too
-// early, await starts a new timer and continues to wait.
+// socket.waitForEvents). It costs almost nothing while requests arrive in time, because startTimer
+// does not change a running timer that expires before the deadline. When this timer expires, await
+// starts a new timer and continues to wait, unless the deadline has passed.
 type deadline struct {
 	conn *net.UnixConn
 
-	mu    sync.Mutex // no other lock is locked while mu is locked
+	mu    sync.Mutex // lock no other mutex while mu is locked
 	time  time.Time  // guarded by mu; zero if there is no deadline
 	timer time.Time  // guarded by mu; the write deadline of conn; zero if conn has no write deadline
 }

@@ -32,7 +32,7 @@ func lingeringSocket(t *testing.T) (fd int, release func()) {
 	}
 	t.Cleanup(func() { receiver.Close() })
 	sender.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-	for err = nil; err == nil; { // until the buffers of both sides are full
+	for err = nil; err == nil; { // write until the buffers of both sides are full
 		_, err = sender.Write(make([]byte, 1<<20))
 	}
 	sender.(*net.TCPConn).SetLinger(3600)
@@ -118,8 +118,9 @@ func TestLingeringSocketBlocksPlainRead(t *testing.T) {
 
 // TestPassedDescriptorsAreRefused passes file descriptors of TCP sockets whose close would block.
 // It passes them within a line, with the end of a line, with the end of one line and the
-// beginning of the next line, and with out-of-band data. The connections must end, so the broker
-// must not block. A session that reads must answer with an error.
+// beginning of the next line, and with out-of-band data. The connections must end, although the
+// close would block. If the kernel accepts the file descriptors, a session that reads the request
+// must answer with an error.
 func TestPassedDescriptorsAreRefused(t *testing.T) {
 	for _, mustPeek := range []bool{true, false} {
 		serves := map[string]func(*Session){
@@ -148,8 +149,6 @@ func TestPassedDescriptorsAreRefused(t *testing.T) {
 						t.Error("the kernel accepted a file descriptor, although the broker told it to refuse them")
 					}
 					c.CloseWrite()
-					// Only a session that reads the request, and whose kernel accepts file
-					// descriptors, can answer with this error.
 					answers, _ := io.ReadAll(c)
 					if name == "request" && mustPeek && !bytes.Contains(answers, []byte("a client must not pass file descriptors")) {
 						t.Errorf("the answers do not report the passed file descriptor: %s", answers)
@@ -172,7 +171,7 @@ func TestPassedDescriptorsCount(t *testing.T) {
 		"allowed": func(s *Session) { s.Run(handler) },
 		"refused": func(s *Session) { s.WriteRefusal(Refuse(schema.CodePeerUnexpected, "no"), limit) },
 	} {
-		limit = NewLimiter(0.001, descriptorsCost) // descriptorsCost requests at once
+		limit = NewLimiter(0.001, descriptorsCost) // a burst of descriptorsCost requests
 		handler.Limit = limit
 		e, path := start(t, serve, true)
 		c := dial(t, path)

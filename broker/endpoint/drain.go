@@ -18,8 +18,8 @@ const drainTimeout = 50 * time.Millisecond
 // beginning of the drain.
 const drainWriteTimeout = 500 * time.Millisecond
 
-// A drainState contains whether an endpoint drains, and since when. The endpoint and its sessions
-// share the drainState.
+// A drainState stores whether an endpoint drains, and when its sessions must stop reading requests.
+// The endpoint and its sessions share the drainState.
 type drainState struct {
 	draining chan struct{} // closed by start
 	once     sync.Once     // used by start, which can be called several times
@@ -55,15 +55,16 @@ func (d *drainState) limit(t time.Time) time.Time {
 // deadline of the drain if this deadline is earlier than t.
 func (d *drainState) setReadDeadline(c *conn, t time.Time) {
 	c.deadline.set(t)
-	// Check for a drain only after the call above. If a drain begins after this check, Drain
-	// itself replaces the deadline t.
+	// Check for a drain only after the deadline t was set. If a drain begins after this check,
+	// Drain itself replaces the deadline t.
 	if limit := d.limit(t); limit.Before(t) {
 		c.deadline.set(limit)
 	}
 }
 
-// isWriteOver reports whether the time for a write is over. began is when the write began to wait
-// for the client.
+// isWriteOver reports whether a write must end, because schema.WriteTimeout has passed since began,
+// or drainWriteTimeout has passed since the beginning of a drain. began is when the write began to
+// wait for the client.
 func (d *drainState) isWriteOver(began time.Time) bool {
 	end := began.Add(schema.WriteTimeout)
 	if deadline := d.deadline.Load(); deadline != nil {

@@ -42,8 +42,8 @@ type Config struct {
 	MaxConnections int
 	// MaxUnauthorized is the maximum number of connections whose clients are not authorized yet
 	// (Session.Authorize). These connections do not count against MaxConnections. If more clients
-	// connect, the endpoint ends some of these connections that contain no unread data. If
-	// MaxUnauthorized is 0, clients need no authorization.
+	// connect, the endpoint ends some of these connections, but none with data that the broker has
+	// not read. If MaxUnauthorized is 0, clients need no authorization.
 	MaxUnauthorized int
 	// Connects limits the number of new connections per second. It can be the same Limiter as
 	// Handler.Limit. nil means no limit.
@@ -195,14 +195,14 @@ func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
 }
 
 // payForConnection counts a new connection against Config.Connects. The result paid is 1 if the
-// connection was counted, so that Session.cost does not count its first request again. Otherwise,
+// connection was counted, so that Session.cost does not count the first request again. Otherwise,
 // paid is 0. The result wait is how long the accept loop must wait before it accepts the next
 // connection. During this wait, other clients wait in the backlog. The accepted connection itself
 // does not wait.
 //
-// At most once per second, payForConnection does not count a connection over the limit, and the
-// accept loop does not wait. If the first request of this connection arrives while the limit is
-// still exceeded, the broker refuses the request with an answer that explains the delay.
+// At most once per second, payForConnection returns 0 for both results although the connection is
+// over the limit. The first request of this connection then usually gets a refusal, which explains
+// to the client why the broker delays connections.
 func (e *Endpoint) payForConnection() (paid int, wait time.Duration) {
 	if e.config.Connects == nil {
 		return 0, 0
@@ -272,9 +272,9 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 	}
 	e.mu.Unlock()
 	if full {
-		// At most one client per second gets an answer, because the broker closes this connection
-		// at once, and then does not count the unread answer. The answer fits into the buffer of
-		// a new socket, so the write does not wait.
+		// The broker closes this connection at once, and then does not count the unread answer.
+		// So answer at most one client per second. The answer fits into the buffer of a new
+		// socket, so the write does not wait.
 		s.admission.end()
 		if !e.mayExplainLimit() {
 			e.close(c)
@@ -312,8 +312,9 @@ func (e *Endpoint) serve(s *Session) {
 	})
 }
 
-// holdsTooMuchLocked reports whether the unread answers of this endpoint's clients use too
-// much memory. It returns false if Config.Total is less than manyConnections.
+// holdsTooMuchLocked reports whether the unread answers of this endpoint's clients use more than
+// unreadShare bytes. While Config.Total is less than manyConnections, this limit does not apply, and
+// holdsTooMuchLocked returns false.
 func (e *Endpoint) holdsTooMuchLocked() bool {
 	if e.config.Total.Load() < manyConnections {
 		return false
@@ -336,8 +337,9 @@ func (e *Endpoint) finishSession(s *Session) {
 				e.config.Log.Error("cannot remove a connection from the poller of the Go runtime", "error", err)
 			})
 		}
-		// Refused clients must not use up the connections of other clients. After the close, a client
-		// can still read its answer.
+		// Wait at most unreadRefusalTimeout for a client that WriteUnauthorized has refused, because
+		// refused clients must not use up the connections of other clients. A client can still read
+		// the refusal after the broker has closed the connection.
 		isOver := func() bool { return false }
 		if s.refusedAt != (time.Time{}) {
 			isOver = func() bool { return s.admission.isEvicted() || time.Since(s.refusedAt) >= unreadRefusalTimeout }
@@ -355,7 +357,8 @@ func (e *Endpoint) finishSession(s *Session) {
 	e.mu.Unlock()
 }
 
-// close closes a connection. The connection may contain passed file descriptors.
+// close closes a connection. If the connection may contain passed file descriptors, close uses the
+// interruptingCloser, because the close can block the thread.
 func (e *Endpoint) close(c *conn) {
 	if c.mayHoldDescriptors() {
 		e.closer.close(func() { c.Close() })
@@ -379,9 +382,9 @@ func (e *Endpoint) Connections() int {
 // Drain answers the requests that clients have already sent, and then closes the endpoint (see
 // Close). If ctx ends first, Drain does not wait for the remaining answers.
 //
-// If keepListener is true, the service manager must also have the listener open. Drain then does
-// not accept the connections in the backlog, and the next broker can serve them. If keepListener
-// is false, Drain also serves the connections in the backlog.
+// If keepListener is true, Drain does not accept the connections in the backlog. The next broker can
+// serve them, but only if the service manager also has the listener open. If keepListener is false,
+// Drain also serves the connections in the backlog.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
 	e.mu.Lock()
@@ -427,7 +430,7 @@ func (e *Endpoint) Close() {
 func (e *Endpoint) ended() <-chan struct{} {
 	ended := make(chan struct{})
 	go func() { // this goroutine ends after all sessions have ended
-		e.accepting.Wait() // first, because the accept loops start sessions
+		e.accepting.Wait() // wait for the accept loops first, because they start sessions
 		e.wg.Wait()
 		close(ended)
 	}()

@@ -24,8 +24,8 @@ var errInvalidFirstLine = errors.New("the first line is missing or invalid")
 // client. The endpoint must require authorization (Config.MaxUnauthorized).
 //
 // ReadFirstLine leaves the bytes after a valid line in the socket, because the next request can
-// contain secrets, which must be read into other memory. If the line is not one of the shortest
-// lines, the buffer contains the next bytes for a moment, and is then cleared.
+// contain secrets, which must be read into other memory. If the line is longer than shortest, some
+// of the bytes after the line are in the buffer for a moment. ReadFirstLine then clears these bytes.
 func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Duration) ([]byte, error) {
 	end := time.Now().Add(timeout)
 	s.conn.beginLine()
@@ -37,7 +37,7 @@ func (s *Session) ReadFirstLine(buffer []byte, shortest int, timeout time.Durati
 			return nil, errInvalidFirstLine
 		}
 		read, size := s.conn.Read, shortest
-		if n >= shortest { // the line can end before the last byte that has arrived
+		if n >= shortest { // the next bytes can contain the newline: do not read past it
 			read, size = s.conn.readToNewline, len(buffer)
 		}
 		count, err := read(buffer[n:min(size, len(buffer))])
@@ -75,8 +75,8 @@ func (c *conn) readToNewline(p []byte) (n int, err error) {
 	return n, err
 }
 
-// peek copies data that have arrived, and leaves the data in the socket. n is 0 at the end of the
-// data.
+// peek copies data that have arrived, and leaves the data in the socket. n is 0 if no more data will
+// arrive.
 func peek(fd int, p []byte) (n int, err error) {
 	for err = unix.EINTR; err == unix.EINTR; {
 		n, _, err = unix.Recvfrom(fd, p, unix.MSG_PEEK|unix.MSG_DONTWAIT)
@@ -126,7 +126,6 @@ func (s *Session) WriteUnauthorized(reply Reply) {
 			break
 		}
 	}
-	// If the client is still sending, its system call now fails, and the client can read the
-	// reply.
+	// If the client is still sending, the client now gets an error, and can then read the reply.
 	s.conn.control(func(fd int) { _ = unix.Shutdown(fd, unix.SHUT_RD) })
 }

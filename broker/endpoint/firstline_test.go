@@ -56,7 +56,8 @@ func TestFirstLineNeedsFewReads(t *testing.T) {
 	}
 }
 
-// TestFirstLineInPieces sends a first line one byte at a time.
+// TestFirstLineInPieces sends a first line one byte at a time. ReadFirstLine must return the
+// whole line.
 func TestFirstLineInPieces(t *testing.T) {
 	s, client := newFirstLineSession(t)
 	go func() { // ends after the last byte

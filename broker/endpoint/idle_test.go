@@ -18,7 +18,7 @@ func startParking(t *testing.T, config Config) (e *Endpoint, path string, parked
 	handler.Park, handler.Batch = true, true
 	answer := handler.Answer
 	handler.Answer = func(line []byte) Reply {
-		if string(line) == "large" { // needs a large stack
+		if string(line) == "large" { // this request needs a large stack
 			return Reply{Pieces: net.Buffers{[]byte(strings.Repeat("x", useStack(100))), []byte("\n")}}
 		}
 		return answer(line)

@@ -16,8 +16,9 @@ type Limiter struct {
 	burst   int64   // time until a whole burst is restored, in nanoseconds
 	start   time.Time
 
-	// emptyAt is the time at which the number of units is zero, in nanoseconds after start. If
-	// emptyAt is in the past, more units have been restored since, up to one burst.
+	// emptyAt is the time at which the limiter has zero units, in nanoseconds after start. If this
+	// time is in the past, units have been restored since then, up to one burst. If it is in the
+	// future, units are missing until then.
 	emptyAt atomic.Int64
 }
 

@@ -17,10 +17,10 @@ func TestReserve(t *testing.T) {
 		{0, 4, 0}, // the whole burst
 		{0, 1, time.Second / 2},
 		{1, 1, 0},
-		{1, 10, 5 * time.Second}, // more than one burst
+		{1, 10, 5 * time.Second}, // takes more than one burst
 		{6, 0, 0},
 		{6, 1, time.Second / 2},
-		{1000, 4, 0}, // no more than one burst is restored
+		{1000, 4, 0}, // only one burst was restored
 		{1000, 1, time.Second / 2},
 	} {
 		at := l.start.Add(time.Duration(step.seconds * float64(time.Second)))
@@ -38,7 +38,7 @@ func TestReserve(t *testing.T) {
 // TestRetryAfterTakesNoUnits calls RetryAfter several times. The result must not change, because
 // RetryAfter takes no units.
 func TestRetryAfterTakesNoUnits(t *testing.T) {
-	l := NewLimiter(0.001, 2) // a burst of 2; the next unit is left after 1000 seconds
+	l := NewLimiter(0.001, 2) // a burst of 2; restores one unit in 1000 seconds
 	for range 3 {
 		if seconds := l.RetryAfter(); seconds != 0 {
 			t.Errorf("with units left, the next unit is left after %d seconds", seconds)
@@ -77,8 +77,8 @@ func TestExceeded(t *testing.T) {
 	}
 }
 
-// TestExtremeLimits takes many units from limiters with very high and very low limits. The waits
-// must be correct, because no number may overflow.
+// TestExtremeLimits takes many units from limiters with very high and very low limits. No number
+// must overflow, so the waits must be correct.
 func TestExtremeLimits(t *testing.T) {
 	for perSecond, limited := range map[float64]bool{0: false, 1e-300: true, 1e-9: true, 1e18: false, 1e300: false} {
 		l := NewLimiter(perSecond, 2)

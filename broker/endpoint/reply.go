@@ -22,7 +22,6 @@ type Reply struct {
 	Expired func() bool
 }
 
-// size returns the number of bytes in the reply.
 func (r Reply) size() (n int) {
 	n = len(r.Line)
 	for _, piece := range r.Pieces {

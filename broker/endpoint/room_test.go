@@ -7,8 +7,8 @@ import (
 )
 
 // TestHasRoomReportsUnreadAnswers sends answers to a client that does not read, as long as
-// HasRoom returns true. No write may take the connection out of the poller or wait for the
-// client. When the client has read the answers, HasRoom must return true again.
+// HasRoom returns true. These writes must not take the connection out of the poller, and must not
+// wait for the client. When the client has read the answers, HasRoom must return true again.
 func TestHasRoomReportsUnreadAnswers(t *testing.T) {
 	const size = 500
 	full, read, done := make(chan int), make(chan struct{}), make(chan struct{})

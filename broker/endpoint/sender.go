@@ -41,7 +41,7 @@ type sender struct {
 // client does not read its answers within the write timeout.
 func (s *sender) waitForRoom() error {
 	if s.batch != nil {
-		return nil // before the first reply of the batch, waitForRoom has waited for room for the whole batch
+		return nil // there was room for a whole batch before its first reply was added
 	}
 	var wait blockedWrite
 	for !s.conn.isWritable() {
@@ -145,8 +145,8 @@ func (s *sender) writePieces(pieces net.Buffers, expired func() bool) error {
 	return nil
 }
 
-// firstBytes returns the first size bytes of the pieces, or fewer bytes if these are all bytes of
-// the pieces or the bytes of maxPieces pieces. It allocates memory only if it must cut a piece.
+// firstBytes returns the first size bytes of the pieces, or all bytes if there are fewer. It returns
+// at most maxPieces pieces. It allocates memory only if it must cut a piece.
 func firstBytes(pieces [][]byte, size int) [][]byte {
 	for i, piece := range pieces {
 		if size == 0 || i == maxPieces {

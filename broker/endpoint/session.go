@@ -54,7 +54,7 @@ const maxRefusals = 16
 // refusals contains the sessions of one endpoint that refuse their clients and are still open.
 type refusals struct {
 	max      int                   // the largest number of sessions in the map
-	mu       sync.Mutex            // no other mutex is locked while mu is locked
+	mu       sync.Mutex            // lock no other mutex while mu is locked
 	sessions map[*Session]struct{} // guarded by mu
 }
 
@@ -89,8 +89,8 @@ type Session struct {
 	grow    func(pending []byte, size int) ([]byte, error) // as in Handler
 	work    *workspace                                     // can be nil while the session waits for the next request
 	unread  int                                            // number of bytes in work.lines that belong to no returned line
-	canWait bool                                           // input.Read may wait for data
-	fd      int                                            // the file descriptor from which Read reads while canWait is false
+	canWait bool                                           // input.Read waits if there are no data
+	fd      int                                            // the file descriptor from which input.Read reads while canWait is false
 	tryRead func(fd int) error                             // s.readNow, stored here so that awaitRequest allocates no memory
 
 	refusedAt time.Time  // when WriteUnauthorized sent a refusal; zero if it did not
@@ -189,8 +189,8 @@ func (s *Session) HasEnded() (ended bool) {
 // Before AwaitInput starts the goroutine, it sends the answers to all previous requests.
 func (s *Session) AwaitInput() (input <-chan error, stop func()) {
 	s.Flush()
-	// The next call may remove the deadline that Drain has set. So the function that waits for
-	// input must also wait for the channel of Draining.
+	// Remove the deadline, even if Drain has set it. So a function that waits for input must also
+	// wait for the channel that Draining returns.
 	s.conn.deadline.set(time.Time{})
 	s.conn.awaitsInput = true
 	result, done := make(chan error, 1), make(chan struct{})
@@ -347,7 +347,7 @@ func (s *Session) awaitRequest() error {
 			return errNoRequest
 		case s.conn.inPoller():
 			s.drain.setReadDeadline(s.conn, end)
-			s.conn.deadline.startTimer() // not in awaitEvent, which runs on a small stack
+			s.conn.deadline.startTimer() // call startTimer here, because awaitEvent runs on a small stack
 			s.parked = true
 			return errNoRequest
 		}
@@ -384,8 +384,8 @@ func (s *Session) readNow(fd int) error {
 // reads request lines from the input.
 type input Session
 
-// Read reads data from the connection. If Read may wait for data, it first sends the answers to
-// all previous requests.
+// Read reads data from the connection. If s.canWait is true, Read first sends the answers to all
+// previous requests, because Read can then wait for data.
 func (s *input) Read(p []byte) (n int, err error) {
 	if !s.canWait {
 		n, err = s.conn.receive(s.fd, p)
@@ -403,7 +403,7 @@ func (s *input) Read(p []byte) (n int, err error) {
 func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
-		s.work.lines.Discard() // reads the rest of the line, so that the client can read the answer
+		s.work.lines.Discard() // reads the rest of the line, because some clients read an answer only after sending the line
 		return h.AnswerTooLong()
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return Refuse(schema.CodeProtocolError, "the connection ended before the end of a line: each request must end with a newline")

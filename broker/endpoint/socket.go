@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxWakes is the number of events with which a client may wake the broker while the broker
-// reads or answers one request, or one part of a large request or answer.
+// maxWakes is the largest number of events that a client may cause while the broker reads or
+// answers one request, or one part of a large request or answer. After more events, the socket
+// leaves the poller.
 const maxWakes = 16
 
 // expectedWakes is the number of events without data that a normal client causes after an answer.
@@ -70,16 +71,16 @@ type socket struct {
 func newSocket(conn *net.UnixConn, raw syscall.RawConn, calls *systemCalls) *socket {
 	s := &socket{calls: calls, conn: conn, raw: raw}
 	s.onEvent = s.handleEvent
-	// Before the first answer, a normal client causes no event without data. So start with a
-	// number that is above expectedWakes. Then conn.tryAndPrepare checks after each such event
-	// whether the client has stopped reading.
+	// Start above expectedWakes, so that conn.tryAndPrepare checks after each event without data
+	// whether the client has stopped reading. Before the first answer, a normal client causes no
+	// event without data.
 	s.wakes.Store(expectedWakes + 1)
 	return s
 }
 
 // waitForEvents calls check at once, and again after each event in the poller, until check
-// returns true. The socket must be writable when waitForEvents is called, unless check returns
-// true as soon as the socket is writable. Only one goroutine at a time may call waitForEvents.
+// returns true. Call waitForEvents only if the socket is writable, or if check returns true as soon
+// as the socket is writable. Only one goroutine at a time may call waitForEvents.
 //
 // The error is os.ErrDeadlineExceeded if the write deadline of s.conn has passed,
 // errTooManyWakes if the client has caused too many events, and net.ErrClosed if the socket
@@ -104,9 +105,9 @@ func (s *socket) handleEvent(fd uintptr) (done bool) {
 	return s.check(int(fd))
 }
 
-// resetWakes sets the number of events to 0. It must be called for each answer, and for each part
-// of a large request or answer. So a connection can stay in the poller for any number of
-// requests, and for requests and answers of any size.
+// resetWakes sets s.wakes to 0. Call it for each answer, and for each part of a large request or
+// answer, so that a connection can stay in the poller for any number of requests, and for requests
+// and answers of any size.
 func (s *socket) resetWakes() { s.wakes.Store(0) }
 
 // clientEnded reports whether the client has shut down one or both directions of the
@@ -154,9 +155,9 @@ func (s *socket) leavePoller() error {
 		return err
 	}
 	s.outside.Store(&descriptor{fd: copied})
-	// The kernel does not delay this call, because the copied file descriptor still has the
-	// socket open. Do not count the call in s.calls, because Close waits until no other goroutine
-	// uses s.conn, and such a goroutine may itself be waiting for s.calls.
+	// The kernel does not delay this call, because the copied file descriptor keeps the socket
+	// open. Do not count the call in s.calls: Close waits for the goroutines that use s.conn, and
+	// one of them can be waiting for s.calls.
 	s.conn.Close()
 	return nil
 }

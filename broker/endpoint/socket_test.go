@@ -164,8 +164,8 @@ func TestDribblingClientLeavesPoller(t *testing.T) {
 }
 
 // TestLargeRequestStaysInPoller sends a request of 1 MiB in many parts. Each part wakes the
-// broker, but the connection must stay in the poller, because a large request may cause many
-// events.
+// broker, but the connection must stay in the poller, because the broker accepts more events for a
+// large request.
 func TestLargeRequestStaysInPoller(t *testing.T) {
 	var session atomic.Pointer[Session]
 	_, path := start(t, func(s *Session) {

@@ -104,8 +104,8 @@ func TestUnreadAnswersAreLimitedInAll(t *testing.T) {
 	for range 4 {
 		unread = append(unread, dial(t, path))
 	}
-	// Wait until the endpoint has accepted these connections. It could refuse a connection that
-	// it accepts after the requests below.
+	// Wait until the endpoint has accepted these connections. After the first large answers, the
+	// endpoint could refuse the other connections.
 	waitUntil(t, func() bool { return e.Connections() == 4 })
 	for _, c := range unread {
 		fmt.Fprintln(c, `{"large":true}`)
@@ -178,9 +178,9 @@ func TestSlowWriteEnds(t *testing.T) {
 	}
 }
 
-// TestUnreadIsAnUpperLimit sends answers of many sizes and compares the estimate of their
-// memory with the memory that the kernel uses. If the estimate were too low, the broker would
-// wait for events of a socket that is not writable.
+// TestUnreadIsAnUpperLimit sends answers of many sizes. The estimate conn.unread must not be lower
+// than the memory that the kernel uses for the answers. Otherwise isWritable could return true
+// for a socket that is not writable.
 func TestUnreadIsAnUpperLimit(t *testing.T) {
 	checked := make(chan struct{})
 	_, path := start(t, func(s *Session) {
@@ -195,7 +195,7 @@ func TestUnreadIsAnUpperLimit(t *testing.T) {
 			if used := s.conn.unreadBytes() - before; used > s.conn.unread {
 				t.Errorf("%d bytes use %d bytes of memory, and the estimate is %d", size, used, s.conn.unread)
 			}
-			for s.conn.unreadBytes() > writableBytes { // the client is reading
+			for s.conn.unreadBytes() > writableBytes { // until the client has read most of the answer
 				time.Sleep(10 * time.Microsecond)
 			}
 			if !s.conn.isWritable() {

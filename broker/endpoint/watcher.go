@@ -17,12 +17,12 @@ type watcher struct {
 	conn    *conn
 	gone    chan struct{} // closed when the client has closed the connection or shut down one of its directions
 	stop    chan struct{} // closed by end
-	stopped chan struct{} // closed at the end of the goroutine
+	stopped chan struct{} // closed when run returns
 }
 
 func startWatcher(c *conn) *watcher {
 	w := &watcher{c, make(chan struct{}), make(chan struct{}), make(chan struct{})}
-	c.deadline.removeTimer() // an earlier timer would end the watch
+	c.deadline.removeTimer() // because an earlier timer would end the watch
 	go w.run()               // end ends this goroutine and waits for it
 	return w
 }
@@ -61,7 +61,7 @@ func (w *watcher) run() {
 	default:
 	}
 	if hungUp {
-		return // the session ends at once
+		return // leavePoller is not necessary, because the session ends at once
 	}
 	c.leavePoller()
 	for interval := maxWatchInterval / 10; !ended; interval = min(2*interval, maxWatchInterval) {

@@ -13,7 +13,7 @@ import (
 type workspace struct {
 	lines   *wire.Reader
 	maxLine int
-	source  io.Reader // the field lines reads from source; nil in the pool
+	source  io.Reader // lines reads from this source; nil while the workspace is in the pool
 	batch   batch
 }
 

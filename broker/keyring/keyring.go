@@ -19,9 +19,9 @@ import (
 // A Keyring stores the current snapshot. Several goroutines may call its methods at the
 // same time.
 type Keyring struct {
-	pushing sync.Mutex // locked while a push replaces the snapshot; must be locked before mu
+	pushing sync.Mutex // locked while a push replaces the snapshot; never lock it while mu is locked
 
-	mu         sync.Mutex               // no other mutex may be locked while mu is locked
+	mu         sync.Mutex               // lock no other mutex while mu is locked
 	current    atomic.Pointer[Snapshot] // nil if no secrets are loaded; changed only while mu is locked
 	generation atomic.Uint64            // generation of the last push; changed only while pushing is locked
 	clearedAt  time.Time                // time at which Clear last removed a snapshot; zero if it has removed none

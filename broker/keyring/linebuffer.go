@@ -18,10 +18,10 @@ type LineBuffer struct {
 	larger *secmem.Arena // memory for a line that is longer than page; nil while page is used
 }
 
-// Grow provides at least size bytes of memory for a wire.Reader. It copies pending to the
-// start of this memory. Then it wipes the memory that the previous call of Grow returned,
-// unless Take has returned that memory, or unless the buffer's page is used again. Grow fails
-// only if there is not enough memory.
+// Grow provides at least size bytes of memory for a wire.Reader. It copies pending to the start of
+// this memory, and then wipes the memory that the previous call of Grow returned. It does not wipe
+// memory that Take has returned, and not the buffer's page if it returns the page again. Grow
+// fails only if there is not enough memory.
 func (b *LineBuffer) Grow(pending []byte, size int) ([]byte, error) {
 	if b.page == nil {
 		page, err := secmem.New(minArena)

@@ -13,7 +13,7 @@ const (
 	bundleField = `,"bundle":true`
 )
 
-// A kind is the form of a secret.
+// A kind is the type of a secret: text, binary, or bundle.
 type kind uint8
 
 const (

@@ -131,8 +131,8 @@ func (p *pushParser) parseRequest() error {
 }
 
 // parseObject reads an object. For each member of the object, it reads the name and then
-// calls member, which must read the value. The name is in quotes, and contains an escape
-// only for a character that needs one.
+// calls member, which must read the value. The argument name of member is in quotes, and contains
+// no unnecessary escapes.
 func (p *pushParser) parseObject(member func(name []byte) error) error {
 	if _, err := p.decoder.ReadToken(); err != nil {
 		return errSyntax

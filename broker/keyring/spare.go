@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// minArena is the size of the smallest arena in bytes on machines whose memory pages have
-	// 4 KiB, because the size of an arena is always a multiple of a page.
+	// minArena is the smallest possible size of an arena, in bytes. An arena consists of whole
+	// memory pages, and a page has at least 4 KiB.
 	minArena = 4 << 10
 
 	// maxSpares is the number of arenas that spareMemory keeps: one for the request line of
@@ -29,13 +29,13 @@ const (
 // and from released snapshots. If none of the kept memory fits, take and takeLargest free all kept
 // memory before they allocate new memory. Otherwise, the new memory and the kept memory together could exceed the limit of locked memory.
 type spareMemory struct {
-	mu     sync.Mutex      // no other mutex may be locked while mu is locked
+	mu     sync.Mutex      // lock no other mutex while mu is locked
 	arenas []*secmem.Arena // sorted by size; all their bytes are zero
 	limit  int             // maximum size of a kept arena in bytes; 0 after a clear, and before any push
 }
 
 // take returns an arena of at least size bytes for a snapshot. All bytes of the arena are zero.
-// take also sets the limit for kept arenas.
+// take also sets m.limit, so that spareMemory keeps no arena that is much larger than the snapshot.
 func (m *spareMemory) take(size int) (*secmem.Arena, error) {
 	m.mu.Lock()
 	m.limit = maxSpareFactor * max(size, minArena)

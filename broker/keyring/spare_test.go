@@ -17,9 +17,9 @@ func isWiped(arena *secmem.Arena) bool {
 	return arena.Bytes() != nil && len(bytes.Trim(arena.Bytes(), "\x00")) == 0
 }
 
-// TestSpareMemory pushes several times. Each push must use the memory of an older snapshot if it
-// is large enough, and this memory must be wiped before. After a clear, the keyring must not keep
-// any memory, even if a slow reader releases the last snapshot after the clear.
+// TestSpareMemory pushes several times. Each push must use the wiped memory of an older snapshot if
+// this memory is large enough. After a clear, the keyring must not keep any memory, even if a slow
+// reader releases the last snapshot after the clear.
 func TestSpareMemory(t *testing.T) {
 	k := New()
 	push := func(value string) *secmem.Arena {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestMain runs the tests. A Dir in a test starts the test binary as its child process, and
-// TestMain then runs only this child process.
+// TestMain runs the tests. A Dir in a test starts the test binary as its child process. In the
+// child process, TestMain runs no tests, and only calls RunChild.
 func TestMain(m *testing.M) {
 	if IsChild() {
 		RunChild()
@@ -167,8 +167,8 @@ func TestUnchangedSocketNeedsNoChild(t *testing.T) {
 }
 
 // TestLinkMovesDirectoryAway creates a link at the place of an empty directory. Link must rename
-// the directory and not remove it, because the removal could block the parent directory.
-// CheckName must refuse a directory with content, and a file that is not a link.
+// the directory and not remove it (see moveAway). CheckName must refuse a directory with content,
+// and a file that is not a link.
 func TestLinkMovesDirectoryAway(t *testing.T) {
 	d := openTestDir(t)
 	place := d.NameLink("api")
@@ -227,7 +227,7 @@ func TestChildThatEndedIsReplaced(t *testing.T) {
 	go func() { // ends when the operation begins
 		peer.Read(make([]byte, maxMessage))
 		killed.process.Kill()
-		peer.Close() // the kernel does this for a real child process
+		peer.Close() // as the kernel does when a real child process ends
 	}()
 	if _, err := d.ProjectSocketID("/a"); err == nil || errors.Is(err, ErrBlocked) {
 		t.Errorf("the error of an operation whose child process was killed is %v", err)
@@ -268,7 +268,7 @@ func TestDirectoryHasOneBlockedChild(t *testing.T) {
 	peer, blocked := fakeChild(t)
 	defer peer.Close()
 	killed := blocked.ended
-	blocked.ended = make(chan struct{}) // as if a system call waited in the kernel
+	blocked.ended = make(chan struct{}) // the process seems not to end, as if its system call waited in the kernel
 	d.children.release(blocked)
 	for range 2 {
 		if _, err := d.ProjectSocketID("/a"); !errors.Is(err, ErrBlocked) {
@@ -297,7 +297,7 @@ func TestBlockedChildDelaysNobodyElse(t *testing.T) {
 	defer peer.Close()
 	d.children.release(blocked)
 	failed := make(chan error, 1)
-	go func() { // the test receives the result
+	go func() { // ends when the operation fails
 		_, err := d.ProjectSocketID("/a")
 		failed <- err
 	}()
@@ -322,7 +322,7 @@ func TestWrongAnswerEndsChild(t *testing.T) {
 	for _, answer := range []string{"x", "{", `{"id":1}`, `{"entries":"1"}`, `{"id":{"device":-1}}`, strings.Repeat(" ", maxMessage) + "{}"} {
 		peer, c := fakeChild(t)
 		d.children.release(c)
-		go func() { // ends with the write, or when peer is closed
+		go func() { // ends after the write, or when peer is closed
 			peer.Read(make([]byte, maxMessage))
 			peer.Write([]byte(answer))
 		}()

@@ -25,7 +25,7 @@ var ErrBlocked = errors.New("a container may be blocking the directory of the pr
 type children struct {
 	runtimeDir string
 	idle       chan *child   // has room for one child process
-	starting   chan struct{} // has room for one value; full while a goroutine may start a child process
+	starting   chan struct{} // has room for one value; full while a goroutine starts a child process or waits to start one
 	idleTimer  *time.Timer   // calls endIdle
 
 	running atomic.Int64 // number of operations that are running
@@ -100,7 +100,6 @@ func (s *children) release(c *child) {
 	}
 }
 
-// endIdle ends the idle child process.
 func (s *children) endIdle() {
 	select {
 	case c := <-s.idle:

@@ -10,13 +10,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// A devcontainerIndex contains the dev container IDs whose links lead or led to the directory of a
-// project, by the target of the link. Many projects can need the index when the broker starts. So
-// the broker reads the directory of the links only once, and then updates the index itself: no
-// other process is expected to add links.
+// A devcontainerIndex stores which dev container IDs have links to the directory of a project, or
+// had such links earlier. Many projects can need the index when the broker starts. So the broker
+// reads the directory of the links only once, and then updates the index itself: no other process
+// is expected to add links.
 type devcontainerIndex struct {
 	mu       sync.Mutex
-	byTarget map[string][]schema.DevcontainerID // guarded by mu; nil until the directory was read
+	byTarget map[string][]schema.DevcontainerID // guarded by mu; the keys are targets of links; nil until the directory was read
 }
 
 // others returns the IDs whose links lead to target, but which are not in ids. It adds ids to the

@@ -44,9 +44,8 @@ func TestOpenLeavesExistingDirectoriesAlone(t *testing.T) {
 	}
 }
 
-// TestLockIsOutOfReach locks the runtime directory itself, which every user who can open the
-// directory may do. Open must still work. But while a Dir is open, a second Open of the same
-// directory must fail with ErrBusy.
+// TestLockIsOutOfReach locks the runtime directory itself, as any user can do. Open must still
+// work. But while a Dir is open, a second Open of the same directory must fail with ErrBusy.
 func TestLockIsOutOfReach(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	d, err := Open(dir, -1)

@@ -83,17 +83,17 @@ func (d *Dir) checkLink(l link) error {
 }
 
 // Link creates the links with the name and the dev container IDs of the project at a path, if
-// they do not exist. Check all links first (CheckName and CheckDevcontainer). If an empty
+// they do not exist. Call CheckName and CheckDevcontainer for these links first. If an empty
 // directory exists at the path of a link, Link renames the directory (see moveAway). A
 // container engine creates such a directory if a container starts before its project is
 // registered. This container mounts the empty directory until the container is started again.
 //
-// The links with other dev container IDs can also lead to the directory of the project. Link then
-// changes these links, so that they lead to no directory. So only the links with the approved IDs
-// give access to the project's socket.
+// If a link with another dev container ID leads to the directory of the project, Link changes this
+// link, so that it leads to no directory. So only the links with the approved IDs give access to
+// the project's socket.
 //
-// undo undoes the changes of the links, but does not rename a directory back. If Link fails, it
-// has already undone these changes. The error can be ErrBlocked.
+// The function undo undoes the changes of the links, but does not rename a directory back. If Link
+// fails, it has already undone these changes. The error can be ErrBlocked.
 func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, projectPath string) (undo func(), err error) {
 	links := []link{nameLink(name, projectPath)}
 	for _, id := range ids {

@@ -81,7 +81,7 @@ func (o operation) run(runtimeDir string, socket int) (r result, err error) {
 func bindInDir(dir string, socket int) (err error) {
 	if os.Mkdir(dir, 0o755) == nil {
 		defer func() {
-			if err != nil { // no container can mount the new directory yet
+			if err != nil { // remove the new directory, which no container can mount yet
 				os.Remove(dir)
 			}
 		}()

@@ -18,9 +18,9 @@ import (
 var ErrInUse = errors.New("the link belongs to another project")
 
 // directoryName returns the name of the directory for the project at a path. The name
-// consists of a dot and 130 bits of a digest of the path. No project name begins with a dot.
-// The broker does not store the directory name, because the same path always has the same
-// directory name.
+// consists of a dot and 130 bits of a digest of the path. No project name begins with a dot, so
+// no link can have the name of a directory. The broker does not store the directory name, because
+// the same path always has the same directory name.
 func directoryName(projectPath string) string {
 	digest := sha256.Sum256([]byte(projectPath))
 	return "." + strings.ToLower(base32.StdEncoding.EncodeToString(digest[:]))[:26]
@@ -52,8 +52,9 @@ func (s Socket) Copy() (Socket, error) {
 	if err != nil {
 		return Socket{}, err
 	}
-	// Do not use the File method of the listener. Its result would make the socket blocking for a
-	// moment, and then Accept would also block in the goroutine that uses the old listener.
+	// Do not use the method File of the listener, because net.FileListener would make its result
+	// blocking for a moment. The old listener uses the same socket, so its Accept could then block
+	// a thread.
 	var fd int
 	if controlErr := raw.Control(func(listener uintptr) { fd, err = unix.FcntlInt(listener, unix.F_DUPFD_CLOEXEC, 0) }); controlErr != nil {
 		return Socket{}, controlErr
@@ -86,8 +87,8 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 		return Socket{}, err
 	}
 	d.files.set(dir, bound.ID, bound.file)
-	// The broker itself calls listen, because clients and FindSocket see the credentials of
-	// the process that called listen.
+	// The broker calls listen, and not the child process, because clients and FindSocket see
+	// the credentials of the process that called listen.
 	listener, err := listen(socket, file)
 	if err != nil {
 		d.RemoveSocket(projectPath, bound.ID)
@@ -96,9 +97,9 @@ func (d *Dir) BindProject(projectPath string) (Socket, error) {
 	return Socket{listener, bound.ID, dir}, nil
 }
 
-// RemoveSocket removes the socket file of the project at a path. It removes nothing if
-// another file has replaced the socket file with this ID. The error can be ErrBlocked. If the
-// kernel refuses to remove the file, RemoveSocket ignores this.
+// RemoveSocket removes the socket file of the project at a path, but only if the socket file has
+// the given ID. The error can be ErrBlocked. If the kernel refuses to remove the socket file,
+// RemoveSocket returns no error.
 func (d *Dir) RemoveSocket(projectPath string, id SocketID) error {
 	dir := projectDir(projectPath)
 	d.files.set(dir, SocketID{}, -1)

@@ -60,9 +60,9 @@ func newSocket(mode uint32) (fd int, file *os.File, err error) {
 		return -1, nil, fmt.Errorf("creating a socket: %w", err)
 	}
 	file = os.NewFile(uintptr(fd), "")
-	// bind creates the socket file with the mode of the file descriptor minus the umask. So
-	// the socket file never has a mode that allows too much. This function does not change
-	// the umask, because the umask applies to the whole process.
+	// The system call bind will create the socket file with this mode minus the umask. So the
+	// socket file never allows more than mode allows. bindSocket then sets exactly mode. Do not
+	// change the umask instead, because the umask applies to the whole process.
 	if err := unix.Fchmod(fd, mode); err != nil {
 		file.Close()
 		return -1, nil, fmt.Errorf("setting the mode of a socket: %w", err)
@@ -96,8 +96,8 @@ func bindSocket(fd int, path string, mode uint32, gid int) error {
 	return err
 }
 
-// listen makes the bound socket fd listen, and returns a listener with a copy of fd. file must be
-// the os.File of fd. The calling function can then close file.
+// listen makes the bound socket fd listen, and returns a listener with a copy of fd. file is the
+// os.File of fd. listen does not close file.
 func listen(fd int, file *os.File) (*net.UnixListener, error) {
 	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
 		return nil, fmt.Errorf("listening on a socket: %w", err)
@@ -114,7 +114,7 @@ func listen(fd int, file *os.File) (*net.UnixListener, error) {
 // chmodSocket sets the mode of a socket file. It follows no symlink, and returns an error if the
 // file is not a socket. Between bind and this call, a container that mounts the directory can
 // replace the socket file with a symlink to any file, and the broker must not change the mode of
-// the other file.
+// that file.
 func chmodSocket(path string, mode uint32) error {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -44,7 +44,7 @@ type socketFiles struct {
 	root string // the path of the runtime directory without symbolic links, with a slash at its end
 
 	mu    sync.Mutex
-	files map[string]socketFile // guarded by mu; by the directory, relative to the runtime directory
+	files map[string]socketFile // guarded by mu; the keys are directories, relative to the runtime directory
 }
 
 type socketFile struct {
@@ -78,15 +78,15 @@ func (f *socketFiles) find(dir string) (SocketID, bool) {
 	if !ok {
 		return SocketID{}, false
 	}
-	// Allocate no memory for the path, because the broker checks all projects every second.
-	// If the file was removed, the path ends with " (deleted)".
+	// Do not use os.Readlink, which allocates memory: the broker checks all projects every second.
 	var path [unix.PathMax]byte
 	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(known.file), path[:])
 	if err != nil {
 		return known.id, false
 	}
-	// Compare the whole path. A container can create the directories projects/.DIGEST in its own
-	// directory, and move the socket file there.
+	// The path of a removed file ends with " (deleted)". Compare the whole path and not only its
+	// end: a container can create the directories projects/.DIGEST in its own directory, and move
+	// the socket file there.
 	parent, isSocket := bytes.CutSuffix(path[:n], []byte("/broker.sock"))
 	parent, isInDir := bytes.CutSuffix(parent, []byte(dir))
 	return known.id, isSocket && isInDir && string(parent) == f.root

@@ -45,18 +45,17 @@ func MakeUndumpable() error {
 // Harden prepares a process that keeps secrets in arenas. Call Harden before the process
 // receives a secret.
 //
-// Harden makes the process undumpable. It also makes the process ignore the signals that the
-// process does not need, except signals whose handlers end the process. If a signal with a
-// handler interrupts a thread that is copying or searching secret bytes, the vector registers can
-// contain pieces of these bytes. The kernel then saves the registers on the signal stack, which
-// is outside the arenas. The Go runtime itself sends SIGURG to preempt a goroutine. So Harden
-// turns off asynchronous preemption. Only root and processes of the same uid can send the other
-// signals that Harden ignores.
+// Harden makes the process undumpable. It also makes the process ignore most signals, because a
+// signal with a handler could copy secrets out of the arenas. If such a signal interrupts a thread
+// that is copying or searching secret bytes, the vector registers can contain pieces of these
+// bytes, and the kernel saves the registers on the signal stack. The Go runtime itself sends
+// SIGURG to preempt a goroutine, so Harden also turns off asynchronous preemption.
 //
-// The process needs SIGHUP, SIGINT, SIGQUIT, and SIGTERM. The Go runtime does not give up SIGPROF and
-// its internal signal 33. Root and processes of the same uid can still interrupt threads with
-// these six signals. To prevent this, the process would have to execute itself again with
-// blocked signals. Even then, root could use ptrace.
+// Harden does not ignore signals whose handlers end the process. It also does not ignore SIGHUP,
+// SIGINT, SIGQUIT, and SIGTERM, which the process needs, and SIGPROF and the internal signal 33,
+// which the Go runtime does not give up. Root and processes of the same uid can still interrupt
+// threads with these six signals. To prevent this, the process would have to execute itself again
+// with blocked signals. Even then, root could use ptrace.
 //
 // After Harden, do not call signal.Notify without a list of signals or for a signal that Harden
 // ignores, because this call would install a handler again. A child process also ignores the
