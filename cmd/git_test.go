@@ -125,9 +125,8 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// Check that the test can find a token that git passes to another helper: without an
-			// empty helper line in the configuration, git passes the token of a simple helper to
-			// the other helper.
+			// Check that the test can detect a token that git passes to another helper: without
+			// the empty helper line of keyhatch, git passes the token to the other helper.
 			os.Remove(recorderLog)
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
@@ -213,7 +212,8 @@ func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
-	// The test uses a FIFO instead of /dev/null, because other processes need /dev/null.
+	// The test uses a FIFO, because a defect in install would replace the real /dev/null, which
+	// other processes need.
 	fifo := filepath.Join(h.dir, "device")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)

@@ -91,9 +91,8 @@ func TestSetReadsValueFromTerminal(t *testing.T) {
 	}
 }
 
-// TestSetRefusesDoubtfulInputFromTerminal types input that is probably a mistake. Examples are an
-// empty value, a part of a value, a value with control characters, and a value that is too long.
-// set must not replace the good value.
+// TestSetRefusesDoubtfulInputFromTerminal types input that is probably a mistake, for example an
+// empty value or a value with control characters. set must not replace the stored value.
 func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	for _, c := range []struct{ name, typed, message string }{
 		{"nothing", "\x04", "the value of A is empty"},
@@ -361,7 +360,7 @@ func TestSetLeavesNoInputForShell(t *testing.T) {
 	}
 }
 
-// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. set
+// TestSetFindsErrorsBeforeItAsks runs set with errors that set can find without the value. set
 // must report the error and must not ask for the value.
 func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
 	dir := t.TempDir()

@@ -26,8 +26,8 @@ type declarationCheck struct {
 
 // checkDeclaration returns the finding for one problem in the broker's status. A problem is a
 // difference between the served projects and the projects that are declared or stored for a
-// restart. If the operator can keep either of two states, the fix contains one command for each
-// state.
+// restart. If the operator can choose between the served project and the declared project, the
+// fix contains one command for each choice.
 func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.StatusResponse, c declarationCheck) cli.Finding {
 	f := cli.Finding{Check: "project " + cli.Printable(p.Project), Problem: string(p.Problem), Detail: cli.Printable(p.Message)}
 	file := filepath.Join(s.ProjectsDir, p.Project+".yaml")

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Untrusted code can create any number of devcontainer.json files. With more IDs, a request
-// could be longer than schema.MaxRequest.
+// Untrusted code can create any number of devcontainer.json files. These limits keep a request
+// shorter than schema.MaxRequest.
 const (
 	maxFolderIDs  = 50               // maximum number of IDs of one folder
 	maxProjectIDs = 2 * maxFolderIDs // maximum number of IDs of a project, which has one or two folders
@@ -66,8 +66,8 @@ func readEntries(dir string, limit int) []fs.DirEntry {
 	return sortEntries(d, err, limit)
 }
 
-// sortEntries does the same as readEntries for the open directory d, and closes d. err is the
-// error of opening d. If err is not nil, the result is empty.
+// sortEntries reads at most limit entries of the open directory d, sorts them by name, and closes
+// d. err is the error of opening d. If err is not nil, the result is empty.
 func sortEntries(d *os.File, err error, limit int) []fs.DirEntry {
 	if err != nil {
 		return nil
@@ -79,9 +79,9 @@ func sortEntries(d *os.File, err error, limit int) []fs.DirEntry {
 }
 
 // devcontainerID computes ${devcontainerId} as in the Dev Container specification
-// (containers.dev/implementors/spec, devcontainerId). The value is the SHA-256 hash of
-// the labels, encoded as JSON with sorted keys and no spaces. It is written in base 32
-// with the digits 0-9a-v.
+// (containers.dev/implementors/spec, devcontainerId). The value is the SHA-256 hash of two labels
+// of the container, encoded as JSON with sorted keys and no spaces. It is written in base 32 with
+// the digits 0-9a-v.
 func devcontainerID(folder, config string) schema.DevcontainerID {
 	var labels strings.Builder
 	enc := json.NewEncoder(&labels)

@@ -65,8 +65,8 @@ const (
 	maxSummaryLength = 400
 )
 
-// maxDangersWithoutCount is a number of dangerous changes. For more dangerous changes,
-// dangerLines also prints their number.
+// If a proposal contains more than maxDangersWithoutCount dangerous changes, dangerLines also
+// prints their number.
 const maxDangersWithoutCount = 10
 
 // maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed
@@ -96,7 +96,7 @@ func (p proposal) printSummary(w io.Writer) {
 			all, secrets = &removed, &removedSecrets
 		}
 		*all = append(*all, c.Subject)
-		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // p.logins contains this change
+		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // listed under "new or changed logins"
 		if secret, isSecret := strings.CutPrefix(c.Subject, "secret "); isSecret {
 			*secrets = append(*secrets, secret)
 			if file := movedFile(c); file != "" {

@@ -16,12 +16,12 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Use:   "register DIR",
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal,
-register then asks for your approval, unless you use --yes or --dry-run, or nothing
-would change. After your approval, or if no approval is necessary, the broker
-creates the project's socket, except with --dry-run. If the project is already
-registered or declared, register shows the differences, and applies them after your
-approval. register also updates an existing declaration of the project. If the
-manifest in the declaration was edited and the broker has not applied the edit,
+register asks for your approval before it changes a registration, unless you use
+--yes. After your approval, or if no approval is necessary, the broker creates the
+project's socket. With --dry-run, register only shows the effects. If the project is
+already registered or declared, register shows the differences, and applies them
+after your approval. register also updates an existing declaration of the project. If
+the manifest in the declaration was edited and the broker has not applied the edit,
 register fails and changes nothing.
 
 Without a terminal, --yes is necessary to register a new project if its manifest has

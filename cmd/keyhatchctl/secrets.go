@@ -70,10 +70,10 @@ func pushCommand(o *globalOptions) *cobra.Command {
 		Use:   "push FILE|-",
 		Short: "Replace all secrets with those in a JSON file",
 		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
-input if FILE is -. FILE must contain one JSON object. Each member of this JSON object
-is a secret, whose name is the key. The value of the secret must be a string, or for a
-bundle an object whose values are strings. If standard input is a terminal, push asks
-for the JSON object and hides your input. Press Ctrl-D to end the input.
+input if FILE is -. FILE must contain one JSON object. Each key of the JSON object is
+the name of a secret. The value of each secret must be a string, or for a bundle an
+object whose values are strings. If standard input is a terminal, push asks for the
+JSON object and hides your input. Press Ctrl-D to end the input.
 
 Without --allow-empty, push refuses an empty value, and an object without secrets. To
 remove all secrets, use keyhatchctl clear.

@@ -223,7 +223,7 @@ func pingAsOtherUID(t *testing.T, d *daemon) string {
 		t.Fatal(err)
 	}
 	// otherUID cannot enter the parent directories of the socket. So the client inherits an open
-	// file descriptor of the project's directory, which replaces the mount of a container.
+	// file descriptor of the project's directory. A container would have a mount instead.
 	cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
 	cmd.ExtraFiles = []*os.File{mount}

@@ -65,7 +65,7 @@ func cancelOnSignal(others []os.Signal) (ctx context.Context, stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	for _, sig := range others {
-		if !signal.Ignored(sig) { // a shell can make a background process ignore SIGQUIT
+		if !signal.Ignored(sig) { // SIGQUIT must stay ignored if a shell started this process in the background
 			signal.Notify(signals, sig)
 		}
 	}

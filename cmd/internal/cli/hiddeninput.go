@@ -36,8 +36,8 @@ var (
 // becomes \n, because the key Enter and most terminals send \r for a line break. Pasted
 // text can contain no other control character except a tab.
 type hiddenInput struct {
-	text   []byte         // never grows beyond its capacity
-	ended  bool           // no more text may follow
+	text   []byte         // never grows, because growing would leave a copy in memory
+	ended  bool           // after Ctrl-D; more input is an error
 	signal syscall.Signal // the signal of the last key, or 0
 	err    error          // the first error
 
@@ -121,7 +121,7 @@ func (in *hiddenInput) addToMark(key byte) bool {
 		if in.mark == mark {
 			in.mark, in.afterCR = "", false
 			isStart := mark == pasteStart
-			if isStart == in.pasting { // the mark is a part of the pasted text
+			if isStart == in.pasting { // the pasted text itself contains a mark
 				in.fail(errControlKey)
 			}
 			in.pasting = isStart

@@ -37,7 +37,7 @@ func wrapUsageErrors(c *cobra.Command) {
 		return nil
 	}
 	if c.Run == nil && c.RunE == nil {
-		// Without a subcommand, such a command shows its help.
+		// This command only has subcommands. If no subcommand is given, show the help.
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {
