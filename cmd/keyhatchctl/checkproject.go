@@ -54,8 +54,8 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 }
 
 // checkProjectPath checks that the path of the project is still a directory and contains no
-// symbolic link. If the path contains a symbolic link now, keyhatchctl refuses this path as an
-// argument, because untrusted code can have created the link.
+// symbolic link. keyhatchctl does not accept a path that contains a symbolic link now, because
+// untrusted code could have created the link.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.PrintableWord(p.ProjectPath)
 	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +

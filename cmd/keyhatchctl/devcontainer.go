@@ -26,11 +26,10 @@ const (
 const maxConfigEntries = 500
 
 // devcontainerIDs returns the possible values of ${devcontainerId} for a project that is opened
-// by the path folder. The Feature mounts the link whose name is this value. The value depends on
-// the path of the folder and on the path of the devcontainer.json, so each devcontainer.json has
-// its own value. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of
-// further devcontainer.json files. devcontainerIDs reads at most maxConfigEntries entries of
-// .devcontainer, so ignored does not count the files in further entries.
+// by the path folder. The Feature mounts the link whose name is this value. Each
+// devcontainer.json has its own value. devcontainerIDs returns at most maxFolderIDs values, and
+// ignored is the number of further devcontainer.json files in the first maxConfigEntries entries
+// of .devcontainer.
 //
 // Untrusted code can write to the folder. Therefore devcontainerIDs follows links only within the
 // folder. Otherwise, a link to an automounted directory could make this command mount the

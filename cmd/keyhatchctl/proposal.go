@@ -25,9 +25,9 @@ type proposal struct {
 	fileHosts  []string // the second result of manifest.NewHosts: new hosts in files
 	declare    bool     // if true, apply also writes the declaration of the project
 	// unrequested means that the proposal contains a change that the command line did not ask
-	// for, a dangerous effect of a new project, or a new folder that leads to the project only by
-	// a symbolic link. Somebody who can write to the project's tree, or to the tree that contains
-	// the link, could have caused this.
+	// for, a dangerous effect of a new project, or a new folder that leads to the project only
+	// through a symbolic link. Untrusted code with write access to the project's tree or to the
+	// link could have caused such a change.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that apply replaces only the manifest in the project's declaration.

@@ -47,7 +47,7 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		}
 	}
 	if folder, socket := reservedFolder(ctx, admin, request, dir); folder != "" {
-		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts one of the removed links")}
+		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts the links that this command removes")}
 	}
 	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
@@ -77,8 +77,8 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 
 // folderHint returns the hint for a folder whose links in the runtime directory lead to another
 // project. The broker does not change these links, so the hint contains commands that remove the
-// links and register the project. condition is the condition under which the user can run these
-// commands. socket is the path of a socket in the same runtime directory.
+// links and register the project. The operator may run these commands only if condition is true.
+// socket is the path of a socket in the same runtime directory.
 func folderHint(o *globalOptions, dir projectDir, folder, socket string, options registerOptions, status schema.StatusResponse, condition string, commands ...string) string {
 	if folder != dir.path {
 		return "register the project by its path without symbolic links: " + o.registerCommand(dir.path, options, status)

@@ -54,8 +54,8 @@ func (d *daemon) projectDir(t *testing.T, name string) string {
 }
 
 // TestOnlySocketsAndAuditLogOnDisk registers a project, pushes a secret, and gets it. The daemon
-// may have created only the sockets, their directories and links, the lock file, and the audit
-// log. The test looks only at its own directory.
+// must create only the sockets, their directories and links, the lock file, and the audit log.
+// The test looks only at its own directory.
 func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)

@@ -49,9 +49,8 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 					t.Errorf("while value %d is loaded, it has %d visible copies, want %d", i, n, want)
 				}
 			}
-			// These requests contain values, but are no valid pushes. After the broker has
-			// answered such a request, the buffer of the open connection must not contain the
-			// value.
+			// Each of these requests contains a value, but is not a valid push. After the answer,
+			// the buffer of the open connection must not contain the value.
 			for _, push := range []string{
 				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
 				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,

@@ -147,7 +147,7 @@ func PermissionHint(socket string) string {
 			}
 		}
 	}
-	return hint + "\nor join group " + adminGroup + ", and log in again (every member can list the names of all secrets, and replace all secrets): sudo usermod -aG " + adminGroup + " $USER"
+	return hint + "\nor join group " + adminGroup + ", and then log in again (members can list the names of all secrets and replace all secrets): sudo usermod -aG " + adminGroup + " $USER"
 }
 
 // VisibleOwner returns the owner and the group of path. If path does not exist, or if this
