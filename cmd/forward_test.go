@@ -164,7 +164,7 @@ func (f *forwarding) startSSH() {
 		"ListenAddress 127.0.0.1", "Port " + port, "HostKey " + f.path("host_key"), "PidFile none", "UsePAM no",
 		"AuthorizedKeysFile " + f.path("authorized_keys"), "StrictModes no", "PermitRootLogin prohibit-password", "",
 	}, "\n"))
-	sshd := "/usr/sbin/sshd" // sshd must be started with its absolute path
+	sshd := "/usr/sbin/sshd" // sshd does not start without its absolute path
 	if path, err := exec.LookPath("sshd"); err == nil {
 		sshd = path
 	}

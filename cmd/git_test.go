@@ -105,9 +105,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// After the installation, an editor adds its own helper after the helper of keyhatch.
-			// git would pass the token to the editor's helper. Therefore keyhatch must not answer
-			// until the user runs keyhatch credential install again.
+			// After the installation, an editor adds its own helper. git would also pass the
+			// token to this helper. Therefore keyhatch must give git no token until the user runs
+			// keyhatch credential install again.
 			config := filepath.Join(h.home, ".gitconfig")
 			text, err := os.ReadFile(config)
 			if err != nil {

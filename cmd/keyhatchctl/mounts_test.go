@@ -90,7 +90,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=bind,source=ROOT/alias,src=ROOT/alias,target=/x"): false,
 		text("type=bind,source=ROOT/alias,target=/x,unknown=1"):      false,
 		text("type=bind,source=ROOT/alias,target=/x,readonly"):       true,
-		// No mount can contain the declared projects.
+		// A mount of the declared projects must be refused.
 		text("type=bind,source=ROOT/run/projects.d,target=/x"):          false,
 		text("type=bind,source=ROOT/run/projects.d/api.yaml,target=/x"): false,
 	} {

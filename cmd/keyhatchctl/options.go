@@ -33,8 +33,8 @@ func (o *globalOptions) adminSocket() string {
 func (o *globalOptions) command(args ...string) string { return o.sudoCommand("", args...) }
 
 // sudoCommand is like command, but begins the keyhatchctl command with sudo, which is "sudo " or
-// "". The default socket of root is the socket of the system. So with "sudo ", the command
-// contains every other socket. If a word ends with a line break, sudoCommand returns a text
+// "". With "sudo ", the command contains --socket if the socket is not the socket of the system,
+// which is the default of root. If a word ends with a line break, sudoCommand returns a text
 // instead of a command, because ShellQuote cannot quote the word.
 func (o *globalOptions) sudoCommand(sudo string, args ...string) string {
 	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasSuffix(arg, "\n") }) {

@@ -19,10 +19,10 @@ import (
 // maxLinks is the maximum number of symbolic links in a path, as in the kernel.
 const maxLinks = 40
 
-// followLinks returns the absolute path path, and then one more path for each symbolic link in
-// it, in which the link is replaced with its target. So the last path contains no symbolic link.
-// After an error, for example because the directory does not exist, the last path is the one that
-// followLinks could not follow.
+// followLinks returns paths that lead to the same directory. The first path is path, which must
+// be absolute. In each further path, one more symbolic link is replaced with its target, so the
+// last path contains no symbolic link. After an error, for example because the directory does not
+// exist, the last path is the one that followLinks could not follow.
 func followLinks(path string) (paths []string, err error) {
 	paths = []string{filepath.Clean(path)}
 	resolved, rest := "/", strings.Split(path, "/")

@@ -17,7 +17,7 @@ const maxPlainWords = 80
 
 // ShellQuote returns s as one word of a shell command, so that the user can paste a hint with
 // this word into a shell. A short text of usual words, for example the path '/home/me/My App',
-// stays readable between single quotes. If any other s contains a space, a single quote, a
+// stays readable between single quotes. For any other s with a space, a single quote, a
 // backslash, or a character that is not visible, the word calls printf, and contains escape
 // sequences. Otherwise a long path with spaces could look like several lines, because a terminal
 // continues a long line at its left edge. In contrast to other shells, fish reads escape
