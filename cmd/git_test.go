@@ -153,9 +153,10 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	}
 }
 
-// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL and with the
-// setting credential.username. If the manifest or the secret contains another username, git must
-// get no token, and keyhatch must print the reason. Otherwise, git must get the token.
+// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL, and then
+// with a username in the settings of git. If the manifest or the secret contains another
+// username, git must get no token, and keyhatch must print the reason. Otherwise, git must get
+// the token.
 func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	for name, c := range map[string]struct {

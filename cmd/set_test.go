@@ -205,8 +205,9 @@ func TestSetIgnoresStopWithoutShell(t *testing.T) {
 	s.end(0, "new")
 }
 
-// TestSetRestoresTerminalAfterEndOfStderr runs set in a pipe whose reader ends. The kernel sends
-// SIGPIPE when set writes to the pipe. The terminal must echo again after the end of set.
+// TestSetRestoresTerminalAfterEndOfStderr runs set with a pipe as standard error, and the reader
+// of the pipe exits early. The kernel sends SIGPIPE when set writes to the pipe. At the end of
+// set, the terminal must echo again.
 func TestSetRestoresTerminalAfterEndOfStderr(t *testing.T) {
 	set := filepath.Join(binDir, "keyhatch-sidecar") + " set A --store dir:" + t.TempDir()
 	term := testenv.StartOnTerminal(t, exec.Command("sh", "-c", "{ "+set+"; echo exit code $? >/dev/tty; } 2>&1 | head -c 5; read -r line"))

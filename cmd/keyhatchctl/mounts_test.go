@@ -42,7 +42,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		`{"type": "bind", "source": "` + run + `/devcontainers/id", "target": "/run/keyhatch"}`:                        true,
 		`{"type": "bind", "source": "` + run + `/devcontainers/other", "target": "/run/keyhatch"}`:                     false,
 		`{"type": "bind", "source": "` + run + `/devcontainers/${devcontainerId}", "target": "/run/keyhatch"}`:         true, // of the Feature
-		`{"type": "bind", "source": "` + run + `/devcontainers/unused", "target": "/x"}`:                               true, // an ID of the project, whose link does not exist
+		`{"type": "bind", "source": "` + run + `/devcontainers/unused", "target": "/x"}`:                               true, // the project has this ID, but the link does not exist
 		`{"type": "bind", "source": "` + run + `/devcontainers/absent", "target": "/x"}`:                               false,
 		text("type=bind,source=ROOT/run/keyhatch/projects/api,target=/run/keyhatch"):                                   true,
 		text("type=bind,source=ROOT/run/keyhatch/projects/0123/,target=/run/keyhatch"):                                 true,

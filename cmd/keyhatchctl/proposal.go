@@ -114,8 +114,8 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 		}
 	}
 	p.logins, p.fileHosts = manifest.NewHosts(old, parsed)
-	// Ignore the name in the manifest, because registrationChanges compares the names under
-	// which the project is registered.
+	// Omit a change of the name in the manifest, because registrationChanges reports whether
+	// the name of the project changes.
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = append(p.changes, effects...)
@@ -167,8 +167,8 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 // declaration of another path.
 func (p proposal) checkDeclarations(status schema.StatusResponse) error {
 	if p.registered != nil {
-		// Compare only the manifest of a declaration that the proposal will replace. The proposal
-		// contains the uids and the dev containers of this declaration.
+		// If the proposal will replace the declaration, compare only the manifests. The proposal
+		// already contains the uids and the dev containers of the declaration.
 		if err := checkApplied(status, *p.registered, func(own manifest.Declaration) bool {
 			return p.declare && own.Manifest == p.registered.Manifest
 		}); err != nil {

@@ -78,8 +78,8 @@ JSON object and hides your input. Press Ctrl-D to end the input.
 Without --allow-empty, push refuses an empty value, and an object without secrets. To
 remove all secrets, use keyhatchctl clear.
 
-A running sidecar replaces the secrets of a push with the secrets in its store when it
-next checks the broker, at the latest after the interval of its flag --poll.`,
+A running sidecar replaces the pushed secrets with the secrets in its store when the
+sidecar next checks the broker, at the latest after the interval of its flag --poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args:        cobra.ExactArgs(1),

@@ -46,8 +46,8 @@ func TestSecondDaemonExits(t *testing.T) {
 }
 
 // TestStaleSocketIsReplaced kills a daemon and starts another daemon, which must replace the
-// socket file of the killed daemon. It must not replace the project's directory, because a
-// container can have mounted the directory.
+// socket file of the killed daemon. The daemon must not replace the project's directory, because
+// a container may mount this directory.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	dir := newRuntimeDir(t)
 	d := startDaemon(t, "keyhatchd", dir)

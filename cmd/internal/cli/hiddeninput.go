@@ -83,8 +83,8 @@ func (in *hiddenInput) add(key byte) {
 	}
 }
 
-// addPasted adds a byte of pasted text. Ctrl-C ends the input with an error, so that a user
-// can leave a paste whose end was lost.
+// addPasted adds a byte of pasted text. Ctrl-C ends the input with an error, so that a user can
+// end a paste whose pasteEnd was lost.
 func (in *hiddenInput) addPasted(key byte, afterCR bool) {
 	if key == ctrlC {
 		in.fail(errControlPaste)
