@@ -98,7 +98,7 @@ func (f *forwarding) command(name string, args ...string) *exec.Cmd {
 }
 
 // start starts the program name, which runs until the end of the test. The program writes its
-// output to the file log/ and logName.
+// output to the file logName in the directory log.
 func (f *forwarding) start(logName, name string, args ...string) *exec.Cmd {
 	f.t.Helper()
 	log, err := os.OpenFile(f.path("log/"+logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)

@@ -118,7 +118,7 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	}
 	s := startSet(t, "--allow-empty")
 	s.Type("\x04")
-	s.end(0, "\n") // set writes a newline, because the sidecar does not use an empty file
+	s.end(0, "\n") // set stores a newline, because the sidecar does not use an empty file
 }
 
 // TestSetRestoresTerminalAfterSignal types a part of a value, and then sends a signal or types a

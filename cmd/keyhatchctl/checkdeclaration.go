@@ -74,9 +74,9 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 			f.Fix = "to unregister the project, which is no longer declared: "
 		} else if served.ProjectPath != p.ProjectPath {
-			// The name and the link with this name belong to the served path. The broker cannot
-			// use the name for the declared path before the project is unregistered and the link
-			// is removed.
+			// The served project has the name, and a link with this name in the runtime
+			// directory. The broker cannot use the name for the declared path before the project
+			// is unregistered and the link is removed.
 			link := filepath.Dir(served.SocketPath)
 			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
 		}

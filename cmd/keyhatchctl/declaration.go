@@ -100,7 +100,7 @@ func (s savedFile) restore() error {
 }
 
 // readDeclaration reads and parses the declaration of the project name in file. If the file does
-// not exist, the error is fs.ErrNotExist in a *declarationError.
+// not exist, the error is a *declarationError that wraps fs.ErrNotExist.
 func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
 	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {

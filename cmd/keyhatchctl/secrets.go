@@ -87,7 +87,7 @@ sidecar next checks the broker, at the latest after the interval of its flag --p
 		RunE: func(c *cobra.Command, args []string) error {
 			secrets, err := readSecretsFile(c.Context(), args[0], c.InOrStdin())
 			if _, statErr := os.Lstat(args[0]); args[0] != "-" && statErr != nil {
-				// Do not print the argument, because the user may have typed the secrets.
+				// Do not print the argument, because it may contain secrets.
 				return &cli.Error{Err: fmt.Errorf("cannot read the file with the secrets: %w", errors.Unwrap(statErr)),
 					Hint: "the argument must be a file, or - for standard input; a value cannot be an argument, because other users can see it"}
 			}

@@ -20,7 +20,7 @@ type unappliedDeclarationError struct {
 	project  schema.ProjectName
 	declared schema.ProjectName // the name of the declaration
 	file     string             // the path of the declaration
-	// isDuplicate means that the project also has a declaration of its own name.
+	// isDuplicate means that the project also has a declaration with its own name.
 	isDuplicate bool
 }
 

@@ -48,7 +48,7 @@ broker does not serve the declared project.
 				}
 				otherDeclarations := declarationsOf(status, p.ProjectPath)
 				if isNotServed && slices.ContainsFunc(status.Projects, func(served schema.ProjectStatus) bool { return served.ProjectPath == p.ProjectPath }) {
-					otherDeclarations = nil // do not remove these declarations, because the broker serves one of them
+					otherDeclarations = nil // keep all declarations of the path, because the broker serves one of them
 				}
 				p.Declared = p.Declared || len(otherDeclarations) > 0
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })

@@ -174,7 +174,7 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 		}
 	}
 	check("after chown")
-	declare(1) // a change of the uids makes the broker end the project and serve it again
+	declare(1) // if the uids change, the broker unregisters the project and registers it again
 	d.cmd.Process.Signal(syscall.SIGHUP)
 	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), "project.unregistered") }) {
 		t.Fatal("the broker did not apply the changed declaration")

@@ -172,12 +172,12 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if value == "" && f.Name == cli.TokenFileFlag { // the setting must not be empty
+		if value == "" && f.Name == cli.TokenFileFlag { // an empty admin_token_file would be an error
 			fmt.Fprintf(out, "%-32s # %s\n", "# admin_token_file is not set", sources[f.Name])
 			return
 		}
 		if value == "" {
-			value = `""` // a setting must have a value in YAML
+			value = `""` // without quotes, YAML would read null
 		}
 		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+value, sources[f.Name])
 	})

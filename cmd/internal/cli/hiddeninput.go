@@ -110,7 +110,8 @@ func (in *hiddenInput) addText(key byte, afterCR bool) {
 	}
 }
 
-// addToMark reports whether a key continues pasteStart or pasteEnd.
+// addToMark adds a key to in.mark if the key continues pasteStart or pasteEnd. Otherwise it returns
+// false.
 func (in *hiddenInput) addToMark(key byte) bool {
 	for _, mark := range []string{pasteStart, pasteEnd} {
 		received := len(in.mark)
