@@ -24,7 +24,7 @@ func doctorCommand(o *globalOptions) *cobra.Command {
 project. For each project, doctor checks the directory, the manifest, the socket,
 and the links that the Dev Container Feature mounts. For each problem, doctor prints
 how to fix the problem, usually with the command to run. If a problem has several
-solutions, doctor prints each solution in its own line. doctor does not change
+solutions, doctor prints each solution on its own line. doctor does not change
 anything.
 
 The exit code of doctor is 0 if doctor finds no problem, and 1 if doctor finds a

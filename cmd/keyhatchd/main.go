@@ -59,8 +59,8 @@ can fetch only the secrets on the allowlist of its manifest.
   DIR/projects/NAME/broker.sock    socket of project NAME, whose container must mount
                                    the directory DIR/projects/NAME (a link)
 
-DIR is the directory in --runtime-dir. The default is /run/keyhatch for root, and
-$XDG_RUNTIME_DIR/keyhatch for other users. If keyhatchd runs as root and the group
+DIR is the directory in --runtime-dir. The default of DIR is /run/keyhatch for root,
+and $XDG_RUNTIME_DIR/keyhatch for other users. If keyhatchd runs as root and the group
 keyhatch exists, the admin socket belongs to this group.
 
 On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
