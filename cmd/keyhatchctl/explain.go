@@ -44,7 +44,7 @@ The exit code of explain is 0 if the get would succeed, and 1 if the get would f
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if !schema.ValidSecretName(args[1]) { // do not print the argument, because it may be a value
+			if !schema.ValidSecretName(args[1]) { // do not print the argument, because it may be the value of a secret
 				return cli.UsageErrorf("NAME must be the name of a secret, which matches %s", schema.SecretNamePattern)
 			}
 			var e explanation

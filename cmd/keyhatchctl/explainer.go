@@ -93,7 +93,7 @@ func (x explainer) checkAudit(r schema.ExplainResponse) cli.Finding {
 		return cli.Finding{Detail: "the audit log does not prevent the get"}
 	}
 	return cli.Finding{Problem: string(schema.CodeAuditUnavailable), Detail: "the broker requires audit (--audit-required), but could not write the last audit event",
-		Fix: "read the reason in the broker's log, correct it, for example free space on the disk, and check again: " + x.again}
+		Fix: "find the cause in the broker's log, correct the cause (for example, free space on the disk), and check again: " + x.again}
 }
 
 func (x explainer) checkRateLimit(r schema.ExplainResponse) cli.Finding {

@@ -94,8 +94,8 @@ func TokenFileHint(err error, file, socket string) string {
 	return "use the file that keyhatchd --admin-token-file has created, or a copy of this file"
 }
 
-// UntrustedListenerHint describes what to do if a process of the user uid listens on the socket,
-// and must not get the token.
+// UntrustedListenerHint returns the hint for a socket on which a process of another user listens.
+// uid is the uid of this user. The process must not get the token.
 func UntrustedListenerHint(uid uint32) string {
 	return fmt.Sprintf("use a socket in a directory that only you can write, or, if you trust uid %d, run this command as that user", uid)
 }
