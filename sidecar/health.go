@@ -115,7 +115,8 @@ func differentNames(added, removed []schema.SecretName, pid int) *HealthError {
 	return &HealthError{"the secrets in the store and in the broker differ, or --store is not the sidecar's store: " + strings.Join(parts, "; "), hint}
 }
 
-// maxListedNames is the maximum number of names in a list. nameList only counts the other names.
+// maxListedNames is the maximum number of names that nameList returns. After these names, it returns
+// only the number of the remaining names.
 const maxListedNames = 10
 
 func nameList(names []schema.SecretName) string {

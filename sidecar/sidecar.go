@@ -131,7 +131,8 @@ func (c Config) Run(ctx context.Context) error {
 			if delay := reader.acceptResult(ctx, result); delay > 0 {
 				debouncer.retryAfter(delay)
 			}
-			// Clearing the broker also confirms that secrets are missing.
+			// If the operator has cleared the broker, the sidecar uses the replaced store, as after
+			// SIGUSR1.
 			if result.isReplaced() && (reader.confirmed || publisher.isCleared) {
 				reader.acceptReplaced()
 				reader.startReading(ctx)

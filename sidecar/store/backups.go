@@ -52,7 +52,7 @@ func (d Dir) EditorFiles(name string) (paths []string) {
 	entries, _ := os.ReadDir(dir) // sorted by name
 	for _, entry := range entries {
 		for _, pattern := range patterns {
-			// The name of a secret contains no special characters of a pattern.
+			// base matches only itself, because the name of a secret cannot contain * or ?.
 			isCopy, _ := filepath.Match(pattern.prefix+base+pattern.suffix, entry.Name())
 			if isCopy && entry.Type().IsRegular() {
 				paths = append(paths, dir+entry.Name())

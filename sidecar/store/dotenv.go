@@ -132,13 +132,13 @@ func isBase64End(value, row string) bool {
 // or ==.
 var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
 
-// anotherName matches an unquoted value that contains another NAME=. In a shell, such a line sets two
-// variables. Otherwise the first secret would contain the second secret.
+// anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
+// two variables. Without this check, the secret A would contain the secret B.
 var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
 
-// afterQuote matches the rest of a line after a closing quote. A # without white space begins no comment,
-// as in a shell. This quote can also be the opening quote of a value that begins with #, if an earlier
-// closing quote is missing.
+// afterQuote matches what can follow a closing quote in its line: nothing, or white space and a
+// comment. A # directly after a quote begins no comment. If an earlier closing quote is missing, this
+// quote is really the opening quote of a value that begins with #.
 var afterQuote = regexp.MustCompile(`^\s*($|\s#)`)
 
 // trimComment removes a comment from an unquoted value. A # begins a comment only after white

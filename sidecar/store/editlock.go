@@ -35,9 +35,9 @@ func (d Dir) lock(ctx context.Context) (editDir, error) {
 	return root, nil
 }
 
-// checkNotReplaced returns an error if the path of the store is not the path of its open directory any
-// more, for example because a program has replaced the store while an edit waited for another edit. The
-// sidecar would not read the result of the edit.
+// checkNotReplaced returns an error if the path of the store no longer leads to its open directory,
+// because a program has replaced the store while the edit waited for another edit. The sidecar would
+// not read a result that the edit writes to the open directory.
 func (d Dir) checkNotReplaced(root editDir) error {
 	opened, err := root.Stat()
 	if err != nil {

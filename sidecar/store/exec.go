@@ -46,9 +46,10 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
-	// Run the command in a new process group, so that the timeout also kills the
-	// processes that the command started. If this process is killed, the kernel kills the shell.
-	// The Go runtime keeps the thread that starts the shell until this process ends.
+	// Run the command in a new process group, so that the timeout also kills the processes that the
+	// command started. If this process is killed, the kernel kills the shell (Pdeathsig). The kernel
+	// also does this when the thread that has started the shell ends, but the Go runtime does not end
+	// this thread.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
