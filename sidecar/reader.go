@@ -51,14 +51,14 @@ type storeReader struct {
 	lastError     string              // the last error that was logged, or "" if the store is readable
 	isReplaced    bool                // true if lastError is ErrReplaced
 	confirmed     bool                // true after the owner has confirmed that secrets are missing
-	unstableSince time.Time           // the first of the last failed reads with ErrUnstable, or zero
+	unstableSince time.Time           // since when all reads have failed with ErrUnstable, or zero
 
 	unusable       map[string]*unusableFile // by path
 	fileRetryDelay time.Duration            // the delay before the last retry, or 0 if no retry is necessary
 
-	reportedLeftovers map[string]bool // temporary files that could not be removed, if logged
-	reportedBackups   map[string]bool // files that look like backups, if logged
-	reportedTruncated map[string]bool // files with a truncated PEM text, if logged
+	reportedLeftovers map[string]bool // the logged temporary files that could not be removed
+	reportedBackups   map[string]bool // the logged files that look like backups
+	reportedTruncated map[string]bool // the logged files with a truncated PEM text
 
 	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
 	prepareUntil time.Time       // when prepare must not wait any longer
