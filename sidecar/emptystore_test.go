@@ -182,7 +182,8 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 		h.waitForNames("A", "B")
 	}
 
-	// If all files are removed and the directory is the same, the sidecar must push the empty set.
+	// If the owner removes all files but does not replace the directory, the sidecar must push the
+	// empty set.
 	os.Remove(h.store + "/A")
 	os.Remove(h.store + "/B")
 	h.waitForNames()

@@ -171,8 +171,7 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 			preparing <- result
 		}()
 	}
-	// Each goroutine has only one timeout. If this timeout has expired, later calls of prepare do not
-	// wait.
+	// All calls of prepare together wait at most maxPrepareTime for the same goroutine.
 	timeout := time.NewTimer(time.Until(r.prepareUntil))
 	defer timeout.Stop()
 	select {

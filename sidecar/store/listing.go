@@ -57,7 +57,7 @@ func (l *listing) add(name, path string, info fs.FileInfo) error {
 	return err
 }
 
-// addUnusable adds the file at path, whose content cannot be read, with the reason.
+// addUnusable adds the file at path, whose content cannot be read, to the listing.
 func (l *listing) addUnusable(name, path string, reason Reason) {
 	l.files = append(l.files, listedFile{name: name, path: path, reason: reason})
 }

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeOldBundle deletes the old directory of a bundle, which an edit has moved to parent with the
-// name name. It deletes only the known fields and the temporary files of edits. If the directory
-// contains another file, a program has created this file during the edit. removeOldBundle then moves
-// the file back to the bundle and returns an error. done describes the edit for this error.
+// removeOldBundle deletes the old directory of a bundle, which an edit has moved to the entry name of
+// parent. It deletes only the known fields and the temporary files of edits. If the directory contains
+// another file, a program has created this file during the edit. removeOldBundle then moves the file
+// back to the bundle and returns an error. done describes the edit for this error.
 func (d editDir) removeOldBundle(done string, parent editDir, name, bundle string, known []string) error {
 	created, err := d.removeKnown(parent, name, bundle, known)
 	if err != nil {
