@@ -90,7 +90,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket, tokenFile string) (
 	return len(stored), problems
 }
 
-// difference returns the names that only the sorted slice names contains.
+// difference returns the elements of names that other does not contain. other must be sorted.
 func difference(names, other []schema.SecretName) (only []schema.SecretName) {
 	for _, name := range names {
 		if _, exists := slices.BinarySearch(other, name); !exists {

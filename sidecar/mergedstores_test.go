@@ -120,8 +120,9 @@ func TestAllStoresFailIndependently(t *testing.T) {
 	h.waitUntil("one problem has ended", func() bool { return h.status().StoreProblems == 1 })
 }
 
-// TestDuplicateNameDoesNotDelayOtherChanges creates the same name in two stores. The broker must keep the
-// old value of this secret. All other changes, and the end of the duplicate, must be pushed.
+// TestDuplicateNameDoesNotDelayOtherChanges creates the same name in two stores. The broker must keep
+// the old value of this secret. The sidecar must push all other changes, and also push the secret again
+// when only one store contains it.
 func TestDuplicateNameDoesNotDelayOtherChanges(t *testing.T) {
 	h := newTestHost(t)
 	project := h.registerProject("A1", "A2", "B2", "X")

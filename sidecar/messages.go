@@ -71,8 +71,8 @@ func quotePath(path string) string { return "'" + strings.ReplaceAll(path, "'", 
 // LeftoverWarning is the warning about a temporary file that a killed edit has left in the store.
 const LeftoverWarning = "an edit of the store was killed, and its temporary file can contain a secret"
 
-// LeftoverHint describes how the owner can remove the temporary file or directory at path. The sidecar does
-// not remove a directory that contains other files than fields, or mounts.
+// LeftoverHint describes how the owner can remove the temporary file or directory at path. The sidecar
+// does not remove a directory that contains mounts, or files that are not fields.
 func LeftoverHint(path string) string {
 	return "to see what it contains, run ls -lAR " + quotePath(path) + "; if something is mounted there, unmount it; move other files away, and delete the rest"
 }

@@ -61,7 +61,7 @@ type storeReader struct {
 	reportedTruncated map[string]bool // the logged files with a truncated PEM text
 
 	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
-	prepareUntil time.Time       // when prepare must not wait any longer
+	prepareUntil time.Time       // the time at which prepare stops waiting
 }
 
 // An unusableFile describes a problem in State.Unusable that has not ended.
@@ -383,7 +383,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		mustRetry = mustRetry || file.reported == ""
 	}
 	for path, file := range r.unusable {
-		// If a bundle cannot be read, the state of its fields is unknown.
+		// If a bundle cannot be read, it is unknown whether the problems of its fields have ended.
 		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
 			delete(r.unusable, path)
 			switch {

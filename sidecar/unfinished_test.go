@@ -106,9 +106,9 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	h.waitUntil("CheckHealth finds no problem", func() bool { return h.health() == "" })
 }
 
-// TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the
-// old value until the file has content again, until set confirms an empty value, or until the
-// file is removed.
+// TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the old
+// value until the file has content again, until set stores an empty value, or until the file is
+// removed.
 func TestEmptyFileKeepsOldValue(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -127,7 +127,7 @@ func TestEmptyFileKeepsOldValue(t *testing.T) {
 	if got := h.health(); !strings.Contains(got, h.store+"/A") || !strings.Contains(got, "empty") {
 		t.Errorf("CheckHealth returned %q", got)
 	}
-	h.setSecret("A", "") // the owner confirms an empty value
+	h.setSecret("A", "") // writes a newline, which the sidecar pushes as an empty value
 	h.setSecret("C", "")
 	h.waitForValues(project, map[schema.SecretName]string{"A": "", "B": tripwire, "C": ""})
 	h.openForWriting("B", "").Close()

@@ -13,8 +13,9 @@ var editorFiles = []struct{ prefix, suffix string }{
 	{"", "~"}, {"", ".~*~"}, {".", ".sw?"}, {"", ".swp"}, {".", ".un~"}, {"#", "#"},
 }
 
-// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups. The
-// sidecar does not ignore these files, because such a name can also be the name of a secret.
+// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups.
+// The sidecar does not ignore a file with such a suffix, because its name can also be the name of a
+// secret.
 var backupSuffixes = []string{
 	".bak", ".old", ".orig", ".rej", ".save", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".rpmsave", ".rpmorig", ".rpmnew", ".sync-conflict-*",
 }

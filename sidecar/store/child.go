@@ -17,7 +17,7 @@ import (
 // the terminal for one read.
 const maxStderr = 16 << 10
 
-// A terminalWriter copies up to remaining bytes to a terminal, and discards all other bytes.
+// A terminalWriter copies bytes to a terminal until remaining is 0, and discards all later bytes.
 type terminalWriter struct {
 	terminal  *os.File
 	remaining int

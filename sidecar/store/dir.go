@@ -101,7 +101,7 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	return r, nil
 }
 
-// lacksFields reports whether a bundle does not contain all fields of the old bundle.
+// lacksFields reports whether a field of the bundle old is missing in the bundle value.
 func lacksFields(value, old Value) bool {
 	for field := range old.Fields {
 		if _, exists := value.Fields[field]; !exists {

@@ -71,8 +71,8 @@ func (d editDir) isLink(name string) bool {
 	return d.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFLNK)
 }
 
-// isMount reports whether a file system is mounted at a name in d. Before Linux 5.8, isMount only detects
-// a directory of another file system.
+// isMount reports whether something is mounted over the entry name of d. Before Linux 5.8, isMount
+// detects only a mounted directory of another file system.
 func (d editDir) isMount(name string) bool {
 	var stat, parent unix.Statx_t
 	if unix.Statx(d.fd(), name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {

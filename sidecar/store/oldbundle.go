@@ -51,7 +51,8 @@ func (d editDir) removeKnown(parent editDir, name, bundle string, known []string
 		if len(created) > 0 {
 			return created, d.moveBack(parent, name, dir, bundle)
 		}
-		// removeDir fails if a program creates a file at this moment.
+		// If a program has just created a file in dir, removeDir returns ENOTEMPTY. Then list the names
+		// again.
 		if err := parent.removeDir(name); !errors.Is(err, unix.ENOTEMPTY) {
 			return nil, err
 		}

@@ -59,7 +59,7 @@ type fileState struct {
 	// LastUsed is the last version of the file that a read has used. Its fingerprint is empty if no
 	// read has used the file.
 	LastUsed fileVersion         `json:"last_used"`
-	Names    []schema.SecretName `json:"names"` // the secrets that the last used file contained
+	Names    []schema.SecretName `json:"names"` // the names of the secrets in the version LastUsed; only for a File
 }
 
 func newState() State {

@@ -27,8 +27,8 @@ const (
 
 // The reasons why Read cannot use a file until the owner changes the store.
 const (
-	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
-	// old value.
+	// ReasonName means that Read ignores the path. With each other reason, Read uses the old value of
+	// the secret.
 	ReasonName Reason = "the name does not match " + schema.SecretNamePattern
 	// ReasonEmptyValue means that a File or the output of an Exec contains an empty value. For an empty
 	// file of a Dir, the reason is ReasonEmpty.

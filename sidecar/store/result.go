@@ -102,7 +102,7 @@ func (r result) write(w io.Writer, line []byte) error {
 	return nil
 }
 
-// parseResult parses what write has written. The line is a part of content.
+// parseResult parses the output of write. line is a slice of content.
 func parseResult(content []byte) (line []byte, r result, err error) {
 	lineSize := bytes.IndexByte(content, '\n') + 1
 	encoded, complete := bytes.CutSuffix(content[lineSize:], []byte("\n"))
