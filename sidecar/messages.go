@@ -19,7 +19,7 @@ func unusableMessage(reason store.Reason) string {
 	case reason == store.ReasonName:
 		return "the sidecar ignores a file or directory of the store, because its name cannot be the name of a secret"
 	case reason == store.ReasonDuplicate:
-		return "a secret is in two stores; the broker keeps the old value of this secret if the sidecar knows it"
+		return "a secret is in two stores; if the sidecar has read the secret before, the broker keeps the old value"
 	case reason.IsReplacedBundle():
 		return "the directory of a bundle was replaced, and fields are missing; the broker keeps the old bundle"
 	case reason.IsReplacedStore():
@@ -27,11 +27,11 @@ func unusableMessage(reason store.Reason) string {
 	case reason.IsStoreFailure():
 		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
 	case reason == store.ReasonEmptyValue:
-		return "a value in the store is empty; the broker keeps the old value of this secret if the sidecar knows it"
+		return "a value in the store is empty; if the sidecar has read the secret before, the broker keeps the old value"
 	case reason.IsIncomplete():
-		return "a file of the store is not complete; the broker keeps the old value of this secret if the sidecar knows it"
+		return "a file of the store is not complete; if the sidecar has read the secret before, the broker keeps the old value"
 	}
-	return "the sidecar cannot use a file or directory of the store; the broker keeps the old value of this secret if the sidecar knows it"
+	return "the sidecar cannot use a file or directory of the store; if the sidecar has read the secret before, the broker keeps the old value"
 }
 
 // hintForReason describes how the owner can end a problem in State.Unusable. path is the key of the
@@ -62,7 +62,7 @@ func hintForReason(reason store.Reason, path string) string {
 	case reason.IsTemporary():
 		return ""
 	}
-	return "replace the path with a file that the sidecar can use; to remove the secret, delete the path"
+	return "replace the file or directory at this path with a file that the sidecar can use; to remove the secret, delete the file or directory"
 }
 
 // quotePath quotes a path for a shell.

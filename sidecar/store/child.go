@@ -86,7 +86,7 @@ func (c *ChildReader) withContext(ctx, readContext context.Context, err error) e
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case readContext.Err() != nil:
-		return fmt.Errorf("the process that reads the store did not end within %v: a signal may have stopped it", c.Timeout)
+		return fmt.Errorf("the process that reads the store did not end within %v: a signal may have stopped the process", c.Timeout)
 	}
 	return err
 }

@@ -68,7 +68,7 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = errors.New("a background process still has the command's output open: redirect the output of the background process, or let the command wait for the background process")
 	case stdout.overflowed:
-		err = fmt.Errorf("its output has more than %d bytes, the maximum size of a push", schema.MaxPush)
+		err = fmt.Errorf("the output has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("timed out after %v", e.Timeout)
 	case ctx.Err() != nil:

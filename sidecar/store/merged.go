@@ -98,7 +98,7 @@ func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Read
 	case r := <-results:
 		return r.reading, r.err
 	case <-timer.C:
-		return nil, fmt.Errorf("%s did not answer within %v: if it is on a network file system, check that its server answers", describe(store), timeout)
+		return nil, fmt.Errorf("%s did not answer within %v: if the store is on a network file system, check that the server answers", describe(store), timeout)
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 	ReasonDuplicate  Reason = "the secret is in two stores"
 	ReasonPermission Reason = "permission denied" // the text of EACCES
 	reasonDangling   Reason = "the target of the symbolic link does not exist"
-	reasonKind       Reason = "this is not a regular file or a directory"
+	reasonKind       Reason = "the path is not a regular file or a directory"
 	// reasonWrongSize means that the file has another number of bytes than its size, although
 	// the file did not change. Many files of procfs and sysfs are like this.
 	reasonWrongSize   Reason = "the number of bytes in the file is different from its size, as in /proc and /sys"
