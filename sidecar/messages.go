@@ -44,7 +44,7 @@ func hintForReason(reason store.Reason, path string) string {
 	case store.ReasonEmpty:
 		return "write the value to the file; to remove the secret, delete the file; to store an empty value, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
 	case store.ReasonEmptyValue:
-		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
+		return "write the value; to remove the secret, remove its name from the store; to store an empty secret, use a dir: store and keyhatch-sidecar set --allow-empty"
 	case store.ReasonName:
 		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
 	case store.ReasonPermission:
@@ -69,7 +69,7 @@ func hintForReason(reason store.Reason, path string) string {
 func quotePath(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
 
 // LeftoverWarning is the warning about a temporary file that a killed edit has left in the store.
-const LeftoverWarning = "an edit of the store was killed, and its temporary file can contain a secret"
+const LeftoverWarning = "the store contains a temporary file of a killed edit, and this file can contain a secret"
 
 // LeftoverHint describes how the owner can remove the temporary file or directory at path. The sidecar
 // does not remove a directory that contains mounts, or files that are not fields.
@@ -81,7 +81,7 @@ func LeftoverHint(path string) string {
 // hint for BackupWarning.
 const (
 	BackupWarning = "a file of the store looks like a backup, but its name can be the name of a secret or a field, so the sidecar pushes it"
-	BackupHint    = "if this is a backup, move it out of the store, or rename it so that its name starts with a dot"
+	BackupHint    = "if the file is a backup, move the file out of the store, or rename the file so that its name starts with a dot"
 )
 
 // confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
@@ -101,7 +101,7 @@ func confirmHint(pid int) string {
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrCommand):
-		return "the sidecar shows the command's standard error only on a terminal; if you do not see it, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
+		return "the sidecar shows the command's standard error only on a terminal; to see the standard error, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
 	case errors.Is(err, store.ErrTooLarge):
 		return "remove or shorten secrets; until then, the broker also keeps secrets that you remove from the store; to remove all secrets from the broker now, run keyhatchctl clear"
 	case errors.Is(err, syscall.ENOTDIR):

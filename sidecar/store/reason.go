@@ -22,7 +22,7 @@ const (
 	ReasonEmpty   Reason = "the file is empty"
 	ReasonOpen    Reason = "a process has the file open for writing"
 	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
-	reasonShorter Reason = "the file has just become shorter"
+	reasonShorter Reason = "the file has just become shorter, so it may not be complete"
 )
 
 // The reasons why Read cannot use a file until the owner changes the store.
