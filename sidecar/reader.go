@@ -33,11 +33,11 @@ const maxPrepareTime = 10 * time.Second
 // empty if there was no such call.
 type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
 
-// A storeReader reads the store in a separate goroutine. It stores the result of the last
-// successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, readStore, lastGood, results, preparing,
-// and prepareUntil, and only while isReading is true. If the store hangs, prepare's goroutine uses
-// watcher and store for a longer time.
+// A storeReader reads the store in a separate goroutine. It stores the result of the last successful
+// read in lastGood. Run's goroutine owns all fields of a storeReader. The reading goroutine uses only
+// the fields watcher, store, readStore, lastGood, results, preparing, and prepareUntil, and only while
+// isReading is true. If the store hangs, prepare's goroutine uses watcher and store even after the read
+// has ended.
 type storeReader struct {
 	store        store.Store
 	readStore    ReadFunc
@@ -54,7 +54,7 @@ type storeReader struct {
 	unstableSince time.Time           // since when all reads have failed with ErrUnstable, or zero
 
 	unusable       map[string]*unusableFile // by path
-	fileRetryDelay time.Duration            // the delay before the last retry, or 0 if no retry is necessary
+	fileRetryDelay time.Duration            // the delay before the current retry, or 0 if no retry is necessary
 
 	reportedLeftovers map[string]bool // the logged temporary files that could not be removed
 	reportedBackups   map[string]bool // the logged files that look like backups
@@ -134,8 +134,8 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 	r.lastGood = next
 }
 
-// confirmReplaced must be called after the owner has requested a push. If the sidecar has
-// reported that the store was replaced, the sidecar then uses the replaced store.
+// Run calls confirmReplaced after the owner has requested a push. If the sidecar has reported that the
+// store was replaced, confirmReplaced makes the sidecar use the replaced store.
 func (r *storeReader) confirmReplaced() {
 	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplaced()
 }
@@ -291,9 +291,9 @@ func (r *storeReader) reportTruncated() {
 	r.reportedTruncated = r.lastGood.Truncated
 }
 
-// isBeingWritten reports whether a program is still writing a file of the store. The last read then
+// isBeingWritten reports whether a program is still writing a file of the store. If so, the last read
 // succeeded only because it used the old value of this file, so an error that was logged before may not
-// have ended. After the grace period, the sidecar logs the file itself, and isBeingWritten ignores it.
+// have ended. isBeingWritten ignores a file that the sidecar has logged after the grace period.
 func (r *storeReader) isBeingWritten() bool {
 	for path, reason := range r.lastGood.Unusable {
 		if reason.IsTemporary() && r.unusable[path].reported == "" {

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock waits for other edits of the store. It then removes the leftovers of killed edits from
-// the store's directory and from all bundles, but not from a bundle that is a symbolic link.
-// Some network file systems cannot lock a directory. There, leftovers stay, because they can
-// belong to an edit that is still running.
-// lock returns the open directory of the store. Closing this directory unlocks the store.
+// lock waits for other edits of the store. It then removes the leftovers of killed edits from the
+// store's directory and from all bundles, but not from a bundle that is a symbolic link. On a file
+// system that cannot lock a directory, lock removes no leftovers, because they can belong to an edit
+// that is still running. lock returns the open directory of the store. Closing this directory unlocks
+// the store.
 func (d Dir) lock(ctx context.Context) (editDir, error) {
 	root, err := openEditDir(d.Path, 0)
 	if err != nil {

@@ -57,8 +57,8 @@ func (d editDir) checkOnlyFields() error {
 // removedBundle is the name of a removed bundle in its temporary directory.
 const removedBundle = "bundle"
 
-// maxTempDepth is the number of directories in the path from a store to a field in a temporary
-// directory, which is .keyhatch-edit-NUMBER/bundle/FIELD.
+// maxTempDepth is the maximum depth of directories in a temporary directory of an edit. The deepest
+// path is .keyhatch-edit-NUMBER/bundle/FIELD, with two directories.
 const maxTempDepth = 2
 
 // removeTemp removes a temporary file or directory of an edit from d. depth is the maximum depth of

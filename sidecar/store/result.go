@@ -21,8 +21,8 @@ import (
 // a secret. The child process first writes the line of the push request, which is empty after
 // an error. It then writes the result as one line of JSON.
 //
-// Before this, the child process receives the result of the previous read in the same form. The
-// line is empty if there was no previous read.
+// The input of the child process is the result of the previous read, in the same form. If there was no
+// previous read, the line in the input is empty.
 type result struct {
 	Names     []schema.SecretName `json:"names"`
 	Files     []fileResult        `json:"files"`
