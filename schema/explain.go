@@ -41,8 +41,8 @@ type ExplainResponse struct {
 	// TooManyConnections is true if the project's socket has so many connections that the broker
 	// refuses another connection.
 	TooManyConnections bool `json:"too_many_connections,omitzero"`
-	// AuditUnavailable is true if the broker requires audit, and could not write the last audit
-	// event.
+	// AuditUnavailable is true if the broker requires audit, and could not write the audit event
+	// of this explain request.
 	AuditUnavailable bool `json:"audit_unavailable,omitzero"`
 	// RetryAfterSeconds is the number of seconds until the project is below its request limit
 	// again. The field is absent if the project is below its request limit now.

@@ -27,6 +27,11 @@ const ProtocolVersion = 2
 // ManifestVersion is the schema_version that every manifest must have.
 const ManifestVersion = 1
 
+// UnmappedUID is the uid that the kernel, by default, reports for every user without a uid in
+// the user namespace of the process that asks (user_namespaces(7), overflowuid). The broker
+// never allows this uid, because all such users have it.
+const UnmappedUID = 65534
+
 // Limits of the wire protocol. The length of a request or response is in bytes, and does
 // not include the newline.
 const (
