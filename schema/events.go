@@ -27,7 +27,7 @@ type EventsResponse struct {
 	// events with an events.missed line, the number includes the count of this line.
 	Recent int `json:"recent"`
 	// First is the number of the first event that the broker sends. The broker numbers its
-	// events in the order of the audit log, and begins with 1 at its start. Missed events
-	// have numbers too.
+	// events in the order of the audit log, and begins with 1 at its start. Events that the
+	// client missed have numbers too.
 	First uint64 `json:"first,omitzero"`
 }
