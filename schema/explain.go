@@ -11,12 +11,12 @@ type ExplainRequest struct {
 	UID uint32 `json:"uid,omitzero"`
 }
 
-// ExplainResponse contains the results of the checks that decide whether a get succeeds. The
-// get would succeed if unserved, socket_mode_changed, too_many_connections, audit_unavailable, and
-// retry_after_seconds are absent and all other fields are true. The explain request does not count
-// against the limits of the project. The broker does not check whether a container can reach the
-// socket: the broker checks neither the mode of the socket's directory nor the link with the
-// project's name.
+// ExplainResponse contains the results of the checks that decide whether a get succeeds.
+// The get would succeed if unserved, socket_mode_changed, too_many_connections,
+// audit_unavailable, and retry_after_seconds are absent and all other fields are true. The
+// explain request does not count against the limits of the project. The broker does not
+// check whether a container can reach the socket, which also depends on the mode of the
+// socket's directory and on the link with the project's name.
 type ExplainResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
