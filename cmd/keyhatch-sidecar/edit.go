@@ -24,19 +24,19 @@ func removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm NAME|BUNDLE/FIELD",
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
-		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the path of
-this file or directory is a symbolic link, rm removes the link. The target of the link does
-not change. rm prints the name of each removed secret or field.
+		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the secret,
+the field, or the bundle is a symbolic link, rm removes the link and does not change the
+target of the link. rm prints the name of each removed secret or field.
 
-rm deletes only secrets and fields. If the directory of a bundle contains anything else, for
-example a hidden file, a backup of an editor, a subdirectory, or a mount, rm prints its name and
-removes nothing.
+If the directory of a bundle contains anything except fields, for example a hidden file, a
+backup of an editor, a subdirectory, or a mount, rm prints the name of this item and removes
+nothing.
 
 If an editor has left a copy of the removed file in the store, for example NAME~, NAME.bak, or
 .NAME.swp, rm prints a warning and does not remove the copy.
 
-After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
-change, rm reports the reason, and the exit code is 1.`,
+After the change, rm checks that the sidecar can push the change. If the sidecar cannot push
+the change, rm reports the reason, and the exit code is 1.`,
 		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
 		Args:        cobra.ExactArgs(1),
@@ -110,8 +110,8 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 // removes.
 type linkList []struct{ name, target string }
 
-// linkTargets returns the symbolic links among names whose targets exist. Call linkTargets before the
-// edit.
+// linkTargets returns the names that are symbolic links to existing targets. Call linkTargets before the
+// edit, which replaces or removes the links.
 func linkTargets(dir store.Dir, names []string) (links linkList) {
 	for _, name := range slices.Compact(names) {
 		if target := dir.LinkTarget(name); target != "" {
@@ -156,7 +156,7 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 	case err != nil:
 		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because the sidecar cannot use the store: %w", err)}
 		if errors.Is(err, store.ErrTooLarge) {
-			failure.Hint = "remove secrets with keyhatch-sidecar rm; until then, the broker also keeps secrets that you remove from the store"
+			failure.Hint = "remove secrets with keyhatch-sidecar rm; while the store is too large, the broker keeps all old secrets"
 		}
 		return failure
 	}
@@ -175,7 +175,7 @@ func listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the names of the secrets in the store",
 		Long: `list prints the name of each secret, and each field of a bundle as BUNDLE/FIELD.
-list does not check whether the sidecar can use the files.`,
+list does not check whether the sidecar can use the files of the secrets.`,
 		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
 	}
 	getDir := addDirFlag(c)

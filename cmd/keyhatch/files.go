@@ -25,10 +25,11 @@ prints the declared paths.
 
 The directory must be on a tmpfs, and no other user may list or change it. Each
 file has the declared mode. If this mode lets other users access the file, keyhatch
-lets them search the directories of the file (at most mode 0711 instead of 0700).
-Such a user can then also check whether another file of this project exists, and
-see the size of that file. To open a file by its declared path, the user must also
-have permission to search the directory of this path.
+gives these users the execute permission for the directories of the file (at most mode
+0711 instead of 0700), because opening the file requires this permission. These users
+can then also check whether another file of this project exists, and see the size of
+that file. To open a file by its declared path, a user also needs the execute
+permission for the directory of this path.
 
 A program never reads a partly written file. If a declared path exists and is not
 a link that keyhatch created for this project, files fails and does not change the
