@@ -170,8 +170,7 @@ func (s *supervisor) start(environment []string) (err error) {
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.terminating || s.exited && s.restartEnvironment == nil:
-		// keyhatch has received SIGTERM, or the command has ended by itself. So keyhatch
-		// neither restarts the command nor sends it a signal.
+		// Ignore the update: keyhatch has received SIGTERM, or the command has ended by itself.
 	case s.OnChange.Restart:
 		s.restart(environment)
 	case s.OnChange.Signal != 0:

@@ -156,11 +156,11 @@ func pathDanger(p, template string) string {
 	return ""
 }
 
-// findReason returns the reason of the first rule that applies to the file, or "". The
-// exceptions are the patterns of an ordinary file. An exception cancels a rule only if
-// the exception itself contains the directory or the name to which the rule applies. For
-// example, .docker/config.json is an exception from .docker/**, but kubeconfig is not an
-// exception from .bash*/**, because a shell runs every file in ~/.bashrc.d.
+// findReason returns the reason of the first rule that applies to the file, or "". The exceptions
+// are the patterns of an ordinary file. An exception cancels a rule only if the rule also applies
+// to the text of the exception. For example, the exception .docker/config.json cancels the rule
+// .docker/**. The exception kubeconfig does not cancel the rule .bash*/**, because a shell runs
+// every file in ~/.bashrc.d, even a file with the name kubeconfig.
 func findReason(rules []fileRule, elements, exceptions []string) string {
 	for _, rule := range rules {
 		for _, pattern := range rule.patterns {
@@ -207,10 +207,10 @@ var systemFiles = []fileRule{
 	}},
 }
 
-// toolFiles are the files that are dangerous unless ordinaryFiles contains an exception for
-// the file (see findReason). A rule for a directory also applies to a file whose name matches
-// ordinaryName. Most files whose names do not match ordinaryName are dangerous even without a
-// rule, but a rule gives a more exact reason.
+// toolFiles are the files that are dangerous unless ordinaryFiles contains an exception for the
+// file (see findReason). A rule for a directory is necessary because a file with an ordinary name
+// can be dangerous there (see ordinaryName). A rule for a single file often only gives a more exact
+// reason, because most files without an ordinary name are dangerous anyway.
 var toolFiles = []fileRule{
 	{sshFile, []string{".ssh/**", "authorized_keys*"}},
 	{gitFile, []string{"*.git/**", ".config/git/**", ".gitconfig*/**", ".githooks/**", ".husky/**"}},

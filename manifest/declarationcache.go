@@ -32,9 +32,8 @@ type declarationFile struct {
 	declaration Declaration
 }
 
-// A fileVersion identifies the content, the owner, and the mode of a file. Each change of
-// these also changes the time in the field changed. No program can set this time to a
-// chosen value.
+// A fileVersion differs after each change of the content, the owner, or the mode of a file, because
+// each change sets the ctime. No program can set the ctime to a chosen value.
 type fileVersion struct {
 	device, inode uint64
 	size          int64

@@ -27,8 +27,8 @@ type File struct {
 	Text []byte
 	// Path is the path of the file, one of Locations.
 	Path string
-	// Ignored is the other path in Locations if a file exists at this path too. keyhatch
-	// ignores the file at this path. If no such file exists, Ignored is "".
+	// Ignored is the second path in Locations if a file exists at both paths. keyhatch ignores the
+	// file at the second path. Otherwise Ignored is "".
 	Ignored string
 }
 
@@ -72,7 +72,7 @@ func OpenRoot(dir string) (*os.Root, error) {
 	}
 	defer d.Close()
 	root, err := os.OpenRoot(descriptorPath(d))
-	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc exists if /proc is mounted
+	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc can be missing only if /proc is not mounted
 		return nil, errors.New("/proc is not mounted")
 	}
 	return root, err

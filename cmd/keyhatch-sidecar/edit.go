@@ -75,7 +75,7 @@ func editStore(c *cobra.Command, dir *store.Dir, edit func(ctx context.Context) 
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
-	go func() { // ends when ctx ends
+	go func() { // this goroutine ends when ctx ends
 		select {
 		case sig := <-signals:
 			cancel(cli.ExitStatus(128 + int(sig.(syscall.Signal))))

@@ -77,7 +77,8 @@ other secrets.`,
 		if err != nil {
 			return err
 		}
-		// secmem.Harden must be called before the process receives a secret.
+		// Harden keeps other processes out of the memory of this process, so call it before the
+		// process reads a secret.
 		if err := secmem.Harden(); err != nil {
 			return err
 		}

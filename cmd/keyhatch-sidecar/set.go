@@ -282,7 +282,7 @@ func reportPEM(w io.Writer, dir store.Dir, v value) {
 	case store.PEMNoNewline:
 		missing := `\n`
 		if len(secret) == len(v.content) {
-			missing = `\n\n` // the sidecar ignores one of the two newlines
+			missing = `\n\n` // two newlines, because the sidecar ignores the last newline
 		}
 		fmt.Fprintf(w, "warning: ssh cannot load the key %s: %s\nhint: to add a newline, run printf '%s' >>%s\n",
 			v.name, problem, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))

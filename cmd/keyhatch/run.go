@@ -171,7 +171,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	updates, done := make(chan []string), make(chan struct{})
 	child.Updates = updates
 	current := environment
-	go func() { // ends when ctx is canceled, or earlier if p.watch returns an error
+	go func() { // this goroutine ends when ctx is canceled, or earlier if p.watch returns an error
 		defer close(done)
 		onError := func(err error, filesChanged bool) {
 			failure := "cannot update the secrets, so the command keeps the old secrets"

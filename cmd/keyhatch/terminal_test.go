@@ -109,9 +109,9 @@ func TestRunWatchWithPager(t *testing.T) {
 	term.Expect("shell\r\n")
 }
 
-// TestRunWatchReturnsShellExitCodes ends the command with keys, with signals to keyhatch, and
-// with a signal to the command. The shell must see the exit code of the signal. The background
-// process of the command must end, too.
+// TestRunWatchReturnsShellExitCodes ends the command with keys, with signals to keyhatch, and with
+// a signal to the command. The shell must report 128 plus the signal's number as the exit code, and
+// the background process of the command must end.
 func TestRunWatchReturnsShellExitCodes(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
@@ -238,7 +238,8 @@ func TestRunWatchKeepsTerminalSettings(t *testing.T) {
 	if settings := term.readFile("settings"); !strings.Contains(settings, "-echoe") {
 		t.Errorf("the settings of the command are lost:\n%s", settings)
 	}
-	// The reader changes the settings after keyhatch has started the command.
+	// The second program of the pipeline changes the terminal's settings after keyhatch has started
+	// the command.
 	term.Type(`keyhatch run --watch -- sh -c 'echo $A; exec sleep 1000' | { read a; stty raw -echo </dev/tty; echo $a beg""un; read b; stty -a </dev/tty >settings; echo do""ne; }` + "\n")
 	term.Expect("one begun")
 	host.push(t, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "two"}}})
