@@ -269,7 +269,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		// terminating.
 		s.terminating = s.terminating || sig == unix.SIGTERM
 		if s.exited && !s.killed {
-			s.escalate() // the user does not want to wait for the descendants of the command
+			s.escalate() // the command has ended, and the user does not want to wait for its descendants
 		}
 	}
 	if s.exited || isSentByTerminal(sig) && s.terminal.isInForeground() {

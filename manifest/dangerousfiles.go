@@ -25,7 +25,7 @@ type fileRule struct {
 // The reasons why a file is dangerous.
 const (
 	ownFile    = "keyhatch keeps its own files in this directory"
-	otherNames = "a path in this directory can be another name of a file outside of the directory"
+	otherNames = "a path in this directory can lead to a file outside of the directory"
 	systemFile = "the system and its services obey the files in this directory"
 	hostFile   = "this file decides what a dev container or keyhatch does, also on the host"
 	codeFile   = "files with this ending are run or loaded as code"
@@ -89,7 +89,8 @@ func lengthDanger(template string) string {
 	lines, comments := templateLines(template), 0
 	inComment := false
 	for _, line := range lines {
-		// A line that begins with a colon continues the line before it.
+		// A line that begins with a colon continues the line before it, so inComment does not
+		// change.
 		if text, isNew := strings.CutPrefix(line, "| "); isNew {
 			text = strings.TrimLeft(strings.ReplaceAll(text, `\t`, " "), " ")
 			inComment = text == "" || text[0] == '#' || text[0] == ';'

@@ -133,9 +133,9 @@ const npmRegistry = "https://registry.npmjs.org"
 // the machine (compare loginDanger).
 var encryptedRegistry = regexp.MustCompile(`^(https://|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/|$))`)
 
-// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry in the key registry, so
-// only npm's own registry is accepted there. In the key of a scope, for example @corp:registry,
-// every registry that encryptedRegistry matches is accepted.
+// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry that the key registry
+// names, so this registry must be npm's own. The key of a scope, for example @corp:registry, may
+// name any registry that encryptedRegistry matches.
 func isHarmlessNPMFile(template string) bool {
 	keepsRegistry := func(line string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
@@ -154,8 +154,8 @@ func isHarmlessNPMFile(template string) bool {
 // or ;, so only keys without unusual characters are accepted.
 var hasOnlyNPMKeys = hasOnlyLines(`(registry|@[a-z0-9._~-]+:registry|(//[a-z0-9.-]+(:\d+)?(/[\w.~-]+)*/?:)?` + npmCredential + `)([ \t]*=.*)?`)
 
-// readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable
-// to the file. The variable can contain another secret than the secret of the file.
+// readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable to
+// the file. The value of a variable can be a secret that does not belong in this file.
 // readsVariables also returns true for \ and &, because a tool can replace an escape sequence
 // before it replaces a variable.
 func readsVariables(template string) bool {
@@ -207,7 +207,7 @@ func linesMatch(expression string) func(string) bool {
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
-	template = placeholder.ReplaceAllString(template, mark) // before the text is split into lines, because a placeholder can contain line breaks
+	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks, so replace the placeholders before the lines are separated
 	for line := range strings.SplitSeq(template, "\n") {
 		if !isHarmlessLine(strip(line)) {
 			return false

@@ -148,10 +148,10 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 	reading.Set.Free()
 	switch {
 	case errors.Is(err, context.Canceled): // the signal came too late to cancel the edit
-		fmt.Fprintln(c.ErrOrStderr(), "warning: the store has changed, but the check that the sidecar can read the store was interrupted")
+		fmt.Fprintln(c.ErrOrStderr(), "warning: the store has changed, but the check whether the sidecar can read the store was interrupted")
 		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, store.ErrUnstable):
-		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
+		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check whether the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil
 	case err != nil:
 		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because the sidecar cannot use the store: %w", err)}

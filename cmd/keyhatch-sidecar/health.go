@@ -25,7 +25,7 @@ the command.
 health prints a warning if other users can read the store or members of its group can
 change the store, and fails if every user can change the store. health also prints a warning
 if a set or rm that was killed has left a temporary file in a dir:PATH store. A running
-sidecar removes these temporary files if it has permission.
+sidecar with sufficient permission removes the temporary file of a killed set or rm.
 
 The exit code is 0 only if the names are the same, health and the sidecar can use every
 file in the store, a sidecar is running and not stopped, and no second sidecar tries to

@@ -39,13 +39,13 @@ kinds of stores:
                 the end of a text file is not part of the secret. Every byte of
                 a binary file is part of the secret. If a file is empty, open
                 for writing, or not readable, the broker keeps the old value of
-                the secret. If the sidecar could never use the file since the
-                sidecar's start, the broker does not get the secret.
+                the secret. If the sidecar has not been able to use a file since
+                its start, the broker does not get the secret.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.
   exec:COMMAND  The standard output of a shell command. The flag --format sets
-                the format of the output. The standard error of the command is
+                the format of the command's output. The standard error of the command is
                 only shown on a terminal. To detect every error of a pipe, use
                 exec:bash -o pipefail -c 'PIPE'.
 

@@ -17,7 +17,7 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// tripwire is a text inside of secrets, with which a test can find them in an output or in memory.
+// tripwire is a text in the secrets, so that a test can find the secrets in an output or in memory.
 const tripwire = "TRIPWIRE"
 
 // TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain

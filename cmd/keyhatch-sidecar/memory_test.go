@@ -202,7 +202,7 @@ func TestOldValuesOfIncompleteFilesAreOnlyInLockedMemory(t *testing.T) {
 // sidecar must log a warning and must push.
 func TestSidecarWarnsIfMemoryIsNotLocked(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
-	h := newTestHost(t, 65533) // the limit does not apply to root
+	h := newTestHost(t, 65533) // the limit for locked memory does not apply to root
 	limited := []string{"-c", `ulimit -l 0; exec "$@"`, "sh", h.dir + "/keyhatch-sidecar", "run", "--socket", h.adminSocket()}
 	sidecar := h.start("sh", append(limited, "--store", "dir:"+h.dir+"/store")...)
 	sidecar.waitForLine("secrets are in memory that can be swapped out")

@@ -34,7 +34,7 @@ func newChildReader(flags *pflag.FlagSet, source store.Merged) *store.ChildReade
 	return &store.ChildReader{Args: args, Timeout: source.MaxReadTime()}
 }
 
-// flagArgs returns arguments that give the selected flags of another process the values in flags.
+// flagArgs returns the selected flags with their values as arguments for another process.
 func flagArgs(flags *pflag.FlagSet, isSelected func(*pflag.Flag) bool) (args []string) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		if !isSelected(f) {

@@ -23,11 +23,11 @@ func runCommand() *cobra.Command {
 the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once, and the secrets in the broker do
-not change. If run cannot use a file in a dir:PATH store, for example because the file is
-empty, open for writing, or not readable, run logs the path of the file once and pushes the
-changes of all other secrets. The broker then keeps the old value of the secret in the
-unusable file. If run could never use the file since its start, run pushes the store
-without the secret in this file.
+not change. If a file in a dir:PATH store is empty, open for writing, or otherwise unusable,
+run logs the path of the file once, and the broker keeps the old value of the secret in this
+file. If run has not been able to use a file since its start, run pushes the store without
+the secret in this file. An unusable file does not prevent run from pushing the changes of
+all other secrets.
 
 If another directory replaces the directory of a dir:PATH store and secrets are missing in
 the new directory, for example after an unmount, the broker keeps the old secrets of the
@@ -37,7 +37,7 @@ old bundle until no field is missing, or until you send SIGUSR1 to run.
 
 After keyhatchctl clear, the broker has no secrets until the store changes, or until the
 broker or run restarts. To make run push the store even if nothing has changed, send the
-signal SIGUSR1. keyhatchctl doctor shows how.
+signal SIGUSR1 to run. keyhatchctl doctor prints the command.
 
 The broker accepts only one sidecar at a time. If another sidecar is connected to the same
 broker, run logs an error, and tries again at each poll until the other sidecar has stopped.
@@ -51,9 +51,9 @@ store on a read-only mount.
 If you use several --store flags, run pushes the secrets of all these stores together. At
 its start, run pushes nothing until run can read all stores and no name is in two stores.
 If run can no longer read one of the stores, the broker keeps the old secrets of this store,
-and run pushes the changes of the other stores. If you add a name to a second store, the
-broker keeps the old value of the secret with this name, and run pushes the changes of all
-other secrets.`,
+and run pushes the changes of the other stores. If two stores contain the same name after the
+first push, the broker keeps the old value of the secret with this name, and run pushes the
+changes of all other secrets.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,

@@ -27,19 +27,20 @@ func setCommand() *cobra.Command {
 		Short: "Write a secret, a field of a bundle, or a complete bundle into the store",
 		Long: `set reads the value from standard input, or from a file. If the input is a terminal, set
 asks for the value and hides your input. Type or paste the value, which can have
-several lines, and press Ctrl-D. Each line break of the input becomes \n. Ctrl-C
-cancels the command, and the store does not change. After Ctrl-Z and fg, set asks for
-the value again. Pasted text cannot contain control characters except tabs and line
-breaks. If a value contains any other control character, use a file or a pipe. A value cannot
-be an argument of the command, because other users can see the arguments of a process.
+several lines, and press Ctrl-D. set stores each line break of a typed or pasted value as
+\n. Ctrl-C cancels the command, and the store does not change. After Ctrl-Z and fg, set
+asks for the value again. For a value with control characters other than tabs and line
+breaks, use a file or a pipe, because pasted text cannot contain these characters. A value
+cannot be an argument of the command, because other users can see the arguments of a
+process.
 
-set stores exactly the given bytes. If a value is valid UTF-8 without NUL bytes, the
-sidecar ignores one newline (\n or \r\n) at the end of the value. In any other value, a
-newline at the end is part of the secret. With --allow-empty, set stores an empty value as a
+From a file or a pipe, set stores exactly the given bytes. The sidecar ignores one newline
+(\n or \r\n) at the end of a value that is valid UTF-8 without NUL bytes, but not at the
+end of any other value. With --allow-empty, set stores an empty value as a
 file that contains only a newline, because the sidecar never uses an empty file.
 
-To write all fields of a bundle in one step, use an argument for each field: no project
-then gets an old and a new field together. For FIELD=-, set reads the value of the field
+To write all fields of a bundle in one step, use an argument for each field, so that no
+project gets an old and a new field together. For FIELD=-, set reads the value of the field
 from standard input. For FIELD=@FILE, set reads the value from FILE. If standard input is
 a terminal, set asks for the value of each FIELD=-. If standard input is not a terminal,
 only one argument can be FIELD=-.
@@ -85,7 +86,7 @@ set does not connect to the sidecar or to the broker.`,
 		if err != nil {
 			return err
 		}
-		// Do not ask for a value that the store cannot take.
+		// Check the names before the user types a value.
 		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
 			return withFieldHint(withEditHint(err, dir, "set", args[0]), dir, values)
 		}

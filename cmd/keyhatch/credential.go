@@ -87,23 +87,23 @@ func installCommand(newProject func() *client.Project, socket *string) *cobra.Co
 		Use:   "install [--remove]",
 		Short: "Configure git to get its credentials from keyhatch",
 		Long: `Configure git to get its credentials from keyhatch for each host that the
-manifest declares under helpers: git. For each host, install writes two helper lines
-to this user's git configuration, for example:
+manifest declares under helpers for git. For each host, install writes two helper
+lines to this user's git configuration, for example:
 
   [credential "https://github.com/"]
       helper =
       helper = !keyhatch credential git
 
 The empty helper line turns off all earlier helpers, but only for this host. Without
-this line, git would give each working credential to all earlier helpers, and some
+the empty line, git would give each working credential to all earlier helpers, and some
 helpers would store the credential.
 
 If another program, such as an editor, adds a helper for the host after keyhatch,
-keyhatch gives git no credential, because git would give it to the added helper, too.
-To make keyhatch the last helper again, run keyhatch credential install again.
+keyhatch gives git no credential, because git would give the credential to the added
+helper, too. To make keyhatch the last helper again, run keyhatch credential install again.
 
-install does not change the other helpers in the configuration. After keyhatch
-credential install --remove, git uses the other helpers again.`,
+install does not change the helpers of other programs in git's configuration. After
+keyhatch credential install --remove, git uses the helpers of other programs again.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -21,8 +21,8 @@ func exportCommand(newProject func() *client.Project) *cobra.Command {
 		Short: "Print this project's secrets as environment variables",
 		Long: `Print the variables that keyhatch run would set. If a secret is missing, export
 fails and prints no variable. In the formats shell and fish, a failed export prints
-the command false, so that eval and source fail, too. export does not print false
-to a terminal.
+the command false, so that eval and source fail, too. export does not print
+the command false to a terminal.
 
 The formats are:
 

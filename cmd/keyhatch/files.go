@@ -19,9 +19,9 @@ func filesCommand(newProject func() *client.Project) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "files [--wait 15s] [--watch] | files --remove",
 		Short: "Render this project's secret files in memory",
-		Long: `Write each secret that the manifest declares with as: file to a file in
-` + devcontainer.MemoryDir() + `, and make the declared path a link to that file. files
-prints the declared paths.
+		Long: `For each secret that the manifest declares as a file, write a file in
+` + devcontainer.MemoryDir() + `, and make the declared path a link to the written file.
+files prints the declared paths.
 
 The directory must be on a tmpfs, and no other user may list or change it. Each
 file has the declared mode. If this mode lets other users access the file, keyhatch

@@ -14,7 +14,7 @@ func gitCommand(helper credentialHelper, newProject func() *client.Project) *cob
 		Use:   "git get|store|erase",
 		Short: "Act as a credential helper for git",
 		Long: `Answer git's credential helper requests for the hosts that the manifest declares
-under helpers: git. A request must use https, or http if the manifest declares
+under helpers for git. A request must use https, or http if the manifest declares
 the host with http://. If the manifest does not declare the protocol and the host
 of the request, the answer is empty.
 

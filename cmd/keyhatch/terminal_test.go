@@ -63,9 +63,9 @@ func TestRunWatchAsSessionLeader(t *testing.T) {
 	term.TypeUntil("one\n", "read:one\r\n")
 }
 
-// TestRunWatchInPipeline runs keyhatch run --watch in a pipeline. The other program of the
-// pipeline reads keys from the terminal, as less does. Ctrl-C must reach both programs, and
-// the command must get SIGINT only once.
+// TestRunWatchInPipeline runs keyhatch run --watch in a pipeline with a second program. The second
+// program reads keys from the terminal, as less does. Ctrl-C must reach both programs, and the
+// command must get SIGINT only once.
 func TestRunWatchInPipeline(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}})
@@ -81,7 +81,7 @@ func TestRunWatchInPipeline(t *testing.T) {
 	term.Type("\x1a")
 	term.Expect("Stopped")
 	term.Type("fg\n")
-	term.Expect("continued\r\n") // bash has given the terminal to the job before it sent SIGCONT, so the job gets the next Ctrl-C
+	term.Expect("continued\r\n") // bash gives the terminal to the job before bash sends SIGCONT, so the job gets the next Ctrl-C
 	term.Type("\x03")
 	term.Expect("int\r\n")
 	syscall.Kill(term.readPid("pid"), syscall.SIGUSR1)

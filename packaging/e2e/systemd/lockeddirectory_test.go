@@ -21,7 +21,7 @@ func TestRestartWithLockedDirectory(t *testing.T) {
 		defer release()
 		m.run("keyhatchctl unregister api")
 		m.waitFor("a child process waits for the lock", waits)
-		_, err := m.try("timeout 5 systemctl restart keyhatch.service") // less than TimeoutStopSec=, which limits how long systemd would wait for the process
+		_, err := m.try("timeout 5 systemctl restart keyhatch.service") // 5 seconds are less than TimeoutStopSec=, so systemd must not wait for the process
 		if err == nil {
 			_, err = m.try("keyhatch --socket " + projectsDir + "web/broker.sock get --wait 15s A >/dev/null; " + waits)
 		}
