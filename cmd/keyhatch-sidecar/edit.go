@@ -98,7 +98,7 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 	}
 	if foreign, ok := errors.AsType[*store.ForeignError](err); ok {
 		return &cli.Error{Err: err, Hint: "keyhatch-sidecar deletes only secrets and fields; to see the other files, run ls -lA " + cli.ShellQuote(foreign.Path) +
-			"; unmount, move, or delete them, and then repeat the command"}
+			"; unmount, move, or delete the other files, and then repeat the command"}
 	}
 	if errors.Is(err, store.ErrCannotRename) {
 		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}

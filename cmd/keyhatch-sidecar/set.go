@@ -152,7 +152,7 @@ func parseSources(args []string, file string) ([]value, error) {
 			ok = false
 		}
 		if !ok || !schema.ValidSecretName(field) {
-			return nil, cli.UsageErrorf("after the name of a bundle, each argument must be FIELD=- or FIELD=@FILE; a value cannot be an argument, because other users can see it")
+			return nil, cli.UsageErrorf("after the name of a bundle, each argument must be FIELD=- or FIELD=@FILE; a value cannot be an argument, because other users can see the arguments of a process")
 		}
 		if names[field] {
 			return nil, cli.UsageErrorf("the field %s is given twice", field)
