@@ -24,19 +24,19 @@ func removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm NAME|BUNDLE/FIELD",
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
-		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the secret,
-the field, or the bundle is a symbolic link, rm removes the link and does not change the
-target of the link. rm prints the name of each removed secret or field.
+		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the
+secret, the field, or the bundle is a symbolic link, rm removes the link and does not
+change the target of the link. rm prints the name of each removed secret or field.
 
 If the directory of a bundle contains anything except fields, for example a hidden file, a
-backup of an editor, a subdirectory, or a mount, rm prints the name of this item and removes
-nothing.
+backup of an editor, a subdirectory, or a mount, rm prints the name of this item and
+removes nothing.
 
 If an editor has left a copy of the removed file in the store, for example NAME~, NAME.bak, or
 .NAME.swp, rm prints a warning and does not remove the copy.
 
-After the change, rm checks that the sidecar can push the change. If the sidecar cannot push
-the change, rm reports the reason, and the exit code is 1.`,
+After the change, rm checks that the sidecar can push the change. If the sidecar cannot
+push the change, rm reports the reason, and the exit code is 1.`,
 		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
 		Args:        cobra.ExactArgs(1),
@@ -174,8 +174,8 @@ func listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the names of the secrets in the store",
-		Long: `list prints the name of each secret, and each field of a bundle as BUNDLE/FIELD.
-list does not check whether the sidecar can use the files of the secrets.`,
+		Long: `list prints the name of each secret, and each field of a bundle as BUNDLE/FIELD. list does
+not check whether the sidecar can use the files of the secrets.`,
 		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
 	}
 	getDir := addDirFlag(c)

@@ -18,14 +18,14 @@ func healthCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health --store STORE...",
 		Short: "Check that the broker has the secrets of the store",
-		Long: `health compares the names of the secrets in the store with the names of the secrets in
-the broker, but not the values. If the store is a command, health runs
-the command.
+		Long: `health compares the names of the secrets in the store with the names of the secrets in the
+broker, but not the values. If the store is a command, health runs the command.
 
 health prints a warning if other users can read the store or members of its group can
-change the store, and fails if every user can change the store. health also prints a warning
-if a set or rm that was killed has left a temporary file in a dir:PATH store. A running
-sidecar with sufficient permission removes the temporary file of a killed set or rm.
+change the store, and fails if every user can change the store. health also prints a
+warning if a set or rm that was killed has left a temporary file in a dir:PATH store. A
+running sidecar removes the temporary file of a killed set or rm if the sidecar has
+permission.
 
 The exit code is 0 only if the names are the same, health and the sidecar can use every
 file in the store, a sidecar is running and not stopped, and no second sidecar tries to

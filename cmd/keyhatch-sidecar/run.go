@@ -23,11 +23,11 @@ func runCommand() *cobra.Command {
 the store changes and when the broker restarts.
 
 If run cannot read the store, run logs the error once, and the secrets in the broker do
-not change. If a file in a dir:PATH store is empty, open for writing, or otherwise unusable,
-run logs the path of the file once, and the broker keeps the old value of the secret in this
-file. If run has not been able to use a file since its start, run pushes the store without
-the secret in this file. An unusable file does not prevent run from pushing the changes of
-all other secrets.
+not change. If a file in a dir:PATH store is empty, open for writing, or otherwise
+unusable, run logs the path of the file once, and the broker keeps the old value of the
+secret in this file. If run has not been able to use a file since its start, run pushes
+the store without the secret in this file. An unusable file does not prevent run from
+pushing the changes of all other secrets.
 
 If another directory replaces the directory of a dir:PATH store and secrets are missing in
 the new directory, for example after an unmount, the broker keeps the old secrets of the
@@ -40,20 +40,20 @@ broker or run restarts. To make run push the store even if nothing has changed, 
 signal SIGUSR1 to run. keyhatchctl doctor prints the command.
 
 The broker accepts only one sidecar at a time. If another sidecar is connected to the same
-broker, run logs an error, and tries again at each poll until the other sidecar has stopped.
-If keyhatchctl push replaces the broker's secrets, run pushes the store again, at the
-latest after the interval of --poll.
+broker, run logs an error, and tries again at each poll until the other sidecar has
+stopped. If keyhatchctl push replaces the broker's secrets, run pushes the store again, at
+the latest after the interval of --poll.
 
 At its start, run logs a warning if other users can read or change a dir:PATH or file:PATH
-store, and an error if every user can change the store. run does not check the permissions of a
-store on a read-only mount.
+store, and an error if every user can change the store. run does not check the permissions
+of a store on a read-only mount.
 
 If you use several --store flags, run pushes the secrets of all these stores together. At
 its start, run pushes nothing until run can read all stores and no name is in two stores.
-If run can no longer read one of the stores, the broker keeps the old secrets of this store,
-and run pushes the changes of the other stores. If two stores contain the same name after the
-first push, the broker keeps the old value of the secret with this name, and run pushes the
-changes of all other secrets.`,
+If run can no longer read one of the stores, the broker keeps the old secrets of this
+store, and run pushes the changes of the other stores. If two stores contain the same name
+after the first push, the broker keeps the old value of the secret with this name, and run
+pushes the changes of all other secrets.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,

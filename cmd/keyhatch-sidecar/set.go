@@ -26,34 +26,34 @@ func setCommand() *cobra.Command {
 		Use:   "set NAME|BUNDLE/FIELD [FIELD=-|FIELD=@FILE...]",
 		Short: "Write a secret, a field of a bundle, or a complete bundle into the store",
 		Long: `set reads the value from standard input, or from a file. If the input is a terminal, set
-asks for the value and hides your input. Type or paste the value, which can have
-several lines, and press Ctrl-D. set stores each line break of a typed or pasted value as
-\n. Ctrl-C cancels the command, and the store does not change. After Ctrl-Z and fg, set
-asks for the value again. For a value with control characters other than tabs and line
+asks for the value and hides your input. Type or paste the value, which can have several
+lines, and press Ctrl-D. set stores each line break of a typed or pasted value as \n.
+Ctrl-C cancels the command, and the store does not change. After Ctrl-Z and fg, set asks
+for the value again. If a value contains control characters other than tabs and line
 breaks, use a file or a pipe, because pasted text cannot contain these characters. A value
 cannot be an argument of the command, because other users can see the arguments of a
 process.
 
 From a file or a pipe, set stores exactly the given bytes. The sidecar ignores one newline
 (\n or \r\n) at the end of a value that is valid UTF-8 without NUL bytes, but not at the
-end of any other value. With --allow-empty, set stores an empty value as a
-file that contains only a newline, because the sidecar never uses an empty file.
+end of any other value. With --allow-empty, set stores an empty value as a file that
+contains only a newline, because the sidecar never uses an empty file.
 
 To write all fields of a bundle in one step, use an argument for each field, so that no
-project gets an old and a new field together. For FIELD=-, set reads the value of the field
-from standard input. For FIELD=@FILE, set reads the value from FILE. If standard input is
-a terminal, set asks for the value of each FIELD=-. If standard input is not a terminal,
-only one argument can be FIELD=-.
+project gets an old and a new field together. For FIELD=-, set reads the value of the
+field from standard input. For FIELD=@FILE, set reads the value from FILE. If standard
+input is a terminal, set asks for the value of each FIELD=-. If standard input is not a
+terminal, only one argument can be FIELD=-.
 
 set prints the size of the new value, and the size of the value that it replaced.
 
 set replaces a secret in one step. set refuses to replace a bundle by a secret, and to
 write a complete bundle that lacks a field of the old bundle. The new file has the owner,
-the group, the mode, and the ACL of the old file. If set cannot keep the owner, group, mode,
-and ACL of the old file, set does not change the store. The file of a new secret has mode
-0600. If root runs set, a new file belongs to the owner of its directory. If the secret or
-the bundle is a symbolic link, set replaces the link and does not change the target of the
-link.
+the group, the mode, and the ACL of the old file. If set cannot keep the owner, group,
+mode, and ACL of the old file, set does not change the store. The file of a new secret has
+mode 0600. If root runs set, a new file belongs to the owner of its directory. If the
+secret or the bundle is a symbolic link, set replaces the link and does not change the
+target of the link.
 
 If the directory of the store does not exist, set creates the directory. The shell does not
 expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, NAME.swp,
@@ -61,8 +61,8 @@ expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, N
 
 After the change, set checks that the sidecar can push the change. If the sidecar cannot
 push the change, for example because the store is too big, set reports the reason, and the
-exit code is 1. If another edit of the store is running, set waits for the end of this edit.
-set does not connect to the sidecar or to the broker.`,
+exit code is 1. If another edit of the store is running, set waits for the end of this
+edit. set does not connect to the sidecar or to the broker.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets

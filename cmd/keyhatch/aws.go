@@ -10,8 +10,8 @@ func awsCommand(helper credentialHelper, newProject func() *client.Project) *cob
 	return &cobra.Command{
 		Use:   "aws",
 		Short: "Print AWS credentials in the format of credential_process",
-		Long: `Print the AWS key pair that the manifest declares under helpers for aws, in
-the format that the AWS tools expect from a credential_process.
+		Long: `Print the AWS key pair that the manifest declares under helpers for aws, in the
+format that the AWS tools expect from a credential_process.
 
 Do not set the variable AWS_ACCESS_KEY_ID, because the AWS tools then use this
 variable and do not run the credential_process.`,

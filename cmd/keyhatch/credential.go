@@ -68,9 +68,10 @@ Configure each tool once:
   kubectl  users: [{name: me, user: {exec: {apiVersion: client.authentication.k8s.io/v1,
            command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}}]
 
-docker needs a link to keyhatch with the name docker-credential-keyhatch in a
-directory of PATH. For git, a link with the name git-credential-keyhatch is
-optional. The Dev Container Feature creates the links for docker and git.`,
+If you use docker, create a link to keyhatch with the name
+docker-credential-keyhatch in a directory of PATH. For git, a link with the name
+git-credential-keyhatch is optional. The Dev Container Feature creates the links for
+docker and git.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
@@ -86,21 +87,22 @@ func installCommand(newProject func() *client.Project, socket *string) *cobra.Co
 	c := &cobra.Command{
 		Use:   "install [--remove]",
 		Short: "Configure git to get its credentials from keyhatch",
-		Long: `Configure git to get its credentials from keyhatch for each host that the
-manifest declares under helpers for git. For each host, install writes two helper
-lines to this user's git configuration, for example:
+		Long: `Configure git to get its credentials from keyhatch for each host that the manifest
+declares under helpers for git. For each host, install writes two helper lines to
+this user's git configuration, for example:
 
   [credential "https://github.com/"]
       helper =
       helper = !keyhatch credential git
 
 The empty helper line turns off all earlier helpers, but only for this host. Without
-the empty line, git would give each working credential to all earlier helpers, and some
-helpers would store the credential.
+the empty line, git would give each working credential to all earlier helpers, and
+some helpers would store the credential.
 
 If another program, such as an editor, adds a helper for the host after keyhatch,
 keyhatch gives git no credential, because git would give the credential to the added
-helper, too. To make keyhatch the last helper again, run keyhatch credential install again.
+helper, too. To make keyhatch the last helper again, run keyhatch credential install
+again.
 
 install does not change the helpers of other programs in git's configuration. After
 keyhatch credential install --remove, git uses the helpers of other programs again.`,

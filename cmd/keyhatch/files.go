@@ -43,9 +43,9 @@ With --watch, files keeps running and renders the files again when a secret or t
 approved manifest changes.
 
 With --remove, files removes this project's files and the links to them. If the
-broker is unreachable, files cannot determine the project. In this case, it removes
-all files that this user has rendered, for every project. If a program has replaced
-a link by a file, files does not remove this file, prints its path, and fails.`,
+broker is unreachable, files --remove cannot determine the project, and removes all
+files that this user has rendered, for every project. If a program has replaced a
+link by a file, files --remove does not remove this file, prints its path, and fails.`,
 		Example: `  keyhatch files --wait 15s
   keyhatch files --watch &
   keyhatch files --remove`,

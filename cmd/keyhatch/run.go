@@ -65,19 +65,19 @@ If a secret is missing after a change, COMMAND keeps running with the old secret
 
 With --watch, if a signal ends COMMAND, or if COMMAND ends after keyhatch received
 SIGTERM, keyhatch also ends the descendants of COMMAND that are still running, and
-restores the original settings of the terminal. Before each restart of
-COMMAND, keyhatch also restores the original settings of the terminal. If standard
-input or standard output is not a terminal, keyhatch does not restore the settings of
-the terminal.
+restores the original settings of the terminal. Before each restart of COMMAND,
+keyhatch also restores the original settings of the terminal. If standard input or
+standard output is not a terminal, keyhatch does not restore the settings of the
+terminal.
 
 In a terminal, the keys Ctrl-C, Ctrl-\, and Ctrl-Z send their signals directly to
-COMMAND. While keyhatch is in the foreground of a terminal, keyhatch does not forward
-SIGINT, SIGQUIT, and SIGWINCH, because COMMAND gets these signals from the terminal. To end COMMAND from another program,
-send SIGTERM to keyhatch.
+COMMAND. While keyhatch is in the foreground of a terminal, keyhatch does not
+forward SIGINT, SIGQUIT, and SIGWINCH, because COMMAND gets these signals from the
+terminal. To end COMMAND from another program, send SIGTERM to keyhatch.
 
-run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
-is 128 plus the signal's number. If the exit code is 130, run --watch ends itself
-with SIGINT, so that Ctrl-C also ends a script.`,
+run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code is
+128 plus the signal's number. If the exit code is 130, run --watch ends itself with
+SIGINT, so that Ctrl-C also ends a script.`,
 		Example: `  keyhatch run -- npm ci
   keyhatch run --only GH_TOKEN --wait 15s -- gh pr list
   keyhatch run --watch -- npm run dev
