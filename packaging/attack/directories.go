@@ -159,7 +159,7 @@ func fillFileSystem(s *setup) (int, string, error) {
 	}
 	for range 3 {
 		b.stop()
-		os.Chown(evil, 0, 0) // the broker requires that the directory belongs to its user
+		os.Chown(evil, 0, 0) // a broker starts only if the directory belongs to the broker's user
 		if err := b.start(); err != nil {
 			return 0, "", fmt.Errorf("restarting the broker: %w", err)
 		}

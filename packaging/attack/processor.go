@@ -85,8 +85,8 @@ func abortAnswers(socket string, seconds int) (attempts, succeeded int) {
 }
 
 // shutDownBlockedAnswer requests a large secret and reads only one byte, so the broker cannot
-// finish the answer. Then it calls shutdown(2) again and again, for less than the time after
-// which the broker would check the connection.
+// finish the answer. Then it calls shutdown(2) again and again for 220 ms, because the broker
+// checks the connection after 250 ms.
 func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int) {
 	return inParallel(2, seconds, func(time.Time) {
 		c := dialOrPause(socket)
@@ -193,8 +193,8 @@ func sendLongLines(socket string, seconds int) (attempts, succeeded int) {
 	})
 }
 
-// readSlowly measures how long the broker keeps an answer whose client reads a small part
-// again and again.
+// readSlowly measures how long the broker keeps an answer that the attacker reads slowly, in
+// small parts.
 func readSlowly(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {

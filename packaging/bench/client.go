@@ -22,7 +22,7 @@ import (
 // A load describes the requests that a client process sends to one server. All servers of a
 // comparison get their requests from the same code.
 type load struct {
-	Sockets   []string // one connection for each element
+	Sockets   []string // the client opens one connection to each of these sockets
 	Fresh     bool     // open a new connection for each request
 	Window    int      // number of requests that are sent together on a connection
 	Requests  [][]byte // the client sends these requests in turn
@@ -100,9 +100,9 @@ type loadClient struct {
 	sent       int
 	generation int // the generation in the reply to the last push; 0 before the first push
 
-	busy    *atomic.Int64 // odd while a request is running; nil if no other client needs this
-	stop    *atomic.Bool  // true ends this load; nil if Duration ends the load
-	overlap *atomic.Int64 // busy of the client whose load runs at the same time; nil if there is none
+	busy    *atomic.Int64 // the value is odd while a request is running; nil if no other client reads it
+	stop    *atomic.Bool  // set to true to end this load; nil if the load ends after Duration
+	overlap *atomic.Int64 // the field busy of the client of the other load; nil if there is no other load
 
 	recording    bool
 	answered     int // number of answered requests since recording began
@@ -164,8 +164,9 @@ func (c *loadClient) record(sent, now time.Duration, measure bool) (more bool) {
 	return true
 }
 
-// isOver reports whether the load has been measured for long enough. Requests that overlap
-// another load can be rare, so isOver then allows ten times the duration for 100 samples.
+// isOver reports whether the load has been measured for long enough. If only requests that
+// overlap another load are measured, there can be few samples. Until there are 100 samples, such
+// a load is then measured for up to ten times the duration.
 func (c *loadClient) isOver(elapsed time.Duration) bool {
 	if c.stop != nil {
 		return c.stop.Load()

@@ -14,7 +14,7 @@ type getRow struct {
 	fresh       bool
 	window      int
 	many        bool   // get-many of all secrets instead of get
-	unpinned    bool   // measured without pinned processors too
+	unpinned    bool   // also measure with processes that are not pinned
 	goals       []goal // goals for keyhatchd if client and server share a processor, or are not pinned
 }
 

@@ -109,7 +109,7 @@ func (k *keyhatch) projectSocket(project string) string {
 func encode(request any) []byte {
 	line, err := wire.Encode(request)
 	if err != nil {
-		panic(err) // the requests of the benchmark are constant
+		panic(err) // impossible, because every request of the benchmark is valid
 	}
 	return line
 }

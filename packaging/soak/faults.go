@@ -20,7 +20,7 @@ const (
 	changePause = 300 * time.Millisecond
 )
 
-// faults kills, restarts, and changes things at random moments.
+// faults kills and restarts processes, and changes secrets and manifests, at random moments.
 type faults struct {
 	h      *host
 	load   *load

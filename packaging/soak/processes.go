@@ -29,7 +29,7 @@ func newProcesses() (*processes, error) {
 }
 
 func (p *processes) start(c *exec.Cmd) error {
-	p.mu.Lock() // so that orphans never sees this process before it is in running
+	p.mu.Lock() // so that orphans does not report a process that is not in p.running yet
 	defer p.mu.Unlock()
 	if err := c.Start(); err != nil {
 		return err

@@ -88,7 +88,7 @@ func (term *Terminal) IsEchoing() bool {
 // Output returns all output that was read up to now.
 func (term *Terminal) Output() []byte { return term.output }
 
-// HangUp closes the master side of the terminal, as the end of a connection does.
+// HangUp closes the master side of the terminal, as a terminal window does when it is closed.
 func (term *Terminal) HangUp() { term.ptmx.Close() }
 
 // Wait waits until the command that StartOnTerminal started has ended, and returns the
