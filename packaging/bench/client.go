@@ -46,8 +46,8 @@ type result struct {
 	PerSecond float64
 	P50       float64 // in ns
 	P99       float64 // in ns; the maximum if there are at most 100 samples
-	ServerCPU float64 // in ns per request; 0 if another load ran at the same time
-	ClientCPU float64 // in ns per request; 0 if another load ran at the same time
+	ServerCPU float64 // in ns per request; not measured (0) if another load ran at the same time
+	ClientCPU float64 // in ns per request; not measured (0) if another load ran at the same time
 	Delay     float64 // P99 minus the P99 of the same round without another load, in ns
 }
 

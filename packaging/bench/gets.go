@@ -79,7 +79,7 @@ func (k *keyhatch) waitForNoConnections() error {
 		status, err := k.admin.Status(context.Background())
 		for _, p := range status.Projects {
 			if p.Connections > 0 {
-				return fmt.Errorf("project %s has %d connections", p.Name, p.Connections)
+				return fmt.Errorf("project %s still has %d connections", p.Name, p.Connections)
 			}
 		}
 		return err

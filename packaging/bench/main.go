@@ -130,6 +130,6 @@ func (b *bench) conditions(skipped ...string) (conditions []string) {
 	}
 	return append(conditions,
 		fmt.Sprintf("the figures are medians of %d rounds of %v each. A ratio such as x1.00 is the median of the ratios of all rounds to the first line of the table", b.rounds, b.duration),
-		"processor time is per request. If a round has at most 100 samples, its p99 is its maximum",
+		"processor time is per request. If a round has at most 100 samples, its p99 is the time of its slowest sample",
 		"the benchmark does not measure how much memory a request allocates. Go tests in the directory broker check this for keyhatchd")
 }

@@ -90,7 +90,7 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	fmt.Printf("%d kills (%v)\n", f.kills(), f)
 	fmt.Printf("%d keyhatch commands and %d gets by this program succeeded; the slowest took %v\n", l.clients.Load(), l.gets.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
 	if f.kills() == 0 || l.clients.Load() == 0 || l.gets.Load() == 0 {
-		h.problems.add("the test killed no process, or got no secret")
+		h.problems.add("the test killed no process, no keyhatch command succeeded, or no get succeeded")
 	}
 	if longRun := time.Hour; duration >= longRun && f.kills() < 1000 {
 		h.problems.add("the test killed only %d processes, want 1000", f.kills())
@@ -112,9 +112,9 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	return nil
 }
 
-// usageAtRest waits until the services have no child processes, and until the host uses no more
-// than before. This takes some time, because the broker keeps an idle child process for a few
-// seconds. If before is nil, usageAtRest waits until the usage does not change any more.
+// usageAtRest waits until the services have no child processes, and until exceeds returns no error
+// for before. This takes some time, because the broker keeps an idle child process for a few seconds. If
+// before is nil, usageAtRest waits until the number of file descriptors does not change any more.
 func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	previous := usage{}
 	err = waitFor(15*time.Second, func() error {
@@ -158,8 +158,8 @@ func (h *host) goroutines() (broker, sidecar int, err error) {
 	return broker, sidecar, err
 }
 
-// checkTraces checks the files, the audit log, and the processes that the stopped services
-// have left behind.
+// checkTraces checks what the stopped services have left behind: files, the audit log, and
+// processes.
 func (h *host) checkTraces() {
 	if err := searchFiles(h.dir, h.secrets.dir, tripwire); err != nil {
 		h.problems.add("%v", err)

@@ -39,7 +39,7 @@ func (u usage) exceeds(before usage) error {
 		now, before proc.Usage
 	}{{"keyhatchd", u.broker, before.broker}, {"keyhatch-sidecar", u.sidecar, before.sidecar}} {
 		if p.now.Descriptors > p.before.Descriptors || p.now.Threads > p.before.Threads+extraThreads || p.now.Kilobytes > p.before.Kilobytes+extraKilobytes {
-			return fmt.Errorf("%s uses more than at the start: now %v, before %v", p.name, p.now, p.before)
+			return fmt.Errorf("%s uses more resources than at the start: now %v, before %v", p.name, p.now, p.before)
 		}
 	}
 	if !slices.Equal(u.stored, before.stored) {

@@ -13,8 +13,8 @@ import (
 const corePattern = "/proc/sys/kernel/core_pattern"
 
 // setCorePattern sets the kernel's core pattern until the test ends. All containers share
-// the core pattern. Therefore setCorePattern locks the file, so that another run of this
-// test waits.
+// the core pattern. Therefore setCorePattern locks the file core_pattern, so that another
+// run of this test waits.
 func setCorePattern(t *testing.T, pattern string) {
 	t.Helper()
 	lock, err := os.Open(corePattern)
