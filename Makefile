@@ -32,8 +32,8 @@ feature: ## build the Dev Container Feature, and pack it into dist/devcontainer-
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
 		gzip -n >dist/devcontainer-feature-keyhatch.tgz
 
-# Mode 711 protects the memory of keyhatchctl and keyhatch-sidecar. If a user cannot read a program,
-# the processes of the program that the user starts are undumpable from their first instruction (see
+# Mode 711 lets users run keyhatchctl and keyhatch-sidecar, but not read these programs. Therefore
+# Linux makes the processes of these programs undumpable from their first instruction (see
 # SECURITY.md). keyhatch must be readable, because it is copied into containers.
 install: build ## install the commands and the systemd units into DESTDIR (default: /)
 	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatch

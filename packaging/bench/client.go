@@ -164,9 +164,9 @@ func (c *loadClient) record(sent, now time.Duration, measure bool) (more bool) {
 	return true
 }
 
-// isOver reports whether the load has been measured for long enough. If only requests that
-// overlap another load are measured, there can be few samples. Until there are 100 samples, such
-// a load is then measured for up to ten times the duration.
+// isOver reports whether the load has been measured for long enough. A load beside another load
+// has few samples, because only overlapping requests are measured. So isOver waits for 100 samples,
+// but not for more than ten times the duration.
 func (c *loadClient) isOver(elapsed time.Duration) bool {
 	if c.stop != nil {
 		return c.stop.Load()

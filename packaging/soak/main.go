@@ -90,7 +90,7 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	fmt.Printf("%d kills (%v)\n", f.kills(), f)
 	fmt.Printf("%d keyhatch commands and %d gets by this program succeeded; the slowest took %v\n", l.clients.Load(), l.gets.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
 	if f.kills() == 0 || l.clients.Load() == 0 || l.gets.Load() == 0 {
-		h.problems.add("the test killed no process, no keyhatch command succeeded, or no get succeeded")
+		h.problems.add("the test killed no process, or no keyhatch command succeeded, or no get succeeded")
 	}
 	if longRun := time.Hour; duration >= longRun && f.kills() < 1000 {
 		h.problems.add("the test killed only %d processes, want 1000", f.kills())
@@ -113,8 +113,9 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 }
 
 // usageAtRest waits until the services have no child processes, and until exceeds returns no error
-// for before. This takes some time, because the broker keeps an idle child process for a few seconds. If
-// before is nil, usageAtRest waits until the number of file descriptors does not change any more.
+// for before. This takes some time, because the broker keeps an idle child process for a few
+// seconds. If before is nil, usageAtRest waits until the number of file descriptors does not change
+// any more.
 func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	previous := usage{}
 	err = waitFor(15*time.Second, func() error {
