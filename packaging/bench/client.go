@@ -96,7 +96,7 @@ type loadClient struct {
 	epoch      time.Time
 	buffer     []byte
 	samples    []uint32
-	recorded   int // number of recorded samples
+	recorded   int
 	sent       int
 	generation int // the generation in the reply to the last push; 0 before the first push
 

@@ -28,7 +28,6 @@ func (b *bench) compileEcho() (skipped string, err error) {
 	return "", nil
 }
 
-// startCEcho starts the echo server in C.
 func (b *bench) startCEcho(dir string, cpu int, model *keyhatch) (*contender, error) {
 	c := &contender{name: cEcho, socket: filepath.Join(dir, "c.sock")}
 	c.get, c.getMany = echoOf(model.get), echoOf(model.getMany)

@@ -55,7 +55,6 @@ func (b *bench) measureGets(s *servers, place placement) error {
 	return nil
 }
 
-// loads returns the load of each contender.
 func (g getRow) loads(all []*contender, cpu int) (loads []load) {
 	for _, c := range all {
 		x := c.get

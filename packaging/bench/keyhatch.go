@@ -84,7 +84,6 @@ func (k *keyhatch) pushAndRegister() error {
 	return k.register(project)
 }
 
-// pushSecrets pushes the secrets of the benchmark.
 func (k *keyhatch) pushSecrets() error {
 	_, err := k.admin.Push(context.Background(), encodePush(secrets()))
 	return err

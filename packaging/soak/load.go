@@ -200,8 +200,8 @@ func (l *load) answered(counter *atomic.Int64, began time.Time) {
 }
 
 // watch watches the project until the load ends. It connects to each new broker. If a broker
-// did not release such a connection after the load, usage.exceeds would report a file
-// descriptor too many.
+// did not release such a connection after the load, usage.exceeds would report too
+// many file descriptors.
 func (l *load) watch(p *project) {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { <-l.stop; cancel() }() // this goroutine ends when the load ends

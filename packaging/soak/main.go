@@ -124,7 +124,7 @@ func (h *host) usageAtRest(before *usage) (u usage, err error) {
 			return err
 		}
 		if hasChildren(h.broker.pid()) || hasChildren(h.sidecar.pid()) {
-			return errors.New("a child process has not ended")
+			return errors.New("a child process of a service has not ended")
 		}
 		if before != nil {
 			return u.exceeds(*before)

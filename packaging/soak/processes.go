@@ -46,7 +46,6 @@ func (p *processes) wait(c *exec.Cmd) error {
 	return err
 }
 
-// run starts a command and waits for its end.
 func (p *processes) run(c *exec.Cmd) error {
 	if err := p.start(c); err != nil {
 		return err

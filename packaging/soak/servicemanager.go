@@ -127,7 +127,7 @@ func (m *serviceManager) sync() error {
 // descriptors. Then it calls the function start with c.
 func (m *serviceManager) start(c *exec.Cmd, start func(*exec.Cmd) error) error {
 	if err := m.sync(); err != nil {
-		return fmt.Errorf("the service manager does not work: %w", err)
+		return fmt.Errorf("sending a message to the service manager: %w", err)
 	}
 	m.mu.Lock() // so that no stored file is closed before the command has started
 	defer m.mu.Unlock()

@@ -22,7 +22,7 @@ type Terminal struct {
 	pts    *os.File // the slave side of the pseudoterminal
 	ptmx   *os.File // the master side of the pseudoterminal
 	output []byte   // all output
-	unread []byte   // output that is not yet compared with an expected text
+	unread []byte   // the output after the last text that Expect found
 }
 
 // StartOnTerminal starts a command as the session leader of a new pseudoterminal. When the
