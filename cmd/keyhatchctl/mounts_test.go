@@ -25,7 +25,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 	for link, target := range map[string]string{
 		"run/keyhatch/projects/api": "0123", "run/keyhatch/projects/team": "4567", "run/keyhatch/devcontainers/id": "../projects/0123",
 		"run/keyhatch/devcontainers/other": "../projects/4567", "admin": "run/keyhatch/admin", "alias": "run/keyhatch/projects/0123",
-		"api/projects": "../run/keyhatch/projects", "api/loop": "loop", "api/${devcontainerId}": "../run/keyhatch/admin",
+		"api/projects": "../run/keyhatch/projects", "api/out": "/usr/lib", "api/loop": "loop", "api/${devcontainerId}": "../run/keyhatch/admin",
 	} {
 		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
 			t.Fatal(err)
@@ -64,20 +64,21 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=bind,source=ROOT/run/projects.d/api.yaml,target=/x"):                                          false,
 
 		// docker removes .. before it follows links, and other engines do not.
-		text("type=bind,source=ROOT/api/projects/../admin,target=/x"):        false,
-		text("type=bind,source=ROOT/none/../run/keyhatch/admin,target=/x"):   false,
-		text("type=bind,source=ROOT/api/../shared,target=/x"):                true,
-		text("type=bind,source=ROOT/api/loop,target=/x"):                     false, // cannot be resolved
-		text("type=bind,source=ROOT/api/${devcontainerId},target=/x"):        false,
-		text("type=bind,source=ROOT/api/${localWorkspaceFolder},target=/x"):  false,
-		text("type=bind,source=$HOME/x,target=/x"):                           false, // a variable for Compose
-		text("type=bind,source=~/x,target=/x"):                               false, // for Compose, the home directory
-		text("type=bind,source=./data,target=/x"):                            false,
-		text("type=bind,source=data,target=/x"):                              false,
-		text("type=bind,source=ROOT/run/keyhatch-other,target=/x"):           true,
-		text("type=bind,source=ROOT/run/keyhatch2/admin,target=/x"):          true,
-		text("type=bind,source=/usr,target=/x,consistency=cached"):           true,
-		object(`{"type": "bind", "source": "/usr", "target": "/x", "x": 1}`): true,
+		text("type=bind,source=ROOT/api/projects/../admin,target=/x"):            false,
+		text("type=bind,source=ROOT/none/../run/keyhatch/admin,target=/x"):       false,
+		text("type=bind,source=ROOT/api/out/../../run/keyhatch/admin,target=/x"): false,
+		text("type=bind,source=ROOT/api/../shared,target=/x"):                    true,
+		text("type=bind,source=ROOT/api/loop,target=/x"):                         false, // cannot be resolved
+		text("type=bind,source=ROOT/api/${devcontainerId},target=/x"):            false,
+		text("type=bind,source=ROOT/api/${localWorkspaceFolder},target=/x"):      false,
+		text("type=bind,source=$HOME/x,target=/x"):                               false, // a variable for Compose
+		text("type=bind,source=~/x,target=/x"):                                   false, // for Compose, the home directory
+		text("type=bind,source=./data,target=/x"):                                false,
+		text("type=bind,source=data,target=/x"):                                  false,
+		text("type=bind,source=ROOT/run/keyhatch-other,target=/x"):               true,
+		text("type=bind,source=ROOT/run/keyhatch2/admin,target=/x"):              true,
+		text("type=bind,source=/usr,target=/x,consistency=cached"):               true,
+		object(`{"type": "bind", "source": "/usr", "target": "/x", "x": 1}`):     true,
 
 		// Volumes.
 		text("type=volume,source=data,target=/x"):                                       true,
@@ -104,6 +105,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=bind,source=/usr,target=\"/x"):                                                       false,
 		text("type=bind,source=/usr,target=/x\nsource=ROOT/run/keyhatch/admin"):                         false,
 		text("type=bind,source=/usr,target=/x\u2028y"):                                                  false,
+		text("type=bind,source=/usr,target=/$HOME"):                                                     false, // a variable for Compose
 		text("type=bind,source=/usr,target={x}"):                                                        false,
 		text("type=glob,src=ROOT/r*/keyhatch/admin,target=/x"):                                          false,
 		object(`{"type": "bind", "source": "/usr", "target": "/x,source=ROOT/run/keyhatch/admin"}`):     false,
