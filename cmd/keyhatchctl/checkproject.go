@@ -110,10 +110,10 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 
 // checkOwner checks that the owner of the project's directory can use the socket. A registration
 // allows only the owner that the directory has at that time, and the owner can change later.
-// checkOwner ignores root, which is always allowed, and unmappedUID, which cannot be allowed.
+// checkOwner ignores root, which is always allowed, and schema.UnmappedUID, which cannot be allowed.
 func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	owner, _ := cli.VisibleOwner(p.ProjectPath)
-	if owner == 0 || owner == unmappedUID || slices.Contains(p.AllowUIDs, owner) {
+	if owner == 0 || owner == schema.UnmappedUID || slices.Contains(p.AllowUIDs, owner) {
 		return cli.Finding{}
 	}
 	return cli.Finding{Problem: problemOwnerNotAllowed, Fix: registerAgainCommand(o, p, status),

@@ -32,7 +32,8 @@ shows the value of the secret, and does not change anything.
 
 PROJECT is the name of a project or the path of its directory. PROJECT is a path if
 it contains a slash, for example ./api, or if it is "." or "..". Without --uid,
-explain assumes that the caller has the uid of the directory's owner.
+explain assumes that the caller has the uid of the directory's owner. If you cannot
+see the directory, explain uses the uid of the project's registration.
 
 explain does not check whether a container can reach the socket: the container must
 mount the socket's directory, and must have permission to use this directory. To
@@ -156,7 +157,9 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 	}
 	e.Project, e.UID = string(p.Name), request.uid
 	if e.UID == nil {
-		e.UID = ownerOrSelf(p.ProjectPath)
+		if e.UID, err = usualCaller(p); err != nil {
+			return explanation{}, err
+		}
 	}
 	result, err := admin.Explain(ctx, schema.ExplainRequest{Name: p.Name, Secret: request.secret, UID: *e.UID})
 	if err != nil {
@@ -188,12 +191,20 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 	return e, nil
 }
 
-// ownerOrSelf returns the uid that owns a directory, or the uid of this process if this user
-// cannot see the directory.
-func ownerOrSelf(dir string) *uint32 {
-	uid := uint32(os.Getuid())
-	if info, err := os.Stat(dir); err == nil {
-		uid = info.Sys().(*syscall.Stat_t).Uid
+// usualCaller returns the uid that explain uses without --uid: the owner of the project's
+// directory. If this user cannot see the directory, usualCaller returns the only uid of the
+// project's registration. It returns an error if the registration does not have exactly one uid.
+func usualCaller(p schema.ProjectStatus) (*uint32, error) {
+	info, err := os.Stat(p.ProjectPath)
+	if err == nil {
+		uid := info.Sys().(*syscall.Stat_t).Uid
+		return &uid, nil
 	}
-	return &uid
+	if len(p.AllowUIDs) == 1 {
+		return &p.AllowUIDs[0], nil
+	}
+	return nil, &cli.Error{
+		Err:  fmt.Errorf("cannot find the owner of the project's directory: %w", err),
+		Hint: "choose the uid of the process that gets the secret with --uid",
+	}
 }
