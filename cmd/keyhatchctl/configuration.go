@@ -103,15 +103,12 @@ func (c devConfiguration) hasKeyhatchMount() bool {
 
 // configurationArgs returns the arguments in upArgs that change the configuration or select the
 // container engine. devcontainer up gets upArgs, and devcontainer read-configuration needs these
-// arguments, too. It refuses all other arguments.
+// arguments, too. devcontainer read-configuration refuses most other arguments.
 func configurationArgs(upArgs []string) (args []string) {
 	for i, arg := range upArgs {
-		name, _, hasValue := strings.Cut(arg, "=")
-		if !strings.HasPrefix(name, "--") {
-			continue
-		}
+		name, _, hasValue := cutArg(arg)
 		takesValue := false
-		switch strings.ToLower(strings.ReplaceAll(name, "-", "")) { // --dockerPath is the same as --docker-path
+		switch name {
 		case "config", "overrideconfig", "dockerpath", "dockercomposepath", "additionalfeatures", "allowcrossoriginauthhost":
 			takesValue = true
 		case "mountworkspacegitroot", "mountgitworktreecommondir", "ociauthhardening":
@@ -125,4 +122,15 @@ func configurationArgs(upArgs []string) (args []string) {
 		}
 	}
 	return args
+}
+
+// cutArg returns the name of a flag without dashes and in lower case, and its value if the same
+// argument contains it. For the Dev Container CLI, --dockerPath is the same as --docker-path. If arg
+// is not a flag, the name is "".
+func cutArg(arg string) (name, value string, hasValue bool) {
+	if !strings.HasPrefix(arg, "--") {
+		return "", "", false
+	}
+	name, value, hasValue = strings.Cut(arg, "=")
+	return strings.ToLower(strings.ReplaceAll(name, "-", "")), value, hasValue
 }

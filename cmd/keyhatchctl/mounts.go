@@ -59,6 +59,7 @@ func (c mountCheck) checkMounts(mounts []mount) (outside []string, err error) {
 			}
 		}
 	}
+	slices.Sort(outside) // the order of a volume's options is random
 	return outside, nil
 }
 

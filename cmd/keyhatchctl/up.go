@@ -46,9 +46,10 @@ arguments to the container engine (runArgs). Start a dev container only if you t
 its devcontainer.json. up shows these commands and arguments, and mounts of paths
 outside of DIR, on lines that begin with "!". up does not start the container if its
 configuration mounts the admin socket, the socket of another project, or the
-directory of the declared projects. This check finds mistakes and simple edits. up
-does not check runArgs and Compose files, and does not notice if devcontainer.json
-changes after the check.
+directory of the declared projects, or contains a mount that up cannot check. This
+check finds mistakes and simple edits, but is no sandbox for a hostile
+devcontainer.json. up does not check runArgs and Compose files, and does not notice if
+devcontainer.json changes after the check.
 
 If the project's container already exists, the container keeps its old mounts. To
 recreate the container with new mounts, use: up DIR -- --remove-existing-container`,

@@ -43,7 +43,9 @@ func (d devcontainerCommand) volumeMounts(ctx context.Context, mounts []mount) (
 						continue
 					}
 					for path := range strings.SplitSeq(value, ":") {
-						binds = append(binds, mount{kind: "bind", source: path, target: m.target})
+						if strings.HasPrefix(path, "/") {
+							binds = append(binds, mount{kind: "bind", source: path, target: m.target})
+						}
 					}
 				}
 			}
@@ -56,12 +58,13 @@ func (d devcontainerCommand) volumeMounts(ctx context.Context, mounts []mount) (
 // --docker-path.
 func (d devcontainerCommand) engine() string {
 	engine := "docker"
-	args := configurationArgs(d.extraArgs)
-	for i, arg := range args {
-		if value, ok := strings.CutPrefix(arg, "--docker-path="); ok {
+	for i, arg := range d.extraArgs {
+		switch name, value, hasValue := cutArg(arg); {
+		case name != "dockerpath":
+		case hasValue:
 			engine = value
-		} else if arg == "--docker-path" && i+1 < len(args) {
-			engine = args[i+1]
+		case i+1 < len(d.extraArgs):
+			engine = d.extraArgs[i+1]
 		}
 	}
 	return engine
