@@ -193,14 +193,18 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 
 // usualCaller returns the uid that explain uses without --uid: the owner of the project's
 // directory. If this user cannot see the directory, usualCaller returns the only uid of the
-// project's registration. It returns an error if the registration does not have exactly one uid.
+// project's registration, or root's uid if the registration has no uid. It returns an error if the
+// registration has several uids.
 func usualCaller(p schema.ProjectStatus) (*uint32, error) {
 	info, err := os.Stat(p.ProjectPath)
 	if err == nil {
 		uid := info.Sys().(*syscall.Stat_t).Uid
 		return &uid, nil
 	}
-	if len(p.AllowUIDs) == 1 {
+	switch len(p.AllowUIDs) {
+	case 0:
+		return new(uint32), nil
+	case 1:
 		return &p.AllowUIDs[0], nil
 	}
 	return nil, &cli.Error{

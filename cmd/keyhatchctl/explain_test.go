@@ -53,13 +53,13 @@ func TestExplainReportsResultsOfBroker(t *testing.T) {
 }
 
 // TestExplainWithoutDirectory runs explain for a project whose directory does not exist, without
-// --uid. If the registration has one uid, explain must use this uid. Otherwise explain must ask for
-// --uid, because it does not know which uid would get the secret.
+// --uid. If the registration has one uid, explain must use this uid, and if it has no uid, explain
+// must use root's uid. If the registration has several uids, explain must ask for --uid.
 func TestExplainWithoutDirectory(t *testing.T) {
 	for uids, want := range map[string]string{
 		"[1234]":      "by uid 1234 would succeed\n",
 		"[1234,1235]": "with --uid",
-		"[]":          "with --uid",
+		"[]":          "by uid 0 would succeed\n",
 	} {
 		socket := fakeBroker(t, func(op, _ string) string {
 			return map[string]string{
