@@ -10,6 +10,10 @@ import (
 	"unicode"
 )
 
+// devcontainerVariable is the variable that devcontainer up replaces with a dev container ID.
+// devcontainer read-configuration does not replace it.
+const devcontainerVariable = "${devcontainerId}"
+
 // A mount is a mount of a dev container, without the options that do not change what is mounted.
 type mount struct{ kind, source, target string }
 

@@ -20,10 +20,6 @@ const (
 	containerClient = "/usr/local/bin/keyhatch"
 )
 
-// devcontainerVariable is the variable that devcontainer up replaces with a dev container ID.
-// devcontainer read-configuration does not replace it.
-const devcontainerVariable = "${devcontainerId}"
-
 // A mountCheck refuses mounts that would give the container of a project access to the admin
 // socket, to another project, or to the declared projects. It finds mistakes and simple attacks.
 // It is no sandbox for a hostile devcontainer.json, which can also run commands on the host and
