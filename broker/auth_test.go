@@ -96,7 +96,7 @@ func TestAdminTokenIsRequired(t *testing.T) {
 			c := connect(t, s.adminSocket)
 			// The broker must end the connection before this deadline.
 			c.SetReadDeadline(time.Now().Add(2 * schema.AuthTimeout))
-			go func() { // ends when the broker ends the connection, or at the end of the test
+			go func() { // ends when the lines are written, or when the broker ends the connection
 				io.WriteString(c, lines+"\n")
 			}()
 			answer := c.readLine(t)

@@ -103,9 +103,9 @@ func describeServed(t *testing.T, m *serviceManager, status schema.StatusRespons
 	return text
 }
 
-// TestOldRegistrationNeverWins lets the removal of a stored registration fail. The store then
-// contains an older registration of the project. After another change and a restart, the
-// broker must serve the newest registration.
+// TestOldRegistrationNeverWins lets the service manager ignore the removal of a stored registration.
+// The descriptor store then still contains an older registration of the project. After another
+// change and a restart, the broker must serve the newest registration.
 func TestOldRegistrationNeverWins(t *testing.T) {
 	for name, change := range map[string]func(*serviceManager) error{
 		"uids": func(m *serviceManager) error {

@@ -74,7 +74,8 @@ func TestReusedNameDoesNotReachOldDirectory(t *testing.T) {
 	if err != nil || current == mounted {
 		t.Errorf("the link with the name points to %s, which is the old directory, or reading the link failed: %v", current, err)
 	}
-	// A project at the old path gets the old directory again, even with another name.
+	// A project at the path of the old project gets the socket directory of the old project again,
+	// even if the new project has another name.
 	if _, err := m.registerAt("other", "/evil/api", nil); err != nil {
 		t.Fatal(err)
 	}

@@ -26,6 +26,7 @@ type publisher struct {
 	// of the broker, after another client has replaced the set, and after a request to push an
 	// unchanged set. Only compare the pointer, because the memory of the set can already be freed.
 	pushed     *store.LockedSet
+	hasPushed  bool   // true after the first push that the broker accepted
 	instanceID string // identifies the broker process that returned the last status
 	// generation is the broker's generation number after the last successful push. If there
 	// was no push to this broker process, it is the generation number in the first status.
@@ -178,7 +179,8 @@ func (p *publisher) push(ctx context.Context, set *store.LockedSet) (ok bool) {
 		response, err := admin.Push(ctx, set.PushLine())
 		if err == nil {
 			p.reportTakeover(oldNames, set.Names())
-			p.pushed, p.generation, p.allowsEmptySet, p.isRefused, p.isCleared = set, response.Generation, true, false, false
+			p.pushed, p.generation = set, response.Generation
+			p.hasPushed, p.allowsEmptySet, p.isRefused, p.isCleared = true, true, false, false
 			p.log.Info("pushed the secrets to the broker", "secrets", response.SecretCount, "generation", response.Generation)
 		}
 		return err
@@ -230,11 +232,11 @@ func (p *publisher) handleDisconnect() (hadWorked bool) {
 	return hadWorked
 }
 
-// clearBroker removes all secrets from the broker. If the broker has refused this sidecar,
-// clearBroker does nothing, because the secrets belong to another sidecar. If the request fails,
-// clearBroker logs the error.
+// clearBroker removes all secrets from the broker. If the broker has accepted no push of this
+// sidecar, or has refused the last push, clearBroker does nothing, because the secrets belong to
+// another sidecar. If the request fails, clearBroker logs the error.
 func (p *publisher) clearBroker() {
-	if p.isRefused {
+	if !p.hasPushed || p.isRefused {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), maxRetryDelay)

@@ -324,6 +324,21 @@ func TestRefusedSidecarDoesNotClear(t *testing.T) {
 	}
 }
 
+// TestSidecarWithoutPushDoesNotClear starts a second sidecar whose store does not exist. The second
+// sidecar never pushes, so it must not remove the secrets of the first sidecar when it exits.
+func TestSidecarWithoutPushDoesNotClear(t *testing.T) {
+	h := newTestHost(t)
+	h.writeSecret("A", tripwire)
+	h.runSidecar(nil)
+	h.waitForNames("A")
+	second := h.runSidecar(func(c *Config) { c.ClearOnExit, c.Store = true, store.Dir{Path: "/nonexistent"} })
+	second.waitForLog(h, "cannot read the store")
+	second.stop()
+	if count := h.status().SecretCount; count != 1 {
+		t.Errorf("the broker has %d secrets after the second sidecar has ended, want 1", count)
+	}
+}
+
 // TestRestartedSidecarIsNotRefused restarts a sidecar. The broker must accept the first push
 // of the new sidecar.
 func TestRestartedSidecarIsNotRefused(t *testing.T) {

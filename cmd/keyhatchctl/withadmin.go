@@ -63,7 +63,7 @@ func (o *globalOptions) addHint(err error, socket string) error {
 	case schema.CodeManifestInvalid:
 		hint = correctManifestHint
 	case schema.CodeInvalidPayload, schema.CodePayloadTooLarge:
-		hint = "the broker did not change anything and still serves the previous secrets"
+		hint = "the broker has refused the push, and its secrets have not changed"
 	case schema.CodeRateLimited:
 		hint = "the broker has too many connections: retry after a second"
 	case schema.CodeProtocolError:

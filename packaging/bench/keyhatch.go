@@ -162,7 +162,7 @@ func (k *keyhatch) checkCounts() error {
 		counted += int(p.Counts.Allowed)
 	}
 	if counted != k.sent || logged != k.sent || status.AuditDropped != 0 {
-		return fmt.Errorf("the clients requested %d secrets, keyhatchd counted %d secrets, and the audit log contains %d secrets; keyhatchd lost %d audit events, want 0", k.sent, counted, logged, status.AuditDropped)
+		return fmt.Errorf("the clients requested %d secrets, keyhatchd counted %d secrets, and the audit log contains %d secrets, but the three numbers must be equal; keyhatchd lost %d audit events, want 0", k.sent, counted, logged, status.AuditDropped)
 	}
 	return nil
 }
