@@ -94,6 +94,8 @@ func TestAdminTokenIsRequired(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := connect(t, s.adminSocket)
+			// The broker must end the connection before this deadline.
+			c.SetReadDeadline(time.Now().Add(2 * schema.AuthTimeout))
 			go func() { // ends when the broker ends the connection, or at the end of the test
 				io.WriteString(c, lines+"\n")
 			}()

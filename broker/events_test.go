@@ -53,6 +53,8 @@ func (s *testServer) listSecrets(t *testing.T, times int) {
 // reader must then get one line with the number of events that it missed, and all other events.
 func TestSlowEventReaderMissesEvents(t *testing.T) {
 	s := newServer(t)
+	started, _ := s.subscribe(t, `{"op":"events"}`)
+	started.readEventLine(t) // broker.started, which the broker may write only after its start
 	slow, recent := s.subscribe(t, `{"op":"events"}`)
 	const events = 3000
 	s.listSecrets(t, events)

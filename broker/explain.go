@@ -16,17 +16,24 @@ func (r *registry) explain(request schema.ExplainRequest, caller endpoint.Caller
 	if !schema.ValidSecretName(request.Secret) {
 		return schema.ExplainResponse{}, refuse(schema.CodeProtocolError, "secret must match %s", schema.SecretNamePattern)
 	}
+	r.mu.Lock()
+	err := r.checkRegisteredLocked(request.Name)
+	r.mu.Unlock()
+	if err != nil {
+		return schema.ExplainResponse{}, err
+	}
+	// Record the event without r.mu, because this can take a second.
+	audited := audit.RecordAndWait(r.audit, schema.SecretExplained{
+		EventHeader: audit.Header(schema.EventSecretExplained), EventCaller: caller.Event(), Project: request.Name,
+	})
 	snapshot := r.view.Acquire() // nil if no secrets are loaded
 	defer snapshot.Release()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := r.entries[request.Name]
-	if e == nil && r.unserved[request.Name] == nil {
-		return schema.ExplainResponse{}, refuse(schema.CodeProjectUnknown, "%s is not registered", request.Name)
+	if err := r.checkRegisteredLocked(request.Name); err != nil {
+		return schema.ExplainResponse{}, err
 	}
-	audit.Record(r.audit, schema.SecretExplained{
-		EventHeader: audit.Header(schema.EventSecretExplained), EventCaller: caller.Event(), Project: request.Name,
-	})
+	e := r.entries[request.Name]
 	if e == nil {
 		return schema.ExplainResponse{OK: true, Unserved: true}, nil
 	}
@@ -38,11 +45,20 @@ func (r *registry) explain(request schema.ExplainRequest, caller endpoint.Caller
 		SecretAllowed:      e.project.Manifest().Allows(request.Secret),
 		SecretsLoaded:      snapshot != nil,
 		TooManyConnections: e.endpoint.Connections() >= schema.MaxProjectConnections,
-		AuditUnavailable:   r.audit.IsUnavailable(),
+		AuditUnavailable:   !audited,
 		RetryAfterSeconds:  e.project.RequestLimit().RetryAfter(),
 	}
 	if snapshot != nil {
 		_, response.SecretPresent = snapshot.Lookup(request.Secret)
 	}
 	return response, nil
+}
+
+// checkRegisteredLocked returns an error if the broker has no registration of the project. The
+// error is nil if the broker has a registration but does not serve the project now.
+func (r *registry) checkRegisteredLocked(name schema.ProjectName) error {
+	if r.entries[name] == nil && r.unserved[name] == nil {
+		return refuse(schema.CodeProjectUnknown, "%s is not registered", name)
+	}
+	return nil
 }

@@ -37,7 +37,7 @@ var allowed = map[string][]string{
 	"sidecar/store":        {"broker/secmem", "broker/wire", "schema"},
 	"devcontainer":         {"broker/client", "schema"},
 	"cmd":                  {},
-	"cmd/internal/cli":     {},
+	"cmd/internal/cli":     {"schema"},
 	"cmd/keyhatchd":        {"broker", "broker/audit", "broker/rundir", "broker/secmem", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatchctl":      {"broker/client", "broker/wire", "cmd/internal/cli", "manifest", "schema"},
 	"cmd/keyhatch-sidecar": {"broker/client", "broker/secmem", "cmd/internal/cli", "schema", "sidecar", "sidecar/store"},

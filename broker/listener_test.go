@@ -12,6 +12,7 @@ import (
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/packaging/testenv"
+	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,6 +51,7 @@ func TestTokenIsNotSentToAnotherUser(t *testing.T) {
 		{"the owner of the file", 1001, 1001, true},
 		{"another user", 1002, 1001, false},
 		{"another user, and a file of root", 1002, 0, false},
+		{"an unmapped user who seems to own the file", schema.UnmappedUID, schema.UnmappedUID, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "kh") // the other user cannot use the directory of t.TempDir

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/keyhatch/keyhatch/broker/endpoint"
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
@@ -43,8 +42,8 @@ func checkRegistration(r schema.RegisterRequest) error {
 		return refuse(schema.CodeProtocolError, "project_path must be an absolute path without ., .., double slashes, or a trailing slash")
 	case strings.ContainsRune(path, 0) || len(path) >= unix.PathMax:
 		return refuse(schema.CodeProtocolError, "project_path must have fewer than %d bytes and must not contain a NUL byte", unix.PathMax)
-	case slices.Contains(r.AllowUIDs, endpoint.UnmappedUID):
-		return refuse(schema.CodeProtocolError, "allow_uids must not contain %d, because the kernel reports this uid for every unknown user", endpoint.UnmappedUID)
+	case slices.Contains(r.AllowUIDs, schema.UnmappedUID):
+		return refuse(schema.CodeProtocolError, "allow_uids must not contain %d, because the kernel reports this uid for every unknown user", schema.UnmappedUID)
 	}
 	for _, id := range r.DevcontainerIDs {
 		if !schema.ValidDevcontainerID(id) {
@@ -128,7 +127,7 @@ func ownerOf(projectPath string) []uint32 {
 		return nil
 	}
 	owner := info.Sys().(*syscall.Stat_t).Uid
-	if owner == endpoint.UnmappedUID {
+	if owner == schema.UnmappedUID {
 		return nil
 	}
 	return []uint32{owner}

@@ -98,7 +98,7 @@ func (f *forwarding) command(name string, args ...string) *exec.Cmd {
 }
 
 // start starts the program name, which runs until the end of the test. The program writes its
-// output to the file log/ and logName.
+// output to the file logName in the directory log.
 func (f *forwarding) start(logName, name string, args ...string) *exec.Cmd {
 	f.t.Helper()
 	log, err := os.OpenFile(f.path("log/"+logName), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -164,7 +164,7 @@ func (f *forwarding) startSSH() {
 		"ListenAddress 127.0.0.1", "Port " + port, "HostKey " + f.path("host_key"), "PidFile none", "UsePAM no",
 		"AuthorizedKeysFile " + f.path("authorized_keys"), "StrictModes no", "PermitRootLogin prohibit-password", "",
 	}, "\n"))
-	sshd := "/usr/sbin/sshd" // sshd must be started with its absolute path
+	sshd := "/usr/sbin/sshd" // sshd does not start without its absolute path
 	if path, err := exec.LookPath("sshd"); err == nil {
 		sshd = path
 	}

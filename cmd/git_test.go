@@ -105,9 +105,9 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// After the installation, an editor adds its own helper after the helper of keyhatch.
-			// git would pass the token to the editor's helper. Therefore keyhatch must not answer
-			// until the user runs keyhatch credential install again.
+			// After the installation, an editor adds its own helper. git would also pass the
+			// token to this helper. Therefore keyhatch must give git no token until the user runs
+			// keyhatch credential install again.
 			config := filepath.Join(h.home, ".gitconfig")
 			text, err := os.ReadFile(config)
 			if err != nil {
@@ -125,9 +125,8 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 			}
 			h.checkTokenNotOnDisk()
 
-			// Check that the test can find a token that git passes to another helper: without an
-			// empty helper line in the configuration, git passes the token of a simple helper to
-			// the other helper.
+			// Check that the test can detect a token that git passes to another helper: without
+			// the empty helper line of keyhatch, git passes the token to the other helper.
 			os.Remove(recorderLog)
 			h.run("", "git", "config", "--global", "--unset-all", hostKey+"/.helper")
 			h.run("", "git", "config", "--global", "--add", hostKey+"/.helper", "!echo username=x-access-token; echo password="+token+"; true")
@@ -154,9 +153,10 @@ func TestGitUsesTokenAndHidesItFromOtherHelpers(t *testing.T) {
 	}
 }
 
-// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL and with the
-// setting credential.username. If the manifest or the secret contains another username, git must
-// get no token, and keyhatch must print the reason. Otherwise, git must get the token.
+// TestGitUsesTokenForDeclaredUsername lists a repository with a username in the URL, and then
+// with a username in the settings of git. If the manifest or the secret contains another
+// username, git must get no token, and keyhatch must print the reason. Otherwise, git must get
+// the token.
 func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	for name, c := range map[string]struct {
@@ -213,7 +213,8 @@ func TestGitUsesTokenForDeclaredUsername(t *testing.T) {
 func TestInstallRefusesNonRegularGitConfig(t *testing.T) {
 	testenv.RequireTool(t, "git")
 	h := newHost(t, "  git: [{host: x, secret: T}]\n", `{"T":"`+token+`"}`)
-	// The test uses a FIFO instead of /dev/null, because other processes need /dev/null.
+	// The test uses a FIFO, because a defect in install would replace the real /dev/null, which
+	// other processes need.
 	fifo := filepath.Join(h.dir, "device")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)

@@ -91,9 +91,8 @@ func TestSetReadsValueFromTerminal(t *testing.T) {
 	}
 }
 
-// TestSetRefusesDoubtfulInputFromTerminal types input that is probably a mistake. Examples are an
-// empty value, a part of a value, a value with control characters, and a value that is too long.
-// set must not replace the good value.
+// TestSetRefusesDoubtfulInputFromTerminal types input that is probably a mistake, for example an
+// empty value or a value with control characters. set must not replace the stored value.
 func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	for _, c := range []struct{ name, typed, message string }{
 		{"nothing", "\x04", "the value of A is empty"},
@@ -119,7 +118,7 @@ func TestSetRefusesDoubtfulInputFromTerminal(t *testing.T) {
 	}
 	s := startSet(t, "--allow-empty")
 	s.Type("\x04")
-	s.end(0, "\n") // set writes a newline, because the sidecar does not use an empty file
+	s.end(0, "\n") // set stores a newline, because the sidecar does not use an empty file
 }
 
 // TestSetRestoresTerminalAfterSignal types a part of a value, and then sends a signal or types a
@@ -206,8 +205,9 @@ func TestSetIgnoresStopWithoutShell(t *testing.T) {
 	s.end(0, "new")
 }
 
-// TestSetRestoresTerminalAfterEndOfStderr runs set in a pipe whose reader ends. The kernel sends
-// SIGPIPE when set writes to the pipe. The terminal must echo again after the end of set.
+// TestSetRestoresTerminalAfterEndOfStderr runs set with a pipe as standard error, and the reader
+// of the pipe exits early. The kernel sends SIGPIPE when set writes to the pipe. At the end of
+// set, the terminal must echo again.
 func TestSetRestoresTerminalAfterEndOfStderr(t *testing.T) {
 	set := filepath.Join(binDir, "keyhatch-sidecar") + " set A --store dir:" + t.TempDir()
 	term := testenv.StartOnTerminal(t, exec.Command("sh", "-c", "{ "+set+"; echo exit code $? >/dev/tty; } 2>&1 | head -c 5; read -r line"))
@@ -361,7 +361,7 @@ func TestSetLeavesNoInputForShell(t *testing.T) {
 	}
 }
 
-// TestSetFindsErrorsBeforeItAsks runs set with errors that do not depend on the value. set
+// TestSetFindsErrorsBeforeItAsks runs set with errors that set can find without the value. set
 // must report the error and must not ask for the value.
 func TestSetFindsErrorsBeforeItAsks(t *testing.T) {
 	dir := t.TempDir()

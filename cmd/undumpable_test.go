@@ -99,7 +99,7 @@ func TestSameUIDCannotReadProcessOfUnreadableProgram(t *testing.T) {
 		c.SysProcAttr = asUser
 		stdin, err := c.StdinPipe()
 		if err == nil {
-			err = c.Start() // returns after the process has executed the program
+			err = c.Start() // returns after execve(2), so the process already runs the program
 		}
 		if err != nil {
 			t.Fatal(err)

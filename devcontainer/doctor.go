@@ -306,16 +306,11 @@ func RefusedUID(err error) int {
 	return os.Getuid()
 }
 
-// unmappedUID is the uid that the kernel reports to the broker for a user without a uid in
-// the broker's user namespace (user_namespaces(7), overflowuid). The broker cannot allow
-// this uid, because all such users have the same uid.
-const unmappedUID = 65534
-
 // RefusedUIDFix returns the fix for a broker's refusal of this process's uid.
 func RefusedUIDFix(err error) string {
 	uid := RefusedUID(err)
-	if uid == unmappedUID {
-		return fmt.Sprintf("run keyhatch as another user, because %d is the uid of every user that is unknown on the host, and this uid cannot be allowed", unmappedUID)
+	if uid == schema.UnmappedUID {
+		return fmt.Sprintf("run keyhatch as another user, because %d is the uid of every user that is unknown on the host, and this uid cannot be allowed", schema.UnmappedUID)
 	}
 	return fmt.Sprintf(AskOperator+"keyhatchctl register DIR --allow-uid %d", uid)
 }

@@ -147,16 +147,16 @@ type ProjectReloaded struct {
 	Removed int         `json:"removed"`
 }
 
-// ProjectChanged reports that a registration changed the devcontainer_ids of a project, or
-// whether the project is declared, but neither its manifest nor its name nor its allow_uids.
+// ProjectChanged reports a registration that changed only the devcontainer_ids of a
+// project, or changed only whether the project is declared, or changed both.
 type ProjectChanged struct {
 	EventHeader
 	EventCaller
 	Project ProjectName `json:"project"`
 }
 
-// ManifestRejected reports that a register or reload failed because its manifest is invalid,
-// cannot be read, or does not exist. The request can be a dry run.
+// ManifestRejected reports that a register or reload, possibly with dry_run, failed because
+// its manifest is invalid, cannot be read, or does not exist.
 type ManifestRejected struct {
 	EventHeader
 	EventCaller
@@ -164,8 +164,9 @@ type ManifestRejected struct {
 	Code    Code        `json:"code"`
 }
 
-// ReloadPreviewed reports that the broker answered a reload with dry_run. Added and Removed
-// are the numbers of names that the reload would add to the allowlist and remove from it.
+// ReloadPreviewed reports that the broker answered a reload with dry_run. Added is the
+// number of names that the reload would add to the allowlist, and Removed is the number of
+// names that the reload would remove from the allowlist.
 type ReloadPreviewed struct {
 	EventHeader
 	EventCaller
@@ -204,7 +205,8 @@ type SecretExplained struct {
 type RequestRejected struct {
 	EventHeader
 	EventCaller
-	// Request is the event that the broker records if it accepts a request of this kind.
+	// Request is the event that the broker records if it accepts a request of the same
+	// kind, for example secrets.listed.
 	Request EventName `json:"request"`
 	// Project is the name in the request. The field is absent if no registered project has this
 	// name.

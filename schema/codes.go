@@ -22,19 +22,18 @@ const (
 	// CodeProtocolError means that the line is not a valid request for this socket, that the
 	// line was incomplete or too slow, or that the client passed file descriptors.
 	CodeProtocolError Code = "protocol_error"
-	// CodeInvalidPayload means that a push is invalid. The broker rejected the whole push and
-	// kept its current secrets.
+	// CodeInvalidPayload means that a push is invalid, so the broker rejected the whole
+	// push and kept its current secrets.
 	CodeInvalidPayload Code = "invalid_payload"
-	// CodeConflict means that another sidecar is connected and has already pushed. The
+	// CodeConflict means that another sidecar is connected and has already pushed, so the
 	// broker refused this exclusive push and kept its current secrets.
 	CodeConflict Code = "conflict"
-	// CodePayloadTooLarge means that the line is longer than the limit. The broker closes
-	// the connection.
+	// CodePayloadTooLarge means that the line is longer than its limit, so the broker
+	// closes the connection.
 	CodePayloadTooLarge Code = "payload_too_large"
-	// CodeManifestInvalid means that the manifest is invalid, or that the broker cannot read
-	// the manifest file. For an invalid manifest, the message contains the violated rule and
-	// the line number. If the error is about the whole file, the message contains no line
-	// number.
+	// CodeManifestInvalid means that the manifest is invalid, or that the broker cannot
+	// read the manifest file. For an invalid manifest, the message contains the violated
+	// rule, and the number of the line, unless the whole file violates the rule.
 	CodeManifestInvalid Code = "manifest_invalid"
 	// CodeManifestNotFound means that the project's directory does not exist, or does not
 	// contain a manifest.
@@ -51,10 +50,11 @@ const (
 	// socket.
 	CodePeerUnexpected Code = "peer_unexpected"
 	// CodeUnauthorized means that the broker requires an admin token, and that the first
-	// request of the connection did not contain this token. The broker closes the connection.
+	// request of the connection did not contain this token, so the broker closes the
+	// connection.
 	CodeUnauthorized Code = "unauthorized"
 	// CodeAuditUnavailable means that the broker could not write the audit event of this
-	// request, but audit_required is set. The broker sent no secret.
+	// request, but audit_required is set, so the broker sent no secret.
 	CodeAuditUnavailable Code = "audit_unavailable"
 	// CodeInternalError means that the broker failed, that the broker is stopping, or that
 	// another request changed the project at the same time. The message contains the reason.

@@ -13,21 +13,21 @@ type EventsRequest struct {
 	Since time.Time `json:"since,omitzero"`
 }
 
-// EventsResponse confirms that the stream has started. Each later line on the connection is an
-// audit event. Its field event determines its other fields.
+// EventsResponse confirms that the stream has started. Each later line on the connection is
+// an audit event, whose field event determines its other fields.
 type EventsResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
-	// InstanceID is the instance_id of the broker. If it differs from the instance_id
-	// of an earlier stream, the broker has restarted, and its memory contains only events
-	// since its start.
+	// InstanceID is the instance_id of the broker. If the instance_id of an earlier stream
+	// was different, the broker has restarted, and its memory contains only events since
+	// its start.
 	InstanceID string `json:"instance_id"`
 	// Recent is the number of recent events that the broker sends first, because they were
 	// written before the broker started the stream. If the broker replaces some of these
 	// events with an events.missed line, the number includes the count of this line.
 	Recent int `json:"recent"`
-	// First is the number of the first event that the broker sends. The broker numbers its events
-	// in the order of the audit log, and begins with 1 at its start. An events.missed counts as
-	// many numbers as missed events.
+	// First is the number of the first event that the broker sends. The broker numbers its
+	// events in the order of the audit log, and begins with 1 at its start. Events that the
+	// client missed have numbers too.
 	First uint64 `json:"first,omitzero"`
 }

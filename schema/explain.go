@@ -11,12 +11,12 @@ type ExplainRequest struct {
 	UID uint32 `json:"uid,omitzero"`
 }
 
-// ExplainResponse contains the results of the checks that decide whether a get succeeds. The
-// get would succeed if unserved, socket_mode_changed, too_many_connections, audit_unavailable, and
-// retry_after_seconds are absent and all other fields are true. The explain request does not count
-// against the limits of the project. The broker does not check whether a container can reach the
-// socket: the broker checks neither the mode of the socket's directory nor the link with the
-// project's name.
+// ExplainResponse contains the results of the checks that decide whether a get succeeds.
+// The get would succeed if unserved, socket_mode_changed, too_many_connections,
+// audit_unavailable, and retry_after_seconds are absent and all other fields are true. The
+// explain request does not count against the limits of the project. The broker does not
+// check whether a container can reach the socket, which also depends on the mode of the
+// socket's directory and on the link with the project's name.
 type ExplainResponse struct {
 	// OK is always true in this response.
 	OK bool `json:"ok"`
@@ -41,8 +41,8 @@ type ExplainResponse struct {
 	// TooManyConnections is true if the project's socket has so many connections that the broker
 	// refuses another connection.
 	TooManyConnections bool `json:"too_many_connections,omitzero"`
-	// AuditUnavailable is true if the broker requires audit, and could not write the last audit
-	// event.
+	// AuditUnavailable is true if the broker requires audit, and could not write the audit event
+	// of this explain request.
 	AuditUnavailable bool `json:"audit_unavailable,omitzero"`
 	// RetryAfterSeconds is the number of seconds until the project is below its request limit
 	// again. The field is absent if the project is below its request limit now.

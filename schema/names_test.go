@@ -51,7 +51,7 @@ func TestNamesMatchTheirPatterns(t *testing.T) {
 }
 
 func TestNameValidation(t *testing.T) {
-	for name, want := range map[string][2]bool{ // whether ValidSecretName and ValidProjectName accept the name
+	for name, want := range map[string][2]bool{ // whether ValidSecretName accepts the name, and whether ValidProjectName accepts the name
 		"a": {true, true}, "A": {true, false}, "_a": {true, false}, "0": {true, true},
 		"a.b": {true, false}, "a-b_c": {true, true}, "": {false, false}, "-a": {false, false}, "a\n": {false, false},
 		strings.Repeat("a", 64): {true, true}, strings.Repeat("a", 65): {true, false}, strings.Repeat("a", 129): {false, false},

@@ -66,9 +66,9 @@ type InfoRequest struct {
 }
 
 // InfoResponse contains the sorted allowlist and the content of the approved manifest. It
-// does not depend on the secrets that exist. A client must not use the manifest file in
-// the project's tree instead, because that file can contain edits that the operator has not
-// approved.
+// does not depend on the secrets that exist. A client must use an InfoResponse and not the
+// manifest file in the project's tree, because the file can contain edits that the operator
+// has not approved.
 type InfoResponse struct {
 	// OK is always true in this response.
 	OK        bool         `json:"ok"`

@@ -134,8 +134,7 @@ func checkExample(t *testing.T, v *validator, lineNumber int, socket string, blo
 		if operation == nil {
 			t.Fatalf("PROTOCOL.md:%d: there is no op %[3]q on the socket %[2]q", lineNumber, socket, request.Op)
 		}
-		// A push request cannot be decoded into its Go type, because schema.Value has no
-		// decoder: the broker parses a push without this type.
+		// wire.Decode cannot decode a push request, because schema.Value has no decoder.
 		if request.Op != schema.OpPush {
 			checkRoundTrip(t, lineNumber, block[0], operation.Request, schema.MaxDepth)
 		}
@@ -180,8 +179,8 @@ func findOperation(socket string, op schema.Op) *schema.Operation {
 	return nil
 }
 
-// checkRoundTrip decodes a line and encodes the result again. If the name of a field is
-// misspelled, the encoded line is shorter than the original line.
+// checkRoundTrip checks that a line has the same length after it was decoded and encoded
+// again. A field whose name is misspelled would be missing in the encoded line.
 func checkRoundTrip(t *testing.T, lineNumber int, line string, messageType any, depth int) {
 	t.Helper()
 	v := reflect.New(reflect.TypeOf(messageType))

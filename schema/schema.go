@@ -21,11 +21,17 @@ package schema
 import "time"
 
 // ProtocolVersion is the major version of the wire protocol. The responses of ping and
-// status contain it. A client must stop if the broker has another version.
+// status contain the version of the broker. A client must stop if the broker has another
+// version.
 const ProtocolVersion = 2
 
 // ManifestVersion is the schema_version that every manifest must have.
 const ManifestVersion = 1
+
+// UnmappedUID is the uid that the kernel, by default, reports for every user without a uid in
+// the user namespace of the process that asks (user_namespaces(7), overflowuid). The broker
+// never allows this uid, because all such users have it.
+const UnmappedUID = 65534
 
 // Limits of the wire protocol. The length of a request or response is in bytes, and does
 // not include the newline.
@@ -38,7 +44,7 @@ const (
 	// if the broker requires an admin token.
 	MaxAuth = 1 << 10
 	// MaxResponse is the maximum length of a response. All secrets of a push of MaxPush
-	// bytes fit into one response, even if every byte must be escaped again.
+	// bytes fit into one response, even if the broker must escape every byte again.
 	MaxResponse = 8 << 20
 	// MaxDepth is the maximum nesting depth of objects and arrays in a request. The request
 	// itself is the first level. A push needs three levels: the request, the map of secrets,
@@ -57,7 +63,7 @@ const (
 	MaxWait = 5 * time.Minute
 )
 
-// Limits on connections and times. They cannot be configured yet.
+// Limits on connections and times. The operator cannot change these limits yet.
 const (
 	// MaxProjectConnections is the maximum number of connections of one project.
 	MaxProjectConnections = 64
@@ -79,9 +85,10 @@ const (
 	IdleTimeout = 5 * time.Minute
 )
 
-// Rate limits of one project. The rates are per second. The operator can change the rates
-// with flags or with the settings file of the broker. The maximum burst is the rate,
-// multiplied by the burst factor with the same name.
+// Rate limits of one project. DefaultRequestRate and DefaultRefusalRate are per second, and
+// the operator can change both rates with flags or with the settings file of the broker.
+// The maximum burst is the rate multiplied by its burst factor, which is 10 * 3 refused
+// names by default.
 const (
 	DefaultRequestRate = 200
 	DefaultRefusalRate = 10 // limits names that are denied or not found

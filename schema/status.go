@@ -5,10 +5,10 @@ import "time"
 // StatusRequest requests the status of the broker.
 type StatusRequest struct {
 	Op Op `json:"op"`
-	// StoreProblems is the number of problems that a sidecar has with its store, for example
-	// files that the sidecar cannot use. It replaces the number in the previous status request
-	// on the same connection. If store_problems is absent, the number is 0. Only sidecars send
-	// this field.
+	// StoreProblems is the number of problems that a sidecar has with its store, for
+	// example files that the sidecar cannot use. The new number replaces the number in the
+	// previous status request on the same connection. If store_problems is absent, the
+	// number is 0. Only sidecars send this field.
 	StoreProblems int `json:"store_problems,omitzero"`
 }
 
@@ -44,9 +44,9 @@ type StatusResponse struct {
 	// is absent if there was no push with exclusive, if the connection of this process has
 	// ended, or if the broker cannot see the pid namespace of the process.
 	SidecarPID int32 `json:"sidecar_pid,omitzero"`
-	// SidecarMissing is true if a push with exclusive has loaded the current secrets and the
-	// connection of the push has ended. In this state, a change in the store does not reach the
-	// broker.
+	// SidecarMissing is true if a push with exclusive has loaded the current secrets and
+	// the connection of the push has ended, so that a change in the store does not reach
+	// the broker.
 	SidecarMissing bool `json:"sidecar_missing,omitzero"`
 	// RefusedSidecars is the number of open connections on which a push with exclusive was
 	// refused with conflict, and no later push with exclusive was accepted.
@@ -94,10 +94,10 @@ type ProblemKind string
 
 // The kinds of problems.
 const (
-	// ProblemNotDeclared means that a served project differs from its declaration, or that its
-	// declaration was removed. When the broker reads the declarations again, at its next start
-	// or after SIGHUP, it applies the declaration, or unregisters the project if the
-	// declaration was removed.
+	// ProblemNotDeclared means that a served project differs from its declaration, or that
+	// its declaration was removed. When the broker next reads the declarations, at its next
+	// start or after SIGHUP, it serves the project as declared, or unregisters the project
+	// if its declaration was removed.
 	ProblemNotDeclared ProblemKind = "differs_from_declaration"
 	// ProblemNotApplied means that the broker does not serve a declared project, for example
 	// because the declared manifest violates a rule of this version. It also means that the

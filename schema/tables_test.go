@@ -139,8 +139,8 @@ func leakingFields(t reflect.Type, path string) []string {
 		}
 		return leaking
 	}
-	// All other types could contain a secret. Even a slice of numbers can contain the
-	// bytes of a secret.
+	// A field of any other type could contain a secret. For example, a slice of numbers
+	// could contain the bytes of a secret.
 	return []string{path + " is a " + t.String()}
 }
 

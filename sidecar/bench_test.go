@@ -28,10 +28,9 @@ func BenchmarkStoreWriteToBroker(b *testing.B) {
 	})
 }
 
-// BenchmarkStoreWriteToVisible measures the time from writing a secret into the store
-// until a client that uses Watch has fetched the new value. The baseline is the time from
-// a direct push until the client has fetched the pushed value. The goals are the goals of
-// BenchmarkStoreWriteToBroker.
+// BenchmarkStoreWriteToVisible measures the time from writing a secret into the store until a client
+// that uses Watch has fetched the new value. The baseline is the time from a direct push until the
+// client has fetched the pushed value. The goals are the same as for BenchmarkStoreWriteToBroker.
 func BenchmarkStoreWriteToVisible(b *testing.B) {
 	benchmarkPropagation(b, func(b *testing.B, project *client.Project) func(string) {
 		ctx, cancel := context.WithCancel(context.Background())

@@ -27,7 +27,7 @@ type connection struct {
 	tokenFile    string          // "" to send no admin token
 	admin        *client.Admin   // nil if not connected
 	closed       <-chan struct{} // closed when the broker ends the connection
-	stopWatching func()          // must be called before admin is used
+	stopWatching func()          // ends the watching of the connection; call it before each request
 	retryDelay   time.Duration
 	// hasWorked is true if the broker has answered a request on this connection. The
 	// status request of dial does not count, because the retry delay must also grow if a

@@ -59,9 +59,9 @@ func TestEmptyStoreAtStartKeepsSecrets(t *testing.T) {
 	}
 }
 
-// TestReplacedStoreKeepsSecrets replaces the directory of the store with a directory in which
-// secrets are missing. It checks that the broker keeps the secrets until no secret is missing, or
-// until the owner has confirmed.
+// TestReplacedStoreKeepsSecrets replaces the directory of the store with a directory in which secrets
+// are missing. It checks that the broker keeps the secrets until no secret is missing, or until the
+// owner confirms the removal.
 func TestReplacedStoreKeepsSecrets(t *testing.T) {
 	testReplacedStore(t, func(h *testHost) {
 		if err := os.Rename(h.store, h.store+time.Now().Format(".150405.000000000")); err != nil {
@@ -73,8 +73,8 @@ func TestReplacedStoreKeepsSecrets(t *testing.T) {
 	})
 }
 
-// TestStoreCreatedAgainKeepsSecrets is like TestReplacedStoreKeepsSecrets, but it deletes the
-// directory first. Many file systems give the number of the deleted directory to the new one.
+// TestStoreCreatedAgainKeepsSecrets is like TestReplacedStoreKeepsSecrets, but it deletes the directory
+// first. Many file systems use the inode number of the deleted directory for the new directory.
 func TestStoreCreatedAgainKeepsSecrets(t *testing.T) {
 	testReplacedStore(t, func(h *testHost) {
 		// The sidecar must not see an empty store before the directory is removed.
@@ -97,7 +97,7 @@ func TestUnmountedStoreKeepsSecrets(t *testing.T) {
 	if !runInNamespaces(t, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS) {
 		return
 	}
-	var hidden *os.Root // the directory below the mounted file system, or nil
+	var hidden *os.Root // the directory that the mounted file system hides, or nil
 	testReplacedStore(t, func(h *testHost) {
 		var err error
 		if hidden == nil {
@@ -143,7 +143,7 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 	h.waitForNames("A", "B", "C")
 	replace(h)
 	r.waitForLog(h, isReplaced)
-	h.server.Close() // a restarted broker gets the old secrets, too
+	h.server.Close() // the sidecar must push the old secrets to a restarted broker, too
 	h.startBroker()
 	h.waitForNames("A", "B", "C")
 	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
@@ -151,7 +151,7 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 		t.Errorf("CheckHealth returned %q", got)
 	}
 
-	// One new file does not make the store complete. The last missing file does.
+	// The broker must keep all secrets until the last missing file exists again.
 	h.writeSecret("A", tripwire+"new")
 	waitForReads()
 	h.waitForNames("A", "B", "C")
@@ -165,10 +165,10 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 	if n := strings.Count(r.log.String(), isReplaced); n != 1 {
 		t.Errorf("the sidecar logged %d times that the store was replaced, want 1:\n%s", n, r.log)
 	}
-	os.Remove(h.store + "/C") // now a removal is a revocation
+	os.Remove(h.store + "/C") // no secret is missing any more, so a removal takes effect
 	h.waitForNames("A", "B")
 
-	// The owner confirms with a signal, or by clearing the broker.
+	// The owner confirms that secrets are missing, with a signal or by clearing the broker.
 	for _, confirm := range []func(){func() { signals <- syscall.SIGUSR1 }, h.clearBroker} {
 		r.log.reset()
 		replace(h)
@@ -182,7 +182,8 @@ func testReplacedStore(t *testing.T, replace func(*testHost)) {
 		h.waitForNames("A", "B")
 	}
 
-	// If all files of the same directory are removed, the empty set is pushed.
+	// If the owner removes all files but does not replace the directory, the sidecar must push the
+	// empty set.
 	os.Remove(h.store + "/A")
 	os.Remove(h.store + "/B")
 	h.waitForNames()
@@ -221,8 +222,8 @@ func TestRemovalOfMostSecretsIsReported(t *testing.T) {
 	}
 	r := h.runSidecar(nil)
 	h.waitForNames("A", "B", "C", "D", "E")
-	// remove removes secrets in one step for the sidecar, because the sidecar first waits
-	// until the directory does not change.
+	// The sidecar waits until the directory has stopped changing, so it sees all removals of one call
+	// at once.
 	remove := func(names ...string) {
 		for _, name := range names {
 			os.Remove(h.store + "/" + name)

@@ -14,9 +14,10 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
 )
 
-// TestEmptyValueKeepsOldValue changes a value of a file, or of the output of a command, to an
-// empty value. It checks that the broker keeps the old value of this secret and gets all other changes, that the sidecar
-// logs the name once, and that CheckHealth fails. The removal of the name removes the secret.
+// TestEmptyValueKeepsOldValue changes a value of a file, or of the output of a command, to an empty
+// value. It checks that the broker keeps the old value of this secret and gets all other changes, that
+// the sidecar logs the name once, and that CheckHealth fails. If the name is removed, the sidecar must
+// remove the secret.
 func TestEmptyValueKeepsOldValue(t *testing.T) {
 	for _, c := range []struct {
 		name, format string // format has one argument for each of the values of A and B

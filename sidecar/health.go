@@ -90,7 +90,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket, tokenFile string) (
 	return len(stored), problems
 }
 
-// difference returns the names that only the sorted slice names contains.
+// difference returns the elements of names that other does not contain. other must be sorted.
 func difference(names, other []schema.SecretName) (only []schema.SecretName) {
 	for _, name := range names {
 		if _, exists := slices.BinarySearch(other, name); !exists {
@@ -115,7 +115,8 @@ func differentNames(added, removed []schema.SecretName, pid int) *HealthError {
 	return &HealthError{"the secrets in the store and in the broker differ, or --store is not the sidecar's store: " + strings.Join(parts, "; "), hint}
 }
 
-// maxListedNames is the maximum number of names in a list. nameList only counts the other names.
+// maxListedNames is the maximum number of names that nameList returns. After these names, it returns
+// only the number of the remaining names.
 const maxListedNames = 10
 
 func nameList(names []schema.SecretName) string {

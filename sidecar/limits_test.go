@@ -25,7 +25,7 @@ func TestInotifyQueueOverflowLosesNoChange(t *testing.T) {
 	restore := setInotifyLimit(t, "max_queued_events", "1")
 	h.runSidecar(nil)
 	h.waitForNames("A")
-	restore() // the old limit does not affect the inotify instance of the running sidecar
+	restore() // the inotify instance of the running sidecar keeps the low limit
 	var want []schema.SecretName
 	for n := range 300 {
 		name := fmt.Sprintf("S%03d", n)

@@ -120,8 +120,9 @@ func TestAllStoresFailIndependently(t *testing.T) {
 	h.waitUntil("one problem has ended", func() bool { return h.status().StoreProblems == 1 })
 }
 
-// TestDuplicateNameDoesNotDelayOtherChanges creates the same name in two stores. The broker must keep the
-// old value of this secret. All other changes, and the end of the duplicate, must be pushed.
+// TestDuplicateNameDoesNotDelayOtherChanges creates the same name in two stores. The broker must keep
+// the old value of this secret. The sidecar must push all other changes, and also push the secret again
+// when only one store contains it.
 func TestDuplicateNameDoesNotDelayOtherChanges(t *testing.T) {
 	h := newTestHost(t)
 	project := h.registerProject("A1", "A2", "B2", "X")
@@ -224,7 +225,7 @@ func TestReplacedStoreDoesNotDelayOtherStores(t *testing.T) {
 	h.waitUntil("the sidecar has pushed the empty set", func() bool { return h.status().Generation > 0 && h.status().SecretCount == 0 })
 }
 
-// A hungStore does not return its directories until the channel hangs is closed.
+// A hungStore is a store whose WatchDirs does not return until hangs is closed.
 type hungStore struct {
 	store.Store
 	hangs chan struct{}
@@ -232,8 +233,8 @@ type hungStore struct {
 
 func (h hungStore) WatchDirs() []string { <-h.hangs; return nil }
 
-// TestHungStoreDoesNotDelayReads lets WatchDirs of a store hang. Only the first read may wait for
-// maxPrepareTime. When the store answers, the next read must receive the directories.
+// TestHungStoreDoesNotDelayReads reads a store whose WatchDirs does not return. Only the first read may
+// wait for maxPrepareTime. After WatchDirs has returned, the next read must receive the directories.
 func TestHungStoreDoesNotDelayReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0

@@ -19,7 +19,7 @@ func unusableMessage(reason store.Reason) string {
 	case reason == store.ReasonName:
 		return "the sidecar ignores a file or directory of the store, because its name cannot be the name of a secret"
 	case reason == store.ReasonDuplicate:
-		return "a secret is in two stores; the broker keeps the old value of this secret if the sidecar knows it"
+		return "a secret is in two stores; if the sidecar has read the secret before, the broker keeps the old value"
 	case reason.IsReplacedBundle():
 		return "the directory of a bundle was replaced, and fields are missing; the broker keeps the old bundle"
 	case reason.IsReplacedStore():
@@ -27,11 +27,11 @@ func unusableMessage(reason store.Reason) string {
 	case reason.IsStoreFailure():
 		return "the sidecar cannot read one of its stores; the broker keeps the old secrets of this store"
 	case reason == store.ReasonEmptyValue:
-		return "a value in the store is empty; the broker keeps the old value of this secret if the sidecar knows it"
+		return "a value in the store is empty; if the sidecar has read the secret before, the broker keeps the old value"
 	case reason.IsIncomplete():
-		return "a file of the store is not complete; the broker keeps the old value of this secret if the sidecar knows it"
+		return "a file of the store is not complete; if the sidecar has read the secret before, the broker keeps the old value"
 	}
-	return "the sidecar cannot use a file or directory of the store; the broker keeps the old value of this secret if the sidecar knows it"
+	return "the sidecar cannot use a file or directory of the store; if the sidecar has read the secret before, the broker keeps the old value"
 }
 
 // hintForReason describes how the owner can end a problem in State.Unusable. path is the key of the
@@ -44,7 +44,7 @@ func hintForReason(reason store.Reason, path string) string {
 	case store.ReasonEmpty:
 		return "write the value to the file; to remove the secret, delete the file; to store an empty value, write only a newline to the file, or use keyhatch-sidecar set --allow-empty"
 	case store.ReasonEmptyValue:
-		return "write the value; to remove the secret, remove its name from the store; only a dir: store can contain an empty secret, with keyhatch-sidecar set --allow-empty"
+		return "write the value; to remove the secret, remove its name from the store; to store an empty secret, use a dir: store and keyhatch-sidecar set --allow-empty"
 	case store.ReasonName:
 		return "if the file contains a secret, rename the file; otherwise move the file out of the store, or rename the file so that its name starts with a dot"
 	case store.ReasonPermission:
@@ -62,17 +62,17 @@ func hintForReason(reason store.Reason, path string) string {
 	case reason.IsTemporary():
 		return ""
 	}
-	return "replace the path with a file that the sidecar can use; to remove the secret, delete the path"
+	return "replace the file or directory at this path with a file that the sidecar can use; to remove the secret, delete the file or directory"
 }
 
 // quotePath quotes a path for a shell.
 func quotePath(path string) string { return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'" }
 
 // LeftoverWarning is the warning about a temporary file that a killed edit has left in the store.
-const LeftoverWarning = "an edit of the store was killed, and its temporary file can contain a secret"
+const LeftoverWarning = "the store contains a temporary file of a killed edit, and this file can contain a secret"
 
-// LeftoverHint describes how the owner can remove the temporary file or directory at path. The sidecar does
-// not remove a directory that contains other files than fields, or mounts.
+// LeftoverHint describes how the owner can remove the temporary file or directory at path. The sidecar
+// does not remove a directory that contains mounts, or files that are not fields.
 func LeftoverHint(path string) string {
 	return "to see what it contains, run ls -lAR " + quotePath(path) + "; if something is mounted there, unmount it; move other files away, and delete the rest"
 }
@@ -81,7 +81,7 @@ func LeftoverHint(path string) string {
 // hint for BackupWarning.
 const (
 	BackupWarning = "a file of the store looks like a backup, but its name can be the name of a secret or a field, so the sidecar pushes it"
-	BackupHint    = "if this is a backup, move it out of the store, or rename it so that its name starts with a dot"
+	BackupHint    = "if the file is a backup, move the file out of the store, or rename the file so that its name starts with a dot"
 )
 
 // confirmHint describes what the owner can do if secrets are missing in the store. pid is the pid
@@ -101,7 +101,7 @@ func confirmHint(pid int) string {
 func hintFor(err error) string {
 	switch {
 	case errors.Is(err, store.ErrCommand):
-		return "the sidecar shows the command's standard error only on a terminal; if you do not see it, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
+		return "the sidecar shows the command's standard error only on a terminal; to see the standard error, run keyhatch-sidecar health on a terminal, with the same --store, --format, and --timeout"
 	case errors.Is(err, store.ErrTooLarge):
 		return "remove or shorten secrets; until then, the broker also keeps secrets that you remove from the store; to remove all secrets from the broker now, run keyhatchctl clear"
 	case errors.Is(err, syscall.ENOTDIR):

@@ -22,9 +22,9 @@ type publisher struct {
 	log              *slog.Logger
 	reportedProblems map[string]bool // problems logged since the last successful request
 
-	// pushed is the last set that the broker accepted. It is nil before the first push,
-	// after a restart of the broker, after another client has replaced the set, and after a
-	// request to push an unchanged set. The memory of the set can already be free.
+	// pushed is the last set that the broker accepted. It is nil before the first push, after a restart
+	// of the broker, after another client has replaced the set, and after a request to push an
+	// unchanged set. Only compare the pointer, because the memory of the set can already be freed.
 	pushed     *store.LockedSet
 	instanceID string // identifies the broker process that returned the last status
 	// generation is the broker's generation number after the last successful push. If there
@@ -46,7 +46,7 @@ type publisher struct {
 	allowsEmptySet bool
 
 	storeProblems         int // the number of problems with the store
-	reportedStoreProblems int // the number that the broker has received on this connection
+	reportedStoreProblems int // the last value of storeProblems that was sent on this connection
 }
 
 func newPublisher(socket, tokenFile string, log *slog.Logger) *publisher {

@@ -17,8 +17,8 @@ import (
 // before the sidecar logs an error.
 const unstableGracePeriod = 10 * time.Second
 
-// unusableGracePeriod is how long a file can be unusable before the sidecar logs a warning. For an
-// unstable or replaced store, gracePeriod returns another time.
+// unusableGracePeriod is how long a file must be unusable before the sidecar logs a warning. For an
+// unstable or replaced store, see gracePeriod.
 const unusableGracePeriod = time.Second
 
 // maxFileRetryDelay limits the delay before the sidecar reads the store again because a file is
@@ -26,19 +26,18 @@ const unusableGracePeriod = time.Second
 // notice that a program has closed the file, because closing a file causes no file event.
 const maxFileRetryDelay = time.Second
 
-// maxPrepareTime is how long a read of the store waits until prepare's goroutine has removed
-// temporary files and has updated the watched directories.
+// maxPrepareTime limits how long prepare waits for its goroutine, which can block if a store hangs.
 const maxPrepareTime = 10 * time.Second
 
 // A ReadFunc reads the store. previous is the result of the last call that returned no error, or
 // empty if there was no such call.
 type ReadFunc func(ctx context.Context, previous store.LockedReading) (store.LockedReading, error)
 
-// A storeReader reads the store in a separate goroutine. It stores the result of the last
-// successful read in lastGood. Run's goroutine owns all fields of a storeReader. The
-// reading goroutine uses only the fields watcher, store, readStore, lastGood, results, preparing,
-// and prepareUntil, and only while isReading is true. If the store hangs, prepare's goroutine uses
-// watcher and store for a longer time.
+// A storeReader reads the store in a separate goroutine. It stores the result of the last successful
+// read in lastGood. Run's goroutine owns all fields of a storeReader. The reading goroutine uses only
+// the fields watcher, store, readStore, lastGood, results, preparing, and prepareUntil, and only while
+// isReading is true. If the store hangs, prepare's goroutine uses watcher and store even after the read
+// has ended.
 type storeReader struct {
 	store        store.Store
 	readStore    ReadFunc
@@ -52,17 +51,17 @@ type storeReader struct {
 	lastError     string              // the last error that was logged, or "" if the store is readable
 	isReplaced    bool                // true if lastError is ErrReplaced
 	confirmed     bool                // true after the owner has confirmed that secrets are missing
-	unstableSince time.Time           // when reads began to fail with ErrUnstable; zero if they do not
+	unstableSince time.Time           // since when all reads have failed with ErrUnstable, or zero
 
 	unusable       map[string]*unusableFile // by path
-	fileRetryDelay time.Duration            // the last delay before a read for a file that was not complete
+	fileRetryDelay time.Duration            // the delay before the current retry, or 0 if no retry is necessary
 
-	reportedLeftovers map[string]bool // the paths of temporary files that were logged because they remain
-	reportedBackups   map[string]bool // the paths of files that were logged because they look like backups
-	reportedTruncated map[string]bool // the paths of truncated PEM texts that were logged
+	reportedLeftovers map[string]bool // the logged temporary files that could not be removed
+	reportedBackups   map[string]bool // the logged files that look like backups
+	reportedTruncated map[string]bool // the logged files with a truncated PEM text
 
 	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
-	prepareUntil time.Time       // when prepare must not wait any longer
+	prepareUntil time.Time       // the time at which prepare stops waiting
 }
 
 // An unusableFile describes a problem in State.Unusable that has not ended.
@@ -78,7 +77,7 @@ func newStoreReader(source store.Store, read ReadFunc, watcher *watcher, log *sl
 
 // A readResult is the result of one read of the store.
 type readResult struct {
-	reading store.LockedReading // its Set is nil if err is not nil
+	reading store.LockedReading // reading.Set is nil if err is not nil
 	err     error
 	// dirsAdded is true if the watcher began to watch another directory. The store must then
 	// be read again, because earlier changes in this directory caused no event.
@@ -135,13 +134,13 @@ func (r *storeReader) replaceLastGood(next store.LockedReading) {
 	r.lastGood = next
 }
 
-// confirmReplaced must be called after the owner has requested a push. If the sidecar has
-// reported that the store was replaced, the sidecar then uses the replaced store.
+// Run calls confirmReplaced after the owner has requested a push. If the sidecar has reported that the
+// store was replaced, confirmReplaced makes the sidecar use the replaced store.
 func (r *storeReader) confirmReplaced() {
 	r.confirmed = r.isReplaced || r.lastError == "" && r.lastGood.HasReplaced()
 }
 
-// acceptReplaced makes the next read use the replaced stores and bundles.
+// acceptReplaced makes the next read use the replaced stores and bundles, although secrets are missing.
 func (r *storeReader) acceptReplaced() {
 	r.confirmed = false
 	r.lastGood.State = r.lastGood.AcceptReplaced(r.isReplaced)
@@ -172,8 +171,7 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 			preparing <- result
 		}()
 	}
-	// prepareUntil is set only when the goroutine starts. So after the timeout, later calls do not
-	// wait for this goroutine again.
+	// All calls of prepare together wait at most maxPrepareTime for the same goroutine.
 	timeout := time.NewTimer(time.Until(r.prepareUntil))
 	defer timeout.Stop()
 	select {
@@ -183,7 +181,7 @@ func (r *storeReader) prepare(ctx context.Context) readResult {
 	case <-timeout.C:
 	case <-ctx.Done():
 	}
-	select { // after the timeout, both cases above can be ready
+	select { // after a timeout, use the result if there is one
 	case result := <-r.preparing:
 		r.preparing = nil
 		return result
@@ -293,9 +291,9 @@ func (r *storeReader) reportTruncated() {
 	r.reportedTruncated = r.lastGood.Truncated
 }
 
-// isBeingWritten reports whether a program is still writing a file of the store. The last read then
+// isBeingWritten reports whether a program is still writing a file of the store. If so, the last read
 // succeeded only because it used the old value of this file, so an error that was logged before may not
-// have ended. After the grace period, the sidecar logs the file itself, and isBeingWritten ignores it.
+// have ended. isBeingWritten ignores a file that the sidecar has logged after the grace period.
 func (r *storeReader) isBeingWritten() bool {
 	for path, reason := range r.lastGood.Unusable {
 		if reason.IsTemporary() && r.unusable[path].reported == "" {
@@ -321,8 +319,7 @@ func (r *storeReader) reportReadable(isFirst bool) {
 	r.lastError, r.isReplaced = "", false
 }
 
-// minReportedRemovals is a number of secrets. If the store had fewer secrets before a removal,
-// reportRemovals logs no warning.
+// If the store contained fewer secrets than minReportedRemovals, reportRemovals logs no warning.
 const minReportedRemovals = 4
 
 // reportRemovals logs a warning if more than half of the secrets are not in names any more. The
@@ -340,8 +337,9 @@ func (r *storeReader) reportRemovals(names []schema.SecretName) {
 	}
 }
 
-// gracePeriod returns how long a problem can exist before the sidecar logs the problem. A replaced
-// store or bundle is logged immediately, because the owner can confirm the replacement only after this.
+// gracePeriod returns how long the sidecar waits before it logs a problem. For a replaced store or
+// bundle, the sidecar does not wait, because the owner can confirm the replacement only after the
+// message.
 func gracePeriod(reason store.Reason) time.Duration {
 	switch {
 	case reason.IsReplaced():
@@ -364,8 +362,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 			file = &unusableFile{since: time.Now()}
 			r.unusable[path] = file
 		}
-		// If a problem was logged and now has another reason, log this reason only if the problem
-		// does not end by itself.
+		// If a logged problem now has another reason, log the new reason only if it is not temporary.
 		isNew := file.reported == "" || (!reason.IsTemporary() && file.reported != reason)
 		if isNew && time.Since(file.since) >= gracePeriod(reason) {
 			file.reported = reason
@@ -386,7 +383,7 @@ func (r *storeReader) acceptUnusable() (retryDelay time.Duration) {
 		mustRetry = mustRetry || file.reported == ""
 	}
 	for path, file := range r.unusable {
-		// If a bundle cannot be read, the state of its fields is unknown.
+		// If a bundle cannot be read, it is unknown whether the problems of its fields have ended.
 		if r.lastGood.Unusable[path] == "" && r.lastGood.Unusable[filepath.Dir(path)] == "" {
 			delete(r.unusable, path)
 			switch {

@@ -35,7 +35,7 @@ func TestUnmountedBundleKeepsFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.waitForLog(h, "the directory of a bundle was replaced, and fields are missing; the broker keeps the old bundle")
-	h.writeSecret("A", tripwire+"new") // other changes are pushed
+	h.writeSecret("A", tripwire+"new") // the sidecar must push changes of other secrets
 	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "new"})
 	h.waitForNames("A", "aws")
 	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })

@@ -42,9 +42,9 @@ type Config struct {
 	// broker's status at this interval, or more often if the interval is long (see
 	// statusInterval).
 	Poll time.Duration
-	// PushNow makes the sidecar push the store for each signal, even if the store has not
-	// changed. If the sidecar has reported that secrets are missing in the store, the signal
-	// confirms this. PushNow can be nil.
+	// PushNow makes the sidecar push the store for each signal, even if the store has not changed. If
+	// the sidecar has reported that secrets are missing in the store, the signal confirms their
+	// removal. PushNow can be nil.
 	PushNow <-chan os.Signal
 	// If ClearOnExit is true, the sidecar removes all secrets from the broker when Run ends,
 	// unless the secrets belong to another sidecar.
@@ -131,7 +131,8 @@ func (c Config) Run(ctx context.Context) error {
 			if delay := reader.acceptResult(ctx, result); delay > 0 {
 				debouncer.retryAfter(delay)
 			}
-			// Clearing the broker also confirms that secrets are missing.
+			// If the operator has cleared the broker, the sidecar uses the replaced store, as after
+			// SIGUSR1.
 			if result.isReplaced() && (reader.confirmed || publisher.isCleared) {
 				reader.acceptReplaced()
 				reader.startReading(ctx)

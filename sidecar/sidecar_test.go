@@ -122,7 +122,7 @@ func TestChangedLinkTargetIsPushed(t *testing.T) {
 	}
 	r := h.runSidecar(nil)
 	h.waitForNames("A", "aws", "npm")
-	r.waitForLog(h, h.store+"/LATER") // afterwards, the sidecar waits for an event
+	r.waitForLog(h, h.store+"/LATER") // after this, only a file event causes a read
 	r.waitForLog(h, h.store+"/DEEP")
 	storetest.WriteFile(h.dir+"/later/LATER", tripwire)
 	h.waitForNames("A", "LATER", "aws", "npm")
@@ -293,7 +293,7 @@ func TestRefusedSidecarDoesNotOvertakeAfterBrokerRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return status.AdminConnections == 2 // admin and the second sidecar
+		return status.AdminConnections == 2 // the connections of this test and of the second sidecar
 	})
 	admin.Close()
 	allowFirst()
@@ -483,7 +483,8 @@ func TestCheckHealth(t *testing.T) {
 	for _, name := range []string{"bad name", "EMPTY", "B"} {
 		os.Remove(h.store + "/" + name)
 	}
-	// The sidecar can have a problem with its store that this process does not have.
+	// The sidecar, which reads another store than CheckHealth, reports a problem with its store to the
+	// broker.
 	storetest.WriteFile(other+"/bad name", tripwire)
 	h.waitUntil("the broker knows that the store has a problem", func() bool { return h.status().StoreProblems == 1 })
 	if got := h.health(); !strings.Contains(got, "the sidecar reports a problem with its store") {

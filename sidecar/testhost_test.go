@@ -264,8 +264,7 @@ type serviceManager struct {
 	messages chan string
 }
 
-// listenForStatuses creates the socket of a service manager, which is used until the test
-// ends.
+// listenForStatuses creates the socket of a service manager. The sidecars of the test use this socket.
 func (h *testHost) listenForStatuses() serviceManager {
 	h.t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: h.dir + "/notify", Net: "unixgram"})

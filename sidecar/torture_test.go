@@ -115,16 +115,14 @@ func tortureOperations() int {
 
 // A torture changes the store of a testHost and knows which values the broker may have.
 type torture struct {
-	t       *testing.T
-	h       *testHost
-	r       *rand.Rand
-	dir     store.Dir
-	project *client.Project
-	fetches atomic.Int64
-	// operation is the number of the current operation.
+	t         *testing.T
+	h         *testHost
+	r         *rand.Rand
+	dir       store.Dir
+	project   *client.Project
+	fetches   atomic.Int64
 	operation int
-	// writers contains the files that are open for writing, by the name of the secret, and the
-	// part of the value that is not written yet.
+	// writers contains the files that are open for writing. The keys are the names of their secrets.
 	writers map[string]tortureWriter
 	// allowed contains the values that the broker may have after all changes have arrived. ""
 	// means that the secret does not exist. If a program truncates a file and then fails, the
@@ -135,7 +133,7 @@ type torture struct {
 
 type tortureWriter struct {
 	file        *os.File
-	value, rest string
+	value, rest string // rest is the part of value that is not written yet
 }
 
 // The tests change these secrets, but they never remove them.
@@ -183,7 +181,7 @@ func newTorture(t *testing.T, h *testHost, config func(*Config)) *torture {
 // store does not contain the secret.
 func (tt *torture) record(name, value string) {
 	if w, isOpen := tt.writers[name]; isOpen {
-		w.file.Close() // its file was replaced or removed
+		w.file.Close() // an operation has replaced or removed the open file
 		delete(tt.writers, name)
 	}
 	tt.allowed[name] = []string{value}
@@ -192,7 +190,7 @@ func (tt *torture) record(name, value string) {
 
 func (tt *torture) path(name string) string { return filepath.Join(tt.h.store, name) }
 
-// waitForFetches waits until the project has fetched several times, but only for a short time.
+// waitForFetches waits until the project has fetched five times, but at most 50 ms.
 func (tt *torture) waitForFetches() {
 	for seen, start := tt.fetches.Load(), time.Now(); tt.fetches.Load() < seen+5 && time.Since(start) < 50*time.Millisecond; {
 		runtime.Gosched()
@@ -238,8 +236,8 @@ func (tt *torture) run(operations int, extra ...func(*torture)) {
 	tt.t.Logf("%d fetches, generation %d, operations %v", tt.fetches.Load(), tt.h.status().Generation, tt.reached)
 }
 
-// fetch fetches the project's secrets again and again. No value may be only a part of a value,
-// and no permanent secret may be missing.
+// fetch fetches the project's secrets until done is closed. The test fails if the project receives only
+// a part of a value, or if a permanent secret is missing.
 func (tt *torture) fetch(done chan struct{}) {
 	for {
 		select {
@@ -326,8 +324,8 @@ func (tt *torture) change(extra []func(*torture)) {
 		tt.finish(name)
 	case n < 21 && !isOpen:
 		kind = "truncate and fail"
-		// A program that fails after a part of a value leaves a file that looks complete, so
-		// this program fails before the first part.
+		// Write no part of the value, because the sidecar would push a part of a value if the file is
+		// closed.
 		h.openForWriting(name, "").Close()
 		tt.allowed[name] = slices.Clone(tt.recent[name])
 	case n < 26:
@@ -368,11 +366,11 @@ func (tt *torture) change(extra []func(*torture)) {
 	tt.reached[kind]++
 }
 
-// replaceDir replaces the store's directory with another directory that contains all secrets. If
-// a secret were missing, the sidecar would wait for the owner.
+// replaceDir replaces the store's directory with another directory that contains all secrets. If a
+// secret were missing, the sidecar would wait for a confirmation.
 func (tt *torture) replaceDir() {
 	if tt.r.IntN(3) > 0 {
-		return // sync takes a long time
+		return // replace the directory less often, because sync takes a long time
 	}
 	next, old := tt.h.dir+"/next", tt.h.dir+"/old"
 	values := map[string]string{}
@@ -390,8 +388,8 @@ func (tt *torture) replaceDir() {
 		}
 		storetest.WriteFile(filepath.Join(next, file), values[name])
 	}
-	// Exchange the directories in one step, because the store must not be missing. A bad store
-	// does not lose secrets, but it delays changes.
+	// Exchange the directories in one step. If the store were missing for a moment, the sidecar would
+	// push changes later.
 	if err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, tt.h.store, unix.RENAME_EXCHANGE); err != nil {
 		tt.t.Fatal(err)
 	}
@@ -402,7 +400,7 @@ func (tt *torture) replaceDir() {
 	for name := range tt.allowed {
 		tt.record(name, values[name])
 	}
-	tt.sync() // if a secret were removed before the next read, the sidecar would wait for the owner
+	tt.sync() // so that the sidecar reads the new directory before a secret is removed
 }
 
 // useTool changes a secret with an editor or another program. It returns the program's name.

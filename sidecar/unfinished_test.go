@@ -93,7 +93,7 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	if got := h.health(); !strings.Contains(got, h.store+"/A") || !strings.Contains(got, "open for writing") {
 		t.Errorf("CheckHealth returned %q", got)
 	}
-	a.WriteString("complete") // the sidecar gets no event when the files are closed below
+	a.WriteString("complete") // the last file event for A, because closing a file causes no event
 	h.setSecret("B", tripwire+"newer")
 	h.waitForValues(project, map[schema.SecretName]string{"A": tripwire + "old", "B": tripwire + "newer"})
 	a.Close()
@@ -106,9 +106,9 @@ func TestFileThatIsBeingWrittenKeepsOldValue(t *testing.T) {
 	h.waitUntil("CheckHealth finds no problem", func() bool { return h.health() == "" })
 }
 
-// TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the
-// old value until the file has content again, until set confirms an empty value, or until the
-// file is removed.
+// TestEmptyFileKeepsOldValue truncates a file of the store. It checks that the broker keeps the old
+// value until the file has content again, until set stores an empty value, or until the file is
+// removed.
 func TestEmptyFileKeepsOldValue(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)
@@ -127,7 +127,7 @@ func TestEmptyFileKeepsOldValue(t *testing.T) {
 	if got := h.health(); !strings.Contains(got, h.store+"/A") || !strings.Contains(got, "empty") {
 		t.Errorf("CheckHealth returned %q", got)
 	}
-	h.setSecret("A", "") // the owner confirms an empty value
+	h.setSecret("A", "") // writes a newline, which the sidecar pushes as an empty value
 	h.setSecret("C", "")
 	h.waitForValues(project, map[schema.SecretName]string{"A": "", "B": tripwire, "C": ""})
 	h.openForWriting("B", "").Close()
@@ -237,9 +237,9 @@ func TestStoreIsReadableOnlyAfterCompleteRead(t *testing.T) {
 	}
 }
 
-// TestLeftoversOfKilledEditAreRemoved creates temporary files of edits before the start of the sidecar,
-// and while the sidecar runs and the test has locked the store, as a running edit does. The sidecar must
-// remove the first files immediately, and the other files only after the test has ended the lock.
+// TestLeftoversOfKilledEditAreRemoved creates temporary files of edits twice: before the sidecar
+// starts, and while the test has locked the store, as a running edit does. The sidecar must remove the
+// first files immediately, and the second files only after the test has unlocked the store.
 func TestLeftoversOfKilledEditAreRemoved(t *testing.T) {
 	h := newTestHost(t)
 	h.writeSecret("A", tripwire)

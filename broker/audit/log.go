@@ -11,14 +11,13 @@ package audit
 import (
 	"io"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// requiredTimeout is the maximum time that RecordFetch waits until its event is written, if audit
-// is required. It is shorter than one second, so that a client gets the refusal within one
+// requiredTimeout is the maximum time that RecordFetch and RecordAndWait wait until their event is
+// written, if audit is required. It is shorter than one second, so that a client gets the refusal within one
 // second.
 const requiredTimeout = 900 * time.Millisecond
 
@@ -52,7 +51,6 @@ type Log struct {
 	log      *slog.Logger
 	buffer   *buffer
 	recent   ring
-	failing  atomic.Bool // the last write of a batch failed
 	active   activeMergers
 	done     chan struct{} // closed when the writer goroutine has ended
 }
@@ -64,7 +62,7 @@ func Open(config Config) (*Log, error) {
 		required: config.Required, log: config.Log, buffer: newBuffer(),
 		active: activeMergers{mergers: map[*fetchMerger]struct{}{}}, done: make(chan struct{}),
 	}
-	w := writer{buffer: l.buffer, output: output{path: config.Path, out: config.Out}, recent: &l.recent, failing: &l.failing, log: config.Log}
+	w := writer{buffer: l.buffer, output: output{path: config.Path, out: config.Out}, recent: &l.recent, log: config.Log}
 	if config.Path != "" {
 		if err := w.output.reopen(); err != nil {
 			return nil, err
@@ -92,14 +90,21 @@ func (l *Log) Close() {
 // Dropped returns the number of events that the log has dropped since Open.
 func (l *Log) Dropped() uint64 { return l.buffer.dropped.Load() }
 
-// IsUnavailable reports whether audit is required and the last write of a batch failed. If
-// IsUnavailable returns true, RecordFetch returns false unless writing works again.
-func (l *Log) IsUnavailable() bool { return l.required && l.failing.Load() }
-
 // Record adds an event to the buffer. It never waits for the output. If the buffer is full,
 // Record drops and counts the event.
 func Record[E Event](l *Log, event E) {
 	l.buffer.add(item{time: event.When(), event: event}, true)
+}
+
+// RecordAndWait adds an event to the buffer. If audit is required, RecordAndWait waits until the
+// event is written, and returns false in the same cases as ProjectLog.RecordFetch. If audit is not
+// required, RecordAndWait does not wait and returns true.
+func RecordAndWait[E Event](l *Log, event E) (written bool) {
+	if l.required {
+		return l.buffer.addAndWait(item{time: event.When(), event: event}, requiredTimeout)
+	}
+	Record(l, event)
+	return true
 }
 
 // A ProjectLog records the answers to the clients of one project.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -113,11 +112,11 @@ func TestRequiredFetchesAreWrittenTogether(t *testing.T) {
 // given up. The writer must not report that writing works again.
 func TestGivenUpEventsAreNotWritten(t *testing.T) {
 	disk := &fakeDisk{}
-	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, failing: new(atomic.Bool), log: slog.New(slog.DiscardHandler)}
+	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, log: slog.New(slog.DiscardHandler)}
 	w.writeBatch(batch{items: []item{{project: "api"}}})
 	w.writeBatch(batch{items: []item{{project: "api", givenUp: true}}})
-	if !w.failing.Load() || w.buffer.dropped.Load() != 1 || disk.text.Len() != 0 {
-		t.Errorf("failing is %v, %d events were counted as dropped, the log is %q", w.failing.Load(), w.buffer.dropped.Load(), disk.text.String())
+	if !w.failing || w.buffer.dropped.Load() != 1 || disk.text.Len() != 0 {
+		t.Errorf("failing is %v, %d events were counted as dropped, the log is %q", w.failing, w.buffer.dropped.Load(), disk.text.String())
 	}
 }
 
@@ -126,7 +125,7 @@ func TestGivenUpEventsAreNotWritten(t *testing.T) {
 // the fourth event as dropped.
 func TestPartOfBatchIsWritten(t *testing.T) {
 	disk := &fakeDisk{}
-	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, failing: new(atomic.Bool), log: slog.New(slog.DiscardHandler)}
+	w := writer{buffer: newBuffer(), output: output{out: disk}, recent: &ring{}, log: slog.New(slog.DiscardHandler)}
 	events := batch{result: &result{done: make(chan struct{})}}
 	for uid := range uint32(4) {
 		events.items = append(events.items, item{

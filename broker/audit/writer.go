@@ -2,7 +2,6 @@ package audit
 
 import (
 	"log/slog"
-	"sync/atomic"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -13,7 +12,7 @@ type writer struct {
 	output  output
 	recent  *ring
 	log     *slog.Logger
-	failing *atomic.Bool // the last write of a batch failed
+	failing bool // the last write of a batch failed
 }
 
 // run writes events until the buffer is closed. It then writes the remaining events and closes
@@ -62,7 +61,8 @@ func (w *writer) writeBatch(taken batch) {
 	if taken.result != nil {
 		taken.finish(written)
 	}
-	failed := w.failing.Swap(err != nil)
+	failed := w.failing
+	w.failing = err != nil
 	if err != nil && !failed {
 		w.log.Error("cannot write audit events; they are dropped and counted until writing works again", "error", err)
 	} else if err == nil && failed {

@@ -104,13 +104,15 @@ func DialAdminWithToken(ctx context.Context, path, tokenFile string) (*Admin, er
 // checkListener returns an error if the process that listens on the socket must not get the token
 // of a file that belongs to owner. If every user can write to the directory of the socket, another
 // user can listen at the path first, for example before ssh forwards the socket to this path. Root,
-// owner, and the user of this process may get the token, because they can read the file.
+// owner, and the user of this process may get the token, because they can read the file. But the
+// kernel reports schema.UnmappedUID for every uid without a mapping in the user namespace of this
+// process, so two users with this uid can be different users.
 func checkListener(c *conn, tokenFile string, owner uint32) error {
 	listener, err := c.peer()
 	if err != nil {
 		return unreachable(c.path, err)
 	}
-	if uid := listener.Uid; uid != 0 && uid != uint32(os.Geteuid()) && uid != owner {
+	if uid := listener.Uid; uid == schema.UnmappedUID || uid != 0 && uid != uint32(os.Geteuid()) && uid != owner {
 		return &UntrustedListenerError{c.path, tokenFile, uid}
 	}
 	return nil

@@ -9,10 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnmappedUID is the uid that the kernel, by default, reports for every uid that has no
-// mapping in the broker's user namespace (user_namespaces(7), overflowuid).
-const UnmappedUID = 65534
-
 // A Caller identifies the process that opened a connection. The kernel stores the values at the
 // time of connect(2) (SO_PEERCRED, unix(7)). Later, another process may use the connection,
 // because the caller can pass the file descriptor of the connection. So the broker mainly relies
@@ -39,10 +35,10 @@ func callerOf(c *conn) (Caller, error) {
 }
 
 // IsIdentified reports whether the kernel reported the real uid of the caller. All callers with
-// unmapped uids have the UID UnmappedUID, so the broker must refuse this UID even if allow_uids
+// unmapped uids have the UID schema.UnmappedUID, so the broker must refuse this UID even if allow_uids
 // contains it. But a PID of 0 is no reason to refuse a caller. If the broker runs in a container,
 // all callers outside of this container have PID 0.
-func (c Caller) IsIdentified() bool { return c.UID != UnmappedUID }
+func (c Caller) IsIdentified() bool { return c.UID != schema.UnmappedUID }
 
 // Event returns the fields that describe the caller in an audit event.
 func (c Caller) Event() schema.EventCaller {

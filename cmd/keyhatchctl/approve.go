@@ -28,10 +28,10 @@ func (f *approvalFlags) addTo(c *cobra.Command) {
 func canAsk() bool { return term.IsTerminal(int(os.Stdin.Fd())) }
 
 // approve shows a proposal, asks for approval if necessary, and applies the proposal, except with
-// --dry-run. To apply the proposal, approve connects to the broker a second time, because the
-// broker could close an idle connection while approve waits for the operator. propose reads the
-// manifest, and approve calls propose only once. Therefore the approved text is the text that was
-// shown. socketPath is the path of the project's socket, or "" with --dry-run or after an error.
+// --dry-run. propose reads the manifest, and approve calls propose only once, so the approved
+// text is the text that was shown. approve connects to the broker a second time to apply the
+// proposal, because the broker could close an idle connection while the operator decides.
+// socketPath is the path of the project's socket, or "" with --dry-run or after an error.
 func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose func(*client.Admin) (proposal, error)) (p proposal, socketPath string, err error) {
 	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
 		p, err = propose(admin)
@@ -67,8 +67,8 @@ func approve(c *cobra.Command, o *globalOptions, flags approvalFlags, propose fu
 // ask. It then returns an error if the proposal contains a change that the command line did not
 // ask for.
 //
-// If requestApproval asks or cannot ask, it prints the proposal to the writer terminal. If no
-// question is necessary, it prints the proposal to out.
+// requestApproval prints the proposal to the writer terminal if an answer of the operator is
+// necessary, and otherwise to out.
 func (p proposal) requestApproval(out, terminal io.Writer, flags approvalFlags) error {
 	hasEffect := p.registered == nil || len(p.changes) > 0
 	switch {

@@ -26,8 +26,8 @@ type declarationCheck struct {
 
 // checkDeclaration returns the finding for one problem in the broker's status. A problem is a
 // difference between the served projects and the projects that are declared or stored for a
-// restart. If the operator can keep either of two states, the fix contains one command for each
-// state.
+// restart. If the operator can choose between the served project and the declared project, the
+// fix contains one command for each choice.
 func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.StatusResponse, c declarationCheck) cli.Finding {
 	f := cli.Finding{Check: "project " + cli.Printable(p.Project), Problem: string(p.Problem), Detail: cli.Printable(p.Message)}
 	file := filepath.Join(s.ProjectsDir, p.Project+".yaml")
@@ -77,9 +77,9 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 			f.Fix = "to unregister the project, which is no longer declared: "
 		} else if link := filepath.Dir(served.SocketPath); served.ProjectPath != p.ProjectPath {
-			// The name and the link with this name belong to the served path. The broker cannot
-			// use the name for the declared path before the project is unregistered and the link
-			// is removed. But as long as the directory of the served path exists, its containers
+			// The served project has the name, and a link with this name in the runtime
+			// directory. The broker cannot use the name for the declared path before the project
+			// is unregistered and the link is removed. But as long as the directory of the served path exists, its containers
 			// can mount the link, and would get the secrets of the declared project.
 			if _, err := os.Lstat(served.ProjectPath); !errors.Is(err, fs.ErrNotExist) {
 				f.Fix = "give the declaration another name, because the containers of " + cli.ShellQuote(served.ProjectPath) + " can mount " + cli.ShellQuote(link) + ": " +

@@ -54,8 +54,8 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 }
 
 // checkProjectPath checks that the path of the project is still a directory and contains no
-// symbolic link. If the path contains a symbolic link now, keyhatchctl refuses this path as an
-// argument, because untrusted code can have created the link.
+// symbolic link. keyhatchctl does not accept a path that contains a symbolic link now, because
+// untrusted code could have created the link.
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.PrintableWord(p.ProjectPath)
 	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +
@@ -101,7 +101,7 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 		fix := "to see the changes, and to approve them: " + reload
 		if otherName := m.otherName(p); otherName != "" && !nameIsTaken(otherName, p, status) {
 			detail += fmt.Sprintf("; the manifest has the name %s, but a reload does not change the name %s", otherName, p.Name)
-			fix += "\nto also use the name of the manifest: " + renameCommand(o, otherName, p, status)
+			fix += fmt.Sprintf("\nto approve the changes, and to rename the project to %s: ", otherName) + renameCommand(o, otherName, p, status)
 		}
 		return cli.Finding{Problem: problemManifestChanged, Detail: detail, Fix: fix}
 	}
@@ -110,10 +110,10 @@ func checkManifest(p schema.ProjectStatus, m treeManifest, status schema.StatusR
 
 // checkOwner checks that the owner of the project's directory can use the socket. A registration
 // allows only the owner that the directory has at that time, and the owner can change later.
-// checkOwner ignores root, which is always allowed, and unmappedUID, which cannot be allowed.
+// checkOwner ignores root, which is always allowed, and schema.UnmappedUID, which cannot be allowed.
 func checkOwner(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	owner, _ := cli.VisibleOwner(p.ProjectPath)
-	if owner == 0 || owner == unmappedUID || slices.Contains(p.AllowUIDs, owner) {
+	if owner == 0 || owner == schema.UnmappedUID || slices.Contains(p.AllowUIDs, owner) {
 		return cli.Finding{}
 	}
 	return cli.Finding{Problem: problemOwnerNotAllowed, Fix: registerAgainCommand(o, p, status),
@@ -136,9 +136,9 @@ func checkSecretsStored(p schema.ProjectStatus, missing []schema.SecretName, o *
 			"\nif the names are correct, store the secrets: " + cli.QuoteWords([]string{"keyhatch-sidecar", "set", names[0], "--store", "STORE"})}
 }
 
-// nameIsTaken reports whether the project p cannot have the name, because the name belongs to
-// another project. The name of an unregistered project still belongs to this project if the
-// broker's link with the name exists.
+// nameIsTaken reports whether another project has the name, so that the project p cannot get it.
+// An unregistered project still has its name as long as the broker's link with this name leads to
+// the directory of the unregistered project.
 func nameIsTaken(name schema.ProjectName, p schema.ProjectStatus, status schema.StatusResponse) bool {
 	if slices.ContainsFunc(status.Projects, func(other schema.ProjectStatus) bool { return other.Name == name }) {
 		return true

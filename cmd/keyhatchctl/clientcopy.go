@@ -31,8 +31,8 @@ func copyClient(projectPath string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// replaceFile creates a new file, so a running container continues to use the old file.
 	digest := sha256.Sum256([]byte(projectPath))
 	path := filepath.Join(cache, "keyhatch", "clients", hex.EncodeToString(digest[:]), "keyhatch")
+	// replaceFile creates a new file, so a running container continues to use the old file.
 	return path, replaceFile(path, text, 0o755)
 }

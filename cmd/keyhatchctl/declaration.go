@@ -29,9 +29,10 @@ func declarationPath(status schema.StatusResponse, name schema.ProjectName) (str
 	return filepath.Join(status.ProjectsDir, string(name)+".yaml"), nil
 }
 
-// declareAndRegister writes a project's declaration and then registers the project. It writes the
-// declaration first, because the user may have no permission to write the file. After an error,
-// for example if the broker refuses the project, declareAndRegister restores the old files.
+// declareAndRegister writes a project's declaration and then registers the project. If this user
+// has no permission to write the declaration, declareAndRegister does not register the project.
+// After an error, for example if the broker refuses the project, declareAndRegister restores the
+// old files.
 //
 // oldName is the name in the project's current declaration. If the name changes,
 // declareAndRegister renames the file. So the project never has two declarations, even if
@@ -99,7 +100,7 @@ func (s savedFile) restore() error {
 }
 
 // readDeclaration reads and parses the declaration of the project name in file. If the file does
-// not exist, the error is fs.ErrNotExist in a *declarationError.
+// not exist, the error is a *declarationError that wraps fs.ErrNotExist.
 func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration, error) {
 	text, err := manifest.ReadDeclarationText(file)
 	if err != nil {
@@ -112,8 +113,8 @@ func readDeclaration(file string, name schema.ProjectName) (manifest.Declaration
 	return d, nil
 }
 
-// A declaredPathError means that an action on a project would take the name of a declaration, or
-// replace a declaration, whose path is the path of another project.
+// A declaredPathError means that keyhatchctl cannot use a name for a project, because the
+// declaration with this name declares the path of another project.
 type declaredPathError struct {
 	action   string // for example "declare"
 	name     schema.ProjectName
@@ -149,10 +150,10 @@ func isOtherPath(err error) bool {
 	return ok
 }
 
-// checkUndeclaredName returns an error if a project that gets no declaration must not have its
-// name, because the name belongs to a declaration of another path or to a declaration that is not
-// valid. The broker may be unable to serve this declaration now, but could serve it later. If
-// this user cannot read the declaration, checkUndeclaredName returns nil.
+// checkUndeclaredName returns an error if a project without a declaration has the name of a
+// declaration that declares another path or is not valid. Even if the broker cannot serve the
+// declaration now, it could serve the declaration later. If this user cannot read the
+// declaration, checkUndeclaredName returns nil.
 func checkUndeclaredName(status schema.StatusResponse, request schema.RegisterRequest) error {
 	if status.ProjectsDir == "" {
 		return nil
@@ -167,10 +168,10 @@ func checkUndeclaredName(status schema.StatusResponse, request schema.RegisterRe
 	return err
 }
 
-// keptDeclaration returns a line about the declaration with the project's name if the declaration
-// must not be removed together with the project: if it declares another path, or if the project
-// is served without a declaration and the file is not a valid declaration. Otherwise,
-// keptDeclaration returns "".
+// keptDeclaration returns a line for the output of unregister if a file with the project's name
+// exists in the projects directory, and unregister must keep the file: if the file declares
+// another path, or if it is not a valid declaration and the project is served without it.
+// Otherwise, keptDeclaration returns "".
 func keptDeclaration(status schema.StatusResponse, p schema.ProjectStatus) (string, error) {
 	file, err := declarationPath(status, p.Name)
 	if err != nil {

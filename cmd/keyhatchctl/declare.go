@@ -15,11 +15,11 @@ func declareCommand(o *globalOptions) *cobra.Command {
 		Use:   "declare NAME|DIR",
 		Short: "Declare a project with its current registration",
 		Long: `declare writes the registration of a project, with its approved manifest, to the
-broker's projects directory. The broker registers a declared project at every start.
-declare replaces an existing declaration of the project, but not a declaration of
-another path. declare does not read the
-manifest in the project's directory, so it approves no change of this manifest. To
-approve and declare the current manifest, use keyhatchctl register --persist.
+broker's projects directory. The broker registers a declared project each time the
+broker starts. declare replaces an existing declaration of the project, but not a
+declaration of another path. declare does not read the manifest in the project's
+directory, so declare approves no change of this manifest. To approve and declare the
+current manifest, use keyhatchctl register --persist.
 
 ` + nameOrDirHelp,
 		Example: `  sudo keyhatchctl declare api`,

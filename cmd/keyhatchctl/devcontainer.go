@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Untrusted code can create any number of devcontainer.json files. With more IDs, a request
-// could be longer than schema.MaxRequest.
+// Untrusted code can create any number of devcontainer.json files. These limits keep a request
+// shorter than schema.MaxRequest.
 const (
 	maxFolderIDs  = 50               // maximum number of IDs of one folder
 	maxProjectIDs = 2 * maxFolderIDs // maximum number of IDs of a project, which has one or two folders
@@ -26,11 +26,10 @@ const (
 const maxConfigEntries = 500
 
 // devcontainerIDs returns the possible values of ${devcontainerId} for a project that is opened
-// by the path folder. The Feature mounts the link whose name is this value. The value depends on
-// the path of the folder and on the path of the devcontainer.json, so each devcontainer.json has
-// its own value. devcontainerIDs returns at most maxFolderIDs values. ignored is the number of
-// further devcontainer.json files. devcontainerIDs reads at most maxConfigEntries entries of
-// .devcontainer, so ignored does not count the files in further entries.
+// by the path folder. The Feature mounts the link whose name is this value. Each
+// devcontainer.json has its own value. devcontainerIDs returns at most maxFolderIDs values, and
+// ignored is the number of further devcontainer.json files in the first maxConfigEntries entries
+// of .devcontainer.
 //
 // Untrusted code can write to the folder. Therefore devcontainerIDs follows links only within the
 // folder. Otherwise, a link to an automounted directory could make this command mount the
@@ -66,8 +65,8 @@ func readEntries(dir string, limit int) []fs.DirEntry {
 	return sortEntries(d, err, limit)
 }
 
-// sortEntries does the same as readEntries for the open directory d, and closes d. err is the
-// error of opening d. If err is not nil, the result is empty.
+// sortEntries reads at most limit entries of the open directory d, sorts them by name, and closes
+// d. err is the error of opening d. If err is not nil, the result is empty.
 func sortEntries(d *os.File, err error, limit int) []fs.DirEntry {
 	if err != nil {
 		return nil
@@ -79,9 +78,9 @@ func sortEntries(d *os.File, err error, limit int) []fs.DirEntry {
 }
 
 // devcontainerID computes ${devcontainerId} as in the Dev Container specification
-// (containers.dev/implementors/spec, devcontainerId). The value is the SHA-256 hash of
-// the labels, encoded as JSON with sorted keys and no spaces. It is written in base 32
-// with the digits 0-9a-v.
+// (containers.dev/implementors/spec, devcontainerId). The value is the SHA-256 hash of two labels
+// of the container, encoded as JSON with sorted keys and no spaces. It is written in base 32 with
+// the digits 0-9a-v.
 func devcontainerID(folder, config string) schema.DevcontainerID {
 	var labels strings.Builder
 	enc := json.NewEncoder(&labels)

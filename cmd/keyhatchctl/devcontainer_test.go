@@ -34,9 +34,8 @@ func TestDevcontainerIDMatchesDevContainerCLI(t *testing.T) {
 }
 
 // TestDevcontainerIDsCoverConfigsAndPaths computes the IDs for several paths of a project. For
-// each path of the project's directory, there must be an ID for both usual paths of a
-// devcontainer.json, even if these files do not exist, and for each other existing
-// devcontainer.json.
+// each path, there must be an ID for each of the two usual devcontainer.json files, even if the
+// file does not exist, and for each other devcontainer.json that exists.
 func TestDevcontainerIDsCoverConfigsAndPaths(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {

@@ -24,7 +24,7 @@ func doctorCommand(o *globalOptions) *cobra.Command {
 project. For each project, doctor checks the directory, the manifest, the socket,
 and the links that the Dev Container Feature mounts. For each problem, doctor prints
 how to fix the problem, usually with the command to run. If a problem has several
-solutions, doctor prints each solution in its own line. doctor does not change
+solutions, doctor prints each solution on its own line. doctor does not change
 anything.
 
 The exit code of doctor is 0 if doctor finds no problem, and 1 if doctor finds a
@@ -190,7 +190,7 @@ func checkRuntimeDir(dir string, status schema.StatusResponse, trees *treeReader
 		switch {
 		case entry.IsDir():
 			findings = append(findings, trees.checkSocketDir(filepath.Join(dir, "projects", entry.Name()), o)...)
-		case !isKnownProject(entry.Name(), status): // the entry is a link, which the broker created
+		case !isKnownProject(entry.Name(), status): // every link in this directory was created by the broker
 			unregistered = append(unregistered, cli.PrintableWord(entry.Name()))
 		}
 	}
@@ -233,7 +233,8 @@ func checkSocketDir(path string, o *globalOptions) []cli.Finding {
 	return nil
 }
 
-// isKnownProject reports whether the broker serves a project, or reports a problem with it.
+// isKnownProject reports whether a served project or a problem in the broker's status has the
+// given name.
 func isKnownProject(name string, status schema.StatusResponse) bool {
 	return slices.ContainsFunc(status.Projects, func(p schema.ProjectStatus) bool { return string(p.Name) == name }) ||
 		slices.ContainsFunc(status.Problems, func(p schema.ProjectProblem) bool { return p.Project == name })

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// TestEventsAreAlignedLines formats events, and also an event and fields of a later version,
-// whose texts could look like a line of their own. Each event must be one line with aligned
-// columns, and a text must not contain unescaped spaces or control characters. parseEvent must
-// refuse lines that are not events.
+// TestEventsAreAlignedLines formats events. One event is of a later version, and its texts could
+// look like a separate line. Each event must be one line with aligned columns, and a text must
+// not contain unescaped spaces or control characters. parseEvent must refuse lines that are not
+// events.
 func TestEventsAreAlignedLines(t *testing.T) {
 	const at = "2026-01-31T08:15:00.123456789Z"
 	local, err := time.Parse(time.RFC3339, at)

@@ -39,13 +39,13 @@ recent audit events. With --follow, if the broker stops or restarts, keyhatchctl
 events connects to the broker again. If audit events happen faster than keyhatchctl
 events can print them, or if too many audit events happen before keyhatchctl events
 is connected again, keyhatchctl events prints a line events.missed with the number
-of missing audit events. After a restart of the broker, this number does not include
-the audit events that happened before the restart.
+of missing audit events. If the broker restarts, the number in events.missed does not
+include the audit events that happened before the restart.
 
 Each line that keyhatchctl events prints contains the local time, the name of the
 event, the project, the uid and the pid of the caller, and the other fields of the
-event except the gid of the caller. With --json, each of these lines is one JSON
-object, as in the audit log.`,
+event except the gid of the caller. With --json, keyhatchctl events prints each event
+as one JSON object in one line, as in the audit log.`,
 		Example: `  keyhatchctl events
   keyhatchctl events --follow --project api
   keyhatchctl events --since 10m --json | jq -c 'select(.denied > 0)'`,
@@ -102,7 +102,7 @@ func (p *eventPrinter) print(ctx context.Context, admin *client.Admin) error {
 		p.next = 1
 	}
 	p.instanceID, p.connected = response.InstanceID, true
-	number := response.First // of the next line
+	number := response.First // the number of the event in the next line
 	if number == 0 {         // the broker does not number its events
 		p.next = 0
 	}
@@ -154,7 +154,7 @@ func (p *eventPrinter) printEvent(e event, line []byte) error {
 	return err
 }
 
-// printMissed prints that no stream contained count events.
+// printMissed prints an events.missed event for count events that no stream contained.
 func (p *eventPrinter) printMissed(count uint64) error {
 	line, err := json.Marshal(schema.EventsMissed{
 		EventHeader: schema.EventHeader{Time: time.Now().UTC(), Event: schema.EventEventsMissed}, Count: count,
@@ -170,8 +170,8 @@ func (p *eventPrinter) printMissed(count uint64) error {
 }
 
 // followEvents prints events until ctx ends. If the broker ends a stream, followEvents connects
-// to the broker again, and continues after the last event. If followEvents cannot connect for the
-// first time, or if another error occurs, it returns the error.
+// to the broker again, and continues after the last event. If the first connection fails, or if
+// another error occurs, followEvents returns the error.
 func followEvents(ctx context.Context, o *globalOptions, printer *eventPrinter) error {
 	delay := minReconnectDelay
 	for {

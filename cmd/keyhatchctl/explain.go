@@ -32,7 +32,8 @@ shows the value of the secret, and does not change anything.
 
 PROJECT is the name of a project or the path of its directory. PROJECT is a path if
 it contains a slash, for example ./api, or if it is "." or "..". Without --uid,
-explain assumes that the caller has the uid of the directory's owner.
+explain assumes that the caller has the uid of the directory's owner. If you cannot
+see the directory, explain uses the uid of the project's registration.
 
 explain does not check whether a container can reach the socket: the container must
 mount the socket's directory, and must have permission to use this directory. To
@@ -44,7 +45,7 @@ The exit code of explain is 0 if the get would succeed, and 1 if the get would f
   keyhatchctl --json explain api NPM_TOKEN | jq -r '.checks[] | select(.ok | not).fix'`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(c *cobra.Command, args []string) error {
-			if !schema.ValidSecretName(args[1]) { // do not print the argument, because it may be a value
+			if !schema.ValidSecretName(args[1]) { // do not print the argument, because it may be the value of a secret
 				return cli.UsageErrorf("NAME must be the name of a secret, which matches %s", schema.SecretNamePattern)
 			}
 			var e explanation
@@ -156,7 +157,9 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 	}
 	e.Project, e.UID = string(p.Name), request.uid
 	if e.UID == nil {
-		e.UID = ownerOrSelf(p.ProjectPath)
+		if e.UID, err = usualCaller(p); err != nil {
+			return explanation{}, err
+		}
 	}
 	result, err := admin.Explain(ctx, schema.ExplainRequest{Name: p.Name, Secret: request.secret, UID: *e.UID})
 	if err != nil {
@@ -188,12 +191,24 @@ func explain(ctx context.Context, admin *client.Admin, o *globalOptions, request
 	return e, nil
 }
 
-// ownerOrSelf returns the uid that owns a directory, or the uid of this process if this user
-// cannot see the directory.
-func ownerOrSelf(dir string) *uint32 {
-	uid := uint32(os.Getuid())
-	if info, err := os.Stat(dir); err == nil {
-		uid = info.Sys().(*syscall.Stat_t).Uid
+// usualCaller returns the uid that explain uses without --uid: the owner of the project's
+// directory. If this user cannot see the directory, usualCaller returns the only uid of the
+// project's registration, or root's uid if the registration has no uid. It returns an error if the
+// registration has several uids.
+func usualCaller(p schema.ProjectStatus) (*uint32, error) {
+	info, err := os.Stat(p.ProjectPath)
+	if err == nil {
+		uid := info.Sys().(*syscall.Stat_t).Uid
+		return &uid, nil
 	}
-	return &uid
+	switch len(p.AllowUIDs) {
+	case 0:
+		return new(uint32), nil
+	case 1:
+		return &p.AllowUIDs[0], nil
+	}
+	return nil, &cli.Error{
+		Err:  fmt.Errorf("cannot find the owner of the project's directory: %w", err),
+		Hint: "choose the uid of the process that gets the secret with --uid",
+	}
 }

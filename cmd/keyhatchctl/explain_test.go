@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
+
+	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
 // TestExplainReportsResultsOfBroker runs explain with invented answers of a broker, because these
@@ -45,6 +48,33 @@ func TestExplainReportsResultsOfBroker(t *testing.T) {
 		}
 		if (err == nil) != c.ok {
 			t.Errorf("after the answer %s, the error is %v", c.answer, err)
+		}
+	}
+}
+
+// TestExplainWithoutDirectory runs explain for a project whose directory does not exist, without
+// --uid. If the registration has one uid, explain must use this uid, and if it has no uid, explain
+// must use root's uid. If the registration has several uids, explain must ask for --uid.
+func TestExplainWithoutDirectory(t *testing.T) {
+	for uids, want := range map[string]string{
+		"[1234]":      "by uid 1234 would succeed\n",
+		"[1234,1235]": "with --uid",
+		"[]":          "by uid 0 would succeed\n",
+	} {
+		socket := fakeBroker(t, func(op, _ string) string {
+			return map[string]string{
+				"ping": pingResponse,
+				"status": `{"ok":true,"broker_version":"9","protocol_version":2,"instance_id":"x","uptime_seconds":1,"generation":1,"secret_count":1,"memory":"mlock","descriptor_store":"absent","audit_dropped":0,` +
+					`"projects":[{"name":"api","project_path":"/nowhere/api","socket_path":"/s","declared":false,"allowlist_size":1,"allow_uids":` + uids + `,"counts":{"allowed":0,"denied":0,"not_found":0},"connections":0,"manifest_sha256":"x"}],"problems":[]}`,
+				"explain": `{"ok":true,"socket_in_place":true,"uid_allowed":true,"secret_allowed":true,"secrets_loaded":true,"secret_present":true}`,
+			}[op]
+		})
+		out, err := runCommand(t, "--socket", socket, "explain", "api", "A")
+		if e, ok := errors.AsType[*cli.Error](err); ok {
+			out += e.Hint
+		}
+		if !strings.Contains(out, want) {
+			t.Errorf("with allow_uids %s, explain printed %q, error %v, want %q", uids, out, err, want)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (x explainer) checkUID(r schema.ExplainResponse) cli.Finding {
 		return cli.Finding{Detail: fmt.Sprintf("uid %d is allowed to use the socket", x.uid)}
 	}
 	f := cli.Finding{Problem: string(schema.CodePeerUnexpected), Detail: fmt.Sprintf("uid %d is not allowed to use the socket", x.uid)}
-	if x.uid == unmappedUID {
+	if x.uid == schema.UnmappedUID {
 		f.Detail += ", because the kernel reports this uid for every unknown user"
 		f.Fix = "get the secret as another user"
 		return f
@@ -92,8 +92,8 @@ func (x explainer) checkAudit(r schema.ExplainResponse) cli.Finding {
 	if !r.AuditUnavailable {
 		return cli.Finding{Detail: "the audit log does not prevent the get"}
 	}
-	return cli.Finding{Problem: string(schema.CodeAuditUnavailable), Detail: "the broker requires audit (--audit-required), but could not write the last audit event",
-		Fix: "read the reason in the broker's log, correct it, for example free space on the disk, and check again: " + x.again}
+	return cli.Finding{Problem: string(schema.CodeAuditUnavailable), Detail: "the broker requires audit (--audit-required), but cannot write an audit event",
+		Fix: "find the cause in the broker's log, correct the cause (for example, free space on the disk), and check again: " + x.again}
 }
 
 func (x explainer) checkRateLimit(r schema.ExplainResponse) cli.Finding {

@@ -71,9 +71,8 @@ func findProject(ctx context.Context, admin *client.Admin, o *globalOptions, arg
 		}
 	}
 	for _, p := range status.Problems {
-		// ProblemNotDeclared means that the broker serves the project, but that the declaration
-		// of the project is different. So this problem does not mean that the project is not
-		// served.
+		// With ProblemNotDeclared, the broker serves the project, but the declaration of the
+		// project is different.
 		if p.Project != "" && p.Problem != schema.ProblemNotDeclared && matches(p.Project, p.ProjectPath) {
 			return schema.ProjectStatus{}, newNotServedError(p, status, o)
 		}

@@ -31,7 +31,7 @@ func followStreams(t *testing.T, streams ...string) (out, messages string, reque
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	served := make(chan struct{})
-	go func() { // ends when the command has ended
+	go func() { // the goroutine ends when the command has ended
 		defer close(served)
 		for i := range len(streams) + 1 {
 			c, err := l.Accept()

@@ -108,7 +108,8 @@ func (p brokerProcess) memoryFix() string {
 	return "start keyhatchd with a higher limit of locked memory (ulimit -l)"
 }
 
-// noSecretsText explains why the broker probably has no secrets. fix describes how to load them.
+// noSecretsText returns the probable cause if the broker has no secrets. fix describes how to
+// load secrets.
 func (o *globalOptions) noSecretsText(s schema.StatusResponse) (cause, fix string) {
 	switch {
 	case s.SecretsClearedAt != nil && isSidecarConnected(s):

@@ -26,8 +26,8 @@ func newRootCommand() *cobra.Command {
 		Short: "Operate a keyhatch broker",
 		Long: `keyhatchctl uses the broker's admin socket. Every user who can open the admin socket
 can use keyhatchctl. If the broker requires an admin token, the user must also be
-able to read the file with the token. A user who changes a declaration must also be
-able to write the file of the declaration. If systemd starts the broker of the
+able to read the file with the token. To change a declaration, the user must also
+have permission to write the declaration file. If systemd starts the broker of the
 system, or if the broker runs as root, only root and the members of the group
 keyhatch can open the admin socket.`,
 		Example: `  keyhatchctl status

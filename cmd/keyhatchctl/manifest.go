@@ -42,7 +42,7 @@ type treeManifest struct {
 	file     manifest.File
 	parsed   *manifest.Manifest // nil if the manifest is missing or invalid
 	err      error              // why the manifest could not be read or parsed, or nil
-	approved bool               // the text is the same as that of the approved manifest
+	approved bool               // the manifest has the same text as the approved manifest
 }
 
 func readTreeManifest(p schema.ProjectStatus) (m treeManifest) {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// A mount is a mount of devcontainer.json: the options that docker run --mount reads, in their
-// order.
+// A mount is an entry of mounts in devcontainer.json. It contains the options of docker run
+// --mount, in their order.
 type mount []mountOption
 
 // A mountOption is one option of a mount. The key is in lower case, because docker ignores the
@@ -57,7 +57,8 @@ func parseMount(raw json.RawMessage) (mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With Docker Compose, the Dev Container CLI splits the text at each comma instead.
+	// For Docker Compose, the Dev Container CLI splits the text at each comma, even between
+	// quotes. Check these parts, too.
 	if parts := strings.Split(text, ","); strings.Contains(text, `"`) {
 		fields = append(fields, parts...)
 	}
@@ -69,8 +70,8 @@ func parseMount(raw json.RawMessage) (mount, error) {
 	return m, m.checkType()
 }
 
-// checkType returns an error for the type glob of podman. The source of such a mount is a pattern
-// for paths.
+// checkType returns an error for the type glob of podman. The source of such a mount is a
+// pattern, which mountCheck cannot compare with paths.
 func (m mount) checkType() error {
 	if slices.Contains(m, mountOption{"type", "glob"}) {
 		return errors.New("the type must not be glob")
@@ -104,7 +105,7 @@ func (m mount) sources(folder string) (sources []string) {
 				values = strings.FieldsFunc(option.value, func(r rune) bool { return strings.ContainsRune("=:,", r) })
 			}
 			for _, value := range values {
-				if value != "" { // the daemon mounts the volume, usually in the directory /
+				if value != "" { // a relative path begins at the daemon's directory, usually /
 					sources = append(sources, filepath.Join("/", value))
 				}
 			}

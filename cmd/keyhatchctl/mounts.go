@@ -14,8 +14,8 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// These are the paths in the container: of the directory with the project's socket, of the
-// socket, and of the command keyhatch.
+// These are paths in the container: the directory with the project's socket, the socket, and the
+// command keyhatch.
 const (
 	containerDir    = "/run/keyhatch"
 	containerSocket = containerDir + "/broker.sock"
@@ -23,8 +23,8 @@ const (
 )
 
 // configuredMounts returns the mounts in the project's configuration, for example from the
-// keyhatch Feature or from an entry in devcontainer.json. The last element is the mount of the
-// workspace, which can be empty or null.
+// keyhatch Feature or from an entry in devcontainer.json. The last element is the value of
+// workspaceMount, or empty if the configuration does not contain workspaceMount.
 func configuredMounts(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) ([]json.RawMessage, error) {
 	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", workspaceFolder}
 	cmd := exec.CommandContext(ctx, devcontainer, append(args, configurationArgs(extraArgs)...)...)
@@ -42,7 +42,7 @@ func configuredMounts(ctx context.Context, devcontainer string, environment []st
 		} `json:"mergedConfiguration"`
 	}
 	if err := json.Unmarshal(out, &configuration); err != nil {
-		return nil, errors.New("devcontainer read-configuration printed unexpected output: not the expected JSON")
+		return nil, errors.New("devcontainer read-configuration did not print the expected JSON")
 	}
 	return append(configuration.Merged.Mounts, configuration.Merged.WorkspaceMount), nil
 }
@@ -69,9 +69,9 @@ type mountCheck struct {
 
 func (c mountCheck) check(mounts []json.RawMessage) error {
 	runtimeDir := filepath.Dir(filepath.Dir(c.projectDir))
-	// Compare also with the paths before their links are resolved, because the operator may have
-	// no permission to resolve the links in the runtime directory.
-	// devcontainer read-configuration does not replace the variable in the mount of the Feature.
+	// These paths are allowed even if the operator has no permission to resolve the links in the
+	// runtime directory. devcontainer read-configuration does not replace ${devcontainerId} in
+	// the mount of the Feature.
 	allowed := []string{c.projectDir, filepath.Join(runtimeDir, "devcontainers", "${devcontainerId}")}
 	for _, id := range c.ids {
 		allowed = append(allowed, filepath.Join(runtimeDir, "devcontainers", string(id)))
@@ -96,8 +96,9 @@ func (c mountCheck) check(mounts []json.RawMessage) error {
 	return nil
 }
 
-// overlaps reports whether one of two paths is below the other, or whether they are equal, with
-// and without their symbolic links.
+// overlaps reports whether path and dir are equal or one of them is below the other, after their
+// symbolic links are resolved. It also returns true if path is dir or below dir with unresolved
+// links, because this user may have no permission to resolve them.
 func overlaps(path, dir string) bool {
 	real, realDir := resolveLinks(path), resolveLinks(dir)
 	return isBelow(real, realDir) || isBelow(realDir, real) || isBelow(path, dir)

@@ -42,7 +42,7 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		`{"type": "bind", "source": "` + run + `/devcontainers/id", "target": "/run/keyhatch"}`:                        true,
 		`{"type": "bind", "source": "` + run + `/devcontainers/other", "target": "/run/keyhatch"}`:                     false,
 		`{"type": "bind", "source": "` + run + `/devcontainers/${devcontainerId}", "target": "/run/keyhatch"}`:         true, // of the Feature
-		`{"type": "bind", "source": "` + run + `/devcontainers/unused", "target": "/x"}`:                               true, // an ID of the project, whose link does not exist
+		`{"type": "bind", "source": "` + run + `/devcontainers/unused", "target": "/x"}`:                               true, // the project has this ID, but the link does not exist
 		`{"type": "bind", "source": "` + run + `/devcontainers/absent", "target": "/x"}`:                               false,
 		text("type=bind,source=ROOT/run/keyhatch/projects/api,target=/run/keyhatch"):                                   true,
 		text("type=bind,source=ROOT/run/keyhatch/projects/0123/,target=/run/keyhatch"):                                 true,
@@ -81,15 +81,16 @@ func TestMountsOfRuntimeDirectory(t *testing.T) {
 		text("type=volume,volume-opt=type=overlay,\"volume-opt=o=ro,lowerdir=ROOT/run/keyhatch/admin:/usr\",target=/x"):                        false,
 		text("type=volume,volume-opt=type=none,volume-opt=o=bind,volume-opt=device=run/../ROOT/run/keyhatch/admin,target=/x"):                  false,
 		text("type=volume,source=data,volume-opt=type=nfs,\"volume-opt=o=addr=10.0.0.1,rw\",volume-opt=device=:/,target=/x"):                   true,
-		// Docker Compose gets the parts between all commas, also between quotes.
+		// For Docker Compose, the Dev Container CLI splits a mount at each comma, even between quotes.
 		text("type=volume,\"x=a,source=ROOT/run/keyhatch/admin\",target=/x"):    false,
 		text("type=glob,src=ROOT/r*/keyhatch/admin,target=/x"):                  false,
 		text("type=bind,source=/usr,target=\"/x"):                               false,
 		text("type=bind,source=/usr,target=/x\nsource=ROOT/run/keyhatch/admin"): false,
-		// A mount of the project's socket must be plain.
-		text("type=bind,source=ROOT/alias,src=ROOT/alias,target=/x"):    false,
-		text("type=bind,source=ROOT/alias,target=/x,unknown=1"):         false,
-		text("type=bind,source=ROOT/alias,target=/x,readonly"):          true,
+		// A mount of the project's socket must have only known options, and each of them once.
+		text("type=bind,source=ROOT/alias,src=ROOT/alias,target=/x"): false,
+		text("type=bind,source=ROOT/alias,target=/x,unknown=1"):      false,
+		text("type=bind,source=ROOT/alias,target=/x,readonly"):       true,
+		// A mount of the declared projects must be refused.
 		text("type=bind,source=ROOT/run/projects.d,target=/x"):          false,
 		text("type=bind,source=ROOT/run/projects.d/api.yaml,target=/x"): false,
 	} {

@@ -32,11 +32,10 @@ func (o *globalOptions) adminSocket() string {
 // same admin socket and token file as this process.
 func (o *globalOptions) command(args ...string) string { return o.sudoCommand("", args...) }
 
-// sudoCommand does the same as the method command, but puts sudo before the command. sudo is
-// "sudo " or "". With "sudo ", the command also contains a socket that is not the system's
-// socket, because the default socket of root is the system's socket. If a word ends with a line
-// break, sudoCommand returns a text instead of a command, because ShellQuote cannot quote the
-// word.
+// sudoCommand is like command, but begins the keyhatchctl command with sudo, which is "sudo " or
+// "". With "sudo ", the command contains --socket if the socket is not the socket of the system,
+// which is the default of root. If a word ends with a line break, sudoCommand returns a text
+// instead of a command, because ShellQuote cannot quote the word.
 func (o *globalOptions) sudoCommand(sudo string, args ...string) string {
 	if slices.ContainsFunc(args, func(arg string) bool { return strings.HasSuffix(arg, "\n") }) {
 		return "rename the directory, because its name ends with a line break"

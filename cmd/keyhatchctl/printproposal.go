@@ -65,8 +65,8 @@ const (
 	maxSummaryLength = 400
 )
 
-// maxDangersWithoutCount is a number of dangerous changes. For more dangerous changes,
-// dangerLines also prints their number.
+// If a proposal contains more than maxDangersWithoutCount dangerous changes, dangerLines also
+// prints their number.
 const maxDangersWithoutCount = 10
 
 // maxLinesWithoutSummary is the maximum number of lines of a proposal that is printed
@@ -81,10 +81,10 @@ func screenLines(text string) (lines int) {
 	return lines
 }
 
-// printSummary prints the changes of a proposal again, in a few lines. print calls printSummary
-// after the list of all changes, because a terminal shows only the last lines, and a manifest can
-// contain templates with thousands of lines. The summary names each change, or warns that it
-// omits some names. So a long list of harmless changes cannot hide a dangerous change.
+// printSummary prints the changes of a proposal again, in a few lines. A terminal shows only the
+// last lines of a proposal, and a manifest can contain templates with thousands of lines. The
+// summary names each change, or warns that it omits some names. So a long list of harmless
+// changes cannot hide a dangerous change.
 func (p proposal) printSummary(w io.Writer) {
 	var added, changed, removed, addedSecrets, changedSecrets, removedSecrets, changedFiles, others []string
 	for _, c := range p.changes {
@@ -96,7 +96,7 @@ func (p proposal) printSummary(w io.Writer) {
 			all, secrets = &removed, &removedSecrets
 		}
 		*all = append(*all, c.Subject)
-		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // p.logins contains this change
+		isNewLogin := strings.Contains(c.Subject, " login ") && c.New != "" // listed under "new or changed logins"
 		if secret, isSecret := strings.CutPrefix(c.Subject, "secret "); isSecret {
 			*secrets = append(*secrets, secret)
 			if file := movedFile(c); file != "" {
@@ -132,7 +132,7 @@ func (p proposal) printSummary(w io.Writer) {
 // movedFile returns the new path and mode of a secret's file if a change replaces the old path,
 // the old mode, or the old variable of the secret. Otherwise, movedFile returns "".
 func movedFile(c manifest.Change) string {
-	// See manifest.Effect. The path contains no space.
+	// The text of a file is "file PATH, mode MODE, with ...". PATH contains no space.
 	before, _, _ := strings.Cut(c.Old, ", with ")
 	after, _, _ := strings.Cut(c.New, ", with ")
 	file, isFile := strings.CutPrefix(after, "file ")
@@ -142,10 +142,11 @@ func movedFile(c manifest.Change) string {
 	return strings.Replace(file, ", mode ", " with mode ", 1)
 }
 
-// dangerLines returns one line for each dangerous change. print prints these lines at the end of
-// a proposal. dangerLines omits no change, because untrusted code chooses the order of the
-// changes. A terminal may not show the first of many lines. So if there are more than
-// maxDangersWithoutCount dangerous changes, the last line contains their number.
+// dangerLines returns one line for each dangerous change, which print prints at the end of a
+// proposal. dangerLines omits no change, because untrusted code chooses the order of the changes,
+// and could choose which change is omitted. A terminal may not show the first of many lines. So
+// if there are more than maxDangersWithoutCount dangerous changes, the last line contains their
+// number.
 func (p proposal) dangerLines() string {
 	var b strings.Builder
 	count := 0

@@ -21,13 +21,13 @@ type proposal struct {
 	folders    []proposedFolder // empty for reload, which adds no folder
 	file       manifest.File
 	changes    []manifest.Change
-	logins     []string // the new or changed logins that manifest.NewHosts returns
-	fileHosts  []string // the new hosts in files that manifest.NewHosts returns
+	logins     []string // the first result of manifest.NewHosts: new or changed logins
+	fileHosts  []string // the second result of manifest.NewHosts: new hosts in files
 	declare    bool     // if true, apply also writes the declaration of the project
 	// unrequested means that the proposal contains a change that the command line did not ask
-	// for, a dangerous effect of a new project, or a new folder that leads to the project only by
-	// a symbolic link. Somebody who can write to the project's tree, or to the tree that contains
-	// the link, could have caused this.
+	// for, a dangerous effect of a new project, or a new folder that leads to the project only
+	// through a symbolic link. Untrusted code with write access to the project's tree or to the
+	// link could have caused such a change.
 	unrequested     bool
 	approvalCommand string // the command that approves the changes without a question
 	// keepsDeclaration means that apply replaces only the manifest in the project's declaration.
@@ -113,9 +113,9 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 			return p, err
 		}
 	}
-	// Ignore the name in the manifest, because registrationChanges compares the names under
-	// which the project is registered.
 	p.logins, p.fileHosts = manifest.NewHosts(old, parsed)
+	// Omit a change of the name in the manifest, because registrationChanges reports whether
+	// the name of the project changes.
 	effects := slices.DeleteFunc(manifest.Changes(old, parsed), func(c manifest.Change) bool { return c.Subject == "project" })
 	if p.registered == nil {
 		p.changes = append(p.changes, effects...)
@@ -137,10 +137,9 @@ func proposeRegistration(ctx context.Context, admin *client.Admin, o *globalOpti
 	return p, nil
 }
 
-// addCurrent adds the dev container IDs that the project already has to the request, and
-// returns the uids that the project already has. If the project has a declaration that the
-// request will replace, addCurrent returns the uids in the declaration, because the
-// operator may have edited that file.
+// addCurrent copies the project's current dev container IDs into the request, and returns the
+// project's current uids. If the request will replace a declaration, addCurrent returns the uids
+// in the declaration, because the operator may have edited that file.
 func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint32, err error) {
 	if p.registered != nil {
 		p.request.DevcontainerIDs, currentUIDs = p.registered.DevcontainerIDs, p.registered.AllowUIDs
@@ -168,8 +167,8 @@ func (p *proposal) addCurrent(status schema.StatusResponse) (currentUIDs []uint3
 // declaration of another path.
 func (p proposal) checkDeclarations(status schema.StatusResponse) error {
 	if p.registered != nil {
-		// The uids and the dev containers in the declaration may differ from the registration,
-		// because the proposal contains them.
+		// If the proposal will replace the declaration, compare only the manifests. The proposal
+		// already contains the uids and the dev containers of the declaration.
 		if err := checkApplied(status, *p.registered, func(own manifest.Declaration) bool {
 			return p.declare && own.Manifest == p.registered.Manifest
 		}); err != nil {
@@ -195,8 +194,8 @@ func (p proposal) declaredName() schema.ProjectName {
 }
 
 // addDevcontainers adds dev container IDs to the request, and reports whether an ID is new. If an
-// ID is new, addDevcontainers also adds a change to the proposal, except for a new project
-// without danger. place describes where the IDs come from. danger is "" if the change is not
+// ID is new, addDevcontainers also adds a change to the proposal. For a new project, it adds only
+// a dangerous change. place describes where the IDs come from. danger is "" if the change is not
 // dangerous.
 func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID, danger string) bool {
 	all := union(p.request.DevcontainerIDs, ids)
@@ -209,7 +208,7 @@ func (p *proposal) addDevcontainers(place string, ids []schema.DevcontainerID, d
 }
 
 // limitDevcontainers removes dev container IDs beyond maxProjectIDs from the request, and adds
-// this change to the proposal. It removes other IDs before the IDs in current, which belong to
+// this change to the proposal. It keeps the IDs in current if possible, because they belong to
 // the current devcontainer.json files.
 func (p *proposal) limitDevcontainers(current []schema.DevcontainerID) {
 	ids := union(current, p.request.DevcontainerIDs)

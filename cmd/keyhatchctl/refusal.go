@@ -30,9 +30,10 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		}
 		if other.Name == request.Name {
 			err = fmt.Errorf("cannot register %s: the name %s is in use for %s", cli.PrintableWord(dir.path), other.Name, cli.PrintableWord(other.ProjectPath))
-			// Hostile code can create a symbolic link to any project, so a link must not choose
-			// the project that gets the name and its mounts. If the proposal replaces a
-			// registration of this path, the project was already here and was not moved.
+			// Suggest a move only if the path contains no symbolic link: hostile code can create
+			// a link to any project, and the link would choose the project that gets the name and
+			// its mounts. If the proposal replaces a registration of this path, no project was
+			// moved to this path.
 			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && dir.typed == dir.path && !request.Replace {
 				return &cli.Error{
 					Err:  fmt.Errorf("%w, which no longer exists", err),
@@ -46,15 +47,15 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 		}
 	}
 	if folder, socket := reservedFolder(ctx, admin, request, dir); folder != "" {
-		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts a link of this folder")}
+		return &cli.Error{Err: err, Hint: folderHint(o, dir, folder, socket, options, status, "no container mounts the links that this command removes")}
 	}
 	return &cli.Error{Err: err, Hint: otherNameHint(ctx, admin, o, request, dir, options, status)}
 }
 
 // moveCommand returns the command that unregisters the project p and registers it at another
-// path. The project keeps its name, its uids, and its declaration, and gets the uids in options.
-// The command removes the link with the name, because the link leads to the directory of the old
-// path, and no project at another path can use the name of the link.
+// path. The project keeps its name, its uids, and its declaration, and also gets the uids in
+// options. The command removes the link with the project's name, because the link still leads to
+// the old path. Otherwise the broker would refuse the name for another path.
 func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, options registerOptions, status schema.StatusResponse) string {
 	options.name, options.persist = string(p.Name), options.persist || p.Declared
 	for _, uid := range p.AllowUIDs {
@@ -85,11 +86,11 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 
 // folderHint returns the hint for a folder whose links in the runtime directory lead to another
 // project. The broker does not change these links, so the hint contains commands that remove the
-// links and register the project. condition is the condition under which the user can run these
-// commands. socket is the path of a socket in the same runtime directory.
+// links and register the project. The operator may run these commands only if condition is true.
+// socket is the path of a socket in the same runtime directory.
 func folderHint(o *globalOptions, dir projectDir, folder, socket string, options registerOptions, status schema.StatusResponse, condition string, commands ...string) string {
 	if folder != dir.path {
-		return "register the project by its own path: " + o.registerCommand(dir.path, options, status)
+		return "register the project by its path without symbolic links: " + o.registerCommand(dir.path, options, status)
 	}
 	linksDir := filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(socket))), devcontainersDir)
 	remove := []string{"rm", "-f"}
@@ -104,16 +105,16 @@ func folderHint(o *globalOptions, dir projectDir, folder, socket string, options
 	return fmt.Sprintf("if %s, run: %s", condition, strings.Join(commands, " && "))
 }
 
-// reservedFolder returns a path of dir (see projectDir.folders) that is reserved for a project
-// that was unregistered, and the path that the socket of the new project will have. A path is
-// reserved if the link of one of its dev container IDs still leads to the unregistered project.
-// The broker then refuses this ID. reservedFolder returns "" if no path is reserved, or if the
-// broker would refuse the registration also without dev container IDs.
+// reservedFolder returns a path of dir (see projectDir.folders) that is reserved for an
+// unregistered project: the link of one of its dev container IDs still leads to the unregistered
+// project, so the broker refuses this ID. reservedFolder also returns the path that the socket of
+// the new project will have. It returns "" if no path is reserved, or if the broker would refuse
+// the registration also without dev container IDs.
 func reservedFolder(ctx context.Context, admin *client.Admin, request schema.RegisterRequest, dir projectDir) (folder, socket string) {
 	request.DevcontainerIDs = nil
 	accepted, err := admin.Register(ctx, request)
 	if err != nil {
-		return "", "" // the broker would also refuse the project without the IDs
+		return "", "" // the broker refuses the project also without dev container IDs
 	}
 	for _, folder := range dir.folders() {
 		request.DevcontainerIDs, _ = devcontainerIDs(folder)
@@ -124,8 +125,9 @@ func reservedFolder(ctx context.Context, admin *client.Admin, request schema.Reg
 	return "", ""
 }
 
-// sharedFolder returns a folder of dir whose dev containers belong to the project other. If there
-// is no such folder, or if the broker does not answer, the result is "".
+// sharedFolder returns a path of dir (see projectDir.folders) that has a dev container ID of
+// another project, whose name is other. If there is no such path, or if the broker does not
+// answer, the result is "".
 func sharedFolder(ctx context.Context, admin *client.Admin, other schema.ProjectName, dir projectDir) string {
 	registered, err := admin.Inspect(ctx, other)
 	if err != nil {
@@ -166,7 +168,7 @@ func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, r
 		options.name = string(request.Name)
 		return "choose another name: " + o.registerCommand(dir.typed, options, status)
 	}
-	return o.listProjectsHint() // another name does not help
+	return o.listProjectsHint() // the broker refuses the project for another reason than its name
 }
 
 // unregisterShellCommand returns the command that unregisters a project. If the project

@@ -16,12 +16,12 @@ func registerCommand(o *globalOptions) *cobra.Command {
 		Use:   "register DIR",
 		Short: "Register a project and approve its current manifest",
 		Long: `register shows the effects of the manifest of the project in DIR. On a terminal,
-register then asks for your approval, unless you use --yes or --dry-run, or nothing
-would change. After your approval, or if no approval is necessary, the broker
-creates the project's socket, except with --dry-run. If the project is already
-registered or declared, register shows the differences, and applies them after your
-approval. register also updates an existing declaration of the project. If the
-manifest in the declaration was edited and the broker has not applied the edit,
+register asks for your approval before it changes a registration, unless you use
+--yes. After your approval, or if no approval is necessary, the broker creates the
+project's socket. With --dry-run, register only shows the effects. If the project is
+already registered or declared, register shows the differences, and applies them
+after your approval. register also updates an existing declaration of the project. If
+the manifest in the declaration was edited and the broker has not applied the edit,
 register fails and changes nothing.
 
 Without a terminal, --yes is necessary to register a new project if its manifest has
@@ -39,9 +39,9 @@ another user to use the project's socket, for example the container's user, add
 allowed. To remove an allowed uid, run keyhatchctl unregister --persist, and
 register the project again.
 
-With --persist, the broker registers the project at every start, also after a
-reboot. With --persist, register also writes the approved manifest to the broker's
-projects directory.`,
+With --persist, register also writes the approved manifest to the broker's projects
+directory. The broker then registers the project each time the broker starts, also
+after a reboot.`,
 		Example: `  keyhatchctl register ~/src/api
   keyhatchctl register --name api-fix ~/worktrees/fix
   sudo keyhatchctl register --persist ~/src/api
@@ -69,7 +69,7 @@ projects directory.`,
 	flags.addTo(c)
 	addUIDFlag(c, &options.uids, "also allow this `UID` to use the socket; can be repeated")
 	c.Flags().StringVar(&options.name, "name", "", "`NAME` of the project (default: the value of project in the manifest)")
-	c.Flags().BoolVar(&options.persist, "persist", false, "declare the project, so that the broker registers it at every start")
+	c.Flags().BoolVar(&options.persist, "persist", false, "declare the project, so that the broker registers the project each time the broker starts")
 	return c
 }
 

@@ -12,9 +12,9 @@ import (
 )
 
 // findRegistration returns the registration of the project at a path, or nil if the project is
-// new. If the broker stores a registration of the path, or if the path is declared, the project
-// is not new, even if the broker does not serve it. A container can prevent the broker from
-// serving the container's project. name is the name that a new project would have.
+// new. A project with a stored registration or a declaration is not new, even if the broker does
+// not serve the project, because a container can prevent the broker from serving the container's
+// project. name is the name that a new project would have.
 func findRegistration(ctx context.Context, admin *client.Admin, status schema.StatusResponse, path string, name schema.ProjectName) (*schema.InspectResponse, error) {
 	if i := slices.IndexFunc(status.Projects, func(s schema.ProjectStatus) bool { return s.ProjectPath == path }); i >= 0 {
 		registered, err := admin.Inspect(ctx, status.Projects[i].Name)

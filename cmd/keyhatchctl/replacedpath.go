@@ -19,10 +19,10 @@ import (
 // maxLinks is the maximum number of symbolic links in a path, as in the kernel.
 const maxLinks = 40
 
-// followLinks returns an absolute path, and then the path after each symbolic link in it was
-// replaced with the target of the link. So the last of these paths contains no symbolic link. If
-// there is an error, for example because the directory does not exist, the last path is the one
-// that cannot be followed.
+// followLinks returns paths that lead to the same directory. The first path is path, which must
+// be absolute. In each further path, one more symbolic link is replaced with its target, so the
+// last path contains no symbolic link. After an error, for example because the directory does not
+// exist, the last path is the one that followLinks could not follow.
 func followLinks(path string) (paths []string, err error) {
 	paths = []string{filepath.Clean(path)}
 	resolved, rest := "/", strings.Split(path, "/")
@@ -81,8 +81,9 @@ func (e *replacedPathError) Error() string {
 		cli.PrintableWord(e.typed), e.project.Name, cli.PrintableWord(e.project.ProjectPath), cli.PrintableWord(e.target))
 }
 
-// findReplaced returns an error if one of the paths except the last is the path of a registered
-// or declared project. Otherwise it returns nil. paths is a result of followLinks.
+// findReplaced returns an error if one of the paths before the last is the path of a registered
+// or declared project, because this path contains a symbolic link now. Otherwise it returns nil.
+// paths is a result of followLinks.
 func findReplaced(status schema.StatusResponse, paths []string) *replacedPathError {
 	last := paths[len(paths)-1]
 	for _, path := range paths[:len(paths)-1] {
@@ -105,9 +106,9 @@ func findReplaced(status schema.StatusResponse, paths []string) *replacedPathErr
 }
 
 // findReplacedFolder returns an error if the operator registered a project by the symbolic link
-// paths[0], but this link now leads to another directory. Somebody has then replaced the link. To
-// find this project, findReplacedFolder looks for a project with the dev container ID of
-// paths[0]. If there is none, it returns nil. paths is a result of followLinks.
+// paths[0], and somebody has replaced this link, so that it leads to another directory now. The
+// project is the one with the dev container ID of paths[0]. If there is no such project,
+// findReplacedFolder returns nil. paths is a result of followLinks.
 func findReplacedFolder(ctx context.Context, admin *client.Admin, status schema.StatusResponse, paths []string) *replacedPathError {
 	typed, last := paths[0], paths[len(paths)-1]
 	if typed == last {

@@ -70,16 +70,16 @@ func pushCommand(o *globalOptions) *cobra.Command {
 		Use:   "push FILE|-",
 		Short: "Replace all secrets with those in a JSON file",
 		Long: `push replaces all secrets in the broker's memory with those in FILE, or in standard
-input if FILE is -. FILE must contain one JSON object. Each member of this JSON object
-is a secret, whose name is the key. The value of the secret must be a string, or for a
-bundle an object whose values are strings. If standard input is a terminal, push asks
-for the JSON object and hides your input. Press Ctrl-D to end the input.
+input if FILE is -. FILE must contain one JSON object. Each key of the JSON object is
+the name of a secret. The value of each secret must be a string, or for a bundle an
+object whose values are strings. If standard input is a terminal, push asks for the
+JSON object and hides your input. Press Ctrl-D to end the input.
 
 Without --allow-empty, push refuses an empty value, and an object without secrets. To
 remove all secrets, use keyhatchctl clear.
 
-A running sidecar replaces the secrets of a push with the secrets in its store when it
-next checks the broker, at the latest after the interval of its flag --poll.`,
+A running sidecar replaces the pushed secrets with the secrets in its store when the
+sidecar next checks the broker, at the latest after the interval of its flag --poll.`,
 		Example: `  pass-to-json | keyhatchctl push -
   keyhatchctl push secrets.json    # {"NPM_TOKEN": "...", "aws": {"aws_access_key_id": "..."}}`,
 		Args:        cobra.ExactArgs(1),
@@ -87,7 +87,7 @@ next checks the broker, at the latest after the interval of its flag --poll.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			secrets, err := readSecretsFile(c.Context(), args[0], c.InOrStdin())
 			if _, statErr := os.Lstat(args[0]); args[0] != "-" && statErr != nil {
-				// Do not print the argument, because the user may have typed the secrets.
+				// Do not print the argument, because it may contain secrets.
 				return &cli.Error{Err: fmt.Errorf("cannot read the file with the secrets: %w", errors.Unwrap(statErr)),
 					Hint: "the argument must be a file, or - for standard input; a value cannot be an argument, because other users can see it"}
 			}

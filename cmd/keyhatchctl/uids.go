@@ -10,10 +10,6 @@ import (
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
 )
 
-// unmappedUID is the uid that the kernel reports for every unknown user. The broker never allows
-// this uid, because it could belong to any user.
-const unmappedUID = 65534
-
 // chooseUIDs returns the uids that can use the socket: the uids that the project has, the
 // owner of the directory, and the uids of --allow-uid. keyhatchctl finds the owner itself,
 // because a broker in a sandbox may be unable to read the directory.

@@ -12,15 +12,15 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// An unappliedDeclarationError means that the broker has not applied a declaration of a project's
-// path: the declaration has another name than the project, or differs from the project's
-// registration. keyhatchctl then refuses to change the project. Otherwise the change would
-// overwrite the declaration, or the broker would undo the change when it applies the declaration.
+// An unappliedDeclarationError means that a declaration of the project's path is not in effect,
+// because the declaration has another name or differs from the registration. keyhatchctl then
+// refuses to change the project. Otherwise the change would overwrite the declaration, or the
+// broker would undo the change when it applies the declaration.
 type unappliedDeclarationError struct {
 	project  schema.ProjectName
 	declared schema.ProjectName // the name of the declaration
 	file     string             // the path of the declaration
-	// isDuplicate means that the project also has a declaration of its own name.
+	// isDuplicate means that the project also has a declaration with its own name.
 	isDuplicate bool
 }
 
@@ -45,8 +45,9 @@ func (e *unappliedDeclarationError) hint(o *globalOptions, process brokerProcess
 	return "apply the declaration first: " + process.applyDeclarationsCommand() + "\nor " + keep
 }
 
-// checkApplied returns an unappliedDeclarationError if a project's path has a declaration of
-// another name, or if accepts returns false for the declaration of the project's name.
+// checkApplied returns an unappliedDeclarationError if a declaration of the project's path has
+// another name than the project, or if accepts returns false for the declaration with the
+// project's name.
 func checkApplied(status schema.StatusResponse, registered schema.InspectResponse, accepts func(manifest.Declaration) bool) error {
 	declarations := declarationsOf(status, registered.ProjectPath)
 	hasName := func(d manifest.Declaration) bool { return d.Name == registered.Name }

@@ -22,8 +22,8 @@ func unregisterCommand(o *globalOptions) *cobra.Command {
 and you do not use --persist, the broker registers the project again when the broker
 starts or receives SIGHUP. With --persist, unregister also removes the declarations
 of the project's path. unregister --persist does not remove a declaration that has
-the project's name but declares another path. unregister --persist also works if the project is declared
-but the broker does not serve it.
+the project's name but declares another path. unregister --persist also works if the
+broker does not serve the declared project.
 
 ` + nameOrDirHelp,
 		Example: `  keyhatchctl unregister api
@@ -48,13 +48,15 @@ but the broker does not serve it.
 				}
 				otherDeclarations := declarationsOf(status, p.ProjectPath)
 				if isNotServed && slices.ContainsFunc(status.Projects, func(served schema.ProjectStatus) bool { return served.ProjectPath == p.ProjectPath }) {
-					otherDeclarations = nil // do not remove these declarations, because the broker serves one of them
+					otherDeclarations = nil // keep all declarations of the path, because the broker serves one of them
 				}
 				p.Declared = p.Declared || len(otherDeclarations) > 0
 				otherDeclarations = slices.DeleteFunc(otherDeclarations, func(d manifest.Declaration) bool { return d.Name == p.Name })
 				persistCommand := unregisterShellCommand(o, p, status)
 				var files string // the removed and the kept files
-				if persist {     // before Unregister, because the user may have no permission to remove the files
+				// Remove the files before the project is unregistered: if this user has no
+				// permission to remove them, the project must stay registered.
+				if persist {
 					for _, d := range otherDeclarations {
 						if err := removeDeclaration(status, d.Name); err != nil {
 							return err

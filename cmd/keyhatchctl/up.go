@@ -36,10 +36,9 @@ If the project uses the keyhatch Feature, the Feature mounts the directory of th
 project's socket and the keyhatch command into the container. Otherwise, up mounts
 them. up does not change any file in the project. If the configuration of the dev
 container mounts the admin socket, the socket of another project, or the directory of
-the declared projects, up does not start the container. up checks only the mounts. up
-does not check other arguments for the container engine, such as runArgs, does not
-know everything that the container engine does with a mount, and does not notice if
-devcontainer.json changes after the check. up passes the arguments after -- to
+the declared projects, up does not start the container. up cannot find every
+dangerous configuration. For example, up does not check runArgs, and does not notice
+if devcontainer.json changes after the check. up passes the arguments after -- to
 devcontainer up.
 
 If the project's container already exists, the container keeps its old mounts. To
@@ -77,7 +76,7 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 		return err
 	}
 	projectDir := filepath.Dir(socket)
-	// The Feature mounts a path that begins with this variable.
+	// The Feature mounts a path that begins with ${KEYHATCH_RUNTIME_DIR}.
 	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
 	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
 	// directory that was registered.

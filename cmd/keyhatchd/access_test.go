@@ -54,8 +54,8 @@ func (d *daemon) projectDir(t *testing.T, name string) string {
 }
 
 // TestOnlySocketsAndAuditLogOnDisk registers a project, pushes a secret, and gets it. The daemon
-// may have created only the sockets, their directories and links, the lock file, and the audit
-// log. The test looks only at its own directory.
+// must create only the sockets, their directories and links, the lock file, and the audit log.
+// The test looks only at its own directory.
 func TestOnlySocketsAndAuditLogOnDisk(t *testing.T) {
 	d := startDaemon(t, "keyhatchd", newRuntimeDir(t))
 	registerProject(t, d)
@@ -174,7 +174,7 @@ func TestOwnerOfDirectoryIsNotAllowed(t *testing.T) {
 		}
 	}
 	check("after chown")
-	declare(1) // a change of the uids makes the broker end the project and serve it again
+	declare(1) // if the uids change, the broker unregisters the project and registers it again
 	d.cmd.Process.Signal(syscall.SIGHUP)
 	if !eventually(5*time.Second, func() bool { return strings.Contains(readFile(d.audit), "project.unregistered") }) {
 		t.Fatal("the broker did not apply the changed declaration")
@@ -223,7 +223,7 @@ func pingAsOtherUID(t *testing.T, d *daemon) string {
 		t.Fatal(err)
 	}
 	// otherUID cannot enter the parent directories of the socket. So the client inherits an open
-	// file descriptor of the project's directory, which replaces the mount of a container.
+	// file descriptor of the project's directory. A container would have a mount instead.
 	cmd := exec.Command(binary, "/proc/self/fd/3/broker.sock")
 	cmd.Env = append(os.Environ(), "KEYHATCH_TEST_AS=ping")
 	cmd.ExtraFiles = []*os.File{mount}

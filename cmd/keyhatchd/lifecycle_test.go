@@ -46,8 +46,8 @@ func TestSecondDaemonExits(t *testing.T) {
 }
 
 // TestStaleSocketIsReplaced kills a daemon and starts another daemon, which must replace the
-// socket file of the killed daemon. It must not replace the project's directory, because a
-// container can have mounted the directory.
+// socket file of the killed daemon. The daemon must not replace the project's directory, because
+// a container may mount this directory.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	dir := newRuntimeDir(t)
 	d := startDaemon(t, "keyhatchd", dir)
@@ -101,7 +101,7 @@ func TestLiveSocketIsNotReplaced(t *testing.T) {
 
 // TestStopAnswersPendingRequests stops a daemon that has not yet read a client's request. The
 // daemon must answer the request and exit with 0. It must not remove its socket files, because
-// the next daemon must replace them.
+// the next daemon uses or replaces them.
 func TestStopAnswersPendingRequests(t *testing.T) {
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT} {
 		d := startDaemon(t, "keyhatchd", newRuntimeDir(t))

@@ -59,8 +59,8 @@ can fetch only the secrets on the allowlist of its manifest.
   DIR/projects/NAME/broker.sock    socket of project NAME, whose container must mount
                                    the directory DIR/projects/NAME (a link)
 
-DIR is the directory in --runtime-dir. The default is /run/keyhatch for root, and
-$XDG_RUNTIME_DIR/keyhatch for other users. If keyhatchd runs as root and the group
+DIR is the directory in --runtime-dir. The default of DIR is /run/keyhatch for root,
+and $XDG_RUNTIME_DIR/keyhatch for other users. If keyhatchd runs as root and the group
 keyhatch exists, the admin socket belongs to this group.
 
 On SIGTERM and SIGINT, keyhatchd answers the pending requests, wipes the secrets,
@@ -74,9 +74,9 @@ A YAML file (--config) can contain a setting for each flag below except --config
 --check-config. The name of a setting is the name of its flag, with _ instead of -.
 A flag overrides the same setting in the file.
 
-With the systemd units of keyhatch, keyhatch.socket creates the admin socket, and
-keyhatchd stores the project sockets in the descriptor store of its service. With
-these units, the sockets survive a restart of keyhatchd.`,
+With the systemd units of keyhatch, the sockets survive a restart of keyhatchd:
+keyhatch.socket creates the admin socket, and keyhatchd stores the project sockets in
+the descriptor store of its service.`,
 		Example: `  keyhatchd
   keyhatchd --runtime-dir /tmp/kh --audit file:/tmp/kh-audit.log
   keyhatchd --check-config`,

@@ -21,8 +21,9 @@ import (
 
 // TestClearLeavesNoCopyInMemory pushes 100 random values, fetches values 300 times, and clears
 // the secrets. It counts the copies of the values in the memory that another process can read.
-// While the values are loaded, this memory must contain one copy of each value with mlock, and no
-// copy with memfd_secret. Within a second after the clear, it must not contain any copy.
+// While the values are loaded, there must be one copy of each value if the daemon uses mlock, and
+// no copy if the daemon uses memfd_secret. Within a second after the clear, there must be no
+// copy.
 func TestClearLeavesNoCopyInMemory(t *testing.T) {
 	testenv.RequireMemoryAccess(t)
 	for _, c := range []struct{ role, memory string }{
@@ -49,9 +50,8 @@ func TestClearLeavesNoCopyInMemory(t *testing.T) {
 					t.Errorf("while value %d is loaded, it has %d visible copies, want %d", i, n, want)
 				}
 			}
-			// These requests contain values, but are no valid pushes. After the broker has
-			// answered such a request, the buffer of the open connection must not contain the
-			// value.
+			// Each of these requests contains a value, but is not a valid push. After the answer,
+			// the buffer of the open connection must not contain the value.
 			for _, push := range []string{
 				`{"op":"push-creds","secrets":{"A":"` + string(values[0]) + `","B":5}}`,
 				`{"op":"push-creds","secrets":{"A":"` + string(values[1]) + `"}`,

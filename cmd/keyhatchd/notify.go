@@ -49,7 +49,7 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 	}
 }
 
-// statusNotification returns the line STATUS=, whose text systemctl status shows.
+// statusNotification returns a line STATUS=TEXT. systemctl status shows the text.
 func statusNotification(server *broker.Server) string {
 	s := server.Status()
 	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(len(s.Projects), "project"), cli.Plural(s.SecretCount, "secret"), s.Generation)

@@ -131,9 +131,9 @@ func TestPreemptionIsOffHoweverStarted(t *testing.T) {
 	})
 }
 
-// restorePreemption waits until main has turned asynchronous preemption off, and turns it on
-// again. signal.Notify installs the signal handler of the Go runtime, which also preempts
-// goroutines.
+// restorePreemption waits until main has turned asynchronous preemption off by ignoring SIGURG,
+// and turns it on again. After signal.Notify, the Go runtime handles SIGURG, and preempts
+// goroutines with this signal.
 func restorePreemption() {
 	if eventually(time.Minute, func() bool { return signal.Ignored(unix.SIGURG) }) {
 		signal.Notify(make(chan os.Signal, 1), unix.SIGURG)

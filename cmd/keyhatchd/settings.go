@@ -55,10 +55,10 @@ func newSettings() *settings {
 	return s
 }
 
-// resolve gives each setting that is not on the command line its value from the configuration
-// file, or its default. The returned map contains the source of each setting: "flag", "default",
-// or the path of the file. resolve returns an error if it cannot read the file, or if a setting
-// is invalid. If the file is the default file and does not exist, resolve ignores it.
+// resolve reads the configuration file. A setting that is not on the command line gets the value
+// in the file, or its default. The returned map contains the source of each setting: "flag",
+// "default", or the path of the file. resolve returns an error if it cannot read the file, or if
+// a setting is invalid. If the file is the default file and does not exist, resolve ignores it.
 func (s *settings) resolve(file string) (sources map[string]string, err error) {
 	sources = map[string]string{}
 	s.flags.VisitAll(func(f *pflag.Flag) {
@@ -102,7 +102,7 @@ func (s *settings) resolve(file string) (sources map[string]string, err error) {
 // validate checks the settings and makes the paths absolute.
 func (s *settings) validate() error {
 	for _, rate := range []float64{s.requestRate, s.refusalRate} {
-		if !(rate >= 0) || math.IsInf(rate, 0) { // NaN is not >= 0
+		if !(rate >= 0) || math.IsInf(rate, 0) { // !(rate >= 0) is also true for NaN
 			return cli.UsageErrorf("request-rate and refusal-rate must be finite numbers that are 0 or more")
 		}
 	}
@@ -172,12 +172,12 @@ func (s *settings) applyFile(text []byte, file string, sources map[string]string
 func (s *settings) print(out io.Writer, sources map[string]string) error {
 	s.flags.VisitAll(func(f *pflag.Flag) {
 		value := f.Value.String()
-		if value == "" && f.Name == cli.TokenFileFlag { // the setting must not be empty
+		if value == "" && f.Name == cli.TokenFileFlag { // an empty admin_token_file would be an error
 			fmt.Fprintf(out, "%-32s # %s\n", "# admin_token_file is not set", sources[f.Name])
 			return
 		}
 		if value == "" {
-			value = `""` // a setting must have a value in YAML
+			value = `""` // without quotes, YAML would read null
 		}
 		fmt.Fprintf(out, "%-32s # %s\n", strings.ReplaceAll(f.Name, "-", "_")+": "+value, sources[f.Name])
 	})

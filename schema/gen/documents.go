@@ -60,11 +60,13 @@ func newProtocolDocument() (*jsonschema.Schema, error) {
 	}
 	root := &jsonschema.Schema{
 		Title: fmt.Sprintf("keyhatch protocol %d", schema.ProtocolVersion),
-		Description: "Requests, responses, and audit events of keyhatch. For each op of each socket, x-operations refers to " +
-			"the definitions of the request and of the response. If the broker sends more lines after the response, stream " +
-			"refers to the definition of these lines. Each line of events also follows the definition in x-events for its " +
-			"field event. x-error refers to the definition of an error response, which any op can return instead. " +
-			"Receivers must ignore unknown fields. PROTOCOL.md explains how to use the messages.",
+		Description: "This document defines the requests, responses, and audit events of keyhatch. " +
+			"For each op of each socket, x-operations refers to the definitions of the request and of the response. " +
+			"If an op sends more lines after the response, stream refers to the definition of these lines. " +
+			"Each line after an events request also follows the definition that x-events contains for its field event. " +
+			"Any op can return an error response, to whose definition x-error refers. " +
+			"A receiver must ignore unknown fields. " +
+			"PROTOCOL.md explains how to use the messages.",
 		Definitions: jsonschema.Definitions{},
 	}
 	operations := map[string]map[schema.Op]operationRefs{}

@@ -84,7 +84,7 @@ func joinLines(text string) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// completeDocument adds the parts that Go types cannot express. These are the definitions
+// completeDocument adds the parts that Go types cannot express, which are the definitions
 // of the scalars that the document refers to, the pattern for the keys of maps, and the
 // rules.
 func completeDocument(root *jsonschema.Schema, rules map[string]func(*jsonschema.Schema)) error {
@@ -173,8 +173,8 @@ func (r *reflector) addType(root *jsonschema.Schema, v any) (ref, error) {
 }
 
 // addDefinition adds the same definitions as addType. In the definition of v's type, it
-// restricts one property to a constant. Therefore several ops can use the same type only if
-// they have the same constant.
+// restricts one property to a constant. Several ops can use the same type only if they use
+// the same constant.
 func (r *reflector) addDefinition(root *jsonschema.Schema, v any, property string, constant any) (ref, error) {
 	name := reflect.TypeOf(v).Name()
 	added, err := r.addType(root, v)

@@ -10,8 +10,8 @@ import (
 
 // publishedLimits contains the limits that are published as x-limits, because the
 // descriptions in the JSON Schema refer to these limits by their Go names. MaxWait is in
-// milliseconds, MaxDescription is in characters, and the depths are in levels. All other limits
-// are in bytes.
+// milliseconds, MaxDescription is in characters, the depths are in levels, and all other
+// limits are in bytes.
 var publishedLimits = map[string]int64{
 	"MaxRequest":       schema.MaxRequest,
 	"MaxPush":          schema.MaxPush,

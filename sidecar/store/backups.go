@@ -13,8 +13,9 @@ var editorFiles = []struct{ prefix, suffix string }{
 	{"", "~"}, {"", ".~*~"}, {".", ".sw?"}, {"", ".swp"}, {".", ".un~"}, {"#", "#"},
 }
 
-// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups. The
-// sidecar does not ignore these files, because such a name can also be the name of a secret.
+// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups.
+// The sidecar does not ignore a file with such a suffix, because its name can also be the name of a
+// secret.
 var backupSuffixes = []string{
 	".bak", ".old", ".orig", ".rej", ".save", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".rpmsave", ".rpmorig", ".rpmnew", ".sync-conflict-*",
 }
@@ -52,7 +53,7 @@ func (d Dir) EditorFiles(name string) (paths []string) {
 	entries, _ := os.ReadDir(dir) // sorted by name
 	for _, entry := range entries {
 		for _, pattern := range patterns {
-			// The name of a secret contains no special characters of a pattern.
+			// base matches only itself, because the name of a secret cannot contain * or ?.
 			isCopy, _ := filepath.Match(pattern.prefix+base+pattern.suffix, entry.Name())
 			if isCopy && entry.Type().IsRegular() {
 				paths = append(paths, dir+entry.Name())

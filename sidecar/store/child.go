@@ -17,7 +17,7 @@ import (
 // the terminal for one read.
 const maxStderr = 16 << 10
 
-// A terminalWriter copies up to remaining bytes to a terminal, and discards all other bytes.
+// A terminalWriter copies bytes to a terminal until remaining is 0, and discards all later bytes.
 type terminalWriter struct {
 	terminal  *os.File
 	remaining int
@@ -68,8 +68,8 @@ func (c *ChildReader) Read(ctx context.Context, previous LockedReading) (LockedR
 	reading, err := ReadResult(child.output)
 	child.output.Close() // otherwise, after an error of ReadResult, the child process could block
 	waitErr := child.cmd.Wait()
-	// Another process of the same uid can kill the child process, and can write to its output if
-	// Warn was called.
+	// Do not use the output of a child process that has failed. Another process of the same uid can
+	// have killed it or, if Warn was called, can have written to its output.
 	if !child.cmd.ProcessState.Success() {
 		reading.Set.Free()
 		return LockedReading{}, c.withContext(ctx, readContext, fmt.Errorf("the process that reads the store has failed: %w", waitErr))
@@ -86,7 +86,7 @@ func (c *ChildReader) withContext(ctx, readContext context.Context, err error) e
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case readContext.Err() != nil:
-		return fmt.Errorf("the process that reads the store did not end within %v: a signal may have stopped it", c.Timeout)
+		return fmt.Errorf("the process that reads the store did not end within %v: a signal may have stopped the process", c.Timeout)
 	}
 	return err
 }
@@ -115,7 +115,7 @@ func (c *ChildReader) startChild(ctx context.Context) (*childProcess, error) {
 		err   error
 	}
 	results := make(chan started)
-	go func() { // ends when the process is started
+	go func() { // ends when the process has started, even if ctx has ended before
 		child, err := c.start(ctx)
 		<-c.isStarting
 		select {
@@ -123,7 +123,7 @@ func (c *ChildReader) startChild(ctx context.Context) (*childProcess, error) {
 			return
 		case <-ctx.Done():
 		}
-		if err == nil { // nobody uses the process
+		if err == nil { // startChild has returned already, so end the process
 			child.input.Close()
 			child.output.Close()
 			child.cmd.Wait()

@@ -59,7 +59,7 @@ func TestResultOfFailedChildIsNotUsed(t *testing.T) {
 // return an error that names the cause. If the context ends, Read must return the error of the context.
 func TestStoppedChildIsAnError(t *testing.T) {
 	_, err := readAs(t, context.Background(), "stopped", 100*time.Millisecond)
-	if want := "the process that reads the store did not end within 100ms: a signal may have stopped it"; err == nil || err.Error() != want {
+	if want := "the process that reads the store did not end within 100ms: a signal may have stopped the process"; err == nil || err.Error() != want {
 		t.Errorf("got the error %v; want %s", err, want)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)

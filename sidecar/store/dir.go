@@ -101,7 +101,7 @@ func (d Dir) readFiles(l listing, previous *Reading) (*Reading, error) {
 	return r, nil
 }
 
-// lacksFields reports whether a bundle does not contain all fields of the old bundle.
+// lacksFields reports whether a field of the bundle old is missing in the bundle value.
 func lacksFields(value, old Value) bool {
 	for field := range old.Fields {
 		if _, exists := value.Fields[field]; !exists {
@@ -278,11 +278,12 @@ func (d Dir) WatchDirs() []string {
 	return dirs
 }
 
-// watchDirOf returns the directory that must be watched because of an entry of parent. For a
-// subdirectory, this is the subdirectory. For a link to a directory, this is the target. For a link
-// to a file, this is the directory that contains the target. If the target does not exist, this is
-// the nearest existing directory above the target. For all other entries, watchDirOf returns "".
-// isDir reports whether the entry is a directory, or a link to a directory.
+// watchDirOf returns the directory that the sidecar must watch, in addition to parent, to detect all
+// changes of an entry of parent. For a subdirectory, watchDirOf returns the subdirectory itself. For a
+// link to a directory, it returns the target. For a link to a file, it returns the directory that
+// contains the target. For a link without a target, it returns the nearest existing directory above the
+// missing target. For all other entries, it returns "". isDir reports whether the entry is a directory,
+// or a link to a directory.
 func watchDirOf(parent string, entry fs.DirEntry) (dir string, isDir bool) {
 	path := filepath.Join(parent, entry.Name())
 	if entry.IsDir() {

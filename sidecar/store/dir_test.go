@@ -154,7 +154,7 @@ func TestDirReturnsUnusablePaths(t *testing.T) {
 		}
 	}
 
-	// A field with a bad name is ignored. The other fields of the bundle are used.
+	// Dir.Read must ignore a field with a bad name, and use the other fields of the bundle.
 	dir := t.TempDir()
 	storetest.WriteFile(dir+"/aws/key", "value")
 	storetest.WriteFile(dir+"/aws/bad name", storetest.Tripwire)

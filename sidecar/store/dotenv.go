@@ -28,7 +28,7 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 		return nil, nil, errorAtLine(line, `a carriage return is not followed by a newline: end each line with a newline, or write \r in double quotes for a carriage return in a value`)
 	}
 	line := 0
-	var wrapped string // the unquoted value in the last line
+	var wrapped string // the unquoted value of the previous line, or ""
 	for len(text) > 0 {
 		line++
 		start := line
@@ -97,7 +97,8 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 }
 
 // bareCarriageReturn returns the number of the first line in which a \r is not followed by \n, or 0. In
-// a file with the line ends of an old Mac, one value would otherwise contain the following secrets.
+// a file whose lines end with \r, as on an old Mac, the first value would contain all following
+// secrets.
 func bareCarriageReturn(text string) int {
 	for i, row := range strings.SplitAfter(text, "\n") {
 		if strings.Contains(strings.TrimSuffix(row, "\r\n"), "\r") {
@@ -118,8 +119,8 @@ var base64Text = regexp.MustCompile(`^[A-Za-z0-9+/_-]+$`)
 // 64 and 76.
 const minWrappedSize = 32
 
-// isBase64End reports whether the value of the last line and the row are probably parts of one base64
-// text. The row ends with one =, and the size of a base64 text is a multiple of 4.
+// isBase64End reports whether value, from the previous line, and row are probably parts of one base64
+// text. row then ends with one =, and the total size is a multiple of 4.
 func isBase64End(value, row string) bool {
 	rest, padded := strings.CutSuffix(row, "=")
 	return padded && len(value) >= minWrappedSize && (len(value)+len(row))%4 == 0 &&
@@ -132,13 +133,13 @@ func isBase64End(value, row string) bool {
 // or ==.
 var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
 
-// anotherName matches an unquoted value that contains another NAME=. In a shell, such a line sets two
-// variables. Otherwise the first secret would contain the second secret.
+// anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
+// two variables. Without this check, the secret A would contain the secret B.
 var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
 
-// afterQuote matches the rest of a line after a closing quote. A # without white space begins no comment,
-// as in a shell. This quote can also be the opening quote of a value that begins with #, if an earlier
-// closing quote is missing.
+// afterQuote matches what can follow a closing quote in its line: nothing, or white space and a
+// comment. A # directly after a quote begins no comment. If an earlier closing quote is missing, this
+// quote is really the opening quote of a value that begins with #.
 var afterQuote = regexp.MustCompile(`^\s*($|\s#)`)
 
 // trimComment removes a comment from an unquoted value. A # begins a comment only after white

@@ -53,10 +53,11 @@ func (d Dir) Create() (created bool, err error) {
 	return created, err
 }
 
-// CheckSet returns an error if it finds a problem with which Set would fail for every value. If
-// fields is not nil, CheckSet checks SetBundle with these fields instead. CheckSet changes nothing.
-// A command calls CheckSet before it asks for the values. After CheckSet, Set and SetBundle can
-// still fail, for example because of a value that is not valid or because the disk is full.
+// CheckSet returns an error if Set would fail for every value, for example because the store is not
+// writable. If fields is not nil, CheckSet does the same for SetBundle with these fields. CheckSet
+// changes nothing. A command calls CheckSet before it asks for the values. After CheckSet, Set and
+// SetBundle can still fail, for example because of a value that is not valid or because the disk is
+// full.
 func (d Dir) CheckSet(name string, fields []string) error {
 	path, err := d.secretPath(name)
 	if err != nil {
@@ -211,7 +212,7 @@ func (d Dir) SetBundle(ctx context.Context, name string, fields map[string][]byt
 				root.removeTemp(tempName, maxTempDepth)
 				return
 			}
-			// After the exchange, this directory contains the old fields.
+			// After RENAME_EXCHANGE, the temporary directory contains the old fields.
 			err = root.removeOldBundle("the new bundle was written", root, tempName, name, names)
 		}()
 		if err := fillBundle(root, name, temp, names, fields); err != nil {
@@ -298,7 +299,7 @@ func checkSetBundle(root editDir, name string, fields []string) error {
 	for _, entry := range entries {
 		if !slices.Contains(fields, entry) && !strings.HasPrefix(entry, leftoverPrefix) {
 			remove := name + "/" + entry
-			if isLink { // Remove refuses the field of a link
+			if isLink { // Remove cannot remove a field of a linked bundle
 				remove = name
 			}
 			return &ConflictError{"the bundle also contains " + entry, remove}
@@ -387,7 +388,8 @@ func (d Dir) Remove(ctx context.Context, name string) error {
 	})
 }
 
-// asNoSecret returns another error if err means that a secret does not exist.
+// If err means that a file does not exist, asNoSecret returns an error that reports a missing secret.
+// It returns all other errors unchanged.
 func asNoSecret(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return errors.New("the store has no such secret")
@@ -408,7 +410,7 @@ func removeSecret(root editDir, name string) error {
 		return err
 	}
 	defer dir.Close()
-	// List the fields before the check. A file that is created later is not removed.
+	// List the fields before the check. removeOldBundle does not delete a file that is created later.
 	fields, err := dir.names()
 	if err != nil {
 		return err
@@ -428,7 +430,7 @@ func removeSecret(root editDir, name string) error {
 		return asCannotRename(filepath.Join(root.Name(), name), err)
 	}
 	err = root.removeOldBundle("the bundle was removed", temp, removedBundle, name, fields)
-	root.removeDir(tempName) // fails if an old field remains
+	root.removeDir(tempName) // has no effect if an old field remains
 	return err
 }
 

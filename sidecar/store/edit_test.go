@@ -136,11 +136,11 @@ func TestCheckSetFindsErrorsWithoutWriting(t *testing.T) {
 	}
 }
 
-// withFileSystemUID runs a function that can access files only as a user that is not root.
+// withFileSystemUID calls run with the file permissions of the user uid. The test must run as root.
 func withFileSystemUID(t *testing.T, uid int, run func()) {
 	t.Helper()
 	testenv.Require(t, os.Geteuid() == 0, "changing the uid for file access requires root")
-	runtime.LockOSThread() // the uid belongs to the thread
+	runtime.LockOSThread() // Setfsuid changes only this thread
 	defer runtime.UnlockOSThread()
 	for id, set := range map[int]func(int) error{uid: unix.Setfsuid, uid + 1: unix.Setfsgid} {
 		if err := set(id); err != nil {
@@ -350,7 +350,8 @@ func TestSetBundleReplacesAllFieldsInOneStep(t *testing.T) {
 			return
 		default:
 		}
-		// While a process has this directory open, the directory keeps its files.
+		// The fields of this directory belong together, because an edit replaces the complete
+		// directory.
 		bundle, err := os.OpenRoot(dir.Path + "/aws")
 		if err != nil {
 			t.Fatal(err)

@@ -15,10 +15,10 @@ import (
 // later edits of the same store remove them, because they can contain a secret.
 const leftoverPrefix = ".keyhatch-edit-"
 
-// An editDir is the open directory of a store, of a bundle, or of a temporary bundle. Its name is its
-// path, which is only used in errors. An edit uses open directories and names in them, and no paths: the
-// owner of a store can replace a directory by a symbolic link at any time, and an edit of root must not
-// write to or delete files in the target of this link.
+// An editDir is the open directory of a store, of a bundle, or of a temporary bundle. Only errors use
+// its path. An edit accesses each file by its name in an open directory and not by a path, because the
+// owner of a store can replace a directory by a symbolic link at any time. If root edits the store, the
+// edit must not change files in the target of this link.
 type editDir struct{ *os.File }
 
 // openEditDir opens the directory of a store. flags can contain O_PATH, which needs no permission to
@@ -47,7 +47,8 @@ func (d editDir) pathError(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: filepath.Join(d.Name(), name), Err: err}
 }
 
-// mode returns the type and the permissions of a name in d. flags can be AT_SYMLINK_NOFOLLOW.
+// mode returns the type and the permissions of the file or directory name in d. flags can be
+// AT_SYMLINK_NOFOLLOW.
 func (d editDir) mode(name string, flags int) (mode uint32, err error) {
 	var st unix.Stat_t
 	err = unix.Fstatat(d.fd(), name, &st, flags)
@@ -70,8 +71,8 @@ func (d editDir) isLink(name string) bool {
 	return d.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFLNK)
 }
 
-// isMount reports whether a file system is mounted at a name in d. Before Linux 5.8, isMount only detects
-// a directory of another file system.
+// isMount reports whether something is mounted over the entry name of d. Before Linux 5.8, isMount
+// detects only a mounted directory of another file system.
 func (d editDir) isMount(name string) bool {
 	var stat, parent unix.Statx_t
 	if unix.Statx(d.fd(), name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {
@@ -80,14 +81,15 @@ func (d editDir) isMount(name string) bool {
 	if stat.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return stat.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 	}
-	// An overlay file system has other device numbers for files than for directories.
+	// Compare only directories. On an overlay file system, the device number of a file differs from
+	// that of its directory.
 	return stat.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Statx(d.fd(), "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &parent) == nil &&
 		(stat.Dev_major != parent.Dev_major || stat.Dev_minor != parent.Dev_minor)
 }
 
 // names returns the sorted names in d.
 func (d editDir) names() ([]string, error) {
-	dir, err := d.openDir(".") // the position of d itself must not change
+	dir, err := d.openDir(".") // reading d itself would change the position in d
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +99,13 @@ func (d editDir) names() ([]string, error) {
 	return names, err
 }
 
-// rename renames a file or directory in d. It replaces a file with the name newName in dir.
+// rename moves the file or directory name from d to dir, where its name is newName. If dir contains a
+// file with this name, rename replaces the file.
 func (d editDir) rename(name string, dir editDir, newName string) error {
 	return dir.pathError("renameat", newName, unix.Renameat(d.fd(), name, dir.fd(), newName))
 }
 
-// removeFile removes a name in d that is not a directory.
+// removeFile removes a file in d, for example a symbolic link or a FIFO.
 func (d editDir) removeFile(name string) error {
 	return d.pathError("unlinkat", name, unix.Unlinkat(d.fd(), name, 0))
 }

@@ -67,11 +67,11 @@ func (d editDir) makeDir(name string) (created bool, err error) {
 
 func descriptorPath(fd int) string { return fmt.Sprint("/proc/self/fd/", fd) }
 
-// setOwner gives a new file or directory the owner, the group, the permissions, and the ACL of the file
-// or directory replaced in old, which the new one will replace. If there is no such file, or if it is a
-// symbolic link, and if this process is root, the new file gets the owner and the group of the directory
-// parent. Without this, the owner of a store could not read the files that root writes. If replaced is "",
-// the new file replaces no file.
+// setOwner prepares the new file or directory f, which will replace the file or directory with the name
+// replaced in old. f gets the owner, the group, the permissions, and the ACL of the old file. If there
+// is no old file (replaced can be ""), or if it is a symbolic link, and if this process is root, f gets
+// the owner and the group of the directory parent. Otherwise the owner of a store could not read the
+// files that root writes.
 func setOwner(f *os.File, old editDir, replaced string, parent editDir) error {
 	var want, have unix.Stat_t
 	source := -1 // the file that will be replaced
@@ -125,10 +125,10 @@ func setOwner(f *os.File, old editDir, replaced string, parent editDir) error {
 // maxACL is the maximum size of an extended attribute.
 const maxACL = 1 << 16
 
-// copyACL copies the ACL in an extended attribute from the file descriptor source, which can be opened
-// with O_PATH, to f. If source has no ACL, copyACL removes the ACL that f has inherited from its
-// directory. Otherwise Chmod would give the users in this ACL the permissions of the group. If there is an
-// ACL, the group in the mode of a file is not its group, but the maximum of all users in the ACL.
+// copyACL copies an ACL, which is an extended attribute, from the file descriptor source to f. source
+// can be opened with O_PATH. If source has no ACL, copyACL removes the ACL that f has inherited from
+// its directory. Otherwise the users in this ACL would get permissions from Chmod, because for a file
+// with an ACL, Chmod sets the mask of the ACL and not the permissions of the group (see acl(5)).
 func copyACL(f *os.File, source int, name string) error {
 	acl := make([]byte, maxACL)
 	n, err := unix.Getxattr(descriptorPath(source), name, acl)

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lock waits for other edits of the store. It then removes the leftovers of killed edits from
-// the store's directory and from all bundles, but not from a bundle that is a symbolic link.
-// Some network file systems cannot lock a directory. There, leftovers stay, because they can
-// belong to an edit that is still running.
-// lock returns the open directory of the store. Closing this directory unlocks the store.
+// lock waits for other edits of the store. It then removes the leftovers of killed edits from the
+// store's directory and from all bundles, but not from a bundle that is a symbolic link. On a file
+// system that cannot lock a directory, lock removes no leftovers, because they can belong to an edit
+// that is still running. lock returns the open directory of the store. Closing this directory unlocks
+// the store.
 func (d Dir) lock(ctx context.Context) (editDir, error) {
 	root, err := openEditDir(d.Path, 0)
 	if err != nil {
@@ -35,9 +35,9 @@ func (d Dir) lock(ctx context.Context) (editDir, error) {
 	return root, nil
 }
 
-// checkNotReplaced returns an error if the path of the store is not the path of its open directory any
-// more, for example because a program has replaced the store while an edit waited for another edit. The
-// sidecar would not read the result of the edit.
+// checkNotReplaced returns an error if the path of the store no longer leads to its open directory,
+// because a program has replaced the store while the edit waited for another edit. The sidecar would
+// not read a result that the edit writes to the open directory.
 func (d Dir) checkNotReplaced(root editDir) error {
 	opened, err := root.Stat()
 	if err != nil {

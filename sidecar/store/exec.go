@@ -46,9 +46,10 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", e.Command)
-	// Run the command in a new process group, so that the timeout also kills the
-	// processes that the command started. If this process is killed, the kernel kills the shell.
-	// The Go runtime keeps the thread that starts the shell until this process ends.
+	// Run the command in a new process group, so that the timeout also kills the processes that the
+	// command started. If this process is killed, the kernel kills the shell (Pdeathsig). The kernel
+	// also does this when the thread that has started the shell ends, but the Go runtime does not end
+	// this thread.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
@@ -67,7 +68,7 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	case errors.Is(err, exec.ErrWaitDelay):
 		err = errors.New("a background process still has the command's output open: redirect the output of the background process, or let the command wait for the background process")
 	case stdout.overflowed:
-		err = fmt.Errorf("its output has more than %d bytes, the maximum size of a push", schema.MaxPush)
+		err = fmt.Errorf("the output has more than %d bytes, the maximum size of a push", schema.MaxPush)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("timed out after %v", e.Timeout)
 	case ctx.Err() != nil:

@@ -57,13 +57,13 @@ func (d editDir) checkOnlyFields() error {
 // removedBundle is the name of a removed bundle in its temporary directory.
 const removedBundle = "bundle"
 
-// maxTempDepth is the number of directories in the path from a store to a field in a temporary
-// directory, which is .keyhatch-edit-NUMBER/bundle/FIELD.
+// maxTempDepth is the maximum depth of directories in a temporary directory of an edit. The deepest
+// path is .keyhatch-edit-NUMBER/bundle/FIELD, with two directories.
 const maxTempDepth = 2
 
-// removeTemp removes a temporary file or directory of an edit from d. A directory can contain other
-// directories down to the given depth. removeTemp removes only files that an edit can have moved there. It
-// changes nothing in a directory that contains other files, and in other file systems.
+// removeTemp removes a temporary file or directory of an edit from d. depth is the maximum depth of
+// directories. If a directory contains files that an edit cannot have moved there, or if a file system
+// is mounted there, removeTemp returns a *ForeignError and changes nothing in the directory.
 func (d editDir) removeTemp(name string, depth int) error {
 	if !d.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFDIR) {
 		if err := d.removeFile(name); !errors.Is(err, fs.ErrNotExist) {

@@ -163,8 +163,9 @@ func TestEditsKeepMountedFiles(t *testing.T) {
 	})
 }
 
-// TestEditDoesNotFollowSwappedLink edits a field as root while the owner of the store replaces the bundle
-// by a link to another directory all the time. No edit may change a file in that directory.
+// TestEditDoesNotFollowSwappedLink edits fields while a goroutine repeatedly exchanges the bundle with
+// a link to another directory, as the owner of the store can do while root edits. No edit may change a
+// file in the other directory.
 func TestEditDoesNotFollowSwappedLink(t *testing.T) {
 	dir := store.Dir{Path: t.TempDir() + "/store"}
 	other := filepath.Dir(dir.Path) + "/other"
@@ -189,7 +190,7 @@ func TestEditDoesNotFollowSwappedLink(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	for range 300 { // an edit can fail, because the bundle is a link
+	for range 300 { // an edit fails if the bundle is a link at this moment
 		dir.Set(t.Context(), "aws/key", nil)
 		dir.Set(t.Context(), "aws/new", nil)
 		dir.Remove(t.Context(), "aws/id")

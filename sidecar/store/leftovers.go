@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// minLeftoverAge is how long a temporary file must be unchanged before it is reported if the file
-// system has no locks. A running edit changes its temporary files more often.
+// On a file system without locks, the sidecar reports a temporary file only after it has not changed
+// for minLeftoverAge. A running edit changes its temporary files more often.
 const minLeftoverAge = time.Minute
 
 // RemoveLeftovers removes the temporary files of killed edits from all directories of a store. It
@@ -40,7 +40,7 @@ func Leftovers(source Store) (paths []string) {
 	return paths
 }
 
-// dirsOf returns all directories of a store.
+// dirsOf returns all Dirs in a store, which can be a Merged.
 func dirsOf(source Store) (dirs []Dir) {
 	switch source := source.(type) {
 	case Dir:
@@ -85,8 +85,8 @@ func (d Dir) removeLeftover(name string) error {
 	return root.removeLeftover(name)
 }
 
-// removeLeftover removes a temporary file or directory of an edit from a store. name is the result of
-// tempNames.
+// removeLeftover removes a temporary file or directory of an edit from a store. name is a name that
+// tempNames returned.
 func (d editDir) removeLeftover(name string) error {
 	bundle, file, isInBundle := strings.Cut(name, "/")
 	if !isInBundle {

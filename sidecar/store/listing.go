@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stablePeriod is how long the files of a store must be unchanged before Read returns, because
-// files that belong together can be written one after the other.
+// Read returns only after the files of a store have not changed for stablePeriod, because a program can
+// write files that belong together one after the other.
 const stablePeriod = 20 * time.Millisecond
 
 // A listedFile contains the name, the path, and the state of a file when the store was
@@ -20,9 +20,8 @@ type listedFile struct {
 	path string
 	fileVersion
 	changedAt time.Time
-	// reason is the reason why the content of the file cannot be read, or "". If it is not
-	// empty, the fields above except name and path are empty. The file can then also be a
-	// directory.
+	// reason is the reason why the content of the file cannot be read, or "". If there is a reason,
+	// only name and path are set, and the file can also be a directory.
 	reason Reason
 }
 
@@ -41,8 +40,8 @@ type fileVersion struct {
 type listing struct {
 	dir   string // identifies the directory of a Dir and its file system
 	files []listedFile
-	// bundles contains a text for the path of each bundle. The text identifies the bundle's directory
-	// and its file system.
+	// bundles contains the path of each bundle, and a text that identifies the bundle's directory and
+	// its file system.
 	bundles map[string]string
 	// misnamed contains the paths whose names cannot be names of secrets or fields.
 	misnamed []string
@@ -58,7 +57,7 @@ func (l *listing) add(name, path string, info fs.FileInfo) error {
 	return err
 }
 
-// addUnusable adds a path whose content cannot be read to the listing.
+// addUnusable adds the file at path, whose content cannot be read, to the listing.
 func (l *listing) addUnusable(name, path string, reason Reason) {
 	l.files = append(l.files, listedFile{name: name, path: path, reason: reason})
 }

@@ -15,11 +15,10 @@ import (
 // all stores have the same priority.
 type Merged []Store
 
-// Read reads all stores and returns one set with the secrets of all stores. If there are several stores
-// and Read cannot read one of them, it uses the old secrets of this store, and adds the store to
-// Unusable. If two stores contain the same name, Read uses the old value of this secret, and adds the
-// name to Unusable. If previous is empty, there are no old secrets, and Read returns an error in both
-// cases.
+// Read reads all stores and returns one set with the secrets of all stores. If Read cannot read one of
+// several stores, it uses the old secrets of this store, and adds the store to Unusable. If two stores
+// contain the same name, Read uses the old value of this secret, and adds the name to Unusable. If
+// there are no old secrets because previous is nil, Read returns an error instead.
 func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	all := newReading()
 	stores := map[schema.SecretName]int{} // the index of the store that contains the name
@@ -80,8 +79,8 @@ func (m Merged) MaxReadTime() time.Duration {
 }
 
 // readWithTimeout calls the method Read of a store. If Read does not end within maxReadTime,
-// readWithTimeout returns an error, and the goroutine that calls Read continues until the end of the
-// process. In the sidecar, this is a child process that ends soon (see ChildReader).
+// readWithTimeout returns an error, and the goroutine that calls Read continues until the process ends.
+// The sidecar calls Read only in a child process, which ends soon (see ChildReader).
 func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Reading, error) {
 	timeout := maxReadTime(store)
 	type result struct {
@@ -99,11 +98,11 @@ func readWithTimeout(ctx context.Context, store Store, previous *Reading) (*Read
 	case r := <-results:
 		return r.reading, r.err
 	case <-timer.C:
-		return nil, fmt.Errorf("%s did not answer within %v: if it is on a network file system, check that its server answers", describe(store), timeout)
+		return nil, fmt.Errorf("%s did not answer within %v: if the store is on a network file system, check that the server answers", describe(store), timeout)
 	}
 }
 
-// describe returns the path of a store, or a text for a store without a path.
+// describe returns the path of a store, or "the store" if the store has no path.
 func describe(store Store) string {
 	switch store := store.(type) {
 	case Dir:
@@ -127,8 +126,8 @@ func (r *Reading) hasPart(i int) bool {
 	return exists
 }
 
-// oldPart returns the secrets that the store with the index i of a Merged contained at the time of
-// r. err is the error of the current read of this store.
+// oldPart returns the secrets that r contains from the store with the index i of a Merged. err is the
+// reason why this store cannot be read now.
 func (r *Reading) oldPart(i int, err error) *Reading {
 	old := newReading()
 	for _, name := range r.dirs[partName(i)].Names {
@@ -142,7 +141,7 @@ func (r *Reading) oldPart(i int, err error) *Reading {
 	return old
 }
 
-// keepStates copies the states of files and directories that r does not contain from previous to
+// keepStates copies states of files and directories from previous to r. It does not replace a state in
 // r.
 func (r *Reading) keepStates(previous *Reading) {
 	for path, state := range previous.files {

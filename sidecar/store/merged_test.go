@@ -69,8 +69,8 @@ func TestMergedIsReadAgainAfterUnstableStore(t *testing.T) {
 	}
 }
 
-// A hungStore does not answer, and does not end with its context, as a network file system whose server
-// does not answer.
+// A hungStore is like a store on a network file system whose server does not answer. Read does not
+// return, even if its ctx ends.
 type hungStore struct {
 	fakeStore
 	hangs chan struct{}

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeOldBundle removes the replaced or removed bundle name, whose directory an edit has moved to
-// parent. It removes only the known fields and the temporary files of edits. If another program has
-// created a file in this directory after the edit had checked the fields, removeOldBundle moves this file
-// back to the bundle and returns an error.
+// removeOldBundle deletes the old directory of a bundle, which an edit has moved to the entry name of
+// parent. It deletes only the known fields and the temporary files of edits. If the directory contains
+// another file, a program has created this file during the edit. removeOldBundle then moves the file
+// back to the bundle and returns an error. done describes the edit for this error.
 func (d editDir) removeOldBundle(done string, parent editDir, name, bundle string, known []string) error {
 	created, err := d.removeKnown(parent, name, bundle, known)
 	if err != nil {
@@ -51,15 +51,16 @@ func (d editDir) removeKnown(parent editDir, name, bundle string, known []string
 		if len(created) > 0 {
 			return created, d.moveBack(parent, name, dir, bundle)
 		}
-		// removeDir fails if a program creates a file at this moment.
+		// If a program has just created a file in dir, removeDir returns ENOTEMPTY. Then list the names
+		// again.
 		if err := parent.removeDir(name); !errors.Is(err, unix.ENOTEMPTY) {
 			return nil, err
 		}
 	}
 }
 
-// moveBack renames the directory name in parent to bundle in d. If the bundle exists, moveBack moves
-// everything in the directory to the bundle, and removes the directory.
+// moveBack moves dir, the directory name in parent, back to d as the bundle. If the bundle exists,
+// moveBack moves only the files in dir to the bundle, and removes dir.
 func (d editDir) moveBack(parent editDir, name string, dir editDir, bundle string) error {
 	err := unix.Renameat2(parent.fd(), name, d.fd(), bundle, unix.RENAME_NOREPLACE)
 	if err != unix.EEXIST {

@@ -10,10 +10,10 @@ type PEMProblem string
 
 // The problems of a PEM text.
 const (
-	PEMTruncated PEMProblem = "it has a line -----BEGIN without its line -----END, and is probably not complete"
-	PEMOneLine   PEMProblem = "its line breaks are missing"
+	PEMTruncated PEMProblem = "the line -----END is missing, so the text is probably not complete"
+	PEMOneLine   PEMProblem = "the line breaks are missing"
 	// PEMNoNewline is only a problem for private keys in the format of OpenSSH, which ssh loads.
-	PEMNoNewline PEMProblem = "it does not end with a newline (the sidecar ignores one newline at the end of a file)"
+	PEMNoNewline PEMProblem = "the key does not end with a newline (the sidecar ignores one newline at the end of a file)"
 )
 
 // CheckPEM returns the most important problem of a secret that is a PEM text. If the secret is not a PEM

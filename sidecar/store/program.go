@@ -17,14 +17,14 @@ const ownProgram = "/proc/self/exe"
 // programSeals prevent all changes of the content.
 const programSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
 
-// copyProgram copies the program of this process to a memfd that the uid of this process can execute
-// but not read. If a process executes the copy, the kernel makes this process undumpable before its
-// first instruction (would_dump in fs/exec.c). If a process executes the program itself, the process is
-// dumpable until it calls secmem.MakeUndumpable, and other processes of the same uid can open the pipe
-// that contains the secrets.
+// copyProgram copies the program of the sidecar to a memfd, and removes the permission to read the
+// memfd, but not to execute it. If a child process executes the copy, the kernel makes the child
+// process undumpable before its first instruction (would_dump in fs/exec.c). A child process that
+// executes the program itself is dumpable until it calls secmem.MakeUndumpable. Until then, other
+// processes of the same uid can open the pipe that contains the secrets.
 //
-// No process of the uid can change the mode of the copy, because this process and the processes that
-// execute the copy are undumpable.
+// No other process of the uid can change the mode of the copy, because the sidecar and its child
+// processes are undumpable.
 func copyProgram() (program *os.File, err error) {
 	source, err := os.Open(ownProgram)
 	if err != nil {
@@ -54,8 +54,9 @@ func copyProgram() (program *os.File, err error) {
 	return program, nil
 }
 
-// isUnreadable reports whether copyProgram failed because the uid of this process cannot read the
-// program. The program then needs no copy.
+// isUnreadable reports whether copyProgram failed because this process has no permission to read the
+// program. A copy is then not necessary: if a process executes an unreadable program, the kernel makes
+// the process undumpable too.
 func isUnreadable(err error) bool {
 	failure, ok := errors.AsType[*fs.PathError](err)
 	return ok && failure.Path == ownProgram && errors.Is(err, fs.ErrPermission)

@@ -20,45 +20,46 @@ type Reading struct {
 
 // A State is the part of a Reading that contains no value of a secret.
 type State struct {
-	// Unusable contains the paths of the files that Read could not use. The Set contains the
-	// old values of their secrets. If there is no old value, the Set does not contain the
-	// secret. Unusable also contains the paths whose names cannot be names of secrets, and the
-	// stores of a Merged that Read could not read (store N), the names in two stores of a
-	// Merged (store M, store N: NAME), and the empty values of a File (PATH: NAME) or an Exec
-	// (exec: NAME). In dotenv, a name that was not known before is replaced by its line (PATH: line N).
+	// Unusable contains the problems that do not prevent a read. If a problem affects a secret, the Set
+	// contains the old value of the secret, or no value if there is no old value. The key is the path
+	// of a file that Read could not use, or whose name cannot be the name of a secret. For a store of a
+	// Merged that Read could not read, the key is "store N". For a name in two stores, it is "store M,
+	// store N: NAME". For an empty value of a File or an Exec, it is "PATH: NAME" or "exec: NAME", or,
+	// for a new name in dotenv, "PATH: line N".
 	Unusable map[string]Reason
 	// Truncated contains the paths of the files in which CheckPEM has found PEMTruncated. Read has
 	// used these files.
 	Truncated map[string]bool
 
 	files map[string]fileState // by path
-	// dirs contains a state for the path of each Dir and of each bundle in a Dir, and the names of
-	// the secrets of each store of a Merged (see partName).
+	// dirs contains the state of each Dir and of each bundle in a Dir, by path. It also contains the
+	// names of the secrets in each store of a Merged, by partName.
 	dirs map[string]dirState
 }
 
-// A dirState is the state of the directory of a Dir, or of a bundle, at the time of a read.
+// A dirState is the state of a directory at the time of a read. For a store of a Merged, it contains
+// only Names.
 type dirState struct {
 	ID    string              `json:"id"`    // identifies the directory and its file system
 	Names []schema.SecretName `json:"names"` // empty for a bundle, because the Set contains its fields
 }
 
-// unleasedPeriod is how long a file must be unchanged if the kernel does not report whether a
-// process has the file open for writing.
+// If the kernel does not report whether a process has a file open for writing, Read uses the file only
+// after it has not changed for unleasedPeriod.
 const unleasedPeriod = 300 * time.Millisecond
 
-// shorterPeriod is how long a file that became shorter must be unchanged. A program can close a
-// file after the first part of a value, and open the file again to write the rest.
+// If a file became shorter, Read uses the file only after it has not changed for shorterPeriod. A
+// program can close a file after the first part of a value, and open it again to write the rest.
 const shorterPeriod = time.Second
 
 // A fileState contains the results of the last reads of a file.
 type fileState struct {
 	Version fileVersion `json:"version"`
 	SeenAt  int64       `json:"seen_at"` // when a read found this version for the first time; see monotonicNow
-	// LastUsed is the version at the time of the last read that used the file. Its fingerprint
-	// is empty if no read has used the file.
+	// LastUsed is the last version of the file that a read has used. Its fingerprint is empty if no
+	// read has used the file.
 	LastUsed fileVersion         `json:"last_used"`
-	Names    []schema.SecretName `json:"names"` // the secrets that the last used file contained
+	Names    []schema.SecretName `json:"names"` // the names of the secrets in the version LastUsed; only for a File
 }
 
 func newState() State {
@@ -109,9 +110,8 @@ func (r *Reading) readFile(f listedFile, previous *Reading) (content []byte, rea
 	return content, reason, nil
 }
 
-// withTimesOf returns a copy of r that also knows when next found each file for the first
-// time. The copy does not contain any other result of next, because readStable may discard
-// next.
+// withTimesOf returns a copy of r with the times in next at which reads found the current versions of
+// the files. readStable can then discard all other results of the Reading next.
 func (r *Reading) withTimesOf(next *Reading) *Reading {
 	files := map[string]fileState{}
 	for path, state := range next.files {
@@ -131,12 +131,12 @@ func (r *Reading) keepOld(name schema.SecretName, previous *Reading) {
 	}
 }
 
-// keepOldOfEmpty adds the names of the empty values of r to r.Unusable, and replaces the secrets with
-// empty values by their old values, because an empty value usually comes from an edit or a command
-// that has failed. A bundle without fields is an empty value. If a secret has no old value,
-// keepOldOfEmpty removes the secret from r. oldNames contains the names of the secrets that the same
-// store had before. If lines contains the line of another name, keepOldOfEmpty adds the line and not the
-// name, because this name can be a part of a value that was divided into several lines.
+// keepOldOfEmpty replaces empty values in r by the old values of their secrets, because an empty value
+// usually comes from an edit or a command that has failed. It removes a secret without an old value
+// from r. A bundle without fields is an empty value. keepOldOfEmpty adds the name of each empty value
+// to r.Unusable. oldNames contains the names of the secrets that the same store had before. For a new
+// name in lines, keepOldOfEmpty adds the number of the line instead of the name, because the name can
+// be a part of a value that was divided into several lines.
 func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []schema.SecretName, lines map[schema.SecretName]int) {
 	for name, value := range r.Set {
 		var empty []string

@@ -153,7 +153,7 @@ func TestFileIsUsedWithoutLeases(t *testing.T) {
 	}
 	f.Close()
 	r := mustRead(t, dir, nil, "old", false)
-	r = mustRead(t, dir, r, "old", false) // the file is not new any more
+	r = mustRead(t, dir, r, "old", false) // the file is unchanged, so Read must use it again at once
 	writeAll(t, dir.Path+"/A", "newer")
 	r = mustRead(t, dir, r, "old", true)
 	for len(r.Unusable) > 0 {

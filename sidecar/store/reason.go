@@ -22,21 +22,22 @@ const (
 	ReasonEmpty   Reason = "the file is empty"
 	ReasonOpen    Reason = "a process has the file open for writing"
 	reasonChanged Reason = "the file has just changed, and its file system does not report whether a process has the file open for writing"
-	reasonShorter Reason = "the file has just become shorter"
+	reasonShorter Reason = "the file has just become shorter, so it may not be complete"
 )
 
 // The reasons why Read cannot use a file until the owner changes the store.
 const (
-	// ReasonName means that the path is ignored. In all other cases, the secret keeps its
-	// old value.
+	// ReasonName means that Read ignores the path. With each other reason, Read uses the old value of
+	// the secret.
 	ReasonName Reason = "the name does not match " + schema.SecretNamePattern
-	// ReasonEmptyValue is the reason for a value in a file or in the output of a command.
+	// ReasonEmptyValue means that a File or the output of an Exec contains an empty value. For an empty
+	// file of a Dir, the reason is ReasonEmpty.
 	ReasonEmptyValue Reason = "the value is empty"
-	// ReasonDuplicate is the reason for a name in two stores of a Merged.
+	// ReasonDuplicate means that two stores of a Merged contain a secret with the same name.
 	ReasonDuplicate  Reason = "the secret is in two stores"
 	ReasonPermission Reason = "permission denied" // the text of EACCES
 	reasonDangling   Reason = "the target of the symbolic link does not exist"
-	reasonKind       Reason = "this is not a regular file or a directory"
+	reasonKind       Reason = "the path is not a regular file or a directory"
 	// reasonWrongSize means that the file has another number of bytes than its size, although
 	// the file did not change. Many files of procfs and sysfs are like this.
 	reasonWrongSize   Reason = "the number of bytes in the file is different from its size, as in /proc and /sys"
@@ -51,8 +52,8 @@ const (
 // once.
 var reasonTooLarge = Reason(fmt.Sprintf("the file is too large: the maximum size of a push is %d bytes", schema.MaxPush))
 
-// storeFailed and storeUnstable begin the reason for a store of a Merged that Read could not read.
-// After storeUnstable, the reason can end without a file event.
+// If Read cannot read a store of a Merged, the reason begins with storeFailed or, for ErrUnstable, with
+// storeUnstable.
 const (
 	storeFailed   = "cannot read this store: "
 	storeUnstable = "cannot read this store at the moment: "
@@ -74,14 +75,15 @@ func (r Reason) IsReplacedStore() bool {
 // IsReplacedBundle reports whether the directory of a bundle was replaced and fields are missing.
 func (r Reason) IsReplacedBundle() bool { return r == reasonReplacedBundle }
 
-// IsReplaced reports whether a store of a Merged or the directory of a bundle was replaced. The owner can
-// confirm this.
+// IsReplaced reports whether a store of a Merged or the directory of a bundle was replaced. The owner
+// can confirm the replacement.
 func (r Reason) IsReplaced() bool { return r.IsReplacedStore() || r.IsReplacedBundle() }
 
 // IsIncomplete reports whether the file is empty, or whether the reason is temporary.
 func (r Reason) IsIncomplete() bool { return r == ReasonEmpty || r.IsTemporary() }
 
-// IsTemporary reports whether the reason can end without a file event.
+// IsTemporary reports whether the problem can end without a file event, so that the sidecar must read
+// the store again.
 func (r Reason) IsTemporary() bool {
 	return r == ReasonOpen || r == reasonChanged || r == reasonShorter || r.IsUnstableStore()
 }
@@ -107,7 +109,7 @@ var ErrUnstable = errors.New("the files changed during every attempt to read the
 // unmounted. If files of the same directory are removed, Read returns no error.
 var ErrReplaced = errors.New("another directory has replaced the directory that was read before, and does not contain all secrets of the old directory")
 
-// An unusableError is the error for a file that cannot be used if there is no old value.
+// An unusableError means that Read cannot use a file, and that there is no old value.
 type unusableError struct {
 	path   string
 	reason Reason

@@ -17,10 +17,10 @@ func fieldsOf(r *Reading) (names []schema.SecretName) {
 	return names
 }
 
-// TestReplacedBundleKeepsMissingFields replaces the directory of a bundle, or the target of its link, by a
-// directory without some of the fields, as if a file system was unmounted. The bundle must keep all
-// old fields until no field is missing or the owner confirms. A removal in the same directory, and the
-// removal of the complete bundle, must take effect immediately.
+// TestReplacedBundleKeepsMissingFields replaces the directory of a bundle, or the target of its link,
+// by a directory without some of the fields, as if a file system was unmounted. The bundle must keep
+// all old fields until no field is missing or the owner confirms the removal. If the directory was not
+// replaced, or if the complete bundle was removed, a removal must take effect immediately.
 func TestReplacedBundleKeepsMissingFields(t *testing.T) {
 	for _, isLink := range []bool{false, true} {
 		dir := Dir{Path: t.TempDir()}

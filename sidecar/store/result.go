@@ -21,8 +21,8 @@ import (
 // a secret. The child process first writes the line of the push request, which is empty after
 // an error. It then writes the result as one line of JSON.
 //
-// Before this, the child process receives the result of the previous read in the same form. The
-// line is empty if there was no previous read.
+// The input of the child process is the result of the previous read, in the same form. If there was no
+// previous read, the line in the input is empty.
 type result struct {
 	Names     []schema.SecretName `json:"names"`
 	Files     []fileResult        `json:"files"`
@@ -102,7 +102,7 @@ func (r result) write(w io.Writer, line []byte) error {
 	return nil
 }
 
-// parseResult parses what write has written. The line is a part of content.
+// parseResult parses the output of write. line is a slice of content.
 func parseResult(content []byte) (line []byte, r result, err error) {
 	lineSize := bytes.IndexByte(content, '\n') + 1
 	encoded, complete := bytes.CutSuffix(content[lineSize:], []byte("\n"))

@@ -74,7 +74,7 @@ func TestResultContainsSet(t *testing.T) {
 		if err != nil || got.Equal(other) {
 			t.Errorf("Equal returned true for the results of two sets, error %v", err)
 		}
-		// The next read must receive this set.
+		// Pass the set to the next read, which must receive it unchanged.
 		next := &fixedStore{set: store.Set{}}
 		writeResult(t, next, store.LockedReading{Set: got})
 		if line, err := next.previous.Set.EncodePush(); err != nil || !bytes.Equal(line, want) {
@@ -101,8 +101,8 @@ func TestFirstReadHasNoPreviousSet(t *testing.T) {
 	}
 }
 
-// TestIncompleteInputIsAnError ends the input of WriteResult after each of its bytes.
-// WriteResult must return an error and write nothing, because the old values are missing.
+// TestIncompleteInputIsAnError passes only the beginning of the input to WriteResult, in every possible
+// length. WriteResult must return an error and write nothing, because the old values are missing.
 func TestIncompleteInputIsAnError(t *testing.T) {
 	reading, err := store.ReadResult(writeResult(t, &fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, store.LockedReading{}))
 	if err != nil {
@@ -144,8 +144,8 @@ func TestResultContainsErrorAndItsCauses(t *testing.T) {
 	}
 }
 
-// TestIncompleteResultIsAnError ends the output after each of its bytes. ReadResult must
-// return an error and no part of the output.
+// TestIncompleteResultIsAnError passes only the beginning of a result to ReadResult, in every possible
+// length. ReadResult must return an error that contains no secret.
 func TestIncompleteResultIsAnError(t *testing.T) {
 	output := writeResult(t, &fixedStore{set: store.Set{"A": textValue(storetest.Tripwire)}}, store.LockedReading{})
 	for size := range output.Len() {

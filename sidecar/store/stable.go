@@ -12,12 +12,12 @@ import (
 // changing. If the files still change after this time, readStable returns ErrUnstable.
 const maxUnstablePeriod = 2 * time.Second
 
-// readStable reads the files of a store. It waits until the files that it uses have not
-// changed for stablePeriod. Otherwise readStable could read two files that belong together
-// when only one of these files was updated. If a program is still writing a file, the function
-// read uses the old value of the file's secret, so readStable does not wait for the program. If no
-// earlier read succeeded, there is no old value, and readStable waits for the program for at most
-// maxUnstablePeriod. readStable never waits until an empty file has content.
+// readStable reads the files of a store. It waits until the files that it uses have not changed for
+// stablePeriod. Otherwise readStable could read two files that belong together when only one of these
+// files was updated. If a program is still writing a file, the function read uses the old value of the
+// file's secret, so readStable does not wait for the program. If no earlier read succeeded, there is no
+// old value, and readStable waits for the program for at most maxUnstablePeriod. readStable does not
+// wait for the content of an empty file.
 //
 // If read returns a Reading together with an error, readStable only uses the times in the Reading.
 func readStable(ctx context.Context, previous *Reading, listFiles func() (listing, error), read func(l listing, previous *Reading) (*Reading, error)) (*Reading, error) {

@@ -49,7 +49,7 @@ func (d Dir) SecretNames(name string) (names []string) {
 	if isLink(path) {
 		return []string{name}
 	}
-	entries, _ := os.ReadDir(path) // returns no entries if this is not a bundle
+	entries, _ := os.ReadDir(path) // returns no entries if name is not a bundle
 	for _, entry := range entries {
 		if schema.ValidSecretName(entry.Name()) && !isIgnored(entry.Name()) {
 			names = append(names, name+"/"+entry.Name())

@@ -7,11 +7,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A writerState is the answer to the question whether any process has a file open for writing.
+// A writerState is the kernel's report whether a process has a file open for writing.
 type writerState int
 
 const (
-	writersUnknown writerState = iota // the kernel does not answer (see leaseFile)
+	writersUnknown writerState = iota // the kernel does not report it (see leaseFile)
 	writersExist
 	writersNone
 )

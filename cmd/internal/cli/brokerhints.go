@@ -121,7 +121,7 @@ func isSystemUnitInstalled() bool {
 }
 
 // fileExists reports whether a file exists. If this user has no permission to see the file,
-// fileExists returns true, because the file can exist.
+// fileExists returns true, because the file may exist.
 func fileExists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil || os.IsPermission(err)
@@ -147,7 +147,7 @@ func PermissionHint(socket string) string {
 			}
 		}
 	}
-	return hint + "\nor join group " + adminGroup + ", whose members can list the names of all secrets and replace all secrets, and log in again: sudo usermod -aG " + adminGroup + " $USER"
+	return hint + "\nor join group " + adminGroup + ", and then log in again (members can list the names of all secrets and replace all secrets): sudo usermod -aG " + adminGroup + " $USER"
 }
 
 // VisibleOwner returns the owner and the group of path. If path does not exist, or if this

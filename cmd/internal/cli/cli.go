@@ -65,7 +65,7 @@ func cancelOnSignal(others []os.Signal) (ctx context.Context, stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	for _, sig := range others {
-		if !signal.Ignored(sig) { // a shell can make a background process ignore SIGQUIT
+		if !signal.Ignored(sig) { // SIGQUIT must stay ignored if a shell started this process in the background
 			signal.Notify(signals, sig)
 		}
 	}
@@ -79,10 +79,9 @@ func cancelOnSignal(others []os.Signal) (ctx context.Context, stop func()) {
 	return ctx, func() { signal.Stop(signals); cancel(context.Canceled) }
 }
 
-// PrintError prints err to standard error, with its hint, and returns the exit code for err. If a
-// usage error has no hint, the hint is the command for help. If any other error has no hint,
-// PrintError prints no hint. PrintError escapes the characters that are not printable. In the
-// error and in the hint, it indents each line after the first line.
+// PrintError prints err and its hint to standard error, and returns the exit code for err. If a
+// usage error has no hint, PrintError prints the command for help as the hint. printableLines
+// escapes the error and the hint, because they can contain text of another program or user.
 func PrintError(command *cobra.Command, err error) int {
 	failure, ok := errors.AsType[*Error](err)
 	if !ok {

@@ -17,8 +17,8 @@ const exitInterrupted = 128 + int(syscall.SIGINT)
 // that ran this process. If the process called os.Exit(130) instead, bash would continue the
 // loop.
 //
-// A signal does not end this process if it is process 1 of a container, or if SIGINT was ignored
-// when it started, because signal.Reset makes the process ignore SIGINT again. In both cases,
+// SIGINT does not end process 1 of a container. SIGINT also does not end a process that ignored
+// SIGINT at its start, because signal.Reset makes the process ignore SIGINT again. In both cases,
 // Exit calls os.Exit(130).
 func Exit(code int) {
 	if code == exitInterrupted && os.Getpid() != 1 {

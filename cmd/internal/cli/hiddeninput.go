@@ -36,8 +36,8 @@ var (
 // becomes \n, because the key Enter and most terminals send \r for a line break. Pasted
 // text can contain no other control character except a tab.
 type hiddenInput struct {
-	text   []byte         // never grows beyond its capacity
-	ended  bool           // no more text may follow
+	text   []byte         // never grows, because growing would leave a copy in memory
+	ended  bool           // after Ctrl-D; more input is an error
 	signal syscall.Signal // the signal of the last key, or 0
 	err    error          // the first error
 
@@ -83,8 +83,8 @@ func (in *hiddenInput) add(key byte) {
 	}
 }
 
-// addPasted adds a byte of pasted text. Ctrl-C ends the input with an error, so that a user
-// can leave a paste whose end was lost.
+// addPasted adds a byte of pasted text. Ctrl-C ends the input with an error, so that a user can
+// end a paste whose pasteEnd was lost.
 func (in *hiddenInput) addPasted(key byte, afterCR bool) {
 	if key == ctrlC {
 		in.fail(errControlPaste)
@@ -110,7 +110,8 @@ func (in *hiddenInput) addText(key byte, afterCR bool) {
 	}
 }
 
-// addToMark reports whether a key continues pasteStart or pasteEnd.
+// addToMark adds a key to in.mark if the key continues pasteStart or pasteEnd. Otherwise it returns
+// false.
 func (in *hiddenInput) addToMark(key byte) bool {
 	for _, mark := range []string{pasteStart, pasteEnd} {
 		received := len(in.mark)
@@ -121,7 +122,7 @@ func (in *hiddenInput) addToMark(key byte) bool {
 		if in.mark == mark {
 			in.mark, in.afterCR = "", false
 			isStart := mark == pasteStart
-			if isStart == in.pasting { // the mark is a part of the pasted text
+			if isStart == in.pasting { // the pasted text itself contains a mark
 				in.fail(errControlKey)
 			}
 			in.pasting = isStart

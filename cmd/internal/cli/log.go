@@ -12,8 +12,7 @@ const logQueueSize = 256
 
 // NewDaemonLogger returns a logger for a daemon. The logger writes to standard error. If the
 // reader of standard error is slow or has exited, the daemon continues, and the logger drops the
-// lines that it cannot write. flush waits until the queued lines are written, for at most one
-// second. If the queue is full, flush does not wait.
+// lines that it cannot write. flush is lossyWriter.flush.
 //
 // If standard output or standard error is a broken pipe, SIGPIPE ends a Go process that writes to
 // the pipe (os/signal, "SIGPIPE"). Therefore a daemon must call secmem.Harden, which ignores

@@ -29,7 +29,7 @@ func TestLogDropsLinesWhenQueueIsFull(t *testing.T) {
 				t.Fatal(n, err)
 			}
 		}
-		w.flush() // must return although the queue is full
+		w.flush() // flush must return although the queue is full
 		close(r.unblock)
 		synctest.Wait()
 		w.Write([]byte("last\n"))

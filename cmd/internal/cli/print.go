@@ -23,7 +23,7 @@ func PrintJSON(w io.Writer, v any) error {
 	}
 	var escaped strings.Builder
 	var marks markCounter
-	for _, r := range text.String() { // the encoder writes valid UTF-8
+	for _, r := range text.String() { // the encoder writes valid UTF-8, so each r is a character
 		if marks.accepts(r) && (r == '\n' || r == ' ' || isVisible(r)) {
 			escaped.WriteRune(r)
 			continue

@@ -16,12 +16,12 @@ var (
 const maxPlainWords = 80
 
 // ShellQuote returns s as one word of a shell command, so that the user can paste a hint with
-// this word into a shell. If s contains a space, a single quote, a backslash, or a character that
-// is not visible, the word usually calls printf, and contains escape sequences. Otherwise a long
-// path with spaces could look like several lines, because a terminal continues a long line at its
-// left edge. In contrast to other shells, fish reads escape sequences between single quotes, so a
-// backslash could end the quotes. Only a short text of usual words, for example the path
-// '/home/me/My App', is readable between single quotes.
+// this word into a shell. A short text of usual words, for example the path '/home/me/My App',
+// stays readable between single quotes. For any other s with a space, a single quote, a
+// backslash, or a character that is not visible, the word calls printf, and contains escape
+// sequences. Otherwise a long path with spaces could look like several lines, because a terminal
+// continues a long line at its left edge. In contrast to other shells, fish reads escape
+// sequences between single quotes, so a backslash could end the quotes.
 //
 // ShellQuote does not use the form $'...' of bash, because other shells end this form at an
 // escaped quote. A shell removes line breaks at the end of the output of printf, so s must not

@@ -46,8 +46,8 @@ func TestShellQuoteIsOneWord(t *testing.T) {
 	}
 }
 
-// TestShellQuoteIsReadable quotes texts with spaces. Only a short text of usual words must be
-// between single quotes without escape sequences.
+// TestShellQuoteIsReadable quotes texts with spaces. A short text of usual words must be
+// unchanged between single quotes. Any other text must be quoted in another way.
 func TestShellQuoteIsReadable(t *testing.T) {
 	for text, readable := range map[string]bool{
 		"/home/me/My App": true, "a b c_d-e.f": true, "/x/" + strings.Repeat("a", 75) + " b": true,

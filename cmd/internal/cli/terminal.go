@@ -14,18 +14,17 @@ import (
 	"golang.org/x/term"
 )
 
-// ReadHidden asks for what, for example "value of A", on a terminal and appends the input to buf until
-// the user presses Ctrl-D. If the input is longer than the capacity of buf, buf is full, and
-// ReadHidden discards the rest.
+// ReadHidden asks for what, for example "value of A", on a terminal and appends the input to buf
+// until the user presses Ctrl-D. If the input is longer than the capacity of buf, buf is full,
+// and ReadHidden discards the rest.
 //
-// Every return restores the settings of the terminal and discards unread input, so that a
-// shell does not run a part of a pasted value.
+// Every return restores the settings of the terminal and discards unread input, so that a shell
+// does not run a part of a pasted value.
 //
-// The terminal does not collect lines, because the kernel cuts a line after 4095 bytes
-// (termios(3), canonical mode). The terminal sends no signals for keys such as Ctrl-C,
-// because the kernel would then discard the input before the key, and ReadHidden would get
-// the input after the key before the signal. Instead, ReadHidden handles these keys in the
-// order of the input.
+// The kernel does not collect lines, because it would cut a line after 4095 bytes (termios(3),
+// canonical mode). The kernel also sends no signals for keys such as Ctrl-C, because it would
+// then discard the input before the key, and ReadHidden could get the input after the key before
+// the signal. Instead, ReadHidden handles these keys in the order of the input.
 func ReadHidden(ctx context.Context, tty *os.File, what string, buf []byte) (_ []byte, err error) {
 	// The buffer is large, because package signal discards a signal if the buffer is full.
 	signals := make(chan os.Signal, 64)

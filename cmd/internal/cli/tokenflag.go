@@ -16,7 +16,7 @@ func AddTokenFileFlag(flags *pflag.FlagSet, file *string, usage string) {
 	flags.Var((*filePath)(file), TokenFileFlag, usage)
 }
 
-// A filePath is the value of a flag that must not be empty.
+// A filePath is the value of a flag that takes a path. Set refuses an empty path.
 type filePath string
 
 func (p *filePath) Set(value string) error {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/keyhatch/keyhatch/schema"
 	"golang.org/x/sys/unix"
 )
 
@@ -94,9 +95,12 @@ func TokenFileHint(err error, file, socket string) string {
 	return "use the file that keyhatchd --admin-token-file has created, or a copy of this file"
 }
 
-// UntrustedListenerHint describes what to do if a process of the user uid listens on the socket,
-// and must not get the token.
+// UntrustedListenerHint returns the hint for a socket on which a process of another user listens.
+// uid is the uid of this user. The process must not get the token.
 func UntrustedListenerHint(uid uint32) string {
+	if uid == schema.UnmappedUID {
+		return "run this command outside its user namespace, where the kernel can report which user listens on the socket"
+	}
 	return fmt.Sprintf("use a socket in a directory that only you can write, or, if you trust uid %d, run this command as that user", uid)
 }
 

@@ -37,7 +37,7 @@ func wrapUsageErrors(c *cobra.Command) {
 		return nil
 	}
 	if c.Run == nil && c.RunE == nil {
-		// Without a subcommand, such a command shows its help.
+		// This command does nothing without a subcommand, so it shows its help.
 		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {

@@ -39,8 +39,7 @@ type BadStore struct {
 	Wants  []string
 }
 
-// badFile returns a BadStore that consists of one file. The file has this name and
-// contains this text.
+// badFile returns a BadStore that consists of a file with the given name and text.
 func badFile(name, text string, wants ...string) BadStore {
 	return BadStore{name + ": " + text, func(dir string) store.Store {
 		path := filepath.Join(dir, name)
