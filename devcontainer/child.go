@@ -170,8 +170,7 @@ func (s *supervisor) start(environment []string) (err error) {
 func (s *supervisor) applyUpdate(environment []string) {
 	switch {
 	case s.terminating || s.exited && s.restartEnvironment == nil:
-		// keyhatch has received SIGTERM, or the command has ended by itself. So keyhatch
-		// neither restarts the command nor sends it a signal.
+		// Ignore the update: keyhatch has received SIGTERM, or the command has ended by itself.
 	case s.OnChange.Restart:
 		s.restart(environment)
 	case s.OnChange.Signal != 0:
@@ -270,7 +269,7 @@ func (s *supervisor) forward(sig syscall.Signal) {
 		// terminating.
 		s.terminating = s.terminating || sig == unix.SIGTERM
 		if s.exited && !s.killed {
-			s.escalate() // the user does not want to wait for the descendants of the command
+			s.escalate() // the command has ended, and the user does not want to wait for its descendants
 		}
 	}
 	if s.exited || isSentByTerminal(sig) && s.terminal.isInForeground() {

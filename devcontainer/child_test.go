@@ -12,10 +12,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// TestSupervisorStopsWaitingForProcessThatDoesNotEnd simulates a process that did not end
-// after SIGKILL, for example because it belongs to another user. The supervisor must report
-// the process. If the command itself has ended, the supervisor must then restart it. If the
-// command is still running, the supervisor must not start it again.
+// TestSupervisorStopsWaitingForProcessThatDoesNotEnd simulates a process that did not end after
+// SIGKILL, for example because it belongs to another user. The supervisor must report the process.
+// If the command itself has ended, the supervisor must then restart the command. If the command is
+// still running, the supervisor must not start the command a second time.
 func TestSupervisorStopsWaitingForProcessThatDoesNotEnd(t *testing.T) {
 	c := exec.Command("sleep", "1000")
 	if err := c.Start(); err != nil {
@@ -59,7 +59,7 @@ func TestDescendantsOmitsEarlierChildren(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer parents[i].Wait()
-		defer in.Close() // ends the shell, which ends sleep
+		defer in.Close() // without input, the shell kills sleep and ends
 		out.Read(make([]byte, 1))
 	}
 	parentCount := map[int]int{}
@@ -94,7 +94,7 @@ func TestSupervisorDelaysFrequentRestarts(t *testing.T) {
 	if !s.ending || !slices.Equal(s.restartEnvironment, []string{"A=2"}) || len(reports) > 0 {
 		t.Errorf("reports %q, %+v", reports, s)
 	}
-	s.ending, s.restartEnvironment = false, nil // as if the command was started again
+	s.ending, s.restartEnvironment = false, nil // simulate the restart of the command
 	for _, environment := range [][]string{{"A=3"}, {"A=4"}} {
 		if s.applyUpdate(environment); s.ending || s.restartEnvironment != nil || s.delayTimer == nil {
 			t.Errorf("the supervisor did not delay the restart: %+v", s)

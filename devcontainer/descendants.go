@@ -17,15 +17,14 @@ type process struct {
 	zombie               bool // the process has ended, but its parent has not collected the exit status
 }
 
-// descendants returns the descendants of this process, except the processes in exclude and
-// their descendants. command is the process ID of the child that this process has started, or
-// 0 if there is no such child.
+// descendants returns the descendants of this process, except the processes in exclude and their
+// descendants. command is the process ID of the child that this process has started, or 0 if there
+// is no such child.
 //
-// Process 1 of a container becomes the parent of the orphaned processes of docker exec. These
-// processes have their own sessions. Therefore, if this process is process 1, descendants does
-// not return orphaned processes of other sessions. descendants cannot distinguish such a
-// process from an orphaned descendant of the command that has its own session, so it omits
-// such descendants of the command, too.
+// Process 1 of a container becomes the parent of the orphaned processes of docker exec, which have
+// their own sessions. Therefore, if this process is process 1, descendants omits every orphaned
+// process that has its own session. This also omits orphaned descendants of the command that have
+// their own sessions, because they look the same.
 func descendants(command int, exclude map[int]bool) []process {
 	children := map[int][]process{}
 	paths, _ := filepath.Glob("/proc/[0-9]*/stat")

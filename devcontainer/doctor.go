@@ -167,7 +167,8 @@ func checkSocket(ctx context.Context, socket string) (result Finding, pong *sche
 // socketName is the name of the socket in the directory that a container mounts.
 const socketName = "broker.sock"
 
-// findSocketNear returns a socket that the user may have meant with a wrong path, or "".
+// findSocketNear returns the path of a socket that the user probably meant instead of path, or "".
+// The socket is in path, next to path, or at the parent of path.
 func findSocketNear(path string) string {
 	dir := filepath.Dir(path)
 	for _, near := range []string{filepath.Join(path, socketName), filepath.Join(dir, socketName), dir} {
@@ -306,7 +307,8 @@ func RefusedUID(err error) int {
 	return os.Getuid()
 }
 
-// RefusedUIDFix returns the fix for a broker's refusal of this process's uid.
+// RefusedUIDFix returns the fix for a user whose uid the broker refuses. err is the broker's
+// refusal.
 func RefusedUIDFix(err error) string {
 	uid := RefusedUID(err)
 	if uid == schema.UnmappedUID {

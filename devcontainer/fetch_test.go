@@ -30,7 +30,7 @@ func serveAnswer(t *testing.T, answer string) *client.Project {
 	}
 	stopped := make(chan struct{})
 	t.Cleanup(func() { listener.Close(); <-stopped })
-	go func() { // ends when the listener is closed
+	go func() { // this goroutine ends when the listener is closed
 		defer close(stopped)
 		for {
 			conn, err := listener.Accept()
@@ -45,8 +45,8 @@ func serveAnswer(t *testing.T, answer string) *client.Project {
 	return client.NewProject(path)
 }
 
-// getManyAnswer returns an answer to the operation get-many. secrets and errors are the
-// members of the JSON objects with these names.
+// getManyAnswer returns an answer to the operation get-many. The arguments are the contents of the
+// JSON objects secrets and errors, without the braces.
 func getManyAnswer(secrets, errors string) string {
 	return `{"ok":true,"generation":1,"secrets":{` + secrets + `},"errors":{` + errors + `}}`
 }

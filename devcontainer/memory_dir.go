@@ -17,8 +17,8 @@ var ErrNoMemoryDir = errors.New("cannot use the directory for secret files, whic
 func MemoryDir() string { return fmt.Sprintf("/dev/shm/keyhatch-%d", os.Geteuid()) }
 
 // verifyMemoryDir checks that the directory is in memory and that only this user can list and
-// change it. Other users may search the directory, because a file may have a mode that lets
-// them read the file. The check is necessary because the name of the directory is
+// change it. Other users may have the execute permission for the directory, because a file may have
+// a mode that lets them read the file. The check is necessary because the name of the directory is
 // predictable, so another user could have created the directory.
 func verifyMemoryDir(dir string) error {
 	fd, err := unix.Open(dir, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

@@ -29,7 +29,7 @@ var ErrLinkReplaced = errors.New("a program has replaced keyhatch's link by a fi
 // The declared path is a symbolic link to the file. Remove uses the backlink to find the
 // declared path, even if the manifest no longer declares the file.
 type Rendering struct {
-	dir     string // the directory DIR; makeDirs and Prune call verifyMemoryDir for this directory
+	dir     string // the directory DIR; another user may have created it, so makeDirs and Prune verify it
 	project schema.ProjectName
 }
 
@@ -123,9 +123,9 @@ func (r Rendering) Render(files []File, values map[schema.SecretName]schema.Secr
 	return changed, nil
 }
 
-// searchMode returns the mode of a directory that contains these files. If the mode of a file
-// gives the group or other users access, they may search the directory. They may not list the
-// directory.
+// searchMode returns the mode of a directory that contains these files. If the group or other users
+// can access a file, they get the execute permission for the directory, because opening the file
+// requires this permission. They cannot list the directory.
 func searchMode(files ...File) fs.FileMode {
 	mode := fs.FileMode(0o700)
 	for _, f := range files {

@@ -58,8 +58,9 @@ func TestRenderKeepsTempFileOfRunningProcess(t *testing.T) {
 	}
 }
 
-// TestRemoveReportsFileThatReplacedLink replaces a link by a file, as sed -i does. Remove must remove
-// everything else, and must report the file but not change it.
+// TestRemoveReportsFileThatReplacedLink replaces a link by a file, as sed -i does. Remove must
+// report the file and must not change it. Remove must remove all other files and links of the
+// project.
 func TestRemoveReportsFileThatReplacedLink(t *testing.T) {
 	r, home := newTestRendering(t)
 	files := []File{{"A", home + "/a", 0o600, ""}, {"B", home + "/b", 0o600, ""}}

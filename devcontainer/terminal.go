@@ -43,8 +43,8 @@ func (t terminal) restoreSettings() {
 	if t.settings == nil || !t.isInForeground() && !t.foregroundGroupEnded() {
 		return
 	}
-	// If this process is not in the foreground process group, the kernel sends SIGTTOU to a
-	// thread that changes the settings, unless the thread blocks this signal.
+	// This thread must block SIGTTOU. Otherwise, if this process is not in the foreground process
+	// group, the kernel would send SIGTTOU, which stops the process.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var blocked, earlier unix.Sigset_t

@@ -25,14 +25,14 @@ type fileRule struct {
 // The reasons why a file is dangerous.
 const (
 	ownFile    = "keyhatch keeps its own files in this directory"
-	otherNames = "a path in this directory can be another name of a file outside of the directory"
+	otherNames = "a path in this directory can lead to a file outside of the directory"
 	systemFile = "the system and its services obey the files in this directory"
 	hostFile   = "this file decides what a dev container or keyhatch does, also on the host"
-	codeFile   = "files with this ending are run or loaded as code"
+	codeFile   = "programs run files with this ending, or load them as code"
 	sshFile    = "ssh obeys this file, so the file can make ssh run commands, or decide who can log in"
 	gitFile    = "git obeys this file, so the file can make git run commands"
 	shellFile  = "a shell runs this file"
-	loginFile  = "the system obeys this file at a login"
+	loginFile  = "the system obeys this file when a user logs in"
 	agentFile  = "a coding agent obeys this file, so the file can make the agent run commands"
 	editorFile = "an editor obeys this file, so the file can make the editor run commands"
 	codeDir    = "programs run or load the files in this directory"
@@ -89,7 +89,8 @@ func lengthDanger(template string) string {
 	lines, comments := templateLines(template), 0
 	inComment := false
 	for _, line := range lines {
-		// A line that begins with a colon continues the line before it.
+		// A line that begins with a colon continues the line before it, so inComment does not
+		// change.
 		if text, isNew := strings.CutPrefix(line, "| "); isNew {
 			text = strings.TrimLeft(strings.ReplaceAll(text, `\t`, " "), " ")
 			inComment = text == "" || text[0] == '#' || text[0] == ';'
@@ -153,11 +154,11 @@ func pathDanger(p, template string) string {
 	return ""
 }
 
-// findReason returns the reason of the first rule that applies to the file, or "". The
-// exceptions are the patterns of an ordinary file. An exception cancels a rule only if
-// the exception itself contains the directory or the name to which the rule applies. For
-// example, .docker/config.json is an exception from .docker/**, but kubeconfig is not an
-// exception from .bash*/**, because a shell runs every file in ~/.bashrc.d.
+// findReason returns the reason of the first rule that applies to the file, or "". The exceptions
+// are the patterns of an ordinary file. An exception cancels a rule only if the rule also applies
+// to the text of the exception. For example, the exception .docker/config.json cancels the rule
+// .docker/**. The exception kubeconfig does not cancel the rule .bash*/**, because a shell runs
+// every file in ~/.bashrc.d, even a file with the name kubeconfig.
 func findReason(rules []fileRule, elements, exceptions []string) string {
 	for _, rule := range rules {
 		for _, pattern := range rule.patterns {
@@ -204,10 +205,10 @@ var systemFiles = []fileRule{
 	}},
 }
 
-// toolFiles are the files that are dangerous unless ordinaryFiles contains an exception for
-// the file (see findReason). A rule for a directory also applies to a file whose name matches
-// ordinaryName. Most files whose names do not match ordinaryName are dangerous even without a
-// rule, but a rule gives a more exact reason.
+// toolFiles are the files that are dangerous unless ordinaryFiles contains an exception for the
+// file (see findReason). A rule for a directory is necessary because a file with an ordinary name
+// can be dangerous there (see ordinaryName). A rule for a single file often only gives a more exact
+// reason, because most files without an ordinary name are dangerous anyway.
 var toolFiles = []fileRule{
 	{sshFile, []string{".ssh/**", "authorized_keys*"}},
 	{gitFile, []string{"*.git/**", ".config/git/**", ".gitconfig*/**", ".githooks/**", ".husky/**"}},

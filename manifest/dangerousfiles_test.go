@@ -60,8 +60,8 @@ func TestDangerousFiles(t *testing.T) {
 	}
 }
 
-// TestCredentialNamesInDangerousDirectories checks that a usual name for a file with
-// credentials does not remove the mark of the directory that contains the file.
+// TestCredentialNamesInDangerousDirectories checks that every file in a dangerous directory is
+// marked, even if the file has a usual name for a file with credentials.
 func TestCredentialNamesInDangerousDirectories(t *testing.T) {
 	for _, dir := range strings.Fields(`
 		~/.bashrc.d ~/.zshrc.d ~/.profile.d ~/.zsh ~/.ssh/config.d /w/.husky /w/cron.d /w/.clinerules ~/.claude /w/hooks ~/bin /w/.git/hooks /w/.github/x ~/.docker/cli-plugins
@@ -297,9 +297,9 @@ func TestTemplatesOfOrdinaryFiles(t *testing.T) {
 	}
 }
 
-// TestUnusualCharactersInTemplates checks that a control character or a character that is not
-// ASCII marks the template of every known file, even if the character is in a comment. Programs
-// do not agree on which of these characters are white space or line breaks.
+// TestUnusualCharactersInTemplates checks that the template of a known file is marked if it
+// contains a control character or a character that is not ASCII, even in a comment. Programs do not
+// agree on which of these characters are white space or line breaks.
 func TestUnusualCharactersInTemplates(t *testing.T) {
 	for path, template := range map[string]string{
 		"~/.npmrc": "# c\n_auth={{value}}\n", "~/.aws/credentials": "# c\n[a]\n", "~/.my.cnf": "# c\n[client]\n", "~/.cargo/credentials.toml": "# c\n[registry]\n",

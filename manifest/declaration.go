@@ -36,9 +36,9 @@ const maxDeclaration = 4 * schema.MaxManifest
 // manifest from this text, because keyhatchctl compares hashes of manifests to detect edits.
 // If no YAML text keeps the manifest unchanged, Encode returns an error.
 func (d Declaration) Encode() ([]byte, error) {
-	// A literal block is easier to read. The encoder writes some texts incorrectly as a block,
-	// for example a text that starts with an empty line. For such a text, the second style is
-	// used, which is double quotes.
+	// Prefer a literal block, which is easy to read. If the encoder cannot write the text correctly
+	// as a literal block, for example because the text starts with an empty line, use double
+	// quotes.
 	for _, style := range []yaml.Style{yaml.LiteralStyle, yaml.DoubleQuotedStyle} {
 		var node yaml.Node
 		if err := node.Encode(d); err != nil {

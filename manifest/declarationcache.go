@@ -32,9 +32,8 @@ type declarationFile struct {
 	declaration Declaration
 }
 
-// A fileVersion identifies the content, the owner, and the mode of a file. Each change of
-// these also changes the time in the field changed. No program can set this time to a
-// chosen value.
+// A fileVersion differs after each change of the content, the owner, or the mode of a file, because
+// each change sets the ctime. No program can set the ctime to a chosen value.
 type fileVersion struct {
 	device, inode uint64
 	size          int64
@@ -93,7 +92,7 @@ func ReadDeclarations(dir string) (declared map[string]Declaration, invalid map[
 // file has not changed, readLocked does not read the file. The caller holds c.mu.
 func (c *DeclarationCache) readLocked(path, name string) (file declarationFile, err error) {
 	var st unix.Stat_t
-	if unix.Lstat(path, &st) == nil { // before reading: if the file changes during the reading, the next call reads it again
+	if unix.Lstat(path, &st) == nil { // get the version before the content, so that the next call notices a change during the reading
 		file.version = fileVersion{st.Dev, st.Ino, st.Size, st.Ctim}
 	}
 	if known, ok := c.files[path]; ok && known.version == file.version && known.version != (fileVersion{}) {

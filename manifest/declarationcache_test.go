@@ -9,9 +9,9 @@ import (
 	"unsafe"
 )
 
-// TestDeclarationCacheReadsChangedFiles checks that a DeclarationCache does not read a file
-// again that has not changed for an hour, and that it notices every change: of the content, of
-// the mode, and a removal.
+// TestDeclarationCacheReadsChangedFiles checks that a DeclarationCache does not read a file again
+// that has not changed for an hour. It also checks that the DeclarationCache notices a change of
+// the content, a change of the mode, and a removed file.
 func TestDeclarationCacheReadsChangedFiles(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "api.yaml")

@@ -74,15 +74,15 @@ func (m *Manifest) Effects() []Effect {
 	return effects
 }
 
-// Changes compares the effects of two manifests. If old is nil, every effect of new is
-// added. A change is dangerous if its new effect is dangerous.
+// Changes compares the effects of two manifests. If old is nil, every effect of new is added. A
+// change is dangerous if its new effect is dangerous.
 //
-// The removed effects come first, then the other effects in the order of Effects, but the
-// dangerous effects last. keyhatchctl prints the changes and then asks for approval. A
+// The result contains first the removed effects, then the harmless changes in the order of Effects,
+// and last the dangerous changes. keyhatchctl prints the changes and then asks for approval. A
 // manifest can contain a template with thousands of lines, and a terminal shows only the last
-// lines. If the dangerous effects came first, other effects could push them off the screen. A
-// dangerous effect can still have a long text. Therefore keyhatchctl repeats the subject and
-// the danger of dangerous changes, which are short, directly before the question.
+// lines. If the dangerous changes came first, other changes could push them off the screen. A
+// dangerous change can still have a long text. Therefore keyhatchctl repeats the subject and the
+// danger of dangerous changes, which are short, directly before the question.
 func Changes(old, new *Manifest) []Change {
 	before, after := map[string]Effect{}, map[string]Effect{}
 	for _, effect := range effectsOf(old) {

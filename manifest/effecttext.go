@@ -27,7 +27,7 @@ func fileText(in *schema.Injection) string {
 
 func formatMode(mode string) string {
 	bits, err := strconv.ParseUint(mode, 8, 32)
-	if err != nil { // Parse refuses such a mode
+	if err != nil { // Parse refuses a mode that is not octal
 		return QuoteWord(mode)
 	}
 	return fmt.Sprintf("%04o", bits)

@@ -133,9 +133,9 @@ const npmRegistry = "https://registry.npmjs.org"
 // machine.
 var encryptedURL = regexp.MustCompile(`^(https://|http://` + loopback + `(:\d+)?(/|$))`)
 
-// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry in the value of the
-// key registry, so this value must be npm's own registry. A registry of a scope, for example
-// @corp:registry, can be any registry to which npm does not send the secret without encryption.
+// isHarmlessNPMFile checks a .npmrc. npm installs code from the registry that the key registry
+// names, so this registry must be npm's own. The key of a scope, for example @corp:registry, may
+// name any registry that encryptedURL matches.
 func isHarmlessNPMFile(template string) bool {
 	keepsRegistry := func(line string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
@@ -154,8 +154,8 @@ func isHarmlessNPMFile(template string) bool {
 // or ;, so only keys without unusual characters are accepted.
 var hasOnlyNPMKeys = hasOnlyLines(`(registry|@[a-z0-9._~-]+:registry|(//[a-z0-9.-]+(:\d+)?(/[\w.~-]+)*/?:)?` + npmCredential + `)([ \t]*=.*)?`)
 
-// readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable
-// to the file. The variable can contain another secret than the secret of the file.
+// readsVariables reports whether a tool that replaces ${NAME} could add the value of a variable to
+// the file. The value of a variable can be a secret that does not belong in this file.
 // readsVariables also returns true for \ and &, because a tool can replace an escape sequence
 // before it replaces a variable.
 func readsVariables(template string) bool {
@@ -163,9 +163,9 @@ func readsVariables(template string) bool {
 	return strings.Contains(text, "${") || strings.ContainsAny(text, `\&`)
 }
 
-// isHarmlessGradleFile checks a gradle.properties. It accepts a property whose name ends in a
-// word for a credential, for example mavenPassword, because gradle only gives such a property
-// to the build. It refuses the properties that gradle itself obeys, for example
+// isHarmlessGradleFile checks a gradle.properties. It accepts a property whose name ends in a word
+// for a credential, for example mavenPassword, because gradle passes such a property to the build
+// and does not obey it. It refuses the properties that gradle itself obeys, for example
 // org.gradle.java.home.
 func isHarmlessGradleFile(template string) bool {
 	return hasOnlyGradleKeys(template) && !gradleSetting.MatchString(withoutPlaceholders(template)) && !gradleSetting.MatchString(placeholder.ReplaceAllString(template, "\n"))
@@ -176,10 +176,10 @@ var (
 	gradleSetting     = regexp.MustCompile(`(?im)^[ \t]*(org\.gradle|systemprop)`)
 )
 
-// hasOnlyLines returns a check of a file whose lines match a regular expression, or are empty,
-// or are comments. The check ignores the case, and removes the placeholders from a line before
-// it compares the line. The expression should match the whole key of a line, because some
-// programs end a key at a character such as #, or remove quotes.
+// hasOnlyLines returns a check of a file whose lines match a regular expression, or are empty, or
+// are comments. The check ignores the case, and removes the placeholders from a line before it
+// compares the line. The expression must match the whole key of a line, because some programs end a
+// key at a character such as #, or remove quotes.
 func hasOnlyLines(expression string) func(string) bool {
 	line := regexp.MustCompile(`^(` + expression + `|[#;].*)?$`)
 	isHarmlessLine := func(text string) bool { return line.MatchString(strings.ToLower(text)) }
@@ -188,9 +188,9 @@ func hasOnlyLines(expression string) func(string) bool {
 	}
 }
 
-// linesMatch is similar to hasOnlyLines, for files with values that are separated by : or @.
-// In contrast to hasOnlyLines, only a line that begins with # is a comment, and a tail may
-// begin with : or @ (see linesAre).
+// linesMatch is similar to hasOnlyLines, for files with values that are separated by : or @. In
+// contrast to hasOnlyLines, ; does not begin a comment, and a tail may begin with : or @ (see
+// linesAre).
 func linesMatch(expression string) func(string) bool {
 	line := regexp.MustCompile(`(?i)^(` + expression + `|#.*)?$`)
 	return func(template string) bool {
@@ -207,7 +207,7 @@ func linesMatch(expression string) func(string) bool {
 func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool) bool {
 	const mark = "{{}}"
 	strip := func(line string) string { return strings.TrimSpace(strings.ReplaceAll(line, mark, "")) }
-	template = placeholder.ReplaceAllString(template, mark) // before the text is split into lines, because a placeholder can contain line breaks
+	template = placeholder.ReplaceAllString(template, mark) // a placeholder can contain line breaks, so replace the placeholders before the lines are separated
 	for line := range strings.SplitSeq(template, "\n") {
 		if !isHarmlessLine(strip(line)) {
 			return false
@@ -222,11 +222,11 @@ func linesAre(template string, isHarmlessLine, isHarmlessTail func(string) bool)
 	return true
 }
 
-// hasOnlyLogins reports whether a .netrc contains only logins of named machines. A .netrc can
-// also contain macros, which ftp executes, and a default login, which is sent to every server.
-// hasOnlyLogins checks the file with empty values and with values that are line breaks,
-// because either kind of value can change the words. Some programs ignore the case of a word,
-// and remove quotes and backslashes.
+// hasOnlyLogins reports whether a .netrc contains only logins of named machines. A .netrc can also
+// contain macros, which ftp executes, and a default login, which is sent to every server.
+// hasOnlyLogins checks the file once with empty values and once with line breaks as values, because
+// the words of the file can differ. Some programs ignore the case of a word, and remove quotes and
+// backslashes.
 func hasOnlyLogins(template string) bool {
 	return hasOnlyNetrcWords(withoutPlaceholders(template)) && hasOnlyNetrcWords(placeholder.ReplaceAllString(template, "\n"))
 }
@@ -238,8 +238,8 @@ func hasOnlyNetrcWords(text string) bool {
 	for i := 0; i < len(words); i++ {
 		switch words[i] {
 		case "machine", "login", "password", "account":
-			// The next word is the value, unless the next word is a keyword: then the value
-			// was only a placeholder, which was removed. netrcValue excludes #, because some
+			// If the next word is a keyword, the value was only a placeholder, which was removed.
+			// Otherwise the next word is the value. netrcValue does not match #, because some
 			// programs read # as the start of a comment.
 			if i+1 < len(words) && !oneOf("machine", "default", "login", "password", "account", "macdef")(words[i+1]) {
 				i++
@@ -255,8 +255,9 @@ func hasOnlyNetrcWords(text string) bool {
 }
 
 // isHarmlessYarnFile checks a .yarnrc.yml. It refuses a file that contains the word lockfile,
-// because yarn does not parse a file with the header of a lockfile as YAML. yarn installs code
-// from the server in npmRegistryServer. A server for a scope is accepted, as in a .npmrc.
+// because yarn does not parse a file with the header of a lockfile as YAML. yarn installs code from
+// the server in npmRegistryServer, so only the usual servers are accepted there. The server of a
+// scope can be any server.
 func isHarmlessYarnFile(template string) bool {
 	keepsRegistry := func(text string) bool {
 		var file struct {
@@ -305,8 +306,8 @@ func isHarmlessGHFile(template string) bool {
 
 var ghKey = regexp.MustCompile(`^[a-z0-9][\w.-]*(:\d+)?$`)
 
-// googleServers contains the harmless values of the keys that name servers in a file with
-// Google's credentials. Google's tools send the credential to the servers in these keys.
+// googleServers contains the keys that name a server in a file with Google's credentials, with the
+// harmless values of each key. Google's tools send the credential to these servers.
 var googleServers = map[string]func(value string) bool{
 	"auth_uri":        oneOf("https://accounts.google.com/o/oauth2/auth", "https://accounts.google.com/o/oauth2/v2/auth"),
 	"token_uri":       oneOf("https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v3/token", "https://www.googleapis.com/oauth2/v4/token"),
@@ -344,7 +345,8 @@ var hasOnlyKubeKeys = hasOnlyYAMLKeys(oneOf(
 func hasOnlyYAMLKeys(isHarmless func(key string) bool) func(string) bool {
 	areHarmless := func(doc *yaml.Node) bool { return doc.Content[0].Kind == yaml.MappingNode && keysAre(doc, isHarmless) }
 	return func(template string) bool {
-		// A value can be empty or end in a line break, so both texts are checked.
+		// Check the keys with empty values, and also with line breaks as values, because a value
+		// that ends in a line break can begin another key.
 		return !strings.Contains(withoutPlaceholders(template), `\`) && documentsAre(withoutPlaceholders(template), areHarmless) && documentsAre(placeholder.ReplaceAllString(template, "\n"), areHarmless)
 	}
 }
@@ -397,10 +399,10 @@ func valuesAre(n *yaml.Node, isHarmless map[string]func(value string) bool) bool
 	return true
 }
 
-// hasOnlyElements returns a check of an XML file. It refuses everything that could define
-// another name of an element, for example an entity. It refuses other encodings than UTF-8,
-// because in some encodings, other characters mean <. It refuses variables such as ${NAME},
-// because maven would replace them with values from outside of the file.
+// hasOnlyElements returns a check of an XML file. The check refuses everything that could give an
+// element a second name, for example an entity. It accepts only UTF-8, because in some other
+// encodings, a character other than < means <. It refuses variables such as ${NAME}, because maven
+// would replace them with values from outside of the file.
 func hasOnlyElements(names ...string) func(string) bool {
 	element := regexp.MustCompile(`^</?(` + strings.Join(names, "|") + `)\s*/?>`)
 	root := regexp.MustCompile(`^<(settings(\s+xmlns[:a-z]*="[^"<>&]*"|\s+xsi:schemaLocation="[^"<>&]*")*\s*|\?xml(\s+(version=["']1\.0["']|encoding=["'](utf|UTF)-8["']|standalone=["'](yes|no)["']))*\s*\?)>`)

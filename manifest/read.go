@@ -27,8 +27,8 @@ type File struct {
 	Text []byte
 	// Path is the path of the file, one of Locations.
 	Path string
-	// Ignored is the other path in Locations if a file exists at this path too. keyhatch
-	// ignores the file at this path. If no such file exists, Ignored is "".
+	// Ignored is the second path in Locations if files exist at both paths, and otherwise "".
+	// keyhatch ignores the file at the second path.
 	Ignored string
 }
 
@@ -72,7 +72,7 @@ func OpenRoot(dir string) (*os.Root, error) {
 	}
 	defer d.Close()
 	root, err := os.OpenRoot(descriptorPath(d))
-	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc exists if /proc is mounted
+	if errors.Is(err, fs.ErrNotExist) { // d is open, so its path in /proc can be missing only if /proc is not mounted
 		return nil, errors.New("/proc is not mounted")
 	}
 	return root, err
@@ -136,7 +136,7 @@ func find(root *os.Root, name string) (*os.File, error) {
 			return nil, err
 		}
 		if strings.HasPrefix(target, "/") {
-			name = target // os.Root refuses an absolute name
+			name = target // an absolute target, which os.Root refuses in the next round
 			continue
 		}
 		// path.Join would clean the name, for example remove link/.. from the name. That would

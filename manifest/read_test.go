@@ -142,9 +142,9 @@ func TestReadRefusesOtherDirs(t *testing.T) {
 	}
 }
 
-// TestReadOpensNoDevice reads a manifest that is a device node. The number of the device
-// belongs to no driver, so that opening it fails with ENXIO. Read must find out that the
-// manifest is not a regular file before it opens the device.
+// TestReadOpensNoDevice reads a manifest that is a device node without a driver. Opening the node
+// would fail with ENXIO. Read must find out that the manifest is not a regular file, and must not
+// open the node.
 func TestReadOpensNoDevice(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "only root can create a device node")
 	const unusedMajor = 4095
@@ -176,7 +176,7 @@ func TestReadNeverOpensSwappedFile(t *testing.T) {
 	symlink(t, outside, dir+"/.devcontainer/x/out")
 	symlink(t, "x/a", dir+"/.devcontainer/x/in")
 	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() { // ends when stop is closed
+	go func() { // this goroutine ends when stop is closed
 		defer close(stopped)
 		for i := 0; ; i++ {
 			select {
@@ -223,7 +223,7 @@ func TestReadDoesNotWaitForLease(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil { // the signal that Read causes does not end the test, because the Go runtime handles SIGURG
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_SETSIG, int(unix.SIGURG)); err != nil { // the kernel sends this signal when Read opens the file; the Go runtime handles SIGURG
 		t.Fatal(err)
 	}
 	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_WRLCK)
@@ -261,7 +261,7 @@ func TestReadWithoutPrivileges(t *testing.T) {
 		return
 	}
 	testenv.Require(t, os.Geteuid() == 0, "only root can run a process as another user")
-	dir, err := os.MkdirTemp("/tmp", "manifest-test-") // in /tmp, because the other user can access /tmp
+	dir, err := os.MkdirTemp("/tmp", "manifest-test-") // not t.TempDir(), which the other user cannot access
 	if err != nil {
 		t.Fatal(err)
 	}

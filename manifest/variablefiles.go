@@ -15,18 +15,18 @@ var (
 	// field of the secret.
 	secretVariable = regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(?:\{\{[^{}]*\}\}|'\{\{[^{}]*\}\}'|"\{\{[^{}]*\}\}")[ \t]*$`)
 	anyVariable    = regexp.MustCompile(`^[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=`)
-	// harmlessComment matches an empty line, or a comment without =. Some scripts pass the
-	// whole file to the command export, which would set a variable in a comment.
-	// harmlessComment does not match a comment with a placeholder: if the value ends in a line
-	// break, the rest of the comment becomes a line of its own.
+	// harmlessComment matches an empty line, or a comment that contains neither = nor a
+	// placeholder. Some scripts pass all words of the file to the command export, which sets
+	// each variable in the words, even in a comment. If the value in a placeholder ends in a
+	// line break, the rest of the comment becomes a line that a shell runs.
 	harmlessComment = regexp.MustCompile(`^[ \t]*(#[\t -#%-<>-\[\]-_a-z|~]*)?$`)
 )
 
-// variableFileDanger returns why the template of a file of variables is dangerous, or "". A
-// shell can read such a file, so a line that neither sets a variable nor is a harmless comment
-// is dangerous. A variable is dangerous if its name is dangerous. It is also dangerous if the
-// template contains a part of its value, because no table can contain all variables whose
-// values a program runs.
+// variableFileDanger returns why the template of a file of variables is dangerous, or "". A shell
+// can read such a file, so each line must set a variable or be a harmless comment. A variable with
+// a dangerous name is dangerous. A variable is also dangerous if its value contains text of the
+// template, because a program may run the value, and no table can contain all variables that
+// programs run.
 func variableFileDanger(template string) string {
 	var dangerous, others []string
 	for line := range strings.SplitSeq(template, "\n") {

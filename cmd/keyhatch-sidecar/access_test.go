@@ -30,7 +30,7 @@ func TestSameUIDCannotReadSidecar(t *testing.T) {
 	}
 }
 
-// read opens a file in the directory /proc/PID of a process, with the uid of the host.
+// read opens the file /proc/PID/file of a process, as the user h.uid.
 func (h *testHost) read(p *process, file string) error {
 	return h.command("sh", "-c", fmt.Sprintf("exec </proc/%d/%s", p.cmd.Process.Pid, file)).Run()
 }

@@ -28,7 +28,7 @@ func TestSidecarSurvivesFailureOfChild(t *testing.T) {
 // an upgrade does. The sidecar must still read the store.
 func TestSidecarReadsStoreAfterItsProgramIsDeleted(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
-	h := newTestHost(t, 65533) // the files in /proc of an undumpable process belong to root
+	h := newTestHost(t, 65533) // without root, an undumpable process cannot open its own files in /proc
 	path := h.dir + "/store/.env"
 	writeStoreFile(t, path, "A=x")
 	h.giveToUID("store/.env")
@@ -132,8 +132,8 @@ func TestKilledProcessEndsCommandOfStore(t *testing.T) {
 	}
 }
 
-// TestSidecarStopsWhileChildIsStopped stops the process that reads the store with SIGSTOP. The sidecar must
-// exit after SIGTERM.
+// TestSidecarStopsWhileChildIsStopped sends SIGSTOP to the process that reads the store. The
+// sidecar must exit after SIGTERM.
 func TestSidecarStopsWhileChildIsStopped(t *testing.T) {
 	sidecar, command := startBlockedCommand(newTestHost(t, 0))
 	if err := unix.Kill(parentOf(t, command), unix.SIGSTOP); err != nil {

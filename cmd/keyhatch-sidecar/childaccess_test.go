@@ -14,11 +14,11 @@ import (
 
 // TestSameUIDCannotOpenInputOfReadingChild starts an attacker with the uid of the sidecar. For each
 // process that reads the store, the attacker tries to open the standard input of the process from
-// the moment at which the process appears until the process ends. The standard input contains all old
-// secrets. The attacker must fail for each of 40 processes.
+// the moment at which the process appears until the process ends. The standard input contains all
+// old secrets. The attacker must fail for each of 40 processes.
 //
-// The same is true for a sidecar whose program file the uid cannot read. This sidecar cannot copy its
-// program, and must log no warning.
+// The attacker must also fail if the uid cannot read the program file of the sidecar. This sidecar
+// cannot copy its program, and must log no warning.
 //
 // To check the test itself, the test also runs a sidecar that cannot create a memfd. This sidecar
 // must log a warning, and the attacker must succeed.
@@ -34,7 +34,7 @@ func TestSameUIDCannotOpenInputOfReadingChild(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			// The uid has no access to the directory of the test program.
+			// Copy the test program, because the uid cannot access the directory of the original.
 			program := h.dir + "/test"
 			if output, err := exec.Command("cp", os.Args[0], program).CombinedOutput(); err != nil {
 				t.Fatalf("%v\n%s", err, output)

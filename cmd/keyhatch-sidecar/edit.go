@@ -24,19 +24,19 @@ func removeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "rm NAME|BUNDLE/FIELD",
 		Short: "Remove a secret, a bundle, or a field of a bundle from the store",
-		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the path of
-this file or directory is a symbolic link, rm removes the link. The target of the link does
-not change. rm prints the name of each removed secret or field.
+		Long: `rm removes the file of a secret or of a field, or the directory of a bundle. If the
+secret, the field, or the bundle is a symbolic link, rm removes the link and does not
+change the target of the link. rm prints the name of each removed secret or field.
 
-rm deletes only secrets and fields. If the directory of a bundle contains anything else, for
-example a hidden file, a backup of an editor, a subdirectory, or a mount, rm prints its name and
+If the directory of a bundle contains anything except fields, for example a hidden file, a
+backup of an editor, a subdirectory, or a mount, rm prints the name of this item and
 removes nothing.
 
 If an editor has left a copy of the removed file in the store, for example NAME~, NAME.bak, or
 .NAME.swp, rm prints a warning and does not remove the copy.
 
-After the change, rm reads the store as the sidecar does. If the sidecar cannot push the
-change, rm reports the reason, and the exit code is 1.`,
+After the change, rm checks that the sidecar can push the change. If the sidecar cannot
+push the change, rm reports the reason, and the exit code is 1.`,
 		Example: `  keyhatch-sidecar rm NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar rm aws/aws_access_key_id --store dir:$HOME/secrets`,
 		Args:        cobra.ExactArgs(1),
@@ -75,7 +75,7 @@ func editStore(c *cobra.Command, dir *store.Dir, edit func(ctx context.Context) 
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)
-	go func() { // ends when ctx ends
+	go func() { // this goroutine ends when ctx ends
 		select {
 		case sig := <-signals:
 			cancel(cli.ExitStatus(128 + int(sig.(syscall.Signal))))
@@ -98,7 +98,7 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 	}
 	if foreign, ok := errors.AsType[*store.ForeignError](err); ok {
 		return &cli.Error{Err: err, Hint: "keyhatch-sidecar deletes only secrets and fields; to see the other files, run ls -lA " + cli.ShellQuote(foreign.Path) +
-			"; unmount, move, or delete them, and then repeat the command"}
+			"; unmount, move, or delete the other files, and then repeat the command"}
 	}
 	if errors.Is(err, store.ErrCannotRename) {
 		return &cli.Error{Err: err, Hint: "for each field of the bundle, run keyhatch-sidecar " + verb + " " + name + "/FIELD" + storeFlag}
@@ -110,8 +110,8 @@ func withEditHint(err error, dir store.Dir, verb, name string) error {
 // removes.
 type linkList []struct{ name, target string }
 
-// linkTargets returns the symbolic links among names whose targets exist. Call linkTargets before the
-// edit.
+// linkTargets returns the names that are symbolic links to existing targets. Call linkTargets before the
+// edit, which replaces or removes the links.
 func linkTargets(dir store.Dir, names []string) (links linkList) {
 	for _, name := range slices.Compact(names) {
 		if target := dir.LinkTarget(name); target != "" {
@@ -148,15 +148,15 @@ func checkPushable(c *cobra.Command, dir store.Dir, name string) error {
 	reading.Set.Free()
 	switch {
 	case errors.Is(err, context.Canceled): // the signal came too late to cancel the edit
-		fmt.Fprintln(c.ErrOrStderr(), "warning: the store has changed, but the check that the sidecar can read the store was interrupted")
+		fmt.Fprintln(c.ErrOrStderr(), "warning: the store has changed, but the check whether the sidecar can read the store was interrupted")
 		return nil
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, store.ErrUnstable):
-		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check that the sidecar can read the store: %s\n", cli.Printable(err.Error()))
+		fmt.Fprintf(c.ErrOrStderr(), "warning: cannot check whether the sidecar can read the store: %s\n", cli.Printable(err.Error()))
 		return nil
 	case err != nil:
 		failure := &cli.Error{Err: fmt.Errorf("the store has changed, but the sidecar does not push the change, because the sidecar cannot use the store: %w", err)}
 		if errors.Is(err, store.ErrTooLarge) {
-			failure.Hint = "remove secrets with keyhatch-sidecar rm; until then, the broker also keeps secrets that you remove from the store"
+			failure.Hint = "remove secrets with keyhatch-sidecar rm; while the store is too large, the broker keeps all old secrets"
 		}
 		return failure
 	}
@@ -174,8 +174,8 @@ func listCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "list",
 		Short: "List the names of the secrets in the store",
-		Long: `list prints the name of each secret, and each field of a bundle as BUNDLE/FIELD.
-list does not check whether the sidecar can use the files.`,
+		Long: `list prints the name of each secret, and each field of a bundle as BUNDLE/FIELD. list does
+not check whether the sidecar can use the files of the secrets.`,
 		Example: `  keyhatch-sidecar list --store dir:$HOME/secrets`,
 	}
 	getDir := addDirFlag(c)

@@ -42,8 +42,8 @@ func TestSignalsEndSidecarAndClearBroker(t *testing.T) {
 	}
 }
 
-// TestSidecarContinuesIfHangupIsIgnored starts a sidecar that ignores SIGHUP, as nohup does. After this
-// signal, the sidecar must still push changes of the store.
+// TestSidecarContinuesIfHangupIsIgnored starts a sidecar that ignores SIGHUP, as nohup does. After
+// a SIGHUP, the sidecar must still push changes of the store.
 func TestSidecarContinuesIfHangupIsIgnored(t *testing.T) {
 	h := newTestHost(t, 0)
 	sidecar := h.start("sh", "-c", `trap "" HUP; exec "$0" "$@"`, h.dir+"/keyhatch-sidecar", "run", "--socket", h.adminSocket(), "--store", "dir:"+h.dir+"/store")

@@ -40,10 +40,10 @@ func addStoreFlags(c *cobra.Command) (flags *pflag.FlagSet, getStores func() (st
 	flags = pflag.NewFlagSet("", pflag.ContinueOnError)
 	defer c.Flags().AddFlagSet(flags)
 	storeArgs := flags.StringArray("store", nil, "`STORE` to read: "+storeForms()+"; repeat the flag to merge stores (required)")
-	format := flags.String("format", "", "`FORMAT` of the output of an exec: store, or of a file: store with an unknown extension: dotenv, yaml, or json")
-	watchArgs := flags.StringArray("watch", nil, "watch the file or directory `PATH`, and run the command of an exec: store again when PATH changes; repeat the flag to watch several paths")
-	timeout := flags.Duration("timeout", 30*time.Second, "maximum run time of the command of an exec: store")
-	keepNewline := flags.Bool("keep-newline", false, "in dir: stores, make the newline at the end of a file a part of the secret")
+	format := flags.String("format", "", "`FORMAT` of an exec:COMMAND store, or of a file:PATH store with an unknown extension: dotenv, yaml, or json")
+	watchArgs := flags.StringArray("watch", nil, "watch the file or directory `PATH`, and run the command of an exec:COMMAND store again when PATH changes; repeat the flag to watch several paths")
+	timeout := flags.Duration("timeout", 30*time.Second, "maximum run time of the command of an exec:COMMAND store")
+	keepNewline := flags.Bool("keep-newline", false, "in dir:PATH stores, make the newline at the end of a file a part of the secret")
 	return flags, func() (store.Merged, error) {
 		options := storeOptions{format: store.Format(*format), timeout: *timeout, keepNewline: *keepNewline}
 		switch options.format {

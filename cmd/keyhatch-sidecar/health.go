@@ -18,20 +18,20 @@ func healthCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "health --store STORE...",
 		Short: "Check that the broker has the secrets of the store",
-		Long: `health compares the names of the secrets in the store with the names of the secrets in
-the broker. health does not compare the values. If the store is a command, health runs
-the command.
+		Long: `health compares the names of the secrets in the store with the names of the secrets in the
+broker, but not the values. If the store is a command, health runs the command.
 
 health prints a warning if other users can read the store or members of its group can
-change the store, and fails if every user can change the store. health also prints a warning
-if a set or rm that was killed has left a temporary file in a dir: store. A running sidecar
-removes such files, if it has permission.
+change the store, and fails if every user can change the store. health also prints a
+warning if a set or rm that was killed has left a temporary file in a dir:PATH store. A
+running sidecar removes the temporary file of a killed set or rm if the sidecar has
+permission.
 
-The exit code is 0 only if the names are the same, if health and the sidecar can use
-every file in the store, if a sidecar is running and not stopped, and if the broker refuses
-no sidecar because another sidecar is connected. health prints all problems that it finds.
-If a file is open for writing, health waits for at most two seconds. You can use health in
-the HEALTHCHECK instruction of a container image.`,
+The exit code is 0 only if the names are the same, health and the sidecar can use every
+file in the store, a sidecar is running and not stopped, and no second sidecar tries to
+push to the broker. health prints all problems that it finds. If a file is open for
+writing, health waits for at most two seconds. You can use health in the HEALTHCHECK
+instruction of a container image.`,
 		Example: `  HEALTHCHECK CMD keyhatch-sidecar health --store dir:/secrets`,
 	}
 	storeFlags, getStore := addStoreFlags(c)

@@ -39,7 +39,8 @@ func TestHealthReportsStoppedSidecar(t *testing.T) {
 	if output, err := health(); err == nil || !strings.Contains(output, "is stopped, so a change in the store has no effect\n") || !strings.Contains(output, want) {
 		t.Errorf("with a stopped sidecar: error %v, output:\n%s", err, output)
 	}
-	// A stopped sidecar does not remove the temporary file of a killed edit.
+	// Health must also report the temporary file of a killed edit, which a stopped sidecar does not
+	// remove.
 	leftover := h.dir + "/store/.keyhatch-edit-1"
 	if err := os.WriteFile(leftover, []byte(tripwire), 0o600); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,8 @@ import (
 
 func main() {
 	c := command()
-	// Most commands process secrets. The command run also calls secmem.Harden.
+	// Most commands have secrets in their memory, which other processes of the same user must not read.
+	// The command run also calls secmem.Harden.
 	if err := secmem.MakeUndumpable(); err != nil {
 		os.Exit(cli.PrintError(c, err))
 	}
@@ -29,27 +30,28 @@ func command() *cobra.Command {
 		Long: `A store is the place that contains your secrets. keyhatch-sidecar supports three
 kinds of stores:
 
-  dir:PATH      A directory. Each file is a secret. The name of the file is the
-                name of the secret. Each subdirectory is a bundle. The files in
-                the subdirectory are the fields of the bundle. Files and
-                subdirectories with a name that begins with a dot, temporary
-                files of editors, and the directory lost+found are ignored. One
-                newline at the end of a text is not part of the secret. Binary
-                files are not changed.
-                Symbolic links are followed. If a file is empty, open for
-                writing, or not readable, the broker keeps the old value of the
-                secret, if the sidecar has read it since its start.
+  dir:PATH      A directory. Each file is a secret, and the name of the file is
+                the name of the secret. Each subdirectory is a bundle, and the
+                files in the subdirectory are the fields of the bundle. The
+                sidecar ignores files and subdirectories with a name that begins
+                with a dot, temporary files of editors, and the directory
+                lost+found. The sidecar follows symbolic links. One newline at
+                the end of a text file is not part of the secret. Every byte of
+                a binary file is part of the secret. If a file is empty, open
+                for writing, or not readable, the broker keeps the old value of
+                the secret. If the sidecar has not been able to use a file since
+                its start, the broker does not get the secret.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.
   exec:COMMAND  The standard output of a shell command. The flag --format sets
-                the format of the output. The standard error of the command is
+                the format of the command's output. The standard error of the command is
                 only shown on a terminal. To detect every error of a pipe, use
                 exec:bash -o pipefail -c 'PIPE'.
 
 The command run pushes the secrets of a store to the broker. The command health checks
-that the broker has these secrets. The commands set and rm change a dir: store, and
-list prints the names in a dir: store.`,
+that the broker has the secrets of the store. The commands set and rm change a dir:PATH
+store, and list prints the names in a dir:PATH store.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar run --store dir:$HOME/secrets`,
 	}

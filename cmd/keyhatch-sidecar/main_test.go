@@ -17,7 +17,7 @@ import (
 	"github.com/keyhatch/keyhatch/sidecar/store"
 )
 
-// tripwire is a text inside of secrets, with which a test can find them in an output or in memory.
+// tripwire is a text in the secrets, so that a test can find the secrets in an output or in memory.
 const tripwire = "TRIPWIRE"
 
 // TestMain runs the tests. If KEYHATCH_TEST_AS contains the name of another program, TestMain
@@ -47,8 +47,8 @@ func runProgram(err error) {
 	os.Exit(1)
 }
 
-// readNaively reads a directory in the same process and encodes the push. It then waits until
-// standard input ends.
+// readNaively reads a directory and encodes the push in one process, so copies of the secrets
+// remain in the memory of the process. It then waits until standard input ends.
 func readNaively(dir string) {
 	reading, err := store.Dir{Path: dir}.Read(context.Background(), nil)
 	if err == nil {
@@ -87,7 +87,7 @@ func newTestHost(t *testing.T, uid uint32) *testHost {
 	return h
 }
 
-// giveToUID makes the uid of the host the owner of paths in the directory of the host.
+// giveToUID makes h.uid the owner of paths, which are relative to h.dir.
 func (h *testHost) giveToUID(paths ...string) {
 	h.t.Helper()
 	for _, path := range paths {
@@ -118,7 +118,7 @@ func (h *testHost) start(name string, args ...string) *process {
 	return startProcess(h.t, h.command(name, args...))
 }
 
-// command returns a command that runs with the uid of the host.
+// command returns a command that runs as the user h.uid.
 func (h *testHost) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	if h.uid != 0 {

@@ -17,7 +17,7 @@ import (
 )
 
 // storeFormats contains a function for each kind and format of a store. The function writes a store
-// whose secrets have these values, and returns the flags that select this store.
+// that contains the given values, and returns the flags that select this store.
 var storeFormats = map[string]func(t *testing.T, dir string, values [][]byte) (flags []string){
 	"dir": func(t *testing.T, dir string, values [][]byte) []string {
 		writeDirStore(t, dir, values)
@@ -125,7 +125,8 @@ func TestSidecarKeepsSecretsOnlyInLockedMemory(t *testing.T) {
 				}
 				check("after the push", old, want)
 				writeStore(t, h.dir+"/store", current)
-				// The sidecar can also push the state in the middle of the change.
+				// If the sidecar reads the store in the middle of the change, it pushes twice.
+				// Therefore repeat the check until it succeeds.
 				sidecar.waitForLine("secrets=50 ")
 				for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 					oldInArenas, oldElsewhere := countCopies(t, sidecar.cmd.Process.Pid, old)
@@ -151,8 +152,8 @@ func withoutMemfdSecret(h *testHost, cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// checkCopies checks that the arenas of a process contain this number of copies of each value,
-// and that the other memory contains none.
+// checkCopies checks that the arenas of a process contain want copies of each value, and that the
+// rest of the memory contains no copy.
 func checkCopies(t *testing.T, p *process, when string, values [][]byte, want int) {
 	t.Helper()
 	arenas, elsewhere := countCopies(t, p.cmd.Process.Pid, values)
@@ -201,7 +202,7 @@ func TestOldValuesOfIncompleteFilesAreOnlyInLockedMemory(t *testing.T) {
 // sidecar must log a warning and must push.
 func TestSidecarWarnsIfMemoryIsNotLocked(t *testing.T) {
 	testenv.Require(t, os.Geteuid() == 0, "running a sidecar as another uid requires root")
-	h := newTestHost(t, 65533) // the limit does not apply to root
+	h := newTestHost(t, 65533) // the limit for locked memory does not apply to root
 	limited := []string{"-c", `ulimit -l 0; exec "$@"`, "sh", h.dir + "/keyhatch-sidecar", "run", "--socket", h.adminSocket()}
 	sidecar := h.start("sh", append(limited, "--store", "dir:"+h.dir+"/store")...)
 	sidecar.waitForLine("secrets are in memory that can be swapped out")

@@ -27,14 +27,14 @@ func readCommand() *cobra.Command {
 	return c
 }
 
-// newChildReader returns a reader of the store that flags select. The flags must be the flags of
-// addStoreFlags, and source must be the store that they select.
+// newChildReader returns a reader that runs readCommand with the same store flags. flags are the flags of
+// addStoreFlags, and source is the store that these flags select.
 func newChildReader(flags *pflag.FlagSet, source store.Merged) *store.ChildReader {
 	args := append([]string{readCommandName}, flagArgs(flags, func(*pflag.Flag) bool { return true })...)
 	return &store.ChildReader{Args: args, Timeout: source.MaxReadTime()}
 }
 
-// flagArgs returns the arguments that set the same values of the selected flags.
+// flagArgs returns the selected flags with their values as arguments for another process.
 func flagArgs(flags *pflag.FlagSet, isSelected func(*pflag.Flag) bool) (args []string) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		if !isSelected(f) {

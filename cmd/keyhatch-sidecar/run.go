@@ -22,34 +22,38 @@ func runCommand() *cobra.Command {
 		Long: `run pushes all secrets of the store to the broker. run pushes all secrets again when
 the store changes and when the broker restarts.
 
-If run cannot read the store, run logs the error once. The secrets in the broker do not
-change. If run cannot use a file in a dir: store, for example because the file is empty,
-open for writing, or not readable, the broker keeps the old value of this secret, and
-run pushes the changes of all other secrets. run logs the path of the file once. If run
-has read no old value since its start, the broker gets the other secrets without this
-secret. If another directory replaces a dir: store and secrets are missing in it, for
-example after an unmount, the secrets in the broker do not change until no secret is
-missing, or until you send the signal SIGUSR1. The same is true for a bundle in a dir:
-store whose directory was replaced and has fewer fields.
+If run cannot read the store, run logs the error once, and the secrets in the broker do
+not change. If a file in a dir:PATH store is empty, open for writing, or otherwise
+unusable, run logs the path of the file once, and the broker keeps the old value of the
+secret in this file. If run has not been able to use a file since its start, run pushes
+the store without the secret in this file. An unusable file does not prevent run from
+pushing the changes of all other secrets.
+
+If another directory replaces the directory of a dir:PATH store and secrets are missing in
+the new directory, for example after an unmount, the broker keeps the old secrets of the
+store until no secret is missing, or until you send the signal SIGUSR1 to run. If another
+directory replaces the directory of a bundle and fields are missing, the broker keeps the
+old bundle until no field is missing, or until you send SIGUSR1 to run.
 
 After keyhatchctl clear, the broker has no secrets until the store changes, or until the
 broker or run restarts. To make run push the store even if nothing has changed, send the
-signal SIGUSR1. keyhatchctl doctor shows how.
+signal SIGUSR1 to run. keyhatchctl doctor prints the command.
 
-Only one sidecar can push to a broker. If another sidecar is connected to the same broker,
-run logs an error, and tries again at each poll until the other sidecar has stopped.
-keyhatchctl push replaces the broker's secrets only until run checks the broker again and
-pushes the store. run checks the broker at the latest after the interval of --poll.
+The broker accepts only one sidecar at a time. If another sidecar is connected to the same
+broker, run logs an error, and tries again at each poll until the other sidecar has
+stopped. If keyhatchctl push replaces the broker's secrets, run pushes the store again, at
+the latest after the interval of --poll.
 
-At its start, run logs a warning if other users can read or change a dir: or file: store,
-and an error if every user can change it. run does not report a store on a read-only mount.
+At its start, run logs a warning if other users can read or change a dir:PATH or file:PATH
+store, and an error if every user can change the store. run does not check the permissions
+of a store on a read-only mount.
 
-If you use several --store flags, run pushes the secrets of all these stores together.
-If run cannot read one of the stores later, the broker keeps the old secrets of this store,
-and run pushes the changes of the other stores. If a name is later in two
-stores, the broker keeps the old value of the secret with this name, and run pushes the
-changes of all other secrets. At its start, run pushes nothing until it can read all
-stores and no name is in two stores.`,
+If you use several --store flags, run pushes the secrets of all these stores together. At
+its start, run pushes nothing until run can read all stores and no name is in two stores.
+If run can no longer read one of the stores, the broker keeps the old secrets of this
+store, and run pushes the changes of the other stores. If two stores contain the same name
+after the first push, the broker keeps the old value of the secret with this name, and run
+pushes the changes of all other secrets.`,
 		Example: `  keyhatch-sidecar run --store dir:$HOME/secrets
   keyhatch-sidecar run --store file:.env --store dir:/run/secrets
   keyhatch-sidecar run --store 'exec:sops -d secrets.yaml' --format yaml --watch secrets.yaml`,
@@ -73,7 +77,8 @@ stores and no name is in two stores.`,
 		if err != nil {
 			return err
 		}
-		// secmem.Harden must be called before the process receives a secret.
+		// Harden keeps other processes out of the memory of this process, so call it before the
+		// process reads a secret.
 		if err := secmem.Harden(); err != nil {
 			return err
 		}
@@ -94,8 +99,8 @@ stores and no name is in two stores.`,
 				"hint", "allow the sidecar to execute a memfd: check the system call filter and vm.memfd_noexec")
 		}
 		ctx := c.Context()
-		// When the terminal of the sidecar is closed, the sidecar must end in the same way as after
-		// SIGTERM. But a program such as nohup makes the sidecar ignore SIGHUP.
+		// When the terminal of the sidecar is closed, the sidecar must end as after SIGTERM. If a program
+		// such as nohup started the sidecar with SIGHUP ignored, the sidecar must continue to run.
 		if !signal.Ignored(syscall.SIGHUP) {
 			var stop context.CancelFunc
 			ctx, stop = signal.NotifyContext(ctx, syscall.SIGHUP)

@@ -26,42 +26,43 @@ func setCommand() *cobra.Command {
 		Use:   "set NAME|BUNDLE/FIELD [FIELD=-|FIELD=@FILE...]",
 		Short: "Write a secret, a field of a bundle, or a complete bundle into the store",
 		Long: `set reads the value from standard input, or from a file. If the input is a terminal, set
-asks for the value and hides your input. Type or paste the value, which can have
-several lines, and press Ctrl-D. Each line break of the input becomes \n. Ctrl-C
-cancels the command, and the store does not change. After Ctrl-Z and fg, set asks for
-the value again. Pasted text cannot contain control characters except tabs and line
-breaks. For a value with other control characters, use a file or a pipe. A value cannot
-be an argument of the command, because other users can see the arguments of a process.
+asks for the value and hides your input. Type or paste the value, which can have several
+lines, and press Ctrl-D. set stores each line break of a typed or pasted value as \n.
+Ctrl-C cancels the command, and the store does not change. After Ctrl-Z and fg, set asks
+for the value again. If a value contains control characters other than tabs and line
+breaks, use a file or a pipe, because pasted text cannot contain these characters. A value
+cannot be an argument of the command, because other users can see the arguments of a
+process.
 
-set stores exactly the given bytes. When the sidecar reads the store, it ignores one
-newline (\n or \r\n) at the end of a text. A text is valid UTF-8 without NUL bytes. If a
-value is not a text, the newline at its end is part of the secret. With --allow-empty,
-set stores an empty value as a file that contains only a newline, because the sidecar
-never uses an empty file.
+From a file or a pipe, set stores exactly the given bytes. The sidecar ignores one newline
+(\n or \r\n) at the end of a value that is valid UTF-8 without NUL bytes, but not at the
+end of any other value. With --allow-empty, set stores an empty value as a file that
+contains only a newline, because the sidecar never uses an empty file.
 
-To write all fields of a bundle in one step, use an argument for each field. A project
-never gets an old and a new field together. For FIELD=-, set reads the value of the field
-from standard input. For FIELD=@FILE, set reads the value from FILE. If standard input is
-a terminal, set asks for the value of each FIELD=-. If standard input is not a terminal,
-only one argument can be FIELD=-.
+To write all fields of a bundle in one step, use an argument for each field, so that no
+project gets an old and a new field together. For FIELD=-, set reads the value of the
+field from standard input. For FIELD=@FILE, set reads the value from FILE. If standard
+input is a terminal, set asks for the value of each FIELD=-. If standard input is not a
+terminal, only one argument can be FIELD=-.
 
 set prints the size of the new value, and the size of the value that it replaced.
 
-set replaces a secret in one step, but it does not replace a bundle by a secret, or a
-bundle by a bundle without some of the fields. The new file has the owner, the group, the
-mode, and the ACL of the old file. If this is not possible, the store does not change.
-The file of a new secret has mode 0600. If root runs set, a new file belongs to the owner
-of its directory. If the secret or the bundle is a symbolic link, set replaces the link.
-The target of the link does not change.
+set replaces a secret in one step. set refuses to replace a bundle by a secret, and to
+write a complete bundle that lacks a field of the old bundle. The new file has the owner,
+the group, the mode, and the ACL of the old file. If set cannot keep the owner, group,
+mode, and ACL of the old file, set does not change the store. The file of a new secret has
+mode 0600. If root runs set, a new file belongs to the owner of its directory. If the
+secret or the bundle is a symbolic link, set replaces the link and does not change the
+target of the link.
 
 If the directory of the store does not exist, set creates the directory. The shell does not
 expand ~ after dir:, so use $HOME. The sidecar ignores the names .NAME, NAME~, NAME.swp,
 #NAME#, 4913, and lost+found, and set refuses these names.
 
-After the change, set reads the store as the sidecar does. If the sidecar cannot push the
-change, for example because the store is too big, set reports the reason, and the exit
-code is 1. If another edit of the store is running, set waits for the end of this edit.
-set does not connect to the sidecar or to the broker.`,
+After the change, set checks that the sidecar can push the change. If the sidecar cannot
+push the change, for example because the store is too big, set reports the reason, and the
+exit code is 1. If another edit of the store is running, set waits for the end of this
+edit. set does not connect to the sidecar or to the broker.`,
 		Example: `  keyhatch-sidecar set NPM_TOKEN --store dir:$HOME/secrets
   gh auth token | keyhatch-sidecar set GH_TOKEN --store dir:$HOME/secrets
   keyhatch-sidecar set DEPLOY_KEY --file key.pem --store dir:$HOME/secrets
@@ -85,7 +86,7 @@ set does not connect to the sidecar or to the broker.`,
 		if err != nil {
 			return err
 		}
-		// Do not ask for a value that the store cannot take.
+		// Check the names before the user types a value.
 		if err := dir.CheckSet(args[0], fieldNames(values)); err != nil {
 			return withFieldHint(withEditHint(err, dir, "set", args[0]), dir, values)
 		}
@@ -151,7 +152,7 @@ func parseSources(args []string, file string) ([]value, error) {
 			ok = false
 		}
 		if !ok || !schema.ValidSecretName(field) {
-			return nil, cli.UsageErrorf("after the name of a bundle, each argument must be FIELD=- or FIELD=@FILE; a value cannot be an argument, because other users can see it")
+			return nil, cli.UsageErrorf("after the name of a bundle, each argument must be FIELD=- or FIELD=@FILE; a value cannot be an argument, because other users can see the arguments of a process")
 		}
 		if names[field] {
 			return nil, cli.UsageErrorf("the field %s is given twice", field)
@@ -165,7 +166,6 @@ func parseSources(args []string, file string) ([]value, error) {
 	return values, nil
 }
 
-// valueNames returns the names of values.
 func valueNames(values []value) (names []string) {
 	for _, v := range values {
 		names = append(names, v.name)
@@ -283,7 +283,7 @@ func reportPEM(w io.Writer, dir store.Dir, v value) {
 	case store.PEMNoNewline:
 		missing := `\n`
 		if len(secret) == len(v.content) {
-			missing = `\n\n` // the sidecar ignores one of the two newlines
+			missing = `\n\n` // two newlines, because the sidecar ignores the last newline
 		}
 		fmt.Fprintf(w, "warning: ssh cannot load the key %s: %s\nhint: to add a newline, run printf '%s' >>%s\n",
 			v.name, problem, missing, cli.ShellQuote(filepath.Join(dir.Path, v.name)))

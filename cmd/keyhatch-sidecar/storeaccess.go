@@ -93,7 +93,7 @@ func protectCommand(path string, info fs.FileInfo) string {
 // containsWritable reports whether every user can change a file or directory below dir.
 func containsWritable(dir string) (found bool) {
 	filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.Type() == fs.ModeSymlink { // every link has the mode 0777
+		if err != nil || entry.Type() == fs.ModeSymlink { // the mode of a link is always 0777 and has no effect
 			return nil
 		}
 		if info, err := entry.Info(); err == nil && info.Mode().Perm()&0o002 != 0 && !isReadOnlyMount(path) {

@@ -14,7 +14,7 @@ import (
 func TestAccessOfOtherUsersIsReported(t *testing.T) {
 	for _, c := range []struct {
 		dirMode, fileMode os.FileMode
-		isFile            bool // the store is the file and not the directory
+		isFile            bool // the store is the file in the directory, and not the directory
 		want              string
 		access            otherAccess
 	}{

@@ -10,12 +10,11 @@ func awsCommand(helper credentialHelper, newProject func() *client.Project) *cob
 	return &cobra.Command{
 		Use:   "aws",
 		Short: "Print AWS credentials in the format of credential_process",
-		Long: `Print the AWS key pair that the manifest declares under helpers: aws, in the
+		Long: `Print the AWS key pair that the manifest declares under helpers for aws, in the
 format that the AWS tools expect from a credential_process.
 
-If the variable AWS_ACCESS_KEY_ID is set, the AWS tools use it and do not run the
-credential_process. Therefore do not set the variable for a program that should
-use this command.`,
+Do not set the variable AWS_ACCESS_KEY_ID, because the AWS tools then use this
+variable and do not run the credential_process.`,
 		Example: `  aws configure set credential_process 'keyhatch credential aws'`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return helper.printSecret(c, newProject(), credential.FormatAWS)

@@ -68,9 +68,10 @@ Configure each tool once:
   kubectl  users: [{name: me, user: {exec: {apiVersion: client.authentication.k8s.io/v1,
            command: keyhatch, args: [credential, kubectl], interactiveMode: Never}}}]
 
-docker starts its helper as docker-credential-keyhatch. git can start its helper
-as git-credential-keyhatch. Create each name as a link to keyhatch in a directory
-of PATH. The Dev Container Feature creates both links.`,
+If you use docker, create a link to keyhatch with the name
+docker-credential-keyhatch in a directory of PATH. For git, a link with the name
+git-credential-keyhatch is optional. The Dev Container Feature creates the links for
+docker and git.`,
 		Example: `  keyhatch credential install
   printf 'protocol=https\nhost=github.com\n' | keyhatch credential git get`,
 	}
@@ -86,24 +87,25 @@ func installCommand(newProject func() *client.Project, socket *string) *cobra.Co
 	c := &cobra.Command{
 		Use:   "install [--remove]",
 		Short: "Configure git to get its credentials from keyhatch",
-		Long: `Configure git to get its credentials from keyhatch for each host that the
-manifest declares under helpers: git. For each host, install writes two lines such
-as these to this user's git configuration:
+		Long: `Configure git to get its credentials from keyhatch for each host that the manifest
+declares under helpers for git. For each host, install writes two helper lines to
+this user's git configuration, for example:
 
   [credential "https://github.com/"]
       helper =
       helper = !keyhatch credential git
 
-The empty helper line turns off all earlier helpers, but only for this host. This
-is necessary because git gives each working credential to all helpers, and some
-helpers would store the credential.
+The empty helper line turns off all earlier helpers, but only for this host. Without
+the empty line, git would give each working credential to all earlier helpers, and
+some helpers would store the credential.
 
-keyhatch must be the last helper for the host. If another program, such as an
-editor, adds a helper after these lines, keyhatch gives git no credential. Run
-keyhatch credential install again to correct the order.
+If another program, such as an editor, adds a helper for the host after keyhatch,
+keyhatch gives git no credential, because git would give the credential to the added
+helper, too. To make keyhatch the last helper again, run keyhatch credential install
+again.
 
-install does not change the other helpers in the configuration. After
-keyhatch credential install --remove, git uses these helpers again.`,
+install does not change the helpers of other programs in git's configuration. After
+keyhatch credential install --remove, git uses the helpers of other programs again.`,
 		Example: `  keyhatch credential install
   keyhatch credential install --remove`,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -22,12 +22,12 @@ type credentialHelper struct {
 	// is empty if the program instead runs keyhatch credential NAME.
 	linkName string
 
-	// Exactly one of the functions logins and secret is set. It returns the helper's part
+	// Exactly one of the functions logins and secret is set. The function returns the helper's part
 	// of the approved manifest: the logins for several hosts, or the name of one secret.
 	logins func(schema.Helpers) []schema.Login
 	secret func(schema.Helpers) schema.SecretName
 
-	// command returns the command that answers the program.
+	// command returns the subcommand of keyhatch credential that the program runs.
 	command func(credentialHelper, func() *client.Project) *cobra.Command
 
 	// install configures the program to run keyhatch. uninstall removes this configuration.

@@ -32,8 +32,9 @@ func TestCredentialHelpersMatchContract(t *testing.T) {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 		inSchema = append(inSchema, name)
 
-		// Parse a manifest that declares only this helper. Only this field of schema.Helpers
-		// must be set, and only the credential helper with the same name must use the field.
+		// Parse a manifest that declares only the helper with this name. In schema.Helpers, only
+		// the field with this name must be set, and only the credential helper with this name must
+		// use the field.
 		value := "A"
 		if field.Type.Kind() == reflect.Slice {
 			value = "[{host: git.example, secret: A}]"

@@ -17,7 +17,7 @@ func dockerCommand(helper credentialHelper, newProject func() *client.Project) *
 		Use:   "docker get|list|store|erase",
 		Short: "Act as a credential helper for docker",
 		Long: `Answer docker's credential helper requests for the registries that the manifest
-declares under helpers: docker.
+declares under helpers for docker.
 
 The operation store fails, because a login must be in the sidecar's store. The
 operation erase succeeds but changes nothing.`,

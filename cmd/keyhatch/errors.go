@@ -81,7 +81,7 @@ func localHint(err error) string {
 	case errors.Is(err, devcontainer.ErrPathOccupied):
 		return "move the existing file, or declare another path in the manifest; keyhatch replaces only its own links"
 	case errors.Is(err, devcontainer.ErrLinkReplaced):
-		return "check whether the file contains a secret; if so, remove the file; to keep the file, run keyhatch files --remove, and then keyhatch files again"
+		return "if the file contains a secret, remove the file; to keep the file, run keyhatch files --remove, which does not change this file, and then keyhatch files"
 	case errors.Is(err, devcontainer.ErrNoMemoryDir):
 		return "use a container with a tmpfs, not a volume, at /dev/shm (docker run --tmpfs /dev/shm); if the directory in the error message has the wrong owner or mode, remove that directory"
 	case errors.Is(err, devcontainer.ErrVariableName):

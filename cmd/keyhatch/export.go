@@ -20,9 +20,9 @@ func exportCommand(newProject func() *client.Project) *cobra.Command {
 		Use:   "export [--format shell|fish|dotenv|json] [--only A,B] [--wait 15s]",
 		Short: "Print this project's secrets as environment variables",
 		Long: `Print the variables that keyhatch run would set. If a secret is missing, export
-fails and prints no variable. If the format is not dotenv or json, and if standard
-output is not a terminal, a failed export prints the command false, so that eval
-and source fail, too.
+fails and prints no variable. If the format is shell or fish, a failed export prints
+the command false, so that eval and source fail, too. export does not print the
+command false if standard output is a terminal.
 
 The formats are:
 

@@ -25,7 +25,7 @@ import (
 )
 
 // exportShells lists the shells that can use the output of keyhatch export. eval is the command
-// in the help of export.
+// that the help of keyhatch export shows for the shell.
 var exportShells = []struct {
 	command []string
 	eval    string
@@ -38,8 +38,8 @@ var exportShells = []struct {
 }
 
 // TestEvalFailsIfExportFails uses the output of a failed keyhatch export. The command eval or
-// source must fail. The shell must end only with set -e, because the user may have typed the
-// command.
+// source must fail. Without set -e, the shell must continue, because the user may work in this
+// shell.
 func TestEvalFailsIfExportFails(t *testing.T) {
 	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {A: , MISSING: }\n", schema.PushRequest{
 		Secrets: map[schema.SecretName]schema.Value{"A": {Text: "TRIPWIRE"}},

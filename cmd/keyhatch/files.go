@@ -19,16 +19,17 @@ func filesCommand(newProject func() *client.Project) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "files [--wait 15s] [--watch] | files --remove",
 		Short: "Render this project's secret files in memory",
-		Long: `Write each secret that the manifest declares with as: file to a file in
-` + devcontainer.MemoryDir() + `, and make the declared path a link to that file. files
-prints the declared paths.
+		Long: `For each secret that the manifest declares as a file, write a file in
+` + devcontainer.MemoryDir() + `, and make the declared path a link to the written file.
+files prints the declared paths.
 
 The directory must be on a tmpfs, and no other user may list or change it. Each
 file has the declared mode. If this mode lets other users access the file, keyhatch
-lets them search the directories of the file (at most mode 0711 instead of 0700).
-Such a user can then also check whether another file of this project exists, and
-see the size of that file. To open a file by its declared path, the user must also
-have permission to search the directory of this path.
+gives these users the execute permission for the directories of the file (at most mode
+0711 instead of 0700), because opening the file requires this permission. These users
+can then also check whether another file of this project exists, and see the size of
+that file. To open a file by its declared path, a user also needs the execute
+permission for the directory of this path.
 
 A program never reads a partly written file. If a declared path exists and is not
 a link that keyhatch created for this project, files fails and does not change the
@@ -42,9 +43,9 @@ With --watch, files keeps running and renders the files again when a secret or t
 approved manifest changes.
 
 With --remove, files removes this project's files and the links to them. If the
-broker is unreachable, files cannot determine the project. In this case, it removes
-all files that this user has rendered, for every project. If a program has replaced
-a link by a file, files does not remove this file, prints its path, and fails.`,
+broker is unreachable, files --remove cannot determine the project, and removes all
+files that this user has rendered, for every project. If a program has replaced a
+link by a file, files --remove does not remove this file, prints its path, and fails.`,
 		Example: `  keyhatch files --wait 15s
   keyhatch files --watch &
   keyhatch files --remove`,

@@ -20,7 +20,7 @@ func getCommand(newProject func() *client.Project) *cobra.Command {
 		Use:   "get NAME",
 		Short: "Print one secret",
 		Long: `Print the exact bytes of a secret. get adds a newline only if the output is a
-terminal. It prints a bundle as JSON.`,
+terminal. get prints a bundle as JSON.`,
 		Example: `  keyhatch get NPM_TOKEN
   keyhatch get --wait 15s aws | jq -r .aws_access_key_id`,
 		Args: cobra.ExactArgs(1),

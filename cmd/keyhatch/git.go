@@ -14,14 +14,14 @@ func gitCommand(helper credentialHelper, newProject func() *client.Project) *cob
 		Use:   "git get|store|erase",
 		Short: "Act as a credential helper for git",
 		Long: `Answer git's credential helper requests for the hosts that the manifest declares
-under helpers: git. Requests for a declared host must use https, unless the
-manifest declares the host with http://. For any other request, the answer is
-empty.
+under helpers for git. A request must use https, or http if the manifest declares
+the host with http://. If the manifest does not declare the protocol and the host of
+the request, the answer is empty.
 
-If the URL or git's setting credential.username contains a username, it must be
-the username in the manifest or in the secret. If neither the manifest nor the
-secret contains a username, git uses the username in the URL or in the setting,
-or else x-access-token.
+If the URL or git's setting credential.username contains a username, it must be the
+username in the manifest or in the secret. If neither the manifest nor the secret
+contains a username, git uses the username in the URL or in credential.username. If
+there is no username at all, git uses x-access-token.
 
 The operations store and erase succeed but change nothing.`,
 		Example: `  keyhatch credential install

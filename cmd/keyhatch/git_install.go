@@ -40,10 +40,10 @@ func installGit(helper credentialHelper, c *cobra.Command, project *client.Proje
 		return err
 	}
 	for _, login := range logins {
-		// The slash at the end of the URL makes git create a separate section, so the user's
-		// section for this host does not change. git adds the new section at the end of the file.
-		// Its first helper is the empty value, which turns off all helpers that git has read
-		// before for this host: those in this file and in the system's configuration.
+		// The slash at the end of the URL makes git create a separate section at the end of the
+		// file, so the user's section for this host does not change. The first helper in the new
+		// section is empty. The empty helper turns off all helpers for this host that git has read
+		// before, from this file and from the system's configuration.
 		key := "credential." + credential.LoginURL(login) + "/.helper"
 		for _, value := range []string{"", command} {
 			if err := runGitConfig(c.Context(), "--add", key, value); err != nil {

@@ -13,7 +13,7 @@ func kubectlCommand(helper credentialHelper, newProject func() *client.Project) 
 	return &cobra.Command{
 		Use:   "kubectl",
 		Short: "Print a Kubernetes credential for kubectl",
-		Long: `Print the token or certificate that the manifest declares under helpers: kubectl,
+		Long: `Print the token or certificate that the manifest declares under helpers for kubectl,
 in the format of an exec credential plugin.`,
 		Example: `  kubectl config set-credentials me --exec-command=keyhatch --exec-arg=credential --exec-arg=kubectl \
     --exec-api-version=client.authentication.k8s.io/v1 --exec-interactive-mode=Never`,

@@ -30,8 +30,8 @@ func rootCommand() *cobra.Command {
 		Use:   "keyhatch",
 		Short: "Fetch this project's secrets from the broker",
 		Long: `Fetch this project's secrets from the broker through the project's socket, which is
-mounted into this container. The approved manifest lists the secrets that the
-project may fetch. The broker denies all other secrets.
+mounted into this container. The broker denies every secret that the approved
+manifest does not list.
 
 Exit codes:
   0    success
@@ -42,9 +42,9 @@ Exit codes:
   5    the secret does not exist, or the broker has no secrets
   130  interrupted with Ctrl-C
 
-keyhatch run uses 125 for its own errors, 126 if the command cannot be executed,
-and 127 if the command does not exist. Otherwise keyhatch run returns the exit code
-of the command.`,
+keyhatch run uses 125 for its own errors, 126 if the command cannot be executed, and
+127 if the command does not exist. If the command ran, keyhatch run returns the exit
+code of the command.`,
 		Example: `  keyhatch list
   keyhatch get NPM_TOKEN
   keyhatch run -- npm ci

@@ -160,7 +160,7 @@ func cmdFakeBroker(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	stopped := make(chan struct{})
 	ts.Defer(func() { listener.Close(); <-stopped })
-	go func() { // ends when the listener is closed
+	go func() { // this goroutine ends when the listener is closed
 		defer close(stopped)
 		for {
 			c, err := listener.Accept()

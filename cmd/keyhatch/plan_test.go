@@ -49,7 +49,7 @@ func serveEachOperationTwice(t *testing.T, answers map[schema.Op]string) (socket
 	}
 	stopped := make(chan struct{})
 	t.Cleanup(func() { listener.Close(); <-stopped })
-	go func() { // ends when the listener is closed
+	go func() { // this goroutine ends when the listener is closed
 		defer close(stopped)
 		seen := map[schema.Op]bool{}
 		for {

@@ -48,10 +48,9 @@ variable.
 With --pristine, COMMAND gets the secrets and only these variables of the current
 environment: HOME, LANG, LC_ALL, LC_CTYPE, LOGNAME, PATH, SHELL, TERM, TZ, and USER.
 
-With --watch, keyhatch keeps running and forwards signals to COMMAND. keyhatch also
-renders the files that the manifest declares, like keyhatch files. When a secret
-changes, keyhatch renders the files again. --on-change selects the effect of the
-change on COMMAND:
+With --watch, keyhatch keeps running and forwards signals to COMMAND. With --watch,
+keyhatch also renders the files that the manifest declares, like keyhatch files
+--watch. The flag --on-change selects the effect of a changed secret on COMMAND:
 
   restart      send SIGTERM to COMMAND and its descendants, send SIGKILL to the
                remaining processes after 10s, and start COMMAND again with the
@@ -65,17 +64,19 @@ change on COMMAND:
 If a secret is missing after a change, COMMAND keeps running with the old secrets.
 
 With --watch, if a signal ends COMMAND, or if COMMAND ends after keyhatch received
-SIGTERM, keyhatch also ends the descendants of COMMAND that are still running. In
-these cases and before a restart, keyhatch restores the settings that the terminal
-had at the start, if standard input and standard output are a terminal.
+SIGTERM, keyhatch also ends the descendants of COMMAND that are still running, and
+restores the original settings of the terminal. Before each restart of COMMAND,
+keyhatch also restores the original settings of the terminal. If standard input or
+standard output is not a terminal, keyhatch does not restore the settings of the
+terminal.
 
 In a terminal, the keys Ctrl-C, Ctrl-\, and Ctrl-Z send their signals directly to
 COMMAND. While keyhatch is in the foreground of a terminal, keyhatch does not
-forward SIGINT, SIGQUIT, and SIGWINCH. To end COMMAND there, send SIGTERM to
-keyhatch.
+forward SIGINT, SIGQUIT, and SIGWINCH, because COMMAND gets these signals from the
+terminal. To end COMMAND from another program, send SIGTERM to keyhatch.
 
-run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code
-is 128 plus the signal's number. If this code is 130, run --watch ends itself with
+run returns the exit code of COMMAND. If a signal ended COMMAND, the exit code is
+128 plus the signal's number. If the exit code is 130, run --watch ends itself with
 SIGINT, so that Ctrl-C also ends a script.`,
 		Example: `  keyhatch run -- npm ci
   keyhatch run --only GH_TOKEN --wait 15s -- gh pr list
@@ -171,7 +172,7 @@ func supervise(ctx context.Context, p *plan, child devcontainer.Child, environme
 	updates, done := make(chan []string), make(chan struct{})
 	child.Updates = updates
 	current := environment
-	go func() { // ends when ctx is canceled, or earlier if p.watch returns an error
+	go func() { // this goroutine ends when ctx is canceled, or earlier if p.watch returns an error
 		defer close(done)
 		onError := func(err error, filesChanged bool) {
 			failure := "cannot update the secrets, so the command keeps the old secrets"

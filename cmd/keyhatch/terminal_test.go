@@ -63,9 +63,9 @@ func TestRunWatchAsSessionLeader(t *testing.T) {
 	term.TypeUntil("one\n", "read:one\r\n")
 }
 
-// TestRunWatchInPipeline runs keyhatch run --watch in a pipeline. The other program of the
-// pipeline reads keys from the terminal, as less does. Ctrl-C must reach both programs, and
-// the command must get SIGINT only once.
+// TestRunWatchInPipeline runs keyhatch run --watch in a pipeline with a second program. The second
+// program reads keys from the terminal, as less does. Ctrl-C must reach both programs, and the
+// command must get SIGINT only once.
 func TestRunWatchInPipeline(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	socket := serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}})
@@ -81,7 +81,7 @@ func TestRunWatchInPipeline(t *testing.T) {
 	term.Type("\x1a")
 	term.Expect("Stopped")
 	term.Type("fg\n")
-	term.Expect("continued\r\n") // bash has given the terminal to the job before it sent SIGCONT, so the job gets the next Ctrl-C
+	term.Expect("continued\r\n") // bash gives the terminal to the job before bash sends SIGCONT, so the job gets the next Ctrl-C
 	term.Type("\x03")
 	term.Expect("int\r\n")
 	syscall.Kill(term.readPid("pid"), syscall.SIGUSR1)
@@ -109,9 +109,9 @@ func TestRunWatchWithPager(t *testing.T) {
 	term.Expect("shell\r\n")
 }
 
-// TestRunWatchReturnsShellExitCodes ends the command with keys, with signals to keyhatch, and
-// with a signal to the command. The shell must see the exit code of the signal. The background
-// process of the command must end, too.
+// TestRunWatchReturnsShellExitCodes ends the command with keys, with signals to keyhatch, and with
+// a signal to the command. The shell must report 128 plus the signal's number as the exit code, and
+// the background process of the command must end.
 func TestRunWatchReturnsShellExitCodes(t *testing.T) {
 	testenv.RequireTool(t, "bash")
 	term := newTerminal(t, serveProject(t, "schema_version: 1\nproject: api\nsecrets: {}\n", schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{}}))
@@ -238,7 +238,8 @@ func TestRunWatchKeepsTerminalSettings(t *testing.T) {
 	if settings := term.readFile("settings"); !strings.Contains(settings, "-echoe") {
 		t.Errorf("the settings of the command are lost:\n%s", settings)
 	}
-	// The reader changes the settings after keyhatch has started the command.
+	// The second program of the pipeline changes the terminal's settings after keyhatch has started
+	// the command.
 	term.Type(`keyhatch run --watch -- sh -c 'echo $A; exec sleep 1000' | { read a; stty raw -echo </dev/tty; echo $a beg""un; read b; stty -a </dev/tty >settings; echo do""ne; }` + "\n")
 	term.Expect("one begun")
 	host.push(t, schema.PushRequest{Secrets: map[schema.SecretName]schema.Value{"A": {Text: "two"}}})

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A BlockedDir is a directory in which every operation hangs (fuse(4)). A process in a
-// container can also block the directory that it mounts.
+// A BlockedDir is a directory in which every operation hangs (fuse(4)). It simulates a directory
+// that a hostile process in a container has blocked.
 type BlockedDir struct {
 	path   string
 	device int           // file descriptor of the connection to the kernel
@@ -28,7 +28,7 @@ func BlockDirectory(t testing.TB, path string) *BlockedDir {
 		Require(t, false, "cannot mount a FUSE file system: "+err.Error())
 	}
 	b := &BlockedDir{path, device, make(chan struct{})}
-	go b.serve() // ends when Unblock unmounts the file system
+	go b.serve() // this goroutine ends when Unblock unmounts the file system
 	t.Cleanup(b.Unblock)
 	return b
 }

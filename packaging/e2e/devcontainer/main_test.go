@@ -203,8 +203,8 @@ func (h *host) startContainer(execUser string, cmd *exec.Cmd) *container {
 	return &container{h, result.ContainerID, execUser}
 }
 
-// removeContainer removes a container and its image. An image that another container uses
-// remains.
+// removeContainer removes a container. It also removes the image of the container, unless another
+// container uses the image.
 func removeContainer(id string) {
 	ctx := context.Background()
 	image, _ := shared.engine.Docker(ctx, "inspect", "--format", "{{.Image}}", id)

@@ -22,9 +22,9 @@ func (h *host) runMounted(dir string) *container {
 	return c
 }
 
-// TestNamesAndDirectories registers a project under the name of an earlier project. A
-// container that still mounts the directory of the earlier project must not get the secrets of
-// the new project. The names of both projects differ from the names of their directories.
+// TestNamesAndDirectories registers a project under the name of an earlier project. A container
+// that still mounts the directory of the earlier project must not get the secrets of the new
+// project.
 func TestNamesAndDirectories(t *testing.T) {
 	h := newHost(t)
 	h.startBroker()

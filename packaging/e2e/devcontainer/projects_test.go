@@ -104,8 +104,8 @@ func TestEachProjectGetsOnlyItsSecrets(t *testing.T) {
 	h.mustKeyhatchctl("register", "--persist", "--yes", apiDir)
 	apiContainer := h.startContainer("", h.command("keyhatchctl", "--socket", h.runtimeDir+"/admin/admin.sock", "up", apiDir, "--", "--buildkit", "never"))
 
-	// The container of project web runs as uid 1000. On the host, the directory of project
-	// web belongs to another uid. The test registers project web through a symbolic link.
+	// The container of project web runs as uid 1000, although the directory of project web on the
+	// host belongs to another uid. The test registers project web through a symbolic link.
 	webDir := h.writeProject("web", "  GH_TOKEN:\n  cert: {as: file, path: ~/.cert}\n"+
 		"helpers:\n  git: [{host: git.example, username: dev, secret: GH_TOKEN}]\n")
 	h.addFeature(webDir, `{"files": true, "gitHelper": true}`, `"build": {"dockerfile": "Dockerfile"}, "remoteUser": "dev"`)

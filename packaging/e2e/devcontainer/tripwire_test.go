@@ -88,8 +88,8 @@ func (h *host) checkNoValueLeft(t *testing.T, containers []*container, values ..
 		checkOutput("the image's layers and history", false, docker("save", image))
 		checkOutput("the image's labels", false, docker("inspect", image))
 	}
-	// The host's directory contains the projects with the lockfiles of their Features. It
-	// also contains the broker's log, audit log, and runtime directory.
+	// Search the host's directory, which contains the projects with the lockfiles of their
+	// Features, and the broker's log, audit log, and runtime directory.
 	filesRead := 0
 	if err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {

@@ -79,7 +79,7 @@ func TestGetsContinueWhenAuditFails(t *testing.T) {
 				t.Errorf("the outcomes of 20000 gets are %v, want only ok", results)
 			}
 			// The broker merges the audit events of gets, but not the audit events of clears.
-			// The events of 20000 clears fill every queue, every socket buffer, and the free
+			// Therefore use 20000 clears to fill every queue, every socket buffer, and the free
 			// space in the last page of the log file.
 			m.run("e2e repeat-clear 20000")
 			m.mustFail("keyhatch --socket "+apiSocket+" get A", "hint:")

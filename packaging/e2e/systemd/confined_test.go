@@ -110,7 +110,7 @@ func checkAllOperations(m *machine, memories []schema.Memory) {
 	m.mustFail(keyhatch+"get OTHER", "not on this project's allowlist")
 	m.mustFail(keyhatch+"get MISSING", "MISSING")
 
-	// The next set of secrets is almost as large as the largest allowed push.
+	// Test with a set of secrets that is almost as large as the largest allowed push.
 	m.run(`i=0; while [ $i -lt 12 ]; do { printf ` + tripwire + `-; head -c 60000 /dev/zero | tr '\0' x; } >/etc/keyhatch/secrets/.new
 		mv /etc/keyhatch/secrets/.new /etc/keyhatch/secrets/BIG$i; i=$((i + 1)); done`)
 	m.waitFor("the large set of secrets is loaded", `keyhatchctl list | grep -qx BIG11`)

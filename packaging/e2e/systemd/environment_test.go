@@ -44,8 +44,8 @@ var sharedEnvironment = sync.OnceValues(func() (*environment, error) {
 	return w, w.build()
 })
 
-// build installs keyhatch, the program attack, and the program e2e, which is this test binary,
-// into root.
+// build installs three programs into w.root: keyhatch, the program attack, and this test binary,
+// which becomes the program e2e.
 func (w *environment) build() error {
 	for _, args := range [][]string{
 		{"make", "-C", "../../..", "install", "DESTDIR=" + w.root},
