@@ -32,8 +32,9 @@ feature: ## build the Dev Container Feature, and pack it into dist/devcontainer-
 	tar --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 -C devcontainer/feature/keyhatch -cf - . | \
 		gzip -n >dist/devcontainer-feature-keyhatch.tgz
 
-# A process that executes a program which its uid cannot read is undumpable from its first instruction
-# (see SECURITY.md). keyhatch must be readable, because it is copied into containers.
+# Mode 711 lets users run keyhatchctl and keyhatch-sidecar, but not read these programs. Therefore
+# Linux makes the processes of these programs undumpable from their first instruction (see
+# SECURITY.md). keyhatch must be readable, because it is copied into containers.
 install: build ## install the commands and the systemd units into DESTDIR (default: /)
 	install -D -m 755 -t $(DESTDIR)/usr/bin bin/keyhatchd bin/keyhatch
 	install -D -m 711 -t $(DESTDIR)/usr/bin bin/keyhatchctl bin/keyhatch-sidecar
@@ -73,7 +74,7 @@ attack-vm: build ## run the attacks on Linux 6.1 in a virtual machine; needs roo
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/attack ./packaging/attack
 	packaging/attack/vm.sh bin/keyhatchd bin/attack
 
-soak: build ## kill and restart everything under load for SOAK (default: 3m, for example SOAK=4h), and check what is left
+soak: build ## kill and restart everything under load for SOAK (default: 3m, for example SOAK=4h), and check for errors and leaks
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/soak ./packaging/soak
 	bin/soak -bin bin -duration $(SOAK)
 

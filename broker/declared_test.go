@@ -103,8 +103,8 @@ func TestDeclaredProjects(t *testing.T) {
 		t.Errorf("after a stop, the served projects are %s", got)
 	}
 
-	// The broker must ignore files that other users can write. Otherwise these users
-	// could add secrets to an allowlist.
+	// The broker must not apply declarations that other users can write, and must keep the
+	// registrations. Otherwise these users could add secrets to an allowlist.
 	for _, path := range []string{"/projects.d/web.yaml", "/projects.d"} {
 		if err := os.Chmod(m.dir+path, 0o777); err != nil {
 			t.Fatal(err)

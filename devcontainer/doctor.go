@@ -185,7 +185,7 @@ func findSocketNear(path string) string {
 func correctSocketFix(nearSocket string) string {
 	const correct = "correct KEYHATCH_SOCKET or --socket"
 	if nearSocket == "" {
-		return correct + "; in a container, use the default: unset KEYHATCH_SOCKET"
+		return correct + "; in a container, omit --socket and use the default: unset KEYHATCH_SOCKET"
 	}
 	return correct + ": export KEYHATCH_SOCKET=" + nearSocket
 }

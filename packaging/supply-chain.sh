@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# This script checks what keyhatch consists of: known vulnerabilities in the code and in Go's
-# standard library, the checksums of the modules, go.mod, and the licences of all dependencies.
-# It uses only the Go module proxy and the checksum database. It checks the Go toolchain that
-# go.mod names. To check another toolchain, set GOTOOLCHAIN, for example GOTOOLCHAIN=go1.26.8.
+# This script searches for known vulnerabilities in keyhatch, its dependencies, and Go's standard
+# library. It also checks go.mod, and the checksums and licences of all dependencies. From the
+# network, it uses only the Go module proxy and the checksum database. It checks the Go toolchain
+# in go.mod. To check another toolchain, set GOTOOLCHAIN, for example GOTOOLCHAIN=go1.26.8.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

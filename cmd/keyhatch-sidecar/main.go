@@ -40,7 +40,7 @@ kinds of stores:
                 a binary file is part of the secret. If a file is empty, open
                 for writing, or not readable, the broker keeps the old value of
                 the secret. If the sidecar has not been able to use a file since
-                its start, the broker does not get the secret.
+                its start, the secret is missing in the broker.
   file:PATH     A dotenv, YAML, or JSON file. The file name sets the format, for
                 example .env or secrets.yaml. If the file name has no known
                 extension, use --format.

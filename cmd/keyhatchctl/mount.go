@@ -1,143 +1,89 @@
 package main
 
 import (
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
+	"unicode"
 )
 
-// A mount is an entry of mounts in devcontainer.json. It contains the options of docker run
-// --mount, in their order.
-type mount []mountOption
+// devcontainerVariable is the variable that devcontainer up replaces with a dev container ID.
+// devcontainer read-configuration does not replace it.
+const devcontainerVariable = "${devcontainerId}"
 
-// A mountOption is one option of a mount. The key is in lower case, because docker ignores the
-// case of the key.
-type mountOption struct{ key, value string }
+// A mount is a mount of a dev container, without the options that do not change what is mounted.
+type mount struct{ kind, source, target string }
+
+// mountOptions contains the options of a mount that parseMount accepts. The value is the name of
+// the option without abbreviation. The options that create a volume are missing, because they can
+// make a volume from any directory.
+var mountOptions = map[string]string{
+	"type": "type", "source": "source", "src": "source", "target": "target", "dst": "target", "destination": "target",
+	"readonly": "readonly", "ro": "readonly", "consistency": "consistency", "external": "external",
+	"bind-propagation": "bind-propagation", "bind-nonrecursive": "bind-nonrecursive", "bind-recursive": "bind-recursive",
+	"volume-nocopy": "volume-nocopy", "volume-subpath": "volume-subpath", "tmpfs-size": "tmpfs-size", "tmpfs-mode": "tmpfs-mode",
+}
 
 // parseMount parses a mount, which is an object or a string in the format of docker run --mount.
-// The result is empty if there is no mount. parseMount reads an object as the Dev Container CLI
-// does, which compares the keys exactly, and joins the values with commas.
-func parseMount(raw json.RawMessage) (mount, error) {
-	if len(raw) == 0 || string(raw) == "null" {
-		return nil, nil
-	}
+// The result is empty if there is no mount. docker and podman read such a string differently from
+// the Dev Container CLI, which converts the string for Compose. Therefore parseMount accepts only
+// strings that all of them read in the same way.
+func parseMount(raw json.RawMessage) (m mount, err error) {
+	var text string
 	var object map[string]json.RawMessage
-	if json.Unmarshal(raw, &object) == nil {
-		var m mount
+	options := map[string]string{}
+	switch {
+	case len(raw) == 0 || string(raw) == "null" || string(raw) == `""`:
+		return m, nil
+	case json.Unmarshal(raw, &object) == nil:
+		// As the Dev Container CLI does, compare the keys exactly, and ignore other keys.
 		for _, key := range []string{"type", "source", "target"} {
 			var value string
 			if text, ok := object[key]; ok && json.Unmarshal(text, &value) != nil {
-				return nil, fmt.Errorf("%s must be a string", key)
+				return m, fmt.Errorf("%s must be a string", key)
 			}
-			if strings.ContainsAny(value, ",\"\r\n") {
-				return nil, fmt.Errorf("%s must not contain a comma, a quote, or a line break", key)
-			}
-			if value != "" {
-				m = append(m, mountOption{key, value})
-			}
+			options[key] = value
 		}
-		return m, m.checkType()
+	case json.Unmarshal(raw, &text) == nil:
+		for field := range strings.SplitSeq(text, ",") {
+			key, value, _ := strings.Cut(field, "=")
+			name, known := mountOptions[key]
+			if !known {
+				return m, fmt.Errorf("unknown option %q", key)
+			}
+			if _, repeated := options[name]; repeated {
+				return m, fmt.Errorf("the option %s is repeated", name)
+			}
+			options[name] = value
+		}
+	default:
+		return m, errors.New("a mount must be an object or a string")
 	}
-	var text string
-	if json.Unmarshal(raw, &text) != nil {
-		return nil, errors.New("a mount must be an object or a string")
+	for name, value := range options {
+		if strings.ContainsAny(value, `,=:"`) || strings.ContainsFunc(value, func(r rune) bool { return !unicode.IsGraphic(r) }) {
+			return m, fmt.Errorf("the value of %s must not contain a comma, =, a colon, a quote, or an invisible character", name)
+		}
 	}
-	if text == "" {
-		return nil, nil
+	m = mount{options["type"], options["source"], options["target"]}
+	switch m.kind {
+	case "", "bind", "volume", "tmpfs":
+	default:
+		return m, fmt.Errorf("unknown type %q", m.kind)
 	}
-	if strings.ContainsAny(text, "\r\n") {
-		return nil, errors.New("a mount must not contain a line break")
+	if !filepath.IsAbs(m.target) || strings.Contains(m.target, "$") {
+		return m, errors.New("the target must be an absolute path without variables")
 	}
-	fields, err := csv.NewReader(strings.NewReader(text)).Read() // as docker does
-	if err != nil {
-		return nil, err
-	}
-	// For Docker Compose, the Dev Container CLI splits the text at each comma, even between
-	// quotes. Check these parts, too.
-	if parts := strings.Split(text, ","); strings.Contains(text, `"`) {
-		fields = append(fields, parts...)
-	}
-	var m mount
-	for _, field := range fields {
-		key, value, _ := strings.Cut(strings.Trim(field, `" `), "=")
-		m = append(m, mountOption{strings.ToLower(strings.TrimSpace(key)), strings.TrimSpace(value)})
-	}
-	return m, m.checkType()
+	m.target = filepath.Clean(m.target)
+	return m, nil
 }
 
-// checkType returns an error for the type glob of podman. The source of such a mount is a
-// pattern, which mountCheck cannot compare with paths.
-func (m mount) checkType() error {
-	if slices.Contains(m, mountOption{"type", "glob"}) {
-		return errors.New("the type must not be glob")
-	}
-	return nil
-}
+var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
 
-func isTarget(key string) bool { return key == "target" || key == "dst" || key == "destination" }
-
-// target returns the path at which the mount is mounted, or "" if there is no such path.
-func (m mount) target() string {
-	for _, option := range m {
-		if isTarget(option.key) {
-			return filepath.Clean(option.value)
-		}
-	}
-	return ""
-}
-
-// sources returns the absolute paths on the host that the mount could use. An option of a volume
-// can contain several paths.
-func (m mount) sources(folder string) (sources []string) {
-	workingDir, _ := os.Getwd()
-	for _, option := range m {
-		switch {
-		case isTarget(option.key) || option.key == "type":
-		case option.key == "volume-opt":
-			name, value, _ := strings.Cut(option.value, "=")
-			values := []string{value}
-			if name != "device" {
-				values = strings.FieldsFunc(option.value, func(r rune) bool { return strings.ContainsRune("=:,", r) })
-			}
-			for _, value := range values {
-				if value != "" { // a relative path begins at the daemon's directory, usually /
-					sources = append(sources, filepath.Join("/", value))
-				}
-			}
-		case filepath.IsAbs(option.value):
-			sources = append(sources, filepath.Clean(option.value))
-		case strings.HasPrefix(option.value, "."), strings.Contains(option.value, "/"):
-			sources = append(sources, filepath.Join(folder, option.value), filepath.Join(workingDir, option.value))
-		}
-	}
-	return sources
-}
-
-// isPlain reports whether each option of the mount is known and occurs once.
-func (m mount) isPlain() bool {
-	found := map[string]bool{}
-	for _, option := range m {
-		key := option.key
-		switch key {
-		case "src":
-			key = "source"
-		case "dst", "destination":
-			key = "target"
-		case "ro":
-			key = "readonly"
-		case "type", "source", "target", "readonly", "consistency", "bind-propagation":
-		default:
-			return false
-		}
-		if found[key] {
-			return false
-		}
-		found[key] = true
-	}
-	return true
+// isVolume reports whether the source is not a path: it is absent, or the name of a volume. Such a
+// name can contain the variable devcontainerId.
+func (m mount) isVolume() bool {
+	return m.source == "" || m.kind != "bind" && volumeName.MatchString(strings.ReplaceAll(m.source, devcontainerVariable, "x"))
 }

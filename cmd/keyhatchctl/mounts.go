@@ -1,11 +1,9 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,52 +12,18 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// These are paths in the container: the directory with the project's socket, the socket, and the
-// command keyhatch.
+// These are the paths in the container: of the directory with the project's socket, of the
+// socket, and of the command keyhatch.
 const (
 	containerDir    = "/run/keyhatch"
 	containerSocket = containerDir + "/broker.sock"
 	containerClient = "/usr/local/bin/keyhatch"
 )
 
-// configuredMounts returns the mounts in the project's configuration, for example from the
-// keyhatch Feature or from an entry in devcontainer.json. The last element is the value of
-// workspaceMount, or empty if the configuration does not contain workspaceMount.
-func configuredMounts(ctx context.Context, devcontainer string, environment []string, workspaceFolder string, extraArgs []string) ([]json.RawMessage, error) {
-	args := []string{"read-configuration", "--include-merged-configuration", "--workspace-folder", workspaceFolder}
-	cmd := exec.CommandContext(ctx, devcontainer, append(args, configurationArgs(extraArgs)...)...)
-	cmd.Env = environment
-	var stderr strings.Builder
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return nil, fmt.Errorf("devcontainer read-configuration failed: %w:\n%s%s", err, out, stderr.String())
-	}
-	var configuration struct {
-		Merged struct {
-			Mounts         []json.RawMessage `json:"mounts"`
-			WorkspaceMount json.RawMessage   `json:"workspaceMount"`
-		} `json:"mergedConfiguration"`
-	}
-	if err := json.Unmarshal(out, &configuration); err != nil {
-		return nil, errors.New("devcontainer read-configuration did not print the expected JSON")
-	}
-	return append(configuration.Merged.Mounts, configuration.Merged.WorkspaceMount), nil
-}
-
-// hasKeyhatchMount reports whether there is a mount at containerDir. The container engine would
-// refuse a second mount there.
-func hasKeyhatchMount(mounts []json.RawMessage) bool {
-	return slices.ContainsFunc(mounts, func(mount json.RawMessage) bool {
-		m, err := parseMount(mount)
-		return err == nil && m.target() == containerDir
-	})
-}
-
-// A mountCheck finds mounts that would give the container of a project access to the admin socket,
-// to another project, or to the declared projects. It finds mistakes and simple attacks. It cannot
-// find every attack, because a devcontainer.json can also contain arguments for the container
-// engine.
+// A mountCheck refuses mounts that would give the container of a project access to the admin
+// socket, to another project, or to the declared projects. It finds mistakes and simple attacks.
+// It is no sandbox for a hostile devcontainer.json, which can also run commands on the host and
+// contain arguments for the container engine.
 type mountCheck struct {
 	folder      string // the project's directory
 	projectDir  string // the directory of the project's socket
@@ -67,69 +31,93 @@ type mountCheck struct {
 	ids         []schema.DevcontainerID
 }
 
-func (c mountCheck) check(mounts []json.RawMessage) error {
-	runtimeDir := filepath.Dir(filepath.Dir(c.projectDir))
-	// These paths are allowed even if the operator has no permission to resolve the links in the
-	// runtime directory. devcontainer read-configuration does not replace ${devcontainerId} in
-	// the mount of the Feature.
-	allowed := []string{c.projectDir, filepath.Join(runtimeDir, "devcontainers", "${devcontainerId}")}
-	for _, id := range c.ids {
-		allowed = append(allowed, filepath.Join(runtimeDir, "devcontainers", string(id)))
-	}
-	for _, raw := range mounts {
-		m, err := parseMount(raw)
-		if err != nil {
-			return fmt.Errorf("cannot check the mount %s in the configuration of the dev container: %w", cli.PrintableWord(string(raw)), err)
+// checkMounts returns an error for the first mount that is refused. Otherwise, it returns the
+// mounted paths outside of the project's directory, except the directory of the project's socket.
+// A path that is not visible to this user is refused, because the container engine could see more.
+func (c mountCheck) checkMounts(mounts []mount) (outside []string, err error) {
+	for _, m := range mounts {
+		switch {
+		case m.isVolume() || m.source == c.devcontainerLink(devcontainerVariable):
+			continue
+		case strings.Contains(m.source, "$"):
+			return nil, fmt.Errorf("cannot check the mount of %s: the path must not contain a variable", cli.PrintableWord(m.source))
+		case !filepath.IsAbs(m.source):
+			return nil, fmt.Errorf("cannot check the mount of %s: the path must be absolute: for a path in the project, use ${localWorkspaceFolder}", cli.PrintableWord(m.source))
 		}
-		for _, source := range m.sources(c.folder) {
-			switch {
-			case c.projectsDir != "" && overlaps(source, c.projectsDir):
-				return fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the declared projects: remove this mount", cli.PrintableWord(source))
-			case !overlaps(source, runtimeDir):
-			case resolveLinks(source) != resolveLinks(c.projectDir) && !slices.Contains(allowed, source):
-				return fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the admin socket or to another project: remove this mount", cli.PrintableWord(source))
-			case !m.isPlain():
-				return fmt.Errorf("the configuration of the dev container mounts %s with unknown or repeated options: use only type, source, and target", cli.PrintableWord(source))
+		// docker removes a/.. from the path before it follows symbolic links. Other engines do not.
+		for _, path := range slices.Compact([]string{filepath.Clean(m.source), m.source}) {
+			real, err := c.checkPath(path)
+			if err != nil {
+				return nil, err
+			}
+			if real != "" && !isBelow(real, c.folder) && !slices.Contains(outside, real) {
+				outside = append(outside, real)
 			}
 		}
 	}
-	return nil
+	slices.Sort(outside) // the order of a volume's options is random
+	return outside, nil
 }
 
-// overlaps reports whether path and dir are equal or one of them is below the other, after their
-// symbolic links are resolved. It also returns true if path is dir or below dir with unresolved
-// links, because this user may have no permission to resolve them.
-func overlaps(path, dir string) bool {
-	real, realDir := resolveLinks(path), resolveLinks(dir)
-	return isBelow(real, realDir) || isBelow(realDir, real) || isBelow(path, dir)
+// checkPath returns an error if a mounted path on the host is refused. Otherwise, it returns the
+// path without symbolic links, or "" for the directory of the project's socket.
+func (c mountCheck) checkPath(path string) (real string, err error) {
+	real, err = resolve(path)
+	// Compare also the texts of the paths, because this user may have no permission to resolve the
+	// links in the runtime directory. With .., the text does not show where an unresolved link leads.
+	if !strings.Contains(path, "..") && (c.isOwn(path) || c.isOwn(real)) {
+		return "", nil
+	}
+	if realProject, projectErr := resolve(c.projectDir); projectErr == nil && err == nil && real == realProject {
+		return "", nil
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err // the error contains the path already
+	}
+	switch {
+	case overlaps(path, real, c.runtimeDir()):
+		err = fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the admin socket or to another project: remove this mount", cli.PrintableWord(path))
+	case c.projectsDir != "" && overlaps(path, real, c.projectsDir):
+		err = fmt.Errorf("the configuration of the dev container mounts %s, which would give the container access to the declared projects: remove this mount", cli.PrintableWord(path))
+	case errors.Is(err, fs.ErrNotExist):
+		err = nil
+	case err != nil:
+		err = fmt.Errorf("cannot check the mount of %s: %w", cli.PrintableWord(path), err)
+	}
+	return real, err
+}
+
+func (c mountCheck) runtimeDir() string { return filepath.Dir(filepath.Dir(c.projectDir)) }
+
+func (c mountCheck) devcontainerLink(id string) string {
+	return filepath.Join(c.runtimeDir(), devcontainersDir, id)
+}
+
+// isOwn reports whether path is a path of the directory of the project's socket.
+func (c mountCheck) isOwn(path string) bool {
+	return path == c.projectDir || slices.ContainsFunc(c.ids, func(id schema.DevcontainerID) bool { return path == c.devcontainerLink(string(id)) })
+}
+
+// overlaps reports whether a path is dir, below dir, or above dir. real is the path without
+// symbolic links.
+func overlaps(path, real, dir string) bool {
+	realDir, _ := resolve(dir) // after an error, the result is still the best known path
+	for _, p := range []string{path, real} {
+		for _, d := range []string{dir, realDir} {
+			if isBelow(p, d) || isBelow(d, p) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func isBelow(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// resolveLinks returns the path without symbolic links. If this user cannot resolve the links,
-// for example because the path does not exist, resolveLinks returns path unchanged.
-func resolveLinks(path string) string {
-	if resolved, err := filepath.EvalSymlinks(path); err == nil {
-		return resolved
-	}
-	return path
-}
-
-// configurationArgs returns the arguments in upArgs that select the configuration or the
-// container engine. devcontainer up gets upArgs, and devcontainer read-configuration needs these
-// arguments, too.
-func configurationArgs(upArgs []string) (args []string) {
-	for i, arg := range upArgs {
-		name, _, hasValue := strings.Cut(arg, "=")
-		switch name {
-		case "--config", "--override-config", "--docker-path", "--docker-compose-path":
-			args = append(args, arg)
-			if !hasValue && i+1 < len(upArgs) {
-				args = append(args, upArgs[i+1])
-			}
-		}
-	}
-	return args
+// resolve returns the path without symbolic links. After an error, some links may remain.
+func resolve(path string) (string, error) {
+	paths, err := followLinks(path)
+	return paths[len(paths)-1], err
 }

@@ -50,7 +50,7 @@ func (p proposal) print(out io.Writer) {
 			fmt.Fprintf(w, "~ %s\n    old: %s\n    new: %s\n", c.Subject, indent(c.Old), indent(c.New))
 		}
 	}
-	dangers := p.dangerLines()
+	dangers := p.dangerLines() + strings.Join(p.devcontainerDangers, "")
 	if screenLines(w.String())+screenLines(dangers) > maxLinesWithoutSummary {
 		p.printSummary(w)
 	}

@@ -33,6 +33,8 @@ type proposal struct {
 	// keepsDeclaration means that apply replaces only the manifest in the project's declaration.
 	// The operator may have edited other parts of the declaration.
 	keepsDeclaration bool
+	// devcontainerDangers contains the lines about the dev container that up starts.
+	devcontainerDangers []string
 }
 
 // A proposedFolder is a path of the project's directory. A dev container that is opened by this

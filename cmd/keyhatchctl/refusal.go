@@ -90,7 +90,9 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 // socket is the path of a socket in the same runtime directory.
 func folderHint(o *globalOptions, dir projectDir, folder, socket string, options registerOptions, status schema.StatusResponse, condition string, commands ...string) string {
 	if folder != dir.path {
-		return "register the project by its path without symbolic links: " + o.registerCommand(dir.path, options, status)
+		// Hostile code may have replaced the link, so the command does not contain the path to which
+		// the link leads.
+		return "register the project by the path of its directory, without symbolic links: " + o.registerCommand("DIR", options, status)
 	}
 	linksDir := filepath.Join(filepath.Dir(filepath.Dir(filepath.Dir(socket))), devcontainersDir)
 	remove := []string{"rm", "-f"}

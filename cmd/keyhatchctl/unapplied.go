@@ -28,7 +28,7 @@ func (e *unappliedDeclarationError) Error() string {
 	if e.declared != e.project {
 		return fmt.Sprintf("cannot change project %s: %s declares the same path", e.project, cli.PrintableWord(e.file))
 	}
-	return fmt.Sprintf("cannot change project %s: the broker has not applied the edited declaration %s", e.project, cli.PrintableWord(e.file))
+	return fmt.Sprintf("cannot change project %s: the broker has not applied the declaration %s", e.project, cli.PrintableWord(e.file))
 }
 
 // hint returns commands that apply the declaration, and commands that keep the registration that

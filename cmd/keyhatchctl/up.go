@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
-	"github.com/keyhatch/keyhatch/schema"
 	"github.com/spf13/cobra"
 )
 
@@ -34,12 +38,18 @@ If the container does not start, the project stays registered.
 
 If the project uses the keyhatch Feature, the Feature mounts the directory of the
 project's socket and the keyhatch command into the container. Otherwise, up mounts
-them. up does not change any file in the project. If the configuration of the dev
-container mounts the admin socket, the socket of another project, or the directory of
-the declared projects, up does not start the container. up cannot find every
-dangerous configuration. For example, up does not check runArgs, and does not notice
-if devcontainer.json changes after the check. up passes the arguments after -- to
+them. up does not change any file in the project. up passes the arguments after -- to
 devcontainer up.
+
+A devcontainer.json can run commands on this machine (initializeCommand) and pass any
+arguments to the container engine (runArgs). Start a dev container only if you trust
+its devcontainer.json. up shows these commands and arguments, and mounts of paths
+outside of DIR, on lines that begin with "!". up does not start the container if its
+configuration mounts the admin socket, the socket of another project, or the
+directory of the declared projects, or contains a mount that up cannot check. This
+check finds mistakes and simple edits, but is no sandbox for a hostile
+devcontainer.json. up does not check runArgs and Compose files, and does not notice if
+devcontainer.json changes after the check.
 
 If the project's container already exists, the container keeps its old mounts. To
 recreate the container with new mounts, use: up DIR -- --remove-existing-container`,
@@ -70,33 +80,53 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 	if err != nil {
 		return &cli.Error{Err: err, Hint: "install the Dev Container CLI: npm install -g @devcontainers/cli"}
 	}
-	ctx, log := c.Context(), c.ErrOrStderr()
-	socket, err := ensureRegistered(c, o, dir, options, yes, extraArgs)
+	ctx, log := c.Context(), c.ErrOrStderr() // only devcontainer up writes to standard output
+	p, check, err := proposeUp(ctx, o, dir, options)
 	if err != nil {
 		return err
 	}
-	projectDir := filepath.Dir(socket)
-	// The Feature mounts a path that begins with ${KEYHATCH_RUNTIME_DIR}.
-	environment := append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+filepath.Dir(filepath.Dir(projectDir)))
+	projectDir := check.projectDir
 	// Untrusted code can replace a symbolic link in the path that the operator typed. Use the
-	// directory that was registered.
-	args := []string{"devcontainer", "up", "--workspace-folder", dir.path, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
-	mounts, err := configuredMounts(ctx, devcontainer, environment, dir.path, extraArgs)
+	// directory that is registered.
+	command := devcontainerCommand{
+		path: devcontainer, folder: dir.path, extraArgs: extraArgs,
+		// The Feature mounts a path that begins with ${KEYHATCH_RUNTIME_DIR}.
+		environment: append(os.Environ(), "KEYHATCH_RUNTIME_DIR="+check.runtimeDir()),
+	}
+	configuration, err := command.readChecked(ctx, check)
 	if err != nil {
 		return err
 	}
-	ids, _ := devcontainerIDs(dir.path)
-	var status schema.StatusResponse
-	if err := o.withAdmin(ctx, func(admin *client.Admin) (err error) {
-		status, err = admin.Status(ctx)
-		return err
-	}); err != nil {
-		return err
+	p.devcontainerDangers = configuration.dangers
+	if p.isUnchanged() {
+		fmt.Fprint(log, strings.Join(configuration.dangers, ""))
+	} else {
+		approval := append(append([]string{"up", "--yes"}, options.flags()...), dir.typed)
+		if len(extraArgs) > 0 {
+			approval = append(append(approval, "--"), extraArgs...)
+		}
+		p.approvalCommand = o.command(approval...)
+		if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
+			return err
+		}
+		// Untrusted code can edit devcontainer.json while the operator reads the changes.
+		if again, err := command.readChecked(ctx, check); err != nil {
+			return err
+		} else if !reflect.DeepEqual(again, configuration) {
+			return errors.New("the configuration of the dev container has changed since it was shown: run the command again")
+		}
+		if err := o.withAdmin(ctx, func(admin *client.Admin) error {
+			_, err := p.apply(ctx, admin)
+			return err
+		}); err != nil {
+			return err
+		}
+		if p.registered == nil {
+			fmt.Fprintf(log, "registered %s; to undo the registration: %s\n", p.request.Name, o.command("unregister", string(p.request.Name)))
+		}
 	}
-	if err := (mountCheck{folder: dir.path, projectDir: projectDir, projectsDir: status.ProjectsDir, ids: ids}).check(mounts); err != nil {
-		return err
-	}
-	if !hasKeyhatchMount(mounts) {
+	args := []string{"devcontainer", "up", "--workspace-folder", dir.path, "--remote-env", "KEYHATCH_SOCKET=" + containerSocket}
+	if !configuration.hasKeyhatchMount() {
 		args = append(args, "--mount", "type=bind,source="+projectDir+",target="+containerDir)
 		if clientPath, err := copyClient(dir.path); err == nil {
 			args = append(args, "--mount", "type=bind,source="+clientPath+",target="+containerClient)
@@ -104,38 +134,44 @@ func startDevcontainer(c *cobra.Command, o *globalOptions, dirArg string, option
 			fmt.Fprintf(log, "keyhatchctl: cannot mount the keyhatch command into the container: %v\n", err)
 		}
 	}
-	err = syscall.Exec(devcontainer, append(args, extraArgs...), environment)
+	err = syscall.Exec(devcontainer, append(args, extraArgs...), command.environment)
 	return fmt.Errorf("cannot run %s: %w", devcontainer, err)
 }
 
-// ensureRegistered registers the project in dir, or updates its registration, after an approval
-// if one is necessary. It returns the path of the project's socket.
-func ensureRegistered(c *cobra.Command, o *globalOptions, dir projectDir, options registerOptions, yes bool, extraArgs []string) (socket string, err error) {
-	var p proposal
-	if err := o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-		p, err = proposeRegistration(c.Context(), admin, o, dir, options)
-		return err
-	}); err != nil {
-		return "", err
-	}
-	if p.isUnchanged() {
-		return p.registered.SocketPath, nil
-	}
-	approval := append(append([]string{"up", "--yes"}, options.flags()...), dir.typed)
-	if len(extraArgs) > 0 {
-		approval = append(append(approval, "--"), extraArgs...)
-	}
-	p.approvalCommand = o.command(approval...)
-	log := c.ErrOrStderr() // only devcontainer up writes to standard output
-	if err := p.requestApproval(log, log, approvalFlags{yes: yes}); err != nil {
-		return "", err
-	}
-	err = o.withAdmin(c.Context(), func(admin *client.Admin) (err error) {
-		socket, err = p.apply(c.Context(), admin)
+// proposeUp returns the proposed registration of the project in dir, and the check for the mounts
+// of its dev container.
+func proposeUp(ctx context.Context, o *globalOptions, dir projectDir, options registerOptions) (p proposal, check mountCheck, err error) {
+	err = o.withAdmin(ctx, func(admin *client.Admin) error {
+		if p, err = proposeRegistration(ctx, admin, o, dir, options); err != nil {
+			return err
+		}
+		request := p.request
+		request.DryRun = true // a new project has no socket yet, but the broker returns its path
+		response, err := admin.Register(ctx, request)
+		if err != nil {
+			return err
+		}
+		status, err := admin.Status(ctx)
+		ids, _ := devcontainerIDs(dir.path)
+		check = mountCheck{folder: dir.path, projectDir: filepath.Dir(response.SocketPath), projectsDir: status.ProjectsDir, ids: ids}
 		return err
 	})
-	if err == nil && p.registered == nil {
-		fmt.Fprintf(log, "registered %s; to undo the registration: %s\n", p.request.Name, o.command("unregister", string(p.request.Name)))
+	return p, check, err
+}
+
+// readChecked returns the configuration of the dev container if all its mounts are accepted.
+func (d devcontainerCommand) readChecked(ctx context.Context, check mountCheck) (devConfiguration, error) {
+	configuration, err := d.readConfiguration(ctx)
+	if err != nil {
+		return configuration, err
 	}
-	return socket, err
+	binds, err := d.volumeMounts(ctx, configuration.mounts)
+	if err != nil {
+		return configuration, err
+	}
+	outside, err := check.checkMounts(slices.Concat(configuration.mounts, binds))
+	for _, path := range outside {
+		configuration.dangers = append(configuration.dangers, fmt.Sprintf("! dev container: dangerous: mounts %s, which is outside of the project's directory\n", cli.PrintableWord(path)))
+	}
+	return configuration, err
 }

@@ -47,8 +47,9 @@ func lingeringSocket(l net.Listener) (fd int, receiver net.Conn, err error) {
 }
 
 // sendDescriptors opens connections one after the other. On each connection, it sends a
-// complete line and the beginning of a second line, and then passes file descriptors whose
-// last close blocks. An attempt succeeds if the kernel accepts the file descriptors.
+// complete line and the beginning of a second line, and then passes file descriptors. The broker
+// can hang when it closes them (see lingeringSocket). An attempt succeeds if the kernel accepts
+// the file descriptors.
 func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -82,7 +83,7 @@ func sendDescriptors(socket string, count int) (attempts, succeeded int) {
 		}
 		if attempts%2 == 0 {
 			_, _, err = c.WriteMsgUnix([]byte("x"), unix.UnixRights(rights...), nil)
-		} else { // use out-of-band data, which the broker would not see with MSG_PEEK
+		} else { // a broker that only peeks (MSG_PEEK) would not see out-of-band data
 			err = sendOutOfBand(c, rights)
 			c.Write([]byte("}\n"))
 		}
@@ -274,7 +275,7 @@ func readRefusals(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		c.SetDeadline(time.Now().Add(5 * time.Second))
-		time.Sleep(time.Millisecond) // the refusal usually arrives in this time
+		time.Sleep(time.Millisecond) // the broker usually sends the refusal during this time
 		_, writeErr := c.Write([]byte(`{"op":"get","name":"A"}` + "\n"))
 		answer, _ := io.ReadAll(c)
 		if writeErr == nil && strings.Contains(string(answer), "peer_unexpected") {
@@ -464,8 +465,8 @@ func moveAnswersIntoPipes(socket string, count int) (attempts, succeeded int) {
 			continue
 		}
 		for {
-			// splice must not wait for room in the pipe, so the pipe is non-blocking. splice
-			// then does not wait for data either.
+			// The pipe is non-blocking, so that splice does not wait for room in the pipe. Because
+			// splice then does not wait for data either, poll waits for data.
 			readable := []unix.PollFd{{Fd: int32(file.Fd()), Events: unix.POLLIN}}
 			if n, err := unix.Poll(readable, 1000); err != nil || n == 0 {
 				break

@@ -175,7 +175,7 @@ func (b *broker) processorTime() time.Duration {
 // recovered waits until the broker uses about as many resources as before the attack. The
 // broker may use 16 more threads, 4 more file descriptors, and 16 MiB more memory, because the
 // Go runtime does not release all threads and memory. recovered returns an error if the broker
-// has ended, or if it still uses more after five seconds.
+// has ended, or if the broker uses too many resources even after five seconds.
 func (b *broker) recovered(before proc.Usage) error {
 	select {
 	case <-b.ended:

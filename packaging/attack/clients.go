@@ -72,7 +72,7 @@ func fillAuditLog(s *setup) (int, string, error) {
 	switch {
 	case len(lines) > seconds+3:
 		err = fmt.Errorf("the broker recorded %d audit events in %d seconds, want at most %d", len(lines), seconds, seconds+3)
-	case counted < fetched || counted > fetched+2: // the attacker may not have read the last answers
+	case counted < fetched || counted > fetched+2: // the broker may count two answers that the attacker did not read
 		err = fmt.Errorf("the audit events count %d fetches, but the attacker fetched %d values", counted, fetched)
 	case len(b.auditLines(secret)) > 0:
 		err = errors.New("the audit log contains a secret")
@@ -117,7 +117,7 @@ func shutDown(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	defer b.remove()
-	const seconds = 30 // long enough that the attack also runs after the burst of the request limit is used up
+	const seconds = 30 // the attack uses up the burst of the request limit, and continues
 	attempts, noticed := 0, ""
 	for name, uid := range map[string]uint32{"allowed": attackerUID, "refused": refusedUID} {
 		before := b.processorTime()
@@ -136,8 +136,8 @@ func shutDown(s *setup) (int, string, error) {
 }
 
 // hiddenPID runs the broker in another pid namespace than the attacker. So the broker cannot
-// see the pid of the attacker. The broker must still serve an allowed uid and refuse another
-// uid.
+// see the pid of the attacker. The broker must still serve an allowed uid, and refuse a uid that
+// is not allowed.
 func hiddenPID(s *setup) (int, string, error) {
 	if os.Geteuid() != 0 {
 		return 0, "skipped: needs root", nil

@@ -141,7 +141,7 @@ func fillFileSystem(s *setup) (int, string, error) {
 		return 0, "", err
 	}
 	evil := filepath.Dir(b.socket("evil"))
-	if err := os.Chown(evil, attackerUID, attackerUID); err != nil { // a container's root could do this
+	if err := os.Chown(evil, attackerUID, attackerUID); err != nil { // root in a container can also change the owner
 		return 0, "", err
 	}
 	os.Chmod(filepath.Dir(evil), 0o711)
@@ -159,7 +159,7 @@ func fillFileSystem(s *setup) (int, string, error) {
 	}
 	for range 3 {
 		b.stop()
-		os.Chown(evil, 0, 0) // the broker requires that the directory belongs to its user
+		os.Chown(evil, 0, 0) // the broker registers a project only if the directory belongs to the broker's user
 		if err := b.start(); err != nil {
 			return 0, "", fmt.Errorf("restarting the broker: %w", err)
 		}

@@ -69,7 +69,7 @@ func (m *fuseMount) serve() {
 			answer = make([]byte, 64)
 			binary.LittleEndian.PutUint32(answer, 7)
 			binary.LittleEndian.PutUint32(answer[4:], 31)
-			binary.LittleEndian.PutUint32(answer[12:], 1)    // FUSE_ASYNC_READ: SIGKILL ends a process that waits for a page
+			binary.LittleEndian.PutUint32(answer[12:], 1)    // FUSE_ASYNC_READ, so that SIGKILL can end a process that waits for a page
 			binary.LittleEndian.PutUint32(answer[20:], 4096) // max_write
 		case fuseGetAttr:
 			answer = make([]byte, 104)

@@ -19,8 +19,8 @@ import (
 // lockInKernel locks a directory until standard input is closed. When a process lists a directory,
 // the kernel copies the entries to the memory of the process, and locks the directory during the
 // copy. lockInKernel lists the directory into memory whose pages never arrive, so the copy does not
-// end. Another process that waits for the lock in order to create or remove a file ignores all
-// signals, even SIGKILL.
+// end. If another process creates or removes a file in the directory, it waits for the lock. No
+// signal, not even SIGKILL, ends this wait.
 func lockInKernel(dir string, _ int) (attempts, succeeded int) {
 	file, err := os.CreateTemp("", "kh")
 	if err != nil {
@@ -39,7 +39,7 @@ func lockInKernel(dir string, _ int) (attempts, succeeded int) {
 	if err != nil {
 		return 0, 0
 	}
-	unix.Fstat(mapped, &unix.Stat_t{}) // so that the kernel knows the size of the file before it reads a page
+	unix.Fstat(mapped, &unix.Stat_t{}) // the kernel must know the size of the file before a page is read
 	memory, err := unix.Mmap(mapped, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE)
 	if err != nil {
 		return 0, 0
@@ -97,10 +97,9 @@ func (b *broker) startLocking(dir string) (release func(), err error) {
 }
 
 // lockDirectoryOf returns an attack that locks the directory of a project in the kernel, and
-// restarts the broker while the directory is locked. If the project is not registered, the
-// attack creates and locks a directory at the place of the link that would have the project's
-// name. A container engine creates such a directory if a container starts before its project
-// is registered.
+// restarts the broker while the directory is locked. If the project is not registered yet, the
+// attack first creates its directory. A container engine also creates this directory if a
+// container starts before its project is registered.
 func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 	return func(s *setup) (int, string, error) {
 		if _, err := os.Stat("/dev/fuse"); err != nil || os.Geteuid() != 0 {
@@ -111,7 +110,7 @@ func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 			return 0, "", err
 		}
 		defer b.remove()
-		os.Mkdir(filepath.Dir(b.socket(project)), 0o755) // fails if the project is registered
+		os.Mkdir(filepath.Dir(b.socket(project)), 0o755) // if the project is registered, the directory exists
 		dir, err := filepath.EvalSymlinks(filepath.Dir(b.socket(project)))
 		if err != nil {
 			return 0, "", err
@@ -125,7 +124,9 @@ func lockDirectoryOf(project string) func(*setup) (int, string, error) {
 		if err := b.serveOthers(project, "web", "other"); err != nil {
 			return 1, "", fmt.Errorf("while the directory is locked: %w", err)
 		}
-		guard := time.AfterFunc(20*time.Second, release) // a broker that waits for the lock in the kernel cannot be killed
+		// A broker that waits for the lock in the kernel cannot be killed. So if the broker does
+		// not stop, unlock the directory after 20 seconds.
+		guard := time.AfterFunc(20*time.Second, release)
 		took := b.stop()
 		if !guard.Stop() {
 			return 1, "", errors.New("the broker could not end until the directory was unlocked")
@@ -164,8 +165,8 @@ func (b *broker) serveOthers(locked string, others ...string) error {
 		return err
 	}
 	defer admin.Close()
-	admin.Unregister(context.Background(), schema.ProjectName(locked)) // fails if the project is not registered
-	b.register(admin, locked)                                          // fails if the broker waits for the lock
+	admin.Unregister(context.Background(), schema.ProjectName(locked)) // returns an error if the project is not registered
+	b.register(admin, locked)                                          // returns an error if the broker waits for the lock
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
 		began := time.Now()
 		if _, err := b.connections(); err != nil { // sends a status request

@@ -85,8 +85,8 @@ func abortAnswers(socket string, seconds int) (attempts, succeeded int) {
 }
 
 // shutDownBlockedAnswer requests a large secret and reads only one byte, so the broker cannot
-// finish the answer. Then it calls shutdown(2) again and again, for less than the time after
-// which the broker would check the connection.
+// finish the answer. Then it calls shutdown(2) again and again for 220 ms, during which the broker
+// cannot drop the answer yet (expiryDelay in package endpoint).
 func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int) {
 	return inParallel(2, seconds, func(time.Time) {
 		c := dialOrPause(socket)
@@ -103,8 +103,8 @@ func shutDownBlockedAnswer(socket string, seconds int) (attempts, succeeded int)
 	})
 }
 
-// shutDownReading opens almost as many connections as the broker allows, and has unread
-// answers on every second connection. Then it shuts down the reading side of one connection
+// shutDownReading opens almost as many connections as the broker allows, and leaves answers
+// unread on every second connection. Then it shuts down the reading side of one connection
 // after the other. It repeats the call on each connection for two seconds, or until the broker
 // has ended the connection. Both results are the number of calls.
 func shutDownReading(socket string, seconds int) (attempts, succeeded int) {
@@ -193,8 +193,8 @@ func sendLongLines(socket string, seconds int) (attempts, succeeded int) {
 	})
 }
 
-// readSlowly measures how long the broker keeps an answer whose client reads a small part
-// again and again.
+// readSlowly measures how long the broker keeps an answer that the attacker reads slowly, in
+// small parts.
 func readSlowly(s *setup) (int, string, error) {
 	b, err := startBroker(s)
 	if err != nil {

@@ -7,13 +7,13 @@ import (
 	"github.com/keyhatch/keyhatch/schema"
 )
 
-// besidePushes is the end of a server's name in the results if the server handles gets and
-// pushes at the same time.
+// besidePushes is appended to a server's name in the results of gets that ran at the same time
+// as pushes.
 const besidePushes = " and pushes"
 
 // measureGetsBesidePushes measures gets while another client pushes 1 MiB again and again, and
-// compares them with gets without pushes. Beside pushes, only gets that overlap a push are
-// measured. The pushes also contain the secrets of the gets.
+// compares them with gets without pushes. While the other client pushes, only gets that overlap
+// a push are measured. Each push also contains the secrets that the gets request.
 func (b *bench) measureGetsBesidePushes(s *servers, place placement) error {
 	names, values := secrets()
 	names, values = append(names, "LARGE"), append(values, "")

@@ -22,7 +22,7 @@ import (
 // A load describes the requests that a client process sends to one server. All servers of a
 // comparison get their requests from the same code.
 type load struct {
-	Sockets   []string // one connection for each element
+	Sockets   []string // the client opens one connection to each of these sockets
 	Fresh     bool     // open a new connection for each request
 	Window    int      // number of requests that are sent together on a connection
 	Requests  [][]byte // the client sends these requests in turn
@@ -46,8 +46,8 @@ type result struct {
 	PerSecond float64
 	P50       float64 // in ns
 	P99       float64 // in ns; the maximum if there are at most 100 samples
-	ServerCPU float64 // in ns per request; 0 if another load ran at the same time
-	ClientCPU float64 // in ns per request; 0 if another load ran at the same time
+	ServerCPU float64 // in ns per request; not measured (0) if another load ran at the same time
+	ClientCPU float64 // in ns per request; not measured (0) if another load ran at the same time
 	Delay     float64 // P99 minus the P99 of the same round without another load, in ns
 }
 
@@ -96,13 +96,13 @@ type loadClient struct {
 	epoch      time.Time
 	buffer     []byte
 	samples    []uint32
-	recorded   int // number of recorded samples
+	recorded   int
 	sent       int
 	generation int // the generation in the reply to the last push; 0 before the first push
 
-	busy    *atomic.Int64 // odd while a request is running; nil if no other client needs this
-	stop    *atomic.Bool  // true ends this load; nil if Duration ends the load
-	overlap *atomic.Int64 // busy of the client whose load runs at the same time; nil if there is none
+	busy    *atomic.Int64 // the value is odd while a request is running; nil if no other client reads it
+	stop    *atomic.Bool  // set to true to end this load; nil if the load ends after Duration
+	overlap *atomic.Int64 // the field busy of the client of the other load; nil if there is no other load
 
 	recording    bool
 	answered     int // number of answered requests since recording began
@@ -164,8 +164,9 @@ func (c *loadClient) record(sent, now time.Duration, measure bool) (more bool) {
 	return true
 }
 
-// isOver reports whether the load has been measured for long enough. Requests that overlap
-// another load can be rare, so isOver then allows ten times the duration for 100 samples.
+// isOver reports whether the load has been measured for long enough. A load beside another load
+// has few samples, because only overlapping requests are measured. So isOver waits for 100 samples,
+// but not for more than ten times the duration.
 func (c *loadClient) isOver(elapsed time.Duration) bool {
 	if c.stop != nil {
 		return c.stop.Load()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// answerAll starts a server on a Unix socket that answers everything that it receives with the
-// replies in turn.
+// answerAll starts a server on a Unix socket. On each connection, the server sends the next of
+// the replies whenever it receives something. After the last reply, it begins with the first again.
 func answerAll(t *testing.T, replies ...string) (socket string) {
 	socket = filepath.Join(t.TempDir(), "socket")
 	listener, err := net.Listen("unix", socket)
@@ -17,13 +17,13 @@ func answerAll(t *testing.T, replies ...string) (socket string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	go func() { // ends when the listener is closed
+	go func() { // this goroutine ends when the listener is closed
 		for {
 			c, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go func() { // ends when the client closes the connection
+			go func() { // this goroutine ends when the client closes the connection
 				defer c.Close()
 				buffer := make([]byte, 4096)
 				for i := 0; ; i++ {

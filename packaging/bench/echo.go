@@ -11,8 +11,8 @@ import (
 //go:embed c/echo.c
 var echoSource []byte
 
-// compileEcho compiles the echo server in C. If gcc is not installed, skipped is a message
-// about this.
+// compileEcho compiles the echo server in C. If gcc is not installed, it returns only
+// skipped, a message with this reason.
 func (b *bench) compileEcho() (skipped string, err error) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {
@@ -28,7 +28,6 @@ func (b *bench) compileEcho() (skipped string, err error) {
 	return "", nil
 }
 
-// startCEcho starts the echo server in C.
 func (b *bench) startCEcho(dir string, cpu int, model *keyhatch) (*contender, error) {
 	c := &contender{name: cEcho, socket: filepath.Join(dir, "c.sock")}
 	c.get, c.getMany = echoOf(model.get), echoOf(model.getMany)
@@ -51,7 +50,8 @@ func (b *bench) startGo(dir string, cpu int, model *keyhatch) (echo, sink *conte
 
 var hello = exchange{[]byte("hello\n"), []byte("hello\n")}
 
-// echoOf returns exchanges of messages that are as long as the replies of other exchanges.
+// echoOf returns one exchange with an echo server for each given exchange. Its request and its
+// reply are the reply of the given exchange, so that all servers send replies of the same length.
 func echoOf(exchanges []exchange) (echoes []exchange) {
 	for _, x := range exchanges {
 		echoes = append(echoes, exchange{x.reply, x.reply})

@@ -14,7 +14,7 @@ type getRow struct {
 	fresh       bool
 	window      int
 	many        bool   // get-many of all secrets instead of get
-	unpinned    bool   // measured without pinned processors too
+	unpinned    bool   // also measure with processes that are not pinned
 	goals       []goal // goals for keyhatchd if client and server share a processor, or are not pinned
 }
 
@@ -55,7 +55,6 @@ func (b *bench) measureGets(s *servers, place placement) error {
 	return nil
 }
 
-// loads returns the load of each contender.
 func (g getRow) loads(all []*contender, cpu int) (loads []load) {
 	for _, c := range all {
 		x := c.get
@@ -79,7 +78,7 @@ func (k *keyhatch) waitForNoConnections() error {
 		status, err := k.admin.Status(context.Background())
 		for _, p := range status.Projects {
 			if p.Connections > 0 {
-				return fmt.Errorf("project %s has %d connections", p.Name, p.Connections)
+				return fmt.Errorf("project %s still has %d connections", p.Name, p.Connections)
 			}
 		}
 		return err

@@ -39,7 +39,7 @@ func serve(socket string, answer func(net.Conn, []byte) error) error {
 		if err != nil {
 			return err
 		}
-		go func() { // ends when the client closes the connection
+		go func() { // this goroutine ends when the client closes the connection
 			defer c.Close()
 			buffer := make([]byte, 64<<10)
 			for {

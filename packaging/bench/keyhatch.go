@@ -84,7 +84,6 @@ func (k *keyhatch) pushAndRegister() error {
 	return k.register(project)
 }
 
-// pushSecrets pushes the secrets of the benchmark.
 func (k *keyhatch) pushSecrets() error {
 	_, err := k.admin.Push(context.Background(), encodePush(secrets()))
 	return err
@@ -109,7 +108,7 @@ func (k *keyhatch) projectSocket(project string) string {
 func encode(request any) []byte {
 	line, err := wire.Encode(request)
 	if err != nil {
-		panic(err) // the requests of the benchmark are constant
+		panic(err) // impossible, because every request of the benchmark is valid
 	}
 	return line
 }

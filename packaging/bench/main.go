@@ -95,7 +95,8 @@ func (b *bench) compare(place placement) error {
 	return s.broker.checkCounts()
 }
 
-// measureScale measures many projects and connections, starts, memory, and sizes.
+// measureScale measures servers with many projects or connections, the time and memory of
+// starts, and the sizes of program files.
 func (b *bench) measureScale() error {
 	for _, measure := range []func() ([]property, error){
 		b.measureProjects, b.measureConnections, b.measureDeclaredStarts, b.measureStarts, b.measureSizes,
@@ -122,13 +123,13 @@ func (b *bench) conditions(skipped ...string) (conditions []string) {
 	conditions = append(conditions,
 		fmt.Sprintf("load average at the start: %s (other programs that run at the same time make the figures useless)", strings.Join(strings.Fields(string(load))[:3], " ")),
 		fmt.Sprintf("%s has its default settings and limits, except that a project can send %d requests per second (--request-rate). Its audit log is a file", version(b.keyhatchd), requestRate),
-		fmt.Sprintf("the gets are for %d secrets in turn. A request and its reply have %d bytes each. The echo servers send back messages of the length of the reply", len(names), len(getReply(values[0]))),
+		fmt.Sprintf("the clients get %d secrets, one after the other. A request has %d bytes, and its reply has the same length. The echo servers send back messages of this length", len(names), len(getReply(values[0]))),
 		goSink+" reads a push, keeps nothing, and sends a short reply")
 	if b.redis != "" {
 		conditions = append(conditions, version(b.redis)+" writes nothing to disk. It has its own protocol, so its requests and replies have other lengths. A push is an MSET")
 	}
 	return append(conditions,
 		fmt.Sprintf("the figures are medians of %d rounds of %v each. A ratio such as x1.00 is the median of the ratios of all rounds to the first line of the table", b.rounds, b.duration),
-		"processor time is per request. If a round has at most 100 samples, its p99 is its maximum",
+		"processor time is per request. If a round has at most 100 samples, its p99 is the time of its slowest sample",
 		"the benchmark does not measure how much memory a request allocates. Go tests in the directory broker check this for keyhatchd")
 }

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// findRedis finds redis-server. If redis-server is not installed, skipped is a message about
-// this.
+// findRedis finds redis-server. If redis-server is not installed, it returns a message with this
+// reason.
 func (b *bench) findRedis() (skipped string) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 
 func TestRatioIsTheMedianOfTheRatiosOfAllRounds(t *testing.T) {
 	baseline := series{{P50: 1}, {P50: 10}, {P50: 100}}
-	measured := series{{P50: 3}, {P50: 20}, {P50: 100}} // ratios 3, 2, and 1
+	measured := series{{P50: 3}, {P50: 20}, {P50: 100}} // the ratios to the baseline are 3, 2, and 1
 	if ratio := measured.ratio(p50, baseline); ratio != 2 {
 		t.Errorf("the ratio is %v, want 2", ratio)
 	}

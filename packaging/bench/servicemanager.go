@@ -25,7 +25,7 @@ func newServiceManager(path string) (*serviceManager, error) {
 		return nil, err
 	}
 	m := &serviceManager{path, socket, make(chan struct{}), make(chan struct{}), map[string][]int{}}
-	go m.serve() // ends when close closes the socket
+	go m.serve() // this goroutine ends when close closes the socket
 	return m, nil
 }
 

@@ -18,7 +18,7 @@ func (u Usage) String() string {
 }
 
 // Read returns the usage of a process (proc_pid_status(5), proc_pid_fd(5)). Only root can list the
-// file descriptors of an undumpable process. For other users, their number is 0.
+// file descriptors of an undumpable process. For other users, Read returns 0 descriptors.
 func Read(pid int) (u Usage, err error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -20,7 +20,7 @@ const (
 	changePause = 300 * time.Millisecond
 )
 
-// faults kills, restarts, and changes things at random moments.
+// faults kills and restarts processes, and changes secrets and manifests, at random moments.
 type faults struct {
 	h      *host
 	load   *load
@@ -110,8 +110,8 @@ func (f *faults) fault(services bool) {
 	case n < 92:
 		kind, done = "restart keyhatch-sidecar", f.h.sidecar.end(syscall.SIGTERM)
 	default:
-		// Kill the broker and the sidecar. Until both run again, the clients wait. So also
-		// kill the next broker, while the connections of these clients are open.
+		// Kill the broker and the sidecar, so that many clients wait for the next broker. Then
+		// kill the next broker too, while these clients are connected to it.
 		kind, done = "kill keyhatchd", f.h.broker.end(syscall.SIGKILL)
 		if f.h.sidecar.end(syscall.SIGKILL) {
 			f.count("kill keyhatch-sidecar")

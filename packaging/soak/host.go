@@ -34,7 +34,7 @@ type host struct {
 	sidecar   *service
 }
 
-// A project may always get the secrets in names. It may get the secret optional only while its
+// A project may always get the secrets in names. It may get the optional secret only while its
 // manifest contains this secret. It may never get the secret denied.
 type project struct {
 	name             string
@@ -45,7 +45,7 @@ type project struct {
 	client           *client.Project
 
 	mu      sync.Mutex // held during reload and checkOptional
-	allowed bool       // the last approved manifest contains the secret optional
+	allowed bool       // the last approved manifest contains the optional secret
 }
 
 func secretName(number int) schema.SecretName {
@@ -89,7 +89,7 @@ func newHost(bin string, problems *problems) (*host, error) {
 	}
 	h.broker = h.newService("keyhatchd", "--runtime-dir", filepath.Join(dir, "run"), "--projects-dir", "", "--audit", "file:"+h.auditLog())
 	// The sidecar reads the store at least every 30 seconds, even if no file event arrives.
-	// checkSettled waits longer than that for the last changes.
+	// Therefore checkSettled waits longer than 30 seconds for the last changes.
 	h.sidecar = h.newService("keyhatch-sidecar", "run", "--store", "dir:"+h.secrets.dir, "--socket", h.adminSocket())
 	return h, nil
 }
@@ -137,8 +137,8 @@ func (h *host) log(name string) string { return filepath.Join(h.dir, "log", name
 // start starts the services, registers all projects, and waits until they can get their
 // secrets.
 func (h *host) start() error {
-	go h.broker.run()  // ends when stop is called
-	go h.sidecar.run() // ends when stop is called
+	go h.broker.run()  // the method stop of the service ends this goroutine
+	go h.sidecar.run() // the method stop of the service ends this goroutine
 	for _, p := range h.projects {
 		if err := h.control("register", "--yes", p.dir); err != nil {
 			return err
@@ -186,7 +186,7 @@ func (p *project) writeManifest(withOptional bool) error {
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-// reload adds the secret optional to the manifest, or removes it, and approves the manifest.
+// reload adds the optional secret to the manifest, or removes it, and approves the manifest.
 // Then it checks that the broker allows or denies this secret, as the manifest requires. The
 // broker can be killed at any moment, so reload tries again until the approval succeeds.
 func (h *host) reload(p *project) error {
@@ -203,13 +203,12 @@ func (h *host) reload(p *project) error {
 	return h.checkOptional(p)
 }
 
-// checkOptional returns an error if the broker denies the secret optional although p.allowed
-// is true, or allows it although p.allowed is false. The caller must hold the lock of the
-// project.
+// checkOptional returns an error if the broker denies the optional secret although the manifest
+// allows it, or allows the secret although the manifest does not. The caller must hold p.mu.
 func (h *host) checkOptional(p *project) error {
 	_, err := p.client.Get(context.Background(), p.optional, time.Minute)
 	if denied := client.CodeOf(err) == schema.CodeDenied; denied == p.allowed {
-		return fmt.Errorf("project %s: the manifest allows the secret optional: %v, but the error of the get is: %v", p.name, p.allowed, err)
+		return fmt.Errorf("project %s: a get of the optional secret returned an unexpected result (allowed by the manifest: %v; error: %v)", p.name, p.allowed, err)
 	}
 	return nil
 }

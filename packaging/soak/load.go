@@ -84,7 +84,7 @@ func (l *load) runClient(p *project) error {
 		}, "run", "--wait", wait.String(), "--only", string(name), "--", "sh", "-c", `printf %s "$`+string(name)+`"`)
 	case n < 9:
 		return l.expect(p, func(out []byte) (values map[schema.SecretName]string) {
-			json.Unmarshal(out, &values) // expect returns an error if there is no value
+			json.Unmarshal(out, &values) // if the output is not JSON, expect reports that there is no value
 			return values
 		}, "export", "--format", "json", "--wait", wait.String(), "--only", string(p.names[0])+","+string(p.names[1]))
 	default:
@@ -200,11 +200,11 @@ func (l *load) answered(counter *atomic.Int64, began time.Time) {
 }
 
 // watch watches the project until the load ends. It connects to each new broker. If a broker
-// did not release such a connection after the load, usage.exceeds would report a file
-// descriptor too many.
+// did not release such a connection after the load, usage.exceeds would report too
+// many file descriptors.
 func (l *load) watch(p *project) {
 	ctx, cancel := context.WithCancel(context.Background())
-	go func() { <-l.stop; cancel() }() // ends when the load ends
+	go func() { <-l.stop; cancel() }() // this goroutine ends when the load ends
 	if err := p.client.Watch(ctx, func(schema.ChangedEvent) {}); !errors.Is(err, context.Canceled) {
 		l.h.problems.add("project %s: watch: %v (%s)", p.name, err, client.CodeOf(err))
 	}

@@ -10,7 +10,7 @@
 //   - a service uses more file descriptors, goroutines, threads, or memory than at the start.
 //
 // The command replaces systemd: it restarts the services and stores the broker's file
-// descriptors. It uses only one new directory. Its load is about one processor or less.
+// descriptors. It writes only to one new directory. Its load is about one processor or less.
 package main
 
 import (
@@ -51,7 +51,7 @@ func run(bin string, duration time.Duration, seed uint64) error {
 	}
 	stop := make(chan struct{})
 	defer close(stop)
-	go h.processes.releaseOrphans(stop) // ends when run returns
+	go h.processes.releaseOrphans(stop) // this goroutine ends when stop is closed
 	if err := h.start(); err != nil {
 		return fmt.Errorf("%w (see %s)", err, h.dir)
 	}
@@ -68,7 +68,7 @@ func run(bin string, duration time.Duration, seed uint64) error {
 }
 
 // soak compares the resources before and after the faults. During the last part of the test,
-// the broker and the sidecar are not killed, so that a leak becomes visible.
+// the broker and the sidecar are not killed, because a new process would hide an earlier leak.
 func soak(h *host, duration time.Duration, seed uint64) error {
 	warmUp := h.startLoad()
 	newFaults(h, warmUp, seed).run(duration/12, false)
@@ -88,9 +88,9 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	f.run(duration*3/12, false)
 	l.end()
 	fmt.Printf("%d kills (%v)\n", f.kills(), f)
-	fmt.Printf("%d clients and %d other gets succeeded, the slowest after %v\n", l.clients.Load(), l.gets.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
+	fmt.Printf("%d keyhatch commands and %d gets by this program succeeded; the slowest took %v\n", l.clients.Load(), l.gets.Load(), time.Duration(l.slowest.Load()).Round(time.Millisecond))
 	if f.kills() == 0 || l.clients.Load() == 0 || l.gets.Load() == 0 {
-		h.problems.add("the test killed no process, or got no secret")
+		h.problems.add("the test killed no process, or no keyhatch command succeeded, or no get succeeded")
 	}
 	if longRun := time.Hour; duration >= longRun && f.kills() < 1000 {
 		h.problems.add("the test killed only %d processes, want 1000", f.kills())
@@ -112,9 +112,10 @@ func soak(h *host, duration time.Duration, seed uint64) error {
 	return nil
 }
 
-// usageAtRest waits until the services have no child processes, and until the host uses no more
-// than before. This takes some time, because the broker keeps an idle child process for a few
-// seconds. If before is nil, usageAtRest waits until the usage does not change any more.
+// usageAtRest waits until the services have no child processes, and until exceeds returns no error
+// for before. This takes some time, because the broker keeps an idle child process for a few
+// seconds. If before is nil, usageAtRest waits until the number of file descriptors does not change
+// any more.
 func (h *host) usageAtRest(before *usage) (u usage, err error) {
 	previous := usage{}
 	err = waitFor(15*time.Second, func() error {
@@ -123,7 +124,7 @@ func (h *host) usageAtRest(before *usage) (u usage, err error) {
 			return err
 		}
 		if hasChildren(h.broker.pid()) || hasChildren(h.sidecar.pid()) {
-			return errors.New("a child process has not ended")
+			return errors.New("a child process of a service has not ended")
 		}
 		if before != nil {
 			return u.exceeds(*before)
@@ -158,8 +159,8 @@ func (h *host) goroutines() (broker, sidecar int, err error) {
 	return broker, sidecar, err
 }
 
-// checkTraces checks the files, the audit log, and the processes that the stopped services
-// have left behind.
+// checkTraces checks what the stopped services have left behind: files, the audit log, and
+// processes.
 func (h *host) checkTraces() {
 	if err := searchFiles(h.dir, h.secrets.dir, tripwire); err != nil {
 		h.problems.add("%v", err)

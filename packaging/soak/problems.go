@@ -24,7 +24,6 @@ func (p *problems) add(format string, args ...any) {
 	}
 }
 
-// total returns the number of problems up to now.
 func (p *problems) total() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -29,7 +29,7 @@ func newProcesses() (*processes, error) {
 }
 
 func (p *processes) start(c *exec.Cmd) error {
-	p.mu.Lock() // so that orphans never sees this process before it is in running
+	p.mu.Lock() // so that orphans does not report a process that is not in p.running yet
 	defer p.mu.Unlock()
 	if err := c.Start(); err != nil {
 		return err
@@ -46,7 +46,6 @@ func (p *processes) wait(c *exec.Cmd) error {
 	return err
 }
 
-// run starts a command and waits for its end.
 func (p *processes) run(c *exec.Cmd) error {
 	if err := p.start(c); err != nil {
 		return err

@@ -106,8 +106,8 @@ func (s *secrets) newest() map[schema.SecretName]int {
 	return newest
 }
 
-// check checks a value that a client got. atLeast is the result of newest before the client
-// sent its request. The error does not contain the value.
+// check checks a value that a client got. Before the client sent its request, the caller
+// called newest; atLeast is the result. The error does not contain the value.
 func (s *secrets) check(name schema.SecretName, value string, atLeast map[schema.SecretName]int) error {
 	end := strings.LastIndexByte(value, ':')
 	if end < 0 || checksum(value[:end]) != value[end+1:] {
@@ -124,7 +124,7 @@ func (s *secrets) check(name schema.SecretName, value string, atLeast map[schema
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if number < atLeast[name] || number > s.written[name] {
-		return fmt.Errorf("%s has value %d, but a client already got value %d, and the newest value is %d", name, number, atLeast[name], s.written[name])
+		return fmt.Errorf("a client got value number %d of %s, want a number from %d to %d", number, name, atLeast[name], s.written[name])
 	}
 	s.seen[name] = max(s.seen[name], number)
 	return nil

@@ -22,8 +22,8 @@ type service struct {
 
 	mu       sync.Mutex
 	current  *exec.Cmd
-	expected bool          // whether the method end has ended the current process
-	stopping bool          // whether stop was called, so that run does not start the service again
+	expected bool          // end or stop has sent a signal to the current process
+	stopping bool          // stop was called, so run must not start the service again
 	ended    chan struct{} // closed when the service has stopped
 }
 

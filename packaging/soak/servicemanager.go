@@ -50,7 +50,7 @@ func newServiceManager(path, adminSocket string) (*serviceManager, error) {
 		return nil, err
 	}
 	m := &serviceManager{path: path, socket: socket, admin: admin, synced: make(chan struct{}), ended: make(chan struct{})}
-	go m.serve() // ends when close closes the socket
+	go m.serve() // this goroutine ends when close closes the socket
 	return m, nil
 }
 
@@ -104,12 +104,12 @@ func (m *serviceManager) handle(lines []string, fds []int) {
 		if slices.Contains(lines, "FDSTORE=1") {
 			m.store = append(m.store, storedDescriptor{name, os.NewFile(uintptr(fd), name)})
 		} else {
-			unix.Close(fd) // the message contains BARRIER=1 (sd_notify(3))
+			unix.Close(fd) // closing the file descriptor answers BARRIER=1 (sd_notify(3))
 		}
 	}
 }
 
-// sync waits until all messages of an ended broker are handled.
+// sync waits until serve has handled all messages of a broker that has ended.
 func (m *serviceManager) sync() error {
 	conn, err := net.Dial("unixgram", m.path)
 	if err != nil {
@@ -127,9 +127,9 @@ func (m *serviceManager) sync() error {
 // descriptors. Then it calls the function start with c.
 func (m *serviceManager) start(c *exec.Cmd, start func(*exec.Cmd) error) error {
 	if err := m.sync(); err != nil {
-		return fmt.Errorf("the service manager does not work: %w", err)
+		return fmt.Errorf("sending a message to the service manager: %w", err)
 	}
-	m.mu.Lock() // keep the files open until the command has started
+	m.mu.Lock() // so that no stored file is closed before the command has started
 	defer m.mu.Unlock()
 	names := []string{"admin"}
 	c.ExtraFiles = []*os.File{m.admin}

@@ -132,8 +132,8 @@ func TestGoroutinesAreCounted(t *testing.T) {
 	}
 }
 
-// TestServiceThatEndsIsAProblem checks that a service that ends by itself is a problem, and
-// that a service that the test ends is not.
+// TestServiceThatEndsIsAProblem checks that a service reports a problem if its process ends by
+// itself or fails after SIGTERM, but not if the test kills the process.
 func TestServiceThatEndsIsAProblem(t *testing.T) {
 	for name, c := range map[string]struct {
 		command string
@@ -164,7 +164,7 @@ func TestServiceThatEndsIsAProblem(t *testing.T) {
 				}
 				return err
 			}
-			go s.run() // ends when the service has stopped
+			go s.run() // this goroutine ends when the service has stopped
 			<-started
 			switch {
 			case c.kill:

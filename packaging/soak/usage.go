@@ -30,15 +30,16 @@ const (
 	extraKilobytes = 8 << 10
 )
 
-// exceeds returns an error if a process uses more than in before, apart from extraThreads and
-// extraKilobytes. It also returns an error if the stored file descriptors or the files differ.
+// exceeds returns an error if a process uses more resources in u than in before. A process may use
+// extraThreads and extraKilobytes more. exceeds also returns an error if the stored file descriptors
+// or the files of u and before differ.
 func (u usage) exceeds(before usage) error {
 	for _, p := range []struct {
 		name        string
 		now, before proc.Usage
 	}{{"keyhatchd", u.broker, before.broker}, {"keyhatch-sidecar", u.sidecar, before.sidecar}} {
 		if p.now.Descriptors > p.before.Descriptors || p.now.Threads > p.before.Threads+extraThreads || p.now.Kilobytes > p.before.Kilobytes+extraKilobytes {
-			return fmt.Errorf("%s uses more than at the start: now %v, before %v", p.name, p.now, p.before)
+			return fmt.Errorf("%s uses more resources than at the start: now %v, before %v", p.name, p.now, p.before)
 		}
 	}
 	if !slices.Equal(u.stored, before.stored) {
@@ -95,7 +96,7 @@ func (h *host) countGoroutines(s *service) (count int, err error) {
 	}
 	err = waitFor(10*time.Second, func() error {
 		if s.pid() == 0 {
-			return fmt.Errorf("%s did not end and start again", s.name)
+			return fmt.Errorf("%s did not start again", s.name)
 		}
 		return nil
 	})

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A BlockedDir is a directory in which every operation hangs (fuse(4)). It simulates a directory
-// that a hostile process in a container has blocked.
+// A BlockedDir is a directory in which every operation hangs (fuse(4)). Tests use a BlockedDir
+// because a process in a container can make operations hang in the directory that is mounted there.
 type BlockedDir struct {
 	path   string
 	device int           // file descriptor of the connection to the kernel

@@ -22,7 +22,7 @@ type Terminal struct {
 	pts    *os.File // the slave side of the pseudoterminal
 	ptmx   *os.File // the master side of the pseudoterminal
 	output []byte   // all output
-	unread []byte   // output that is not yet compared with an expected text
+	unread []byte   // the output after the last text that Expect found
 }
 
 // StartOnTerminal starts a command as the session leader of a new pseudoterminal. When the
@@ -88,7 +88,7 @@ func (term *Terminal) IsEchoing() bool {
 // Output returns all output that was read up to now.
 func (term *Terminal) Output() []byte { return term.output }
 
-// HangUp closes the master side of the terminal, as the end of a connection does.
+// HangUp closes the master side of the terminal, as a terminal window does when it is closed.
 func (term *Terminal) HangUp() { term.ptmx.Close() }
 
 // Wait waits until the command that StartOnTerminal started has ended, and returns the

@@ -14,7 +14,6 @@ import (
 	"strings"
 )
 
-// debianRelease is the name of the Debian release in the base images.
 const debianRelease = "bookworm"
 
 // BaseImage returns the name of an image that contains a minimal Debian system. The image

@@ -58,7 +58,7 @@ func TestConfinedDaemonServesAllOperations(t *testing.T) {
 		name, override string
 		memories       []schema.Memory // the kinds of memory that may contain the secrets
 	}{
-		{"as shipped", "", nil}, // nil means only the best kind of memory of this kernel
+		{"as shipped", "", nil}, // nil: only the best kind of memory that this kernel supports
 		{"without memfd_secret", "SystemCallFilter=~memfd_secret", []schema.Memory{schema.MemoryLocked}},
 		{"with little memory to lock", "LimitMEMLOCK=64K", []schema.Memory{schema.MemorySecret, schema.MemoryLocked, schema.MemoryUnlocked}},
 		{"with neither", "LimitMEMLOCK=64K\nSystemCallFilter=~memfd_secret", []schema.Memory{schema.MemoryLocked, schema.MemoryUnlocked}},

@@ -12,9 +12,9 @@ import (
 
 const corePattern = "/proc/sys/kernel/core_pattern"
 
-// setCorePattern sets the kernel's core pattern until the test ends. All containers share the core
-// pattern. Therefore setCorePattern locks the file core_pattern, so that another run of this test
-// waits.
+// setCorePattern sets the kernel's core pattern until the test ends. All containers share
+// the core pattern. Therefore setCorePattern locks the file core_pattern, so that another
+// run of this test waits.
 func setCorePattern(t *testing.T, pattern string) {
 	t.Helper()
 	lock, err := os.Open(corePattern)

@@ -179,9 +179,8 @@ func bestKernelMemory() schema.Memory {
 // A restartResult contains, for each restart, the time until the secrets were loaded again.
 type restartResult struct{ RecoveryTimes []time.Duration }
 
-// restartRepeatedly alternately restarts and kills the daemon, at random moments. It
-// registers a new project before the first restart, and again before every tenth further
-// restart.
+// restartRepeatedly alternately restarts and kills the daemon, at random moments. It also
+// registers a new project before restart 0, 10, 20, and so on.
 func restartRepeatedly(times string) (r restartResult, err error) {
 	n, err := strconv.Atoi(times)
 	if err != nil {
@@ -217,8 +216,8 @@ func restartRepeatedly(times string) (r restartResult, err error) {
 	return r, nil
 }
 
-// waitForSecrets waits until a daemon whose instance ID differs from the argument has loaded
-// secrets. If this takes longer than 20 seconds, waitForSecrets returns an error.
+// waitForSecrets waits until a new daemon has loaded secrets. The argument is the instance ID of
+// the old daemon. After 20 seconds, waitForSecrets returns an error.
 func waitForSecrets(instance string) (schema.StatusResponse, error) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		status, err := fetchStatus()

@@ -14,14 +14,15 @@ func TestRestartWithLockedDirectory(t *testing.T) {
 		attack as-attacker lock $(readlink -f ` + projectsDir + `api) 0 </tmp/release >/tmp/locked 2>&1 &`)
 	release := func() { m.run("pkill sleep; while pgrep -x attack; do sleep 0.02; done") }
 	m.waitFor("the directory is locked", `grep -x "1 1" /tmp/locked`)
-	// List threads instead of processes: if the child process was killed, only its thread that
-	// waits for the lock is left.
+	// The option -L lists threads. If the child process was killed, only its thread that waits
+	// for the lock still exists.
 	const waits = `ps -eLo stat,args | grep "^D.*keyhatchd-directories"`
 	restarted := func() bool {
 		defer release()
 		m.run("keyhatchctl unregister api")
 		m.waitFor("a child process waits for the lock", waits)
-		_, err := m.try("timeout 5 systemctl restart keyhatch.service") // 5 seconds are less than TimeoutStopSec=, so systemd must not wait for the process
+		// If systemd waited for the child process, the restart would take ten seconds (TimeoutStopSec=).
+		_, err := m.try("timeout 5 systemctl restart keyhatch.service")
 		if err == nil {
 			_, err = m.try("keyhatch --socket " + projectsDir + "web/broker.sock get --wait 15s A >/dev/null; " + waits)
 		}

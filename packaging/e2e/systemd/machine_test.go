@@ -160,7 +160,6 @@ func (m *machine) status() (status schema.StatusResponse) {
 	return status
 }
 
-// unitProperty returns the value of a property of a systemd unit.
 func (m *machine) unitProperty(unit, property string) string {
 	m.t.Helper()
 	return m.run("systemctl show --property=" + property + " --value " + unit)

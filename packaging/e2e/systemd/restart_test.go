@@ -29,8 +29,8 @@ func TestRestartsUnderLoadFailNoRequest(t *testing.T) {
 	} else if err := json.Unmarshal([]byte(out), &r); err != nil {
 		t.Fatal(err)
 	}
-	// Both loads must still work after the last restart: the load whose mount is the
-	// socket's directory, and the load whose mount is the socket file.
+	// A container can mount the socket's directory or the socket file. With both mounts, gets
+	// must still work after the last restart.
 	for name, l := range loads {
 		l.stopAndCheck(name)
 	}
