@@ -14,25 +14,25 @@ import (
 // addOrChangeLocked adds a project, or changes the project that the broker already serves at the
 // same path.
 func (r *registry) addOrChangeLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
-	e := r.findPathLocked(registration.ProjectPath)
-	switch {
-	case e == nil:
-		return r.addProjectLocked(registration, parsed, caller)
-	case e.registration.Name != registration.Name, !slices.Equal(e.registration.AllowUIDs, registration.AllowUIDs):
-		return r.replaceProjectLocked(e, registration, parsed, caller)
-	}
-	return r.changeProjectLocked(e, registration, parsed, caller)
-}
-
-// addProjectLocked creates the socket of a new project and serves the project.
-func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
 	undo, err := r.linkProjectUnlocked(registration)
 	if err != nil {
 		return err
 	}
-	socket, err := r.bindUnlocked(registration.ProjectPath)
+	if e := r.findPathLocked(registration.ProjectPath); e != nil {
+		err = r.changeProjectLocked(e, registration, parsed, caller)
+	} else {
+		err = r.addProjectLocked(registration, parsed, caller)
+	}
 	if err != nil {
 		undo()
+	}
+	return err
+}
+
+// addProjectLocked creates the socket of a new project and serves the project.
+func (r *registry) addProjectLocked(registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
+	socket, err := r.bindUnlocked(registration.ProjectPath)
+	if err != nil {
 		return err
 	}
 	r.serveNewLocked(registration, parsed, socket, storedProject{}, caller)
@@ -58,15 +58,10 @@ func (r *registry) bindUnlocked(projectPath string) (rundir.Socket, error) {
 // project's connections, because a connection can belong to a uid that is no longer
 // allowed.
 func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
-	undo, err := r.linkProjectUnlocked(registration)
-	if err != nil {
-		return err
-	}
 	// The new endpoint uses the same socket. The container that mounts the directory of the
 	// socket can therefore not delay or prevent the change.
 	socket, err := e.socket.Copy()
 	if err != nil {
-		undo()
 		return err
 	}
 	// Both endpoints have the same backlog, so stop the old endpoint first. Otherwise the
@@ -77,7 +72,6 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	r.mu.Lock()
 	if r.stopping {
 		endpoint.CloseListener(socket.Listener)
-		undo()
 		return errStopping()
 	}
 	if e.registration.Name == registration.Name {
@@ -92,13 +86,14 @@ func (r *registry) replaceProjectLocked(e *entry, registration schema.RegisterRe
 	return nil
 }
 
-// changeProjectLocked replaces the registration of a project. The connections stay open,
-// because the name and the allowed uids of the project stay the same.
+// changeProjectLocked replaces the registration of a project. The connections stay open, unless the
+// name or the allowed uids of the project change. changeProjectLocked uses no file in the runtime
+// directory, so no container can delay or prevent the change.
 func (r *registry) changeProjectLocked(e *entry, registration schema.RegisterRequest, parsed *manifest.Manifest, caller endpoint.Caller) error {
-	if _, err := r.linkProjectUnlocked(registration); err != nil {
-		return err
-	}
 	old := e.registration
+	if old.Name != registration.Name || !slices.Equal(old.AllowUIDs, registration.AllowUIDs) {
+		return r.replaceProjectLocked(e, registration, parsed, caller)
+	}
 	r.index.remove(old)
 	e.registration = registration
 	r.index.add(registration)
@@ -203,12 +198,13 @@ func (r *registry) storeForRestartLocked(e *entry) {
 	r.store.save(&e.stored, e.socket.Listener, e.registration)
 }
 
-// forgetUnservedLocked removes the unserved projects that have this name or this path, also
-// from the descriptor store.
+// forgetUnservedLocked removes the unserved projects that have this name or this path, and their
+// stored registrations. It does not remove the listener that an earlier broker stored, because
+// serveProjects uses or removes each inherited listener.
 func (r *registry) forgetUnservedLocked(name schema.ProjectName, projectPath string) {
 	for _, unservedName := range []schema.ProjectName{name, r.index.byPath[projectPath]} {
 		if u := r.unserved[unservedName]; u != nil {
-			r.store.remove(&u.stored, unservedName)
+			r.store.removeRegistration(unservedName, u.stored.sequence)
 			r.removeUnservedLocked(u)
 		}
 	}

@@ -16,10 +16,11 @@ import (
 // applyDeclarations makes the registry match the declared projects in a directory. It changes
 // projects whose declarations have changed, and removes projects that are no longer declared.
 // It adds new projects to the unserved projects, which serveProjects must serve afterwards.
-// If a declaration has an error, its project does not change, and applyDeclarations logs the
-// error. If the directory cannot be read, or is missing although the broker knows a declared
-// project, applyDeclarations returns an error, and no project changes. r.changing must be
-// locked.
+// If a declaration is not valid, its project does not change, and applyDeclarations logs the
+// error. If the broker cannot serve a valid declaration, it still revokes the access that the
+// declaration does not contain (see revokeLocked). If the directory cannot be read, or is
+// missing although the broker knows a declared project, applyDeclarations returns an error, and
+// no project changes. r.changing must be locked.
 func applyDeclarations(r *registry, projectsDir string) error {
 	if projectsDir == "" {
 		return nil
@@ -128,6 +129,9 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 			return nil
 		}
 	}
+	if err := revokeLocked(r, registration, parsed, declared); err != nil {
+		return err
+	}
 	if r.findPathLocked(d.Path) != nil {
 		if err := r.checkNamesLocked(registration); err != nil {
 			return err
@@ -137,12 +141,7 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 	if err := r.checkOtherProjectsLocked(registration); err != nil {
 		return err
 	}
-	u := &unservedProject{registration: registration, parsed: parsed, err: errStarting}
-	if old := r.unserved[d.Name]; old != nil { // keep the old registration in the store until the project is served
-		u.stored = old.stored
-		r.removeUnservedLocked(old)
-	}
 	r.forgetUnservedLocked(d.Name, d.Path)
-	r.addUnservedLocked(u)
+	r.addUnservedLocked(&unservedProject{registration: registration, parsed: parsed, err: errStarting})
 	return nil
 }

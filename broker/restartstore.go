@@ -97,9 +97,7 @@ func (r *restartStore) finish(u unverifiedProject, err error) {
 		r.reportRefused(err)
 		r.remove(&saved, u.registration.Name)
 	}
-	if u.stored.sequence > 0 {
-		r.removeRegistration(u.registration.Name, u.stored.sequence)
-	}
+	r.removeRegistration(u.registration.Name, u.stored.sequence)
 	*u.stored = saved
 }
 
@@ -150,7 +148,12 @@ func (r *restartStore) removeListener(name schema.ProjectName) {
 	r.warnIfFailed(name, r.store.RemoveListener(name))
 }
 
+// removeRegistration removes the registration with a sequence number. If sequence is 0, no
+// registration is stored, and removeRegistration does nothing.
 func (r *restartStore) removeRegistration(name schema.ProjectName, sequence uint64) {
+	if r.state == schema.DescriptorStoreAbsent || sequence == 0 {
+		return
+	}
 	r.warnIfFailed(name, r.store.RemoveRegistration(sequence))
 }
 

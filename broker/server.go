@@ -181,7 +181,7 @@ func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 
 // ApplyDeclarations reads the directory of declared projects again. It adds new projects,
 // changes projects whose declarations have changed, and removes projects that are no
-// longer declared. If a declaration has an error, its project does not change. If the directory
+// longer declared. If a declaration is not valid, its project does not change. If the directory
 // cannot be read, no project changes. ApplyDeclarations logs and returns these errors.
 func (s *Server) ApplyDeclarations() error {
 	s.registry.changing.Lock()

@@ -127,11 +127,8 @@ func pathDanger(p, template string) string {
 	if strings.ContainsFunc(p, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return "the path contains characters other than printable ASCII, which can be invisible or look like other characters"
 	}
-	p = strings.ToLower(path.Clean(p))
-	if rest, ok := strings.CutPrefix(p, "/var/run/"); ok { // /var/run is a link to /run
-		p = "/run/" + rest
-	}
-	elements := strings.Split(p, "/")
+	elements := pathElements(p)
+	p = strings.Join(elements, "/")
 	if reason := findReason(systemFiles, elements, nil); reason != "" {
 		return reason
 	}

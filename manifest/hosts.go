@@ -52,7 +52,7 @@ var hostPatterns = []*regexp.Regexp{
 	regexp.MustCompile(`(?m)^\s*([\w-]+):\*:`),
 	regexp.MustCompile(`\[[0-9a-f:.]*:[0-9a-f:.]*\](?::\d+)?`),
 	regexp.MustCompile(`machine\s+(\S+)`),
-	regexp.MustCompile(`(?:host|server)["']?\s*[=:]\s*["']?([\w-]+)["',}\s]`),
+	regexp.MustCompile(`(?:host|server)["']?\s*[=:]\s*["']?([\w-]+)(?:["',}\s]|$)`),
 }
 
 // fileHosts returns each host in the template of a known file for credentials, with the path
@@ -62,7 +62,7 @@ func fileHosts(in schema.Injection) (hosts []string) {
 	if in.As != schema.InjectAsFile {
 		return nil
 	}
-	if _, ok := findOrdinaryFile(strings.Split(strings.ToLower(in.Path), "/")); !ok {
+	if _, ok := findOrdinaryFile(pathElements(in.Path)); !ok {
 		return nil
 	}
 	text := strings.ToLower(withoutPlaceholders(in.Template))

@@ -33,6 +33,8 @@ func TestNewHosts(t *testing.T) {
 		"kubectl":            {"secrets: {A: }\n", file("~/.kube/config", "clusters: [{cluster: {server: 3232235777}}, {cluster: {\"server\":\"https://evil\"}}]\n"), []string{"3232235777 in ~/.kube/config", "evil in ~/.kube/config"}},
 		"psql":               {"secrets: {A: }\n", file("~/.pgpass", "evil:*:db:u:{{value}}\n1.2.3.4:5432:db:u:{{value}}\n"), []string{"1.2.3.4:5432 in ~/.pgpass", "evil in ~/.pgpass"}},
 		"sbt":                {"secrets: {A: }\n", file("~/.sbt/.credentials", "host=evil\n"), []string{"evil in ~/.sbt/.credentials"}},
+		"sbt, last line":     {"secrets: {A: }\n", file("~/.sbt/.credentials", "password={{value}}\nhost=evil"), []string{"evil in ~/.sbt/.credentials"}},
+		"podman":             {"secrets: {A: }\n", file("/var/run/containers/0/auth.json", `{"auths":{"evil.example":{}}}`), []string{"evil.example in /var/run/containers/0/auth.json"}},
 		"git":                {"secrets: {A: }\n", file("~/.git-credentials", "https://good.example:{{value}}@evil\n"), []string{"evil in ~/.git-credentials", "good.example in ~/.git-credentials"}},
 		"yarn":               {"secrets: {A: }\n", file("~/.yarnrc.yml", "npmScopes: {\"@x\": {npmRegistryServer: \"https://evil.example\"}}\n"), []string{evil + ".yarnrc.yml"}},
 		"a template":         {"secrets: {A: }\n", file("~/.npmrc", "{{value}}\n"), nil},

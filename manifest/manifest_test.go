@@ -123,6 +123,8 @@ func TestParseRejectsInvalidManifest(t *testing.T) {
 		{header + "secrets:\n  A: {env: X}\n  B: {env: X}\n", 5, "two secrets use the variable X"},
 		{header + "secrets:\n  X:\n  B: {env: X}\n", 5, "two secrets use the variable X"},
 		{header + "secrets:\n  A: {as: file, path: /x}\n  B: {as: file, path: /x}\n", 5, "two secrets use the path"},
+		{header + "secrets:\n  A: {as: file, path: /run/secrets/k}\n  B: {as: file, path: /var/run/secrets/k}\n", 5, "two secrets use the path"},
+		{header + "secrets:\n  A: {as: file, path: /var/run/a}\n  B: {as: file, path: /run/a/b}\n", 5, "B: the path \"/run/a/b\" is below the file \"/var/run/a\" of another secret"},
 		{header + "secrets:\n  A: {as: file, path: ~/x}\n  B: {as: file, path: ~/x/y}\n", 5, `B: the path "~/x/y" is below the file "~/x" of another secret`},
 		{header + "secrets:\n  A: {as: file, path: /x/y/z}\n  B: {as: file, path: /x/y}\n", 5, `B: the path "/x/y/z" of another secret is below the file "/x/y"`},
 		{header + "secrets: {A: {as: file, path: /x, template: \"{{value\"}}\n", 3, "A: template: {{ must be followed by the name of a field and }}, as in {{value}}"},

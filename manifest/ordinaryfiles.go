@@ -53,10 +53,7 @@ var ordinaryFiles = []ordinaryFile{
 	{[]string{".docker/config.json", "/run/containers/*/auth.json", "/run/user/*/containers/auth.json", ".config/containers/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || oneOf("auths", "auth", "username", "password", "email", "identitytoken", "registrytoken")(key)
 	})},
-	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, hasOnlyYAMLKeys(oneOf(
-		"apiversion", "kind", "preferences", "current-context", "clusters", "cluster", "name", "server", "tls-server-name",
-		"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
-		"client-certificate-data", "client-key-data"))},
+	{[]string{"*.kubeconfig", ".kube/config", "kubeconfig"}, isHarmlessKubeFile},
 	{[]string{".config/gh/hosts.yml", ".config/gh/hosts.yaml"}, isHarmlessGHFile},
 	{[]string{".yarnrc.yml"}, isHarmlessYarnFile},
 	{[]string{".composer/auth.json", ".config/composer/auth.json"}, hasOnlyYAMLKeys(func(key string) bool {
@@ -69,8 +66,9 @@ var ordinaryFiles = []ordinaryFile{
 	{[]string{".config/sops/age/keys.txt"}, hasOnlyLines(`age-secret-key-[a-z0-9-]*`)},
 	{[]string{".m2/settings.xml"}, hasOnlyElements("settings", "servers", "server", "id", "username", "password", "privatekey", "passphrase")},
 
-	{[]string{".git-credentials", ".config/git/credentials"}, linesMatch(`https?://` + urlWord + `(:` + urlWord + `)?@?[\w.-]*(:\d*)?(/[\w./-]*)?`)},
-	{[]string{".pgpass"}, linesMatch(`([\w.*/-]*:){4}[\w.*/-]*`)},
+	{[]string{".git-credentials", ".config/git/credentials"}, linesMatch(`(https://` + urlWord + `(:` + urlWord + `)?@?[\w.-]*|http://(` + urlWord + `(:` + urlWord + `)?@)?` + loopback + `)(:\d*)?(/[\w./-]*)?`)},
+	// The host * is refused, because psql would send the password to every server.
+	{[]string{".pgpass"}, linesMatch(`[\w./-]*:([\w.*/-]*:){3}[\w.*/-]*`)},
 	{[]string{".sbt/.credentials"}, hasOnlyLines(`(realm|host|user|password)[ \t]*=[^\\]*`)},
 	{[]string{".gem/credentials"}, hasOnlyYAMLKeys(func(key string) bool {
 		return isHost(key) || key == ":rubygems_api_key"
@@ -116,32 +114,34 @@ const (
 	awsSettings = `(aws_access_key_id|aws_account_id|aws_secret_access_key|aws_session_token|duration_seconds|expiration|external_id|mfa_serial|output|` +
 		`role_arn|role_session_name|source_profile)[ \t]*[=:].*|region[ \t]*[=:][ \t]*[\w-]*`
 	npmCredential = `(_auth|_authtoken|_password|username|email|always-auth|certfile|keyfile)`
-	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*` // does not match %00 to %1f, which encode control characters
+	urlWord       = `([\w.~+-]|%[2-9a-f][0-9a-f])*`         // does not match %00 to %1f, which encode control characters
+	loopback      = `(localhost|127(\.\d{1,3}){3}|\[::1\])` // the traffic to such a host does not leave the machine (compare loginDanger)
 )
 
 var hostKey = regexp.MustCompile(`^(localhost|@[a-z0-9][\w.-]*|` +
-	`((https?:)?//[a-z0-9][a-z0-9.-]*(:\d+)?|[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+(:\d+)?|[a-z0-9][a-z0-9-]*:\d+|\[[0-9a-f:.]+\](:\d+)?)(/[\w.~/-]*)?)$`)
+	`((https:)?//[a-z0-9][a-z0-9.-]*(:\d+)?|http://` + loopback + `(:\d+)?|[a-z0-9][a-z0-9-]*(\.[a-z0-9-]+)+(:\d+)?|[a-z0-9][a-z0-9-]*:\d+|\[[0-9a-f:.]+\](:\d+)?)(/[\w.~/-]*)?)$`)
 
 // isHost reports whether a key in a file is the name of a host, an address, or a scope of npm.
-// A tool does not read such a key as the name of a setting. isHost compares the whole key,
+// A tool does not read such a key as the name of a setting. isHost returns false for a URL with
+// http, because a tool could send the secret without encryption. isHost compares the whole key,
 // because some programs end a key at a character such as #.
 func isHost(key string) bool { return hostKey.MatchString(key) }
 
 const npmRegistry = "https://registry.npmjs.org"
 
-// encryptedRegistry matches the URL of a registry if the traffic is encrypted or does not leave
-// the machine (compare loginDanger).
-var encryptedRegistry = regexp.MustCompile(`^(https://|http://(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?(/|$))`)
+// encryptedURL matches the URL of a server if the traffic is encrypted or does not leave the
+// machine.
+var encryptedURL = regexp.MustCompile(`^(https://|http://` + loopback + `(:\d+)?(/|$))`)
 
 // isHarmlessNPMFile checks a .npmrc. npm installs code from the registry that the key registry
 // names, so this registry must be npm's own. The key of a scope, for example @corp:registry, may
-// name any registry that encryptedRegistry matches.
+// name any registry that encryptedURL matches.
 func isHarmlessNPMFile(template string) bool {
 	keepsRegistry := func(line string) bool {
 		key, value, _ := strings.Cut(strings.ToLower(line), "=")
 		key, value = strings.TrimSpace(key), strings.Trim(value, ` "'`)
 		if strings.HasSuffix(key, ":registry") {
-			return encryptedRegistry.MatchString(value)
+			return encryptedURL.MatchString(value)
 		}
 		return key != "registry" || oneOf(npmRegistry, npmRegistry+"/")(value)
 	}
@@ -308,10 +308,10 @@ var ghKey = regexp.MustCompile(`^[a-z0-9][\w.-]*(:\d+)?$`)
 
 // googleServers contains the keys that name a server in a file with Google's credentials, with the
 // harmless values of each key. Google's tools send the credential to these servers.
-var googleServers = map[string][]string{
-	"auth_uri":        {"https://accounts.google.com/o/oauth2/auth", "https://accounts.google.com/o/oauth2/v2/auth"},
-	"token_uri":       {"https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v3/token", "https://www.googleapis.com/oauth2/v4/token"},
-	"universe_domain": {"googleapis.com"},
+var googleServers = map[string]func(value string) bool{
+	"auth_uri":        oneOf("https://accounts.google.com/o/oauth2/auth", "https://accounts.google.com/o/oauth2/v2/auth"),
+	"token_uri":       oneOf("https://oauth2.googleapis.com/token", "https://accounts.google.com/o/oauth2/token", "https://www.googleapis.com/oauth2/v3/token", "https://www.googleapis.com/oauth2/v4/token"),
+	"universe_domain": oneOf("googleapis.com"),
 }
 
 // isHarmlessGoogleFile checks a file with Google's credentials. It replaces each placeholder with
@@ -321,44 +321,45 @@ func isHarmlessGoogleFile(template string) bool {
 	if yaml.Unmarshal([]byte(placeholder.ReplaceAllString(template, "x")), &doc) != nil {
 		return false
 	}
-	return hasOnlyYAMLKeys(isGoogleKey)(template) && hasOnlyGoogleServers(&doc)
+	return hasOnlyYAMLKeys(isGoogleKey)(template) && valuesAre(&doc, googleServers)
 }
 
-func hasOnlyGoogleServers(n *yaml.Node) bool {
-	for i, child := range n.Content {
-		if n.Kind == yaml.MappingNode && i%2 == 1 {
-			servers, isServer := googleServers[strings.ToLower(n.Content[i-1].Value)]
-			if isServer && (child.Kind != yaml.ScalarNode || !slices.Contains(servers, child.Value)) {
-				return false
-			}
-		}
-		if !hasOnlyGoogleServers(child) {
-			return false
-		}
-	}
-	return true
+// isHarmlessKubeFile checks a kubeconfig. kubectl sends the credential to a server without
+// encryption if its URL begins with http, and in some cases also if its URL has no scheme.
+func isHarmlessKubeFile(template string) bool {
+	isHarmlessServer := func(value string) bool { return value == "" || encryptedURL.MatchString(strings.ToLower(value)) }
+	return hasOnlyKubeKeys(template) && documentsAre(withoutPlaceholders(template), func(doc *yaml.Node) bool {
+		return valuesAre(doc, map[string]func(string) bool{"server": isHarmlessServer})
+	})
 }
+
+var hasOnlyKubeKeys = hasOnlyYAMLKeys(oneOf(
+	"apiversion", "kind", "preferences", "current-context", "clusters", "cluster", "name", "server", "tls-server-name",
+	"certificate-authority-data", "contexts", "context", "namespace", "users", "user", "token", "username", "password",
+	"client-certificate-data", "client-key-data"))
 
 // hasOnlyYAMLKeys returns a check of the keys of a YAML or JSON file. JSON is a subset of
 // YAML. The check ignores the case of a key, as JSON decoders for Go do. The check refuses a
 // document that is not a mapping, because the tool may read the document in another format. It
 // also refuses a backslash, because the operator could not read an escape sequence.
 func hasOnlyYAMLKeys(isHarmless func(key string) bool) func(string) bool {
+	areHarmless := func(doc *yaml.Node) bool { return doc.Content[0].Kind == yaml.MappingNode && keysAre(doc, isHarmless) }
 	return func(template string) bool {
 		// Check the keys with empty values, and also with line breaks as values, because a value
 		// that ends in a line break can begin another key.
-		return !strings.Contains(withoutPlaceholders(template), `\`) && yamlKeysAre(withoutPlaceholders(template), isHarmless) && yamlKeysAre(placeholder.ReplaceAllString(template, "\n"), isHarmless)
+		return !strings.Contains(withoutPlaceholders(template), `\`) && documentsAre(withoutPlaceholders(template), areHarmless) && documentsAre(placeholder.ReplaceAllString(template, "\n"), areHarmless)
 	}
 }
 
-func yamlKeysAre(text string, isHarmless func(key string) bool) bool {
+// documentsAre reports whether isHarmless accepts every document in a YAML file.
+func documentsAre(text string, isHarmless func(doc *yaml.Node) bool) bool {
 	decoder := yaml.NewDecoder(strings.NewReader(text))
 	for {
 		var doc yaml.Node
 		switch err := decoder.Decode(&doc); {
 		case errors.Is(err, io.EOF):
 			return true
-		case err != nil || doc.Content[0].Kind != yaml.MappingNode || !keysAre(&doc, isHarmless):
+		case err != nil || !isHarmless(&doc):
 			return false // even if this decoder refuses the file, a tool may accept it
 		}
 	}
@@ -374,6 +375,24 @@ func keysAre(n *yaml.Node, isHarmless func(key string) bool) bool {
 		isKey := n.Kind == yaml.MappingNode && i%2 == 0
 		if isKey && (child.Kind != yaml.ScalarNode || !isHarmless(strings.ToLower(child.Value))) ||
 			child.Style&yaml.TaggedStyle != 0 || !keysAre(child, isHarmless) {
+			return false
+		}
+	}
+	return true
+}
+
+// valuesAre reports whether each value in a document is harmless. The parameter isHarmless contains a
+// function for each key, in lower case, whose values are checked. A value that is not a scalar is
+// not harmless, for example an alias.
+func valuesAre(n *yaml.Node, isHarmless map[string]func(value string) bool) bool {
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode && i%2 == 1 {
+			check := isHarmless[strings.ToLower(n.Content[i-1].Value)]
+			if check != nil && (child.Kind != yaml.ScalarNode || !check(child.Value)) {
+				return false
+			}
+		}
+		if !valuesAre(child, isHarmless) {
 			return false
 		}
 	}

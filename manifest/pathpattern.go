@@ -6,6 +6,20 @@ import (
 	"strings"
 )
 
+// comparablePath returns the path that stands for a path in comparisons with patterns or with other
+// paths. The directory /var/run is a link to /run in almost every container.
+func comparablePath(p string) string {
+	p = path.Clean(p)
+	if rest, ok := strings.CutPrefix(p, "/var/run"); ok && (rest == "" || rest[0] == '/') {
+		return "/run" + rest
+	}
+	return p
+}
+
+// pathElements returns the elements of a path, so that patterns can match them. The elements are in
+// lower case, like the patterns.
+func pathElements(p string) []string { return strings.Split(comparablePath(strings.ToLower(p)), "/") }
+
 // matchesAny reports whether the elements of a clean path match one of the patterns.
 func matchesAny(patterns []string, elements []string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool { return matchesPath(pattern, elements) })

@@ -24,7 +24,7 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 		return nil, errorAt(n, "secrets must be a mapping: write secrets: {} to allow no secrets")
 	}
 	secrets := map[schema.SecretName]*schema.Injection{}
-	variables, paths := map[string]bool{}, map[string]bool{}
+	variables, paths := map[string]bool{}, map[string]string{} // the keys of paths are comparable
 	for i := 0; i < len(n.Content); i += 2 {
 		key := n.Content[i]
 		if key.Kind != yaml.ScalarNode || !schema.ValidSecretName(key.Value) {
@@ -40,18 +40,19 @@ func readSecrets(n *yaml.Node) (map[schema.SecretName]*schema.Injection, error) 
 		}
 		secrets[name] = injection
 		if injection.As == schema.InjectAsFile {
-			if paths[injection.Path] {
+			p := comparablePath(injection.Path)
+			if paths[p] != "" {
 				return nil, errorAt(key, "two secrets use the path %s", quote(injection.Path))
 			}
-			for other := range paths {
-				if strings.HasPrefix(injection.Path, other+"/") {
-					return nil, errorAt(key, "%s: the path %s is below the file %s of another secret", name, quote(injection.Path), quote(other))
+			for other, text := range paths {
+				if strings.HasPrefix(p, other+"/") {
+					return nil, errorAt(key, "%s: the path %s is below the file %s of another secret", name, quote(injection.Path), quote(text))
 				}
-				if strings.HasPrefix(other, injection.Path+"/") {
-					return nil, errorAt(key, "%s: the path %s of another secret is below the file %s", name, quote(other), quote(injection.Path))
+				if strings.HasPrefix(other, p+"/") {
+					return nil, errorAt(key, "%s: the path %s of another secret is below the file %s", name, quote(text), quote(injection.Path))
 				}
 			}
-			paths[injection.Path] = true
+			paths[p] = injection.Path
 			continue
 		}
 		if variables[injection.Env] {

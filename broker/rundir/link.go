@@ -124,6 +124,25 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 			undos = append(undos, func() { os.Remove(path) })
 		}
 	}
+	reserved, err := d.reserveOthers(ids, projectPath)
+	undos = append(undos, reserved...)
+	if err != nil {
+		undo()
+		return nil, err
+	}
+	return undo, nil
+}
+
+// ReserveOthers makes the links with dev container IDs that lead to the directory of a project
+// lead to no directory, except the links with the given IDs. Unlike Link, it uses no directory that a container mounts, so no container
+// can delay or prevent the change.
+func (d *Dir) ReserveOthers(ids []schema.DevcontainerID, projectPath string) error {
+	_, err := d.reserveOthers(ids, projectPath)
+	return err
+}
+
+// reserveOthers does the same as ReserveOthers, and returns functions that undo its changes.
+func (d *Dir) reserveOthers(ids []schema.DevcontainerID, projectPath string) (undos []func(), err error) {
 	others, err := d.devcontainers.others(filepath.Join(d.path, "devcontainers"), devcontainerLink("", projectPath).target, ids)
 	for _, id := range others {
 		path, l := d.DevcontainerLink(id), devcontainerLink(id, projectPath)
@@ -132,11 +151,7 @@ func (d *Dir) Link(name schema.ProjectName, ids []schema.DevcontainerID, project
 			break
 		}
 	}
-	if err != nil {
-		undo()
-		return nil, err
-	}
-	return undo, nil
+	return undos, err
 }
 
 // replaceLink makes a link lead to another target. It first removes the old link. If a container

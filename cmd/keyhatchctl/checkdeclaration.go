@@ -40,13 +40,16 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 			f.Check = "declared projects"
 			file = s.ProjectsDir
 		}
-		isDuplicate := isDuplicateDeclaration(p)
+		isDuplicate, usedName := isDuplicateDeclaration(p), linkOfUsedName(p)
 		ownerFix, err := ownerOrModeFix(p, s.ProjectsDir, file), checkDeclarationFile(file, p.Project)
 		switch {
 		case p.Project == "" && !strings.HasPrefix(p.Message, "cannot read the declared projects: "):
 			f.Fix = "rename or remove the file in " + cli.ShellQuote(s.ProjectsDir) + ", and then apply the declarations: " + applyDeclarations
 		case isDuplicate:
 			f.Fix = "remove the file, because another file declares the same path and is in effect: " + sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"rm", file})
+		case usedName != "":
+			f.Fix = "give the declaration another name: " + renameDeclarationCommand(file, usedName, s) + " && " + applyDeclarations +
+				"\nor " + removeContainersOf(usedName) + ", and then serve the declaration: " + removeLinkCommand(usedName) + " && " + applyDeclarations
 		case ownerFix != "":
 			f.Fix = ownerFix + " && " + applyDeclarations
 		case err == nil:
@@ -73,12 +76,17 @@ func checkDeclaration(ctx context.Context, p schema.ProjectProblem, s schema.Sta
 		f.Fix = "to serve the declaration: "
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 			f.Fix = "to unregister the project, which is no longer declared: "
-		} else if served.ProjectPath != p.ProjectPath {
+		} else if link := filepath.Dir(served.SocketPath); served.ProjectPath != p.ProjectPath {
 			// The served project has the name, and a link with this name in the runtime
 			// directory. The broker cannot use the name for the declared path before the project
-			// is unregistered and the link is removed.
-			link := filepath.Dir(served.SocketPath)
-			f.Fix += c.o.command("unregister", p.Project) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) + " && "
+			// is unregistered and the link is removed. But as long as the directory of the served path exists, its containers
+			// can mount the link, and would get the secrets of the declared project.
+			if _, err := os.Lstat(served.ProjectPath); !errors.Is(err, fs.ErrNotExist) {
+				f.Fix = "give the declaration another name, because the containers of " + cli.ShellQuote(served.ProjectPath) + " can mount " + cli.ShellQuote(link) + ": " +
+					renameDeclarationCommand(file, link, s) + " && " + applyDeclarations
+				break
+			}
+			f.Fix = removeContainersOf(link) + ", and then serve the declaration: " + c.o.command("unregister", p.Project) + " && " + removeLinkCommand(link) + " && "
 		}
 		f.Fix += applyDeclarations
 		if p.ProjectPath == "" || served.ProjectPath == p.ProjectPath {
@@ -96,6 +104,36 @@ func isDuplicateDeclaration(p schema.ProjectProblem) bool {
 	cause, isNotServed := strings.CutPrefix(p.Message, "the declared project is not served: ")
 	name, rest, _ := strings.Cut(cause, ".yaml ")
 	return isNotServed && schema.ValidProjectName(name) && strings.HasPrefix(rest, "declares the same path and is in effect: ")
+}
+
+// linkOfUsedName returns the path of the link with the name of a declaration, if the broker does not
+// serve the declaration because the link leads to the directory of another project. Otherwise, the
+// result is "". As in isDuplicateDeclaration, the text of a path cannot change the result.
+func linkOfUsedName(p schema.ProjectProblem) string {
+	rest, isUsed := strings.CutPrefix(p.Message, "the declared project is not served: the name "+p.Project+" was used for another project: choose another name, or remove the link ")
+	link, hasLink := strings.CutSuffix(rest, " if no container mounts the link")
+	if !isUsed || !hasLink || !schema.ValidProjectName(p.Project) {
+		return ""
+	}
+	return link
+}
+
+// renameDeclarationCommand returns the command that gives a declaration a name that no project, no
+// declaration, and no link has. link is the path of the link with the current name.
+func renameDeclarationCommand(file, link string, s schema.StatusResponse) string {
+	exists := func(path string) bool {
+		_, err := os.Lstat(path)
+		return err == nil
+	}
+	newFile := file
+	for n := 2; exists(newFile) && n < 100; n++ {
+		name := numberedName(schema.ProjectName(filepath.Base(link)), n)
+		isServed := slices.ContainsFunc(s.Projects, func(other schema.ProjectStatus) bool { return other.Name == name })
+		if candidate := filepath.Join(s.ProjectsDir, string(name)+".yaml"); !isServed && !exists(candidate) && !exists(filepath.Join(filepath.Dir(link), string(name))) {
+			newFile = candidate
+		}
+	}
+	return sudoToChange(s.ProjectsDir) + cli.QuoteWords([]string{"mv", "-n", file, newFile})
 }
 
 // ownerOrModeFix returns the command that corrects the owner or the mode of a declaration or of

@@ -59,7 +59,7 @@ func checkProject(p schema.ProjectStatus, missing []schema.SecretName, status sc
 func checkProjectPath(p schema.ProjectStatus, status schema.StatusResponse, o *globalOptions) cli.Finding {
 	path := cli.PrintableWord(p.ProjectPath)
 	fix := "if the project is gone: " + unregisterShellCommand(o, p, status) +
-		"\nif you moved the project to NEW_DIR, register it again, and create its containers again: " + moveCommand(o, p, "NEW_DIR", registerOptions{}, status)
+		"\nif you moved the project to NEW_DIR, " + removeContainersOf(filepath.Dir(p.SocketPath)) + ", register the project again, and create its containers again: " + moveCommand(o, p, "NEW_DIR", registerOptions{}, status)
 	resolved, err := filepath.EvalSymlinks(p.ProjectPath)
 	info, statErr := os.Stat(p.ProjectPath)
 	switch {

@@ -37,7 +37,7 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 			if _, statErr := os.Stat(other.ProjectPath); errors.Is(statErr, fs.ErrNotExist) && dir.typed == dir.path && !request.Replace {
 				return &cli.Error{
 					Err:  fmt.Errorf("%w, which no longer exists", err),
-					Hint: "if you moved the project, run: " + moveCommand(o, other, dir.typed, options, status),
+					Hint: "if you moved the project, " + removeContainersOf(filepath.Dir(other.SocketPath)) + ", and then run: " + moveCommand(o, other, dir.typed, options, status),
 				}
 			}
 			break
@@ -57,13 +57,22 @@ func checkRegistration(ctx context.Context, admin *client.Admin, o *globalOption
 // options. The command removes the link with the project's name, because the link still leads to
 // the old path. Otherwise the broker would refuse the name for another path.
 func moveCommand(o *globalOptions, p schema.ProjectStatus, newPath string, options registerOptions, status schema.StatusResponse) string {
-	link := filepath.Dir(p.SocketPath)
 	options.name, options.persist = string(p.Name), options.persist || p.Declared
 	for _, uid := range p.AllowUIDs {
 		options.uids = union(options.uids, []uint{uint(uid)})
 	}
-	return unregisterShellCommand(o, p, status) + " && " + sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link}) +
-		" && " + o.registerCommand(newPath, options, status)
+	return unregisterShellCommand(o, p, status) + " && " + removeLinkCommand(filepath.Dir(p.SocketPath)) + " && " + o.registerCommand(newPath, options, status)
+}
+
+// removeLinkCommand returns the command that removes a link in the runtime directory. Each hint with
+// this command must begin with the text of removeContainersOf: after the next registration with the
+// same name, a container that mounts the link would get the secrets of the new project.
+func removeLinkCommand(link string) string {
+	return sudoToChange(filepath.Dir(link)) + cli.QuoteWords([]string{"rm", link})
+}
+
+func removeContainersOf(link string) string {
+	return "remove the containers that mount " + cli.ShellQuote(link)
 }
 
 // folderInUse returns the error for a folder whose dev containers belong to another project.
@@ -71,7 +80,7 @@ func folderInUse(o *globalOptions, other schema.ProjectStatus, dir projectDir, f
 	return &cli.Error{
 		Err: fmt.Errorf("cannot register %s: the dev containers in %s belong to project %s in %s",
 			cli.PrintableWord(dir.path), cli.PrintableWord(folder), other.Name, cli.PrintableWord(other.ProjectPath)),
-		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "project "+string(other.Name)+" is no longer in this folder", unregisterShellCommand(o, other, status)),
+		Hint: folderHint(o, dir, folder, other.SocketPath, options, status, "project "+string(other.Name)+" is no longer in this folder, and no container mounts a link of this folder", unregisterShellCommand(o, other, status)),
 	}
 }
 
@@ -140,13 +149,18 @@ func sharedFolder(ctx context.Context, admin *client.Admin, other schema.Project
 // maxProjectName is the length of the longest name that matches schema.ProjectNamePattern.
 const maxProjectName = 64
 
+// numberedName returns a name with a number at its end. If necessary, it shortens the name.
+func numberedName(name schema.ProjectName, n int) schema.ProjectName {
+	suffix := fmt.Sprintf("-%d", n)
+	return name[:min(len(name), maxProjectName-len(suffix))] + schema.ProjectName(suffix)
+}
+
 // otherNameHint suggests a name that the broker accepts. If it finds no such name, it suggests to
 // list the registered projects.
 func otherNameHint(ctx context.Context, admin *client.Admin, o *globalOptions, request schema.RegisterRequest, dir projectDir, options registerOptions, status schema.StatusResponse) string {
 	name := request.Name
 	for n := 2; n < 100; n++ {
-		suffix := fmt.Sprintf("-%d", n)
-		request.Name = name[:min(len(name), maxProjectName-len(suffix))] + schema.ProjectName(suffix)
+		request.Name = numberedName(name, n)
 		if _, err := admin.Register(ctx, request); err != nil {
 			continue
 		}
