@@ -13,19 +13,24 @@ var editorFiles = []struct{ prefix, suffix string }{
 	{"", "~"}, {"", ".~*~"}, {".", ".sw?"}, {"", ".swp"}, {".", ".un~"}, {"#", "#"},
 }
 
-// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups.
-// The sidecar does not ignore a file with such a suffix, because its name can also be the name of a
-// secret.
+// backupSuffixes contains patterns of the suffixes that other programs append to the names of backups, in
+// lower case. The sidecar does not ignore a file with such a suffix, because its name can also be the
+// name of a secret.
 var backupSuffixes = []string{
-	".bak", ".old", ".orig", ".rej", ".save", ".dpkg-old", ".dpkg-dist", ".dpkg-new", ".rpmsave", ".rpmorig", ".rpmnew", ".sync-conflict-*",
+	".bak", ".bak[0-9]*", ".bak.*", ".backup", ".old", ".orig", ".rej", ".save", ".save.[0-9]*", ".tmp", ".new", ".copy", ".prev", "-old",
+	".dpkg-old", ".dpkg-dist", ".dpkg-new", ".ucf-old", ".ucf-dist", ".ucf-new", ".rpmsave", ".rpmorig", ".rpmnew", ".sync-conflict-*",
+	"_backup_[0-9]*", "_base_[0-9]*", "_local_[0-9]*", "_remote_[0-9]*", // git mergetool
 }
 
 // isBackup reports whether the name of a secret, a field, or a bundle looks like the name of a backup.
 func isBackup(name string) bool {
-	return slices.ContainsFunc(backupSuffixes, func(suffix string) bool {
-		isMatch, _ := filepath.Match("?*"+suffix, name)
-		return isMatch
-	})
+	return slices.ContainsFunc(backupSuffixes, func(suffix string) bool { return matches("?*"+suffix, name) })
+}
+
+// matches reports whether name matches a pattern of package path/filepath. It ignores the case of name.
+func matches(pattern, name string) bool {
+	isMatch, _ := filepath.Match(pattern, strings.ToLower(name))
+	return isMatch
 }
 
 // Backups returns the paths of the files in all directories of a store that look like backups, but are secrets
@@ -53,9 +58,8 @@ func (d Dir) EditorFiles(name string) (paths []string) {
 	entries, _ := os.ReadDir(dir) // sorted by name
 	for _, entry := range entries {
 		for _, pattern := range patterns {
-			// base matches only itself, because the name of a secret cannot contain * or ?.
-			isCopy, _ := filepath.Match(pattern.prefix+base+pattern.suffix, entry.Name())
-			if isCopy && entry.Type().IsRegular() {
+			suffix, isCopy := strings.CutPrefix(entry.Name(), pattern.prefix+base)
+			if isCopy && matches(pattern.suffix, suffix) && entry.Type().IsRegular() {
 				paths = append(paths, dir+entry.Name())
 				break
 			}
