@@ -2,7 +2,6 @@ package store
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 
@@ -29,11 +28,14 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 	}
 	line := 0
 	var wrapped string // the unquoted value of the previous line, or ""
-	for len(text) > 0 {
+	// Do not concatenate or copy parts of the text. Otherwise the memory could grow with the number of
+	// quoted values times the size of the text.
+	for pos := 0; pos < len(text); {
 		line++
 		start := line
-		var row string
-		row, text, _ = strings.Cut(text, "\n")
+		row, _, _ := strings.Cut(text[pos:], "\n")
+		end := pos + len(row)
+		pos = end + 1
 		// Do not remove white space at the end of the line. This white space can be part
 		// of a quoted value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
@@ -53,43 +55,43 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 		}
 		name = strings.TrimSpace(name)
 		value := strings.TrimLeftFunc(spacedValue, unicode.IsSpace)
+		// After this check, the errors still contain no name, because the name can be a part of a value
+		// that was divided into several lines.
 		if !schema.ValidSecretName(name) {
 			return nil, nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
-		if _, exists := set[schema.SecretName(name)]; exists {
-			return nil, nil, errorAtLine(start, "duplicate name %s", name)
+		if first, exists := lines[schema.SecretName(name)]; exists {
+			return nil, nil, errorAtLine(start, "this line has the same name as line %d", first)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
 			// A quoted value can continue on the following lines.
-			quoted := value[1:] + "\n" + text
+			quoted := text[end-len(value)+1:]
 			unquoted, consumed, ok := parseQuoted(quoted, value[0])
 			if !ok {
-				return nil, nil, errorAtLine(start, "the value of %s has no closing quote", name)
+				return nil, nil, errorAtLine(start, "the value has no closing quote")
 			}
-			trailing, rest, _ := strings.Cut(quoted[consumed:], "\n")
-			if !afterQuote.MatchString(trailing) {
-				return nil, nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
+			source := quoted[:consumed-1]
+			trailing, _, _ := strings.Cut(quoted[consumed:], "\n")
+			if err := dotenvQuoted.check(start, source, trailing); err != nil {
+				return nil, nil, err
 			}
-			rows := strings.Split(quoted[:consumed-1], "\n")
-			if i := slices.IndexFunc(rows[1:], assignment.MatchString); i >= 0 {
-				return nil, nil, errorAtLine(start, `the quoted value of %s contains line %d, which looks like another NAME=value: close the quote, or write the value in one line, in double quotes and with \n for each newline`, name, start+1+i)
-			}
-			line += len(rows) - 1
-			text, value = rest, unquoted
+			line += strings.Count(source, "\n")
+			pos = end - len(value) + 1 + consumed + len(trailing) + 1
+			value = unquoted
 		} else {
 			// In a shell, A= B=b sets A to the empty value. But A = B=b is no assignment in a shell.
-			isShellEmpty := row[len(name)] == '=' && value != spacedValue && assignment.MatchString(value)
+			isShellEmpty := row[len(name)] == '=' && value != spacedValue && dotenvQuoted.looksLike.MatchString(value)
 			value = trimComment(spacedValue)
 			if isShellEmpty || anotherName.MatchString(value) {
-				return nil, nil, errorAtLine(start, "the value of %s contains another NAME=: write each NAME=value in its own line, or put the value in quotes", name)
+				return nil, nil, errorAtLine(start, "the value contains another NAME=: write each NAME=value in its own line, or put the value in quotes")
 			}
 			if strings.HasPrefix(value, "$'") {
-				return nil, nil, errorAtLine(start, `the value of %s begins with $', which only a shell understands: put the value in double quotes, where the escapes are \n \r \t \" \\ \$ and \%s`, name, "`")
+				return nil, nil, errorAtLine(start, "the value begins with $', which only a shell understands: put the value in double quotes, where the escapes are \\n \\r \\t \\\" \\\\ \\$ and \\`")
 			}
 			wrapped = value
 		}
 		if strings.IndexByte(value, 0) >= 0 {
-			return nil, nil, errorAtLine(start, "the value of %s contains a NUL byte", name)
+			return nil, nil, errorAtLine(start, "the value contains a NUL byte")
 		}
 		set[schema.SecretName(name)], lines[schema.SecretName(name)] = Value{Bytes: []byte(value)}, start
 	}
@@ -127,20 +129,9 @@ func isBase64End(value, row string) bool {
 		base64Text.MatchString(value) && base64Text.MatchString(rest)
 }
 
-// assignment matches a line of a quoted value that looks like NAME=value. The closing quote of an
-// earlier line is then probably missing, and the quoted value contains other secrets. The names are the
-// same as in parseDotenv. assignment does not match the last line of a base64 text, which can end with =
-// or ==.
-var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
-
 // anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
 // two variables. Without this check, the secret A would contain the secret B.
 var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
-
-// afterQuote matches what can follow a closing quote in its line: nothing, or white space and a
-// comment. A # directly after a quote begins no comment. If an earlier closing quote is missing, this
-// quote is really the opening quote of a value that begins with #.
-var afterQuote = regexp.MustCompile(`^\s*($|\s#)`)
 
 // trimComment removes a comment from an unquoted value. A # begins a comment only after white
 // space, as in a shell. At any other place, a # can be part of a password.

@@ -1,6 +1,9 @@
 package store_test
 
 import (
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -42,6 +45,8 @@ func TestParseReadsEveryFormat(t *testing.T) {
 		{store.JSON, "{}\n", store.Set{}},
 		{store.YAML, "A: |\n  x\naws: {key: k, n: 5}\nN: 007\nB: no\n", bundle},
 		{store.YAML, "{}\n", store.Set{}},
+		{store.YAML, "A: \"x\"\nB: 'it''s a\n  long https://h:1 text' # c\nC: \"\\\"\\n\\\n  ä y: z: \\\\\"\n", store.Set{
+			"A": textValue("x"), "B": textValue("it's a long https://h:1 text"), "C": textValue("\"\nä y: z: \\")}},
 	} {
 		got, err := c.format.Parse([]byte(c.text))
 		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
@@ -51,6 +56,25 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	got, err := store.YAML.Parse([]byte("A: !!binary |\n  /wA=\n"))
 	if err != nil || string(got["A"].Bytes) != "\xff\x00" || !got["A"].Binary {
 		t.Errorf("Parse of YAML with a binary value: got %+v, error %v", got["A"], err)
+	}
+}
+
+// TestDotenvNeedsLittleMemory checks that a file with many quoted values does not need memory for a copy
+// of the rest of the file for each value.
+func TestDotenvNeedsLittleMemory(t *testing.T) {
+	var text strings.Builder
+	for i := range 8000 {
+		fmt.Fprintf(&text, "NAME_%d=\"%0100d\"\n", i, 0)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	set, err := store.Dotenv.Parse([]byte(text.String()))
+	runtime.ReadMemStats(&after)
+	if err != nil || len(set) != 8000 {
+		t.Fatalf("Parse returned %d secrets and the error %v", len(set), err)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 20*uint64(text.Len()) {
+		t.Errorf("Parse has allocated %d bytes for a text of %d bytes", used, text.Len())
 	}
 }
 
