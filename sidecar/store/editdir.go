@@ -71,11 +71,18 @@ func (d editDir) isLink(name string) bool {
 	return d.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFLNK)
 }
 
-// isMount reports whether something is mounted over the entry name of d. Before Linux 5.8, isMount
-// detects only a mounted directory of another file system.
-func (d editDir) isMount(name string) bool {
-	var stat, parent unix.Statx_t
-	if unix.Statx(d.fd(), name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {
+// isMount reports whether something is mounted over the entry name of d.
+func (d editDir) isMount(name string) bool { return isMountIn(d.fd(), name, "") }
+
+// isMountPoint reports whether something is mounted over the directory or the file at path.
+func isMountPoint(path string) bool { return isMountIn(unix.AT_FDCWD, path, filepath.Dir(path)) }
+
+// isMountIn reports whether something is mounted over the entry name of the directory dirfd. parent is
+// the path of the entry's directory from dirfd, or "". Before Linux 5.8, isMountIn detects only a mounted
+// directory of another file system.
+func isMountIn(dirfd int, name, parent string) bool {
+	var stat, parentStat unix.Statx_t
+	if unix.Statx(dirfd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {
 		return false
 	}
 	if stat.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
@@ -83,8 +90,8 @@ func (d editDir) isMount(name string) bool {
 	}
 	// Compare only directories. On an overlay file system, the device number of a file differs from
 	// that of its directory.
-	return stat.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Statx(d.fd(), "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &parent) == nil &&
-		(stat.Dev_major != parent.Dev_major || stat.Dev_minor != parent.Dev_minor)
+	return stat.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Statx(dirfd, parent, unix.AT_EMPTY_PATH, unix.STATX_TYPE, &parentStat) == nil &&
+		(stat.Dev_major != parentStat.Dev_major || stat.Dev_minor != parentStat.Dev_minor)
 }
 
 // names returns the sorted names in d.
