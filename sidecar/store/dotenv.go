@@ -39,7 +39,7 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 		// Do not remove white space at the end of the line. This white space can be part
 		// of a quoted value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
-		if onlyPadding.MatchString(row) || isBase64End(wrapped, strings.TrimSpace(row)) {
+		if onlyPadding.MatchString(row) || isBase64End(wrapped, trimComment(row)) {
 			return nil, nil, errorAtLine(start, `this looks like the end of a base64 text that was divided into several lines: write the value in one line, for example with base64 -w 0; write NAME="" for an empty value, and NAME="=" for the value =`)
 		}
 		wrapped = ""
@@ -80,13 +80,16 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 			value = unquoted
 		} else {
 			// In a shell, A= B=b sets A to the empty value. But A = B=b is no assignment in a shell.
-			isShellEmpty := row[len(name)] == '=' && value != spacedValue && dotenvQuoted.looksLike.MatchString(value)
+			isShellEmpty := row[len(name)] == '=' && value != spacedValue && dotenvEntry.MatchString(value)
 			value = trimComment(spacedValue)
 			if isShellEmpty || anotherName.MatchString(value) {
 				return nil, nil, errorAtLine(start, "the value contains another NAME=: write each NAME=value in its own line, or put the value in quotes")
 			}
 			if strings.HasPrefix(value, "$'") {
 				return nil, nil, errorAtLine(start, "the value begins with $', which only a shell understands: put the value in double quotes, where the escapes are \\n \\r \\t \\\" \\\\ \\$ and \\`")
+			}
+			if strings.HasPrefix(value, "`") {
+				return nil, nil, errorAtLine(start, "the value begins with `: put the value in single or double quotes")
 			}
 			wrapped = value
 		}
@@ -111,29 +114,29 @@ func bareCarriageReturn(text string) int {
 }
 
 // onlyPadding matches a line whose value consists only of =, as in the last line of a base64 text that
-// ends with ==.
-var onlyPadding = regexp.MustCompile(`^[^\s=]*==+\s*$`)
+// ends with ==. A comment, or a quote whose opening quote is missing, can follow.
+var onlyPadding = regexp.MustCompile(`^[^\s=#]*==+[\\"';,]*\s*($|\s#)`)
 
-// base64Text matches a text that contains only characters of base64 or base64url, without padding.
-var base64Text = regexp.MustCompile(`^[A-Za-z0-9+/_-]+$`)
+// base64Text matches a text that ends with at least 32 characters of base64 or base64url, without
+// padding. The usual sizes of the first line of a divided base64 text are 64 and 76. base64Text also
+// matches a prefix such as Basic or base64:, and a backslash that continues a line in a shell.
+var base64Text = regexp.MustCompile(`(?:^|[\s:])([A-Za-z0-9+/_-]{32,})\\?$`)
 
-// minWrappedSize is the minimum size of the first line of a divided base64 text. The usual sizes are
-// 64 and 76.
-const minWrappedSize = 32
+// base64End matches the last line of a divided base64 text that ends with one =.
+var base64End = regexp.MustCompile(`^([A-Za-z0-9+/_-]*=)[\\;,]?$`)
 
 // isBase64End reports whether value, from the previous line, and row are probably parts of one base64
 // text. row then ends with one =, and the total size is a multiple of 4.
 func isBase64End(value, row string) bool {
-	rest, padded := strings.CutSuffix(row, "=")
-	return padded && len(value) >= minWrappedSize && (len(value)+len(row))%4 == 0 &&
-		base64Text.MatchString(value) && base64Text.MatchString(rest)
+	first, last := base64Text.FindStringSubmatch(value), base64End.FindStringSubmatch(row)
+	return first != nil && last != nil && (len(first[1])+len(last[1]))%4 == 0
 }
 
 // anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
 // two variables. Without this check, the secret A would contain the secret B.
 var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
 
-// trimComment removes a comment from an unquoted value. A # begins a comment only after white
+// trimComment removes a comment, and the white space around the rest, from an unquoted value. A # begins a comment only after white
 // space, as in a shell. At any other place, a # can be part of a password.
 func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {

@@ -16,15 +16,15 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	texts := store.Set{}
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
-		"LINES": "one\ntwo: 2\nx=\n= 3\n", "KEY": "-----BEGIN KEY-----\naGFsbG8=\nYQ==\n-----END KEY-----\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
+		"LINES": "one\ntwo: 2\n= 3\n", "KEY": "-----BEGIN KEY-----\naGFsbG8=\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n-----END KEY-----\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
 		"HASH_FIRST": "#a", "URL": "https://h/?a=1&b=2", "WORDS": "a =b; c", "BEFORE_COMMENT": "a", "SPACED": "dGVzdA==",
 		"BACKSLASH": `p\ w\"d\`, "DOLLAR": "a$'b'",
 		"ENDS": "one \t\ntwo \n", // each line of this value has white space before its newline
 	} {
 		texts[name] = textValue(text)
 	}
-	dotenv := "# a comment\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
-		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo: 2\nx=\n= 3\n\"\nKEY='-----BEGIN KEY-----\naGFsbG8=\nYQ==\n-----END KEY-----\n'\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
+	dotenv := "# a comment\r\n#===\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
+		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo: 2\n= 3\n\"\nKEY='-----BEGIN KEY-----\naGFsbG8=\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n-----END KEY-----\n'\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
 		"HASH_FIRST=#a\nURL=https://h/?a=1&b=2\nWORDS=a =b; c\nBEFORE_COMMENT=a # B=c\nSPACED = dGVzdA==\n" +
 		"BACKSLASH=p\\ w\\\"d\\\nDOLLAR=a$'b'\n" +
 		" export  ENDS = 'one \t\ntwo \n' \n"
