@@ -45,7 +45,7 @@ type fileResult struct {
 // An unusableResult is the part of a State that describes a file that could not be used.
 type unusableResult struct {
 	Path   []byte `json:"path"`
-	Reason Reason `json:"reason"`
+	Reason []byte `json:"reason"` // can contain a path
 }
 
 // A dirResult is the part of a State that describes the directory of a Dir, or a store of a Merged.
@@ -60,7 +60,7 @@ func newResult(names []schema.SecretName, s State) result {
 		r.Files = append(r.Files, fileResult{[]byte(path), state})
 	}
 	for path, reason := range s.Unusable {
-		r.Unusable = append(r.Unusable, unusableResult{[]byte(path), reason})
+		r.Unusable = append(r.Unusable, unusableResult{[]byte(path), []byte(reason)})
 	}
 	for path := range s.Truncated {
 		r.Truncated = append(r.Truncated, []byte(path))
@@ -77,7 +77,7 @@ func (r result) state() State {
 		s.files[string(f.Path)] = f.State
 	}
 	for _, f := range r.Unusable {
-		s.Unusable[string(f.Path)] = f.Reason
+		s.Unusable[string(f.Path)] = Reason(f.Reason)
 	}
 	for _, path := range r.Truncated {
 		s.Truncated[string(path)] = true
