@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/rand"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,6 +36,29 @@ func (d editDir) openDir(name string) (editDir, error) {
 		return editDir{}, d.pathError("openat", name, err)
 	}
 	return editDir{os.NewFile(uintptr(fd), filepath.Join(d.Name(), name))}, nil
+}
+
+// errNotNew means that another user has put a directory in the place of the directory that an edit has
+// created.
+var errNotNew = errors.New("another program has replaced the new directory")
+
+// openNewDir opens a directory that this process has just created in d. If root edits the store, the owner
+// of the store can replace the new directory before root opens it. So openNewDir returns errNotNew if the
+// directory is not empty (see also setOwner).
+func (d editDir) openNewDir(name string) (editDir, error) {
+	dir, err := d.openDir(name)
+	if err != nil {
+		return editDir{}, err
+	}
+	names, err := dir.names()
+	if err == nil && len(names) > 0 {
+		err = d.pathError("openat", name, errNotNew)
+	}
+	if err != nil {
+		dir.Close()
+		return editDir{}, err
+	}
+	return dir, nil
 }
 
 func (d editDir) fd() int { return int(d.Fd()) }
@@ -128,7 +152,7 @@ func (d editDir) makeTempDir() (editDir, string, error) {
 	if err := unix.Mkdirat(d.fd(), name, 0o700); err != nil {
 		return editDir{}, "", d.pathError("mkdirat", name, err)
 	}
-	dir, err := d.openDir(name)
+	dir, err := d.openNewDir(name)
 	if err != nil {
 		d.removeDir(name)
 	}
