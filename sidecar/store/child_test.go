@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("KEYHATCH_TEST_AS") {
 	case "stopped":
 		unix.Kill(os.Getpid(), unix.SIGSTOP)
+		unix.Pause() // another thread can handle the signal, and this thread then runs until it does
 	case "failed":
 		store.WriteResult(context.Background(), &fixedStore{set: store.Set{}}, os.Stdin, os.Stdout)
 		os.Exit(1)

@@ -214,7 +214,7 @@ func (d Dir) addFile(r *Reading, f listedFile, previous *Reading) (Reason, error
 		content = TrimNewline(content)
 	}
 	if CheckPEM(content) == PEMTruncated {
-		r.Truncated[f.path] = true
+		r.PEMProblems[f.path] = PEMTruncated
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {
