@@ -132,12 +132,32 @@ func isBase64End(value, row string) bool {
 	return first != nil && last != nil && (len(first[1])+len(last[1]))%4 == 0
 }
 
+var dotenvQuoted = quotedForm{
+	entry:     "NAME=value",
+	isEntry:   isDotenvEntry,
+	trailing:  regexp.MustCompile(`^\s*($|\s#)`),
+	lineBreak: regexp.MustCompile(`\n`),
+}
+
+// The names in these regular expressions are the same as in parseDotenv.
+var (
+	dotenvEntry      = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
+	emptyDotenvEntry = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=$`)
+)
+
+// isDotenvEntry returns false for the last line of a base64 text, which can end with = or ==.
+func isDotenvEntry(previous, row string) bool {
+	previous, row = strings.TrimSpace(previous), strings.TrimSpace(row)
+	return dotenvEntry.MatchString(row) ||
+		emptyDotenvEntry.MatchString(row) && !strings.HasPrefix(previous, "-----BEGIN ") && !isBase64End(previous, row)
+}
+
 // anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
 // two variables. Without this check, the secret A would contain the secret B.
 var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
 
-// trimComment removes a comment, and the white space around the rest, from an unquoted value. A # begins a comment only after white
-// space, as in a shell. At any other place, a # can be part of a password.
+// trimComment removes a comment, and the white space around the rest, from an unquoted value. A # begins a
+// comment only after white space, as in a shell. At any other place, a # can be part of a password.
 func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {
 		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {

@@ -38,6 +38,7 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	}{
 		{store.Dotenv, dotenv, texts},
 		{store.Dotenv, "# none\n", store.Set{}},
+		{store.Dotenv, "A='" + strings.Repeat("aGFsbG8h", 8) + "\r\naGFsbG8=\r\n'\r\n", store.Set{"A": textValue(strings.Repeat("aGFsbG8h", 8) + "\r\naGFsbG8=\r\n")}},
 		{store.Dotenv, "\ufeffA=\ufeffx\n", store.Set{"A": textValue("\ufeffx")}},
 		{store.JSON, "\ufeff{\"A\": \"\ufeffx\"}", store.Set{"A": textValue("\ufeffx")}},
 		{store.YAML, "\ufeffA: x\n", store.Set{"A": textValue("x")}},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -97,6 +98,17 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 	}
 	return nil
 }
+
+var yamlQuoted = quotedForm{
+	entry:     "NAME: value",
+	isEntry:   func(_, row string) bool { return yamlEntry.MatchString(row) },
+	trailing:  regexp.MustCompile(`^($|[^#])`), // the YAML parser refuses most other texts
+	lineBreak: regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]"),
+}
+
+// yamlEntry matches a line that looks like another NAME: value. The names are those of
+// schema.SecretNamePattern.
+var yamlEntry = regexp.MustCompile(`^[\s{,?-]*([A-Za-z0-9_][A-Za-z0-9_.-]*\s*:(\s|$)|["'][A-Za-z0-9_][A-Za-z0-9_.-]*["']\s*:)`)
 
 // A yamlSource finds nodes in a YAML text. The nodes must be in the order of the text.
 type yamlSource struct {
