@@ -128,8 +128,12 @@ var base64End = regexp.MustCompile(`^([A-Za-z0-9+/_-]*=)[\\;,]?$`)
 // isBase64End reports whether value, from the previous line, and row are probably parts of one base64
 // text. row then ends with one =, and the total size is a multiple of 4.
 func isBase64End(value, row string) bool {
-	first, last := base64Text.FindStringSubmatch(value), base64End.FindStringSubmatch(row)
-	return first != nil && last != nil && (len(first[1])+len(last[1]))%4 == 0
+	last := base64End.FindStringSubmatch(row)
+	if last == nil {
+		return false
+	}
+	first := base64Text.FindStringSubmatch(value)
+	return first != nil && (len(first[1])+len(last[1]))%4 == 0
 }
 
 var dotenvQuoted = quotedForm{

@@ -102,7 +102,7 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 var yamlQuoted = quotedForm{
 	entry:     "NAME: value",
 	isEntry:   func(_, row string) bool { return yamlEntry.MatchString(row) },
-	trailing:  regexp.MustCompile(`^($|[^#])`), // the YAML parser refuses most other texts
+	trailing:  regexp.MustCompile(`^($|[^#])`), // the YAML parser refuses most other characters
 	lineBreak: regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]"),
 }
 
@@ -145,11 +145,9 @@ func (s *yamlSource) checkQuoted(n *yaml.Node) error {
 	if begin == 0 || end >= len(s.rest) {
 		return errorAtLine(n.Line, "cannot find the quotes of this value: write NAME and the value in one line")
 	}
-	trailing := s.rest[end+1:]
-	if lineBreak := yamlQuoted.lineBreak.FindStringIndex(trailing); lineBreak != nil {
-		trailing = trailing[:lineBreak[0]]
-	}
-	return yamlQuoted.check(n.Line, s.rest[begin:end], trailing)
+	// Pass only one character after the quote. A search for the end of the line would need quadratic time
+	// for a text with many values in one line.
+	return yamlQuoted.check(n.Line, s.rest[begin:end], s.rest[end+1:min(end+2, len(s.rest))])
 }
 
 // scalarText returns the value of a YAML string, or the text of a YAML number, boolean,
