@@ -15,10 +15,15 @@ import (
 func TestPushHidesInputOnTerminal(t *testing.T) {
 	m := newMessageRun(t)
 	m.startBroker("")
-	for key, want := range map[string]int{"\x04": 0, "\x03": 130} {
-		c := exec.Command(filepath.Join(binDir, "keyhatchctl"), "--socket", m.runtimeDir+"/admin/admin.sock", "push", "-")
+	for _, test := range []struct {
+		file, key string
+		want      int
+	}{{"-", "\x04", 0}, {"-", "\x03", 130}, {"/dev/tty", "\x04", 0}, {"/dev/stdin", "\x03", 130}} {
+		key, want := test.key, test.want
+		c := exec.Command(filepath.Join(binDir, "keyhatchctl"), "--socket", m.runtimeDir+"/admin/admin.sock", "push", test.file)
 		c.Env = m.env
 		term := testenv.StartOnTerminal(t, c)
+		t.Log(test.file)
 		term.Expect("JSON object with all secrets (hidden; press " + endPrompt)
 		term.Type(`{"A":"` + strings.Repeat("TRIPWIRE", 1000) + "\"}\r")
 		term.Expect("received 1 line (press " + endPrompt)

@@ -85,7 +85,7 @@ func CheckHealth(ctx context.Context, read ReadFunc, socket, tokenFile string) (
 	}
 	if len(problems) == 0 && status.StoreProblems > 0 {
 		problems = append(problems, &HealthError{"the sidecar reports a problem with its store that health did not find",
-			"read the sidecar's log; the sidecar may run as a user who cannot read all files of the store, or with another --store"})
+			"read the sidecar's log; the store or a bundle may have been replaced, or the sidecar may run as a user who cannot read all files of the store, or with another --store"})
 	}
 	return len(stored), problems
 }

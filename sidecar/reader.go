@@ -56,9 +56,9 @@ type storeReader struct {
 	unusable       map[string]*unusableFile // by path
 	fileRetryDelay time.Duration            // the delay before the current retry, or 0 if no retry is necessary
 
-	reportedLeftovers map[string]bool // the logged temporary files that could not be removed
-	reportedBackups   map[string]bool // the logged files that look like backups
-	reportedTruncated map[string]bool // the logged files with a truncated PEM text
+	reportedLeftovers map[string]bool             // the logged temporary files that could not be removed
+	reportedBackups   map[string]bool             // the logged files that look like backups
+	reportedPEM       map[string]store.PEMProblem // the logged PEM texts
 
 	preparing    chan readResult // receives the result of prepare's goroutine; nil if no result is expected
 	prepareUntil time.Time       // the time at which prepare stops waiting
@@ -246,7 +246,7 @@ func (r *storeReader) acceptResult(ctx context.Context, result readResult) (retr
 		r.log.Warn("secrets are in memory that can be swapped out", "fix", "raise RLIMIT_MEMLOCK: LimitMEMLOCK=64M in a unit, ulimit -l in a shell")
 	}
 	r.replaceLastGood(next)
-	r.reportTruncated()
+	r.reportPEM()
 	if fileRetryDelay := r.acceptUnusable(); retryDelay == 0 {
 		retryDelay = fileRetryDelay
 	}
@@ -280,15 +280,20 @@ func (r *storeReader) reportBackups(result readResult) {
 	}
 }
 
-// reportTruncated logs a warning once for each file that contains a truncated PEM text.
-func (r *storeReader) reportTruncated() {
-	for path := range r.lastGood.Truncated {
-		if !r.reportedTruncated[path] {
-			r.log.Warn("a secret is probably a truncated PEM text; the sidecar pushes the secret as it is", "path", path,
-				"reason", string(store.PEMTruncated), "hint", "copy the complete file to the store again")
+// reportPEM logs a warning once for each PEM text that programs probably cannot use.
+func (r *storeReader) reportPEM() {
+	for path, problem := range r.lastGood.PEMProblems {
+		if r.reportedPEM[path] == problem {
+			continue
 		}
+		message, hint := "a secret is probably a truncated PEM text; the sidecar pushes the secret as it is", "copy the complete file to the store again"
+		if problem == store.PEMOneLine {
+			message = "a secret is a PEM text without line breaks; the sidecar pushes the secret as it is"
+			hint = "in YAML, write NAME: | and the PEM text in the next lines; in dotenv, use double quotes and \\n for each newline"
+		}
+		r.log.Warn(message, "path", path, "reason", string(problem), "hint", hint)
 	}
-	r.reportedTruncated = r.lastGood.Truncated
+	r.reportedPEM = r.lastGood.PEMProblems
 }
 
 // isBeingWritten reports whether a program is still writing a file of the store. If so, the last read

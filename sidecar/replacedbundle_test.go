@@ -12,7 +12,8 @@ import (
 )
 
 // TestUnmountedBundleKeepsFields unmounts the file system of a bundle. The broker must keep the bundle,
-// and the sidecar must log an error, until the owner confirms the removal with a signal.
+// and the sidecar must log an error, until the owner confirms the removal with a signal. The broker must
+// also keep the bundle if an empty file system is mounted over the bundle.
 func TestUnmountedBundleKeepsFields(t *testing.T) {
 	if !runInNamespaces(t, syscall.CLONE_NEWUSER|syscall.CLONE_NEWNS) {
 		return
@@ -45,4 +46,12 @@ func TestUnmountedBundleKeepsFields(t *testing.T) {
 	signals <- syscall.SIGUSR1
 	h.waitForNames("A")
 	r.waitForLog(h, "the bundle has all fields again, or its missing fields were removed")
+
+	storetest.WriteFile(bundle+"/id", tripwire)
+	h.waitForNames("A", "aws")
+	if err := unix.Mount("tmpfs", bundle, "tmpfs", 0, "mode=700"); err != nil {
+		t.Fatal(err)
+	}
+	h.waitUntil("the broker knows about the new mount", func() bool { return h.status().StoreProblems == 1 })
+	h.waitForNames("A", "aws")
 }

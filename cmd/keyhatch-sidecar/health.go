@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 
 	"github.com/keyhatch/keyhatch/broker/client"
 	"github.com/keyhatch/keyhatch/cmd/internal/cli"
@@ -93,8 +95,14 @@ instruction of a container image.`,
 	return c
 }
 
-// runCommandLine returns the command line that starts a sidecar with the given flags.
+// runCommandLine returns the command line that starts a sidecar with the given flags. If a store is the
+// output of a command, runCommandLine returns a text without the command, because the command can contain
+// a secret.
 func runCommandLine(storeFlags *pflag.FlagSet, socket, tokenFile string) string {
+	stores, _ := storeFlags.GetStringArray("store")
+	if slices.ContainsFunc(stores, func(arg string) bool { return strings.HasPrefix(arg, "exec:") }) {
+		return "repeat this command with run instead of health"
+	}
 	words := append([]string{"keyhatch-sidecar", "run"}, flagArgs(storeFlags, func(f *pflag.Flag) bool { return f.Changed })...)
 	words = append(words, "--socket="+socket)
 	if tokenFile != "" {

@@ -83,3 +83,14 @@ func TestStandardErrorOfCommandIsShownOnlyOnTerminal(t *testing.T) {
 	run := h.startSidecar(args[2:]...)
 	run.waitForLine("the command of the exec: store failed: exit status 3\" hint=")
 }
+
+// TestHealthDoesNotPrintCommand checks that the hint of health does not contain the command of an exec:
+// store, because a command can contain a secret, and because container engines store the output of health.
+func TestHealthDoesNotPrintCommand(t *testing.T) {
+	h := newTestHost(t, 0)
+	output, err := h.command(h.dir+"/keyhatch-sidecar", "health", "--socket", h.adminSocket(), "--format", "dotenv",
+		"--store", "exec:TOKEN=TRIPWIRE; echo A=b").CombinedOutput()
+	if text := string(output); err == nil || strings.Contains(text, tripwire) || !strings.Contains(text, "\nhint: start the sidecar: ") {
+		t.Errorf("error %v, output:\n%s", err, text)
+	}
+}

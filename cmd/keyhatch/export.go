@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -35,7 +36,8 @@ The dotenv format has three forms of values:
 
   no quotes      a value that consists only of letters, digits, and _-./:@%+,
   double quotes  a value with a single quote, a carriage return, two backslashes in
-                 a row, or a backslash at the end; the escapes are \n \r \" \\ \$ \` + "`" + `
+                 a row, or a backslash at the end, or a text of several lines that
+                 contains = and is not PEM; the escapes are \n \r \" \\ \$ \` + "`" + `
   single quotes  every other value; it may contain newlines, and it has no escapes
 
 keyhatch-sidecar can read all of these forms. Some other programs do not decode the
@@ -127,7 +129,7 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 		case !utf8.ValidString(value):
 			return fmt.Errorf("cannot print the value of %s in this format: %w", name, errNotText)
 		case isSafeUnquoted(value):
-		case strings.ContainsAny(value, "'\r") || strings.Contains(value, `\\`) || strings.HasSuffix(value, `\`):
+		case strings.ContainsAny(value, "'\r") || strings.Contains(value, `\\`) || strings.HasSuffix(value, `\`) || looksLikeEntries(value):
 			value = `"` + escapes.Replace(value) + `"`
 		default:
 			value = "'" + value + "'"
@@ -136,6 +138,16 @@ func writeDotenv(w *strings.Builder, entries []string) error {
 	}
 	return nil
 }
+
+// looksLikeEntries reports whether a line of value could look like another NAME=value. keyhatch-sidecar
+// then refuses the value, unless the value is in one line.
+func looksLikeEntries(value string) bool {
+	isPEM := strings.HasPrefix(value, "-----BEGIN ") && !equalsInLine.MatchString(value)
+	return strings.Contains(value, "\n") && strings.Contains(value, "=") && !isPEM
+}
+
+// equalsInLine matches a = that does not belong to the = at the end of a line.
+var equalsInLine = regexp.MustCompile(`=[^=\n]`)
 
 // isSafeUnquoted reports whether value needs no quotes in any variant of the dotenv format.
 func isSafeUnquoted(value string) bool {

@@ -153,7 +153,8 @@ func TestExportRoundTripsThroughShellsAndDotenv(t *testing.T) {
 // bytes. The other values consist of characters that shells and parsers often handle wrongly.
 func randomValue(random *rand.Rand, index int) string {
 	pieces := []string{"'", `"`, "$", "`", "\\", "\n", "\r", "\t", " ", "#", "=", "!", "*", "~", "{", "}", ";", "&", "|", "<", ">",
-		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f"}
+		"(", ")", "[", "]", "%", "é", "\u2028", "$(id)", "${HOME}", `\n`, `\1`, "''", "a", "Z", "0", "\x01", "\x7f",
+		"\nA=b", "\nexport A= \n", "-----BEGIN A-----\nYQ=\n"}
 	var b strings.Builder
 	for range random.IntN(24) {
 		if index%4 == 0 {

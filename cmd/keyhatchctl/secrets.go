@@ -147,25 +147,25 @@ func fileOrStdin(arg string) string {
 	return arg
 }
 
-// readSecretsFile reads secrets from a file, or from stdin if file is "-". If standard input is a
-// terminal, readSecretsFile hides the input. The errors of readSecretsFile do not contain the path of the
+// readSecretsFile reads secrets from a file, or from stdin if file is "-". If the file or standard input is
+// a terminal, readSecretsFile hides the input. The errors of readSecretsFile do not contain the path of the
 // file.
 func readSecretsFile(ctx context.Context, file string, stdin io.Reader) (map[schema.SecretName]schema.Value, error) {
-	in := stdin
+	in, terminal := stdin, os.Stdin
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
 			return nil, errors.Unwrap(err)
 		}
 		defer f.Close()
-		in = f
+		in, terminal = f, f // the file can be /dev/tty or /dev/stdin
 	}
 	// The buffer never grows, because growing would leave copies of the secrets in memory.
 	text := make([]byte, 0, schema.MaxPush+1)
 	defer func() { clear(text[:cap(text)]) }()
 	var err error
-	if file == "-" && term.IsTerminal(int(os.Stdin.Fd())) {
-		text, err = cli.ReadHidden(ctx, os.Stdin, "JSON object with all secrets", text)
+	if term.IsTerminal(int(terminal.Fd())) {
+		text, err = cli.ReadHidden(ctx, terminal, "JSON object with all secrets", text)
 	} else {
 		text, err = cli.ReadAll(in, text)
 	}

@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 )
 
@@ -137,8 +139,8 @@ func (c *ChildReader) startChild(ctx context.Context) (*childProcess, error) {
 	}
 }
 
-// start starts a child process that executes a copy of the program. If this is not possible, the child
-// process executes the program itself.
+// start starts a child process that executes a copy of the program. If the system does not allow this, the
+// child process executes the program itself.
 func (c *ChildReader) start(ctx context.Context) (*childProcess, error) {
 	if c.programPath != "" {
 		return c.startProgram(ctx, c.programPath)
@@ -155,6 +157,9 @@ func (c *ChildReader) start(ctx context.Context) (*childProcess, error) {
 		}
 		program.Close()
 	}
+	if !slices.ContainsFunc(copyForbidden, func(errno error) bool { return errors.Is(copyErr, errno) }) {
+		return nil, copyErr
+	}
 	child, err := c.startProgram(ctx, ownProgram)
 	if err != nil {
 		return nil, err
@@ -165,6 +170,11 @@ func (c *ChildReader) start(ctx context.Context) (*childProcess, error) {
 	}
 	return child, nil
 }
+
+// copyForbidden contains the errors of a system that does not allow the execution of a memfd. Another
+// process of the same uid can cause the other errors, for example EMFILE, with prlimit(2). So these errors
+// must not make the child processes execute the readable program.
+var copyForbidden = []error{unix.EACCES, unix.EPERM, unix.ENOSYS, unix.ENOEXEC}
 
 // startProgram starts a child process that executes the program with this path.
 func (c *ChildReader) startProgram(ctx context.Context, path string) (*childProcess, error) {

@@ -2,8 +2,10 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -20,6 +22,7 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("KEYHATCH_TEST_AS") {
 	case "stopped":
 		unix.Kill(os.Getpid(), unix.SIGSTOP)
+		unix.Pause() // another thread can handle the signal, and this thread then runs until it does
 	case "failed":
 		store.WriteResult(context.Background(), &fixedStore{set: store.Set{}}, os.Stdin, os.Stdout)
 		os.Exit(1)
@@ -103,6 +106,36 @@ func TestBlockedStartOfChildIsAnError(t *testing.T) {
 	program.Close()
 	reader.Timeout = time.Minute
 	reading, err := reader.Read(context.Background(), store.LockedReading{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reading.Set.Free()
+}
+
+// TestTemporaryErrorCausesNoFallback limits the size of files, so that the program cannot be copied. Read
+// must return an error. It must not execute the readable program instead, because another process of the
+// same uid can set this limit. Without the limit, Read must work.
+func TestTemporaryErrorCausesNoFallback(t *testing.T) {
+	t.Setenv("KEYHATCH_TEST_AS", "empty")
+	warn := func(err error) { t.Errorf("Warn was called with %v", err) }
+	reader := store.ChildReader{Args: []string{"-test.run=^$"}, Timeout: time.Minute, Warn: warn}
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1, Max: old.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := reader.Read(t.Context(), store.LockedReading{})
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, unix.EFBIG) {
+		t.Errorf("with the limit: Read returned the error %v", err)
+	}
+	reading, err := reader.Read(t.Context(), store.LockedReading{})
 	if err != nil {
 		t.Fatal(err)
 	}

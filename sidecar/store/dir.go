@@ -41,8 +41,9 @@ type Dir struct {
 // is no old value, Read omits the secret. An error contains the path of the file or directory, and
 // the rule that it violates. The error never contains the content of a file. If another directory has
 // replaced the directory, and the new directory does not contain all secrets of the old directory,
-// the error wraps ErrReplaced. If this happens to the directory of a bundle, Read uses the old value of
-// the bundle. In a volume of Kubernetes, it uses the new value.
+// the error wraps ErrReplaced. If this happens to a bundle because a file system was mounted or unmounted,
+// or because the bundle is a symbolic link, Read uses the old value of the bundle. In a volume of
+// Kubernetes, it uses the new value.
 func (d Dir) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 	reading, err := readStable(ctx, previous, d.listFiles, d.readFiles)
 	if err == ErrUnstable { // an error that wraps ErrUnstable already contains a path
@@ -169,7 +170,7 @@ func (d Dir) listDir(l *listing, bundle string) error {
 			l.addUnusable(name, path, reasonDirInBundle)
 		case info.IsDir():
 			l.bundles[path] = l.addDir(info) + birthTime(path)
-			if link, err := os.Readlink(path); err == nil && strings.HasPrefix(link, dataLink+"/") {
+			if link, err := os.Readlink(path); err == nil && strings.HasPrefix(link, dataLink+"/") || err != nil && !isMountPoint(path) {
 				l.bundles[path] = l.dir
 			}
 			if err := d.listDir(l, name); errors.Is(err, fs.ErrNotExist) {
@@ -213,7 +214,7 @@ func (d Dir) addFile(r *Reading, f listedFile, previous *Reading) (Reason, error
 		content = TrimNewline(content)
 	}
 	if CheckPEM(content) == PEMTruncated {
-		r.Truncated[f.path] = true
+		r.PEMProblems[f.path] = PEMTruncated
 	}
 	bundle, field, isField := strings.Cut(f.name, "/")
 	switch isText := utf8.Valid(content); {

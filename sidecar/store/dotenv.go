@@ -2,7 +2,6 @@ package store
 
 import (
 	"regexp"
-	"slices"
 	"strings"
 	"unicode"
 
@@ -29,15 +28,18 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 	}
 	line := 0
 	var wrapped string // the unquoted value of the previous line, or ""
-	for len(text) > 0 {
+	// Do not concatenate or copy parts of the text. Otherwise the memory could grow with the number of
+	// quoted values times the size of the text.
+	for pos := 0; pos < len(text); {
 		line++
 		start := line
-		var row string
-		row, text, _ = strings.Cut(text, "\n")
+		row, _, _ := strings.Cut(text[pos:], "\n")
+		end := pos + len(row)
+		pos = end + 1
 		// Do not remove white space at the end of the line. This white space can be part
 		// of a quoted value that continues on the next line.
 		row = strings.TrimLeftFunc(row, unicode.IsSpace)
-		if onlyPadding.MatchString(row) || isBase64End(wrapped, strings.TrimSpace(row)) {
+		if onlyPadding.MatchString(row) || isBase64End(wrapped, trimComment(row)) {
 			return nil, nil, errorAtLine(start, `this looks like the end of a base64 text that was divided into several lines: write the value in one line, for example with base64 -w 0; write NAME="" for an empty value, and NAME="=" for the value =`)
 		}
 		wrapped = ""
@@ -53,43 +55,46 @@ func parseDotenv(text string) (set Set, lines map[schema.SecretName]int, err err
 		}
 		name = strings.TrimSpace(name)
 		value := strings.TrimLeftFunc(spacedValue, unicode.IsSpace)
+		// After this check, the errors still contain no name, because the name can be a part of a value
+		// that was divided into several lines.
 		if !schema.ValidSecretName(name) {
 			return nil, nil, errorAtLine(start, "the name does not match %s", schema.SecretNamePattern)
 		}
-		if _, exists := set[schema.SecretName(name)]; exists {
-			return nil, nil, errorAtLine(start, "duplicate name %s", name)
+		if first, exists := lines[schema.SecretName(name)]; exists {
+			return nil, nil, errorAtLine(start, "this line has the same name as line %d", first)
 		}
 		if value != "" && (value[0] == '"' || value[0] == '\'') {
 			// A quoted value can continue on the following lines.
-			quoted := value[1:] + "\n" + text
+			quoted := text[end-len(value)+1:]
 			unquoted, consumed, ok := parseQuoted(quoted, value[0])
 			if !ok {
-				return nil, nil, errorAtLine(start, "the value of %s has no closing quote", name)
+				return nil, nil, errorAtLine(start, "the value has no closing quote")
 			}
-			trailing, rest, _ := strings.Cut(quoted[consumed:], "\n")
-			if !afterQuote.MatchString(trailing) {
-				return nil, nil, errorAtLine(start, "unexpected text after the closing quote of %s", name)
+			source := quoted[:consumed-1]
+			trailing, _, _ := strings.Cut(quoted[consumed:], "\n")
+			if err := dotenvQuoted.check(start, source, trailing); err != nil {
+				return nil, nil, err
 			}
-			rows := strings.Split(quoted[:consumed-1], "\n")
-			if i := slices.IndexFunc(rows[1:], assignment.MatchString); i >= 0 {
-				return nil, nil, errorAtLine(start, `the quoted value of %s contains line %d, which looks like another NAME=value: close the quote, or write the value in one line, in double quotes and with \n for each newline`, name, start+1+i)
-			}
-			line += len(rows) - 1
-			text, value = rest, unquoted
+			line += strings.Count(source, "\n")
+			pos = end - len(value) + 1 + consumed + len(trailing) + 1
+			value = unquoted
 		} else {
 			// In a shell, A= B=b sets A to the empty value. But A = B=b is no assignment in a shell.
-			isShellEmpty := row[len(name)] == '=' && value != spacedValue && assignment.MatchString(value)
+			isShellEmpty := row[len(name)] == '=' && value != spacedValue && dotenvEntry.MatchString(value)
 			value = trimComment(spacedValue)
 			if isShellEmpty || anotherName.MatchString(value) {
-				return nil, nil, errorAtLine(start, "the value of %s contains another NAME=: write each NAME=value in its own line, or put the value in quotes", name)
+				return nil, nil, errorAtLine(start, "the value contains another NAME=: write each NAME=value in its own line, or put the value in quotes")
 			}
 			if strings.HasPrefix(value, "$'") {
-				return nil, nil, errorAtLine(start, `the value of %s begins with $', which only a shell understands: put the value in double quotes, where the escapes are \n \r \t \" \\ \$ and \%s`, name, "`")
+				return nil, nil, errorAtLine(start, "the value begins with $', which only a shell understands: put the value in double quotes, where the escapes are \\n \\r \\t \\\" \\\\ \\$ and \\`")
+			}
+			if strings.HasPrefix(value, "`") {
+				return nil, nil, errorAtLine(start, "the value begins with `: put the value in single or double quotes")
 			}
 			wrapped = value
 		}
 		if strings.IndexByte(value, 0) >= 0 {
-			return nil, nil, errorAtLine(start, "the value of %s contains a NUL byte", name)
+			return nil, nil, errorAtLine(start, "the value contains a NUL byte")
 		}
 		set[schema.SecretName(name)], lines[schema.SecretName(name)] = Value{Bytes: []byte(value)}, start
 	}
@@ -109,41 +114,54 @@ func bareCarriageReturn(text string) int {
 }
 
 // onlyPadding matches a line whose value consists only of =, as in the last line of a base64 text that
-// ends with ==.
-var onlyPadding = regexp.MustCompile(`^[^\s=]*==+\s*$`)
+// ends with ==. A comment, or a quote whose opening quote is missing, can follow.
+var onlyPadding = regexp.MustCompile(`^[^\s=#]*==+[\\"';,]*\s*($|\s#)`)
 
-// base64Text matches a text that contains only characters of base64 or base64url, without padding.
-var base64Text = regexp.MustCompile(`^[A-Za-z0-9+/_-]+$`)
+// base64Text matches a text that ends with at least 32 characters of base64 or base64url, without
+// padding. The usual sizes of the first line of a divided base64 text are 64 and 76. base64Text also
+// matches a prefix such as Basic or base64:, and a backslash that continues a line in a shell.
+var base64Text = regexp.MustCompile(`(?:^|[\s:])([A-Za-z0-9+/_-]{32,})\\?$`)
 
-// minWrappedSize is the minimum size of the first line of a divided base64 text. The usual sizes are
-// 64 and 76.
-const minWrappedSize = 32
+// base64End matches the last line of a divided base64 text that ends with one =.
+var base64End = regexp.MustCompile(`^([A-Za-z0-9+/_-]*=)[\\;,]?$`)
 
 // isBase64End reports whether value, from the previous line, and row are probably parts of one base64
 // text. row then ends with one =, and the total size is a multiple of 4.
 func isBase64End(value, row string) bool {
-	rest, padded := strings.CutSuffix(row, "=")
-	return padded && len(value) >= minWrappedSize && (len(value)+len(row))%4 == 0 &&
-		base64Text.MatchString(value) && base64Text.MatchString(rest)
+	last := base64End.FindStringSubmatch(row)
+	if last == nil {
+		return false
+	}
+	first := base64Text.FindStringSubmatch(value)
+	return first != nil && (len(first[1])+len(last[1]))%4 == 0
 }
 
-// assignment matches a line of a quoted value that looks like NAME=value. The closing quote of an
-// earlier line is then probably missing, and the quoted value contains other secrets. The names are the
-// same as in parseDotenv. assignment does not match the last line of a base64 text, which can end with =
-// or ==.
-var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
+var dotenvQuoted = quotedForm{
+	entry:     "NAME=value",
+	isEntry:   isDotenvEntry,
+	trailing:  regexp.MustCompile(`^\s*($|\s#)`),
+	lineBreak: regexp.MustCompile(`\n`),
+}
+
+// The names in these regular expressions are the same as in parseDotenv.
+var (
+	dotenvEntry      = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=\s*[^=\s]`)
+	emptyDotenvEntry = regexp.MustCompile(`^(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*\s*=$`)
+)
+
+// isDotenvEntry returns false for the last line of a base64 text, which can end with = or ==.
+func isDotenvEntry(previous, row string) bool {
+	previous, row = strings.TrimSpace(previous), strings.TrimSpace(row)
+	return dotenvEntry.MatchString(row) ||
+		emptyDotenvEntry.MatchString(row) && !strings.HasPrefix(previous, "-----BEGIN ") && !isBase64End(previous, row)
+}
 
 // anotherName matches an unquoted value that contains another NAME=, as in A=a B=b. A shell would set
 // two variables. Without this check, the secret A would contain the secret B.
 var anotherName = regexp.MustCompile(`([^\s\v\pZ][\s\v\pZ]+|;[\s\v\pZ]*)(export\s+)?[A-Za-z0-9_][A-Za-z0-9_.-]*=`)
 
-// afterQuote matches what can follow a closing quote in its line: nothing, or white space and a
-// comment. A # directly after a quote begins no comment. If an earlier closing quote is missing, this
-// quote is really the opening quote of a value that begins with #.
-var afterQuote = regexp.MustCompile(`^\s*($|\s#)`)
-
-// trimComment removes a comment from an unquoted value. A # begins a comment only after white
-// space, as in a shell. At any other place, a # can be part of a password.
+// trimComment removes a comment, and the white space around the rest, from an unquoted value. A # begins a
+// comment only after white space, as in a shell. At any other place, a # can be part of a password.
 func trimComment(value string) string {
 	for i := 1; i < len(value); i++ {
 		if value[i] == '#' && (value[i-1] == ' ' || value[i-1] == '\t') {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -195,7 +196,7 @@ func TestEditKeepsOwnerAndMode(t *testing.T) {
 	own(home, 50, 0o755)
 	own(dir.Path, 100, 0o750)
 	own(dir.Path+"/A", 200, 0o640)
-	own(dir.Path+"/aws", 300, 0o710)
+	own(dir.Path+"/aws", 300, 0o710|fs.ModeSetgid|fs.ModeSticky)
 	own(dir.Path+"/aws/key", 400, 0o604)
 	check := func(path string, id uint32, mode os.FileMode) {
 		t.Helper()
@@ -204,8 +205,8 @@ func TestEditKeepsOwnerAndMode(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		if st := info.Sys().(*syscall.Stat_t); st.Uid != id || st.Gid != id+1 || info.Mode().Perm() != mode {
-			t.Errorf("%s belongs to %d:%d and has mode %v; want %d:%d and mode %v", path, st.Uid, st.Gid, info.Mode().Perm(), id, id+1, mode)
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != id || st.Gid != id+1 || info.Mode()&^fs.ModeDir != mode {
+			t.Errorf("%s belongs to %d:%d and has mode %v; want %d:%d and mode %v", path, st.Uid, st.Gid, info.Mode(), id, id+1, mode)
 		}
 	}
 	for _, name := range []string{"A", "B", "new/key", "aws/key", "aws/new"} {
@@ -224,7 +225,7 @@ func TestEditKeepsOwnerAndMode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	check("store/aws", 300, 0o710)
+	check("store/aws", 300, 0o710|fs.ModeSetgid|fs.ModeSticky)
 	check("store/aws/key", 400, 0o604)
 	check("store/aws/new", 300, 0o600)
 	check("store/aws/third", 300, 0o600)

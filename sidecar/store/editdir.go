@@ -2,6 +2,7 @@ package store
 
 import (
 	"crypto/rand"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,6 +36,29 @@ func (d editDir) openDir(name string) (editDir, error) {
 		return editDir{}, d.pathError("openat", name, err)
 	}
 	return editDir{os.NewFile(uintptr(fd), filepath.Join(d.Name(), name))}, nil
+}
+
+// errNotNew means that another user has put a directory in the place of the directory that an edit has
+// created.
+var errNotNew = errors.New("another program has replaced the new directory")
+
+// openNewDir opens a directory that this process has just created in d. If root edits the store, the owner
+// of the store can replace the new directory before root opens it. So openNewDir returns errNotNew if the
+// directory is not empty (see also setOwner).
+func (d editDir) openNewDir(name string) (editDir, error) {
+	dir, err := d.openDir(name)
+	if err != nil {
+		return editDir{}, err
+	}
+	names, err := dir.names()
+	if err == nil && len(names) > 0 {
+		err = d.pathError("openat", name, errNotNew)
+	}
+	if err != nil {
+		dir.Close()
+		return editDir{}, err
+	}
+	return dir, nil
 }
 
 func (d editDir) fd() int { return int(d.Fd()) }
@@ -71,11 +95,18 @@ func (d editDir) isLink(name string) bool {
 	return d.hasType(name, unix.AT_SYMLINK_NOFOLLOW, unix.S_IFLNK)
 }
 
-// isMount reports whether something is mounted over the entry name of d. Before Linux 5.8, isMount
-// detects only a mounted directory of another file system.
-func (d editDir) isMount(name string) bool {
-	var stat, parent unix.Statx_t
-	if unix.Statx(d.fd(), name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {
+// isMount reports whether something is mounted over the entry name of d.
+func (d editDir) isMount(name string) bool { return isMountIn(d.fd(), name, "") }
+
+// isMountPoint reports whether something is mounted over the directory or the file at path.
+func isMountPoint(path string) bool { return isMountIn(unix.AT_FDCWD, path, filepath.Dir(path)) }
+
+// isMountIn reports whether something is mounted over the entry name of the directory dirfd. parent is
+// the path of the entry's directory from dirfd, or "". Before Linux 5.8, isMountIn detects only a mounted
+// directory of another file system.
+func isMountIn(dirfd int, name, parent string) bool {
+	var stat, parentStat unix.Statx_t
+	if unix.Statx(dirfd, name, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_TYPE, &stat) != nil {
 		return false
 	}
 	if stat.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
@@ -83,8 +114,8 @@ func (d editDir) isMount(name string) bool {
 	}
 	// Compare only directories. On an overlay file system, the device number of a file differs from
 	// that of its directory.
-	return stat.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Statx(d.fd(), "", unix.AT_EMPTY_PATH, unix.STATX_TYPE, &parent) == nil &&
-		(stat.Dev_major != parent.Dev_major || stat.Dev_minor != parent.Dev_minor)
+	return stat.Mode&unix.S_IFMT == unix.S_IFDIR && unix.Statx(dirfd, parent, unix.AT_EMPTY_PATH, unix.STATX_TYPE, &parentStat) == nil &&
+		(stat.Dev_major != parentStat.Dev_major || stat.Dev_minor != parentStat.Dev_minor)
 }
 
 // names returns the sorted names in d.
@@ -121,7 +152,7 @@ func (d editDir) makeTempDir() (editDir, string, error) {
 	if err := unix.Mkdirat(d.fd(), name, 0o700); err != nil {
 		return editDir{}, "", d.pathError("mkdirat", name, err)
 	}
-	dir, err := d.openDir(name)
+	dir, err := d.openNewDir(name)
 	if err != nil {
 		d.removeDir(name)
 	}

@@ -54,7 +54,7 @@ func (d editDir) makeDir(name string) (created bool, err error) {
 		}
 		return false, d.pathError("mkdirat", name, err)
 	}
-	dir, err := d.openDir(name)
+	dir, err := d.openNewDir(name)
 	if err == nil {
 		err = setOwner(dir.File, editDir{}, "", d)
 		dir.Close()
@@ -102,7 +102,11 @@ func setOwner(f *os.File, old editDir, replaced string, parent editDir) error {
 	if err := unix.Fstat(int(f.Fd()), &have); err != nil {
 		return err
 	}
+	isDir := have.Mode&unix.S_IFMT == unix.S_IFDIR
 	if want.Uid != have.Uid || want.Gid != have.Gid {
+		if isDir && int(have.Uid) != os.Geteuid() { // see openNewDir
+			return &fs.PathError{Op: "fstat", Path: f.Name(), Err: errNotNew}
+		}
 		if err := f.Chown(int(want.Uid), int(want.Gid)); err != nil {
 			return fmt.Errorf("%s belongs to the uid %d and the gid %d, and the new file cannot have this owner and group: %w", path, want.Uid, want.Gid, errors.Unwrap(err))
 		}
@@ -111,7 +115,7 @@ func setOwner(f *os.File, old editDir, replaced string, parent editDir) error {
 		return nil
 	}
 	names := []string{"system.posix_acl_access"}
-	if have.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if isDir {
 		names = append(names, "system.posix_acl_default")
 	}
 	for _, name := range names {
@@ -119,7 +123,16 @@ func setOwner(f *os.File, old editDir, replaced string, parent editDir) error {
 			return fmt.Errorf("%s has an ACL, and the new file cannot have the same ACL: %w", path, err)
 		}
 	}
-	return f.Chmod(os.FileMode(want.Mode & 0o777))
+	mode := fs.FileMode(want.Mode & 0o777)
+	if isDir {
+		if want.Mode&unix.S_ISGID != 0 {
+			mode |= fs.ModeSetgid
+		}
+		if want.Mode&unix.S_ISVTX != 0 {
+			mode |= fs.ModeSticky
+		}
+	}
+	return f.Chmod(mode)
 }
 
 // maxACL is the maximum size of an extended attribute.

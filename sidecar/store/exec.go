@@ -86,6 +86,7 @@ func (e Exec) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 		previous = &Reading{}
 	}
 	r.keepOldOfEmpty("exec", previous, slices.Collect(maps.Keys(previous.Set)), lines)
+	r.checkPEM("exec")
 	return r, nil
 }
 

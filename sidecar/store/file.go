@@ -59,6 +59,7 @@ func (f File) readFile(l listing, previous *Reading) (*Reading, error) {
 	}
 	r.Set = set
 	r.keepOldOfEmpty(f.Path, previous, state.Names, lines)
+	r.checkPEM(f.Path)
 	state.Names = slices.Collect(maps.Keys(r.Set))
 	r.files[f.Path] = state
 	return r, nil

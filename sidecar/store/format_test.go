@@ -1,6 +1,9 @@
 package store_test
 
 import (
+	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,15 +16,15 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	texts := store.Set{}
 	for name, text := range map[schema.SecretName]string{
 		"BARE": "a b", "HASH": "a#b", "COMMENT": "v", "EMPTY": "", "SINGLE": `a\n"$x`, "DOUBLE": "a\n\t\"\\$x`\\q",
-		"LINES": "one\ntwo: 2\nx=\n= 3\n", "KEY": "-----BEGIN KEY-----\naGFsbG8=\nYQ==\n-----END KEY-----\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
+		"LINES": "one\ntwo: 2\n= 3\n", "KEY": "-----BEGIN KEY-----\naGFsbG8=\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n-----END KEY-----\n", "EXPORTED": "e", "EQUALS": "a=b=c", "ONLY_COMMENT": "",
 		"HASH_FIRST": "#a", "URL": "https://h/?a=1&b=2", "WORDS": "a =b; c", "BEFORE_COMMENT": "a", "SPACED": "dGVzdA==",
 		"BACKSLASH": `p\ w\"d\`, "DOLLAR": "a$'b'",
 		"ENDS": "one \t\ntwo \n", // each line of this value has white space before its newline
 	} {
 		texts[name] = textValue(text)
 	}
-	dotenv := "# a comment\r\n\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
-		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo: 2\nx=\n= 3\n\"\nKEY='-----BEGIN KEY-----\naGFsbG8=\nYQ==\n-----END KEY-----\n'\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
+	dotenv := "# a comment\r\n#===\nBARE= a b \nHASH=a#b\nCOMMENT=v # c\nEMPTY=\nSINGLE='a\\n\"$x' # c\n" +
+		"DOUBLE=\"a\\n\\t\\\"\\\\\\$x\\`\\q\"\nLINES=\"one\ntwo: 2\n= 3\n\"\nKEY='-----BEGIN KEY-----\naGFsbG8=\n" + strings.Repeat("aGFsbG8h", 8) + "\naGFsbG8=\nYQ==\n-----END KEY-----\n'\nexport EXPORTED=e\nEQUALS=a=b=c\r\nONLY_COMMENT= # none\n" +
 		"HASH_FIRST=#a\nURL=https://h/?a=1&b=2\nWORDS=a =b; c\nBEFORE_COMMENT=a # B=c\nSPACED = dGVzdA==\n" +
 		"BACKSLASH=p\\ w\\\"d\\\nDOLLAR=a$'b'\n" +
 		" export  ENDS = 'one \t\ntwo \n' \n"
@@ -35,6 +38,7 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	}{
 		{store.Dotenv, dotenv, texts},
 		{store.Dotenv, "# none\n", store.Set{}},
+		{store.Dotenv, "A='" + strings.Repeat("aGFsbG8h", 8) + "\r\naGFsbG8=\r\n'\r\n", store.Set{"A": textValue(strings.Repeat("aGFsbG8h", 8) + "\r\naGFsbG8=\r\n")}},
 		{store.Dotenv, "\ufeffA=\ufeffx\n", store.Set{"A": textValue("\ufeffx")}},
 		{store.JSON, "\ufeff{\"A\": \"\ufeffx\"}", store.Set{"A": textValue("\ufeffx")}},
 		{store.YAML, "\ufeffA: x\n", store.Set{"A": textValue("x")}},
@@ -42,6 +46,8 @@ func TestParseReadsEveryFormat(t *testing.T) {
 		{store.JSON, "{}\n", store.Set{}},
 		{store.YAML, "A: |\n  x\naws: {key: k, n: 5}\nN: 007\nB: no\n", bundle},
 		{store.YAML, "{}\n", store.Set{}},
+		{store.YAML, "A: \"x\"\nB: 'it''s a\n  long https://h:1 text' # c\nC: \"\\\"\\n\\\n  ä y: z: \\\\\"\n", store.Set{
+			"A": textValue("x"), "B": textValue("it's a long https://h:1 text"), "C": textValue("\"\nä y: z: \\")}},
 	} {
 		got, err := c.format.Parse([]byte(c.text))
 		if diff := cmp.Diff(c.want, got); err != nil || diff != "" {
@@ -51,6 +57,25 @@ func TestParseReadsEveryFormat(t *testing.T) {
 	got, err := store.YAML.Parse([]byte("A: !!binary |\n  /wA=\n"))
 	if err != nil || string(got["A"].Bytes) != "\xff\x00" || !got["A"].Binary {
 		t.Errorf("Parse of YAML with a binary value: got %+v, error %v", got["A"], err)
+	}
+}
+
+// TestDotenvNeedsLittleMemory checks that a file with many quoted values does not need memory for a copy
+// of the rest of the file for each value.
+func TestDotenvNeedsLittleMemory(t *testing.T) {
+	var text strings.Builder
+	for i := range 8000 {
+		fmt.Fprintf(&text, "NAME_%d=\"%0100d\"\n", i, 0)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	set, err := store.Dotenv.Parse([]byte(text.String()))
+	runtime.ReadMemStats(&after)
+	if err != nil || len(set) != 8000 {
+		t.Fatalf("Parse returned %d secrets and the error %v", len(set), err)
+	}
+	if used := after.TotalAlloc - before.TotalAlloc; used > 20*uint64(text.Len()) {
+		t.Errorf("Parse has allocated %d bytes for a text of %d bytes", used, text.Len())
 	}
 }
 

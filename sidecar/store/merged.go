@@ -44,7 +44,7 @@ func (m Merged) Read(ctx context.Context, previous *Reading) (*Reading, error) {
 			stores[name], all.Set[name] = i, r.Set[name]
 		}
 		maps.Copy(all.Unusable, r.Unusable)
-		maps.Copy(all.Truncated, r.Truncated)
+		maps.Copy(all.PEMProblems, r.PEMProblems)
 		maps.Copy(all.files, r.files)
 		maps.Copy(all.dirs, r.dirs)
 		all.dirs[partName(i)] = dirState{Names: slices.Collect(maps.Keys(r.Set))}

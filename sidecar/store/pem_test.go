@@ -3,8 +3,10 @@ package store_test
 import (
 	"bytes"
 	"encoding/pem"
+	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/keyhatch/keyhatch/sidecar/store"
 	"github.com/keyhatch/keyhatch/sidecar/store/storetest"
@@ -61,7 +63,24 @@ func TestDirReportsTruncatedPEM(t *testing.T) {
 	storetest.WriteFile(dir.Path+"/BAD", key[:30])
 	storetest.WriteFile(dir.Path+"/tls/key", key[:30])
 	r, err := store.Merged{dir}.Read(t.Context(), nil)
-	if err != nil || len(r.Set) != 3 || len(r.Unusable) > 0 || len(r.Truncated) != 2 || !r.Truncated[dir.Path+"/BAD"] || !r.Truncated[dir.Path+"/tls/key"] {
+	if err != nil || len(r.Set) != 3 || len(r.Unusable) > 0 || len(r.PEMProblems) != 2 || r.PEMProblems[dir.Path+"/BAD"] != store.PEMTruncated || r.PEMProblems[dir.Path+"/tls/key"] != store.PEMTruncated {
 		t.Errorf("got %v, error %v", r, err)
+	}
+}
+
+// TestFoldedPEMIsReported checks that the read of a YAML file and of a command's output reports a PEM text
+// whose line breaks YAML has replaced by spaces.
+func TestFoldedPEMIsReported(t *testing.T) {
+	path := t.TempDir() + "/a.yaml"
+	storetest.WriteFile(path, "GOOD: |\n  -----BEGIN KEY-----\n  TRIPWIRE\n  -----END KEY-----\nESCAPED: '-----BEGIN KEY-----\\nTRIPWIRE\\n-----END KEY-----'\n"+
+		"BAD: -----BEGIN KEY-----\n  TRIPWIRE\n  -----END KEY-----\ntls:\n  key: \"-----BEGIN KEY-----\n    TRIPWIRE\n    -----END KEY-----\"\n")
+	for prefix, source := range map[string]store.Store{
+		path: store.File{Path: path, Format: store.YAML}, "exec": store.Exec{Command: "cat " + path, Format: store.YAML, Timeout: time.Minute},
+	} {
+		r, err := source.Read(t.Context(), &store.Reading{})
+		want := map[string]store.PEMProblem{prefix + ": BAD": store.PEMOneLine, prefix + ": tls/key": store.PEMOneLine}
+		if err != nil || len(r.Set) != 4 || !maps.Equal(r.PEMProblems, want) {
+			t.Errorf("%s: got %v, error %v", prefix, r.PEMProblems, err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -27,9 +28,9 @@ type State struct {
 	// store N: NAME". For an empty value of a File or an Exec, it is "PATH: NAME" or "exec: NAME", or,
 	// for a new name in dotenv, "PATH: line N".
 	Unusable map[string]Reason
-	// Truncated contains the paths of the files in which CheckPEM has found PEMTruncated. Read has
-	// used these files.
-	Truncated map[string]bool
+	// PEMProblems contains the PEM texts that programs probably cannot use. Read has used these texts. The
+	// key is the path of a file of a Dir, or, for the other stores, "PATH: NAME" or "exec: NAME".
+	PEMProblems map[string]PEMProblem
 
 	files map[string]fileState // by path
 	// dirs contains the state of each Dir and of each bundle in a Dir, by path. It also contains the
@@ -63,7 +64,7 @@ type fileState struct {
 }
 
 func newState() State {
-	return State{Unusable: map[string]Reason{}, Truncated: map[string]bool{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
+	return State{Unusable: map[string]Reason{}, PEMProblems: map[string]PEMProblem{}, files: map[string]fileState{}, dirs: map[string]dirState{}}
 }
 
 func newReading() *Reading { return &Reading{Set: Set{}, State: newState()} }
@@ -118,7 +119,7 @@ func (r *Reading) withTimesOf(next *Reading) *Reading {
 		state.LastUsed, state.Names = r.files[path].LastUsed, r.files[path].Names
 		files[path] = state
 	}
-	return &Reading{r.Set, State{Unusable: r.Unusable, Truncated: r.Truncated, files: files, dirs: r.dirs}}
+	return &Reading{r.Set, State{Unusable: r.Unusable, PEMProblems: r.PEMProblems, files: files, dirs: r.dirs}}
 }
 
 // keepOld copies the old value of a secret from previous to r. If there is no old value,
@@ -158,6 +159,24 @@ func (r *Reading) keepOldOfEmpty(source string, previous *Reading, oldNames []sc
 			r.keepOld(name, previous)
 		} else if len(empty) > 0 {
 			delete(r.Set, name)
+		}
+	}
+}
+
+// checkPEM adds the PEM texts of a File or of an Exec that programs probably cannot use to r.PEMProblems.
+// A PEM text without line breaks usually comes from a YAML file, because YAML replaces the line breaks of
+// a value by spaces, unless a | precedes the value. Some programs accept \n instead of a line break.
+func (r *Reading) checkPEM(source string) {
+	check := func(name string, text []byte) {
+		problem := CheckPEM(text)
+		if problem == PEMTruncated || problem == PEMOneLine && !bytes.Contains(text, []byte(`\n`)) {
+			r.PEMProblems[source+": "+name] = problem
+		}
+	}
+	for name, value := range r.Set {
+		check(string(name), value.Bytes)
+		for field, text := range value.Fields {
+			check(string(name+"/"+field), text)
 		}
 	}
 }

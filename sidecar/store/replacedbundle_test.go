@@ -17,75 +17,96 @@ func fieldsOf(r *Reading) (names []schema.SecretName) {
 	return names
 }
 
-// TestReplacedBundleKeepsMissingFields replaces the directory of a bundle, or the target of its link,
-// by a directory without some of the fields, as if a file system was unmounted. The bundle must keep
-// all old fields until no field is missing or the owner confirms the removal. If the directory was not
-// replaced, or if the complete bundle was removed, a removal must take effect immediately.
+// TestReplacedBundleKeepsMissingFields replaces the target of a linked bundle by a directory without some
+// of the fields, as if a file system was unmounted. The bundle must keep all old fields until no field is
+// missing or the owner confirms the removal. If the directory was not replaced, or if the complete bundle
+// was removed, a removal must take effect immediately.
 func TestReplacedBundleKeepsMissingFields(t *testing.T) {
-	for _, isLink := range []bool{false, true} {
-		dir := Dir{Path: t.TempDir()}
-		other := t.TempDir()
-		bundle := dir.Path + "/aws" // the directory that is replaced
-		if isLink {
-			bundle = other + "/target"
-			if err := os.Symlink(bundle, dir.Path+"/aws"); err != nil {
-				t.Fatal(err)
-			}
+	dir := Dir{Path: t.TempDir()}
+	other := t.TempDir()
+	bundle := other + "/target" // the directory that is replaced
+	if err := os.Symlink(bundle, dir.Path+"/aws"); err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	replace := func(fields ...string) {
+		t.Helper()
+		steps++
+		if err := os.Rename(bundle, other+"/old"+string(rune('0'+steps))); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
 		}
-		steps := 0
-		replace := func(fields ...string) {
-			t.Helper()
-			steps++
-			if err := os.Rename(bundle, other+"/old"+string(rune('0'+steps))); err != nil && !os.IsNotExist(err) {
-				t.Fatal(err)
-			}
-			if err := os.Mkdir(bundle, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			for _, field := range fields {
-				writeAll(t, bundle+"/"+field, "new")
-			}
+		if err := os.Mkdir(bundle, 0o700); err != nil {
+			t.Fatal(err)
 		}
-		var r *Reading
-		check := func(step string, isReplaced bool, want ...schema.SecretName) {
-			t.Helper()
-			next, err := read(t, dir, r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r = next
-			if got := fieldsOf(r); !slices.Equal(got, want) || r.HasReplaced() != isReplaced {
-				t.Fatalf("link %t: %s: the bundle has the fields %v and is replaced: %t; want %v and %t", isLink, step, got, r.HasReplaced(), want, isReplaced)
-			}
+		for _, field := range fields {
+			writeAll(t, bundle+"/"+field, "new")
 		}
-		replace("id", "key")
-		writeAll(t, dir.Path+"/A", "1")
-		check("first read", false, "id", "key")
-		replace()
-		check("empty directory", true, "id", "key")
-		check("empty directory again", true, "id", "key")
-		writeAll(t, bundle+"/id", "new")
-		check("one field is missing", true, "id", "key")
-		writeAll(t, bundle+"/key", "new")
-		check("complete again", false, "id", "key")
-		os.Remove(bundle + "/key")
-		check("a removed field", false, "id")
-		replace("key", "id")
-		check("a complete replacement", false, "id", "key")
-		replace("key")
-		check("incomplete replacement", true, "id", "key")
-		r.State = r.AcceptReplaced(false)
-		check("confirmed", false, "key")
-		replace()
-		check("empty directory before another file becomes unusable", true, "key")
-		writeAll(t, dir.Path+"/A", "")
-		check("another file is unusable", true, "key")
-		writeAll(t, bundle+"/key", "")
-		check("the field is unusable", false, "key")
-		os.Remove(bundle + "/key")
-		check("the directory is still not complete", true, "key")
-		os.RemoveAll(dir.Path + "/aws")
-		check("a removed bundle", false)
+	}
+	var r *Reading
+	check := func(step string, isReplaced bool, want ...schema.SecretName) {
+		t.Helper()
+		next, err := read(t, dir, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r = next
+		if got := fieldsOf(r); !slices.Equal(got, want) || r.HasReplaced() != isReplaced {
+			t.Fatalf("%s: the bundle has the fields %v and is replaced: %t; want %v and %t", step, got, r.HasReplaced(), want, isReplaced)
+		}
+	}
+	replace("id", "key")
+	writeAll(t, dir.Path+"/A", "1")
+	check("first read", false, "id", "key")
+	replace()
+	check("empty directory", true, "id", "key")
+	check("empty directory again", true, "id", "key")
+	writeAll(t, bundle+"/id", "new")
+	check("one field is missing", true, "id", "key")
+	writeAll(t, bundle+"/key", "new")
+	check("complete again", false, "id", "key")
+	os.Remove(bundle + "/key")
+	check("a removed field", false, "id")
+	replace("key", "id")
+	check("a complete replacement", false, "id", "key")
+	replace("key")
+	check("incomplete replacement", true, "id", "key")
+	r.State = r.AcceptReplaced(false)
+	check("confirmed", false, "key")
+	replace()
+	check("empty directory before another file becomes unusable", true, "key")
+	writeAll(t, dir.Path+"/A", "")
+	check("another file is unusable", true, "key")
+	writeAll(t, bundle+"/key", "")
+	check("the field is unusable", false, "key")
+	os.Remove(bundle + "/key")
+	check("the directory is still not complete", true, "key")
+	os.RemoveAll(dir.Path + "/aws")
+	check("a removed bundle", false)
+}
+
+// TestEditsBetweenReadsTakeEffect removes a field, and sets the rest of the bundle, which replaces the
+// bundle's directory. The next read must use the new bundle, because both edits succeeded.
+func TestEditsBetweenReadsTakeEffect(t *testing.T) {
+	dir := Dir{Path: t.TempDir()}
+	writeAll(t, dir.Path+"/A", "1")
+	setBundle := func(fields map[string][]byte) {
+		t.Helper()
+		if err := dir.SetBundle(t.Context(), "aws", fields); err != nil {
+			t.Fatal(err)
+		}
+	}
+	setBundle(map[string][]byte{"id": []byte("old"), "key": []byte("old")})
+	r, err := read(t, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dir.Remove(t.Context(), "aws/id"); err != nil {
+		t.Fatal(err)
+	}
+	setBundle(map[string][]byte{"key": []byte("new")})
+	r, err = read(t, dir, r)
+	if err != nil || r.HasReplaced() || len(fieldsOf(r)) != 1 || string(r.Set["aws"].Fields["key"]) != "new" {
+		t.Errorf("after the edits, the bundle has the fields %v and is replaced: %t; error %v", fieldsOf(r), r.HasReplaced(), err)
 	}
 }
 

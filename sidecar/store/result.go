@@ -24,13 +24,13 @@ import (
 // The input of the child process is the result of the previous read, in the same form. If there was no
 // previous read, the line in the input is empty.
 type result struct {
-	Names     []schema.SecretName `json:"names"`
-	Files     []fileResult        `json:"files"`
-	Unusable  []unusableResult    `json:"unusable"`
-	Truncated [][]byte            `json:"truncated"` // paths, which need not be valid UTF-8
-	Dirs      []dirResult         `json:"dirs"`
-	Error     []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
-	Causes    []string            `json:"causes"` // keys of errorCauses
+	Names    []schema.SecretName `json:"names"`
+	Files    []fileResult        `json:"files"`
+	Unusable []unusableResult    `json:"unusable"`
+	PEM      []pemResult         `json:"pem"`
+	Dirs     []dirResult         `json:"dirs"`
+	Error    []byte              `json:"error"`  // an error can contain the name of a file, which need not be valid UTF-8
+	Causes   []string            `json:"causes"` // keys of errorCauses
 }
 
 // resultDepth is the maximum nesting depth of a result in JSON.
@@ -45,7 +45,13 @@ type fileResult struct {
 // An unusableResult is the part of a State that describes a file that could not be used.
 type unusableResult struct {
 	Path   []byte `json:"path"`
-	Reason Reason `json:"reason"`
+	Reason []byte `json:"reason"` // can contain a path
+}
+
+// A pemResult is the part of a State that describes a PEM text.
+type pemResult struct {
+	Path    []byte     `json:"path"`
+	Problem PEMProblem `json:"problem"`
 }
 
 // A dirResult is the part of a State that describes the directory of a Dir, or a store of a Merged.
@@ -60,10 +66,10 @@ func newResult(names []schema.SecretName, s State) result {
 		r.Files = append(r.Files, fileResult{[]byte(path), state})
 	}
 	for path, reason := range s.Unusable {
-		r.Unusable = append(r.Unusable, unusableResult{[]byte(path), reason})
+		r.Unusable = append(r.Unusable, unusableResult{[]byte(path), []byte(reason)})
 	}
-	for path := range s.Truncated {
-		r.Truncated = append(r.Truncated, []byte(path))
+	for path, problem := range s.PEMProblems {
+		r.PEM = append(r.PEM, pemResult{[]byte(path), problem})
 	}
 	for path, state := range s.dirs {
 		r.Dirs = append(r.Dirs, dirResult{[]byte(path), state})
@@ -77,10 +83,10 @@ func (r result) state() State {
 		s.files[string(f.Path)] = f.State
 	}
 	for _, f := range r.Unusable {
-		s.Unusable[string(f.Path)] = f.Reason
+		s.Unusable[string(f.Path)] = Reason(f.Reason)
 	}
-	for _, path := range r.Truncated {
-		s.Truncated[string(path)] = true
+	for _, p := range r.PEM {
+		s.PEMProblems[string(p.Path)] = p.Problem
 	}
 	for _, d := range r.Dirs {
 		s.dirs[string(d.Path)] = d.State

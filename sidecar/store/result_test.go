@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -153,5 +154,39 @@ func TestIncompleteResultIsAnError(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), storetest.Tripwire) {
 			t.Errorf("the first %d bytes of a result: got the error %v", size, err)
 		}
+	}
+}
+
+// TestResultContainsPathWithInvalidUTF8 removes a store whose path is not valid UTF-8. The result must
+// contain the reason with this path, and the change of the other store.
+func TestResultContainsPathWithInvalidUTF8(t *testing.T) {
+	dir := t.TempDir()
+	ok, bad := store.Dir{Path: dir + "/ok"}, store.Dir{Path: dir + "/\xff"}
+	storetest.WriteFile(ok.Path+"/A", "1")
+	storetest.WriteFile(bad.Path+"/B", "1")
+	var reading store.LockedReading
+	read := func() {
+		t.Helper()
+		var input, output bytes.Buffer
+		err := reading.Write(&input)
+		if err == nil {
+			err = store.WriteResult(t.Context(), store.Merged{ok, bad}, &input, &output)
+		}
+		if err == nil {
+			reading, err = store.ReadResult(&output)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	if err := os.Rename(bad.Path, dir+"/gone"); err != nil {
+		t.Fatal(err)
+	}
+	storetest.WriteFile(ok.Path+"/C", "1")
+	read()
+	read()
+	if reason := reading.Unusable["store 2"]; len(reading.Set.Names()) != 3 || !strings.Contains(string(reason), bad.Path) {
+		t.Errorf("got the names %v and the reason %q", reading.Set.Names(), reason)
 	}
 }

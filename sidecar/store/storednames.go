@@ -4,9 +4,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/keyhatch/keyhatch/schema"
+	"golang.org/x/sys/unix"
 )
 
 // UnknownSize is the size of a value that StoredSizes cannot read.
@@ -24,22 +24,38 @@ func (d Dir) StoredSizes(names []string) map[string]int {
 			continue
 		}
 		sizes[name] = UnknownSize
-		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+		f, err := openRegular(path)
 		if err != nil {
 			continue
 		}
 		// The buffer never grows, because growing would leave copies of the secret in memory.
 		buf := make([]byte, schema.MaxPush+1)
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-			n, err := io.ReadFull(f, buf)
-			if err == io.EOF || err == io.ErrUnexpectedEOF {
-				sizes[name] = len(TrimNewline(buf[:n]))
-			}
+		n, err := io.ReadFull(f, buf)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			sizes[name] = len(TrimNewline(buf[:n]))
 		}
 		clear(buf)
 		f.Close()
 	}
 	return sizes
+}
+
+// openRegular opens a file for reading. If the path, or the target of a link, is not a regular file,
+// openRegular does not open it, because some devices react when a process opens them.
+func openRegular(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &unusableError{path, reasonKind}
+	}
+	return os.OpenFile(descriptorPath(fd), os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK, because of leases
 }
 
 // SecretNames returns name, or all fields of a bundle as BUNDLE/FIELD if name is a bundle with

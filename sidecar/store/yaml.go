@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/keyhatch/keyhatch/schema"
 	"gopkg.in/yaml.v3"
@@ -28,11 +30,18 @@ func parseYAML(text []byte) (Set, error) {
 		return nil, errors.New("the text contains more than one YAML document")
 	}
 	set := Set{}
+	source := yamlSource{rest: string(text), line: 1, column: 1}
 	err := forEachMember(doc.Content[0], func(name schema.SecretName, n *yaml.Node) error {
+		if err := source.checkQuoted(n); err != nil {
+			return err
+		}
 		if n.Kind == yaml.MappingNode {
 			fields := map[schema.SecretName][]byte{}
 			set[name] = Value{Fields: fields}
 			return forEachMember(n, func(field schema.SecretName, n *yaml.Node) error {
+				if err := source.checkQuoted(n); err != nil {
+					return err
+				}
 				if n.Tag == "!!binary" {
 					return errorAtLine(n.Line, "field %s of %s is binary: store the binary value as a separate secret", field, name)
 				}
@@ -88,6 +97,57 @@ func forEachMember(n *yaml.Node, member func(schema.SecretName, *yaml.Node) erro
 		}
 	}
 	return nil
+}
+
+var yamlQuoted = quotedForm{
+	entry:     "NAME: value",
+	isEntry:   func(_, row string) bool { return yamlEntry.MatchString(row) },
+	trailing:  regexp.MustCompile(`^($|[^#])`), // the YAML parser refuses most other characters
+	lineBreak: regexp.MustCompile("\r\n|[\r\n\u0085\u2028\u2029]"),
+}
+
+// yamlEntry matches a line that looks like another NAME: value. The names are those of
+// schema.SecretNamePattern.
+var yamlEntry = regexp.MustCompile(`^[\s{,?-]*([A-Za-z0-9_][A-Za-z0-9_.-]*\s*:(\s|$)|["'][A-Za-z0-9_][A-Za-z0-9_.-]*["']\s*:)`)
+
+// A yamlSource finds nodes in a YAML text. The nodes must be in the order of the text.
+type yamlSource struct {
+	rest         string // begins at the position (line, column)
+	line, column int    // as in yaml.Node: both begin with 1, and a column is a character
+}
+
+// checkQuoted returns an error if n is a quoted scalar whose closing quote is probably missing.
+func (s *yamlSource) checkQuoted(n *yaml.Node) error {
+	quote := byte('\'')
+	switch {
+	case n.Style&yaml.DoubleQuotedStyle != 0:
+		quote = '"'
+	case n.Style&yaml.SingleQuotedStyle == 0:
+		return nil
+	}
+	for ; s.line < n.Line; s.line, s.column = s.line+1, 1 {
+		if lineBreak := yamlQuoted.lineBreak.FindStringIndex(s.rest); lineBreak != nil {
+			s.rest = s.rest[lineBreak[1]:]
+		}
+	}
+	for ; s.column < n.Column; s.column++ {
+		_, size := utf8.DecodeRuneInString(s.rest)
+		s.rest = s.rest[size:]
+	}
+	begin := strings.IndexByte(s.rest, quote) + 1 // a tag can precede the quote
+	end := begin
+	for end < len(s.rest) && s.rest[end] != quote || quote == '\'' && strings.HasPrefix(s.rest[min(end, len(s.rest)):], "''") {
+		if s.rest[end] == '\'' && quote == '\'' || s.rest[end] == '\\' && quote == '"' {
+			end++ // skip an escape
+		}
+		end++
+	}
+	if begin == 0 || end >= len(s.rest) {
+		return errorAtLine(n.Line, "cannot find the quotes of this value: write NAME and the value in one line")
+	}
+	// Pass only one character after the quote. A search for the end of the line would need quadratic time
+	// for a text with many values in one line.
+	return yamlQuoted.check(n.Line, s.rest[begin:end], s.rest[end+1:min(end+2, len(s.rest))])
 }
 
 // scalarText returns the value of a YAML string, or the text of a YAML number, boolean,
