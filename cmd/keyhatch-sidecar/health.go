@@ -24,7 +24,8 @@ func healthCommand() *cobra.Command {
 broker, but not the values. If the store is a command, health runs the command.
 
 health prints a warning if other users can read the store or members of its group can
-change the store, and fails if every user can change the store. health also prints a
+change the store, and fails if every user can change the store. health does not check
+the permissions of a store on a read-only mount. health also prints a
 warning if a set or rm that was killed has left a temporary file in a dir:PATH store. A
 running sidecar removes the temporary file of a killed set or rm if the sidecar has
 permission.
@@ -55,44 +56,51 @@ instruction of a container image.`,
 		}
 		count, problems := sidecar.CheckHealth(c.Context(), newChildReader(storeFlags, source).Read, socket, tokenFile)
 		for i, err := range problems {
-			problem := &cli.Error{Err: err}
-			refusal, _ := errors.AsType[*client.Error](err)
-			_, isTokenFileError := errors.AsType[*client.TokenFileError](err)
-			untrusted, _ := errors.AsType[*client.UntrustedListenerError](err)
-			switch known, ok := errors.AsType[*sidecar.HealthError](err); {
-			case ok:
-				problem.Hint = known.Hint
-			case errors.Is(err, sidecar.ErrNoSidecar):
-				problem.Hint = "start the sidecar: " + runCommandLine(storeFlags, socket, tokenFile)
-			case isTokenFileError:
-				problem.Hint = cli.TokenFileHint(err, tokenFile, socket)
-			case untrusted != nil:
-				problem.Hint = cli.UntrustedListenerHint(untrusted.UID)
-			case refusal != nil && refusal.Code == schema.CodeUnauthorized:
-				problem.Hint = cli.UnauthorizedHint(refusal.TokenFile, tokenFile, socket)
-			case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
-				problem.Hint = cli.PermissionHint(socket)
-			case errors.Is(err, client.ErrUnreachable):
-				problem.Hint = cli.StartBrokerHint(socket, c.Flags().Changed("socket"))
-			}
-			if i == len(problems)-1 {
-				return problem
-			}
-			cli.PrintError(c, problem)
+			problems[i] = &cli.Error{Err: err, Hint: healthHint(c, err, storeFlags, socket, tokenFile)}
 		}
 		for _, path := range storePaths(source) {
 			access, warning, hint := accessWarning(path)
 			switch {
 			case access == everyoneCanChange:
-				return &cli.Error{Err: errors.New(warning), Hint: hint}
+				problems = append(problems, &cli.Error{Err: errors.New(warning), Hint: hint})
 			case access != noProblem:
 				fmt.Fprintf(c.ErrOrStderr(), "warning: %s\nhint: %s\n", warning, hint)
 			}
+		}
+		for i, problem := range problems {
+			if i == len(problems)-1 {
+				return problem
+			}
+			cli.PrintError(c, problem)
 		}
 		fmt.Fprintf(c.OutOrStdout(), "the broker has all secrets of the store (%s)\n", cli.Plural(count, "secret"))
 		return nil
 	}
 	return c
+}
+
+// healthHint returns the hint for a problem that sidecar.CheckHealth has returned, or "".
+func healthHint(c *cobra.Command, err error, storeFlags *pflag.FlagSet, socket, tokenFile string) string {
+	refusal, _ := errors.AsType[*client.Error](err)
+	_, isTokenFileError := errors.AsType[*client.TokenFileError](err)
+	untrusted, _ := errors.AsType[*client.UntrustedListenerError](err)
+	switch known, ok := errors.AsType[*sidecar.HealthError](err); {
+	case ok:
+		return known.Hint
+	case errors.Is(err, sidecar.ErrNoSidecar):
+		return "start the sidecar: " + runCommandLine(storeFlags, socket, tokenFile)
+	case isTokenFileError:
+		return cli.TokenFileHint(err, tokenFile, socket)
+	case untrusted != nil:
+		return cli.UntrustedListenerHint(untrusted.UID)
+	case refusal != nil && refusal.Code == schema.CodeUnauthorized:
+		return cli.UnauthorizedHint(refusal.TokenFile, tokenFile, socket)
+	case errors.Is(err, client.ErrUnreachable) && errors.Is(err, fs.ErrPermission):
+		return cli.PermissionHint(socket)
+	case errors.Is(err, client.ErrUnreachable):
+		return cli.StartBrokerHint(socket, c.Flags().Changed("socket"))
+	}
+	return ""
 }
 
 // runCommandLine returns the command line that starts a sidecar with the given flags. If a store is the
