@@ -19,10 +19,11 @@ import (
 // A registry contains the registered projects. If a request to register, reload, or
 // unregister a project fails, it does not change the registered projects.
 type registry struct {
-	dir   *rundir.Dir
-	view  keyring.View
-	audit *audit.Log
-	log   *slog.Logger
+	dir    *rundir.Dir
+	view   keyring.View
+	audit  *audit.Log
+	log    *slog.Logger
+	poller *endpoint.ListenerPoller // of the endpoints of all projects
 
 	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string

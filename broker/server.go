@@ -121,6 +121,10 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		// endpoint starts. So no client can use the socket without the token.
 		auth, err = newAuthenticator(config.AdminTokenFile, config.RuntimeDir, config.Audit)
 	}
+	var poller *endpoint.ListenerPoller
+	if err == nil {
+		poller, err = endpoint.NewListenerPoller()
+	}
 	if err != nil {
 		if listener != nil && in.Admin == nil {
 			listener.Close()
@@ -133,7 +137,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 
 	instanceID := newInstanceID()
 	s.registry = &registry{
-		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log,
+		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log, poller: poller,
 		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
 		brokerVersion: config.Version, instanceID: instanceID,
 		entries: map[schema.ProjectName]*entry{}, unserved: map[schema.ProjectName]*unservedProject{},
@@ -221,6 +225,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	wg.Wait()
 	s.registry.closing.Wait()
+	s.registry.poller.Close()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
 	// Remove the token file before dir.Close unlocks the runtime directory, because the next

@@ -74,3 +74,17 @@ func (d *drainState) isWriteOver(began time.Time) bool {
 	}
 	return !time.Now().Before(end)
 }
+
+// sleep waits for t and returns true. If the endpoint drains before t has passed, sleep returns
+// false at once.
+func (d *drainState) sleep(t time.Duration) bool {
+	if t <= 0 {
+		return true
+	}
+	select {
+	case <-d.draining:
+		return false
+	case <-time.After(t):
+		return true
+	}
+}
