@@ -150,7 +150,7 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 		projects = append(projects, schema.ProjectStatus{
 			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: r.dir.NamedSocket(name),
 			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
-			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
+			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256(),
 			AllowUIDs: e.registration.AllowUIDs,
 		})
 	}

@@ -90,7 +90,7 @@ func (a *acceptor) startLoopLocked() {
 // parkLocked parks the acceptor. It returns false if the acceptor must have an accept loop.
 // listener is the listener of the accept loop, which may have been replaced by now.
 func (a *acceptor) parkLocked(listener *net.UnixListener) bool {
-	if a.poller != nil && a.listener == listener && !a.stopping {
+	if a.poller != nil && a.listener == listener {
 		a.parked = a.poller.add(listener, a.unpark) == nil
 	}
 	return a.parked

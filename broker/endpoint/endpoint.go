@@ -67,8 +67,8 @@ type Config struct {
 type Endpoint struct {
 	config   Config
 	closer   interruptingCloser
-	calls    *systemCalls
-	drain    *drainState
+	calls    systemCalls
+	drain    drainState
 	acceptor acceptor
 	wg       sync.WaitGroup // waits for all sessions and for old listeners
 
@@ -94,11 +94,10 @@ func newEndpoint(config Config) *Endpoint {
 		config.Total = new(atomic.Int64)
 	}
 	e := &Endpoint{
-		config: config, calls: newSystemCalls(), drain: newDrainState(),
-		sessions: map[*Session]struct{}{}, refusals: refusals{max: maxRefusals, sessions: map[*Session]struct{}{}},
+		config: config, sessions: map[*Session]struct{}{}, refusals: refusals{max: maxRefusals},
 	}
 	e.acceptor = acceptor{
-		poller: config.Poller, drain: e.drain, serve: e.serveAccepted, log: config.Log, errorMessages: rate.Sometimes{Interval: time.Second},
+		poller: config.Poller, drain: &e.drain, serve: e.serveAccepted, log: config.Log, errorMessages: rate.Sometimes{Interval: time.Second},
 		listener: config.Listener,
 	}
 	if config.MaxUnauthorized > 0 {
@@ -195,13 +194,13 @@ func (e *Endpoint) mayExplainLimit() bool {
 }
 
 func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
-	c, err := newConn(accepted, e.calls)
+	c, err := newConn(accepted, &e.calls)
 	if err != nil {
 		e.config.Log.Error("refusing a connection", "error", err)
 		accepted.Close()
 		return
 	}
-	s := newSession(c, e.drain, paid)
+	s := newSession(c, &e.drain, paid)
 	s.refusals = &e.refusals
 	if e.admissions != nil {
 		caller, err := callerOf(c)
