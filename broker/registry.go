@@ -158,6 +158,13 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 	return projects, r.store.state
 }
 
+// count returns the number of served projects.
+func (r *registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.entries)
+}
+
 // stop makes the registry refuse all further changes, and returns all served projects.
 // The second result is false if stop was called before.
 func (r *registry) stop() ([]*entry, bool) {

@@ -183,6 +183,12 @@ func (s *Server) AdminSocket() string { return s.adminEndpoint.SocketPath() }
 // Status returns the broker's status.
 func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 
+// Summary returns the number of served projects, and information about the current secrets. Unlike
+// Status, it reads no declarations and allocates no memory for each project.
+func (s *Server) Summary() (projects int, secrets keyring.Info) {
+	return s.registry.count(), s.keyring.Info()
+}
+
 // ApplyDeclarations reads the directory of declared projects again. It adds new projects,
 // changes projects whose declarations have changed, and removes projects that are no
 // longer declared. If a declaration has an error, its project does not change. If the directory

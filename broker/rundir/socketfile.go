@@ -93,7 +93,8 @@ func (f *socketFiles) find(dir string) (SocketID, bool) {
 // 0 after an error. unix.Readlink would allocate memory, and the broker checks all projects every
 // second. The process would then need more and more memory until the next garbage collection.
 func readOpenPath(file int, path []byte) int {
-	link := append(strconv.AppendInt([]byte("/proc/self/fd/"), int64(file), 10), 0)
+	var buffer [32]byte
+	link := append(strconv.AppendInt(append(buffer[:0], "/proc/self/fd/"...), int64(file), 10), 0)
 	at := unix.AT_FDCWD
 	n, _, err := unix.Syscall6(unix.SYS_READLINKAT, uintptr(at), uintptr(unsafe.Pointer(&link[0])), uintptr(unsafe.Pointer(&path[0])), uintptr(len(path)), 0, 0)
 	if err != 0 {
