@@ -137,7 +137,7 @@ func (r *registry) addEntryLocked(registration schema.RegisterRequest, parsed *m
 		project: p, registration: registration, path: registration.ProjectPath, socket: socket,
 		endpoint: endpoint.New(endpoint.Config{
 			Listener: socket.Listener, MaxConnections: schema.MaxProjectConnections, Connects: p.RequestLimit(), Total: &r.connections,
-			Serve: p.Serve, Log: r.log,
+			Poller: r.poller, Serve: p.Serve, Log: r.log,
 		}),
 	}
 	r.entries[registration.Name] = e

@@ -89,16 +89,15 @@ func compareRegistrations(served, declared schema.RegisterRequest) (differences 
 // readManifest parses the text of a manifest. If text is nil, readManifest reads the manifest
 // file in the project's directory. readManifest also returns the text that it has parsed.
 func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, parsedText string, err error) {
-	var raw []byte
 	if text != nil {
-		raw = []byte(*text)
+		parsedText = *text
 	} else {
 		var file manifest.File
 		file, err = manifest.Read(projectPath)
-		raw = file.Text
+		parsedText = string(file.Text)
 	}
 	if err == nil {
-		parsed, err = manifest.Parse(raw)
+		parsed, err = manifest.ParseKept(parsedText)
 	}
 	if errors.Is(err, manifest.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return nil, "", refuse(schema.CodeManifestNotFound, "%v", err)
@@ -106,7 +105,7 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 	if err != nil {
 		return nil, "", refuse(schema.CodeManifestInvalid, "%v", err)
 	}
-	return parsed, string(raw), nil
+	return parsed, parsedText, nil
 }
 
 // describeWithoutSecrets returns a text for an error, without the names of secrets. An

@@ -19,10 +19,11 @@ import (
 // A registry contains the registered projects. If a request to register, reload, or
 // unregister a project fails, it does not change the registered projects.
 type registry struct {
-	dir   *rundir.Dir
-	view  keyring.View
-	audit *audit.Log
-	log   *slog.Logger
+	dir    *rundir.Dir
+	view   keyring.View
+	audit  *audit.Log
+	log    *slog.Logger
+	poller *endpoint.ListenerPoller // of the endpoints of all projects
 
 	requestRate, refusalRate  float64 // limits of each project, per second; 0 means no limit
 	brokerVersion, instanceID string
@@ -149,12 +150,19 @@ func (r *registry) status() ([]schema.ProjectStatus, schema.DescriptorStore) {
 		projects = append(projects, schema.ProjectStatus{
 			Name: name, ProjectPath: e.registration.ProjectPath, SocketPath: r.dir.NamedSocket(name),
 			Declared: e.registration.Declared, AllowlistSize: len(m.Allowlist()),
-			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256,
+			Counts: e.project.Counts(), Connections: e.endpoint.Connections(), ManifestSHA256: m.SHA256(),
 			AllowUIDs: e.registration.AllowUIDs,
 		})
 	}
 	slices.SortFunc(projects, func(a, b schema.ProjectStatus) int { return strings.Compare(string(a.Name), string(b.Name)) })
 	return projects, r.store.state
+}
+
+// count returns the number of served projects.
+func (r *registry) count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.entries)
 }
 
 // stop makes the registry refuse all further changes, and returns all served projects.

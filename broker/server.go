@@ -121,6 +121,10 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		// endpoint starts. So no client can use the socket without the token.
 		auth, err = newAuthenticator(config.AdminTokenFile, config.RuntimeDir, config.Audit)
 	}
+	var poller *endpoint.ListenerPoller
+	if err == nil {
+		poller, err = endpoint.NewListenerPoller()
+	}
 	if err != nil {
 		if listener != nil && in.Admin == nil {
 			listener.Close()
@@ -133,7 +137,7 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 
 	instanceID := newInstanceID()
 	s.registry = &registry{
-		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log,
+		dir: dir, view: s.keyring.View(), audit: config.Audit, log: config.Log, poller: poller,
 		requestRate: config.RequestRate, refusalRate: config.RefusalRate,
 		brokerVersion: config.Version, instanceID: instanceID,
 		entries: map[schema.ProjectName]*entry{}, unserved: map[schema.ProjectName]*unservedProject{},
@@ -179,6 +183,12 @@ func (s *Server) AdminSocket() string { return s.adminEndpoint.SocketPath() }
 // Status returns the broker's status.
 func (s *Server) Status() schema.StatusResponse { return s.admin.status() }
 
+// Summary returns the number of served projects, and information about the current secrets. Unlike
+// Status, it reads no declarations and allocates no memory for each project.
+func (s *Server) Summary() (projects int, secrets keyring.Info) {
+	return s.registry.count(), s.keyring.Info()
+}
+
 // ApplyDeclarations reads the directory of declared projects again. It adds new projects,
 // changes projects whose declarations have changed, and removes projects that are no
 // longer declared. If a declaration is not valid, its project does not change. If the directory
@@ -221,6 +231,7 @@ func (s *Server) Shutdown(ctx context.Context) {
 	}
 	wg.Wait()
 	s.registry.closing.Wait()
+	s.registry.poller.Close()
 	s.keyring.Clear()
 	audit.Record(s.config.Audit, schema.BrokerStopped{EventHeader: audit.Header(schema.EventBrokerStopped)})
 	// Remove the token file before dir.Close unlocks the runtime directory, because the next

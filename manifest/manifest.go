@@ -26,9 +26,8 @@ type Manifest struct {
 	Project     schema.ProjectName
 	Description string
 	Helpers     *schema.Helpers // nil if the manifest has no section helpers
-	// SHA256 is the SHA-256 hash of the manifest's text, in lower-case hex.
-	SHA256 string
 
+	hash      [sha256.Size]byte   // of the text
 	allowlist []schema.SecretName // sorted
 	// unusual contains only the injections that differ from the default (see
 	// defaultInjection). This saves memory, because most secrets have the default, and the
@@ -41,6 +40,9 @@ func (m *Manifest) Allows(name schema.SecretName) bool {
 	_, ok := slices.BinarySearch(m.allowlist, name)
 	return ok
 }
+
+// SHA256 returns the SHA-256 hash of the manifest's text, in lower-case hex.
+func (m *Manifest) SHA256() string { return hex.EncodeToString(m.hash[:]) }
 
 // Allowlist returns the sorted names on the allowlist. Do not change the slice.
 func (m *Manifest) Allowlist() []schema.SecretName { return m.allowlist }
@@ -149,7 +151,25 @@ func Parse(text []byte) (*Manifest, error) {
 		}
 	}
 	slices.Sort(m.allowlist)
-	sum := sha256.Sum256(text)
-	m.SHA256 = hex.EncodeToString(sum[:])
+	m.hash = sha256.Sum256(text)
+	return m, nil
+}
+
+// nameCharacters contains the characters of schema.SecretNamePattern.
+const nameCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
+
+// ParseKept is like Parse, but the names on the allowlist share memory with text. A program that
+// keeps the text as well as the manifest then needs less memory.
+func ParseKept(text string) (*Manifest, error) {
+	m, err := Parse([]byte(text))
+	if err != nil {
+		return nil, err
+	}
+	isSeparator := func(r rune) bool { return !strings.ContainsRune(nameCharacters, r) }
+	for word := range strings.FieldsFuncSeq(text, isSeparator) {
+		if i, ok := slices.BinarySearch(m.allowlist, schema.SecretName(word)); ok {
+			m.allowlist[i] = schema.SecretName(word)
+		}
+	}
 	return m, nil
 }

@@ -23,7 +23,7 @@ type fetchMerger struct {
 	active  *activeMergers
 
 	mu      sync.Mutex               // locked before activeMergers.mu and buffer.mu
-	pending map[uint32]*pendingFetch // by uid
+	pending map[uint32]*pendingFetch // by uid; nil before the first answer
 	closed  bool
 }
 
@@ -45,6 +45,9 @@ func (m *fetchMerger) add(f Fetch) {
 		if !m.closed {
 			if len(m.pending) == 0 {
 				m.active.add(m)
+			}
+			if m.pending == nil {
+				m.pending = map[uint32]*pendingFetch{}
 			}
 			m.pending[uid] = &pendingFetch{timer: time.AfterFunc(mergeInterval, func() { m.flush(uid) })}
 		}

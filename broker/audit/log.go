@@ -116,7 +116,7 @@ type ProjectLog struct {
 // Project returns a ProjectLog, which need not be closed. Use only one ProjectLog for each
 // project, because a ProjectLog merges the events of its project.
 func (l *Log) Project(name schema.ProjectName) *ProjectLog {
-	return &ProjectLog{l.required, fetchMerger{project: name, buffer: l.buffer, active: &l.active, pending: map[uint32]*pendingFetch{}}}
+	return &ProjectLog{l.required, fetchMerger{project: name, buffer: l.buffer, active: &l.active}}
 }
 
 // Required reports whether audit is required, so that RecordFetch waits until its event is

@@ -35,7 +35,7 @@ func newConnPair(t *testing.T) (c *conn, client int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ours.Close() })
-	if c, err = newConn(ours, newSystemCalls()); err != nil {
+	if c, err = newConn(ours, new(systemCalls)); err != nil {
 		t.Fatal(err)
 	}
 	return c, fds[1]

@@ -21,22 +21,37 @@ const drainWriteTimeout = 500 * time.Millisecond
 // A drainState stores whether an endpoint drains, and when its sessions must stop reading requests.
 // The endpoint and its sessions share the drainState.
 type drainState struct {
-	draining chan struct{} // closed by start
-	once     sync.Once     // used by start, which can be called several times
-
 	deadline atomic.Pointer[time.Time] // when sessions stop reading requests; nil before start
-}
 
-func newDrainState() *drainState { return &drainState{draining: make(chan struct{})} }
+	mu      sync.Mutex    // lock no other mutex while mu is locked
+	started chan struct{} // closed by start; nil if nobody has called draining, because most endpoints never need the channel; guarded by mu
+}
 
 // start begins to drain. It returns the time at which the sessions stop reading requests.
 func (d *drainState) start() time.Time {
-	d.once.Do(func() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.deadline.Load() == nil {
 		deadline := time.Now().Add(drainTimeout)
 		d.deadline.Store(&deadline)
-		close(d.draining)
-	})
+		if d.started != nil {
+			close(d.started)
+		}
+	}
 	return *d.deadline.Load()
+}
+
+// draining returns a channel that is closed when the endpoint begins to drain.
+func (d *drainState) draining() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.started == nil {
+		d.started = make(chan struct{})
+		if d.deadline.Load() != nil {
+			close(d.started)
+		}
+	}
+	return d.started
 }
 
 // end makes the sessions stop reading and writing at their next check. Call start before end.
@@ -73,4 +88,18 @@ func (d *drainState) isWriteOver(began time.Time) bool {
 		}
 	}
 	return !time.Now().Before(end)
+}
+
+// sleep waits for t and returns true. If the endpoint drains before t has passed, sleep returns
+// false at once.
+func (d *drainState) sleep(t time.Duration) bool {
+	if t <= 0 {
+		return true
+	}
+	select {
+	case <-d.draining():
+		return false
+	case <-time.After(t):
+		return true
+	}
 }

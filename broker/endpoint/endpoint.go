@@ -9,16 +9,13 @@ package endpoint
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/keyhatch/keyhatch/schema"
-	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -51,6 +48,9 @@ type Config struct {
 	// Total counts the connections of several endpoints together. If Total is nil, the
 	// endpoint counts only its own connections.
 	Total *atomic.Int64
+	// Poller waits for connections while the endpoint has no accept loop. If Poller is nil, the
+	// endpoint always has an accept loop.
+	Poller *ListenerPoller
 	// Serve answers the requests of one connection, usually by calling Session.Run. After Serve
 	// has returned, the endpoint closes the connection as soon as the client has read all
 	// answers. But if the session is parked (see Handler.Park), the connection stays open.
@@ -65,17 +65,12 @@ type Config struct {
 // a connection after its session has ended, until the client has read all answers or has
 // closed the connection, or until the Endpoint drains.
 type Endpoint struct {
-	config Config
-	closer interruptingCloser
-	calls  *systemCalls
-	drain  *drainState
-	wg     sync.WaitGroup // waits for all sessions and for old listeners
-	// accepting waits until all accept loops have ended.
-	accepting sync.WaitGroup
-
-	// errorMessages limits the log messages about failed calls of accept(2) and of leavePoller,
-	// together to one per second. Otherwise a client could fill the log.
-	errorMessages rate.Sometimes
+	config   Config
+	closer   interruptingCloser
+	calls    systemCalls
+	drain    drainState
+	acceptor acceptor
+	wg       sync.WaitGroup // waits for all sessions and for old listeners
 
 	refusals   refusals    // its mutex can be locked while mu is locked
 	admissions *admissions // nil if clients need no authorization; its mutex can be locked while mu is locked
@@ -83,7 +78,6 @@ type Endpoint struct {
 	// While mu is locked, deadline.mu and descriptor.mu can be locked, and
 	// systemCalls.begin can be called.
 	mu               sync.Mutex
-	listener         *net.UnixListener     // guarded by mu
 	sessions         map[*Session]struct{} // guarded by mu
 	connectLimitedAt time.Time             // when mayExplainLimit last returned true; guarded by mu
 }
@@ -100,8 +94,11 @@ func newEndpoint(config Config) *Endpoint {
 		config.Total = new(atomic.Int64)
 	}
 	e := &Endpoint{
-		config: config, calls: newSystemCalls(), drain: newDrainState(), errorMessages: rate.Sometimes{Interval: time.Second},
-		listener: config.Listener, sessions: map[*Session]struct{}{}, refusals: refusals{max: maxRefusals, sessions: map[*Session]struct{}{}},
+		config: config, sessions: map[*Session]struct{}{}, refusals: refusals{max: maxRefusals},
+	}
+	e.acceptor = acceptor{
+		poller: config.Poller, drain: &e.drain, serve: e.serveAccepted, log: config.Log, errorMessages: rate.Sometimes{Interval: time.Second},
+		listener: config.Listener,
 	}
 	if config.MaxUnauthorized > 0 {
 		e.admissions = &admissions{maxUnauthorized: config.MaxUnauthorized, maxAuthorized: config.MaxConnections}
@@ -121,9 +118,8 @@ func CloseListener(listener *net.UnixListener) {
 // SocketPath returns the path of the endpoint's socket.
 func (e *Endpoint) SocketPath() string { return e.config.Listener.Addr().String() }
 
-// Start starts a goroutine that accepts connections. ReplaceListener, StopAccepting, Drain,
-// or Close ends this goroutine.
-func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Listener) }) }
+// Start makes the endpoint accept connections, until StopAccepting, Drain, or Close is called.
+func (e *Endpoint) Start() { e.acceptor.start() }
 
 // StopAccepting begins to drain the endpoint, and waits until the endpoint accepts no more
 // connections. The connections in the backlog stay there, so another endpoint with the same
@@ -133,12 +129,10 @@ func (e *Endpoint) Start() { e.accepting.Go(func() { e.acceptLoop(e.config.Liste
 // connection that contains passed file descriptors. After that close, the loop ends.
 func (e *Endpoint) StopAccepting() {
 	e.drain.start()
-	e.mu.Lock()
-	e.listener.SetDeadline(longAgo)
-	e.mu.Unlock()
+	e.acceptor.stop(longAgo)
 	stopped := make(chan struct{})
 	go func() { // this goroutine ends after the accept loops have ended
-		e.accepting.Wait()
+		e.acceptor.loops.Wait()
 		close(stopped)
 	}()
 	select {
@@ -152,46 +146,18 @@ func (e *Endpoint) StopAccepting() {
 // connections stay open. The endpoint must be started and must not be draining.
 func (e *Endpoint) ReplaceListener(listener *net.UnixListener) {
 	refuseDescriptors(listener)
-	e.mu.Lock()
-	old := e.listener
-	e.listener = listener
-	e.mu.Unlock()
+	old := e.acceptor.replaceListener(listener)
 	// Closing the old listener ends its accept loop. Close it in a goroutine, because the close
 	// can take some time.
 	e.wg.Go(func() { e.closer.close(func() { old.Close() }) })
-	e.accepting.Go(func() { e.acceptLoop(listener) })
 }
 
-func (e *Endpoint) acceptLoop(listener *net.UnixListener) {
-	pause := time.Duration(0)
-	for {
-		accepted, err := listener.AcceptUnix()
-		if err == nil {
-			pause = 0
-			paid, wait := e.payForConnection()
-			e.startSession(accepted, paid)
-			if !e.sleep(wait) {
-				return
-			}
-			continue
-		}
-		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
-			return // the listener is closed, or StopAccepting or Drain has set a deadline that has passed
-		}
-		if errors.Is(err, unix.ECONNABORTED) {
-			continue
-		}
-		// The most likely reasons for an error are a lack of file descriptors and a lack of
-		// memory. The connection waits in the backlog. Try again, because clients could otherwise
-		// not connect until the broker restarts.
-		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-		e.errorMessages.Do(func() {
-			e.config.Log.Error("cannot accept a connection; trying again", "error", err, "retry_in", pause)
-		})
-		if !e.sleep(pause) {
-			return
-		}
-	}
+// serveAccepted starts a session for a new connection, and waits if there are too many new
+// connections. It returns false if the endpoint drains.
+func (e *Endpoint) serveAccepted(accepted *net.UnixConn) bool {
+	paid, wait := e.payForConnection()
+	e.startSession(accepted, paid)
+	return e.drain.sleep(wait)
 }
 
 // payForConnection counts a new connection against Config.Connects. The result paid is 1 if the
@@ -227,28 +193,14 @@ func (e *Endpoint) mayExplainLimit() bool {
 	return true
 }
 
-// sleep waits for d and returns true. If the endpoint drains before d has passed, sleep returns
-// false at once.
-func (e *Endpoint) sleep(d time.Duration) bool {
-	if d <= 0 {
-		return true
-	}
-	select {
-	case <-e.drain.draining:
-		return false
-	case <-time.After(d):
-		return true
-	}
-}
-
 func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
-	c, err := newConn(accepted, e.calls)
+	c, err := newConn(accepted, &e.calls)
 	if err != nil {
 		e.config.Log.Error("refusing a connection", "error", err)
 		accepted.Close()
 		return
 	}
-	s := newSession(c, e.drain, paid)
+	s := newSession(c, &e.drain, paid)
 	s.refusals = &e.refusals
 	if e.admissions != nil {
 		caller, err := callerOf(c)
@@ -258,7 +210,7 @@ func (e *Endpoint) startSession(accepted *net.UnixConn, paid int) {
 			return
 		}
 		for s.admission = e.admissions.add(c, caller.UID); s.admission == nil; s.admission = e.admissions.add(c, caller.UID) {
-			if !e.sleep(evictionTime) {
+			if !e.drain.sleep(evictionTime) {
 				e.close(c)
 				return
 			}
@@ -333,7 +285,7 @@ func (e *Endpoint) finishSession(s *Session) {
 	if s.conn.unreadBytes() > 0 {
 		s.conn.CloseWrite()
 		if err := s.conn.leavePoller(); err != nil {
-			e.errorMessages.Do(func() {
+			e.acceptor.errorMessages.Do(func() {
 				e.config.Log.Error("cannot remove a connection from the poller of the Go runtime", "error", err)
 			})
 		}
@@ -344,7 +296,7 @@ func (e *Endpoint) finishSession(s *Session) {
 		if s.refusedAt != (time.Time{}) {
 			isOver = func() bool { return s.admission.isEvicted() || time.Since(s.refusedAt) >= unreadRefusalTimeout }
 		}
-		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && !isOver() && e.sleep(interval); {
+		for interval := time.Millisecond; s.conn.unreadBytes() > 0 && !isOver() && e.drain.sleep(interval); {
 			interval = min(2*interval, maxUnreadInterval)
 		}
 	}
@@ -387,12 +339,12 @@ func (e *Endpoint) Connections() int {
 // Drain also serves the connections in the backlog.
 func (e *Endpoint) Drain(ctx context.Context, keepListener bool) {
 	deadline := e.drain.start()
-	e.mu.Lock()
 	if keepListener {
-		e.listener.Close()
+		e.acceptor.close(func(listener *net.UnixListener) { listener.Close() })
 	} else {
-		e.listener.SetDeadline(deadline)
+		e.acceptor.stop(deadline)
 	}
+	e.mu.Lock()
 	for s := range e.sessions {
 		s.conn.deadline.change(deadline)
 	}
@@ -411,13 +363,14 @@ func (e *Endpoint) Close() {
 	e.drain.start()
 	e.drain.end()
 	e.mu.Lock()
-	listener := e.listener
 	for s := range e.sessions {
 		// The deadline in the past ends the session, and the session closes the connection.
 		s.conn.deadline.change(longAgo)
 	}
 	e.mu.Unlock()
-	e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog, unless another process has the listener open
+	e.acceptor.close(func(listener *net.UnixListener) {
+		e.closer.close(func() { listener.Close() }) // also closes the connections in the backlog, unless another process has the listener open
+	})
 	select {
 	case <-e.ended():
 	case <-time.After(time.Second):
@@ -430,7 +383,7 @@ func (e *Endpoint) Close() {
 func (e *Endpoint) ended() <-chan struct{} {
 	ended := make(chan struct{})
 	go func() { // this goroutine ends after all sessions have ended
-		e.accepting.Wait() // wait for the accept loops first, because they start sessions
+		e.acceptor.loops.Wait() // wait for the accept loops first, because they start sessions
 		e.wg.Wait()
 		close(ended)
 	}()

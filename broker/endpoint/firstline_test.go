@@ -12,7 +12,7 @@ import (
 func newFirstLineSession(t *testing.T) (s *Session, client int) {
 	t.Helper()
 	c, client := newConnPair(t)
-	s = newSession(c, newDrainState(), 0)
+	s = newSession(c, new(drainState), 0)
 	s.admission = &admission{}
 	return s, client
 }

@@ -27,9 +27,9 @@ func Connect(serve func(*Session)) (*net.UnixConn, error) {
 		client.Close()
 		return nil, err
 	}
-	c, err := newConn(served, newSystemCalls())
+	c, err := newConn(served, new(systemCalls))
 	if err == nil {
-		s := newSession(c, newDrainState(), 0)
+		s := newSession(c, new(drainState), 0)
 		if s.caller, err = callerOf(c); err == nil {
 			go func() { // closing the client's side ends this goroutine
 				defer c.Close()

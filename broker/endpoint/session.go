@@ -55,7 +55,7 @@ const maxRefusals = 16
 type refusals struct {
 	max      int                   // the largest number of sessions in the map
 	mu       sync.Mutex            // lock no other mutex while mu is locked
-	sessions map[*Session]struct{} // guarded by mu
+	sessions map[*Session]struct{} // nil before the first refusal; guarded by mu
 }
 
 // add adds a session. It returns false if there are already max sessions.
@@ -64,6 +64,9 @@ func (r *refusals) add(s *Session) bool {
 	defer r.mu.Unlock()
 	if len(r.sessions) >= r.max {
 		return false
+	}
+	if r.sessions == nil {
+		r.sessions = map[*Session]struct{}{}
 	}
 	r.sessions[s] = struct{}{}
 	return true
@@ -149,7 +152,7 @@ func (s *Session) Caller() Caller { return s.caller }
 // Draining returns a channel that is closed when the endpoint begins to drain. If Handler.Answer
 // is waiting for something at this time, it should return HangUp. The client can then send the
 // request to the next broker.
-func (s *Session) Draining() <-chan struct{} { return s.drain.draining }
+func (s *Session) Draining() <-chan struct{} { return s.drain.draining() }
 
 // Gone returns a channel that is closed when the client closes the connection or shuts down one
 // of its directions. Use the channel only until Handler.Answer returns. Before Gone returns, it

@@ -2,6 +2,7 @@ package project
 
 import (
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -15,22 +16,25 @@ import (
 // allowlist of the approved manifest.
 type allowedSecrets struct {
 	view     keyring.View
-	approval atomic.Pointer[approval]
+	approved atomic.Pointer[manifest.Manifest]
+
+	mu sync.Mutex
+	// replaced is closed when another manifest is approved. It is nil if changes was not called for
+	// the current manifest, because most projects never wait. Guarded by mu.
+	replaced chan struct{}
 }
 
-type approval struct {
-	manifest *manifest.Manifest
-	replaced chan struct{} // closed when another manifest is approved
-}
-
-func (a *allowedSecrets) manifest() *manifest.Manifest { return a.approval.Load().manifest }
+func (a *allowedSecrets) manifest() *manifest.Manifest { return a.approved.Load() }
 
 // setManifest replaces the approved manifest. Requests that are waiting for a secret then look up
 // their names again with the new manifest, and watches compare the secrets again.
 func (a *allowedSecrets) setManifest(m *manifest.Manifest) {
-	previous := a.approval.Swap(&approval{m, make(chan struct{})})
-	if previous != nil {
-		close(previous.replaced)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.approved.Store(m)
+	if a.replaced != nil {
+		close(a.replaced)
+		a.replaced = nil
 	}
 }
 
@@ -113,7 +117,12 @@ func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, r
 // second channel is closed when the manifest is replaced. Call changes before a lookup. Then a
 // change between the two calls closes a channel, so the calling function misses no change.
 func (a *allowedSecrets) changes() (snapshotChanged, manifestReplaced <-chan struct{}) {
-	return a.view.Changed(), a.approval.Load().replaced
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.replaced == nil {
+		a.replaced = make(chan struct{})
+	}
+	return a.view.Changed(), a.replaced
 }
 
 // versions returns the versions of the allowed secrets that are loaded, and the generation of the

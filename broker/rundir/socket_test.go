@@ -69,3 +69,33 @@ func TestSocketRefusesDescriptorsBeforeItListens(t *testing.T) {
 		}
 	})
 }
+
+// TestCheckOfSocketFileAllocatesNothing checks a socket file. The broker checks the socket files of
+// all projects every second, so the check must not allocate memory.
+func TestCheckOfSocketFileAllocatesNothing(t *testing.T) {
+	d := openTestDir(t)
+	socket, err := d.BindProject("/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Listener.Close()
+	for range 300 { // strconv formats small numbers without an allocation, so use a larger file descriptor
+		fd, err := unix.Dup(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+	}
+	other, err := d.BindProject("/b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Listener.Close()
+	if n := testing.AllocsPerRun(100, func() {
+		if !d.IsIntact(socket) || !d.IsIntact(other) {
+			t.Error("the socket file is not intact")
+		}
+	}); n != 0 {
+		t.Errorf("the check allocates memory %v times", n)
+	}
+}

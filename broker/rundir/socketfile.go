@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -78,18 +79,28 @@ func (f *socketFiles) find(dir string) (SocketID, bool) {
 	if !ok {
 		return SocketID{}, false
 	}
-	// Do not use os.Readlink, which allocates memory: the broker checks all projects every second.
 	var path [unix.PathMax]byte
-	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(known.file), path[:])
-	if err != nil {
-		return known.id, false
-	}
+	n := readOpenPath(known.file, path[:])
 	// The path of a removed file ends with " (deleted)". Compare the whole path and not only its
 	// end: a container can create the directories projects/.DIGEST in its own directory, and move
 	// the socket file there.
 	parent, isSocket := bytes.CutSuffix(path[:n], []byte("/broker.sock"))
 	parent, isInDir := bytes.CutSuffix(parent, []byte(dir))
 	return known.id, isSocket && isInDir && string(parent) == f.root
+}
+
+// readOpenPath copies the current path of an open file to path, and returns its length. The length is
+// 0 after an error. unix.Readlink would allocate memory, and the broker checks all projects every
+// second. The process would then need more and more memory until the next garbage collection.
+func readOpenPath(file int, path []byte) int {
+	var buffer [32]byte
+	link := append(strconv.AppendInt(append(buffer[:0], "/proc/self/fd/"...), int64(file), 10), 0)
+	at := unix.AT_FDCWD
+	n, _, err := unix.Syscall6(unix.SYS_READLINKAT, uintptr(at), uintptr(unsafe.Pointer(&link[0])), uintptr(unsafe.Pointer(&path[0])), uintptr(len(path)), 0, 0)
+	if err != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // mode returns the mode of the socket file of a directory. The second result is false if the

@@ -51,6 +51,6 @@ func notifySystemd(ctx context.Context, server *broker.Server, log *slog.Logger)
 
 // statusNotification returns a line STATUS=TEXT. systemctl status shows the text.
 func statusNotification(server *broker.Server) string {
-	s := server.Status()
-	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(len(s.Projects), "project"), cli.Plural(s.SecretCount, "secret"), s.Generation)
+	projects, secrets := server.Summary()
+	return fmt.Sprintf("STATUS=%s served, %s loaded, generation %d", cli.Plural(projects, "project"), cli.Plural(secrets.SecretCount, "secret"), secrets.Generation)
 }
