@@ -116,7 +116,7 @@ func applyDeclarationLocked(r *registry, d manifest.Declaration, declared map[st
 	if err := checkRegistration(registration); err != nil {
 		return err
 	}
-	parsed, err := manifest.ParseKept(d.Manifest)
+	parsed, err := manifest.Parse([]byte(d.Manifest))
 	if err != nil {
 		return err
 	}

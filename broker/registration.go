@@ -97,7 +97,7 @@ func readManifest(projectPath string, text *string) (parsed *manifest.Manifest, 
 		parsedText = string(file.Text)
 	}
 	if err == nil {
-		parsed, err = manifest.ParseKept(parsedText)
+		parsed, err = manifest.Parse([]byte(parsedText))
 	}
 	if errors.Is(err, manifest.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 		return nil, "", refuse(schema.CodeManifestNotFound, "%v", err)

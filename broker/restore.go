@@ -39,7 +39,7 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 		u := &unservedProject{registration: registration.Request, restored: true, stored: storedProject{sequence: registration.Sequence}, err: errStarting}
 		err := checkRegistration(registration.Request)
 		if err == nil {
-			u.parsed, err = manifest.ParseKept(*registration.Request.Manifest)
+			u.parsed, err = manifest.Parse([]byte(*registration.Request.Manifest))
 		}
 		if err != nil {
 			r.log.Error("cannot restore a project", "project", name, "error", describeWithoutSecrets(err))

@@ -154,22 +154,3 @@ func Parse(text []byte) (*Manifest, error) {
 	m.hash = sha256.Sum256(text)
 	return m, nil
 }
-
-// nameCharacters contains the characters of schema.SecretNamePattern.
-const nameCharacters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
-
-// ParseKept is like Parse, but the names on the allowlist share memory with text. A program that
-// keeps the text as well as the manifest then needs less memory.
-func ParseKept(text string) (*Manifest, error) {
-	m, err := Parse([]byte(text))
-	if err != nil {
-		return nil, err
-	}
-	isSeparator := func(r rune) bool { return !strings.ContainsRune(nameCharacters, r) }
-	for word := range strings.FieldsFuncSeq(text, isSeparator) {
-		if i, ok := slices.BinarySearch(m.allowlist, schema.SecretName(word)); ok {
-			m.allowlist[i] = schema.SecretName(word)
-		}
-	}
-	return m, nil
-}

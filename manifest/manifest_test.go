@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"unsafe"
 
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -51,27 +50,6 @@ secrets:
 	empty, err := Parse([]byte(header + "secrets: {}\n"))
 	if err != nil || len(empty.Allowlist()) != 0 || empty.Allowlist() == nil {
 		t.Errorf("empty allowlist: %v, %v", empty, err)
-	}
-}
-
-// TestParseKeptSharesNamesWithItsText parses a manifest with Parse and with ParseKept. The
-// allowlists must be equal. The allowlist of ParseKept must share memory with the text, except for a
-// name that is not literally in the text.
-func TestParseKeptSharesNamesWithItsText(t *testing.T) {
-	text := header + "secrets: {B: , a.b-c_9: {env: C}, 'quoted': , \"es\\x63aped\": , " + nameCharacters + ": {env: D}}\n"
-	m, err := ParseKept(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if parsed, err := Parse([]byte(text)); err != nil || !slices.Equal(m.Allowlist(), parsed.Allowlist()) {
-		t.Errorf("the allowlist is %v, want %v, error %v", m.Allowlist(), parsed.Allowlist(), err)
-	}
-	begin := uintptr(unsafe.Pointer(unsafe.StringData(text)))
-	for _, name := range m.Allowlist() {
-		at := uintptr(unsafe.Pointer(unsafe.StringData(string(name))))
-		if shares := begin <= at && at < begin+uintptr(len(text)); shares != (name != "escaped") {
-			t.Errorf("%s shares memory with the text: %t", name, shares)
-		}
 	}
 }
 
