@@ -15,10 +15,10 @@ import (
 type outcome int
 
 const (
-	allowed   outcome = iota // the name is on the allowlist, and the secret was found
-	denied                   // the name is not on the allowlist
+	denied    outcome = iota // the name is not on the allowlist
 	notFound                 // the name is on the allowlist, but there is no such secret
 	notLoaded                // the name is on the allowlist, but no secrets are loaded
+	allowed                  // the name is on the allowlist, and the secret was found
 	numOutcomes
 )
 
@@ -69,18 +69,16 @@ func (l *lookup) lookUp(approved *manifest.Manifest, snapshot *keyring.Snapshot)
 	}
 	for i := range l.results {
 		r := &l.results[i]
-		switch {
-		case !approved.Allows(r.name):
-			r.outcome = denied
-		case snapshot == nil:
+		*r = result{name: r.name, outcome: denied} // removes the value of an earlier lookup
+		if !approved.Allows(r.name) {
+			continue
+		}
+		if snapshot == nil {
 			r.outcome = notLoaded
-		default:
-			var ok bool
-			if r.value, ok = snapshot.Lookup(r.name); ok {
-				r.outcome = allowed
-			} else {
-				r.outcome = notFound
-			}
+		} else if value, ok := snapshot.Lookup(r.name); ok {
+			r.outcome, r.value = allowed, value
+		} else {
+			r.outcome = notFound
 		}
 	}
 }
@@ -104,8 +102,8 @@ func (l *lookup) countOutcomes() (counts outcomes) {
 	return counts
 }
 
-// message explains why the name of the result was refused. The outcome must not be allowed. The message
-// contains the name, but no other data.
+// message explains why the name of the result was refused. The outcome must not be allowed. The
+// message contains the name, but no other data.
 func (r *result) message() string {
 	switch r.outcome {
 	case denied:
