@@ -363,8 +363,7 @@ func (s *Session) awaitEvent() {
 
 // readNow reads the first bytes of a request without waiting. After an error, for example EAGAIN
 // if there are no data, readNow releases the session's workspace, so that an idle session needs
-// less memory. But a session with its own memory for request lines (Handler.Grow) keeps its
-// workspace.
+// less memory. But a session with Handler.Grow keeps its workspace.
 func (s *Session) readNow(fd int) error {
 	if s.work == nil {
 		s.work = newWorkspace((*input)(s), s.maxLine, s.grow)
@@ -383,9 +382,9 @@ func (s *Session) readNow(fd int) error {
 // reads request lines from the input.
 type input Session
 
-// Read reads data from the connection. If s.canWait is true, Read can wait for data: for the rest
-// of a request line, or for the input of Session.AwaitInput. Before Read waits for the rest of a
-// line, it sends the answers to all previous requests, and sets the deadline of the line.
+// Read reads data from the connection. If s.canWait is true, Read can wait for the rest of a line
+// or for the input of AwaitInput. Before Read waits for the rest of a line, it sends the answers
+// to all previous requests, and sets the deadline of the line.
 func (s *input) Read(p []byte) (n int, err error) {
 	switch {
 	case !s.canWait:
