@@ -29,16 +29,20 @@ func ValidSecretName[T ~string | ~[]byte](name T) bool {
 		return false
 	}
 	for i := 0; i < len(name); i++ {
-		c := name[i]
-		switch {
-		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '_':
-		case (c == '.' || c == '-') && i > 0:
-		default:
+		if !inSecretName[name[i]] {
 			return false
 		}
 	}
-	return true
+	return name[0] != '.' && name[0] != '-'
 }
+
+// inSecretName contains true for each character that a secret name can contain.
+var inSecretName = func() (in [256]bool) {
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-") {
+		in[c] = true
+	}
+	return in
+}()
 
 // ValidProjectName reports whether name matches ProjectNamePattern.
 func ValidProjectName[T ~string](name T) bool {

@@ -259,10 +259,10 @@ func (c *conn) send(pieces [][]byte) (n int, err error) {
 
 func (c *conn) sendPieces(fd uintptr) {
 	for c.sendErr = unix.EINTR; c.sendErr == unix.EINTR; {
-		const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
-		if len(c.pieces) == 1 { // SendmsgN allocates no memory, unlike SendmsgBuffers
-			c.sent, c.sendErr = unix.SendmsgN(int(fd), c.pieces[0], nil, nil, flags)
+		if len(c.pieces) == 1 { // Write costs less than SendmsgBuffers, and allocates no memory
+			c.sent, c.sendErr = unix.Write(int(fd), c.pieces[0]) // does not wait, because the Go runtime has set O_NONBLOCK
 		} else {
+			const flags = unix.MSG_NOSIGNAL | unix.MSG_DONTWAIT
 			c.sent, c.sendErr = unix.SendmsgBuffers(int(fd), c.pieces, nil, nil, flags)
 		}
 	}

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/keyhatch/keyhatch/schema"
 )
 
 // startParking serves an endpoint that parks idle sessions (see Handler.Park). parked is the
@@ -84,4 +87,26 @@ func TestParkedSessionEndsWithItsClientOrTheEndpoint(t *testing.T) {
 			waitUntil(t, func() bool { end(e, c); return e.Connections() == 0 })
 		})
 	}
+}
+
+// TestIncompleteLineHasDeadline sends a request and the beginning of another request with one
+// write. The answer to the first request must arrive, and the session must wait at most
+// schema.LineTimeout for the rest of the second request. The deadline of an idle connection would be
+// much later.
+func TestIncompleteLineHasDeadline(t *testing.T) {
+	var session atomic.Pointer[Session]
+	handler := okHandler()
+	handler.Batch = true
+	_, path := start(t, func(s *Session) { session.Store(s); s.Run(handler) }, false)
+	c := dial(t, path)
+	fmt.Fprint(c, "{}\n{")
+	if answer, err := bufio.NewReader(c).ReadString('\n'); err != nil || answer != "{\"ok\":true}\n" {
+		t.Errorf("the answer is %q, error %v", answer, err)
+	}
+	waitUntil(t, func() bool {
+		d := &session.Load().conn.deadline
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return !d.timer.IsZero() && time.Until(d.time) <= schema.LineTimeout && time.Until(d.timer) <= schema.LineTimeout
+	})
 }

@@ -236,12 +236,12 @@ func (s *Session) Run(h Handler) {
 			return
 		}
 		if err != nil {
-			reply := s.answerReadError(h, err)
+			reply := s.answerReadError(&h, err)
 			s.chargeUnanswered(h.Limit, err)
 			s.Write(reply)
 			return
 		}
-		reply, pause := s.answer(h, line)
+		reply, pause := s.answer(&h, line)
 		if s.stopWatching() {
 			s.active = time.Now() // the handler may have waited for a long time
 		}
@@ -323,7 +323,6 @@ func (s *Session) readLine() ([]byte, error) {
 			s.parkAt = s.active.Add(parkDelay)
 		}
 	}
-	s.drain.setReadDeadline(s.conn, s.active.Add(schema.LineTimeout))
 	line, err := s.work.lines.ReadLine()
 	if err == nil {
 		s.unread -= len(line) + 1
@@ -367,8 +366,7 @@ func (s *Session) awaitEvent() {
 
 // readNow reads the first bytes of a request without waiting. After an error, for example EAGAIN
 // if there are no data, readNow releases the session's workspace, so that an idle session needs
-// less memory. But a session with its own memory for request lines (Handler.Grow) keeps its
-// workspace.
+// less memory. But a session with Handler.Grow keeps its workspace.
 func (s *Session) readNow(fd int) error {
 	if s.work == nil {
 		s.work = newWorkspace((*input)(s), s.maxLine, s.grow)
@@ -387,14 +385,19 @@ func (s *Session) readNow(fd int) error {
 // reads request lines from the input.
 type input Session
 
-// Read reads data from the connection. If s.canWait is true, Read first sends the answers to all
-// previous requests, because Read can then wait for data.
+// Read reads data from the connection. If s.canWait is true, Read can wait for the rest of a line
+// or for the input of AwaitInput. Before Read waits for the rest of a line, it sends the answers
+// to all previous requests, and sets the deadline of the line.
 func (s *input) Read(p []byte) (n int, err error) {
-	if !s.canWait {
+	switch {
+	case !s.canWait:
 		n, err = s.conn.receive(s.fd, p)
-	} else if s.conn.awaitsInput || s.out.flush() {
+	case s.conn.awaitsInput:
 		n, err = s.conn.Read(p)
-	} else {
+	case s.out.flush():
+		s.drain.setReadDeadline(s.conn, s.active.Add(schema.LineTimeout))
+		n, err = s.conn.Read(p)
+	default:
 		err = net.ErrClosed
 	}
 	s.unread += n
@@ -403,7 +406,7 @@ func (s *input) Read(p []byte) (n int, err error) {
 
 // answerReadError returns the last reply of a session that ends because reading a request
 // failed with err.
-func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
+func (s *Session) answerReadError(h *Handler, err error) (reply Reply) {
 	switch {
 	case errors.Is(err, wire.ErrTooLong):
 		s.work.lines.Discard() // reads the rest of the line, because some clients read an answer only after sending the line
@@ -425,7 +428,7 @@ func (s *Session) answerReadError(h Handler, err error) (reply Reply) {
 // second. If the connection got a refusal less than a second ago, answer instead waits until the
 // limit allows the request, and then answers it. If the client ends the connection or the
 // endpoint drains during this wait, the reply is HangUp.
-func (s *Session) answer(h Handler, line []byte) (reply Reply, pause time.Duration) {
+func (s *Session) answer(h *Handler, line []byte) (reply Reply, pause time.Duration) {
 	if h.Limit != nil {
 		cost := s.cost(len(line))
 		wait := h.Limit.Reserve(cost, s.active)

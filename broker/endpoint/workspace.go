@@ -13,7 +13,6 @@ import (
 type workspace struct {
 	lines   *wire.Reader
 	maxLine int
-	source  io.Reader // lines reads from this source; nil while the workspace is in the pool
 	batch   batch
 }
 
@@ -26,21 +25,16 @@ var workspaces sync.Pool
 func newWorkspace(source io.Reader, maxLine int, grow func([]byte, int) ([]byte, error)) *workspace {
 	if grow == nil {
 		if w, ok := workspaces.Get().(*workspace); ok && w.maxLine == maxLine {
-			w.source = source
+			w.lines.SetSource(source)
 			return w
 		}
 	}
-	w := &workspace{maxLine: maxLine, source: source}
-	w.lines = wire.NewReader(w, maxLine, grow)
-	return w
+	return &workspace{lines: wire.NewReader(source, maxLine, grow), maxLine: maxLine}
 }
-
-// Read reads from the session that currently uses the workspace.
-func (w *workspace) Read(p []byte) (int, error) { return w.source.Read(p) }
 
 // release makes the workspace available for other sessions. Call it only if the workspace
 // contains no unread line and no reply, and if newWorkspace was called without grow.
 func (w *workspace) release() {
-	w.source = nil
+	w.lines.SetSource(nil) // so that the workspace does not refer to the session
 	workspaces.Put(w)
 }

@@ -99,8 +99,14 @@ func (s *Snapshot) Release() {
 
 // Lease returns functions for a reply that contains memory of the snapshot. release releases
 // the reference that Acquire returned. isExpired reports whether the reply must end now,
-// because more than maxOldSnapshots pushes were accepted after the push of this snapshot.
-func (s *Snapshot) Lease() (release func(), isExpired func() bool) { return s.release, s.isExpired }
+// because more than maxOldSnapshots pushes were accepted after the push of this snapshot. For a nil
+// snapshot, Lease returns nil.
+func (s *Snapshot) Lease() (release func(), isExpired func() bool) {
+	if s == nil {
+		return nil, nil
+	}
+	return s.release, s.isExpired
+}
 
 func (s *Snapshot) info() Info {
 	return Info{s.generation, len(s.locations), s.loadedAt, s.arena.Kind()}

@@ -57,58 +57,51 @@ func (a *allowedSecrets) internName(name []byte) schema.SecretName {
 	return schema.SecretName(name)
 }
 
-// lookup looks up names in the current snapshot, as described at lookUp. Release the
-// returned lookup after use.
-func (a *allowedSecrets) lookup(names []schema.SecretName, results []result) lookup {
+// lookUp looks up the names of found in the current snapshot, as described at lookup.lookUp, and
+// counts these names (see Session.CountNames). Release found after use.
+func (a *allowedSecrets) lookUp(s *endpoint.Session, found *lookup) {
 	// Acquire the snapshot before reading the manifest. In the opposite order, a reload
 	// that revokes a name and then a push of a new value could happen between the two
 	// steps. The project would then get the new value of the revoked name.
 	snapshot := a.view.Acquire()
-	return lookUp(a.manifest(), snapshot, names, results)
+	found.lookUp(a.manifest(), snapshot)
+	s.CountNames(len(found.results))
 }
 
 // isCurrent reports whether the snapshot and the approved manifest are still the ones that found
-// comes from. If isCurrent returns true, a new lookup would return the same results.
-func (a *allowedSecrets) isCurrent(found lookup) bool {
+// comes from. If isCurrent returns true, a new lookup would have the same results.
+func (a *allowedSecrets) isCurrent(found *lookup) bool {
 	return a.view.IsCurrent(found.snapshot) && a.manifest() == found.approved
 }
 
-// await looks up names. While an allowed secret is missing, await waits for the next push,
-// clear, or reload, and then looks up the names again. Each lookup checks the current allowlist,
-// so a reload also affects requests that are waiting. When the timeout expires, await returns the
-// results of a last lookup. If the timeout is 0, await does not wait. Release the returned lookup
-// after use.
+// await looks up the names of found. While an allowed secret is missing, await waits for the next
+// push, clear, or reload, and then looks up the names again. Each lookup checks the current
+// allowlist, so a reload also affects requests that are waiting. When the timeout expires, await
+// returns after a last lookup. Release found after use.
 //
-// await returns false, and no lookup, if it would have to wait, but the client has ended the
-// connection, or the endpoint drains, for example because the broker stops. The client of a
-// stopped broker can then send its request to the next broker.
-func (a *allowedSecrets) await(s *endpoint.Session, names []schema.SecretName, results []result, timeout time.Duration) (lookup, bool) {
-	countedLookup := func() lookup {
-		found := a.lookup(names, results)
-		s.CountNames(len(found.results))
-		return found
-	}
-	if timeout <= 0 {
-		return countedLookup(), true
-	}
+// await returns false if it would have to wait, but the client has ended the connection, or the
+// endpoint drains, for example because the broker stops. The client of a stopped broker can then
+// send its request to the next broker. If await returns false, do not use or release found.
+func (a *allowedSecrets) await(s *endpoint.Session, found *lookup, timeout time.Duration) bool {
 	expired := time.NewTimer(timeout)
 	defer expired.Stop()
 	for {
 		changed, replaced := a.changes()
-		found := countedLookup()
+		a.lookUp(s, found)
 		if found.isComplete() {
-			return found, true
+			return true
 		}
 		found.release()
 		select {
 		case <-changed:
 		case <-replaced:
 		case <-expired.C:
-			return countedLookup(), true
+			a.lookUp(s, found)
+			return true
 		case <-s.Gone():
-			return lookup{}, false
+			return false
 		case <-s.Draining():
-			return lookup{}, false
+			return false
 		}
 	}
 }

@@ -53,8 +53,8 @@ type Project struct {
 	rateLimitEvents  rate.Sometimes
 	refusedUIDEvents rate.Sometimes
 
-	allowed, denied, notFound atomic.Uint64 // returned by Counts
-	ended                     atomic.Bool   // true after End
+	counts [numOutcomes]atomic.Uint64 // number of requested names for each outcome
+	ended  atomic.Bool                // true after End
 }
 
 // New returns a project. Every field of config is required, unless the comment of the
@@ -85,7 +85,11 @@ func (p *Project) ReplaceManifest(m *manifest.Manifest) { p.secrets.setManifest(
 // Counts returns the number of requested names for each outcome since the call of New. NotFound
 // includes the allowed names that were requested while no secrets were loaded.
 func (p *Project) Counts() schema.Counts {
-	return schema.Counts{Allowed: p.allowed.Load(), Denied: p.denied.Load(), NotFound: p.notFound.Load()}
+	return schema.Counts{
+		Allowed:  p.counts[allowed].Load(),
+		Denied:   p.counts[denied].Load(),
+		NotFound: p.counts[notFound].Load() + p.counts[notLoaded].Load(),
+	}
 }
 
 // RequestLimit returns the limiter for requests per second. A new connection and its
@@ -143,6 +147,11 @@ func (p *Project) answer(s *endpoint.Session, line []byte) endpoint.Reply {
 	if name, waitMS, ok := wire.ParseGet(line); ok {
 		return p.get(s, p.secrets.internName(name), waitMS)
 	}
+	return p.answerUnusual(s, line)
+}
+
+// answerUnusual answers a request that wire.ParseGet has not accepted.
+func (p *Project) answerUnusual(s *endpoint.Session, line []byte) endpoint.Reply {
 	s.Flush() // send the previous answers now, because decoding an unusual line can take some milliseconds
 	var request schema.Request
 	if err := wire.Decode(line, &request, schema.MaxDepth); err != nil {
@@ -184,17 +193,17 @@ func (p *Project) getUnusual(s *endpoint.Session, line []byte) endpoint.Reply {
 }
 
 func (p *Project) get(s *endpoint.Session, name schema.SecretName, waitMS int64) endpoint.Reply {
-	var results [1]result // not on the heap, because a get must not allocate memory
-	found, refusal, ok := p.fetch(s, schema.OpGet, []schema.SecretName{name}, results[:0], waitMS)
-	if !ok {
+	results := [1]result{{name: name}} // not on the heap, because a get must not allocate memory
+	found := lookup{results: results[:]}
+	if refusal, ok := p.fetch(s, schema.OpGet, &found, waitMS); !ok {
 		return refusal
 	}
-	r := found.results[0]
-	if r.code != "" {
+	if r := &results[0]; r.outcome != allowed {
 		found.release()
-		return endpoint.Refuse(r.code, "get: %s", r.message())
+		return endpoint.Refuse(r.outcome.code(), "get: %s", r.message())
 	}
-	return found.holdSnapshot(endpoint.Reply{Line: r.value.Line})
+	release, expired := found.snapshot.Lease()
+	return endpoint.Reply{Line: results[0].value.Line, Release: release, Expired: expired}
 }
 
 func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
@@ -212,37 +221,39 @@ func (p *Project) getMany(s *endpoint.Session, line []byte) endpoint.Reply {
 		}
 		seen[name] = true
 	}
-	found, refusal, ok := p.fetch(s, schema.OpGetMany, request.Names, nil, request.WaitMS)
-	if !ok {
+	found := lookup{wholeAllowlist: request.Names == nil, results: emptyResults(request.Names)}
+	if refusal, ok := p.fetch(s, schema.OpGetMany, &found, request.WaitMS); !ok {
 		return refusal
 	}
-	return found.holdSnapshot(endpoint.Reply{Pieces: found.getManyResponse()})
+	release, expired := found.snapshot.Lease()
+	return endpoint.Reply{Pieces: found.getManyResponse(), Release: release, Expired: expired}
 }
 
 // fetch is the common part of get and get-many. It waits for the secrets, enforces the
-// limit on refused names, and records and counts the request. The results are appended to
-// results, which must be empty. If ok is true, the calling function must release the returned
-// lookup after the reply was written. If ok is false, there is no lookup to release, and the
-// calling function must answer the request with refusal.
-func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.SecretName, results []result, waitMS int64) (found lookup, refusal endpoint.Reply, ok bool) {
+// limit on refused names, and records and counts the request. If ok is true, found contains the
+// results, and the calling function must release found after the reply was written. If ok is
+// false, found must not be used or released, and the calling function must answer the request
+// with refusal.
+func (p *Project) fetch(s *endpoint.Session, op schema.Op, found *lookup, waitMS int64) (refusal endpoint.Reply, ok bool) {
 	if waitMS < 0 || waitMS > schema.MaxWait.Milliseconds() {
-		return lookup{}, endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds()), false
+		return endpoint.Refuse(schema.CodeProtocolError, "%s: wait_ms must be between 0 and %d", op, schema.MaxWait.Milliseconds()), false
 	}
-	found, ok = p.secrets.await(s, names, results, time.Duration(waitMS)*time.Millisecond)
-	if !ok {
-		return lookup{}, endpoint.HangUp(), false
+	if waitMS == 0 {
+		p.secrets.lookUp(s, found)
+	} else if !p.secrets.await(s, found, time.Duration(waitMS)*time.Millisecond) {
+		return endpoint.HangUp(), false
 	}
 	for {
 		if p.ended.Load() { // End was called after the request had arrived
 			found.release()
-			return lookup{}, endpoint.HangUp(), false
+			return endpoint.HangUp(), false
 		}
 		counts := found.countOutcomes()
 		// A caller that requests many names that are denied or not found is probably
 		// guessing.
-		if retryAfter, exceeded := p.refusals.Exceeded(counts.denied + counts.notFound); exceeded {
+		if retryAfter, exceeded := p.refusals.Exceeded(counts[denied] + counts[notFound]); exceeded {
 			found.release()
-			return lookup{}, p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found"), false
+			return p.refuseLimited(s.Caller(), retryAfter, "too many names that are denied or not found"), false
 		}
 		if p.audit != nil && p.audit.Required() {
 			// record can wait for the disk. Before that, Gone sends the previous answers, and
@@ -251,18 +262,20 @@ func (p *Project) fetch(s *endpoint.Session, op schema.Op, names []schema.Secret
 		}
 		if !p.record(s.Caller(), counts) {
 			found.release()
-			return lookup{}, endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op), false
+			return endpoint.Refuse(schema.CodeAuditUnavailable, "%s: cannot write the audit event, which this broker requires (--audit-required)", op), false
 		}
 		// If audit is required, writing the event can take almost one second. During this time,
 		// the broker can acknowledge a push, a clear, or a reload to another client. An answer
 		// must not contain older secrets, so look up the names again. If the recorded event has
 		// other counts than the new lookup, repeat the loop and record another event.
-		if !p.secrets.isCurrent(found) {
+		same := p.secrets.isCurrent(found)
+		if !same {
 			found.release()
-			found = p.secrets.lookup(names, results)
+			p.secrets.lookUp(s, found)
+			same = found.countOutcomes() == counts
 		}
-		if found.countOutcomes() == counts && !p.ended.Load() {
-			return found, endpoint.Reply{}, true
+		if same && !p.ended.Load() {
+			return endpoint.Reply{}, true
 		}
 	}
 }
@@ -274,15 +287,16 @@ func (p *Project) record(caller endpoint.Caller, counts outcomes) bool {
 	if p.audit == nil {
 		return true
 	}
-	notFound := counts.notFound + counts.notLoaded
 	if !p.audit.RecordFetch(audit.Fetch{
-		Caller: caller.Event(), Allowed: counts.allowed, Denied: counts.denied, NotFound: notFound,
+		Caller: caller.Event(), Allowed: counts[allowed], Denied: counts[denied], NotFound: counts[notFound] + counts[notLoaded],
 	}) {
 		return false
 	}
-	p.allowed.Add(uint64(counts.allowed))
-	p.denied.Add(uint64(counts.denied))
-	p.notFound.Add(uint64(notFound))
+	for i, n := range counts {
+		if n > 0 {
+			p.counts[i].Add(uint64(n))
+		}
+	}
 	return true
 }
 

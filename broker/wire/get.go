@@ -1,6 +1,10 @@
 package wire
 
-import "github.com/keyhatch/keyhatch/schema"
+import (
+	"bytes"
+
+	"github.com/keyhatch/keyhatch/schema"
+)
 
 // ParseGet parses a get request in its usual form. It makes one pass over line, and allocates no
 // memory. The returned name is a valid name and a part of line. If the request has no wait_ms,
@@ -66,22 +70,20 @@ func (s *scanner) skip(c byte) bool {
 	return true
 }
 
-// text reads a string of printable ASCII characters without escapes. The result is never
-// nil.
+// text reads a string without escapes. The result is never nil. text does not check the characters,
+// so the calling function must compare the text with a constant or check it with
+// schema.ValidSecretName. Both refuse a backslash, so they also refuse a string with escapes, which
+// text ends too early if it contains an escaped quote.
 func (s *scanner) text() (text []byte, ok bool) {
 	if !s.skip('"') {
 		return nil, false
 	}
-	for i, c := range s.rest {
-		switch {
-		case c == '"':
-			text, s.rest = s.rest[:i], s.rest[i+1:]
-			return text, true
-		case c == '\\' || c < ' ' || c > '~':
-			return nil, false
-		}
+	end := bytes.IndexByte(s.rest, '"')
+	if end < 0 {
+		return nil, false
 	}
-	return nil, false
+	text, s.rest = s.rest[:end], s.rest[end+1:]
+	return text, true
 }
 
 // number reads an integer without a sign. The integer can have at most 18 digits, so that n

@@ -47,6 +47,9 @@ func NewReader(src io.Reader, max int, grow func(pending []byte, size int) ([]by
 	return &Reader{src: src, max: max, grow: grow}
 }
 
+// SetSource makes the reader read from another source.
+func (r *Reader) SetSource(src io.Reader) { r.src = src }
+
 // Await waits until the reader has read at least one byte of the next line. At the end of the
 // stream, it returns io.EOF. It returns other errors of the source, and errors of grow,
 // unchanged.
