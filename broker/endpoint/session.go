@@ -258,9 +258,8 @@ func (s *Session) Run(h Handler) {
 	}
 }
 
-// send sends a reply. If inBatch is true, send can add the reply to the batch instead, so that
-// the session sends it together with other replies. send returns false if a reply could not be
-// sent.
+// send sends a reply. If inBatch is true, send can add the reply to the batch, and send it later
+// together with other replies. send returns false if a reply could not be sent.
 func (s *Session) send(reply Reply, inBatch bool) bool {
 	if inBatch && !reply.End {
 		return s.out.add(&s.work.batch, reply)
@@ -280,10 +279,9 @@ func (s *Session) cost(length int) int {
 	return cost
 }
 
-// chargeUnanswered counts the bytes of a line that the function answer does not count, for
-// example because the line is too long. err is the error with which reading the line ended. If
-// the client passed file descriptors, chargeUnanswered also counts descriptorsCost. If limit is
-// nil, chargeUnanswered does nothing.
+// chargeUnanswered counts the bytes of a line that the function answer does not count, for example
+// because the line is too long. If reading the line ended with errDescriptors, chargeUnanswered also
+// counts descriptorsCost. limit can be nil.
 func (s *Session) chargeUnanswered(limit *Limiter, err error) {
 	if limit == nil {
 		return
