@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"cmp"
 	"log/slog"
 	"net"
 
@@ -21,20 +20,18 @@ type restartStore struct {
 	// and all projects share it. So the newest of several registrations has the highest
 	// number, even if their names differ or if the removal of an older registration failed.
 	sequence uint64
-	// If batching is true, save does not check whether the projects are stored. It appends them
-	// to unverified, and endBatch checks them together.
-	batching   bool
-	unverified []unverifiedProject
+	// If batching is true, save does not store the projects. It appends them to batch.
+	batching bool
+	batch    []unverifiedProject
 }
 
-// An unverifiedProject is a project that was sent to the descriptor store. The service manager
-// has not confirmed yet that it has stored the project.
+// An unverifiedProject is a project that is not in the descriptor store yet, or that the service
+// manager has not confirmed yet.
 type unverifiedProject struct {
 	stored       *storedProject // the parts of the project that were already stored; finish updates it
 	listener     *net.UnixListener
 	registration schema.RegisterRequest
 	sequence     uint64 // number of registration
-	err          error  // why the project was not sent to the store, or nil
 }
 
 // A storedProject records which parts of a project are in the descriptor store.
@@ -65,7 +62,7 @@ func (r *restartStore) reportRefused(err error) {
 
 // save stores a project's listener, unless it is already stored, and stores the registration with
 // the next sequence number. If the descriptor store refuses the listener or the registration,
-// save removes the project from the store (in a batch, endBatch does this). Otherwise the next
+// save removes the project from the store (in a batch, finishBatch does this). Otherwise the next
 // broker would serve an older registration, with an older manifest.
 func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, registration schema.RegisterRequest) {
 	if r.state == schema.DescriptorStoreAbsent {
@@ -73,21 +70,26 @@ func (r *restartStore) save(stored *storedProject, listener *net.UnixListener, r
 	}
 	r.sequence++
 	u := unverifiedProject{stored: stored, listener: listener, registration: registration, sequence: r.sequence}
-	if !stored.listener {
-		u.err = r.store.SaveListener(registration.Name, listener)
-	}
-	if u.err == nil {
-		u.err = r.store.SaveRegistration(registration, u.sequence)
-	}
 	if r.batching {
-		r.unverified = append(r.unverified, u)
+		r.batch = append(r.batch, u)
 		return
 	}
-	err := u.err
+	err := r.send(u)
 	if err == nil {
 		err = r.store.Verify()
 	}
 	r.finish(u, err)
+}
+
+// send sends a project to the store. The service manager does not confirm that it has stored the
+// project, so call Verify afterwards.
+func (r *restartStore) send(u unverifiedProject) error {
+	if !u.stored.listener {
+		if err := r.store.SaveListener(u.registration.Name, u.listener); err != nil {
+			return err
+		}
+	}
+	return r.store.SaveRegistration(u.registration, u.sequence)
 }
 
 // finish updates u.stored after a check of the store. err is nil if the project is stored.
@@ -101,23 +103,36 @@ func (r *restartStore) finish(u unverifiedProject, err error) {
 	*u.stored = saved
 }
 
-// beginBatch makes save store projects without checking them. Call endBatch afterwards. The
+// beginBatch makes save collect projects without storing them, until endBatch is called. The
 // service manager needs some time for each check, so one check for many projects is faster.
 func (r *restartStore) beginBatch() { r.batching = true }
 
-// endBatch checks whether all projects since beginBatch are stored. If the descriptor store
-// has refused one of them, endBatch stores each project again and checks each one, because
-// the check of a batch does not show which projects were refused.
-func (r *restartStore) endBatch() {
-	batch := r.unverified
-	r.batching, r.unverified = false, nil
+// endBatch returns the projects since beginBatch. Call sendBatch and then finishBatch with these
+// projects.
+func (r *restartStore) endBatch() []unverifiedProject {
+	batch := r.batch
+	r.batching, r.batch = false, nil
+	return batch
+}
+
+// sendBatch sends the projects of a batch to the store, and returns an error unless the service
+// manager has stored all of them. It uses only fields that never change.
+func (r *restartStore) sendBatch(batch []unverifiedProject) error {
 	if len(batch) == 0 {
-		return
+		return nil
 	}
-	err := r.store.Verify()
 	for _, u := range batch {
-		err = cmp.Or(err, u.err)
+		if err := r.send(u); err != nil {
+			return err
+		}
 	}
+	return r.store.Verify()
+}
+
+// finishBatch finishes a batch. err is the result of sendBatch. If err is not nil, finishBatch
+// stores each project again and checks each one, because the check of a batch does not show which
+// projects were refused.
+func (r *restartStore) finishBatch(batch []unverifiedProject, err error) {
 	if err == nil {
 		for _, u := range batch {
 			r.finish(u, nil)

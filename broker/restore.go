@@ -52,9 +52,8 @@ func restoreProjects(r *registry, in *fdstore.Inherited) {
 // serveProjects tries to serve each unserved project that has a valid registration, on its stored
 // listener or on a new socket. It removes every other listener from the descriptor store and closes
 // it. It tries all projects at the same time, because a container can delay the operations in the
-// directory of its project. serveProjects returns when all attempts have ended, and when the
-// broker knows which projects the service manager has stored. r.changing must be locked, and r.mu
-// must not be locked.
+// directory of its project. serveProjects returns when all attempts have ended. Call storeProjects
+// afterwards. r.changing must be locked, and r.mu must not be locked.
 func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListener) {
 	var wg sync.WaitGroup
 	r.mu.Lock()
@@ -71,9 +70,19 @@ func serveProjects(r *registry, listeners map[schema.ProjectName]*net.UnixListen
 	}
 	r.mu.Unlock()
 	wg.Wait()
+}
+
+// storeProjects stores the projects that serveProjects has served, so that they survive a restart.
+// r.changing must still be locked, so that no project changes. r.mu must not be locked, because the
+// service manager needs about a second to store 1,000 projects.
+func storeProjects(r *registry) {
 	r.mu.Lock()
-	r.store.endBatch()
+	batch := r.store.endBatch()
 	r.mu.Unlock()
+	err := r.store.sendBatch(batch)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.store.finishBatch(batch, err)
 }
 
 // serveProject tries to serve an unserved project on its stored listener. If there is no

@@ -104,6 +104,7 @@ func TestBrokerProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.WaitUntilStored()
 	fmt.Println("serving")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		s.ApplyDeclarations()

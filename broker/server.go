@@ -145,10 +145,9 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 		store: newRestartStore(config.NotifySocket, config.Log),
 	}
 	// The admin endpoint starts before the broker serves the projects, because a container can
-	// delay the start of its project. Until the broker has tried to serve all projects, changing
-	// stays locked, so requests that change projects wait.
+	// delay the start of its project. Until the broker has tried to serve and to store all
+	// projects, changing stays locked, so requests that change projects wait.
 	s.registry.changing.Lock()
-	defer s.registry.changing.Unlock()
 	restoreProjects(s.registry, in)
 	s.admin = &admin{
 		exclusive: exclusivePushes{refused: map[*endpoint.Session]bool{}, storeProblems: map[*endpoint.Session]int{}},
@@ -165,7 +164,12 @@ func newServer(config Config, memory schema.Memory, in *fdstore.Inherited) (*Ser
 	applyDeclarations(s.registry, config.ProjectsDir) // before serveProjects, because a declaration can revoke access
 	serveProjects(s.registry, in.Listeners)
 	s.stopChecking = make(chan struct{})
-	s.checking.Go(func() { checkProjects(s.registry, s.stopChecking) }) // Shutdown ends this goroutine
+	s.checking.Go(func() { // Shutdown ends this goroutine
+		// The projects are already served, so New need not wait until they are stored.
+		storeProjects(s.registry)
+		s.registry.changing.Unlock()
+		checkProjects(s.registry, s.stopChecking)
+	})
 	return s, nil
 }
 
@@ -200,6 +204,7 @@ func (s *Server) ApplyDeclarations() error {
 		return err
 	}
 	serveProjects(s.registry, nil)
+	storeProjects(s.registry)
 	return declarationErrors(s.registry)
 }
 

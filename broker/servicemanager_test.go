@@ -39,6 +39,7 @@ type serviceManager struct {
 	states  [][]storedDescriptor // earlier contents of the store
 	checks  int                  // number of BARRIER=1 messages
 	synced  chan struct{}        // see sync
+	delay   chan struct{}        // handleMessage waits until delay is closed before it stores a listener; nil for no delay
 }
 
 type storedDescriptor struct {
@@ -114,13 +115,18 @@ func (m *serviceManager) serve() {
 }
 
 func (m *serviceManager) handleMessage(lines []string, fds []int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	name := ""
 	for _, line := range lines {
 		if text, ok := strings.CutPrefix(line, "FDNAME="); ok {
 			name = text
 		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if delay := m.delay; delay != nil && strings.HasPrefix(name, "project-") {
+		m.mu.Unlock()
+		<-delay
+		m.mu.Lock()
 	}
 	if slices.Contains(lines, "BARRIER=1") {
 		m.checks++
@@ -231,6 +237,7 @@ func (m *serviceManager) start() *broker.Server {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(s.Close)
+	s.WaitUntilStored()
 	return s
 }
 

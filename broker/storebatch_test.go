@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/keyhatch/keyhatch/broker"
 	"github.com/keyhatch/keyhatch/manifest"
 	"github.com/keyhatch/keyhatch/schema"
 )
@@ -21,8 +23,8 @@ func (m *serviceManager) declareMany(n int) {
 }
 
 // TestStartChecksStoreOnceForAllProjects starts a broker with several declared projects. The
-// broker must store all projects before New returns. It must check only once whether they are
-// stored, because each check takes time.
+// broker must store all projects. It must check only once whether they are stored, because each
+// check takes time.
 func TestStartChecksStoreOnceForAllProjects(t *testing.T) {
 	m := newServiceManager(t, 100)
 	m.declareMany(10)
@@ -38,6 +40,42 @@ func TestStartChecksStoreOnceForAllProjects(t *testing.T) {
 	defer m.mu.Unlock()
 	if m.checks != 2 { // one check before the broker stores projects, and one check afterwards
 		t.Errorf("the broker checked the store %d times, want 2", m.checks)
+	}
+}
+
+// TestStartServesBeforeProjectsAreStored starts a broker with several declared projects. While the
+// service manager delays the first project, the broker must already answer a get. If the broker is
+// stopped during this time, it must store all projects before it ends.
+func TestStartServesBeforeProjectsAreStored(t *testing.T) {
+	m := newServiceManager(t, 100)
+	delay := make(chan struct{})
+	m.mu.Lock()
+	m.delay = delay
+	m.mu.Unlock()
+	endDelay := sync.OnceFunc(func() { close(delay) })
+	t.Cleanup(endDelay)
+	m.declareMany(2)
+	s, err := broker.New(m.config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if state := s.Status().DescriptorStore; state != schema.DescriptorStoreKept { // New has waited for the service manager until the timeout
+		t.Fatalf("the state of the store is %s", state)
+	}
+	m.push(tripwire)
+	if answer := connect(t, m.projectSocket("p1")).request(t, `{"op":"get","name":"A"}`); !strings.Contains(answer, tripwire) {
+		t.Errorf("the answer is %s", answer)
+	}
+	stopped := make(chan struct{})
+	go func() { // ends after delay is closed
+		defer close(stopped)
+		s.Close()
+	}()
+	endDelay()
+	<-stopped
+	m.sync()
+	if names := m.storedNames(); len(names) != 4 {
+		t.Errorf("after the stop, the store contains %q", names)
 	}
 }
 
