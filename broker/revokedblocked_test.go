@@ -158,12 +158,18 @@ func TestRevocationAtStart(t *testing.T) {
 			if err := os.Symlink(target, link); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Rename(m.dir+"/projects.d", m.dir+"/unmounted"); err != nil {
-				t.Fatal(err)
-			}
+			m.unmountDeclarations()
 			m.startProcess()
 			m.expectRevoked("after the second restart")
 		})
+	}
+}
+
+// unmountDeclarations moves the directory of declared projects away, as if it was unmounted.
+func (m *serviceManager) unmountDeclarations() {
+	m.t.Helper()
+	if err := os.Rename(m.dir+"/projects.d", m.dir+"/unmounted"); err != nil {
+		m.t.Fatal(err)
 	}
 }
 
@@ -204,9 +210,7 @@ func TestRevocationOfServedProjectWithBlockedLink(t *testing.T) {
 	check("after SIGHUP")
 	p.applyDeclarations()
 	check("after the second SIGHUP")
-	if err := os.Rename(m.dir+"/projects.d", m.dir+"/unmounted"); err != nil {
-		t.Fatal(err)
-	}
+	m.unmountDeclarations()
 	p.restart()
 	check("after a restart")
 }
@@ -224,9 +228,7 @@ func TestRevocationOfServedProject(t *testing.T) {
 			revoke(m)
 			p.applyDeclarations()
 			m.expectRevoked("after SIGHUP")
-			if err := os.Rename(m.dir+"/projects.d", m.dir+"/unmounted"); err != nil {
-				t.Fatal(err)
-			}
+			m.unmountDeclarations()
 			p.restart()
 			m.expectRevoked("after a restart")
 		})
