@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -165,11 +164,10 @@ func (d devcontainerCommand) readChecked(ctx context.Context, check mountCheck) 
 	if err != nil {
 		return configuration, err
 	}
-	binds, err := d.volumeMounts(ctx, configuration.mounts)
-	if err != nil {
+	if err := d.checkVolumes(ctx, configuration.mounts); err != nil {
 		return configuration, err
 	}
-	outside, err := check.checkMounts(slices.Concat(configuration.mounts, binds))
+	outside, err := check.checkMounts(configuration.mounts)
 	for _, path := range outside {
 		configuration.dangers = append(configuration.dangers, fmt.Sprintf("! dev container: dangerous: mounts %s, which is outside of the project's directory\n", cli.PrintableWord(path)))
 	}
