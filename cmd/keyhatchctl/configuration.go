@@ -17,7 +17,7 @@ import (
 // A devConfiguration is the part of a dev container's configuration that up checks and shows.
 type devConfiguration struct {
 	mounts []mount
-	// dangers contains a line for each property that is not in harmlessProperties.
+	// dangers contains a line for each property that can act outside of the container.
 	dangers []string
 }
 
@@ -84,8 +84,8 @@ func parseConfiguration(out []byte, environment []string) (c devConfiguration, e
 			masked := mask.Replace(value)
 			// The Dev Container CLI adds properties with the value false to the merged configuration.
 			_, isConfigured := configuration[name]
-			if !isConfigured && value == "false" || slices.Contains(harmlessProperties, name) ||
-				(name == "containerEnv" || name == "remoteEnv") && masked == value {
+			if !isConfigured && value == "false" || slices.Contains(checkedProperties, name) ||
+				slices.Contains(harmlessProperties, name) && masked == value {
 				continue
 			}
 			line := fmt.Sprintf("! dev container: %s: %s\n", cli.PrintableWord(name), cli.Printable(masked))
@@ -97,11 +97,14 @@ func parseConfiguration(out []byte, environment []string) (c devConfiguration, e
 	return c, nil
 }
 
+// checkedProperties contains the properties that up checks, and the path of devcontainer.json.
+var checkedProperties = []string{"mounts", "workspaceMount", "configFilePath"}
+
 // harmlessProperties contains the properties of devcontainer.json and of the merged configuration
-// that act only in the container or in the editor, or that up checks, such as mounts. The merged
-// configuration contains what the Features add.
+// that act only in the container or in the editor, if they contain no value of the environment of
+// this machine. The effects of the Features are properties of the merged configuration.
 var harmlessProperties = strings.Fields(`
-	$schema name configFilePath image features overrideFeatureInstallOrder mounts workspaceMount workspaceFolder
+	$schema name image features overrideFeatureInstallOrder containerEnv remoteEnv workspaceFolder
 	forwardPorts portsAttributes otherPortsAttributes customizations remoteUser containerUser updateRemoteUserUID
 	userEnvProbe overrideCommand shutdownAction init entrypoints waitFor
 	onCreateCommand updateContentCommand postCreateCommand postStartCommand postAttachCommand

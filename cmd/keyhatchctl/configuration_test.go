@@ -66,6 +66,7 @@ func TestConfigurationDangers(t *testing.T) {
 		`"Image": "x"`:                                                `Image: "x"`,
 		`"unknown property": 1`:                                       `"unknown\x20property": 1`,
 		`"containerEnv": {"X":"a tripwire\"/home/operator"}`:          `containerEnv: {"X":"a ${localEnv:MY_TOKEN}"}`,
+		`"features": {"x":{"token":"tripwire2\""}}`:                   `features: {"x":{"token":"${localEnv:QUOTED}"}}`,
 		`"remoteEnv": {"X":"/home/operator/bin"}`:                     `remoteEnv: {"X":"${localEnv:HOME}/bin"}`,
 		`"runArgs": ["-eX=tripwire2\""]`:                              `runArgs: ["-eX=${localEnv:QUOTED}"]`,
 		`"build": {"args":{"X":"tripwire\"/home/operator"}}`:          `build: {"args":{"X":"${localEnv:MY_TOKEN}"}}`,
@@ -85,7 +86,7 @@ func TestConfigurationDangers(t *testing.T) {
 		"! dev container: privileged: false\n! dev container: privileged: true\n"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
-	if got := parse(`{"name": "x", "image": "x", "features": {"a": {}}, "mounts": [], "containerEnv": {"X":"abc"}, "postCreateCommand": "x", "customizations": {"vscode": {}}}`,
+	if got := parse(`{"name": "x", "image": "x", "features": {"a": {}}, "mounts": ["type=volume,source=v,target=/home/operator"], "configFilePath": "/home/operator/x", "containerEnv": {"X":"abc"}, "postCreateCommand": "x", "customizations": {"vscode": {}}}`,
 		`{"name": "x", "privileged": false, "init": true, "postCreateCommands": ["x"], "entrypoints": ["x"]}`); got != "" {
 		t.Errorf("got lines for harmless properties: %s", got)
 	}
