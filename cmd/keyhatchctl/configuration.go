@@ -82,9 +82,8 @@ func parseConfiguration(out []byte, environment []string) (c devConfiguration, e
 		for _, name := range slices.Sorted(maps.Keys(object)) {
 			value := string(object[name])
 			masked := mask.Replace(value)
-			// The Dev Container CLI adds properties with the value false to the merged configuration.
 			_, isConfigured := configuration[name]
-			if !isConfigured && value == "false" || slices.Contains(checkedProperties, name) ||
+			if !isConfigured && slices.Contains(defaultValues, value) || slices.Contains(checkedProperties, name) ||
 				slices.Contains(harmlessProperties, name) && masked == value {
 				continue
 			}
@@ -96,6 +95,10 @@ func parseConfiguration(out []byte, environment []string) (c devConfiguration, e
 	}
 	return c, nil
 }
+
+// defaultValues contains the values with which the Dev Container CLI adds properties to the merged
+// configuration if nothing sets them.
+var defaultValues = []string{"false", `{"cpus":null,"memory":"-Infinity","storage":"-Infinity"}`}
 
 // checkedProperties contains the properties that up checks, and the path of devcontainer.json.
 var checkedProperties = []string{"mounts", "workspaceMount", "configFilePath"}

@@ -87,7 +87,7 @@ func TestConfigurationDangers(t *testing.T) {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 	if got := parse(`{"name": "x", "image": "x", "features": {"a": {}}, "mounts": ["type=volume,source=v,target=/home/operator"], "configFilePath": "/home/operator/x", "containerEnv": {"X":"abc"}, "postCreateCommand": "x", "customizations": {"vscode": {}}}`,
-		`{"name": "x", "privileged": false, "init": true, "postCreateCommands": ["x"], "entrypoints": ["x"]}`); got != "" {
+		`{"name": "x", "privileged": false, "hostRequirements": {"cpus":null,"memory":"-Infinity","storage":"-Infinity"}, "init": true, "postCreateCommands": ["x"], "entrypoints": ["x"]}`); got != "" {
 		t.Errorf("got lines for harmless properties: %s", got)
 	}
 }
