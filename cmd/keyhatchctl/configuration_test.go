@@ -44,7 +44,7 @@ func TestConfigurationDangers(t *testing.T) {
 	parse := func(configuration, merged string) string {
 		t.Helper()
 		output := `{"configuration": ` + configuration + `, "workspace": {}, "mergedConfiguration": ` + merged + `}`
-		c, err := parseConfiguration([]byte(output), []string{"SHORT=abc", "HOME=/home/operator", "MY_TOKEN=tripwire\"/home/operator", `QUOTED=tripwire2"`})
+		c, err := parseConfiguration([]byte(output), []string{"SHORT=abc", "HOME=/home/operator", "MY_TOKEN=tripwire\"/home/operator", `QUOTED=tripwire2"`, "SRC=/home/operator/src", "AND=one&two&three"})
 		if err != nil {
 			t.Fatalf("%s: %v", output, err)
 		}
@@ -67,6 +67,7 @@ func TestConfigurationDangers(t *testing.T) {
 		`"unknown property": 1`:                                       `"unknown\x20property": 1`,
 		`"containerEnv": {"X":"a tripwire\"/home/operator"}`:          `containerEnv: {"X":"a ${localEnv:MY_TOKEN}"}`,
 		`"features": {"x":{"token":"tripwire2\""}}`:                   `features: {"x":{"token":"${localEnv:QUOTED}"}}`,
+		`"runArgs": ["/home/operator/src/x", "one&two&three"]`:        `runArgs: ["${localEnv:SRC}/x", "${localEnv:AND}"]`,
 		`"remoteEnv": {"X":"/home/operator/bin"}`:                     `remoteEnv: {"X":"${localEnv:HOME}/bin"}`,
 		`"runArgs": ["-eX=tripwire2\""]`:                              `runArgs: ["-eX=${localEnv:QUOTED}"]`,
 		`"build": {"args":{"X":"tripwire\"/home/operator"}}`:          `build: {"args":{"X":"${localEnv:MY_TOKEN}"}}`,
