@@ -45,10 +45,11 @@ arguments to the container engine (runArgs, build). Start a dev container only i
 trust its devcontainer.json. Before up changes a registration or starts the container,
 up prints a line that begins with "!" for each mount of a path outside of DIR, and for
 each property of devcontainer.json, of the Features, and of the image, except for
-properties that act only in the container or in the editor. Such a property has a line
-only if it contains a value of this machine's environment that has at least 8 bytes. up
-prints ${localEnv:NAME} in place of these values. If the registration does not change,
-up prints the lines, but does not ask, even if devcontainer.json has changed.
+properties that act only in the container or in the editor. A property that acts only
+there has a line if it contains a value of this machine's environment that has at least
+8 bytes. In the lines, up prints ${localEnv:NAME} in place of such values. If the
+registration does not change, up prints the lines, but does not ask, even if
+devcontainer.json has changed.
 
 up does not start the container if its configuration mounts the admin socket, the
 socket of another project, or the directory of the declared projects, or contains a
